@@ -1,0 +1,51 @@
+"""HarDNet for classification, detection and segmentation, and the HardNet patch descriptor.
+
+The public face: ``create_model``, ``list_models``, ``convert_official``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from hardnet_suite.networks import HarDNetArch, SSDArch, build_network, list_models
+from hardnet_suite.weights import convert_official, load_pretrained
+
+__version__ = "0.1.0"
+__all__ = ["convert_official", "create_model", "list_models"]
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    pretrained: bool | str | Path = False,
+    arch: HarDNetArch | SSDArch | None = None,
+    features_only: bool | str = False,
+    out_indices: Sequence[int] | None = None,
+) -> nn.Module:
+    """The network of that name, as a plain torch module.
+
+    num_classes: default as published (ImageNet 1000, COCO 80). in_chans: default 3.
+    pretrained: False, True (the published weights), a tag of the weights registry, or a path.
+    arch: a record of one's own in place of the table's row, of the same kind.
+    features_only: the trunk's maps as a list, one a stride (2, 4, 8, 16, 32): True or "transition" takes
+    them after each stage's 1×1 convolution, "block" before it. out_indices picks from them, 0 is stride 2.
+
+    Raises ValueError for an unknown name, tap or index, for counts that are no whole numbers, and
+    UserError where weights are not to be had or do not fit.
+    """
+    network = build_network(
+        name,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        arch=arch,
+        features_only=features_only,
+        out_indices=out_indices,
+    )
+    if pretrained is not False:
+        load_pretrained(network, name, pretrained)
+    return network

@@ -1,0 +1,24 @@
+"""``plot WORK_DIR``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.visualization.curves import plot_training, read_scalars
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("work_dir", help="the run's folder")
+    parser.add_argument("--out", help="the picture (default: WORK_DIR/training.png)")
+
+
+def run(args: argparse.Namespace) -> None:
+    logs = sorted(Path(args.work_dir).glob("*/vis_data/scalars.json"))
+    rows = [row for log in logs for row in read_scalars(log)]
+    if not rows:
+        raise UserError(f"no training log under {args.work_dir} (*/vis_data/scalars.json)")
+    out = Path(args.out or Path(args.work_dir, "training.png"))
+    plot_training(rows, out, title=Path(args.work_dir).name)
+    print(f"plot: {out}")

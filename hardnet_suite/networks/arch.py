@@ -1,0 +1,188 @@
+"""Every variant is a row of data: the architecture table.
+
+Adding a model adds a row here, never a branch in the code. A width or depth that is not in the table is
+built from a record of one's own: ``create_model("hardnet68", arch=dataclasses.replace(ARCHS["hardnet68"], …))``.
+
+Source of the figures: HarDNet (Chao et al., ICCV 2019, arXiv 1909.00948) and its published programs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One HarDBlock with its 1×1 transition, and whether the map is halved after it."""
+
+    growth: int
+    layers: int
+    channels: int
+    downsample: bool = False
+
+
+@dataclass(frozen=True)
+class HarDNetArch:
+    """A HarDNet trunk, and the classifier on it.
+
+    ``stem``: widths of the two stem convolutions. ``growth_mul``: the width multiplier m of a harmonic link.
+    ``depthwise``: 1×1 + depthwise 3×3 pairs in place of 3×3 convolutions, strided ones in place of pools.
+    ``last_dropout``: the dropout before the last stage's transition. ``first_pool_ceil``: the first pool
+    after a stage rounds odd sizes up.
+    """
+
+    stem: tuple[int, int]
+    stages: tuple[Stage, ...]
+    growth_mul: float = 1.7
+    depthwise: bool = False
+    act: str = "relu6"
+    pool: str = "max"
+    first_pool_ceil: bool = False
+    dropout: float = 0.1
+    last_dropout: float = 0.0
+    num_classes: int = 1000
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """Max-pool 3×3 stride 1, then 3×3 and 1×1 convolutions of ``mid`` and ``out`` channels.
+
+    ``official``: where the published checkpoints keep them, ours -> theirs.
+    """
+
+    mid: int
+    out: int
+    dilation: int
+    official: tuple[tuple[str, str], ...] = (("conv1", "bridge.1"), ("conv2", "bridge.2"))
+
+
+@dataclass(frozen=True)
+class Extra:
+    """One extra SSD level: a 1×1 convolution to ``mid``, then a strided one to ``out`` channels."""
+
+    mid: int
+    out: int
+    kernel: int = 3
+    stride: int = 2
+    padding: int = 1
+
+
+@dataclass(frozen=True)
+class Priors:
+    """SSD's default boxes: per level a small size, the next level's size, and the extra aspect ratios.
+
+    ``sizes`` (pixels) has one entry more than there are levels: level i spans sizes[i]…sizes[i+1].
+    ``strides`` (pixels) gives the distance of neighbouring centres.
+    """
+
+    sizes: tuple[float, ...]
+    ratios: tuple[tuple[int, ...], ...]
+    strides: tuple[float, ...]
+
+    @property
+    def per_location(self) -> tuple[int, ...]:
+        """Number of boxes at a location, one entry a level: two squares and two boxes a ratio."""
+        return tuple(2 + 2 * len(ratios) for ratios in self.ratios)
+
+
+@dataclass(frozen=True)
+class SSDArch:
+    """An SSD on a trunk: feature maps of the trunk by stride, the bridge, the extra levels and the priors."""
+
+    trunk: HarDNetArch
+    size: int
+    bridge: Bridge
+    extras: tuple[Extra, ...]
+    priors: Priors
+    source_strides: tuple[int, int] = (8, 16)
+    l2norm_scale: float = 20.0
+    num_classes: int = 80
+
+
+_HARDNET39DS = HarDNetArch(
+    stem=(24, 48),
+    growth_mul=1.6,
+    depthwise=True,
+    dropout=0.05,
+    stages=(
+        Stage(growth=16, layers=4, channels=96, downsample=True),
+        Stage(growth=20, layers=16, channels=320, downsample=True),
+        Stage(growth=64, layers=8, channels=640, downsample=True),
+        Stage(growth=160, layers=4, channels=1024),
+    ),
+)
+_HARDNET68 = HarDNetArch(
+    stem=(32, 64),
+    stages=(
+        Stage(growth=14, layers=8, channels=128, downsample=True),
+        Stage(growth=16, layers=16, channels=256),
+        Stage(growth=20, layers=16, channels=320, downsample=True),
+        Stage(growth=40, layers=16, channels=640, downsample=True),
+        Stage(growth=160, layers=4, channels=1024),
+    ),
+)
+_HARDNET85 = HarDNetArch(
+    stem=(48, 96),
+    dropout=0.2,
+    last_dropout=0.1,
+    stages=(
+        Stage(growth=24, layers=8, channels=192, downsample=True),
+        Stage(growth=24, layers=16, channels=256),
+        Stage(growth=28, layers=16, channels=320, downsample=True),
+        Stage(growth=36, layers=16, channels=480),
+        Stage(growth=48, layers=16, channels=720, downsample=True),
+        Stage(growth=256, layers=4, channels=1280),
+    ),
+)
+
+
+def _detection_trunk(arch: HarDNetArch) -> HarDNetArch:
+    """The trunk as SSD takes it: without the last stage, plain ReLU, the first pool rounding up."""
+    return replace(arch, stages=arch.stages[:-1], act="relu", first_pool_ceil=True, last_dropout=0.0)
+
+
+_SSD512 = SSDArch(
+    trunk=_detection_trunk(_HARDNET68),
+    size=512,
+    bridge=Bridge(
+        mid=640,
+        out=640,
+        dilation=4,
+        official=(("conv1.conv", "base.13.1"), ("conv1.norm", "base.13.2"), ("conv2", "base.13.4")),
+    ),
+    extras=(
+        Extra(256, 512),
+        Extra(128, 256),
+        Extra(128, 256),
+        Extra(128, 256),
+        Extra(128, 256, kernel=4, stride=1),
+    ),
+    priors=Priors(
+        sizes=(20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72),
+        ratios=((2, 3),) * 5 + ((2,),) * 2,
+        strides=(8, 16, 32, 64, 128, 256, 512),
+    ),
+)
+
+ARCHS: dict[str, HarDNetArch | SSDArch] = {
+    "hardnet39ds": _HARDNET39DS,
+    "hardnet68ds": replace(_HARDNET68, depthwise=True, dropout=0.05),
+    "hardnet68": _HARDNET68,
+    "hardnet85": _HARDNET85,
+    "ssd512_hardnet68": _SSD512,
+    "ssd512_hardnet85": replace(
+        _SSD512, trunk=_detection_trunk(_HARDNET85), bridge=Bridge(mid=960, out=720, dilation=1)
+    ),
+    # small and quick: for demonstrations, first steps and machines without a GPU (no published weights)
+    "ssd320_hardnet39ds": SSDArch(
+        trunk=_detection_trunk(_HARDNET39DS),
+        size=320,
+        bridge=Bridge(mid=256, out=256, dilation=1),
+        extras=(Extra(128, 256), Extra(128, 256), Extra(128, 256), Extra(128, 256)),
+        priors=Priors(
+            sizes=(16.0, 32.0, 64.0, 112.0, 168.0, 232.0, 304.0),
+            ratios=((2, 3),) * 4 + ((2,),) * 2,
+            strides=(8, 16, 32, 64, 320 / 3, 160),
+        ),
+    ),
+}

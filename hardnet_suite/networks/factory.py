@@ -1,0 +1,62 @@
+"""Names to networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from hardnet_suite.networks.arch import ARCHS, HarDNetArch, SSDArch
+from hardnet_suite.networks.hardnet import HarDNet, HarDNetTrunk, last_stages
+from hardnet_suite.networks.ssd import SSD
+
+NETWORKS = {HarDNetArch: HarDNet, SSDArch: SSD}
+Arch = HarDNetArch | SSDArch
+
+
+def list_models() -> list[str]:
+    """Names that ``create_model`` knows, sorted."""
+    return sorted(ARCHS)
+
+
+def find_arch(name: str) -> Arch:
+    """The table's row of that name; ValueError that lists the names otherwise."""
+    if name not in ARCHS:
+        raise ValueError(f"unknown model {name!r}; known: {', '.join(list_models())}")
+    return ARCHS[name]
+
+
+def trunk_arch(name: str) -> HarDNetArch:
+    """The trunk of the model of that name: the classifiers' own, or the one a detector is built on."""
+    row = find_arch(name)
+    return row if isinstance(row, HarDNetArch) else row.trunk
+
+
+def build_network(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    arch: Arch | None = None,
+    features_only: bool | str = False,
+    out_indices: Sequence[int] | None = None,
+) -> nn.Module:
+    """An untrained network; the arguments are those of ``hardnet_suite.create_model``."""
+    row = find_arch(name)
+    if arch is not None:
+        if type(arch) is not type(row):
+            raise ValueError(f"arch for {name!r} must be a {type(row).__name__}, got {type(arch).__name__}")
+        row = arch
+    least_classes = 0 if isinstance(row, HarDNetArch) else 1
+    for argument, value, least in (("num_classes", num_classes, least_classes), ("in_chans", in_chans, 1)):
+        if value is not None and (type(value) is not int or value < least):
+            raise ValueError(f"{argument}={value!r} must be a whole number of at least {least}")
+    in_chans = 3 if in_chans is None else in_chans
+    if features_only:
+        trunk = row if isinstance(row, HarDNetArch) else row.trunk
+        tap = features_only if isinstance(features_only, str) else "transition"
+        chosen = range(len(last_stages(trunk))) if out_indices is None else out_indices
+        return HarDNetTrunk(trunk, in_chans=in_chans, out_indices=chosen, tap=tap)
+    if out_indices is not None:
+        raise ValueError("out_indices goes with features_only=True")
+    return NETWORKS[type(row)](row, num_classes=num_classes, in_chans=in_chans)

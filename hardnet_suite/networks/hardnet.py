@@ -1,0 +1,243 @@
+"""The HarDNet trunk and the classifier on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hardnet_suite.networks.arch import HarDNetArch, Stage
+from hardnet_suite.networks.hardblock import HarDBlock
+from hardnet_suite.networks.layers import ConvNormAct, DepthwiseConvNorm, check_images, init_weights
+
+TAPS = ("transition", "block")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature map that the trunk offers: its stride (pixels), its channels, and the stage that makes it.
+
+    ``stage`` is −1 for the stem.
+    """
+
+    stride: int
+    channels: int
+    stage: int
+
+
+class HarDNetStage(nn.Module):
+    """HarDBlock, transition, and what leads to the next stage: a pool, a strided convolution, or nothing."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        stage: Stage,
+        arch: HarDNetArch,
+        *,
+        dropout: float,
+        down: nn.Module,
+    ):
+        super().__init__()
+        self.block = HarDBlock(
+            in_channels,
+            stage.growth,
+            arch.growth_mul,
+            stage.layers,
+            depthwise=arch.depthwise,
+            act=arch.act,
+        )
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.transition = ConvNormAct(self.block.out_channels, stage.channels, 1, act=arch.act)
+        self.down = down
+
+
+class HarDNetTrunk(nn.Module):
+    """Stem and stages. It records, while it is built, the maps it offers and the official names of its parts.
+
+    forward: (N, in_chans, H, W) -> list of feature maps, one for each entry of ``out_indices``;
+    index i means stride 2^(i+1) (0 … 4 for the strides 2, 4, 8, 16, 32), at each stride the last stage.
+    ``tap``: "transition" (after the 1×1 convolution) or "block" (before it). Stages beyond the last
+    index are not built.
+
+    Attributes: ``features`` (all it offers, one ``Feature`` a stride), ``channels`` and ``strides`` (of what
+    it returns), ``official_prefixes`` (our module name -> the published program's).
+    """
+
+    def __init__(
+        self,
+        arch: HarDNetArch,
+        *,
+        in_chans: int = 3,
+        out_indices: Sequence[int] | None = None,
+        tap: str = "transition",
+        with_cp: bool = False,
+    ):
+        super().__init__()
+        if tap not in TAPS:
+            raise ValueError(f"tap={tap!r} is unknown; allowed: {', '.join(TAPS)}")
+        arch, self.out_indices = _select(arch, out_indices)
+        self.arch, self.tap, self.with_cp, self.in_chans = arch, tap, with_cp, in_chans
+
+        first, second = arch.stem
+        self.stem = nn.Sequential(
+            ConvNormAct(in_chans, first, 3, stride=2, act=arch.act),
+            ConvNormAct(first, second, 1 if arch.depthwise else 3, act=arch.act),
+        )
+        self.official_prefixes = {"stem.0": "base.0", "stem.1": "base.1"}
+        self.features = [Feature(2, second, -1)]
+        self.stages = nn.ModuleList()
+        self.stem_down = nn.Identity()
+        if arch.stages:
+            self.stem_down = DepthwiseConvNorm(second, stride=2) if arch.depthwise else _pool(arch, 3, 1)
+            self.official_prefixes["stem_down"] = "base.2"
+        self._add_stages(second)
+        self.channels = [self.features[i].channels for i in self.out_indices]
+        self.strides = [self.features[i].stride for i in self.out_indices]
+        self._output_of_stage = {self.features[i].stage: slot for slot, i in enumerate(self.out_indices)}
+        init_weights(self)
+
+    def _add_stages(self, channels: int) -> None:
+        arch, stride, official = self.arch, 4, 3
+        first_pool = True
+        for index, stage in enumerate(arch.stages):
+            last = index == len(arch.stages) - 1
+            down = nn.Identity()
+            if stage.downsample and not last:
+                if arch.depthwise:
+                    down = DepthwiseConvNorm(stage.channels, stride=2)
+                else:
+                    down = _pool(arch, 2, 0, ceil=arch.first_pool_ceil and first_pool)
+                first_pool = False
+            dropout = arch.last_dropout if last else 0.0
+            module = HarDNetStage(channels, stage, arch, dropout=dropout, down=down)
+            self.stages.append(module)
+
+            name = f"stages.{index}"
+            self.official_prefixes[f"{name}.block"] = f"base.{official}"
+            official += 1 + (dropout > 0)  # the published list counts its dropout too
+            self.official_prefixes[f"{name}.transition"] = f"base.{official}"
+            official += 1
+            if stage.downsample and not last:
+                self.official_prefixes[f"{name}.down"] = f"base.{official}"
+                official += 1
+
+            tapped = stage.channels if self.tap == "transition" else module.block.out_channels
+            feature = Feature(stride, tapped, index)
+            if self.features[-1].stride == stride:
+                self.features[-1] = feature
+            else:
+                self.features.append(feature)
+            channels = stage.channels
+            stride *= 2 if stage.downsample else 1
+        self.official_length = official
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        check_images(x, self.in_chans, least=self.features[-1].stride)
+        outputs: list[Tensor | None] = [None] * len(self.out_indices)
+
+        def keep(stage: int, value: Tensor) -> None:
+            if stage in self._output_of_stage:
+                outputs[self._output_of_stage[stage]] = value
+
+        x = self.stem(x)
+        keep(-1, x)
+        x = self.stem_down(x)
+        for index, stage in enumerate(self.stages):
+            if self.with_cp and self.training and x.requires_grad:
+                x = checkpoint(stage.block, x, use_reentrant=False)
+            else:
+                x = stage.block(x)
+            if self.tap == "block":
+                keep(index, x)
+            x = stage.transition(stage.dropout(x))
+            if self.tap == "transition":
+                keep(index, x)
+            x = stage.down(x)
+        return outputs
+
+
+class HarDNet(nn.Module):
+    """HarDNet classifier: (N, in_chans, H, W), H and W at least 32 -> (N, num_classes) logits."""
+
+    class_layers = ("fc.",)  # what depends on the number of classes
+
+    def __init__(self, arch: HarDNetArch, *, num_classes: int | None = None, in_chans: int = 3):
+        super().__init__()
+        self.arch = arch
+        self.trunk = HarDNetTrunk(arch, in_chans=in_chans)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.drop = nn.Dropout(arch.dropout)
+        self.num_features = self.trunk.channels[-1]
+        self.reset_classifier(arch.num_classes if num_classes is None else num_classes)
+
+    @property
+    def official_prefixes(self) -> dict[str, str]:
+        names = {f"trunk.{ours}": theirs for ours, theirs in self.trunk.official_prefixes.items()}
+        return names | {"fc": f"base.{self.trunk.official_length}.3"}
+
+    @property
+    def feature_info(self) -> list[dict]:
+        """timm's manner: one dict a stride with num_chs, reduction and module."""
+        return [
+            {
+                "num_chs": feature.channels,
+                "reduction": feature.stride,
+                "module": "trunk.stem" if feature.stage < 0 else f"trunk.stages.{feature.stage}.transition",
+            }
+            for feature in self.trunk.features
+        ]
+
+    def get_classifier(self) -> nn.Module:
+        return self.fc
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A fresh last layer for ``num_classes`` classes; 0 leaves the pooled features."""
+        self.num_classes = num_classes
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        init_weights(self.fc)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(N, in_chans, H, W) -> (N, num_features, H/32, W/32), before pooling."""
+        return self.trunk(x)[-1]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, num_features, h, w) -> (N, num_classes), or the pooled (N, num_features)."""
+        x = self.drop(self.pool(x).flatten(1))
+        return x if pre_logits else self.fc(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def _pool(arch: HarDNetArch, kernel: int, padding: int, *, ceil: bool = False) -> nn.Module:
+    if arch.pool == "max":
+        return nn.MaxPool2d(kernel, 2, padding, ceil_mode=ceil)
+    return nn.AvgPool2d(kernel, 2, padding, ceil_mode=ceil)
+
+
+def last_stages(arch: HarDNetArch) -> list[int]:
+    """For each stride 2^(i+1) that the trunk offers, its last stage; −1 is the stem."""
+    last, level = [-1], 1
+    for index, stage in enumerate(arch.stages):
+        if level == len(last):
+            last.append(index)
+        last[level] = index
+        level += stage.downsample
+    return last
+
+
+def _select(arch: HarDNetArch, out_indices: Sequence[int] | None) -> tuple[HarDNetArch, tuple[int, ...]]:
+    """Cuts off the stages that ``out_indices`` do not need; the default is the last stride alone."""
+    last = last_stages(arch)
+    if out_indices is None:
+        return arch, (len(last) - 1,)
+    chosen = tuple(out_indices)
+    if not chosen or any(i not in range(len(last)) for i in chosen) or len({*chosen}) < len(chosen):
+        allowed = ", ".join(f"{i} (stride {2 ** (i + 1)})" for i in range(len(last)))
+        raise ValueError(f"out_indices={chosen} must be distinct and from {allowed}")
+    needed = last[max(chosen)] + 1
+    if needed < len(arch.stages):
+        arch = replace(arch, stages=arch.stages[:needed], last_dropout=0.0)
+    return arch, chosen

@@ -1,0 +1,68 @@
+"""What each network expects of its input: one frozen record a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """The input rule of a network.
+
+    ``channels``: "rgb", "bgr" or "grey". Pixels 0…255 are divided by ``scale``, then mean is subtracted and
+    std divided, each one number a channel in the network's channel order.
+    ``resize``: "short" (the short side to ``resize_to``, then the central ``crop``), "stretch" (to ``size``
+    whatever the proportions) or "keep".
+    """
+
+    channels: str
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: str
+    size: int | None = None
+    resize_to: int | None = None
+
+    @property
+    def pixel_mean(self) -> tuple[float, ...]:
+        """The mean in units of 0…255 pixels."""
+        return tuple(value * self.scale for value in self.mean)
+
+    @property
+    def pixel_std(self) -> tuple[float, ...]:
+        """The standard deviation in units of 0…255 pixels."""
+        return tuple(value * self.scale for value in self.std)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) RGB pixels 0…255, any dtype -> float32 in the network's channel order and units."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be (N, 3, H, W), got {tuple(images.shape)}")
+        images = images.float()
+        if self.channels == "bgr":
+            images = images.flip(1)
+        mean = torch.tensor(self.pixel_mean, device=images.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.pixel_std, device=images.device).view(1, -1, 1, 1)
+        return (images - mean) / std
+
+
+_IMAGENET = Preprocess(
+    "rgb", 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resize="short", size=224, resize_to=256
+)
+
+
+def _ssd(size: int) -> Preprocess:
+    return Preprocess("bgr", 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), resize="stretch", size=size)
+
+
+PREPROCESS: dict[str, Preprocess] = {
+    "hardnet39ds": _IMAGENET,
+    "hardnet68ds": _IMAGENET,
+    "hardnet68": _IMAGENET,
+    "hardnet85": _IMAGENET,
+    "ssd512_hardnet68": _ssd(512),
+    "ssd512_hardnet85": _ssd(512),
+    "ssd320_hardnet39ds": _ssd(320),
+}

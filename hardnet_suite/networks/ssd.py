@@ -1,0 +1,162 @@
+"""SSD on a HarDNet trunk (SSD: Liu et al., ECCV 2016, arXiv 1512.02325)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardnet_suite.networks.arch import Extra, Priors, SSDArch
+from hardnet_suite.networks.hardnet import HarDNetTrunk
+from hardnet_suite.networks.layers import ConvNormAct, L2Norm, init_weights
+
+
+class SSDBridge(nn.Sequential):
+    """Max-pool 3×3 stride 1, a (dilated) 3×3 and a 1×1 convolution: the size of the map stays."""
+
+    def __init__(self, in_channels: int, mid: int, out: int, dilation: int):
+        super().__init__()
+        self.pool = nn.MaxPool2d(3, 1, 1)
+        self.conv1 = ConvNormAct(in_channels, mid, 3, dilation=dilation)
+        self.conv2 = ConvNormAct(mid, out, 1)
+
+
+class SSDExtra(nn.Module):
+    """One extra level: 1×1 convolution, then a strided one, both with bias and ReLU, no norm."""
+
+    def __init__(self, in_channels: int, extra: Extra):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, extra.mid, 1)
+        self.conv2 = nn.Conv2d(extra.mid, extra.out, extra.kernel, extra.stride, extra.padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv2(F.relu(self.conv1(x))))
+
+
+class SSDNeck(nn.Module):
+    """From the trunk's two maps to SSD's levels.
+
+    forward: [(N, C1, S/8, S/8), (N, C2, S/16, S/16)] -> list of maps, one a level: the first of the two
+    scaled by L2Norm, the second through the bridge, then the extra levels. ``channels``: of each level.
+    """
+
+    def __init__(self, arch: SSDArch, in_channels: tuple[int, int] | list[int]):
+        super().__init__()
+        first, second = in_channels
+        self.norm = L2Norm(first, arch.l2norm_scale)
+        self.bridge = SSDBridge(second, arch.bridge.mid, arch.bridge.out, arch.bridge.dilation)
+        self.channels = [first, arch.bridge.out]
+        self.extras = nn.ModuleList()
+        for extra in arch.extras:
+            self.extras.append(SSDExtra(self.channels[-1], extra))
+            self.channels.append(extra.out)
+        init_weights(self)
+
+    def forward(self, maps: list[Tensor] | tuple[Tensor, ...]) -> list[Tensor]:
+        first, second = maps
+        levels = [self.norm(first), self.bridge(second)]
+        for extra in self.extras:
+            levels.append(extra(levels[-1]))
+        return levels
+
+
+def prediction_convs(channels: list[int], per_location: tuple[int, ...], values: int) -> nn.ModuleList:
+    """One 3×3 convolution a level that predicts ``values`` numbers for each of its boxes at a location."""
+    convs = nn.ModuleList(
+        nn.Conv2d(width, boxes * values, 3, padding=1)
+        for width, boxes in zip(channels, per_location, strict=True)
+    )
+    for conv in convs:
+        nn.init.xavier_uniform_(conv.weight)
+        nn.init.zeros_(conv.bias)
+    return convs
+
+
+class SSD(nn.Module):
+    """SSD detector: (N, 3, size, size) -> raw predictions, one map a level.
+
+    forward returns ``cls``: list of (N, A·(num_classes+1), h, w) logits, background last, and ``box``:
+    list of (N, A·4, h, w) offsets, as mmdet's SSDHead; A boxes a location, level by level.
+    """
+
+    class_layers = ("cls.",)  # what depends on the number of classes
+
+    def __init__(self, arch: SSDArch, *, num_classes: int | None = None, in_chans: int = 3):
+        super().__init__()
+        self.arch = arch
+        self.num_classes = arch.num_classes if num_classes is None else num_classes
+        self.trunk = HarDNetTrunk(arch.trunk, in_chans=in_chans, out_indices=source_indices(arch))
+        self.neck = SSDNeck(arch, self.trunk.channels)
+        per_location = arch.priors.per_location
+        self.cls = prediction_convs(self.neck.channels, per_location, self.num_classes + 1)
+        self.box = prediction_convs(self.neck.channels, per_location, 4)
+
+    @property
+    def official_prefixes(self) -> dict[str, str]:
+        names = {f"trunk.{ours}": theirs for ours, theirs in self.trunk.official_prefixes.items()}
+        names["neck.norm"] = "L2Norm"
+        names |= {f"neck.bridge.{ours}": theirs for ours, theirs in self.arch.bridge.official}
+        for i in range(len(self.arch.extras)):
+            names[f"neck.extras.{i}.conv1"] = f"extras.{2 * i}"
+            names[f"neck.extras.{i}.conv2"] = f"extras.{2 * i + 1}"
+        return names | {"cls": "conf", "box": "loc"}
+
+    def forward(self, x: Tensor) -> dict[str, list[Tensor]]:
+        size = self.arch.size
+        if x.ndim != 4 or tuple(x.shape[1:]) != (self.trunk.in_chans, size, size):
+            raise ValueError(
+                f"input must be (N, {self.trunk.in_chans}, {size}, {size}), got {tuple(x.shape)}"
+            )
+        levels = self.neck(self.trunk(x))
+        return {
+            "cls": [conv(level) for conv, level in zip(self.cls, levels, strict=True)],
+            "box": [conv(level) for conv, level in zip(self.box, levels, strict=True)],
+        }
+
+
+def source_indices(arch: SSDArch) -> tuple[int, ...]:
+    """The trunk's out_indices for the maps that SSD starts from."""
+    return tuple(int(math.log2(stride)) - 1 for stride in arch.source_strides)
+
+
+def official_order(out: dict[str, list[Tensor]]) -> tuple[Tensor, Tensor]:
+    """The network's maps in the order of the published program (and of ``prior_boxes``).
+
+    Returns loc (N, P, 4) and conf (N, P, 1 + num_classes), background first, logits.
+    """
+
+    def flat(maps: list[Tensor], values: int) -> Tensor:
+        n = maps[0].shape[0]
+        return torch.cat([m.permute(0, 2, 3, 1).reshape(n, -1, values) for m in maps], 1)
+
+    boxes = [m.shape[1] // 4 for m in out["box"]]
+    values = out["cls"][0].shape[1] // boxes[0]
+    return flat(out["box"], 4), flat(out["cls"], values).roll(1, dims=-1)
+
+
+def base_boxes(priors: Priors, level: int, size: int) -> list[tuple[float, float]]:
+    """(width, height) in pixels of a level's default boxes, clamped to the picture as published.
+
+    A small square, a larger one (the mean of this and the next level), then each ratio wide and tall.
+    """
+    small, large = priors.sizes[level], priors.sizes[level + 1]
+    mean = math.sqrt(small * large)
+    boxes = [(small, small), (mean, mean)]
+    for ratio in priors.ratios[level]:
+        root = math.sqrt(ratio)
+        boxes += [(small * root, small / root), (small / root, small * root)]
+    return [(min(w, size), min(h, size)) for w, h in boxes]
+
+
+def prior_boxes(arch: SSDArch) -> Tensor:
+    """SSD's default boxes (P, 4) as (cx, cy, w, h), fractions of the picture; row by row, level by level."""
+    rows = []
+    for level, stride in enumerate(arch.priors.strides):
+        cells = math.ceil(arch.size / stride)
+        boxes = base_boxes(arch.priors, level, arch.size)
+        for y in range(cells):
+            for x in range(cells):
+                rows += [((x + 0.5) * stride, (y + 0.5) * stride, w, h) for w, h in boxes]
+    return torch.tensor(rows, dtype=torch.float64).div(arch.size).float()

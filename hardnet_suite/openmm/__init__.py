@@ -1,0 +1,16 @@
+"""The door to OpenMMLab: importing this registers everything of ours in mmengine's root registries.
+
+In a config: ``custom_imports = dict(imports=["hardnet_suite.openmm"])``. It is the only package of the
+suite that imports mmengine, mmcv, mmdet or mmseg.
+"""
+
+# ruff: noqa: E402
+from hardnet_suite.openmm import compat
+
+compat.install()  # before anything that imports mmcv.ops
+
+from hardnet_suite.openmm import amp, backbone, hooks, initializers, loading, loops, metrics, sampling, ssd
+
+compat.repair_mmdet()
+
+__all__ = ["amp", "backbone", "hooks", "initializers", "loading", "loops", "metrics", "sampling", "ssd"]

@@ -1,0 +1,130 @@
+"""Configs: finding them, moving them to other data, and reading off them what they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS, init_default_scope
+
+import hardnet_suite
+from hardnet_suite.data.coco import load_annotations, require_coco
+from hardnet_suite.errors import UserError
+
+_PACKAGE = Path(hardnet_suite.__file__).parent
+CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # installed, in the source tree
+
+
+def load_config(name: str | Path, options: dict | None = None) -> Config:
+    """The config of that path, or of that name among the suite's own ("ssd512_hardnet68").
+
+    options: entries to change, dotted keys. UserError when there is no such file or it cannot be read.
+    """
+    path = Path(name)
+    if not path.is_file():
+        named = [folder / f"{path.stem}.py" for folder in CONFIG_FOLDERS]
+        found = [file for file in named if file.is_file()] if path.name in (path.stem, f"{path.stem}.py") else []
+        if not found:
+            own = sorted({file.stem for folder in CONFIG_FOLDERS for file in folder.glob("*.py")})
+            raise UserError(f"no config {name}: give a path, or one of {', '.join(own)}")
+        path = found[0]
+    try:
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(options or {})
+    except (KeyError, TypeError, ValueError, SyntaxError, AttributeError, OSError, ImportError) as error:
+        raise UserError(f"cannot read the config {path}: {error}") from error
+    init_default_scope(cfg.get("default_scope", "mmengine"))
+    return cfg
+
+
+def walk(node, change: Callable[[ConfigDict], None]) -> None:
+    """Calls ``change`` on every dict inside ``node``."""
+    if isinstance(node, dict):
+        change(node)
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            walk(child, change)
+
+
+def set_data_root(cfg: Config, root: str | Path) -> None:
+    """Moves every path of the config that begins with its ``data_root`` to ``root``."""
+    old, new = cfg.data_root, f"{str(root).rstrip('/')}/"
+
+    def move(node: dict) -> None:
+        for key, value in node.items():
+            if isinstance(value, str) and value.startswith(old):
+                node[key] = new + value[len(old) :]
+
+    walk(cfg._cfg_dict, move)
+
+
+def drop_pretrained(cfg: Config) -> None:
+    """Takes out what would fetch published weights: training from random ones, or loading others later."""
+
+    def drop(node: dict) -> None:
+        init = node.get("init_cfg")
+        if isinstance(init, dict) and init.get("type") in ("HarDNetPretrained", "Pretrained"):
+            node["init_cfg"] = None
+
+    walk(cfg.model, drop)
+
+
+@dataclass(frozen=True)
+class CocoPart:
+    """One COCO data set of a config: which loader it serves, where it lies, its classes."""
+
+    loader: str
+    annotation_file: Path
+    image_folder: Path
+    classes: tuple[str, ...]
+
+
+def coco_parts(cfg: Config) -> Iterator[CocoPart]:
+    """The COCO data sets of the config's loaders, each once."""
+    seen = set()
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        dataset = (cfg.get(loader) or {}).get("dataset")
+        while dataset is not None and "ann_file" not in dataset and "dataset" in dataset:
+            dataset = dataset["dataset"]  # wrappers
+        if dataset is None or "ann_file" not in dataset:
+            continue
+        root = Path(dataset.get("data_root") or "")
+        annotation_file, folder = root / dataset["ann_file"], root / dataset["data_prefix"]["img"]
+        classes = (dataset.get("metainfo") or {}).get("classes") or _own_classes(dataset["type"])
+        if annotation_file not in seen:
+            seen.add(annotation_file)
+            yield CocoPart(loader, annotation_file, folder, tuple(classes))
+
+
+def _own_classes(dataset_type: str) -> tuple[str, ...]:
+    with DATASETS.switch_scope_and_registry(None) as registry:  # the default scope's
+        return registry.get(dataset_type).METAINFO["classes"]
+
+
+def class_counts(cfg: Config) -> set[int]:
+    """Every ``num_classes`` inside the config's model."""
+    counts = set()
+    walk(cfg.model, lambda node: counts.add(node["num_classes"]) if "num_classes" in node else None)
+    return counts
+
+
+def require_data(cfg: Config) -> None:
+    """UserError, one line, unless the config's data are there and fit the number of classes."""
+    for part in coco_parts(cfg):
+        require_coco(part.annotation_file, part.image_folder)
+        for count in class_counts(cfg):
+            if count != len(part.classes):
+                raise UserError(
+                    f"the model has num_classes={count}, but {part.loader} has {len(part.classes)} classes; "
+                    "set num_classes and the data set's metainfo.classes to fit each other"
+                )
+        names = {category["name"] for category in load_annotations(part.annotation_file)["categories"]}
+        missing = [name for name in part.classes if name not in names]
+        if missing:
+            raise UserError(
+                f"{part.annotation_file} has {len(names)} classes and lacks {', '.join(map(repr, missing[:3]))}"
+                f" of the config's {len(part.classes)}; set the data set's metainfo.classes and num_classes"
+            )

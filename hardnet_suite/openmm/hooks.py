@@ -1,0 +1,113 @@
+"""Hooks of the training run: checkpoints that lose nothing, a live progress line, the memory layout."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.registry import HOOKS
+
+_NUMBERED = re.compile(r"(epoch|iter)_(\d+)\.pth")
+
+
+def saved_checkpoints(work_dir: str | Path) -> list[Path]:
+    """The checkpoints of a run that it can go on from, oldest first."""
+    files = [path for path in Path(work_dir).glob("*.pth") if _NUMBERED.fullmatch(path.name)]
+    return sorted(files, key=lambda path: path.stat().st_mtime_ns)
+
+
+@HOOKS.register_module()
+class ResumableCheckpointHook(CheckpointHook):
+    """mmengine's CheckpointHook, which also saves within an epoch and removes old files only after saving.
+
+    every_minutes / every_iters: how often to save within an epoch (0: not); one such file is kept.
+    max_keep_ckpts: how many files of whole epochs to keep (−1: all).
+    """
+
+    def __init__(
+        self, *args, every_minutes: float = 10, every_iters: int = 0, max_keep_ckpts: int = 3, **kwargs
+    ):
+        super().__init__(*args, **kwargs)
+        self.every_minutes, self.every_iters, self.keep = every_minutes, every_iters, max_keep_ckpts
+
+    def before_train(self, runner) -> None:
+        super().before_train(runner)
+        self._saved_at = time.monotonic()
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if batch_idx + 1 == len(runner.train_dataloader) or not self._is_due(runner):
+            return
+        name = f"iter_{runner.iter + 1}.pth"
+        runner.save_checkpoint(self.out_dir, name, by_epoch=False)
+        self._saved_at = time.monotonic()
+        if is_main_process():
+            _remove_all(self.out_dir, "iter", but=name)
+
+    def _is_due(self, runner) -> bool:
+        if self.every_iters and (runner.iter + 1) % self.every_iters == 0:
+            return True
+        due = [bool(self.every_minutes) and time.monotonic() - self._saved_at > 60 * self.every_minutes]
+        broadcast_object_list(due)  # the clocks of the ranks differ
+        return due[0]
+
+    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+        super()._save_checkpoint_with_step(runner, step, meta)
+        self._saved_at = time.monotonic()
+        if is_main_process():
+            _remove_all(self.out_dir, "iter")
+            if self.keep > 0:
+                epochs = [path for path in saved_checkpoints(self.out_dir) if path.name.startswith("epoch_")]
+                for path in epochs[: -self.keep]:
+                    path.unlink()
+
+
+def _remove_all(folder: str, kind: str, but: str = "") -> None:
+    for path in saved_checkpoints(folder):
+        if path.name.startswith(f"{kind}_") and path.name != but:
+            path.unlink()
+
+
+@HOOKS.register_module()
+class ProgressLineHook(Hook):
+    """One live line on a terminal: epoch, iteration, loss, images a second, time left.
+
+    Nothing is written where standard error is no terminal; the log's own lines serve there.
+    """
+
+    priority = "VERY_LOW"
+
+    def before_train(self, runner) -> None:
+        self._shown = is_main_process() and sys.stderr.isatty()
+        self._began, self._first_iter, self._images = time.monotonic(), runner.iter, 0
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if not self._shown:
+            return
+        self._images += len(data_batch["inputs"])
+        seconds = time.monotonic() - self._began
+        done = runner.iter + 1
+        left = timedelta(seconds=round(seconds / (done - self._first_iter) * (runner.max_iters - done)))
+        loss = float(outputs["loss"]) if outputs else float("nan")
+        line = (
+            f"epoch {runner.epoch + 1}/{runner.max_epochs}  {batch_idx + 1}/{len(runner.train_dataloader)}"
+            f"  loss {loss:.3f}  {self._images / seconds:.1f} img/s  {left} left"
+        )
+        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+
+    def after_train_epoch(self, runner, metrics=None) -> None:
+        if self._shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+@HOOKS.register_module()
+class ChannelsLastHook(Hook):
+    """Keeps convolution weights, and so the maps, channels-last: faster on CPUs and tensor cores."""
+
+    def before_run(self, runner) -> None:
+        runner.model.to(memory_format=torch.channels_last)

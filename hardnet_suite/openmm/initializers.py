@@ -1,0 +1,69 @@
+"""Published weights as mmengine's ``init_cfg``, and saved ones into a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.logging import print_log
+from mmengine.model.weight_init import update_init_info
+from mmengine.registry import WEIGHT_INITIALIZERS
+from torch import nn
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.backbone import HarDNet
+from hardnet_suite.weights import (
+    LoadReport,
+    convert_official,
+    fetch,
+    find,
+    load_weights,
+    read_checkpoint,
+    split_official,
+    state_dict_of,
+)
+from hardnet_suite.weights.convert import in_target
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class HarDNetPretrained:
+    """init_cfg=dict(type="HarDNetPretrained", …): published weights into a backbone or a whole detector.
+
+    model: whose weights, a name of ``list_models()`` (default: the backbone's own ``arch``).
+    tag: of the weights registry ("published", "base"). file: a local path to take in place of a download.
+    What the model has no place for is left, and reported; a shape that differs is an error.
+    """
+
+    def __init__(self, model: str | None = None, tag: str = "published", file: str | None = None):
+        self.model, self.tag, self.file = model, tag, file
+
+    def __call__(self, module: nn.Module) -> None:
+        name = self.model or module.arch
+        path = fetch(find(name, self.tag), file=self.file)
+        converted, left = split_official(name, state_dict_of(read_checkpoint(path)))
+        if not isinstance(module, HarDNet):
+            converted = in_target(name, converted, "mmdet")
+        report = load_weights(module, converted, strict=False)
+        print_log(f"{path.name} into {type(module).__name__}: {report}", logger="current")
+        if left:
+            print_log(f"{path.name}: no place for {', '.join(left[:5])} … ({len(left)})", logger="current")
+        if hasattr(module, "_params_init_info"):
+            update_init_info(module, init_info=f"HarDNetPretrained: {path}")
+
+
+def load_checkpoint(model: nn.Module, path: str | Path, arch: str | None = None) -> LoadReport:
+    """A checkpoint of this suite, or an official file of model ``arch``, into a whole OpenMMLab model.
+
+    Strict: UserError when the file is missing, corrupt, carries code, or is another model's.
+    """
+    tensors = state_dict_of(read_checkpoint(path))
+    if arch is not None and not tensors.keys() & model.state_dict().keys():
+        try:
+            tensors = convert_official(arch, tensors, target="mmdet")
+        except ValueError as error:
+            raise UserError(
+                f"{path} is neither a checkpoint of this model nor an official one: {error}"
+            ) from None
+    try:
+        return load_weights(model, tensors)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None

@@ -1,0 +1,47 @@
+"""Reading pictures, without swallowing broken ones."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import mmcv
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine.registry import TRANSFORMS
+from PIL import Image
+
+from hardnet_suite.errors import UserError
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 BGR pixels. UserError for a missing, unreadable or truncated file.
+
+    OpenCV fills the lost part of a truncated JPEG with grey and says nothing; a file that does not end as
+    a JPEG should is decoded by Pillow first, which complains.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the picture {path}: {error.strerror}") from None
+    if data[:2] != b"\xff\xd8" or not data.rstrip(b"\0\r\n ").endswith(b"\xff\xd9"):
+        try:
+            Image.open(io.BytesIO(data)).load()
+        except Exception as error:
+            raise UserError(
+                f"the picture {path} is broken or truncated ({error}); replace the file"
+            ) from None
+    image = mmcv.imfrombytes(data, flag="color", backend="cv2")
+    if image is None:
+        raise UserError(f"the picture {path} cannot be decoded; replace the file")
+    return image
+
+
+@TRANSFORMS.register_module()
+class LoadPicture(BaseTransform):
+    """``img_path`` -> ``img`` (H, W, 3) uint8 BGR, ``img_shape``, ``ori_shape``; broken files are errors."""
+
+    def transform(self, results: dict) -> dict:
+        results["img"] = read_image(results["img_path"])
+        results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
+        return results

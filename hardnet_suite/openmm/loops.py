@@ -1,0 +1,55 @@
+"""The training loop that can stop and go on within an epoch."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+from mmengine.dist import get_rank
+from mmengine.registry import DATASETS, LOOPS
+from mmengine.runner import EpochBasedTrainLoop
+
+from hardnet_suite.openmm.sampling import SeededDataset, seed_all
+
+
+@LOOPS.register_module()
+class ResumableEpochLoop(EpochBasedTrainLoop):
+    """mmengine's epoch loop, except that it resumes at any iteration and that all randomness is a function
+    of the seed, the epoch and the sample's index (augmentation) or the iteration and the rank (the model).
+
+    The arguments are those of ``EpochBasedTrainLoop``; the data loader's config stays as it is.
+    """
+
+    def __init__(self, runner, dataloader: dict, max_epochs: int, **options):
+        dataloader = deepcopy(dict(dataloader))
+        dataset = dataloader["dataset"]
+        if isinstance(dataset, dict):
+            dataset = DATASETS.build(dataset)
+        if hasattr(dataset, "full_init"):
+            dataset.full_init()
+        dataloader["dataset"] = SeededDataset(dataset, runner.seed)
+        dataloader["batch_sampler"] = {
+            "type": "ResumableBatchSampler",
+            "drop_last": dataloader.pop("drop_last", False),
+            "inner": dataloader.pop("batch_sampler", None),
+        }
+        super().__init__(runner, dataloader, max_epochs, **options)
+
+    def run(self):
+        # a resumed run goes on with the seed of its checkpoint
+        self.dataloader.dataset.seed = self.runner.seed
+        self.dataloader.batch_sampler.sampler.seed = self.runner.seed
+        return super().run()
+
+    def run_epoch(self) -> None:
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        batches = self.dataloader.batch_sampler
+        batches.start = self._iter - self._epoch * len(self.dataloader)
+        for number, batch in enumerate(self.dataloader, batches.start):
+            self.run_iter(number, batch)
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+
+    def run_iter(self, idx: int, data_batch) -> None:
+        seed_all(self.runner.seed, self._iter, get_rank())
+        super().run_iter(idx, data_batch)

@@ -1,0 +1,116 @@
+"""From a config to a trained or scored model: what ``train`` and ``test`` of the command line do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mmdet
+import mmengine
+import torch
+import torchvision
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from hardnet_suite import __version__
+from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.configs import drop_pretrained, require_data
+from hardnet_suite.openmm.hooks import saved_checkpoints
+from hardnet_suite.openmm.initializers import load_checkpoint
+from hardnet_suite.weights import fetch, find
+
+
+def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", amp: bool = False) -> None:
+    """What every run needs: a writable folder, fast CPU arithmetic, processes that find each other."""
+    _require_writable(Path(work_dir))
+    cfg.work_dir = str(work_dir)
+    torch.set_flush_denormal(True)  # denormal numbers slow random networks tenfold on CPUs
+    if amp:
+        cfg.optim_wrapper.type = "BFloat16OptimWrapper"
+        cfg.val_cfg.fp16 = cfg.test_cfg.fp16 = True
+    cfg.launcher = launcher
+    if launcher != "none" and get_device() == "cpu":
+        # mmengine would pick a GPU by rank, for the process group and for the wrapper alike
+        torch.distributed.init_process_group("gloo")
+        cfg.model_wrapper_cfg = {
+            "type": "MMDistributedDataParallel",
+            "device_ids": None,
+            "broadcast_buffers": False,
+        }
+
+
+def train(cfg: Config, *, from_scratch: bool = False, resume: bool | str = False) -> Runner:
+    """Trains as the config says. resume: True goes on from the run's newest checkpoint, where there is one;
+    a path goes on from that one."""
+    require_data(cfg)
+    checkpoint = resume if isinstance(resume, str) else None
+    if resume is True:
+        saved = saved_checkpoints(cfg.work_dir)
+        checkpoint = str(saved[-1]) if saved else None
+    if from_scratch or checkpoint:
+        drop_pretrained(cfg)
+    cfg.load_from, cfg.resume = checkpoint or cfg.get("load_from"), checkpoint is not None
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def test(cfg: Config, checkpoint: str | Path | None) -> dict:
+    """Scores a checkpoint (None: the published weights) on the config's test data.
+
+    Writes detections.json (COCO result format) and metrics.json into the work dir and returns what the
+    latter holds: the figures, and what they were measured with.
+    """
+    require_data(cfg)
+    arch = cfg.get("arch")
+    if checkpoint is None:
+        if arch is None:
+            raise UserError("no checkpoint given, and the config names no arch with published weights")
+        checkpoint = fetch(find(arch, "published"))
+    drop_pretrained(cfg)
+    work_dir = Path(cfg.work_dir)
+    cfg.test_evaluator.results_file = str(work_dir / "detections.json")
+    runner = Runner.from_cfg(cfg)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    load_checkpoint(model, checkpoint, arch)
+    report = {
+        "metrics": runner.test(),
+        "config": cfg.filename,
+        "config_sha256": hashlib.sha256(cfg.pretty_text.encode()).hexdigest(),
+        "checkpoint": str(checkpoint),
+        "checkpoint_sha256": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+    if is_main_process():
+        (work_dir / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def versions() -> dict[str, str]:
+    """What a figure was measured with."""
+    return {
+        "hardnet_suite": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "mmengine": mmengine.__version__,
+        "mmdet": mmdet.__version__,
+        "device": torch.cuda.get_device_name() if get_device() == "cuda" else platform.machine(),
+    }
+
+
+def _require_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write into {folder}: {error.strerror}; choose another --work-dir") from None

@@ -1,0 +1,164 @@
+"""Training curves from the JSON-lines log of a training (mmengine's vis_data/scalars.json)."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hardnet_suite.errors import UserError
+
+_MAP, _MAP50 = "coco/bbox_mAP", "coco/bbox_mAP_50"
+_COLORS = {
+    "loss": "#c0392b",
+    "loss_cls": "#2c7fb8",
+    "loss_bbox": "#2a9d6f",
+    _MAP: "#1f4e9e",
+    _MAP50: "#8fb3e0",
+}
+
+
+def read_scalars(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a training log, one JSON object a line; a last line cut short by a stop is left out.
+
+    Raises:
+        UserError: no such file, or a line (other than the last) that is no JSON object.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}): give a scalars.json") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines) and rows:
+                break
+            raise UserError(f"{path}, line {number} is no JSON ({error}): give a scalars.json") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number} is no JSON object: give a scalars.json")
+        rows.append(row)
+    return rows
+
+
+def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | None = None) -> None:
+    """Write a picture (PNG, or what the suffix of ``path`` says): losses over iterations, mAP over epochs.
+
+    Args:
+        scalars: rows as of ``read_scalars``. Training rows hold "loss" (maybe "loss_cls", "loss_bbox") and
+            "step" or "iter"; validation rows "coco/bbox_mAP", "coco/bbox_mAP_50" and "step", the epoch or,
+            in trainings counted by iterations, the iteration. Other rows are left out.
+        path: where to write; missing folders are made.
+        title: a heading.
+
+    Raises:
+        ValueError: no row of either kind.
+    """
+    from matplotlib.figure import Figure  # a Figure of its own draws with Agg and leaves pyplot alone
+
+    training = [row for row in scalars if "loss" in row]
+    validation = [row for row in scalars if _MAP in row]
+    if not training and not validation:
+        raise ValueError(f"none of the {len(scalars)} rows holds 'loss' or {_MAP!r}: nothing to plot")
+
+    figure = Figure(figsize=(11, 4.2), dpi=130, layout="constrained")
+    loss_axes, map_axes = figure.subplots(1, 2)
+    _plot_losses(loss_axes, training)
+    _plot_map(map_axes, validation, _validation_unit(training, validation))
+    for axes in (loss_axes, map_axes):
+        axes.grid(True, color="#e4e4e4", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+            axes.legend(frameon=False, fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=13)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def _points(rows: list[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
+    """Steps and values of the rows that hold ``key``; a loss that ran off to nan leaves a gap."""
+    points = [(row.get("step", row.get("iter")), row[key]) for row in rows if key in row]
+    points = sorted(
+        (step, float("nan") if value is None else value) for step, value in points if step is not None
+    )
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _smooth(values: list[float]) -> np.ndarray:
+    """The mean over a window of a twentieth of the curve around each value, leaving out nan and inf.
+
+    Centred, because a mean over the past alone lies above a falling loss.
+    """
+    index, half = np.arange(len(values)), len(values) // 40
+    first, stop = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    finite = np.isfinite(values)
+    sums = np.concatenate([[0], np.cumsum(np.where(finite, values, 0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
+    with np.errstate(invalid="ignore"):  # 0 / 0 where a whole window is nan
+        return (sums[stop] - sums[first]) / (counts[stop] - counts[first])
+
+
+def _plot_losses(axes, rows: list[dict[str, Any]]) -> None:
+    axes.set_title("training loss")
+    if not rows:
+        _say(axes, "no training rows")
+        return
+    for key in ("loss", "loss_cls", "loss_bbox"):
+        steps, values = _points(rows, key)
+        if not steps:
+            continue
+        main = key == "loss"
+        axes.plot(steps, values, color=_COLORS[key], alpha=0.25, linewidth=1)
+        style = {
+            "linewidth": 2.2 if main else 1.3,
+            "marker": "o" if len(steps) == 1 else "",
+            "zorder": 3 + main,
+        }
+        axes.plot(steps, _smooth(values), color=_COLORS[key], label=key, **style)
+    finite = sorted(value for value in _points(rows, "loss")[1] if math.isfinite(value))
+    # a few huge losses of the first steps must not flatten all the rest
+    top = finite[round(0.98 * (len(finite) - 1))] if finite else 0
+    axes.set(xlabel="iteration", ylabel="loss", ylim=(0, 1.15 * top or 1))
+
+
+def _plot_map(axes, rows: list[dict[str, Any]], unit: str) -> None:
+    axes.set_title("validation")
+    finite = [(value, step) for step, value in zip(*_points(rows, _MAP), strict=True) if math.isfinite(value)]
+    if not finite:
+        _say(axes, "no validation yet")
+        return
+    highest = 0.0
+    for key, name in ((_MAP50, "mAP at IoU 0.50"), (_MAP, "mAP at IoU 0.50:0.95")):
+        steps, values = _points(rows, key)
+        highest = max([highest, *(value for value in values if math.isfinite(value))])
+        axes.plot(steps, values, color=_COLORS[key], linewidth=2, marker="o", markersize=4, label=name)
+    top = 1.15 * highest or 1
+    best, step = max(finite, key=lambda point: point[0])
+    axes.plot([step], [best], marker="o", markersize=9, markerfacecolor="none", color=_COLORS[_MAP])
+    offset = (0, -18) if best > 0.15 * top else (0, 12)  # below the curve, unless that is below the axis
+    style = {"textcoords": "offset points", "ha": "center", "color": _COLORS[_MAP]}
+    axes.annotate(f"best {best:.3f}", (step, best), offset, **style)
+    axes.set(xlabel=unit, ylabel="mAP", ylim=(0, top))
+
+
+def _validation_unit(training: list[dict[str, Any]], validation: list[dict[str, Any]]) -> str:
+    """mmengine counts validations in epochs or in iterations and does not say which: the size tells."""
+    if not training:
+        return "step"
+    epochs = [row["epoch"] for row in training if "epoch" in row]
+    steps, _ = _points(validation, _MAP)
+    return "epoch" if epochs and max(steps, default=0) <= max(epochs) else "iteration"
+
+
+def _say(axes, text: str) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#888888")

@@ -1,0 +1,197 @@
+"""Pictures of detections: boxes with label chips, pairs and contact sheets. Needs NumPy and PIL only."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Color = tuple[int, int, int]
+
+_INK: Color = (28, 30, 34)
+_PAPER: Color = (245, 245, 242)
+_GAP = 6  # pixels between pictures
+
+
+def class_color(index: int) -> Color:
+    """The RGB colour (0–255) of a class: the same in every picture, neighbours far apart in hue."""
+    hue = (0.02 + index * (math.sqrt(5) - 1) / 2) % 1  # the golden ratio never comes round to a used hue
+    value, saturation = ((0.98, 0.78), (0.80, 0.90), (1.0, 0.52))[index % 3]
+    return tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, value))
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    *,
+    names: Sequence[str],
+    scores: np.ndarray | None = None,
+    palette: Sequence[Color] | None = None,
+) -> np.ndarray:
+    """A copy of a picture with boxes and their labels ("dog 0.87") drawn on it.
+
+    A box with swapped corners, as an untrained network may give, is drawn as the rectangle they span.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        boxes: (K, 4) corners x1, y1, x2, y2 in pixels; K may be 0, what lies outside the picture is cut.
+        labels: (K,) class indices into ``names``.
+        names: the class names.
+        scores: (K,) confidences, shown with two digits; None shows the names alone.
+        palette: an RGB colour (0–255) a class; None takes ``class_color``.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        ValueError: other shapes or types, boxes that are not finite, or labels without a name or colour.
+    """
+    image = _as_picture(image)
+    boxes, labels = np.asarray(boxes, dtype=float), np.asarray(labels)
+    if boxes.size == 0:
+        boxes = boxes.reshape(0, 4)
+    count = len(boxes)
+    if boxes.shape != (count, 4) or not np.isfinite(boxes).all():
+        raise ValueError(f"boxes must be finite numbers of shape (K, 4), got shape {boxes.shape}: {boxes}")
+    if labels.shape != (count,) or (scores is not None and np.shape(scores) != (count,)):
+        raise ValueError(
+            f"labels and scores must have shape ({count},) as there are {count} boxes, "
+            f"got {labels.shape} and {None if scores is None else np.shape(scores)}"
+        )
+    classes = len(names) if palette is None else min(len(names), len(palette))
+    if count and not (
+        np.issubdtype(labels.dtype, np.integer) and 0 <= labels.min() <= labels.max() < classes
+    ):
+        raise ValueError(f"labels must be integers in [0, {classes}), got {labels}")
+
+    height, width = image.shape[:2]
+    side = math.sqrt(height * width)
+    line = max(1, round(side / 200))
+    fonts = [ImageFont.load_default(size=max(9, round(side / part))) for part in (36, 46)]
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+
+    corners = np.concatenate(
+        [np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], 1
+    )
+    visible = (corners[:, 2:] > 0).all(1) & (corners[:, :2] < [width, height]).all(1)
+    corners = corners.clip(0, [width - 1, height - 1] * 2).round().astype(int)
+    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+    order = [k for k in np.argsort(-areas, kind="stable").tolist() if visible[k]]  # small ones on top
+    colors = [class_color(label) if palette is None else tuple(palette[label]) for label in labels.tolist()]
+
+    for k in order:
+        x1, y1, x2, y2 = corners[k].tolist()
+        # a dark rim keeps the line visible on ground of its own colour
+        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_INK, width=line + 2)
+        draw.rectangle((x1, y1, x2, y2), outline=colors[k], width=line)
+
+    taken: list[tuple[int, int, int, int]] = []
+    for k in reversed(order):  # the smallest boxes choose their place first
+        name = names[labels[k]]
+        text = name if scores is None else f"{name} {scores[k]:.2f}"
+        taken.append(_draw_chip(draw, text, corners[k].tolist(), colors[k], fonts, (width, height), taken))
+    return np.array(canvas)
+
+
+def beside(
+    left: np.ndarray, right: np.ndarray, *, titles: tuple[str, str] = ("ground truth", "prediction")
+) -> np.ndarray:
+    """Two pictures (H, W, 3) uint8 side by side, each under its title.
+
+    Raises:
+        ValueError: a picture of another shape or type.
+    """
+    pictures = _as_picture(left), _as_picture(right)
+    size = max(11, round(math.sqrt(pictures[0].shape[0] * pictures[0].shape[1]) / 28))
+    font = ImageFont.load_default(size=size)
+    titled = []
+    for picture, title in zip(pictures, titles, strict=True):
+        height, width = picture.shape[:2]
+        bar = 2 * size
+        canvas = Image.new("RGB", (width, height + bar), _PAPER)
+        canvas.paste(Image.fromarray(picture), (0, bar))
+        text = _shorten(title, font, width)
+        ImageDraw.Draw(canvas).text((width / 2, bar / 2), text, fill=_INK, font=font, anchor="mm")
+        titled.append(np.array(canvas))
+    return grid(titled, 2)
+
+
+def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """A contact sheet, row by row: every picture (H, W, 3) uint8 in the middle of a cell of the largest size.
+
+    Raises:
+        ValueError: no pictures, fewer than one column, or a picture of another shape or type.
+    """
+    if not len(images) or columns < 1:
+        raise ValueError(f"grid needs pictures and at least 1 column, got {len(images)} and {columns}")
+    pictures = [_as_picture(image) for image in images]
+    columns = min(columns, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    cell_h = max(picture.shape[0] for picture in pictures)
+    cell_w = max(picture.shape[1] for picture in pictures)
+    shape = (rows * (cell_h + _GAP) - _GAP, columns * (cell_w + _GAP) - _GAP, 3)
+    sheet = np.full(shape, _PAPER, np.uint8)
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        top = row * (cell_h + _GAP) + (cell_h - picture.shape[0]) // 2
+        left = column * (cell_w + _GAP) + (cell_w - picture.shape[1]) // 2
+        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return sheet
+
+
+def _as_picture(image: np.ndarray) -> np.ndarray:
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(f"a picture must be (H, W, 3) uint8, got shape {image.shape} of {image.dtype}")
+    return np.ascontiguousarray(image)
+
+
+def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """``text``, cut with an ellipsis where it is wider than ``width`` pixels."""
+    short = text
+    while short and font.getlength(short if short == text else short + "…") > width:
+        short = short[:-1]
+    return short if short == text else short + "…"
+
+
+def _draw_chip(draw, text, box, color, fonts, size, taken) -> tuple[int, int, int, int]:
+    """Draw a label near its box, within the picture, off the chips already ``taken``; returns its place."""
+    width, height = size
+    x1, y1, x2, y2 = box
+    # a box narrower than its label gets the smaller font: it has likely neighbours to leave room to
+    font = fonts[fonts[0].getlength(text) > x2 - x1]
+    pad = max(2, round(font.size / 5))
+    text = _shorten(text, font, width - 2 * pad)
+    chip_w = math.ceil(font.getlength(text)) + 2 * pad
+    chip_h = math.ceil(font.size) + 2 * (pad // 2) + 1
+    # above the box, inside its top, inside its bottom, below it; then the same at its right end
+    places = [(x, y) for x in (x1, x2 - chip_w) for y in (y1 - chip_h, y1, y2 - chip_h, y2)]
+    rects = []
+    for x, y in places:
+        left = min(max(x, 0), max(0, width - chip_w))
+        top = min(max(y, 0), max(0, height - chip_h))
+        rects.append((left, top, left + chip_w - 1, top + chip_h - 1))
+    rect = min(rects, key=lambda rect: sum(_overlap(rect, other) for other in taken))  # the first of equals
+    luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+    draw.rectangle(rect, fill=color)
+    middle = (rect[1] + rect[3] + 1) / 2
+    draw.text(
+        (rect[0] + pad, middle),
+        text,
+        fill=_INK if luminance > 140 else (255, 255, 255),
+        font=font,
+        anchor="lm",
+    )
+    return rect
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
+    """The pixels that two rectangles (both corners included) share."""
+    width = min(a[2], b[2]) - max(a[0], b[0]) + 1
+    height = min(a[3], b[3]) - max(a[1], b[1]) + 1
+    return max(0, width) * max(0, height)

@@ -1,0 +1,29 @@
+"""Weights: where they lie, how official files become ours, and how they get into a network."""
+
+from hardnet_suite.weights.convert import convert_official, split_official, to_official
+from hardnet_suite.weights.load import (
+    LoadReport,
+    cache_dir,
+    fetch,
+    load_weights,
+    read_checkpoint,
+    state_dict_of,
+)
+from hardnet_suite.weights.pretrained import load_pretrained
+from hardnet_suite.weights.registry import ROWS, WeightsRow, find
+
+__all__ = [
+    "ROWS",
+    "LoadReport",
+    "WeightsRow",
+    "cache_dir",
+    "convert_official",
+    "fetch",
+    "find",
+    "load_pretrained",
+    "load_weights",
+    "read_checkpoint",
+    "split_official",
+    "state_dict_of",
+    "to_official",
+]

@@ -1,0 +1,129 @@
+"""Official checkpoints to ours, and back: the key maps.
+
+A network records the official names of its parts while it is built (``official_prefixes``); a key map is
+nothing but that record, so it is data and bijective. The one change of values: SSD's class convolutions
+hold the background first in the official files, last here and in mmdet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from hardnet_suite.networks import ARCHS, SSDArch, build_network, find_arch
+
+# module of our network -> module of the OpenMMLab model, by target and kind of architecture
+_SSD_IN_MMDET = {
+    "trunk": "backbone.trunk",
+    "neck": "neck",
+    "cls": "bbox_head.cls_convs",
+    "box": "bbox_head.reg_convs",
+}
+TARGETS: dict[str, dict[type, dict[str, str]]] = {"mmdet": {SSDArch: _SSD_IN_MMDET}, "mmseg": {}}
+
+
+@cache
+def _official_prefixes(name: str) -> dict[str, str]:
+    """Ours -> official, of the row ``name``."""
+    with torch.device("meta"):
+        return build_network(name).official_prefixes
+
+
+def _renamed(key: str, prefixes: Mapping[str, str]) -> str | None:
+    """``key`` with the prefix (whole dotted parts) replaced; None where no prefix fits."""
+    parts = key.split(".")
+    for cut in range(len(parts), 0, -1):
+        replacement = prefixes.get(".".join(parts[:cut]))
+        if replacement is not None:
+            return ".".join([replacement, *parts[cut:]])
+    return None
+
+
+def _target_prefixes(name: str, target: str) -> dict[str, str] | None:
+    """Our network -> the target's model; None for our network itself."""
+    if target == "network":
+        return None
+    if target not in TARGETS:
+        raise ValueError(f"target={target!r} is unknown; allowed: {', '.join(['network', *TARGETS])}")
+    kind = type(find_arch(name))
+    if kind not in TARGETS[target]:
+        raise ValueError(f"{name!r} has no {target} model")
+    return TARGETS[target][kind]
+
+
+def _roll_background(name: str, key: str, value: Tensor, step: int) -> Tensor:
+    """Rolls the classes of each box in SSD's class convolutions (``cls.LEVEL.weight`` and ``.bias``)."""
+    row = ARCHS[name]
+    if not (isinstance(row, SSDArch) and key.startswith("cls.")):
+        return value
+    boxes = row.priors.per_location[int(key.split(".")[1])]
+    return value.unflatten(0, (boxes, -1)).roll(step, dims=1).flatten(0, 1)
+
+
+def split_official(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The entries of an official state dict that network ``name`` has a place for, and the keys it has not.
+
+    A file of the bare trunk, whose keys begin with a number, is taken as the trunk.
+    """
+    find_arch(name)
+    official_to_ours = {theirs: ours for ours, theirs in _official_prefixes(name).items()}
+    bare = bool(state_dict) and all(key.split(".")[0].isdigit() for key in state_dict)
+    converted, left = {}, []
+    for key, value in state_dict.items():
+        ours = _renamed(f"base.{key}" if bare else key, official_to_ours)
+        if ours is None:
+            left.append(key)
+        else:
+            converted[ours] = _roll_background(name, ours, value, -1)
+    return converted, left
+
+
+def convert_official(
+    name: str, state_dict: Mapping[str, Tensor], *, target: str = "network"
+) -> dict[str, Tensor]:
+    """An official state dict under the names of ``target``.
+
+    target: "network" loads into ``create_model(name)``; "mmdet" / "mmseg" into the detector / segmentor.
+    The official keys are those of the published programs, without wrapping such as ``module.``.
+    Raises ValueError for an unknown name or target, and for keys that the model has no place for.
+    """
+    converted, left = split_official(name, state_dict)
+    if left:
+        raise ValueError(f"not keys of the official {name}: {_some(left)}")
+    return in_target(name, converted, target)
+
+
+def in_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dict[str, Tensor]:
+    """A state dict of our network ``name`` under the names of the target's model."""
+    prefixes = _target_prefixes(name, target)
+    if prefixes is None:
+        return dict(state_dict)
+    return {_renamed(key, prefixes): value for key, value in state_dict.items()}
+
+
+def to_official(name: str, state_dict: Mapping[str, Tensor], *, target: str = "network") -> dict[str, Tensor]:
+    """The way back: a state dict of ``target`` under the names of the published program."""
+    prefixes = _target_prefixes(name, target)
+    if prefixes is not None:
+        back = {theirs: ours for ours, theirs in prefixes.items()}
+        state_dict = {_renamed(key, back) or key: value for key, value in state_dict.items()}
+    official = {}
+    left = []
+    for key, value in state_dict.items():
+        theirs = _renamed(key, _official_prefixes(name))
+        if theirs is None:
+            left.append(key)
+        else:
+            official[theirs] = _roll_background(name, key, value, 1)
+    if left:
+        raise ValueError(f"not keys of {name} ({target}): {_some(left)}")
+    return official
+
+
+def _some(keys: Iterable[str], most: int = 5) -> str:
+    keys = list(keys)
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + more

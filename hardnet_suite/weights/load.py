@@ -1,0 +1,260 @@
+"""From a registry row or a file to weights in a model: find or download, read safely, load strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.weights.registry import Address, WeightsRow
+
+# a mere "<" will not do: the first bytes of a .safetensors file are a length, which may spell it
+_HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<[!?a-z]", re.IGNORECASE)
+_WRAPPERS = ("state_dict", "model_state", "model")
+
+
+class _BadFileError(Exception):
+    """Why a file is no good, as the end of a sentence that begins with its name or address."""
+
+
+def cache_dir() -> Path:
+    """The folder of downloaded weights, shared with torch.hub (``$TORCH_HOME/hub/checkpoints``)."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What a weight file holds, on the CPU, without ever running code from it.
+
+    ``.safetensors`` is read as such, anything else with ``torch.load(weights_only=True)``. UserError when
+    the file is missing, a folder, empty, cut short, corrupt, an HTML page, without tensors, or a pickle
+    that asks for classes or functions beyond plain tensors and containers.
+    """
+    path = Path(path).expanduser()
+    try:
+        return _read(path)
+    except _BadFileError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The named tensors of a checkpoint, as it stands or under ``state_dict``, ``model_state`` or ``model``.
+
+    A ``module.`` before every key (left by DataParallel) is dropped. UserError when there is no such table.
+    """
+    table = checkpoint
+    while wrapper := next((key for key in _WRAPPERS if isinstance(table.get(key), Mapping)), None):
+        table = table[wrapper]
+    if not table or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in table.items()
+    ):
+        raise UserError(
+            f"no state dict in this checkpoint: its keys are {_few(map(str, checkpoint))}; "
+            f"allowed is a table of tensors, plain or under {', '.join(_WRAPPERS)}"
+        )
+    while all(key.startswith("module.") for key in table):
+        table = {key.removeprefix("module."): value for key, value in table.items()}
+    return dict(table)
+
+
+def fetch(row: WeightsRow, *, file: str | Path | None = None, timeout: float = 30) -> Path:
+    """The local path of a row's weights, downloaded into the cache if they are nowhere else.
+
+    Looked for in this order: ``file``, taken as it is; ``$HARDNET_WEIGHTS_DIR/<row.file>``; the cache,
+    where the hash must agree if it is known; then each address of the row. ``timeout`` is in seconds, for
+    each wait on the network. A file reaches its place in the cache only when whole and checked. UserError
+    when ``file`` is not there, or when no address gives the weights.
+    """
+    if file is not None:
+        path = Path(file).expanduser()
+        try:
+            _check_head(path)
+        except _BadFileError as error:
+            raise UserError(f"{path}: {error}") from error
+        return path
+
+    cache = cache_dir()
+    own_folder = os.environ.get("HARDNET_WEIGHTS_DIR")
+    by_hand = Path(own_folder).expanduser() if own_folder else cache
+    if own_folder and (by_hand / row.file).exists():
+        return by_hand / row.file
+
+    failures = []
+    for address in row.urls:
+        path = cache / address.file
+        if path.exists():
+            try:
+                _check_head(path)
+                _check_hash(path, address)
+                return path
+            except _BadFileError as error:
+                failures.append(f"{path} ({error})")
+    for address in row.urls:
+        try:
+            return _download(address, cache, timeout)
+        except (_BadFileError, OSError, http.client.HTTPException) as error:
+            failures.append(f"{address.url} ({_reason(error)})")
+    raise UserError(
+        f"could not get {row.file}, the {row.tag} weights of {row.model}: {'; '.join(failures)}; "
+        f"put the file by hand into {by_hand}, or train without it: --from-scratch"
+    )
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did: how many tensors it took, and the keys that found no partner."""
+
+    taken: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = f"{self.taken} tensors taken"
+        if self.missing:
+            text += f", {len(self.missing)} of the model not in the weights ({_few(self.missing)})"
+        if self.unexpected:
+            text += f", {len(self.unexpected)} of the weights not used ({_few(self.unexpected)})"
+        return text
+
+
+def load_weights(
+    model: torch.nn.Module, state_dict: Mapping[str, Tensor], *, strict: bool = True
+) -> LoadReport:
+    """Copy ``state_dict`` into ``model``, in place; the model stays untouched when this raises.
+
+    UserError for a shape that differs or when not one key fits; with ``strict`` also for a key that is
+    missing or unexpected. Without it (files of a trunk alone) such keys are left, and named in the report.
+    """
+    own = model.state_dict()
+    common = [key for key in own if key in state_dict]
+    # checkpoints older than torch 0.4.1 lack this counter; torch fills it in too, and inference ignores it
+    missing = tuple(k for k in own if k not in state_dict and not k.endswith(".num_batches_tracked"))
+    unexpected = tuple(key for key in state_dict if key not in own)
+    mismatched = [
+        f"{key}: {tuple(state_dict[key].shape)} in the weights, {tuple(own[key].shape)} in the model"
+        for key in common
+        if state_dict[key].shape != own[key].shape
+    ]
+
+    problems = []
+    if not common:
+        problems.append("no key in common")
+    if missing and (strict or not common):
+        problems.append(f"{len(missing)} missing ({_few(missing)})")
+    if unexpected and (strict or not common):
+        problems.append(f"{len(unexpected)} unexpected ({_few(unexpected)})")
+    if mismatched:
+        problems.append(f"{len(mismatched)} of another shape ({_few(mismatched)})")
+    if problems:
+        raise UserError(
+            f"these weights do not fit {type(model).__name__}: {', '.join(problems)}; "
+            "check the model's name and its number of classes"
+        )
+    model.load_state_dict({key: state_dict[key] for key in common}, strict=False)
+    return LoadReport(len(common), missing, unexpected)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    _check_head(path)
+    try:
+        if path.suffix == ".safetensors":
+            checkpoint = safetensors.torch.load_file(path)
+        else:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    # a damaged file can make the readers stumble over anything (EOFError, KeyError, struct.error …)
+    except Exception as error:
+        # torch's own words are kept from the user: they advise to switch the protection off
+        if wanted := re.search(r"GLOBAL (\S+)|(TorchScript)", str(error)):
+            raise _BadFileError(
+                f"refused, because reading it could run code (it asks for {wanted[1] or wanted[2]}); "
+                "save only the state dict, best as .safetensors"
+            ) from error
+        raise _BadFileError(
+            "cannot be read safely as weights: corrupt, cut short or of another kind"
+        ) from error
+    if not isinstance(checkpoint, dict) or not _holds_tensor(checkpoint):
+        raise _BadFileError("holds no named tensors")
+    return checkpoint
+
+
+def _check_head(path: Path) -> None:
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(256)
+    except FileNotFoundError as error:
+        raise _BadFileError("no such file") from error
+    except IsADirectoryError as error:
+        raise _BadFileError("a folder, not a weight file") from error
+    except OSError as error:
+        raise _BadFileError(f"cannot be opened: {error.strerror}") from error
+    if not head:
+        raise _BadFileError("an empty file")
+    if _HTML.match(head):
+        raise _BadFileError("a web page (HTML), not weights")
+
+
+def _check_hash(path: Path, address: Address) -> None:
+    if address.sha256_prefix is None:
+        return
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if not digest.startswith(address.sha256_prefix):
+        wrong = digest[: len(address.sha256_prefix)]
+        raise _BadFileError(f"wrong contents: sha256 begins {wrong}, not {address.sha256_prefix}")
+
+
+def _holds_tensor(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_tensor, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_tensor, value))
+    return isinstance(value, Tensor)
+
+
+def _download(address: Address, folder: Path, timeout: float) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    # the name ends as the real one does, since the reader is chosen by the suffix
+    part = folder / f"partial-{uuid.uuid4().hex}-{address.file}"
+    request = urllib.request.Request(address.url, headers={"User-Agent": "hardnet-suite"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as response, part.open("xb") as stream:
+            shutil.copyfileobj(response, stream)
+            promised = response.headers.get("Content-Length")
+        size = part.stat().st_size
+        # read in pieces, a body that ends too soon raises nothing by itself
+        if promised not in (None, str(size)):
+            raise _BadFileError(f"cut short: {size} of {promised} bytes")
+        _check_head(part)
+        _check_hash(part, address)
+        _read(part)  # where no hash is known this is the only check of the contents
+        target = folder / address.file
+        os.replace(part, target)
+        return target
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP {error.code}"
+    if isinstance(error, urllib.error.URLError):
+        return getattr(error.reason, "strerror", None) or str(error.reason)
+    return str(error) or type(error).__name__
+
+
+def _few(names: Iterable[str], most: int = 4) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

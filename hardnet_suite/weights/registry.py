@@ -1,0 +1,154 @@
+"""Where the published weights lie, what they reach and under which licence: one row a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Address:
+    """One place to download from, and the first hex digits of the SHA-256 of what lies there, if known.
+
+    The hash belongs to the address and not to the row: two hosts may hold the same weights in files
+    whose bytes differ.
+    """
+
+    url: str
+    sha256_prefix: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The file's name, in the address as in the cache."""
+        return self.url.rsplit("/", 1)[1]
+
+
+@dataclass(frozen=True)
+class WeightsRow:
+    """One published set of weights of one model.
+
+    ``urls`` stand in the order in which they are tried. ``metric`` is what the authors report, empty where
+    they report nothing. ``base_only`` marks files of a pretrained trunk, without the heads.
+    """
+
+    model: str
+    tag: str
+    urls: tuple[Address, ...]
+    task: str
+    licence: str
+    metric: str
+    source: str
+    base_only: bool = False
+
+    @property
+    def file(self) -> str:
+        """The name under which a person finds the file or puts it by hand: that of the first address."""
+        return self.urls[0].file
+
+
+_HOST = "https://ping-chao.com/hardnet"
+_RAW = "https://raw.githubusercontent.com/PingoLH"
+_CLASSIFIERS = "https://github.com/PingoLH/Pytorch-HarDNet"
+_SSD = "https://github.com/PingoLH/PytorchSSD-HarDNet"
+
+ROWS: tuple[WeightsRow, ...] = (
+    WeightsRow(
+        model="hardnet39ds",
+        tag="published",
+        urls=(
+            Address(f"{_HOST}/hardnet39ds-0e6c6fa9.pth", "0e6c6fa9"),
+            Address(f"{_RAW}/Pytorch-HarDNet/master/hardnet39ds.pth"),
+        ),
+        task="classification",
+        licence="MIT",
+        metric="ImageNet top-1 72.1",
+        source=_CLASSIFIERS,
+    ),
+    WeightsRow(
+        model="hardnet68ds",
+        tag="published",
+        urls=(
+            Address(f"{_HOST}/hardnet68ds-632474d2.pth", "632474d2"),
+            Address(f"{_RAW}/Pytorch-HarDNet/master/hardnet68ds.pth"),
+        ),
+        task="classification",
+        licence="MIT",
+        metric="ImageNet top-1 74.3",
+        source=_CLASSIFIERS,
+    ),
+    WeightsRow(
+        model="hardnet68",
+        tag="published",
+        urls=(
+            Address(f"{_HOST}/hardnet68-5d684880.pth", "5d684880"),
+            Address(f"{_RAW}/Pytorch-HarDNet/master/hardnet68.pth"),
+        ),
+        task="classification",
+        licence="MIT",
+        metric="ImageNet top-1 76.5",
+        source=_CLASSIFIERS,
+    ),
+    WeightsRow(
+        model="hardnet85",
+        tag="published",
+        urls=(Address(f"{_HOST}/hardnet85-a28faa00.pth", "a28faa00"),),
+        task="classification",
+        licence="MIT",
+        metric="ImageNet top-1 78.0",
+        source=_CLASSIFIERS,
+    ),
+    WeightsRow(
+        model="ssd512_hardnet68",
+        tag="published",
+        urls=(Address(f"{_HOST}/SSD512_HarDNet68_COCO.pth"),),
+        task="detection",
+        licence="MIT",
+        metric="COCO test-dev mAP 31.7",
+        source=_SSD,
+    ),
+    WeightsRow(
+        model="ssd512_hardnet68",
+        tag="base",
+        urls=(
+            Address(f"{_HOST}/hardnet68_base_bridge.pth"),
+            Address(f"{_RAW}/PytorchSSD-HarDNet/master/weights/hardnet68_base_bridge.pth"),
+        ),
+        task="detection",
+        licence="MIT",
+        metric="",
+        source=_SSD,
+        base_only=True,
+    ),
+    WeightsRow(
+        model="ssd512_hardnet85",
+        tag="published",
+        urls=(Address(f"{_HOST}/SSD512_HarDNet85_COCO.pth"),),
+        task="detection",
+        licence="MIT",
+        metric="COCO test-dev mAP 35.1",
+        source=_SSD,
+    ),
+    WeightsRow(
+        model="ssd512_hardnet85",
+        tag="base",
+        urls=(
+            Address(f"{_HOST}/hardnet85_base.pth"),
+            Address(f"{_RAW}/PytorchSSD-HarDNet/master/weights/hardnet85_base.pth"),
+        ),
+        task="detection",
+        licence="MIT",
+        metric="",
+        source=_SSD,
+        base_only=True,
+    ),
+)
+
+
+def find(model: str, tag: str = "published") -> WeightsRow:
+    """The row of ``model`` under ``tag``; ValueError, with what there is, for an unknown model or tag."""
+    tags = {row.tag: row for row in ROWS if row.model == model}
+    if not tags:
+        models = ", ".join(dict.fromkeys(row.model for row in ROWS))
+        raise ValueError(f"no published weights for model {model!r}; there are weights for: {models}")
+    if tag not in tags:
+        raise ValueError(f"no weights tagged {tag!r} for {model}; allowed tags: {', '.join(tags)}")
+    return tags[tag]

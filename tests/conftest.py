@@ -1,0 +1,54 @@
+"""Shared test helpers: where the reference data lies, and its formula weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("HARDNET_SHARED", ROOT.parent / "shared"))
+
+torch.set_flush_denormal(True)  # random networks breed denormal numbers, ten times slower
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data; skips where a user does not have it."""
+    if not (SHARED / "golden" / "golden.json").exists():
+        pytest.skip(f"no reference data at {SHARED} (set HARDNET_SHARED)")
+    return SHARED
+
+
+class Golden:
+    """What the original programs compute: state dicts of formula weights, inputs and outputs."""
+
+    def __init__(self, folder: Path):
+        spec = importlib.util.spec_from_file_location("formula_weights", folder / "formula_weights.py")
+        self._module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self._module)
+        self.entries = self._module.entries()
+        self.folder = folder
+
+    def state_dict(self, name: str, salt: int = 0) -> dict[str, torch.Tensor]:
+        weights = self._module.state_dict(self.entries[name], salt)
+        return {key: torch.as_tensor(np.asarray(value)) for key, value in weights.items()}
+
+    def input(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(self._module.model_input(self.entries[name]))
+
+    def outputs(self, name: str) -> dict[str, torch.Tensor]:
+        return {key: torch.from_numpy(value) for key, value in self._module.outputs(name).items()}
+
+    def arrays(self, file: str) -> dict[str, np.ndarray]:
+        with np.load(self.folder / file) as archive:
+            return {key: archive[key] for key in archive.files}
+
+
+@pytest.fixture(scope="session")
+def golden(shared) -> Golden:
+    return Golden(shared / "golden")

@@ -1,0 +1,134 @@
+"""Training logs: read in spite of a cut last line, drawn without touching pyplot."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.visualization import curves
+from hardnet_suite.visualization.curves import plot_training, read_scalars
+
+
+def train_row(step, loss, **more):
+    return {
+        "lr": 0.004,
+        "loss": loss,
+        "loss_cls": 0.6 * loss,
+        "loss_bbox": 0.4 * loss,
+        "iter": step,
+        "step": step,
+        **more,
+    }
+
+
+def val_row(step, value):
+    return {"coco/bbox_mAP": value, "coco/bbox_mAP_50": 1.5 * value, "time": 0.2, "step": step}
+
+
+TRAIN = [train_row(10 * k, 8 / k, epoch=1 + k // 10) for k in range(1, 30)]
+VAL = [val_row(k, 0.1 * k) for k in (1, 2, 3)]
+
+
+def colored(path, color):
+    """How many pixels of a picture have about this colour, "#rrggbb"."""
+    target = np.array([int(color[k : k + 2], 16) for k in (1, 3, 5)])
+    return int((np.abs(np.asarray(Image.open(path).convert("RGB")).astype(int) - target).max(-1) < 12).sum())
+
+
+def test_read_scalars(tmp_path):
+    path = tmp_path / "scalars.json"
+    path.write_text("\n".join(json.dumps(row) for row in TRAIN + VAL) + "\n\n")
+    assert read_scalars(path) == TRAIN + VAL
+
+
+def test_read_scalars_leaves_out_a_cut_last_line(tmp_path):
+    path = tmp_path / "scalars.json"
+    path.write_text(json.dumps(TRAIN[0]) + "\n" + json.dumps(TRAIN[1])[:25])
+    assert read_scalars(path) == TRAIN[:1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ('{"loss": 1}\n{"loss": \n{"loss": 3}\n', "line 2 is no JSON"),
+        ("epoch,loss\n", "line 1 is no JSON"),
+        ("[1]\n", "line 1 is no JSON object"),
+    ],
+)
+def test_read_scalars_bad_files(tmp_path, content, message):
+    path = tmp_path / "scalars.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_scalars(path)
+
+
+def test_plot_draws_losses_and_map(tmp_path):
+    path = tmp_path / "new" / "curves.png"
+    plot_training(TRAIN + VAL, path, title="a training")
+    assert all(colored(path, color) > 50 for color in curves._COLORS.values())
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        TRAIN,
+        VAL,
+        TRAIN[:1],
+        [*TRAIN, train_row(300, float("nan"), epoch=3)],
+        [train_row(1, float("nan"))],
+        [val_row(1, 0.0), val_row(2, float("nan"))],
+        [{"loss": 3.0, "iter": 4}],  # no parts, no step
+        [{"lr": 0.1, "step": 1}, *VAL],  # rows of neither kind
+    ],
+)
+def test_plot_of_partial_logs(tmp_path, rows):
+    path = tmp_path / "curves.png"
+    plot_training(rows, path)
+    assert Image.open(path).size[0] > 1000
+
+
+def test_nothing_to_plot(tmp_path):
+    with pytest.raises(ValueError, match="none of the 1 rows"):
+        plot_training([{"lr": 0.1}], tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize(
+    ("training", "steps", "unit"),
+    [
+        (TRAIN, (1, 2, 3), "epoch"),
+        (TRAIN, (100, 200), "iteration"),
+        ([train_row(10, 1.0)], (1,), "iteration"),  # no epochs in the log
+        ([], (1, 2), "step"),
+    ],
+)
+def test_unit_of_validation_steps(training, steps, unit):
+    assert curves._validation_unit(training, [val_row(step, 0.1) for step in steps]) == unit
+
+
+def test_smoothing():
+    np.testing.assert_allclose(curves._smooth([3.0] * 100), 3.0)
+    line = np.arange(200.0)
+    np.testing.assert_allclose(curves._smooth(line.tolist())[10:-10], line[10:-10])  # does not lag
+    noisy = np.random.default_rng(0).normal(5, 1, 400)
+    assert curves._smooth(noisy.tolist()).std() < 0.4
+    noisy[7] = np.nan
+    assert np.isfinite(curves._smooth(noisy.tolist())).all()
+    assert np.isnan(curves._smooth([float("nan")])).all()
+
+
+def test_matplotlib_is_imported_late_and_pyplot_never(tmp_path):
+    code = (
+        "import sys; from hardnet_suite.visualization.curves import plot_training;"
+        "assert 'matplotlib' not in sys.modules;"
+        f"plot_training([{{'loss': 1.0, 'step': 1}}], {str(tmp_path / 'a.png')!r});"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

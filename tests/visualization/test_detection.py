@@ -1,0 +1,171 @@
+"""Boxes, pairs and contact sheets: what is drawn where, and what is left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hardnet_suite.visualization.detection import beside, class_color, draw_boxes, grid
+
+NAMES = ("cat", "dog", "wine glass")
+
+
+def picture(height=120, width=160, value=90):
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def changed(before, after):
+    return (before != after).any(-1)
+
+
+def test_draws_lines_and_chip_in_the_colour_of_the_class():
+    image = picture()
+    drawn = draw_boxes(image, [[40, 50, 120, 100]], [1], names=NAMES)
+    assert (image == 90).all()  # the input is left alone
+    assert drawn.shape == image.shape
+    assert drawn.dtype == np.uint8
+    color = class_color(1)
+    for y, x in ((100, 80), (75, 40), (75, 120)):
+        assert tuple(drawn[y, x]) == color
+    assert not changed(image, drawn)[60:90, 50:110].any()  # nothing inside the box
+    chip = (drawn[:49] == color).all(-1)
+    assert chip.sum() > 50  # the label stands above
+    assert chip[:, :38].sum() == 0
+
+
+def test_scores_make_the_chip_longer():
+    plain, scored = (
+        draw_boxes(picture(), [[10, 50, 120, 100]], [1], names=NAMES, scores=scores)
+        for scores in (None, [0.87])
+    )
+    columns = [np.flatnonzero((drawn[:48] == class_color(1)).all(-1).any(0)) for drawn in (plain, scored)]
+    assert columns[1].max() > columns[0].max()
+
+
+@pytest.mark.parametrize(
+    "box", [[0, 0, 159, 119], [150, 0, 159, 6], [-50, -50, 10, 10], [120, 110, 900, 900], [100, 80, 60, 40]]
+)
+def test_label_stays_within_the_picture(box):
+    drawn = draw_boxes(picture(), [box], [0], names=NAMES, scores=[0.5])
+    # the chip is a solid run of colour, whole inside the picture: as wide wherever the box lies
+    runs = (drawn == class_color(0)).all(-1).sum(1)
+    middle = draw_boxes(picture(), [[50, 60, 110, 100]], [0], names=NAMES, scores=[0.5])
+    chip_rows = (middle[:58] == class_color(0)).all(-1).sum(1).max()
+    assert runs.max() >= chip_rows - 8  # the smaller font of narrow boxes is a little shorter
+
+
+def test_label_wider_than_the_picture_is_cut():
+    drawn = draw_boxes(picture(200, 60), [[2, 100, 58, 190]], [0], names=["W" * 30])
+    chip = (drawn[89:98] == class_color(0)).all(-1)
+    first, *_, last = np.flatnonzero(chip[0])
+    assert chip[:, last - 1 : last + 1].all()  # the text ends before its chip does
+    assert not chip[:, first : last + 1].all()
+
+
+def test_labels_of_equal_boxes_do_not_hide_each_other():
+    drawn = draw_boxes(picture(), [[40, 50, 120, 100]] * 2, [0, 1], names=NAMES)
+    for label in (0, 1):
+        chip = (drawn == class_color(label)).all(-1)
+        chip[[49, 50, 51, 99, 100, 101]] = chip[:, [39, 40, 41, 119, 120, 121]] = (
+            False  # the lines of the boxes
+        )
+        assert chip.sum() > 50
+
+
+def test_box_outside_the_picture_draws_nothing():
+    image = picture()
+    for box in ([-30, 10, -5, 40], [10, 130, 40, 150]):
+        assert not changed(image, draw_boxes(image, [box], [0], names=NAMES)).any()
+
+
+def test_line_width_grows_with_the_picture():
+    def width(side):
+        drawn = draw_boxes(
+            picture(side, side), [[side * 0.2, side * 0.4, side * 0.8, side * 0.8]], [0], names=NAMES
+        )
+        return (drawn[round(side * 0.7), : side // 2] == class_color(0)).all(-1).sum()
+
+    assert width(100) == 1
+    assert width(1200) == 6
+
+
+@pytest.mark.parametrize("boxes", [[], np.zeros((0, 4), np.float32)])
+def test_no_boxes(boxes):
+    image = picture()
+    drawn = draw_boxes(image, boxes, [], names=NAMES, scores=[])
+    np.testing.assert_array_equal(drawn, image)
+    assert not np.shares_memory(drawn, image)
+
+
+def test_colours_are_stable_and_distinct():
+    colors = [class_color(index) for index in range(80)]
+    assert colors == [class_color(index) for index in range(80)]
+    assert len(set(colors)) == 80
+    first = np.array(colors[:10], int)
+    distances = np.abs(first[:, None] - first[None]).sum(-1) + 1000 * np.eye(10, dtype=int)
+    assert distances.min() > 60
+
+
+def test_own_palette():
+    drawn = draw_boxes(picture(), [[40, 50, 120, 100]], [0], names=NAMES, palette=[(1, 2, 3)])
+    assert tuple(drawn[100, 80]) == (1, 2, 3)
+    with pytest.raises(ValueError, match=r"labels must be integers in \[0, 1\)"):
+        draw_boxes(picture(), [[40, 50, 120, 100]], [1], names=NAMES, palette=[(1, 2, 3)])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": np.zeros((8, 8), np.uint8)}, "a picture must be"),
+        ({"image": np.zeros((8, 8, 4), np.uint8)}, "a picture must be"),
+        ({"image": np.zeros((8, 8, 3), np.float32)}, "a picture must be"),
+        ({"boxes": [1, 2, 3, 4]}, "boxes must be"),
+        ({"boxes": [[1, 2, 3]]}, "boxes must be"),
+        ({"boxes": [[1, 2, np.nan, 4]]}, "boxes must be"),
+        ({"labels": [0, 1]}, "labels and scores must have shape"),
+        ({"scores": [0.1, 0.2]}, "labels and scores must have shape"),
+        ({"labels": [3]}, "labels must be integers"),
+        ({"labels": [-1]}, "labels must be integers"),
+        ({"labels": [0.0]}, "labels must be integers"),
+    ],
+)
+def test_bad_arguments(change, message):
+    arguments = {"image": picture(), "boxes": [[1, 2, 30, 40]], "labels": [0], "names": NAMES, **change}
+    with pytest.raises(ValueError, match=message):
+        draw_boxes(**arguments)
+
+
+def test_beside_puts_a_title_bar_over_each():
+    left, right = picture(60, 80, 10), picture(60, 80, 200)
+    pair = beside(left, right)
+    bar = pair.shape[0] - 60
+    assert bar > 10
+    np.testing.assert_array_equal(pair[bar:, :80], left)
+    np.testing.assert_array_equal(pair[bar:, -80:], right)
+    for half in (pair[:bar, :80], pair[:bar, -80:]):
+        assert half.max() > 200  # paper
+        assert half.min() < 100  # ink
+    assert not np.array_equal(pair[:bar, :80], beside(left, right, titles=("a", "b"))[:bar, :80])
+
+
+def test_grid_places_row_by_row():
+    values = (10, 20, 30, 40, 50)
+    sheet = grid([picture(20, 30, value) for value in values], 3)
+    gap = (sheet.shape[1] - 90) // 2
+    assert sheet.shape == (40 + gap, 90 + 2 * gap, 3)
+    for index, value in enumerate(values):
+        y, x = (index // 3) * (20 + gap), (index % 3) * (30 + gap)
+        assert (sheet[y : y + 20, x : x + 30] == value).all()
+
+
+def test_grid_of_different_sizes_and_few_pictures():
+    sheet = grid([picture(20, 30, 1), picture(40, 10, 2)], 5)
+    assert sheet.shape[0] == 40
+    assert (sheet == 1).all(-1).sum() == 600
+    assert (sheet == 2).all(-1).sum() == 400
+
+
+@pytest.mark.parametrize("arguments", [([], 2), ([picture()], 0), ([np.zeros((4, 4))], 1)])
+def test_grid_bad_arguments(arguments):
+    with pytest.raises(ValueError, match=r"grid needs|a picture must be"):
+        grid(*arguments)

@@ -1,0 +1,493 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import socket
+import threading
+import zipfile
+from collections import OrderedDict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.weights.load import (
+    LoadReport,
+    cache_dir,
+    fetch,
+    load_weights,
+    read_checkpoint,
+    state_dict_of,
+)
+from hardnet_suite.weights.registry import Address, WeightsRow
+
+TENSORS = {"conv.weight": torch.arange(12.0).reshape(3, 4), "norm.bias": torch.tensor([1.0, -2.0])}
+HTML = b"\n<!DOCTYPE html><html><body>moved</body></html>"
+
+
+def saved(checkpoint, **options) -> bytes:
+    stream = io.BytesIO()
+    torch.save(checkpoint, stream, **options)
+    return stream.getvalue()
+
+
+GOOD = saved(TENSORS)
+GOOD_HASH = hashlib.sha256(GOOD).hexdigest()[:8]
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for key in other:
+        torch.testing.assert_close(one[key], other[key], rtol=0, atol=0)
+
+
+def message_of(call, *args, **kwargs) -> str:
+    """The message of the UserError that the call must raise; one line, as users are promised."""
+    with pytest.raises(UserError) as caught:
+        call(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class RunsCode:
+    """Unpickled by Python's own pickle, this makes a folder; a stand-in for anything worse."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.system, (f"mkdir {self.folder}",)
+
+
+# ---------------------------------------------------------------- read_checkpoint
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_reads_both_torch_formats(tmp_path, zipped):
+    torch.save({"epoch": 3, "state_dict": TENSORS}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    checkpoint = read_checkpoint(tmp_path / "a.pth")
+    assert checkpoint["epoch"] == 3
+    assert_same(checkpoint["state_dict"], TENSORS)
+
+
+def test_reads_safetensors(tmp_path):
+    safetensors.torch.save_file(TENSORS, tmp_path / "a.safetensors")
+    assert_same(read_checkpoint(str(tmp_path / "a.safetensors")), TENSORS)
+
+
+def test_a_safetensors_file_whose_length_spells_a_tag_is_no_web_page(tmp_path):
+    content = safetensors.torch.save(TENSORS)
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    length = int.from_bytes(b" <", "little")
+    content = length.to_bytes(8, "little") + header.ljust(length) + content[8 + len(header) :]
+    (tmp_path / "a.safetensors").write_bytes(content)
+    assert_same(read_checkpoint(tmp_path / "a.safetensors"), TENSORS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("empty.pth", b"", "an empty file"),
+        ("page.pth", HTML, "web page"),
+        ("page.safetensors", b"\xef\xbb\xbf<html>", "web page"),
+        ("text.pth", b"version https://git-lfs.github.com/spec/v1\n", "cannot be read safely as weights"),
+        ("cut_zip.pth", GOOD[: len(GOOD) // 2], "cannot be read safely as weights"),
+        (
+            "cut_legacy.pth",
+            saved(TENSORS, _use_new_zipfile_serialization=False)[:-9],
+            "cannot be read safely as weights",
+        ),
+        ("cut.safetensors", safetensors.torch.save(TENSORS)[:-5], "cannot be read safely as weights"),
+        ("foreign.safetensors", GOOD, "cannot be read safely as weights"),
+        ("numbers.pth", saved({"epoch": 3, "metrics": [1.0]}), "holds no named tensors"),
+        ("bare.pth", saved(torch.zeros(2)), "holds no named tensors"),
+        ("none.safetensors", safetensors.torch.save({}), "holds no named tensors"),
+    ],
+)
+def test_a_file_that_is_no_good_is_named_with_the_reason(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    message = message_of(read_checkpoint, tmp_path / name)
+    assert message.startswith(str(tmp_path / name))
+    assert reason in message
+    assert "weights_only" not in message
+
+
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
+    assert "no such file" in message_of(read_checkpoint, tmp_path / "absent.pth")
+    assert "a folder" in message_of(read_checkpoint, tmp_path)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("form", ["pickle", "zip", "legacy"])
+def test_a_checkpoint_that_carries_code_is_refused_and_runs_nothing(tmp_path, form, protocol):
+    trace = tmp_path / "it_ran"
+    path = tmp_path / "evil.pth"
+    if form == "pickle":
+        path.write_bytes(pickle.dumps({"extra": RunsCode(trace)}, protocol))
+    else:
+        evil = {"state_dict": TENSORS, "extra": RunsCode(trace)}
+        torch.save(evil, path, pickle_protocol=protocol, _use_new_zipfile_serialization=form == "zip")
+    message = message_of(read_checkpoint, path)
+    assert not trace.exists()
+    assert "weights_only" not in message
+    if protocol == 2:
+        assert "refused" in message
+        assert f"{os.system.__module__}.system" in message
+    else:  # torch's safe reader stops at the newer protocol's first instruction, before any name
+        assert "cannot be read safely" in message
+
+    # the bait is real: with the protection off it does run
+    if form == "pickle":
+        pickle.loads(path.read_bytes())
+    else:
+        torch.load(path, weights_only=False)
+    assert trace.exists()
+
+
+def test_a_whole_pickled_model_is_refused_by_the_name_of_its_class(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "model.pth")
+    assert "torch.nn.modules.linear.Linear" in message_of(read_checkpoint, tmp_path / "model.pth")
+
+
+def test_a_zip_archive_of_another_kind_is_no_checkpoint(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    assert "cannot be read safely as weights" in message_of(read_checkpoint, tmp_path / "a.pth")
+
+
+# ---------------------------------------------------------------- state_dict_of
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda t: t,
+        OrderedDict,
+        lambda t: {"epoch": 3, "state_dict": t},
+        lambda t: {"best_iou": 0.7, "model_state": t, "optimizer_state": {"lr": 0.1}},
+        lambda t: {"model": t},
+        lambda t: {"model": {"state_dict": t}},
+        lambda t: {"state_dict": {f"module.{k}": v for k, v in t.items()}},
+        lambda t: {f"module.module.{k}": v for k, v in t.items()},
+    ],
+    ids=["plain", "ordered", "state_dict", "model_state", "model", "nested", "module", "module_twice"],
+)
+def test_finds_the_tensors_in_any_wrapping(wrap):
+    assert_same(state_dict_of(wrap(TENSORS)), TENSORS)
+
+
+def test_module_stays_where_not_every_key_has_it():
+    mixed = {"module.weight": torch.zeros(1), "head.weight": torch.zeros(1)}
+    assert state_dict_of(mixed).keys() == mixed.keys()
+
+
+@pytest.mark.parametrize(
+    "checkpoint", [{}, {"epoch": 3, "net": TENSORS}, {"state_dict": {}}, {**TENSORS, "epoch": 3}]
+)
+def test_no_table_of_tensors_is_an_error_that_tells_the_keys(checkpoint):
+    message = message_of(state_dict_of, checkpoint)
+    assert "state_dict, model_state, model" in message
+    assert all(key in message for key in checkpoint)
+
+
+# ---------------------------------------------------------------- fetch
+
+
+class Server:
+    """A web server on this machine: `pages` maps a name to (status, body, promised length or None)."""
+
+    def __init__(self):
+        self.pages: dict[str, tuple[int, bytes, int | None]] = {}
+        self.hits: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.hits.append(self.path)
+                status, body, promised = outer.pages.get(self.path, (404, b"", None))
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body) if promised is None else promised))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def put(self, name, body, *, status=200, promised=None) -> str:
+        self.pages[f"/{name}"] = (status, body, promised)
+        return f"{self.address}/{name}"
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of the test's own, so that no test sees or touches the user's."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch_home"))
+    monkeypatch.delenv("HARDNET_WEIGHTS_DIR", raising=False)
+    return tmp_path / "torch_home" / "hub" / "checkpoints"
+
+
+def row_of(*urls: Address) -> WeightsRow:
+    return WeightsRow("hardnet68", "published", urls, "classification", "MIT", "", "")
+
+
+def left_in(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_the_cache_is_the_one_of_torch_hub(cache):
+    assert cache_dir() == cache
+
+
+def test_downloads_checks_and_keeps(server, cache):
+    row = row_of(Address(server.put("w.pth", GOOD), GOOD_HASH))
+    path = fetch(row)
+    assert path == cache / "w.pth"
+    assert path.read_bytes() == GOOD
+    assert left_in(cache) == ["w.pth"]
+
+    assert fetch(row) == path
+    assert server.hits == ["/w.pth"]  # the second time came from the cache
+
+
+def test_a_cached_file_needs_no_network(cache):
+    cache.mkdir(parents=True)
+    (cache / "w.pth").write_bytes(GOOD)
+    assert fetch(row_of(Address("http://host.invalid/w.pth", GOOD_HASH))) == cache / "w.pth"
+    # the copy of the second address will do as well
+    second = row_of(Address("http://host.invalid/w-1.pth", "0" * 8), Address("http://host.invalid/w.pth"))
+    assert fetch(second) == cache / "w.pth"
+
+
+def test_a_cached_file_with_the_wrong_hash_is_replaced(server, cache):
+    cache.mkdir(parents=True)
+    (cache / "w.pth").write_bytes(b"stale")
+    assert fetch(row_of(Address(server.put("w.pth", GOOD), GOOD_HASH))).read_bytes() == GOOD
+    assert left_in(cache) == ["w.pth"]
+
+
+def bad_pages(server) -> dict[str, tuple[Address, str]]:
+    """A failing address of each kind, with the reason to be told."""
+    put = server.put
+    return {
+        "missing": (Address(f"{server.address}/gone.pth"), "HTTP 404"),
+        "broken": (Address(put("b.pth", b"", status=500)), "HTTP 500"),
+        "html": (Address(put("h.pth", HTML)), "web page"),
+        "html_hash": (Address(put("h2.pth", HTML), GOOD_HASH), "web page"),
+        "empty": (Address(put("e.pth", b"")), "an empty file"),
+        "truncated": (Address(put("t.pth", GOOD[:-40], promised=len(GOOD))), f"of {len(GOOD)} bytes"),
+        "wrong_hash": (Address(put("x.pth", GOOD), "deadbeef"), f"sha256 begins {GOOD_HASH}, not deadbeef"),
+        "foreign": (Address(put("f.pth", b"version https://git-lfs")), "cannot be read safely as weights"),
+        "foreign_safetensors": (Address(put("f.safetensors", GOOD)), "cannot be read safely as weights"),
+    }
+
+
+BAD = [
+    "missing",
+    "broken",
+    "html",
+    "html_hash",
+    "empty",
+    "truncated",
+    "wrong_hash",
+    "foreign",
+    "foreign_safetensors",
+]
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_address_is_told_with_its_reason_and_leaves_nothing(server, cache, kind):
+    address, reason = bad_pages(server)[kind]
+    message = message_of(fetch, row_of(address))
+    assert f"{address.url} (" in message
+    assert reason in message
+    assert left_in(cache) == []
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_good_second_address_makes_up_for_a_bad_first(server, cache, kind):
+    first, _ = bad_pages(server)[kind]
+    path = fetch(row_of(first, Address(server.put("second.pth", GOOD))))
+    assert path.read_bytes() == GOOD
+    assert left_in(cache) == ["second.pth"]
+
+
+def test_an_interrupted_download_leaves_nothing(server, cache, monkeypatch):
+    def interrupted(source, target):
+        target.write(source.read(10))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hardnet_suite.weights.load.shutil.copyfileobj", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(row_of(Address(server.put("w.pth", GOOD))))
+    assert left_in(cache) == []
+
+
+def test_a_host_that_never_answers_is_given_up(cache, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/w.pth"
+        assert "timed out" in message_of(fetch, row_of(Address(url)), timeout=0.2)
+
+
+def test_offline_says_all_a_person_needs(cache, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    urls = [f"http://127.0.0.1:{port}/w-1234abcd.pth", f"http://127.0.0.1:{port}/w.pth"]
+    message = message_of(fetch, row_of(*map(Address, urls)))
+    assert "w-1234abcd.pth, the published weights of hardnet68" in message
+    for url in urls:
+        assert f"{url} (Connection refused)" in message
+    assert f"by hand into {cache}" in message
+    assert "--from-scratch" in message
+
+
+def test_a_bad_cached_copy_is_told_when_nothing_better_comes(server, cache):
+    cache.mkdir(parents=True)
+    (cache / "w.pth").write_bytes(b"stale")
+    message = message_of(fetch, row_of(Address(f"{server.address}/w.pth", GOOD_HASH)))
+    assert f"{cache / 'w.pth'} (wrong contents" in message
+    assert left_in(cache) == ["w.pth"]
+
+
+def test_the_users_own_folder_comes_before_the_cache(tmp_path, cache, monkeypatch):
+    cache.mkdir(parents=True)
+    own = tmp_path / "own"
+    own.mkdir()
+    for folder in (cache, own):
+        (folder / "w.pth").write_bytes(GOOD)
+    row = row_of(Address("http://host.invalid/w.pth"))
+    monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(own))
+    assert fetch(row) == own / "w.pth"
+    (own / "w.pth").unlink()
+    assert fetch(row) == cache / "w.pth"
+
+
+def test_the_users_own_folder_is_where_to_put_the_file(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path / "own"))
+    message = message_of(fetch, row_of(Address(f"{server.address}/gone.pth")))
+    assert f"by hand into {tmp_path / 'own'}" in message
+
+
+def test_a_file_given_by_hand_is_taken_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path))
+    mine = tmp_path / "mine.pth"
+    mine.write_bytes(GOOD)
+    row = row_of(Address("http://host.invalid/w.pth", "deadbeef"))
+    assert fetch(row, file=str(mine)) == mine
+    assert f"{tmp_path / 'not.pth'}: no such file" in message_of(fetch, row, file=tmp_path / "not.pth")
+
+
+# ---------------------------------------------------------------- load_weights
+
+
+class Small(nn.Module):
+    def __init__(self, classes=3):
+        super().__init__()
+        self.base = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2))
+        self.head = nn.Linear(2, classes)
+
+
+BASE_KEYS = 6  # a kernel and the five of batch norm
+
+
+def random_state(model) -> dict[str, torch.Tensor]:
+    return {
+        key: torch.rand_like(value) if value.is_floating_point() else value + 7
+        for key, value in model.state_dict().items()
+    }
+
+
+def test_strict_takes_everything():
+    model = Small()
+    state = random_state(model)
+    report = load_weights(model, state)
+    assert report == LoadReport(8, (), ())
+    assert str(report) == "8 tensors taken"
+    assert_same(dict(model.state_dict()), state)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("head.bias"), ["1 missing (head.bias)"]),
+        (lambda s: s.update(extra=torch.zeros(1)), ["1 unexpected (extra)"]),
+        (
+            lambda s: s.update({"head.bias": torch.zeros(9)}),
+            ["1 of another shape (head.bias: (9,) in the weights, (3,) in the model)"],
+        ),
+        (lambda s: (s.pop("head.bias"), s.update(a=s.pop("head.weight"))), ["2 missing", "1 unexpected (a)"]),
+    ],
+)
+def test_strict_names_what_does_not_fit_and_touches_nothing(change, words):
+    model = Small()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = random_state(model)
+    change(state)
+    message = message_of(load_weights, model, state)
+    assert "do not fit Small" in message
+    for word in words:
+        assert word in message
+    assert_same(dict(model.state_dict()), before)
+
+
+def test_only_the_first_few_keys_are_named():
+    model = nn.ModuleList(nn.Linear(1, 1, bias=False) for _ in range(30))
+    message = message_of(load_weights, model, {"0.weight": torch.ones(1, 1)})
+    assert "29 missing (1.weight, 2.weight, 3.weight, 4.weight, …)" in message
+
+
+def test_a_base_loads_as_far_as_it_goes_and_the_rest_is_told():
+    model = Small()
+    head = model.head.weight.detach().clone()
+    state = {key: value for key, value in random_state(model).items() if key.startswith("base.")}
+    report = load_weights(model, {**state, "old.fc": torch.zeros(1)}, strict=False)
+    assert report == LoadReport(BASE_KEYS, ("head.weight", "head.bias"), ("old.fc",))
+    assert str(report) == (
+        "6 tensors taken, 2 of the model not in the weights (head.weight, head.bias), "
+        "1 of the weights not used (old.fc)"
+    )
+    assert_same({k: v for k, v in model.state_dict().items() if k in state}, state)
+    torch.testing.assert_close(model.head.weight.detach(), head, rtol=0, atol=0)
+
+
+def test_another_shape_is_an_error_even_when_not_strict():
+    message = message_of(load_weights, Small(classes=5), random_state(Small()), strict=False)
+    assert "head.weight: (3, 2) in the weights, (5, 2) in the model" in message
+    assert "number of classes" in message
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_nothing_in_common_is_always_an_error(strict):
+    message = message_of(load_weights, Small(), {"other": torch.zeros(1)}, strict=strict)
+    assert "no key in common" in message
+    assert "1 unexpected (other)" in message
+
+
+def test_checkpoints_from_before_the_batch_counter_load_strictly():
+    model = Small()
+    state = random_state(model)
+    del state["base.1.num_batches_tracked"]
+    assert load_weights(model, state) == LoadReport(7, (), ())
