@@ -5,6 +5,7 @@ The public face: ``create_model``, ``list_models``, ``convert_official``.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def create_model(
     them after each stage's 1×1 convolution, "block" before it. out_indices picks from them, 0 is stride 2.
 
     Raises ValueError for an unknown name, tap or index, for counts that are no whole numbers, and
-    UserError where weights are not to be had or do not fit.
+    UserError where weights are not to be had or do not fit. Warns of what kept its fresh values: the class
+    predictions where num_classes differs from the file's, or what a file of a bare trunk lacks.
     """
     network = build_network(
         name,
@@ -47,5 +49,7 @@ def create_model(
         out_indices=out_indices,
     )
     if pretrained is not False:
-        load_pretrained(network, name, pretrained)
+        report = load_pretrained(network, name, pretrained)
+        if report.missing:
+            warnings.warn(f"{name}: {report}", stacklevel=2)
     return network

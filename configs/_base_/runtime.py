@@ -15,7 +15,7 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
 )
-custom_hooks = [dict(type="ProgressLineHook"), dict(type="ChannelsLastHook")]
+custom_hooks = [dict(type="ProgressLineHook")]
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=True)
 env_cfg = dict(
     cudnn_benchmark=True,

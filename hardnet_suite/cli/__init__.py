@@ -23,7 +23,9 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status. An error is one line, its traceback only with --debug."""
-    parser = argparse.ArgumentParser(prog="hardnet-suite", description=importlib.import_module("hardnet_suite").__doc__)
+    parser = argparse.ArgumentParser(
+        prog="hardnet-suite", description=importlib.import_module("hardnet_suite").__doc__
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     argv = list(sys.argv[1:] if argv is None else argv)
     for name, purpose in COMMANDS.items():
@@ -48,10 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def one_line(error: Exception) -> str:
     """The error's message as one line, also when a data loader's worker wrapped it in its own traceback."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    if lines and lines[0].startswith("Caught ") and "worker process" in lines[0]:
-        return lines[-1].split(": ", 1)[-1]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    wrapped = lines[0].startswith("Caught ") and "worker process" in lines[0]
+    if wrapped:  # the last line is "package.Type: message"
+        lines = [lines[-1].split(": ", 1)[-1]]
     if isinstance(error, UserError):
         return " ".join(lines)
-    name = type(error).__name__
-    return f"{name}: {lines[0] if lines else ''} (--debug shows where)"
+    message = f": {lines[0]}" if lines[0] else ""
+    return f"{type(error).__name__}{message} (--debug shows where)"

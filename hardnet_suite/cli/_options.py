@@ -15,7 +15,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work-dir", help="folder of checkpoints and logs (default: work_dirs/CONFIG)")
     parser.add_argument("--amp", action="store_true", help="compute in bfloat16 where it is safe")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
-    parser.add_argument("--launcher", choices=["none", "pytorch"], default="none", help="pytorch under torchrun")
+    parser.add_argument(
+        "--launcher", choices=["none", "pytorch"], default="none", help="pytorch under torchrun"
+    )
     parser.add_argument("--seed", type=int, help="of all randomness (default: the config's)")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="entries to change")
     # torch.distributed.launch passes this
@@ -31,7 +33,7 @@ def load_run_config(args: argparse.Namespace):
     if args.data_root:
         configs.set_data_root(cfg, args.data_root)
     if args.seed is not None:
-        cfg.randomness.seed = args.seed
+        cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
     work_dir = args.work_dir or cfg.get("work_dir") or Path("work_dirs", Path(args.config).stem)
     running.prepare(cfg, work_dir=work_dir, launcher=args.launcher, amp=args.amp)
     return cfg

@@ -10,7 +10,7 @@ from hardnet_suite.cli._options import add_run_arguments, load_run_config
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
-    parser.add_argument("checkpoint", nargs="?", help="a checkpoint; without it the published weights")
+    parser.add_argument("checkpoint", nargs="?", help="a file, or a run's folder; default: published weights")
     parser.add_argument("--show-dir", help="draw predictions beside the ground truth into this folder")
     parser.add_argument("--show-score", type=float, default=0.3, help="least score drawn (default 0.3)")
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     if args.show_dir:
         from hardnet_suite.visualization.detection import draw_results
 
-        part = next(part for part in configs.coco_parts(cfg) if part.loader != "train_dataloader")
+        part = next(configs.coco_parts(cfg, ["test_dataloader"]))
         count = draw_results(
             part.annotation_file,
             work_dir / "detections.json",

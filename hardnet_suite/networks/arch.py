@@ -1,13 +1,15 @@
 """Every variant is a row of data: the architecture table.
 
 Adding a model adds a row here, never a branch in the code. A width or depth that is not in the table is
-built from a record of one's own: ``create_model("hardnet68", arch=dataclasses.replace(ARCHS["hardnet68"], …))``.
+built from a record of one's own:
+``create_model("hardnet68", arch=dataclasses.replace(ARCHS["hardnet68"], …))``.
 
 Source of the figures: HarDNet (Chao et al., ICCV 2019, arXiv 1909.00948) and its published programs.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 
@@ -164,6 +166,23 @@ _SSD512 = SSDArch(
     ),
 )
 
+
+def _small_ssd(size: int) -> SSDArch:
+    """SSD on HarDNet39DS; the priors grow with the picture, the map is halved from level to level."""
+    cells = [math.ceil(size / 2**n) for n in range(3, 9)]
+    return SSDArch(
+        trunk=_detection_trunk(_HARDNET39DS),
+        size=size,
+        bridge=Bridge(mid=256, out=256, dilation=1),
+        extras=(Extra(128, 256), Extra(128, 256), Extra(128, 256), Extra(128, 256)),
+        priors=Priors(
+            sizes=tuple(size * part for part in (0.05, 0.1, 0.2, 0.35, 0.525, 0.725, 0.95)),
+            ratios=((2, 3),) * 4 + ((2,),) * 2,
+            strides=tuple(size / count for count in cells),
+        ),
+    )
+
+
 ARCHS: dict[str, HarDNetArch | SSDArch] = {
     "hardnet39ds": _HARDNET39DS,
     "hardnet68ds": replace(_HARDNET68, depthwise=True, dropout=0.05),
@@ -174,15 +193,6 @@ ARCHS: dict[str, HarDNetArch | SSDArch] = {
         _SSD512, trunk=_detection_trunk(_HARDNET85), bridge=Bridge(mid=960, out=720, dilation=1)
     ),
     # small and quick: for demonstrations, first steps and machines without a GPU (no published weights)
-    "ssd320_hardnet39ds": SSDArch(
-        trunk=_detection_trunk(_HARDNET39DS),
-        size=320,
-        bridge=Bridge(mid=256, out=256, dilation=1),
-        extras=(Extra(128, 256), Extra(128, 256), Extra(128, 256), Extra(128, 256)),
-        priors=Priors(
-            sizes=(16.0, 32.0, 64.0, 112.0, 168.0, 232.0, 304.0),
-            ratios=((2, 3),) * 4 + ((2,),) * 2,
-            strides=(8, 16, 32, 64, 320 / 3, 160),
-        ),
-    ),
+    "ssd224_hardnet39ds": _small_ssd(224),
+    "ssd320_hardnet39ds": _small_ssd(320),
 }

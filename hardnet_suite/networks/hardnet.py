@@ -10,7 +10,14 @@ from torch.utils.checkpoint import checkpoint
 
 from hardnet_suite.networks.arch import HarDNetArch, Stage
 from hardnet_suite.networks.hardblock import HarDBlock
-from hardnet_suite.networks.layers import ConvNormAct, DepthwiseConvNorm, check_images, init_weights
+from hardnet_suite.networks.layers import (
+    ACTIVATIONS,
+    POOLS,
+    ConvNormAct,
+    DepthwiseConvNorm,
+    check_images,
+    init_weights,
+)
 
 TAPS = ("transition", "block")
 
@@ -75,8 +82,13 @@ class HarDNetTrunk(nn.Module):
         with_cp: bool = False,
     ):
         super().__init__()
-        if tap not in TAPS:
-            raise ValueError(f"tap={tap!r} is unknown; allowed: {', '.join(TAPS)}")
+        for what, value, known in (
+            ("tap", tap, TAPS),
+            ("act", arch.act, ACTIVATIONS),
+            ("pool", arch.pool, POOLS),
+        ):
+            if value not in known:
+                raise ValueError(f"{what}={value!r} is unknown; allowed: {', '.join(known)}")
         arch, self.out_indices = _select(arch, out_indices)
         self.arch, self.tap, self.with_cp, self.in_chans = arch, tap, with_cp, in_chans
 
@@ -193,9 +205,17 @@ class HarDNet(nn.Module):
         return self.fc
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A fresh last layer for ``num_classes`` classes; 0 leaves the pooled features."""
+        """A fresh last layer for ``num_classes`` classes; 0 leaves the pooled features.
+
+        ValueError unless num_classes is a whole number of at least 0.
+        """
+        if type(num_classes) is not int or num_classes < 0:
+            raise ValueError(f"num_classes={num_classes!r} must be a whole number of at least 0")
         self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        like = next(self.trunk.parameters())
+        self.fc = nn.Identity()
+        if num_classes:
+            self.fc = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
         init_weights(self.fc)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -212,9 +232,7 @@ class HarDNet(nn.Module):
 
 
 def _pool(arch: HarDNetArch, kernel: int, padding: int, *, ceil: bool = False) -> nn.Module:
-    if arch.pool == "max":
-        return nn.MaxPool2d(kernel, 2, padding, ceil_mode=ceil)
-    return nn.AvgPool2d(kernel, 2, padding, ceil_mode=ceil)
+    return POOLS[arch.pool](kernel, 2, padding, ceil_mode=ceil)
 
 
 def last_stages(arch: HarDNetArch) -> list[int]:

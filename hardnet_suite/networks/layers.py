@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6}
+POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 
 
 class ConvNormAct(nn.Sequential):

@@ -47,6 +47,9 @@ class HarDNet(BaseModule):
         trunk = HarDNetTrunk(
             trunk_arch(arch), in_chans=in_channels, out_indices=out_indices, tap=tap, with_cp=with_cp
         )
+        if tap == "block" and trunk.stages:
+            # nothing reads the last transition; parameters without gradients stop distributed training
+            trunk.stages[-1].transition = nn.Identity()
         levels = len(trunk.features)
         if frozen_stages not in range(-1, levels):
             raise ValueError(f"frozen_stages={frozen_stages} must be from −1 to {levels - 1}")
@@ -74,7 +77,9 @@ class HarDNet(BaseModule):
         frozen: list[nn.Module] = [self.trunk.stem]
         if self.frozen_stages > 0:
             last = self.trunk.features[self.frozen_stages].stage
-            frozen += [self.trunk.stem_down, *self.trunk.stages[: last + 1]]
+            stage = self.trunk.stages[last]  # its ``down`` leads to the next map, and so stays free
+            frozen += [self.trunk.stem_down, *self.trunk.stages[:last]]
+            frozen += [stage.block, stage.dropout, stage.transition]
         for module in frozen:
             module.eval()
             for parameter in module.parameters():

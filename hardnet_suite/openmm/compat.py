@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,14 @@ class AtomicLocalBackend(LocalBackend):
         self.put(obj.encode(encoding), filepath)
 
 
+def _statistics_method(owner: type, name: str) -> Callable:
+    """``getattr`` as far as log buffers need it: they pickle a table of their own methods, and pickle
+    writes ``HistoryBuffer.mean`` as ``getattr(HistoryBuffer, "mean")``."""
+    if owner is HistoryBuffer and name in ("min", "max", "mean", "current"):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f"Unsupported global: GLOBAL builtins.getattr, of {owner!r} and {name!r}")
+
+
 def _safe_globals() -> list:
     """What mmengine's own checkpoints hold beside tensors: log buffers, which are NumPy arrays."""
     multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray
@@ -56,7 +66,8 @@ def _safe_globals() -> list:
         for function in functions
         for core in ("core", "_core")
     ]
-    return [HistoryBuffer, np.ndarray, np.dtype, *dtypes, *renamed]
+    getattr_stand_in = (_statistics_method, "builtins.getattr")
+    return [HistoryBuffer, np.ndarray, np.dtype, *dtypes, *renamed, getattr_stand_in]
 
 
 def install() -> None:

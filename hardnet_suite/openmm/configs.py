@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from hardnet_suite.errors import UserError
 
 _PACKAGE = Path(hardnet_suite.__file__).parent
 CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # installed, in the source tree
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
 def load_config(name: str | Path, options: dict | None = None) -> Config:
@@ -25,7 +26,9 @@ def load_config(name: str | Path, options: dict | None = None) -> Config:
     path = Path(name)
     if not path.is_file():
         named = [folder / f"{path.stem}.py" for folder in CONFIG_FOLDERS]
-        found = [file for file in named if file.is_file()] if path.name in (path.stem, f"{path.stem}.py") else []
+        found = (
+            [file for file in named if file.is_file()] if path.name in (path.stem, f"{path.stem}.py") else []
+        )
         if not found:
             own = sorted({file.stem for folder in CONFIG_FOLDERS for file in folder.glob("*.py")})
             raise UserError(f"no config {name}: give a path, or one of {', '.join(own)}")
@@ -33,8 +36,8 @@ def load_config(name: str | Path, options: dict | None = None) -> Config:
     try:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(options or {})
-    except (KeyError, TypeError, ValueError, SyntaxError, AttributeError, OSError, ImportError) as error:
-        raise UserError(f"cannot read the config {path}: {error}") from error
+    except Exception as error:  # a config is a program, and may raise anything
+        raise UserError(f"cannot read the config {path}: {type(error).__name__}: {error}") from error
     init_default_scope(cfg.get("default_scope", "mmengine"))
     return cfg
 
@@ -50,13 +53,21 @@ def walk(node, change: Callable[[ConfigDict], None]) -> None:
 
 
 def set_data_root(cfg: Config, root: str | Path) -> None:
-    """Moves every path of the config that begins with its ``data_root`` to ``root``."""
-    old, new = cfg.data_root, f"{str(root).rstrip('/')}/"
+    """Moves every path of the config that lies in its ``data_root`` to ``root``; UserError if it has none."""
+    if not cfg.get("data_root"):
+        raise UserError(f"{cfg.filename} has no data_root that --data-root could replace; add one to it")
+    old, new = (f"{str(folder).rstrip('/')}/" for folder in (cfg.data_root, root))
+
+    def moved(value):
+        if isinstance(value, str) and f"{value}/".startswith(old):
+            return new + value[len(old) :]
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(moved, value))
+        return value
 
     def move(node: dict) -> None:
         for key, value in node.items():
-            if isinstance(value, str) and value.startswith(old):
-                node[key] = new + value[len(old) :]
+            node[key] = moved(value)
 
     walk(cfg._cfg_dict, move)
 
@@ -82,21 +93,21 @@ class CocoPart:
     classes: tuple[str, ...]
 
 
-def coco_parts(cfg: Config) -> Iterator[CocoPart]:
-    """The COCO data sets of the config's loaders, each once."""
+def coco_parts(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[CocoPart]:
+    """The COCO data sets of these loaders, each once."""
     seen = set()
-    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+    for loader in loaders:
         dataset = (cfg.get(loader) or {}).get("dataset")
         while dataset is not None and "ann_file" not in dataset and "dataset" in dataset:
             dataset = dataset["dataset"]  # wrappers
         if dataset is None or "ann_file" not in dataset:
             continue
         root = Path(dataset.get("data_root") or "")
-        annotation_file, folder = root / dataset["ann_file"], root / dataset["data_prefix"]["img"]
         classes = (dataset.get("metainfo") or {}).get("classes") or _own_classes(dataset["type"])
-        if annotation_file not in seen:
-            seen.add(annotation_file)
-            yield CocoPart(loader, annotation_file, folder, tuple(classes))
+        place = root / dataset["ann_file"], root / dataset["data_prefix"]["img"], tuple(classes)
+        if place not in seen:
+            seen.add(place)
+            yield CocoPart(loader, *place)
 
 
 def _own_classes(dataset_type: str) -> tuple[str, ...]:
@@ -111,9 +122,9 @@ def class_counts(cfg: Config) -> set[int]:
     return counts
 
 
-def require_data(cfg: Config) -> None:
-    """UserError, one line, unless the config's data are there and fit the number of classes."""
-    for part in coco_parts(cfg):
+def require_data(cfg: Config, loaders: Sequence[str]) -> None:
+    """UserError, one line, unless the data of these loaders are there and fit the number of classes."""
+    for part in coco_parts(cfg, loaders):
         require_coco(part.annotation_file, part.image_folder)
         for count in class_counts(cfg):
             if count != len(part.classes):
@@ -125,6 +136,7 @@ def require_data(cfg: Config) -> None:
         missing = [name for name in part.classes if name not in names]
         if missing:
             raise UserError(
-                f"{part.annotation_file} has {len(names)} classes and lacks {', '.join(map(repr, missing[:3]))}"
-                f" of the config's {len(part.classes)}; set the data set's metainfo.classes and num_classes"
+                f"{part.annotation_file} has {len(names)} classes and lacks "
+                f"{', '.join(map(repr, missing[:3]))} of the config's {len(part.classes)}; "
+                "set the data set's metainfo.classes and num_classes"
             )

@@ -1,4 +1,4 @@
-"""Hooks of the training run: checkpoints that lose nothing, a live progress line, the memory layout."""
+"""Hooks of the training run: checkpoints that lose nothing, and a live progress line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
@@ -103,11 +102,3 @@ class ProgressLineHook(Hook):
     def after_train_epoch(self, runner, metrics=None) -> None:
         if self._shown:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-
-@HOOKS.register_module()
-class ChannelsLastHook(Hook):
-    """Keeps convolution weights, and so the maps, channels-last: faster on CPUs and tensor cores."""
-
-    def before_run(self, runner) -> None:
-        runner.model.to(memory_format=torch.channels_last)

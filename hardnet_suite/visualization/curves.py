@@ -11,7 +11,8 @@ import numpy as np
 
 from hardnet_suite.errors import UserError
 
-_MAP, _MAP50 = "coco/bbox_mAP", "coco/bbox_mAP_50"
+_MAP, _MAP50 = "coco/bbox_mAP", "coco/bbox_AP50"
+_OTHER_NAMES = {"coco/bbox_mAP_50": _MAP50}  # mmdet's own metric
 _COLORS = {
     "loss": "#c0392b",
     "loss_cls": "#2c7fb8",
@@ -52,8 +53,8 @@ def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | 
 
     Args:
         scalars: rows as of ``read_scalars``. Training rows hold "loss" (maybe "loss_cls", "loss_bbox") and
-            "step" or "iter"; validation rows "coco/bbox_mAP", "coco/bbox_mAP_50" and "step", the epoch or,
-            in trainings counted by iterations, the iteration. Other rows are left out.
+            "step" or "iter"; validation rows "coco/bbox_mAP", "coco/bbox_AP50" (mmdet "coco/bbox_mAP_50") and
+            "step", the epoch or, in trainings counted by iterations, the iteration. Other rows are left out.
         path: where to write; missing folders are made.
         title: a heading.
 
@@ -63,7 +64,9 @@ def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | 
     from matplotlib.figure import Figure  # a Figure of its own draws with Agg and leaves pyplot alone
 
     training = [row for row in scalars if "loss" in row]
-    validation = [row for row in scalars if _MAP in row]
+    validation = [
+        {_OTHER_NAMES.get(key, key): value for key, value in row.items()} for row in scalars if _MAP in row
+    ]
     if not training and not validation:
         raise ValueError(f"none of the {len(scalars)} rows holds 'loss' or {_MAP!r}: nothing to plot")
 

@@ -1,13 +1,19 @@
-"""Pictures of detections: boxes with label chips, pairs and contact sheets. Needs NumPy and PIL only."""
+"""Pictures of detections: boxes with label chips, pairs, contact sheets, a folder of a whole test."""
 
 from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from hardnet_suite.data.coco import load_annotations
+from hardnet_suite.errors import UserError
+from hardnet_suite.evaluation.coco import load_results
 
 Color = tuple[int, int, int]
 
@@ -142,6 +148,80 @@ def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
         left = column * (cell_w + _GAP) + (cell_w - picture.shape[1]) // 2
         sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return sheet
+
+
+def draw_results(
+    annotation_file: str | Path,
+    results_file: str | Path,
+    image_folder: str | Path,
+    out_dir: str | Path,
+    *,
+    least_score: float = 0.3,
+) -> int:
+    """Draw each picture of a COCO annotation file twice, ground truth beside detections; returns how many.
+
+    One picture at a time is held. Each becomes ``out_dir/<its file name without suffix>.jpg``; the folder is
+    made where it is missing. Crowd regions are left out, as no detection is asked of them.
+
+    Args:
+        annotation_file: COCO annotations.
+        results_file: detections in COCO result format.
+        image_folder: what the annotations' ``file_name`` entries are relative to.
+        out_dir: where to write.
+        least_score: detections below it are not drawn.
+
+    Raises:
+        UserError: a file is missing or malformed, files that do not belong together, a broken picture, or a
+            folder that cannot be written.
+    """
+    data = load_annotations(annotation_file)
+    names = {category["id"]: category["name"] for category in data["categories"]}
+    truth = _by_image(entry for entry in data["annotations"] if not entry.get("iscrowd"))
+    found = _by_image(entry for entry in load_results(results_file) if entry["score"] >= least_score)
+    unknown = {entry["category_id"] for entries in found.values() for entry in entries} - names.keys()
+    if unknown:
+        raise UserError(
+            f"{results_file} has category_id {unknown.pop()}, which {annotation_file} does not know: "
+            "do results and annotations belong together?"
+        )
+    for image in data["images"]:
+        picture = _read_rgb(Path(image_folder, image["file_name"]))
+        left = _draw_entries(picture, truth[image["id"]], names)
+        right = _draw_entries(picture, found[image["id"]], names)
+        path = Path(out_dir, f"{Path(image['file_name']).stem}.jpg")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # full-size colour channels, or thin lines would lose their hue
+            Image.fromarray(beside(left, right)).save(path, quality=92, subsampling=0)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}; choose another folder") from None
+    return len(data["images"])
+
+
+def _draw_entries(picture: np.ndarray, entries: list[dict], names: dict[int | str, str]) -> np.ndarray:
+    """The picture with COCO annotations or results drawn on it."""
+    boxes = np.array([entry["bbox"] for entry in entries], float).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    indices = {category_id: index for index, category_id in enumerate(names)}
+    labels = np.array([indices[entry["category_id"]] for entry in entries], int)
+    scores = [entry["score"] for entry in entries if "score" in entry]
+    return draw_boxes(picture, boxes, labels, names=list(names.values()), scores=scores or None)
+
+
+def _by_image(entries: Iterable[dict]) -> defaultdict[int | str, list[dict]]:
+    groups = defaultdict(list)
+    for entry in entries:
+        groups[entry["image_id"]].append(entry)
+    return groups
+
+
+def _read_rgb(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8, turned as its EXIF tag says: so the boxes lie, as OpenCV obeys it in training."""
+    try:
+        with Image.open(path) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception as error:  # PIL raises half a dozen types on broken files, SyntaxError among them
+        raise UserError(f"cannot read the picture {path} ({error}): replace the file") from None
 
 
 def _as_picture(image: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Official checkpoints to ours, and back: the key maps.
 
 A network records the official names of its parts while it is built (``official_prefixes``); a key map is
-nothing but that record, so it is data and bijective. The one change of values: SSD's class convolutions
-hold the background first in the official files, last here and in mmdet.
+nothing but that record applied to its keys, so it is data and bijective. The one change of values: SSD's
+class convolutions hold the background first in the official files, last here and in mmdet.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ TARGETS: dict[str, dict[type, dict[str, str]]] = {"mmdet": {SSDArch: _SSD_IN_MMD
 
 
 @cache
-def _official_prefixes(name: str) -> dict[str, str]:
-    """Ours -> official, of the row ``name``."""
+def _official_keys(name: str) -> dict[str, str]:
+    """Ours -> official, every key of the network of the row ``name``."""
     with torch.device("meta"):
-        return build_network(name).official_prefixes
+        network = build_network(name)
+    return {key: _renamed(key, network.official_prefixes) for key in network.state_dict()}
 
 
 def _renamed(key: str, prefixes: Mapping[str, str]) -> str | None:
@@ -68,17 +69,21 @@ def split_official(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[st
 
     A file of the bare trunk, whose keys begin with a number, is taken as the trunk.
     """
-    find_arch(name)
-    official_to_ours = {theirs: ours for ours, theirs in _official_prefixes(name).items()}
-    bare = bool(state_dict) and all(key.split(".")[0].isdigit() for key in state_dict)
+    official_to_ours = {theirs: ours for ours, theirs in _official_keys(name).items()}
+    bare = is_bare_trunk(state_dict)
     converted, left = {}, []
     for key, value in state_dict.items():
-        ours = _renamed(f"base.{key}" if bare else key, official_to_ours)
+        ours = official_to_ours.get(f"base.{key}" if bare else key)
         if ours is None:
             left.append(key)
         else:
             converted[ours] = _roll_background(name, ours, value, -1)
     return converted, left
+
+
+def is_bare_trunk(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether these are the entries of an official trunk alone, whose keys begin with a number."""
+    return bool(state_dict) and all(key.split(".")[0].isdigit() for key in state_dict)
 
 
 def convert_official(
@@ -105,19 +110,20 @@ def in_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dict[
 
 
 def to_official(name: str, state_dict: Mapping[str, Tensor], *, target: str = "network") -> dict[str, Tensor]:
-    """The way back: a state dict of ``target`` under the names of the published program."""
+    """The way back: a state dict of ``target`` under the names of the published program.
+
+    Raises ValueError for an unknown name or target, and for keys that the target's model does not have.
+    """
     prefixes = _target_prefixes(name, target)
-    if prefixes is not None:
-        back = {theirs: ours for ours, theirs in prefixes.items()}
-        state_dict = {_renamed(key, back) or key: value for key, value in state_dict.items()}
-    official = {}
-    left = []
+    back = None if prefixes is None else {theirs: ours for ours, theirs in prefixes.items()}
+    official_keys = _official_keys(name)
+    official, left = {}, []
     for key, value in state_dict.items():
-        theirs = _renamed(key, _official_prefixes(name))
-        if theirs is None:
-            left.append(key)
+        ours = key if back is None else _renamed(key, back)
+        if ours in official_keys:
+            official[official_keys[ours]] = _roll_background(name, ours, value, 1)
         else:
-            official[theirs] = _roll_background(name, key, value, 1)
+            left.append(key)
     if left:
         raise ValueError(f"not keys of {name} ({target}): {_some(left)}")
     return official

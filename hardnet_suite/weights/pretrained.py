@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from hardnet_suite.networks import HarDNetTrunk
-from hardnet_suite.weights.convert import split_official
+from hardnet_suite.weights.convert import is_bare_trunk, split_official
 from hardnet_suite.weights.load import LoadReport, fetch, load_weights, read_checkpoint, state_dict_of
 from hardnet_suite.weights.registry import ROWS, find
 
@@ -18,7 +19,9 @@ def load_pretrained(network: nn.Module, name: str, source: bool | str | Path) ->
 
     source: True (the published weights), a tag of the registry, or a path; official files and the suite's
     own are told apart by their keys. A classifier's last layer, or a detector's class convolutions, of
-    another number of classes than the file's keeps its fresh values; anything else must fit.
+    another number of classes than the file's keeps its fresh values, and a trunk leaves what is beyond it;
+    anything else must fit (UserError). A file of a bare trunk goes as far as it goes. The report says what
+    kept its fresh values (``missing``) and what of the file was left (``unexpected``).
     """
     tags = {row.tag for row in ROWS if row.model == name}
     if source is True or source in tags:
@@ -26,12 +29,25 @@ def load_pretrained(network: nn.Module, name: str, source: bool | str | Path) ->
         path, whole = fetch(row), not row.base_only
     else:
         path, whole = Path(source), True
-    tensors = own_keys(name, network, state_dict_of(read_checkpoint(path)))
+    tensors = state_dict_of(read_checkpoint(path))
+    whole = whole and not is_bare_trunk(tensors)
+    tensors = own_keys(name, network, tensors)
+    own = network.state_dict()
     if isinstance(network, HarDNetTrunk):
-        return load_weights(network, trunk_part(tensors), strict=False)
-    fresh = _other_classes(network, tensors)
-    tensors = {key: value for key, value in tensors.items() if key not in fresh}
-    return load_weights(network, tensors, strict=whole and not fresh)
+        tensors = {key.removeprefix("trunk."): value for key, value in tensors.items()}
+        left = [key for key in tensors if key not in own]
+    else:
+        left = _other_classes(network, tensors)
+    fresh = {key: own[key] for key in left if key in own}
+    fitting = {key: value for key, value in tensors.items() if key not in left}
+    # the fresh values stand in for the file's, so that all the rest is still checked strictly
+    report = load_weights(network, fitting | fresh, strict=whole)
+    return replace(
+        report,
+        taken=report.taken - len(fresh),
+        missing=(*report.missing, *fresh),
+        unexpected=(*report.unexpected, *(key for key in left if key not in own)),
+    )
 
 
 def own_keys(name: str, network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -43,16 +59,12 @@ def own_keys(name: str, network: nn.Module, tensors: Mapping[str, Tensor]) -> di
     return converted | {key: tensors[key] for key in left}
 
 
-def trunk_part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries of a whole network that belong to its trunk, under the trunk's own names."""
-    return {key.removeprefix("trunk."): value for key, value in tensors.items() if key.startswith("trunk.")}
-
-
-def _other_classes(network: nn.Module, tensors: Mapping[str, Tensor]) -> set[str]:
-    """Keys of the network's class predictions whose shape differs from the file's."""
+def _other_classes(network: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Keys of the file's class predictions whose shape the network's differ from, or which it has none of."""
     own = network.state_dict()
-    return {
+    return [
         key
         for key, value in tensors.items()
-        if key.startswith(network.class_layers) and key in own and own[key].shape != value.shape
-    }
+        if key.startswith(network.class_layers)
+        and (network.num_classes == 0 or (key in own and own[key].shape != value.shape))
+    ]

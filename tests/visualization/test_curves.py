@@ -27,8 +27,8 @@ def train_row(step, loss, **more):
     }
 
 
-def val_row(step, value):
-    return {"coco/bbox_mAP": value, "coco/bbox_mAP_50": 1.5 * value, "time": 0.2, "step": step}
+def val_row(step, value, half="coco/bbox_AP50"):
+    return {"coco/bbox_mAP": value, half: 1.5 * value, "time": 0.2, "step": step}
 
 
 TRAIN = [train_row(10 * k, 8 / k, epoch=1 + k // 10) for k in range(1, 30)]
@@ -70,9 +70,10 @@ def test_read_scalars_bad_files(tmp_path, content, message):
         read_scalars(path)
 
 
-def test_plot_draws_losses_and_map(tmp_path):
+@pytest.mark.parametrize("half", ["coco/bbox_AP50", "coco/bbox_mAP_50"])  # the suite's metric, mmdet's
+def test_plot_draws_losses_and_map(tmp_path, half):
     path = tmp_path / "new" / "curves.png"
-    plot_training(TRAIN + VAL, path, title="a training")
+    plot_training(TRAIN + [val_row(k, 0.1 * k, half) for k in (1, 2, 3)], path, title="a training")
     assert all(colored(path, color) > 50 for color in curves._COLORS.values())
 
 

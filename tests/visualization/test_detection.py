@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from hardnet_suite.visualization.detection import beside, class_color, draw_boxes, grid
+from hardnet_suite.errors import UserError
+from hardnet_suite.visualization.detection import beside, class_color, draw_boxes, draw_results, grid
 
 NAMES = ("cat", "dog", "wine glass")
 
@@ -169,3 +173,72 @@ def test_grid_of_different_sizes_and_few_pictures():
 def test_grid_bad_arguments(arguments):
     with pytest.raises(ValueError, match=r"grid needs|a picture must be"):
         grid(*arguments)
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """A tested set of two pictures, "b" grey and without detections: annotations, results, image folder."""
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    Image.fromarray(picture()).save(folder / "sub" / "a.png")
+    Image.fromarray(picture()[..., 0]).save(folder / "b.jpg")
+    box = {"image_id": 7, "category_id": 18, "bbox": [40, 50, 80, 50]}
+    data = {
+        "images": [{"id": 7, "file_name": "sub/a.png"}, {"id": 9, "file_name": "b.jpg"}],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 18, "name": "dog"}],
+        "annotations": [box, {**box, "category_id": 3, "iscrowd": 1, "bbox": [0, 0, 160, 120]}],
+    }
+    results = [
+        {**box, "category_id": 3, "score": 0.8, "bbox": [20, 40, 60, 40]},
+        {**box, "score": 0.2, "bbox": [100, 70, 40, 40]},
+    ]
+    for name, content in (("truth.json", data), ("results.json", results)):
+        (tmp_path / name).write_text(json.dumps(content))
+    return tmp_path / "truth.json", tmp_path / "results.json", folder
+
+
+def near(image, color):
+    """Which pixels have about this colour (JPEG changes it a little)."""
+    return (np.abs(image.astype(int) - color) < 40).all(-1)
+
+
+def test_draw_results_truth_left_detections_right(scored, tmp_path):
+    out = tmp_path / "new" / "drawn"
+    assert draw_results(*scored, out, least_score=0.3) == 2
+    assert sorted(path.name for path in out.iterdir()) == ["a.jpg", "b.jpg"]
+    drawn = np.asarray(Image.open(out / "a.jpg"))
+    drawn = drawn[-120:]  # below the titles
+    left, right = drawn[:, :160], drawn[:, -160:]
+    cat, dog = class_color(0), class_color(1)
+    assert near(left, dog)[98:103, 50:110].any(0).all()  # its lower line
+    assert near(right, cat)[78:83, 30:75].any(0).all()
+    assert not near(left, cat).any()  # the crowd region
+    assert not near(right, dog).any()  # a score below the least
+    empty = np.asarray(Image.open(out / "b.jpg"))[-120:]
+    assert np.ptp(empty[:, :150]) < 20
+    assert np.ptp(empty[:, -150:]) < 20
+
+    draw_results(*scored, out, least_score=0.2)
+    assert near(np.asarray(Image.open(out / "a.jpg"))[-120:, -160:], dog).any()
+
+
+def test_draw_results_turns_a_picture_as_its_exif_tag_says(scored, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(120, 160)).save(scored[2] / "b.jpg", exif=exif)
+    draw_results(*scored, tmp_path / "drawn")
+    assert Image.open(tmp_path / "drawn" / "b.jpg").size[0] < 2 * 160
+
+
+def test_draw_results_bad_files(scored, tmp_path):
+    truth, results, folder = scored
+    entries = json.loads(results.read_text())
+    foreign = tmp_path / "foreign.json"
+    foreign.write_text(json.dumps([{**entries[0], "category_id": 99}]))
+    with pytest.raises(UserError, match="category_id 99, which"):
+        draw_results(truth, foreign, folder, tmp_path / "drawn")
+    with pytest.raises(UserError, match=r"cannot write .*truth\.json"):
+        draw_results(truth, results, folder, truth / "drawn")
+    (folder / "b.jpg").write_bytes(b"\xff\xd8 broken")
+    with pytest.raises(UserError, match=r"cannot read the picture .*b\.jpg"):
+        draw_results(truth, results, folder, tmp_path / "drawn")

@@ -1,0 +1,38 @@
+# make demo · make test · make install · make lint
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= work_dirs/demo
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test install lint clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.txt pyproject.toml hardnet_suite_mmcv.pth
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "needs Python 3.11, 3.12 or 3.13: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --disable-pip-version-check torch torchvision -c requirements.txt
+	$(PY) -m pip install --disable-pip-version-check --no-deps -r requirements.txt
+	$(PY) -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# an interrupted or finished demo is gone on with, not begun anew
+demo: install
+	$(PY) tools/draw_shapes.py $(DEMO)/shapes --train 700 --val 100 --size 224
+	$(PY) tools/train.py configs/demo_ssd224_shapes.py --data-root $(DEMO)/shapes --work-dir $(DEMO) --resume
+	$(PY) tools/test.py configs/demo_ssd224_shapes.py $(DEMO) --data-root $(DEMO)/shapes \
+	  --work-dir $(DEMO) --show-dir $(DEMO)/pictures
+	$(PY) tools/plot.py $(DEMO)
+	@echo "demo: pictures in $(DEMO)/pictures, plot in $(DEMO)/training.png, figures in $(DEMO)/metrics.json"
+
+test: install lint
+	$(PY) -m pytest -n 2
+
+lint: install
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

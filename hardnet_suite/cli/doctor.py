@@ -1,0 +1,327 @@
+"""``doctor``: what is right and what is wrong with this installation, and how to put it right."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the doctor's table; ``fix`` is empty where there is nothing to do."""
+
+    status: Literal["ok", "warning", "problem"]
+    what: str
+    found: str
+    fix: str = ""
+
+
+class Finding(Exception):  # noqa: N818 (not always an error)
+    """What a check raises when not all is well."""
+
+    def __init__(self, found: str, fix: str, status: Literal["warning", "problem"] = "problem"):
+        super().__init__(found)
+        self.found, self.fix, self.status = found, fix, status
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that the suite needs: least <= version < below; ``others`` provide the same module."""
+
+    name: str
+    module: str
+    least: str
+    below: str = ""
+    others: tuple[str, ...] = ()
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.name}>={self.least}" + (f",<{self.below}" if self.below else "")
+
+    @property
+    def install(self) -> str:
+        return f"pip install '{self.requirement}'"
+
+
+# pyproject.toml's dependencies, and what these bring
+PACKAGES = (
+    Package("torch", "torch", "2.6"),
+    Package("torchvision", "torchvision", "0.21"),
+    Package("mmengine", "mmengine", "0.10.7", "0.11"),
+    Package("mmcv-lite", "mmcv", "2.1.0", "2.2", others=("mmcv",)),
+    Package("mmdet", "mmdet", "3.3.0", "3.4"),
+    Package("mmsegmentation", "mmseg", "1.2.2", "1.3"),
+    Package("numpy", "numpy", "1.26"),
+    Package(
+        "opencv-python-headless",
+        "cv2",
+        "4.9",
+        others=("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"),
+    ),
+    Package("pillow", "PIL", "10.1"),
+    Package("pycocotools", "pycocotools.mask", "2.0.8"),
+    Package("matplotlib", "matplotlib", "3.8"),
+    Package("safetensors", "safetensors", "0.5"),
+    Package("tensorboard", "torch.utils.tensorboard", "2.16"),
+    Package("ftfy", "ftfy", "6.1"),
+    Package("regex", "regex", "2024.1"),
+)
+PYTHONS = ((3, 11), (3, 14))  # from, below
+CPU_INFO = Path("/proc/cpuinfo")
+_ONE_INDEX = (
+    "pip install --force-reinstall torch torchvision, both from one index (for the CPU: "
+    "--index-url https://download.pytorch.org/whl/cpu)"
+)
+_ONE_MMCV = "pip uninstall -y mmcv mmcv-lite, then pip install 'mmcv-lite>=2.1.0,<2.2'"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command takes no options."""
+
+
+def run(args: argparse.Namespace) -> int:
+    checks = [examine(what, check) for what, check in CHECKS.items()]
+    print(table(checks))
+    problems, warned = (sum(check.status == status for check in checks) for status in ("problem", "warning"))
+    print(f"\n{problems} problems, {warned} warnings")
+    return 1 if problems else 0
+
+
+def examine(what: str, check: Callable[[], str]) -> Check:
+    """What ``check`` finds; that it fails is a finding too, and silences none of the others."""
+    try:
+        # imports of this stack chatter
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            return Check("ok", what, check())
+    except Finding as finding:
+        return Check(finding.status, what, finding.found, finding.fix)
+    except Exception as error:
+        return Check("problem", what, brief(error), known_fix(error))
+
+
+def table(checks: list[Check]) -> str:
+    """Aligned plain text: status, what, found, fix."""
+    rows = [("", "what", "found", "fix"), *((c.status, c.what, c.found, c.fix) for c in checks)]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip()
+        for row in rows
+    )
+
+
+def brief(error: Exception) -> str:
+    """The error's type and first line, cut to fit a table."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return textwrap.shorten(f"{type(error).__name__}: {first}", 90, placeholder=" …")
+
+
+def known_fix(error: Exception) -> str:
+    """The ways in which this stack is known to break, by the words of the error; "" for others."""
+    text = str(error)
+    if "torchvision::" in text:
+        return _ONE_INDEX
+    if re.search(r"lib(GL|gthread|X|SM|xcb)\S*\.so", text):
+        return "pip uninstall -y opencv-python, then pip install --force-reinstall opencv-python-headless"
+    if "mmcv._ext" in text:
+        return _ONE_MMCV
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        top = error.name.partition(".")[0]
+        return next((package.install for package in PACKAGES if package.module == top), f"pip install {top}")
+    return ""
+
+
+def check_python() -> str:
+    least, below = PYTHONS
+    found = ".".join(map(str, sys.version_info[:3]))
+    if not least <= sys.version_info[:2] < below:
+        raise Finding(found, f"take Python {least[0]}.{least[1]} to {below[0]}.{below[1] - 1}")
+    return found
+
+
+def check_package(package: Package) -> str:
+    """Installed, of a version that works, and can be imported."""
+    installed = installed_versions(package.name, *package.others)
+    if not installed:
+        raise Finding("not installed", package.install)
+    name, version = next(iter(installed.items()))
+    found = version if name == package.name else f"{version} ({name})"
+    if not numbers(package.least) <= numbers(version) < numbers(package.below or "9999"):
+        raise Finding(f"{found}, needed {package.requirement}", package.install)
+    try:
+        importlib.import_module(package.module)
+    except Exception as error:
+        fix = known_fix(error) or f"pip install --force-reinstall '{package.requirement}'"
+        raise Finding(f"{found}; {brief(error)}", fix) from error
+    return found
+
+
+def installed_versions(*names: str) -> dict[str, str]:
+    """The distributions among ``names`` that are here, with their versions."""
+    found = {}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """ "2.15.0+cpu" -> (2, 15, 0)."""
+    return tuple(int(part) for part in re.match(r"[\d.]*", version)[0].split(".") if part)
+
+
+def check_torchvision_fits() -> str:
+    try:
+        require_nms(importlib.import_module("torchvision.ops").nms)
+    except Exception as error:
+        raise Finding(brief(error), _ONE_INDEX) from error
+    return "its compiled operators run"
+
+
+def check_one_mmcv() -> str:
+    installed = installed_versions("mmcv", "mmcv-lite")
+    if len(installed) > 1:
+        both = " and ".join(f"{name} {version}" for name, version in installed.items())
+        raise Finding(f"{both} overwrite each other's files", _ONE_MMCV)
+    return ", ".join(installed) or "none"
+
+
+def check_mmcv_operators() -> str:
+    importlib.import_module("_hardnet_suite_mmcv").install()
+    extension, ops = importlib.import_module("mmcv._ext"), importlib.import_module("mmcv.ops")
+    require_nms(lambda *args: ops.nms(*args)[1])
+    return "the suite's own, on torchvision" if extension.__file__.endswith("mmcv_ext.py") else "compiled"
+
+
+def require_nms(nms: Callable) -> None:
+    """RuntimeError unless ``nms(boxes, scores, threshold)`` keeps the better of two equal boxes."""
+    import torch
+
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, 8.0]])
+    kept = nms(boxes, torch.tensor([0.5, 0.9]), 0.5).tolist()
+    if kept != [1]:
+        raise RuntimeError(f"nms keeps {kept} of two boxes, not [1]")
+
+
+def check_start_up_hook() -> str:
+    """Asks a fresh interpreter, since this one may have loaded the hook in another way."""
+    code = "import sys; sys.exit('_hardnet_suite_mmcv' not in sys.modules)"
+    if subprocess.run([sys.executable, "-c", code], check=False).returncode:
+        raise Finding(
+            "find no operators: hardnet_suite_mmcv.pth is not active in this Python",
+            "pip install hardnet_suite into it (hardnet-suite itself works without)",
+            "warning",
+        )
+    return "find the operators (hardnet_suite_mmcv.pth is active)"
+
+
+def check_mmdet_models() -> str:
+    importlib.import_module("hardnet_suite.openmm")  # repairs what is known to be broken
+    if not hasattr(importlib.import_module("mmdet.models").SSDHead, "loss_cls"):
+        raise Finding("SSDHead lacks loss_cls, every validation fails", "pip install 'mmdet>=3.3.0,<3.4'")
+    return "import; SSDHead has loss_cls"
+
+
+def check_mmseg_models() -> str:
+    importlib.import_module("hardnet_suite.openmm")
+    importlib.import_module("mmseg.models")
+    return "import"
+
+
+def check_resume() -> str:
+    """A log buffer, as mmengine's checkpoints hold them, read with weights_only."""
+    import torch
+
+    importlib.import_module("hardnet_suite.openmm")
+    file = io.BytesIO()
+    torch.save(importlib.import_module("mmengine.logging").HistoryBuffer([0.5, 0.25], [1, 1]), file)
+    file.seek(0)
+    last = torch.load(file, weights_only=True).current()
+    if last != 0.25:
+        raise RuntimeError(f"a log buffer's last value comes back as {last}, not 0.25")
+    return "mmengine's checkpoints are read with weights_only"
+
+
+def check_pkg_resources() -> str:
+    try:
+        importlib.import_module("pkg_resources")
+    except ImportError:
+        raise Finding(
+            "absent (setuptools 82 dropped it); only bases such as mmdet::… in a config of yours need it",
+            "if you use such bases: pip install 'setuptools<82'",
+            "warning",
+        ) from None
+    return "present"
+
+
+def check_gpu() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.ones(1, device="cuda").add_(1).item()  # fails where torch has no code for this GPU
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
+    if shutil.which("nvidia-smi"):
+        build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
+        found = f"there, but not for this torch, built for {build}"
+        raise Finding(found, "torch and torchvision for your driver, see https://pytorch.org", "warning")
+    return "none: all runs on the CPU"
+
+
+def check_bfloat16() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "the GPU computes in it"
+        raise Finding("the GPU only emulates it", "train without --amp", "warning")
+    try:
+        flags = set(re.findall(r"\w*bf16\w*", CPU_INFO.read_text()))
+    except OSError:
+        return "cannot tell what this CPU can do"
+    if not flags:
+        raise Finding("the CPU only emulates it", "train without --amp", "warning")
+    return f"the CPU computes in it ({', '.join(sorted(flags))})"
+
+
+def check_weights_folder() -> str:
+    from hardnet_suite.weights.load import cache_dir
+
+    folder = cache_dir()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        raise Finding(f"{nearest} cannot be written", "set TORCH_HOME to a folder that you can write")
+    return str(folder)
+
+
+# what -> a function that says what it found, or raises what is wrong
+CHECKS: dict[str, Callable[[], str]] = {
+    "python": check_python,
+    **{package.name: partial(check_package, package) for package in PACKAGES},
+    "torchvision fits torch": check_torchvision_fits,
+    "one mmcv": check_one_mmcv,
+    "mmcv's operators": check_mmcv_operators,
+    "OpenMMLab's own tools": check_start_up_hook,
+    "mmdet's models": check_mmdet_models,
+    "mmseg's models": check_mmseg_models,
+    "resuming": check_resume,
+    "pkg_resources": check_pkg_resources,
+    "GPU": check_gpu,
+    "bfloat16 (--amp)": check_bfloat16,
+    "weights folder": check_weights_folder,
+}

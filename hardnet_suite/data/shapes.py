@@ -1,0 +1,316 @@
+"""The built-in data set: drawn scenes, so that a fresh machine sees the suite work without a download.
+
+Coloured, textured shapes on textured ground. One scene gives boxes, masks and class pictures alike. A scene
+is a pure function of (seed, index, size), so nothing is shipped but this generator.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from hardnet_suite.errors import UserError
+
+VERSION = 2  # of the pictures; part of a data set's record: raise it with every change that moves a pixel
+OBJECTS = (2, 8)  # a picture, both ends included
+SIZES = (1 / 12, 1 / 2)  # longer side of an object's box, as a fraction of the picture's side
+LEAST_VISIBLE = 0.4  # of every object
+_OVERSAMPLE = 4  # finer grid for smooth edges
+_LEAST_GAP = 120.0  # RGB distance of an object's colour from the ground and from the objects it lies on
+_MOST_COVERED = 0.15  # of a class picture's box by other objects
+_FIRST_VAL = 1_000_000  # held-out scenes are the same ones however many are for training
+
+
+def _regular(corners: int, turn: float = 0.0, radius: float = 1.0) -> np.ndarray:
+    angles = turn + np.arange(corners) * 2 * np.pi / corners
+    return radius * np.stack([np.cos(angles), np.sin(angles)], 1)
+
+
+def _star() -> np.ndarray:
+    points = np.empty((10, 2))
+    points[0::2], points[1::2] = _regular(5), _regular(5, np.pi / 5, 0.42)
+    return points
+
+
+def _cross() -> np.ndarray:
+    arm = np.array([[1.0, 0.3], [0.3, 0.3], [0.3, 1.0]])
+    quarter = np.array([[0, 1], [-1, 0]])
+    return np.concatenate([arm @ np.linalg.matrix_power(quarter, turns) for turns in range(4)])
+
+
+# outline, and the outline of a hole where there is one; any scale, turned at random
+_OUTLINES: dict[str, tuple[np.ndarray, ...]] = {
+    "circle": (_regular(72),),
+    "square": (_regular(4),),
+    "triangle": (_regular(3),),
+    "star": (_star(),),
+    "ring": (_regular(72), _regular(72, radius=0.55)),
+    "cross": (_cross(),),
+}
+SHAPES: tuple[str, ...] = tuple(_OUTLINES)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A drawn picture and what is on it.
+
+    image: (H, W, 3) uint8 RGB. boxes: (K, 4) float32 xyxy pixels around each whole shape. labels: (K,) int64,
+    indices into SHAPES. masks: (K, H, W) bool, the visible part of each. semantic: (H, W) uint8, 0 the
+    ground, else label + 1.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray
+    semantic: np.ndarray
+
+
+def draw_scene(seed: int, index: int, size: int = 320) -> Scene:
+    """Scene number ``index`` of the endless set ``seed``, ``size`` pixels a side.
+
+    2 to 8 objects, their longer side 1/12 to 1/2 of the picture's (log-uniform), at least 40 % of each
+    visible. ValueError: a negative seed or index, or a size below 96.
+    """
+    _check_size(size)
+    if min(seed, index) < 0:
+        raise ValueError(f"seed={seed} and index={index} must be at least 0")
+    rng = np.random.default_rng((seed, index))
+    canvas = _ground(rng, size)
+    ground_color = canvas.mean((0, 1))
+    count = int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
+    extents = np.exp(rng.uniform(np.log(SIZES[0]), np.log(SIZES[1]), count)) * size
+    boxes, labels, masks, wholes, colors = [], [], [], [], []
+    for extent in sorted(extents, reverse=True):  # small ones on top, or they would vanish
+        label = int(rng.integers(len(SHAPES)))
+        alpha = _alpha(SHAPES[label], extent, rng.uniform(0, 2 * np.pi))
+        solid = alpha >= 0.5
+        height, width = alpha.shape
+        for _ in range(50):
+            x, y = int(rng.integers(size - width + 1)), int(rng.integers(size - height + 1))
+            window = slice(y, y + height), slice(x, x + width)
+            hidden = [np.count_nonzero(mask[window] & solid) for mask in masks]
+            left = [np.count_nonzero(mask) - h for mask, h in zip(masks, hidden, strict=True)]
+            if all(v >= LEAST_VISIBLE * w for v, w in zip(left, wholes, strict=True)):
+                break
+        else:
+            continue  # no room for this one
+        for mask in masks:
+            mask[window] &= ~solid
+        masks.append(np.zeros((size, size), bool))
+        masks[-1][window] = solid
+        wholes.append(np.count_nonzero(solid))
+        labels.append(label)
+        rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
+        boxes.append((x + columns[0], y + rows[0], x + columns[-1] + 1, y + rows[-1] + 1))
+        color = _color(rng, [ground_color, *(c for c, h in zip(colors, hidden, strict=True) if h)])
+        colors.append(color)
+        fill = _fill(rng, height, width, color)
+        canvas[window] += alpha[..., None] * (fill - canvas[window])
+    canvas += 4 * rng.standard_normal(canvas.shape, np.float32)
+    semantic = np.zeros((size, size), np.uint8)
+    for label, mask in zip(labels, masks, strict=True):
+        semantic[mask] = label + 1
+    return Scene(
+        image=canvas.clip(0, 255).astype(np.uint8),
+        boxes=np.array(boxes, np.float32),
+        labels=np.array(labels, np.int64),
+        masks=np.stack(masks),
+        semantic=semantic,
+    )
+
+
+def _check_size(size: int) -> None:
+    if size < 96:
+        raise ValueError(f"size={size} is too small for objects of a twelfth of it; at least 96")
+
+
+def _alpha(shape: str, extent: float, turn: float) -> np.ndarray:
+    """(h, w) coverage 0…1 of the turned shape, its longer side ``extent`` pixels."""
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    outlines = [points @ rotation.T for points in _OUTLINES[shape]]
+    low, high = outlines[0].min(0), outlines[0].max(0)
+    scale = extent / (high - low).max()
+    width, height = np.ceil((high - low) * scale).astype(int)
+    picture = Image.new("L", (width * _OVERSAMPLE, height * _OVERSAMPLE))
+    draw = ImageDraw.Draw(picture)
+    for points, value in zip(outlines, (255, 0), strict=False):
+        draw.polygon([tuple(p) for p in (points - low) * scale * _OVERSAMPLE], fill=value)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BOX), np.float32) / 255
+
+
+def _noise(rng: np.random.Generator, height: int, width: int, cells: int, channels: int = 1) -> np.ndarray:
+    """(height, width, channels) smooth noise of mean 0 and deviation 1, about ``cells`` bumps a side."""
+    grid = rng.normal(size=(channels, max(cells, 2), max(cells, 2))).astype(np.float32)
+    planes = [Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC) for plane in grid]
+    return np.stack([np.asarray(plane) for plane in planes], -1)
+
+
+def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
+    """(size, size, 3) float32: a colour that drifts, bumps at three scales, and clutter of thin lines."""
+    canvas = np.full((size, size, 3), rng.uniform(60, 195, 3), np.float32)
+    canvas += 16 * _noise(rng, size, size, 4, 3)
+    canvas += rng.uniform(4, 12) * _noise(rng, size, size, 24)
+    canvas += rng.uniform(2, 8) * _noise(rng, size, size, size // 3)
+    mean = canvas.mean((0, 1))
+    picture = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(int(rng.integers(4, 14))):
+        color = tuple(int(v) for v in (mean + rng.normal(0, 30, 3)).clip(0, 255))
+        draw.line([tuple(p) for p in rng.uniform(0, size, (2, 2))], fill=color, width=int(rng.integers(1, 4)))
+    return np.asarray(picture, np.float32).copy()
+
+
+def _color(rng: np.random.Generator, others: list[np.ndarray]) -> np.ndarray:
+    """(3,) RGB that stands off from ``others``: the first of some random ones, else the farthest."""
+    candidates = rng.uniform(0, 255, (24, 3))
+    gaps = np.linalg.norm(candidates[:, None] - np.stack(others), axis=-1).min(1)
+    return candidates[np.argmax(np.minimum(gaps, _LEAST_GAP))]
+
+
+def _fill(rng: np.random.Generator, height: int, width: int, color: np.ndarray) -> np.ndarray:
+    """(height, width, 3) float32: ``color`` and a lighter or darker one, mixed by a texture."""
+    shift = rng.uniform(40, 70) * rng.uniform(0.6, 1.0, 3)
+    other = (color + (shift if color.mean() < 128 else -shift)).clip(0, 255)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    turn, period = rng.uniform(0, np.pi), rng.uniform(5, 14)
+    along = np.cos(turn) * x + np.sin(turn) * y
+    across = np.cos(turn) * y - np.sin(turn) * x
+    kind = int(rng.integers(4))
+    if kind == 0:  # stripes
+        mix = np.sin(along * 2 * np.pi / period) > 0
+    elif kind == 1:  # dots
+        mix = np.sin(along * 2 * np.pi / period) * np.sin(across * 2 * np.pi / period) > 0.3
+    elif kind == 2:  # gradient
+        mix = (along - along.min()) / (np.ptp(along) + 1)
+    else:  # mottled
+        mix = (0.5 + 0.4 * _noise(rng, height, width, 8)[..., 0]).clip(0, 1)
+    return color + np.asarray(mix, np.float32)[..., None] * (other - color)
+
+
+def write_shapes(
+    root: str | Path,
+    *,
+    train: int = 600,
+    val: int = 100,
+    size: int = 320,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Draws the data set into the folder ``root``, in COCO layout, and returns ``root``.
+
+    Writes train2017/ and val2017/ (JPEG), annotations/instances_{train,val}2017.json (category ids are
+    label + 1), masks/{train,val}2017/ (label images, 0 the ground) and classes/{train,val}/<shape>/ (crops
+    of single, hardly covered objects). Held-out pictures are never training scenes of any set of this seed.
+    ``progress(done, total)`` is called after every picture. Where ``root`` holds exactly this set already,
+    nothing is done. An interrupted run leaves ``root`` untouched.
+
+    Raises:
+        UserError: ``root`` holds anything else, or cannot be written.
+        ValueError: counts below 1, more than a million for training, a size below 96 or a negative seed.
+    """
+    if not 1 <= train <= _FIRST_VAL or val < 1:
+        raise ValueError(f"train={train} must be 1 to {_FIRST_VAL} and val={val} at least 1")
+    _check_size(size)
+    if seed < 0:
+        raise ValueError(f"seed={seed} must be at least 0")
+    root = Path(root)
+    record = {"version": VERSION, "train": train, "val": val, "size": size, "seed": seed}
+    temporary = None
+    try:
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            if _read_record(root) != record:
+                raise UserError(f"{root} exists and is not this set of drawn shapes; choose another folder")
+            return root
+        root.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+        temporary.chmod(0o755)  # mkdtemp's own is for the owner alone
+        done = 0
+        for split, indices in (("train", range(train)), ("val", range(_FIRST_VAL, _FIRST_VAL + val))):
+            for _ in _write_split(temporary, split, indices, size, seed):
+                done += 1
+                if progress is not None:
+                    progress(done, train + val)
+        (temporary / "shapes.json").write_text(json.dumps(record) + "\n")
+        temporary.replace(root)
+    except OSError as error:
+        raise UserError(
+            f"cannot write drawn shapes to {root}: {error.strerror}; choose another folder"
+        ) from None
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)  # after the renaming there is none
+    return root
+
+
+def _read_record(root: Path) -> Any:
+    try:
+        return json.loads((root / "shapes.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _write_split(root: Path, split: str, indices: range, size: int, seed: int) -> Iterator[None]:
+    """Yields after every picture; the annotations are written last."""
+    images, annotations = [], []
+    pictures, label_images = root / f"{split}2017", root / "masks" / f"{split}2017"
+    for folder in (pictures, label_images, root / "annotations"):
+        folder.mkdir(parents=True, exist_ok=True)
+    crops = dict.fromkeys(SHAPES, 0)
+    for shape in SHAPES:
+        (root / "classes" / split / shape).mkdir(parents=True)
+    for image_id, index in enumerate(indices, 1):
+        scene = draw_scene(seed, index, size)
+        name = f"{image_id:012d}"
+        picture = Image.fromarray(scene.image)
+        picture.save(pictures / f"{name}.jpg", quality=92)
+        Image.fromarray(scene.semantic).save(label_images / f"{name}.png")
+        images.append({"id": image_id, "file_name": f"{name}.jpg", "width": size, "height": size})
+        for box, label, mask in zip(scene.boxes, scene.labels, scene.masks, strict=True):
+            annotations.append(_annotation(len(annotations) + 1, image_id, box, int(label), mask))
+            x1, y1, x2, y2 = (int(v) for v in box)
+            others = (scene.semantic[y1:y2, x1:x2] > 0) & ~mask[y1:y2, x1:x2]
+            shape = SHAPES[label]
+            # at most half as many class pictures a class as scenes: a modest number, and about even
+            if others.mean() <= _MOST_COVERED and crops[shape] < (len(indices) + 1) // 2:
+                crop = picture.crop((x1, y1, x2, y2))
+                crop.save(root / "classes" / split / shape / f"{crops[shape]:06d}.png")
+                crops[shape] += 1
+        yield
+    content = {
+        "info": {"description": f"hardnet_suite drawn shapes, version {VERSION}, seed {seed}"},
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i, "name": name, "supercategory": "shape"} for i, name in enumerate(SHAPES, 1)],
+    }
+    (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
+
+
+def _annotation(number: int, image_id: int, box: np.ndarray, label: int, mask: np.ndarray) -> dict[str, Any]:
+    x1, y1, x2, y2 = (float(v) for v in box)
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": label + 1,
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+        "segmentation": {"size": list(mask.shape), "counts": _run_lengths(mask)},
+    }
+
+
+def _run_lengths(mask: np.ndarray) -> list[int]:
+    """COCO's uncompressed run lengths: column by column, beginning with the count of zeros."""
+    flat = mask.ravel(order="F")
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    return [0, *runs] if flat[0] else runs

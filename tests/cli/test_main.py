@@ -1,0 +1,118 @@
+"""The command line itself: its commands, exit statuses and one-line errors."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hardnet_suite import cli as package
+from hardnet_suite.cli import COMMANDS, main, one_line
+from hardnet_suite.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Makes ``plot`` raise what is given."""
+
+    def install(error: BaseException) -> None:
+        def run(args):
+            raise error
+
+        monkeypatch.setattr(importlib.import_module("hardnet_suite.cli.plot"), "run", run)
+
+    return install
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_help_and_its_tool(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert COMMANDS[name] in " ".join(out.split())
+    assert "--debug" in out
+    tool = ROOT / "tools" / f"{name.replace('-', '_')}.py"
+    assert f'main(["{name}", *sys.argv[1:]])' in tool.read_text()
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["train"], ["eval", "coco"], ["plot", "a", "--no-such"]])
+def test_wrong_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: hardnet-suite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UserError("no file x:\n give one"), 2, "error: no file x: give one\n"),
+        (KeyError("x"), 1, "error: KeyError: 'x' (--debug shows where)\n"),
+        (RuntimeError("first\nsecond"), 1, "error: RuntimeError: first (--debug shows where)\n"),
+        (AssertionError(), 1, "error: AssertionError (--debug shows where)\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_an_error_is_one_line_and_a_status(failing, capsys, error, status, line):
+    failing(error)
+    assert main(["plot", "folder"]) == status
+    assert capsys.readouterr().err == line
+
+
+def test_debug_lets_the_error_through(failing):
+    failing(KeyError("x"))
+    with pytest.raises(KeyError):
+        main(["plot", "folder", "--debug"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "last", "line"),
+    [
+        (
+            UserError,
+            "hardnet_suite.errors.UserError: the picture a: b.jpg is broken",
+            "the picture a: b.jpg is broken",
+        ),
+        (ValueError, "ValueError: no: way", "ValueError: no: way (--debug shows where)"),
+    ],
+)
+def test_error_of_a_data_loaders_worker(kind, last, line):
+    """torch raises it anew with the worker's whole traceback as its message."""
+    text = (
+        "Caught UserError in DataLoader worker process 0.\n"
+        f'Original Traceback (most recent call last):\n  File "x.py", line 1, in y\n{last}\n'
+    )
+    assert one_line(kind(text)) == line
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from hardnet_suite.cli import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'mmengine', 'mmcv', 'mmdet', 'mmseg', 'cv2', 'matplotlib'} & sys.modules.keys()\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_commands_are_described_once():
+    folder = Path(package.__file__).parent
+    modules = {path.stem.replace("_", "-") for path in folder.glob("[a-z]*.py")}
+    assert modules == set(COMMANDS)

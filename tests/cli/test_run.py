@@ -1,0 +1,147 @@
+"""From data to figures: ``train``, ``test`` and ``eval`` on each other's files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+import hardnet_suite.openmm  # noqa: F401  (lets torch.load read mmengine's log buffers)
+from hardnet_suite.evaluation.coco import COCO_METRICS
+from hardnet_suite.openmm import configs
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+
+
+def strings(node):
+    """All strings inside nested dicts and lists."""
+    if isinstance(node, str):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
+        yield from strings(child)
+
+
+def test_train_leaves_checkpoint_config_and_log(trained):
+    meta = torch.load(trained / "epoch_1.pth", weights_only=True)["meta"]
+    assert (meta["epoch"], meta["iter"], meta["seed"]) == (1, 2, 3)
+    assert Config.fromfile(trained / "tiny.py").randomness.seed == 3
+    (log,) = trained.glob("*/vis_data/scalars.json")
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["iter"] for row in rows if "loss" in row] == [1, 2]
+    assert {f"coco/bbox_{name}" for name in COCO_METRICS} <= rows[-1].keys()
+
+
+def test_checkpoint_is_scored_drawn_and_scored_again(cli, config, drawn, trained, tmp_path):
+    work, pictures, checkpoint = tmp_path / "work", tmp_path / "pictures", trained / "epoch_1.pth"
+    status, out, err = cli(
+        "test", config, checkpoint, "--data-root", drawn, "--work-dir", work, "--show-dir", pictures
+    )
+    assert (status, err) == (0, "")
+    table = {line.split()[0]: line.split()[-1] for line in out.splitlines() if "Average" in line}
+    assert list(table) == list(COCO_METRICS)
+
+    report = json.loads((work / "metrics.json").read_text())
+    assert report["checkpoint"] == str(checkpoint)
+    assert report["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert report["config"] == str(config)
+    assert len(report["config_sha256"]) == 64
+    figures = {name.removeprefix("coco/bbox_"): value for name, value in report["metrics"].items()}
+    assert list(figures) == list(COCO_METRICS)
+    for name, value in figures.items():
+        assert table[name] == ("n/a" if math.isnan(value) else f"{value:.3f}")
+
+    detections = json.loads((work / "detections.json").read_text())
+    assert detections
+    assert {tuple(entry) for entry in detections} == {("image_id", "category_id", "bbox", "score")}
+    status, _, _ = cli(
+        "eval",
+        "coco",
+        "--annotations",
+        drawn / "annotations/instances_val2017.json",
+        "--results",
+        work / "detections.json",
+        "--out",
+        tmp_path / "again.json",
+    )
+    assert status == 0
+    again = json.loads((tmp_path / "again.json").read_text())["metrics"]
+    assert again == pytest.approx(figures, abs=0, rel=0, nan_ok=True)
+
+    names = sorted(path.stem for path in (drawn / "val2017").iterdir())
+    assert sorted(path.stem for path in pictures.iterdir()) == names
+    assert Image.open(pictures / f"{names[0]}.jpg").size[0] >= 2 * 96
+
+
+def test_amp_and_a_runs_folder_in_place_of_a_checkpoint(cli, config, drawn, trained, tmp_path):
+    for number, amp in enumerate(([], ["--amp"])):
+        folder = tmp_path / str(number)
+        status, _, _ = cli("test", config, trained, "--data-root", drawn, "--work-dir", folder, *amp)
+        assert status == 0
+    plain, half = (json.loads((tmp_path / name / "detections.json").read_text()) for name in "01")
+    assert plain != half  # bfloat16 was at work
+
+
+def test_a_finished_run_is_not_trained_further(cli, config, drawn, trained, tmp_path):
+    work = shutil.copytree(trained, tmp_path / "work")
+    status, out, _ = cli("train", config, "--data-root", drawn, "--work-dir", work, "--resume")
+    assert status == 0
+    assert str(work) in out
+    assert (work / "epoch_1.pth").read_bytes() == (trained / "epoch_1.pth").read_bytes()
+
+
+def test_train_in_bfloat16(cli, config, data, tmp_path):
+    work = tmp_path / "work"
+    options = ["train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False", "val_cfg=None"]
+    options += ["val_dataloader=None", "val_evaluator=None", "train_dataloader.dataset.indices=2"]
+    status, _, _ = cli(
+        "train", config, "--data-root", data, "--work-dir", work, "--amp", "--cfg-options", *options
+    )
+    assert status == 0
+    assert Config.fromfile(work / "tiny.py").optim_wrapper.type == "BFloat16OptimWrapper"
+
+
+def test_test_needs_the_test_data_only(cli, config, data, trained, tmp_path):
+    (data / "annotations/instances_train2017.json").unlink()
+    status, _, err = cli("test", config, trained, "--data-root", data, "--work-dir", tmp_path / "work")
+    assert (status, err) == (0, "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_data_root_moves_every_path(name):
+    cfg = configs.load_config(name)
+    old = cfg.data_root
+    before = [text for text in strings(cfg._cfg_dict) if text.startswith(old.rstrip("/"))]
+    assert len(before) >= 6
+    configs.set_data_root(cfg, "/elsewhere/set")
+    after = list(strings(cfg._cfg_dict))
+    assert not [text for text in after if text.startswith(old.rstrip("/"))]
+    assert [text for text in after if text.startswith("/elsewhere")] == [
+        f"/elsewhere/set/{text.removeprefix(old)}" for text in before
+    ]
+
+
+def test_data_root_inside_the_old_one_and_in_lists():
+    cfg = Config({"data_root": "data", "parts": ["data/a", {"path": "data/b"}], "other": ("database/c", 1)})
+    configs.set_data_root(cfg, "data/mine/")
+    assert cfg.parts == ["data/mine/a", {"path": "data/mine/b"}]
+    assert cfg.data_root == "data/mine/"
+    assert cfg.other == ("database/c", 1)
+
+
+def test_coco_parts_of_each_loader():
+    cfg = configs.load_config("ssd512_hardnet68")
+    train, val = configs.coco_parts(cfg)  # test data are the validation data
+    assert (train.loader, val.loader) == ("train_dataloader", "val_dataloader")
+    assert train.annotation_file == Path("data/coco/annotations/instances_train2017.json")
+    assert val.image_folder == Path("data/coco/val2017")
+    assert len(val.classes) == 80
+    (test,) = configs.coco_parts(cfg, ["test_dataloader"])
+    assert test.annotation_file == val.annotation_file

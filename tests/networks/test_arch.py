@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from hardnet_suite.networks import (
+    ARCHS,
+    HarDNet,
+    HarDNetArch,
+    Priors,
+    SSDArch,
+    Stage,
+    build_network,
+    count_parameters,
+    find_arch,
+    list_models,
+    multiply_adds,
+    trunk_arch,
+)
+
+CLASSIFIERS = ["hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85"]
+PUBLISHED = [*CLASSIFIERS, "ssd512_hardnet68", "ssd512_hardnet85"]
+TINY = HarDNetArch(
+    stem=(8, 12), stages=(Stage(8, 4, 24, downsample=True), Stage(8, 2, 32)), num_classes=5, dropout=0.0
+)
+
+
+def on_meta(name, **options):
+    """The network without memory or arithmetic: shapes and counts only."""
+    with torch.device("meta"):
+        return build_network(name, **options)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameter_count_is_the_official_one(golden, name):
+    assert count_parameters(on_meta(name)) == golden.entries[name]["params"]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "giga", "half_a_unit"),
+    [
+        ("hardnet39ds", 224, 0.4295, 5e-5),
+        ("hardnet68ds", 224, 0.7753, 5e-5),
+        ("hardnet68", 224, 4.2461, 5e-5),
+        ("hardnet85", 224, 9.0741, 5e-5),
+        ("ssd512_hardnet68", 512, 34.43, 5e-3),
+        ("ssd512_hardnet85", 512, 60.63, 5e-3),
+    ],
+)
+def test_multiply_adds_are_the_official_ones(name, size, giga, half_a_unit):
+    assert multiply_adds(on_meta(name), (1, 3, size, size)) / 1e9 == pytest.approx(giga, abs=half_a_unit)
+
+
+def test_multiply_adds_of_hand_counted_layers_leave_the_mode_alone():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Flatten()).train()
+    assert multiply_adds(network, (1, 3, 5, 7)) == 3 * 8 * 9 * 5 * 7
+    assert network.training
+
+
+def test_the_table_lists_its_names_sorted():
+    assert list_models() == sorted(ARCHS)
+    assert set(PUBLISHED) <= set(list_models())
+
+
+def test_rows_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ARCHS["hardnet68"].act = "relu"
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="hardnet67") as caught:
+        find_arch("hardnet67")
+    assert all(name in str(caught.value) for name in list_models())
+
+
+def test_a_detectors_trunk_is_its_own_and_a_classifier_is_one():
+    assert trunk_arch("hardnet68") is ARCHS["hardnet68"]
+    trunk = trunk_arch("ssd512_hardnet68")
+    assert trunk is ARCHS["ssd512_hardnet68"].trunk
+    assert trunk.stages == ARCHS["hardnet68"].stages[:-1]
+    assert (trunk.act, trunk.first_pool_ceil) == ("relu", True)
+
+
+def test_boxes_at_a_location():
+    assert ARCHS["ssd512_hardnet68"].priors.per_location == (6, 6, 6, 6, 6, 4, 4)
+    assert Priors(sizes=(1, 2), ratios=((),), strides=(8,)).per_location == (2,)
+
+
+def test_another_width_and_depth_come_from_a_record():
+    network = build_network("hardnet68", arch=TINY)
+    assert isinstance(network, HarDNet)
+    assert network.num_features == 32
+    assert [len(stage.block.layers) for stage in network.trunk.stages] == [4, 2]
+    assert network.trunk.stem[1].conv.out_channels == 12
+    assert network.eval()(torch.zeros(1, 3, 32, 40)).shape == (1, 5)
+
+
+def test_a_record_may_change_activation_and_pool():
+    arch = dataclasses.replace(TINY, act="relu", pool="average")
+    layers = [type(layer) for layer in build_network("hardnet68", arch=arch).modules()]
+    assert torch.nn.AvgPool2d in layers
+    assert torch.nn.ReLU in layers
+    assert not {torch.nn.MaxPool2d, torch.nn.ReLU6} & {*layers}
+
+
+@pytest.mark.parametrize(("field", "allowed"), [("act", "relu, relu6"), ("pool", "max, average")])
+def test_unknown_activation_or_pool(field, allowed):
+    with pytest.raises(ValueError, match=f"{field}='swish'.*{allowed}"):
+        build_network("hardnet68", arch=dataclasses.replace(TINY, **{field: "swish"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "arch", "wanted", "given"),
+    [
+        ("hardnet68", ARCHS["ssd512_hardnet68"], "HarDNetArch", "SSDArch"),
+        ("ssd512_hardnet68", TINY, "SSDArch", "HarDNetArch"),
+        ("hardnet68", "hardnet85", "HarDNetArch", "str"),
+    ],
+)
+def test_a_record_of_the_wrong_kind(name, arch, wanted, given):
+    with pytest.raises(ValueError, match=f"{name}.*must be a {wanted}, got {given}"):
+        build_network(name, arch=arch)
+
+
+@pytest.mark.parametrize("argument", ["num_classes", "in_chans"])
+@pytest.mark.parametrize("value", [-1, 2.0, "7", True])
+def test_counts_must_be_whole_numbers(argument, value):
+    with pytest.raises(ValueError, match=f"{argument}={value!r} must be a whole number of at least"):
+        build_network("hardnet39ds", **{argument: value})
+
+
+def test_counts_of_nothing():
+    assert on_meta("hardnet39ds", num_classes=0).num_classes == 0
+    with pytest.raises(ValueError, match="num_classes=0 .* at least 1"):
+        build_network("ssd512_hardnet68", num_classes=0)
+    with pytest.raises(ValueError, match="in_chans=0 .* at least 1"):
+        build_network("hardnet39ds", in_chans=0)
+
+
+def test_out_indices_go_with_features_only():
+    with pytest.raises(ValueError, match="features_only"):
+        build_network("hardnet39ds", out_indices=(1, 2))
+
+
+def test_every_detector_is_a_whole_record():
+    for row in ARCHS.values():
+        if isinstance(row, SSDArch):
+            levels = 2 + len(row.extras)
+            assert len(row.priors.ratios) == len(row.priors.strides) == levels
+            assert len(row.priors.sizes) == levels + 1
+            assert list(row.priors.sizes) == sorted(row.priors.sizes)

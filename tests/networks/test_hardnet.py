@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from reference import assert_parity
+from torch import nn
+
+from hardnet_suite.networks import ARCHS, HarDNetTrunk, build_network, trunk_arch
+from hardnet_suite.weights import convert_official
+
+CLASSIFIERS = ["hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85"]
+# the sides of the maps of a picture of 97×131 pixels: strided convolutions round up, pools of 2 down
+ODD_SIZES = {
+    "hardnet39ds": [(49, 66), (25, 33), (13, 17), (7, 9), (4, 5)],
+    "hardnet68ds": [(49, 66), (25, 33), (13, 17), (7, 9), (4, 5)],
+    "hardnet68": [(49, 66), (25, 33), (12, 16), (6, 8), (3, 4)],
+    "hardnet85": [(49, 66), (25, 33), (12, 16), (6, 8), (3, 4)],
+    "ssd512_hardnet68": [(49, 66), (25, 33), (13, 17), (6, 8)],
+}
+
+
+@pytest.fixture(scope="module", params=CLASSIFIERS)
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def network(name, golden):
+    """The classifier with the weights of the references, in eval mode; tests must leave it as it is."""
+    network = build_network(name)
+    network.load_state_dict(convert_official(name, golden.state_dict(name)), strict=True)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def logits(network, images):
+    with torch.inference_mode():
+        return network(images)
+
+
+def randomize_norms(network: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.copy_(0.1 * torch.randn(module.num_features, generator=generator))
+            module.running_var.copy_(0.5 + torch.rand(module.num_features, generator=generator))
+
+
+def assert_gradients_reach_everything(network: nn.Module, loss: torch.Tensor) -> None:
+    loss.backward()
+    without = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not without
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_outputs_are_the_official_ones(network, golden, name):
+    with torch.inference_mode():
+        assert_parity(network(golden.input(name)), golden.outputs(name)["out"])
+
+
+def test_batch_equals_single(network, images, logits):
+    with torch.inference_mode():
+        assert_parity(torch.cat([network(image[None]) for image in images]), logits)
+
+
+def test_float64_agrees_with_float32(network, images, logits):
+    with torch.inference_mode():
+        wide = copy.deepcopy(network).double()(images.double())
+    assert wide.dtype == torch.float64
+    assert_parity(logits.double(), wide)
+
+
+def test_channels_last_agrees(network, images, logits):
+    with torch.inference_mode():
+        assert_parity(network(images.contiguous(memory_format=torch.channels_last)), logits)
+
+
+def test_random_norm_statistics_count_and_eval_is_deterministic(network, images, logits):
+    other = copy.deepcopy(network)
+    randomize_norms(other)
+    with torch.inference_mode():
+        first, again = other(images), other(images)
+        singles = torch.cat([other(image[None]) for image in images])
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert_parity(singles, first)
+    assert (first - logits).abs().max() > 0.01 * logits.abs().max()
+
+
+def test_odd_sizes(network, name):
+    x = torch.randn(1, 3, 97, 131, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        assert network.forward_features(x).shape == (1, network.num_features, *ODD_SIZES[name][-1])
+        out = network(x)
+    assert out.shape == (1, 1000)
+    assert out.isfinite().all()
+
+
+def test_the_smallest_input(network):
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, 32, 32)).isfinite().all()
+
+
+def test_features_are_the_classifiers_own(network, name, images):
+    """The five maps: the last is what the classifier pools, and block maps give them by the 1×1."""
+    trunks = {}
+    for tap in ("transition", "block"):
+        trunks[tap] = build_network(name, features_only=tap).eval()
+        trunks[tap].load_state_dict(network.trunk.state_dict())
+    with torch.inference_mode():
+        after, before = trunks["transition"](images), trunks["block"](images)
+        torch.testing.assert_close(after[-1], network.forward_features(images), rtol=0, atol=0)
+        torch.testing.assert_close(after[0], before[0], rtol=0, atol=0)  # the stem has no 1×1 after it
+        for feature, out, block in zip(network.trunk.features[1:], after[1:], before[1:], strict=True):
+            stage = network.trunk.stages[feature.stage]
+            torch.testing.assert_close(stage.transition(block), out, rtol=0, atol=0)
+
+
+def test_timms_manners(network, images, logits, name):
+    with torch.inference_mode():
+        features = network.forward_features(images)
+        pooled = network.forward_head(features, pre_logits=True)
+        torch.testing.assert_close(network.forward_head(features), logits, rtol=0, atol=0)
+        torch.testing.assert_close(network.get_classifier()(pooled), logits, rtol=0, atol=0)
+    torch.testing.assert_close(pooled, features.mean((2, 3)), rtol=1e-5, atol=1e-5)
+    assert pooled.shape == (2, network.num_features)
+    assert [info["reduction"] for info in network.feature_info] == [2, 4, 8, 16, 32]
+
+
+def test_feature_info_says_where_the_maps_are(network, images):
+    seen = {}
+    hooks = [
+        network.get_submodule(info["module"]).register_forward_hook(
+            lambda _, __, out, info=info: seen.update({info["reduction"]: out})
+        )
+        for info in network.feature_info
+    ]
+    with torch.inference_mode():
+        network(images)
+    for hook in hooks:
+        hook.remove()
+    for info in network.feature_info:
+        reduction = info["reduction"]
+        assert seen[reduction].shape == (2, info["num_chs"], 64 // reduction, 96 // reduction)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_gradients_reach_every_parameter_of_classifiers(name):
+    torch.manual_seed(0)
+    network = build_network(name, num_classes=10).train()
+    loss = nn.functional.cross_entropy(network(torch.randn(2, 3, 64, 64)), torch.tensor([3, 7]))
+    assert_gradients_reach_everything(network, loss)
+
+
+@pytest.mark.parametrize("tap", ["transition", "block"])
+def test_gradients_reach_every_parameter_of_trunks(tap):
+    torch.manual_seed(0)
+    trunk = build_network("hardnet68", features_only=tap, out_indices=(1, 4)).train()
+    maps = trunk(torch.randn(2, 3, 64, 64))
+    loss = sum((m * torch.randn_like(m)).mean() for m in maps)
+    if tap == "block":  # what follows the last block is not asked for
+        for parameter in trunk.stages[-1].transition.parameters():
+            parameter.grad = torch.ones_like(parameter)
+    assert_gradients_reach_everything(trunk, loss)
+
+
+def test_checkpointed_blocks_give_the_same_gradients():
+    torch.manual_seed(0)
+    plain = HarDNetTrunk(ARCHS["hardnet39ds"]).train()
+    saving = HarDNetTrunk(ARCHS["hardnet39ds"], with_cp=True).train()
+    saving.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    for trunk in (plain, saving):
+        trunk(x.clone().requires_grad_())[0].square().mean().backward()
+    for one, other in zip(plain.parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("tap", ["transition", "block"])
+@pytest.mark.parametrize("name", [*CLASSIFIERS, "ssd512_hardnet68", "ssd512_hardnet85"])
+def test_recorded_channels_and_strides_are_the_maps_own(name, tap):
+    with torch.device("meta"):
+        trunk = build_network(name, features_only=tap).eval()
+        maps = trunk(torch.zeros(1, 3, 128, 192))
+    assert trunk.strides == [2, 4, 8, 16, 32][: len(maps)]
+    assert len(maps) == (4 if name.startswith("ssd") else 5)
+    assert [m.shape[1] for m in maps] == trunk.channels
+    assert [(128 / m.shape[2], 192 / m.shape[3]) for m in maps] == [(s, s) for s in trunk.strides]
+
+
+@pytest.mark.parametrize("name", ODD_SIZES)
+def test_odd_sizes_of_the_maps(name):
+    with torch.device("meta"):
+        maps = build_network(name, features_only=True).eval()(torch.zeros(1, 3, 97, 131))
+    assert [tuple(m.shape[2:]) for m in maps] == ODD_SIZES[name]
+
+
+def test_block_widths_are_what_the_official_transitions_take_in(golden):
+    shapes = dict(golden.entries["hardnet85"]["state_dict"])
+    # the last block at each stride, by its transition's place in the published list
+    official = [shapes[f"base.{i}.conv.weight"][1] for i in (4, 9, 14, 18)]
+    trunk = build_network("hardnet85", features_only="block")
+    assert trunk.channels == [96, *official]
+    assert official[:3] == [214, 458, 784]
+
+
+@pytest.mark.parametrize(("index", "stages"), [(0, 0), (1, 1), (2, 3), (3, 4), (4, 5)])
+def test_stages_that_nobody_needs_are_not_built(index, stages):
+    trunk = build_network("hardnet68", features_only=True, out_indices=(index,))
+    assert len(trunk.stages) == stages
+    assert trunk.strides == [2 ** (index + 1)]
+
+
+def test_out_indices_pick_in_the_order_given(images):
+    whole = build_network("hardnet39ds", features_only=True).eval()
+    some = build_network("hardnet39ds", features_only=True, out_indices=(3, 1)).eval()
+    some.load_state_dict({key: whole.state_dict()[key] for key in some.state_dict()})
+    with torch.inference_mode():
+        every, (third, first) = whole(images), some(images)
+    torch.testing.assert_close(third, every[3], rtol=0, atol=0)
+    torch.testing.assert_close(first, every[1], rtol=0, atol=0)
+    assert some.channels == [whole.channels[3], whole.channels[1]]
+    assert some.strides == [16, 4]
+
+
+@pytest.mark.parametrize("out_indices", [(5,), (-1,), (), (1, 1), (0.5,), ("1",)])
+def test_bad_out_indices(out_indices):
+    with pytest.raises(ValueError, match=r"distinct and from 0 \(stride 2\).*4 \(stride 32\)") as caught:
+        build_network("hardnet39ds", features_only=True, out_indices=out_indices)
+    assert str(out_indices) in str(caught.value)
+
+
+def test_out_indices_beyond_a_detectors_trunk():
+    with pytest.raises(ValueError, match=r"3 \(stride 16\)$"):
+        build_network("ssd512_hardnet68", features_only=True, out_indices=(4,))
+
+
+def test_bad_tap():
+    with pytest.raises(ValueError, match="tap='middle'.*transition, block"):
+        build_network("hardnet39ds", features_only="middle")
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 1, 64, 64), r"\(N, 3, H, W\), got \(1, 1, 64, 64\)"),
+        ((3, 64, 64), r"\(N, 3, H, W\), got \(3, 64, 64\)"),
+        ((1, 3, 31, 64), "31×64 .* at least 32×32"),
+        ((1, 3, 64, 16), "64×16 .* at least 32×32"),
+    ],
+)
+def test_bad_inputs(shape, message):
+    network = build_network("hardnet39ds").eval()
+    with pytest.raises(ValueError, match=message):
+        network(torch.zeros(shape))
+
+
+def test_a_short_trunk_takes_smaller_pictures():
+    trunk = build_network("hardnet68", features_only=True, out_indices=(1,)).eval()
+    assert trunk(torch.zeros(1, 3, 4, 4))[0].shape == (1, 128, 1, 1)
+    with pytest.raises(ValueError, match="at least 4×4"):
+        trunk(torch.zeros(1, 3, 3, 4))
+
+
+def test_other_input_channels():
+    network = build_network("hardnet39ds", in_chans=1).eval()
+    assert network(torch.zeros(1, 1, 32, 32)).shape == (1, 1000)
+    with pytest.raises(ValueError, match=r"\(N, 1, H, W\), got \(1, 3, 32, 32\)"):
+        network(torch.zeros(1, 3, 32, 32))
+
+
+def test_reset_classifier():
+    network = build_network("hardnet39ds").double().eval()
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    network.reset_classifier(7)
+    assert network.num_classes == network.get_classifier().out_features == 7
+    assert network(x).shape == (2, 7)  # the new layer is float64 as well
+    network.reset_classifier(0)
+    with torch.inference_mode():
+        pooled = network.forward_head(network.forward_features(x), pre_logits=True)
+        torch.testing.assert_close(network(x), pooled, rtol=0, atol=0)
+    assert pooled.shape == (2, network.num_features)
+
+
+@pytest.mark.parametrize("num_classes", [-1, 2.5, "7", True, None])
+def test_reset_classifier_to_nonsense(num_classes):
+    with pytest.raises(ValueError, match=f"num_classes={num_classes!r} must be a whole number"):
+        build_network("hardnet39ds").reset_classifier(num_classes)
+
+
+def test_the_last_dropout_is_where_the_published_85_has_it():
+    dropouts = [stage.dropout for stage in build_network("hardnet85").trunk.stages]
+    assert [getattr(layer, "p", 0) for layer in dropouts] == [0, 0, 0, 0, 0, 0.1]
+    assert not any(
+        isinstance(layer, nn.Dropout)
+        for layer in HarDNetTrunk(trunk_arch("hardnet85"), out_indices=(3,)).modules()
+    )
