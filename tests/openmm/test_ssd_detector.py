@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +72,12 @@ class Parity:
         return torch.cat(self.head.prior_generator.grid_priors(sizes, device="cpu"))
 
 
+_parity = cache(Parity)
+
+
 @pytest.fixture(scope="module", params=OFFICIAL)
 def parity(request, golden) -> Parity:
-    return Parity(request.param, golden)
+    return _parity(request.param, golden)
 
 
 def official_boxes(loc: np.ndarray, priors: np.ndarray) -> np.ndarray:
@@ -195,7 +199,7 @@ def test_final_boxes_are_the_official_ones(contest):
     assert_same_detections(ours, official_detections(boxes, scores))
 
 
-@pytest.mark.parametrize("contest", ["crowded priors"], indirect=True)
+@pytest.mark.parametrize(("parity", "contest"), [("ssd512_hardnet68", "crowded priors")], indirect=True)
 @pytest.mark.parametrize("mutation", [{"offset": 0}, {"threshold": 0.5}, {"clip_first": (WIDTH, HEIGHT)}])
 def test_that_comparison_sees_every_detail(contest, mutation):
     ours, _, boxes, scores = contest
