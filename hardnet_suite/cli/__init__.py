@@ -23,9 +23,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status. An error is one line, its traceback only with --debug."""
-    parser = argparse.ArgumentParser(
-        prog="hardnet-suite", description=importlib.import_module("hardnet_suite").__doc__
-    )
+    parser = argparse.ArgumentParser(prog="hardnet-suite", description="Train, score and look after HarDNet.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     argv = list(sys.argv[1:] if argv is None else argv)
     for name, purpose in COMMANDS.items():

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import evaluate_coco
 
 
@@ -25,4 +26,7 @@ def run(args: argparse.Namespace) -> None:
         print(scores.class_table())
     if args.out:
         content = {"metrics": scores.metrics, "per_class": scores.per_class}
-        Path(args.out).write_text(json.dumps(content, indent=2) + "\n")
+        try:
+            Path(args.out).write_text(json.dumps(content, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {args.out}: {error.strerror}; choose another --out") from None

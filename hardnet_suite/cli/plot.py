@@ -20,5 +20,8 @@ def run(args: argparse.Namespace) -> None:
     if not rows:
         raise UserError(f"no training log under {args.work_dir} (*/vis_data/scalars.json)")
     out = Path(args.out or Path(args.work_dir, "training.png"))
-    plot_training(rows, out, title=Path(args.work_dir).name)
+    try:
+        plot_training(rows, out, title=Path(args.work_dir).name)
+    except (OSError, ValueError) as error:  # a bad place, an unknown suffix, or rows without figures
+        raise UserError(f"cannot write {out}: {error}") from None
     print(f"plot: {out}")

@@ -55,15 +55,15 @@ def load_checkpoint(model: nn.Module, path: str | Path, arch: str | None = None)
 
     Strict: UserError when the file is missing, corrupt, carries code, or is another model's.
     """
-    tensors = state_dict_of(read_checkpoint(path))
-    if arch is not None and not tensors.keys() & model.state_dict().keys():
-        try:
-            tensors = convert_official(arch, tensors, target="mmdet")
-        except ValueError as error:
-            raise UserError(
-                f"{path} is neither a checkpoint of this model nor an official one: {error}"
-            ) from None
+    checkpoint = read_checkpoint(path)
     try:
+        tensors = state_dict_of(checkpoint)
+        if arch is not None and not tensors.keys() & model.state_dict().keys():
+            tensors = convert_official(arch, tensors, target="mmdet")
         return load_weights(model, tensors)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise UserError(
+            f"{path} is neither a checkpoint of this model nor an official one: {error}"
+        ) from None

@@ -46,15 +46,14 @@ def data(drawn, tmp_path) -> Path:
 def trained(config, drawn, tmp_path_factory) -> Path:
     """The folder of a finished run of ``train``: 2 iterations, epoch_1.pth."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    arguments = ["train", config, "--data-root", drawn, "--work-dir", folder, "--seed", 3, "--device", "cpu"]
+    arguments = ["train", config, "--data-root", drawn, "--work-dir", folder, "--seed", 3]
     assert main([str(argument) for argument in arguments]) == 0
     return folder
 
 
 @pytest.fixture(autouse=True)
-def _as_in_a_fresh_process(monkeypatch):
-    """``--device cpu`` hides the GPUs by this variable; mmengine's loggers write to the stdout of their day."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+def _fresh_loggers():
+    """mmengine keeps its loggers, which go on writing to the stdout of the test that made them."""
     MMLogger._instance_dict.clear()
 
 

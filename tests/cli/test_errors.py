@@ -34,7 +34,7 @@ def truncate(path: Path) -> None:
 
 @pytest.fixture
 def options(config, data, tmp_path):
-    return (config, "--data-root", data, "--work-dir", tmp_path / "work", "--device", "cpu")
+    return (config, "--data-root", data, "--work-dir", tmp_path / "work")
 
 
 @pytest.mark.parametrize("command", ["train", "test", "check-data"])
@@ -52,7 +52,7 @@ def test_truncated_picture_in_a_workers_hands(options, data):
         truncate(path)
     code = "import sys; from hardnet_suite.cli import main; sys.exit(main(sys.argv[1:]))"
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-c", code, "train", *options]
+    command = [sys.executable, "-c", code, "train", *options, "--device", "cpu"]
     result = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
@@ -173,7 +173,7 @@ def test_config_without_data_root(error_of, tmp_path):
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:first", "cuda:99"])
 def test_unknown_device(error_of, options, device):
-    assert f"--device {device}" in error_of("train", *options[:-1], device)
+    assert f"--device {device}" in error_of("train", *options, "--device", device)
 
 
 @pytest.mark.parametrize("pair", ["seed", "model.bbox_head"])

@@ -133,9 +133,9 @@ def test_counts_must_be_whole_numbers(argument, value):
 
 def test_counts_of_nothing():
     assert on_meta("hardnet39ds", num_classes=0).num_classes == 0
-    with pytest.raises(ValueError, match="num_classes=0 .* at least 1"):
+    with pytest.raises(ValueError, match=r"num_classes=0 .* at least 1"):
         build_network("ssd512_hardnet68", num_classes=0)
-    with pytest.raises(ValueError, match="in_chans=0 .* at least 1"):
+    with pytest.raises(ValueError, match=r"in_chans=0 .* at least 1"):
         build_network("hardnet39ds", in_chans=0)
 
 

@@ -81,7 +81,8 @@ def test_priors_are_the_official_ones(golden, name):
 def test_there_is_one_prior_a_prediction(name):
     arch = ARCHS[name]
     with torch.device("meta"):
-        loc, conf = official_order(build_network(name, num_classes=3).eval()(_blank(arch.size)))
+        images = torch.zeros(1, 3, arch.size, arch.size)
+        loc, conf = official_order(build_network(name, num_classes=3).eval()(images))
     priors = prior_boxes(arch)
     assert loc.shape == (1, len(priors), 4)
     assert conf.shape == (1, len(priors), 4)
@@ -201,7 +202,3 @@ def test_l2norm_does_not_overflow_in_half_precision(dtype):
 
 def test_l2norm_of_nothing_is_nothing():
     assert not L2Norm(4, 20.0)(torch.zeros(1, 4, 2, 2)).any()
-
-
-def _blank(size: int) -> torch.Tensor:
-    return torch.zeros(1, 3, size, size)

@@ -34,7 +34,8 @@ model = dict(
         loss_cls=dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
         loss_bbox=dict(type="L1Loss", loss_weight=1.0)),
     train_cfg=dict(
-        assigner=dict(type="MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0, ignore_iof_thr=-1),
+        assigner=dict(type="MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0,
+                      ignore_iof_thr=-1),
         sampler=dict(type="PseudoSampler"), allowed_border=-1, pos_weight=-1, debug=False),
     test_cfg=dict(nms_pre=50, min_bbox_size=0, score_thr=0.0, nms=dict(type="nms", iou_threshold=0.5),
                   max_per_img=10))
@@ -43,6 +44,7 @@ FASTER_RCNN = """
 default_scope = "mmdet"
 box_coder = dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[0.1, 0.1, 0.2, 0.2])
 sampler = dict(type="RandomSampler", num=32, pos_fraction=0.5, neg_pos_ub=-1)
+proposals = dict(nms_pre=50, max_per_img=30, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0)
 model = dict(
     type="FasterRCNN",
     data_preprocessor=dict(
@@ -71,14 +73,15 @@ model = dict(
         rpn=dict(
             assigner=dict(type="MaxIoUAssigner", pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3,
                           match_low_quality=True, ignore_iof_thr=-1),
-            sampler=dict(add_gt_as_proposals=False, **sampler), allowed_border=-1, pos_weight=-1, debug=False),
-        rpn_proposal=dict(nms_pre=50, max_per_img=30, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0),
+            sampler=dict(add_gt_as_proposals=False, **sampler), allowed_border=-1, pos_weight=-1,
+            debug=False),
+        rpn_proposal=proposals,
         rcnn=dict(
             assigner=dict(type="MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5,
                           match_low_quality=False, ignore_iof_thr=-1),
             sampler=dict(add_gt_as_proposals=True, **sampler), pos_weight=-1, debug=False)),
     test_cfg=dict(
-        rpn=dict(nms_pre=50, max_per_img=30, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0),
+        rpn=proposals,
         rcnn=dict(score_thr=0.0, nms=dict(type="nms", iou_threshold=0.5), max_per_img=10)))
 """
 SEGMENTOR = """

@@ -341,26 +341,27 @@ def test_a_batch_without_any_box_has_a_finite_loss():
 def test_validation_finds_a_planted_box():
     detector = small_detector().eval()
     head = detector.bbox_head
+    for conv in (*head.cls_convs, *head.reg_convs):
+        conv.weight.data.zero_()
     for conv in head.cls_convs:  # nothing anywhere …
-        conv.weight.data.zero_()
         conv.bias.data.view(-1, 4)[:] = torch.tensor([0.0, 0, 0, 30])
-    for conv in head.reg_convs:
-        conv.weight.data.zero_()
-    head.cls_convs[-1].bias.data.view(-1, 4)[0] = torch.tensor([0.0, 9, 0, 0])  # … but in the last cell
+    # … but in the one cell of the last level; the score threshold is 0.01
+    planted = torch.tensor([0.0099, 0.9, 0.0101, 0.08])
+    head.cls_convs[-1].bias.data.view(-1, 4)[0] = planted.log()
     batch = {"inputs": [picture(0)], "data_samples": [sample([], [])]}
     (found,) = detector.val_step(batch)
     boxes, scores, labels = (found.pred_instances[key] for key in ("bboxes", "scores", "labels"))
-    assert labels.tolist() == [1]
-    torch.testing.assert_close(scores, torch.tensor([9.0, 0, 0, 0]).softmax(0)[:1])
+    assert labels.tolist() == [1, 2]
+    torch.testing.assert_close(scores, planted[1:3])
     side = ARCHS[SMALL].priors.sizes[-2] / 2
     centre = torch.tensor([112.0, 112.0])
     expected = torch.cat([centre - side, centre + side]) / torch.tensor([0.5, 2.0, 0.5, 2.0])
-    torch.testing.assert_close(boxes, expected[None])
+    torch.testing.assert_close(boxes, expected.expand(2, 4))
 
     data = detector.data_preprocessor(batch)
     (found,) = detector.predict(data["inputs"], data["data_samples"], rescale=False)
     expected = torch.cat([centre - side, centre + side])
-    torch.testing.assert_close(found.pred_instances.bboxes, expected[None])
+    torch.testing.assert_close(found.pred_instances.bboxes, expected.expand(2, 4))
 
 
 def test_validation_of_mmdets_own_ssd_head():

@@ -1,0 +1,71 @@
+"""``check-data CONFIG``: what would stop a training, told before it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def annotations(data):
+    """Changes the training annotations by a function on their content."""
+    path = data / "annotations/instances_train2017.json"
+
+    def change(function) -> None:
+        content = json.loads(path.read_text())
+        function(content)
+        path.write_text(json.dumps(content))
+
+    return change
+
+
+def test_good_data(cli, config, drawn):
+    status, out, err = cli("check-data", config, "--data-root", drawn)
+    assert (status, err) == (0, "")
+    train, val = out.split("\nval_dataloader\n")
+    assert train.startswith("train_dataloader\n")
+    assert "images                4" in train
+    assert "images                3" in val
+    assert out.endswith("0 errors\n")
+
+
+def test_truncated_picture(cli, config, data):
+    path = sorted((data / "train2017").iterdir())[1]
+    path.write_bytes(path.read_bytes()[:-200])
+    status, out, err = cli("check-data", config, "--data-root", data)
+    assert (status, err) == (1, "1 errors\n")
+    assert "ERROR  unreadable image (1)" in out
+    assert f"image 2: {path}: " in out
+    status, out, _ = cli("check-data", config, "--data-root", data, "--quick")
+    assert status == 0
+
+
+def test_missing_picture(cli, config, data):
+    (path, *_) = (data / "val2017").iterdir()
+    path.unlink()
+    status, out, _ = cli("check-data", config, "--data-root", data, "--quick")
+    assert status == 1
+    assert f"no file {path}" in out
+
+
+def test_bad_box(cli, config, data, annotations):
+    annotations(lambda content: content["annotations"][0].update(bbox=[5, 5, 0, 10]))
+    status, out, err = cli("check-data", config, "--data-root", data)
+    assert (status, err) == (1, "1 errors\n")
+    assert "ERROR  empty box (1)" in out
+    assert "annotation 1 of image 1" in out
+
+
+def test_other_classes_than_the_models(cli, config, data, annotations):
+    status, out, _ = cli(
+        "check-data", config, "--data-root", data, "--cfg-options", "model.bbox_head.num_classes=5"
+    )
+    assert status == 1
+    assert "error: the model has num_classes=5, the data set 6 classes" in out
+
+    annotations(lambda content: content["categories"][0].update(name="blob"))
+    status, out, _ = cli("check-data", config, "--data-root", data)
+    assert status == 1
+    assert "ERROR  missing class (1)" in out
+    assert "class circle: is to be trained, but no category of the file has this name" in out

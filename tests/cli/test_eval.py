@@ -1,0 +1,76 @@
+"""``eval coco`` and its files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hardnet_suite.evaluation.coco import COCO_METRICS
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Annotations of two cats and a dog, and results that find the cats alone."""
+    boxes = [(1, 1, [10, 10, 40, 40]), (2, 1, [5, 5, 60, 50]), (2, 2, [80, 10, 50, 50])]
+    keys = ("image_id", "category_id", "bbox")
+    annotations = {
+        "images": [{"id": 1, "width": 200, "height": 200}, {"id": 2, "width": 200, "height": 200}],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [dict(zip(keys, box, strict=True)) for box in boxes],
+    }
+    results = [{**entry, "score": 0.9} for entry in annotations["annotations"][:2]]
+    for name, content in (("truth.json", annotations), ("found.json", results)):
+        (tmp_path / name).write_text(json.dumps(content))
+    return "--annotations", tmp_path / "truth.json", "--results", tmp_path / "found.json"
+
+
+def test_figures_are_printed_and_written(cli, files, tmp_path):
+    status, out, err = cli("eval", "coco", *files, "--classwise", "--out", tmp_path / "figures.json")
+    assert (status, err) == (0, "")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+    assert set(COCO_METRICS) | {"cat", "dog"} <= rows.keys()
+    assert rows["mAP"][-1] == "0.500"
+    assert rows["cat"] == ["1.000", "1.000"]
+    assert rows["dog"] == ["0.000", "0.000"]
+    content = json.loads((tmp_path / "figures.json").read_text())
+    assert content["metrics"]["mAP"] == pytest.approx(0.5)
+    assert list(content["metrics"]) == list(COCO_METRICS)
+    assert content["per_class"]["cat"]["AP"] == pytest.approx(1)
+
+
+def test_classes_are_listed_on_demand_only(cli, files):
+    assert "dog" not in cli("eval", "coco", *files)[1]
+
+
+@pytest.mark.parametrize(
+    ("which", "content", "message"),
+    [
+        (1, None, "truth.json does not exist"),
+        (3, None, "found.json does not exist"),
+        (1, "garbage", "truth.json is no valid JSON"),
+        (3, '[{"image_id": 1, "categ', "found.json is no valid JSON, or was cut short"),
+        (1, "[]", "truth.json holds a JSON list, not COCO annotations"),
+        (1, '{"images": []}', "truth.json has no 'annotations'"),
+        (3, "{}", "found.json: a list of detections is needed"),
+        (3, '[{"image_id": 1}]', "found.json: entry 0 lacks category_id, bbox, score"),
+        (
+            3,
+            '[{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]',
+            "image_id 7 not among",
+        ),
+        (3, "\x80binary", "found.json is no valid JSON"),
+    ],
+)
+def test_missing_and_garbage_files(error_of, files, which, content, message):
+    if content is None:
+        files[which].unlink()
+    else:
+        files[which].write_bytes(content.encode("latin-1"))
+    assert message in error_of("eval", "coco", *files)
+
+
+def test_figures_that_cannot_be_written(error_of, files, tmp_path):
+    out = files[1] / "figures.json"
+    assert f"cannot write {out}" in error_of("eval", "coco", *files, "--out", out)
+    assert f"cannot write {tmp_path}" in error_of("eval", "coco", *files, "--out", tmp_path)

@@ -1,0 +1,196 @@
+"""Who may import whom, and that names do not differ only in case."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hardnet_suite.networks import ARCHS, PREPROCESS
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "hardnet_suite"
+OPENMMLAB = {"mmcv", "mmdet", "mmengine", "mmseg"}
+HEAVY = OPENMMLAB | {"cv2", "matplotlib", "torchvision"}
+# each part may import its own kind and what stands on a lower step
+STEPS = {
+    "networks": 0,
+    "losses": 1,
+    "deploy": 2,
+    "weights": 2,
+    "evaluation": 2,
+    "visualization": 2,
+    "data": 2,
+    "openmm": 3,
+    "cli": 4,
+}
+ABOVE_ALL = 5  # hardnet_suite/__init__.py
+
+RUN_ALONE = f"""
+import sys
+HEAVY = {sorted(HEAVY)!r}
+
+import hardnet_suite
+import hardnet_suite.networks
+
+loaded = sorted(set(HEAVY) & {{name.partition(".")[0] for name in sys.modules}})
+assert not loaded, f"import hardnet_suite pulls in {{loaded}}"
+
+class Blocker:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in HEAVY:
+            raise ModuleNotFoundError(f"{{name}} is blocked")
+
+sys.meta_path.insert(0, Blocker)
+
+import torch
+images = torch.zeros(1, 3, 224, 224)
+for name in ("hardnet39ds", "ssd224_hardnet39ds"):
+    network = hardnet_suite.create_model(name).eval()
+    official = hardnet_suite.weights.to_official(name, network.state_dict())
+    network.load_state_dict(hardnet_suite.convert_official(name, official))
+    with torch.inference_mode():
+        network(hardnet_suite.networks.PREPROCESS[name].normalize(images))
+print("ran")
+"""
+
+
+def files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    """The part of the package that a file belongs to: "networks", …, or the module's own name at the top."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(path: Path, *, at_import_only: bool = False) -> Iterator[str]:
+    """The dotted names that a file imports; ``at_import_only`` leaves out those inside functions."""
+    nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if at_import_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        nodes += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            # `from hardnet_suite import weights` imports a part, too
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_part(name: str) -> str | None:
+    """The part of hardnet_suite that a dotted name lies in; None for other packages, and for the bare one.
+
+    The bare package is imported with any part of it: taking its path or version is no arrow.
+    """
+    if name in {"hardnet_suite", "hardnet_suite.__version__"} or not name.startswith("hardnet_suite."):
+        return None
+    return name.split(".")[1]
+
+
+def step_of(part: str) -> int:
+    return STEPS.get(part, -1 if part == "errors" else ABOVE_ALL)
+
+
+def differing_in_case(names: Iterable[str]) -> list[set[str]]:
+    spellings: dict[str, set[str]] = {}
+    for name in names:
+        spellings.setdefault(name.casefold(), set()).add(name)
+    return [group for group in spellings.values() if len(group) > 1]
+
+
+def test_the_package_runs_with_torch_alone():
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    run = subprocess.run(
+        [sys.executable, "-c", RUN_ALONE], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["ran"]
+
+
+@pytest.mark.parametrize("part", ["networks", "losses"])
+def test_networks_and_losses_need_torch_and_themselves(part):
+    allowed = {"torch", *sys.stdlib_module_names}
+    for path in files():
+        if part_of(path) != part:
+            continue
+        for name in imports(path):
+            own = own_part(name)
+            if own is None:
+                assert name.split(".")[0] in allowed, f"{path} imports {name}"
+            else:
+                assert own in {"networks", part}, f"{path} imports {name}"
+
+
+def test_only_openmm_imports_openmmlab():
+    for path in files():
+        part = part_of(path)
+        if part == "openmm":
+            continue
+        # the command line may, inside its functions, so that --help needs none of it
+        for name in imports(path, at_import_only=part == "cli"):
+            assert name.split(".")[0] not in OPENMMLAB, f"{path} imports {name}"
+            assert own_part(name) != "openmm", f"{path} imports {name}"
+
+
+def test_arrows_point_down():
+    for path in files():
+        step = step_of(part_of(path))
+        for name in imports(path):
+            own = own_part(name)
+            if own is not None:
+                assert step_of(own) <= step, f"{path} imports {name}"
+
+
+def test_importing_the_package_pulls_in_nothing_heavy_anywhere():
+    for path in files():
+        if part_of(path) != "openmm":
+            for name in imports(path, at_import_only=True):
+                assert name.split(".")[0] not in {"cv2", "matplotlib"}, f"{path} imports {name}"
+
+
+def test_tools_are_thin():
+    for path in (ROOT / "tools").glob("*.py"):
+        assert {own_part(name) for name in imports(path)} <= {None, "cli"}, path
+
+
+def test_no_two_files_differ_only_in_case():
+    folders = ("hardnet_suite", "configs", "tests", "tools", "docs")
+    paths = [
+        path for folder in folders for path in (ROOT / folder).rglob("*") if "__pycache__" not in path.parts
+    ]
+    assert len(paths) > 50
+    assert differing_in_case(str(path.relative_to(ROOT)) for path in paths) == []
+    # one config beside another, whatever the folder
+    assert differing_in_case(path.stem for path in (ROOT / "configs").rglob("*.py")) == []
+
+
+def test_no_two_names_differ_only_in_case():
+    """Models, and what the package defines at the top of its files, registered or not."""
+    defined = {
+        node.name
+        for path in files()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    }
+    assert {"HarDNet", "create_model"} <= defined
+    assert differing_in_case([*ARCHS, *PREPROCESS, *defined]) == []
+
+
+def test_the_checks_can_fail(tmp_path):
+    file = tmp_path / "sample.py"
+    file.write_text("import mmcv.ops\ndef f():\n    from mmdet import models\nclass A:\n    import cv2\n")
+    assert set(imports(file)) == {"mmcv.ops", "mmdet.models", "cv2"}
+    assert set(imports(file, at_import_only=True)) == {"mmcv.ops", "cv2"}
+    assert own_part("hardnet_suite.openmm.ssd") == "openmm"
+    assert own_part("hardnet_suites.openmm") is None
+    assert differing_in_case(["HarDNet", "HardNet", "SSD"]) == [{"HarDNet", "HardNet"}]

@@ -1,0 +1,334 @@
+"""What makes today's OpenMMLab releases work together: scopes, safe checkpoints, whole files, bfloat16."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import stat
+import warnings
+
+import mmengine.fileio
+import numpy as np
+import pytest
+import torch
+from mmengine.fileio.backends import LocalBackend
+from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel
+from mmengine.registry import OPTIM_WRAPPERS
+from mmengine.runner import load_checkpoint, save_checkpoint
+from torch import nn
+
+import hardnet_suite.openmm
+from hardnet_suite.openmm import compat
+from hardnet_suite.openmm.compat import AtomicLocalBackend
+from hardnet_suite.weights import read_checkpoint, state_dict_of
+
+_multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray
+
+
+# --- segmentation and detection in one process
+
+BESIDE = """
+import sys
+import torch
+import hardnet_suite.openmm
+from hardnet_suite.openmm.configs import load_config, set_data_root
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
+from mmengine.runner import Runner
+from mmseg.structures import SegDataSample
+
+config, data = sys.argv[1:]
+torch.set_flush_denormal(True)
+transforms = lambda: type(TRANSFORMS.build(dict(type="LoadAnnotations"))).__module__.split(".")[0]
+
+# segmentation
+init_default_scope("mmseg")
+head = dict(type="FCNHead", in_channels=1024, in_index=0, channels=8, num_classes=4, num_convs=1)
+segmentor = MODELS.build(ConfigDict(
+    type="EncoderDecoder",
+    data_preprocessor=dict(type="SegDataPreProcessor", mean=[0.0] * 3, std=[255.0] * 3, size=(64, 64)),
+    backbone=dict(type="HarDNet", arch="hardnet39ds", out_indices=(4,)),
+    decode_head=dict(concat_input=False, **head), train_cfg=dict(), test_cfg=dict(mode="whole"))).eval()
+assert transforms() == "mmseg"
+sample = SegDataSample(metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64)))
+with torch.no_grad():
+    (found,) = segmentor.test_step(dict(inputs=[torch.zeros(3, 64, 64)], data_samples=[sample]))
+assert found.pred_sem_seg.data.shape == (1, 64, 64)
+
+# detection: data of training and of testing, the detector, its loss and its boxes
+cfg = load_config(config, {"model.init_cfg": None})
+set_data_root(cfg, data)
+assert transforms() == "mmdet"
+detector = MODELS.build(cfg.model)
+for loader in (cfg.train_dataloader, cfg.test_dataloader):
+    loader.num_workers, loader.persistent_workers = 0, False
+batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
+loss, _ = detector.parse_losses(detector(**detector.data_preprocessor(batch, True), mode="loss"))
+assert loss.isfinite() and loss > 0
+batch = next(iter(Runner.build_dataloader(cfg.test_dataloader)))
+with torch.no_grad():
+    found = detector.eval().test_step(batch)
+assert len(found) == len(batch["inputs"]) and all("bboxes" in one.pred_instances for one in found)
+
+# and segmentation again
+init_default_scope("mmseg")
+assert transforms() == "mmseg"
+print("done")
+"""
+
+
+def test_detection_after_segmentation_in_one_process(run, tiny, tmp_path):
+    script = tmp_path / "beside.py"
+    script.write_text(BESIDE)
+    assert run(script, *tiny).endswith("done\n")
+
+
+# --- checkpoints under weights_only
+
+
+def training_state() -> dict:
+    """What mmengine's runner saves beside the weights: log buffers and NumPy numbers among it."""
+    losses = HistoryBuffer([3.0, 2.5], [1, 1], max_length=10)
+    losses.update(2.0)
+    return {
+        "state_dict": {"weight": torch.arange(3.0)},
+        "optimizer": {
+            "state": {0: {"step": torch.tensor(1.0)}},
+            "param_groups": [{"lr": 0.1, "params": [0]}],
+        },
+        "message_hub": {
+            "log_scalars": {"train/loss": losses},
+            "runtime_info": {
+                "best": np.float64(0.5),
+                "count": np.int64(7),
+                "single": np.float32(0.25),
+                "flag": np.bool_(True),
+                "pixels": np.arange(4, dtype=np.uint8),
+            },
+            "resumed_keys": {"train/loss": True},
+        },
+        "meta": {"epoch": 1, "iter": 3, "seed": 0},
+    }
+
+
+def test_a_runs_checkpoint_loads_without_running_code(tmp_path):
+    path = tmp_path / "epoch_1.pth"
+    save_checkpoint(training_state(), str(path))
+    for loaded in (torch.load(path, weights_only=True), torch.load(path), read_checkpoint(path)):
+        buffer = loaded["message_hub"]["log_scalars"]["train/loss"]
+        assert isinstance(buffer, HistoryBuffer)
+        np.testing.assert_array_equal(buffer.data[0], [3.0, 2.5, 2.0])
+        assert buffer.mean() == 2.5
+        info = loaded["message_hub"]["runtime_info"]
+        assert (info["best"], info["count"], info["single"], info["flag"]) == (0.5, 7, 0.25, True)
+        np.testing.assert_array_equal(info["pixels"], np.arange(4))
+    assert torch.equal(state_dict_of(read_checkpoint(path))["weight"], torch.arange(3.0))
+    layer = nn.Linear(3, 1, bias=False)
+    save_checkpoint(training_state() | {"state_dict": layer.state_dict()}, str(path))
+    assert load_checkpoint(nn.Linear(3, 1, bias=False), str(path))["meta"]["epoch"] == 1
+
+
+@pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
+def test_files_of_numpy_1_and_2_both_load(core, tmp_path):
+    path = tmp_path / "checkpoint.pth"
+
+    class Renaming(pickle._Pickler):  # the one in Python, which can be overridden
+        """Names NumPy's functions as NumPy ``core`` names them."""
+
+        def save_global(self, obj, name=None):
+            if obj in (_multiarray.scalar, _multiarray._reconstruct):
+                self.write(f"c{core}.multiarray\n{obj.__name__}\n".encode())
+                self.memoize(obj)
+            else:
+                super().save_global(obj, name)
+
+    class Module:
+        Pickler = Renaming
+
+    value = {"state_dict": {"w": torch.ones(1)}, "best": np.float64(0.75), "row": np.arange(3.0)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(value, path, pickle_module=Module, pickle_protocol=2)
+    assert core.encode() + b".multiarray" in path.read_bytes()
+    loaded = torch.load(path, weights_only=True)
+    assert loaded["best"] == 0.75
+    np.testing.assert_array_equal(loaded["row"], np.arange(3.0))
+
+
+class Intruder:
+    """A pickle that would leave a file behind if its code ran."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_a_checkpoint_that_carries_code_is_refused(tmp_path):
+    path, trace = tmp_path / "epoch_1.pth", tmp_path / "trace"
+    save_checkpoint(training_state() | {"hook": Intruder(str(trace))}, str(path))
+    with pytest.raises(pickle.UnpicklingError, match=r"io\.open"):
+        torch.load(path, weights_only=True)
+    with pytest.raises(pickle.UnpicklingError):
+        load_checkpoint(nn.Linear(3, 1), str(path))
+    assert not trace.exists()
+
+
+# --- whole files
+
+
+@pytest.fixture
+def backend() -> AtomicLocalBackend:
+    return mmengine.fileio.get_file_backend("some/path")
+
+
+def names(folder) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_mmengine_writes_through_it(backend, tmp_path):
+    assert type(backend) is AtomicLocalBackend
+    backend.put(b"one", tmp_path / "new" / "folder" / "file.bin")
+    backend.put_text("zwei ü", tmp_path / "text.txt")
+    assert backend.get(tmp_path / "new" / "folder" / "file.bin") == b"one"
+    assert (tmp_path / "text.txt").read_text(encoding="utf-8") == "zwei ü"
+    backend.put(b"two", tmp_path / "new" / "folder" / "file.bin")
+    assert (tmp_path / "new" / "folder" / "file.bin").read_bytes() == b"two"
+    assert names(tmp_path / "new" / "folder") == ["file.bin"]
+
+
+def test_a_relative_path(backend, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    backend.put(b"one", "file.bin")
+    assert (tmp_path / "file.bin").read_bytes() == b"one"
+
+
+def full_disk(*_):
+    raise OSError(28, "No space left on device")
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def broken_write(monkeypatch, failure):
+    """Files whose writing stops half-way."""
+
+    class File(io.FileIO):
+        def write(self, data):
+            super().write(data[: len(data) // 2])
+            failure()
+
+    monkeypatch.setattr(compat.os, "fdopen", File)
+
+
+BREAKS = {
+    "write": broken_write,
+    "fsync": lambda monkeypatch, failure: monkeypatch.setattr(compat.os, "fsync", failure),
+    "replace": lambda monkeypatch, failure: monkeypatch.setattr(compat.os, "replace", failure),
+}
+
+
+@pytest.mark.parametrize(("failure", "error"), [(full_disk, OSError), (interrupt, KeyboardInterrupt)])
+@pytest.mark.parametrize("where", BREAKS)
+def test_a_write_that_fails_leaves_the_old_file_whole(where, failure, error, tmp_path, monkeypatch):
+    path = tmp_path / "epoch_1.pth"
+    save_checkpoint({"state_dict": {"w": torch.zeros(1000)}}, str(path))
+    old = path.read_bytes()
+    with monkeypatch.context() as patch:
+        BREAKS[where](patch, failure)
+        with pytest.raises(error):
+            save_checkpoint({"state_dict": {"w": torch.ones(1000)}}, str(path))
+        with pytest.raises(error):
+            save_checkpoint({"state_dict": {"w": torch.ones(1000)}}, str(tmp_path / "epoch_2.pth"))
+    assert path.read_bytes() == old
+    assert names(tmp_path) == ["epoch_1.pth"]
+    save_checkpoint({"state_dict": {"w": torch.ones(1000)}}, str(path))
+    assert torch.load(path)["state_dict"]["w"].sum() == 1000
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_file_mode_follows_the_umask(backend, umask, mode, tmp_path):
+    before = os.umask(umask)
+    try:
+        backend.put(b"one", tmp_path / "file.bin")
+        assert os.umask(umask) == umask  # as it was
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file.bin").stat().st_mode) == mode
+
+
+def test_installing_again_changes_nothing(backend, tmp_path):
+    compat.install()
+    assert type(mmengine.fileio.get_file_backend(str(tmp_path))) is AtomicLocalBackend
+    assert issubclass(AtomicLocalBackend, LocalBackend)
+
+
+# --- mmdet's SSDHead
+
+
+def test_repair_of_mmdets_ssd_head(monkeypatch):
+    from mmdet.models import SSDHead
+
+    monkeypatch.delattr(SSDHead, "loss_cls")
+    compat.repair_mmdet()
+    assert SSDHead.loss_cls is None
+    monkeypatch.setattr(SSDHead, "loss_cls", "of a newer release")
+    compat.repair_mmdet()
+    assert SSDHead.loss_cls == "of a newer release"
+
+
+# --- bfloat16
+
+
+class Toy(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.backbone = hardnet_suite.openmm.backbone.HarDNet("hardnet39ds", out_indices=(1, 2))
+
+    def forward(self, inputs, data_samples=None, mode="loss"):
+        assert mode == "loss"
+        return {"loss": sum(m.float().square().mean() for m in self.backbone(inputs))}
+
+
+def bfloat16_step(device: str) -> None:
+    torch.manual_seed(0)
+    model = Toy().to(device).train()
+    dtypes = set()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda _, inputs, output: dtypes.add(output.dtype))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    wrapper = OPTIM_WRAPPERS.build({"type": "BFloat16OptimWrapper", "optimizer": optimizer})
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(device)
+    log = model.train_step({"inputs": images}, wrapper)
+
+    assert log["loss"].isfinite()
+    assert dtypes == {torch.bfloat16}
+    for name, parameter in model.named_parameters():
+        assert parameter.dtype == torch.float32, name
+        assert parameter.isfinite().all(), name
+    convolutions = [name for name, parameter in model.named_parameters() if parameter.ndim == 4]
+    assert all(not torch.equal(before[name], model.get_parameter(name)) for name in convolutions)
+    assert all(buffer.dtype in (torch.float32, torch.int64) for buffer in model.buffers())
+
+    # outside the wrapper nothing is left of it
+    assert not torch.is_autocast_enabled(device)
+    dtypes.clear()
+    model(images)
+    assert dtypes == {torch.float32}
+
+
+def test_a_training_step_in_bfloat16():
+    bfloat16_step("cpu")
+
+
+@pytest.mark.gpu
+def test_a_training_step_in_bfloat16_on_cuda():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    bfloat16_step("cuda")

@@ -1,0 +1,164 @@
+"""mmdet's own tools on a plain config: one line of custom_imports, and nothing of ours imported before.
+
+The subprocesses get what an installation gives: the start-up hook in a site directory.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = Path(importlib.util.find_spec("mmdet").origin).parent / ".mim" / "tools" / "train.py"
+
+CONFIG = """
+custom_imports = dict(imports=["hardnet_suite.openmm"], allow_failed_imports=False)
+default_scope = "mmdet"
+model = dict(
+    type="RetinaNet",
+    data_preprocessor=dict(
+        type="DetDataPreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True, pad_size_divisor=32),
+    backbone=dict(type="HarDNet", arch="hardnet39ds", out_indices=(2, 3, 4)),
+    neck=dict(type="FPN", in_channels=[320, 640, 1024], out_channels=32, num_outs=3),
+    bbox_head=dict(
+        type="RetinaHead", num_classes=6, in_channels=32, stacked_convs=1, feat_channels=32,
+        anchor_generator=dict(type="AnchorGenerator", octave_base_scale=4, scales_per_octave=3,
+                              ratios=[0.5, 1.0, 2.0], strides=[8, 16, 32]),
+        bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[1.0] * 4),
+        loss_cls=dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_bbox=dict(type="L1Loss", loss_weight=1.0)),
+    train_cfg=dict(
+        assigner=dict(type="MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0,
+                      ignore_iof_thr=-1),
+        sampler=dict(type="PseudoSampler"), allowed_border=-1, pos_weight=-1, debug=False),
+    test_cfg=dict(nms_pre=50, min_bbox_size=0, score_thr=0.0, nms=dict(type="nms", iou_threshold=0.5),
+                  max_per_img=10))
+
+data_root = "{data}/"
+classes = dict(classes=("circle", "square", "triangle", "star", "ring", "cross"))
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(128, 128), keep_ratio=True),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+]
+train_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="CocoDataset", data_root=data_root, metainfo=classes, indices=4,
+        ann_file="annotations/instances_train2017.json", data_prefix=dict(img="train2017/"),
+        pipeline=[
+            dict(type="LoadImageFromFile"), dict(type="LoadAnnotations", with_bbox=True),
+            dict(type="Resize", scale=(128, 128), keep_ratio=True), dict(type="RandomFlip", prob=0.5),
+            dict(type="PackDetInputs")]))
+val_dataloader = dict(
+    batch_size=1, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="CocoDataset", data_root=data_root, metainfo=classes, test_mode=True, indices=2,
+        ann_file="annotations/instances_val2017.json", data_prefix=dict(img="val2017/"),
+        pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(type="CocoMetric", ann_file=data_root + "annotations/instances_val2017.json",
+                     metric="bbox")
+test_evaluator = val_evaluator
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=1, val_interval=1)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.001, momentum=0.9))
+default_hooks = dict(logger=dict(type="LoggerHook", interval=1), checkpoint=dict(type="CheckpointHook"))
+visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
+"""
+
+USE = """
+import sys
+from mmdet.apis import {first}
+assert not any(name.split(".")[0] == "hardnet_suite" for name in sys.modules)
+config, checkpoint, picture = {arguments!r}
+"""
+INFERENCER = """
+found = DetInferencer(config, checkpoint, device="cpu", show_progress=False)(picture)["predictions"]
+assert len(found) == 1 and len(found[0]["bboxes"]) > 0, found
+"""
+INIT_DETECTOR = """
+from mmdet.apis import inference_detector, init_detector
+detector = init_detector(config, checkpoint, device="cpu")
+assert type(detector.backbone).__module__ == "hardnet_suite.openmm.backbone"
+assert detector.dataset_meta["classes"][3] == "star"
+assert len(inference_detector(detector, picture).pred_instances) > 0
+print("done")
+"""
+
+
+@pytest.fixture(scope="module")
+def site_folder(tmp_path_factory) -> Path:
+    """A site directory as an editable installation leaves it: a path file, and the start-up hook."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "_editable.pth").write_text(f"{ROOT}\n")
+    shutil.copy(ROOT / "hardnet_suite_mmcv.pth", folder)
+    return folder
+
+
+def run(code: str, folder: Path, site_folder: Path | None = None) -> str:
+    """Runs the code in a fresh Python, outside the source tree, and returns its output."""
+    if site_folder is not None:
+        code = f"import site\nsite.addsitedir({str(site_folder)!r})\n{code}"
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    env |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, site_folder, tmp_path_factory) -> Path:
+    """The work folder of mmdet's train script: two iterations, then validation."""
+    folder = tmp_path_factory.mktemp("stock")
+    config = folder / "plain.py"
+    config.write_text(CONFIG.replace("{data}", str(tiny[1])))
+    arguments = ["train.py", str(config), "--work-dir", str(folder)]
+    run(
+        f"import runpy, sys\nsys.argv = {arguments!r}\nrunpy.run_path({str(TRAIN)!r}, run_name='__main__')",
+        folder,
+        site_folder,
+    )
+    return folder
+
+
+def arguments(trained: Path, tiny: tuple[Path, Path]) -> tuple[str, str, str]:
+    picture = next((tiny[1] / "val2017").glob("*.jpg"))
+    return str(trained / "plain.py"), str(trained / "epoch_1.pth"), str(picture)
+
+
+def test_mmdets_train_script(trained):
+    (scalars,) = trained.glob("*/vis_data/scalars.json")
+    records = [json.loads(line) for line in scalars.read_text().splitlines()]
+    losses = [record["loss"] for record in records if "loss" in record]
+    assert len(losses) == 2
+    assert all(0 < loss < 100 for loss in losses)
+    assert any("coco/bbox_mAP" in record for record in records)
+    assert (trained / "epoch_1.pth").stat().st_size > 1_000_000
+
+
+def test_mmdets_inference_tools(trained, tiny, site_folder):
+    code = USE.format(first="DetInferencer", arguments=arguments(trained, tiny)) + INFERENCER + INIT_DETECTOR
+    assert run(code, trained, site_folder).endswith("done\n")
+
+
+def test_mmdets_inference_tools_as_installed(trained, tiny):
+    try:
+        importlib.metadata.distribution("hardnet-suite")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("hardnet-suite is not installed")
+    code = USE.format(first="init_detector", arguments=arguments(trained, tiny)) + INIT_DETECTOR
+    assert run(code, trained).endswith("done\n")

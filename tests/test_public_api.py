@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import pytest
+import torch
+from torch import nn
+
+import hardnet_suite
+from hardnet_suite import convert_official, create_model, list_models
+from hardnet_suite.networks import ARCHS, SSD, HarDNet, HarDNetTrunk, SSDArch, Stage
+
+NAMES = [
+    "hardnet39ds",
+    "hardnet68ds",
+    "hardnet68",
+    "hardnet85",
+    "ssd512_hardnet68",
+    "ssd512_hardnet85",
+]
+
+
+def test_the_public_names():
+    assert {"create_model", "list_models", "convert_official"} <= {*hardnet_suite.__all__}
+    assert all(hasattr(hardnet_suite, name) for name in hardnet_suite.__all__)
+    assert hardnet_suite.__version__.count(".") == 2
+
+
+def test_the_contracts_signatures():
+    parameters = inspect.signature(create_model).parameters
+    assert {name: p.default for name, p in parameters.items() if name != "name"} == {
+        "num_classes": None,
+        "in_chans": None,
+        "pretrained": False,
+        "arch": None,
+        "features_only": False,
+        "out_indices": None,
+    }
+    assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name != "name")
+    assert inspect.signature(convert_official).parameters["target"].default == "network"
+
+
+def test_the_list():
+    names = list_models()
+    assert set(NAMES) <= {*names}
+    assert names == sorted(names)
+    names.clear()
+    assert list_models()
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_listed_model_can_be_made(name):
+    with torch.device("meta"):
+        network = create_model(name)
+        assert type(network) is (SSD if isinstance(ARCHS[name], SSDArch) else HarDNet)
+        assert network.num_classes == (80 if isinstance(network, SSD) else 1000)
+        assert network.training
+        assert type(create_model(name, features_only=True)) is HarDNetTrunk
+
+
+def test_two_networks_of_a_name_share_nothing():
+    one, other = create_model("hardnet39ds"), create_model("hardnet39ds")
+    assert not torch.equal(one.trunk.stem[0].conv.weight, other.trunk.stem[0].conv.weight)
+    assert not {id(p) for p in one.parameters()} & {id(p) for p in other.parameters()}
+
+
+def test_classes_and_channels():
+    network = create_model("hardnet39ds", num_classes=7, in_chans=1).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(2, 1, 64, 64)).shape == (2, 7)
+
+
+def test_another_width_and_depth():
+    row = ARCHS["hardnet39ds"]
+    arch = dataclasses.replace(row, stem=(8, 16), stages=(*row.stages[:-1], Stage(40, 8, 200)), num_classes=3)
+    network = create_model("hardnet39ds", arch=arch).eval()
+    assert [len(stage.block.layers) for stage in network.trunk.stages] == [4, 16, 8, 8]
+    assert network.trunk.stem[1].conv.out_channels == 16
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+        assert create_model("hardnet39ds", arch=arch, num_classes=9).num_classes == 9
+
+
+def test_another_detector():
+    row = ARCHS["ssd320_hardnet39ds"]
+    trunk = dataclasses.replace(row.trunk, growth_mul=1.5)
+    arch = dataclasses.replace(row, trunk=trunk, bridge=dataclasses.replace(row.bridge, mid=32, out=64))
+    with torch.device("meta"):
+        network = create_model("ssd320_hardnet39ds", arch=arch, num_classes=2).eval()
+        out = network(torch.zeros(1, 3, 320, 320))
+    assert network.cls[1].in_channels == 64
+    assert [m.shape[1] for m in out["cls"]] == [3 * a for a in arch.priors.per_location]
+
+
+def test_features_only():
+    trunk = create_model("hardnet39ds", features_only=True).eval()
+    with torch.inference_mode():
+        maps = trunk(torch.zeros(1, 3, 64, 64))
+    assert isinstance(maps, list)
+    assert [m.shape[2] for m in maps] == [32, 16, 8, 4, 2]
+    assert [m.shape[1] for m in maps] == trunk.channels == [48, 96, 320, 640, 1024]
+    blocks = create_model("hardnet39ds", features_only="block", out_indices=[4, 2])
+    assert blocks.channels == [730, 292]
+    assert blocks.strides == [32, 8]
+
+
+def test_an_unknown_name_lists_the_known():
+    with pytest.raises(ValueError, match="unknown model 'HardNet'") as caught:
+        create_model("HardNet")
+    assert all(name in str(caught.value) for name in list_models())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": -5}, "num_classes=-5 .*at least 0"),
+        ({"num_classes": 3.0}, "num_classes=3.0 .*whole number"),
+        ({"in_chans": 0}, "in_chans=0 .*at least 1"),
+        ({"arch": ARCHS["ssd512_hardnet68"]}, "must be a HarDNetArch, got SSDArch"),
+        ({"features_only": "stem"}, "tap='stem'.*transition, block"),
+        ({"features_only": True, "out_indices": (9,)}, r"out_indices=\(9,\).*4 \(stride 32\)"),
+        ({"out_indices": (1,)}, "features_only=True"),
+    ],
+)
+def test_bad_arguments_say_what_is_allowed(options, message):
+    with pytest.raises(ValueError, match=message):
+        create_model("hardnet39ds", **options)
+
+
+def test_published_weights_give_the_published_answers(golden, tmp_path):
+    """From a file on the disk to the reference's logits, by the public face alone."""
+    path = tmp_path / "hardnet39ds.pth"
+    torch.save(golden.state_dict("hardnet39ds"), path)
+    network = create_model("hardnet39ds", pretrained=path).eval()
+    with torch.inference_mode():
+        logits = network(golden.input("hardnet39ds"))
+    torch.testing.assert_close(logits, golden.outputs("hardnet39ds")["out"], rtol=1e-4, atol=1e-3)
+
+
+def test_one_training_step_lowers_the_loss():
+    torch.manual_seed(0)
+    network = create_model("hardnet39ds", num_classes=2)
+    images, labels = torch.randn(8, 3, 64, 64), torch.tensor([0, 1] * 4)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
+    losses = []
+    for _ in range(6):
+        loss = nn.functional.cross_entropy(network(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]

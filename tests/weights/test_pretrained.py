@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import pytest
+import safetensors.torch
+import torch
+
+from hardnet_suite import create_model
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import build_network
+from hardnet_suite.weights import convert_official, find, load_pretrained, load_weights, split_official
+
+
+@pytest.fixture(scope="module")
+def official(golden):
+    """Official keys and shapes; each tensor is filled with a number of its own, so that mix-ups show."""
+
+    def make(name: str) -> dict[str, torch.Tensor]:
+        entries = golden.entries[name]["state_dict"]
+        return {
+            key: torch.full(shape, i, dtype=torch.float32 if shape else torch.int64)
+            for i, (key, shape) in enumerate(entries, 1)
+        }
+
+    return make
+
+
+@pytest.fixture
+def official_file(official, tmp_path):
+    """Writes the official file of a model, whole or as far as asked for, and says where it lies."""
+
+    def make(name: str, keep=lambda key: True, rename=lambda key: key, **extra):
+        tensors = {rename(key): value for key, value in official(name).items() if keep(key)}
+        path = tmp_path / f"{name}.pth"
+        torch.save(tensors | extra, path)
+        return path
+
+    return make
+
+
+def bare(key: str) -> str:
+    return key.removeprefix("base.")
+
+
+def assert_holds(network, tensors):
+    """Every entry of ``tensors`` is in the network, bit for bit."""
+    own = network.state_dict()
+    assert tensors.keys() <= own.keys()
+    for key, value in tensors.items():
+        torch.testing.assert_close(own[key], value, rtol=0, atol=0)
+
+
+def message_of(call, *args, **kwargs) -> str:
+    with pytest.raises(UserError) as caught:
+        call(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def snapshot(network) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in network.state_dict().items()}
+
+
+def test_an_official_file(official, official_file, recwarn):
+    network = create_model("hardnet68", pretrained=official_file("hardnet68"))
+    expected = convert_official("hardnet68", official("hardnet68"))
+    assert expected.keys() == network.state_dict().keys()
+    assert_holds(network, expected)
+    assert not recwarn.list
+
+
+def test_an_official_file_in_its_wrappings(official, tmp_path):
+    path = tmp_path / "wrapped.pth"
+    wrapped = {f"module.{key}": value for key, value in official("hardnet39ds").items()}
+    torch.save({"epoch": 90, "state_dict": wrapped}, path)
+    network = create_model("hardnet39ds", pretrained=str(path))
+    assert_holds(network, convert_official("hardnet39ds", official("hardnet39ds")))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_file_of_our_own_keys(tmp_path, suffix):
+    torch.manual_seed(0)
+    source = create_model("hardnet39ds", num_classes=5)
+    path = tmp_path / f"own{suffix}"
+    save = safetensors.torch.save_file if suffix == ".safetensors" else torch.save
+    save(source.state_dict(), path)
+    network = create_model("hardnet39ds", num_classes=5, pretrained=path)
+    assert_holds(network, source.state_dict())
+
+
+def test_the_published_weights_lie_in_a_folder(official, official_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path))
+    official_file("hardnet39ds").rename(tmp_path / find("hardnet39ds").file)
+    expected = convert_official("hardnet39ds", official("hardnet39ds"))
+    for source in (True, "published"):
+        assert_holds(create_model("hardnet39ds", pretrained=source), expected)
+
+
+def test_another_number_of_classes_keeps_a_fresh_classifier(official, official_file):
+    network = build_network("hardnet39ds", num_classes=7)
+    before = snapshot(network)
+    report = load_pretrained(network, "hardnet39ds", official_file("hardnet39ds"))
+    expected = convert_official("hardnet39ds", official("hardnet39ds"))
+    assert_holds(network, {key: value for key, value in expected.items() if not key.startswith("fc.")})
+    assert_holds(network, {"fc.weight": before["fc.weight"], "fc.bias": before["fc.bias"]})
+    assert report.taken == len(expected) - 2
+    assert report.missing == ("fc.weight", "fc.bias")
+    assert report.unexpected == ()
+
+
+def test_another_number_of_classes_is_said_aloud(official_file):
+    with pytest.warns(UserWarning, match=r"hardnet39ds: .*2 of the model not in the weights \(fc.weight"):
+        create_model("hardnet39ds", num_classes=7, pretrained=official_file("hardnet39ds"))
+
+
+def test_no_classes_at_all(official_file, recwarn):
+    network = build_network("hardnet39ds", num_classes=0)
+    report = load_pretrained(network, "hardnet39ds", official_file("hardnet39ds"))
+    assert report.missing == ()
+    assert report.unexpected == ("fc.weight", "fc.bias")
+    assert report.taken == len(network.state_dict())
+
+
+def test_another_number_of_classes_excuses_nothing_else(official_file):
+    path = official_file("hardnet39ds", keep=lambda key: not key.startswith("base.0."))
+    network = build_network("hardnet39ds", num_classes=7)
+    before = snapshot(network)
+    message = message_of(load_pretrained, network, "hardnet39ds", path)
+    assert "missing (trunk.stem.0" in message
+    assert "fc." not in message
+    assert_holds(network, before)
+
+
+def test_a_detector_of_another_number_of_classes(official, official_file):
+    network = build_network("ssd512_hardnet68", num_classes=3)
+    before = snapshot(network)
+    report = load_pretrained(network, "ssd512_hardnet68", official_file("ssd512_hardnet68"))
+    assert set(report.missing) == {key for key in before if key.startswith("cls.")}
+    assert_holds(network, {key: before[key] for key in report.missing})
+    expected = convert_official("ssd512_hardnet68", official("ssd512_hardnet68"))
+    assert_holds(network, {key: value for key, value in expected.items() if key not in report.missing})
+
+
+@pytest.mark.parametrize(("name", "source"), [("hardnet68ds", "hardnet39ds"), ("hardnet39ds", "hardnet68ds")])
+def test_another_models_file(official_file, name, source):
+    network = build_network(name)
+    before = snapshot(network)
+    message = message_of(load_pretrained, network, name, official_file(source))
+    assert "do not fit HarDNet" in message
+    assert "check the model's name" in message
+    assert_holds(network, before)
+
+
+def test_a_classifiers_file_is_no_detectors(official_file):
+    message = message_of(create_model, "ssd320_hardnet39ds", pretrained=official_file("hardnet39ds"))
+    assert "do not fit SSD" in message
+
+
+def test_a_file_of_something_else(tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save({"layer1.weight": torch.zeros(3)}, path)
+    assert "no key in common" in message_of(create_model, "hardnet39ds", pretrained=path)
+    trunk = {"features_only": True, "pretrained": path}
+    assert "no key in common" in message_of(create_model, "hardnet39ds", **trunk)
+
+
+def test_no_file(tmp_path):
+    assert "no such file" in message_of(create_model, "hardnet39ds", pretrained=tmp_path / "none.pth")
+
+
+def test_a_model_without_published_weights():
+    with pytest.raises(ValueError, match="no published weights for model 'ssd320_hardnet39ds'"):
+        create_model("ssd320_hardnet39ds", pretrained=True)
+
+
+def test_the_base_and_bridge_of_68(official, official_file):
+    """As hardnet68_base_bridge.pth: the published detector's ``base``, its keys beginning with a number."""
+    path = official_file("ssd512_hardnet68", keep=lambda key: key.startswith("base."), rename=bare)
+    network = build_network("ssd512_hardnet68")
+    before = snapshot(network)
+    report = load_pretrained(network, "ssd512_hardnet68", path)
+
+    whole = convert_official("ssd512_hardnet68", official("ssd512_hardnet68"))
+    base = {key: v for key, v in whole.items() if key.startswith(("trunk.", "neck.bridge."))}
+    assert_holds(network, base)
+    assert_holds(network, {key: before[key] for key in before.keys() - base.keys()})
+    assert report.taken == len(base)
+    assert set(report.missing) == before.keys() - base.keys()
+    assert report.unexpected == ()
+    with pytest.warns(UserWarning, match="of the model not in the weights"):
+        create_model("ssd512_hardnet68", pretrained=path)
+
+
+def test_the_base_of_85_with_later_layers(official, official_file):
+    """As hardnet85_base.pth: the trunk, and layers beyond it that the detector has not."""
+    extra = {"16.layers.0.conv.weight": torch.zeros(256, 720, 3, 3), "18.norm.bias": torch.zeros(1280)}
+    path = official_file("ssd512_hardnet85", keep=lambda key: key.startswith("base."), rename=bare, **extra)
+    network = build_network("ssd512_hardnet85")
+    report = load_pretrained(network, "ssd512_hardnet85", path)
+    whole = convert_official("ssd512_hardnet85", official("ssd512_hardnet85"))
+    trunk = {key: value for key, value in whole.items() if key.startswith("trunk.")}
+    assert_holds(network, trunk)
+    assert report.taken == len(trunk)
+    assert report.unexpected == tuple(extra)
+    assert all(key.startswith(("neck.", "cls.", "box.")) for key in report.missing)
+    assert "2 of the weights not used (16.layers.0.conv.weight, 18.norm.bias)" in str(report)
+
+
+def test_a_base_by_its_tag(official_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path))
+    path = official_file("ssd512_hardnet68", keep=lambda key: key.startswith("base."), rename=bare)
+    path.rename(tmp_path / find("ssd512_hardnet68", "base").file)
+    network = build_network("ssd512_hardnet68")
+    report = load_pretrained(network, "ssd512_hardnet68", "base")
+    assert report.taken > 300
+    assert all(key.startswith(("neck.", "cls.", "box.")) for key in report.missing)
+
+
+def test_a_base_by_hand(official):
+    """split_official and load_weights, as the OpenMMLab door uses them."""
+    extra = {"99.weight": torch.zeros(1)}
+    tensors = {bare(key): v for key, v in official("hardnet39ds").items() if not key.startswith("base.14.")}
+    converted, left = split_official("hardnet39ds", tensors | extra)
+    network = build_network("hardnet39ds")
+    report = load_weights(network, converted, strict=False)
+    assert left == ["99.weight"]
+    assert report.missing == ("fc.weight", "fc.bias")
+    assert_holds(network, converted)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"), [("ssd512_hardnet68", "hardnet68"), ("ssd320_hardnet39ds", "hardnet39ds")]
+)
+def test_a_classifiers_file_into_a_detectors_trunk(official, official_file, name, source):
+    trunk = build_network(name, features_only=True)
+    report = load_pretrained(trunk, name, official_file(source))
+    assert report.missing == ()
+    assert report.taken == len(trunk.state_dict())
+    assert {"base.14.3.weight", "base.16.3.weight"} & {*report.unexpected}  # the classifier itself
+    whole = convert_official(source, official(source))
+    assert_holds(trunk, {key: whole[f"trunk.{key}"] for key in trunk.state_dict()})
+
+
+def test_a_trunk_of_a_few_stages(official, official_file):
+    path = official_file("hardnet39ds")
+    trunk = create_model("hardnet39ds", features_only="block", out_indices=(1, 2), pretrained=path)
+    whole = convert_official("hardnet39ds", official("hardnet39ds"))
+    assert_holds(trunk, {key: whole[f"trunk.{key}"] for key in trunk.state_dict()})
+
+
+def test_a_trunks_own_file(tmp_path):
+    torch.manual_seed(0)
+    source = create_model("hardnet39ds", features_only=True)
+    path = tmp_path / "trunk.safetensors"
+    safetensors.torch.save_file(source.state_dict(), path)
+    trunk = create_model("hardnet39ds", features_only=True, pretrained=path)
+    assert_holds(trunk, source.state_dict())
+
+
+def test_a_trunk_must_be_whole(official_file):
+    path = official_file("hardnet39ds", keep=lambda key: not key.startswith("base.0."))
+    message = message_of(create_model, "hardnet39ds", features_only=True, pretrained=path)
+    assert "missing (stem.0.conv.weight" in message
+
+
+def test_another_models_file_into_a_trunk(official_file):
+    message = message_of(
+        create_model, "hardnet68ds", features_only=True, pretrained=official_file("hardnet39ds")
+    )
+    assert "of another shape" in message
