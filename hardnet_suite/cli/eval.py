@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.evaluation.coco import evaluate_coco
+from hardnet_suite.evaluation.coco import evaluate_coco, without_nan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,8 @@ def run(args: argparse.Namespace) -> None:
     if args.classwise:
         print(scores.class_table())
     if args.out:
-        content = {"metrics": scores.metrics, "per_class": scores.per_class}
+        per_class = {name: without_nan(row) for name, row in scores.per_class.items()}
+        content = {"metrics": without_nan(scores.metrics), "per_class": per_class}
         try:
             Path(args.out).write_text(json.dumps(content, indent=2) + "\n")
         except OSError as error:

@@ -15,7 +15,14 @@ import numpy as np
 from hardnet_suite.data.coco import check_layout, has_ids, is_box, is_number, load_annotations, read_json
 from hardnet_suite.errors import UserError
 
-__all__ = ["COCO_METRICS", "CocoScores", "evaluate_coco", "load_annotations", "load_results"]
+__all__ = [
+    "COCO_METRICS",
+    "CocoScores",
+    "evaluate_coco",
+    "load_annotations",
+    "load_results",
+    "without_nan",
+]
 
 # name -> (averages precision?, IoU threshold or None for all ten, area range, index into max_dets)
 _FIGURES: dict[str, tuple[bool, float | None, str, int]] = {
@@ -140,6 +147,11 @@ def evaluate_coco(
         },
         max_dets=max_dets,
     )
+
+
+def without_nan(figures: dict[str, float]) -> dict[str, float | None]:
+    """Figures as strict JSON can hold them: nan becomes None (null)."""
+    return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
 def _format(value: float) -> str:

@@ -124,6 +124,8 @@ class HarDNetTrunk(nn.Module):
                 first_pool = False
             dropout = arch.last_dropout if last else 0.0
             module = HarDNetStage(channels, stage, arch, dropout=dropout, down=down)
+            if last and self.tap == "block":
+                module.transition = nn.Identity()  # nothing comes after the tap that could train it
             self.stages.append(module)
 
             name = f"stages.{index}"

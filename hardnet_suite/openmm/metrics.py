@@ -18,7 +18,7 @@ class CocoDetection(BaseMetric):
     """The 12 COCO figures of bounding boxes, by pycocotools, named ``coco/bbox_mAP`` and so on.
 
     ann_file: the annotations, COCO JSON. results_file: where to save the raw detections (COCO result
-    format), if at all.
+    format), if at all. After scoring, ``image_ids`` names the pictures that were scored.
     """
 
     default_prefix = "coco"
@@ -26,6 +26,7 @@ class CocoDetection(BaseMetric):
     def __init__(self, ann_file: str, results_file: str | None = None, collect_device: str = "cpu"):
         super().__init__(collect_device=collect_device)
         self.ann_file, self.results_file = ann_file, results_file
+        self.image_ids: list = []
 
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
         for sample in data_samples:
@@ -51,8 +52,9 @@ class CocoDetection(BaseMetric):
             for image_id, found in of_image.items()
             for box, score, label in zip(*found, strict=True)
         ]
+        self.image_ids = list(of_image)
         if self.results_file:
             Path(self.results_file).write_text(json.dumps(detections))
-        scores = evaluate_coco(annotations, detections, image_ids=list(of_image))
+        scores = evaluate_coco(annotations, detections, image_ids=self.image_ids)
         MMLogger.get_current_instance().info("\n" + scores.table())
         return {f"bbox_{name}": value for name, value in scores.metrics.items()}

@@ -24,6 +24,7 @@ from torch import nn
 
 from hardnet_suite import __version__
 from hardnet_suite.errors import UserError
+from hardnet_suite.evaluation.coco import without_nan
 from hardnet_suite.openmm.configs import drop_pretrained, require_data
 from hardnet_suite.openmm.hooks import saved_checkpoints
 from hardnet_suite.openmm.initializers import load_checkpoint
@@ -102,8 +103,10 @@ def test(cfg: Config, checkpoint: str | Path | None) -> dict:
     runner = SuiteRunner.from_cfg(cfg)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_checkpoint(model, checkpoint, arch)
+    figures = runner.test()
     report = {
-        "metrics": runner.test(),
+        "metrics": without_nan(figures),
+        "image_ids": runner.test_loop.evaluator.metrics[0].image_ids,
         "config": cfg.filename,
         "config_sha256": hashlib.sha256(cfg.pretty_text.encode()).hexdigest(),
         "checkpoint": str(checkpoint),

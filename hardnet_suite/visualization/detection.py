@@ -156,6 +156,7 @@ def draw_results(
     image_folder: str | Path,
     out_dir: str | Path,
     *,
+    image_ids: Iterable[int | str] | None = None,
     least_score: float = 0.3,
 ) -> int:
     """Draw each picture of a COCO annotation file twice, ground truth beside detections; returns how many.
@@ -168,6 +169,7 @@ def draw_results(
         results_file: detections in COCO result format.
         image_folder: what the annotations' ``file_name`` entries are relative to.
         out_dir: where to write.
+        image_ids: draw these pictures only (None: all).
         least_score: detections below it are not drawn.
 
     Raises:
@@ -184,7 +186,9 @@ def draw_results(
             f"{results_file} has category_id {unknown.pop()}, which {annotation_file} does not know: "
             "do results and annotations belong together?"
         )
-    for image in data["images"]:
+    wanted = None if image_ids is None else set(image_ids)
+    images = [image for image in data["images"] if wanted is None or image["id"] in wanted]
+    for image in images:
         picture = _read_rgb(Path(image_folder, image["file_name"]))
         left = _draw_entries(picture, truth[image["id"]], names)
         right = _draw_entries(picture, found[image["id"]], names)
@@ -195,7 +199,7 @@ def draw_results(
             Image.fromarray(beside(left, right)).save(path, quality=92, subsampling=0)
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}; choose another folder") from None
-    return len(data["images"])
+    return len(images)
 
 
 def _draw_entries(picture: np.ndarray, entries: list[dict], names: dict[int | str, str]) -> np.ndarray:

@@ -16,7 +16,7 @@ from mmengine.structures import InstanceData
 from reference import assert_parity
 
 import hardnet_suite.openmm  # noqa: F401
-from hardnet_suite.networks import ARCHS, PREPROCESS, build_network
+from hardnet_suite.networks import ARCHS, PREPROCESS, build_network, prior_boxes
 from hardnet_suite.networks.ssd import source_indices
 from hardnet_suite.openmm.configs import walk
 from hardnet_suite.weights import convert_official
@@ -207,6 +207,19 @@ def test_that_comparison_sees_every_detail(contest, mutation):
         assert_same_detections(ours, official_detections(boxes, scores, **mutation))
 
 
+@pytest.mark.parametrize("suppressed", [True, False])
+def test_suppression_does_not_depend_on_the_class_or_the_place(parity, suppressed):
+    """Pairs of boxes 20×10 (+1 pixel included) shifted by a little less or more than IoU 0.45 allows."""
+    shift = 20 - 10 * 2 * 0.9 / 1.45 + (-2e-4 if suppressed else 2e-4)
+    for place in np.arange(300.03, 480, 7.31):
+        first = [place, place / 2, place + 19, place / 2 + 9]
+        boxes = torch.tensor([first, [first[0] + shift, first[1], first[2] + shift, first[3]]])
+        results = InstanceData(bboxes=boxes, scores=torch.tensor([0.9, 0.8]), labels=torch.tensor([79, 79]))
+        meta = {"img_shape": (512, 512)}
+        found = parity.head._bbox_post_process(results, parity.head.test_cfg, img_meta=meta)
+        assert len(found) == 2 - suppressed
+
+
 def test_without_rescaling_boxes_stay_in_the_networks_picture(contest):
     _, inside, _, _ = contest
     assert len(inside) == 200
@@ -241,6 +254,9 @@ def test_a_config_agrees_with_its_row_of_the_table(name):
     assert list(model.bbox_head.in_channels) == network.neck.channels
     if model.init_cfg:
         assert model.init_cfg.model == cfg.arch
+
+    # the published test cuts nothing before NMS
+    assert model.test_cfg.nms_pre >= len(prior_boxes(row)) * model.bbox_head.num_classes
 
     assert cfg.size == row.size == PREPROCESS[cfg.arch].size
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):

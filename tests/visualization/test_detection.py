@@ -218,6 +218,7 @@ def test_draw_results_truth_left_detections_right(scored, tmp_path):
     assert np.ptp(empty[:, :150]) < 20
     assert np.ptp(empty[:, -150:]) < 20
 
+    assert draw_results(*scored, tmp_path / "one", image_ids=[]) == 0
     draw_results(*scored, out, least_score=0.2)
     assert near(np.asarray(Image.open(out / "a.jpg"))[-120:, -160:], dog).any()
 
