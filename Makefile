@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= work_dirs/demo
+# bfloat16 where the CPU computes in it
+AMP ?= $(shell grep -qE 'amx_bf16|avx512_bf16' /proc/cpuinfo 2>/dev/null && echo --amp)
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
@@ -21,7 +23,7 @@ $(INSTALLED): requirements.txt pyproject.toml hardnet_suite_mmcv.pth
 # an interrupted or finished demo is gone on with, not begun anew
 demo: install
 	$(PY) tools/draw_shapes.py $(DEMO)/shapes --train 700 --val 100 --size 224
-	$(PY) tools/train.py configs/demo_ssd224_shapes.py --data-root $(DEMO)/shapes --work-dir $(DEMO) --resume
+	$(PY) tools/train.py configs/demo_ssd224_shapes.py --data-root $(DEMO)/shapes --work-dir $(DEMO) $(AMP) --resume
 	$(PY) tools/test.py configs/demo_ssd224_shapes.py $(DEMO) --data-root $(DEMO)/shapes \
 	  --work-dir $(DEMO) --show-dir $(DEMO)/pictures
 	$(PY) tools/plot.py $(DEMO)

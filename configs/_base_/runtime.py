@@ -15,7 +15,10 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
 )
-custom_hooks = [dict(type="ProgressLineHook")]
+custom_hooks = [
+    dict(type="ProgressLineHook"),
+    dict(type="SyncBuffersHook"),  # ranks agree on running statistics before they are scored and saved
+]
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=True)
 env_cfg = dict(
     cudnn_benchmark=True,

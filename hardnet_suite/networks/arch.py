@@ -136,6 +136,16 @@ _HARDNET85 = HarDNetArch(
         Stage(growth=256, layers=4, channels=1280),
     ),
 )
+# ours, unpublished: the demo's, which a CPU trains in minutes
+_HARDNET29 = HarDNetArch(
+    stem=(16, 32),
+    stages=(
+        Stage(growth=10, layers=8, channels=64, downsample=True),
+        Stage(growth=14, layers=8, channels=128, downsample=True),
+        Stage(growth=20, layers=8, channels=192, downsample=True),
+        Stage(growth=80, layers=4, channels=320),
+    ),
+)
 
 
 def _detection_trunk(arch: HarDNetArch) -> HarDNetArch:
@@ -167,13 +177,13 @@ _SSD512 = SSDArch(
 )
 
 
-def _small_ssd(size: int) -> SSDArch:
-    """SSD on HarDNet39DS; the priors grow with the picture, the map is halved from level to level."""
+def _small_ssd(trunk: HarDNetArch, size: int, *, bridge: int) -> SSDArch:
+    """A light SSD: the priors grow with the picture, the map is halved from level to level."""
     cells = [math.ceil(size / 2**n) for n in range(3, 9)]
     return SSDArch(
-        trunk=_detection_trunk(_HARDNET39DS),
+        trunk=_detection_trunk(trunk),
         size=size,
-        bridge=Bridge(mid=256, out=256, dilation=1),
+        bridge=Bridge(mid=bridge, out=bridge, dilation=1),
         extras=(Extra(128, 256), Extra(128, 256), Extra(128, 256), Extra(128, 256)),
         priors=Priors(
             sizes=tuple(size * part for part in (0.05, 0.1, 0.2, 0.35, 0.525, 0.725, 0.95)),
@@ -193,6 +203,6 @@ ARCHS: dict[str, HarDNetArch | SSDArch] = {
         _SSD512, trunk=_detection_trunk(_HARDNET85), bridge=Bridge(mid=960, out=720, dilation=1)
     ),
     # small and quick: for demonstrations, first steps and machines without a GPU (no published weights)
-    "ssd224_hardnet39ds": _small_ssd(224),
-    "ssd320_hardnet39ds": _small_ssd(320),
+    "ssd224_hardnet29": _small_ssd(_HARDNET29, 224, bridge=192),
+    "ssd320_hardnet39ds": _small_ssd(_HARDNET39DS, 320, bridge=256),
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from hardnet_suite.networks.arch import HarDNetArch, Stage
@@ -160,7 +162,12 @@ class HarDNetTrunk(nn.Module):
         x = self.stem_down(x)
         for index, stage in enumerate(self.stages):
             if self.with_cp and self.training and x.requires_grad:
-                x = checkpoint(stage.block, x, use_reentrant=False)
+                x = checkpoint(
+                    stage.block,
+                    x,
+                    use_reentrant=False,
+                    context_fn=lambda block=stage.block: (nullcontext(), _statistics_kept(block)),
+                )
             else:
                 x = stage.block(x)
             if self.tap == "block":
@@ -231,6 +238,19 @@ class HarDNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Batch norms inside do not count a batch into their running statistics: it is being computed again."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def _pool(arch: HarDNetArch, kernel: int, padding: int, *, ceil: bool = False) -> nn.Module:

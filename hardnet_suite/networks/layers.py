@@ -65,7 +65,8 @@ class L2Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # in float32 at least: a sum of hundreds of squares overflows fp16 and is coarse in bf16
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        length = wide.pow(2).sum(dim=1, keepdim=True).sqrt() + 1e-10
+        # the root of zero has no gradient, and an all-zero pixel would poison the whole batch
+        length = wide.pow(2).sum(dim=1, keepdim=True).clamp_min(1e-20).sqrt()
         return (self.weight[:, None, None] * (wide / length)).to(x.dtype)
 
 

@@ -64,6 +64,6 @@ PREPROCESS: dict[str, Preprocess] = {
     "hardnet85": _IMAGENET,
     "ssd512_hardnet68": _ssd(512),
     "ssd512_hardnet85": _ssd(512),
-    "ssd224_hardnet39ds": _ssd(224),
+    "ssd224_hardnet29": _ssd(224),
     "ssd320_hardnet39ds": _ssd(320),
 }

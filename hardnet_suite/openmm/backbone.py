@@ -47,9 +47,6 @@ class HarDNet(BaseModule):
         trunk = HarDNetTrunk(
             trunk_arch(arch), in_chans=in_channels, out_indices=out_indices, tap=tap, with_cp=with_cp
         )
-        if tap == "block" and trunk.stages:
-            # nothing reads the last transition; parameters without gradients stop distributed training
-            trunk.stages[-1].transition = nn.Identity()
         levels = len(trunk.features)
         if frozen_stages not in range(-1, levels):
             raise ValueError(f"frozen_stages={frozen_stages} must be from −1 to {levels - 1}")

@@ -62,12 +62,22 @@ def _safe_globals() -> list:
     functions = [multiarray._reconstruct, multiarray.scalar]
     # NumPy 1 and 2 name the same functions under different paths; a file may hold either
     renamed = [
-        (function, f"numpy.{core}.multiarray.{function.__name__}")
+        _under_name(function, f"numpy.{core}.multiarray", function.__name__)
         for function in functions
         for core in ("core", "_core")
     ]
-    getattr_stand_in = (_statistics_method, "builtins.getattr")
+    getattr_stand_in = _under_name(_statistics_method, "builtins", "getattr")
     return [HistoryBuffer, np.ndarray, np.dtype, *dtypes, *renamed, getattr_stand_in]
+
+
+def _under_name(function: Callable, module: str, name: str) -> Callable:
+    """The function under another name, by which torch knows what it may call."""
+
+    def stand_in(*args):
+        return function(*args)
+
+    stand_in.__module__, stand_in.__name__, stand_in.__qualname__ = module, name, name
+    return stand_in
 
 
 def install() -> None:

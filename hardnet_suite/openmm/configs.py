@@ -14,7 +14,8 @@ from hardnet_suite.data.coco import load_annotations, require_coco
 from hardnet_suite.errors import UserError
 
 _PACKAGE = Path(hardnet_suite.__file__).parent
-CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # installed, in the source tree
+_INSTALLED = _PACKAGE / "configs"
+OWN_CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "configs"  # else in the source tree
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
@@ -25,14 +26,10 @@ def load_config(name: str | Path, options: dict | None = None) -> Config:
     """
     path = Path(name)
     if not path.is_file():
-        named = [folder / f"{path.stem}.py" for folder in CONFIG_FOLDERS]
-        found = (
-            [file for file in named if file.is_file()] if path.name in (path.stem, f"{path.stem}.py") else []
-        )
-        if not found:
-            own = sorted({file.stem for folder in CONFIG_FOLDERS for file in folder.glob("*.py")})
+        own = {file.stem: file for file in sorted(OWN_CONFIGS.glob("*.py"))}
+        if str(name) not in own:
             raise UserError(f"no config {name}: give a path, or one of {', '.join(own)}")
-        path = found[0]
+        path = own[str(name)]
     try:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(options or {})

@@ -23,7 +23,7 @@ def saved_checkpoints(work_dir: str | Path) -> list[Path]:
 
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
-    """mmengine's CheckpointHook, which also saves within an epoch and removes old files only after saving.
+    """mmengine's CheckpointHook, which also saves within an epoch and removes old epochs only after saving.
 
     every_minutes / every_iters: how often to save within an epoch (0: not); one such file is kept.
     max_keep_ckpts: how many files of whole epochs to keep (−1: all).
@@ -38,6 +38,9 @@ class ResumableCheckpointHook(CheckpointHook):
     def before_train(self, runner) -> None:
         super().before_train(runner)
         self._saved_at = time.monotonic()
+        if is_main_process():
+            for leftover in Path(self.out_dir).glob(".*.pth.*.tmp"):  # of a run killed while writing
+                leftover.unlink()
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if batch_idx + 1 == len(runner.train_dataloader) or not self._is_due(runner):
@@ -51,7 +54,9 @@ class ResumableCheckpointHook(CheckpointHook):
     def _is_due(self, runner) -> bool:
         if self.every_iters and (runner.iter + 1) % self.every_iters == 0:
             return True
-        due = [bool(self.every_minutes) and time.monotonic() - self._saved_at > 60 * self.every_minutes]
+        if not self.every_minutes or (runner.iter + 1) % 10:
+            return False  # asking the other ranks at every iteration would slow a fast one
+        due = [time.monotonic() - self._saved_at > 60 * self.every_minutes]
         broadcast_object_list(due)  # the clocks of the ranks differ
         return due[0]
 

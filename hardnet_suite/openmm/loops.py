@@ -7,7 +7,9 @@ from copy import deepcopy
 from mmengine.dist import get_rank
 from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import EpochBasedTrainLoop
+from torch import nn
 
+from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.sampling import SeededDataset, seed_all
 
 
@@ -34,11 +36,36 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         }
         super().__init__(runner, dataloader, max_epochs, **options)
 
-    def run(self):
+    def run(self) -> nn.Module:
         # a resumed run goes on with the seed of its checkpoint
         self.dataloader.dataset.seed = self.runner.seed
         self.dataloader.batch_sampler.sampler.seed = self.runner.seed
-        return super().run()
+        self._require_same_epochs()
+        self.runner.call_hook("before_train")
+        if self._iter == self._epoch * len(self.dataloader) > 0:
+            self._validate_if_due()  # an epoch's checkpoint is written before its validation
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._decide_current_val_interval()
+            self._validate_if_due()
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def _require_same_epochs(self) -> None:
+        """UserError where the checkpoint counts its place within an epoch in other batches than these."""
+        batches = len(self.dataloader)
+        saved = self.runner.message_hub.runtime_info.get("batches_per_epoch", batches)
+        if self._iter > 0 and saved != batches:
+            raise UserError(
+                f"cannot resume: an epoch of the checkpoint has {saved} batches, of this run {batches}; "
+                "resume with the same data, batch size and number of ranks"
+            )
+        self.runner.message_hub.update_info("batches_per_epoch", batches)
+
+    def _validate_if_due(self) -> None:
+        due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+        if self.runner.val_loop is not None and self._epoch >= self.val_begin and due:
+            self.runner.val_loop.run()
 
     def run_epoch(self) -> None:
         self.runner.call_hook("before_train_epoch")

@@ -41,6 +41,10 @@ class SuiteRunner(Runner):
             return MMDistributedDataParallel(model, broadcast_buffers=False)
         return super().wrap_model(model_wrapper_cfg, model)
 
+    def dump_config(self) -> None:
+        if self._train_loop is not None:  # scoring must not overwrite the record of the training
+            super().dump_config()
+
 
 def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", amp: bool = False) -> None:
     """What every run needs: a writable folder, fast CPU arithmetic, processes that find each other."""
@@ -51,6 +55,7 @@ def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", amp: b
         _keep_freed_memory()
     if amp:
         cfg.optim_wrapper.type = "BFloat16OptimWrapper"
+        torch.set_autocast_dtype("cuda", torch.bfloat16)  # what mmengine's loops take where fp16=True
         for loop in filter(None, (cfg.get("val_cfg"), cfg.get("test_cfg"))):
             loop.fp16 = True
     cfg.launcher = launcher
@@ -71,9 +76,9 @@ def train(cfg: Config, *, from_scratch: bool = False, resume: bool | str = False
             f"{checkpoint} holds weights, but no run to go on with; "
             f"to begin with these weights: --cfg-options load_from={checkpoint}"
         )
-    if from_scratch or checkpoint:
-        drop_pretrained(cfg)
     cfg.load_from, cfg.resume = checkpoint or cfg.get("load_from"), checkpoint is not None
+    if from_scratch or cfg.load_from:
+        drop_pretrained(cfg)
     runner = SuiteRunner.from_cfg(cfg)
     runner.train()
     return runner
@@ -91,13 +96,20 @@ def test(cfg: Config, checkpoint: str | Path | None) -> dict:
     if checkpoint is None:
         if arch is None:
             raise UserError("no checkpoint given, and the config names no arch with published weights")
-        checkpoint = fetch(find(arch, "published"))
+        try:
+            checkpoint = fetch(find(arch, "published"))
+        except ValueError as error:
+            raise UserError(f"no checkpoint given, and none to be had: {error}") from None
     elif Path(checkpoint).is_dir():
         saved = saved_checkpoints(checkpoint)
         if not saved:
             raise UserError(f"no checkpoint epoch_N.pth or iter_N.pth in {checkpoint}; train first")
         checkpoint = saved[-1]
     drop_pretrained(cfg)
+    settings = {key: value for key, value in cfg.items() if key not in ("work_dir", "launcher")}
+    settings_hash = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+    for key in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr"):
+        cfg[key] = None
     work_dir = Path(cfg.work_dir)
     cfg.test_evaluator.results_file = str(work_dir / "detections.json")
     runner = SuiteRunner.from_cfg(cfg)
@@ -108,7 +120,7 @@ def test(cfg: Config, checkpoint: str | Path | None) -> dict:
         "metrics": without_nan(figures),
         "image_ids": runner.test_loop.evaluator.metrics[0].image_ids,
         "config": cfg.filename,
-        "config_sha256": hashlib.sha256(cfg.pretty_text.encode()).hexdigest(),
+        "config_sha256": settings_hash,
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

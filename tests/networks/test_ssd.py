@@ -200,5 +200,9 @@ def test_l2norm_does_not_overflow_in_half_precision(dtype):
     torch.testing.assert_close(out.float(), torch.full_like(out.float(), 20 / 320**0.5), rtol=1e-2, atol=0)
 
 
-def test_l2norm_of_nothing_is_nothing():
-    assert not L2Norm(4, 20.0)(torch.zeros(1, 4, 2, 2)).any()
+def test_l2norm_of_nothing_is_nothing_and_its_gradient_finite():
+    nothing = torch.zeros(1, 4, 2, 2, requires_grad=True)
+    out = L2Norm(4, 20.0)(nothing)
+    assert not out.any()
+    out.sum().backward()
+    assert nothing.grad.isfinite().all()

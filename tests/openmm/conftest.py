@@ -29,7 +29,7 @@ train_pipeline = [
 train_dataloader = dict(batch_size=2, num_workers=2, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
 test_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
-train_cfg = dict(max_epochs=2, val_interval=10)
+train_cfg = dict(max_epochs=2, val_interval=2)
 visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])
 default_hooks = dict(checkpoint=dict(every_iters=4, save_best=None))
 """

@@ -199,6 +199,8 @@ def test_checkpointing_changes_nothing(arch, frozen_stages, tap):
     assert calls_cp > calls  # blocks did run again in the backward pass
     torch.testing.assert_close(maps_cp, maps, rtol=0, atol=0)
     assert any(grad is not None for grad in grads.values())
+    for (name, buffer), other in zip(plain.named_buffers(), saving.buffers(), strict=True):
+        torch.testing.assert_close(other, buffer, rtol=0, atol=0, msg=name)
     for name, grad in grads.items():
         assert (grad is None) == (grads_cp[name] is None), name
         if grad is not None:

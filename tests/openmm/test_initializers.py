@@ -214,11 +214,11 @@ def small() -> torch.nn.Module:
     return MODELS.build(
         {
             "type": "SingleStageDetector",
-            "backbone": {"type": "HarDNet", "arch": "ssd224_hardnet39ds", "out_indices": (2, 3)},
-            "neck": {"type": "HarDNetSSDNeck", "arch": "ssd224_hardnet39ds", "in_channels": [320, 640]},
+            "backbone": {"type": "HarDNet", "arch": "ssd320_hardnet39ds", "out_indices": (2, 3)},
+            "neck": {"type": "HarDNetSSDNeck", "arch": "ssd320_hardnet39ds", "in_channels": [320, 640]},
             "bbox_head": {
                 "type": "HarDNetSSDHead",
-                "arch": "ssd224_hardnet39ds",
+                "arch": "ssd320_hardnet39ds",
                 "in_channels": [320, 256, 256, 256, 256, 256],
                 "num_classes": 3,
             },
@@ -263,7 +263,7 @@ def test_checkpoints_that_do_not_fit_are_told_in_one_line(small, golden, tmp_pat
         "empty.pth": {"epoch": 3},
     }
     words = {
-        "other.pth": "not keys of the official ssd224_hardnet39ds: a.weight",
+        "other.pth": "not keys of the official ssd320_hardnet39ds: a.weight",
         "short.pth": f"1 missing ({removed})",
         "wide.pth": f"1 of another shape ({removed}: (9,) in the weights",
         "empty.pth": "holds no named tensors",
@@ -274,7 +274,7 @@ def test_checkpoints_that_do_not_fit_are_told_in_one_line(small, golden, tmp_pat
     before = {key: value.clone() for key, value in whole.items()}
     for file, word in words.items():
         with pytest.raises(UserError) as caught:
-            load_checkpoint(small, tmp_path / file, arch="ssd224_hardnet39ds")
+            load_checkpoint(small, tmp_path / file, arch="ssd320_hardnet39ds")
         message = str(caught.value)
         assert word in message
         assert str(tmp_path / file) in message

@@ -57,14 +57,19 @@ def test_killed_in_mid_epoch_and_resumed_is_bit_for_bit_the_same(tiny, launch, r
     assert not list(broken.glob("iter_*.pth"))
     assert not list(broken.glob(".*.tmp"))
 
+    for folder in (whole, broken):
+        assert list(folder.glob("*/vis_data/scalars.json"))
+    refused = launch(*common, "--work-dir", broken, "--resume", "--cfg-options", "train_dataloader.batch_size=3")
+    output, _ = refused.communicate(timeout=300)
+    assert refused.returncode == 2
+    assert "an epoch of the checkpoint has 6 batches, of this run 4" in output.splitlines()[-1]
+
     changed = torch.load(whole / "epoch_1.pth", weights_only=True)["state_dict"]
     assert any(not torch.equal(changed[key], value) for key, value in ends[0]["state_dict"].items())
 
 
 class Numbers:
     """A data set of one random number a sample."""
-
-    metainfo: dict = {}
 
     def __len__(self) -> int:
         return 5
@@ -91,3 +96,14 @@ def test_batches_begin_where_they_are_told_to(start):
     assert len(everything) == len(batches) == 4
     batches.start = start
     assert list(batches) == everything[start:]
+
+
+def test_an_epoch_killed_before_its_validation_is_validated_on_resuming(tiny, run, tmp_path):
+    config, data = tiny
+    common = ["tools/train.py", config, "--data-root", data, "--device", "cpu", "--work-dir", tmp_path]
+    options = ["--cfg-options", "train_cfg.max_epochs=1", "train_dataloader.batch_size=6"]
+    first = run(*common, *options)
+    again = run(*common, *options, "--resume")
+    for output in (first, again):
+        assert output.count("coco/bbox_mAP:") == 1
+    assert "Epoch(train)" not in again
