@@ -22,7 +22,7 @@ $(INSTALLED): requirements.txt pyproject.toml hardnet_suite_mmcv.pth
 
 # an interrupted or finished demo is gone on with, not begun anew
 demo: install
-	$(PY) tools/draw_shapes.py $(DEMO)/shapes --train 700 --val 100 --size 224
+	$(PY) tools/draw_shapes.py $(DEMO)/shapes --train 1000 --val 100 --size 224
 	$(PY) tools/train.py configs/demo_ssd224_shapes.py --data-root $(DEMO)/shapes --work-dir $(DEMO) $(AMP) --resume
 	$(PY) tools/test.py configs/demo_ssd224_shapes.py $(DEMO) --data-root $(DEMO)/shapes \
 	  --work-dir $(DEMO) --show-dir $(DEMO)/pictures

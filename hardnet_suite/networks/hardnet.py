@@ -242,15 +242,18 @@ class HarDNet(nn.Module):
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Batch norms inside do not count a batch into their running statistics: it is being computed again."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    """Batch norms inside leave their running statistics: the batch, computed again, is already in them."""
+    norms = [
+        (m, m.momentum, m.num_batches_tracked.clone()) for m in module.modules() if isinstance(m, _BatchNorm)
+    ]
+    for norm, *_ in norms:
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, count in norms:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
 
 
 def _pool(arch: HarDNetArch, kernel: int, padding: int, *, ceil: bool = False) -> nn.Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 from pathlib import Path
 
@@ -34,6 +33,7 @@ def test_train_leaves_checkpoint_config_and_log(trained):
     assert (meta["epoch"], meta["iter"], meta["seed"]) == (1, 2, 3)
     assert Config.fromfile(trained / "tiny.py").randomness.seed == 3
     (log,) = trained.glob("*/vis_data/scalars.json")
+    assert list(trained.glob("*/vis_data/events.out.tfevents*"))
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert [row["iter"] for row in rows if "loss" in row] == [1, 2]
     assert {f"coco/bbox_{name}" for name in COCO_METRICS} <= rows[-1].keys()
@@ -56,7 +56,7 @@ def test_checkpoint_is_scored_drawn_and_scored_again(cli, config, drawn, trained
     figures = {name.removeprefix("coco/bbox_"): value for name, value in report["metrics"].items()}
     assert list(figures) == list(COCO_METRICS)
     for name, value in figures.items():
-        assert table[name] == ("n/a" if math.isnan(value) else f"{value:.3f}")
+        assert table[name] == ("n/a" if value is None else f"{value:.3f}")
 
     detections = json.loads((work / "detections.json").read_text())
     assert detections
@@ -73,7 +73,7 @@ def test_checkpoint_is_scored_drawn_and_scored_again(cli, config, drawn, trained
     )
     assert status == 0
     again = json.loads((tmp_path / "again.json").read_text())["metrics"]
-    assert again == pytest.approx(figures, abs=0, rel=0, nan_ok=True)
+    assert again == figures
 
     names = sorted(path.stem for path in (drawn / "val2017").iterdir())
     assert sorted(path.stem for path in pictures.iterdir()) == names

@@ -51,7 +51,7 @@ sys.meta_path.insert(0, Blocker)
 
 import torch
 images = torch.zeros(1, 3, 224, 224)
-for name in ("hardnet39ds", "ssd320_hardnet39ds"):
+for name in ("hardnet39ds", "ssd224_hardnet29"):
     network = hardnet_suite.create_model(name).eval()
     official = hardnet_suite.weights.to_official(name, network.state_dict())
     network.load_state_dict(hardnet_suite.convert_official(name, official))

@@ -59,7 +59,9 @@ def test_killed_in_mid_epoch_and_resumed_is_bit_for_bit_the_same(tiny, launch, r
 
     for folder in (whole, broken):
         assert list(folder.glob("*/vis_data/scalars.json"))
-    refused = launch(*common, "--work-dir", broken, "--resume", "--cfg-options", "train_dataloader.batch_size=3")
+    refused = launch(
+        *common, "--work-dir", broken, "--resume", "--cfg-options", "train_dataloader.batch_size=3"
+    )
     output, _ = refused.communicate(timeout=300)
     assert refused.returncode == 2
     assert "an epoch of the checkpoint has 6 batches, of this run 4" in output.splitlines()[-1]
