@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> None:
 
     from hardnet_suite.openmm import configs, running
 
-    report = running.test(cfg, args.checkpoint)
+    _, image_ids = running.test(cfg, args.checkpoint)
     if not is_main_process():
         return
     work_dir = Path(cfg.work_dir)
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
             work_dir / "detections.json",
             part.image_folder,
             args.show_dir,
-            image_ids=report["image_ids"],
+            image_ids=image_ids,
             least_score=args.show_score,
         )
         print(f"{count} pictures: {args.show_dir}")

@@ -84,12 +84,12 @@ def train(cfg: Config, *, from_scratch: bool = False, resume: bool | str = False
     return runner
 
 
-def test(cfg: Config, checkpoint: str | Path | None) -> dict:
+def test(cfg: Config, checkpoint: str | Path | None) -> tuple[dict, list]:
     """Scores a checkpoint on the config's test data: a file, a run's folder (its newest one), or None for
     the published weights.
 
-    Writes detections.json (COCO result format) and metrics.json into the work dir and returns what the
-    latter holds: the figures, and what they were measured with.
+    Writes detections.json (COCO result format) and metrics.json into the work dir. Returns what the latter
+    holds, the figures and what they were measured with, and the ids of the pictures that were scored.
     """
     require_data(cfg, ["test_dataloader"])
     arch = cfg.get("arch")
@@ -116,9 +116,10 @@ def test(cfg: Config, checkpoint: str | Path | None) -> dict:
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_checkpoint(model, checkpoint, arch)
     figures = runner.test()
+    image_ids = runner.test_loop.evaluator.metrics[0].image_ids
     report = {
         "metrics": without_nan(figures),
-        "image_ids": runner.test_loop.evaluator.metrics[0].image_ids,
+        "images": len(image_ids),
         "config": cfg.filename,
         "config_sha256": settings_hash,
         "checkpoint": str(checkpoint),
@@ -128,7 +129,7 @@ def test(cfg: Config, checkpoint: str | Path | None) -> dict:
     }
     if is_main_process():
         (work_dir / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
-    return report
+    return report, image_ids
 
 
 def versions() -> dict[str, str]:
