@@ -118,11 +118,10 @@ class HarDNetSSDHead(SSDHead):
         if with_nms:
             kept = []
             for label in results.labels.unique():
-                of_class = (results.labels == label).nonzero().flatten()
-                group = results[of_class]
-                dets, keep = batched_nms(group.bboxes, group.scores, torch.zeros_like(group.labels), cfg.nms)
+                group = results[results.labels == label]
+                keep, scores = _nms(group.bboxes, group.scores, cfg)
                 group = group[keep]
-                group.scores = dets[:, -1]
+                group.scores = scores
                 kept.append(group)
             if kept:
                 results = InstanceData.cat(kept)
@@ -131,3 +130,21 @@ class HarDNetSSDHead(SSDHead):
         results.bboxes[:, 0::2] = results.bboxes[:, 0::2].clamp(0, width)
         results.bboxes[:, 1::2] = results.bboxes[:, 1::2].clamp(0, height)
         return results
+
+
+def _nms(boxes: Tensor, scores: Tensor, cfg: ConfigDict) -> tuple[Tensor, Tensor]:
+    """NMS among the boxes (N, 4) of one class: indices of those kept, best first, and their scores (K,).
+
+    Plain NMS decides in the order of the scores, and no more than ``max_per_img`` boxes can be shown. So it
+    looks at the best ones only, and at more while too few are kept: the same result, but an untrained
+    network's tens of thousands of boxes a class do not take minutes a picture.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    count = 1000 if cfg.nms.type == "nms" else len(order)
+    while True:
+        best = order[:count]
+        one_class = torch.zeros_like(best)
+        dets, keep = batched_nms(boxes[best], scores[best], one_class, cfg.nms)
+        if len(keep) >= cfg.max_per_img or count >= len(order):
+            return best[keep], dets[:, -1]
+        count *= 4
