@@ -150,7 +150,7 @@ def require_coco(annotation_file: str | Path, image_folder: str | Path) -> None:
             f"{' and '.join(missing)}: expected ROOT/annotations/instances_train2017.json beside "
             "ROOT/train2017/*.jpg (and the same for val2017); get COCO 2017 from "
             "https://cocodataset.org/#download, or draw the built-in set with "
-            "`hardnet-suite draw-shapes data/shapes` and take it with `demo_ssd224_shapes --data-root data/shapes`"
+            "`hardnet-suite draw-shapes data/shapes`, for `demo_ssd224_shapes --data-root data/shapes`"
         )
 
 

@@ -18,6 +18,7 @@ from reference import assert_parity
 import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.networks import ARCHS, PREPROCESS, build_network, prior_boxes
 from hardnet_suite.networks.ssd import source_indices
+from hardnet_suite.openmm import ssd
 from hardnet_suite.openmm.configs import walk
 from hardnet_suite.weights import convert_official
 
@@ -410,3 +411,19 @@ def test_validation_of_mmdets_own_ssd_head():
     assert type(detector.bbox_head).__module__ == "mmdet.models.dense_heads.ssd_head"
     (found,) = detector.val_step({"inputs": [picture(0)], "data_samples": [sample([], [])]})
     assert len(found.pred_instances) > 0
+
+
+@pytest.mark.parametrize("spread", [30.0, 3000.0])  # so crowded that few stay, and so sparse that most do
+def test_nms_of_the_best_boxes_first_equals_nms_of_all(spread):
+    generator = torch.Generator().manual_seed(0)
+    corner, size = (
+        torch.rand(6000, 2, generator=generator) * spread,
+        torch.rand(6000, 2, generator=generator) * 60,
+    )
+    boxes, scores = torch.cat([corner, corner + size], 1), torch.rand(6000, generator=generator)
+    cfg = Config({"nms": {"type": "nms", "iou_threshold": 0.45, "offset": 1}, "max_per_img": 200})
+    keep, kept_scores = ssd._nms(boxes, scores, cfg)
+    _, reference = ssd.batched_nms(boxes, scores, torch.zeros(6000, dtype=torch.long), cfg.nms)
+    assert 0 < len(reference[:200]) <= len(keep)
+    torch.testing.assert_close(keep[:200], reference[:200], rtol=0, atol=0)
+    torch.testing.assert_close(kept_scores[:200], scores[reference[:200]], rtol=0, atol=0)
