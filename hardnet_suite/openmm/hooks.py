@@ -102,8 +102,9 @@ class ProgressLineHook(Hook):
             f"epoch {runner.epoch + 1}/{runner.max_epochs}  {batch_idx + 1}/{len(runner.train_dataloader)}"
             f"  loss {loss:.3f}  {self._images / seconds:.1f} img/s  {left} left"
         )
-        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+        # the cursor goes back to the line's beginning: what is logged next writes over it
+        print(f"\033[K{line}\r", end="", file=sys.stderr, flush=True)
 
     def after_train_epoch(self, runner, metrics=None) -> None:
         if self._shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            print("\033[K", end="", file=sys.stderr, flush=True)
