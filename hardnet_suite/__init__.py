@@ -1,55 +1,34 @@
 """HarDNet for classification, detection and segmentation, and the HardNet patch descriptor.
 
-The public face: ``create_model``, ``list_models``, ``convert_official``.
+The public face: ``create_model``, ``list_models``, ``convert_official``. They are imported when first asked
+for, so that the command line starts at once and ``doctor`` runs even where torch does not.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from torch import nn
-
-from hardnet_suite.networks import HarDNetArch, SSDArch, build_network, list_models
-from hardnet_suite.weights import convert_official, load_pretrained
+if TYPE_CHECKING:
+    from hardnet_suite.models import create_model
+    from hardnet_suite.networks import list_models
+    from hardnet_suite.weights import convert_official
 
 __version__ = "0.1.0"
 __all__ = ["convert_official", "create_model", "list_models"]
 
+_HOMES = {
+    "convert_official": "hardnet_suite.weights",
+    "create_model": "hardnet_suite.models",
+    "list_models": "hardnet_suite.networks",
+}
 
-def create_model(
-    name: str,
-    *,
-    num_classes: int | None = None,
-    in_chans: int | None = None,
-    pretrained: bool | str | Path = False,
-    arch: HarDNetArch | SSDArch | None = None,
-    features_only: bool | str = False,
-    out_indices: Sequence[int] | None = None,
-) -> nn.Module:
-    """The network of that name, as a plain torch module.
 
-    num_classes: default as published (ImageNet 1000, COCO 80). in_chans: default 3.
-    pretrained: False, True (the published weights), a tag of the weights registry, or a path.
-    arch: a record of one's own in place of the table's row, of the same kind.
-    features_only: the trunk's maps as a list, one a stride (2, 4, 8, 16, 32): True or "transition" takes
-    them after each stage's 1×1 convolution, "block" before it. out_indices picks from them, 0 is stride 2.
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
 
-    Raises ValueError for an unknown name, tap or index, for counts that are no whole numbers, and
-    UserError where weights are not to be had or do not fit. Warns of what kept its fresh values: the class
-    predictions where num_classes differs from the file's, or what a file of a bare trunk lacks.
-    """
-    network = build_network(
-        name,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        arch=arch,
-        features_only=features_only,
-        out_indices=out_indices,
-    )
-    if pretrained is not False:
-        report = load_pretrained(network, name, pretrained)
-        if report.missing:
-            warnings.warn(f"{name}: {report}", stacklevel=2)
-    return network
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

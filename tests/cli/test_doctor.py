@@ -308,3 +308,23 @@ def test_without_openmmlab_and_torchvision_the_rest_is_still_told(tmp_path):
         assert status[what] == "ok"
     for what in ("mmdet", "torchvision", "mmcv's operators", "mmdet's models", "resuming"):
         assert status[what] == "problem"
+
+
+def test_doctor_runs_where_torch_does_not():
+    """Nothing of torch, safetensors or mm* is needed to be told that it is missing."""
+    code = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "torchvision", "safetensors", "mmengine", "mmcv", "mmdet"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+from hardnet_suite.cli import main
+sys.exit(main(["doctor"]))
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 1, run.stderr
+    assert "Traceback" not in run.stderr
+    assert [line for line in run.stdout.splitlines() if line.startswith("problem") and " torch " in line]
