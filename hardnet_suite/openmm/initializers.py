@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from mmengine.logging import print_log
 from mmengine.model.weight_init import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
-from torch import nn
+from torch import Tensor, nn
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.backbone import HarDNet
@@ -50,20 +51,35 @@ class HarDNetPretrained:
             update_init_info(module, init_info=f"HarDNetPretrained: {path}")
 
 
-def load_checkpoint(model: nn.Module, path: str | Path, arch: str | None = None) -> LoadReport:
+def load_checkpoint(
+    model: nn.Module, path: str | Path, arch: str | None = None, *, other_classes: bool = False
+) -> LoadReport:
     """A checkpoint of this suite, or an official file of model ``arch``, into a whole OpenMMLab model.
 
-    Strict: UserError when the file is missing, corrupt, carries code, or is another model's.
+    Strict: UserError when the file is missing, corrupt, carries code, or is another model's. With
+    ``other_classes``, tensors that differ in their first dimension alone, such as class predictions for
+    another number of classes, keep the model's values and are named in the report.
     """
     checkpoint = read_checkpoint(path)
     try:
         tensors = state_dict_of(checkpoint)
         if arch is not None and not tensors.keys() & model.state_dict().keys():
             tensors = convert_official(arch, tensors, target="mmdet")
-        return load_weights(model, tensors)
+        own = model.state_dict()
+        fresh = {
+            key: own[key]
+            for key, value in tensors.items()
+            if other_classes and key in own and _differ_in_first_dimension(own[key], value)
+        }
+        report = load_weights(model, tensors | fresh)  # all the rest is still checked strictly
+        return replace(report, taken=report.taken - len(fresh), missing=(*report.missing, *fresh))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except ValueError as error:
         raise UserError(
             f"{path} is neither a checkpoint of this model nor an official one: {error}"
         ) from None
+
+
+def _differ_in_first_dimension(a: Tensor, b: Tensor) -> bool:
+    return a.shape != b.shape and a.ndim == b.ndim > 0 and a.shape[1:] == b.shape[1:]

@@ -41,6 +41,18 @@ class SuiteRunner(Runner):
             return MMDistributedDataParallel(model, broadcast_buffers=False)
         return super().wrap_model(model_wrapper_cfg, model)
 
+    def load_checkpoint(self, filename: str, map_location="cpu", strict=False, **options):
+        """Weights to begin with (``load_from``) must fit but for the number of classes, a run to go on with
+        in every tensor; mmengine would take what fits and say nothing of the rest to the caller."""
+        if self._resume:
+            return super().load_checkpoint(filename, map_location, strict=True, **options)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        report = load_checkpoint(model, filename, self.cfg.get("arch"), other_classes=True)
+        self.logger.info(f"{filename}: {report}")
+        loaded = {"state_dict": model.state_dict()}
+        self.call_hook("after_load_checkpoint", checkpoint=loaded)  # averaged weights begin there too
+        return loaded
+
     def dump_config(self) -> None:
         if self._train_loop is not None:  # scoring must not overwrite the record of the training
             super().dump_config()

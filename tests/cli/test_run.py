@@ -145,3 +145,25 @@ def test_coco_parts_of_each_loader():
     assert len(val.classes) == 80
     (test,) = configs.coco_parts(cfg, ["test_dataloader"])
     assert test.annotation_file == val.annotation_file
+
+
+def test_training_begins_with_given_weights(cli, config, drawn, trained, tmp_path):
+    def begin(checkpoint):
+        options = [f"load_from={checkpoint}", "optim_wrapper.optimizer.lr=0.0"]
+        folder = tmp_path / "work"
+        return cli("train", config, "--data-root", drawn, "--work-dir", folder, "--cfg-options", *options)
+
+    torch.save({"state_dict": {"a.weight": torch.zeros(3)}}, tmp_path / "foreign.pth")
+    status, _, err = begin(tmp_path / "foreign.pth")
+    assert status == 2
+    assert "foreign.pth" in err
+
+    status, _, err = begin(trained / "epoch_1.pth")
+    assert (status, err) == (0, "")
+    given, left = (
+        torch.load(folder / "epoch_1.pth", weights_only=True)["state_dict"]
+        for folder in (trained, tmp_path / "work")
+    )
+    for key, value in given.items():
+        if not key.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            assert torch.equal(left[key], value), key

@@ -239,6 +239,25 @@ def test_a_checkpoint_of_a_run_comes_back(small, tmp_path):
     assert assert_equal_where_common(small, wanted) == set(wanted)
 
 
+def test_class_predictions_of_another_number_of_classes_keep_their_values(small, tmp_path):
+    wanted = {key: value + 1 for key, value in small.state_dict().items()}
+    before = small.bbox_head.cls_convs[0].weight.clone()
+    wanted["bbox_head.cls_convs.0.weight"] = torch.zeros(6 * 21, *before.shape[1:])
+    torch.save({"state_dict": wanted}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"1 of another shape \(bbox_head\.cls_convs\.0\.weight"):
+        load_checkpoint(small, tmp_path / "other.pth")
+    report = load_checkpoint(small, tmp_path / "other.pth", other_classes=True)
+    assert report.missing == ("bbox_head.cls_convs.0.weight",)
+    assert report.taken == len(wanted) - 1
+    assert torch.equal(small.bbox_head.cls_convs[0].weight, before)
+    assert torch.equal(small.neck.norm.weight, wanted["neck.norm.weight"])
+
+    wanted["neck.norm.weight"] = torch.zeros(2, 2)
+    torch.save({"state_dict": wanted}, tmp_path / "broken.pth")
+    with pytest.raises(UserError, match=r"neck\.norm\.weight"):
+        load_checkpoint(small, tmp_path / "broken.pth", other_classes=True)
+
+
 @pytest.mark.parametrize("name", ["ssd512_hardnet68", "ssd512_hardnet85"])
 def test_an_official_checkpoint_of_a_named_model(name, golden, tmp_path):
     model = ssd(name, None)
