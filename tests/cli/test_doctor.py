@@ -70,10 +70,11 @@ def test_this_installation_is_sound(cli):
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert lines[-1].startswith("0 problems, ")
+    start = lines[0].index("what")
     for what in CHECKS:
-        (line,) = [line for line in lines[1:-2] if line[9:].startswith(f"{what}  ")]
+        (line,) = [line for line in lines[1:-2] if line[start:].startswith(f"{what}  ")]
         assert line.split()[0] in ("ok", "warning")
-    assert f"python{' ' * (lines[0].index('found') - 15)}{sys.version.split()[0]}" in out
+    assert f"python{' ' * (lines[0].index('found') - start - len('python'))}{sys.version.split()[0]}" in out
 
 
 def test_table_is_aligned():
