@@ -49,7 +49,7 @@ class ResumableCheckpointHook(CheckpointHook):
         runner.save_checkpoint(self.out_dir, name, by_epoch=False)
         self._saved_at = time.monotonic()
         if is_main_process():
-            _remove_all(self.out_dir, "iter", but=name)
+            _remove_within_epoch(self.out_dir, but=name)
 
     def _is_due(self, runner) -> bool:
         if self.every_iters and (runner.iter + 1) % self.every_iters == 0:
@@ -64,16 +64,16 @@ class ResumableCheckpointHook(CheckpointHook):
         super()._save_checkpoint_with_step(runner, step, meta)
         self._saved_at = time.monotonic()
         if is_main_process():
-            _remove_all(self.out_dir, "iter")
+            _remove_within_epoch(self.out_dir)
             if self.keep > 0:
                 epochs = [path for path in saved_checkpoints(self.out_dir) if path.name.startswith("epoch_")]
                 for path in epochs[: -self.keep]:
                     path.unlink()
 
 
-def _remove_all(folder: str, kind: str, but: str = "") -> None:
+def _remove_within_epoch(folder: str, but: str = "") -> None:
     for path in saved_checkpoints(folder):
-        if path.name.startswith(f"{kind}_") and path.name != but:
+        if path.name.startswith("iter_") and path.name != but:
             path.unlink()
 
 
