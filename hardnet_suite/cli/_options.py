@@ -29,7 +29,7 @@ def load_run_config(args: argparse.Namespace):
     choose_device(args.device)
     from hardnet_suite.openmm import configs, running
 
-    cfg = configs.load_config(args.config, parse_options(args.cfg_options))
+    cfg = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     if args.data_root:
         configs.set_data_root(cfg, args.data_root)
     if args.seed is not None:
@@ -54,15 +54,3 @@ def choose_device(device: str | None) -> None:
     if not torch.cuda.is_available() or int(number or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {device}: {torch.cuda.device_count()} CUDA devices found here")
     torch.cuda.set_device(int(number or 0))
-
-
-def parse_options(pairs: list[str]) -> dict:
-    """KEY=VALUE pairs, values as mmengine reads them."""
-    from mmengine.config import DictAction
-
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--options", nargs="+", action=DictAction, default={})
-    bad = [pair for pair in pairs if "=" not in pair]
-    if bad:
-        raise UserError(f"--cfg-options takes KEY=VALUE, got {bad[0]!r}")
-    return parser.parse_args(["--options", *pairs]).options if pairs else {}

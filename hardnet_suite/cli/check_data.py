@@ -17,10 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from hardnet_suite.cli._options import parse_options
     from hardnet_suite.openmm import configs
 
-    cfg = configs.load_config(args.config, parse_options(args.cfg_options))
+    cfg = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     if args.data_root:
         configs.set_data_root(cfg, args.data_root)
     parts = list(configs.coco_parts(cfg))

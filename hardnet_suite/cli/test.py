@@ -17,12 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     cfg = load_run_config(args)
-    from mmengine.dist import is_main_process
-
     from hardnet_suite.openmm import configs, running
 
     _, image_ids = running.test(cfg, args.checkpoint)
-    if not is_main_process():
+    if not running.is_main_process():
         return
     work_dir = Path(cfg.work_dir)
     print(f"figures: {work_dir / 'metrics.json'}\ndetections: {work_dir / 'detections.json'}")

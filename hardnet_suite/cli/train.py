@@ -22,10 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     cfg = load_run_config(args)
-    from mmengine.dist import is_main_process
-
     from hardnet_suite.openmm import running
 
     running.train(cfg, from_scratch=args.from_scratch, resume=args.resume)
-    if is_main_process():
+    if running.is_main_process():
         print(f"checkpoints and logs are in {cfg.work_dir}")

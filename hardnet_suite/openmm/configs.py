@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import DATASETS, init_default_scope
 
 import hardnet_suite
@@ -37,6 +38,16 @@ def load_config(name: str | Path, options: dict | None = None) -> Config:
         raise UserError(f"cannot read the config {path}: {type(error).__name__}: {error}") from error
     init_default_scope(cfg.get("default_scope", "mmengine"))
     return cfg
+
+
+def parse_options(pairs: list[str]) -> dict:
+    """KEY=VALUE pairs, values as mmengine reads them."""
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--options", nargs="+", action=DictAction, default={})
+    bad = [pair for pair in pairs if "=" not in pair]
+    if bad:
+        raise UserError(f"--cfg-options takes KEY=VALUE, got {bad[0]!r}")
+    return parser.parse_args(["--options", *pairs]).options if pairs else {}
 
 
 def walk(node, change: Callable[[ConfigDict], None]) -> None:
