@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import nn
 
-from hardnet_suite.networks import HarDNetArch, SSDArch, build_network
-from hardnet_suite.weights import load_pretrained
+from hardnet_suite.networks import Arch, build_network
+from hardnet_suite.weights import ROWS, load_pretrained
 
 
 def create_model(
@@ -18,13 +18,14 @@ def create_model(
     num_classes: int | None = None,
     in_chans: int | None = None,
     pretrained: bool | str | Path = False,
-    arch: HarDNetArch | SSDArch | None = None,
+    arch: Arch | None = None,
     features_only: bool | str = False,
     out_indices: Sequence[int] | None = None,
 ) -> nn.Module:
     """The network of that name, as a plain torch module.
 
-    num_classes: default as published (ImageNet 1000, COCO 80). in_chans: default 3.
+    num_classes: default as published (ImageNet 1000, COCO 80), or as the tag's weights have them.
+    in_chans: default 3.
     pretrained: False, True (the published weights), a tag of the weights registry, or a path.
     arch: a record of one's own in place of the table's row, of the same kind.
     features_only: the trunk's maps as a list, one a stride (2, 4, 8, 16, 32): True or "transition" takes
@@ -34,6 +35,9 @@ def create_model(
     UserError where weights are not to be had or do not fit. Warns of what kept its fresh values: the class
     predictions where num_classes differs from the file's, or what a file of a bare trunk lacks.
     """
+    if num_classes is None and isinstance(pretrained, str) and not features_only:
+        tagged = next((row for row in ROWS if (row.model, row.tag) == (name, pretrained)), None)
+        num_classes = len(tagged.classes) or None if tagged else None
     network = build_network(
         name,
         num_classes=num_classes,

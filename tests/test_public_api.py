@@ -9,7 +9,17 @@ from torch import nn
 
 import hardnet_suite
 from hardnet_suite import convert_official, create_model, list_models
-from hardnet_suite.networks import ARCHS, SSD, HarDNet, HarDNetTrunk, SSDArch, Stage
+from hardnet_suite.networks import (
+    ARCHS,
+    SSD,
+    CenterNet,
+    CenterNetArch,
+    HarDNet,
+    HarDNetArch,
+    HarDNetTrunk,
+    SSDArch,
+    Stage,
+)
 
 NAMES = [
     "hardnet39ds",
@@ -18,7 +28,11 @@ NAMES = [
     "hardnet85",
     "ssd512_hardnet68",
     "ssd512_hardnet85",
+    "centernet_hardnet68",
+    "centernet_hardnet85",
 ]
+# row of the table -> the network it makes, and its number of classes
+KINDS = {HarDNetArch: (HarDNet, 1000), SSDArch: (SSD, 80), CenterNetArch: (CenterNet, 80)}
 
 
 def test_the_public_names():
@@ -53,8 +67,9 @@ def test_the_list():
 def test_every_listed_model_can_be_made(name):
     with torch.device("meta"):
         network = create_model(name)
-        assert type(network) is (SSD if isinstance(ARCHS[name], SSDArch) else HarDNet)
-        assert network.num_classes == (80 if isinstance(network, SSD) else 1000)
+        kind, classes = KINDS[type(ARCHS[name])]
+        assert type(network) is kind
+        assert network.num_classes == classes
         assert network.training
         assert type(create_model(name, features_only=True)) is HarDNetTrunk
 

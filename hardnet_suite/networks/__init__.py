@@ -1,6 +1,18 @@
 """The networks, on torch alone."""
 
-from hardnet_suite.networks.arch import ARCHS, Bridge, Extra, HarDNetArch, Priors, SSDArch, Stage
+from hardnet_suite.networks.arch import (
+    ARCHS,
+    Arch,
+    Bridge,
+    CenterNetArch,
+    CenterNetStep,
+    Extra,
+    HarDNetArch,
+    Priors,
+    SSDArch,
+    Stage,
+)
+from hardnet_suite.networks.centernet import CenterNet
 from hardnet_suite.networks.factory import build_network, find_arch, list_models, trunk_arch
 from hardnet_suite.networks.hardblock import HarDBlock, harmonic_links, layer_width
 from hardnet_suite.networks.hardnet import HarDNet, HarDNetTrunk
@@ -12,7 +24,11 @@ __all__ = [
     "ARCHS",
     "PREPROCESS",
     "SSD",
+    "Arch",
     "Bridge",
+    "CenterNet",
+    "CenterNetArch",
+    "CenterNetStep",
     "Extra",
     "HarDBlock",
     "HarDNet",

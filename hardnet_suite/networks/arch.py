@@ -101,6 +101,35 @@ class SSDArch:
     num_classes: int = 80
 
 
+@dataclass(frozen=True)
+class CenterNetStep:
+    """One step of CenterNet's decoder: a 1×1 convolution to ``channels``, then a HarDBlock with context.
+
+    ``skip``: whether the trunk's map of this size joins before the convolution. ``shortcut``: how many of
+    the ``channels`` go past the block to the decoder's output.
+    """
+
+    channels: int
+    growth: int
+    layers: int
+    skip: bool = True
+    shortcut: int = 0
+
+
+@dataclass(frozen=True)
+class CenterNetArch:
+    """A CenterNet on a trunk: what comes at stride 32 (``last``), then the ``steps`` back to stride 4.
+
+    A branch of n outputs has a 3×3 convolution of max(least_width, 4·n) channels before its last.
+    """
+
+    trunk: HarDNetArch
+    last: CenterNetStep
+    steps: tuple[CenterNetStep, ...]
+    least_width: int = 128
+    num_classes: int = 80
+
+
 _HARDNET39DS = HarDNetArch(
     stem=(24, 48),
     growth_mul=1.6,
@@ -193,7 +222,9 @@ def _small_ssd(trunk: HarDNetArch, size: int, *, bridge: int) -> SSDArch:
     )
 
 
-ARCHS: dict[str, HarDNetArch | SSDArch] = {
+Arch = HarDNetArch | SSDArch | CenterNetArch
+
+ARCHS: dict[str, Arch] = {
     "hardnet39ds": _HARDNET39DS,
     "hardnet68ds": replace(_HARDNET68, depthwise=True, dropout=0.05),
     "hardnet68": _HARDNET68,
@@ -201,6 +232,24 @@ ARCHS: dict[str, HarDNetArch | SSDArch] = {
     "ssd512_hardnet68": _SSD512,
     "ssd512_hardnet85": replace(
         _SSD512, trunk=_detection_trunk(_HARDNET85), bridge=Bridge(mid=960, out=720, dilation=1)
+    ),
+    "centernet_hardnet68": CenterNetArch(
+        trunk=replace(_detection_trunk(_HARDNET68), pool="average"),
+        last=CenterNetStep(channels=192, growth=72, layers=8, skip=False),
+        steps=(
+            CenterNetStep(channels=256, growth=48, layers=8, shortcut=32),
+            CenterNetStep(channels=128, growth=32, layers=8, shortcut=32),
+            CenterNetStep(channels=64, growth=20, layers=4, skip=False),
+        ),
+    ),
+    "centernet_hardnet85": CenterNetArch(
+        trunk=replace(_detection_trunk(_HARDNET85), pool="average"),
+        last=CenterNetStep(channels=256, growth=80, layers=8, skip=False),
+        steps=(
+            CenterNetStep(channels=256, growth=64, layers=8, shortcut=32),
+            CenterNetStep(channels=192, growth=48, layers=8, shortcut=32),
+            CenterNetStep(channels=96, growth=28, layers=4),
+        ),
     ),
     # small and quick: for demonstrations, first steps and machines without a GPU (no published weights)
     "ssd224_hardnet29": _small_ssd(_HARDNET29, 224, bridge=192),

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from hardnet_suite.networks.arch import ARCHS, HarDNetArch, SSDArch
+from hardnet_suite.networks.arch import ARCHS, Arch, CenterNetArch, HarDNetArch, SSDArch
+from hardnet_suite.networks.centernet import CenterNet
 from hardnet_suite.networks.hardnet import HarDNet, HarDNetTrunk, last_stages
 from hardnet_suite.networks.ssd import SSD
 
-NETWORKS = {HarDNetArch: HarDNet, SSDArch: SSD}
-Arch = HarDNetArch | SSDArch
+NETWORKS = {HarDNetArch: HarDNet, SSDArch: SSD, CenterNetArch: CenterNet}
 
 
 def list_models() -> list[str]:

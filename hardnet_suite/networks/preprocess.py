@@ -57,6 +57,11 @@ def _ssd(size: int) -> Preprocess:
     return Preprocess("bgr", 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), resize="stretch", size=size)
 
 
+def _centernet(resize: str, size: int | None = None) -> Preprocess:
+    mean = (0.40789654, 0.44719302, 0.47026115)
+    return Preprocess("bgr", 255.0, mean, (0.28863828, 0.27408164, 0.27809835), resize=resize, size=size)
+
+
 PREPROCESS: dict[str, Preprocess] = {
     "hardnet39ds": _IMAGENET,
     "hardnet68ds": _IMAGENET,
@@ -64,6 +69,8 @@ PREPROCESS: dict[str, Preprocess] = {
     "hardnet85": _IMAGENET,
     "ssd512_hardnet68": _ssd(512),
     "ssd512_hardnet85": _ssd(512),
+    "centernet_hardnet68": _centernet("keep"),
+    "centernet_hardnet85": _centernet("stretch", 512),
     "ssd224_hardnet29": _ssd(224),
     "ssd320_hardnet39ds": _ssd(320),
 }

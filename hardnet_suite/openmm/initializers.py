@@ -22,7 +22,7 @@ from hardnet_suite.weights import (
     split_official,
     state_dict_of,
 )
-from hardnet_suite.weights.convert import in_target
+from hardnet_suite.weights.convert import class_layers, in_target, is_own
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -57,19 +57,25 @@ def load_checkpoint(
     """A checkpoint of this suite, or an official file of model ``arch``, into a whole OpenMMLab model.
 
     Strict: UserError when the file is missing, corrupt, carries code, or is another model's. With
-    ``other_classes``, tensors that differ in their first dimension alone, such as class predictions for
-    another number of classes, keep the model's values and are named in the report.
+    ``other_classes``, the layers of model ``arch`` that depend on the number of classes, and tensors that
+    differ in their first dimension alone, keep the model's values where their shapes differ, and are named
+    in the report.
     """
     checkpoint = read_checkpoint(path)
     try:
         tensors = state_dict_of(checkpoint)
         if arch is not None and not tensors.keys() & model.state_dict().keys():
-            tensors = convert_official(arch, tensors, target="mmdet")
+            change = in_target if is_own(arch, tensors) else convert_official
+            tensors = change(arch, tensors, target="mmdet")
         own = model.state_dict()
+        of_classes = class_layers(arch, "mmdet") if arch is not None else ()
         fresh = {
             key: own[key]
             for key, value in tensors.items()
-            if other_classes and key in own and _differ_in_first_dimension(own[key], value)
+            if other_classes
+            and key in own
+            and own[key].shape != value.shape
+            and (key.startswith(of_classes) or _differ_in_first_dimension(own[key], value))
         }
         report = load_weights(model, tensors | fresh)  # all the rest is still checked strictly
         return replace(report, taken=report.taken - len(fresh), missing=(*report.missing, *fresh))
@@ -82,4 +88,4 @@ def load_checkpoint(
 
 
 def _differ_in_first_dimension(a: Tensor, b: Tensor) -> bool:
-    return a.shape != b.shape and a.ndim == b.ndim > 0 and a.shape[1:] == b.shape[1:]
+    return a.ndim == b.ndim > 0 and a.shape[1:] == b.shape[1:]

@@ -98,7 +98,7 @@ def train(cfg: Config, *, from_scratch: bool = False, resume: bool | str = False
 
 def test(cfg: Config, checkpoint: str | Path | None) -> tuple[dict, list]:
     """Scores a checkpoint on the config's test data: a file, a run's folder (its newest one), or None for
-    the published weights.
+    the weights of the registry that the config's ``weights_tag`` names, by default the published ones.
 
     Writes detections.json (COCO result format) and metrics.json into the work dir. Returns what the latter
     holds, the figures and what they were measured with, and the ids of the pictures that were scored.
@@ -109,7 +109,7 @@ def test(cfg: Config, checkpoint: str | Path | None) -> tuple[dict, list]:
         if arch is None:
             raise UserError("no checkpoint given, and the config names no arch with published weights")
         try:
-            checkpoint = fetch(find(arch, "published"))
+            checkpoint = fetch(find(arch, cfg.get("weights_tag", "published")))
         except ValueError as error:
             raise UserError(f"no checkpoint given, and none to be had: {error}") from None
     elif Path(checkpoint).is_dir():

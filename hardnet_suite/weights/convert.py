@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from hardnet_suite.networks import ARCHS, SSDArch, build_network, find_arch
+from hardnet_suite.networks import ARCHS, CenterNetArch, SSDArch, build_network, find_arch
 
 # module of our network -> module of the OpenMMLab model, by target and kind of architecture
 _SSD_IN_MMDET = {
@@ -22,7 +22,32 @@ _SSD_IN_MMDET = {
     "cls": "bbox_head.cls_convs",
     "box": "bbox_head.reg_convs",
 }
-TARGETS: dict[str, dict[type, dict[str, str]]] = {"mmdet": {SSDArch: _SSD_IN_MMDET}, "mmseg": {}}
+_CENTERNET_IN_MMDET = {
+    "trunk": "backbone.trunk",
+    "decoder": "neck",
+    "hm": "bbox_head.hm",
+    "wh": "bbox_head.wh",
+}
+TARGETS: dict[str, dict[type, dict[str, str]]] = {
+    "mmdet": {SSDArch: _SSD_IN_MMDET, CenterNetArch: _CENTERNET_IN_MMDET},
+    "mmseg": {},
+}
+
+
+@cache
+def class_layers(name: str, target: str = "network") -> tuple[str, ...]:
+    """How the keys of the target's model begin that depend on the number of classes."""
+    with torch.device("meta"):
+        layers = build_network(name).class_layers
+    prefixes = _target_prefixes(name, target)
+    if prefixes is None:
+        return layers
+    return tuple(f"{_renamed(layer.removesuffix('.'), prefixes)}." for layer in layers)
+
+
+def is_own(name: str, state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether all entries bear the names of our network ``name``."""
+    return bool(state_dict) and state_dict.keys() <= _official_keys(name).keys()
 
 
 @cache

@@ -24,6 +24,7 @@ from hardnet_suite.weights.registry import Address, WeightsRow
 
 # a mere "<" will not do: the first bytes of a .safetensors file are a length, which may spell it
 _HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<[!?a-z]", re.IGNORECASE)
+SHIPPED = Path(__file__).parent / "shipped"
 _WRAPPERS = ("state_dict", "model_state", "model")
 
 
@@ -73,7 +74,8 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 def fetch(row: WeightsRow, *, file: str | Path | None = None, timeout: float = 30) -> Path:
     """The local path of a row's weights, downloaded into the cache if they are nowhere else.
 
-    Looked for in this order: ``file``, taken as it is; ``$HARDNET_WEIGHTS_DIR/<row.file>``; the cache,
+    Looked for in this order: ``file``, taken as it is; the package itself, for weights that it brings along;
+    ``$HARDNET_WEIGHTS_DIR/<row.file>``; the cache,
     where the hash must agree if it is known; then each address of the row. ``timeout`` is in seconds, for
     each wait on the network. A file reaches its place in the cache only when whole and checked. UserError
     when ``file`` is not there, or when no address gives the weights.
@@ -84,6 +86,14 @@ def fetch(row: WeightsRow, *, file: str | Path | None = None, timeout: float = 3
             _check_head(path)
         except _BadFileError as error:
             raise UserError(f"{path}: {error}") from error
+        return path
+    if row.shipped:
+        path = SHIPPED / row.shipped
+        try:
+            _check_head(path)
+            _check_hash(path, row.sha256)
+        except _BadFileError as error:
+            raise UserError(f"{path}: {error}; install the package anew") from error
         return path
 
     cache = cache_dir()
@@ -98,7 +108,7 @@ def fetch(row: WeightsRow, *, file: str | Path | None = None, timeout: float = 3
         if path.exists():
             try:
                 _check_head(path)
-                _check_hash(path, address)
+                _check_hash(path, address.sha256_prefix)
                 return path
             except _BadFileError as error:
                 failures.append(f"{path} ({error})")
@@ -206,14 +216,13 @@ def _check_head(path: Path) -> None:
         raise _BadFileError("a web page (HTML), not weights")
 
 
-def _check_hash(path: Path, address: Address) -> None:
-    if address.sha256_prefix is None:
+def _check_hash(path: Path, prefix: str | None) -> None:
+    if prefix is None:
         return
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if not digest.startswith(address.sha256_prefix):
-        wrong = digest[: len(address.sha256_prefix)]
-        raise _BadFileError(f"wrong contents: sha256 begins {wrong}, not {address.sha256_prefix}")
+    if not digest.startswith(prefix):
+        raise _BadFileError(f"wrong contents: sha256 begins {digest[: len(prefix)]}, not {prefix}")
 
 
 def _holds_tensor(value: Any) -> bool:
@@ -238,7 +247,7 @@ def _download(address: Address, folder: Path, timeout: float) -> Path:
         if promised not in (None, str(size)):
             raise _BadFileError(f"cut short: {size} of {promised} bytes")
         _check_head(part)
-        _check_hash(part, address)
+        _check_hash(part, address.sha256_prefix)
         _read(part)  # where no hash is known this is the only check of the contents
         target = folder / address.file
         os.replace(part, target)

@@ -52,9 +52,10 @@ def load_pretrained(network: nn.Module, name: str, source: bool | str | Path) ->
 
 def own_keys(name: str, network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``tensors`` under our names: official keys are converted, our own are left as they are."""
-    if any(key in tensors or f"trunk.{key}" in tensors for key in network.state_dict()):
-        return dict(tensors)
+    own = sum(key in tensors or f"trunk.{key}" in tensors for key in network.state_dict())
     converted, left = split_official(name, tensors)
+    if own > len(converted):  # a few names may be the same in both, as CenterNet's "hm.0.weight"
+        return dict(tensors)
     # what has no place stays under its own name, so that the loader reports it
     return converted | {key: tensors[key] for key in left}
 

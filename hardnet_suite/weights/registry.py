@@ -10,24 +10,28 @@ class Address:
     """One place to download from, and the first hex digits of the SHA-256 of what lies there, if known.
 
     The hash belongs to the address and not to the row: two hosts may hold the same weights in files
-    whose bytes differ.
+    whose bytes differ. ``name``: how the file is called in the cache, where the address's own name is also
+    another file's.
     """
 
     url: str
     sha256_prefix: str | None = None
+    name: str | None = None
 
     @property
     def file(self) -> str:
-        """The file's name, in the address as in the cache."""
-        return self.url.rsplit("/", 1)[1]
+        """The file's name in the cache."""
+        return self.name or self.url.rsplit("/", 1)[1]
 
 
 @dataclass(frozen=True)
 class WeightsRow:
-    """One published set of weights of one model.
+    """One published set of weights of one model, or one that the package brings along.
 
     ``urls`` stand in the order in which they are tried. ``metric`` is what the authors report, empty where
-    they report nothing. ``base_only`` marks files of a pretrained trunk, without the heads.
+    they report nothing. ``base_only`` marks files of a pretrained trunk, without the heads. ``shipped``: the
+    file in the package's ``weights/shipped``, in place of ``urls``, with its ``sha256``.
+    ``classes``: their names in order, where they are others than the model's usual ones.
     """
 
     model: str
@@ -38,17 +42,21 @@ class WeightsRow:
     metric: str
     source: str
     base_only: bool = False
+    shipped: str | None = None
+    sha256: str | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
         """The name under which a person finds the file or puts it by hand: that of the first address."""
-        return self.urls[0].file
+        return self.shipped or self.urls[0].file
 
 
 _HOST = "https://ping-chao.com/hardnet"
 _RAW = "https://raw.githubusercontent.com/PingoLH"
 _CLASSIFIERS = "https://github.com/PingoLH/Pytorch-HarDNet"
 _SSD = "https://github.com/PingoLH/PytorchSSD-HarDNet"
+_CENTERNET = "https://github.com/PingoLH/CenterNet-HarDNet"
 
 ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
@@ -138,6 +146,54 @@ ROWS: tuple[WeightsRow, ...] = (
         licence="MIT",
         metric="",
         source=_SSD,
+        base_only=True,
+    ),
+    WeightsRow(
+        model="centernet_hardnet85",
+        tag="published",
+        urls=(Address(f"{_HOST}/centernet_hardnet85_coco.pth"),),
+        task="detection",
+        licence="MIT",
+        metric="COCO test-dev mAP 44.3",
+        source=_CENTERNET,
+    ),
+    WeightsRow(
+        model="centernet_hardnet85",
+        tag="published_608",
+        urls=(Address(f"{_HOST}/centernet_hardnet85_coco_608.pth"),),
+        task="detection",
+        licence="MIT",
+        metric="COCO test-dev mAP 45.3 at 608 pixels",
+        source=_CENTERNET,
+    ),
+    WeightsRow(
+        model="centernet_hardnet85",
+        tag="base",
+        urls=(
+            Address(
+                f"{_RAW}/CenterNet-HarDNet/master/src/hardnet85_base.pth",
+                name="centernet_hardnet85_base.pth",
+            ),
+        ),
+        task="detection",
+        licence="MIT",
+        metric="",
+        source=_CENTERNET,
+        base_only=True,
+    ),
+    WeightsRow(
+        model="centernet_hardnet68",
+        tag="base",
+        urls=(
+            Address(
+                f"{_RAW}/CenterNet-HarDNet/master/src/hardnet68_base.pth",
+                name="centernet_hardnet68_base.pth",
+            ),
+        ),
+        task="detection",
+        licence="MIT",
+        metric="",
+        source=_CENTERNET,
         base_only=True,
     ),
 )

@@ -14,6 +14,23 @@ def test_every_model_has_its_record():
     assert PREPROCESS.keys() == ARCHS.keys()
 
 
+def test_centernet_takes_bgr_by_its_own_mean():
+    for name in ("centernet_hardnet68", "centernet_hardnet85"):
+        expected = torch.tensor(
+            [
+                -0.40789654 / 0.28863828,
+                (128 / 255 - 0.44719302) / 0.27408164,
+                (1 - 0.47026115) / 0.27809835,
+            ]
+        )
+        torch.testing.assert_close(PREPROCESS[name].normalize(RGB).flatten(), expected)
+    assert PREPROCESS["centernet_hardnet68"].resize == "keep"
+    assert (PREPROCESS["centernet_hardnet85"].resize, PREPROCESS["centernet_hardnet85"].size) == (
+        "stretch",
+        512,
+    )
+
+
 def test_detectors_stretch_to_their_own_size():
     for name, row in ARCHS.items():
         if isinstance(row, SSDArch):

@@ -10,7 +10,8 @@ from hardnet_suite.weights import convert_official, split_official, to_official
 from hardnet_suite.weights.convert import is_bare_trunk
 
 CLASSIFIERS = ["hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85"]
-DETECTORS = ["ssd512_hardnet68", "ssd512_hardnet85"]
+SSDS = ["ssd512_hardnet68", "ssd512_hardnet85"]
+DETECTORS = [*SSDS, "centernet_hardnet68", "centernet_hardnet85"]
 TARGETS = [(name, "network") for name in [*CLASSIFIERS, *DETECTORS]] + [(name, "mmdet") for name in DETECTORS]
 
 
@@ -58,16 +59,23 @@ def test_there_and_back_is_the_same(official, name, target):
     assert all(torch.equal(back[key], before[key]) for key in before)
 
 
+# ours -> theirs
+SSD_PARTS = {"trunk": "backbone.trunk", "cls": "bbox_head.cls_convs", "box": "bbox_head.reg_convs"}
+CENTERNET_PARTS = {
+    "trunk": "backbone.trunk",
+    "decoder": "neck",
+    "hm": "bbox_head.hm",
+    "wh": "bbox_head.wh",
+}
+
+
 @pytest.mark.parametrize("name", DETECTORS)
 def test_the_detector_has_its_parts_where_mmdet_looks(official_shapes, name):
-    ours = convert_official(name, official_shapes(name))
+    parts, renamed = SSD_PARTS if name in SSDS else CENTERNET_PARTS, {}
+    for key, value in convert_official(name, official_shapes(name)).items():
+        part, rest = key.split(".", 1)
+        renamed[f"{parts.get(part, part)}.{rest}"] = value.shape
     theirs = convert_official(name, official_shapes(name), target="mmdet")
-    renamed = {
-        key.replace("trunk.", "backbone.trunk.", 1)
-        .replace("cls.", "bbox_head.cls_convs.", 1)
-        .replace("box.", "bbox_head.reg_convs.", 1): value.shape
-        for key, value in ours.items()
-    }
     assert shapes(theirs) == renamed
     assert {key.split(".")[0] for key in theirs} == {"backbone", "neck", "bbox_head"}
 

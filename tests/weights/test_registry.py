@@ -8,7 +8,7 @@ from hardnet_suite.weights.registry import ROWS, Address, find
 
 
 def test_every_row_is_found_under_its_own_name_and_tag():
-    assert len(ROWS) == 8
+    assert len(ROWS) == 12
     for row in ROWS:
         assert find(row.model, row.tag) is row
 
@@ -34,7 +34,12 @@ def test_no_two_rows_share_a_file():
 
 
 def test_only_the_trunk_files_are_base_only():
-    assert {row.file for row in ROWS if row.base_only} == {"hardnet68_base_bridge.pth", "hardnet85_base.pth"}
+    assert {row.file for row in ROWS if row.base_only} == {
+        "hardnet68_base_bridge.pth",
+        "hardnet85_base.pth",
+        "centernet_hardnet68_base.pth",
+        "centernet_hardnet85_base.pth",
+    }
     assert all(row.base_only == (row.tag == "base") for row in ROWS)
 
 

@@ -1,0 +1,308 @@
+"""CenterNet on a HarDNet trunk (Objects as Points: Zhou et al. 2019, arXiv 1904.07850).
+
+The decoder and the dense losses are those of CenterNet-HarDNet, which differ from the paper's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, cat, nn
+from torch.nn import functional as F
+
+from hardnet_suite.networks.arch import CenterNetArch
+from hardnet_suite.networks.hardblock import HarDBlock
+from hardnet_suite.networks.hardnet import HarDNetTrunk
+from hardnet_suite.networks.layers import ConvNormAct, init_weights
+
+OUTPUT_STRIDE = 4  # pixels of the input for one of the output
+HM_BIAS = -2.19  # the sigmoid's 0.1: most places hold no centre
+
+
+class ContextConcat(nn.Module):
+    """A map beside its surroundings and its share of the whole: (N, C, H, W) -> (N, 3·C, H, W).
+
+    In this order: the map itself, its 9×9 average (the zeros beyond the border count), and the map divided
+    by its sum over all pixels + 0.1.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        surroundings = F.avg_pool2d(x, 9, stride=1, padding=4)
+        # a sum over thousands of pixels is too coarse in half precision
+        share = (x.float() / (x.float().sum((2, 3), keepdim=True) + 0.1)).to(x.dtype)
+        return cat([x, surroundings, share], 1)
+
+
+class CenterNetDecoder(nn.Module):
+    """The U-shaped decoder.
+
+    forward: the trunk's block outputs, finest first, as ``source_indices`` names them ->
+    (N, channels, H/4, W/4). Each step enlarges the map to the next finer one, joins the trunk's map where
+    the row says so, and narrows it by a 1×1 convolution. ``shortcut`` channels of the narrowed map go
+    straight to the output, the rest through a HarDBlock with context.
+    """
+
+    def __init__(self, arch: CenterNetArch, in_channels: list[int] | tuple[int, ...]):
+        super().__init__()
+        expected = len(source_indices(arch))
+        if len(in_channels) != expected:
+            raise ValueError(f"in_channels={in_channels} must have {expected} entries, one for each map")
+        growth_mul, act = arch.trunk.growth_mul, arch.trunk.act
+        self.arch = arch
+        self.context = ContextConcat()
+        self.last_proj = ConvNormAct(in_channels[-1], arch.last.channels, 1, act=act)
+        self.down = nn.AvgPool2d(2)
+        self.last_block = HarDBlock(
+            3 * arch.last.channels, arch.last.growth, growth_mul, arch.last.layers, act=act
+        )
+        self.convs, self.blocks = nn.ModuleList(), nn.ModuleList()
+        channels, skips = self.last_block.out_channels, list(in_channels)
+        for step in arch.steps:
+            channels += skips.pop() if step.skip else 0
+            self.convs.append(ConvNormAct(channels, step.channels, 1, act=act))
+            block = HarDBlock(
+                3 * (step.channels - step.shortcut), step.growth, growth_mul, step.layers, act=act
+            )
+            self.blocks.append(block)
+            channels = block.out_channels
+        self.channels = channels + sum(step.shortcut for step in arch.steps)
+        init_weights(self)
+
+    def forward(self, maps: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+        skips, shortcuts = list(maps), []
+        x = self.last_block(self.context(self.down(self.last_proj(maps[-1]))))
+        for step, conv, block in zip(self.arch.steps, self.convs, self.blocks, strict=True):
+            x = _enlarge(x, 2 * x.shape[2], 2 * x.shape[3])
+            if step.skip:
+                x = cat([x, skips.pop()], 1)
+            x = conv(x)
+            if step.shortcut:
+                x, shortcut = x.split([x.shape[1] - step.shortcut, step.shortcut], 1)
+                shortcuts.insert(0, shortcut)
+            x = block(self.context(x))
+        return cat([*(_enlarge(shortcut, *x.shape[2:]) for shortcut in shortcuts), x], 1)
+
+
+def branch(in_channels: int, out: int, least_width: int, bias: float = 0.0) -> nn.Sequential:
+    """3×3 convolution, ReLU, 1×1 convolution to ``out`` channels, whose bias begins at ``bias``."""
+    width = max(least_width, 4 * out)
+    layers = nn.Sequential(
+        nn.Conv2d(in_channels, width, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(width, out, 1)
+    )
+    init_weights(layers)
+    nn.init.normal_(layers[-1].weight, std=0.001)
+    nn.init.constant_(layers[-1].bias, bias)
+    return layers
+
+
+class CenterNet(nn.Module):
+    """CenterNet detector: (N, in_chans, H, W), H and W multiples of 32 -> raw predictions at stride 4.
+
+    forward returns ``hm``: (N, num_classes, H/4, W/4) logits of the centres; ``wh``: (N, 2, …) width and
+    height and ``reg``: (N, 2, …) the centre's (x, y) within its cell, both in output pixels.
+    """
+
+    class_layers = ("hm.",)  # what depends on the number of classes
+
+    def __init__(self, arch: CenterNetArch, *, num_classes: int | None = None, in_chans: int = 3):
+        super().__init__()
+        self.arch = arch
+        self.num_classes = arch.num_classes if num_classes is None else num_classes
+        self.trunk = HarDNetTrunk(
+            arch.trunk, in_chans=in_chans, out_indices=source_indices(arch), tap="block"
+        )
+        self.decoder = CenterNetDecoder(arch, self.trunk.channels)
+        self.hm = branch(self.decoder.channels, self.num_classes, arch.least_width, bias=HM_BIAS)
+        self.wh = branch(self.decoder.channels, 4, arch.least_width)
+
+    @property
+    def official_prefixes(self) -> dict[str, str]:
+        names = {f"trunk.{ours}": theirs for ours, theirs in self.trunk.official_prefixes.items()}
+        names |= {"decoder.last_proj": "last_proj", "decoder.last_block": "last_blk"}
+        names |= {"decoder.convs": "conv1x1_up", "decoder.blocks": "denseBlocksUp"}
+        return names | {"hm": "hm", "wh": "wh"}
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        if x.ndim != 4 or x.shape[1] != self.trunk.in_chans or x.shape[2] % 32 or x.shape[3] % 32:
+            raise ValueError(
+                f"input must be (N, {self.trunk.in_chans}, H, W), H and W multiples of 32, "
+                f"got {tuple(x.shape)}"
+            )
+        return predict(self.decoder(self.trunk(x)), self.hm, self.wh)
+
+
+def predict(x: Tensor, hm: nn.Module, wh: nn.Module) -> dict[str, Tensor]:
+    """The decoder's map through the two branches; the second one's last two channels are ``reg``."""
+    size, offset = wh(x).split(2, 1)
+    return {"hm": hm(x), "wh": size, "reg": offset}
+
+
+def average_flipped(hm: Tensor, wh: Tensor, reg: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps (2·N, …) of N pictures and then of their mirror images -> their means (N, …).
+
+    hm after the sigmoid. What lies at x within its cell lies at 1 − x in the mirror.
+    """
+
+    def mean(maps: Tensor) -> Tensor:
+        straight, mirrored = maps.chunk(2)
+        return (straight + mirrored.flip(3)) / 2
+
+    straight, mirrored = reg.chunk(2)
+    mirrored = mirrored.flip(3)
+    x = (straight[:, :1] + 1 - mirrored[:, :1]) / 2
+    y = (straight[:, 1:] + mirrored[:, 1:]) / 2
+    return mean(hm), mean(wh), cat([x, y], 1)
+
+
+def source_indices(arch: CenterNetArch) -> tuple[int, ...]:
+    """The trunk's out_indices for the maps that the decoder takes, finest first: its skips' and the last."""
+    return tuple(range(4 - sum(step.skip for step in arch.steps), 4))
+
+
+def _enlarge(x: Tensor, height: int, width: int) -> Tensor:
+    return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=True)
+
+
+def targets(boxes: Tensor, classes: Tensor, num_classes: int, size: tuple[int, int]) -> dict[str, Tensor]:
+    """What the network should say about one image, by the rules of CenterNet-HarDNet.
+
+    ``boxes``: (K, 4) x1, y1, x2, y2 in output pixels (input pixels / ``OUTPUT_STRIDE``), clipped to the map
+    by the caller; ``classes``: (K,) integers in [0, num_classes); ``size``: (h, w) of the map. A box without
+    width or height, or with its centre outside the map, is left out. K may be 0: all zeros.
+
+    Returns, on the boxes' device, in float32 (float64 for float64 boxes):
+
+    - ``hm``: (num_classes, h, w) in [0, 1], a Gaussian around each centre's cell, exactly 1 there; where two
+      of a class meet, the larger;
+    - ``wh``: (2, h, w) width and height of the box that owns a cell; ``off``: (2, h, w) from the cell to that
+      box's centre, (x, y); 0 in cells without an owner; both in output pixels;
+    - ``weight``: (2, h, w) in [0, 1], the same twice: a box's weights add up to 1 over its window (less at
+      the border of the map, and where another box owns the cell).
+
+    A window is the square of cells within ``gaussian_radius`` of the centre's cell. A cell in several windows
+    is owned by the box of the largest weight there, the later one where they are equal.
+
+    Raises ValueError for other shapes and types, for a class out of range and for a box that is not finite.
+    """
+    height, width = size
+    _check_targets(boxes, classes, num_classes, height, width)
+    dtype = torch.promote_types(boxes.dtype, torch.float32)
+    boxes = boxes.to(dtype)
+    wh, centre = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
+    ends = torch.tensor([width, height], device=boxes.device)
+    kept = ((wh > 0) & (centre >= 0) & (centre < ends)).all(1)
+    wh, centre, classes = wh[kept], centre[kept], classes[kept].long()
+
+    # all the windows' cells in one list of P, as far as they lie on the map: windows differ much in size
+    radius = gaussian_radius(wh[:, 0], wh[:, 1])
+    cell = centre.long()
+    first = (cell - radius[:, None]).clamp(min=0)
+    span = torch.minimum(cell + radius[:, None] + 1, ends) - first  # (K, 2) columns, rows
+    count = span.prod(1)
+    owner = torch.arange(len(count), device=boxes.device).repeat_interleave(count)  # (P,)
+    step = torch.arange(len(owner), device=boxes.device) - (count.cumsum(0) - count)[owner]
+    columns = span[owner, 0]
+    xy = first[owner] + torch.stack([step % columns, step // columns], 1)  # (P, 2)
+    place = xy[:, 1] * width + xy[:, 0]
+    square = (xy - cell[owner]).square().sum(1)
+
+    diameter = (2 * radius + 1).double()
+    hm = boxes.new_zeros(num_classes * height * width)
+    peaks = _gaussian(square, (diameter / 6)[owner]).to(dtype)
+    hm.scatter_reduce_(0, classes[owner] * height * width + place, peaks, "amax")
+
+    # the sum over a whole window, on the map or not: the square of a line's, as a Gaussian is separable
+    reach = max(radius.tolist(), default=0)
+    line = torch.arange(-reach, reach + 1, device=boxes.device).square()
+    total = _gaussian(line, (diameter / 24)[:, None]).sum(1).square()
+    weights = (_gaussian(square, (diameter / 24)[owner]) / total[owner]).to(dtype)
+    weight = boxes.new_zeros(height * width).scatter_reduce_(0, place, weights, "amax")
+    largest = weights == weight[place]
+    owners = torch.full_like(weight, -1, dtype=torch.long)
+    owners.scatter_reduce_(0, place[largest], owner[largest], "amax")
+
+    owned = (owners >= 0).nonzero().squeeze(1)
+    owners = owners[owned]
+    dense = boxes.new_zeros(2, 2, height * width)  # wh and off
+    dense[0, :, owned] = wh[owners].T
+    dense[1, :, owned] = (centre[owners] - torch.stack([owned % width, owned // width], 1)).T
+    dense = dense.view(2, 2, height, width)
+    return {
+        "hm": hm.view(num_classes, height, width),
+        "wh": dense[0],
+        "off": dense[1],
+        "weight": weight.view(1, height, width).repeat(2, 1, 1),
+    }
+
+
+def gaussian_radius(width: Tensor, height: Tensor, min_overlap: float = 0.7) -> Tensor:
+    """How far, in whole cells, a centre's Gaussian reaches: (K,) positive sizes in output pixels -> (K,) int64.
+
+    CenterNet's formula, as published checkpoints were trained with it: sizes rounded up, and the roots of
+    CornerNet's three quadratics divided by 2 instead of 2a. So the radius is larger than the one that keeps
+    an overlap of ``min_overlap``, in (0, 1), and the third root is the smallest for any size:
+    at most (width + height) / 4, where the other two are at least (width + height) / 2.
+
+    Raises ValueError for ``min_overlap`` out of its range.
+    """
+    if not 0 < min_overlap < 1:
+        raise ValueError(f"min_overlap={min_overlap} must lie in (0, 1)")
+    # double, and in this order: the floor must fall as the original's does
+    width, height = width.double().ceil(), height.double().ceil()
+    b = -2 * min_overlap * (height + width)
+    c = (min_overlap - 1) * width * height
+    return ((b + (b**2 - 4 * (4 * min_overlap) * c).sqrt()) / 2).long()
+
+
+def decode(hm: Tensor, wh: Tensor, reg: Tensor, k: int = 100) -> Tensor:
+    """The ``k`` best detections of each image, best first: (N, min(k, C·h·w), 6).
+
+    ``hm``: (N, C, h, w) scores in [0, 1], after the sigmoid; ``wh``, ``reg``: (N, 2, h, w) as `CenterNet`
+    returns them. A row is x1, y1, x2, y2 in output pixels (not clipped to the map), score, class; in float32
+    (float64 where an input is). A detection is a cell that no neighbour of its 3×3 surpasses in its class;
+    where there are fewer than ``k``, the rest are other cells with score 0. No branch depends on values,
+    so it can be exported.
+
+    Raises ValueError for other shapes and for ``k`` < 1.
+    """
+    if hm.ndim != 4 or not hm.shape[2] * hm.shape[3] * hm.shape[1]:
+        raise ValueError(f"hm must be (N, C, h, w), not empty, got {tuple(hm.shape)}")
+    n, _, height, width = hm.shape
+    for name, dense in (("wh", wh), ("reg", reg)):
+        if dense.shape != (n, 2, height, width):
+            raise ValueError(f"{name} must be {(n, 2, height, width)}, as hm, got {tuple(dense.shape)}")
+    if k < 1:
+        raise ValueError(f"k={k} must be at least 1")
+    # places go up to hundreds: too many for half precision
+    dtype = torch.promote_types(torch.promote_types(hm.dtype, wh.dtype), torch.float32)
+    is_peak = F.max_pool2d(hm, 3, stride=1, padding=1) == hm
+    scores = torch.where(is_peak, hm, 0).flatten(1)
+    scores, index = scores.topk(min(k, scores.shape[1]))  # (N, k)
+    place = index % (height * width)
+    at = place[:, None].expand(-1, 2, -1)
+    half = wh.to(dtype).flatten(2).gather(2, at) / 2  # (N, 2, k)
+    centre = torch.stack([place % width, place // width], 1) + reg.to(dtype).flatten(2).gather(2, at)
+    labels = index // (height * width)
+    rows = [centre - half, centre + half, scores[:, None].to(dtype), labels[:, None].to(dtype)]
+    return cat(rows, 1).transpose(1, 2)
+
+
+def _gaussian(square: Tensor, sigma: Tensor) -> Tensor:
+    """exp(-square / (2·sigma²)) in float64, and 0 where the original cuts it off."""
+    values = (-square / (2 * sigma**2)).exp()
+    return values.where(values >= torch.finfo(torch.float64).eps, 0)
+
+
+def _check_targets(boxes: Tensor, classes: Tensor, num_classes: int, height: int, width: int) -> None:
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not boxes.is_floating_point():
+        raise ValueError(f"boxes must be (K, 4), floating point, got {tuple(boxes.shape)}, {boxes.dtype}")
+    if classes.shape != boxes.shape[:1] or classes.is_floating_point():
+        raise ValueError(
+            f"classes must be ({len(boxes)},), integers, got {tuple(classes.shape)}, {classes.dtype}"
+        )
+    if min(num_classes, height, width) < 1:
+        raise ValueError(f"num_classes={num_classes} and size={(height, width)} must be at least 1")
+    if not boxes.isfinite().all():
+        raise ValueError(f"boxes must be finite, got {boxes[~boxes.isfinite().all(1)][0].tolist()}")
+    wrong = classes[(classes < 0) | (classes >= num_classes)]
+    if len(wrong):
+        raise ValueError(f"classes must lie in [0, {num_classes}), got {wrong[0].item()}")
