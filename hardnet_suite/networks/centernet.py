@@ -235,7 +235,7 @@ def targets(boxes: Tensor, classes: Tensor, num_classes: int, size: tuple[int, i
 
 
 def gaussian_radius(width: Tensor, height: Tensor, min_overlap: float = 0.7) -> Tensor:
-    """How far, in whole cells, a centre's Gaussian reaches: (K,) positive sizes in output pixels -> (K,) int64.
+    """How far a centre's Gaussian reaches: (K,) sizes in output pixels, positive -> (K,) int64, whole cells.
 
     CenterNet's formula, as published checkpoints were trained with it: sizes rounded up, and the roots of
     CornerNet's three quadratics divided by 2 instead of 2a. So the radius is larger than the one that keeps
@@ -264,7 +264,7 @@ def decode(hm: Tensor, wh: Tensor, reg: Tensor, k: int = 100) -> Tensor:
 
     Raises ValueError for other shapes and for ``k`` < 1.
     """
-    if hm.ndim != 4 or not hm.shape[2] * hm.shape[3] * hm.shape[1]:
+    if hm.ndim != 4 or 0 in hm.shape[1:]:
         raise ValueError(f"hm must be (N, C, h, w), not empty, got {tuple(hm.shape)}")
     n, _, height, width = hm.shape
     for name, dense in (("wh", wh), ("reg", reg)):
