@@ -1,6 +1,6 @@
 """Weights: where they lie, how official files become ours, and how they get into a network."""
 
-from hardnet_suite.weights.convert import convert_official, split_official, to_official
+from hardnet_suite.weights.convert import convert_official, from_target, split_official, to_official
 from hardnet_suite.weights.load import (
     LoadReport,
     cache_dir,
@@ -11,6 +11,7 @@ from hardnet_suite.weights.load import (
 )
 from hardnet_suite.weights.pretrained import load_pretrained
 from hardnet_suite.weights.registry import ROWS, WeightsRow, find
+from hardnet_suite.weights.save import save_weights
 
 __all__ = [
     "ROWS",
@@ -20,9 +21,11 @@ __all__ = [
     "convert_official",
     "fetch",
     "find",
+    "from_target",
     "load_pretrained",
     "load_weights",
     "read_checkpoint",
+    "save_weights",
     "split_official",
     "state_dict_of",
     "to_official",

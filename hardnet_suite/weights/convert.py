@@ -134,24 +134,36 @@ def in_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dict[
     return {_renamed(key, prefixes): value for key, value in state_dict.items()}
 
 
-def to_official(name: str, state_dict: Mapping[str, Tensor], *, target: str = "network") -> dict[str, Tensor]:
-    """The way back: a state dict of ``target`` under the names of the published program.
+def from_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dict[str, Tensor]:
+    """The way back from ``in_target``: a state dict of the target's model under our network's names.
 
     Raises ValueError for an unknown name or target, and for keys that the target's model does not have.
     """
     prefixes = _target_prefixes(name, target)
     back = None if prefixes is None else {theirs: ours for ours, theirs in prefixes.items()}
-    official_keys = _official_keys(name)
-    official, left = {}, []
+    known = _official_keys(name)
+    converted, left = {}, []
     for key, value in state_dict.items():
         ours = key if back is None else _renamed(key, back)
-        if ours in official_keys:
-            official[official_keys[ours]] = _roll_background(name, ours, value, 1)
+        if ours in known:
+            converted[ours] = value
         else:
             left.append(key)
     if left:
         raise ValueError(f"not keys of {name} ({target}): {_some(left)}")
-    return official
+    return converted
+
+
+def to_official(name: str, state_dict: Mapping[str, Tensor], *, target: str = "network") -> dict[str, Tensor]:
+    """The way back: a state dict of ``target`` under the names of the published program.
+
+    Raises ValueError for an unknown name or target, and for keys that the target's model does not have.
+    """
+    official_keys = _official_keys(name)
+    return {
+        official_keys[key]: _roll_background(name, key, value, 1)
+        for key, value in from_target(name, state_dict, target).items()
+    }
 
 
 def _some(keys: Iterable[str], most: int = 5) -> str:
