@@ -9,8 +9,30 @@ from hardnet_suite.openmm import compat
 
 compat.install()  # before anything that imports mmcv.ops
 
-from hardnet_suite.openmm import amp, backbone, hooks, initializers, loading, loops, metrics, sampling, ssd
+from hardnet_suite.openmm import (
+    amp,
+    backbone,
+    centernet,
+    hooks,
+    initializers,
+    loading,
+    loops,
+    metrics,
+    sampling,
+    ssd,
+)
 
 compat.repair_mmdet()
 
-__all__ = ["amp", "backbone", "hooks", "initializers", "loading", "loops", "metrics", "sampling", "ssd"]
+__all__ = [
+    "amp",
+    "backbone",
+    "centernet",
+    "hooks",
+    "initializers",
+    "loading",
+    "loops",
+    "metrics",
+    "sampling",
+    "ssd",
+]

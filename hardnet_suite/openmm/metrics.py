@@ -8,6 +8,7 @@ from pathlib import Path
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
+from PIL import Image
 
 from hardnet_suite.data.coco import load_annotations
 from hardnet_suite.evaluation.coco import evaluate_coco
@@ -18,18 +19,30 @@ class CocoDetection(BaseMetric):
     """The 12 COCO figures of bounding boxes, by pycocotools, named ``coco/bbox_mAP`` and so on.
 
     ann_file: the annotations, COCO JSON. results_file: where to save the raw detections (COCO result
-    format), if at all. After scoring, ``image_ids`` names the pictures that were scored.
+    format), if at all. heatmap_dir: where to save the heat maps of a model that predicts them, as 8-bit grey
+    IMAGE_ID.png, 255 being 1. After scoring, ``image_ids`` names the pictures that were scored.
     """
 
     default_prefix = "coco"
 
-    def __init__(self, ann_file: str, results_file: str | None = None, collect_device: str = "cpu"):
+    def __init__(
+        self,
+        ann_file: str,
+        results_file: str | None = None,
+        heatmap_dir: str | None = None,
+        collect_device: str = "cpu",
+    ):
         super().__init__(collect_device=collect_device)
-        self.ann_file, self.results_file = ann_file, results_file
+        self.ann_file, self.results_file, self.heatmap_dir = ann_file, results_file, heatmap_dir
         self.image_ids: list = []
 
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
         for sample in data_samples:
+            if self.heatmap_dir and "pred_heatmap" in sample:
+                heat = sample["pred_heatmap"]["data"][0].float().mul(255).round().byte().cpu().numpy()
+                folder = Path(self.heatmap_dir)
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(heat).save(folder / f"{sample['img_id']}.png")
             found = sample["pred_instances"]
             boxes = found["bboxes"].float().cpu().numpy()
             boxes[:, 2:] -= boxes[:, :2]

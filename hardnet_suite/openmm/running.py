@@ -96,12 +96,13 @@ def train(cfg: Config, *, from_scratch: bool = False, resume: bool | str = False
     return runner
 
 
-def test(cfg: Config, checkpoint: str | Path | None) -> tuple[dict, list]:
+def test(cfg: Config, checkpoint: str | Path | None, *, heatmap_dir: str | Path | None) -> tuple[dict, list]:
     """Scores a checkpoint on the config's test data: a file, a run's folder (its newest one), or None for
     the weights of the registry that the config's ``weights_tag`` names, by default the published ones.
 
-    Writes detections.json (COCO result format) and metrics.json into the work dir. Returns what the latter
-    holds, the figures and what they were measured with, and the ids of the pictures that were scored.
+    Writes detections.json (COCO result format) and metrics.json into the work dir, and heat maps into
+    ``heatmap_dir`` where the model predicts them. Returns what metrics.json holds, the figures and what they
+    were measured with, and the ids of the pictures that were scored.
     """
     require_data(cfg, ["test_dataloader"])
     arch = cfg.get("arch")
@@ -124,6 +125,9 @@ def test(cfg: Config, checkpoint: str | Path | None) -> tuple[dict, list]:
         cfg[key] = None
     work_dir = Path(cfg.work_dir)
     cfg.test_evaluator.results_file = str(work_dir / "detections.json")
+    if heatmap_dir is not None and cfg.model.get("test_cfg") is not None:
+        cfg.model.test_cfg.keep_heatmap = True
+        cfg.test_evaluator.heatmap_dir = str(heatmap_dir)
     runner = SuiteRunner.from_cfg(cfg)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_checkpoint(model, checkpoint, arch)
