@@ -23,9 +23,10 @@ from mmengine.runner import Runner
 from torch import nn
 
 from hardnet_suite import __version__
+from hardnet_suite.data.coco import check_coco
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
-from hardnet_suite.openmm.configs import drop_pretrained, require_data
+from hardnet_suite.openmm.configs import coco_parts, drop_pretrained, require_data
 from hardnet_suite.openmm.hooks import saved_checkpoints
 from hardnet_suite.openmm.initializers import load_checkpoint
 from hardnet_suite.weights import fetch, find, read_checkpoint
@@ -92,8 +93,18 @@ def train(cfg: Config, *, from_scratch: bool = False, resume: bool | str = False
     if from_scratch or cfg.load_from:
         drop_pretrained(cfg)
     runner = SuiteRunner.from_cfg(cfg)
+    if is_main_process():
+        _log_data(runner)
     runner.train()
     return runner
+
+
+def _log_data(runner: Runner) -> None:
+    """What of the data training leaves out, or may stumble over: nothing goes in silence."""
+    for part in coco_parts(runner.cfg, ["train_dataloader", "val_dataloader"]):
+        report = check_coco(part.annotation_file, part.image_folder, part.classes, read_images=False)
+        for line in report.brief():
+            runner.logger.warning(f"{part.loader}: {line}")
 
 
 def test(cfg: Config, checkpoint: str | Path | None, *, heatmap_dir: str | Path | None) -> tuple[dict, list]:

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -56,7 +57,7 @@ def draw_boxes(
     Raises:
         ValueError: other shapes or types, boxes that are not finite, or labels without a name or colour.
     """
-    image = _as_picture(image)
+    image = as_picture(image)
     boxes, labels = np.asarray(boxes, dtype=float), np.asarray(labels)
     if boxes.size == 0:
         boxes = boxes.reshape(0, 4)
@@ -112,7 +113,7 @@ def beside(
     Raises:
         ValueError: a picture of another shape or type.
     """
-    pictures = _as_picture(left), _as_picture(right)
+    pictures = as_picture(left), as_picture(right)
     size = max(11, round(math.sqrt(pictures[0].shape[0] * pictures[0].shape[1]) / 28))
     font = ImageFont.load_default(size=size)
     titled = []
@@ -135,7 +136,7 @@ def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
     """
     if not len(images) or columns < 1:
         raise ValueError(f"grid needs pictures and at least 1 column, got {len(images)} and {columns}")
-    pictures = [_as_picture(image) for image in images]
+    pictures = [as_picture(image) for image in images]
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     cell_h = max(picture.shape[0] for picture in pictures)
@@ -186,20 +187,54 @@ def draw_results(
             f"{results_file} has category_id {unknown.pop()}, which {annotation_file} does not know: "
             "do results and annotations belong together?"
         )
-    wanted = None if image_ids is None else set(image_ids)
-    images = [image for image in data["images"] if wanted is None or image["id"] in wanted]
+    images = pick_images(data, image_ids)
     for image in images:
-        picture = _read_rgb(Path(image_folder, image["file_name"]))
+        picture = read_rgb(Path(image_folder, image["file_name"]))
         left = _draw_entries(picture, truth[image["id"]], names)
         right = _draw_entries(picture, found[image["id"]], names)
-        path = Path(out_dir, f"{Path(image['file_name']).stem}.jpg")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # full-size colour channels, or thin lines would lose their hue
-            Image.fromarray(beside(left, right)).save(path, quality=92, subsampling=0)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}; choose another folder") from None
+        save_picture(Path(out_dir, f"{Path(image['file_name']).stem}.jpg"), beside(left, right))
     return len(images)
+
+
+def pick_images(annotations: dict[str, Any], image_ids: Iterable[int | str] | None) -> list[dict[str, Any]]:
+    """The "images" entries of COCO annotations with one of these ids (None: all), in the file's order."""
+    wanted = None if image_ids is None else set(image_ids)
+    return [image for image in annotations["images"] if wanted is None or image["id"] in wanted]
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8, turned as its EXIF tag says: so the boxes lie, as OpenCV obeys it in training.
+
+    Raises:
+        UserError: no such file, or it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception as error:  # PIL raises half a dozen types on broken files, SyntaxError among them
+        raise UserError(f"cannot read the picture {path} ({error}): replace the file") from None
+
+
+def save_picture(path: Path, picture: np.ndarray) -> None:
+    """Write a picture (H, W, 3) uint8 RGB in the format of the suffix; missing folders are made.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # JPEG with full-size colour channels, or thin lines would lose their hue; PNG takes no heed of it
+        Image.fromarray(picture).save(path, quality=92, subsampling=0)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another folder") from None
+
+
+def as_picture(image: np.ndarray) -> np.ndarray:
+    """``image`` as a contiguous array; ValueError unless it is (H, W, 3) uint8 with H, W >= 1."""
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(f"a picture must be (H, W, 3) uint8, got shape {image.shape} of {image.dtype}")
+    return np.ascontiguousarray(image)
 
 
 def _draw_entries(picture: np.ndarray, entries: list[dict], names: dict[int | str, str]) -> np.ndarray:
@@ -217,22 +252,6 @@ def _by_image(entries: Iterable[dict]) -> defaultdict[int | str, list[dict]]:
     for entry in entries:
         groups[entry["image_id"]].append(entry)
     return groups
-
-
-def _read_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8, turned as its EXIF tag says: so the boxes lie, as OpenCV obeys it in training."""
-    try:
-        with Image.open(path) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception as error:  # PIL raises half a dozen types on broken files, SyntaxError among them
-        raise UserError(f"cannot read the picture {path} ({error}): replace the file") from None
-
-
-def _as_picture(image: np.ndarray) -> np.ndarray:
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(f"a picture must be (H, W, 3) uint8, got shape {image.shape} of {image.dtype}")
-    return np.ascontiguousarray(image)
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

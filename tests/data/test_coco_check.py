@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -24,8 +25,8 @@ def clean(tmp_path):
         "images": [{"id": key, "file_name": f"{key}.jpg", "width": 64, "height": 48} for key in (1, 2, 3)],
         "categories": [{"id": 1, "name": "cat"}, {"id": 4, "name": "dog"}],
         "annotations": [
-            {"id": 10 + key, "image_id": key, "category_id": (1, 4, 4)[key - 1], "bbox": [4.5, 4, 20, 20]}
-            for key in (1, 2, 3)
+            {"id": 10 + key, "image_id": key, "category_id": category, "bbox": [4.5, 4, 20, 20], "area": 400}
+            for key, category in ((1, 1), (2, 4), (3, 4))
         ],
     }
     return data, folder
@@ -113,11 +114,15 @@ DEFECTS = [
     (set_box(60, 4, 6, 5), "warning", "box partly outside the picture", "annotation 12 of image 2"),
     (set_box(-2, 4, 6, 5), "warning", "box partly outside the picture", "annotation 12 of image 2"),
     (set_box(4, 4, 0.5, 5), "warning", "tiny box", "annotation 12 of image 2"),
+    (set_key("annotations", "area", 0), "error", "empty area", "annotation 12 of image 2"),
+    (set_key("annotations", "ignore", 1), "warning", "ignored box", "annotation 12 of image 2"),
     (drop_key("images", "file_name"), "error", "incomplete image", "image 2"),
     (drop_key("images", "id"), "error", "incomplete image", "image number 1"),
     (drop_key("images", "width"), "error", "incomplete image", "image 2"),
     (set_key("images", "height", 0), "error", "incomplete image", "image 2"),
     (drop_key("annotations", "bbox"), "error", "incomplete annotation", "annotation 12"),
+    (drop_key("annotations", "area"), "error", "incomplete annotation", "annotation 12"),
+    (set_key("annotations", "area", float("nan")), "error", "incomplete annotation", "annotation 12"),
     (set_key("annotations", "image_id", [2]), "error", "incomplete annotation", "annotation 12"),
     (drop_key("categories", "name"), "error", "incomplete category", "category 4"),
     (lambda data, folder: data["annotations"].pop(0), "warning", "class without boxes", "class cat"),
@@ -242,3 +247,79 @@ def test_report_splits_errors_and_warnings(clean):
         ),
     )
     assert [finding.kind for finding in report.warnings] == ["extra class"]
+
+
+def test_pictures_in_other_folders_and_names_spelt_otherwise_are_found(clean):
+    data, folder = clean
+    (folder / "sub").mkdir()
+    (folder / "1.jpg").rename(folder / "sub" / "1.jpg")
+    (folder / "2.jpg").rename(folder.parent / "2.jpg")
+    for entry, name in zip(data["images"], ("sub//1.jpg", "../2.jpg", str(folder / "3.jpg")), strict=True):
+        entry["file_name"] = name
+    assert check(data, folder, read_images=False).findings == ()
+    data["images"][0]["file_name"] = "sub"  # there, but no file
+    data["images"][1]["file_name"] = "nowhere/2.jpg"
+    report = check(data, folder, read_images=False)
+    assert [(finding.kind, finding.where) for finding in report.findings] == [
+        ("missing image", "image 1"),
+        ("missing image", "image 2"),
+    ]
+
+
+def test_brief_has_a_line_a_kind_with_count_fate_and_first_example(clean):
+    data, folder = clean
+    assert check(data, folder).brief() == []
+    data["annotations"][0]["bbox"] = [60, 4, 6, 5]
+    data["annotations"][1]["bbox"] = [5, 5, 0, 4]
+    data["annotations"][2]["bbox"] = [5, 5, 4, 0]
+    assert check(data, folder).brief() == [
+        "error: empty box (2, left out of training), e.g. annotation 12 of image 2: "
+        "[5, 5, 0, 4] has no width or no height",
+        "warning: box partly outside the picture (1): annotation 11 of image 1: "
+        "[60, 4, 6, 5] (x, y, width, height) in a picture of 64×48",
+    ]
+
+
+def test_brief_is_short_however_bad_the_data(clean):
+    report = check(*clean)
+    findings = tuple(Finding("warning", f"kind {key}", "here", "broken\n" * 999) for key in range(13))
+    assert len(dataclasses.replace(report, findings=findings[:12]).brief()) == 12
+    lines = dataclasses.replace(report, findings=findings).brief()
+    assert len(lines) == 12
+    assert lines[10].startswith("warning: kind 10 (1): here: broken")
+    assert lines[11] == "… and 2 more kinds of findings: `hardnet-suite check-data` shows all"
+    for line in lines:
+        assert len(line) <= 300
+        assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "defect",
+    [
+        set_key("annotations", "image_id", 77),
+        set_key("annotations", "category_id", 3),
+        set_key("annotations", "ignore", 1),
+        set_key("annotations", "area", 0),
+        set_box(4, 4, 0, 5),
+        set_box(4, 4, 0.5, 5),
+        set_box(64, 4, 5, 5),
+        set_box(60, 4, 6, 5),
+        set_box(-2, 4, 6, 5),
+    ],
+)
+def test_brief_tells_what_mmdet_leaves_out(clean, defect):
+    from mmengine.registry import DATASETS
+
+    import hardnet_suite.openmm  # noqa: F401, makes mmdet importable
+
+    defect(*clean)
+    left_out = any("left out of training" in line for line in check(*clean).brief())
+    dataset = DATASETS.build(
+        {
+            "type": "mmdet.CocoDataset",
+            "ann_file": str(clean[1].parent / "instances.json"),
+            "data_prefix": {"img": str(clean[1])},
+            "metainfo": {"classes": NAMES},
+        }
+    )
+    assert [len(dataset.get_data_info(index)["instances"]) for index in range(3)] == [1, 1 - left_out, 1]

@@ -1,0 +1,101 @@
+"""Heat maps over pictures: where a network sees the centres of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hardnet_suite.data.coco import load_annotations
+from hardnet_suite.errors import UserError
+from hardnet_suite.visualization.detection import as_picture, beside, pick_images, read_rgb, save_picture
+
+_COLORS = "inferno"  # its lightness grows evenly up to pale yellow: more light is more heat
+_COLDEST = 0.25  # of that range: the near-black before it would only darken the picture
+_BRIGHTNESS, _SATURATION = 0.6, 0.2  # left to the picture, so that the colours of the heat stand out
+
+
+def overlay_heatmap(image: np.ndarray, heat: np.ndarray, *, opacity: float = 0.8) -> np.ndarray:
+    """A heat map in colours over the greyed, dimmed picture: cold places show it, hot ones glow.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        heat: (h, w) numbers in [0, 1] that cover the whole picture, of any resolution; blown up bilinearly.
+        opacity: of the colour where the heat is 1, in [0, 1]; it falls with the root of the heat.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        ValueError: other shapes or types, heat outside [0, 1] or nan, or another opacity.
+    """
+    import matplotlib
+
+    image, heat = as_picture(image), np.asarray(heat, np.float32)
+    if heat.ndim != 2 or not heat.size:
+        raise ValueError(f"heat must be (h, w) with h, w >= 1, got shape {heat.shape}")
+    if not (heat.min() >= 0 and heat.max() <= 1):  # nan fails both
+        raise ValueError(f"heat must lie in [0, 1], got {heat.min()} to {heat.max()}")
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity must lie in [0, 1], got {opacity}")
+
+    height, width = image.shape[:2]
+    heat = Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR)
+    heat = np.asarray(heat).clip(0, 1)[..., None]  # (H, W, 1)
+    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None]
+    ground = _BRIGHTNESS * (grey + _SATURATION * (image - grey))
+    palette = matplotlib.colormaps[_COLORS](np.linspace(_COLDEST, 1, 256), bytes=True)[:, :3]
+    color = palette[np.rint(255 * heat[..., 0]).astype(np.uint8)]  # (H, W, 3)
+    alpha = opacity * np.sqrt(heat)  # a plain product would hide the middling scores
+    return np.rint(ground + alpha * (color - ground)).astype(np.uint8)
+
+
+def draw_heatmaps(
+    annotation_file: str | Path,
+    heatmap_folder: str | Path,
+    image_folder: str | Path,
+    out_folder: str | Path,
+    *,
+    image_ids: Iterable[int | str] | None = None,
+) -> int:
+    """Draw each picture of a COCO annotation file beside its heat map; returns how many.
+
+    One picture at a time is held. Each becomes ``out_folder/<its file name without suffix>_heatmap.png``; the
+    folder is made where it is missing.
+
+    Args:
+        annotation_file: COCO annotations.
+        heatmap_folder: holds ``IMAGE_ID.png``: 8-bit grey, 255 being a score of 1, of any resolution,
+            covering exactly the whole picture.
+        image_folder: what the annotations' ``file_name`` entries are relative to.
+        out_folder: where to write.
+        image_ids: draw these pictures only (None: all).
+
+    Raises:
+        UserError: the annotation file is missing or malformed, a picture or a heat map is missing or broken,
+            or the folder cannot be written.
+    """
+    images = pick_images(load_annotations(annotation_file), image_ids)
+    for image in images:
+        picture = read_rgb(Path(image_folder, image["file_name"]))
+        heat = _read_heat(Path(heatmap_folder, f"{image['id']}.png"), image["file_name"])
+        pair = beside(picture, overlay_heatmap(picture, heat), titles=("picture", "heat map"))
+        save_picture(Path(out_folder, f"{Path(image['file_name']).stem}_heatmap.png"), pair)
+    return len(images)
+
+
+def _read_heat(path: Path, picture: str) -> np.ndarray:
+    """(h, w) float32 in [0, 1]."""
+    advice = "score the model again to write it"
+    if not path.is_file():
+        raise UserError(f"no heat map {path} for the picture {picture}: {advice}")
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Exception as error:  # PIL raises half a dozen types on broken files, SyntaxError among them
+        raise UserError(f"cannot read the heat map {path} ({error}): {advice}") from None
+    if image.mode != "L":
+        raise UserError(f"the heat map {path} is no 8-bit grey picture but of mode {image.mode}: {advice}")
+    return np.asarray(image, np.float32) / 255
