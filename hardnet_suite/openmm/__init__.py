@@ -20,6 +20,7 @@ from hardnet_suite.openmm import (
     metrics,
     sampling,
     ssd,
+    transforms,
 )
 
 compat.repair_mmdet()
@@ -35,4 +36,5 @@ __all__ = [
     "metrics",
     "sampling",
     "ssd",
+    "transforms",
 ]

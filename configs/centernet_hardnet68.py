@@ -1,0 +1,30 @@
+# CenterNet-HarDNet68 on COCO: trained at 512 pixels, tested at each picture's own size.
+_base_ = "centernet_hardnet85.py"
+
+arch = "centernet_hardnet68"
+model = dict(
+    backbone=dict(arch=arch, out_indices=(2, 3)),
+    neck=dict(arch=arch, in_channels=[328, 654]),
+    bbox_head=dict(arch=arch, in_channels=162),
+    init_cfg=dict(model=arch),
+)
+
+# Each picture in the middle of the next larger multiple of 32, so batches of one.
+test_pipeline = [
+    dict(type="LoadPicture"),
+    dict(type="CenterPad", multiple=32),
+    dict(type="PackDetInputs", meta_keys=_base_.meta_keys),
+]
+train_dataloader = dict(batch_size=24)
+val_dataloader = dict(batch_size=1, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
+train_cfg = dict(max_epochs=150)
+optim_wrapper = dict(optimizer=dict(lr=0.005))
+param_scheduler = [
+    dict(
+        type="LinearLR", start_factor=5e-5 / 0.005, by_epoch=True, begin=0, end=1, convert_to_iter_based=True
+    ),
+    dict(type="MultiStepLR", milestones=[100, 130], gamma=0.1),
+]
+auto_scale_lr = dict(base_batch_size=24)

@@ -1,0 +1,64 @@
+# CenterNet-HarDNet85 on COCO, 512 pixels. Published: 44.3 mAP on test-dev.
+_base_ = ["_base_/runtime.py", "_base_/coco_detection.py"]
+
+arch = "centernet_hardnet85"  # the row of hardnet_suite.networks.ARCHS: trunk, decoder, branches
+size = 512
+num_classes = 80
+
+# The network. Input: BGR pixels / 255, less the mean, by the standard deviation.
+model = dict(
+    type="HarDNetCenterNet",
+    data_preprocessor=dict(
+        type="DetDataPreprocessor",
+        mean=[255 * value for value in (0.40789654, 0.44719302, 0.47026115)],
+        std=[255 * value for value in (0.28863828, 0.27408164, 0.27809835)],
+        bgr_to_rgb=False,
+        pad_size_divisor=32,
+    ),
+    backbone=dict(type="HarDNet", arch=arch, out_indices=(1, 2, 3), tap="block"),
+    neck=dict(type="HarDNetCenterNetNeck", arch=arch, in_channels=[214, 458, 784]),
+    bbox_head=dict(type="HarDNetCenterNetHead", arch=arch, in_channels=200, num_classes=num_classes),
+    train_cfg=dict(),
+    # boxes that end at the border overlap the true ones a little better; the published program lets them go
+    test_cfg=dict(max_per_img=100, flip_test=False, clip_border=True),
+    # published ImageNet weights of the trunk; --from-scratch does without
+    init_cfg=dict(type="HarDNetPretrained", model=arch, tag="base"),
+)
+
+# The data. Masks tell where a box that the crop cuts must end.
+train_pipeline = [
+    dict(type="LoadPicture"),
+    dict(type="LoadBoxesAndMasks"),
+    dict(type="RandomScaleStretchCrop", size=size, short_sides=tuple(range(192, 897, 64)), stretch=0.6),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="LightingColorJitter"),
+    dict(type="PackDetInputs"),
+]
+meta_keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "border")
+test_pipeline = [
+    dict(type="LoadPicture"),
+    dict(type="Resize", scale=(size, size), keep_ratio=False),
+    dict(type="PackDetInputs", meta_keys=meta_keys[:-1]),
+]
+train_dataloader = dict(
+    batch_size=48, dataset=dict(pipeline=train_pipeline, filter_cfg=dict(filter_empty_gt=False, min_size=0))
+)
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+
+# The published recipe: 300 epochs of batches of 48, SGD from 0.01, a tenth at 230 and at 280, the first epoch
+# rising from 0.00005.
+train_cfg = dict(type="ResumableEpochLoop", max_epochs=300, val_interval=5)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+optim_wrapper = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=1e-4),
+)
+param_scheduler = [
+    dict(
+        type="LinearLR", start_factor=5e-5 / 0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True
+    ),
+    dict(type="MultiStepLR", milestones=[230, 280], gamma=0.1),
+]
+auto_scale_lr = dict(enable=True, base_batch_size=48)  # another batch size scales the learning rate
