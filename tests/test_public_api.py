@@ -14,6 +14,8 @@ from hardnet_suite.networks import (
     SSD,
     CenterNet,
     CenterNetArch,
+    FCHarDNet,
+    FCHarDNetArch,
     HarDNet,
     HarDNetArch,
     HarDNetTrunk,
@@ -30,9 +32,15 @@ NAMES = [
     "ssd512_hardnet85",
     "centernet_hardnet68",
     "centernet_hardnet85",
+    "fchardnet70",
 ]
 # row of the table -> the network it makes, and its number of classes
-KINDS = {HarDNetArch: (HarDNet, 1000), SSDArch: (SSD, 80), CenterNetArch: (CenterNet, 80)}
+KINDS = {
+    HarDNetArch: (HarDNet, 1000),
+    SSDArch: (SSD, 80),
+    CenterNetArch: (CenterNet, 80),
+    FCHarDNetArch: (FCHarDNet, 19),
+}
 
 
 def test_the_public_names():

@@ -1,5 +1,6 @@
 """Losses: pure functions on tensors, with torch alone."""
 
+from hardnet_suite.losses.bootstrapped import bootstrapped_cross_entropy
 from hardnet_suite.losses.centernet import centernet_loss
 
-__all__ = ["centernet_loss"]
+__all__ = ["bootstrapped_cross_entropy", "centernet_loss"]

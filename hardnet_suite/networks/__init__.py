@@ -7,6 +7,7 @@ from hardnet_suite.networks.arch import (
     CenterNetArch,
     CenterNetStep,
     Extra,
+    FCHarDNetArch,
     HarDNetArch,
     Priors,
     SSDArch,
@@ -14,6 +15,7 @@ from hardnet_suite.networks.arch import (
 )
 from hardnet_suite.networks.centernet import CenterNet
 from hardnet_suite.networks.factory import build_network, find_arch, list_models, trunk_arch
+from hardnet_suite.networks.fchardnet import FCHarDNet
 from hardnet_suite.networks.hardblock import HarDBlock, harmonic_links, layer_width
 from hardnet_suite.networks.hardnet import HarDNet, HarDNetTrunk
 from hardnet_suite.networks.preprocess import PREPROCESS, Preprocess
@@ -30,6 +32,8 @@ __all__ = [
     "CenterNetArch",
     "CenterNetStep",
     "Extra",
+    "FCHarDNet",
+    "FCHarDNetArch",
     "HarDBlock",
     "HarDNet",
     "HarDNetArch",

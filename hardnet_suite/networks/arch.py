@@ -27,19 +27,21 @@ class Stage:
 class HarDNetArch:
     """A HarDNet trunk, and the classifier on it.
 
-    ``stem``: widths of the two stem convolutions. ``growth_mul``: the width multiplier m of a harmonic link.
+    ``stem``: widths of the convolutions at stride 2. ``stem_down``: widths of those that lead to stride 4, in
+    place of a pool. ``growth_mul``: the width multiplier m of a harmonic link.
     ``depthwise``: 1×1 + depthwise 3×3 pairs in place of 3×3 convolutions, strided ones in place of pools.
     ``last_dropout``: the dropout before the last stage's transition. ``first_pool_ceil``: the first pool
     after a stage rounds odd sizes up.
     """
 
-    stem: tuple[int, int]
+    stem: tuple[int, ...]
     stages: tuple[Stage, ...]
     growth_mul: float = 1.7
     depthwise: bool = False
     act: str = "relu6"
     pool: str = "max"
     first_pool_ceil: bool = False
+    stem_down: tuple[int, ...] = ()
     dropout: float = 0.1
     last_dropout: float = 0.0
     num_classes: int = 1000
@@ -114,6 +116,19 @@ class CenterNetStep:
     layers: int
     skip: bool = True
     shortcut: int = 0
+
+
+@dataclass(frozen=True)
+class FCHarDNetArch:
+    """An FC-HarDNet: the encoder ``trunk`` and its mirror image, back to the stride of the first stage.
+
+    ``last_channels``: of the 1×1 convolution between the two. Each step back joins the trunk's map of that
+    size, halves the channels by a 1×1 convolution, and has a HarDBlock like the stage of that size.
+    """
+
+    trunk: HarDNetArch
+    last_channels: int
+    num_classes: int = 19
 
 
 @dataclass(frozen=True)
@@ -222,7 +237,7 @@ def _small_ssd(trunk: HarDNetArch, size: int, *, bridge: int) -> SSDArch:
     )
 
 
-Arch = HarDNetArch | SSDArch | CenterNetArch
+Arch = HarDNetArch | SSDArch | CenterNetArch | FCHarDNetArch
 
 ARCHS: dict[str, Arch] = {
     "hardnet39ds": _HARDNET39DS,
@@ -250,6 +265,22 @@ ARCHS: dict[str, Arch] = {
             CenterNetStep(channels=192, growth=48, layers=8, shortcut=32),
             CenterNetStep(channels=96, growth=28, layers=4),
         ),
+    ),
+    "fchardnet70": FCHarDNetArch(
+        trunk=HarDNetArch(
+            stem=(16, 24),
+            stem_down=(32, 48),
+            act="relu",
+            pool="average",
+            stages=(
+                Stage(growth=10, layers=4, channels=64, downsample=True),
+                Stage(growth=16, layers=4, channels=96, downsample=True),
+                Stage(growth=18, layers=8, channels=160, downsample=True),
+                Stage(growth=24, layers=8, channels=224, downsample=True),
+                Stage(growth=32, layers=8, channels=320),
+            ),
+        ),
+        last_channels=320,
     ),
     # small and quick: for demonstrations, first steps and machines without a GPU (no published weights)
     "ssd224_hardnet29": _small_ssd(_HARDNET29, 224, bridge=192),

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from hardnet_suite.networks.arch import ARCHS, Arch, CenterNetArch, HarDNetArch, SSDArch
+from hardnet_suite.networks.arch import ARCHS, Arch, CenterNetArch, FCHarDNetArch, HarDNetArch, SSDArch
 from hardnet_suite.networks.centernet import CenterNet
+from hardnet_suite.networks.fchardnet import FCHarDNet
 from hardnet_suite.networks.hardnet import HarDNet, HarDNetTrunk, last_stages
 from hardnet_suite.networks.ssd import SSD
 
-NETWORKS = {HarDNetArch: HarDNet, SSDArch: SSD, CenterNetArch: CenterNet}
+NETWORKS = {HarDNetArch: HarDNet, SSDArch: SSD, CenterNetArch: CenterNet, FCHarDNetArch: FCHarDNet}
 
 
 def list_models() -> list[str]:

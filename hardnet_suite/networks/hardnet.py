@@ -94,26 +94,31 @@ class HarDNetTrunk(nn.Module):
         arch, self.out_indices = _select(arch, out_indices)
         self.arch, self.tap, self.with_cp, self.in_chans = arch, tap, with_cp, in_chans
 
-        first, second = arch.stem
-        self.stem = nn.Sequential(
-            ConvNormAct(in_chans, first, 3, stride=2, act=arch.act),
-            ConvNormAct(first, second, 1 if arch.depthwise else 3, act=arch.act),
-        )
-        self.official_prefixes = {"stem.0": "base.0", "stem.1": "base.1"}
-        self.features = [Feature(2, second, -1)]
+        kernel = 1 if arch.depthwise else 3
+        self.stem = _convs(in_chans, arch.stem, kernel, arch.act)
+        self.official_prefixes = {f"stem.{i}": f"base.{i}" for i in range(len(arch.stem))}
+        self.features = [Feature(2, arch.stem[-1], -1)]
         self.stages = nn.ModuleList()
         self.stem_down = nn.Identity()
-        if arch.stages:
-            self.stem_down = DepthwiseConvNorm(second, stride=2) if arch.depthwise else _pool(arch, 3, 1)
-            self.official_prefixes["stem_down"] = "base.2"
-        self._add_stages(second)
+        channels, official = arch.stem[-1], len(arch.stem)
+        if arch.stages and arch.stem_down:
+            self.stem_down = _convs(channels, arch.stem_down, kernel, arch.act)
+            channels = arch.stem_down[-1]
+            for i in range(len(arch.stem_down)):
+                self.official_prefixes[f"stem_down.{i}"] = f"base.{official + i}"
+            official += len(arch.stem_down)
+        elif arch.stages:
+            self.stem_down = DepthwiseConvNorm(channels, stride=2) if arch.depthwise else _pool(arch, 3, 1)
+            self.official_prefixes["stem_down"] = f"base.{official}"
+            official += 1
+        self._add_stages(channels, official)
         self.channels = [self.features[i].channels for i in self.out_indices]
         self.strides = [self.features[i].stride for i in self.out_indices]
         self._output_of_stage = {self.features[i].stage: slot for slot, i in enumerate(self.out_indices)}
         init_weights(self)
 
-    def _add_stages(self, channels: int) -> None:
-        arch, stride, official = self.arch, 4, 3
+    def _add_stages(self, channels: int, official: int) -> None:
+        arch, stride = self.arch, 4
         first_pool = True
         for index, stage in enumerate(arch.stages):
             last = index == len(arch.stages) - 1
@@ -254,6 +259,16 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
         for norm, momentum, count in norms:
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(count)
+
+
+def _convs(in_channels: int, widths: tuple[int, ...], kernel: int, act: str) -> nn.Sequential:
+    """3×3 with stride 2, then ``kernel`` × ``kernel`` with stride 1."""
+    pairs = list(zip((in_channels, *widths), widths, strict=False))
+    (first, out), *rest = pairs
+    return nn.Sequential(
+        ConvNormAct(first, out, 3, stride=2, act=act),
+        *(ConvNormAct(before, after, kernel, act=act) for before, after in rest),
+    )
 
 
 def _pool(arch: HarDNetArch, kernel: int, padding: int, *, ceil: bool = False) -> nn.Module:

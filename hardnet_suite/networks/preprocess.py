@@ -71,6 +71,7 @@ PREPROCESS: dict[str, Preprocess] = {
     "ssd512_hardnet85": _ssd(512),
     "centernet_hardnet68": _centernet("keep"),
     "centernet_hardnet85": _centernet("stretch", 512),
+    "fchardnet70": Preprocess("bgr", 255.0, (0.406, 0.456, 0.485), (0.225, 0.224, 0.229), resize="keep"),
     "ssd224_hardnet29": _ssd(224),
     "ssd320_hardnet39ds": _ssd(320),
 }

@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from hardnet_suite.networks import ARCHS, CenterNetArch, SSDArch, build_network, find_arch
+from hardnet_suite.networks import ARCHS, CenterNetArch, FCHarDNetArch, SSDArch, build_network, find_arch
 
 # module of our network -> module of the OpenMMLab model, by target and kind of architecture
 _SSD_IN_MMDET = {
@@ -28,9 +28,14 @@ _CENTERNET_IN_MMDET = {
     "hm": "bbox_head.hm",
     "wh": "bbox_head.wh",
 }
+_FCHARDNET_IN_MMSEG = {
+    "trunk": "backbone.trunk",
+    "decoder": "decode_head.decoder",
+    "classifier": "decode_head.conv_seg",
+}
 TARGETS: dict[str, dict[type, dict[str, str]]] = {
     "mmdet": {SSDArch: _SSD_IN_MMDET, CenterNetArch: _CENTERNET_IN_MMDET},
-    "mmseg": {},
+    "mmseg": {FCHarDNetArch: _FCHARDNET_IN_MMSEG},
 }
 
 

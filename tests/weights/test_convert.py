@@ -12,7 +12,12 @@ from hardnet_suite.weights.convert import is_bare_trunk
 CLASSIFIERS = ["hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85"]
 SSDS = ["ssd512_hardnet68", "ssd512_hardnet85"]
 DETECTORS = [*SSDS, "centernet_hardnet68", "centernet_hardnet85"]
-TARGETS = [(name, "network") for name in [*CLASSIFIERS, *DETECTORS]] + [(name, "mmdet") for name in DETECTORS]
+SEGMENTOR = "fchardnet70"
+TARGETS = [
+    *((name, "network") for name in [*CLASSIFIERS, *DETECTORS, SEGMENTOR]),
+    *((name, "mmdet") for name in DETECTORS),
+    (SEGMENTOR, "mmseg"),
+]
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def shapes(tensors) -> dict[str, torch.Size]:
     return {key: value.shape for key, value in tensors.items()}
 
 
-@pytest.mark.parametrize("name", [*CLASSIFIERS, *DETECTORS])
+@pytest.mark.parametrize("name", [*CLASSIFIERS, *DETECTORS, SEGMENTOR])
 def test_nothing_is_missing_and_nothing_over(official_shapes, name):
     with torch.device("meta"):
         network = build_network(name)

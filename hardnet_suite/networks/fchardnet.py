@@ -1,0 +1,88 @@
+"""FC-HarDNet: semantic segmentation (HarDNet, section 4.2; https://github.com/PingoLH/FCHarDNet)."""
+
+from __future__ import annotations
+
+from torch import Tensor, cat, nn
+from torch.nn import functional as F
+
+from hardnet_suite.networks.arch import FCHarDNetArch
+from hardnet_suite.networks.hardblock import HarDBlock
+from hardnet_suite.networks.hardnet import HarDNetTrunk, last_stages
+from hardnet_suite.networks.layers import ConvNormAct, init_weights
+
+
+class FCHarDNetDecoder(nn.Module):
+    """The way back up.
+
+    forward: the trunk's block outputs of strides 4, 8, 16 …, finest first -> (N, channels, H/4, W/4). Each
+    step enlarges the map to the next finer one's size, joins that, halves the channels by a 1×1 convolution,
+    and passes a HarDBlock.
+    """
+
+    def __init__(self, arch: FCHarDNetArch, in_channels: list[int] | tuple[int, ...]):
+        super().__init__()
+        stages = arch.trunk.stages
+        if len(in_channels) != len(stages):
+            raise ValueError(f"in_channels={in_channels} must have {len(stages)} entries, one for each map")
+        act = arch.trunk.act
+        self.last_proj = ConvNormAct(in_channels[-1], arch.last_channels, 1, act=act)
+        self.convs, self.blocks = nn.ModuleList(), nn.ModuleList()
+        channels = arch.last_channels
+        for stage, skip in zip(stages[-2::-1], in_channels[-2::-1], strict=True):
+            half = (channels + skip) // 2
+            self.convs.append(ConvNormAct(channels + skip, half, 1, act=act))
+            self.blocks.append(HarDBlock(half, stage.growth, arch.trunk.growth_mul, stage.layers, act=act))
+            channels = self.blocks[-1].out_channels
+        self.channels = channels
+        init_weights(self)
+
+    def forward(self, maps: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+        *skips, last = maps
+        x = self.last_proj(last)
+        for conv, block, skip in zip(self.convs, self.blocks, reversed(skips), strict=True):
+            x = block(conv(cat([_enlarge(x, skip.shape[2:]), skip], 1)))
+        return x
+
+
+class FCHarDNet(nn.Module):
+    """Segmentation network: (N, in_chans, H, W) -> (N, num_classes, H, W) logits, H and W at least 64."""
+
+    class_layers = ("classifier.",)  # what depends on the number of classes
+
+    def __init__(self, arch: FCHarDNetArch, *, num_classes: int | None = None, in_chans: int = 3):
+        super().__init__()
+        self.arch = arch
+        self.num_classes = arch.num_classes if num_classes is None else num_classes
+        self.trunk = HarDNetTrunk(
+            arch.trunk, in_chans=in_chans, out_indices=source_indices(arch), tap="block"
+        )
+        self.decoder = FCHarDNetDecoder(arch, self.trunk.channels)
+        self.classifier = nn.Conv2d(self.decoder.channels, self.num_classes, 1)
+        init_weights(self.classifier)
+
+    @property
+    def official_prefixes(self) -> dict[str, str]:
+        names = {f"trunk.{ours}": theirs for ours, theirs in self.trunk.official_prefixes.items()}
+        last = names.pop(f"trunk.stages.{len(self.arch.trunk.stages) - 1}.transition")
+        return names | {
+            "decoder.last_proj": last,  # the published program counts it to the trunk
+            "decoder.convs": "conv1x1_up",
+            "decoder.blocks": "denseBlocksUp",
+            "classifier": "finalConv",
+        }
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """(N, in_chans, H, W) -> (N, num_classes, ceil(H/4), ceil(W/4)) logits, not yet enlarged."""
+        return self.classifier(self.decoder(self.trunk(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _enlarge(self.forward_head(x), x.shape[2:])
+
+
+def source_indices(arch: FCHarDNetArch) -> tuple[int, ...]:
+    """The trunk's out_indices for the maps that the decoder takes: all strides from 4 on."""
+    return tuple(range(1, len(last_stages(arch.trunk))))
+
+
+def _enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
