@@ -15,6 +15,7 @@ COMMANDS = {
     "test": "score a checkpoint",
     "eval": "score saved predictions, without a model",
     "check-data": "look over a config's data before hours are spent",
+    "convert-dataset": "turn a data set into COCO annotations",
     "draw-shapes": "draw the built-in data set",
     "plot": "plot the loss and the scores of a run",
     "doctor": "say what is right and wrong with this installation",

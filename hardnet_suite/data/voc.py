@@ -1,0 +1,254 @@
+"""PASCAL VOC data sets as COCO: boxes from XML files to one annotation file a split."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from xml.etree import ElementTree
+
+from PIL import Image
+
+from hardnet_suite.data.coco import Finding
+from hardnet_suite.errors import UserError
+
+SPLITS = ("train", "val", "test")
+PICTURES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Split:
+    """What one split came to: pictures, boxes, and boxes a class."""
+
+    images: int
+    boxes: int
+    per_class: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion wrote, and what it left out or changed (``findings``, each by name)."""
+
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    findings: tuple[Finding, ...]
+
+    def table(self) -> str:
+        """Plain text: a row a split, then every finding."""
+        width = max(5, *map(len, self.splits))
+        lines = ["  ".join(["split".ljust(width), "images", " boxes", *self.classes])]
+        for name, split in self.splits.items():
+            counts = [f"{split.per_class[one]:>{len(one)}}" for one in self.classes]
+            lines.append("  ".join([name.ljust(width), f"{split.images:>6}", f"{split.boxes:>6}", *counts]))
+        lines += [f"{finding.kind}: {finding.where}: {finding.what}" for finding in self.findings]
+        return "\n".join(lines)
+
+
+def convert_voc(
+    source: str | Path,
+    target: str | Path,
+    *,
+    splits: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    difficult: Literal["ignore", "keep"] = "ignore",
+    link: bool = False,
+) -> ConversionReport:
+    """A VOC folder (Annotations/, ImageSets/Main/, JPEGImages/) as COCO: ``target``/annotations/
+    instances_SPLIT.json, the pictures in ``target``/images.
+
+    VOC counts pixels from 1 and its boxes hold both ends, so x = xmin − 1 and width = xmax − x. A box whose
+    end is not beyond its beginning, or outside the picture, is dropped; one partly outside is cut.
+
+    Args:
+        splits: names of files in ImageSets/Main; None takes those of train, val and test that are there.
+        classes: in the order wanted, others are dropped; None takes all that occur, in alphabetical order.
+        difficult: "ignore" marks objects that VOC calls difficult as ``iscrowd``, so that they neither count
+            as found nor as missed; "keep" treats them as all others.
+        link: symbolic links to the pictures in place of copies.
+
+    Raises:
+        UserError: a file or folder is missing or broken, or there is nothing to convert. Annotation files
+            are written only when all was read.
+    """
+    source, target = Path(source), Path(target)
+    names = _read_splits(source, splits)
+    findings: list[Finding] = []
+    read = {
+        split: [_read_picture(source, stem, findings) for stem in _once(stems, split, findings)]
+        for split, stems in names.items()
+    }
+    found = {entry["name"] for pictures in read.values() for _, entries in pictures for entry in entries}
+    wanted = tuple(sorted(found) if classes is None else classes)
+    if not wanted or not found & {*wanted}:
+        raise UserError(f"{source} has no box of {'any class' if classes is None else ', '.join(wanted)}")
+    for name in sorted(found - {*wanted}):
+        findings.append(Finding("warning", "class left out", name, "is not among the chosen classes"))
+
+    contents = {split: _coco(pictures, wanted, difficult) for split, pictures in read.items()}
+    for pictures in read.values():
+        for picture, _ in pictures:
+            _bring(picture["path"], target / "images" / picture["path"].name, link)
+    for split, content in contents.items():
+        _write(target / "annotations" / f"instances_{split}.json", content)
+    return ConversionReport(wanted, {split: _summary(one) for split, one in contents.items()}, (*findings,))
+
+
+def _read_splits(source: Path, splits: Sequence[str] | None) -> dict[str, list[str]]:
+    lists = source / "ImageSets" / "Main"
+    for folder in (source / "Annotations", source / "JPEGImages", lists):
+        if not folder.is_dir():
+            raise UserError(
+                f"no folder {folder}: a VOC data set has Annotations/*.xml, JPEGImages/* and "
+                "ImageSets/Main/train.txt"
+            )
+    chosen = [name for name in SPLITS if (lists / f"{name}.txt").is_file()] if splits is None else splits
+    if not chosen:
+        raise UserError(f"none of train.txt, val.txt, test.txt in {lists}: name the splits with --splits")
+    read = {}
+    for split in chosen:
+        path = lists / f"{split}.txt"
+        if not path.is_file():
+            there = ", ".join(sorted(file.stem for file in lists.glob("*.txt"))) or "none"
+            raise UserError(f"no split {split}: no file {path} (there are: {there})")
+        # a list of one class has a second column, 1 or -1
+        read[split] = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+        if not read[split]:
+            raise UserError(f"{path} names no picture")
+    return read
+
+
+def _once(stems: list[str], split: str, findings: list[Finding]) -> list[str]:
+    for stem, count in Counter(stems).items():
+        if count > 1:
+            what = f"stands {count} times in {split}, and is taken once"
+            findings.append(Finding("warning", "picture named twice", stem, what))
+    return list(dict.fromkeys(stems))
+
+
+def _read_picture(source: Path, stem: str, findings: list[Finding]) -> tuple[dict, list[dict]]:
+    """The picture (path, width, height) and its objects (name, bbox, difficult), bad boxes left out."""
+    file = source / "Annotations" / f"{stem}.xml"
+    root = _parse(file)
+    named = (root.findtext("filename") or "").strip()
+    candidates = [Path(named).name] if named else []
+    candidates += [stem + suffix for suffix in PICTURES]
+    folder = source / "JPEGImages"
+    path = next((folder / name for name in candidates if (folder / name).is_file()), None)
+    if path is None:
+        raise UserError(f"{file} has no picture: none of {', '.join(candidates)} in {folder}")
+    size = tuple(_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    if None in size or min(size) < 1:
+        try:
+            with Image.open(path) as image:
+                size = image.size
+        except Exception as error:  # PIL raises half a dozen types on broken files
+            raise UserError(f"{file} states no size, and {path} cannot be read: {error}") from None
+    width, height = map(int, size)
+
+    objects = []
+    for entry in root.iter("object"):
+        name = (entry.findtext("name") or "").strip()
+        ends = [_number(entry.findtext(f"bndbox/{end}")) for end in ("xmin", "ymin", "xmax", "ymax")]
+        box, wrong = _box(ends, width, height)
+        if not name:
+            box, wrong = None, "has no class name"
+        if wrong:
+            kind = "box dropped" if box is None else "box cut"
+            findings.append(Finding("warning", kind, f"{file.name}, {name or 'object'} {ends}", wrong))
+        if box is not None:
+            is_difficult = (entry.findtext("difficult") or "0").strip() == "1"
+            objects.append({"name": name, "bbox": box, "difficult": is_difficult})
+    return {"path": path, "width": width, "height": height}, objects
+
+
+def _parse(file: Path) -> ElementTree.Element:
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from None
+    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+        raise UserError(f"{file} declares entities, which no annotation needs: refused")
+    try:
+        return ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise UserError(f"{file} is no valid XML, or was cut short: {error}") from None
+
+
+def _number(text: str | None) -> float | int | None:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    if not math.isfinite(value):
+        return None
+    return int(value) if value.is_integer() else value
+
+
+def _box(ends: list, width: int, height: int) -> tuple[list | None, str]:
+    """[x, y, width, height] from VOC's ends, and what is wrong; None where nothing can be saved."""
+    if None in ends:
+        return None, "a coordinate is missing or no number"
+    xmin, ymin, xmax, ymax = ends
+    if xmax <= xmin or ymax <= ymin:
+        return None, "it has no width or no height"
+    x1, y1, x2, y2 = max(0, xmin - 1), max(0, ymin - 1), min(width, xmax), min(height, ymax)
+    if x2 <= x1 or y2 <= y1:
+        return None, f"it lies outside the picture of {width}×{height}"
+    cut = xmin < 0 or ymin < 0 or xmax > width or ymax > height  # a 0 is how some tools write the edge
+    return [x1, y1, x2 - x1, y2 - y1], f"it leaves the picture of {width}×{height}" if cut else ""
+
+
+def _coco(
+    pictures: list[tuple[dict, list[dict]]], classes: tuple[str, ...], difficult: str
+) -> dict[str, Any]:
+    images, annotations = [], []
+    for image_id, (picture, objects) in enumerate(pictures, 1):
+        size = {"width": picture["width"], "height": picture["height"]}
+        images.append({"id": image_id, "file_name": picture["path"].name, **size})
+        for entry in objects:
+            if entry["name"] in classes:
+                _, _, width, height = entry["bbox"]
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "category_id": classes.index(entry["name"]) + 1,
+                        "bbox": entry["bbox"],
+                        "area": width * height,
+                        "iscrowd": int(entry["difficult"] and difficult == "ignore"),
+                    }
+                )
+    categories = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _summary(content: dict[str, Any]) -> Split:
+    counts = Counter(entry["category_id"] for entry in content["annotations"])
+    per_class = {category["name"]: counts[category["id"]] for category in content["categories"]}
+    return Split(len(content["images"]), len(content["annotations"]), per_class)
+
+
+def _bring(path: Path, target: Path, link: bool) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and target.stat().st_size == path.stat().st_size:
+        return
+    partial = target.with_name(f".{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    if link:
+        partial.symlink_to(path.resolve())
+    else:
+        shutil.copyfile(path, partial)
+    os.replace(partial, target)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content))
+    os.replace(partial, path)

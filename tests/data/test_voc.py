@@ -1,0 +1,221 @@
+"""VOC folders to COCO: each rule on a tiny hand-made folder, and the real blood cells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hardnet_suite.data.coco import check_coco
+from hardnet_suite.data.voc import convert_voc
+from hardnet_suite.errors import UserError
+
+OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>
+<xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>"""
+
+
+def xml(*objects, size=(64, 48), filename="") -> str:
+    parts = [
+        OBJECT.format(*box, name=name, difficult=int("difficult" in more)) for name, box, *more in objects
+    ]
+    stated = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>" if size else ""
+    return f"<annotation><filename>{filename}</filename>{stated}{''.join(parts)}</annotation>"
+
+
+def make(root: Path, pictures: dict[str, str], splits: dict[str, str] | None = None, suffix=".jpg") -> Path:
+    """A VOC folder of 64×48 pictures with these XML texts; by default all in train."""
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for stem, text in pictures.items():
+        (root / "Annotations" / f"{stem}.xml").write_text(text)
+        Image.new("RGB", (64, 48)).save(root / "JPEGImages" / (stem + suffix))
+    for split, text in (splits or {"train": "\n".join(pictures)}).items():
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text(text)
+    return root
+
+
+def convert(root: Path, tmp_path: Path, **options):
+    """(report, the COCO content of train)."""
+    report = convert_voc(root, tmp_path / "coco", **options)
+    return report, json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())
+
+
+@pytest.fixture
+def voc(tmp_path) -> Path:
+    return tmp_path / "voc"
+
+
+def test_pixels_count_from_one_and_both_ends_belong_to_the_box(voc, tmp_path):
+    make(voc, {"a": xml(("cat", (1, 1, 64, 48)), ("dog", (11, 21, 12, 40)), ("cat", (1.5, 2, 3.5, 4)))})
+    report, content = convert(voc, tmp_path)
+    assert [entry["bbox"] for entry in content["annotations"]] == [
+        [0, 0, 64, 48],
+        [10, 20, 2, 20],
+        [0.5, 1, 3.0, 3],
+    ]
+    assert content["annotations"][1] == {
+        "id": 2,
+        "image_id": 1,
+        "category_id": 2,
+        "bbox": [10, 20, 2, 20],
+        "area": 40,
+        "iscrowd": 0,
+    }
+    assert content["images"] == [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}]
+    assert content["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    assert report.findings == ()
+    assert report.splits["train"].per_class == {"cat": 2, "dog": 1}
+
+
+@pytest.mark.parametrize(
+    ("box", "kept", "reason"),
+    [
+        ((5, 5, 5, 9), None, "no width or no height"),
+        ((5, 9, 8, 9), None, "no width or no height"),
+        ((9, 5, 5, 9), None, "no width or no height"),
+        (("", 5, 5, 9), None, "missing or no number"),
+        (("nan", 5, 5, 9), None, "missing or no number"),
+        ((70, 5, 80, 9), None, "outside the picture of 64×48"),
+        ((60, 5, 80, 9), [59, 4, 5, 5], "leaves the picture of 64×48"),
+        ((-3, -3, 10, 10), [0, 0, 10, 10], "leaves the picture"),
+        ((0, 0, 10, 10), [0, 0, 10, 10], ""),
+    ],
+)
+def test_bad_boxes_are_named(voc, tmp_path, box, kept, reason):
+    make(voc, {"a": xml(("cat", box), ("cat", (20, 20, 30, 30)))})
+    report, content = convert(voc, tmp_path)
+    boxes = [entry["bbox"] for entry in content["annotations"]]
+    assert boxes == ([kept] if kept else []) + [[19, 19, 11, 11]]
+    if not reason:
+        assert report.findings == ()
+        return
+    (finding,) = report.findings
+    assert finding.kind == ("box cut" if kept else "box dropped")
+    assert finding.where.startswith("a.xml, cat ")
+    assert reason in finding.what
+    assert f"{finding.kind}: {finding.where}" in report.table()
+
+
+def test_difficult_objects_neither_count_as_found_nor_as_missed(voc, tmp_path):
+    make(voc, {"a": xml(("cat", (1, 1, 9, 9)), ("cat", (20, 20, 30, 30), "difficult"))})
+    _, content = convert(voc, tmp_path)
+    assert [entry["iscrowd"] for entry in content["annotations"]] == [0, 1]
+    _, content = convert(voc, tmp_path, difficult="keep")
+    assert [entry["iscrowd"] for entry in content["annotations"]] == [0, 0]
+
+
+def test_chosen_classes_in_the_order_given(voc, tmp_path):
+    make(voc, {"a": xml(("cat", (1, 1, 9, 9)), ("dog", (1, 1, 9, 9)), ("axolotl", (1, 1, 9, 9)))})
+    report, content = convert(voc, tmp_path, classes=["dog", "cat"])
+    assert [category["name"] for category in content["categories"]] == ["dog", "cat"]
+    assert [entry["category_id"] for entry in content["annotations"]] == [2, 1]
+    (finding,) = report.findings
+    assert (finding.kind, finding.where) == ("class left out", "axolotl")
+    with pytest.raises(UserError, match="has no box of horse"):
+        convert(voc, tmp_path, classes=["horse"])
+
+
+def test_splits(voc, tmp_path):
+    """The classes are those of all splits, lists of one class have a second column, blank lines are none."""
+    pictures = {"a": xml(("cat", (1, 1, 9, 9))), "b": xml(("dog", (1, 1, 9, 9))), "c": xml()}
+    make(voc, pictures, {"train": "c 1\n\na  -1\nc\n", "test": "b", "trainval": "a\nb"})
+    report, content = convert(voc, tmp_path)
+    assert {*report.splits} == {"train", "test"}
+    assert [image["file_name"] for image in content["images"]] == ["c.jpg", "a.jpg"]
+    assert len(content["categories"]) == 2
+    assert [finding.kind for finding in report.findings] == ["picture named twice"]
+    assert {path.name for path in (tmp_path / "coco/images").iterdir()} == {"a.jpg", "b.jpg", "c.jpg"}
+    only = convert_voc(voc, tmp_path / "other", splits=["trainval"])
+    assert {*only.splits} == {"trainval"}
+
+
+def test_a_picture_by_its_stated_name_by_its_stem_and_its_size_from_itself(voc, tmp_path):
+    make(voc, {"a": xml(("cat", (1, 1, 9, 9)), size=None)}, suffix=".png")
+    _, content = convert(voc, tmp_path)
+    assert content["images"] == [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}]
+    (voc / "JPEGImages" / "a.png").rename(voc / "JPEGImages" / "other.png")
+    (voc / "Annotations" / "a.xml").write_text(
+        xml(("cat", (1, 1, 9, 9)), filename="x/other.png", size=(0, 0))
+    )
+    _, content = convert(voc, tmp_path)
+    assert content["images"][0]["file_name"] == "other.png"
+
+
+def test_pictures_are_copied_or_linked_and_not_twice(voc, tmp_path):
+    make(voc, {"a": xml(("cat", (1, 1, 9, 9)))})
+    convert(voc, tmp_path)
+    copy = tmp_path / "coco/images/a.jpg"
+    assert not copy.is_symlink()
+    before = copy.stat().st_mtime_ns
+    convert(voc, tmp_path)
+    assert copy.stat().st_mtime_ns == before
+    convert_voc(voc, tmp_path / "linked", link=True)
+    assert (tmp_path / "linked/images/a.jpg").is_symlink()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_what_is_missing_or_broken_is_named_and_nothing_is_written(voc, tmp_path):
+    target = tmp_path / "coco"
+    with pytest.raises(UserError, match="no folder .*Annotations"):
+        convert_voc(voc, target)
+    make(voc, {"a": xml(("cat", (1, 1, 9, 9)))}, {"other": "a"})
+    with pytest.raises(UserError, match=r"none of train.txt, val.txt, test.txt .*--splits"):
+        convert_voc(voc, target)
+    with pytest.raises(UserError, match=r"no split mine: .*there are: other"):
+        convert_voc(voc, target, splits=["mine"])
+    (voc / "ImageSets/Main/train.txt").write_text(" \n")
+    with pytest.raises(UserError, match="names no picture"):
+        convert_voc(voc, target)
+    (voc / "ImageSets/Main/train.txt").write_text("a\nb\n")
+    with pytest.raises(UserError, match=r"cannot read .*b.xml"):
+        convert_voc(voc, target)
+    (voc / "Annotations/b.xml").write_text(xml()[:40])
+    with pytest.raises(UserError, match=r"b.xml is no valid XML, or was cut short"):
+        convert_voc(voc, target)
+    (voc / "Annotations/b.xml").write_text('<!DOCTYPE a [<!ENTITY x "y">]>' + xml())
+    with pytest.raises(UserError, match=r"b.xml declares entities"):
+        convert_voc(voc, target)
+    (voc / "Annotations/b.xml").write_text(xml())
+    with pytest.raises(UserError, match=r"b.xml has no picture: none of b.jpg, b.jpeg, b.png"):
+        convert_voc(voc, target)
+    (voc / "Annotations/b.xml").write_text(xml(size=None))
+    (voc / "JPEGImages/b.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"b.xml states no size, and .*b.jpg cannot be read"):
+        convert_voc(voc, target)
+    assert not target.exists()
+
+
+def test_no_box_at_all(voc, tmp_path):
+    make(voc, {"a": xml()})
+    with pytest.raises(UserError, match="has no box of any class"):
+        convert_voc(voc, tmp_path / "coco")
+
+
+def test_an_object_without_a_name_is_dropped(voc, tmp_path):
+    make(voc, {"a": xml(("", (1, 1, 9, 9)), ("cat", (1, 1, 9, 9)))})
+    report, content = convert(voc, tmp_path)
+    assert len(content["annotations"]) == 1
+    assert report.findings[0].what == "has no class name"
+
+
+def test_the_blood_cells(shared, tmp_path):
+    report = convert_voc(shared / "data/bccd", tmp_path, link=True)
+    assert report.classes == ("Platelets", "RBC", "WBC")
+    assert {name: split.images for name, split in report.splits.items()} == {
+        "train": 205,
+        "val": 87,
+        "test": 72,
+    }
+    assert sum(split.boxes for split in report.splits.values()) == 4155 + 372 + 361 - 2
+    assert {finding.where.split(",")[0] for finding in report.findings} == {
+        "BloodImage_00338.xml",
+        "BloodImage_00343.xml",
+    }
+    assert {finding.kind for finding in report.findings} == {"box dropped"}
+    for split in report.splits:
+        path = tmp_path / "annotations" / f"instances_{split}.json"
+        found = check_coco(path, tmp_path / "images", ("RBC", "WBC", "Platelets"), read_images=False)
+        assert found.errors == ()
+        assert found.boxes == report.splits[split].boxes
