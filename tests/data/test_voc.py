@@ -158,7 +158,7 @@ def test_pictures_are_copied_or_linked_and_not_twice(voc, tmp_path):
 
 def test_what_is_missing_or_broken_is_named_and_nothing_is_written(voc, tmp_path):
     target = tmp_path / "coco"
-    with pytest.raises(UserError, match="no folder .*Annotations"):
+    with pytest.raises(UserError, match=r"no folder .*Annotations"):
         convert_voc(voc, target)
     make(voc, {"a": xml(("cat", (1, 1, 9, 9)))}, {"other": "a"})
     with pytest.raises(UserError, match=r"none of train.txt, val.txt, test.txt .*--splits"):

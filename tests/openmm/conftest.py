@@ -32,6 +32,7 @@ test_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
 train_cfg = dict(max_epochs=2, val_interval=2)
 visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])
 default_hooks = dict(checkpoint=dict(every_iters=4, save_best=None))
+custom_hooks = [*_base_.custom_hooks, dict(type="EMAHook", momentum=0.1)]
 """
 
 

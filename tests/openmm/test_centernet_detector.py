@@ -256,6 +256,32 @@ def test_from_the_file_to_the_box_and_back(tmp_path, way, size, flip):
     assert abs(column + 0.5 - centre[1]) <= 1.01
 
 
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("centernet_hardnet68", (1, 1)),
+        ("centernet_hardnet68", (1, 70)),
+        ("centernet_hardnet85", (1, 1)),
+        ("centernet_hardnet85", (3000, 4000)),
+        pytest.param("centernet_hardnet68", (3000, 4000), marks=pytest.mark.slow),  # at its own size
+    ],
+)
+def test_extreme_pictures_through_the_whole_network(tmp_path, name, size):
+    path = tmp_path / "picture.png"
+    picture_with_box(path, size, (0, 0, 1, 1))
+    item = Compose(load_config(name).test_dataloader.dataset.pipeline)({"img_path": str(path), "img_id": 1})
+    torch.manual_seed(0)
+    detector = build(name, classes=2).eval()
+    with torch.inference_mode():
+        (found,) = detector.test_step({"inputs": [item["inputs"]], "data_samples": [item["data_samples"]]})
+    boxes = found.pred_instances.bboxes
+    assert len(boxes) == len(found.pred_instances.scores) > 0
+    assert torch.isfinite(boxes).all()
+    assert (boxes >= 0).all()
+    assert (boxes[:, 0::2] <= size[1]).all()
+    assert (boxes[:, 1::2] <= size[0]).all()
+
+
 def test_the_mean_of_a_picture_and_its_mirror():
     hm, wh, reg = perfect_maps([10, 20, 41, 50], 1, (64, 96))
     mirrored = perfect_maps([96 - 41, 20, 96 - 10, 50], 1, (64, 96))

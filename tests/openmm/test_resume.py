@@ -52,7 +52,7 @@ def test_killed_in_mid_epoch_and_resumed_is_bit_for_bit_the_same(tiny, launch, r
     run(*common, "--work-dir", broken, "--resume")
     ends = [torch.load(folder / "epoch_2.pth", weights_only=True) for folder in (whole, broken)]
     assert ends[0]["meta"]["iter"] == 12
-    for part in ("state_dict", "optimizer", "param_schedulers"):
+    for part in ("state_dict", "ema_state_dict", "optimizer", "param_schedulers"):
         assert_identical(ends[0][part], ends[1][part], part)
     assert not list(broken.glob("iter_*.pth"))
     assert not list(broken.glob(".*.tmp"))
