@@ -18,6 +18,7 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.logging import HistoryBuffer
 
 import _hardnet_suite_mmcv
+from hardnet_suite.weights.pickles import multiarray, number_globals, under_both_paths, under_name
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -57,27 +58,16 @@ def _statistics_method(owner: type, name: str) -> Callable:
 
 def _safe_globals() -> list:
     """What mmengine's own checkpoints hold beside tensors: log buffers, which are NumPy arrays."""
-    multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray
-    dtypes = [type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "u1", "u4", "b1")]
-    functions = [multiarray._reconstruct, multiarray.scalar]
-    # NumPy 1 and 2 name the same functions under different paths; a file may hold either
-    renamed = [
-        _under_name(function, f"numpy.{core}.multiarray", function.__name__)
-        for function in functions
-        for core in ("core", "_core")
+    getattr_stand_in = under_name(_statistics_method, "builtins", "getattr")
+    rebuild = multiarray()._reconstruct
+    return [
+        HistoryBuffer,
+        np.ndarray,
+        rebuild,
+        *number_globals(),
+        *under_both_paths(rebuild, "_reconstruct"),
+        getattr_stand_in,
     ]
-    getattr_stand_in = _under_name(_statistics_method, "builtins", "getattr")
-    return [HistoryBuffer, np.ndarray, np.dtype, *dtypes, *renamed, getattr_stand_in]
-
-
-def _under_name(function: Callable, module: str, name: str) -> Callable:
-    """The function under another name, by which torch knows what it may call."""
-
-    def stand_in(*args):
-        return function(*args)
-
-    stand_in.__module__, stand_in.__name__, stand_in.__qualname__ = module, name, name
-    return stand_in
 
 
 def install() -> None:

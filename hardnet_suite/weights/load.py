@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.weights.pickles import numbers_allowed
 from hardnet_suite.weights.registry import Address, WeightsRow
 
 # a mere "<" will not do: the first bytes of a .safetensors file are a length, which may spell it
@@ -42,7 +43,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     ``.safetensors`` is read as such, anything else with ``torch.load(weights_only=True)``. UserError when
     the file is missing, a folder, empty, cut short, corrupt, an HTML page, without tensors, or a pickle
-    that asks for classes or functions beyond plain tensors and containers.
+    that asks for classes or functions beyond plain tensors, containers and NumPy's numbers.
     """
     path = Path(path).expanduser()
     try:
@@ -183,7 +184,8 @@ def _read(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             checkpoint = safetensors.torch.load_file(path)
         else:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            with numbers_allowed():
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     # a damaged file can make the readers stumble over anything (EOFError, KeyError, struct.error …)
     except Exception as error:
         # torch's own words are kept from the user: they advise to switch the protection off

@@ -1,0 +1,111 @@
+"""NumPy's numbers in a pickled checkpoint, as the published segmentation files have; and nothing more."""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+
+import numpy as np
+import pytest
+import torch
+
+from hardnet_suite import create_model
+from hardnet_suite.errors import UserError
+from hardnet_suite.weights import read_checkpoint
+
+
+def save_pickle(path, content, *, module: str | None = None) -> None:
+    """A file as torch.save writes it, with the module of NumPy's ``scalar`` renamed, if asked."""
+
+    class Module:
+        @staticmethod
+        def dumps(*args, **options):
+            return renamed(pickle.dumps(*args, **options))
+
+        class Pickler(pickle._Pickler):  # the one in Python, whose globals can be redirected
+            def save_global(self, obj, name=None):
+                if module and getattr(obj, "__name__", "") == "scalar":
+                    self.write(pickle.GLOBAL + f"{module}\nscalar\n".encode())
+                    self.memoize(obj)
+                else:
+                    super().save_global(obj, name)
+
+            dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012
+
+    def renamed(data: bytes) -> bytes:
+        return data
+
+    for kind in (type(len), type(save_pickle)):
+        Module.Pickler.dispatch[kind] = Module.Pickler.save_global
+    torch.save(content, path, pickle_module=Module, pickle_protocol=2)
+
+
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64, np.bool_])
+def test_numbers_under_either_path(tmp_path, module, kind):
+    path = tmp_path / "model.pkl"
+    save_pickle(path, {"model_state": {"a": torch.ones(2)}, "best_iou": kind(1)}, module=module)
+    held = {str(argument) for _, argument, _ in pickletools.genops(_pickle_of(path)) if argument}
+    assert f"{module} scalar" in held
+    checkpoint = read_checkpoint(path)
+    assert checkpoint["best_iou"] == kind(1)
+    assert type(checkpoint["best_iou"]) is kind
+
+
+def _pickle_of(path) -> bytes:
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        return archive.read(name)
+
+
+def test_an_official_segmentation_checkpoint(golden, tmp_path):
+    """The published form: the training state with ``model_state``, ``module.`` and a NumPy ``best_iou``."""
+    weights = golden.state_dict("fchardnet70")
+    path = tmp_path / "hardnet70_cityscapes_model.pkl"
+    state = {
+        "epoch": 90000,
+        "model_state": {f"module.{key}": value for key, value in weights.items()},
+        "best_iou": np.float64(0.777),
+    }
+    save_pickle(path, state, module="numpy.core.multiarray")
+    network = create_model("fchardnet70", pretrained=path).eval()
+    with torch.inference_mode():
+        out = network(golden.input("fchardnet70"))
+    torch.testing.assert_close(out, golden.outputs("fchardnet70")["out"], rtol=1e-4, atol=1e-4)
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+@pytest.mark.parametrize(
+    "extra", [Evil(), np.array([object()], dtype=object), print, np.random.default_rng(0)]
+)
+def test_anything_else_is_refused_with_the_reason(tmp_path, capsys, extra):
+    path = tmp_path / "model.pkl"
+    torch.save({"model_state": {"a": torch.ones(2)}, "extra": extra}, path)
+    with pytest.raises(UserError, match=r"could run code|cannot be read safely"):
+        read_checkpoint(path)
+    assert "code ran" not in capsys.readouterr().out
+
+
+def test_scalar_makes_numbers_only():
+    from hardnet_suite.weights.pickles import number_globals
+
+    scalar = next(one for one in number_globals() if getattr(one, "__name__", "") == "scalar")
+    assert scalar(np.dtype("f4"), np.float32(2.5).tobytes()) == 2.5
+    for dtype, data in ((np.dtype("O"), b"x"), (np.dtype("U4"), b"x" * 16), (np.dtype("f4"), [1])):
+        with pytest.raises(pickle.UnpicklingError):
+            scalar(dtype, data)
+
+
+def test_the_allowance_ends_with_the_reading(tmp_path):
+    path = tmp_path / "model.pkl"
+    torch.serialization.add_safe_globals([np.dtype])  # as others may have done
+    before = {*torch.serialization.get_safe_globals()}
+    save_pickle(path, {"model_state": {"a": torch.ones(2)}, "best_iou": np.float64(1)})
+    read_checkpoint(path)
+    assert {*torch.serialization.get_safe_globals()} == before
