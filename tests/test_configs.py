@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hardnet_suite.networks import ARCHS, PREPROCESS, HarDNetTrunk
-from hardnet_suite.networks.ssd import SSDNeck, source_indices
+from hardnet_suite.networks import ARCHS, PREPROCESS, HarDNetTrunk, SSDArch, centernet, fchardnet, ssd
+from hardnet_suite.networks.centernet import CenterNetDecoder
+from hardnet_suite.networks.ssd import SSDNeck
 from hardnet_suite.openmm.configs import OWN_CONFIGS, class_counts, load_config
 
 NAMES = sorted(path.stem for path in OWN_CONFIGS.glob("*.py"))
@@ -34,26 +35,115 @@ def test_published_ssd_recipe(name):
     assert cfg.model.test_cfg.nms == {"type": "nms", "iou_threshold": 0.45, "offset": 1}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "epochs", "batch", "lr", "milestones"),
+    [
+        ("centernet_hardnet85", 300, 48, 0.01, [230, 280]),
+        ("centernet_hardnet85_608", 300, 48, 0.01, [230, 280]),
+        ("centernet_hardnet68", 150, 24, 0.005, [100, 130]),
+    ],
+)
+def test_published_centernet_recipe(name, epochs, batch, lr, milestones):
+    cfg = load_config(name)
+    assert cfg.train_cfg.max_epochs == epochs
+    assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == batch
+    assert cfg.auto_scale_lr.enable
+    assert cfg.optim_wrapper == {
+        "type": "OptimWrapper",
+        "optimizer": {"type": "SGD", "lr": lr, "momentum": 0.9, "weight_decay": 1e-4},
+    }
+    warm_up, schedule = cfg.param_scheduler
+    assert warm_up.start_factor * lr == pytest.approx(5e-5)
+    assert (warm_up.begin, warm_up.end, warm_up.convert_to_iter_based) == (0, 1, True)
+    assert (schedule["milestones"], schedule["gamma"]) == (milestones, 0.1)
+    assert cfg.model.init_cfg == {"type": "HarDNetPretrained", "model": cfg.arch, "tag": "base"}
+    assert transforms(cfg, "train_dataloader") == [
+        "LoadPicture",
+        "LoadBoxesAndMasks",
+        "RandomScaleStretchCrop",
+        "RandomFlip",
+        "LightingColorJitter",
+        "PackDetInputs",
+    ]
+    crop = cfg.train_dataloader.dataset.pipeline[2]
+    assert list(crop.short_sides) == [192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896]
+    assert (crop.size, crop.stretch) == (608 if name.endswith("608") else 512, 0.6)
+    for loader in ("val_dataloader", "test_dataloader"):
+        way = cfg[loader].dataset.pipeline[1]
+        if cfg.arch == "centernet_hardnet68":
+            assert way == {"type": "CenterPad", "multiple": 32}
+            assert cfg[loader].batch_size == 1
+        else:
+            assert way == {"type": "Resize", "scale": (crop.size, crop.size), "keep_ratio": False}
+    # the recipe has none of them
+    assert not {"EMAHook"} & {hook["type"] for hook in cfg.custom_hooks}
+    assert "Mosaic" not in str(cfg.train_dataloader)
+
+
+def test_what_the_recipe_does_without_can_be_switched_on():
+    cfg = load_config("centernet_hardnet85_modern")
+    assert "EMAHook" in {hook["type"] for hook in cfg.custom_hooks}
+    assert cfg.optim_wrapper.clip_grad.max_norm > 0
+    assert cfg.train_dataloader.dataset.pipeline[0].type == "Mosaic"
+    assert "LoadBoxesAndMasks" not in str(cfg.train_dataloader)  # a mosaic's masks would be another picture's
+    recipe = load_config("centernet_hardnet85")
+    assert cfg.train_dataloader.dataset.pipeline[1:] == recipe.train_dataloader.dataset.pipeline[2:]
+    assert cfg.test_dataloader == recipe.test_dataloader
+
+
+def test_every_config_names_its_architecture():
+    assert all(load_config(name).arch in ARCHS for name in NAMES)
+
+
+SEGMENTATION = [name for name in NAMES if name.startswith("fchardnet")]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SEGMENTATION])
 def test_config_fits_its_architecture(name):
     cfg = load_config(name)
     row = ARCHS[cfg.arch]
     model = cfg.model
     assert {model.backbone.arch, model.neck.arch, model.bbox_head.arch} == {cfg.arch}
-    assert tuple(model.backbone.out_indices) == source_indices(row)
-    trunk = HarDNetTrunk(row.trunk, out_indices=source_indices(row))
+    if isinstance(row, SSDArch):
+        indices, tap, last = ssd.source_indices(row), "transition", SSDNeck
+    else:
+        indices, tap, last = centernet.source_indices(row), "block", CenterNetDecoder
+    assert tuple(model.backbone.out_indices) == indices
+    assert model.backbone.get("tap", "transition") == tap
+    trunk = HarDNetTrunk(row.trunk, out_indices=indices, tap=tap)
     assert list(model.neck.in_channels) == trunk.channels
-    assert list(model.bbox_head.in_channels) == SSDNeck(row, trunk.channels).channels
-    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        (resize,) = [step for step in cfg[loader].dataset.pipeline if step["type"] == "Resize"]
-        assert tuple(resize["scale"]) == (row.size, row.size)
+    channels = last(row, trunk.channels).channels
+    assert model.bbox_head.in_channels == channels
+    if isinstance(row, SSDArch):
+        for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+            (resize,) = [step for step in cfg[loader].dataset.pipeline if step["type"] == "Resize"]
+            assert tuple(resize["scale"]) == (row.size, row.size)
     rule = PREPROCESS[cfg.arch]
     assert rule.channels == "bgr"
     assert not model.data_preprocessor.bgr_to_rgb
     assert tuple(model.data_preprocessor.mean) == rule.pixel_mean
     assert tuple(model.data_preprocessor.std) == rule.pixel_std
-    classes = (cfg.train_dataloader.dataset.get("metainfo") or {}).get("classes")
+    dataset = cfg.train_dataloader.dataset
+    classes = (dataset.get("dataset", dataset).get("metainfo") or {}).get("classes")
     assert class_counts(cfg) == {len(classes) if classes else 80}
+
+
+@pytest.mark.parametrize("name", SEGMENTATION)
+def test_segmentation_config_fits_its_architecture(name):
+    cfg = load_config(name)
+    row = ARCHS[cfg.arch]
+    backbone, head = cfg.model.backbone, cfg.model.decode_head
+    assert {backbone.arch, head.arch} == {cfg.arch}
+    assert tuple(backbone.out_indices) == fchardnet.source_indices(row)
+    assert backbone.tap == "block"
+    trunk = HarDNetTrunk(row.trunk, out_indices=backbone.out_indices, tap="block")
+    assert list(head.in_channels) == trunk.channels
+    assert head.channels == fchardnet.FCHarDNetDecoder(row, trunk.channels).channels
+    rule = PREPROCESS[cfg.arch]
+    assert rule.channels == "bgr"
+    assert not cfg.model.data_preprocessor.bgr_to_rgb
+    assert tuple(cfg.model.data_preprocessor.mean) == rule.pixel_mean
+    assert tuple(cfg.model.data_preprocessor.std) == rule.pixel_std
 
 
 def test_configs_are_flat_with_one_level_of_bases():

@@ -1,0 +1,84 @@
+# FC-HarDNet-70 on CamVid from random weights.
+_base_ = ["_base_/runtime.py", "_base_/camvid.py"]
+
+arch = "fchardnet70"  # the row of hardnet_suite.networks.ARCHS
+crop = (288, 384)  # height, width
+num_classes = 11
+custom_imports = dict(imports=["hardnet_suite.openmm.segmentation"], allow_failed_imports=False)
+
+# The network. Input: BGR pixels / 255, less the mean, by the standard deviation.
+model = dict(
+    type="mmseg.EncoderDecoder",
+    data_preprocessor=dict(
+        type="mmseg.SegDataPreProcessor",
+        mean=[255 * value for value in (0.406, 0.456, 0.485)],
+        std=[255 * value for value in (0.225, 0.224, 0.229)],
+        bgr_to_rgb=False,
+        size=crop,
+        pad_val=0,
+        seg_pad_val=255,
+    ),
+    backbone=dict(type="HarDNet", arch=arch, out_indices=(1, 2, 3, 4, 5), tap="block"),
+    decode_head=dict(
+        type="FCHarDNetHead",
+        arch=arch,
+        in_channels=[48, 78, 160, 214, 286],
+        channels=48,
+        num_classes=num_classes,
+        loss_decode=dict(
+            type="BootstrappedCrossEntropyLoss",
+            min_kept=16384,
+            threshold=0.3,
+            # root of (median frequency / frequency) among the training pixels
+            class_weight=[0.52, 0.44, 2.14, 0.38, 1.0, 0.68, 1.96, 2.0, 0.87, 2.65, 3.92],
+        ),
+    ),
+    train_cfg=dict(),
+    test_cfg=dict(mode="whole"),
+)
+
+# The data.
+train_pipeline = [
+    dict(type="LoadPicture"),
+    dict(type="mmseg.LoadAnnotations"),
+    dict(type="RandomResize", scale=(480, 360), ratio_range=(0.6, 2.0), keep_ratio=True),
+    dict(type="mmseg.RandomCrop", crop_size=crop, cat_max_ratio=0.75),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="mmseg.PhotoMetricDistortion", hue_delta=9),
+    dict(type="mmseg.PackSegInputs"),
+]
+test_pipeline = [
+    dict(type="LoadPicture"),
+    dict(type="mmseg.LoadAnnotations"),
+    dict(type="mmseg.PackSegInputs"),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+
+# The averaged weights are the ones scored and saved as the best on the validation split.
+train_cfg = dict(type="ResumableEpochLoop", max_epochs=280, val_interval=10)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+optim_wrapper = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.02),
+    clip_grad=dict(max_norm=10.0),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.02, by_epoch=False, begin=0, end=300),
+    dict(
+        type="PolyLR",
+        power=0.9,
+        eta_min=1e-6,
+        by_epoch=True,
+        begin=6,
+        end=280,
+        convert_to_iter_based=True,
+    ),
+]
+default_hooks = dict(logger=dict(interval=15), checkpoint=dict(interval=5, save_best="mIoU", rule="greater"))
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type="EMAHook", ema_type="MomentumAnnealingEMA", momentum=0.001, gamma=100),
+]
