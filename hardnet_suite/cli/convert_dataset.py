@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from hardnet_suite.data.voc import convert_voc
 
@@ -33,3 +34,4 @@ def run(args: argparse.Namespace) -> None:
     )
     print(report.table())
     print(f"COCO annotations and pictures: {args.target}")
+    print(f"next: hardnet-suite check-data CONFIG --data-root {shlex.quote(args.target)}")

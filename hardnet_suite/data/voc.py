@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -73,9 +74,15 @@ def convert_voc(
         link: symbolic links to the pictures in place of copies.
 
     Raises:
-        UserError: a file or folder is missing or broken, or there is nothing to convert. Annotation files
-            are written only when all was read.
+        UserError: a file or folder is missing or broken or cannot be written, a class is chosen twice, two
+            pictures have one name, or there is nothing to convert. Nothing is written before all was read.
+        ValueError: ``difficult`` is neither of the two.
     """
+    if difficult not in ("ignore", "keep"):
+        raise ValueError(f"difficult is {difficult!r}: allowed are 'ignore' and 'keep'")
+    twice = [name for name, count in Counter(classes or ()).items() if count > 1]
+    if twice:
+        raise UserError(f"chosen twice among the classes: {', '.join(twice)}; name each class once")
     source, target = Path(source), Path(target)
     names = _read_splits(source, splits)
     findings: list[Finding] = []
@@ -83,17 +90,19 @@ def convert_voc(
         split: [_read_picture(source, stem, findings) for stem in _once(stems, split, findings)]
         for split, stems in names.items()
     }
-    found = {entry["name"] for pictures in read.values() for _, entries in pictures for entry in entries}
+    found = Counter(
+        entry["name"] for pictures in read.values() for _, entries in pictures for entry in entries
+    )
     wanted = tuple(sorted(found) if classes is None else classes)
-    if not wanted or not found & {*wanted}:
+    if not wanted or not found.keys() & {*wanted}:
         raise UserError(f"{source} has no box of {'any class' if classes is None else ', '.join(wanted)}")
-    for name in sorted(found - {*wanted}):
-        findings.append(Finding("warning", "class left out", name, "is not among the chosen classes"))
+    for name in sorted(found.keys() - {*wanted}):
+        what = f"is not among the chosen classes, boxes dropped: {found[name]}"
+        findings.append(Finding("warning", "class left out", name, what))
 
     contents = {split: _coco(pictures, wanted, difficult) for split, pictures in read.items()}
-    for pictures in read.values():
-        for picture, _ in pictures:
-            _bring(picture["path"], target / "images" / picture["path"].name, link)
+    for name, path in _by_name(read).items():
+        _bring(path, target / "images" / name, link)
     for split, content in contents.items():
         _write(target / "annotations" / f"instances_{split}.json", content)
     return ConversionReport(wanted, {split: _summary(one) for split, one in contents.items()}, (*findings,))
@@ -116,8 +125,12 @@ def _read_splits(source: Path, splits: Sequence[str] | None) -> dict[str, list[s
         if not path.is_file():
             there = ", ".join(sorted(file.stem for file in lists.glob("*.txt"))) or "none"
             raise UserError(f"no split {split}: no file {path} (there are: {there})")
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read: {error}; save it as UTF-8 text") from None
         # a list of one class has a second column, 1 or -1
-        read[split] = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+        read[split] = [line.split()[0] for line in lines if line.strip()]
         if not read[split]:
             raise UserError(f"{path} names no picture")
     return read
@@ -167,17 +180,28 @@ def _read_picture(source: Path, stem: str, findings: list[Finding]) -> tuple[dic
     return {"path": path, "width": width, "height": height}, objects
 
 
+class _WithoutDoctype(ElementTree.TreeBuilder):
+    """Refuses a document type, the only place for entities, before any is expanded and in every encoding."""
+
+    def __init__(self, file: Path):
+        super().__init__()
+        self._file = file
+
+    def doctype(self, *_: str | None) -> None:
+        raise UserError(f"{self._file} has a DOCTYPE, which could declare entities: remove it")
+
+
 def _parse(file: Path) -> ElementTree.Element:
     try:
         text = file.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
-    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-        raise UserError(f"{file} declares entities, which no annotation needs: refused")
     try:
-        return ElementTree.fromstring(text)
+        return ElementTree.fromstring(text, ElementTree.XMLParser(target=_WithoutDoctype(file)))
     except ElementTree.ParseError as error:
         raise UserError(f"{file} is no valid XML, or was cut short: {error}") from None
+    except (LookupError, ValueError) as error:  # encodings that the parser does not know, such as GBK
+        raise UserError(f"{file} cannot be decoded: {error}; save it as UTF-8") from None
 
 
 def _number(text: str | None) -> float | int | None:
@@ -234,21 +258,44 @@ def _summary(content: dict[str, Any]) -> Split:
     return Split(len(content["images"]), len(content["annotations"]), per_class)
 
 
+def _by_name(read: dict[str, list[tuple[dict, list[dict]]]]) -> dict[str, Path]:
+    """File name -> picture; the lists may name pictures of several folders, which become one."""
+    paths: dict[str, Path] = {}
+    for pictures in read.values():
+        for picture, _ in pictures:
+            path = picture["path"]
+            first = paths.setdefault(path.name, path)
+            if first != path:
+                raise UserError(f"two pictures have one name, {first} and {path}: rename one of them")
+    return paths
+
+
 def _bring(path: Path, target: Path, link: bool) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and target.stat().st_size == path.stat().st_size:
         return
-    partial = target.with_name(f".{target.name}.partial")
-    partial.unlink(missing_ok=True)
-    if link:
-        partial.symlink_to(path.resolve())
-    else:
-        shutil.copyfile(path, partial)
-    os.replace(partial, target)
+    with _whole(target) as partial:
+        if link:
+            partial.symlink_to(path.resolve())
+        else:
+            shutil.copyfile(path, partial)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _whole(path) as partial:
+        partial.write_text(json.dumps(content))
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A temporary neighbour of ``path`` to write to: it takes its place at the end, or goes."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content))
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # of a run that was killed
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}; make room, or choose another folder") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()

@@ -104,17 +104,23 @@ def test_difficult_objects_neither_count_as_found_nor_as_missed(voc, tmp_path):
     assert [entry["iscrowd"] for entry in content["annotations"]] == [0, 1]
     _, content = convert(voc, tmp_path, difficult="keep")
     assert [entry["iscrowd"] for entry in content["annotations"]] == [0, 0]
+    with pytest.raises(ValueError, match="difficult is 'drop': allowed are 'ignore' and 'keep'"):
+        convert(voc, tmp_path, difficult="drop")
 
 
 def test_chosen_classes_in_the_order_given(voc, tmp_path):
-    make(voc, {"a": xml(("cat", (1, 1, 9, 9)), ("dog", (1, 1, 9, 9)), ("axolotl", (1, 1, 9, 9)))})
+    boxes = [(name, (1, 1, 9, 9)) for name in ("cat", "dog", "axolotl", "axolotl")]
+    make(voc, {"a": xml(*boxes)})
     report, content = convert(voc, tmp_path, classes=["dog", "cat"])
     assert [category["name"] for category in content["categories"]] == ["dog", "cat"]
     assert [entry["category_id"] for entry in content["annotations"]] == [2, 1]
     (finding,) = report.findings
     assert (finding.kind, finding.where) == ("class left out", "axolotl")
+    assert finding.what.endswith("boxes dropped: 2")
     with pytest.raises(UserError, match="has no box of horse"):
         convert(voc, tmp_path, classes=["horse"])
+    with pytest.raises(UserError, match="chosen twice among the classes: cat;"):
+        convert(voc, tmp_path, classes=["cat", "dog", "cat"])
 
 
 def test_splits(voc, tmp_path):
@@ -175,7 +181,7 @@ def test_what_is_missing_or_broken_is_named_and_nothing_is_written(voc, tmp_path
     with pytest.raises(UserError, match=r"b.xml is no valid XML, or was cut short"):
         convert_voc(voc, target)
     (voc / "Annotations/b.xml").write_text('<!DOCTYPE a [<!ENTITY x "y">]>' + xml())
-    with pytest.raises(UserError, match=r"b.xml declares entities"):
+    with pytest.raises(UserError, match=r"b.xml has a DOCTYPE"):
         convert_voc(voc, target)
     (voc / "Annotations/b.xml").write_text(xml())
     with pytest.raises(UserError, match=r"b.xml has no picture: none of b.jpg, b.jpeg, b.png"):
@@ -185,6 +191,65 @@ def test_what_is_missing_or_broken_is_named_and_nothing_is_written(voc, tmp_path
     with pytest.raises(UserError, match=r"b.xml states no size, and .*b.jpg cannot be read"):
         convert_voc(voc, target)
     assert not target.exists()
+
+
+ENTITY = '<!DOCTYPE a [<!ENTITY x "cat">]><annotation>&x;</annotation>'
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (f'<?xml version="1.0" encoding="utf-16"?>{ENTITY}'.encode("utf-16"), "has a DOCTYPE"),
+        (b'<?xml version="1.0" encoding="gbk"?><annotation/>', "cannot be decoded: .*save it as UTF-8"),
+        (b'<?xml version="1.0" encoding="none"?><annotation/>', "cannot be decoded: .*save it as UTF-8"),
+    ],
+)
+def test_encodings_of_xml(voc, tmp_path, content, reason):
+    make(voc, {"a": xml(("cat", (1, 1, 9, 9)))})
+    (voc / "Annotations/a.xml").write_bytes(content)
+    with pytest.raises(UserError, match=f"a.xml {reason}"):
+        convert_voc(voc, tmp_path / "coco")
+
+
+def test_encodings_of_lists(voc, tmp_path):
+    make(voc, {"ä": xml(("cat", (1, 1, 9, 9)))})
+    path = voc / "ImageSets/Main/train.txt"
+    path.write_bytes("ä\n".encode("utf-8-sig"))
+    _, content = convert(voc, tmp_path)
+    assert content["images"][0]["file_name"] == "ä.jpg"
+    path.write_bytes("ä\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"train.txt cannot be read: .*save it as UTF-8"):
+        convert(voc, tmp_path)
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(voc, tmp_path):
+    for folder in ("x", "y"):
+        for parent in ("Annotations", "JPEGImages"):
+            (voc / parent / folder).mkdir(parents=True)
+    make(voc, {"x/a": xml(("cat", (1, 1, 9, 9))), "y/a": xml(("cat", (1, 1, 9, 9)))})
+    with pytest.raises(UserError, match=r"two pictures have one name, .*x/a.jpg and .*y/a.jpg"):
+        convert_voc(voc, tmp_path / "coco")
+    assert not (tmp_path / "coco").exists()
+
+
+def test_a_target_that_cannot_be_written(voc, tmp_path):
+    make(voc, {"a": xml(("cat", (1, 1, 9, 9)))})
+    (tmp_path / "coco").write_text("a file")
+    with pytest.raises(UserError, match=r"cannot write .*a.jpg: .*choose another folder"):
+        convert_voc(voc, tmp_path / "coco")
+
+
+def test_nothing_half_written_stays(voc, tmp_path, monkeypatch):
+    make(voc, {"a": xml(("cat", (1, 1, 9, 9)))})
+
+    def full(_, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        convert_voc(voc, tmp_path / "coco")
+    assert not [path for path in (tmp_path / "coco").rglob("*") if path.is_file()]
 
 
 def test_no_box_at_all(voc, tmp_path):
