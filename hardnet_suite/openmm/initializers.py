@@ -22,12 +22,12 @@ from hardnet_suite.weights import (
     split_official,
     state_dict_of,
 )
-from hardnet_suite.weights.convert import class_layers, in_target, is_own
+from hardnet_suite.weights.convert import class_layers, in_target, is_own, openmm_target
 
 
 @WEIGHT_INITIALIZERS.register_module()
 class HarDNetPretrained:
-    """init_cfg=dict(type="HarDNetPretrained", …): published weights into a backbone or a whole detector.
+    """init_cfg=dict(type="HarDNetPretrained", …): published weights into a backbone or a whole model.
 
     model: whose weights, a name of ``list_models()`` (default: the backbone's own ``arch``).
     tag: of the weights registry ("published", "base"). file: a local path to take in place of a download.
@@ -42,7 +42,7 @@ class HarDNetPretrained:
         path = fetch(find(name, self.tag), file=self.file)
         converted, left = split_official(name, state_dict_of(read_checkpoint(path)))
         if not isinstance(module, HarDNet):
-            converted = in_target(name, converted, "mmdet")
+            converted = in_target(name, converted, openmm_target(name))
         report = load_weights(module, converted, strict=False)
         print_log(f"{path.name} into {type(module).__name__}: {report}", logger="current")
         if left:
@@ -66,9 +66,9 @@ def load_checkpoint(
         tensors = state_dict_of(checkpoint)
         if arch is not None and not tensors.keys() & model.state_dict().keys():
             change = in_target if is_own(arch, tensors) else convert_official
-            tensors = change(arch, tensors, target="mmdet")
+            tensors = change(arch, tensors, target=openmm_target(arch))
         own = model.state_dict()
-        of_classes = class_layers(arch, "mmdet") if arch is not None else ()
+        of_classes = class_layers(arch, openmm_target(arch)) if other_classes and arch is not None else ()
         fresh = {
             key: own[key]
             for key, value in tensors.items()

@@ -73,6 +73,15 @@ def _renamed(key: str, prefixes: Mapping[str, str]) -> str | None:
     return None
 
 
+def openmm_target(name: str) -> str:
+    """Which OpenMMLab framework has a model of this name: "mmdet" or "mmseg"; ValueError where none has."""
+    kind = type(find_arch(name))
+    for target, kinds in TARGETS.items():
+        if kind in kinds:
+            return target
+    raise ValueError(f"{name!r} has no {' or '.join(TARGETS)} model")
+
+
 def _target_prefixes(name: str, target: str) -> dict[str, str] | None:
     """Our network -> the target's model; None for our network itself."""
     if target == "network":

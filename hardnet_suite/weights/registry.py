@@ -56,6 +56,7 @@ _HOST = "https://ping-chao.com/hardnet"
 _RAW = "https://raw.githubusercontent.com/PingoLH"
 _CLASSIFIERS = "https://github.com/PingoLH/Pytorch-HarDNet"
 _SSD = "https://github.com/PingoLH/PytorchSSD-HarDNet"
+_FCHARDNET = "https://github.com/PingoLH/FCHarDNet"
 _CENTERNET = "https://github.com/PingoLH/CenterNet-HarDNet"
 
 ROWS: tuple[WeightsRow, ...] = (
@@ -194,6 +195,34 @@ ROWS: tuple[WeightsRow, ...] = (
         licence="MIT",
         metric="",
         source=_CENTERNET,
+        base_only=True,
+    ),
+    WeightsRow(
+        model="fchardnet70",
+        tag="published",
+        urls=(Address(f"{_HOST}/hardnet70_cityscapes_model.pkl"),),
+        task="segmentation",
+        licence="MIT",
+        metric="Cityscapes val mIoU 77.7",
+        source=_FCHARDNET,
+    ),
+    WeightsRow(
+        model="fchardnet70",
+        tag="published_2",
+        urls=(Address(f"{_HOST}/hardnet70_cityscapes_model_2.pkl"),),
+        task="segmentation",
+        licence="MIT",
+        metric="",
+        source=_FCHARDNET,
+    ),
+    WeightsRow(
+        model="fchardnet70",
+        tag="base",
+        urls=(Address(f"{_RAW}/FCHarDNet/master/weights/hardnet_petite_base.pth"),),
+        task="segmentation",
+        licence="MIT",
+        metric="",
+        source=_FCHARDNET,
         base_only=True,
     ),
 )

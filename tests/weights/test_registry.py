@@ -8,7 +8,7 @@ from hardnet_suite.weights.registry import ROWS, Address, find
 
 
 def test_every_row_is_found_under_its_own_name_and_tag():
-    assert len(ROWS) == 12
+    assert len(ROWS) == 15
     for row in ROWS:
         assert find(row.model, row.tag) is row
 
@@ -39,6 +39,7 @@ def test_only_the_trunk_files_are_base_only():
         "hardnet85_base.pth",
         "centernet_hardnet68_base.pth",
         "centernet_hardnet85_base.pth",
+        "hardnet_petite_base.pth",
     }
     assert all(row.base_only == (row.tag == "base") for row in ROWS)
 

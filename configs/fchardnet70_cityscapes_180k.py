@@ -1,0 +1,5 @@
+# FC-HarDNet-70 on Cityscapes, twice as long: 180 000 batches.
+_base_ = "fchardnet70_cityscapes.py"
+
+train_cfg = dict(max_epochs=973)
+param_scheduler = [dict(type="PolyLR", power=0.9, eta_min=0.0, by_epoch=False, begin=0, end=180_000)]
