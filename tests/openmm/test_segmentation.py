@@ -87,10 +87,11 @@ def test_mmsegs_hard_example_mining_works_on_it():
     assert torch.isfinite(losses["decode.loss_ce"])
 
 
-def test_camvid_with_its_void_ignored(tmp_path):
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_camvid_with_its_void_ignored(tmp_path, suffix):
     for folder in ("train", "trainannot"):
         (tmp_path / folder).mkdir()
-    Image.new("RGB", (8, 6)).save(tmp_path / "train/a.png")
+    Image.new("RGB", (8, 6)).save(tmp_path / f"train/a{suffix}")
     labels = np.arange(48, dtype=np.uint8).reshape(6, 8) % 12
     Image.fromarray(labels).save(tmp_path / "trainannot/a.png")
     dataset = DATASETS.build(
