@@ -64,9 +64,10 @@ def load_checkpoint(
     checkpoint = read_checkpoint(path)
     try:
         tensors = state_dict_of(checkpoint)
-        if arch is not None and not tensors.keys() & model.state_dict().keys():
-            change = in_target if is_own(arch, tensors) else convert_official
-            tensors = change(arch, tensors, target=openmm_target(arch))
+        if arch is not None and is_own(arch, tensors):
+            tensors = in_target(arch, tensors, openmm_target(arch))
+        elif arch is not None and not tensors.keys() & model.state_dict().keys():
+            tensors = convert_official(arch, tensors, target=openmm_target(arch))
         own = model.state_dict()
         of_classes = class_layers(arch, openmm_target(arch)) if other_classes and arch is not None else ()
         fresh = {

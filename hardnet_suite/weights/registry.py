@@ -225,6 +225,19 @@ ROWS: tuple[WeightsRow, ...] = (
         source=_FCHARDNET,
         base_only=True,
     ),
+    # trained by ourselves, in the package: docs/experiments.md
+    WeightsRow(
+        model="ssd320_hardnet39ds",
+        tag="bccd",
+        urls=(),
+        task="detection",
+        licence="MIT",
+        metric="BCCD test AP50 0.891",
+        source="configs/ssd320_hardnet39ds_bccd.py",
+        shipped="ssd320_hardnet39ds_bccd.safetensors",
+        sha256="5a9dc433e8d98e2b4cf247d6090eddf0089190b7718e062e6602695aa9b6106f",
+        classes=("RBC", "WBC", "Platelets"),
+    ),
 )
 
 

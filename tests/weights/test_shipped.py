@@ -1,0 +1,79 @@
+"""The weights that come with the package."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+import safetensors.torch
+import torch
+
+from hardnet_suite import create_model
+from hardnet_suite.errors import UserError
+from hardnet_suite.weights import ROWS, fetch, find, load, save_weights
+
+SHIPPED = [row for row in ROWS if row.shipped]
+
+
+def test_there_are_some():
+    assert ("ssd320_hardnet39ds", "bccd") in {(row.model, row.tag) for row in SHIPPED}
+    assert sum((load.SHIPPED / row.shipped).stat().st_size for row in SHIPPED) <= 60e6
+    assert {path.name for path in load.SHIPPED.iterdir()} == {row.shipped for row in SHIPPED}
+
+
+@pytest.mark.parametrize("row", SHIPPED, ids=lambda row: row.tag)
+def test_the_file_is_the_rows(row):
+    path = fetch(row)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
+    assert path.stat().st_size <= 16e6
+    tensors = safetensors.torch.load_file(path)
+    assert {value.dtype for value in tensors.values()} == {torch.float16}
+
+
+@pytest.mark.parametrize("row", SHIPPED, ids=lambda row: row.tag)
+def test_the_model_of_its_tag(row, recwarn):
+    model = create_model(row.model, pretrained=row.tag)
+    assert model.num_classes == len(row.classes)
+    assert not [warning for warning in recwarn if "not in the weights" in str(warning.message)]
+    tensors = safetensors.torch.load_file(fetch(row))
+    for key, value in model.state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            assert torch.equal(value, tensors[key].float()), key
+
+
+def test_other_classes_and_features():
+    with pytest.warns(UserWarning, match=r"12 of the model not in the weights \(cls\.0"):
+        model = create_model("ssd320_hardnet39ds", pretrained="bccd", num_classes=7)
+    assert model.num_classes == 7
+    trunk = create_model("ssd320_hardnet39ds", pretrained="bccd", features_only=True)
+    assert torch.equal(trunk.stem[0].conv.weight, model.trunk.stem[0].conv.weight)
+
+
+def test_a_damaged_package_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(load, "SHIPPED", tmp_path)
+    row = find("ssd320_hardnet39ds", "bccd")
+    with pytest.raises(UserError, match=r"no such file; install the package anew"):
+        fetch(row)
+    (tmp_path / row.shipped).write_bytes(b"x" * 100)
+    with pytest.raises(UserError, match="wrong contents: sha256 begins"):
+        fetch(row)
+
+
+def test_saving(tmp_path):
+    state = {
+        "a": torch.tensor([1.0, 1 / 3]),
+        "b.num_batches_tracked": torch.tensor(7),
+        "c": torch.tensor([3]),
+    }
+    path = tmp_path / "new" / "w.safetensors"
+    digest = save_weights(state, path, metadata={"licence": "MIT"})
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    back = safetensors.torch.load_file(path)
+    assert back.keys() == {"a", "c"}
+    assert torch.equal(back["a"], state["a"].half())
+    assert back["c"].dtype == torch.int64
+    with safetensors.safe_open(path, "pt") as file:
+        assert file.metadata() == {"licence": "MIT"}
+    with pytest.raises(ValueError, match="a holds values that half precision cannot: up to 100000"):
+        save_weights({"a": torch.tensor([1e5])}, path)
+    assert [entry.name for entry in path.parent.iterdir()] == ["w.safetensors"]
