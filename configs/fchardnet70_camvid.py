@@ -25,13 +25,7 @@ model = dict(
         in_channels=[48, 78, 160, 214, 286],
         channels=48,
         num_classes=num_classes,
-        loss_decode=dict(
-            type="BootstrappedCrossEntropyLoss",
-            min_kept=16384,
-            threshold=0.3,
-            # root of (median frequency / frequency) among the training pixels
-            class_weight=[0.52, 0.44, 2.14, 0.38, 1.0, 0.68, 1.96, 2.0, 0.87, 2.65, 3.92],
-        ),
+        loss_decode=dict(type="BootstrappedCrossEntropyLoss", min_kept=16384, threshold=0.3),
     ),
     train_cfg=dict(),
     test_cfg=dict(mode="whole"),

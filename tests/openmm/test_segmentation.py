@@ -29,8 +29,6 @@ def build(classes: int = 11, **head):
     """The segmentor of the CamVid config, with random weights."""
     cfg = load_config("fchardnet70_camvid")
     cfg.model.decode_head.num_classes = classes
-    if classes != 11:
-        cfg.model.decode_head.loss_decode.class_weight = None
     for key, value in head.items():
         cfg.model.decode_head[key] = value
     return MODELS.build(cfg.model)
