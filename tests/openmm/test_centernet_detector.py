@@ -19,7 +19,7 @@ import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.networks import build_network
 from hardnet_suite.networks.centernet import average_flipped, decode
 from hardnet_suite.openmm.centernet import centernet_arch
-from hardnet_suite.openmm.configs import load_config
+from hardnet_suite.openmm.configs import OWN_CONFIGS, load_config
 from hardnet_suite.openmm.initializers import load_checkpoint
 from hardnet_suite.weights import convert_official
 
@@ -297,6 +297,17 @@ def test_the_mean_of_a_picture_and_its_mirror():
     x[0, :, 0, 0] = torch.tensor([0.2, 0.6])
     x[1, :, 0, 1] = torch.tensor([0.4, 0.8])
     assert average_flipped(x, x, x)[2][0, :, 0, 0].tolist() == pytest.approx([(0.2 + 1 - 0.4) / 2, 0.7])
+
+
+def test_mmdets_own_inference():
+    from mmdet.apis import inference_detector, init_detector
+
+    config = str(OWN_CONFIGS / "centernet_hardnet68.py")
+    detector = init_detector(config, None, device="cpu", cfg_options={"model.init_cfg": None})
+    found = inference_detector(detector, np.zeros((50, 70, 3), np.uint8)).pred_instances
+    assert len(found) == 100
+    assert (found.bboxes[:, 0::2] <= 70).all()
+    assert (found.bboxes[:, 1::2] <= 50).all()
 
 
 # --- training, and what may be wrong with the data
