@@ -77,6 +77,7 @@ PACKAGES = (
     Package("pycocotools", "pycocotools.mask", "2.0.8"),
     Package("matplotlib", "matplotlib", "3.8"),
     Package("safetensors", "safetensors", "0.5"),
+    Package("shapely", "shapely", "2.0"),
     Package("tensorboard", "torch.utils.tensorboard", "2.16"),
     Package("ftfy", "ftfy", "6.1"),
     Package("regex", "regex", "2024.1"),

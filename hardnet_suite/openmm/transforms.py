@@ -9,8 +9,11 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import PolygonMasks
 from mmengine.registry import TRANSFORMS
 from pycocotools import mask as coco_mask
+
+from hardnet_suite.errors import UserError
 
 # of the colours of ImageNet's pixels, BGR, as CenterNet has them
 EIGENVALUES = np.array([0.2141788, 0.01817699, 0.00341571], np.float32)
@@ -45,15 +48,16 @@ class RandomScaleStretchCrop(BaseTransform):
     The short side is scaled to one of ``short_sides`` (pixels), the other by the same factor times one from
     1 ± ``stretch``. The middle of that comes to lie around the middle of a window of ``size`` (pixels, a
     number or (height, width)): at most half of what the window cannot hold away from it, or ``shift`` of the
-    window's side where that is more. What the picture does not fill is black.
+    window's side where that is more. What the picture does not fill is black; boxes end where it ends.
 
     Where less than ``visible`` of a box's width or height is left, the box is drawn anew around the visible
-    part of the instance's mask (``gt_segmentations``, see ``LoadBoxesAndMasks``), where it has one; if
-    nothing of the mask is visible, it goes. A box goes, too, when along one of its sides both less than
-    ``min_side`` pixels (3 of CenterNet's output) and less than ``min_visible`` of it are left. The masks are
-    used up: no later step finds them.
+    part of the instance's mask (``gt_segmentations``, see ``LoadBoxesAndMasks``, or mmdet's ``gt_masks``),
+    where it has one; if nothing of the mask is visible, it goes. A box goes, too, when along one of its
+    sides both less than ``min_side`` pixels (3 of CenterNet's output) and less than ``min_visible`` of it
+    are left. The masks are used up: no later step finds them.
 
     Required: img, gt_bboxes, gt_bboxes_labels, gt_ignore_flags; changed beside these: img_shape.
+    UserError where an earlier step moved the picture but not its masks.
     """
 
     def __init__(
@@ -73,14 +77,19 @@ class RandomScaleStretchCrop(BaseTransform):
             raise ValueError(f"size={size} and short_sides={short_sides} must be at least 1 pixel")
         if not 0 <= stretch < 1 or shift < 0:
             raise ValueError(f"stretch={stretch} must be in [0, 1), shift={shift} at least 0")
+        if not (0 <= visible <= 1 and 0 <= min_visible <= 1) or min_side < 0:
+            raise ValueError(
+                f"visible={visible} and min_visible={min_visible} must be from 0 to 1, min_side={min_side} "
+                "at least 0"
+            )
 
     def transform(self, results: dict) -> dict:
         height, width = results["img"].shape[:2]
+        masks = _take_masks(results)
         scale, offset = self._draw(height, width)
         results["img"] = self._warp(results["img"], scale, offset)
         results["img_shape"] = (self.height, self.width)
         results.pop("scale_factor", None)  # not one number a side of the picture any more
-        masks = results.pop("gt_segmentations", None)
         if "gt_bboxes" in results:
             boxes = results["gt_bboxes"].tensor.numpy().astype(np.float64)
             boxes, kept = self._cut(boxes, masks, scale, offset, (height, width))
@@ -110,17 +119,19 @@ class RandomScaleStretchCrop(BaseTransform):
     def _cut(self, boxes, masks, scale, offset, size) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (K, 4) of the picture -> those in the window, and which of them remain."""
         whole = boxes * np.tile(scale, 2) + np.tile(offset, 2)
-        limits = np.array([self.width, self.height] * 2)
-        cut = whole.clip(0, limits)
+        window = np.array([self.width, self.height])
+        first, last = offset.clip(0), np.minimum(offset + scale * size[::-1], window)  # the picture in it
+        limits = np.tile(first, 2), np.tile(last, 2)
+        cut = whole.clip(*limits)
         sides = whole[:, 2:] - whole[:, :2]
         shares = _share(cut, sides)
-        seen = np.concatenate([-offset, limits[:2] - offset]) / np.tile(scale, 2)  # the window in the picture
+        seen = np.concatenate([-offset, window - offset]) / np.tile(scale, 2)  # the window in the picture
         for k in np.flatnonzero((shares < self.visible).any(1) & (shares > 0).all(1)):
             if masks is None or not masks[k]:
                 continue
             part = visible_part(masks[k], tuple(seen), size)
             if part is not None:
-                cut[k] = (np.array(part) * np.tile(scale, 2) + np.tile(offset, 2)).clip(0, limits)
+                cut[k] = (np.array(part) * np.tile(scale, 2) + np.tile(offset, 2)).clip(*limits)
         left = cut[:, 2:] - cut[:, :2]
         gone = (left < self.min_side) & (_share(cut, sides) < self.min_visible)
         return cut, (left > 0).all(1) & ~gone.any(1)
@@ -128,8 +139,29 @@ class RandomScaleStretchCrop(BaseTransform):
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(size=({self.height}, {self.width}), short_sides={self.short_sides}, "
-            f"stretch={self.stretch})"
+            f"stretch={self.stretch}, shift={self.shift}, visible={self.visible}, "
+            f"min_side={self.min_side}, min_visible={self.min_visible})"
         )
+
+
+def _take_masks(results: dict) -> list | None:
+    """The instances' masks, taken out of ``results``, in COCO's form; None without any."""
+    outlines, masks = results.pop("gt_segmentations", None), results.pop("gt_masks", None)
+    shape = results["img"].shape[:2]
+    if outlines is not None:  # in the file's coordinates, whatever was done to the picture
+        in_place = not results.get("flip") and tuple(results.get("ori_shape", shape)) == shape
+    elif masks is not None:
+        in_place = (masks.height, masks.width) == shape
+        polygons = isinstance(masks, PolygonMasks)
+        outlines = masks.masks if polygons else [coco_mask.encode(np.asfortranarray(m)) for m in masks.masks]
+    else:
+        return None
+    if not in_place or len(outlines) != len(results["gt_bboxes"]):
+        raise UserError(
+            "the pipeline turns, scales or mixes pictures before RandomScaleStretchCrop, and the masks stay "
+            "behind; put those steps after it, or load the boxes alone with LoadAnnotations"
+        )
+    return outlines
 
 
 def _share(boxes: np.ndarray, sides: np.ndarray) -> np.ndarray:
@@ -144,11 +176,15 @@ def visible_part(
     """The box (x1, y1, x2, y2) around what of a mask lies in a window, all in the picture's pixels.
 
     ``segmentation``: COCO's polygons, or a run-length encoding; ``size``: (height, width) of the picture.
-    (0, 0, 0, 0) where nothing of it is visible; None where the segmentation holds no area at all.
+    (0, 0, 0, 0) where nothing of it is visible; None where the segmentation holds no area at all, or is
+    broken (an odd number of coordinates, an encoding without its size or counts).
     """
     if isinstance(segmentation, dict):
-        return _visible_pixels(segmentation, window, size)
-    outlines = [np.reshape(points, (-1, 2)) for points in segmentation if len(points) >= 6]
+        whole = segmentation.get("counts") is not None and segmentation.get("size") is not None
+        return _visible_pixels(segmentation, window, size) if whole else None
+    outlines = [
+        np.reshape(points, (-1, 2)) for points in segmentation if len(points) >= 6 and len(points) % 2 == 0
+    ]
     shapes = [shapely.make_valid(shapely.Polygon(outline)) for outline in outlines]
     shapes = [shape for shape in shapes if shape.area > 0]
     if not shapes:
@@ -230,6 +266,8 @@ class CenterPad(BaseTransform):
             raise ValueError(f"give either multiple or size, got {multiple} and {size}")
         if multiple is not None and (multiple < 1 or multiple & (multiple - 1)):
             raise ValueError(f"multiple={multiple} must be a power of two")
+        if size is not None and min(size) < 1:
+            raise ValueError(f"size={size} must be (height, width), at least 1 pixel each")
         self.multiple, self.size = multiple, size
 
     def transform(self, results: dict) -> dict:

@@ -14,6 +14,7 @@ from mmengine.registry import DefaultScope
 from pycocotools import mask as coco_mask
 
 import hardnet_suite.openmm  # noqa: F401
+from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.sampling import seed_all
 from hardnet_suite.openmm.transforms import (
     CenterPad,
@@ -121,6 +122,43 @@ def test_a_cut_box_is_drawn_anew_around_the_visible_part_of_the_mask():
     assert boxes_of(crop(item(boxes=[[40, 20, 120, 100]]))) == [[40, 20, 120, 70]]
 
 
+def test_polygon_and_bitmap_masks_of_mmdet_agree():
+    from mmdet.structures.mask import BitmapMasks, PolygonMasks
+
+    polygons = PolygonMasks([[np.array(L_SHAPE[0])], [np.zeros(6)]], 120, 160)  # zeros: mmdet's "no mask"
+    for masks in (polygons, polygons.to_bitmap()):
+        out = Fixed((70, 160))(item(boxes=[[40, 20, 120, 100], [0, 0, 30, 100]], gt_masks=masks))
+        np.testing.assert_allclose(boxes_of(out), [[40, 20, 60, 70], [0, 0, 30, 70]], atol=1.01)
+        assert "gt_masks" not in out
+    assert boxes_of(Fixed((70, 160))(item(gt_masks=BitmapMasks([], 120, 160)))) == []
+
+
+def test_a_flip_before_the_crop():
+    """mmdet's masks are flipped along; the file's outlines are not, and must not be taken for the truth."""
+    from mmdet.datasets.transforms import RandomFlip
+    from mmdet.structures.mask import PolygonMasks
+
+    flip, crop = RandomFlip(prob=1.0), Fixed((70, 160))
+    boxes, more = [[40, 20, 120, 100]], {"img_shape": (120, 160), "ori_shape": (120, 160)}
+    masks = PolygonMasks([[np.array(L_SHAPE[0])]], 120, 160)
+    assert boxes_of(crop(flip(item(boxes=boxes, gt_masks=masks, **more)))) == [[100, 20, 120, 70]]
+    with pytest.raises(UserError, match="before RandomScaleStretchCrop"):
+        crop(flip(item(boxes=boxes, masks=[L_SHAPE], **more)))
+    with pytest.raises(UserError, match="before RandomScaleStretchCrop"):
+        crop(item(boxes=boxes, masks=[L_SHAPE], ori_shape=(60, 80)))
+    with pytest.raises(UserError, match="before RandomScaleStretchCrop"):
+        crop(item(boxes=boxes, masks=[L_SHAPE, L_SHAPE]))
+    with pytest.raises(UserError, match="before RandomScaleStretchCrop"):
+        crop(item(boxes=boxes, gt_masks=masks, size=(240, 320)))  # as mmdet's Mosaic leaves them
+    assert len(crop(flip(item(boxes=boxes, **more)))["gt_bboxes"]) == 1  # without masks any order will do
+
+
+def test_boxes_end_where_the_picture_ends():
+    crop = Fixed((200, 300), offset=(10.0, 20.0))
+    assert boxes_of(crop(item(boxes=[[-5, 20, 170, 130]]))) == [[10, 40, 170, 140]]
+    assert boxes_of(crop(item(boxes=[[165, 20, 200, 60]]))) == []  # beside the picture, yet in the window
+
+
 def test_scaled_and_shifted_the_mask_goes_along():
     crop = Fixed((100, 320), scale=(2.0, 1.0), offset=(-60.0, 30.0))
     (box,) = boxes_of(crop(item(boxes=[[40, 20, 120, 100]], masks=[L_SHAPE])))
@@ -224,7 +262,18 @@ def test_polygons_are_exact():
     assert visible_part(bow_tie, (0, 0, 20, 200), (120, 160)) == pytest.approx((0, 0, 20, 100))
 
 
-@pytest.mark.parametrize("nothing", [[], [[1.0, 2, 3, 4]], [[5.0, 5, 5, 5, 5, 5]], [[0.0, 0, 9, 9, 18, 18]]])
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        [],
+        [[1.0, 2, 3, 4]],
+        [[5.0, 5, 5, 5, 5, 5]],
+        [[0.0, 0, 9, 9, 18, 18]],
+        [[40.0, 20, 60, 20, 60, 80, 9]],
+        {"size": [120, 160]},
+        {"counts": [120 * 160]},
+    ],
+)
 def test_a_segmentation_without_area_says_nothing(nothing):
     assert visible_part(nothing, (0, 0, 9, 9), (120, 160)) is None
     out = Fixed((70, 160))(item(boxes=[[40, 20, 120, 100]], masks=[nothing]))
@@ -318,6 +367,10 @@ def test_padded_to_a_size():
         (lambda: RandomScaleStretchCrop(0), "at least 1 pixel"),
         (lambda: RandomScaleStretchCrop(64, short_sides=()), "at least 1 pixel"),
         (lambda: RandomScaleStretchCrop(64, stretch=1.0), "stretch=1.0"),
+        (lambda: RandomScaleStretchCrop(64, visible=1.1), "visible=1.1"),
+        (lambda: RandomScaleStretchCrop(64, min_visible=-1), "min_visible=-1"),
+        (lambda: RandomScaleStretchCrop(64, min_side=-1), "min_side=-1"),
+        (lambda: CenterPad(size=(0, 32)), "at least 1 pixel"),
         (lambda: LightingColorJitter(brightness=-1), "from 0 to 1"),
     ],
 )
@@ -353,6 +406,26 @@ def test_the_configs_pipeline_on_a_data_set(tiny):
         assert len(truth.labels) == len(truth.bboxes)
         count += len(truth.labels)
     assert count > 12
+
+
+def test_the_mosaic_of_the_modern_config(tiny):
+    from mmdet.registry import DATASETS
+
+    from hardnet_suite.openmm.configs import load_config, set_data_root
+
+    _, data = tiny
+    cfg = load_config("centernet_hardnet85_modern")
+    set_data_root(cfg, data)
+    dataset = cfg.train_dataloader.dataset
+    dataset.dataset.metainfo = {"classes": ("circle", "square", "triangle", "star", "ring", "cross")}
+    dataset.pipeline[0].update(img_scale=(128, 128), prob=1.0)
+    dataset.pipeline[1].update(size=128, short_sides=(128, 192))
+    dataset = DATASETS.build(dataset)
+    seed_all(0)
+    samples = [dataset[index] for index in range(len(dataset))]
+    assert all(sample["inputs"].shape == (3, 128, 128) for sample in samples)
+    counts = [len(sample["data_samples"].gt_instances) for sample in samples]
+    assert max(counts) > 8  # more than one drawn picture holds
 
 
 def test_an_instance_without_a_usable_mask_is_not_left_out(tmp_path):
