@@ -34,7 +34,12 @@ cells = dict(data_root=data_root, metainfo=dict(classes=classes), data_prefix=di
 train_dataloader = dict(
     batch_size=4,
     num_workers=1,
-    dataset=dict(pipeline=train_pipeline, ann_file="annotations/instances_train.json", **cells),
+    dataset=dict(
+        pipeline=train_pipeline,
+        ann_file="annotations/instances_train.json",
+        filter_cfg=dict(filter_empty_gt=True, min_size=0),
+        **cells,
+    ),
 )
 val_dataloader = dict(
     num_workers=1,

@@ -20,6 +20,7 @@ from PIL import Image
 from hardnet_suite.errors import UserError
 
 _EXIF_ORIENTATION = 0x0112
+_COCO_NAMES = ("instances_train2017.json", "instances_val2017.json")
 _EXAMPLES = 3  # findings of one kind that a table shows in full
 _BRIEF = 12  # lines that a training log has room for
 _LONGEST = 300  # characters of such a line; a polygon in the place of a box would fill pages
@@ -185,6 +186,11 @@ def require_coco(annotation_file: str | Path, image_folder: str | Path) -> None:
         missing.append(f"no annotation file {annotation_file}")
     if not Path(image_folder).is_dir():
         missing.append(f"no image folder {image_folder}")
+    if missing and Path(annotation_file).name not in _COCO_NAMES:
+        raise UserError(
+            f"{' and '.join(missing)}: give the folder of the data with --data-root, or correct ann_file and "
+            "data_prefix in the config (VOC data: `hardnet-suite convert-dataset`)"
+        )
     if missing:
         raise UserError(
             f"{' and '.join(missing)}: expected ROOT/annotations/instances_train2017.json beside "

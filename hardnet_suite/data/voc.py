@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import json
 import math
 import os
@@ -149,8 +150,8 @@ def _read_picture(source: Path, stem: str, findings: list[Finding]) -> tuple[dic
     file = source / "Annotations" / f"{stem}.xml"
     root = _parse(file)
     named = (root.findtext("filename") or "").strip()
-    candidates = [Path(named).name] if named else []
-    candidates += [stem + suffix for suffix in PICTURES]
+    candidates = [stem + suffix for suffix in PICTURES]
+    candidates += [Path(named).name] if named else []  # last: tools leave the names of other pictures here
     folder = source / "JPEGImages"
     path = next((folder / name for name in candidates if (folder / name).is_file()), None)
     if path is None:
@@ -177,7 +178,7 @@ def _read_picture(source: Path, stem: str, findings: list[Finding]) -> tuple[dic
         if box is not None:
             is_difficult = (entry.findtext("difficult") or "0").strip() == "1"
             objects.append({"name": name, "bbox": box, "difficult": is_difficult})
-    return {"path": path, "width": width, "height": height}, objects
+    return {"path": path, "annotation": file, "width": width, "height": height}, objects
 
 
 class _WithoutDoctype(ElementTree.TreeBuilder):
@@ -261,17 +262,21 @@ def _summary(content: dict[str, Any]) -> Split:
 def _by_name(read: dict[str, list[tuple[dict, list[dict]]]]) -> dict[str, Path]:
     """File name -> picture; the lists may name pictures of several folders, which become one."""
     paths: dict[str, Path] = {}
+    owners: dict[Path, Path] = {}
     for pictures in read.values():
         for picture, _ in pictures:
-            path = picture["path"]
+            path, file = picture["path"], picture["annotation"]
             first = paths.setdefault(path.name, path)
             if first != path:
                 raise UserError(f"two pictures have one name, {first} and {path}: rename one of them")
+            other = owners.setdefault(path, file)
+            if other != file:
+                raise UserError(f"{other} and {file} both describe {path}: correct the <filename> of one")
     return paths
 
 
 def _bring(path: Path, target: Path, link: bool) -> None:
-    if target.exists() and target.stat().st_size == path.stat().st_size:
+    if target.exists() and target.is_symlink() == link and filecmp.cmp(path, target, shallow=False):
         return
     with _whole(target) as partial:
         if link:

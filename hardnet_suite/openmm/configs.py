@@ -99,6 +99,7 @@ class CocoPart:
     annotation_file: Path
     image_folder: Path
     classes: tuple[str, ...]
+    filter_cfg: dict | None = None
 
 
 def coco_parts(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[CocoPart]:
@@ -115,7 +116,7 @@ def coco_parts(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[CocoPa
         place = root / dataset["ann_file"], root / dataset["data_prefix"]["img"], tuple(classes)
         if place not in seen:
             seen.add(place)
-            yield CocoPart(loader, *place)
+            yield CocoPart(loader, *place, dataset.get("filter_cfg"))
 
 
 def _own_classes(dataset_type: str) -> tuple[str, ...]:

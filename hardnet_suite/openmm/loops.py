@@ -13,6 +13,18 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.sampling import SeededDataset, seed_all
 
 
+def _build_dataset(config: dict):
+    try:
+        return DATASETS.build(config)
+    except ValueError as error:
+        if "need at least one array" not in str(error):  # NumPy's words, when mmengine packs an empty list
+            raise
+        raise UserError(
+            "no picture is left to train on: each has no box of the config's classes, or a side under "
+            "filter_cfg.min_size"
+        ) from None
+
+
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
     """mmengine's epoch loop, except that it resumes at any iteration and that all randomness is a function
@@ -25,7 +37,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         dataloader = deepcopy(dict(dataloader))
         dataset = dataloader["dataset"]
         if isinstance(dataset, dict):
-            dataset = DATASETS.build(dataset)
+            dataset = _build_dataset(dataset)
         if hasattr(dataset, "full_init"):
             dataset.full_init()
         dataloader["dataset"] = SeededDataset(dataset, runner.seed)

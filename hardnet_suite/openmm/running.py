@@ -29,7 +29,7 @@ from hardnet_suite.evaluation.coco import without_nan
 from hardnet_suite.openmm.configs import coco_parts, drop_pretrained, require_data
 from hardnet_suite.openmm.hooks import saved_checkpoints
 from hardnet_suite.openmm.initializers import load_checkpoint
-from hardnet_suite.weights import fetch, find, read_checkpoint
+from hardnet_suite.weights import WeightsRow, fetch, find, read_checkpoint
 
 
 class SuiteRunner(Runner):
@@ -54,9 +54,26 @@ class SuiteRunner(Runner):
         self.call_hook("after_load_checkpoint", checkpoint=loaded)  # averaged weights begin there too
         return loaded
 
+    def build_param_scheduler(self, scheduler):
+        """A warm-up over the first epoch, where that is a single batch, never ends in mmengine: left out."""
+        if isinstance(scheduler, list) and len(self.train_dataloader) == 1:
+            kept = [one for one in scheduler if not _lasts_one_epoch(one)]
+            if len(kept) < len(scheduler):
+                self.logger.warning("an epoch has one batch: no warm-up (a smaller batch_size gives more)")
+            scheduler = kept
+        return super().build_param_scheduler(scheduler)
+
     def dump_config(self) -> None:
         if self._train_loop is not None:  # scoring must not overwrite the record of the training
             super().dump_config()
+
+
+def _lasts_one_epoch(scheduler) -> bool:
+    return (
+        isinstance(scheduler, dict)
+        and bool(scheduler.get("convert_to_iter_based"))
+        and scheduler.get("end", 0) - scheduler.get("begin", 0) == 1
+    )
 
 
 def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", amp: bool = False) -> None:
@@ -103,7 +120,13 @@ def _log_data(runner: Runner) -> None:
     """What of the data training leaves out, or may stumble over: nothing goes in silence."""
     for part in coco_parts(runner.cfg, ["train_dataloader", "val_dataloader"]):
         report = check_coco(part.annotation_file, part.image_folder, part.classes, read_images=False)
-        for line in report.brief():
+        lines = report.brief()
+        if report.crowds:
+            lines.append(f"{report.crowds} regions marked iscrowd are not trained on, and count neither way")
+        least = (part.filter_cfg or {}).get("min_size", 0)
+        if report.sizes and min(report.sizes[:2]) < least:
+            lines.append(f"pictures with a side under {least} pixels are left out (filter_cfg.min_size)")
+        for line in lines:
             runner.logger.warning(f"{part.loader}: {line}")
 
 
@@ -121,7 +144,9 @@ def test(cfg: Config, checkpoint: str | Path | None, *, heatmap_dir: str | Path 
         if arch is None:
             raise UserError("no checkpoint given, and the config names no arch with published weights")
         try:
-            checkpoint = fetch(find(arch, cfg.get("weights_tag", "published")))
+            row = find(arch, cfg.get("weights_tag", "published"))
+            _require_same_classes(cfg, row)
+            checkpoint = fetch(row)
         except ValueError as error:
             raise UserError(f"no checkpoint given, and none to be had: {error}") from None
     elif Path(checkpoint).is_dir():
@@ -157,6 +182,15 @@ def test(cfg: Config, checkpoint: str | Path | None, *, heatmap_dir: str | Path 
     if is_main_process():
         (work_dir / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
     return report, image_ids
+
+
+def _require_same_classes(cfg: Config, row: WeightsRow) -> None:
+    for part in coco_parts(cfg, ["test_dataloader"]):
+        if row.classes and part.classes != row.classes:
+            raise UserError(
+                f"no checkpoint given, and the weights {row.tag!r} know {', '.join(row.classes)}, not the "
+                f"config's {', '.join(part.classes)}; give a checkpoint, and drop the config's weights_tag"
+            )
 
 
 def versions() -> dict[str, str]:

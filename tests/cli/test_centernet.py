@@ -114,6 +114,36 @@ def test_what_training_leaves_out_is_said(cli, config, data, tmp_path):
     assert "class cross: has not a single box" in log
 
 
+def test_one_batch_an_epoch_has_no_warm_up(cli, config, drawn, tmp_path):
+    options = ("--cfg-options", "train_dataloader.batch_size=4", "train_cfg.max_epochs=2")
+    status, _, err = cli("train", config, "--data-root", drawn, "--work-dir", tmp_path / "run", *options)
+    assert (status, err) == (0, "")
+    log = next((tmp_path / "run").glob("*/*.log")).read_text()
+    assert "an epoch has one batch: no warm-up" in log
+    (scalars,) = (tmp_path / "run").glob("*/vis_data/scalars.json")
+    rates = [row["lr"] for row in map(json.loads, scalars.read_text().splitlines()) if "lr" in row]
+    assert rates == pytest.approx([0.005 * 4 / 24] * 2)  # the recipe's rate, scaled to the batch
+
+
+def test_pictures_too_small_and_crowds_are_said(cli, drawn, data, tmp_path):
+    small = tmp_path / "small.py"
+    small.write_text(
+        f'_base_ = "{ROOT}/configs/demo_ssd224_shapes.py"\n'
+        "train_dataloader = dict(batch_size=2, dataset=dict(filter_cfg=dict(min_size=97)))\n"
+    )
+    path = data / "annotations" / "instances_train2017.json"
+    truth = json.loads(path.read_text())
+    truth["annotations"][0]["iscrowd"] = 1
+    path.write_text(json.dumps(truth))
+    status, _, err = cli("train", small, "--data-root", data, "--work-dir", tmp_path / "run")
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "no picture is left to train on" in err
+    log = next((tmp_path / "run").glob("*/*.log")).read_text()
+    assert "pictures with a side under 97 pixels are left out (filter_cfg.min_size)" in log
+    assert "1 regions marked iscrowd are not trained on" in log
+
+
 def test_a_coco_checkpoint_begins_a_training_on_other_classes(cli, config, drawn, tmp_path):
     """load_from with 80 classes: all but the heat map branch is taken."""
     from hardnet_suite.networks import build_network

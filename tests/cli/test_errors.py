@@ -13,6 +13,7 @@ import torch
 
 import hardnet_suite.openmm  # noqa: F401  (lets torch.load read mmengine's log buffers)
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.configs import OWN_CONFIGS
 from hardnet_suite.openmm.loading import read_image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,3 +188,23 @@ def test_debug_shows_the_traceback(config, tmp_path):
 
     with pytest.raises(UserError, match="no annotation file"):
         main(["train", str(config), "--data-root", str(tmp_path), "--debug"])
+
+
+def test_data_of_ones_own_that_is_missing_is_not_told_to_be_coco(error_of, tmp_path):
+    err = error_of("train", "ssd320_hardnet39ds_bccd", "--data-root", tmp_path, "--work-dir", tmp_path / "w")
+    assert "instances_train.json" in err
+    assert "convert-dataset" in err
+    assert "2017" not in err
+
+
+def test_shipped_weights_of_other_classes_are_not_scored(error_of, shared, tmp_path):
+    from hardnet_suite.data.voc import convert_voc
+
+    convert_voc(shared / "data/bccd", tmp_path / "data", splits=["test"], link=True)
+    config = tmp_path / "mine.py"
+    config.write_text(
+        f'_base_ = "{OWN_CONFIGS}/ssd320_hardnet39ds_bccd.py"\n'
+        'test_dataloader = dict(dataset=dict(metainfo=dict(classes=("WBC", "RBC", "Platelets"))))\n'
+    )
+    err = error_of("test", config, "--data-root", tmp_path / "data", "--work-dir", tmp_path / "w")
+    assert "the weights 'bccd' know RBC, WBC, Platelets, not the config's WBC, RBC, Platelets" in err

@@ -119,7 +119,7 @@ def test_data_root_moves_every_path(name):
     cfg = configs.load_config(name)
     old = cfg.data_root
     before = [text for text in strings(cfg._cfg_dict) if text.startswith(old.rstrip("/"))]
-    assert len(before) >= 6
+    assert len(before) >= 4
     configs.set_data_root(cfg, "/elsewhere/set")
     after = list(strings(cfg._cfg_dict))
     assert not [text for text in after if text.startswith(old.rstrip("/"))]

@@ -149,6 +149,29 @@ def test_a_picture_by_its_stated_name_by_its_stem_and_its_size_from_itself(voc, 
     assert content["images"][0]["file_name"] == "other.png"
 
 
+def test_a_wrong_filename_does_not_fetch_another_picture(voc, tmp_path):
+    """Copied XML files keep the name of the picture they were made for."""
+    make(voc, {"a": xml(("cat", (1, 1, 9, 9))), "b": xml(("cat", (1, 1, 9, 9)), filename="a.jpg")})
+    _, content = convert(voc, tmp_path)
+    assert [image["file_name"] for image in content["images"]] == ["a.jpg", "b.jpg"]
+    (voc / "JPEGImages" / "b.jpg").unlink()
+    with pytest.raises(UserError, match=r"a\.xml and .*b\.xml both describe .*a\.jpg"):
+        convert(voc, tmp_path)
+
+
+def test_pictures_are_brought_anew_when_they_changed(voc, tmp_path):
+    make(voc, {"a": xml(("cat", (1, 1, 9, 9)))})
+    convert_voc(voc, tmp_path / "coco", link=True)
+    convert(voc, tmp_path)
+    copy, original = tmp_path / "coco/images/a.jpg", voc / "JPEGImages/a.jpg"
+    assert not copy.is_symlink()
+    data = bytearray(original.read_bytes())
+    data[-3] ^= 1  # of the same length
+    original.write_bytes(data)
+    convert(voc, tmp_path)
+    assert copy.read_bytes() == bytes(data)
+
+
 def test_pictures_are_copied_or_linked_and_not_twice(voc, tmp_path):
     make(voc, {"a": xml(("cat", (1, 1, 9, 9)))})
     convert(voc, tmp_path)

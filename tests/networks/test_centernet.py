@@ -78,12 +78,11 @@ def test_context_is_the_map_its_surroundings_and_its_share():
 
 
 def test_context_in_half_precision_sums_in_single():
-    x = torch.ones(1, 1, 64, 64, dtype=torch.bfloat16)
+    x = torch.full((1, 1, 64, 64), 100.0, dtype=torch.float16)  # the sum, 409600, is over float16's range
     share = ContextConcat()(x)[:, 2:]
-    assert share.dtype == torch.bfloat16
-    torch.testing.assert_close(
-        share.float(), torch.full_like(share, 1 / 4096.1, dtype=torch.float32), rtol=0.01, atol=0
-    )
+    assert share.dtype == torch.float16
+    expected = torch.full((1, 1, 64, 64), 100 / 409600.1)
+    torch.testing.assert_close(share.float(), expected, rtol=0.01, atol=0)
 
 
 def test_every_parameter_learns():

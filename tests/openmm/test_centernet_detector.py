@@ -18,7 +18,7 @@ from torch import nn
 import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.networks import build_network
 from hardnet_suite.networks.centernet import average_flipped, decode
-from hardnet_suite.openmm.centernet import centernet_arch
+from hardnet_suite.openmm.centernet import HarDNetCenterNetHead, centernet_arch
 from hardnet_suite.openmm.configs import OWN_CONFIGS, load_config
 from hardnet_suite.openmm.initializers import load_checkpoint
 from hardnet_suite.weights import convert_official
@@ -308,6 +308,36 @@ def test_mmdets_own_inference():
     assert len(found) == 100
     assert (found.bboxes[:, 0::2] <= 70).all()
     assert (found.bboxes[:, 1::2] <= 50).all()
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_what_the_flip_test_averages(flip):
+    """Maps unlike their mirror images: probabilities, sizes and offsets are averaged, not logits."""
+    detector = build(classes=1, flip_test=flip, clip_border=False).eval()
+    hm, wh, reg = torch.full((2, 1, 16, 16), -9.0), torch.zeros(2, 2, 16, 16), torch.zeros(2, 2, 16, 16)
+    hm[0, 0, 8, 5], hm[1, 0, 8, 15 - 5] = 2.0, 0.0
+    wh[0, :, 8, 5], wh[1, :, 8, 15 - 5] = torch.tensor([4.0, 6.0]), torch.tensor([8.0, 2.0])
+    reg[0, :, 8, 5], reg[1, :, 8, 15 - 5] = torch.tensor([0.3, 0.5]), torch.tensor([0.5, 0.7])
+    detector.extract_feat = lambda images: images
+    detector.bbox_head.forward = lambda images: (
+        (hm, wh, reg) if len(images) == 2 else (hm[:1], wh[:1], reg[:1])
+    )
+    images = torch.zeros(1, 3, 64, 64)
+    with torch.inference_mode():
+        (found,) = detector.predict(images, [sample()])
+    best = found.pred_instances[0]
+    probability = (torch.tensor(2.0).sigmoid() + 0.5) / 2 if flip else torch.tensor(2.0).sigmoid()
+    torch.testing.assert_close(best.scores[0], probability)
+    width, height = (6.0, 4.0) if flip else (4.0, 6.0)
+    cx, cy = (5 + (0.3 + 1 - 0.5) / 2, 8.6) if flip else (5.3, 8.5)
+    expected = torch.tensor([cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2]) * 4
+    torch.testing.assert_close(best.bboxes[0], expected)
+
+
+def test_without_a_word_boxes_are_not_clipped_as_published():
+    head = HarDNetCenterNetHead("centernet_hardnet68", 8, num_classes=3)
+    (found,) = head.boxes_of(*perfect_maps([-6, 4, 20, 30], 0, (64, 64)), [sample().metainfo], True)
+    assert found.bboxes[0, 0] == -6
 
 
 # --- training, and what may be wrong with the data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 from pathlib import Path
 
 import cv2
@@ -91,10 +92,17 @@ def test_the_range_of_what_is_drawn():
     stretch = np.array([scale[0] / scale[1] for scale, _ in draws])
     assert 0.4 <= stretch.min() < 0.45
     assert 1.55 < stretch.max() <= 1.6
-    for scale, offset in draws:
-        new = scale * [160, 120]
-        away = np.abs(offset + new / 2 - [150, 100])
-        assert (away <= np.maximum((new - [300, 200]) / 2, [60, 40]) + 1e-9).all()
+    new = np.array([scale for scale, _ in draws]) * [160, 120]
+    away = np.array([offset for _, offset in draws]) + new / 2 - [150, 100]
+    reach = np.maximum((new - [300, 200]) / 2, [60, 40])
+    part = away / reach  # evenly from −1 to 1, along each axis by itself
+    assert (np.abs(part) <= 1 + 1e-9).all()
+    assert (part.min(0) < -0.99).all()
+    assert (part.max(0) > 0.99).all()
+    assert np.abs(part.mean(0)).max() < 0.05
+    assert abs(np.corrcoef(part.T)[0, 1]) < 0.1
+    assert (reach > [60, 40]).any(0).all()  # larger pictures move farther
+    assert (reach == [60, 40]).any(0).all()
     # a tall picture's short side is its width
     assert round(crop._draw(160, 120)[0][0] * 120) in (100, 400)
 
@@ -311,6 +319,22 @@ def test_each_factor_alone(amounts, end):
     assert 0.6 <= factor <= 1.4
     assert abs(factor - 1) > 0.01
     np.testing.assert_allclose(out, target + factor * (image - target), atol=0.05)
+
+
+@pytest.mark.parametrize("order", list(permutations(["brightness", "contrast", "saturation"])))
+def test_the_order_is_drawn(monkeypatch, order):
+    image = np.random.default_rng(0).integers(0, 255, (8, 9, 3), np.uint8)
+    factors = dict(zip(order, (0.7, 1.3, 0.8), strict=True))
+    draws = iter((factors[name] - 1) / 0.4 for name in order)
+    monkeypatch.setattr(np.random, "permutation", lambda names: list(order))
+    monkeypatch.setattr(np.random, "uniform", lambda low, high: next(draws))
+    out = LightingColorJitter(lighting=0)({"img": image})["img"]
+    pixels = image / 255
+    grey = pixels @ [0.114, 0.587, 0.299]  # of the picture as it was
+    ends = {"brightness": 0.0, "contrast": grey.mean(), "saturation": grey[..., None]}
+    for name in order:
+        pixels = pixels * factors[name] + ends[name] * (1 - factors[name])
+    np.testing.assert_allclose(out, pixels * 255, atol=0.05)
 
 
 def test_lighting_moves_all_pixels_alike():
