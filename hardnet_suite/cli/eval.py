@@ -1,13 +1,16 @@
-"""``eval coco --annotations A.json --results R.json``."""
+"""``eval coco --annotations A.json --results R.json``, ``eval segmentation --annotations DIR …``."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
+from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import evaluate_coco, without_nan
+from hardnet_suite.evaluation.segmentation import evaluate_folders
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,18 +19,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     coco.add_argument("--annotations", required=True, help="COCO annotation file")
     coco.add_argument("--results", required=True, help="COCO result file")
     coco.add_argument("--classwise", action="store_true", help="print AP and AP50 of every class too")
-    coco.add_argument("--out", help="write the figures as JSON")
+    coco.set_defaults(score=_score_coco)
+
+    segmentation = kinds.add_parser("segmentation", help="label pictures, one value a class")
+    segmentation.add_argument("--annotations", required=True, type=Path, help="folder of the true pictures")
+    segmentation.add_argument("--predictions", required=True, type=Path, help="folder of the predicted ones")
+    segmentation.add_argument("--dataset", required=True, choices=("cityscapes", "camvid"))
+    segmentation.add_argument(
+        "--prediction-ids",
+        choices=("trainIds", "labelIds"),
+        default="trainIds",
+        help="values in the predictions: class numbers, or Cityscapes' ids as its test server wants them",
+    )
+    segmentation.set_defaults(score=_score_segmentation)
+
+    for kind in (coco, segmentation):
+        kind.add_argument("--out", help="write the figures as JSON")
 
 
 def run(args: argparse.Namespace) -> None:
+    figures = args.score(args)
+    if args.out:
+        try:
+            Path(args.out).write_text(json.dumps(figures, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {args.out}: {error.strerror}; choose another --out") from None
+
+
+def _score_coco(args: argparse.Namespace) -> dict[str, Any]:
     scores = evaluate_coco(args.annotations, args.results)
     print(scores.table())
     if args.classwise:
         print(scores.class_table())
-    if args.out:
-        per_class = {name: without_nan(row) for name, row in scores.per_class.items()}
-        content = {"metrics": without_nan(scores.metrics), "per_class": per_class}
-        try:
-            Path(args.out).write_text(json.dumps(content, indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {args.out}: {error.strerror}; choose another --out") from None
+    per_class = {name: without_nan(row) for name, row in scores.per_class.items()}
+    return {"metrics": without_nan(scores.metrics), "per_class": per_class}
+
+
+def _score_segmentation(args: argparse.Namespace) -> dict[str, Any]:
+    labels, prediction_labels = LABEL_SETS[args.dataset], None
+    if args.prediction_ids == "labelIds":
+        if args.dataset != "cityscapes":
+            raise UserError(
+                f"--prediction-ids labelIds are Cityscapes' own, {args.dataset} has trainIds only"
+            )
+        prediction_labels = LABEL_SETS["cityscapes_ids"]
+    scores = evaluate_folders(args.predictions, args.annotations, labels, prediction_labels=prediction_labels)
+    print(scores.table(labels.classes))
+    if labels.categories:
+        print(scores.category_table())
+    rows = zip(labels.classes, scores.iou.tolist(), scores.accuracy.tolist(), strict=True)
+    return {
+        "metrics": without_nan(scores.metrics),
+        "per_class": {name: without_nan({"IoU": iou, "Acc": accuracy}) for name, iou, accuracy in rows},
+        "per_category": without_nan(scores.category_iou),
+    }

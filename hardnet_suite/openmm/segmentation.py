@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS, MODELS
 from torch import Tensor, nn
 
 import hardnet_suite.openmm  # noqa: F401  (before anything that imports mmcv.ops)
+from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.losses import bootstrapped_cross_entropy
 from hardnet_suite.networks import FCHarDNetArch, find_arch
 from hardnet_suite.networks.fchardnet import FCHarDNetDecoder
@@ -83,34 +84,8 @@ class CamVidDataset(BaseSegDataset):
     pictures with 0 … 10 for the classes and 11 for void, which is ignored. ``img_suffix``: of the pictures;
     None finds out whether they are .png or .jpg."""
 
-    METAINFO: ClassVar = {
-        "classes": (
-            "Sky",
-            "Building",
-            "Pole",
-            "Road",
-            "Pavement",
-            "Tree",
-            "SignSymbol",
-            "Fence",
-            "Car",
-            "Pedestrian",
-            "Bicyclist",
-        ),
-        "palette": [
-            [128, 128, 128],
-            [128, 0, 0],
-            [192, 192, 128],
-            [128, 64, 128],
-            [60, 40, 222],
-            [128, 128, 0],
-            [192, 128, 128],
-            [64, 64, 128],
-            [64, 0, 128],
-            [64, 64, 0],
-            [0, 128, 192],
-        ],
-    }
+    LABELS: ClassVar = LABEL_SETS["camvid"]
+    METAINFO: ClassVar = {"classes": LABELS.classes, "palette": [list(color) for color in LABELS.palette]}
 
     def __init__(self, img_suffix: str | None = None, **options):
         super().__init__(img_suffix=img_suffix, seg_map_suffix=".png", **options)
@@ -121,5 +96,5 @@ class CamVidDataset(BaseSegDataset):
             self.img_suffix = next((s for s in (".png", ".jpg") if any(folder.glob(f"*{s}"))), ".png")
         items = super().load_data_list()
         for item in items:
-            item["label_map"] = {11: self.ignore_index}
+            item["label_map"] = self.LABELS.stored
         return items

@@ -18,8 +18,8 @@ from hardnet_suite.evaluation.coco import load_results
 
 Color = tuple[int, int, int]
 
-_INK: Color = (28, 30, 34)
-_PAPER: Color = (245, 245, 242)
+INK: Color = (28, 30, 34)
+PAPER: Color = (245, 245, 242)
 _GAP = 6  # pixels between pictures
 
 
@@ -94,7 +94,7 @@ def draw_boxes(
     for k in order:
         x1, y1, x2, y2 = corners[k].tolist()
         # a dark rim keeps the line visible on ground of its own colour
-        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_INK, width=line + 2)
+        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=INK, width=line + 2)
         draw.rectangle((x1, y1, x2, y2), outline=colors[k], width=line)
 
     taken: list[tuple[int, int, int, int]] = []
@@ -105,27 +105,31 @@ def draw_boxes(
     return np.array(canvas)
 
 
-def beside(
-    left: np.ndarray, right: np.ndarray, *, titles: tuple[str, str] = ("ground truth", "prediction")
-) -> np.ndarray:
-    """Two pictures (H, W, 3) uint8 side by side, each under its title.
+def beside(*pictures: np.ndarray, titles: Sequence[str] = ("ground truth", "prediction")) -> np.ndarray:
+    """Pictures (H, W, 3) uint8 side by side, each under its title; titles wider than they are make room.
 
     Raises:
-        ValueError: a picture of another shape or type.
+        ValueError: a picture of another shape or type, or not one title a picture.
     """
-    pictures = as_picture(left), as_picture(right)
-    size = max(11, round(math.sqrt(pictures[0].shape[0] * pictures[0].shape[1]) / 28))
-    font = ImageFont.load_default(size=size)
+    pictures = [as_picture(picture) for picture in pictures]
+    if not len(pictures) == len(titles) > 0:
+        raise ValueError(f"beside needs one title a picture, got {len(pictures)} and {len(titles)}")
+    font = title_font(pictures[0])
+    bar = round(2 * font.size)
     titled = []
     for picture, title in zip(pictures, titles, strict=True):
         height, width = picture.shape[:2]
-        bar = 2 * size
-        canvas = Image.new("RGB", (width, height + bar), _PAPER)
-        canvas.paste(Image.fromarray(picture), (0, bar))
-        text = _shorten(title, font, width)
-        ImageDraw.Draw(canvas).text((width / 2, bar / 2), text, fill=_INK, font=font, anchor="mm")
+        cell = max(width, math.ceil(font.getlength(title)))
+        canvas = Image.new("RGB", (cell, height + bar), PAPER)
+        canvas.paste(Image.fromarray(picture), ((cell - width) // 2, bar))
+        ImageDraw.Draw(canvas).text((cell / 2, bar / 2), title, fill=INK, font=font, anchor="mm")
         titled.append(np.array(canvas))
-    return grid(titled, 2)
+    return grid(titled, len(titled))
+
+
+def title_font(picture: np.ndarray) -> ImageFont.FreeTypeFont:
+    """The font of titles and legends of a picture (H, W, 3), grown with it so that it reads when shrunk."""
+    return ImageFont.load_default(size=max(11, round(math.sqrt(picture.shape[0] * picture.shape[1]) / 28)))
 
 
 def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
@@ -142,7 +146,7 @@ def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
     cell_h = max(picture.shape[0] for picture in pictures)
     cell_w = max(picture.shape[1] for picture in pictures)
     shape = (rows * (cell_h + _GAP) - _GAP, columns * (cell_w + _GAP) - _GAP, 3)
-    sheet = np.full(shape, _PAPER, np.uint8)
+    sheet = np.full(shape, PAPER, np.uint8)
     for index, picture in enumerate(pictures):
         row, column = divmod(index, columns)
         top = row * (cell_h + _GAP) + (cell_h - picture.shape[0]) // 2
@@ -286,7 +290,7 @@ def _draw_chip(draw, text, box, color, fonts, size, taken) -> tuple[int, int, in
     draw.text(
         (rect[0] + pad, middle),
         text,
-        fill=_INK if luminance > 140 else (255, 255, 255),
+        fill=INK if luminance > 140 else (255, 255, 255),
         font=font,
         anchor="lm",
     )

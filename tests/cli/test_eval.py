@@ -1,10 +1,12 @@
-"""``eval coco`` and its files."""
+"""``eval coco``, ``eval segmentation`` and their files."""
 
 from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from hardnet_suite.evaluation.coco import COCO_METRICS
 
@@ -74,3 +76,55 @@ def test_figures_that_cannot_be_written(error_of, files, tmp_path):
     out = files[1] / "figures.json"
     assert f"cannot write {out}" in error_of("eval", "coco", *files, "--out", out)
     assert f"cannot write {tmp_path}" in error_of("eval", "coco", *files, "--out", tmp_path)
+
+
+@pytest.fixture
+def label_folders(tmp_path):
+    """Truth and prediction of one CamVid picture: a road right, half of a car taken for a bicyclist."""
+    for folder, values in (("truth", [[3, 3, 8, 8, 11]]), ("found", [[3, 3, 8, 10, 0]])):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.array(values, np.uint8)).save(tmp_path / folder / "a.png")
+    return "--predictions", tmp_path / "found", "--annotations", tmp_path / "truth"
+
+
+def test_segmentation_figures_are_printed_and_written(cli, label_folders, tmp_path):
+    out = tmp_path / "figures.json"
+    status, printed, err = cli("eval", "segmentation", *label_folders, "--dataset", "camvid", "--out", out)
+    assert (status, err) == (0, "")
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines()}
+    assert rows["Road"] == ["1.0000", "1.0000", "0.5000"]
+    assert rows["Car"] == ["0.5000", "0.5000", "0.5000"]
+    assert rows["Sky"] == ["n/a", "n/a", "0.0000"]
+    assert "category" not in rows
+    content = json.loads(out.read_text())
+    assert "NaN" not in out.read_text()
+    assert content["metrics"] == {"mIoU": 0.5, "aAcc": 0.75, "mAcc": 0.75}
+    assert content["per_class"]["Bicyclist"] == {"IoU": 0.0, "Acc": None}
+    assert content["per_category"] == {}
+
+
+@pytest.mark.parametrize(("ids", "stored"), [("trainIds", 13), ("labelIds", 26)])
+def test_cityscapes_predictions_in_both_forms(cli, tmp_path, ids, stored):
+    for name, value in (
+        ("gtFine/ulm_000000_000019_gtFine_labelIds.png", 26),
+        ("found/ulm_000000_000019.png", stored),
+    ):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(np.full((2, 2), value, np.uint8)).save(tmp_path / name)
+    folders = "--predictions", tmp_path / "found", "--annotations", tmp_path / "gtFine"
+    status, out, err = cli(
+        "eval", "segmentation", *folders, "--dataset", "cityscapes", "--prediction-ids", ids
+    )
+    assert (status, err) == (0, "")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+    assert rows["car"] == ["1.0000", "1.0000", "1.0000"]
+    assert rows["vehicle"] == ["1.0000"]
+
+
+def test_segmentation_errors(error_of, label_folders):
+    command = "eval", "segmentation", *label_folders, "--dataset", "camvid"
+    assert "are Cityscapes' own" in error_of(*command, "--prediction-ids", "labelIds")
+    (label_folders[1] / "a.png").unlink()
+    assert f"{label_folders[1]} holds no PNG" in error_of(*command)
+    (label_folders[1] / "b.png").touch()
+    assert f"{label_folders[1]} holds no a.png" in error_of(*command)

@@ -1,0 +1,254 @@
+"""Intersection over union of label pictures, classes and categories, as cityscapesScripts counts it."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hardnet_suite.data.segmentation import IGNORE, LABEL_SETS, LabelSet, read_label
+from hardnet_suite.errors import UserError
+
+_CITYSCAPES_IDS = "_gtFine_labelIds"
+_CITYSCAPES_TRUTH = ("_gtFine_labelTrainIds", _CITYSCAPES_IDS)  # where a frame has both, the first counts
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationScores:
+    """Figures in [0, 1]; nan where there is nothing to measure them on.
+
+    ``confusion`` is (C, C) or (C, C + 1) as for ``score_confusion``; ``category_iou`` maps a category to its
+    IoU and is empty for a data set without categories.
+    """
+
+    confusion: np.ndarray
+    category_iou: dict[str, float]
+
+    @property
+    def iou(self) -> np.ndarray:
+        """(C,) IoU of each class; nan for a class in neither the truth nor the predictions.
+
+        A class that is predicted, but nowhere true, has 0.
+        """
+        return np.array([_merged_iou(self.confusion, [index]) for index in range(len(self.confusion))])
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """(C,) share of each class's true pixels that are right; nan for a class nowhere true."""
+        return _ratio(np.diagonal(self.confusion), self.confusion.sum(axis=1))
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU of the classes that have one."""
+        return _mean(self.iou)
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of all counted pixels that are right."""
+        return float(_ratio(np.trace(self.confusion), self.confusion.sum()))
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Mean accuracy of the classes that occur in the truth."""
+        return _mean(self.accuracy)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The figures under OpenMMLab's names: mIoU, aAcc (of the pixels), mAcc (of the classes)."""
+        return {"mIoU": self.miou, "aAcc": self.pixel_accuracy, "mAcc": self.mean_accuracy}
+
+    def table(self, classes: Sequence[str]) -> str:
+        """IoU, accuracy and share of the true pixels of each class, and the means, as aligned plain text.
+
+        Raises:
+            ValueError: not as many names as classes.
+        """
+        if len(classes) != len(self.confusion):
+            raise ValueError(f"{len(self.confusion)} class names are needed, got {len(classes)}")
+        share = _ratio(self.confusion.sum(axis=1), self.confusion.sum())
+        width = max(map(len, [*classes, "all pixels"]))
+        lines = [f"{'class':<{width}}  {'IoU':>6}  {'Acc':>6}  {'pixels':>6}"]
+        for name, *figures in zip(classes, self.iou, self.accuracy, share, strict=True):
+            lines.append(f"{name:<{width}}  {'  '.join(map(_format, figures))}")
+        lines.append(f"{'mean':<{width}}  {_format(self.miou)}  {_format(self.mean_accuracy)}")
+        lines.append(f"{'all pixels':<{width}}  {'':>6}  {_format(self.pixel_accuracy)}")
+        return "\n".join(lines)
+
+    def category_table(self) -> str:
+        """IoU of each category, and their mean, as aligned plain text."""
+        rows = {**self.category_iou, "mean": _mean(np.array(list(self.category_iou.values())))}
+        width = max(map(len, [*rows, "category"]))
+        head = f"{'category':<{width}}  {'IoU':>6}"
+        return "\n".join([head, *(f"{name:<{width}}  {_format(value)}" for name, value in rows.items())])
+
+
+def confusion_matrix(
+    target: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int = IGNORE
+) -> np.ndarray:
+    """(C, C) int64 counts of pixels: row the true class, column the predicted one.
+
+    Matrices of several pictures add up to the matrix of them all.
+
+    Args:
+        target: whole numbers of any shape, each in [0, num_classes) or ``ignore``.
+        prediction: whole numbers of the same shape; where the target is not ``ignore``, in [0, num_classes).
+        num_classes: C.
+        ignore: target value of the pixels that do not count, whatever is predicted there.
+
+    Raises:
+        ValueError: shapes that differ, no whole numbers, or a value outside its range.
+    """
+    target, prediction = np.asarray(target), np.asarray(prediction)
+    if target.shape != prediction.shape:
+        raise ValueError(f"target and prediction must have one shape, got {target.shape}, {prediction.shape}")
+    counted = target != ignore
+    pair = []
+    for name, array in (("target", target), ("prediction", prediction)):
+        if not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(f"{name} must hold whole numbers, got {array.dtype}")
+        values = array[counted].astype(np.int64)
+        if values.size and not 0 <= values.min() <= values.max() < num_classes:
+            wrong = values.min() if values.min() < 0 else values.max()
+            raise ValueError(f"{name} must lie in [0, {num_classes}) where the target counts, got {wrong}")
+        pair.append(values)
+    counts = np.bincount(pair[0] * num_classes + pair[1], minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def score_confusion(confusion: np.ndarray, labels: LabelSet) -> SegmentationScores:
+    """The figures of a confusion matrix.
+
+    The IoU of a category is that of its pixels with all its classes taken for one: to mistake a car for a bus
+    costs the class, not the category.
+
+    Args:
+        confusion: (C, C) counts, row truth, column prediction; or (C, C + 1), where the last column counts
+            the pixels that were given no class: missed by their true class, charged to no other.
+        labels: the classes, C of them, and their categories.
+
+    Raises:
+        ValueError: another shape.
+    """
+    confusion, count = np.asarray(confusion), len(labels.classes)
+    if confusion.shape not in ((count, count), (count, count + 1)):
+        raise ValueError(
+            f"confusion must be ({count}, {count}) or ({count}, {count + 1}), got {confusion.shape}"
+        )
+    return SegmentationScores(
+        confusion,
+        {
+            name: _merged_iou(confusion, [labels.classes.index(member) for member in members])
+            for name, members in labels.categories.items()
+        },
+    )
+
+
+def evaluate_folders(
+    predictions: Path, annotations: Path, labels: LabelSet, *, prediction_labels: LabelSet | None = None
+) -> SegmentationScores:
+    """Score a folder of predicted label pictures against a folder of true ones.
+
+    Every PNG below ``annotations`` needs its prediction; predictions of other pictures are left out. In
+    Cityscapes' layout the truth is X_gtFine_labelTrainIds.png, or X_gtFine_labelIds.png where only that is
+    there, and the prediction any X*.png in any subfolder; otherwise both have the same path in their folder.
+    A pixel predicted as void counts as missed, as in cityscapesScripts.
+
+    Args:
+        predictions: folder of the predictions.
+        annotations: folder of the truth.
+        labels: the classes, and how the truth is stored.
+        prediction_labels: how the predictions are stored; None: as train labels, the number of the class.
+
+    Raises:
+        UserError: a folder, its pictures or a prediction is missing, two predictions of one picture, a
+            picture that cannot be read as labels, sizes that differ, or no pixel that counts.
+    """
+    count = len(labels.classes)
+    if prediction_labels is None:
+        # a class is stored as its number, but void keeps a value of its own, as CamVid's 11
+        void = {value: IGNORE for value, label in labels.stored.items() if label == IGNORE and value >= count}
+        prediction_labels = replace(labels, stored=void)
+    confusion = np.zeros((count, count + 1), dtype=np.int64)
+    for truth, found in _pairs(Path(annotations), Path(predictions)):
+        ids = labels.name == "cityscapes" and truth.stem.endswith(_CITYSCAPES_IDS)
+        target = read_label(truth, LABEL_SETS["cityscapes_ids"] if ids else labels)
+        prediction = read_label(found, prediction_labels)
+        if target.shape != prediction.shape:
+            sizes = ["{1}x{0}".format(*array.shape) for array in (prediction, target)]
+            raise UserError(
+                f"{found} is {sizes[0]} pixels, but {truth} is {sizes[1]}: save predictions at full size"
+            )
+        prediction = np.where(prediction == IGNORE, count, prediction)
+        confusion += confusion_matrix(target, prediction, count + 1)[:count]
+    if not confusion.any():
+        raise UserError(f"{annotations}: every pixel is void, nothing to score against (is it a test set?)")
+    return score_confusion(confusion, labels)
+
+
+def _pairs(annotations: Path, predictions: Path) -> list[tuple[Path, Path]]:
+    """(true, predicted) label pictures, in the order of their names."""
+    available = _pictures(annotations, "label")
+    frames: dict[str, Path] = {}
+    for ending in _CITYSCAPES_TRUTH:
+        for path in available:
+            if path.stem.endswith(ending):
+                frames.setdefault(path.stem.removesuffix(ending), path)
+
+    truth = frames or {str(path.relative_to(annotations)): path for path in available}
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in _pictures(predictions, "prediction"):
+        if frames:  # city_sequence_frame, then what the program that wrote it likes to add
+            words = path.stem.split("_")
+            names = ["_".join(words[:count]) for count in range(len(words), 0, -1)]
+        else:
+            names = [str(path.relative_to(predictions))]
+        for name in names:
+            if name in truth:
+                found[name].append(path)
+                break
+
+    missing = [name for name in truth if name not in found]
+    if missing:
+        wanted = f"{missing[0]}*.png" if frames else missing[0]
+        more = f" (nor for {len(missing) - 1} more of {len(truth)})" if len(missing) > 1 else ""
+        raise UserError(f"{predictions} holds no {wanted}, the prediction for {truth[missing[0]]}{more}")
+    for name in truth:
+        if len(found[name]) > 1:
+            several = " and ".join(str(path.relative_to(predictions)) for path in found[name][:2])
+            raise UserError(f"{predictions} holds both {several} for {truth[name]}: keep one prediction each")
+    return [(truth[name], found[name][0]) for name in sorted(truth)]
+
+
+def _pictures(folder: Path, what: str) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder: name the one that holds the {what} pictures")
+    pictures = sorted(folder.rglob("*.png"))
+    if not pictures:
+        raise UserError(f"{folder} holds no PNG: name the folder that holds the {what} pictures")
+    return pictures
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, and nan for 0 of 0."""
+    with np.errstate(invalid="ignore"):
+        return np.true_divide(part, whole)
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else math.nan
+
+
+def _merged_iou(confusion: np.ndarray, members: list[int]) -> float:
+    """IoU of several classes taken for one."""
+    right = confusion[np.ix_(members, members)].sum()
+    true, found = confusion[members].sum(), confusion[:, members].sum()
+    return float(_ratio(right, true + found - right))
+
+
+def _format(value: float) -> str:
+    return f"{'n/a':>6}" if math.isnan(value) else f"{value:6.4f}"

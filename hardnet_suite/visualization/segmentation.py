@@ -1,0 +1,339 @@
+"""Pictures of segmentations: tints with a legend, errors, strips, a folder of a whole test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from hardnet_suite.data.segmentation import IGNORE, LabelSet, read_label
+from hardnet_suite.errors import UserError
+from hardnet_suite.visualization.detection import (
+    INK,
+    PAPER,
+    Color,
+    as_picture,
+    beside,
+    read_rgb,
+    save_picture,
+    title_font,
+)
+
+_OUTLINE: Color = (255, 255, 255)
+_OUTLINE_OPACITY = 0.6  # of the opacity of the tint: at full strength the lines drown small regions
+_WRONG: Color = (255, 24, 40)
+_WRONG_OPACITY = 0.8  # a little of the picture stays to be seen: what was mistaken?
+_RIGHT_BLACK, _RIGHT_WHITE = 28, 165  # what black and white of the picture become: dim, yet night still shows
+_HATCH: tuple[Color, Color] = ((0, 0, 0), (52, 54, 58))
+
+
+def colorize(labels: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
+    """Labels as colours; ``IGNORE`` (255) is black.
+
+    Args:
+        labels: (H, W) integers, classes in [0, len(palette)) or 255.
+        palette: an RGB colour (0–255) a class, 255 at most.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        ValueError: labels or a palette of another shape or type, or a label without a colour.
+    """
+    colors = np.asarray(palette)
+    if colors.ndim != 2 or colors.shape[1] != 3 or len(colors) > IGNORE:
+        raise ValueError(f"the palette must be (C, 3) with C in 1 to {IGNORE}, got shape {colors.shape}")
+    if not np.issubdtype(colors.dtype, np.integer) or colors.min() < 0 or colors.max() > 255:
+        raise ValueError(f"the palette must hold integers in [0, 255], got {palette}")
+    labels = _as_labels(labels)
+    unknown = np.setdiff1d(labels, [*range(len(colors)), IGNORE])
+    if unknown.size:
+        raise ValueError(f"labels must lie in [0, {len(colors)}) or be {IGNORE}, got {unknown[:10].tolist()}")
+    table = np.zeros((IGNORE + 1, 3), np.uint8)
+    table[: len(colors)] = colors
+    return table[labels]
+
+
+def overlay_labels(
+    image: np.ndarray,
+    labels: np.ndarray,
+    palette: Sequence[Color],
+    *,
+    opacity: float = 0.55,
+    names: Sequence[str] | None = None,
+    outline: bool = True,
+) -> np.ndarray:
+    """The picture tinted by class, with thin light lines where regions meet; ignored pixels stay as they are.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        labels: (H, W) integers, classes in [0, len(palette)) or 255 (ignored).
+        palette: an RGB colour (0–255) a class.
+        opacity: of the tint, in [0, 1]; 1 hides the picture, 0 leaves it as it is.
+        names: the class names; with them, a legend of the classes that appear stands below the picture.
+        outline: whether to draw the lines.
+
+    Returns:
+        (H, W, 3) uint8, RGB; higher by the legend, and wider where the picture is narrower than a name.
+
+    Raises:
+        ValueError: other shapes or types, sizes that differ, a label without a colour, as many names as not
+            colours, or another opacity.
+    """
+    image, labels = as_picture(image), _as_labels(labels)
+    _same_size(image, labels=labels)
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity must lie in [0, 1], got {opacity}")
+    _one_name_a_color(names, palette)
+
+    ground = image.astype(np.float32)
+    ground += opacity * (_grey(image) - ground)  # its own colours would turn one class's tint into another's
+    drawn = ground + opacity * (colorize(labels, palette) - ground)
+    if outline:
+        edges = _edges(labels)
+        drawn[edges] += _OUTLINE_OPACITY * opacity * (_OUTLINE - drawn[edges])
+    drawn = np.where((labels == IGNORE)[..., None], image, np.rint(drawn).astype(np.uint8))
+    return drawn if names is None else _with_legend(drawn, [labels], palette, names, title_font(image))
+
+
+def error_map(
+    image: np.ndarray, target: np.ndarray, prediction: np.ndarray, *, ignore: int = IGNORE
+) -> np.ndarray:
+    """Wrong pixels are red, right ones show the picture grey and dimmed, ignored ones are hatched black.
+
+    The share of right pixels among those not ignored stands in the lower left corner, where it has room.
+    It is rounded down: "100.0 %" means every pixel.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        target: (H, W) integers, the ground truth.
+        prediction: (H, W) integers.
+        ignore: the target value of pixels that do not count.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        ValueError: other shapes or types, or sizes that differ.
+    """
+    image, target, prediction = as_picture(image), _as_labels(target), _as_labels(prediction)
+    _same_size(image, target=target, prediction=prediction)
+    counted = target != ignore
+    wrong = counted & (target != prediction)
+
+    dimmed = _RIGHT_BLACK + (_RIGHT_WHITE - _RIGHT_BLACK) / 255 * _grey(image)
+    drawn = np.repeat(dimmed, 3, axis=2)
+    drawn[wrong] += _WRONG_OPACITY * (_WRONG - drawn[wrong])
+    height, width = target.shape
+    stripes = (np.arange(height)[:, None] + np.arange(width)) % 8 < 2  # diagonal
+    drawn[~counted] = np.asarray(_HATCH)[stripes[~counted].astype(int)]
+
+    total = int(counted.sum())
+    right = total - int(wrong.sum())
+    share = f"{1000 * right // total / 10:.1f} % right" if total else "nothing labelled"
+    return _with_corner_text(np.rint(drawn).astype(np.uint8), share)
+
+
+def strip(
+    image: np.ndarray,
+    target: np.ndarray | None,
+    prediction: np.ndarray,
+    palette: Sequence[Color],
+    names: Sequence[str],
+) -> np.ndarray:
+    """Picture, ground truth, prediction and errors in a row under titles, the legend below.
+
+    Without a target: picture and prediction alone.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        target: (H, W) integers, classes in [0, len(palette)) or 255 (ignored); or None.
+        prediction: as the target.
+        palette: an RGB colour (0–255) a class.
+        names: the class names.
+
+    Returns:
+        (H', W', 3) uint8, RGB.
+
+    Raises:
+        ValueError: as ``overlay_labels`` and ``error_map``.
+    """
+    if target is None:
+        return _tinted_row(image, {"prediction": prediction}, palette, names)
+    errors = error_map(image, target, prediction)
+    return _tinted_row(
+        image, {"ground truth": target, "prediction": prediction}, palette, names, {"errors": errors}
+    )
+
+
+def before_after(
+    image: np.ndarray,
+    before: np.ndarray,
+    after: np.ndarray,
+    palette: Sequence[Color],
+    names: Sequence[str],
+) -> np.ndarray:
+    """Picture and two predictions in a row under the titles "before" and "after", the legend below.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        before: (H, W) integers, classes in [0, len(palette)) or 255 (left untinted).
+        after: as before.
+        palette: an RGB colour (0–255) a class.
+        names: the class names.
+
+    Returns:
+        (H', W', 3) uint8, RGB.
+
+    Raises:
+        ValueError: as ``overlay_labels``.
+    """
+    return _tinted_row(image, {"before": before, "after": after}, palette, names)
+
+
+def draw_segmentation_results(
+    pairs: Iterable[tuple[str | Path, str | Path | None, np.ndarray | str | Path]],
+    labels: LabelSet,
+    out_folder: str | Path,
+) -> int:
+    """Draw each picture's ``strip``; returns how many were drawn.
+
+    One picture at a time is held. Each becomes ``out_folder/<its file name without suffix>.jpg``; the folder
+    is made where it is missing. Of two pictures with the same name the later one stays.
+
+    Args:
+        pairs: for each picture its file, its label file (None: there is none), and the prediction: an (H, W)
+            array of train labels, or a file of the same kind as the label files.
+        labels: what the values of label files mean, the names and colours of the classes.
+        out_folder: where to write.
+
+    Raises:
+        UserError: a file is missing or broken, a label or prediction is not of its picture's size, or the
+            folder cannot be written.
+        ValueError: an array with labels that the label set does not have.
+    """
+    count = 0
+    for image_path, label_path, prediction in pairs:
+        image = read_rgb(Path(image_path))
+        target = None if label_path is None else read_label(label_path, labels)
+        source = "the prediction"
+        if isinstance(prediction, str | Path):
+            source, prediction = f"the prediction {prediction}", read_label(prediction, labels)
+        for what, array in ((f"the label {label_path}", target), (source, prediction)):
+            if array is not None and np.shape(array) != image.shape[:2]:
+                raise UserError(
+                    f"{what} has shape {np.shape(array)} (height, width), but its picture {image_path} "
+                    f"has {image.shape[:2]}: they must be of one size"
+                )
+        picture = strip(image, target, prediction, labels.palette, labels.classes)
+        save_picture(Path(out_folder, f"{Path(image_path).stem}.jpg"), picture)
+        count += 1
+    return count
+
+
+def _as_labels(labels: np.ndarray) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or not labels.size or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be (H, W) integers, got shape {labels.shape} of {labels.dtype}")
+    return labels
+
+
+def _same_size(image: np.ndarray, **labels: np.ndarray) -> None:
+    for name, array in labels.items():
+        if array.shape != image.shape[:2]:
+            raise ValueError(
+                f"picture and {name} must be of one size, got (height, width) {image.shape[:2]} "
+                f"and {array.shape}"
+            )
+
+
+def _one_name_a_color(names: Sequence[str] | None, palette: Sequence[Color]) -> None:
+    if names is not None and len(names) != len(palette):
+        raise ValueError(f"names and palette must be of one length, got {len(names)} and {len(palette)}")
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    """(H, W, 1) float32 in [0, 255]."""
+    return np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None]
+
+
+def _edges(labels: np.ndarray) -> np.ndarray:
+    """(H, W) bool: lines one pixel wide where two regions meet, all round ignored ones."""
+    edges = np.zeros(labels.shape, bool)
+    for values, marks in ((labels, edges), (labels.T, edges.T)):
+        differ = values[:-1] != values[1:]
+        marks[:-1] |= differ
+        marks[1:] |= differ & (values[:-1] == IGNORE)  # a line in an ignored region is not drawn
+    return edges
+
+
+def _tinted_row(
+    image: np.ndarray,
+    labelings: dict[str, np.ndarray],
+    palette: Sequence[Color],
+    names: Sequence[str],
+    further: dict[str, np.ndarray] | None = None,
+) -> np.ndarray:
+    """The picture, its tint by each of the labelings, further pictures; keys are titles; the legend below."""
+    _one_name_a_color(names, palette)
+    panels = {"picture": image}
+    panels |= {title: overlay_labels(image, labels, palette) for title, labels in labelings.items()}
+    panels |= further or {}
+    row = beside(*panels.values(), titles=list(panels))
+    return _with_legend(row, list(labelings.values()), palette, names, title_font(image))
+
+
+def _with_legend(
+    picture: np.ndarray,
+    labelings: Sequence[np.ndarray],
+    palette: Sequence[Color],
+    names: Sequence[str],
+    font: ImageFont.FreeTypeFont,
+) -> np.ndarray:
+    """The picture above colours and names of the classes in the labelings, in as many rows as they need."""
+    classes = sorted({index for labels in labelings for index in np.unique(labels).tolist()} - {IGNORE})
+    if not classes:
+        return picture
+    size = round(font.size)
+    margin, row_height = size // 2, 2 * size
+    # chip, a gap of half its width, the name, and room before the next chip
+    widths = {index: round(1.5 * size + font.getlength(names[index])) for index in classes}
+    room = max(picture.shape[1] - 2 * margin, *widths.values())
+    rows: list[list[int]] = [[]]
+    for index in classes:
+        taken = sum(widths[other] + size for other in rows[-1])
+        if rows[-1] and taken + widths[index] > room:
+            rows.append([])
+        rows[-1].append(index)
+
+    height, width = picture.shape[:2]
+    sheet = Image.new("RGB", (max(width, room + 2 * margin), height + len(rows) * row_height + margin), PAPER)
+    sheet.paste(Image.fromarray(picture), ((sheet.width - width) // 2, 0))
+    draw = ImageDraw.Draw(sheet)
+    for number, row in enumerate(rows):
+        middle = height + margin // 2 + (number + 0.5) * row_height
+        left = (sheet.width - sum(widths[index] for index in row) - size * (len(row) - 1)) // 2
+        for index in row:
+            top = round(middle - size / 2)
+            chip = (left, top, left + size, top + size)
+            draw.rectangle(chip, fill=tuple(palette[index]), outline=INK)
+            draw.text((left + 1.5 * size, middle), names[index], fill=INK, font=font, anchor="lm")
+            left += widths[index] + size
+    return np.array(sheet)
+
+
+def _with_corner_text(picture: np.ndarray, text: str) -> np.ndarray:
+    """The picture with a text on a light chip in its lower left corner; as it is where that has no room."""
+    font = title_font(picture)
+    size = round(font.size)
+    height, width = picture.shape[:2]
+    chip_w, chip_h = round(font.getlength(text)) + size, round(1.6 * size)
+    if chip_w > width or chip_h > height // 2:
+        return picture
+    canvas = Image.fromarray(picture)
+    draw = ImageDraw.Draw(canvas)
+    draw.rectangle((0, height - chip_h, chip_w - 1, height - 1), fill=PAPER)
+    draw.text((chip_w / 2, height - chip_h / 2), text, fill=INK, font=font, anchor="mm")
+    return np.array(canvas)
