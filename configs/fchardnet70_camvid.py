@@ -1,59 +1,33 @@
 # FC-HarDNet-70 on CamVid from random weights.
-_base_ = ["_base_/runtime.py", "_base_/camvid.py"]
+_base_ = ["_base_/runtime.py", "_base_/fchardnet.py", "_base_/camvid.py"]
 
 arch = "fchardnet70"  # the row of hardnet_suite.networks.ARCHS
 crop = (288, 384)  # height, width
 num_classes = 11
 custom_imports = dict(imports=["hardnet_suite.openmm.segmentation"], allow_failed_imports=False)
 
-# The network. Input: BGR pixels / 255, less the mean, by the standard deviation.
 model = dict(
-    type="mmseg.EncoderDecoder",
-    data_preprocessor=dict(
-        type="mmseg.SegDataPreProcessor",
-        mean=[255 * value for value in (0.406, 0.456, 0.485)],
-        std=[255 * value for value in (0.225, 0.224, 0.229)],
-        bgr_to_rgb=False,
-        size=crop,
-        pad_val=0,
-        seg_pad_val=255,
-    ),
-    backbone=dict(type="HarDNet", arch=arch, out_indices=(1, 2, 3, 4, 5), tap="block"),
+    data_preprocessor=dict(size=crop),
     decode_head=dict(
-        type="FCHarDNetHead",
-        arch=arch,
-        in_channels=[48, 78, 160, 214, 286],
-        channels=48,
         num_classes=num_classes,
         loss_decode=dict(type="BootstrappedCrossEntropyLoss", min_kept=16384, threshold=0.3),
     ),
-    train_cfg=dict(),
-    test_cfg=dict(mode="whole"),
 )
 
 # The data.
 train_pipeline = [
     dict(type="LoadPicture"),
-    dict(type="mmseg.LoadAnnotations"),
+    dict(type="LoadLabels"),
     dict(type="RandomResize", scale=(480, 360), ratio_range=(0.6, 2.0), keep_ratio=True),
     dict(type="mmseg.RandomCrop", crop_size=crop, cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
     dict(type="mmseg.PhotoMetricDistortion", hue_delta=9),
     dict(type="mmseg.PackSegInputs"),
 ]
-test_pipeline = [
-    dict(type="LoadPicture"),
-    dict(type="mmseg.LoadAnnotations"),
-    dict(type="mmseg.PackSegInputs"),
-]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 
 # The averaged weights are the ones scored and saved as the best on the validation split.
 train_cfg = dict(type="ResumableEpochLoop", max_epochs=280, val_interval=10)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.02),

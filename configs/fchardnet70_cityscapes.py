@@ -1,34 +1,17 @@
 # FC-HarDNet-70 on Cityscapes. Published: 77.7 mIoU on val.
-_base_ = ["_base_/runtime.py", "_base_/cityscapes.py"]
+_base_ = ["_base_/runtime.py", "_base_/fchardnet.py", "_base_/cityscapes.py"]
 
 arch = "fchardnet70"  # the row of hardnet_suite.networks.ARCHS
 crop = (1024, 1024)  # height, width
 num_classes = 19
 custom_imports = dict(imports=["hardnet_suite.openmm.segmentation"], allow_failed_imports=False)
 
-# The network. Input: BGR pixels / 255, less the mean, by the standard deviation.
 model = dict(
-    type="mmseg.EncoderDecoder",
-    data_preprocessor=dict(
-        type="mmseg.SegDataPreProcessor",
-        mean=[255 * value for value in (0.406, 0.456, 0.485)],
-        std=[255 * value for value in (0.225, 0.224, 0.229)],
-        bgr_to_rgb=False,
-        size=crop,
-        pad_val=0,
-        seg_pad_val=255,
-    ),
-    backbone=dict(type="HarDNet", arch=arch, out_indices=(1, 2, 3, 4, 5), tap="block"),
+    data_preprocessor=dict(size=crop),
     decode_head=dict(
-        type="FCHarDNetHead",
-        arch=arch,
-        in_channels=[48, 78, 160, 214, 286],
-        channels=48,
         num_classes=num_classes,
         loss_decode=dict(type="BootstrappedCrossEntropyLoss", min_kept=4096, threshold=0.3),
     ),
-    train_cfg=dict(),
-    test_cfg=dict(mode="whole"),
     # published ImageNet weights of the encoder; --from-scratch does without
     init_cfg=dict(type="HarDNetPretrained", model=arch, tag="base"),
 )
@@ -36,25 +19,16 @@ model = dict(
 # The data: the short side from 512 to 2048, then a crop.
 train_pipeline = [
     dict(type="LoadPicture"),
-    dict(type="mmseg.LoadAnnotations"),
+    dict(type="LoadLabels"),
     dict(type="RandomResize", scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type="mmseg.RandomCrop", crop_size=crop),
     dict(type="RandomFlip", prob=0.5),
     dict(type="mmseg.PackSegInputs"),
 ]
-test_pipeline = [
-    dict(type="LoadPicture"),
-    dict(type="mmseg.LoadAnnotations"),
-    dict(type="mmseg.PackSegInputs"),
-]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
 
 # The published recipe: 90 000 batches of 16, SGD from 0.02, falling as a polynomial. An epoch has 185 batches.
 train_cfg = dict(type="ResumableEpochLoop", max_epochs=487, val_interval=5)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=5e-4),

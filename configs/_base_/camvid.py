@@ -3,6 +3,11 @@
 default_scope = "mmseg"
 data_root = "data/camvid/"
 
+test_pipeline = [
+    dict(type="LoadPicture"),
+    dict(type="LoadLabels"),
+    dict(type="mmseg.PackSegInputs"),
+]
 train_dataloader = dict(
     batch_size=8,
     num_workers=2,
@@ -10,7 +15,8 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
-        type="CamVidDataset",
+        type="SegmentationDataset",
+        labels="camvid",
         data_root=data_root,
         data_prefix=dict(img_path="train", seg_map_path="trainannot"),
     ),
@@ -21,9 +27,11 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="CamVidDataset",
+        type="SegmentationDataset",
+        labels="camvid",
         data_root=data_root,
         data_prefix=dict(img_path="val", seg_map_path="valannot"),
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = dict(
@@ -32,10 +40,14 @@ test_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="CamVidDataset",
+        type="SegmentationDataset",
+        labels="camvid",
         data_root=data_root,
         data_prefix=dict(img_path="test", seg_map_path="testannot"),
+        pipeline=test_pipeline,
     ),
 )
-val_evaluator = dict(type="mmseg.IoUMetric", iou_metrics=["mIoU"])
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+val_evaluator = dict(type="SegmentationIoU")
 test_evaluator = val_evaluator

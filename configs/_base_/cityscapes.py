@@ -1,8 +1,14 @@
 # Cityscapes (https://www.cityscapes-dataset.com): DATA_ROOT/leftImg8bit/{train,val}/CITY/*_leftImg8bit.png and
-# DATA_ROOT/gtFine/{train,val}/CITY/*_gtFine_labelTrainIds.png. --data-root moves every path.
+# DATA_ROOT/gtFine/{train,val}/CITY/*_gtFine_labelIds.png
+# (or, where the frame has it, *_gtFine_labelTrainIds.png). --data-root moves every path.
 default_scope = "mmseg"
 data_root = "data/cityscapes/"
 
+test_pipeline = [
+    dict(type="LoadPicture"),
+    dict(type="LoadLabels"),
+    dict(type="mmseg.PackSegInputs"),
+]
 train_dataloader = dict(
     batch_size=16,
     num_workers=8,
@@ -10,7 +16,8 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
-        type="CityscapesDataset",
+        type="SegmentationDataset",
+        labels="cityscapes",
         data_root=data_root,
         data_prefix=dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train"),
     ),
@@ -21,11 +28,15 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="CityscapesDataset",
+        type="SegmentationDataset",
+        labels="cityscapes",
         data_root=data_root,
         data_prefix=dict(img_path="leftImg8bit/val", seg_map_path="gtFine/val"),
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type="mmseg.IoUMetric", iou_metrics=["mIoU"])
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+val_evaluator = dict(type="SegmentationIoU")
 test_evaluator = val_evaluator

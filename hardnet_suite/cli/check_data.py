@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hardnet_suite.data.coco import check_coco, require_coco
+from hardnet_suite.data.coco import check_coco
+from hardnet_suite.data.segmentation import check_segmentation
 from hardnet_suite.errors import UserError
 
 
@@ -22,17 +23,24 @@ def run(args: argparse.Namespace) -> int:
     cfg = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     if args.data_root:
         configs.set_data_root(cfg, args.data_root)
-    parts = list(configs.coco_parts(cfg))
-    if not parts:
-        raise UserError(f"{args.config} names no data that can be checked")
-    errors = 0
-    for part in parts:
-        require_coco(part.annotation_file, part.image_folder)
-        report = check_coco(part.annotation_file, part.image_folder, part.classes, read_images=not args.quick)
+    errors = checked = 0
+    for part in (*configs.coco_parts(cfg), *configs.segmentation_parts(cfg)):
+        if isinstance(part, configs.CocoPart):
+            report = check_coco(
+                part.annotation_file, part.image_folder, part.classes, read_images=not args.quick
+            )
+        elif part.label_folder is not None:
+            place = part.picture_folder, part.label_folder
+            report = check_segmentation(*place, part.labels, read=not args.quick)
+        else:
+            continue
+        checked += 1
         print(f"{part.loader}\n{report.table()}\n")
         errors += len(report.errors)
         for count in configs.class_counts(cfg) - {len(part.classes)}:
             print(f"error: the model has num_classes={count}, the data set {len(part.classes)} classes\n")
             errors += 1
+    if not checked:
+        raise UserError(f"{args.config} names no data that can be checked")
     print(f"{errors} errors", file=sys.stderr if errors else sys.stdout)
     return 1 if errors else 0

@@ -67,9 +67,4 @@ def _score_segmentation(args: argparse.Namespace) -> dict[str, Any]:
     print(scores.table(labels.classes))
     if labels.categories:
         print(scores.category_table())
-    rows = zip(labels.classes, scores.iou.tolist(), scores.accuracy.tolist(), strict=True)
-    return {
-        "metrics": without_nan(scores.metrics),
-        "per_class": {name: without_nan({"IoU": iou, "Acc": accuracy}) for name, iou, accuracy in rows},
-        "per_category": without_nan(scores.category_iou),
-    }
+    return scores.report(labels.classes)

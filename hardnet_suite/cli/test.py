@@ -7,16 +7,33 @@ import shutil
 from pathlib import Path
 
 from hardnet_suite.cli._options import add_run_arguments, load_run_config
+from hardnet_suite.data.segmentation import find_pairs, prediction_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
     parser.add_argument("checkpoint", nargs="?", help="a file, or a run's folder; default: published weights")
+    parser.add_argument("--flip", action="store_true", help="look at the mirror image too, and take the mean")
+    parser.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="segmentation: look at the picture in these sizes, and take the mean (e.g. 0.75 1 1.25)",
+    )
+    parser.add_argument(
+        "--format-only",
+        action="store_true",
+        help="segmentation: save predictions for a test server, without labels and scores",
+    )
     parser.add_argument(
         "--show-dir",
         help="draw predictions beside the ground truth into this folder, and heat maps where there are some",
     )
-    parser.add_argument("--show-score", type=float, default=0.3, help="least score drawn (default 0.3)")
+    parser.add_argument(
+        "--show-score", type=float, default=0.3, help="least score of a box drawn (default 0.3)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -24,28 +41,58 @@ def run(args: argparse.Namespace) -> None:
     from hardnet_suite.openmm import configs, running
 
     work_dir = Path(cfg.work_dir)
-    heatmaps = work_dir / "heatmaps"
+    heatmaps, predictions = work_dir / "heatmaps", work_dir / "predictions"
     if running.is_main_process():
-        shutil.rmtree(heatmaps, ignore_errors=True)  # an earlier run's
-    _, image_ids = running.test(cfg, args.checkpoint, heatmap_dir=heatmaps if args.show_dir else None)
+        for folder in (heatmaps, predictions):  # an earlier run's
+            shutil.rmtree(folder, ignore_errors=True)
+    options = running.TestOptions(
+        heatmap_dir=heatmaps if args.show_dir else None,
+        flip=args.flip,
+        scales=tuple(args.scales),
+        format_only=args.format_only,
+    )
+    _, images = running.test(cfg, args.checkpoint, options)
     if not running.is_main_process():
         return
-    print(f"figures: {work_dir / 'metrics.json'}\ndetections: {work_dir / 'detections.json'}")
-    if args.show_dir:
-        from hardnet_suite.visualization.detection import draw_results
-        from hardnet_suite.visualization.heatmap import draw_heatmaps
+    print(f"figures: {work_dir / 'metrics.json'}")
+    part = next(configs.segmentation_parts(cfg, ["test_dataloader"]), None)
+    if part is None:
+        print(f"detections: {work_dir / 'detections.json'}")
+    else:
+        print(f"predictions: {predictions}")
+    if not args.show_dir:
+        return
+    if part is None:
+        count = _draw_detections(cfg, args, images, work_dir / "detections.json", heatmaps)
+    else:
+        from hardnet_suite.visualization.segmentation import draw_segmentation_results
 
-        part = next(configs.coco_parts(cfg, ["test_dataloader"]))
-        count = draw_results(
-            part.annotation_file,
-            work_dir / "detections.json",
-            part.image_folder,
+        pairs = dict(find_pairs(part.picture_folder, part.label_folder, part.labels))
+        ids = "labelIds" if args.format_only and part.labels.name == "cityscapes" else "trainIds"
+        count = draw_segmentation_results(
+            (
+                (
+                    image,
+                    pairs[Path(image)],
+                    predictions / prediction_path(image, part.picture_folder, part.labels, ids),
+                )
+                for image in images
+            ),
+            part.labels,
             args.show_dir,
-            image_ids=image_ids,
-            least_score=args.show_score,
         )
-        if heatmaps.is_dir():
-            count += draw_heatmaps(
-                part.annotation_file, heatmaps, part.image_folder, args.show_dir, image_ids=image_ids
-            )
-        print(f"{count} pictures: {args.show_dir}")
+    print(f"{count} pictures: {args.show_dir}")
+
+
+def _draw_detections(cfg, args: argparse.Namespace, image_ids: list, detections: Path, heatmaps: Path) -> int:
+    from hardnet_suite.openmm import configs
+    from hardnet_suite.visualization.detection import draw_results
+    from hardnet_suite.visualization.heatmap import draw_heatmaps
+
+    part = next(configs.coco_parts(cfg, ["test_dataloader"]))
+    place = part.annotation_file, detections, part.image_folder, args.show_dir
+    count = draw_results(*place, image_ids=image_ids, least_score=args.show_score)
+    if heatmaps.is_dir():
+        place = part.annotation_file, heatmaps, part.image_folder, args.show_dir
+        count += draw_heatmaps(*place, image_ids=image_ids)
+    return count

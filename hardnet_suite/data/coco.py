@@ -6,24 +6,18 @@ import contextlib
 import json
 import math
 import os
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from PIL import Image
-
+from hardnet_suite.data.report import Finding, Report, decoded_size
 from hardnet_suite.errors import UserError
 
-_EXIF_ORIENTATION = 0x0112
 _COCO_NAMES = ("instances_train2017.json", "instances_val2017.json")
-_EXAMPLES = 3  # findings of one kind that a table shows in full
-_BRIEF = 12  # lines that a training log has room for
-_LONGEST = 300  # characters of such a line; a polygon in the place of a box would fill pages
 # the annotations that mmdet's CocoDataset takes out without a word, in training and in scoring
 _LEFT_OUT = frozenset(
     {
@@ -38,24 +32,16 @@ _LEFT_OUT = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong (``error``) or odd (``warning``): of which kind, where, and what exactly."""
-
-    level: Literal["error", "warning"]
-    kind: str
-    where: str
-    what: str
-
-
-@dataclass(frozen=True)
-class DataReport:
+@dataclass(frozen=True, kw_only=True)
+class CocoReport(Report):
     """What an annotation file holds and what was found wrong with it.
 
     ``boxes`` and ``per_class`` (class name -> count) leave out the ``crowds``, the regions marked
     ``iscrowd``; ``images_without_boxes`` have neither. ``sizes`` is (smallest width, smallest height, largest
     width, largest height) of the images in pixels as the file states them, None where it states none.
     """
+
+    LEFT_OUT = _LEFT_OUT
 
     annotation_file: Path
     images: int
@@ -64,21 +50,11 @@ class DataReport:
     images_without_boxes: int
     per_class: dict[str, int]
     sizes: tuple[int, int, int, int] | None
-    findings: tuple[Finding, ...]
 
-    @property
-    def errors(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.level == "error")
-
-    @property
-    def warnings(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.level == "warning")
-
-    def table(self) -> str:
-        """A plain-text summary, then the findings by kind (errors first), each kind with a few examples."""
+    def summary(self) -> dict[str, str]:
         used = {name: count for name, count in self.per_class.items() if count}
         frequent = ", ".join(f"{name} {count}" for name, count in Counter(used).most_common(5))
-        rows = {
+        return {
             "annotation file": str(self.annotation_file),
             "images": str(self.images),
             "images without boxes": str(self.images_without_boxes),
@@ -87,42 +63,7 @@ class DataReport:
             "classes with boxes": f"{len(used)} of {len(self.per_class)}",
             "most frequent": frequent or "none",
             "image sizes": "{}×{} to {}×{}".format(*self.sizes) if self.sizes else "not stated",
-            "errors": str(len(self.errors)),
-            "warnings": str(len(self.warnings)),
         }
-        lines = [f"{name:<22}{value}" for name, value in rows.items()]
-
-        for (level, kind), group in self._groups().items():
-            lines += ["", f"{level.upper()}  {kind} ({len(group)})"]
-            lines += [f"    {finding.where}: {finding.what}" for finding in group[:_EXAMPLES]]
-            if len(group) > _EXAMPLES:
-                lines.append(f"    … and {len(group) - _EXAMPLES} more")
-        return "\n".join(lines)
-
-    def brief(self) -> list[str]:
-        """At most a dozen lines for a training log, errors first; none where nothing was found.
-
-        One a kind: how many, whether training leaves them out, and the first of them.
-        """
-        lines = []
-        for (level, kind), group in self._groups().items():
-            fate = ", left out of training" if kind in _LEFT_OUT else ""
-            such_as = ", e.g." if len(group) > 1 else ":"
-            line = f"{level}: {kind} ({len(group)}{fate}){such_as} {group[0].where}: {group[0].what}"
-            lines.append(textwrap.shorten(line, _LONGEST, placeholder=" …"))
-        if len(lines) > _BRIEF:
-            rest = len(lines) - _BRIEF + 1
-            lines[_BRIEF - 1 :] = [
-                f"… and {rest} more kinds of findings: `hardnet-suite check-data` shows all"
-            ]
-        return lines
-
-    def _groups(self) -> dict[tuple[str, str], list[Finding]]:
-        """The findings by (level, kind), errors first."""
-        groups: dict[tuple[str, str], list[Finding]] = {}
-        for finding in (*self.errors, *self.warnings):
-            groups.setdefault((finding.level, finding.kind), []).append(finding)
-        return groups
 
 
 def read_json(path: str | Path) -> Any:
@@ -206,7 +147,7 @@ def check_coco(
     class_names: Sequence[str] | None = None,
     *,
     read_images: bool = True,
-) -> DataReport:
+) -> CocoReport:
     """Look through a COCO detection set for all that would stop or spoil a training.
 
     Args:
@@ -251,7 +192,7 @@ def check_coco(
     if without_boxes:
         what = f"{without_boxes} of {len(images)} images have no box"
         findings.append(Finding("warning", "images without boxes", Path(annotation_file).name, what))
-    return DataReport(
+    return CocoReport(
         annotation_file=Path(annotation_file),
         images=len(images),
         boxes=len(annotations) - crowds,
@@ -304,7 +245,7 @@ def _check_files(images: list[dict], folder: Path, read_images: bool) -> Iterabl
         if not read_images:
             return None
         try:
-            size = _decoded_size(path)
+            size = decoded_size(path)
         except Exception as error:  # PIL raises half a dozen types on broken files, SyntaxError among them
             return Finding("error", "unreadable image", where, f"{path}: {error}")
         if _has_size(entry) and size != (entry["width"], entry["height"]):
@@ -326,15 +267,6 @@ def _list_files(folder: Path, parts: Iterable[str]) -> set[str]:
         with contextlib.suppress(OSError, ValueError), os.scandir(folder / part) as entries:
             files.update(os.path.join(part, entry.name) for entry in entries if entry.is_file())
     return files
-
-
-def _decoded_size(path: Path) -> tuple[int, int]:
-    """(width, height) of a picture that can be decoded to its end, turned as its EXIF tag says."""
-    with Image.open(path) as image:
-        image.load()
-        # training reads with OpenCV, which obeys the tag; 5 to 8 swap the sides
-        turned = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-        return image.size[::-1] if turned else image.size
 
 
 def _check_annotation(entry: dict, images: dict, names: dict) -> Iterable[Finding]:

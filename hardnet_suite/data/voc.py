@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
-from hardnet_suite.data.coco import Finding
+from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
 
 SPLITS = ("train", "val", "test")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hardnet_suite.data.segmentation import IGNORE, LABEL_SETS, LabelSet, read_label
+from hardnet_suite.data.segmentation import IGNORE, LABEL_SETS, LabelSet, labels_of, predicted_as, read_label
 from hardnet_suite.errors import UserError
+from hardnet_suite.evaluation.coco import without_nan
 
-_CITYSCAPES_IDS = "_gtFine_labelIds"
-_CITYSCAPES_TRUTH = ("_gtFine_labelTrainIds", _CITYSCAPES_IDS)  # where a frame has both, the first counts
+# where a frame has both, the first counts
+_CITYSCAPES_TRUTH = tuple(end.removesuffix(".png") for end in LABEL_SETS["cityscapes"].label_endings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,15 @@ class SegmentationScores:
     def metrics(self) -> dict[str, float]:
         """The figures under OpenMMLab's names: mIoU, aAcc (of the pixels), mAcc (of the classes)."""
         return {"mIoU": self.miou, "aAcc": self.pixel_accuracy, "mAcc": self.mean_accuracy}
+
+    def report(self, classes: Sequence[str]) -> dict[str, Any]:
+        """The metrics, and IoU and accuracy of each class and category, for JSON: None in place of nan."""
+        rows = zip(classes, self.iou.tolist(), self.accuracy.tolist(), strict=True)
+        return {
+            "metrics": without_nan(self.metrics),
+            "per_class": {name: without_nan({"IoU": iou, "Acc": accuracy}) for name, iou, accuracy in rows},
+            "per_category": without_nan(self.category_iou),
+        }
 
     def table(self, classes: Sequence[str]) -> str:
         """IoU, accuracy and share of the true pixels of each class, and the means, as aligned plain text.
@@ -168,14 +179,10 @@ def evaluate_folders(
             picture that cannot be read as labels, sizes that differ, or no pixel that counts.
     """
     count = len(labels.classes)
-    if prediction_labels is None:
-        # a class is stored as its number, but void keeps a value of its own, as CamVid's 11
-        void = {value: IGNORE for value, label in labels.stored.items() if label == IGNORE and value >= count}
-        prediction_labels = replace(labels, stored=void)
+    prediction_labels = prediction_labels or predicted_as(labels)
     confusion = np.zeros((count, count + 1), dtype=np.int64)
     for truth, found in _pairs(Path(annotations), Path(predictions)):
-        ids = labels.name == "cityscapes" and truth.stem.endswith(_CITYSCAPES_IDS)
-        target = read_label(truth, LABEL_SETS["cityscapes_ids"] if ids else labels)
+        target = read_label(truth, labels_of(truth, labels))
         prediction = read_label(found, prediction_labels)
         if target.shape != prediction.shape:
             sizes = ["{1}x{0}".format(*array.shape) for array in (prediction, target)]

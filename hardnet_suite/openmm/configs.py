@@ -12,7 +12,9 @@ from mmengine.registry import DATASETS, init_default_scope
 
 import hardnet_suite
 from hardnet_suite.data.coco import load_annotations, require_coco
+from hardnet_suite.data.segmentation import LABEL_SETS, LabelSet, find_pairs, own_labels, require_pairs
 from hardnet_suite.errors import UserError
+from hardnet_suite.visualization.detection import class_color
 
 _PACKAGE = Path(hardnet_suite.__file__).parent
 _INSTALLED = _PACKAGE / "configs"
@@ -106,10 +108,8 @@ def coco_parts(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[CocoPa
     """The COCO data sets of these loaders, each once."""
     seen = set()
     for loader in loaders:
-        dataset = (cfg.get(loader) or {}).get("dataset")
-        while dataset is not None and "ann_file" not in dataset and "dataset" in dataset:
-            dataset = dataset["dataset"]  # wrappers
-        if dataset is None or "ann_file" not in dataset:
+        dataset = innermost(cfg.get(loader), "ann_file")
+        if dataset is None:
             continue
         root = Path(dataset.get("data_root") or "")
         classes = (dataset.get("metainfo") or {}).get("classes") or _own_classes(dataset["type"])
@@ -117,6 +117,64 @@ def coco_parts(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[CocoPa
         if place not in seen:
             seen.add(place)
             yield CocoPart(loader, *place, dataset.get("filter_cfg"))
+
+
+@dataclass(frozen=True)
+class SegmentationPart:
+    """One ``SegmentationDataset`` of a config: which loader it serves, where it lies, its classes."""
+
+    loader: str
+    picture_folder: Path
+    label_folder: Path | None
+    labels: LabelSet
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.labels.classes
+
+
+def segmentation_parts(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[SegmentationPart]:
+    """The ``SegmentationDataset``s of these loaders, each once."""
+    seen = set()
+    for loader in loaders:
+        dataset = innermost(cfg.get(loader), "data_prefix")
+        if dataset is None or dataset["type"] != "SegmentationDataset":
+            continue
+        root, prefix = Path(dataset.get("data_root") or ""), dataset["data_prefix"]
+        annotations = prefix.get("seg_map_path")
+        place = root / prefix["img_path"], None if annotations is None else root / annotations
+        if place not in seen:
+            seen.add(place)
+            options = (dataset.get(key) for key in ("labels", "metainfo", "stored"))
+            yield SegmentationPart(loader, *place, label_set(*options))
+
+
+def label_set(
+    labels: str | None = None, metainfo: dict | None = None, stored: dict[int, int] | None = None
+) -> LabelSet:
+    """What these options of a ``SegmentationDataset`` say; UserError where they cannot be."""
+    if labels is not None:
+        if labels not in LABEL_SETS:
+            raise UserError(f"labels={labels!r} is no known label set; known: {', '.join(LABEL_SETS)}")
+        if metainfo or stored:
+            raise UserError(
+                f"labels={labels!r} brings its classes along: "
+                "for metainfo and stored of your own set labels=None"
+            )
+        return LABEL_SETS[labels]
+    classes = (metainfo or {}).get("classes")
+    if not classes:
+        raise UserError("a SegmentationDataset needs labels, or metainfo=dict(classes=…)")
+    palette = metainfo.get("palette") or [class_color(index) for index in range(len(classes))]
+    return own_labels(classes, palette, stored)
+
+
+def innermost(loader: dict | None, key: str) -> dict | None:
+    """The loader's data set, inside of wrappers, that has this key."""
+    dataset = (loader or {}).get("dataset")
+    while dataset is not None and key not in dataset:
+        dataset = dataset.get("dataset")
+    return dataset
 
 
 def _own_classes(dataset_type: str) -> tuple[str, ...]:
@@ -135,12 +193,7 @@ def require_data(cfg: Config, loaders: Sequence[str]) -> None:
     """UserError, one line, unless the data of these loaders are there and fit the number of classes."""
     for part in coco_parts(cfg, loaders):
         require_coco(part.annotation_file, part.image_folder)
-        for count in class_counts(cfg):
-            if count != len(part.classes):
-                raise UserError(
-                    f"the model has num_classes={count}, but {part.loader} has {len(part.classes)} classes; "
-                    "set num_classes and the data set's metainfo.classes to fit each other"
-                )
+        _require_fitting_model(cfg, part)
         names = {category["name"] for category in load_annotations(part.annotation_file)["categories"]}
         missing = [name for name in part.classes if name not in names]
         if missing:
@@ -149,3 +202,38 @@ def require_data(cfg: Config, loaders: Sequence[str]) -> None:
                 f"{', '.join(map(repr, missing[:3]))} of the config's {len(part.classes)}; "
                 "set the data set's metainfo.classes and num_classes"
             )
+    for part in segmentation_parts(cfg, loaders):
+        find = find_pairs if part.label_folder is None else require_pairs
+        find(part.picture_folder, part.label_folder, part.labels)
+        _require_fitting_model(cfg, part)
+
+
+def _require_fitting_model(cfg: Config, part: CocoPart | SegmentationPart) -> None:
+    for count in class_counts(cfg):
+        if count != len(part.classes):
+            raise UserError(
+                f"the model has num_classes={count}, but {part.loader} has {len(part.classes)} classes; "
+                "set num_classes and the data set's metainfo.classes to fit each other"
+            )
+
+
+def add_test_time_augmentation(cfg: Config, *, scales: Sequence[float] = (1.0,), flip: bool = False) -> None:
+    """Scores the mean of several looks at each picture: its mirror image too, and, for segmentation, its
+    probabilities at several scales. UserError for a model that has no such thing."""
+    if tuple(scales) == (1.0,) and not flip:
+        return
+    if not scales or min(scales) <= 0:
+        raise UserError(f"--scales {' '.join(map(str, scales))}: wanted are numbers above 0")
+    steps = ((cfg.test_dataloader or {}).get("dataset") or {}).get("pipeline") or []
+    cut = next((i for i, step in enumerate(steps) if step["type"] == "LoadLabels"), None)
+    if cut is None:  # a detector
+        options = cfg.model.get("test_cfg") or {}
+        if tuple(scales) != (1.0,) or "flip_test" not in options:
+            raise UserError("--scales is for segmentation, and --flip for that and for CenterNet")
+        options.flip_test = True
+        return
+    resized = [{"type": "mmseg.Resize", "scale_factor": float(scale), "keep_ratio": True} for scale in scales]
+    flipped = [{"type": "RandomFlip", "prob": float(on)} for on in ([0, 1] if flip else [0])]
+    branches = [resized, flipped, *([step] for step in steps[cut:])]
+    cfg.test_dataloader.dataset.pipeline = [*steps[:cut], {"type": "TestTimeAug", "transforms": branches}]
+    cfg.model = {"type": "mmseg.SegTTAModel", "module": cfg.model}

@@ -1,4 +1,4 @@
-"""Reading pictures, without swallowing broken ones."""
+"""Reading pictures and label pictures, without swallowing broken ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 from PIL import Image
 
+from hardnet_suite.data.segmentation import labels_of, read_label
 from hardnet_suite.errors import UserError
 
 
@@ -44,4 +45,29 @@ class LoadPicture(BaseTransform):
     def transform(self, results: dict) -> dict:
         results["img"] = read_image(results["img_path"])
         results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
+        return results
+
+
+@TRANSFORMS.register_module()
+class LoadLabels(BaseTransform):
+    """``seg_map_path`` and ``label_set`` (see ``SegmentationDataset``) -> ``gt_seg_map``, (H, W) uint8 train
+    labels, 255 where ignored. Without a ``seg_map_path``: nothing, for data that has no labels.
+
+    UserError for a label picture that is missing, broken, in colour or of 16 bits, of unknown values, or of
+    another size than its picture.
+    """
+
+    def transform(self, results: dict) -> dict:
+        path = results.get("seg_map_path")
+        if path is None:
+            return results
+        found = read_label(path, labels_of(path, results["label_set"]))
+        if found.shape != tuple(results["ori_shape"]):
+            raise UserError(
+                "the label picture {} is {}×{} pixels, its picture {} is {}×{}".format(
+                    path, *found.shape[::-1], results["img_path"], *results["ori_shape"][::-1]
+                )
+            )
+        results["gt_seg_map"] = found
+        results["seg_fields"].append("gt_seg_map")
         return results

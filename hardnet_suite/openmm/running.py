@@ -8,6 +8,7 @@ import hashlib
 import json
 import platform
 import tempfile
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,15 +19,23 @@ import torchvision
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
-from mmengine.model import MMDistributedDataParallel, is_model_wrapper
+from mmengine.model import BaseTTAModel, MMDistributedDataParallel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from hardnet_suite import __version__
 from hardnet_suite.data.coco import check_coco
+from hardnet_suite.data.segmentation import check_segmentation
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
-from hardnet_suite.openmm.configs import coco_parts, drop_pretrained, require_data
+from hardnet_suite.openmm.configs import (
+    add_test_time_augmentation,
+    coco_parts,
+    drop_pretrained,
+    innermost,
+    require_data,
+    segmentation_parts,
+)
 from hardnet_suite.openmm.hooks import saved_checkpoints
 from hardnet_suite.openmm.initializers import load_checkpoint
 from hardnet_suite.weights import WeightsRow, fetch, find, read_checkpoint
@@ -128,16 +137,40 @@ def _log_data(runner: Runner) -> None:
             lines.append(f"pictures with a side under {least} pixels are left out (filter_cfg.min_size)")
         for line in lines:
             runner.logger.warning(f"{part.loader}: {line}")
+    for part in segmentation_parts(runner.cfg, ["train_dataloader", "val_dataloader"]):
+        if part.label_folder is not None:
+            report = check_segmentation(part.picture_folder, part.label_folder, part.labels, read=False)
+            for line in report.brief():
+                runner.logger.warning(f"{part.loader}: {line}")
 
 
-def test(cfg: Config, checkpoint: str | Path | None, *, heatmap_dir: str | Path | None) -> tuple[dict, list]:
+@dataclass(frozen=True)
+class TestOptions:
+    """How ``test`` scores: ``flip`` adds each picture's mirror image, ``scales`` (segmentation) looks at each
+    in several sizes; ``format_only`` (segmentation) saves predictions as a test server wants them and needs
+    no labels; ``heatmap_dir`` is where heat maps go, of a model that predicts them."""
+
+    heatmap_dir: Path | None = None
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    format_only: bool = False
+
+
+def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tuple[dict, list]:
     """Scores a checkpoint on the config's test data: a file, a run's folder (its newest one), or None for
     the weights of the registry that the config's ``weights_tag`` names, by default the published ones.
 
-    Writes detections.json (COCO result format) and metrics.json into the work dir, and heat maps into
-    ``heatmap_dir`` where the model predicts them. Returns what metrics.json holds, the figures and what they
-    were measured with, and the ids of the pictures that were scored.
+    Writes the predictions into the work dir, detections.json (COCO result format) or predictions/ (label
+    pictures), and metrics.json: the figures and what they were measured with. Returns what that holds, and
+    the pictures that were scored: COCO's ids, or paths.
     """
+    kind = (cfg.get("test_evaluator") or {}).get("type")
+    if kind not in ("CocoDetection", "SegmentationIoU"):
+        raise UserError(
+            f"the config's test_evaluator is {kind}: CocoDetection or SegmentationIoU can be scored here"
+        )
+    if options.format_only:
+        _without_labels(cfg)
     require_data(cfg, ["test_dataloader"])
     arch = cfg.get("arch")
     if checkpoint is None:
@@ -160,18 +193,29 @@ def test(cfg: Config, checkpoint: str | Path | None, *, heatmap_dir: str | Path 
     for key in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr"):
         cfg[key] = None
     work_dir = Path(cfg.work_dir)
-    cfg.test_evaluator.results_file = str(work_dir / "detections.json")
-    if heatmap_dir is not None and cfg.model.get("test_cfg") is not None:
-        cfg.model.test_cfg.keep_heatmap = True
-        cfg.test_evaluator.heatmap_dir = str(heatmap_dir)
+    add_test_time_augmentation(cfg, scales=options.scales, flip=options.flip)
+    if kind == "CocoDetection":
+        cfg.test_evaluator.results_file = str(work_dir / "detections.json")
+        if options.heatmap_dir is not None and cfg.model.get("test_cfg") is not None:
+            cfg.model.test_cfg.keep_heatmap = True
+            cfg.test_evaluator.heatmap_dir = str(options.heatmap_dir)
+    else:
+        (part,) = segmentation_parts(cfg, ["test_dataloader"])
+        cfg.test_evaluator.picture_folder = str(part.picture_folder)
+        cfg.test_evaluator.predictions_dir = str(work_dir / "predictions")
+        if options.format_only and part.labels.name == "cityscapes":
+            cfg.test_evaluator.prediction_ids = "labelIds"
     runner = SuiteRunner.from_cfg(cfg)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    load_checkpoint(model, checkpoint, arch)
+    load_checkpoint(model.module if isinstance(model, BaseTTAModel) else model, checkpoint, arch)
     figures = runner.test()
-    image_ids = runner.test_loop.evaluator.metrics[0].image_ids
+    metric = runner.test_loop.evaluator.metrics[0]
     report = {
         "metrics": without_nan(figures),
-        "images": len(image_ids),
+        **metric.details,
+        "images": len(metric.image_ids),
+        "scales": list(options.scales),
+        "flip": options.flip,
         "config": cfg.filename,
         "config_sha256": settings_hash,
         "checkpoint": str(checkpoint),
@@ -181,11 +225,19 @@ def test(cfg: Config, checkpoint: str | Path | None, *, heatmap_dir: str | Path 
     }
     if is_main_process():
         (work_dir / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
-    return report, image_ids
+    return report, metric.image_ids
+
+
+def _without_labels(cfg: Config) -> None:
+    parts = list(segmentation_parts(cfg, ["test_dataloader"]))
+    if not parts:
+        raise UserError("--format-only is for segmentation: it saves label pictures, without scoring them")
+    innermost(cfg.test_dataloader, "data_prefix").data_prefix.pop("seg_map_path", None)
 
 
 def _require_same_classes(cfg: Config, row: WeightsRow) -> None:
-    for part in coco_parts(cfg, ["test_dataloader"]):
+    loaders = ["test_dataloader"]
+    for part in (*coco_parts(cfg, loaders), *segmentation_parts(cfg, loaders)):
         if row.classes and part.classes != row.classes:
             raise UserError(
                 f"no checkpoint given, and the weights {row.tag!r} know {', '.join(row.classes)}, not the "

@@ -6,17 +6,16 @@ In a config: ``custom_imports = dict(imports=["hardnet_suite.openmm.segmentation
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import ClassVar
 
 from mmengine.registry import DATASETS, MODELS
 from torch import Tensor, nn
 
 import hardnet_suite.openmm  # noqa: F401  (before anything that imports mmcv.ops)
-from hardnet_suite.data.segmentation import LABEL_SETS
+from hardnet_suite.data.segmentation import find_pairs, labels_of, require_pairs
 from hardnet_suite.losses import bootstrapped_cross_entropy
 from hardnet_suite.networks import FCHarDNetArch, find_arch
 from hardnet_suite.networks.fchardnet import FCHarDNetDecoder
+from hardnet_suite.openmm.configs import label_set
 
 from mmseg.datasets import BaseSegDataset  # isort: skip
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead  # isort: skip
@@ -79,22 +78,45 @@ class BootstrappedCrossEntropyLoss(nn.Module):
 
 
 @DATASETS.register_module()
-class CamVidDataset(BaseSegDataset):
-    """CamVid in SegNet's layout: train/ and trainannot/, val/ and valannot/, test/ and testannot/; label
-    pictures with 0 … 10 for the classes and 11 for void, which is ignored. ``img_suffix``: of the pictures;
-    None finds out whether they are .png or .jpg."""
+class SegmentationDataset(BaseSegDataset):
+    """A folder of pictures and one of label pictures, of like structure.
 
-    LABELS: ClassVar = LABEL_SETS["camvid"]
-    METAINFO: ClassVar = {"classes": LABELS.classes, "palette": [list(color) for color in LABELS.palette]}
+    Args:
+        labels: name of a known set, "cityscapes" or "camvid": its classes, files and stored values. None:
+            data of one's own.
+        metainfo: for data of one's own, ``dict(classes=…, palette=…)``; the palette, an RGB colour a class,
+            may be left out.
+        stored: for data of one's own, value in a label picture -> class number or 255 (ignored), where they
+            differ; 255 is always ignored.
+        data_prefix: ``dict(img_path=…, seg_map_path=…)``; without ``seg_map_path`` the pictures have no
+            labels, and are for prediction only.
+        options: the further ones of mmengine's ``BaseDataset``.
 
-    def __init__(self, img_suffix: str | None = None, **options):
-        super().__init__(img_suffix=img_suffix, seg_map_suffix=".png", **options)
+    Pictures that lack a label are a UserError, with what is to be done.
+    """
+
+    def __init__(
+        self,
+        labels: str | None = None,
+        metainfo: dict | None = None,
+        stored: dict[int, int] | None = None,
+        **options,
+    ):
+        self.label_set = label_set(labels, metainfo, stored)
+        classes, palette = self.label_set.classes, [list(color) for color in self.label_set.palette]
+        super().__init__(metainfo={"classes": classes, "palette": palette}, **options)
+        self._metainfo["labels"] = labels  # mmengine takes a word in metainfo for the path of a file
 
     def load_data_list(self) -> list[dict]:
-        if self.img_suffix is None:
-            folder = Path(self.data_prefix["img_path"])
-            self.img_suffix = next((s for s in (".png", ".jpg") if any(folder.glob(f"*{s}"))), ".png")
-        items = super().load_data_list()
-        for item in items:
-            item["label_map"] = self.LABELS.stored
+        pictures, annotations = self.data_prefix["img_path"], self.data_prefix.get("seg_map_path")
+        find = find_pairs if annotations is None else require_pairs
+        items = []
+        for picture, label in find(pictures, annotations, self.label_set):
+            item = {"img_path": str(picture), "seg_fields": [], "reduce_zero_label": False}
+            if label is not None:  # mmseg's LoadAnnotations reads with label_map, LoadLabels with the set
+                item |= {"seg_map_path": str(label), "label_map": labels_of(label, self.label_set).stored}
+            items.append(item)
         return items
+
+    def get_data_info(self, idx: int) -> dict:
+        return super().get_data_info(idx) | {"label_set": self.label_set}

@@ -13,12 +13,20 @@ from hardnet_suite.errors import UserError
 
 _MAP, _MAP50 = "coco/bbox_mAP", "coco/bbox_AP50"
 _OTHER_NAMES = {"coco/bbox_mAP_50": _MAP50}  # mmdet's own metric
+_MIOU, _PIXELS = "mIoU", "aAcc"
+# the main score of a task -> the axis, and each curve with its name
+_SCORES = {
+    _MAP: ("mAP", {_MAP50: "mAP at IoU 0.50", _MAP: "mAP at IoU 0.50:0.95"}),
+    _MIOU: ("share", {_PIXELS: "right pixels", _MIOU: "mean IoU of the classes"}),
+}
 _COLORS = {
     "loss": "#c0392b",
     "loss_cls": "#2c7fb8",
     "loss_bbox": "#2a9d6f",
     _MAP: "#1f4e9e",
     _MAP50: "#8fb3e0",
+    _MIOU: "#1f4e9e",
+    _PIXELS: "#8fb3e0",
 }
 
 
@@ -49,12 +57,13 @@ def read_scalars(path: str | Path) -> list[dict[str, Any]]:
 
 
 def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | None = None) -> None:
-    """Write a picture (PNG, or what the suffix of ``path`` says): losses over iterations, mAP over epochs.
+    """Write a picture (PNG, or what the suffix of ``path`` says): losses over iterations, scores over epochs.
 
     Args:
         scalars: rows as of ``read_scalars``. Training rows hold "loss" (maybe "loss_cls", "loss_bbox") and
-            "step" or "iter"; validation rows "coco/bbox_mAP", "coco/bbox_AP50" (mmdet "coco/bbox_mAP_50") and
-            "step", the epoch or, in trainings counted by iterations, the iteration. Other rows are left out.
+            "step" or "iter"; validation rows "coco/bbox_mAP", "coco/bbox_AP50" (mmdet "coco/bbox_mAP_50"), or
+            "mIoU" and "aAcc" (mmseg's in percent), and "step": the epoch or, in trainings counted by
+            iterations, the iteration. Other rows are left out.
         path: where to write; missing folders are made.
         title: a heading.
 
@@ -64,17 +73,25 @@ def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | 
     from matplotlib.figure import Figure  # a Figure of its own draws with Agg and leaves pyplot alone
 
     training = [row for row in scalars if "loss" in row]
+    main = next((key for key in _SCORES if any(key in row for row in scalars)), _MAP)
     validation = [
-        {_OTHER_NAMES.get(key, key): value for key, value in row.items()} for row in scalars if _MAP in row
+        {_OTHER_NAMES.get(key, key): value for key, value in row.items()} for row in scalars if main in row
     ]
     if not training and not validation:
-        raise ValueError(f"none of the {len(scalars)} rows holds 'loss' or {_MAP!r}: nothing to plot")
+        raise ValueError(
+            f"none of the {len(scalars)} rows holds 'loss', {_MAP!r} or {_MIOU!r}: nothing to plot"
+        )
+    if any((row[main] or 0) > 1 for row in validation):
+        validation = [
+            {key: row[key] / 100 if key in _SCORES[main][1] else row[key] for key in row}
+            for row in validation
+        ]
 
     figure = Figure(figsize=(11, 4.2), dpi=130, layout="constrained")
-    loss_axes, map_axes = figure.subplots(1, 2)
+    loss_axes, score_axes = figure.subplots(1, 2)
     _plot_losses(loss_axes, training)
-    _plot_map(map_axes, validation, _validation_unit(training, validation))
-    for axes in (loss_axes, map_axes):
+    _plot_scores(score_axes, validation, main, _validation_unit(training, _points(validation, main)[0]))
+    for axes in (loss_axes, score_axes):
         axes.grid(True, color="#e4e4e4", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
@@ -133,32 +150,32 @@ def _plot_losses(axes, rows: list[dict[str, Any]]) -> None:
     axes.set(xlabel="iteration", ylabel="loss", ylim=(0, 1.15 * top or 1))
 
 
-def _plot_map(axes, rows: list[dict[str, Any]], unit: str) -> None:
+def _plot_scores(axes, rows: list[dict[str, Any]], main: str, unit: str) -> None:
     axes.set_title("validation")
-    finite = [(value, step) for step, value in zip(*_points(rows, _MAP), strict=True) if math.isfinite(value)]
+    finite = [(value, step) for step, value in zip(*_points(rows, main), strict=True) if math.isfinite(value)]
     if not finite:
         _say(axes, "no validation yet")
         return
     highest = 0.0
-    for key, name in ((_MAP50, "mAP at IoU 0.50"), (_MAP, "mAP at IoU 0.50:0.95")):
+    label, curves = _SCORES[main]
+    for key, name in curves.items():
         steps, values = _points(rows, key)
         highest = max([highest, *(value for value in values if math.isfinite(value))])
         axes.plot(steps, values, color=_COLORS[key], linewidth=2, marker="o", markersize=4, label=name)
     top = 1.15 * highest or 1
     best, step = max(finite, key=lambda point: point[0])
-    axes.plot([step], [best], marker="o", markersize=9, markerfacecolor="none", color=_COLORS[_MAP])
+    axes.plot([step], [best], marker="o", markersize=9, markerfacecolor="none", color=_COLORS[main])
     offset = (0, -18) if best > 0.15 * top else (0, 12)  # below the curve, unless that is below the axis
-    style = {"textcoords": "offset points", "ha": "center", "color": _COLORS[_MAP]}
+    style = {"textcoords": "offset points", "ha": "center", "color": _COLORS[main]}
     axes.annotate(f"best {best:.3f}", (step, best), offset, **style)
-    axes.set(xlabel=unit, ylabel="mAP", ylim=(0, top))
+    axes.set(xlabel=unit, ylabel=label, ylim=(0, top))
 
 
-def _validation_unit(training: list[dict[str, Any]], validation: list[dict[str, Any]]) -> str:
+def _validation_unit(training: list[dict[str, Any]], steps: list[float]) -> str:
     """mmengine counts validations in epochs or in iterations and does not say which: the size tells."""
     if not training:
         return "step"
     epochs = [row["epoch"] for row in training if "epoch" in row]
-    steps, _ = _points(validation, _MAP)
     return "epoch" if epochs and max(steps, default=0) <= max(epochs) else "iteration"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hardnet_suite.data.segmentation import IGNORE, LabelSet, read_label
+from hardnet_suite.data.segmentation import IGNORE, LabelSet, labels_of, predicted_as, read_label
 from hardnet_suite.errors import UserError
 from hardnet_suite.visualization.detection import (
     INK,
@@ -205,7 +205,7 @@ def draw_segmentation_results(
 
     Args:
         pairs: for each picture its file, its label file (None: there is none), and the prediction: an (H, W)
-            array of train labels, or a file of the same kind as the label files.
+            array of train labels, or a label picture of them.
         labels: what the values of label files mean, the names and colours of the classes.
         out_folder: where to write.
 
@@ -217,10 +217,11 @@ def draw_segmentation_results(
     count = 0
     for image_path, label_path, prediction in pairs:
         image = read_rgb(Path(image_path))
-        target = None if label_path is None else read_label(label_path, labels)
+        target = None if label_path is None else read_label(label_path, labels_of(label_path, labels))
         source = "the prediction"
         if isinstance(prediction, str | Path):
-            source, prediction = f"the prediction {prediction}", read_label(prediction, labels)
+            source = f"the prediction {prediction}"
+            prediction = read_label(prediction, predicted_as(labels))
         for what, array in ((f"the label {label_path}", target), (source, prediction)):
             if array is not None and np.shape(array) != image.shape[:2]:
                 raise UserError(

@@ -8,7 +8,8 @@ import json
 import pytest
 from PIL import Image
 
-from hardnet_suite.data.coco import Finding, check_coco, require_coco
+from hardnet_suite.data.coco import check_coco, require_coco
+from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
 
 NAMES = ("cat", "dog")

@@ -10,6 +10,7 @@ from PIL import Image
 from reference import assert_parity
 
 import hardnet_suite.openmm.segmentation  # noqa: F401
+from hardnet_suite.errors import UserError
 from hardnet_suite.losses import bootstrapped_cross_entropy
 from hardnet_suite.openmm.configs import load_config
 from hardnet_suite.openmm.segmentation import fchardnet_arch
@@ -85,25 +86,143 @@ def test_mmsegs_hard_example_mining_works_on_it():
     assert torch.isfinite(losses["decode.loss_ce"])
 
 
+def folders(root, *names):
+    for name in names:
+        (root / name).mkdir(parents=True)
+
+
+def dataset(root, pictures="train", annotations="trainannot", **options):
+    prefix = {"img_path": pictures} | ({"seg_map_path": annotations} if annotations else {})
+    pipeline = options.pop("pipeline", [{"type": "LoadPicture"}, {"type": "LoadLabels"}])
+    options = {"labels": "camvid", "data_prefix": prefix, "pipeline": pipeline, **options}
+    return DATASETS.build({"type": "SegmentationDataset", "data_root": str(root), **options})
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_camvid_with_its_void_ignored(tmp_path, suffix):
-    for folder in ("train", "trainannot"):
-        (tmp_path / folder).mkdir()
+    folders(tmp_path, "train", "trainannot")
     Image.new("RGB", (8, 6)).save(tmp_path / f"train/a{suffix}")
     labels = np.arange(48, dtype=np.uint8).reshape(6, 8) % 12
     Image.fromarray(labels).save(tmp_path / "trainannot/a.png")
-    dataset = DATASETS.build(
-        {
-            "type": "CamVidDataset",
-            "data_root": str(tmp_path),
-            "data_prefix": {"img_path": "train", "seg_map_path": "trainannot"},
-            "pipeline": [{"type": "LoadPicture"}, {"type": "LoadAnnotations"}],
-        }
+    expected = np.where(labels == 11, 255, labels)
+    mmsegs_own = [{"type": "LoadPicture"}, {"type": "LoadAnnotations"}]
+    for found in (dataset(tmp_path), dataset(tmp_path, pipeline=mmsegs_own)):
+        assert len(found) == 1
+        assert len(found.metainfo["classes"]) == len(found.metainfo["palette"]) == 11
+        assert np.array_equal(found[0]["gt_seg_map"], expected)
+
+
+def test_cityscapes_label_ids_are_mapped_unless_there_are_train_ids(tmp_path):
+    folders(tmp_path, "leftImg8bit/train/bonn", "gtFine/train/bonn")
+    labels = tmp_path / "gtFine/train/bonn"
+    for frame in ("bonn_000001_000019", "bonn_000002_000019"):
+        Image.new("RGB", (2, 1)).save(tmp_path / f"leftImg8bit/train/bonn/{frame}_leftImg8bit.png")
+        Image.fromarray(np.array([[7, 0]], np.uint8)).save(labels / f"{frame}_gtFine_labelIds.png")
+        Image.fromarray(np.array([[999, 1]], np.uint16)).save(labels / f"{frame}_gtFine_instanceIds.png")
+    Image.fromarray(np.array([[13, 255]], np.uint8)).save(labels / f"{frame}_gtFine_labelTrainIds.png")
+    found = dataset(tmp_path, "leftImg8bit/train", "gtFine/train", labels="cityscapes")
+    assert [item["gt_seg_map"].tolist() for item in found] == [[[0, 255]], [[13, 255]]]
+
+
+def test_the_frame_of_cityscapes_is_read_alike_in_both_forms(shared, tmp_path):
+    root = shared / "data/pseudo_cityscapes"
+    (frame,) = dataset(root, "leftImg8bit/val", "gtFine/val", labels="cityscapes")
+    assert frame["seg_map_path"].endswith("_labelTrainIds.png")
+    ids = root / "gtFine/val/frankfurt/frankfurt_000000_000294_gtFine_labelIds.png"
+    found = DATASETS.get("SegmentationDataset")
+    copy = tmp_path / "gtFine/frankfurt"
+    copy.mkdir(parents=True)
+    (copy / ids.name).write_bytes(ids.read_bytes())
+    (again,) = found(
+        labels="cityscapes",
+        data_prefix={"img_path": str(root / "leftImg8bit/val"), "seg_map_path": str(tmp_path / "gtFine")},
+        pipeline=[{"type": "LoadPicture"}, {"type": "LoadLabels"}],
     )
-    assert len(dataset) == 1
-    assert len(dataset.metainfo["classes"]) == len(dataset.metainfo["palette"]) == 11
-    found = dataset[0]["gt_seg_map"]
-    assert np.array_equal(found, np.where(labels == 11, 255, labels))
+    same = again["gt_seg_map"] == frame["gt_seg_map"]
+    assert same.mean() > 0.997  # whoever shrank this frame shrank both forms, so that edges differ
+
+
+def test_a_folder_of_ones_own(tmp_path):
+    folders(tmp_path, "train/deep", "trainannot/deep")
+    Image.new("RGB", (2, 2)).save(tmp_path / "train/deep/a.webp")
+    Image.fromarray(np.array([[1, 2], [0, 255]], np.uint8)).save(tmp_path / "trainannot/deep/a.png")
+    options = {"labels": None, "metainfo": {"classes": ("cat", "dog")}, "stored": {0: 255, 1: 0, 2: 1}}
+    found = dataset(tmp_path, **options)
+    assert found[0]["gt_seg_map"].tolist() == [[0, 1], [255, 255]]
+    assert found.metainfo["classes"] == ("cat", "dog")
+    assert len({tuple(color) for color in found.metainfo["palette"]}) == 2
+
+
+def test_pictures_without_labels_can_be_predicted_only(tmp_path):
+    folders(tmp_path, "test")
+    Image.new("RGB", (2, 2)).save(tmp_path / "test/a.png")
+    (item,) = dataset(tmp_path, "test", None)
+    assert "gt_seg_map" not in item
+
+
+def save_pair(root, label, size=(8, 6)):
+    folders(root, "train", "trainannot")
+    Image.new("RGB", size).save(root / "train/a.png")
+    if label is not None:
+        Image.fromarray(label).save(root / "trainannot/a.png")
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (None, r"no label picture in .*trainannot for .*train/a\.png: its name must end in \.png"),
+        (np.zeros((6, 7), np.uint8), r"trainannot/a\.png is 7×6 pixels, its picture .*a\.png is 8×6"),
+        (np.zeros((6, 8), np.uint16), r"trainannot/a\.png is of mode I;16; wanted is one channel of 8 bits"),
+        (np.zeros((6, 8, 3), np.uint8), r"trainannot/a\.png is of mode RGB; wanted is one channel of 8 bits"),
+        (np.full((6, 8), 12, np.uint8), r"trainannot/a\.png holds 12, which camvid has no class for"),
+    ],
+    ids=["missing", "size", "16 bits", "RGB", "unknown"],
+)
+def test_bad_labels_are_named(tmp_path, label, message):
+    save_pair(tmp_path, label)
+    with pytest.raises(UserError, match=message):
+        dataset(tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": "kitti"}, "labels='kitti' is no known label set; known: cityscapes, "),
+        ({"metainfo": {"classes": ("a",)}}, "labels='camvid' brings its classes along"),
+        ({"labels": None}, "needs labels, or metainfo"),
+        ({"labels": None, "metainfo": {"classes": ("a", "a")}}, "a class name twice: a, a"),
+        (
+            {"labels": None, "metainfo": {"classes": ("a",), "palette": []}, "stored": {3: 1}},
+            r"stored=\{3: 1\}",
+        ),
+        (
+            {"labels": None, "metainfo": {"classes": ("a",), "palette": [(1, 1, 1)] * 2}},
+            "1 classes, but 2 col",
+        ),
+    ],
+)
+def test_bad_label_sets_are_named(tmp_path, options, message):
+    save_pair(tmp_path, np.zeros((6, 8), np.uint8))
+    with pytest.raises(UserError, match=message):
+        dataset(tmp_path, **options)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (63, 65), (97, 131)])
+def test_pictures_of_any_size_are_segmented_at_their_own(size):
+    """Below 64 pixels a side the picture is padded with the mean colour, below and on the right."""
+    torch.manual_seed(0)
+    segmentor = build(5).eval()
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    meta = {"img_shape": size, "ori_shape": size}
+    with torch.inference_mode():
+        (found,) = segmentor.test_step({"inputs": [image], "data_samples": [SegDataSample(metainfo=meta)]})
+        rule = segmentor.data_preprocessor
+        enlarged = rule.mean.repeat(1, max(64, size[0]), max(64, size[1]))
+        enlarged[:, : size[0], : size[1]] = image
+        enlarged = ((enlarged - rule.mean) / rule.std)[None]
+        logits = segmentor.encode_decode(enlarged, [{"img_shape": torch.Size(enlarged.shape[2:])}])
+    assert found.pred_sem_seg.data.shape == (1, *size)
+    torch.testing.assert_close(found.seg_logits.data, logits[0, :, : size[0], : size[1]])
 
 
 def test_another_kind_of_row_is_refused():

@@ -77,6 +77,25 @@ def test_plot_draws_losses_and_map(tmp_path, half):
     assert all(colored(path, color) > 50 for color in curves._COLORS.values())
 
 
+@pytest.mark.parametrize("percent", [False, True])
+def test_plot_draws_segmentation_scores(tmp_path, percent, monkeypatch):
+    plotted = {}
+    monkeypatch.setattr(
+        curves, "_plot_scores", lambda axes, rows, main, unit: plotted.update(rows=rows, main=main)
+    )
+    scale = 100 if percent else 1
+    rows = [{"mIoU": 0.2 * k * scale, "aAcc": 0.3 * k * scale, "step": k} for k in (1, 2)]
+    plot_training([{"loss": 1.0, "step": 1}, *rows], tmp_path / "a.png")
+    assert plotted["main"] == "mIoU"
+    assert [row["mIoU"] for row in plotted["rows"]] == pytest.approx([0.2, 0.4])
+    assert [row["aAcc"] for row in plotted["rows"]] == pytest.approx([0.3, 0.6])
+    assert [row["step"] for row in plotted["rows"]] == [1, 2]
+    monkeypatch.undo()
+    plot_training(rows, tmp_path / "b.png")
+    assert colored(tmp_path / "b.png", "#1f4e9e") > 100
+    assert colored(tmp_path / "b.png", "#8fb3e0") > 100
+
+
 @pytest.mark.parametrize(
     "rows",
     [
@@ -111,7 +130,7 @@ def test_nothing_to_plot(tmp_path):
     ],
 )
 def test_unit_of_validation_steps(training, steps, unit):
-    assert curves._validation_unit(training, [val_row(step, 0.1) for step in steps]) == unit
+    assert curves._validation_unit(training, list(steps)) == unit
 
 
 def test_smoothing():

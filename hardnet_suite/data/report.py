@@ -1,0 +1,100 @@
+"""What a look over a data set found wrong with it, as a table and as lines for a training log."""
+
+from __future__ import annotations
+
+import textwrap
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from PIL import Image
+
+_EXAMPLES = 3  # findings of one kind that a table shows in full
+_BRIEF = 12  # lines that a training log has room for
+_LONGEST = 300  # characters of such a line; a polygon in the place of a box would fill pages
+_EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong (``error``) or odd (``warning``): of which kind, where, and what exactly."""
+
+    level: Literal["error", "warning"]
+    kind: str
+    where: str
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(ABC):
+    """The findings in a data set, beside what the report of its kind holds.
+
+    ``LEFT_OUT``: the kinds of findings that training leaves out.
+    """
+
+    LEFT_OUT: ClassVar[frozenset[str]] = frozenset()
+
+    findings: tuple[Finding, ...]
+
+    @abstractmethod
+    def summary(self) -> dict[str, str]:
+        """What the set holds, by name."""
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.level == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.level == "warning")
+
+    def table(self) -> str:
+        """A plain-text summary, then the findings by kind (errors first), each kind with a few examples."""
+        rows = {
+            **self.summary(),
+            "errors": str(len(self.errors)),
+            "warnings": str(len(self.warnings)),
+        }
+        lines = [f"{name:<22}{value}" for name, value in rows.items()]
+
+        for (level, kind), group in self._groups().items():
+            lines += ["", f"{level.upper()}  {kind} ({len(group)})"]
+            lines += [f"    {finding.where}: {finding.what}" for finding in group[:_EXAMPLES]]
+            if len(group) > _EXAMPLES:
+                lines.append(f"    … and {len(group) - _EXAMPLES} more")
+        return "\n".join(lines)
+
+    def brief(self) -> list[str]:
+        """At most a dozen lines for a training log, errors first; none where nothing was found.
+
+        One a kind: how many, whether training leaves them out, and the first of them.
+        """
+        lines = []
+        for (level, kind), group in self._groups().items():
+            fate = ", left out of training" if kind in self.LEFT_OUT else ""
+            such_as = ", e.g." if len(group) > 1 else ":"
+            line = f"{level}: {kind} ({len(group)}{fate}){such_as} {group[0].where}: {group[0].what}"
+            lines.append(textwrap.shorten(line, _LONGEST, placeholder=" …"))
+        if len(lines) > _BRIEF:
+            rest = len(lines) - _BRIEF + 1
+            lines[_BRIEF - 1 :] = [
+                f"… and {rest} more kinds of findings: `hardnet-suite check-data` shows all"
+            ]
+        return lines
+
+    def _groups(self) -> dict[tuple[str, str], list[Finding]]:
+        """The findings by (level, kind), errors first."""
+        groups: dict[tuple[str, str], list[Finding]] = {}
+        for finding in (*self.errors, *self.warnings):
+            groups.setdefault((finding.level, finding.kind), []).append(finding)
+        return groups
+
+
+def decoded_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) of a picture that can be decoded to its end, turned as its EXIF tag says."""
+    with Image.open(path) as image:
+        image.load()
+        # training reads with OpenCV, which obeys the tag; 5 to 8 swap the sides
+        turned = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+        return image.size[::-1] if turned else image.size
