@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from hardnet_suite.networks import ARCHS, PREPROCESS, HarDNetTrunk, SSDArch, centernet, fchardnet, ssd
+from hardnet_suite.networks import (
+    ARCHS,
+    PREPROCESS,
+    HarDNetArch,
+    HarDNetTrunk,
+    SSDArch,
+    centernet,
+    fchardnet,
+    ssd,
+)
 from hardnet_suite.networks.centernet import CenterNetDecoder
 from hardnet_suite.networks.ssd import SSDNeck
 from hardnet_suite.openmm.configs import OWN_CONFIGS, class_counts, load_config
@@ -98,7 +107,10 @@ def test_every_config_names_its_architecture():
 SEGMENTATION = [name for name in NAMES if name.startswith("fchardnet")]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SEGMENTATION])
+CLASSIFICATION = [name for name in NAMES if isinstance(ARCHS[load_config(name).arch], HarDNetArch)]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SEGMENTATION + CLASSIFICATION])
 def test_config_fits_its_architecture(name):
     cfg = load_config(name)
     row = ARCHS[cfg.arch]
@@ -144,6 +156,54 @@ def test_segmentation_config_fits_its_architecture(name):
     assert not cfg.model.data_preprocessor.bgr_to_rgb
     assert tuple(cfg.model.data_preprocessor.mean) == rule.pixel_mean
     assert tuple(cfg.model.data_preprocessor.std) == rule.pixel_std
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION)
+def test_classification_config_fits_its_architecture(name):
+    cfg = load_config(name)
+    rule = PREPROCESS[cfg.arch]
+    assert cfg.model.arch == cfg.arch
+    assert rule.channels == "rgb"
+    assert tuple(cfg.model.data_preprocessor.mean) == pytest.approx(rule.pixel_mean)
+    assert tuple(cfg.model.data_preprocessor.std) == pytest.approx(rule.pixel_std)
+    steps = {step.type: step for step in cfg.test_dataloader.dataset.pipeline}
+    if name.endswith("_imagenet"):
+        assert steps["torchvision/Resize"].size == rule.resize_to
+        assert steps["torchvision/CenterCrop"].size == rule.size
+    assert cfg.model.num_classes == (10 if "tiny" in name else 1000)
+
+
+@pytest.mark.parametrize(
+    "name", [f"{arch}_imagenet" for arch in ("hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85")]
+)
+def test_published_classification_recipe(name):
+    cfg = load_config(name)
+    optimizer = {"type": "SGD", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 6e-5}
+    assert cfg.optim_wrapper.optimizer == optimizer
+    assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 256
+    assert 150 <= cfg.train_cfg.max_epochs <= 250
+    (schedule,) = cfg.param_scheduler
+    assert (schedule.type, schedule.T_max) == ("CosineAnnealingLR", cfg.train_cfg.max_epochs)
+    assert [step.type for step in cfg.train_dataloader.dataset.pipeline] == [
+        "torchvision/RandomResizedCrop",
+        "torchvision/RandomHorizontalFlip",
+        "PackClass",
+    ]
+    assert cfg.train_dataloader.dataset.pipeline[0].size == 224
+    assert "label_smoothing" not in cfg.model
+    assert "EMAHook" not in {hook["type"] for hook in cfg.custom_hooks}
+
+
+def test_modern_classification_recipe():
+    cfg = load_config("hardnet68_imagenet_modern")
+    assert cfg.optim_wrapper.optimizer.type == "AdamW"
+    assert cfg.model.label_smoothing == 0.1
+    assert cfg.model.data_preprocessor.mixup > 0
+    assert cfg.model.data_preprocessor.cutmix > 0
+    assert "torchvision/RandAugment" in str(cfg.train_dataloader)
+    assert "EMAHook" in {hook["type"] for hook in cfg.custom_hooks}
+    assert cfg.param_scheduler[0].type == "LinearLR"
+    assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_epochs
 
 
 def test_configs_are_flat_with_one_level_of_bases():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import chain
 
+from hardnet_suite.data.classification import check_classification
 from hardnet_suite.data.coco import check_coco
 from hardnet_suite.data.segmentation import check_segmentation
 from hardnet_suite.errors import UserError
@@ -24,11 +26,14 @@ def run(args: argparse.Namespace) -> int:
     if args.data_root:
         configs.set_data_root(cfg, args.data_root)
     errors = checked = 0
-    for part in (*configs.coco_parts(cfg), *configs.segmentation_parts(cfg)):
+    parts = (configs.coco_parts(cfg), configs.segmentation_parts(cfg), configs.classification_parts(cfg))
+    for part in chain.from_iterable(parts):
         if isinstance(part, configs.CocoPart):
             report = check_coco(
                 part.annotation_file, part.image_folder, part.classes, read_images=not args.quick
             )
+        elif isinstance(part, configs.ClassificationPart):
+            report = check_classification(part.samples, read=not args.quick)
         elif part.label_folder is not None:
             place = part.picture_folder, part.label_folder
             report = check_segmentation(*place, part.labels, read=not args.quick)

@@ -8,11 +8,15 @@ from pathlib import Path
 
 from hardnet_suite.cli._options import add_run_arguments, load_run_config
 from hardnet_suite.data.segmentation import find_pairs, prediction_path
+from hardnet_suite.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
     parser.add_argument("checkpoint", nargs="?", help="a file, or a run's folder; default: published weights")
+    parser.add_argument(
+        "--pretrained", action="store_true", help="the published weights, as without a checkpoint"
+    )
     parser.add_argument("--flip", action="store_true", help="look at the mirror image too, and take the mean")
     parser.add_argument(
         "--scales",
@@ -37,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.pretrained and args.checkpoint:
+        raise UserError(f"--pretrained is for the published weights: leave out {args.checkpoint}, or it")
     cfg = load_run_config(args)
     from hardnet_suite.openmm import configs, running
 
@@ -55,6 +61,9 @@ def run(args: argparse.Namespace) -> None:
     if not running.is_main_process():
         return
     print(f"figures: {work_dir / 'metrics.json'}")
+    if cfg.test_evaluator.type == "ImageClassification":
+        print(f"predictions: {work_dir / 'predictions.jsonl'}\nconfusion: {work_dir / 'confusion.png'}")
+        return
     part = next(configs.segmentation_parts(cfg, ["test_dataloader"]), None)
     if part is None:
         print(f"detections: {work_dir / 'detections.json'}")

@@ -5,12 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import DATASETS, init_default_scope
 
 import hardnet_suite
+from hardnet_suite.data.classification import (
+    Samples,
+    hold_out,
+    imagenet_classes,
+    read_csv,
+    read_folder,
+    read_torchvision,
+)
 from hardnet_suite.data.coco import load_annotations, require_coco
 from hardnet_suite.data.segmentation import LABEL_SETS, LabelSet, find_pairs, own_labels, require_pairs
 from hardnet_suite.errors import UserError
@@ -177,6 +186,60 @@ def innermost(loader: dict | None, key: str) -> dict | None:
     return dataset
 
 
+@dataclass(frozen=True)
+class ClassificationPart:
+    """One ``ClassificationDataset`` of a config: which loader it serves, its options."""
+
+    loader: str
+    options: dict
+
+    @cached_property
+    def samples(self) -> Samples:
+        return classification_samples(self.options)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.samples.classes
+
+
+def classification_parts(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[ClassificationPart]:
+    """The ``ClassificationDataset``s of these loaders, each once."""
+    seen = []
+    for loader in loaders:
+        dataset = innermost(cfg.get(loader), "data_root")
+        if dataset is None or dataset["type"] != "ClassificationDataset":
+            continue
+        options = {key: dataset[key] for key in _SAMPLES if key in dataset}
+        if options not in seen:
+            seen.append(options)
+            yield ClassificationPart(loader, options)
+
+
+_SAMPLES = ("data_root", "folder", "csv", "torchvision", "classes", "hold_out", "hold_out_seed", "held_out")
+
+
+def classification_samples(options: dict) -> Samples:
+    """The pictures and classes that the options of a ``ClassificationDataset`` name."""
+    root, folder = Path(options.get("data_root") or ""), options.get("folder")
+    csv, torchvision = options.get("csv"), options.get("torchvision")
+    classes = options.get("classes")
+    if classes == "imagenet":
+        classes = tuple(imagenet_classes())
+    if torchvision:
+        name = torchvision.get("name", "")
+        samples = read_torchvision(name, root, **{k: v for k, v in torchvision.items() if k != "name"})
+    elif csv:
+        samples = read_csv(root / csv, root / (folder or ""), classes)
+    elif folder is not None:
+        samples = read_folder(root / folder, classes)
+    else:
+        raise UserError("a ClassificationDataset needs folder, csv or torchvision")
+    if options.get("hold_out"):
+        rest, drawn = hold_out(samples, options["hold_out"], options.get("hold_out_seed", 0))
+        return drawn if options.get("held_out") else rest
+    return samples
+
+
 def _own_classes(dataset_type: str) -> tuple[str, ...]:
     with DATASETS.switch_scope_and_registry(None) as registry:  # the default scope's
         return registry.get(dataset_type).METAINFO["classes"]
@@ -206,9 +269,11 @@ def require_data(cfg: Config, loaders: Sequence[str]) -> None:
         find = find_pairs if part.label_folder is None else require_pairs
         find(part.picture_folder, part.label_folder, part.labels)
         _require_fitting_model(cfg, part)
+    for part in classification_parts(cfg, loaders):
+        _require_fitting_model(cfg, part)
 
 
-def _require_fitting_model(cfg: Config, part: CocoPart | SegmentationPart) -> None:
+def _require_fitting_model(cfg: Config, part: CocoPart | SegmentationPart | ClassificationPart) -> None:
     for count in class_counts(cfg):
         if count != len(part.classes):
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 from PIL import Image
 
+from hardnet_suite.data.classification import readable
 from hardnet_suite.data.coco import load_annotations
 from hardnet_suite.data.segmentation import LABEL_SETS, LabelSet, prediction_path, write_label
+from hardnet_suite.evaluation.classification import score_classes
 from hardnet_suite.evaluation.coco import evaluate_coco
 from hardnet_suite.evaluation.segmentation import confusion_matrix, score_confusion
 
@@ -145,3 +148,49 @@ class SegmentationIoU(BaseMetric):
         if labels.categories:
             logger.info("\n" + scores.category_table())
         return scores.metrics
+
+
+@METRICS.register_module()
+class ImageClassification(BaseMetric):
+    """``top1`` and ``top5`` accuracy, in [0, 1].
+
+    results_file: where to save the guesses, if at all: a JSON line a picture with ``name``, ``label`` and
+    the five first ``guesses`` with their ``probabilities``. After scoring, ``image_ids`` holds the names,
+    ``details`` the accuracy of each class and ``confusion`` (C, C) what was taken for what.
+    """
+
+    def __init__(self, results_file: str | None = None, collect_device: str = "cpu"):
+        super().__init__(collect_device=collect_device)
+        self.results_file = results_file
+        self.image_ids: list[str] = []
+        self.details: dict[str, Any] = {}
+        self.confusion = np.zeros((0, 0), np.int64)
+
+    def process(self, data_batch: dict, data_samples: list[dict]) -> None:
+        for sample in data_samples:
+            self.results.append((sample["name"], int(sample["label"]), sample["scores"].cpu().numpy()))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        classes = self.dataset_meta["classes"]
+        of_image = {name: (label, scores) for name, label, scores in results}  # ranks may see one twice
+        self.image_ids = list(of_image)
+        labels, scores = (np.stack(column) for column in zip(*of_image.values(), strict=True))
+        if self.results_file:
+            self._save(of_image, classes)
+        found = score_classes(scores, labels)
+        self.details, self.confusion = found.report(classes), found.confusion
+        MMLogger.get_current_instance().info("\n" + found.table(readable(classes)))
+        return found.metrics
+
+    def _save(self, of_image: dict, classes: Sequence[str]) -> None:
+        with Path(self.results_file).open("w", encoding="utf-8") as stream:
+            for name, (label, scores) in of_image.items():
+                best = np.argsort(-scores, kind="stable")[:5]
+                shares = np.exp(scores - scores.max())
+                row = {
+                    "name": name,
+                    "label": classes[label],
+                    "guesses": [classes[index] for index in best],
+                    "probabilities": [round(float(share), 6) for share in shares[best] / shares.sum()],
+                }
+                stream.write(json.dumps(row) + "\n")

@@ -10,6 +10,7 @@ import platform
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import mmdet
@@ -24,12 +25,14 @@ from mmengine.runner import Runner
 from torch import nn
 
 from hardnet_suite import __version__
+from hardnet_suite.data.classification import check_classification, readable
 from hardnet_suite.data.coco import check_coco
 from hardnet_suite.data.segmentation import check_segmentation
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
 from hardnet_suite.openmm.configs import (
     add_test_time_augmentation,
+    classification_parts,
     coco_parts,
     drop_pretrained,
     innermost,
@@ -38,6 +41,7 @@ from hardnet_suite.openmm.configs import (
 )
 from hardnet_suite.openmm.hooks import saved_checkpoints
 from hardnet_suite.openmm.initializers import load_checkpoint
+from hardnet_suite.visualization.classification import draw_confusion
 from hardnet_suite.weights import WeightsRow, fetch, find, read_checkpoint
 
 
@@ -142,6 +146,17 @@ def _log_data(runner: Runner) -> None:
             report = check_segmentation(part.picture_folder, part.label_folder, part.labels, read=False)
             for line in report.brief():
                 runner.logger.warning(f"{part.loader}: {line}")
+    for part in classification_parts(runner.cfg, ["train_dataloader", "val_dataloader"]):
+        for line in check_classification(part.samples, read=False).brief():
+            runner.logger.warning(f"{part.loader}: {line}")
+
+
+# the evaluators that ``test`` knows, and where in the work dir the predictions go
+_PREDICTIONS = {
+    "CocoDetection": "detections.json",
+    "SegmentationIoU": "predictions",
+    "ImageClassification": "predictions.jsonl",
+}
 
 
 @dataclass(frozen=True)
@@ -160,14 +175,15 @@ def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tu
     """Scores a checkpoint on the config's test data: a file, a run's folder (its newest one), or None for
     the weights of the registry that the config's ``weights_tag`` names, by default the published ones.
 
-    Writes the predictions into the work dir, detections.json (COCO result format) or predictions/ (label
-    pictures), and metrics.json: the figures and what they were measured with. Returns what that holds, and
-    the pictures that were scored: COCO's ids, or paths.
+    Writes the predictions into the work dir, detections.json (COCO result format), predictions/ (label
+    pictures) or predictions.jsonl (the first guesses) with confusion.png, and metrics.json: the figures and
+    what they were measured with. Returns what that holds, and the pictures that were scored: COCO's ids, or
+    paths.
     """
     kind = (cfg.get("test_evaluator") or {}).get("type")
-    if kind not in ("CocoDetection", "SegmentationIoU"):
+    if kind not in _PREDICTIONS:
         raise UserError(
-            f"the config's test_evaluator is {kind}: CocoDetection or SegmentationIoU can be scored here"
+            f"the config's test_evaluator is {kind}: what can be scored here is {', '.join(_PREDICTIONS)}"
         )
     if options.format_only:
         _without_labels(cfg)
@@ -195,14 +211,16 @@ def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tu
     work_dir = Path(cfg.work_dir)
     add_test_time_augmentation(cfg, scales=options.scales, flip=options.flip)
     if kind == "CocoDetection":
-        cfg.test_evaluator.results_file = str(work_dir / "detections.json")
+        cfg.test_evaluator.results_file = str(work_dir / _PREDICTIONS[kind])
         if options.heatmap_dir is not None and cfg.model.get("test_cfg") is not None:
             cfg.model.test_cfg.keep_heatmap = True
             cfg.test_evaluator.heatmap_dir = str(options.heatmap_dir)
+    elif kind == "ImageClassification":
+        cfg.test_evaluator.results_file = str(work_dir / _PREDICTIONS[kind])
     else:
         (part,) = segmentation_parts(cfg, ["test_dataloader"])
         cfg.test_evaluator.picture_folder = str(part.picture_folder)
-        cfg.test_evaluator.predictions_dir = str(work_dir / "predictions")
+        cfg.test_evaluator.predictions_dir = str(work_dir / _PREDICTIONS[kind])
         if options.format_only and part.labels.name == "cityscapes":
             cfg.test_evaluator.prediction_ids = "labelIds"
     runner = SuiteRunner.from_cfg(cfg)
@@ -224,6 +242,9 @@ def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tu
         "versions": versions(),
     }
     if is_main_process():
+        if kind == "ImageClassification":
+            names = readable(metric.dataset_meta["classes"])
+            draw_confusion(metric.confusion, names, work_dir / "confusion.png")
         (work_dir / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
     return report, metric.image_ids
 
@@ -237,7 +258,8 @@ def _without_labels(cfg: Config) -> None:
 
 def _require_same_classes(cfg: Config, row: WeightsRow) -> None:
     loaders = ["test_dataloader"]
-    for part in (*coco_parts(cfg, loaders), *segmentation_parts(cfg, loaders)):
+    parts = coco_parts(cfg, loaders), segmentation_parts(cfg, loaders), classification_parts(cfg, loaders)
+    for part in chain.from_iterable(parts):
         if row.classes and part.classes != row.classes:
             raise UserError(
                 f"no checkpoint given, and the weights {row.tag!r} know {', '.join(row.classes)}, not the "

@@ -14,10 +14,12 @@ from hardnet_suite.errors import UserError
 _MAP, _MAP50 = "coco/bbox_mAP", "coco/bbox_AP50"
 _OTHER_NAMES = {"coco/bbox_mAP_50": _MAP50}  # mmdet's own metric
 _MIOU, _PIXELS = "mIoU", "aAcc"
+_TOP1, _TOP5 = "top1", "top5"
 # the main score of a task -> the axis, and each curve with its name
 _SCORES = {
     _MAP: ("mAP", {_MAP50: "mAP at IoU 0.50", _MAP: "mAP at IoU 0.50:0.95"}),
     _MIOU: ("share", {_PIXELS: "right pixels", _MIOU: "mean IoU of the classes"}),
+    _TOP1: ("accuracy", {_TOP5: "top-5", _TOP1: "top-1"}),
 }
 _COLORS = {
     "loss": "#c0392b",
@@ -27,6 +29,8 @@ _COLORS = {
     _MAP50: "#8fb3e0",
     _MIOU: "#1f4e9e",
     _PIXELS: "#8fb3e0",
+    _TOP1: "#1f4e9e",
+    _TOP5: "#8fb3e0",
 }
 
 
@@ -62,8 +66,8 @@ def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | 
     Args:
         scalars: rows as of ``read_scalars``. Training rows hold "loss" (maybe "loss_cls", "loss_bbox") and
             "step" or "iter"; validation rows "coco/bbox_mAP", "coco/bbox_AP50" (mmdet "coco/bbox_mAP_50"), or
-            "mIoU" and "aAcc" (mmseg's in percent), and "step": the epoch or, in trainings counted by
-            iterations, the iteration. Other rows are left out.
+            "mIoU" and "aAcc" (mmseg's in percent), or "top1" and "top5", and "step": the epoch or, in
+            trainings counted by iterations, the iteration. Other rows are left out.
         path: where to write; missing folders are made.
         title: a heading.
 
@@ -78,9 +82,7 @@ def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | 
         {_OTHER_NAMES.get(key, key): value for key, value in row.items()} for row in scalars if main in row
     ]
     if not training and not validation:
-        raise ValueError(
-            f"none of the {len(scalars)} rows holds 'loss', {_MAP!r} or {_MIOU!r}: nothing to plot"
-        )
+        raise ValueError(f"none of the {len(scalars)} rows holds 'loss' or a score: nothing to plot")
     if any((row[main] or 0) > 1 for row in validation):
         validation = [
             {key: row[key] / 100 if key in _SCORES[main][1] else row[key] for key in row}

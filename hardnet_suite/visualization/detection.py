@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from hardnet_suite.data.coco import load_annotations
+from hardnet_suite.data.pictures import open_rgb
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import load_results
 
@@ -212,11 +213,7 @@ def read_rgb(path: Path) -> np.ndarray:
     Raises:
         UserError: no such file, or it cannot be decoded.
     """
-    try:
-        with Image.open(path) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception as error:  # PIL raises half a dozen types on broken files, SyntaxError among them
-        raise UserError(f"cannot read the picture {path} ({error}): replace the file") from None
+    return np.array(open_rgb(path))
 
 
 def save_picture(path: Path, picture: np.ndarray) -> None:

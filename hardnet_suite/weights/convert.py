@@ -13,7 +13,15 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from hardnet_suite.networks import ARCHS, CenterNetArch, FCHarDNetArch, SSDArch, build_network, find_arch
+from hardnet_suite.networks import (
+    ARCHS,
+    CenterNetArch,
+    FCHarDNetArch,
+    HarDNetArch,
+    SSDArch,
+    build_network,
+    find_arch,
+)
 
 # module of our network -> module of the OpenMMLab model, by target and kind of architecture
 _SSD_IN_MMDET = {
@@ -33,9 +41,11 @@ _FCHARDNET_IN_MMSEG = {
     "decoder": "decode_head.decoder",
     "classifier": "decode_head.conv_seg",
 }
+_CLASSIFIER_IN_MMENGINE = {"trunk": "network.trunk", "fc": "network.fc"}
 TARGETS: dict[str, dict[type, dict[str, str]]] = {
     "mmdet": {SSDArch: _SSD_IN_MMDET, CenterNetArch: _CENTERNET_IN_MMDET},
     "mmseg": {FCHarDNetArch: _FCHARDNET_IN_MMSEG},
+    "mmengine": {HarDNetArch: _CLASSIFIER_IN_MMENGINE},
 }
 
 

@@ -1,0 +1,143 @@
+"""Classification from folders to figures: ``check-data``, ``train``, ``test``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hardnet_suite.cli import main
+from hardnet_suite.weights import find
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = """
+_base_ = "{root}/configs/hardnet39ds_tiny_imagenet10.py"
+num_classes = 2
+model = dict(num_classes=num_classes, data_preprocessor=dict(num_classes=num_classes))
+train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(hold_out=2))
+val_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(hold_out=2))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=1, val_interval=1)
+param_scheduler = []
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_classes(tmp_path_factory):
+    """(config, data): 6 pictures of each of two classes, one of them one of ImageNet's."""
+    folder = tmp_path_factory.mktemp("classes")
+    random = np.random.default_rng(0)
+    for name in ("dog", "n02111889"):
+        (folder / "data/train" / name).mkdir(parents=True)
+        for index in range(6):
+            pixels = random.integers(0, 256, (70, 80, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"data/train/{name}/{index}.png")
+    (folder / "tiny.py").write_text(CONFIG.format(root=ROOT))
+    return folder / "tiny.py", folder / "data"
+
+
+@pytest.fixture(scope="session")
+def classifier(tiny_classes, tmp_path_factory):
+    config, data = tiny_classes
+    folder = tmp_path_factory.mktemp("classifier") / "run"
+    arguments = ["train", config, "--data-root", data, "--work-dir", folder, "--seed", 3]
+    assert main([str(argument) for argument in arguments]) == 0
+    return folder
+
+
+def test_training_scores_and_keeps_the_best(classifier):
+    (log,) = classifier.glob("*/vis_data/scalars.json")
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["iter"] for row in rows if "loss" in row] == [1, 2]
+    assert {"top1", "top5"} <= rows[-1].keys()
+    assert (classifier / "best_top1_epoch_1.pth").is_file()
+
+
+def test_a_checkpoint_is_scored(cli, tiny_classes, classifier, tmp_path):
+    config, data = tiny_classes
+    arguments = ("test", config, classifier, "--data-root", data, "--work-dir", tmp_path)
+    status, out, err = cli(*arguments)
+    assert (status, err) == (0, "")
+    assert "Samoyed" in out
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    assert report["images"] == 4
+    assert list(report["per_class"]) == ["dog", "n02111889"]
+    assert report["metrics"]["top5"] == 1
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert len(rows) == 4
+    right = [row["label"] == row["guesses"][0] for row in rows]
+    assert report["metrics"]["top1"] == sum(right) / 4
+    assert all(sum(row["probabilities"]) == pytest.approx(1, abs=1e-4) for row in rows)
+    assert Image.open(tmp_path / "confusion.png").size[0] > 300
+
+
+def test_check_data(cli, tiny_classes, tmp_path):
+    config, data = tiny_classes
+    data = shutil.copytree(data, tmp_path / "data")
+    status, out, err = cli("check-data", config, "--data-root", data)
+    assert (status, err) == (0, "")
+    assert "pictures              8" in out
+    path = data / "train/dog/3.png"
+    path.write_bytes(path.read_bytes()[:500])
+    status, out, err = cli("check-data", config, "--data-root", data)
+    assert (status, err) == (1, "1 errors\n")
+    assert f"ERROR  unreadable picture (1)\n    {path}: cannot read the picture" in out
+
+
+def test_a_broken_picture_stops_training_with_its_name(error_of, tiny_classes, tmp_path):
+    config, data = tiny_classes
+    data = shutil.copytree(data, tmp_path / "data")
+    for path in (data / "train/dog").iterdir():
+        path.write_bytes(path.read_bytes()[:500])
+    message = error_of("train", config, "--data-root", data, "--work-dir", tmp_path / "work")
+    assert "cannot read the picture" in message
+    assert "train/dog/" in message
+
+
+def test_data_that_does_not_fit(error_of, tiny_classes, tmp_path):
+    config, data = tiny_classes
+    arguments = ("--data-root", data, "--work-dir", tmp_path)
+    message = error_of("train", config, *arguments, "--cfg-options", "model.num_classes=3")
+    assert "num_classes=3, but train_dataloader has 2 classes" in message
+    message = error_of("train", config, "--data-root", tmp_path / "none", "--work-dir", tmp_path)
+    assert "wanted is FOLDER/CLASS/PICTURE" in message
+    message = error_of(
+        "test",
+        "hardnet68_imagenet",
+        *arguments,
+        "--cfg-options",
+        *(f"{loader}.dataset.folder=train" for loader in ("val_dataloader", "test_dataloader")),
+    )
+    assert "train/dog is the folder of no class" in message
+
+
+def test_the_published_weights_are_scored_without_a_checkpoint(
+    cli, error_of, shared, golden, tmp_path, monkeypatch
+):
+    """As the original's ``main.py -a hardnet39ds --pretrained -e``."""
+    monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path))
+    torch.save(golden.state_dict("hardnet39ds"), tmp_path / find("hardnet39ds").file)
+    config = "hardnet39ds_imagenet"
+    arguments = (config, "--data-root", shared / "data/imagenet_mini", "--work-dir", tmp_path / "work")
+    options = ("--cfg-options", "test_dataloader.num_workers=0", "test_dataloader.persistent_workers=False")
+    options += ("test_dataloader.dataset.indices=6",)
+    status, _, err = cli("test", *arguments, "--pretrained", *options)
+    assert (status, err) == (0, "")
+    report = json.loads((tmp_path / "work/metrics.json").read_text())
+    assert report["images"] == 6
+    assert report["checkpoint"].endswith(find("hardnet39ds").file)
+    message = error_of("test", config, "some.pth", "--pretrained", *arguments[1:])
+    assert "--pretrained is for the published weights: leave out some.pth" in message
+
+
+def test_other_classes_than_the_published_weights(error_of, tiny_classes, tmp_path):
+    config, data = tiny_classes
+    arguments = ("test", config, "--data-root", data, "--work-dir", tmp_path)
+    message = error_of(*arguments, "--cfg-options", "weights_tag=nothing")
+    assert "no weights tagged 'nothing'" in message

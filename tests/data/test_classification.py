@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import pytest
+import torchvision.datasets
+from PIL import Image
+
+from hardnet_suite.data.classification import (
+    check_classification,
+    hold_out,
+    imagenet_classes,
+    read_csv,
+    read_folder,
+    read_torchvision,
+    readable,
+)
+from hardnet_suite.errors import UserError
+
+
+def picture(path, color="red", size=(8, 6)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, count in (("cat", 2), ("ant", 3)):
+        for index in range(count):
+            picture(tmp_path / f"set/{name}/{index}.png")
+    return tmp_path / "set"
+
+
+def test_imagenet_is_torchvisions():
+    from torchvision.models import ResNet50_Weights
+
+    names = imagenet_classes()
+    assert len(names) == 1000
+    assert list(names.values()) == ResNet50_Weights.DEFAULT.meta["categories"]
+    assert list(names.items())[258] == ("n02111889", "Samoyed")
+    assert list(names) == sorted(names)
+
+
+def test_imagenet_is_in_the_published_order(shared):
+    ids = (shared / "data/imagenet_mini/wnids.txt").read_text().split()
+    assert list(imagenet_classes()) == ids
+
+
+def test_names_for_people():
+    assert readable(("n02111889", "dog")) == ("Samoyed", "dog")
+
+
+def test_folder_as_torchvisions_image_folder(folder):
+    picture(folder / "cat/deep/er.JPG")
+    (folder / "cat/notes.txt").touch()
+    (folder / ".git").mkdir()
+    (folder / "readme.md").touch()
+    found = read_folder(folder)
+    assert found.classes == ("ant", "cat")
+    theirs = torchvision.datasets.ImageFolder(folder, allow_empty=True, is_valid_file=lambda p: p[-1] in "gG")
+    expected = [(path, label - 1) for path, label in theirs.samples]  # they count .git
+    assert sorted(zip(map(str, found.pictures), found.labels, strict=True)) == sorted(expected)
+    assert found.open(0).size == (8, 6)
+
+
+def test_folder_with_classes_given(folder):
+    found = read_folder(folder, ("dog", "cat", "ant"))
+    assert found.classes == ("dog", "cat", "ant")
+    assert found.labels == (2, 2, 2, 1, 1)
+    with pytest.raises(UserError, match=r"set/ant is the folder of no class: known are cat"):
+        read_folder(folder, ("cat",))
+
+
+def test_folders_that_will_not_do(tmp_path):
+    with pytest.raises(UserError, match=r"no folder .*none: wanted is FOLDER/CLASS/PICTURE"):
+        read_folder(tmp_path / "none")
+    with pytest.raises(UserError, match="holds no folders"):
+        read_folder(tmp_path)
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(UserError, match="holds no picture in its 1 folders"):
+        read_folder(tmp_path)
+
+
+def test_csv(tmp_path):
+    (tmp_path / "a.csv").write_text("\ufefflabel,file,note\ncat,x/1.png,\nant,2.png,é\n", encoding="utf-8")
+    found = read_csv(tmp_path / "a.csv", tmp_path)
+    assert found.classes == ("ant", "cat")
+    assert found.pictures == (tmp_path / "x/1.png", tmp_path / "2.png")
+    assert found.labels == (1, 0)
+    assert read_csv(tmp_path / "a.csv", tmp_path, ("cat", "ant")).labels == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no CSV list"),
+        ("", "lists no picture"),
+        ("file,label\n", "lists no picture"),
+        ("name,label\na,b\n", "line 2: wanted are the columns file and label"),
+        ("file,label\na,cat\nb,\n", "line 3: wanted are the columns file and label"),
+        ("file,label\na,cat\nb,dog\n", "line 3: 'dog' is no class: known are cat"),
+    ],
+)
+def test_bad_csv(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_csv(tmp_path / "a.csv", tmp_path, ("cat",))
+    (tmp_path / "a.csv").write_bytes(b"file,label\n\xff\xfe,cat\n")
+    with pytest.raises(UserError, match="cannot be read as CSV"):
+        read_csv(tmp_path / "a.csv", tmp_path)
+
+
+def test_data_sets_that_torchvision_does_not_give(tmp_path):
+    for name, message in (
+        ("CIFAR10", "torchvision's CIFAR10 in .*Dataset not found.*download=True"),
+        ("Nothing", "torchvision has no data set 'Nothing'"),
+        ("vision", "torchvision has no data set 'vision'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_torchvision(name, tmp_path)
+
+
+def test_torchvisions_image_folder_has_labels(folder):
+    found = read_torchvision("ImageFolder", folder)
+    assert (found.classes, found.labels) == (("ant", "cat"), (0, 0, 0, 1, 1))
+    assert found.open(4).size == (8, 6)
+
+
+def test_pictures_are_held_out_by_class_and_seed(folder):
+    for index in range(2, 9):
+        picture(folder / f"cat/{index}.png")
+    samples = read_folder(folder)
+    rest, drawn = hold_out(samples, 2)
+    assert {*rest.pictures} | {*drawn.pictures} == {*samples.pictures}
+    assert not {*rest.pictures} & {*drawn.pictures}
+    assert sorted(drawn.labels) == [0, 0, 1, 1]
+    assert [path.parent.name for path in drawn.pictures] == ["ant", "ant", "cat", "cat"]
+    assert hold_out(samples, 2)[1] == drawn
+    assert any(hold_out(samples, 2, seed)[1] != drawn for seed in range(1, 4))
+    with pytest.raises(UserError, match="the class ant has 3 pictures, 3 cannot be kept aside"):
+        hold_out(samples, 3)
+
+
+def test_check(folder):
+    report = check_classification(read_folder(folder))
+    assert (report.findings, report.pictures) == ((), 5)
+    assert report.per_class == {"ant": 3, "cat": 2}
+    assert report.sizes == (8, 6, 8, 6)
+    (folder / "cat/1.png").write_bytes((folder / "cat/1.png").read_bytes()[:50])
+    picture(folder / "cat/2.png", size=(3, 9))
+    samples = read_folder(folder, ("ant", "cat", "dog"))
+    (folder / "ant/0.png").unlink()
+    report = check_classification(samples)
+    assert report.sizes == (3, 6, 8, 9)
+    assert [(f.level, f.kind) for f in report.findings] == [
+        ("error", "missing picture"),
+        ("error", "unreadable picture"),
+        ("warning", "class without pictures"),
+    ]
+    quick = check_classification(samples, read=False)
+    assert [f.kind for f in quick.findings] == ["missing picture", "class without pictures"]
+    assert "classes with pictures 2 of 3" in report.table()

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from hardnet_suite.evaluation.classification import score_classes
+
+
+def scores(*guesses, classes=6):
+    """Scores whose order is that of the guesses, the first the highest."""
+    made = np.zeros((len(guesses), classes))
+    for row, order in zip(made, guesses, strict=True):
+        for rank, index in enumerate(order):
+            row[index] = 10 - rank
+    return made
+
+
+def test_first_and_first_five():
+    found = score_classes(
+        scores((0, 1, 2, 3, 4), (1, 0, 2, 3, 4), (1, 0, 2, 3, 4), (0, 1, 2, 3, 4)), np.array([0, 0, 1, 5])
+    )
+    assert found.top1 == 0.5
+    assert found.top5 == 0.75
+    assert found.confusion[0].tolist() == [1, 1, 0, 0, 0, 0]
+    assert found.confusion[5].tolist() == [1, 0, 0, 0, 0, 0]
+    assert found.per_class[:2].tolist() == [0.5, 1.0]
+    assert math.isnan(found.per_class[2])
+    assert found.per_class[5] == 0
+    assert found.mistakes() == [(0, 1, 1), (5, 0, 1)]
+    assert found.mistakes(1) == [(0, 1, 1)]
+
+
+def test_of_equal_scores_the_first_class_is_guessed():
+    found = score_classes(np.zeros((2, 7)), np.array([0, 5]))
+    assert (found.top1, found.top5) == (0.5, 0.5)
+
+
+def test_fewer_than_five_classes():
+    found = score_classes(scores((0, 1, 2), (1, 2, 0), classes=3), np.array([1, 1]))
+    assert (found.top1, found.top5) == (0.5, 1.0)
+
+
+def test_no_pictures():
+    found = score_classes(np.zeros((0, 3)), np.zeros(0, int))
+    assert math.isnan(found.top1)
+    assert math.isnan(found.top5)
+    assert found.report(("a", "b", "c"))["metrics"] == {"top1": None, "top5": None}
+    assert "n/a" in found.table(("a", "b", "c"))
+
+
+def test_report_and_table():
+    found = score_classes(scores((0,), (1,), (1,), classes=3), np.array([0, 0, 1]))
+    report = json.loads(json.dumps(found.report(("cat", "dog", "ant"))))
+    assert report["per_class"] == {"cat": 0.5, "dog": 1.0, "ant": None}
+    table = found.table(("cat", "dog", "ant")).splitlines()
+    assert [line.split()[0] for line in table[:3]] == ["class", "cat", "dog"]
+    assert table[-1] == "most often mistaken: cat for dog (1)"
+    assert "the 1 worst classes" in found.table(("cat", "dog", "ant"), most=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        (np.zeros(3), np.zeros(3, int)),
+        (np.zeros((3, 2)), np.zeros(2, int)),
+        (np.zeros((1, 2)), np.array([2])),
+        (np.zeros((1, 2)), np.array([-1])),
+        (np.zeros((1, 2)), np.array([0.0])),
+    ],
+)
+def test_bad_arguments(values, labels):
+    with pytest.raises(ValueError, match="must be"):
+        score_classes(values, labels)
