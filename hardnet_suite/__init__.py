@@ -1,7 +1,7 @@
 """HarDNet for classification, detection and segmentation, and the HardNet patch descriptor.
 
-The public face: ``create_model``, ``list_models``, ``convert_official``. They are imported when first asked
-for, so that the command line starts at once and ``doctor`` runs even where torch does not.
+The public face: ``create_model``, ``list_models``, ``convert_official``, ``predict``. They are imported when
+first asked for, so that the command line starts at once and ``doctor`` runs even where torch does not.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hardnet_suite.models import create_model
     from hardnet_suite.networks import list_models
+    from hardnet_suite.prediction import predict
     from hardnet_suite.weights import convert_official
 
 __version__ = "0.1.0"
-__all__ = ["convert_official", "create_model", "list_models"]
+__all__ = ["convert_official", "create_model", "list_models", "predict"]
 
 _HOMES = {
     "convert_official": "hardnet_suite.weights",
     "create_model": "hardnet_suite.models",
     "list_models": "hardnet_suite.networks",
+    "predict": "hardnet_suite.prediction",
 }
 
 

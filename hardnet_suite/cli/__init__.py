@@ -13,6 +13,7 @@ from hardnet_suite.errors import UserError
 COMMANDS = {
     "train": "train a model",
     "test": "score a checkpoint",
+    "predict": "what a model finds in pictures, folders or videos",
     "eval": "score saved predictions, without a model",
     "check-data": "look over a config's data before hours are spent",
     "convert-dataset": "turn a data set into COCO annotations",

@@ -136,6 +136,20 @@ def official_order(out: dict[str, list[Tensor]]) -> tuple[Tensor, Tensor]:
     return flat(out["box"], 4), flat(out["cls"], values).roll(1, dims=-1)
 
 
+def decode(out: dict[str, list[Tensor]], arch: SSDArch) -> tuple[Tensor, Tensor]:
+    """The network's maps as boxes and probabilities, before any suppression.
+
+    Returns boxes (N, P, 4), x1, y1, x2, y2 as fractions of the picture, not clipped to it; and probabilities
+    (N, P, num_classes), without the background.
+    """
+    loc, conf = official_order(out)
+    priors = prior_boxes(arch).to(loc.device)
+    centres = priors[:, :2] + loc[..., :2].float() * 0.1 * priors[:, 2:]
+    sizes = priors[:, 2:] * (loc[..., 2:].float() * 0.2).exp()
+    boxes = torch.cat([centres - sizes / 2, centres + sizes / 2], -1)
+    return boxes, conf.float().softmax(-1)[..., 1:]
+
+
 def base_boxes(priors: Priors, level: int, size: int) -> list[tuple[float, float]]:
     """(width, height) in pixels of a level's default boxes, clamped to the picture as published.
 

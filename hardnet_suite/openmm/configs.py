@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from hardnet_suite.data.classification import (
 from hardnet_suite.data.coco import load_annotations, require_coco
 from hardnet_suite.data.segmentation import LABEL_SETS, LabelSet, find_pairs, own_labels, require_pairs
 from hardnet_suite.errors import UserError
+from hardnet_suite.networks import PREPROCESS, Preprocess
 from hardnet_suite.visualization.detection import class_color
 
 _PACKAGE = Path(hardnet_suite.__file__).parent
@@ -243,6 +244,32 @@ def classification_samples(options: dict) -> Samples:
 def _own_classes(dataset_type: str) -> tuple[str, ...]:
     with DATASETS.switch_scope_and_registry(None) as registry:  # the default scope's
         return registry.get(dataset_type).METAINFO["classes"]
+
+
+def class_names(cfg: Config) -> tuple[str, ...] | None:
+    """The classes of the config's test data, as far as they are known without looking at the data."""
+    for part in (*coco_parts(cfg, ["test_dataloader"]), *segmentation_parts(cfg, ["test_dataloader"])):
+        return part.classes
+    for part in classification_parts(cfg, ["test_dataloader"]):
+        classes = part.options.get("classes")
+        return tuple(imagenet_classes()) if classes == "imagenet" else tuple(classes or ()) or None
+    return None
+
+
+def input_rule(cfg: Config) -> Preprocess:
+    """How the config's test pipeline makes the input of its ``arch``."""
+    rule = PREPROCESS[cfg.arch]
+    steps = ((cfg.get("test_dataloader") or {}).get("dataset") or {}).get("pipeline") or []
+    for step in steps:
+        if step["type"] == "torchvision/Resize":
+            rule = replace(rule, resize="short", resize_to=step["size"])
+        elif step["type"] == "torchvision/CenterCrop":
+            rule = replace(rule, size=step["size"])
+        elif step["type"] == "Resize" and not step.get("keep_ratio", False):
+            rule = replace(rule, resize="stretch", size=step["scale"][0])
+        elif step["type"] == "CenterPad":
+            rule = replace(rule, resize="keep", size=None)
+    return rule
 
 
 def class_counts(cfg: Config) -> set[int]:

@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
+
+from hardnet_suite.visualization.detection import INK, PAPER, as_picture, title_font
 
 _NAMED = 40  # classes whose names and numbers have room
+_BAR = (31, 78, 158)
+_LEAST_WIDTH = 320  # pixels, so that names have room
 
 
 def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Path) -> None:
@@ -51,3 +56,40 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Pa
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+def draw_guesses(image: np.ndarray, names: Sequence[str], scores: np.ndarray) -> np.ndarray:
+    """The picture, and below it a line a guess: its name, a bar as long as its probability, and percents.
+
+    Args:
+        image: (H, W, 3) uint8, RGB; a narrow one gets room at its sides.
+        names: (K,) of the guesses, best first.
+        scores: (K,) probabilities, 0 to 1.
+
+    Returns:
+        (H', W', 3) uint8, RGB.
+
+    Raises:
+        ValueError: a picture of another shape or type, or not as many names as scores.
+    """
+    image = as_picture(image)
+    if len(names) != len(scores):
+        raise ValueError(f"as many names as scores are needed, got {len(names)} and {len(scores)}")
+    height, width = image.shape[:2]
+    wide = max(width, _LEAST_WIDTH)
+    font = title_font(np.zeros((wide, wide, 3), np.uint8))
+    line, margin = round(1.8 * font.size), round(0.6 * font.size)
+    canvas = Image.new("RGB", (wide, height + line * len(names) + margin * bool(len(names))), PAPER)
+    canvas.paste(Image.fromarray(image), ((wide - width) // 2, 0))
+    draw = ImageDraw.Draw(canvas)
+    left, right = round(0.52 * wide), round(0.84 * wide)
+    for number, (name, score) in enumerate(zip(names, scores, strict=True)):
+        middle = height + margin // 2 + line * (number + 0.5)
+        while len(name) > 4 and font.getlength(name) > left - 2 * margin:
+            name = name[:-2].rstrip(" …") + "…"
+        draw.text((margin, middle), name, fill=INK, font=font, anchor="lm")
+        end = left + (right - left) * min(max(float(score), 0.0), 1.0)
+        draw.rectangle((left, middle - line / 4, right, middle + line / 4), fill=(228, 228, 228))
+        draw.rectangle((left, middle - line / 4, end, middle + line / 4), fill=_BAR)
+        draw.text((wide - margin, middle), f"{100 * score:.1f} %", fill=INK, font=font, anchor="rm")
+    return np.array(canvas)

@@ -136,6 +136,26 @@ def error_map(
     return _with_corner_text(np.rint(drawn).astype(np.uint8), share)
 
 
+def overlay_with_legend(
+    image: np.ndarray, labels: np.ndarray, palette: Sequence[Color], names: Sequence[str]
+) -> np.ndarray:
+    """``overlay_labels`` above the colours and names of the classes in it.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        labels: (H, W) integers, classes in [0, len(palette)) or 255 (left untinted).
+        palette: an RGB colour (0–255) a class.
+        names: a name a class.
+
+    Raises:
+        ValueError: other shapes, or not as many names as colours.
+    """
+    _one_name_a_color(names, palette)
+    image = as_picture(image)
+    tinted = overlay_labels(image, labels, palette)
+    return _with_legend(tinted, [np.asarray(labels)], palette, names, title_font(image))
+
+
 def strip(
     image: np.ndarray,
     target: np.ndarray | None,

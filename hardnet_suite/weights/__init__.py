@@ -1,6 +1,7 @@
 """Weights: where they lie, how official files become ours, and how they get into a network."""
 
 from hardnet_suite.weights.convert import convert_official, from_target, split_official, to_official
+from hardnet_suite.weights.identify import Identified, identify
 from hardnet_suite.weights.load import (
     LoadReport,
     cache_dir,
@@ -15,6 +16,7 @@ from hardnet_suite.weights.save import save_weights
 
 __all__ = [
     "ROWS",
+    "Identified",
     "LoadReport",
     "WeightsRow",
     "cache_dir",
@@ -22,6 +24,7 @@ __all__ = [
     "fetch",
     "find",
     "from_target",
+    "identify",
     "load_pretrained",
     "load_weights",
     "read_checkpoint",

@@ -1,0 +1,79 @@
+"""``predict IMAGES… --model MODEL``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+from hardnet_suite.cli._options import choose_device
+from hardnet_suite.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "images", nargs="+", help="pictures, folders, patterns, addresses, videos, or camera:0"
+    )
+    parser.add_argument(
+        "--model", required=True, help="a name such as hardnet68, a config (.py), or a file of weights"
+    )
+    parser.add_argument("--weights", help="a tag such as camvid, or a file (default: the published weights)")
+    parser.add_argument("--out", help="write drawings, masks and predictions.jsonl into this folder")
+    parser.add_argument("--top", type=int, default=5, help="how many guesses of a classifier (default 5)")
+    parser.add_argument("--score", type=float, default=0.3, help="least score of a box, 0 to 1 (default 0.3)")
+    parser.add_argument("--batch-size", type=int, default=1, help="pictures at once (default 1)")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
+    parser.add_argument("--amp", action="store_true", help="compute in bfloat16 where it is safe")
+
+
+def run(args: argparse.Namespace) -> int:
+    choose_device(args.device)
+    if args.top < 1 or args.batch_size < 1 or not 0 <= args.score <= 1:
+        raise UserError(
+            f"--top {args.top} and --batch-size {args.batch_size} must be at least 1, --score {args.score} "
+            "from 0 to 1"
+        )
+    from tqdm import tqdm
+
+    from hardnet_suite.prediction import load_model, predict
+    from hardnet_suite.prediction.result import JSON_LINES
+    from hardnet_suite.prediction.sources import count_of
+
+    out = Path(args.out) if args.out else None
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / JSON_LINES).write_text("", encoding="utf-8")  # an earlier run's lines go
+        except OSError as error:
+            raise UserError(f"cannot write into {out}: {error.strerror}; choose another --out") from None
+    model = load_model(args.model, weights=args.weights, device=args.device, bf16=args.amp)
+    images = args.images[0] if len(args.images) == 1 else args.images
+    failed: list[tuple[str, str]] = []
+    used: dict[str, int] = {}
+    count = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what cannot be read is said at the end
+        found = predict(
+            model,
+            images,
+            top=args.top,
+            least_score=args.score,
+            batch_size=args.batch_size,
+            stream=True,
+            failed=failed,
+        )
+        total = count_of(images)
+        hidden = total == 1 or not sys.stderr.isatty()
+        for prediction in tqdm(found, total=total, unit="picture", disable=hidden):
+            tqdm.write(str(prediction), file=sys.stdout)
+            count += 1
+            if out is not None:
+                stem = prediction.picture.stem
+                used[stem] = used.get(stem, 0) + 1  # two folders may hold pictures of one name
+                prediction.save(out, stem if used[stem] == 1 else f"{stem}_{used[stem]}")
+    if out is not None:
+        print(f"{count} pictures: {out}")
+    for _, reason in failed:
+        print(f"skipped: {reason}", file=sys.stderr)
+    return 1 if failed else 0

@@ -1,0 +1,195 @@
+"""From a name, a config or a checkpoint to a network that is ready, with its input rule and class names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hardnet_suite.data.classification import imagenet_classes, readable
+from hardnet_suite.data.coco import COCO_CLASSES
+from hardnet_suite.data.segmentation import LABEL_SETS
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import (
+    PREPROCESS,
+    SSD,
+    CenterNet,
+    FCHarDNet,
+    Preprocess,
+    build_network,
+    list_models,
+)
+from hardnet_suite.visualization.detection import class_color
+from hardnet_suite.weights import (
+    ROWS,
+    WeightsRow,
+    fetch,
+    find,
+    identify,
+    load_weights,
+    read_checkpoint,
+    state_dict_of,
+)
+
+Palette = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network in eval mode with what it needs: ``task`` is "classification", "detection" or
+    "segmentation", ``rule`` how its input is made, ``classes`` the names of its classes."""
+
+    name: str
+    network: nn.Module
+    task: str
+    rule: Preprocess
+    classes: tuple[str, ...]
+    palette: Palette
+    device: torch.device
+    bf16: bool = False
+
+
+def load_model(
+    model: str | Path,
+    *,
+    weights: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    device: str | torch.device | None = None,
+    bf16: bool = False,
+) -> LoadedModel:
+    """A model ready to predict.
+
+    Args:
+        model: a name of ``list_models()``; a config, PATH.py; or a file of weights, which tells by its keys
+            whose they are.
+        weights: for a name or a config, a tag of the weights registry or a file; None takes the published
+            ones, or for a config those of its ``weights_tag``.
+        classes: names of the classes, where the weights do not bring them along.
+        device: "cpu", "cuda", …; None: a GPU where there is one.
+        bf16: compute in bfloat16.
+
+    Raises:
+        UserError: no such model or weights, weights that are not to be had, or another number of classes.
+    """
+    text, row, rule, path = str(model), None, None, None
+    if text in list_models():
+        name = text
+    elif text.endswith(".py"):
+        name, tag, rule, known = _read_config(text)
+        weights, classes = weights or tag, classes or known
+    elif Path(text).is_file():
+        name, path = None, Path(text)
+        if weights is not None:
+            raise UserError(f"{text} is a file of weights already: leave out {weights}")
+    else:
+        raise UserError(
+            f"{text} is no model, config (.py) or file of weights; the models are {', '.join(list_models())}"
+        )
+
+    if path is None:
+        tags = {one.tag for one in ROWS if one.model == name}
+        if weights is not None and str(weights) not in tags:
+            path = Path(weights)
+            if not path.is_file():
+                known = f"; tags of {name}: {', '.join(sorted(tags))}" if tags else ""
+                raise UserError(f"no weights {weights}: neither a file nor a tag{known}")
+        else:
+            try:
+                row = find(name, str(weights or "published"))
+            except ValueError as error:
+                raise UserError(str(error)) from None
+            path = fetch(row)
+    checkpoint = _read(path)
+    try:
+        found = identify(state_dict_of(checkpoint), name)
+        network = build_network(found.model, num_classes=found.num_classes)
+        load_weights(network, found.tensors)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    row = row or _row_of_file(path)
+    names = _class_names(network, classes, row, checkpoint)
+    if torch.device(device or "cpu").type == "cpu":
+        torch.set_flush_denormal(True)  # denormal numbers slow untrained networks tenfold
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = network.eval().to(device, memory_format=torch.channels_last)
+    rule = rule or _rule(found.model, row)
+    palette = _palette(network, names)
+    return LoadedModel(found.model, network, _task(network), rule, names, palette, device, bf16)
+
+
+def _read(path: Path) -> dict:
+    """A file of weights, or the checkpoint of a run, which holds mmengine's log beside them."""
+    try:
+        return read_checkpoint(path)
+    except UserError as error:
+        if "mmengine." not in str(error):
+            raise
+        import hardnet_suite.openmm  # noqa: F401  (allows that log, and nothing else)
+
+        return read_checkpoint(path)
+
+
+def _task(network: nn.Module) -> str:
+    if isinstance(network, SSD | CenterNet):
+        return "detection"
+    return "segmentation" if isinstance(network, FCHarDNet) else "classification"
+
+
+def _row_of_file(path: Path) -> WeightsRow | None:
+    """The registry's row that a file's name belongs to, for its classes and input size."""
+    return next((row for row in ROWS if row.shipped == path.name), None)
+
+
+def _rule(model: str, row: WeightsRow | None) -> Preprocess:
+    rule = PREPROCESS[model]
+    if row is not None and row.input_size:
+        rule = replace(rule, resize_to=row.input_size, size=row.input_size)
+    return rule
+
+
+def _class_names(
+    network: nn.Module, given: Sequence[str] | None, row: WeightsRow | None, checkpoint: dict
+) -> tuple[str, ...]:
+    count = network.num_classes
+    meta = checkpoint.get("meta")
+    dataset = meta.get("dataset_meta") if isinstance(meta, dict) else None
+    usual = {
+        "classification": tuple(imagenet_classes()),
+        "detection": COCO_CLASSES,
+        "segmentation": LABEL_SETS["cityscapes"].classes,
+    }[_task(network)]
+    candidates = (
+        given,
+        row.classes if row else None,
+        dataset.get("classes") if isinstance(dataset, dict) else None,
+        usual if len(usual) == count else None,
+    )
+    names = next((names for names in candidates if names), None)
+    if names is None:
+        return tuple(f"class {index}" for index in range(count))
+    if len(names) != count:
+        raise UserError(f"{len(names)} class names are given, but the weights have {count} classes")
+    return readable(tuple(map(str, names)))
+
+
+def _palette(network: nn.Module, classes: tuple[str, ...]) -> Palette:
+    for labels in LABEL_SETS.values():
+        if _task(network) == "segmentation" and labels.classes == classes:
+            return labels.palette
+    return tuple(class_color(index) for index in range(len(classes)))
+
+
+def _read_config(path: str) -> tuple[str, str | None, Preprocess | None, tuple[str, ...] | None]:
+    """(model, tag of its weights or file to load, input rule where it differs, classes) of a config."""
+    from hardnet_suite.openmm import configs
+
+    cfg = configs.load_config(path)
+    name = cfg.get("arch")
+    if name not in list_models():
+        raise UserError(
+            f"{path} names no arch of this suite, but {name!r}; allowed: {', '.join(list_models())}"
+        )
+    return name, cfg.get("weights_tag"), configs.input_rule(cfg), configs.class_names(cfg)

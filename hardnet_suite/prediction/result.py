@@ -1,0 +1,94 @@
+"""What was found in one picture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hardnet_suite.data.segmentation import LabelSet, write_label
+from hardnet_suite.prediction.sources import Picture
+from hardnet_suite.visualization.classification import draw_guesses
+from hardnet_suite.visualization.detection import draw_boxes, save_picture
+from hardnet_suite.visualization.segmentation import overlay_with_legend
+
+JSON_LINES = "predictions.jsonl"
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """One picture's answer; pixels count from its upper left corner.
+
+    ``labels`` (K,) class indices, best first, ``names`` and ``scores`` (K,) of the same: the first guesses
+    and their probabilities; the boxes' classes and scores; or the classes of the mask and their shares of the
+    picture. ``boxes`` (K, 4) x1, y1, x2, y2 in pixels, for detection, otherwise None. ``mask`` (H, W) uint8
+    class indices, for segmentation, otherwise None. ``size``: (width, height). ``classes``: all their names.
+    """
+
+    name: str
+    task: str
+    size: tuple[int, int]
+    labels: np.ndarray
+    names: tuple[str, ...]
+    scores: np.ndarray
+    boxes: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] | None = field(default=None, repr=False)
+    picture: Picture | None = field(default=None, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, for JSON. A mask is given row by row as runs of equal classes:
+        ``{"size": [H, W], "runs": [[class, length], …]}``."""
+        made = {
+            "name": self.name,
+            "task": self.task,
+            "size": list(self.size),
+            "labels": self.labels.tolist(),
+            "names": list(self.names),
+            "scores": [round(float(score), 6) for score in self.scores],
+        }
+        if self.boxes is not None:
+            made["boxes"] = [[round(float(value), 2) for value in box] for box in self.boxes]
+        if self.mask is not None:
+            flat = self.mask.ravel()
+            starts = np.flatnonzero(np.r_[True, flat[1:] != flat[:-1]])
+            runs = zip(flat[starts].tolist(), np.diff(np.r_[starts, flat.size]).tolist(), strict=True)
+            made["mask"] = {"size": list(self.mask.shape), "runs": [list(run) for run in runs]}
+        return made
+
+    def draw(self) -> Image.Image:
+        """The picture with what was found: guesses below it, boxes on it, or a tint by class and a legend."""
+        image = np.array(self.picture.open())
+        if self.boxes is not None:
+            drawn = draw_boxes(image, self.boxes, self.labels, names=self.classes, scores=self.scores)
+        elif self.mask is not None:
+            drawn = overlay_with_legend(image, self.mask, self.palette, self.classes)
+        else:
+            drawn = draw_guesses(image, self.names, self.scores)
+        return Image.fromarray(drawn)
+
+    def save(self, folder: str | Path, stem: str | None = None) -> Path:
+        """Writes the drawing as FOLDER/STEM.jpg, a mask as STEM_mask.png (one class index a pixel), and adds
+        a line to FOLDER/predictions.jsonl; returns the drawing's path. ``stem``: default the picture's.
+
+        UserError where it cannot be written.
+        """
+        folder, stem = Path(folder), stem or self.picture.stem
+        path = folder / f"{stem}.jpg"
+        save_picture(path, np.array(self.draw()))
+        row = self.to_dict()
+        if self.mask is not None:
+            write_label(folder / f"{stem}_mask.png", self.mask, LabelSet("", (), ()))
+            row["mask"] = f"{stem}_mask.png"
+        with (folder / JSON_LINES).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        return path
+
+    def __str__(self) -> str:
+        found = [f"{name} {100 * score:.1f} %" for name, score in zip(self.names, self.scores, strict=True)]
+        return f"{self.name}: {', '.join(found) or 'nothing'}"

@@ -1,0 +1,177 @@
+"""Pictures from whatever holds them: files, folders, patterns, addresses, arrays, videos, cameras."""
+
+from __future__ import annotations
+
+import glob
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from hardnet_suite.data.classification import PICTURE_SUFFIXES
+from hardnet_suite.data.pictures import open_rgb, to_rgb
+from hardnet_suite.errors import UserError
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+_TIMEOUT = 30  # seconds, for each wait on the network
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture that is opened when it is needed: ``open()`` gives a PIL image, RGB, or a UserError.
+
+    ``name``: of the file, address or frame. ``stem``: the same, fit for the name of a file.
+    """
+
+    name: str
+    open: Callable[[], Image.Image]
+
+    @property
+    def stem(self) -> str:
+        return Path(self.name.split("?")[0]).stem or "picture"
+
+
+def pictures_of(source: Any) -> Iterator[Picture]:
+    """All the pictures of a source, in order; files of a folder or pattern by their names.
+
+    Args:
+        source: a path of a picture, video or folder (with its subfolders); a pattern with ``*``, ``?`` or
+            ``[``; an http address; a PIL image; an array (H, W, 3) RGB or (H, W) grey, uint8; the number of
+            a camera, or "camera:0"; or a list of these.
+
+    Raises:
+        UserError: nothing there, or nothing that is a picture.
+        ValueError: an array of another form.
+    """
+    if isinstance(source, Image.Image):
+        yield Picture("picture", lambda: to_rgb(ImageOps.exif_transpose(source)))
+    elif isinstance(source, np.ndarray):
+        yield _of_array(source)
+    elif isinstance(source, bool):
+        raise ValueError(f"{source} is no picture")
+    elif isinstance(source, int):
+        yield from _frames(source, f"camera:{source}")
+    elif isinstance(source, str | Path):
+        yield from _of_text(str(source))
+    elif isinstance(source, Sequence):
+        for number, one in enumerate(source):
+            for picture in pictures_of(one):
+                named = isinstance(one, np.ndarray | Image.Image)
+                yield Picture(f"picture_{number}", picture.open) if named else picture
+    else:
+        raise ValueError(f"a {type(source).__name__} is no picture, path, array or list of these")
+
+
+def count_of(source: Any) -> int | None:
+    """How many pictures a source has, as far as that is known without opening videos; otherwise None."""
+    if isinstance(source, list | tuple):
+        counts = [count_of(one) for one in source]
+        return None if None in counts else sum(counts)
+    if isinstance(source, str | Path):
+        text = str(source)
+        if _is_camera(text) or text.lower().endswith(VIDEO_SUFFIXES):
+            return None
+        if Path(text).is_dir() or _is_pattern(text):
+            files = _files(text)
+            return None if any(path.lower().endswith(VIDEO_SUFFIXES) for path in files) else len(files)
+        return 1
+    return None if isinstance(source, int) else 1
+
+
+def is_single(source: Any) -> bool:
+    """Whether the source names one picture, so that an error in it is an error of the whole call."""
+    return count_of(source) == 1 and not (
+        isinstance(source, str | Path) and (Path(source).is_dir() or _is_pattern(str(source)))
+    )
+
+
+def _of_array(values: np.ndarray) -> Picture:
+    if values.dtype != np.uint8 or not (
+        values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3, 4))
+    ):
+        raise ValueError(
+            f"an array must be (H, W, 3) RGB or (H, W) grey, uint8, got {values.shape} of {values.dtype}"
+        )
+    if not values.size:
+        raise ValueError(f"an array without pixels: {values.shape}")
+    flat = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+    return Picture("picture", lambda: to_rgb(Image.fromarray(flat)))
+
+
+def _of_text(text: str) -> Iterator[Picture]:
+    if text.startswith(("http://", "https://")):
+        yield Picture(text, lambda: open_rgb(_download(text), text))
+    elif _is_camera(text):
+        yield from _frames(int(text.split(":")[1]), text)
+    elif Path(text).is_dir() or _is_pattern(text):
+        files = _files(text)
+        if not files:
+            raise UserError(f"no pictures in {text}")
+        for path in files:
+            yield from _of_file(path)
+    else:
+        yield from _of_file(text)
+
+
+def _of_file(path: str) -> Iterator[Picture]:
+    if path.lower().endswith(VIDEO_SUFFIXES):
+        if not Path(path).is_file():
+            raise UserError(f"no video {path}")
+        yield from _frames(path, path)
+    else:
+        yield Picture(path, lambda: open_rgb(path))
+
+
+def _is_pattern(text: str) -> bool:
+    return not Path(text).exists() and glob.has_magic(text)
+
+
+def _is_camera(text: str) -> bool:
+    return text.startswith("camera:") and text.removeprefix("camera:").isdigit()
+
+
+def _files(text: str) -> list[str]:
+    """Pictures and videos of a folder, or whatever a pattern finds, sorted."""
+    if Path(text).is_dir():
+        found = (path for path in Path(text).rglob("*") if not path.name.startswith("."))
+        known = (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
+        return sorted(str(path) for path in found if path.suffix.lower() in known and path.is_file())
+    return sorted(path for path in glob.glob(text, recursive=True) if Path(path).is_file())
+
+
+def _download(url: str) -> bytes:
+    request = urllib.request.Request(url, headers={"User-Agent": "hardnet-suite"})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+            return response.read()
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot fetch {url}: {getattr(error, 'reason', None) or error}") from None
+
+
+def _frames(source: int | str, name: str) -> Iterator[Picture]:
+    """The frames of a video or camera, one at a time, until it ends."""
+    import cv2
+
+    capture = cv2.VideoCapture(source)
+    try:
+        if not capture.isOpened():
+            raise UserError(
+                f"cannot open {name}: is it a video that OpenCV reads, or a camera that is there?"
+            )
+        number = 0
+        while True:
+            there, frame = capture.read()
+            if not there:
+                break
+            image = Image.fromarray(np.ascontiguousarray(frame[..., ::-1]))
+            path = Path(name.replace(":", "_"))
+            yield Picture(str(path.with_name(f"{path.stem}_{number:06d}")), lambda image=image: image)
+            number += 1
+        if not number:
+            raise UserError(f"{name} has not a single frame that can be read")
+    finally:
+        capture.release()

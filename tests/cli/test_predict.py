@@ -1,0 +1,63 @@
+"""``predict``: lines, pictures, one JSON-lines file, and an exit status that tells of what was skipped."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+MODEL = ("--model", "ssd320_hardnet39ds", "--weights", "bccd", "--score", "0.01")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("one/a.png", "two/a.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True)
+        Image.fromarray(random.integers(0, 256, (60, 80, 3), np.uint8)).save(tmp_path / "in" / name)
+    return tmp_path / "in"
+
+
+def test_a_folder_is_drawn_and_listed(cli, pictures, tmp_path):
+    status, out, err = cli("predict", pictures, *MODEL, "--out", tmp_path / "out")
+    assert (status, err) == (0, "")
+    assert f"{pictures / 'one/a.png'}: " in out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "a.jpg",
+        "a_2.jpg",
+        "predictions.jsonl",
+    ]
+    rows = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows] == [str(pictures / name) for name in ("one/a.png", "two/a.png")]
+    assert cli("predict", pictures / "one/a.png", *MODEL, "--out", tmp_path / "out")[0] == 0
+    assert (
+        len((tmp_path / "out/predictions.jsonl").read_text().splitlines()) == 1
+    )  # not added to the last run's
+
+
+def test_a_bad_file_is_skipped_and_the_status_says_so(cli, error_of, pictures):
+    (pictures / "one/b.png").write_text("no picture")
+    status, out, err = cli("predict", pictures, *MODEL)
+    assert status == 1
+    assert out.count(".png: ") == 2
+    assert err.startswith(f"skipped: cannot read the picture {pictures / 'one/b.png'}")
+    assert "b.png" in error_of("predict", pictures / "one/b.png", *MODEL)
+    status, _, err = cli("predict", pictures / "one/b.png", pictures / "none.png", *MODEL)
+    assert status == 1
+    assert err.count("skipped: ") == 2
+
+
+def test_bad_arguments(error_of, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path / "mine"))
+    monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: (_ for _ in ()).throw(OSError("offline")))
+    message = error_of("predict", pictures, "--model", "hardnet68")
+    assert f"put the file by hand into {tmp_path / 'mine'}" in message
+    assert "hardnet68-5d684880.pth" in message
+    assert "--top 0" in error_of("predict", pictures, *MODEL, "--top", "0")
+    assert "is no model" in error_of("predict", pictures, "--model", "vgg")
+    (tmp_path / "file").touch()
+    assert "cannot write into" in error_of("predict", pictures, *MODEL, "--out", tmp_path / "file/out")
+    assert "--device tpu is unknown" in error_of("predict", pictures, *MODEL, "--device", "tpu")

@@ -1,0 +1,256 @@
+"""One call for every task: the same answers as the OpenMMLab models and the published rules."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+import hardnet_suite.openmm
+from hardnet_suite import create_model, predict
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import PREPROCESS
+from hardnet_suite.openmm.configs import load_config
+from hardnet_suite.prediction import load_model
+from hardnet_suite.weights import fetch, find
+
+assert hardnet_suite.openmm
+
+
+def noise(width, height, seed=0) -> np.ndarray:
+    small = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A network of that name with random weights and lively statistics, and the file of its state dict."""
+
+    def make(name, num_classes=None, **options):
+        torch.manual_seed(0)
+        network = create_model(name, num_classes=num_classes).train()
+        size = PREPROCESS[name].size or 64
+        with torch.no_grad():
+            for _ in range(2):
+                network(torch.randn(2, 3, size, size))
+        path = tmp_path / f"{name}.pth"
+        torch.save(network.state_dict(), path)
+        return network.eval(), path
+
+    return make
+
+
+def test_classification_is_the_published_rule(saved):
+    network, path = saved("hardnet39ds")
+    image = Image.fromarray(noise(300, 260))
+    (found,) = predict(path, image)
+    transforms = torchvision.transforms
+    rule = transforms.Compose(
+        [
+            transforms.Resize(256),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    with torch.inference_mode():
+        shares, labels = network(rule(image)[None])[0].softmax(0).topk(5)
+    assert found.labels.tolist() == labels.tolist()
+    np.testing.assert_allclose(found.scores, shares, rtol=1e-4)
+    assert (found.task, found.size, found.boxes, found.mask) == ("classification", (300, 260), None, None)
+    assert len(found.classes) == 1000
+    assert found.names[0] == found.classes[found.labels[0]]
+    assert [len(one.labels) for one in predict(path, [image] * 2, top=3)] == [3, 3]
+
+
+def test_segmentation_is_mmsegs(saved, tmp_path):
+    from mmengine.registry import MODELS, DefaultScope, init_default_scope
+    from mmseg.apis import inference_model
+
+    network, path = saved("fchardnet70", 11)
+    picture = noise(97, 70)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    cfg = load_config("fchardnet70_camvid")
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        segmentor = MODELS.build(cfg.model).eval()
+        from hardnet_suite.weights.convert import in_target
+
+        segmentor.load_state_dict(in_target("fchardnet70", network.state_dict(), "mmseg"))
+        segmentor.cfg = cfg
+        theirs = inference_model(segmentor, str(tmp_path / "a.png")).pred_sem_seg.data[0].numpy()
+    init_default_scope("mmengine")
+    (found,) = predict(path, tmp_path / "a.png", classes=[str(k) for k in range(11)])
+    assert found.mask.dtype == np.uint8
+    assert (found.mask == theirs).mean() > 0.999
+    shares = np.bincount(found.mask.ravel(), minlength=11) / found.mask.size
+    assert found.labels.tolist() == sorted(np.flatnonzero(shares), key=lambda k: -shares[k])
+    np.testing.assert_allclose(found.scores, shares[found.labels])
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "size", "count"),
+    [
+        ("ssd320_hardnet39ds", "ssd320_hardnet39ds_bccd", (320, 320), 30),
+        ("ssd320_hardnet39ds", "ssd320_hardnet39ds_bccd", (150, 90), 12),  # two ways to round while enlarging
+        ("centernet_hardnet68", "centernet_hardnet68", (150, 90), 30),
+    ],
+)
+def test_detection_is_mmdets(saved, tmp_path, name, config, size, count):
+    from mmdet.apis import inference_detector
+    from mmengine.registry import MODELS, DefaultScope, init_default_scope
+
+    from hardnet_suite.weights.convert import in_target
+
+    if name.startswith("ssd"):  # random weights would give probabilities of 1 everywhere
+        network, path = create_model(name, pretrained="bccd").eval(), fetch(find(name, "bccd"))
+    else:
+        network, path = saved(name, 3)
+    Image.fromarray(noise(*size)).save(tmp_path / "a.png")
+    cfg = load_config(config)
+    cfg.model.init_cfg = None
+    cfg.model.bbox_head.num_classes = 3
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        detector = MODELS.build(cfg.model).eval()
+        detector.load_state_dict(in_target(name, network.state_dict(), "mmdet"))
+        detector.cfg, detector.dataset_meta = cfg, {}
+        theirs = inference_detector(detector, str(tmp_path / "a.png")).pred_instances
+    init_default_scope("mmengine")
+    least = float(theirs.scores[count - 1 : count + 1].mean())
+    (found,) = predict(path, tmp_path / "a.png", least_score=least)
+    assert len(found.boxes) == count
+    kept = theirs[theirs.scores >= least]
+    assert found.labels.tolist() == kept.labels.tolist()
+    np.testing.assert_allclose(found.scores, kept.scores, rtol=0, atol=4e-3)
+    np.testing.assert_allclose(found.boxes, kept.bboxes, rtol=0, atol=0.5)
+
+
+def test_shipped_weights_by_their_tag_and_by_their_file():
+    picture = noise(200, 160)
+    (found,) = predict("ssd320_hardnet39ds", picture, weights="bccd", least_score=0.01)
+    assert found.classes == ("RBC", "WBC", "Platelets")
+    (again,) = predict(fetch(find("ssd320_hardnet39ds", "bccd")), picture, least_score=0.01)
+    assert again.classes == found.classes
+    np.testing.assert_array_equal(again.boxes, found.boxes)
+    (config,) = predict("configs/ssd320_hardnet39ds_bccd.py", picture, least_score=0.01)
+    np.testing.assert_array_equal(config.boxes, found.boxes)
+
+
+def test_batches_give_what_single_pictures_give(saved):
+    _, path = saved("hardnet39ds", 4)
+    model = load_model(path, classes="abcd")
+    pictures = [noise(80 + 10 * k, 70, seed=k) for k in range(5)]
+    single, batched = predict(model, pictures), predict(model, pictures, batch_size=3)
+    for one, other in zip(single, batched, strict=True):
+        assert one.name == other.name
+        assert one.labels.tolist() == other.labels.tolist()
+        np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4)
+    assert [one.size[0] for one in batched] == [80, 90, 100, 110, 120]
+    half = predict(load_model(path, bf16=True), pictures)
+    assert half[0].scores.tolist() != single[0].scores.tolist()
+    np.testing.assert_allclose(half[0].scores, single[0].scores, atol=0.02)
+
+
+def test_pictures_of_several_sizes_in_one_batch(saved):
+    _, path = saved("fchardnet70", 3)
+    sizes = [(96, 64), (96, 64), (70, 64), (1, 1), (33, 200)]
+    found = predict(path, [noise(*size) for size in sizes], batch_size=4)
+    assert [one.mask.shape[::-1] for one in found] == sizes
+
+
+def test_a_stream_holds_one_batch_at_a_time(saved, tmp_path):
+    _, path = saved("hardnet39ds", 4)
+    for index in range(12):
+        Image.fromarray(noise(600, 600, seed=index)).save(tmp_path / f"{index:02d}.png")
+    model = load_model(path)
+    stream = predict(model, f"{tmp_path}/*.png", stream=True)
+    next(stream)
+    tracemalloc.start()
+    names = [one.name for one in stream]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(names) == 11
+    assert peak < 6 * 600 * 600 * 3  # of eleven pictures
+
+
+def test_bad_pictures_are_skipped_unless_there_is_no_other(saved, tmp_path):
+    _, path = saved("hardnet39ds", 4)
+    for name in ("a", "c"):
+        Image.fromarray(noise(64, 64)).save(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:900])
+    failed = []
+    with pytest.warns(UserWarning, match=r"skipped: cannot read the picture .*b\.png"):
+        found = predict(path, tmp_path / "[abc].png", failed=failed)
+    assert [one.name[-5:] for one in found] == ["a.png", "c.png"]
+    assert [name[-5:] for name, _ in failed] == ["b.png"]
+    with pytest.raises(UserError, match=r"b\.png"):
+        predict(path, tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("name", ["hardnet39ds", "ssd224_hardnet29", "fchardnet70"])
+def test_answers_as_json_and_pictures(saved, tmp_path, name):
+    _, path = saved(name, 3)
+    found = predict(path, noise(120, 90), least_score=0.05)[0]
+    row = json.loads(json.dumps(found.to_dict()))
+    assert row["size"] == [120, 90]
+    assert row["labels"] == found.labels.tolist()
+    assert len(row["names"]) == len(row["scores"]) == len(row["labels"])
+    drawn = found.draw()
+    assert drawn.mode == "RGB"
+    assert drawn.size[0] >= 120
+    saved_to = found.save(tmp_path / "out")
+    assert saved_to.name == "picture.jpg"
+    (line,) = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
+    line = json.loads(line)
+    if found.mask is not None:
+        runs = row["mask"]["runs"]
+        again = np.repeat([label for label, _ in runs], [count for _, count in runs])
+        assert np.array_equal(again.reshape(row["mask"]["size"]), found.mask)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / line["mask"])), found.mask)
+    elif found.boxes is not None:
+        assert len(row["boxes"]) == len(row["labels"]) > 0
+        assert found.boxes.min() >= 0
+        assert (found.boxes[:, 2:] <= [120, 90]).all()
+    found.save(tmp_path / "out", "again")
+    assert len((tmp_path / "out/predictions.jsonl").read_text().splitlines()) == 2
+
+
+def test_what_cannot_be_a_model(saved, tmp_path):
+    _, path = saved("hardnet39ds", 3)
+    picture = noise(64, 64)
+    (tmp_path / "foreign.py").write_text("arch = 'resnet50'\nmodel = dict()\n")
+    torch.save({"a.weight": torch.zeros(3)}, tmp_path / "foreign.pth")
+    for model, options, words in (
+        ("resnet50", {}, "is no model, config .* or file of weights; the models are centernet"),
+        (tmp_path / "foreign.pth", {}, "foreign.pth: these are not the weights of any model"),
+        (tmp_path / "foreign.py", {}, "names no arch of this suite, but 'resnet50'"),
+        (tmp_path / "none.py", {}, "no config"),
+        ("hardnet68", {"weights": path}, "hardnet39ds.pth: these are not the weights of hardnet68"),
+        (
+            "hardnet68",
+            {"weights": "camvid"},
+            "no weights camvid: neither a file nor a tag; tags of hardnet68",
+        ),
+        ("ssd320_hardnet39ds", {}, "allowed tags: bccd"),
+        (path, {"weights": "published"}, "is a file of weights already"),
+        (path, {"classes": "ab"}, "2 class names are given, but the weights have 3 classes"),
+    ):
+        with pytest.raises(UserError, match=words):
+            predict(model, picture, **options)
+    for options in ({"top": 0}, {"batch_size": 0}, {"least_score": 1.5}):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            predict(path, picture, **options)
+
+
+def test_the_well_known_article(shared, golden, tmp_path, monkeypatch):
+    """dog.jpg by the published rule, here with the reference weights in place of the published ones."""
+    monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path))
+    torch.save(golden.state_dict("hardnet68"), tmp_path / find("hardnet68").file)
+    (found,) = predict("hardnet68", shared / "data/imagenet_mini/dog.jpg")
+    assert len(found.labels) == 5
+    assert found.classes[258] == "Samoyed"
+    assert np.all(np.diff(found.scores) <= 0)

@@ -1,0 +1,138 @@
+"""Pictures from files, folders, patterns, addresses, arrays and videos, in order."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.prediction.sources import count_of, is_single, pictures_of
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.png", "a.jpg", "deep/c.webp", ".hidden.png"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6), "red").save(tmp_path / "set" / name)
+    (tmp_path / "set/notes.txt").write_text("no picture")
+    return tmp_path / "set"
+
+
+def names(source) -> list[str]:
+    return [picture.name for picture in pictures_of(source)]
+
+
+def test_files_folders_and_patterns(folder):
+    expected = [str(folder / name) for name in ("a.jpg", "b.png", "deep/c.webp")]
+    assert names(folder) == names(str(folder)) == expected
+    assert names(folder / "b.png") == [expected[1]]
+    assert names(f"{folder}/*.jpg") == [expected[0]]
+    assert names([folder / "b.png", f"{folder}/*.jpg"]) == [expected[1], expected[0]]
+    assert [count_of(s) for s in (folder, f"{folder}/*.jpg", folder / "a.jpg", [folder, folder])] == [
+        3,
+        1,
+        1,
+        6,
+    ]
+    (picture,) = pictures_of(folder / "b.png")
+    assert picture.open().size == (8, 6)
+    assert picture.stem == "b"
+
+
+def test_a_name_with_brackets_is_a_name_if_it_is_there(tmp_path):
+    path = tmp_path / "a[1].png"
+    Image.new("RGB", (8, 6)).save(path)
+    assert names(path) == [str(path)]
+
+
+def test_images_and_arrays():
+    values = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    for source in (values, Image.fromarray(values)):
+        (picture,) = pictures_of(source)
+        assert np.array_equal(np.asarray(picture.open()), values)
+    for grey in (values[..., 0], values[..., :1]):
+        (picture,) = pictures_of(grey)
+        assert np.array_equal(np.asarray(picture.open()), np.repeat(values[..., :1], 3, 2))
+    assert names([values, Image.fromarray(values)]) == ["picture_0", "picture_1"]
+    for bad in (
+        values.astype(float),
+        values[None],
+        values[..., :2],
+        np.zeros((0, 3, 3), np.uint8),
+        True,
+        1.5,
+    ):
+        with pytest.raises(ValueError, match=r"array|no picture"):
+            list(pictures_of(bad))
+
+
+def test_what_is_not_there(tmp_path):
+    for source, words in (
+        (f"{tmp_path}/*.png", "no pictures in"),
+        (tmp_path, "no pictures in"),
+        (tmp_path / "a.mp4", "no video"),
+    ):
+        with pytest.raises(UserError, match=words):
+            list(pictures_of(source))
+    (picture,) = pictures_of(tmp_path / "a.png")  # known to be missing when it is opened
+    with pytest.raises(UserError, match=r"cannot read the picture .*a\.png: no such file"):
+        picture.open()
+
+
+def test_single_or_not(folder):
+    assert is_single(folder / "a.jpg")
+    assert is_single("http://a/b.jpg")
+    assert is_single(np.zeros((2, 2, 3), np.uint8))
+    assert not is_single(folder)
+    assert not is_single(f"{folder}/*.jpg")
+    assert not is_single([folder / "a.jpg", folder / "b.png"])
+    assert not is_single(0)
+
+
+def test_video_frames_in_order(tmp_path):
+    path = str(tmp_path / "clip.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 5, (32, 24))
+    for shade in (0, 120, 240):
+        writer.write(np.dstack([np.full((24, 32), v, np.uint8) for v in (0, 0, shade)]))  # BGR: red
+    writer.release()
+    assert count_of(path) is None
+    pictures = list(pictures_of(path))
+    assert [picture.stem for picture in pictures] == ["clip_000000", "clip_000001", "clip_000002"]
+    shades = [np.asarray(picture.open())[12, 16].tolist() for picture in pictures]
+    assert [round(shade[0], -1) for shade in shades] == [0, 120, 240]
+    assert max(shade[2] for shade in shades) < 30
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    with pytest.raises(UserError, match=r"cannot open .*broken\.mp4"):
+        list(pictures_of(tmp_path / "broken.mp4"))
+
+
+@pytest.fixture
+def server(folder):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_addresses(server):
+    (picture,) = pictures_of(f"{server}/b.png?size=big")
+    assert (picture.stem, picture.open().size) == ("b", (8, 6))
+    for name, words in (
+        ("none.png", "cannot fetch .*none.png: "),
+        ("notes.txt", "cannot read the pic"),
+    ):
+        (picture,) = pictures_of(f"{server}/{name}")
+        with pytest.raises(UserError, match=words):
+            picture.open()
