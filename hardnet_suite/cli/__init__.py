@@ -16,6 +16,8 @@ COMMANDS = {
     "predict": "what a model finds in pictures, folders or videos",
     "eval": "score saved predictions, without a model",
     "check-data": "look over a config's data before hours are spent",
+    "models": "list the models and where their weights are",
+    "convert-weights": "turn a file of weights into another form",
     "convert-dataset": "turn a data set into COCO annotations",
     "draw-shapes": "draw the built-in data set",
     "plot": "plot the loss and the scores of a run",

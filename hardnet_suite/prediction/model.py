@@ -102,7 +102,7 @@ def load_model(
             except ValueError as error:
                 raise UserError(str(error)) from None
             path = fetch(row)
-    checkpoint = _read(path)
+    checkpoint = read_any(path)
     try:
         found = identify(state_dict_of(checkpoint), name)
         network = build_network(found.model, num_classes=found.num_classes)
@@ -120,7 +120,7 @@ def load_model(
     return LoadedModel(found.model, network, _task(network), rule, names, palette, device, bf16)
 
 
-def _read(path: Path) -> dict:
+def read_any(path: Path) -> dict:
     """A file of weights, or the checkpoint of a run, which holds mmengine's log beside them."""
     try:
         return read_checkpoint(path)

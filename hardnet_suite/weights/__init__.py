@@ -1,6 +1,12 @@
 """Weights: where they lie, how official files become ours, and how they get into a network."""
 
-from hardnet_suite.weights.convert import convert_official, from_target, split_official, to_official
+from hardnet_suite.weights.convert import (
+    convert_official,
+    from_target,
+    is_bare_trunk,
+    split_official,
+    to_official,
+)
 from hardnet_suite.weights.identify import Identified, identify
 from hardnet_suite.weights.load import (
     LoadReport,
@@ -9,6 +15,7 @@ from hardnet_suite.weights.load import (
     load_weights,
     read_checkpoint,
     state_dict_of,
+    where,
 )
 from hardnet_suite.weights.pretrained import load_pretrained
 from hardnet_suite.weights.registry import ROWS, WeightsRow, find
@@ -25,6 +32,7 @@ __all__ = [
     "find",
     "from_target",
     "identify",
+    "is_bare_trunk",
     "load_pretrained",
     "load_weights",
     "read_checkpoint",
@@ -32,4 +40,5 @@ __all__ = [
     "split_official",
     "state_dict_of",
     "to_official",
+    "where",
 ]

@@ -124,6 +124,16 @@ def fetch(row: WeightsRow, *, file: str | Path | None = None, timeout: float = 3
     )
 
 
+def where(row: WeightsRow) -> str:
+    """Where a row's weights are, without looking into them: "in the package", a path, or "to download"."""
+    if row.shipped:
+        return "in the package"
+    own_folder = os.environ.get("HARDNET_WEIGHTS_DIR")
+    places = [Path(own_folder).expanduser() / row.file] if own_folder else []
+    places += [cache_dir() / address.file for address in row.urls]
+    return next((str(path) for path in places if path.is_file()), "to download")
+
+
 @dataclass(frozen=True)
 class LoadReport:
     """What `load_weights` did: how many tensors it took, and the keys that found no partner."""
@@ -239,15 +249,8 @@ def _download(address: Address, folder: Path, timeout: float) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     # the name ends as the real one does, since the reader is chosen by the suffix
     part = folder / f"partial-{uuid.uuid4().hex}-{address.file}"
-    request = urllib.request.Request(address.url, headers={"User-Agent": "hardnet-suite"})
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as response, part.open("xb") as stream:
-            shutil.copyfileobj(response, stream)
-            promised = response.headers.get("Content-Length")
-        size = part.stat().st_size
-        # read in pieces, a body that ends too soon raises nothing by itself
-        if promised not in (None, str(size)):
-            raise _BadFileError(f"cut short: {size} of {promised} bytes")
+        _receive(address, part, timeout)
         _check_head(part)
         _check_hash(part, address.sha256_prefix)
         _read(part)  # where no hash is known this is the only check of the contents
@@ -256,6 +259,40 @@ def _download(address: Address, folder: Path, timeout: float) -> Path:
         return target
     finally:
         part.unlink(missing_ok=True)
+
+
+def _receive(address: Address, part: Path, timeout: float) -> None:
+    """The body of an address into ``part``, with a progress bar on a terminal. Where the connection ends too
+    soon it goes on from there, as long as that brings more."""
+    from tqdm import tqdm
+
+    part.touch(exist_ok=False)
+    while True:
+        have = part.stat().st_size
+        headers = {"User-Agent": "hardnet-suite"} | ({"Range": f"bytes={have}-"} if have else {})
+        total = None
+        try:
+            request = urllib.request.Request(address.url, headers=headers)
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                begin = have if response.status == 206 else 0  # not every server sends a part
+                length = response.headers.get("Content-Length")
+                total = begin + int(length) if length else None
+                bar = {"total": total, "initial": begin, "desc": address.file, "unit": "B", "disable": None}
+                with (
+                    part.open("ab" if begin else "wb") as stream,
+                    tqdm.wrapattr(stream, "write", unit_scale=True, **bar) as counted,
+                ):
+                    shutil.copyfileobj(response, counted)
+        except (OSError, http.client.HTTPException):
+            if part.stat().st_size <= have:
+                raise
+            continue
+        size = part.stat().st_size
+        # read in pieces, a body that ends too soon raises nothing by itself
+        if total is None or size >= total:
+            return
+        if size <= have:
+            raise _BadFileError(f"cut short: {size} of {total} bytes")
 
 
 def _reason(error: Exception) -> str:

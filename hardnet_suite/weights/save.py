@@ -13,24 +13,30 @@ from torch import Tensor
 
 
 def save_weights(
-    state_dict: Mapping[str, Tensor], path: str | Path, *, metadata: Mapping[str, str] | None = None
+    state_dict: Mapping[str, Tensor],
+    path: str | Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    half: bool = True,
 ) -> str:
-    """Writes ``state_dict`` as .safetensors, floating point numbers in half precision; returns its SHA-256.
+    """Writes ``state_dict`` as .safetensors; returns its SHA-256.
 
-    The counters of batch norms are left out: inference does without, and loaders fill them in. ``metadata``
-    goes into the file's head. ValueError where a value does not fit half precision (over 65504).
+    ``half``: floating point numbers in half precision, and without the counters of batch norms: inference
+    does without, and loaders fill them in. Otherwise every tensor is kept as it is. ``metadata`` goes into
+    the file's head. ValueError for values that are not finite, or do not
+    fit half precision (over 65504).
     """
-    halves = {}
+    kept = {}
     for key, value in state_dict.items():
-        if key.endswith(".num_batches_tracked"):
+        if half and key.endswith(".num_batches_tracked"):
             continue
-        half = value.half() if value.is_floating_point() else value
-        if half.is_floating_point() and not torch.isfinite(half).all():
+        small = value.half() if half and value.is_floating_point() else value
+        if small.is_floating_point() and not torch.isfinite(small).all():
             raise ValueError(f"{key} holds values that half precision cannot: up to {value.abs().max():g}")
-        halves[key] = half.contiguous()
+        kept[key] = small.contiguous()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    safetensors.torch.save_file(halves, partial, metadata=dict(metadata or {}))
+    safetensors.torch.save_file(kept, partial, metadata=dict(metadata or {}))
     os.replace(partial, path)
     return hashlib.sha256(path.read_bytes()).hexdigest()

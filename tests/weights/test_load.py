@@ -204,16 +204,25 @@ class Server:
     def __init__(self):
         self.pages: dict[str, tuple[int, bytes, int | None]] = {}
         self.hits: list[str] = []
+        self.ranges: list[str | None] = []
+        self.ends_after: list[int] = []  # of the next bodies, how many bytes are sent before the line breaks
+        self.knows_ranges = True
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 outer.hits.append(self.path)
+                asked = self.headers.get("Range")
+                outer.ranges.append(asked)
                 status, body, promised = outer.pages.get(self.path, (404, b"", None))
+                if asked and outer.knows_ranges:
+                    start = int(asked.removeprefix("bytes=").rstrip("-"))
+                    status, body = 206, body[start:]
+                    promised = None if promised is None else promised - start
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body) if promised is None else promised))
                 self.end_headers()
-                self.wfile.write(body)
+                self.wfile.write(body[: outer.ends_after.pop(0)] if outer.ends_after else body)
 
             def log_message(self, *args):
                 pass
@@ -269,6 +278,32 @@ def test_downloads_checks_and_keeps(server, cache):
 
     assert fetch(row) == path
     assert server.hits == ["/w.pth"]  # the second time came from the cache
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_a_broken_line_is_taken_up_where_it_ended(server, cache, knows_ranges):
+    server.knows_ranges = knows_ranges
+    server.ends_after = [100, 150]
+    path = fetch(row_of(Address(server.put("w.pth", GOOD), GOOD_HASH)))
+    assert path.read_bytes() == GOOD
+    assert left_in(cache) == ["w.pth"]
+    asked = ["bytes=100-", "bytes=250-"] if knows_ranges else ["bytes=100-", "bytes=150-"]
+    assert server.ranges == [None, *asked]
+
+
+def test_a_line_that_breaks_without_bringing_more_is_given_up(server, cache):
+    server.ends_after = [100, 0]
+    message = message_of(fetch, row_of(Address(server.put("w.pth", GOOD), GOOD_HASH)))
+    assert f"cut short: 100 of {len(GOOD)} bytes" in message
+    assert left_in(cache) == []
+
+
+def test_a_download_shows_its_progress_on_a_terminal_only(server, capsys, monkeypatch):
+    fetch(row_of(Address(server.put("w.pth", GOOD))))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    fetch(row_of(Address(server.put("v.pth", GOOD))))
+    assert "v.pth: 100%" in capsys.readouterr().err
 
 
 def test_a_cached_file_needs_no_network(cache):

@@ -1,0 +1,96 @@
+"""``convert-weights SOURCE TARGET``."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+from hardnet_suite.errors import UserError
+
+_FORMS = {
+    "network": "create_model(…)",
+    "official": "the published programs",
+    "mmdet": "a detector",
+    "mmseg": "a segmentor",
+    "mmengine": "a classifier's config",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="a file of weights in any form: official, of this suite, of a run")
+    parser.add_argument("target", help="the file to write: .safetensors, or .pth")
+    parser.add_argument("--model", help="whose weights (default: told by the keys)")
+    parser.add_argument(
+        "--to",
+        choices=_FORMS,
+        default="network",
+        help="names of the keys: " + ", ".join(f"{form} for {use}" for form, use in _FORMS.items()),
+    )
+    parser.add_argument(
+        "--half", action="store_true", help="floating point numbers in half precision, half the size"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    import torch
+
+    from hardnet_suite.networks import list_models
+    from hardnet_suite.prediction.model import read_any
+    from hardnet_suite.weights import identify, is_bare_trunk, save_weights, split_official, state_dict_of
+    from hardnet_suite.weights.convert import in_target, to_official
+
+    source, target = Path(args.source), Path(args.target)
+    if target.suffix not in (".safetensors", ".pth"):
+        raise UserError(f"{target}: the name must end in .safetensors or .pth")
+    if target.exists() and target.samefile(source):
+        raise UserError(f"{target} is the source itself: choose another name")
+    if args.model is not None and args.model not in list_models():
+        raise UserError(f"no model {args.model}; there are {', '.join(list_models())}")
+    state = state_dict_of(read_any(source))
+    try:
+        found = identify(state, args.model)
+        model, form, tensors, whole = found.model, found.form, found.tensors, True
+    except UserError as error:
+        tensors, left = split_official(args.model, state) if args.model else ({}, [])
+        if not tensors or (left and not is_bare_trunk(state)):
+            hint = "" if args.model else "; for a file of a bare trunk name its --model"
+            raise UserError(f"{source}: {error}{hint}") from None
+        model, form, whole = args.model, "official", False
+        if left:
+            print(f"left, as {model} has no place for them: {', '.join(left)}")
+    try:
+        renamed = to_official(model, tensors) if args.to == "official" else in_target(model, tensors, args.to)
+    except ValueError as error:
+        raise UserError(f"--to {args.to}: {error}") from None
+
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    metadata = {"model": model, "form": args.to, "source": source.name, "source_sha256": digest}
+    metadata |= _from_registry(model, source.name, digest)
+    if whole:
+        metadata["num_classes"] = str(found.num_classes)
+    try:
+        if target.suffix == ".safetensors":
+            save_weights(renamed, target, metadata=metadata, half=args.half)
+        else:
+            if args.half:
+                renamed = {k: v.half() if v.is_floating_point() else v for k, v in renamed.items()}
+            target.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"state_dict": renamed, "meta": metadata}, target)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"cannot write {target}: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from None
+    part = "" if whole else " (a part of it)"
+    print(f"{len(renamed)} tensors of {model}{part}, {form} to {args.to}: {target}")
+
+
+def _from_registry(model: str, file: str, digest: str) -> dict[str, str]:
+    """Licence and origin, where the registry knows the file by its hash or its name."""
+    from hardnet_suite.weights import ROWS
+
+    for row in ROWS:
+        hashes = [address.sha256_prefix for address in row.urls if address.sha256_prefix] + [row.sha256]
+        if row.model == model and (any(h and digest.startswith(h) for h in hashes) or row.file == file):
+            return {"licence": row.licence, "origin": row.source, "tag": row.tag}
+    return {}

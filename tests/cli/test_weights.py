@@ -1,0 +1,120 @@
+"""``models`` and ``convert-weights``."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+import safetensors
+import torch
+
+from hardnet_suite import create_model
+from hardnet_suite.networks import list_models
+from hardnet_suite.weights import ROWS, find, read_checkpoint, state_dict_of, to_official
+
+
+def test_models_lists_all_with_where_their_weights_are(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    cache = tmp_path / "hub/checkpoints"
+    cache.mkdir(parents=True)
+    (cache / find("hardnet85").file).touch()
+    status, out, err = cli("models")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines[1:] if not line.startswith(" ")] == list_models()
+    assert len(lines) == 1 + len(ROWS) + len(list_models()) - len(
+        {row.model for row in ROWS} & {*list_models()}
+    )
+    (line,) = (line for line in lines if line.startswith("hardnet85"))
+    assert "36.67 M" in line
+    assert "9.07 G" in line
+    assert str(cache / "hardnet85-a28faa00.pth") in line
+    assert "in the package" in out
+    assert "to download" in out
+    _, out, _ = cli("models", "fchardnet")
+    assert {line.split()[0] for line in out.splitlines()[1:] if line[0] != " "} == {"fchardnet70"}
+
+
+def test_models_of_no_such_name(error_of):
+    assert "no model whose name holds 'vgg'" in error_of("models", "vgg")
+
+
+def wrapped(state, how):
+    if how == "plain":
+        return state
+    if how == "state_dict":
+        return {"epoch": 3, "state_dict": {f"module.{key}": value for key, value in state.items()}}
+    return {"best_iou": 0.5, "model_state": state}
+
+
+@pytest.mark.parametrize("name", ["hardnet39ds", "ssd224_hardnet29", "centernet_hardnet68", "fchardnet70"])
+@pytest.mark.parametrize("how", ["plain", "state_dict", "model_state"])
+def test_there_and_back_is_exact(cli, tmp_path, name, how):
+    official = to_official(name, create_model(name).state_dict())
+    source = tmp_path / "official.pth"
+    torch.save(wrapped(official, how), source)
+    target = {"hardnet39ds": "mmengine", "fchardnet70": "mmseg"}.get(name, "mmdet")
+    steps = [source, *(tmp_path / name for name in ("own.safetensors", "open.pth", "again.pth"))]
+    for before, after, form in zip(steps, steps[1:], ("network", target, "official"), strict=False):
+        status, out, err = cli("convert-weights", before, after, "--to", form)
+        assert (status, err) == (0, "")
+        assert f"{len(official)} tensors of {name}" in out
+    again = state_dict_of(read_checkpoint(steps[-1]))
+    assert again.keys() == official.keys()
+    assert all(torch.equal(value, official[key]) for key, value in again.items())
+    create_model(name, pretrained=steps[1])
+
+
+def test_what_the_file_says_of_itself(cli, tmp_path):
+    torch.save(
+        to_official("hardnet39ds", create_model("hardnet39ds").state_dict()),
+        tmp_path / "hardnet39ds-0e6c6fa9.pth",
+    )
+    source, target = tmp_path / "hardnet39ds-0e6c6fa9.pth", tmp_path / "new/own.safetensors"
+    assert cli("convert-weights", source, target, "--half")[0] == 0
+    with safetensors.safe_open(target, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["source_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert metadata["source"] == source.name
+    assert (metadata["model"], metadata["form"], metadata["num_classes"]) == (
+        "hardnet39ds",
+        "network",
+        "1000",
+    )
+    assert metadata["licence"] == "MIT"
+    assert target.stat().st_size < 0.6 * source.stat().st_size
+
+
+def test_a_bare_trunk_needs_its_models_name(cli, error_of, tmp_path):
+    official = to_official("ssd224_hardnet29", create_model("ssd224_hardnet29").state_dict())
+    base = {key.removeprefix("base."): value for key, value in official.items() if key.startswith("base.")}
+    torch.save(base, tmp_path / "base.pth")
+    message = error_of("convert-weights", tmp_path / "base.pth", tmp_path / "own.safetensors")
+    assert "for a file of a bare trunk name its --model" in message
+    arguments = (tmp_path / "base.pth", tmp_path / "own.safetensors", "--model", "ssd224_hardnet29")
+    status, out, _ = cli("convert-weights", *arguments)
+    assert status == 0
+    assert f"{len(base)} tensors of ssd224_hardnet29 (a part of it)" in out
+    assert all(key.startswith("trunk.") for key in read_checkpoint(tmp_path / "own.safetensors"))
+
+
+def test_what_cannot_be_converted(error_of, tmp_path):
+    source = tmp_path / "a.pth"
+    torch.save(create_model("hardnet39ds").state_dict(), source)
+    torch.save({"a.weight": torch.zeros(2)}, tmp_path / "foreign.pth")
+    (tmp_path / "page.pth").write_text("<html>404</html>")
+    target = tmp_path / "b.safetensors"
+    for arguments, words in (
+        ((source, target, "--to", "mmdet"), "--to mmdet: 'hardnet39ds' has no mmdet model"),
+        ((source, target, "--model", "hardnet68"), "not the weights of hardnet68"),
+        ((source, target, "--model", "vgg"), "no model vgg; there are"),
+        ((source, tmp_path / "b.onnx"), "must end in .safetensors or .pth"),
+        ((source, source), "is the source itself"),
+        ((tmp_path / "foreign.pth", target), "not the weights of any model"),
+        ((tmp_path / "page.pth", target), "a web page (HTML), not weights"),
+        ((tmp_path / "none.pth", target), "no such file"),
+        ((source, source / "b.pth"), "cannot write"),
+    ):
+        assert words in error_of("convert-weights", *arguments)
+    assert not target.exists()

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import build_network, list_models
+from hardnet_suite.weights import identify, to_official
+from hardnet_suite.weights.convert import TARGETS, in_target
+
+
+@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("classes", [None, 3])
+def test_every_model_in_every_form(name, classes):
+    network = build_network(name, num_classes=classes)
+    own = network.state_dict()
+    forms = {"network": own, "official": to_official(name, own)}
+    for target in TARGETS:
+        try:
+            forms[target] = in_target(name, own, target)
+        except ValueError:
+            continue
+    assert len(forms) == 3
+    for form, state in forms.items():
+        found = identify(state)
+        assert (found.model, found.num_classes) == (name, network.num_classes)
+        assert found.form == form
+        assert found.tensors.keys() == own.keys()
+        assert all(torch.equal(value, own[key]) for key, value in found.tensors.items())
+
+
+def test_files_without_the_counters_of_batch_norms():
+    state = build_network("hardnet39ds", num_classes=2).state_dict()
+    found = identify({key: value for key, value in state.items() if "num_batches" not in key})
+    assert (found.model, found.num_classes) == ("hardnet39ds", 2)
+
+
+def test_a_model_that_is_named_is_the_only_one_looked_for():
+    state = build_network("hardnet39ds", num_classes=2).state_dict()
+    assert identify(state, "hardnet39ds").model == "hardnet39ds"
+    with pytest.raises(UserError, match=r"not the weights of hardnet68 \(keys such as trunk"):
+        identify(state, "hardnet68")
+
+
+@pytest.mark.parametrize("change", ["missing", "more", "shape", "classes differ"])
+def test_parts_and_strangers_are_nobody(change):
+    state = build_network("ssd224_hardnet29", num_classes=3).state_dict()
+    key = next(iter(state))
+    if change == "missing":
+        del state[key]
+    elif change == "more":
+        state["more"] = torch.zeros(1)
+    elif change == "shape":
+        state[key] = state[key][:, :1]
+    else:
+        state["cls.0.weight"] = state["cls.0.weight"][:-6]
+    with pytest.raises(UserError, match="not the weights of any model"):
+        identify(state)
