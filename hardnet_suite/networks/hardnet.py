@@ -36,6 +36,19 @@ class Feature:
     stage: int
 
 
+class FeatureInfo(list):
+    """timm's manner: a dict a feature map, with num_chs, reduction (its stride) and module (its name)."""
+
+    def channels(self) -> list[int]:
+        return [info["num_chs"] for info in self]
+
+    def reduction(self) -> list[int]:
+        return [info["reduction"] for info in self]
+
+    def module_name(self) -> list[str]:
+        return [info["module"] for info in self]
+
+
 class HarDNetStage(nn.Module):
     """HarDBlock, transition, and what leads to the next stage: a pool, a strided convolution, or nothing."""
 
@@ -154,6 +167,11 @@ class HarDNetTrunk(nn.Module):
             stride *= 2 if stage.downsample else 1
         self.official_length = official
 
+    @property
+    def feature_info(self) -> FeatureInfo:
+        """Of the maps that forward returns."""
+        return _feature_info([self.features[index] for index in self.out_indices], self.tap)
+
     def forward(self, x: Tensor) -> list[Tensor]:
         check_images(x, self.in_chans, least=self.features[-1].stride)
         outputs: list[Tensor | None] = [None] * len(self.out_indices)
@@ -195,7 +213,7 @@ class HarDNet(nn.Module):
         self.trunk = HarDNetTrunk(arch, in_chans=in_chans)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.drop = nn.Dropout(arch.dropout)
-        self.num_features = self.trunk.channels[-1]
+        self.num_features = self.head_hidden_size = self.trunk.channels[-1]
         self.reset_classifier(arch.num_classes if num_classes is None else num_classes)
 
     @property
@@ -204,27 +222,25 @@ class HarDNet(nn.Module):
         return names | {"fc": f"base.{self.trunk.official_length}.3"}
 
     @property
-    def feature_info(self) -> list[dict]:
-        """timm's manner: one dict a stride with num_chs, reduction and module."""
-        return [
-            {
-                "num_chs": feature.channels,
-                "reduction": feature.stride,
-                "module": "trunk.stem" if feature.stage < 0 else f"trunk.stages.{feature.stage}.transition",
-            }
-            for feature in self.trunk.features
-        ]
+    def feature_info(self) -> FeatureInfo:
+        """Of all five strides, after the transitions."""
+        return _feature_info(self.trunk.features, "transition", "trunk.")
 
     def get_classifier(self) -> nn.Module:
         return self.fc
 
-    def reset_classifier(self, num_classes: int) -> None:
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh last layer for ``num_classes`` classes; 0 leaves the pooled features.
 
-        ValueError unless num_classes is a whole number of at least 0.
+        global_pool: "avg" or, with no classes, "" for the features as they are, (N, num_features, h, w);
+        None leaves it as it is. ValueError unless num_classes is a whole number of at least 0.
         """
         if type(num_classes) is not int or num_classes < 0:
             raise ValueError(f"num_classes={num_classes!r} must be a whole number of at least 0")
+        if global_pool not in (None, "avg", "") or (global_pool == "" and num_classes):
+            raise ValueError(f"global_pool={global_pool!r}: allowed are 'avg' and, for 0 classes, ''")
+        if global_pool is not None or num_classes:
+            self.pool = nn.AdaptiveAvgPool2d(1) if global_pool != "" else nn.Identity()
         self.num_classes = num_classes
         like = next(self.trunk.parameters())
         self.fc = nn.Identity()
@@ -238,11 +254,25 @@ class HarDNet(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(N, num_features, h, w) -> (N, num_classes), or the pooled (N, num_features)."""
-        x = self.drop(self.pool(x).flatten(1))
+        x = self.pool(x)
+        if isinstance(self.pool, nn.Identity):
+            return x
+        x = self.drop(x.flatten(1))
         return x if pre_logits else self.fc(x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+
+def _feature_info(features: Sequence[Feature], tap: str, prefix: str = "") -> FeatureInfo:
+    return FeatureInfo(
+        {
+            "num_chs": feature.channels,
+            "reduction": feature.stride,
+            "module": prefix + ("stem" if feature.stage < 0 else f"stages.{feature.stage}.{tap}"),
+        }
+        for feature in features
+    )
 
 
 @contextmanager

@@ -135,6 +135,47 @@ def test_timms_manners(network, images, logits, name):
     assert [info["reduction"] for info in network.feature_info] == [2, 4, 8, 16, 32]
 
 
+def test_timms_own_helpers_work_with_it(network, images):
+    features = pytest.importorskip("timm.models._features", reason="timm is not installed")
+    info = features.FeatureInfo(network.feature_info, (0, 1, 2, 3, 4))
+    assert info.channels() == network.feature_info.channels()
+    assert info.reduction() == network.feature_info.reduction()
+    assert info.module_name() == network.feature_info.module_name()
+    hooked = features.FeatureHookNet(network, out_indices=(1, 2, 3, 4))
+    with torch.inference_mode():
+        maps = hooked(images)
+        assert [m.shape[1] for m in maps] == info.channels()[1:]
+        torch.testing.assert_close(maps[-1], network.forward_features(images))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_what_timm_expects_of_every_model(name):
+    """The calls of timm's own tests: pooled and unpooled features, feature maps by their info."""
+    network = build_network(name, num_classes=5).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert network(x).shape == (1, 5)
+        network.reset_classifier(0)
+        assert network(x).shape == (1, network.num_features)
+        network.reset_classifier(0, "")
+        assert network(x).shape == (1, network.num_features, 2, 2)
+        torch.testing.assert_close(network(x), network.forward_features(x), rtol=0, atol=0)
+        network.reset_classifier(7)
+        assert network(x).shape == (1, 7)
+        assert network.get_classifier().weight.shape == (7, network.head_hidden_size)
+        trunk = build_network(name, features_only=True, out_indices=(1, 3)).eval()
+        maps = trunk(x)
+    assert trunk.feature_info.channels() == [m.shape[1] for m in maps]
+    assert trunk.feature_info.reduction() == [64 // m.shape[2] for m in maps] == [4, 16]
+    assert all(trunk.get_submodule(place) is not None for place in trunk.feature_info.module_name())
+
+
+@pytest.mark.parametrize(("classes", "pool"), [(3, ""), (0, "max")])
+def test_pools_that_there_are_not(classes, pool):
+    with pytest.raises(ValueError, match="global_pool="):
+        build_network("hardnet39ds").reset_classifier(classes, pool)
+
+
 def test_feature_info_says_where_the_maps_are(network, images):
     seen = {}
     hooks = [
