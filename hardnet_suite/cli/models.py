@@ -10,23 +10,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    import torch
-
     from hardnet_suite.errors import UserError
-    from hardnet_suite.networks import (
-        ARCHS,
-        PREPROCESS,
-        FCHarDNetArch,
-        build_network,
-        count_parameters,
-        list_models,
-        multiply_adds,
-    )
+    from hardnet_suite.networks import ARCHS, list_models
     from hardnet_suite.weights import ROWS, where
 
-    names = [name for name in list_models() if args.pattern in name]
+    known = dict.fromkeys([*list_models(), *(row.model for row in ROWS)])  # some have weights, but no network
+    names = [name for name in known if args.pattern in name]
     if not names:
-        raise UserError(f"no model whose name holds {args.pattern!r}; there are {', '.join(list_models())}")
+        raise UserError(f"no model whose name holds {args.pattern!r}; there are {', '.join(known)}")
     head = (
         "model",
         "input",
@@ -39,17 +30,7 @@ def run(args: argparse.Namespace) -> None:
     )
     table = [head]
     for name in names:
-        with torch.device("meta"):
-            network = build_network(name)
-            side = PREPROCESS[name].size or 512
-            size = (1024, 2048) if isinstance(ARCHS[name], FCHarDNetArch) else (side, side)
-            macs = multiply_adds(network, (1, 3, *size))
-        first = (
-            name,
-            "{}×{}".format(*size),
-            f"{count_parameters(network) / 1e6:.2f} M",
-            f"{macs / 1e9:.2f} G",
-        )
+        first = (name, *(_measured(name) if name in ARCHS else ("–", "–", "–")))
         rows = [row for row in ROWS if row.model == name]
         for number, row in enumerate(rows or [None]):
             left = first if number == 0 else ("",) * len(first)
@@ -58,3 +39,24 @@ def run(args: argparse.Namespace) -> None:
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     for row in table:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _measured(name: str) -> tuple[str, str, str]:
+    """(usual input, parameters, multiply-adds)."""
+    import torch
+
+    from hardnet_suite.networks import (
+        ARCHS,
+        PREPROCESS,
+        FCHarDNetArch,
+        build_network,
+        count_parameters,
+        multiply_adds,
+    )
+
+    side = PREPROCESS[name].size or 512
+    size = (1024, 2048) if isinstance(ARCHS[name], FCHarDNetArch) else (side, side)
+    with torch.device("meta"):
+        network = build_network(name)
+        macs = multiply_adds(network, (1, 3, *size))
+    return "{}×{}".format(*size), f"{count_parameters(network) / 1e6:.2f} M", f"{macs / 1e9:.2f} G"

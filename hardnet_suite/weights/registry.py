@@ -60,6 +60,21 @@ _CLASSIFIERS = "https://github.com/PingoLH/Pytorch-HarDNet"
 _SSD = "https://github.com/PingoLH/PytorchSSD-HarDNet"
 _FCHARDNET = "https://github.com/PingoLH/FCHarDNet"
 _CENTERNET = "https://github.com/PingoLH/CenterNet-HarDNet"
+_DESCRIPTOR = "https://github.com/DagnyT/hardnet"
+
+
+def _descriptor(tag: str, path: str) -> WeightsRow:
+    """A file of the patch descriptor, HardNet of NIPS 2017: another network than HarDNet."""
+    return WeightsRow(
+        model="hardnet_descriptor",
+        tag=tag,
+        urls=(Address(f"https://raw.githubusercontent.com/DagnyT/hardnet/master/pretrained/{path}"),),
+        task="descriptor",
+        licence="MIT",
+        metric="",
+        source=_DESCRIPTOR,
+    )
+
 
 ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
@@ -227,6 +242,14 @@ ROWS: tuple[WeightsRow, ...] = (
         source=_FCHARDNET,
         base_only=True,
     ),
+    _descriptor("published", "pretrained_all_datasets/HardNet++.pth"),
+    _descriptor("liberty", "train_liberty/checkpoint_liberty_no_aug.pth"),
+    _descriptor("liberty_aug", "train_liberty_with_aug/checkpoint_liberty_with_aug.pth"),
+    _descriptor("notredame", "train_notredame/checkpoint_notredame_no_aug.pth"),
+    _descriptor("notredame_aug", "train_notredame_with_aug/checkpoint_notredame_with_aug.pth"),
+    _descriptor("yosemite", "train_yosemite/checkpoint_yosemite_no_aug.pth"),
+    _descriptor("yosemite_aug", "train_yosemite_with_aug/checkpoint_yosemite_with_aug.pth"),
+    _descriptor("ps", "3rd_party/HardNetPS/HardNetPS.pth"),
     # trained by ourselves, in the package: docs/experiments.md
     WeightsRow(
         model="ssd320_hardnet39ds",
