@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hardnet_suite.data.coco import COCO_CLASSES
 from hardnet_suite.networks import (
     ARCHS,
     PREPROCESS,
@@ -18,7 +19,7 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.networks.centernet import CenterNetDecoder
 from hardnet_suite.networks.ssd import SSDNeck
-from hardnet_suite.openmm.configs import OWN_CONFIGS, class_counts, load_config
+from hardnet_suite.openmm.configs import OWN_CONFIGS, class_counts, class_names, input_rule, load_config
 
 NAMES = sorted(path.stem for path in OWN_CONFIGS.glob("*.py"))
 
@@ -204,6 +205,38 @@ def test_modern_classification_recipe():
     assert "EMAHook" in {hook["type"] for hook in cfg.custom_hooks}
     assert cfg.param_scheduler[0].type == "LinearLR"
     assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_epochs
+
+
+def test_how_a_configs_pictures_are_made():
+    own = {"hardnet39ds_tiny_imagenet10": (64, 64), "centernet_hardnet85_608": (608, None)}
+    own |= {"centernet_hardnet68_overfit8": (384, None)}
+    for name in NAMES:
+        cfg = load_config(name)
+        rule, usual = input_rule(cfg), PREPROCESS[cfg.arch]
+        size, resize_to = own.get(name, (usual.size, usual.resize_to))
+        assert (rule.size, rule.resize_to) == (size, resize_to), name
+        assert (rule.mean, rule.channels) == (usual.mean, usual.channels)
+    assert input_rule(load_config("centernet_hardnet68")).resize == "keep"
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "first"),
+    [
+        ("hardnet68_imagenet", 1000, "n01440764"),
+        ("ssd512_hardnet68", 80, "person"),
+        ("ssd320_hardnet39ds_bccd", 3, "RBC"),
+        ("fchardnet70_camvid", 11, "Sky"),
+        ("fchardnet70_cityscapes", 19, "road"),
+    ],
+)
+def test_the_names_of_a_configs_classes(name, count, first):
+    names = class_names(load_config(name))
+    assert (len(names), names[0]) == (count, first)
+    assert class_names(load_config("hardnet39ds_tiny_imagenet10")) is None  # the folders say
+
+
+def test_coco_has_its_classes():
+    assert class_names(load_config("ssd512_hardnet68")) == COCO_CLASSES
 
 
 def test_configs_are_flat_with_one_level_of_bases():

@@ -124,7 +124,7 @@ def test_mirror_image_and_scales_change_the_prediction(cli, tiny, camvid, segmen
         return np.asarray(Image.open(work / "predictions/a.png"))
 
     plain, flipped = predicted(), predicted("--flip")
-    several = predicted("--flip", "--scales", "1", "1.5")
+    several = predicted("--flip", "--scales", "0.5", "1", "1.5")
     assert plain.shape == flipped.shape == several.shape == SIZE[::-1]
     assert (plain != flipped).any()
     assert (several != flipped).any()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardnet_suite.visualization.classification import draw_confusion
+from hardnet_suite.visualization.classification import draw_confusion, draw_guesses
 
 
 def dark(path) -> int:
@@ -33,3 +33,26 @@ def test_bad_shapes(tmp_path):
         with pytest.raises(ValueError, match="confusion must be"):
             draw_confusion(confusion, names, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_guesses_stand_below_the_picture():
+    image = np.full((50, 400, 3), (200, 30, 30), np.uint8)
+    drawn = draw_guesses(
+        image, ("Samoyed", "a name that is much too long for its line " * 3), np.array([0.9, 0.1])
+    )
+    assert drawn.shape[1] == 400
+    assert np.array_equal(drawn[:50], image)
+    below = drawn[50:].astype(int)
+    blue = (np.abs(below - (31, 78, 158)).max(-1) < 10).sum(axis=1)
+    rows = np.flatnonzero(blue > 5)
+    upper, lower = (blue[rows[rows < len(below) // 2]].max(), blue[rows[rows > len(below) // 2]].max())
+    assert upper > 6 * lower  # bars as long as the probabilities
+
+
+def test_narrow_pictures_get_room_and_no_guesses_none():
+    drawn = draw_guesses(np.zeros((20, 10, 3), np.uint8), ("cat",), np.array([1.0]))
+    assert drawn.shape[1] == 320
+    assert (drawn[:20, 155:165] == 0).all()
+    assert draw_guesses(np.zeros((20, 400, 3), np.uint8), (), np.zeros(0)).shape == (20, 400, 3)
+    with pytest.raises(ValueError, match="as many names as scores"):
+        draw_guesses(np.zeros((20, 10, 3), np.uint8), ("cat",), np.zeros(2))

@@ -15,6 +15,7 @@ from hardnet_suite.visualization.segmentation import (
     draw_segmentation_results,
     error_map,
     overlay_labels,
+    overlay_with_legend,
     strip,
 )
 
@@ -369,3 +370,13 @@ def test_draw_segmentation_results_bad_files(files, tmp_path):
         draw_segmentation_results([(image, label, prediction)], LABELS, label / "drawn")
     with pytest.raises(ValueError, match=r"got \[3\]"):
         draw_segmentation_results([(image, None, halves(right=3))], LABELS, tmp_path / "drawn")
+
+
+def test_overlay_with_legend_is_the_overlay_above_its_classes():
+    image, labels = picture(), halves(right=2)
+    drawn = overlay_with_legend(image, labels, PALETTE, NAMES)
+    assert np.array_equal(drawn[:60, :80], overlay_labels(image, labels, PALETTE))
+    legend = drawn[60:]
+    assert [count(legend, color) > 10 for color in PALETTE] == [True, False, True]
+    with pytest.raises(ValueError, match="names and palette"):
+        overlay_with_legend(image, labels, PALETTE, NAMES[:2])
