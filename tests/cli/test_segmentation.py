@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from hardnet_suite import create_model, predict
 from hardnet_suite.data.segmentation import LABEL_SETS, read_label
 from hardnet_suite.openmm import configs
 
@@ -112,6 +114,25 @@ def test_a_checkpoint_is_scored_drawn_and_scored_again(cli, tiny, camvid, segmen
     assert status == 0
     figures = json.loads(again.read_text())
     assert {key: report[key] for key in figures} == figures
+
+
+def test_the_weights_of_the_checkpoint_are_scored(cli, tiny, camvid, segmentor, tmp_path):
+    """Two networks that are known to differ give their own predictions, with and without looking twice."""
+    torch.manual_seed(1)
+    network = create_model("fchardnet70", num_classes=11).train()
+    with torch.no_grad():
+        for _ in range(20):
+            network(torch.randn(2, 3, 64, 96))
+    torch.save(network.state_dict(), tmp_path / "random.pth")
+    (found,) = predict(tmp_path / "random.pth", camvid / "val/a.png")
+    assert len(found.labels) > 1
+    for number, options in enumerate(([], ["--scales", "1", "1"])):
+        arguments = (tmp_path / "random.pth", "--data-root", camvid, "--work-dir", tmp_path / str(number))
+        assert cli("test", tiny, *arguments, *options)[0] == 0
+        written = np.asarray(Image.open(tmp_path / str(number) / "predictions/a.png"))
+        assert (written == found.mask).mean() > 0.999
+    (other,) = predict(segmentor / "epoch_1.pth", camvid / "val/a.png")
+    assert (other.mask != found.mask).mean() > 0.1
 
 
 def test_mirror_image_and_scales_change_the_prediction(cli, tiny, camvid, segmentor, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardnet_suite.data.segmentation import IGNORE, LabelSet
+from hardnet_suite.data.segmentation import IGNORE, LABEL_SETS, LabelSet
 from hardnet_suite.errors import UserError
 from hardnet_suite.visualization.detection import beside
 from hardnet_suite.visualization.segmentation import (
@@ -380,3 +380,14 @@ def test_overlay_with_legend_is_the_overlay_above_its_classes():
     assert [count(legend, color) > 10 for color in PALETTE] == [True, False, True]
     with pytest.raises(ValueError, match="names and palette"):
         overlay_with_legend(image, labels, PALETTE, NAMES[:2])
+
+
+def test_cityscapes_truth_may_be_label_ids(tmp_path):
+    labels = LABEL_SETS["cityscapes"]
+    Image.fromarray(picture()).save(tmp_path / "a_leftImg8bit.png")
+    Image.fromarray(halves(left=7, right=26)).save(tmp_path / "a_gtFine_labelIds.png")  # road, car
+    pair = (tmp_path / "a_leftImg8bit.png", tmp_path / "a_gtFine_labelIds.png", halves(left=0, right=13))
+    draw_segmentation_results([pair], labels, tmp_path / "out")
+    drawn = np.asarray(Image.open(tmp_path / "out/a_leftImg8bit.jpg"), int)
+    expected = strip(picture(), halves(left=0, right=13), pair[2], labels.palette, labels.classes)
+    assert np.abs(drawn - expected).mean() < 8
