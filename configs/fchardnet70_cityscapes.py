@@ -33,6 +33,8 @@ optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=5e-4),
 )
-param_scheduler = [dict(type="PolyLR", power=0.9, eta_min=0.0, by_epoch=False, begin=0, end=90_000)]
+param_scheduler = [
+    dict(type="PolyLR", power=0.9, eta_min=0.0, by_epoch=True, begin=0, end=487, convert_to_iter_based=True)
+]
 auto_scale_lr = dict(enable=True, base_batch_size=16)  # another batch size scales the learning rate
 default_hooks = dict(checkpoint=dict(save_best="mIoU", rule="greater"))

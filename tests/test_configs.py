@@ -239,6 +239,28 @@ def test_coco_has_its_classes():
     assert class_names(load_config("ssd512_hardnet68")) == COCO_CLASSES
 
 
+@pytest.mark.parametrize(("name", "batches"), [("", 90_000), ("_180k", 180_000), ("_jitter", 90_000)])
+def test_published_segmentation_recipe(name, batches):
+    cfg = load_config(f"fchardnet70_cityscapes{name}")
+    optimizer = {"type": "SGD", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4}
+    assert cfg.optim_wrapper.optimizer == optimizer
+    assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 16
+    pictures = 2975
+    assert 0 <= cfg.train_cfg.max_epochs * (pictures // 16) - batches < 185
+    (schedule,) = cfg.param_scheduler
+    assert (schedule.type, schedule.power, schedule.end) == ("PolyLR", 0.9, cfg.train_cfg.max_epochs)
+    assert schedule.by_epoch  # another batch size keeps the shape
+    assert schedule.convert_to_iter_based
+    loss = cfg.model.decode_head.loss_decode
+    assert (loss.min_kept, loss.threshold) == (4096, 0.3)
+    steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+    assert steps["RandomResize"].scale == (2048, 1024)
+    assert tuple(steps["RandomResize"].ratio_range) == (0.5, 2.0)
+    assert steps["mmseg.RandomCrop"].crop_size == (1024, 1024)
+    assert ("mmseg.PhotoMetricDistortion" in steps) == (name == "_jitter")
+    assert cfg.model.init_cfg == {"type": "HarDNetPretrained", "model": "fchardnet70", "tag": "base"}
+
+
 def test_configs_are_flat_with_one_level_of_bases():
     assert {path.parent.name for path in OWN_CONFIGS.rglob("*.py")} == {"configs", "_base_"}
     assert Path(load_config("ssd512_hardnet68").filename).parent == OWN_CONFIGS

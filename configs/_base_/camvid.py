@@ -22,7 +22,7 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=4,
+    batch_size=1,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
@@ -35,7 +35,7 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = dict(
-    batch_size=4,
+    batch_size=1,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),

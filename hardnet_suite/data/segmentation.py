@@ -23,7 +23,8 @@ class LabelSet:
     """The classes of a data set, how its label pictures store them, and how its files are called.
 
     ``palette``: an RGB colour (0–255) a class. ``stored``: value in a label picture -> train label
-    (0 … C − 1, or ``IGNORE``), where the two differ. ``categories``: category -> its classes.
+    (0 … C − 1, or ``IGNORE``); a class that it does not name is stored as its number. ``categories``:
+    category -> its classes.
     The label of the picture NAME + one of ``picture_endings`` is NAME + the first of ``label_endings`` that
     is there.
     """
@@ -84,6 +85,7 @@ LABEL_SETS: dict[str, LabelSet] = {
         _CITYSCAPES_SET,
         name="cityscapes_ids",
         stored={number: _TRAIN_LABELS.get(number, IGNORE) for number in _CITYSCAPES_IDS},
+        label_endings=("_gtFine_labelIds.png",),
     ),
     "camvid": LabelSet(
         name="camvid",
@@ -129,7 +131,8 @@ def own_labels(
     Args:
         classes: their names, in the order of the train labels.
         palette: an RGB colour (0–255) a class.
-        stored: value in a label picture -> train label, or ``IGNORE``, where they differ.
+        stored: value in a label picture -> train label, or ``IGNORE``; a class that it does not name is
+            stored as its number.
         name: what errors call it.
 
     Raises:
@@ -189,7 +192,9 @@ def _read_label(path: str | Path, labels: LabelSet) -> tuple[np.ndarray, list[in
             f"the label picture {path} is of mode {mode}; wanted is one channel of 8 bits (mode L or P) with "
             "the number of a class a pixel"
         )
-    known = {label: label for label in range(len(labels.classes))} | labels.stored | {IGNORE: IGNORE}
+    # a class that ``stored`` gives a value is not meant by its number as well
+    plain = {*range(len(labels.classes))} - {*labels.stored.values()}
+    known = {label: label for label in plain} | labels.stored | {IGNORE: IGNORE}
     table = np.full(256, IGNORE, np.uint8)
     table[list(known)] = list(known.values())
     unknown = [value for value in np.unique(values).tolist() if value not in known]

@@ -218,7 +218,10 @@ def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tu
     elif kind == "ImageClassification":
         cfg.test_evaluator.results_file = str(work_dir / _PREDICTIONS[kind])
     else:
-        (part,) = segmentation_parts(cfg, ["test_dataloader"])
+        parts = list(segmentation_parts(cfg, ["test_dataloader"]))
+        if len(parts) != 1:
+            raise UserError("SegmentationIoU scores one SegmentationDataset: make it the test_dataloader's")
+        (part,) = parts
         cfg.test_evaluator.picture_folder = str(part.picture_folder)
         cfg.test_evaluator.predictions_dir = str(work_dir / _PREDICTIONS[kind])
         if options.format_only and part.labels.name == "cityscapes":

@@ -86,8 +86,8 @@ class SegmentationDataset(BaseSegDataset):
             data of one's own.
         metainfo: for data of one's own, ``dict(classes=…, palette=…)``; the palette, an RGB colour a class,
             may be left out.
-        stored: for data of one's own, value in a label picture -> class number or 255 (ignored), where they
-            differ; 255 is always ignored.
+        stored: for data of one's own, value in a label picture -> class number or 255 (ignored); a class that
+            it does not name is stored as its number, and 255 is always ignored.
         data_prefix: ``dict(img_path=…, seg_map_path=…)``; without ``seg_map_path`` the pictures have no
             labels, and are for prediction only.
         options: the further ones of mmengine's ``BaseDataset``.

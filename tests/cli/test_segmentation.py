@@ -309,5 +309,7 @@ def test_what_only_one_task_can_do(error_of, tiny, config, drawn, camvid, traine
     assert "--format-only is for segmentation" in error_of(*detector, "--format-only")
     arguments = ("test", tiny, segmentor, "--data-root", camvid, "--work-dir", tmp_path)
     assert "--scales 0.0" in error_of(*arguments, "--scales", "0")
+    option = ("--cfg-options", "test_dataloader.dataset.type=CityscapesDataset")
+    assert "scores one SegmentationDataset" in error_of(*arguments, *option)
     option = ("--cfg-options", "test_evaluator.type=IoUMetric")
     assert "test_evaluator is IoUMetric" in error_of(*arguments, *option)

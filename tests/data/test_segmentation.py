@@ -233,6 +233,16 @@ def test_a_class_without_pixels(clean):
     assert [finding.where for finding in found] == [name for name in CAMVID.classes if name != "Pole"]
 
 
+def test_a_class_with_a_stored_value_is_not_meant_by_its_number_too(tmp_path):
+    counted_from_one = own_labels(("cat", "dog"), [(1, 2, 3), (4, 5, 6)], {1: 0, 2: 1})
+    path = save(tmp_path / "a.png", np.array([[0, 1, 2]], np.uint8))
+    with pytest.raises(UserError, match="holds 0, which the config has no class for"):
+        read_label(path, counted_from_one)
+    only_one = own_labels(("cat", "dog"), [(1, 2, 3), (4, 5, 6)], {7: 0})
+    path = save(tmp_path / "b.png", np.array([[7, 1]], np.uint8))
+    assert read_label(path, only_one).tolist() == [[0, 1]]
+
+
 def test_own_labels(tmp_path):
     path = save(tmp_path / "a.png", np.array([[0, 1, 2, 255]], np.uint8))
     assert read_label(path, OWN).tolist() == [[255, 0, 1, 255]]
