@@ -47,6 +47,11 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
             "inner": dataloader.pop("batch_sampler", None),
         }
         super().__init__(runner, dataloader, max_epochs, **options)
+        if not len(self.dataloader):
+            raise UserError(
+                f"{len(dataset)} pictures make no full batch of {dataloader['batch_size']}, and drop_last leaves "
+                "the rest out: set a smaller train_dataloader.batch_size"
+            )
 
     def run(self) -> nn.Module:
         # a resumed run goes on with the seed of its checkpoint
