@@ -1,4 +1,4 @@
-# FC-HarDNet-70 on CamVid, the second stage: 24 epochs from the best weights of the first (give them by load_from), at
+# FC-HarDNet-70 on CamVid, the second stage: 16 epochs from the best weights of the first (give them by load_from), at
 # nearly the pictures' own size and with more weight on the thin things that the first misses: poles and signs.
 _base_ = "fchardnet70_camvid.py"
 
@@ -20,11 +20,11 @@ train_pipeline = [
     dict(type="mmseg.PackSegInputs"),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-train_cfg = dict(max_epochs=24, val_interval=2)
+train_cfg = dict(max_epochs=16, val_interval=2)
 optim_wrapper = dict(optimizer=dict(lr=2e-4))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=45),
-    dict(type="PolyLR", power=0.9, eta_min=1e-6, by_epoch=True, begin=1, end=24, convert_to_iter_based=True),
+    dict(type="PolyLR", power=0.9, eta_min=1e-6, by_epoch=True, begin=1, end=16, convert_to_iter_based=True),
 ]
 custom_hooks = [
     *_base_.custom_hooks[:-1],

@@ -49,8 +49,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         super().__init__(runner, dataloader, max_epochs, **options)
         if not len(self.dataloader):
             raise UserError(
-                f"{len(dataset)} pictures make no full batch of {dataloader['batch_size']}, and drop_last leaves "
-                "the rest out: set a smaller train_dataloader.batch_size"
+                f"{len(dataset)} pictures make no full batch of {dataloader['batch_size']}, and drop_last "
+                "leaves the rest out: set a smaller train_dataloader.batch_size"
             )
 
     def run(self) -> nn.Module:
