@@ -239,6 +239,16 @@ def test_coco_has_its_classes():
     assert class_names(load_config("ssd512_hardnet68")) == COCO_CLASSES
 
 
+@pytest.mark.parametrize("name", ["fchardnet70_camvid", "fchardnet70_camvid_finetune"])
+def test_camvid_trains_on_train_and_chooses_by_val(name):
+    cfg = load_config(name)
+    prefixes = [cfg[f"{split}_dataloader"].dataset.data_prefix for split in ("train", "val", "test")]
+    assert [prefix.img_path for prefix in prefixes] == ["train", "val", "test"]
+    assert [prefix.seg_map_path[-8:] for prefix in prefixes] == ["ainannot", "valannot", "estannot"]
+    assert "EMAHook" in {hook["type"] for hook in cfg.custom_hooks}
+    assert cfg.default_hooks.checkpoint.save_best == "mIoU"
+
+
 @pytest.mark.parametrize(("name", "batches"), [("", 90_000), ("_180k", 180_000), ("_jitter", 90_000)])
 def test_published_segmentation_recipe(name, batches):
     cfg = load_config(f"fchardnet70_cityscapes{name}")
@@ -257,6 +267,7 @@ def test_published_segmentation_recipe(name, batches):
     assert steps["RandomResize"].scale == (2048, 1024)
     assert tuple(steps["RandomResize"].ratio_range) == (0.5, 2.0)
     assert steps["mmseg.RandomCrop"].crop_size == (1024, 1024)
+    assert steps["RandomFlip"].prob == 0.5
     assert ("mmseg.PhotoMetricDistortion" in steps) == (name == "_jitter")
     assert cfg.model.init_cfg == {"type": "HarDNetPretrained", "model": "fchardnet70", "tag": "base"}
 

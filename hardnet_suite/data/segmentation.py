@@ -146,10 +146,16 @@ def own_labels(
         raise UserError(f"{name} has a class name twice: {', '.join(classes)}")
     if len(palette) != len(classes):
         raise UserError(f"{name} has {len(classes)} classes, but {len(palette)} colours in its palette")
+    for color in palette:
+        if len(color) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in color):
+            raise UserError(
+                f"{name} has the colour {color} in its palette: wanted are three numbers, 0 to 255"
+            )
     wrong = [
-        f"{value}: {label}"
+        f"{value!r}: {label!r}"
         for value, label in stored.items()
-        if not 0 <= value <= 255 or not (label == IGNORE or 0 <= label < len(classes))
+        if not (isinstance(value, int) and isinstance(label, int) and 0 <= value <= 255)
+        or not (label == IGNORE or 0 <= label < len(classes))
     ]
     if wrong:
         raise UserError(

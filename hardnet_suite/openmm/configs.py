@@ -29,6 +29,7 @@ from hardnet_suite.visualization.detection import class_color
 _PACKAGE = Path(hardnet_suite.__file__).parent
 _INSTALLED = _PACKAGE / "configs"
 OWN_CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "configs"  # else in the source tree
+_LARGEST_SCALE = 16
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
@@ -314,8 +315,9 @@ def add_test_time_augmentation(cfg: Config, *, scales: Sequence[float] = (1.0,),
     probabilities at several scales. UserError for a model that has no such thing."""
     if tuple(scales) == (1.0,) and not flip:
         return
-    if not scales or min(scales) <= 0:
-        raise UserError(f"--scales {' '.join(map(str, scales))}: wanted are numbers above 0")
+    if not scales or not all(0 < scale <= _LARGEST_SCALE for scale in scales):
+        given = " ".join(map(str, scales))
+        raise UserError(f"--scales {given}: wanted are numbers above 0, to {_LARGEST_SCALE}")
     steps = ((cfg.test_dataloader or {}).get("dataset") or {}).get("pipeline") or []
     cut = next((i for i, step in enumerate(steps) if step["type"] == "LoadLabels"), None)
     if cut is None:  # a detector

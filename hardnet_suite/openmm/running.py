@@ -180,7 +180,8 @@ def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tu
     what they were measured with. Returns what that holds, and the pictures that were scored: COCO's ids, or
     paths.
     """
-    kind = (cfg.get("test_evaluator") or {}).get("type")
+    evaluator = cfg.get("test_evaluator")
+    kind = evaluator.get("type") if isinstance(evaluator, dict) else evaluator
     if kind not in _PREDICTIONS:
         raise UserError(
             f"the config's test_evaluator is {kind}: what can be scored here is {', '.join(_PREDICTIONS)}"

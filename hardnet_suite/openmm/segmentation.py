@@ -71,6 +71,10 @@ class BootstrappedCrossEntropyLoss(nn.Module):
     def forward(
         self, logits: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = 255
     ) -> Tensor:
+        if weight is not None:
+            raise ValueError(
+                "this loss picks its own hard pixels: use a sampler, such as OHEMPixelSampler, with another"
+            )
         of_class = None if self.class_weight is None else logits.new_tensor(self.class_weight).float()
         return self.loss_weight * bootstrapped_cross_entropy(
             logits, target, self.min_kept, self.threshold, ignore_index, weight=of_class

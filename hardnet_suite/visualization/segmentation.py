@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -220,8 +221,8 @@ def draw_segmentation_results(
 ) -> int:
     """Draw each picture's ``strip``; returns how many were drawn.
 
-    One picture at a time is held. Each becomes ``out_folder/<its file name without suffix>.jpg``; the folder
-    is made where it is missing. Of two pictures with the same name the later one stays.
+    One picture at a time is held. Each becomes ``out_folder/<its file name without suffix>.jpg``, the second
+    of that name ``…_2.jpg``, and so on; the folder is made where it is missing.
 
     Args:
         pairs: for each picture its file, its label file (None: there is none), and the prediction: an (H, W)
@@ -234,7 +235,7 @@ def draw_segmentation_results(
             folder cannot be written.
         ValueError: an array with labels that the label set does not have.
     """
-    count = 0
+    count, seen = 0, Counter()
     for image_path, label_path, prediction in pairs:
         image = read_rgb(Path(image_path))
         target = None if label_path is None else read_label(label_path, labels_of(label_path, labels))
@@ -249,7 +250,10 @@ def draw_segmentation_results(
                     f"has {image.shape[:2]}: they must be of one size"
                 )
         picture = strip(image, target, prediction, labels.palette, labels.classes)
-        save_picture(Path(out_folder, f"{Path(image_path).stem}.jpg"), picture)
+        stem = Path(image_path).stem
+        seen[stem] += 1
+        stem = stem if seen[stem] == 1 else f"{stem}_{seen[stem]}"
+        save_picture(Path(out_folder, f"{stem}.jpg"), picture)
         count += 1
     return count
 

@@ -308,8 +308,11 @@ def test_what_only_one_task_can_do(error_of, tiny, config, drawn, camvid, traine
     assert "--scales is for segmentation" in error_of(*detector, "--scales", "2")
     assert "--format-only is for segmentation" in error_of(*detector, "--format-only")
     arguments = ("test", tiny, segmentor, "--data-root", camvid, "--work-dir", tmp_path)
-    assert "--scales 0.0" in error_of(*arguments, "--scales", "0")
+    for scale in ("0", "nan", "1000000"):
+        assert f"--scales {float(scale)}" in error_of(*arguments, "--scales", scale)
     option = ("--cfg-options", "test_dataloader.dataset.type=CityscapesDataset")
     assert "scores one SegmentationDataset" in error_of(*arguments, *option)
+    option = ("--cfg-options", "test_evaluator=[dict(type='SegmentationIoU')]")
+    assert "the config's test_evaluator is" in error_of(*arguments, *option)
     option = ("--cfg-options", "test_evaluator.type=IoUMetric")
     assert "test_evaluator is IoUMetric" in error_of(*arguments, *option)

@@ -156,6 +156,8 @@ def test_cityscapes_pairs_prefer_train_ids(tmp_path):
     ]
     assert [labels_of(path, CITY).name for path in labels] == ["cityscapes_ids", "cityscapes"]
     assert labels_of("a_labelIds.png", CAMVID) is CAMVID
+    by_ids = require_pairs(tmp_path / "left", tmp_path / "fine", LABEL_SETS["cityscapes_ids"])
+    assert all(label.name.endswith("_labelIds.png") for _, label in by_ids)
     report = check_segmentation(tmp_path / "left", tmp_path / "fine", CITY, read=False)
     assert (report.findings, report.pairs, report.pixels) == ((), 2, {})
 
@@ -253,6 +255,9 @@ def test_own_labels(tmp_path):
         ((("a", "b"), ((0, 0, 0),)), "2 classes, but 1 colours"),
         ((("a",), ((0, 0, 0),), {300: 0}), r"stored=\{300: 0\}"),
         ((("a",), ((0, 0, 0),), {3: 1}), "a class of 0 to 0, or 255"),
+        ((("a",), ((0, 0, 0),), {"1": 0}), r"stored=\{'1': 0\}"),
+        ((("a",), ((0, 0, 256),)), r"the colour \(0, 0, 256\) in its palette"),
+        ((("a",), ((0, 0),)), r"the colour \(0, 0\) in its palette"),
     ):
         with pytest.raises(UserError, match=message):
             own_labels(*arguments)

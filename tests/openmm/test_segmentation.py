@@ -74,6 +74,31 @@ def test_the_loss_is_that_of_the_enlarged_logits():
     assert without == []
 
 
+def test_the_wrapped_loss_passes_all_on():
+    torch.manual_seed(0)
+    logits, target = torch.randn(1, 3, 8, 8), torch.randint(0, 3, (1, 8, 8))
+    target[0, :3] = 7
+    options = {"min_kept": 9, "threshold": 0.6, "class_weight": [1.0, 5.0, 0.5], "loss_weight": 3.0}
+    loss = MODELS.build({"type": "BootstrappedCrossEntropyLoss", **options})
+    weight = torch.tensor([1.0, 5.0, 0.5])
+    expected = 3 * bootstrapped_cross_entropy(logits, target, 9, 0.6, 7, weight=weight)
+    torch.testing.assert_close(loss(logits, target, ignore_index=7), expected)
+    assert loss.loss_name == "loss_bootstrapped"
+    with pytest.raises(ValueError, match="picks its own hard pixels"):
+        loss(logits, target, weight=torch.ones(1, 8, 8))
+
+
+def test_what_a_crop_adds_to_a_picture_does_not_count():
+    rule = build().data_preprocessor
+    image = torch.zeros(3, 100, 384, dtype=torch.uint8)
+    data = {"inputs": [image], "data_samples": [sample(torch.ones(100, 384, dtype=torch.long))]}
+    (padded,) = rule(data, training=True)["data_samples"]
+    labels = padded.gt_sem_seg.data[0]
+    assert labels.shape == (288, 384)
+    assert (labels[:100] == 1).all()
+    assert (labels[100:] == 255).all()
+
+
 def test_mmsegs_hard_example_mining_works_on_it():
     torch.manual_seed(0)
     segmentor = build(

@@ -341,6 +341,9 @@ def test_draw_segmentation_results(files, tmp_path):
     assert draw_segmentation_results([(str(image), str(label), str(prediction))], LABELS, out) == 1
     assert (out / "a.v1.jpg").read_bytes() == written  # a prediction read from a file is the same
     assert draw_segmentation_results([], LABELS, tmp_path / "none") == 0
+    twice = [(image, label, prediction)] * 2  # as of two folders
+    assert draw_segmentation_results(twice, LABELS, tmp_path / "twice") == 2
+    assert sorted(path.name for path in (tmp_path / "twice").iterdir()) == ["a.v1.jpg", "a.v1_2.jpg"]
 
 
 def test_draw_segmentation_results_bad_files(files, tmp_path):
