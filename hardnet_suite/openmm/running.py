@@ -181,7 +181,7 @@ def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tu
     paths.
     """
     evaluator = cfg.get("test_evaluator")
-    kind = evaluator.get("type") if isinstance(evaluator, dict) else evaluator
+    kind = evaluator.get("type") if isinstance(evaluator, dict) else str(evaluator)
     if kind not in _PREDICTIONS:
         raise UserError(
             f"the config's test_evaluator is {kind}: what can be scored here is {', '.join(_PREDICTIONS)}"
