@@ -2,7 +2,6 @@
 # nearly the pictures' own size and with more weight on the thin things that the first misses: poles and signs.
 _base_ = "fchardnet70_camvid.py"
 
-weights_tag = "camvid"  # what tools/test.py takes without a checkpoint
 crop = (352, 480)
 #                Sky Build. Pole Road Pavem. Tree Sign Fence Car Pedest. Bicyclist
 class_weight = [1.0, 1.0, 4.0, 1.0, 1.0, 1.0, 3.0, 1.0, 1.0, 1.0, 1.5]

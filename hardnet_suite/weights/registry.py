@@ -263,6 +263,30 @@ ROWS: tuple[WeightsRow, ...] = (
         sha256="5a9dc433e8d98e2b4cf247d6090eddf0089190b7718e062e6602695aa9b6106f",
         classes=("RBC", "WBC", "Platelets"),
     ),
+    WeightsRow(
+        model="fchardnet70",
+        tag="camvid",
+        urls=(),
+        task="segmentation",
+        licence="CC BY-NC, as CamVid, which they were trained on",
+        metric="CamVid val mIoU 72.7",
+        source="configs/fchardnet70_camvid_finetune.py",
+        shipped="fchardnet70_camvid.safetensors",
+        sha256="ebb1d67a68dba549d447b124e40ec4c3f406fa4839da34d2e826aae7641a804a",
+        classes=(
+            "Sky",
+            "Building",
+            "Pole",
+            "Road",
+            "Pavement",
+            "Tree",
+            "SignSymbol",
+            "Fence",
+            "Car",
+            "Pedestrian",
+            "Bicyclist",
+        ),
+    ),
 )
 
 
