@@ -79,6 +79,7 @@ PACKAGES = (
     Package("safetensors", "safetensors", "0.5"),
     Package("shapely", "shapely", "2.0"),
     Package("tensorboard", "torch.utils.tensorboard", "2.16"),
+    Package("tqdm", "tqdm", "4.64"),
     Package("ftfy", "ftfy", "6.1"),
     Package("regex", "regex", "2024.1"),
 )
