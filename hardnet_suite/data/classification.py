@@ -149,19 +149,24 @@ def read_torchvision(name: str, root: str | Path, **options: Any) -> Samples:
         raise UserError(
             f"torchvision's {name} in {root}: {what}; its option download=True fetches it"
         ) from None
-    labels = next(
-        (
-            found
-            for key in ("targets", "labels", "_labels")
-            if (found := getattr(dataset, key, None)) is not None
-        ),
-        None,
-    )
+    labels = _labels_of(dataset)
     if labels is None:
         raise UserError(f"torchvision's {name} has no list of labels: it cannot be used for classification")
-    labels = tuple(int(label) for label in labels)
-    classes = tuple(map(str, getattr(dataset, "classes", None) or range(max(labels) + 1)))
+    known = getattr(dataset, "classes", None) or range(max(labels) + 1)
+    classes = tuple(", ".join(one) if isinstance(one, tuple) else str(one) for one in known)  # synonyms
     return Samples(f"{name} in {root}", classes, tuple(range(len(labels))), labels, dataset)
+
+
+def _labels_of(dataset: Any) -> tuple[int, ...] | None:
+    """All labels of a data set of torchvision without opening a picture; each keeps them in its own place."""
+    for key in ("targets", "labels", "_labels", "y"):
+        labels = getattr(dataset, key, None)
+        if labels is not None:
+            return tuple(int(label) for label in labels)
+    pairs = getattr(dataset, "_samples", None)  # (picture or its path, label)
+    if pairs is None or any(label is None for _, label in pairs):
+        return None
+    return tuple(int(label) for _, label in pairs)
 
 
 def hold_out(samples: Samples, per_class: int, seed: int = 0) -> tuple[Samples, Samples]:

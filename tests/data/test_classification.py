@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import pickle
+
+import numpy as np
 import pytest
+import torch
 import torchvision.datasets
 from PIL import Image
 
@@ -118,6 +122,49 @@ def test_data_sets_that_torchvision_does_not_give(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             read_torchvision(name, tmp_path)
+
+
+def test_cifar_10_as_its_files_are(tmp_path, monkeypatch):
+    """Files in CIFAR-10's own form, of random pixels."""
+    files = tmp_path / "cifar-10-batches-py"
+    files.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 3072), dtype=np.uint8)
+    labels, names = [3, 0, 9, 9, 1, 2, 5], ["airplane", "automobile", *"cdefghij"]
+    for file, values in (
+        ("data_batch_1", {"data": pixels, "labels": labels}),
+        ("batches.meta", {"label_names": names}),
+    ):
+        (files / file).write_bytes(pickle.dumps(values))
+    kind = torchvision.datasets.CIFAR10
+    monkeypatch.setattr(kind, "train_list", [["data_batch_1", None]])  # without the true files' hashes
+    monkeypatch.setattr(kind, "test_list", [])
+    monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": None})
+    found = read_torchvision("CIFAR10", tmp_path, train=True)
+    assert found.classes == tuple(names) and found.labels == tuple(labels)
+    for index in found.pictures:
+        picture, label = found.dataset[index]
+        assert label == labels[index] and picture.size == (32, 32)
+        assert np.array(picture)[5, 7].tolist() == pixels[index].reshape(3, 32, 32)[:, 5, 7].tolist()
+
+
+def test_labels_wherever_torchvision_keeps_them(monkeypatch):
+    def of(**kept):
+        made = type("Made", (), {"__init__": lambda self, root: self.__dict__.update(kept)})
+        monkeypatch.setattr(torchvision.datasets, "Made", made, raising=False)
+        found = read_torchvision("Made", "somewhere")
+        return found.labels, found.classes
+
+    assert of(targets=torch.tensor([1, 0])) == ((1, 0), ("0", "1"))  # MNIST
+    assert of(labels=np.array([2, 0])) == ((2, 0), ("0", "1", "2"))  # SVHN, STL10
+    assert of(_labels=[1, 1], classes=["a", "b"]) == ((1, 1), ("a", "b"))  # Food101, Flowers102
+    assert of(y=[1, 0]) == ((1, 0), ("0", "1"))  # Caltech101
+    pairs = [("x.jpg", 1), ("y.jpg", 0)]  # Imagenette, GTSRB
+    assert of(_samples=pairs, classes=[("tench", "Tinca tinca"), ("cab",)]) == (
+        (1, 0),
+        ("tench, Tinca tinca", "cab"),
+    )
+    with pytest.raises(UserError, match="has no list of labels"):
+        of(_samples=[("x.jpg", None)])  # FER2013's test split
 
 
 def test_torchvisions_image_folder_has_labels(folder):
