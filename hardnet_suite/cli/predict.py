@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            (out / JSON_LINES).write_text("", encoding="utf-8")  # an earlier run's lines go
+            (out / JSON_LINES).open("a").close()
         except OSError as error:
             raise UserError(f"cannot write into {out}: {error.strerror}; choose another --out") from None
     model = load_model(args.model, weights=args.weights, device=args.device, bf16=args.amp)
@@ -69,11 +69,21 @@ def run(args: argparse.Namespace) -> int:
             tqdm.write(str(prediction), file=sys.stdout)
             count += 1
             if out is not None:
-                stem = prediction.picture.stem
-                used[stem] = used.get(stem, 0) + 1  # two folders may hold pictures of one name
-                prediction.save(out, stem if used[stem] == 1 else f"{stem}_{used[stem]}")
+                if count == 1:  # now that there is something new, an earlier run's lines may go
+                    (out / JSON_LINES).write_text("", encoding="utf-8")
+                prediction.save(out, _free_stem(prediction.picture.stem, used))
     if out is not None:
         print(f"{count} pictures: {out}")
     for _, reason in failed:
         print(f"skipped: {reason}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _free_stem(stem: str, used: dict[str, int]) -> str:
+    """``stem``, or with a number after it: two folders may hold pictures of one name, a.jpg lies by a.png."""
+    free = stem
+    while (key := free.casefold()) in used:  # some file systems know no case
+        used[key] += 1
+        free = f"{stem}_{used[key]}"
+    used[key] = 1
+    return free

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -104,7 +105,8 @@ def _of_array(values: np.ndarray) -> Picture:
 
 def _of_text(text: str) -> Iterator[Picture]:
     if text.startswith(("http://", "https://")):
-        yield Picture(text, lambda: open_rgb(_download(text), text))
+        body = functools.cache(_download)  # drawn later, it need not be fetched again
+        yield Picture(text, lambda: open_rgb(body(text), text))
     elif _is_camera(text):
         yield from _frames(int(text.split(":")[1]), text)
     elif Path(text).is_dir() or _is_pattern(text):

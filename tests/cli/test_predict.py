@@ -37,6 +37,24 @@ def test_a_folder_is_drawn_and_listed(cli, pictures, tmp_path):
     )  # not added to the last run's
 
 
+def test_no_picture_is_drawn_over_another(cli, pictures, tmp_path):
+    for name in ("three/a_2.png", "three/A.png", "two/a.bmp"):
+        (pictures / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (20, 20)).save(pictures / name)
+    assert cli("predict", pictures, *MODEL, "--out", tmp_path / "out")[0] == 0
+    stems = {path.stem.casefold() for path in (tmp_path / "out").glob("*.jpg")}
+    assert len(stems) == 5
+
+
+def test_an_earlier_runs_lines_stay_where_nothing_new_comes(cli, pictures, tmp_path):
+    out = tmp_path / "out"
+    assert cli("predict", pictures / "one/a.png", *MODEL, "--out", out)[0] == 0
+    before = (out / "predictions.jsonl").read_text()
+    assert cli("predict", pictures / "none.png", *MODEL, "--out", out)[0] == 2
+    assert cli("predict", pictures, "--model", "vgg", "--out", out)[0] == 2
+    assert (out / "predictions.jsonl").read_text() == before
+
+
 def test_a_bad_file_is_skipped_and_the_status_says_so(cli, error_of, pictures):
     (pictures / "one/b.png").write_text("no picture")
     status, out, err = cli("predict", pictures, *MODEL)

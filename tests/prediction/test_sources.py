@@ -136,3 +136,10 @@ def test_addresses(server):
         (picture,) = pictures_of(f"{server}/{name}")
         with pytest.raises(UserError, match=words):
             picture.open()
+
+
+def test_an_address_is_asked_once(server, monkeypatch):
+    (picture,) = pictures_of(f"{server}/b.png")
+    first = picture.open()
+    monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: pytest.fail("asked again"))
+    assert picture.open().tobytes() == first.tobytes()
