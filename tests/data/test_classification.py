@@ -140,10 +140,12 @@ def test_cifar_10_as_its_files_are(tmp_path, monkeypatch):
     monkeypatch.setattr(kind, "test_list", [])
     monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": None})
     found = read_torchvision("CIFAR10", tmp_path, train=True)
-    assert found.classes == tuple(names) and found.labels == tuple(labels)
+    assert found.classes == tuple(names)
+    assert found.labels == tuple(labels)
     for index in found.pictures:
         picture, label = found.dataset[index]
-        assert label == labels[index] and picture.size == (32, 32)
+        assert label == labels[index]
+        assert picture.size == (32, 32)
         assert np.array(picture)[5, 7].tolist() == pixels[index].reshape(3, 32, 32)[:, 5, 7].tolist()
 
 
