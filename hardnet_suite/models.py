@@ -17,7 +17,7 @@ def create_model(
     *,
     num_classes: int | None = None,
     in_chans: int | None = None,
-    pretrained: bool | str | Path = False,
+    pretrained: bool | str | Path | None = False,
     arch: Arch | None = None,
     features_only: bool | str = False,
     out_indices: Sequence[int] | None = None,
@@ -25,8 +25,8 @@ def create_model(
     """The network of that name, as a plain torch module.
 
     num_classes: default as published (ImageNet 1000, COCO 80), or as the tag's weights have them.
-    in_chans: default 3.
-    pretrained: False, True (the published weights), a tag of the weights registry, or a path.
+    in_chans: default 3; weights for three channels are adapted to others, as timm does.
+    pretrained: False or None, True (the published weights), a tag of the weights registry, or a path.
     arch: a record of one's own in place of the table's row, of the same kind.
     features_only: the trunk's maps as a list, one a stride (2, 4, 8, 16, 32): True or "transition" takes
     them after each stage's 1×1 convolution, "block" before it. out_indices picks from them, 0 is stride 2.
@@ -46,7 +46,7 @@ def create_model(
         features_only=features_only,
         out_indices=out_indices,
     )
-    if pretrained is not False:
+    if pretrained is not False and pretrained is not None:
         report = load_pretrained(network, name, pretrained)
         if report.missing:
             warnings.warn(f"{name}: {report}", stacklevel=2)

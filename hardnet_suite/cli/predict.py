@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -37,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from hardnet_suite.prediction import load_model, predict
-    from hardnet_suite.prediction.result import JSON_LINES
+    from hardnet_suite.prediction.result import JSON_LINES, free_stem
     from hardnet_suite.prediction.sources import count_of
 
     out = Path(args.out) if args.out else None
@@ -50,10 +52,21 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args.model, weights=args.weights, device=args.device, bf16=args.amp)
     images = args.images[0] if len(args.images) == 1 else args.images
     failed: list[tuple[str, str]] = []
-    used: dict[str, int] = {}
-    count = 0
+    shown = count = 0
+    # an earlier run's drawings may be written over, anything else in that folder may not
+    foreign = _files(out) - _drawn(out / JSON_LINES) if out is not None else set()
+
+    def is_free(stem: str) -> bool:
+        return not foreign & {f"{stem}.jpg".casefold(), f"{stem}_mask.png".casefold()}
+
+    def show_skipped() -> None:
+        nonlocal shown
+        for _, reason in failed[shown:]:
+            tqdm.write(f"skipped: {reason}", file=sys.stderr)
+        shown = len(failed)
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # what cannot be read is said at the end
+        warnings.simplefilter("ignore", UserWarning)  # what cannot be read is said by show_skipped
         found = predict(
             model,
             images,
@@ -65,25 +78,34 @@ def run(args: argparse.Namespace) -> int:
         )
         total = count_of(images)
         hidden = total == 1 or not sys.stderr.isatty()
-        for prediction in tqdm(found, total=total, unit="picture", disable=hidden):
-            tqdm.write(str(prediction), file=sys.stdout)
-            count += 1
-            if out is not None:
-                if count == 1:  # now that there is something new, an earlier run's lines may go
-                    (out / JSON_LINES).write_text("", encoding="utf-8")
-                prediction.save(out, _free_stem(prediction.picture.stem, used))
+        try:
+            for prediction in tqdm(found, total=total, unit="picture", disable=hidden):
+                show_skipped()
+                tqdm.write(str(prediction), file=sys.stdout)
+                count += 1
+                if out is not None:
+                    if count == 1:  # now that there is something new, an earlier run's lines may go
+                        (out / JSON_LINES).write_text("", encoding="utf-8")
+                    stem = free_stem(prediction.picture.stem, is_free)
+                    foreign |= {f"{stem}.jpg".casefold(), f"{stem}_mask.png".casefold()}
+                    prediction.save(out, stem)
+        finally:
+            show_skipped()
     if out is not None:
         print(f"{count} pictures: {out}")
-    for _, reason in failed:
-        print(f"skipped: {reason}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _free_stem(stem: str, used: dict[str, int]) -> str:
-    """``stem``, or with a number after it: two folders may hold pictures of one name, a.jpg lies by a.png."""
-    free = stem
-    while (key := free.casefold()) in used:  # some file systems know no case
-        used[key] += 1
-        free = f"{stem}_{used[key]}"
-    used[key] = 1
-    return free
+def _files(folder: Path) -> set[str]:
+    """The names in a folder, as a file system sees them that knows no case."""
+    return {path.name.casefold() for path in folder.iterdir()}
+
+
+def _drawn(lines: Path) -> set[str]:
+    """The names of the drawings and masks that predictions.jsonl names."""
+    drawn = set()
+    for line in lines.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, AttributeError):
+            row = json.loads(line)
+            drawn |= {str(row.get(key, "")).casefold() for key in ("drawing", "mask")}
+    return drawn

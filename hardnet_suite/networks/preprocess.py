@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +16,8 @@ class Preprocess:
 
     ``channels``: "rgb", "bgr" or "grey". Pixels 0…255 are divided by ``scale``, then mean is subtracted and
     std divided, each one number a channel in the network's channel order.
-    ``resize``: "short" (the short side to ``resize_to``, then the central ``crop``), "stretch" (to ``size``
-    whatever the proportions) or "keep".
+    ``resize``: "short" (the short side to ``resize_to``, then the central square of ``size``, or all of it
+    where that is None), "stretch" (to ``size`` whatever the proportions) or "keep".
     """
 
     channels: str
@@ -25,6 +27,20 @@ class Preprocess:
     resize: str
     size: int | None = None
     resize_to: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, as they are kept beside weights."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
+        """The way back from ``to_dict``; ValueError for anything else."""
+        if not isinstance(values, Mapping) or set(values) != {field.name for field in fields(cls)}:
+            raise ValueError(f"no input rule: {values}")
+        lists = ("mean", "std")
+        return cls(**{key: tuple(value) if key in lists else value for key, value in values.items()})
 
     @property
     def pixel_mean(self) -> tuple[float, ...]:

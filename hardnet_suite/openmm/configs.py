@@ -40,7 +40,7 @@ def load_config(name: str | Path, options: dict | None = None) -> Config:
     """
     path = Path(name)
     if not path.is_file():
-        own = {file.stem: file for file in sorted(OWN_CONFIGS.glob("*.py"))}
+        own = own_configs()
         if str(name) not in own:
             raise UserError(f"no config {name}: give a path, or one of {', '.join(own)}")
         path = own[str(name)]
@@ -51,6 +51,11 @@ def load_config(name: str | Path, options: dict | None = None) -> Config:
         raise UserError(f"cannot read the config {path}: {type(error).__name__}: {error}") from error
     init_default_scope(cfg.get("default_scope", "mmengine"))
     return cfg
+
+
+def own_configs() -> dict[str, Path]:
+    """Name -> file of the configs that the suite brings along."""
+    return {file.stem: file for file in sorted(OWN_CONFIGS.glob("*.py"))}
 
 
 def parse_options(pairs: list[str]) -> dict:
@@ -258,19 +263,43 @@ def class_names(cfg: Config) -> tuple[str, ...] | None:
 
 
 def input_rule(cfg: Config) -> Preprocess:
-    """How the config's test pipeline makes the input of its ``arch``."""
+    """How the config's test pipeline makes the input of its ``arch``.
+
+    UserError for a classifier's pipeline that is more than the short side's size and a square out of the
+    middle: nothing is left out in silence.
+    """
     rule = PREPROCESS[cfg.arch]
     steps = ((cfg.get("test_dataloader") or {}).get("dataset") or {}).get("pipeline") or []
+    if any(step["type"] == "PackClass" for step in steps):
+        return _classifiers_rule(cfg, steps)
     for step in steps:
-        if step["type"] == "torchvision/Resize":
-            rule = replace(rule, resize="short", resize_to=step["size"])
-        elif step["type"] == "torchvision/CenterCrop":
-            rule = replace(rule, size=step["size"])
-        elif step["type"] == "Resize" and not step.get("keep_ratio", False):
+        if step["type"] == "Resize" and not step.get("keep_ratio", False):
             rule = replace(rule, resize="stretch", size=step["scale"][0])
         elif step["type"] == "CenterPad":
             rule = replace(rule, resize="keep", size=None)
     return rule
+
+
+def _classifiers_rule(cfg: Config, steps: Sequence[dict]) -> Preprocess:
+    given = cfg.model.data_preprocessor
+    mean, std = (tuple(value / 255 for value in given[key]) for key in ("mean", "std"))
+    rule = Preprocess("rgb", 255.0, mean, std, resize="keep")
+    for step in steps[: [step["type"] for step in steps].index("PackClass")]:
+        options = {key: value for key, value in step.items() if key != "type"}
+        if step["type"] == "torchvision/Resize" and rule.resize == "keep" and _is_side(options):
+            rule = replace(rule, resize="short", resize_to=options["size"])
+        elif step["type"] == "torchvision/CenterCrop" and rule.size is None and _is_side(options):
+            rule = replace(rule, resize="short", size=options["size"])
+        else:
+            raise UserError(
+                f"{cfg.filename}: predict knows torchvision/Resize and then torchvision/CenterCrop, each with "
+                f"one whole number as its size, not {dict(step)}"
+            )
+    return rule
+
+
+def _is_side(options: dict) -> bool:
+    return options.keys() == {"size"} and isinstance(options["size"], int)
 
 
 def class_counts(cfg: Config) -> set[int]:

@@ -31,7 +31,8 @@ class HarDNetPretrained:
 
     model: whose weights, a name of ``list_models()`` (default: the backbone's own ``arch``).
     tag: of the weights registry ("published", "base"). file: a local path to take in place of a download.
-    What the model has no place for is left, and reported; a shape that differs is an error.
+    What the model has no place for is left, and reported, as are heads that the weights have nothing for. A
+    shape that differs is an error, and so is a part of the backbone that would keep its random values.
     """
 
     def __init__(self, model: str | None = None, tag: str = "published", file: str | None = None):
@@ -43,7 +44,15 @@ class HarDNetPretrained:
         converted, left = split_official(name, state_dict_of(read_checkpoint(path)))
         if not isinstance(module, HarDNet):
             converted = in_target(name, converted, openmm_target(name))
-        report = load_weights(module, converted, strict=False)
+        try:
+            report = load_weights(module, converted, strict=False)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        trunk = [key for key in report.missing if "trunk." in key]
+        if trunk:
+            raise UserError(
+                f"{path} is not whole: {len(trunk)} parts of the backbone are not in it ({', '.join(trunk[:4])} …)"
+            )
         print_log(f"{path.name} into {type(module).__name__}: {report}", logger="current")
         if left:
             print_log(f"{path.name}: no place for {', '.join(left[:5])} … ({len(left)})", logger="current")

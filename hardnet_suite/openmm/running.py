@@ -36,6 +36,7 @@ from hardnet_suite.openmm.configs import (
     coco_parts,
     drop_pretrained,
     innermost,
+    input_rule,
     require_data,
     segmentation_parts,
 )
@@ -75,6 +76,13 @@ class SuiteRunner(Runner):
                 self.logger.warning("an epoch has one batch: no warm-up (a smaller batch_size gives more)")
             scheduler = kept
         return super().build_param_scheduler(scheduler)
+
+    def save_checkpoint(self, *args, meta: dict | None = None, **options) -> None:
+        """The checkpoint says how its pictures are made the network's input, for ``predict``."""
+        with contextlib.suppress(UserError):  # a pipeline of one's own that predict has no words for
+            if self.cfg.get("arch") in PREPROCESS:
+                meta = (meta or {}) | {"input": input_rule(self.cfg).to_dict()}
+        super().save_checkpoint(*args, meta=meta, **options)
 
     def dump_config(self) -> None:
         if self._train_loop is not None:  # scoring must not overwrite the record of the training

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,18 @@ import numpy as np
 from PIL import Image
 
 from hardnet_suite.data.segmentation import LabelSet, write_label
+from hardnet_suite.errors import UserError
 from hardnet_suite.prediction.sources import Picture
 from hardnet_suite.visualization.classification import draw_guesses
 from hardnet_suite.visualization.detection import draw_boxes, save_picture
 from hardnet_suite.visualization.segmentation import overlay_with_legend
 
 JSON_LINES = "predictions.jsonl"
+
+
+def free_stem(stem: str, is_free: Callable[[str], bool]) -> str:
+    """``stem``, or with the first number after it that is free: a.jpg may lie by a.png."""
+    return next(name for name in chain([stem], (f"{stem}_{n}" for n in count(2))) if is_free(name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,20 +82,32 @@ class Prediction:
 
     def save(self, folder: str | Path, stem: str | None = None) -> Path:
         """Writes the drawing as FOLDER/STEM.jpg, a mask as STEM_mask.png (one class index a pixel), and adds
-        a line to FOLDER/predictions.jsonl; returns the drawing's path. ``stem``: default the picture's.
+        a line to FOLDER/predictions.jsonl, which names the drawing; returns the drawing's path.
+
+        stem: default the picture's, with a number after it where there is such a file, so that nothing is
+        written over. One that is given is written over, but never the picture itself.
 
         UserError where it cannot be written.
         """
-        folder, stem = Path(folder), stem or self.picture.stem
+        folder = Path(folder)
+        stem = stem or free_stem(self.picture.stem, lambda free: not self._taken(folder, free))
         path = folder / f"{stem}.jpg"
+        if path.exists() and Path(self.name).exists() and path.samefile(self.name):
+            raise UserError(f"{path} is the picture itself: choose another folder or name for its drawing")
         save_picture(path, np.array(self.draw()))
-        row = self.to_dict()
+        row = self.to_dict() | {"drawing": path.name}
         if self.mask is not None:
-            write_label(folder / f"{stem}_mask.png", self.mask, LabelSet("", (), ()))
             row["mask"] = f"{stem}_mask.png"
-        with (folder / JSON_LINES).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+            write_label(folder / row["mask"], self.mask, LabelSet("", (), ()))
+        try:
+            with (folder / JSON_LINES).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {folder / JSON_LINES}: {error.strerror}") from None
         return path
+
+    def _taken(self, folder: Path, stem: str) -> bool:
+        return (folder / f"{stem}.jpg").exists() or (folder / f"{stem}_mask.png").exists()
 
     def __str__(self) -> str:
         found = [f"{name} {100 * score:.1f} %" for name, score in zip(self.names, self.scores, strict=True)]

@@ -19,7 +19,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.networks import centernet, ssd
 from hardnet_suite.prediction.model import LoadedModel, load_model
 from hardnet_suite.prediction.result import Prediction
-from hardnet_suite.prediction.sources import Picture, is_single, pictures_of
+from hardnet_suite.prediction.sources import Picture, is_camera, is_single, pictures_of
 
 _LEAST_SIDE = 64  # of FC-HarDNet's input; smaller pictures are padded
 _OFF_BY_ONE = 1.0  # the published SSD counts both ends of a box: sides are one pixel longer
@@ -60,13 +60,19 @@ def predict(
 
     Raises:
         UserError: no such model, weights or pictures.
-        ValueError: ``top`` or ``batch_size`` below 1, ``least_score`` outside 0 to 1, or no picture's form.
+        ValueError: ``top`` or ``batch_size`` below 1, ``least_score`` outside 0 to 1, no picture's form,
+            options of ``load_model`` beside a loaded model, or a camera without ``stream``.
     """
     if top < 1 or batch_size < 1 or not 0 <= least_score <= 1:
         raise ValueError(
             f"top={top} and batch_size={batch_size} must be at least 1, least_score={least_score} from 0 to 1"
         )
-    if not isinstance(model, LoadedModel):
+    if is_camera(images) and not stream:
+        raise ValueError("a camera has no end: stream=True gives its pictures one by one")
+    if isinstance(model, LoadedModel):
+        if bf16 or any(option is not None for option in (weights, classes, device)):
+            raise ValueError("weights, classes, device and bf16 are for load_model: this model is loaded")
+    else:
         model = load_model(model, weights=weights, classes=classes, device=device, bf16=bf16)
     found = _run(model, images, top, least_score, batch_size, failed)
     return found if stream else list(found)
@@ -105,7 +111,8 @@ def _input(model: LoadedModel, image: Image.Image) -> tuple[Tensor, tuple[float,
     """The network's picture (3, h, w), RGB 0…255, and how to go back: (left, top, scale x, scale y)."""
     rule = model.rule
     if rule.resize == "short":
-        image = tvf.center_crop(tvf.resize(image, rule.resize_to), rule.size)
+        image = tvf.resize(image, rule.resize_to) if rule.resize_to else image
+        image = tvf.center_crop(image, rule.size) if rule.size else image
         return _pixels(image), (0, 0, 1, 1)
     pixels = _pixels(image).float()
     height, width = pixels.shape[1:]

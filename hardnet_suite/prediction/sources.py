@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import glob
+import re
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,13 +21,15 @@ from hardnet_suite.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 _TIMEOUT = 30  # seconds, for each wait on the network
+_LONGEST_STEM = 120
+_LOST_FRAMES = 0.05  # of a video's: its header's count is an estimate
 
 
 @dataclass(frozen=True)
 class Picture:
     """One picture that is opened when it is needed: ``open()`` gives a PIL image, RGB, or a UserError.
 
-    ``name``: of the file, address or frame. ``stem``: the same, fit for the name of a file.
+    ``name``: of the file, address or frame.
     """
 
     name: str
@@ -33,7 +37,12 @@ class Picture:
 
     @property
     def stem(self) -> str:
-        return Path(self.name.split("?")[0]).stem or "picture"
+        """A name for files made of it: without folder and suffix, with the number of a frame."""
+        frame = re.search(r"#(\d{6,})$", self.name)
+        path = self.name[: frame.start()] if frame else self.name
+        path = unquote(_without_query(path)) if _is_address(path) else path
+        stem = Path(path).stem + (f"_{frame[1]}" if frame else "")
+        return re.sub(r"[^\w .()+,=@~-]", "_", stem)[-_LONGEST_STEM:].strip(" .") or "picture"
 
 
 def pictures_of(source: Any) -> Iterator[Picture]:
@@ -41,8 +50,11 @@ def pictures_of(source: Any) -> Iterator[Picture]:
 
     Args:
         source: a path of a picture, video or folder (with its subfolders); a pattern with ``*``, ``?`` or
-            ``[``; an http address; a PIL image; an array (H, W, 3) RGB or (H, W) grey, uint8; the number of
-            a camera, or "camera:0"; or a list of these.
+            ``[``; an http address of a picture or video; a PIL image; an array (H, W, 3) RGB or (H, W) grey,
+            uint8; the number of a camera, or "camera:0"; or a list of these.
+
+    One bad part of a list or folder is a picture whose ``open`` raises; so is the end of a video that breaks
+    off.
 
     Raises:
         UserError: nothing there, or nothing that is a picture.
@@ -60,7 +72,7 @@ def pictures_of(source: Any) -> Iterator[Picture]:
         yield from _of_text(str(source))
     elif isinstance(source, Sequence):
         for number, one in enumerate(source):
-            for picture in pictures_of(one):
+            for picture in _or_failure(pictures_of(one), one):
                 named = isinstance(one, np.ndarray | Image.Image)
                 yield Picture(f"picture_{number}", picture.open) if named else picture
     else:
@@ -74,20 +86,33 @@ def count_of(source: Any) -> int | None:
         return None if None in counts else sum(counts)
     if isinstance(source, str | Path):
         text = str(source)
-        if _is_camera(text) or text.lower().endswith(VIDEO_SUFFIXES):
+        if _is_camera(text) or _is_video(text):
             return None
+        if _is_address(text):
+            return 1
         if Path(text).is_dir() or _is_pattern(text):
             files = _files(text)
-            return None if any(path.lower().endswith(VIDEO_SUFFIXES) for path in files) else len(files)
+            return None if any(map(_is_video, files)) else len(files)
         return 1
     return None if isinstance(source, int) else 1
 
 
 def is_single(source: Any) -> bool:
     """Whether the source names one picture, so that an error in it is an error of the whole call."""
+    if isinstance(source, str | Path) and _is_address(str(source)):
+        return not _is_video(str(source))
     return count_of(source) == 1 and not (
         isinstance(source, str | Path) and (Path(source).is_dir() or _is_pattern(str(source)))
     )
+
+
+def is_camera(source: Any) -> bool:
+    """Whether the source, or one of the list, is a camera: it never ends."""
+    if isinstance(source, list | tuple):
+        return any(map(is_camera, source))
+    if isinstance(source, str):
+        return _is_camera(source)
+    return isinstance(source, int) and not isinstance(source, bool)
 
 
 def _of_array(values: np.ndarray) -> Picture:
@@ -104,28 +129,56 @@ def _of_array(values: np.ndarray) -> Picture:
 
 
 def _of_text(text: str) -> Iterator[Picture]:
-    if text.startswith(("http://", "https://")):
+    if _is_camera(text):
+        yield from _frames(int(text.split(":")[1]), text)
+    elif _is_address(text) and not _is_video(text):
         body = functools.cache(_download)  # drawn later, it need not be fetched again
         yield Picture(text, lambda: open_rgb(body(text), text))
-    elif _is_camera(text):
-        yield from _frames(int(text.split(":")[1]), text)
-    elif Path(text).is_dir() or _is_pattern(text):
+    elif not _is_address(text) and (Path(text).is_dir() or _is_pattern(text)):
         files = _files(text)
         if not files:
             raise UserError(f"no pictures in {text}")
         for path in files:
-            yield from _of_file(path)
+            yield from _or_failure(_of_file(path), path)
     else:
         yield from _of_file(text)
 
 
 def _of_file(path: str) -> Iterator[Picture]:
-    if path.lower().endswith(VIDEO_SUFFIXES):
-        if not Path(path).is_file():
+    if _is_video(path):
+        if not _is_address(path) and not Path(path).is_file():
             raise UserError(f"no video {path}")
         yield from _frames(path, path)
     else:
         yield Picture(path, lambda: open_rgb(path))
+
+
+def _or_failure(pictures: Iterator[Picture], source: Any) -> Iterator[Picture]:
+    """The same, but an error among them becomes a picture that cannot be opened, so that others go on."""
+    try:
+        yield from pictures
+    except UserError as error:
+        yield _failure(str(source), error)
+
+
+def _failure(name: str, error: UserError) -> Picture:
+    def fail() -> Image.Image:
+        raise error
+
+    return Picture(name, fail)
+
+
+def _is_address(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
+
+
+def _without_query(address: str) -> str:
+    return re.split("[?#]", address, maxsplit=1)[0]
+
+
+def _is_video(text: str) -> bool:
+    path = _without_query(text) if _is_address(text) else text
+    return path.lower().endswith(VIDEO_SUFFIXES)
 
 
 def _is_pattern(text: str) -> bool:
@@ -170,10 +223,13 @@ def _frames(source: int | str, name: str) -> Iterator[Picture]:
             if not there:
                 break
             image = Image.fromarray(np.ascontiguousarray(frame[..., ::-1]))
-            path = Path(name.replace(":", "_"))
-            yield Picture(str(path.with_name(f"{path.stem}_{number:06d}")), lambda image=image: image)
+            yield Picture(f"{name}#{number:06d}", lambda image=image: image)
             number += 1
         if not number:
             raise UserError(f"{name} has not a single frame that can be read")
+        promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if promised * (1 - _LOST_FRAMES) > number + 1:
+            broken = UserError(f"{name} breaks off after {number} of {promised:.0f} frames")
+            yield _failure(f"{name}#{number:06d}", broken)
     finally:
         capture.release()

@@ -14,6 +14,7 @@ from hardnet_suite.weights.load import (
     fetch,
     load_weights,
     read_checkpoint,
+    read_metadata,
     state_dict_of,
     where,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "load_pretrained",
     "load_weights",
     "read_checkpoint",
+    "read_metadata",
     "save_weights",
     "split_official",
     "state_dict_of",

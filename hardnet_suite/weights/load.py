@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import os
@@ -11,7 +12,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,16 @@ import torch
 from torch import Tensor
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.networks import list_models
+from hardnet_suite.weights.convert import split_official
+from hardnet_suite.weights.identify import identify
 from hardnet_suite.weights.pickles import numbers_allowed
 from hardnet_suite.weights.registry import Address, WeightsRow
 
 # a mere "<" will not do: the first bytes of a .safetensors file are a length, which may spell it
 _HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<[!?a-z]", re.IGNORECASE)
 SHIPPED = Path(__file__).parent / "shipped"
+_OWN_DISK = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT)
 _WRAPPERS = ("state_dict", "model_state", "model")
 
 
@@ -52,6 +57,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: {error}") from error
 
 
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """What the head of a .safetensors file says beside its tensors; UserError as in ``read_checkpoint``."""
+    path = Path(path).expanduser()
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read safely as weights: {error}") from None
+
+
 def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The named tensors of a checkpoint, as it stands or under ``state_dict``, ``model_state`` or ``model``.
 
@@ -76,10 +91,12 @@ def fetch(row: WeightsRow, *, file: str | Path | None = None, timeout: float = 3
     """The local path of a row's weights, downloaded into the cache if they are nowhere else.
 
     Looked for in this order: ``file``, taken as it is; the package itself, for weights that it brings along;
-    ``$HARDNET_WEIGHTS_DIR/<row.file>``; the cache,
-    where the hash must agree if it is known; then each address of the row. ``timeout`` is in seconds, for
-    each wait on the network. A file reaches its place in the cache only when whole and checked. UserError
-    when ``file`` is not there, or when no address gives the weights.
+    ``$HARDNET_WEIGHTS_DIR``, then the cache, under the name that any address has; then each address of the
+    row. A file must have the address's hash, where that is known, and otherwise be of the row's model; that
+    is all that is asked of files in the folder of one's own, as two hosts' bytes may differ.
+    ``timeout`` is in seconds, for each wait on the network. A file reaches its place in the cache only when
+    whole and checked. UserError when ``file`` is not there, a file in ``$HARDNET_WEIGHTS_DIR`` is no good, no
+    address gives the weights, or the cache cannot be written.
     """
     if file is not None:
         path = Path(file).expanduser()
@@ -100,23 +117,33 @@ def fetch(row: WeightsRow, *, file: str | Path | None = None, timeout: float = 3
     cache = cache_dir()
     own_folder = os.environ.get("HARDNET_WEIGHTS_DIR")
     by_hand = Path(own_folder).expanduser() if own_folder else cache
-    if own_folder and (by_hand / row.file).exists():
-        return by_hand / row.file
+    for address in row.urls if own_folder else ():
+        path = by_hand / address.file
+        if path.is_file():
+            try:
+                _check(path, replace(address, sha256_prefix=None), row)
+                return path
+            except _BadFileError as error:
+                raise UserError(f"{path}: {error}") from error
 
     failures = []
     for address in row.urls:
         path = cache / address.file
-        if path.exists():
+        if path.is_file():
             try:
-                _check_head(path)
-                _check_hash(path, address.sha256_prefix)
+                _check(path, address, row)
                 return path
             except _BadFileError as error:
                 failures.append(f"{path} ({error})")
     for address in row.urls:
         try:
-            return _download(address, cache, timeout)
+            return _download(address, row, cache, timeout)
         except (_BadFileError, OSError, http.client.HTTPException) as error:
+            if getattr(error, "errno", None) in _OWN_DISK:
+                raise UserError(
+                    f"cannot write {row.file} into {cache}: {error.strerror}; the variable TORCH_HOME names "
+                    "another place"
+                ) from None
             failures.append(f"{address.url} ({_reason(error)})")
     raise UserError(
         f"could not get {row.file}, the {row.tag} weights of {row.model}: {'; '.join(failures)}; "
@@ -237,6 +264,22 @@ def _check_hash(path: Path, prefix: str | None) -> None:
         raise _BadFileError(f"wrong contents: sha256 begins {digest[: len(prefix)]}, not {prefix}")
 
 
+def _check(path: Path, address: Address, row: WeightsRow) -> None:
+    """_BadFileError unless this may be the row's file."""
+    _check_head(path)
+    _check_hash(path, address.sha256_prefix)
+    if address.sha256_prefix is not None or row.model not in list_models():
+        return
+    try:
+        tensors = state_dict_of(_read(path))
+        if not row.base_only:
+            identify(tensors, row.model)
+        elif not split_official(row.model, tensors)[0]:
+            raise UserError(f"these are not weights of {row.model}")
+    except UserError as error:
+        raise _BadFileError(f"a wrong file: {error}") from error
+
+
 def _holds_tensor(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(map(_holds_tensor, value.values()))
@@ -245,15 +288,14 @@ def _holds_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def _download(address: Address, folder: Path, timeout: float) -> Path:
+def _download(address: Address, row: WeightsRow, folder: Path, timeout: float) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     # the name ends as the real one does, since the reader is chosen by the suffix
     part = folder / f"partial-{uuid.uuid4().hex}-{address.file}"
     try:
         _receive(address, part, timeout)
-        _check_head(part)
-        _check_hash(part, address.sha256_prefix)
-        _read(part)  # where no hash is known this is the only check of the contents
+        _check(part, address, row)
+        _read(part)  # a hash may be known to be right of a file that is refused
         target = folder / address.file
         os.replace(part, target)
         return target
@@ -263,18 +305,27 @@ def _download(address: Address, folder: Path, timeout: float) -> Path:
 
 def _receive(address: Address, part: Path, timeout: float) -> None:
     """The body of an address into ``part``, with a progress bar on a terminal. Where the connection ends too
-    soon it goes on from there, as long as that brings more."""
+    soon it goes on from there, as long as that brings more and the server says that it is the same file; if
+    not, from the beginning."""
     from tqdm import tqdm
 
     part.touch(exist_ok=False)
+    version = None  # of the file, in the server's words
     while True:
         have = part.stat().st_size
-        headers = {"User-Agent": "hardnet-suite"} | ({"Range": f"bytes={have}-"} if have else {})
+        headers = {"User-Agent": "hardnet-suite"}
+        if have and version:
+            headers |= {"Range": f"bytes={have}-", "If-Range": version}
         total = None
         try:
             request = urllib.request.Request(address.url, headers=headers)
             with urllib.request.urlopen(request, timeout=timeout) as response:
                 begin = have if response.status == 206 else 0  # not every server sends a part
+                given = response.headers
+                if begin and not given.get("Content-Range", "").startswith(f"bytes {have}-"):
+                    raise _BadFileError("the server sends another part of the file than was asked for")
+                tag = given.get("ETag", "")
+                version = tag if tag and not tag.startswith("W/") else given.get("Last-Modified")
                 length = response.headers.get("Content-Length")
                 total = begin + int(length) if length else None
                 bar = {"total": total, "initial": begin, "desc": address.file, "unit": "B", "disable": None}

@@ -31,8 +31,7 @@ class WeightsRow:
     ``urls`` stand in the order in which they are tried. ``metric`` is what the authors report, empty where
     they report nothing. ``base_only`` marks files of a pretrained trunk, without the heads. ``shipped``: the
     file in the package's ``weights/shipped``, in place of ``urls``, with its ``sha256``.
-    ``classes``: their names in order, where they are others than the model's usual ones. ``input_size``: of
-    a classifier's pictures, in pixels, where it is another than usual.
+    ``classes``: their names in order, where they are others than the model's usual ones.
     """
 
     model: str
@@ -46,7 +45,6 @@ class WeightsRow:
     shipped: str | None = None
     sha256: str | None = None
     classes: tuple[str, ...] = ()
-    input_size: int | None = None
 
     @property
     def file(self) -> str:

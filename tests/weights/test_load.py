@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -8,6 +9,7 @@ import socket
 import threading
 import zipfile
 from collections import OrderedDict
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -15,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from hardnet_suite import create_model
 from hardnet_suite.errors import UserError
 from hardnet_suite.weights.load import (
     LoadReport,
@@ -24,7 +27,7 @@ from hardnet_suite.weights.load import (
     read_checkpoint,
     state_dict_of,
 )
-from hardnet_suite.weights.registry import Address, WeightsRow
+from hardnet_suite.weights.registry import Address, WeightsRow, find
 
 TENSORS = {"conv.weight": torch.arange(12.0).reshape(3, 4), "norm.bias": torch.tensor([1.0, -2.0])}
 HTML = b"\n<!DOCTYPE html><html><body>moved</body></html>"
@@ -207,6 +210,9 @@ class Server:
         self.ranges: list[str | None] = []
         self.ends_after: list[int] = []  # of the next bodies, how many bytes are sent before the line breaks
         self.knows_ranges = True
+        self.versions: list[str | None] = []  # ETags of the next answers; afterwards always the same
+        self.replaced_by: bytes | None = None  # the body from the second answer on
+        self.moved = 0  # a part that is asked for begins so much later
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -215,11 +221,21 @@ class Server:
                 asked = self.headers.get("Range")
                 outer.ranges.append(asked)
                 status, body, promised = outer.pages.get(self.path, (404, b"", None))
-                if asked and outer.knows_ranges:
-                    start = int(asked.removeprefix("bytes=").rstrip("-"))
+                if outer.replaced_by is not None and len(outer.hits) > 1:
+                    body = outer.replaced_by
+                version = outer.versions.pop(0) if outer.versions else '"one"'
+                known = self.headers.get("If-Range")
+                where = None
+                if asked and outer.knows_ranges and (known is None or known == version):
+                    start = int(asked.removeprefix("bytes=").rstrip("-")) + outer.moved
+                    where = f"bytes {start}-{len(body) - 1}/{len(body)}"
                     status, body = 206, body[start:]
                     promised = None if promised is None else promised - start
                 self.send_response(status)
+                if version is not None:
+                    self.send_header("ETag", version)
+                if where is not None:
+                    self.send_header("Content-Range", where)
                 self.send_header("Content-Length", str(len(body) if promised is None else promised))
                 self.end_headers()
                 self.wfile.write(body[: outer.ends_after.pop(0)] if outer.ends_after else body)
@@ -258,7 +274,8 @@ def cache(tmp_path, monkeypatch):
 
 
 def row_of(*urls: Address) -> WeightsRow:
-    return WeightsRow("hardnet68", "published", urls, "classification", "MIT", "", "")
+    # of a model that has no network: these files are looked into no further
+    return WeightsRow("some_model", "published", urls, "classification", "MIT", "", "")
 
 
 def left_in(folder) -> list[str]:
@@ -289,6 +306,62 @@ def test_a_broken_line_is_taken_up_where_it_ended(server, cache, knows_ranges):
     assert left_in(cache) == ["w.pth"]
     asked = ["bytes=100-", "bytes=250-"] if knows_ranges else ["bytes=100-", "bytes=150-"]
     assert server.ranges == [None, *asked]
+
+
+@pytest.mark.parametrize("versions", [['"one"', '"two"'], [None, None], ['W/"weak"', 'W/"weak"']])
+def test_two_files_are_never_joined(server, cache, versions):
+    """The file is replaced, or may be, while the line is broken."""
+    other = saved({key: value + 100 for key, value in TENSORS.items()})
+    assert len(other) == len(GOOD)
+    server.versions, server.ends_after, server.replaced_by = versions, [len(GOOD) // 2], other
+    path = fetch(row_of(Address(server.put("w.pth", GOOD))))
+    assert path.read_bytes() == other
+
+
+def test_another_part_than_was_asked_for_is_refused(server, cache):
+    server.ends_after, server.moved = [100], 8
+    message = message_of(fetch, row_of(Address(server.put("w.pth", GOOD))))
+    assert "another part of the file" in message
+    assert left_in(cache) == []
+
+
+def whole_file(model) -> bytes:
+    return saved(create_model(model).state_dict())
+
+
+def test_another_models_file_is_refused_and_not_kept(server, cache):
+    """Without a known hash, the keys say whose a file is: on download, in the cache, and put by hand."""
+    row = replace(find("hardnet68ds"), urls=(Address(server.put("w.pth", whole_file("hardnet39ds"))),))
+    assert "w.pth (a wrong file: these are not the weights of hardnet68ds" in message_of(fetch, row)
+    assert left_in(cache) == []
+    right = Address(server.put("v.pth", whole_file("hardnet68ds")))
+    assert fetch(replace(row, urls=(*row.urls, right))) == cache / "v.pth"
+    (cache / "w.pth").write_bytes(server.pages["/w.pth"][1])
+    server.pages.clear()
+    assert f"{cache / 'w.pth'} (a wrong file" in message_of(fetch, row)
+
+
+def test_a_bad_file_put_by_hand_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path))
+    row = row_of(Address("http://host.invalid/w-1.pth", GOOD_HASH), Address("http://host.invalid/w.pth"))
+    (tmp_path / "w.pth").write_bytes(GOOD)  # under the name of any of its addresses
+    assert fetch(row) == tmp_path / "w.pth"
+    (tmp_path / "w-1.pth").write_bytes(saved({"other": torch.zeros(1)}))  # another host's bytes, perhaps
+    assert fetch(row) == tmp_path / "w-1.pth"
+    wrong = f"{tmp_path / 'w-1.pth'}: a wrong file: these are not the weights of hardnet68ds"
+    assert wrong in message_of(fetch, replace(row, model="hardnet68ds"))
+    (tmp_path / "w-1.pth").write_bytes(HTML)
+    assert f"{tmp_path / 'w-1.pth'}: a web page" in message_of(fetch, row)
+
+
+def test_a_full_disk_is_not_blamed_on_the_address(server, cache, monkeypatch):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hardnet_suite.weights.load.shutil.copyfileobj", full)
+    message = message_of(fetch, row_of(Address(server.put("w.pth", GOOD))))
+    assert message.startswith(f"cannot write w.pth into {cache}: No space left on device")
+    assert left_in(cache) == []
 
 
 def test_a_line_that_breaks_without_bringing_more_is_given_up(server, cache):
@@ -392,7 +465,7 @@ def test_offline_says_all_a_person_needs(cache, monkeypatch):
         port = taken.getsockname()[1]
     urls = [f"http://127.0.0.1:{port}/w-1234abcd.pth", f"http://127.0.0.1:{port}/w.pth"]
     message = message_of(fetch, row_of(*map(Address, urls)))
-    assert "w-1234abcd.pth, the published weights of hardnet68" in message
+    assert "w-1234abcd.pth, the published weights of some_model" in message
     for url in urls:
         assert f"{url} (Connection refused)" in message
     assert f"by hand into {cache}" in message
