@@ -3,12 +3,12 @@ _base_ = [
     "_base_/runtime.py",
     "_base_/classifier.py",
     "_base_/imagenet.py",
-    "_base_/schedule_published.py",
+    "_base_/schedule_published.py",  # or schedule_modern.py
 ]
 
 arch = "hardnet85"  # the row of hardnet_suite.networks.ARCHS
-model = dict(arch=arch, num_classes=1000)
-train_cfg = dict(max_epochs=150)
-param_scheduler = [
-    dict(type="CosineAnnealingLR", T_max=150, eta_min=0.0, by_epoch=True, convert_to_iter_based=True)
-]
+model = dict(arch=arch, num_classes=1000, **_base_.recipe.model)
+train_dataloader = dict(
+    dataset=dict(pipeline=[*_base_.crop_and_flip, *_base_.recipe.transforms, dict(type="PackClass")])
+)
+custom_hooks = [*_base_.custom_hooks, *_base_.recipe.hooks]

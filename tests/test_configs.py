@@ -207,6 +207,25 @@ def test_modern_classification_recipe():
     assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_epochs
 
 
+def test_the_recipe_is_one_line_of_a_config(tmp_path):
+    text = (OWN_CONFIGS / "hardnet85_imagenet.py").read_text()
+    text = text.replace("schedule_published.py", "schedule_modern.py").replace(
+        '"_base_/', f'"{OWN_CONFIGS}/_base_/'
+    )
+    (tmp_path / "mine.py").write_text(text)
+    mine, modern = load_config(tmp_path / "mine.py"), load_config("hardnet68_imagenet_modern")
+    assert mine.arch == "hardnet85"
+    for key in ("train_dataloader", "optim_wrapper", "param_scheduler", "train_cfg", "custom_hooks"):
+        assert mine[key] == modern[key]
+    assert {**mine.model, "arch": "hardnet68"} == modern.model
+    assert [step.type for step in mine.train_dataloader.dataset.pipeline] == [
+        "torchvision/RandomResizedCrop",
+        "torchvision/RandomHorizontalFlip",
+        "torchvision/RandAugment",
+        "PackClass",
+    ]
+
+
 def test_how_a_configs_pictures_are_made():
     own = {"hardnet39ds_tiny_imagenet10": (64, 64), "centernet_hardnet85_608": (608, None)}
     own |= {"centernet_hardnet68_overfit8": (384, None)}
@@ -215,7 +234,11 @@ def test_how_a_configs_pictures_are_made():
         rule, usual = input_rule(cfg), PREPROCESS[cfg.arch]
         size, resize_to = own.get(name, (usual.size, usual.resize_to))
         assert (rule.size, rule.resize_to) == (size, resize_to), name
-        assert (rule.mean, rule.channels) == (usual.mean, usual.channels)
+        assert rule.channels == usual.channels
+        assert (rule.pixel_mean, rule.pixel_std) == (
+            pytest.approx(usual.pixel_mean),
+            pytest.approx(usual.pixel_std),
+        )
     assert input_rule(load_config("centernet_hardnet68")).resize == "keep"
 
 

@@ -174,3 +174,22 @@ def test_one_training_step_lowers_the_loss():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_weights_for_three_channels_serve_others(tmp_path, channels):
+    """As in timm: a picture whose channels are alike gives the same answer."""
+    three = create_model("hardnet39ds", num_classes=3).eval()
+    torch.save(three.state_dict(), tmp_path / "three.pth")
+    other = create_model("hardnet39ds", num_classes=3, in_chans=channels, pretrained=tmp_path / "three.pth")
+    grey = torch.rand(2, 1, 64, 64)
+    with torch.inference_mode():
+        if channels == 1:
+            torch.testing.assert_close(other.eval()(grey), three(grey.expand(-1, 3, -1, -1)))
+    weight, own = (next(iter(one.parameters())) for one in (other, three))
+    mixed = own.sum(1, keepdim=True) if channels == 1 else own[:, [0, 1, 2, 0]] * 3 / 4
+    torch.testing.assert_close(weight, mixed)
+
+
+def test_none_is_no_weights():
+    assert create_model("hardnet39ds", pretrained=None).num_classes == 1000

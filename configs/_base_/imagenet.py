@@ -3,10 +3,9 @@
 data_root = "data/imagenet/"
 num_classes = 1000
 
-train_pipeline = [
+crop_and_flip = [
     dict(type="torchvision/RandomResizedCrop", size=224),
     dict(type="torchvision/RandomHorizontalFlip"),
-    dict(type="PackClass"),
 ]
 test_pipeline = [
     dict(type="torchvision/Resize", size=256),
@@ -25,7 +24,7 @@ train_dataloader = dict(
         data_root=data_root,
         folder="train",
         classes="imagenet",
-        pipeline=train_pipeline,
+        pipeline=[*crop_and_flip, dict(type="PackClass")],
     ),
 )
 val_dataloader = dict(

@@ -1,5 +1,4 @@
-# A modern recipe: AdamW with warm-up and cosine, averaged weights; beside it a config switches on label smoothing,
-# mixup, CutMix and RandAugment, as hardnet68_imagenet_modern.py does.
+# A modern recipe: AdamW with warm-up and cosine, label smoothing, mixup or CutMix, RandAugment, averaged weights.
 train_cfg = dict(type="ResumableEpochLoop", max_epochs=300, val_interval=1)
 optim_wrapper = dict(
     type="OptimWrapper",
@@ -12,3 +11,12 @@ param_scheduler = [
     dict(type="CosineAnnealingLR", eta_min=1e-6, by_epoch=True, begin=5, end=300, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(enable=True, base_batch_size=256)  # another batch size scales the learning rate
+# what a config adds to its model, its pipeline and its hooks
+recipe = dict(
+    model=dict(
+        label_smoothing=0.1,
+        data_preprocessor=dict(num_classes=1000, mixup=0.2, cutmix=1.0),
+    ),
+    transforms=[dict(type="torchvision/RandAugment", num_ops=2, magnitude=9)],
+    hooks=[dict(type="EMAHook", momentum=1e-4, update_buffers=True)],
+)

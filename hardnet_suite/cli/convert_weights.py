@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 from pathlib import Path
 
 from hardnet_suite.errors import UserError
@@ -33,10 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    import torch
-
     from hardnet_suite.networks import list_models
-    from hardnet_suite.prediction.model import read_any
+    from hardnet_suite.prediction.model import known_metadata, read_any
     from hardnet_suite.weights import identify, is_bare_trunk, save_weights, split_official, state_dict_of
     from hardnet_suite.weights.convert import in_target, to_official
 
@@ -47,13 +46,14 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{target} is the source itself: choose another name")
     if args.model is not None and args.model not in list_models():
         raise UserError(f"no model {args.model}; there are {', '.join(list_models())}")
-    state = state_dict_of(read_any(source))
+    checkpoint = read_any(source)
+    state = state_dict_of(checkpoint)
     try:
         found = identify(state, args.model)
         model, form, tensors, whole = found.model, found.form, found.tensors, True
     except UserError as error:
         tensors, left = split_official(args.model, state) if args.model else ({}, [])
-        if not tensors or (left and not is_bare_trunk(state)):
+        if not tensors or (left and not is_bare_trunk(state)) or not _fit(args.model, tensors):
             hint = "" if args.model else "; for a file of a bare trunk name its --model"
             raise UserError(f"{source}: {error}{hint}") from None
         model, form, whole = args.model, "official", False
@@ -69,20 +69,27 @@ def run(args: argparse.Namespace) -> None:
     metadata |= _from_registry(model, source.name, digest)
     if whole:
         metadata["num_classes"] = str(found.num_classes)
+    known = known_metadata(source, checkpoint)
+    metadata |= {key: json.dumps(known[key]) for key in ("classes", "input") if key in known}
     try:
-        if target.suffix == ".safetensors":
-            save_weights(renamed, target, metadata=metadata, half=args.half)
-        else:
-            if args.half:
-                renamed = {k: v.half() if v.is_floating_point() else v for k, v in renamed.items()}
-            target.parent.mkdir(parents=True, exist_ok=True)
-            torch.save({"state_dict": renamed, "meta": metadata}, target)
+        save_weights(renamed, target, metadata=metadata, half=args.half)
     except (OSError, RuntimeError) as error:
         raise UserError(f"cannot write {target}: {error}") from None
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
     part = "" if whole else " (a part of it)"
     print(f"{len(renamed)} tensors of {model}{part}, {form} to {args.to}: {target}")
+
+
+def _fit(model: str, tensors: dict) -> bool:
+    """Whether a part of a model's tensors has the shapes of that model."""
+    import torch
+
+    from hardnet_suite.networks import build_network
+
+    with torch.device("meta"):
+        own = build_network(model).state_dict()
+    return all(value.shape == own[key].shape for key, value in tensors.items())
 
 
 def _from_registry(model: str, file: str, digest: str) -> dict[str, str]:

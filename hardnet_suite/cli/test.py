@@ -46,6 +46,10 @@ def run(args: argparse.Namespace) -> None:
     cfg = load_run_config(args)
     from hardnet_suite.openmm import configs, running
 
+    if args.show_dir and next(configs.classification_parts(cfg, ["test_dataloader"]), None):
+        raise UserError(
+            "--show-dir is not for classifiers: hardnet-suite predict FOLDER --out DIR draws them"
+        )
     work_dir = Path(cfg.work_dir)
     heatmaps, predictions = work_dir / "heatmaps", work_dir / "predictions"
     if running.is_main_process():

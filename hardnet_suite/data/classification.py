@@ -176,8 +176,10 @@ def hold_out(samples: Samples, per_class: int, seed: int = 0) -> tuple[Samples, 
     """
     kept: list[int] = []
     drawn: list[int] = []
-    for label in sorted({*samples.labels}):
-        own = [index for index, other in enumerate(samples.labels) if other == label]
+    by_label: dict[int, list[int]] = {}
+    for index, label in enumerate(samples.labels):
+        by_label.setdefault(label, []).append(index)
+    for label, own in sorted(by_label.items()):
         if len(own) <= per_class:
             name = samples.classes[label]
             raise UserError(

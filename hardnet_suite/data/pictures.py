@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hardnet_suite.errors import UserError
 
@@ -17,7 +17,7 @@ def open_rgb(source: str | Path | bytes | BinaryIO, name: str | None = None) -> 
     """A picture as 8-bit RGB, turned upright as its EXIF tag says.
 
     Grey and 16-bit grey become RGB (65535 is white), CMYK is converted, transparent pixels are laid on white,
-    of an animation the first frame is taken.
+    of an animation the first frame is taken. Pixels of 32 bits, whole or not, have no agreed white: an error.
 
     Args:
         source: a path, the bytes of a file, or an open binary file.
@@ -32,7 +32,16 @@ def open_rgb(source: str | Path | bytes | BinaryIO, name: str | None = None) -> 
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 image.load()
-                return to_rgb(ImageOps.exif_transpose(image))
+                upright = ImageOps.exif_transpose(image)
+                if image.mode == "I" and image.format == "PNG":  # older Pillow's way to open 16 bits
+                    upright = upright.convert("I;16")
+                return to_rgb(upright)
+    except UserError as error:
+        raise UserError(f"cannot read the picture {name}: {error}") from None
+    except UnidentifiedImageError:
+        raise UserError(f"cannot read the picture {name}: it is no picture; replace the file") from None
+    except PermissionError:
+        raise UserError(f"cannot read the picture {name}: permission denied") from None
     except FileNotFoundError:
         raise UserError(f"cannot read the picture {name}: no such file") from None
     except IsADirectoryError:
@@ -43,15 +52,14 @@ def open_rgb(source: str | Path | bytes | BinaryIO, name: str | None = None) -> 
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any of Pillow's modes as 8-bit RGB, see ``open_rgb``."""
-    if image.mode == "RGB":
+    """A picture of any of Pillow's modes as 8-bit RGB, see ``open_rgb``; UserError for 32 bits a pixel."""
+    if image.mode in ("I", "F"):
+        kind = "whole" if image.mode == "I" else "floating point"
+        raise UserError(f"its pixels are {kind} numbers of 32 bits that have no white: save it in 8 or 16")
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I;16") or image.mode == "I":  # PNGs of 16 bits open as either
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray((values.clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image))
-        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, "white")

@@ -88,15 +88,33 @@ def score_classes(scores: np.ndarray, labels: np.ndarray) -> ClassificationScore
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
         raise ValueError(f"scores must be (N, C) and labels (N,), got {scores.shape} and {labels.shape}")
-    count = scores.shape[1]
+    guesses = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    return score_guesses(guesses, labels, scores.shape[1])
+
+
+def score_guesses(guesses: np.ndarray, labels: np.ndarray, count: int) -> ClassificationScores:
+    """Accuracy of guesses.
+
+    Args:
+        guesses: (N, 5) class indices, best first; fewer columns where there are fewer classes.
+        labels: (N,) whole numbers in [0, count).
+        count: of classes.
+
+    Raises:
+        ValueError: other shapes, or a label outside its range.
+    """
+    guesses, labels = np.asarray(guesses), np.asarray(labels)
+    if guesses.ndim != 2 or labels.shape != guesses.shape[:1] or guesses.shape[1] != min(5, count):
+        raise ValueError(
+            f"guesses must be (N, {min(5, count)}) and labels (N,), got {guesses.shape} and {labels.shape}"
+        )
     if not np.issubdtype(labels.dtype, np.integer) or (
         labels.size and not 0 <= labels.min() <= labels.max() < count
     ):
         raise ValueError(f"labels must be whole numbers in [0, {count})")
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :5]
     confusion = np.zeros((count, count), np.int64)
-    np.add.at(confusion, (labels, order[:, 0]), 1)
-    top5 = float((order == labels[:, None]).any(axis=1).mean()) if labels.size else math.nan
+    np.add.at(confusion, (labels, guesses[:, 0]), 1)
+    top5 = float((guesses == labels[:, None]).any(axis=1).mean()) if labels.size else math.nan
     return ClassificationScores(confusion, top5)
 
 

@@ -30,9 +30,7 @@ class Preprocess:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, as they are kept beside weights."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
-        }
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,25 +21,33 @@ from hardnet_suite.networks import build_network
 from hardnet_suite.openmm.configs import classification_samples
 
 
-def _adapter(kind: type) -> type:
-    class OnPicture(BaseTransform):
-        def __init__(self, **options: Any):
-            self.inner = kind(**options)
+class OnPicture(BaseTransform):
+    """One of torchvision's transforms on ``img``."""
 
-        def transform(self, results: dict) -> dict:
-            results["img"] = self.inner(results["img"])
-            return results
+    def __init__(self, inner: v2.Transform):
+        self.inner = inner
 
-    OnPicture.__name__ = OnPicture.__qualname__ = kind.__name__
-    OnPicture.__doc__ = f"torchvision.transforms.v2.{kind.__name__} on ``img``."
-    return OnPicture
+    def transform(self, results: dict) -> dict:
+        results["img"] = self.inner(results["img"])
+        return results
+
+    def __repr__(self) -> str:
+        return repr(self.inner)
+
+
+def _builder(kind: type[v2.Transform]) -> Callable[..., OnPicture]:
+    def build(**options: Any) -> OnPicture:
+        return OnPicture(kind(**options))
+
+    build.__name__ = build.__qualname__ = kind.__name__
+    return build
 
 
 for _name in v2.__all__ if hasattr(v2, "__all__") else dir(v2):
     _kind = getattr(v2, _name)
     if isinstance(_kind, type) and issubclass(_kind, v2.Transform) and _kind is not v2.Transform:
         # in a config: dict(type="torchvision/RandomResizedCrop", size=224)
-        TRANSFORMS.register_module(name=f"torchvision/{_name}", module=_adapter(_kind))
+        TRANSFORMS.register_module(name=f"torchvision/{_name}", module=_builder(_kind))
 
 
 @TRANSFORMS.register_module()
@@ -94,6 +102,9 @@ class ClassificationDataset(BaseDataset):
             }
         )
         super().__init__(metainfo={"classes": self._samples.classes}, **options)
+
+    def full_init(self) -> None:
+        super().full_init()
         # workers would copy a million paths each, sooner or later; mmengine has packed them by now
         self._samples = replace(self._samples, pictures=(), labels=())
 

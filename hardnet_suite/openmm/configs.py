@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
@@ -269,8 +270,9 @@ def input_rule(cfg: Config) -> Preprocess:
     middle: nothing is left out in silence.
     """
     rule = PREPROCESS[cfg.arch]
-    steps = ((cfg.get("test_dataloader") or {}).get("dataset") or {}).get("pipeline") or []
-    if any(step["type"] == "PackClass" for step in steps):
+    loader = cfg.get("test_dataloader") or cfg.get("val_dataloader") or {}
+    steps = (loader.get("dataset") or {}).get("pipeline") or []
+    if (loader.get("dataset") or {}).get("type") == "ClassificationDataset":
         return _classifiers_rule(cfg, steps)
     for step in steps:
         if step["type"] == "Resize" and not step.get("keep_ratio", False):
@@ -284,7 +286,9 @@ def _classifiers_rule(cfg: Config, steps: Sequence[dict]) -> Preprocess:
     given = cfg.model.data_preprocessor
     mean, std = (tuple(value / 255 for value in given[key]) for key in ("mean", "std"))
     rule = Preprocess("rgb", 255.0, mean, std, resize="keep")
-    for step in steps[: [step["type"] for step in steps].index("PackClass")]:
+    for step in steps:
+        if step["type"] == "PackClass":
+            break
         options = {key: value for key, value in step.items() if key != "type"}
         if step["type"] == "torchvision/Resize" and rule.resize == "keep" and _is_side(options):
             rule = replace(rule, resize="short", resize_to=options["size"])
@@ -292,8 +296,8 @@ def _classifiers_rule(cfg: Config, steps: Sequence[dict]) -> Preprocess:
             rule = replace(rule, resize="short", size=options["size"])
         else:
             raise UserError(
-                f"{cfg.filename}: predict knows torchvision/Resize and then torchvision/CenterCrop, each with "
-                f"one whole number as its size, not {dict(step)}"
+                f"{cfg.filename}: predict knows torchvision/Resize and then torchvision/CenterCrop, each "
+                f"with one whole number as its size, not {dict(step)}"
             )
     return rule
 
@@ -310,7 +314,8 @@ def class_counts(cfg: Config) -> set[int]:
 
 
 def require_data(cfg: Config, loaders: Sequence[str]) -> None:
-    """UserError, one line, unless the data of these loaders are there and fit the number of classes."""
+    """UserError, one line, unless the data of these loaders are there and fit the number of classes, and
+    folders or lists that name the classes name the same."""
     for part in coco_parts(cfg, loaders):
         require_coco(part.annotation_file, part.image_folder)
         _require_fitting_model(cfg, part)
@@ -326,16 +331,31 @@ def require_data(cfg: Config, loaders: Sequence[str]) -> None:
         find = find_pairs if part.label_folder is None else require_pairs
         find(part.picture_folder, part.label_folder, part.labels)
         _require_fitting_model(cfg, part)
+    first = None
     for part in classification_parts(cfg, loaders):
         _require_fitting_model(cfg, part)
+        first = first or part
+        require_same_classes(part.loader, part.classes, first.loader, first.classes)
+
+
+def require_same_classes(one: str, classes: Sequence[str], other: str, known: Sequence[str]) -> None:
+    """UserError where two lists of classes, of which ``one`` and ``other`` are the holders, differ."""
+    if tuple(classes) != tuple(known):
+        pairs = enumerate(zip_longest(classes, known, fillvalue="none"))
+        index, (name, expected) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+        raise UserError(
+            f"{one} has other classes than {other}: class {index} is {name}, not {expected}; "
+            "give both data sets one list of classes"
+        )
 
 
 def _require_fitting_model(cfg: Config, part: CocoPart | SegmentationPart | ClassificationPart) -> None:
+    where = "classes" if isinstance(part, ClassificationPart) else "metainfo.classes"
     for count in class_counts(cfg):
         if count != len(part.classes):
             raise UserError(
                 f"the model has num_classes={count}, but {part.loader} has {len(part.classes)} classes; "
-                "set num_classes and the data set's metainfo.classes to fit each other"
+                f"set num_classes and the data set's {where} to fit each other"
             )
 
 

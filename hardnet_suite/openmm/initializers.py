@@ -51,7 +51,7 @@ class HarDNetPretrained:
         trunk = [key for key in report.missing if "trunk." in key]
         if trunk:
             raise UserError(
-                f"{path} is not whole: {len(trunk)} parts of the backbone are not in it ({', '.join(trunk[:4])} …)"
+                f"{path} is not whole: it lacks {len(trunk)} parts of the backbone, such as {trunk[0]}"
             )
         print_log(f"{path.name} into {type(module).__name__}: {report}", logger="current")
         if left:

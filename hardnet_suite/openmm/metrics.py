@@ -1,4 +1,4 @@
-"""Scores during training and testing: COCO detection, and segmentation."""
+"""Scores during training and testing: COCO detection, segmentation, classification."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from hardnet_suite.data.classification import readable
 from hardnet_suite.data.coco import load_annotations
 from hardnet_suite.data.segmentation import LABEL_SETS, LabelSet, prediction_path, write_label
-from hardnet_suite.evaluation.classification import score_classes
+from hardnet_suite.evaluation.classification import score_guesses
 from hardnet_suite.evaluation.coco import evaluate_coco
 from hardnet_suite.evaluation.segmentation import confusion_matrix, score_confusion
 
@@ -168,29 +168,29 @@ class ImageClassification(BaseMetric):
 
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
         for sample in data_samples:
-            self.results.append((sample["name"], int(sample["label"]), sample["scores"].cpu().numpy()))
+            shares = sample["scores"].double().softmax(0).cpu()
+            best = shares.sort(descending=True, stable=True)  # all the scores would fill the memory
+            guesses, shares = best.indices[:5].tolist(), best.values[:5].tolist()
+            self.results.append((sample["name"], int(sample["label"]), guesses, shares))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         classes = self.dataset_meta["classes"]
-        of_image = {name: (label, scores) for name, label, scores in results}  # ranks may see one twice
-        self.image_ids = list(of_image)
-        labels, scores = (np.stack(column) for column in zip(*of_image.values(), strict=True))
+        names, labels, guesses, _ = zip(*results, strict=True)  # mmengine has cut what ranks saw twice
+        self.image_ids = list(names)
         if self.results_file:
-            self._save(of_image, classes)
-        found = score_classes(scores, labels)
+            self._save(results, classes)
+        found = score_guesses(np.array(guesses), np.array(labels), len(classes))
         self.details, self.confusion = found.report(classes), found.confusion
         MMLogger.get_current_instance().info("\n" + found.table(readable(classes)))
         return found.metrics
 
-    def _save(self, of_image: dict, classes: Sequence[str]) -> None:
+    def _save(self, results: list, classes: Sequence[str]) -> None:
         with Path(self.results_file).open("w", encoding="utf-8") as stream:
-            for name, (label, scores) in of_image.items():
-                best = np.argsort(-scores, kind="stable")[:5]
-                shares = np.exp(scores - scores.max())
+            for name, label, guesses, shares in results:
                 row = {
                     "name": name,
                     "label": classes[label],
-                    "guesses": [classes[index] for index in best],
-                    "probabilities": [round(float(share), 6) for share in shares[best] / shares.sum()],
+                    "guesses": [classes[index] for index in guesses],
+                    "probabilities": [round(share, 6) for share in shares],
                 }
                 stream.write(json.dumps(row) + "\n")

@@ -30,6 +30,7 @@ from hardnet_suite.data.coco import check_coco
 from hardnet_suite.data.segmentation import check_segmentation
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
+from hardnet_suite.networks import PREPROCESS
 from hardnet_suite.openmm.configs import (
     add_test_time_augmentation,
     classification_parts,
@@ -38,6 +39,7 @@ from hardnet_suite.openmm.configs import (
     innermost,
     input_rule,
     require_data,
+    require_same_classes,
     segmentation_parts,
 )
 from hardnet_suite.openmm.hooks import saved_checkpoints
@@ -237,6 +239,7 @@ def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tu
             cfg.test_evaluator.prediction_ids = "labelIds"
     runner = SuiteRunner.from_cfg(cfg)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    _require_the_checkpoints_classes(cfg, checkpoint)
     load_checkpoint(model.module if isinstance(model, BaseTTAModel) else model, checkpoint, arch)
     figures = runner.test()
     metric = runner.test_loop.evaluator.metrics[0]
@@ -277,6 +280,15 @@ def _require_same_classes(cfg: Config, row: WeightsRow) -> None:
                 f"no checkpoint given, and the weights {row.tag!r} know {', '.join(row.classes)}, not the "
                 f"config's {', '.join(part.classes)}; give a checkpoint, and drop the config's weights_tag"
             )
+
+
+def _require_the_checkpoints_classes(cfg: Config, checkpoint: str | Path) -> None:
+    """A classifier's folders may be others than those that it was trained on, and as many."""
+    meta = read_checkpoint(checkpoint).get("meta")
+    trained = (meta.get("dataset_meta") or {}).get("classes") if isinstance(meta, dict) else None
+    for part in classification_parts(cfg, ["test_dataloader"]):
+        if trained:
+            require_same_classes(part.loader, part.classes, str(checkpoint), trained)
 
 
 def versions() -> dict[str, str]:

@@ -114,7 +114,7 @@ def load_model(
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     row = row or _row_of_file(path)
-    meta = _metadata(path, checkpoint)
+    meta = known_metadata(path, checkpoint)
     names = _class_names(network, classes, row, meta)
     if torch.device(device or "cpu").type == "cpu":
         torch.set_flush_denormal(True)  # denormal numbers slow untrained networks tenfold
@@ -155,8 +155,9 @@ def _row_of_file(path: Path) -> WeightsRow | None:
     return next((row for row in ROWS if row.sha256 == digest), None)
 
 
-def _metadata(path: Path, checkpoint: dict) -> dict[str, Any]:
-    """What stands beside the tensors: ``classes``, their names, and ``input``, the rule, as far as known."""
+def known_metadata(path: Path, checkpoint: dict) -> dict[str, Any]:
+    """What stands in a file beside its tensors, above all, where it is known, ``classes``, their names, and
+    ``input``, the rule as ``Preprocess.to_dict`` gives it."""
     meta = read_metadata(path) if path.suffix == ".safetensors" else checkpoint.get("meta")
     meta = dict(meta) if isinstance(meta, Mapping) else {}
     dataset = meta.get("dataset_meta")  # in the checkpoint of a run

@@ -84,7 +84,7 @@ def _renamed(key: str, prefixes: Mapping[str, str]) -> str | None:
 
 
 def openmm_target(name: str) -> str:
-    """Which OpenMMLab framework has a model of this name: "mmdet" or "mmseg"; ValueError where none has."""
+    """The key of ``TARGETS`` that has a model of this name; ValueError where none has."""
     kind = type(find_arch(name))
     for target, kinds in TARGETS.items():
         if kind in kinds:

@@ -54,6 +54,7 @@ class WeightsRow:
 
 _HOST = "https://ping-chao.com/hardnet"
 _RAW = "https://raw.githubusercontent.com/PingoLH"
+_MIRROR = "https://cdn.jsdelivr.net/gh"  # of files in git trees, up to 20 MB
 _CLASSIFIERS = "https://github.com/PingoLH/Pytorch-HarDNet"
 _SSD = "https://github.com/PingoLH/PytorchSSD-HarDNet"
 _FCHARDNET = "https://github.com/PingoLH/FCHarDNet"
@@ -66,7 +67,10 @@ def _descriptor(tag: str, path: str) -> WeightsRow:
     return WeightsRow(
         model="hardnet_descriptor",
         tag=tag,
-        urls=(Address(f"https://raw.githubusercontent.com/DagnyT/hardnet/master/pretrained/{path}"),),
+        urls=(
+            Address(f"https://raw.githubusercontent.com/DagnyT/hardnet/master/pretrained/{path}"),
+            Address(f"{_MIRROR}/DagnyT/hardnet@master/pretrained/{path}"),
+        ),
         task="descriptor",
         licence="MIT",
         metric="",
@@ -81,6 +85,7 @@ ROWS: tuple[WeightsRow, ...] = (
         urls=(
             Address(f"{_HOST}/hardnet39ds-0e6c6fa9.pth", "0e6c6fa9"),
             Address(f"{_RAW}/Pytorch-HarDNet/master/hardnet39ds.pth"),
+            Address(f"{_MIRROR}/PingoLH/Pytorch-HarDNet@master/hardnet39ds.pth"),
         ),
         task="classification",
         licence="MIT",
@@ -93,6 +98,7 @@ ROWS: tuple[WeightsRow, ...] = (
         urls=(
             Address(f"{_HOST}/hardnet68ds-632474d2.pth", "632474d2"),
             Address(f"{_RAW}/Pytorch-HarDNet/master/hardnet68ds.pth"),
+            Address(f"{_MIRROR}/PingoLH/Pytorch-HarDNet@master/hardnet68ds.pth"),
         ),
         task="classification",
         licence="MIT",
@@ -114,7 +120,14 @@ ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
         model="hardnet85",
         tag="published",
-        urls=(Address(f"{_HOST}/hardnet85-a28faa00.pth", "a28faa00"),),
+        urls=(
+            Address(f"{_HOST}/hardnet85-a28faa00.pth", "a28faa00"),
+            Address(
+                "https://drive.usercontent.google.com/download"
+                "?id=1I-qbZtpVlWbRyz1c3lT7rg2IqxCl28at&export=download&confirm=t",
+                name="hardnet85.pth",
+            ),
+        ),
         task="classification",
         licence="MIT",
         metric="ImageNet top-1 78.0",
@@ -233,7 +246,10 @@ ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
         model="fchardnet70",
         tag="base",
-        urls=(Address(f"{_RAW}/FCHarDNet/master/weights/hardnet_petite_base.pth"),),
+        urls=(
+            Address(f"{_RAW}/FCHarDNet/master/weights/hardnet_petite_base.pth"),
+            Address(f"{_MIRROR}/PingoLH/FCHarDNet@master/weights/hardnet_petite_base.pth"),
+        ),
         task="segmentation",
         licence="MIT",
         metric="",

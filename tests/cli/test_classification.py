@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 
+from hardnet_suite import create_model
 from hardnet_suite.cli import main
+from hardnet_suite.data.classification import imagenet_classes
+from hardnet_suite.prediction import load_model
 from hardnet_suite.weights import find
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +124,32 @@ def test_data_that_does_not_fit(error_of, tiny_classes, tmp_path):
     assert "train/dog is the folder of no class" in message
 
 
+def test_other_classes_than_were_trained(cli, error_of, tiny_classes, classifier, tmp_path):
+    """As many folders, but others: labels would be shifted in silence."""
+    config, data = tiny_classes
+    data = shutil.copytree(data, tmp_path / "data")
+    shutil.copytree(data / "train", data / "val")
+    (data / "val/dog").rename(data / "val/zebra")
+    arguments = (config, "--data-root", data, "--work-dir", tmp_path / "work", "--cfg-options")
+    options = [f"val_dataloader.dataset.{k}" for k in ("folder=val", "hold_out=0", "held_out=False")]
+    message = error_of("train", *arguments, *options)
+    assert "val_dataloader has other classes than train_dataloader: class 0 is n02111889, not dog" in message
+    options = [option.replace("val_data", "test_data") for option in options]
+    message = error_of("test", config, classifier, *arguments[1:], *options)
+    assert f"test_dataloader has other classes than {classifier}" in message
+    assert "--show-dir is not for classifiers" in error_of(
+        "test", config, classifier, *arguments[1:-1], "--show-dir", tmp_path
+    )
+
+
+def test_a_runs_checkpoint_is_predicted_as_it_was_trained(classifier, tiny_classes):
+    saved = classifier / "best_top1_epoch_1.pth"
+    model = load_model(saved)
+    assert model.classes == ("dog", "Samoyed")
+    assert model.rule == load_model(tiny_classes[0], weights=saved).rule
+    assert (model.rule.resize_to, model.rule.size) == (64, 64)
+
+
 def test_the_published_weights_are_scored_without_a_checkpoint(
     cli, error_of, shared, golden, tmp_path, monkeypatch
 ):
@@ -134,12 +165,35 @@ def test_the_published_weights_are_scored_without_a_checkpoint(
     report = json.loads((tmp_path / "work/metrics.json").read_text())
     assert report["images"] == 6
     assert report["checkpoint"].endswith(find("hardnet39ds").file)
+    rule = transforms.Compose(
+        [
+            transforms.Resize(256),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    network = create_model("hardnet39ds", pretrained=True).eval()
+    wnids = list(imagenet_classes())
+    rows = [json.loads(line) for line in (tmp_path / "work/predictions.jsonl").read_text().splitlines()]
+    for row in rows:
+        picture = Image.open(row["name"]).convert("RGB")
+        with torch.inference_mode():
+            best = network(rule(picture)[None])[0].topk(5).indices.tolist()
+        assert row["guesses"] == [wnids[index] for index in best]
+        assert row["label"] == Path(row["name"]).parent.name
+    right = sum(row["label"] == row["guesses"][0] for row in rows)
+    assert report["metrics"]["top1"] == right / 6
     message = error_of("test", config, "some.pth", "--pretrained", *arguments[1:])
     assert "--pretrained is for the published weights: leave out some.pth" in message
 
 
-def test_other_classes_than_the_published_weights(error_of, tiny_classes, tmp_path):
+def test_other_classes_than_the_published_weights(error_of, tiny_classes, tmp_path, monkeypatch):
     config, data = tiny_classes
     arguments = ("test", config, "--data-root", data, "--work-dir", tmp_path)
     message = error_of(*arguments, "--cfg-options", "weights_tag=nothing")
     assert "no weights tagged 'nothing'" in message
+    row = replace(find("hardnet39ds"), classes=("cat", "dog"))
+    monkeypatch.setattr("hardnet_suite.openmm.running.find", lambda *a: row)
+    message = error_of(*arguments, "--cfg-options", "weights_tag=published")
+    assert "the weights 'published' know cat, dog, not the config's dog, n02111889" in message

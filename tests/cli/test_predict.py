@@ -6,7 +6,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from hardnet_suite import create_model
 
 MODEL = ("--model", "ssd320_hardnet39ds", "--weights", "bccd", "--score", "0.01")
 
@@ -53,6 +56,36 @@ def test_an_earlier_runs_lines_stay_where_nothing_new_comes(cli, pictures, tmp_p
     assert cli("predict", pictures / "none.png", *MODEL, "--out", out)[0] == 2
     assert cli("predict", pictures, "--model", "vgg", "--out", out)[0] == 2
     assert (out / "predictions.jsonl").read_text() == before
+
+
+def test_pictures_stay_whole_where_drawings_go_beside_them(cli, pictures):
+    folder = pictures / "one"
+    Image.new("RGB", (20, 20), "red").save(folder / "a.jpg")
+    before = (folder / "a.jpg").read_bytes()
+    assert cli("predict", folder, *MODEL, "--out", folder)[0] == 0
+    assert (folder / "a.jpg").read_bytes() == before
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert [row["drawing"] for row in rows] == ["a_2.jpg", "a_3.jpg"]
+    assert cli("predict", folder / "a.png", *MODEL, "--out", folder)[0] == 0  # an earlier run's may go
+    assert sorted(path.name for path in folder.glob("*.jpg")) == ["a.jpg", "a_2.jpg", "a_3.jpg"]
+
+
+def test_guesses_of_a_classifier_and_a_mask(cli, pictures, tmp_path):
+    network = create_model("hardnet39ds", num_classes=6)
+    torch.save(network.state_dict(), tmp_path / "six.pth")
+    picture = pictures / "one/a.png"
+    status, out, _ = cli("predict", picture, "--model", tmp_path / "six.pth", "--out", tmp_path / "out")
+    assert status == 0
+    line = next(line for line in out.splitlines() if line.startswith(f"{picture}: "))
+    row = json.loads((tmp_path / "out/predictions.jsonl").read_text())
+    wanted = [f"{name} {100 * score:.1f} %" for name, score in zip(row["names"], row["scores"], strict=True)]
+    assert line == f"{picture}: {', '.join(wanted)}"
+    assert len(row["names"]) == 5
+    arguments = ("--model", "fchardnet70", "--weights", "camvid", "--out", tmp_path / "out")
+    assert cli("predict", picture, *arguments)[0] == 0
+    row = json.loads((tmp_path / "out/predictions.jsonl").read_text())
+    assert row["mask"] == "a_mask.png"
+    assert Image.open(tmp_path / "out/a_mask.png").size == (80, 60)
 
 
 def test_a_bad_file_is_skipped_and_the_status_says_so(cli, error_of, pictures):

@@ -43,6 +43,10 @@ def test_transparent_pixels_lie_on_white(tmp_path):
     image.putpalette([10, 20, 30, 40, 50, 60])
     image.save(tmp_path / "b.png", transparency=1)
     assert pixels(tmp_path / "b.png").tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    Image.new("RGB", (1, 1), (9, 8, 7)).save(tmp_path / "d.png", transparency=(9, 8, 7))
+    assert pixels(tmp_path / "d.png").tolist() == [[[255] * 3]]
+    Image.new("LA", (1, 1), (50, 0)).save(tmp_path / "e.png")
+    assert pixels(tmp_path / "e.png").tolist() == [[[255] * 3]]
     image.save(tmp_path / "c.png")
     assert pixels(tmp_path / "c.png").tolist() == [[[10, 20, 30], [40, 50, 60]]]
 
@@ -60,8 +64,17 @@ def test_exif_turns_the_picture(tmp_path):
 
 def test_the_first_frame_of_an_animation(tmp_path):
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert pixels(tmp_path / "a.gif")[0, 0].tolist() == [255, 0, 0]
+    for suffix, options in (("gif", {}), ("png", {}), ("webp", {"lossless": True})):
+        path = tmp_path / f"a.{suffix}"
+        frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+        assert pixels(path)[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pixels_of_32_bits_are_refused(tmp_path, kind):
+    Image.fromarray(np.ones((2, 2), kind)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif: its pixels are .* of 32 bits"):
+        open_rgb(tmp_path / "a.tif")
 
 
 def test_bytes_and_open_files(tmp_path):
@@ -81,8 +94,8 @@ def test_bad_files_are_one_line(tmp_path):
         "none.jpg": "none.jpg: no such file",
         "": ": it is a folder",
         "cut.jpg": "truncated",
-        "page.jpg": "cannot identify image file",
-        "empty.jpg": "cannot identify image file",
+        "page.jpg": "it is no picture",
+        "empty.jpg": "it is no picture",
     }.items():
         with pytest.raises(UserError, match=words) as caught:
             open_rgb(tmp_path / name)

@@ -85,6 +85,18 @@ def test_an_official_file_into_a_backbone(arch, golden, tmp_path):
     torch.testing.assert_close(model.trunk.stem[0].conv.weight.data, tensors["base.0.conv.weight"])
 
 
+def test_a_file_that_lacks_parts_of_the_backbone(golden, tmp_path):
+    file = official_file(tmp_path, golden, "hardnet39ds")
+    tensors = torch.load(file, weights_only=True)
+    dropped = [key for key in tensors if key.startswith("base.9.")]
+    for key in dropped:
+        del tensors[key]
+    torch.save(tensors, file)
+    model = MODELS.build(backbone("hardnet39ds", file=file))
+    with pytest.raises(UserError, match=r"is not whole: it lacks \d+ parts of the backbone, such as"):
+        model.init_weights()
+
+
 def test_a_shorter_backbone_takes_its_part(golden, tmp_path):
     file = official_file(tmp_path, golden, "hardnet39ds", wrap=lambda tensors: {"state_dict": tensors})
     for options in ({"out_indices": (1, 2)}, {"out_indices": (0, 3), "tap": "block", "frozen_stages": 2}):

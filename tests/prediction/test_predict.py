@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import tracemalloc
+import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from PIL import Image
 
 import hardnet_suite.openmm
 from hardnet_suite import create_model, predict
+from hardnet_suite.data.pictures import open_rgb
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import PREPROCESS
-from hardnet_suite.openmm.configs import load_config
+from hardnet_suite.openmm.configs import OWN_CONFIGS, load_config
 from hardnet_suite.prediction import load_model
-from hardnet_suite.weights import fetch, find
+from hardnet_suite.weights import fetch, find, save_weights
 
 assert hardnet_suite.openmm
 
@@ -162,19 +164,23 @@ def test_pictures_of_several_sizes_in_one_batch(saved):
     assert [one.mask.shape[::-1] for one in found] == sizes
 
 
-def test_a_stream_holds_one_batch_at_a_time(saved, tmp_path):
+def test_a_stream_holds_one_batch_at_a_time(saved, tmp_path, monkeypatch):
     _, path = saved("hardnet39ds", 4)
-    for index in range(12):
-        Image.fromarray(noise(600, 600, seed=index)).save(tmp_path / f"{index:02d}.png")
-    model = load_model(path)
-    stream = predict(model, f"{tmp_path}/*.png", stream=True)
-    next(stream)
-    tracemalloc.start()
-    names = [one.name for one in stream]
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert len(names) == 11
-    assert peak < 6 * 600 * 600 * 3  # of eleven pictures
+    for index in range(7):
+        Image.fromarray(noise(80, 80, seed=index)).save(tmp_path / f"{index}.png")
+    opened, most = [], 0
+
+    def open_and_count(source):
+        nonlocal most
+        image = open_rgb(source)
+        opened.append(weakref.ref(image))
+        most = max(most, sum(one() is not None for one in opened))
+        return image
+
+    monkeypatch.setattr("hardnet_suite.prediction.sources.open_rgb", open_and_count)
+    stream = predict(load_model(path), f"{tmp_path}/*.png", batch_size=2, stream=True)
+    assert sum(1 for _ in stream) == 7
+    assert 2 <= most <= 3  # a batch, and the picture that comes next
 
 
 def test_bad_pictures_are_skipped_unless_there_is_no_other(saved, tmp_path):
@@ -254,3 +260,76 @@ def test_the_well_known_article(shared, golden, tmp_path, monkeypatch):
     assert len(found.labels) == 5
     assert found.classes[258] == "Samoyed"
     assert np.all(np.diff(found.scores) <= 0)
+
+
+def test_a_picture_is_never_drawn_over(saved, tmp_path):
+    _, path = saved("hardnet39ds", 4)
+    picture = tmp_path / "dog.jpg"
+    Image.fromarray(noise(40, 30)).save(picture)
+    before = picture.read_bytes()
+    (found,) = predict(path, picture)
+    assert [found.save(tmp_path).name, found.save(tmp_path).name] == ["dog_2.jpg", "dog_3.jpg"]
+    with pytest.raises(UserError, match=r"dog\.jpg is the picture itself"):
+        found.save(tmp_path, "dog")
+    assert found.save(tmp_path, "dog_2").name == "dog_2.jpg"
+    assert picture.read_bytes() == before
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [row["drawing"] for row in rows] == ["dog_2.jpg", "dog_3.jpg", "dog_2.jpg"]
+
+
+def test_a_file_brings_its_classes_and_its_input_along(saved, tmp_path):
+    network, _ = saved("hardnet39ds", 2)
+    rule = replace(PREPROCESS["hardnet39ds"], resize_to=64, size=64)
+    meta = {"dataset_meta": {"classes": ("cat", "dog")}, "input": rule.to_dict()}
+    torch.save({"state_dict": network.state_dict(), "meta": meta}, tmp_path / "run.pth")
+    model = load_model(tmp_path / "run.pth")
+    assert (model.classes, model.rule) == (("cat", "dog"), rule)
+    meta = {"classes": json.dumps(["cat, tabby", "dog"]), "input": json.dumps(rule.to_dict())}
+    save_weights(network.state_dict(), tmp_path / "own.safetensors", metadata=meta)
+    model = load_model(tmp_path / "own.safetensors")
+    assert (model.classes, model.rule) == (("cat, tabby", "dog"), rule)
+    save_weights(network.state_dict(), tmp_path / "bad.safetensors", metadata={"input": "[1]"})
+    with pytest.raises(UserError, match=r"bad\.safetensors: in its metadata, no input rule: \[1\]"):
+        load_model(tmp_path / "bad.safetensors")
+
+
+def test_a_copy_of_weights_in_the_package_keeps_its_classes(tmp_path):
+    copy = tmp_path / "cells.safetensors"
+    copy.write_bytes(fetch(find("ssd320_hardnet39ds", "bccd")).read_bytes())
+    assert load_model(copy).classes == ("RBC", "WBC", "Platelets")
+
+
+def test_options_of_the_model_beside_a_loaded_one(saved):
+    model = load_model(saved("hardnet39ds", 4)[1])
+    for options in ({"bf16": True}, {"device": "cpu"}, {"classes": "abcd"}, {"weights": "published"}):
+        with pytest.raises(ValueError, match="this model is loaded"):
+            predict(model, noise(64, 64), **options)
+    with pytest.raises(ValueError, match="stream=True"):
+        predict(model, ["camera:0"])
+
+
+def test_a_config_by_its_name(saved, tmp_path):
+    _, path = saved("hardnet39ds", 10)
+    model = load_model("hardnet39ds_tiny_imagenet10", weights=path)
+    assert (model.rule.resize_to, model.rule.size) == (64, 64)
+    (tmp_path / "mine.py").write_text(
+        f"_base_ = {str(OWN_CONFIGS / 'hardnet39ds_tiny_imagenet10.py')!r}\n"
+        "test_dataloader = dict(dataset=dict(pipeline=[dict(type='torchvision/CenterCrop', size=[9, 8])]))\n"
+    )
+    with pytest.raises(UserError, match="predict knows torchvision/Resize and then"):
+        load_model(tmp_path / "mine.py", weights=path)
+
+
+def test_one_bad_part_does_not_end_the_rest(saved, tmp_path):
+    _, path = saved("hardnet39ds", 4)
+    for name in ("a", "c"):
+        Image.fromarray(noise(64, 64)).save(tmp_path / f"{name}.png")
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    failed = []
+    with pytest.warns(UserWarning, match="skipped"):
+        found = predict(path, tmp_path, failed=failed)
+    assert [one.name[-5:] for one in found] == ["a.png", "c.png"]
+    with pytest.warns(UserWarning, match="skipped"):
+        found = predict(path, [f"{tmp_path}/x*", tmp_path / "none.mp4", tmp_path / "a.png"], failed=failed)
+    assert [one.name[-5:] for one in found] == ["a.png"]
+    assert [reason.split(" ")[0] for _, reason in failed] == ["cannot", "no", "no"]

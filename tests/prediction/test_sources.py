@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.prediction.sources import count_of, is_single, pictures_of
+from hardnet_suite.prediction.sources import Picture, count_of, is_single, pictures_of
 
 
 @pytest.fixture
@@ -86,12 +86,59 @@ def test_what_is_not_there(tmp_path):
 
 def test_single_or_not(folder):
     assert is_single(folder / "a.jpg")
-    assert is_single("http://a/b.jpg")
+    for address in ("http://a/b.jpg", "https://a/b.png?size=[1]*"):
+        assert is_single(address)
+        assert count_of(address) == 1
+    assert not is_single("http://a/b.mp4?x=1")
+    assert count_of("http://a/b.mp4?x=1") is None
     assert is_single(np.zeros((2, 2, 3), np.uint8))
     assert not is_single(folder)
     assert not is_single(f"{folder}/*.jpg")
     assert not is_single([folder / "a.jpg", folder / "b.png"])
     assert not is_single(0)
+
+
+def test_names_fit_for_files():
+    stems = {
+        "a/b c.tar.png": "b c.tar",
+        "/d/12:30/x*?.avi#000012": "x___000012",
+        "https://h/p%2Fq%20r.jpg?x=/y.png": "q r",
+        "camera:0#000003": "camera_0_000003",
+        "...": "picture",
+        "#1.png": "_1",
+        "a" * 300 + "_end.png": "a" * 116 + "_end",
+    }
+    assert {name: Picture(name, None).stem for name in stems} == stems
+
+
+def test_a_video_that_breaks_off_says_so(tmp_path, monkeypatch):
+    class Broken:
+        left = 3
+
+        def __init__(self, source):
+            pass
+
+        def isOpened(self):  # noqa: N802
+            return True
+
+        def read(self):
+            self.left -= 1
+            return self.left >= 0, np.zeros((4, 4, 3), np.uint8)
+
+        def get(self, key):
+            return 9.0
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Broken)
+    (tmp_path / "a.mp4").touch()
+    *frames, end = pictures_of(tmp_path / "a.mp4")
+    assert [frame.open().size for frame in frames] == [(4, 4)] * 3
+    with pytest.raises(UserError, match=r"a\.mp4 breaks off after 3 of 9 frames"):
+        end.open()
+    monkeypatch.setattr(Broken, "get", lambda *a: 4.0)  # an estimate may be off by one
+    assert len(list(pictures_of(tmp_path / "a.mp4"))) == 3
 
 
 def test_video_frames_in_order(tmp_path):
