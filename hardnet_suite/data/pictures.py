@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,14 +27,12 @@ def open_rgb(source: str | Path | bytes | BinaryIO, name: str | None = None) -> 
     """
     name = name or (str(source) if isinstance(source, str | Path) else "the picture")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-                if image.mode == "I" and image.format == "PNG":  # older Pillow's way to open 16 bits
-                    upright = upright.convert("I;16")
-                return to_rgb(upright)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            if image.mode == "I" and image.format == "PNG":  # older Pillow's way to open 16 bits
+                upright = upright.convert("I;16")
+            return to_rgb(upright)
     except UserError as error:
         raise UserError(f"cannot read the picture {name}: {error}") from None
     except UnidentifiedImageError:

@@ -204,7 +204,7 @@ def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tu
         if arch is None:
             raise UserError("no checkpoint given, and the config names no arch with published weights")
         try:
-            row = find(arch, cfg.get("weights_tag", "published"))
+            row = find(arch, cfg.get("weights_tag") or "published")
             _require_same_classes(cfg, row)
             checkpoint = fetch(row)
         except ValueError as error:
