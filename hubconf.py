@@ -5,7 +5,7 @@ from __future__ import annotations
 from hardnet_suite import create_model as _create_model
 from hardnet_suite import list_models as _list_models
 
-dependencies = ["torch", "safetensors", "PIL", "numpy", "tqdm"]
+dependencies = ["torch", "safetensors", "numpy", "tqdm"]
 
 
 def _entry(name: str):

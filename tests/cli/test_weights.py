@@ -11,6 +11,7 @@ import torch
 from hardnet_suite import create_model
 from hardnet_suite.networks import list_models
 from hardnet_suite.weights import ROWS, find, read_checkpoint, state_dict_of, to_official
+from hardnet_suite.weights.convert import openmm_target
 
 
 def test_models_lists_all_with_where_their_weights_are(cli, tmp_path, monkeypatch):
@@ -47,13 +48,19 @@ def wrapped(state, how):
     return {"best_iou": 0.5, "model_state": state}
 
 
-@pytest.mark.parametrize("name", ["hardnet39ds", "ssd224_hardnet29", "centernet_hardnet68", "fchardnet70"])
-@pytest.mark.parametrize("how", ["plain", "state_dict", "model_state"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *((name, "plain") for name in list_models()),
+        ("hardnet39ds", "state_dict"),
+        ("fchardnet70", "model_state"),
+    ],
+)
 def test_there_and_back_is_exact(cli, tmp_path, name, how):
     official = to_official(name, create_model(name).state_dict())
     source = tmp_path / "official.pth"
     torch.save(wrapped(official, how), source)
-    target = {"hardnet39ds": "mmengine", "fchardnet70": "mmseg"}.get(name, "mmdet")
+    target = openmm_target(name)
     steps = [source, *(tmp_path / name for name in ("own.safetensors", "open.pth", "again.pth"))]
     for before, after, form in zip(steps, steps[1:], ("network", target, "official"), strict=False):
         status, out, err = cli("convert-weights", before, after, "--to", form)
