@@ -301,6 +301,29 @@ ROWS: tuple[WeightsRow, ...] = (
             "Bicyclist",
         ),
     ),
+    WeightsRow(
+        model="hardnet39ds",
+        tag="tiny_imagenet10",
+        urls=(),
+        task="classification",
+        licence="non-commercial research, as ImageNet, which they were trained on",
+        metric="Tiny-ImageNet, ten classes, held-out top-1 88.4",
+        source="configs/hardnet39ds_tiny_imagenet10.py",
+        shipped="hardnet39ds_tiny_imagenet10.safetensors",
+        sha256="c7875bc94769cd7e3df08dd651d88e54e667589105eaab5f17d9d0db784aceba",
+        classes=(
+            "n01443537",
+            "n02099601",
+            "n02123045",
+            "n02504458",
+            "n02917067",
+            "n03100240",
+            "n03662601",
+            "n04146614",
+            "n07753592",
+            "n09246464",
+        ),
+    ),
 )
 
 
