@@ -18,3 +18,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     folder = write_shapes(args.folder, train=args.train, val=args.val, size=args.size, seed=args.seed)
     print(f"drawn shapes: {folder} ({args.train} training and {args.val} held-out pictures)")
+    print(f"single shapes cut out of them, a folder for each class: {folder / 'classes'}")

@@ -43,13 +43,17 @@ def run(args: argparse.Namespace) -> int:
     from hardnet_suite.prediction.sources import count_of
 
     out = Path(args.out) if args.out else None
+    if out is not None and any(Path(source).is_dir() and _same(source, out) for source in args.images):
+        raise UserError(
+            f"--out {out} is the folder of the pictures: choose another, or drawings mix with them"
+        )
+    model = load_model(args.model, weights=args.weights, device=args.device, bf16=args.amp)
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)
             (out / JSON_LINES).open("a").close()
         except OSError as error:
             raise UserError(f"cannot write into {out}: {error.strerror}; choose another --out") from None
-    model = load_model(args.model, weights=args.weights, device=args.device, bf16=args.amp)
     images = args.images[0] if len(args.images) == 1 else args.images
     failed: list[tuple[str, str]] = []
     shown = count = 0
@@ -92,8 +96,12 @@ def run(args: argparse.Namespace) -> int:
         finally:
             show_skipped()
     if out is not None:
-        print(f"{count} pictures: {out}")
+        print(f"{count} {'picture' if count == 1 else 'pictures'}: {out}")
     return 1 if failed else 0
+
+
+def _same(one: str, other: Path) -> bool:
+    return Path(one).resolve() == other.resolve()
 
 
 def _files(folder: Path) -> set[str]:

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, is_main_process
@@ -41,6 +42,15 @@ class ResumableCheckpointHook(CheckpointHook):
         if is_main_process():
             for leftover in Path(self.out_dir).glob(".*.pth.*.tmp"):  # of a run killed while writing
                 leftover.unlink()
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """OneCycle schedules keep a function in their state, which would make the file one that runs code;
+        the schedule that is built for a resumed run has it anyway."""
+        schedulers = checkpoint.get("param_schedulers", [])
+        states = schedulers if isinstance(schedulers, list) else chain.from_iterable(schedulers.values())
+        for state in states:
+            for key in [key for key, value in state.items() if callable(value)]:
+                del state[key]
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if batch_idx + 1 == len(runner.train_dataloader) or not self._is_due(runner):

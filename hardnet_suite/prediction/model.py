@@ -101,10 +101,10 @@ def load_model(
                 known = f"; tags of {name}: {', '.join(sorted(tags))}" if tags else ""
                 raise UserError(f"no weights {weights}: neither a file nor a tag{known}")
         else:
-            try:
-                row = find(name, str(weights or "published"))
-            except ValueError as error:
-                raise UserError(str(error)) from None
+            if str(weights or "published") not in tags:
+                have = f"there are {', '.join(sorted(tags))}; or" if tags else "there are none;"
+                raise UserError(f"{name} has no published weights: {have} give a file as its weights")
+            row = find(name, str(weights or "published"))
             path = fetch(row)
     checkpoint = read_any(path)
     try:
@@ -206,6 +206,8 @@ def _read_config(path: str) -> tuple[str, str | None, Preprocess | None, tuple[s
     """(model, tag of its weights or file to load, input rule where it differs, classes) of a config."""
     from hardnet_suite.openmm import configs
 
+    if path.endswith((".pth", ".pt", ".pkl", ".safetensors")):
+        raise UserError(f"{path}: no such file")
     if not path.endswith(".py") and path not in configs.own_configs():
         raise UserError(
             f"{path} is no model, config (.py) or file of weights; the models are {', '.join(list_models())}"

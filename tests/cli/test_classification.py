@@ -17,7 +17,7 @@ from hardnet_suite import create_model
 from hardnet_suite.cli import main
 from hardnet_suite.data.classification import imagenet_classes
 from hardnet_suite.prediction import load_model
-from hardnet_suite.weights import find
+from hardnet_suite.weights import find, read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -62,6 +62,22 @@ def test_training_scores_and_keeps_the_best(classifier):
     assert [row["iter"] for row in rows if "loss" in row] == [1, 2]
     assert {"top1", "top5"} <= rows[-1].keys()
     assert (classifier / "best_top1_epoch_1.pth").is_file()
+
+
+def test_a_schedule_with_a_function_is_gone_on_with(cli, tiny_classes, tmp_path):
+    """OneCycleLR keeps one in its state, which no file of weights may hold."""
+    config, data = tiny_classes
+    schedule = "dict(type='OneCycleLR', eta_max=1e-3, total_steps=2, convert_to_iter_based=True)"
+    text = config.read_text().replace("param_scheduler = []", f"param_scheduler = [{schedule}]")
+    (tmp_path / "one.py").write_text(text.replace("max_epochs=1", "max_epochs=2"))
+    arguments = ("train", tmp_path / "one.py", "--data-root", data, "--work-dir", tmp_path / "run")
+    assert cli(*arguments)[0] == 0
+    whole = read_checkpoint(tmp_path / "run/epoch_2.pth")["param_schedulers"]
+    (tmp_path / "run/epoch_2.pth").unlink()
+    assert cli(*arguments, "--resume")[0] == 0
+    resumed = read_checkpoint(tmp_path / "run/epoch_2.pth")["param_schedulers"]
+    assert resumed == whole
+    assert whole[0]["last_step"] == 3
 
 
 def test_a_checkpoint_is_scored(cli, tiny_classes, classifier, tmp_path):

@@ -58,12 +58,13 @@ def test_an_earlier_runs_lines_stay_where_nothing_new_comes(cli, pictures, tmp_p
     assert (out / "predictions.jsonl").read_text() == before
 
 
-def test_pictures_stay_whole_where_drawings_go_beside_them(cli, pictures):
+def test_pictures_stay_whole_where_drawings_go_beside_them(cli, error_of, pictures):
     folder = pictures / "one"
     Image.new("RGB", (20, 20), "red").save(folder / "a.jpg")
     before = (folder / "a.jpg").read_bytes()
-    assert cli("predict", folder, *MODEL, "--out", folder)[0] == 0
+    assert cli("predict", folder / "a.jpg", folder / "a.png", *MODEL, "--out", folder)[0] == 0
     assert (folder / "a.jpg").read_bytes() == before
+    assert "is the folder of the pictures" in error_of("predict", folder, *MODEL, "--out", folder)
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert [row["drawing"] for row in rows] == ["a_2.jpg", "a_3.jpg"]
     assert cli("predict", folder / "a.png", *MODEL, "--out", folder)[0] == 0  # an earlier run's may go
@@ -108,7 +109,11 @@ def test_bad_arguments(error_of, pictures, tmp_path, monkeypatch):
     assert f"put the file by hand into {tmp_path / 'mine'}" in message
     assert "hardnet68-5d684880.pth" in message
     assert "--top 0" in error_of("predict", pictures, *MODEL, "--top", "0")
-    assert "is no model" in error_of("predict", pictures, "--model", "vgg")
+    assert "is no model" in error_of("predict", pictures, "--model", "vgg", "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    assert error_of("predict", pictures, "--model", "a.safetensors") == "error: a.safetensors: no such file\n"
+    message = error_of("predict", pictures, "--model", "ssd320_hardnet39ds")
+    assert "ssd320_hardnet39ds has no published weights: there are bccd; or give a file" in message
     (tmp_path / "file").touch()
     assert "cannot write into" in error_of("predict", pictures, *MODEL, "--out", tmp_path / "file/out")
     assert "--device tpu is unknown" in error_of("predict", pictures, *MODEL, "--device", "tpu")

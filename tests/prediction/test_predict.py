@@ -241,7 +241,7 @@ def test_what_cannot_be_a_model(saved, tmp_path):
             {"weights": "camvid"},
             "no weights camvid: neither a file nor a tag; tags of hardnet68",
         ),
-        ("ssd320_hardnet39ds", {}, "allowed tags: bccd"),
+        ("ssd320_hardnet39ds", {}, "has no published weights: there are bccd"),
         (path, {"weights": "published"}, "is a file of weights already"),
         (path, {"classes": "ab"}, "2 class names are given, but the weights have 3 classes"),
     ):
