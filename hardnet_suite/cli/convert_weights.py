@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     metadata = {"model": model, "form": args.to, "source": source.name, "source_sha256": digest}
     metadata |= _from_registry(model, source.name, digest)
-    if whole:
+    if whole and found.num_classes:
         metadata["num_classes"] = str(found.num_classes)
     known = known_metadata(source, checkpoint)
     metadata |= {key: json.dumps(known[key]) for key in ("classes", "input") if key in known}

@@ -11,13 +11,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from hardnet_suite.errors import UserError
-    from hardnet_suite.networks import ARCHS, list_models
+    from hardnet_suite.networks import list_models
     from hardnet_suite.weights import ROWS, where
 
-    known = dict.fromkeys([*list_models(), *(row.model for row in ROWS)])  # some have weights, but no network
-    names = [name for name in known if args.pattern in name]
+    names = [name for name in list_models() if args.pattern in name]
     if not names:
-        raise UserError(f"no model whose name holds {args.pattern!r}; there are {', '.join(known)}")
+        raise UserError(f"no model whose name holds {args.pattern!r}; there are {', '.join(list_models())}")
     head = (
         "model",
         "input",
@@ -30,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     )
     table = [head]
     for name in names:
-        first = (name, *(_measured(name) if name in ARCHS else ("–", "–", "–")))
+        first = (name, *_measured(name))
         rows = [row for row in ROWS if row.model == name]
         for number, row in enumerate(rows or [None]):
             left = first if number == 0 else ("",) * len(first)
@@ -58,5 +57,5 @@ def _measured(name: str) -> tuple[str, str, str]:
     size = (1024, 2048) if isinstance(ARCHS[name], FCHarDNetArch) else (side, side)
     with torch.device("meta"):
         network = build_network(name)
-        macs = multiply_adds(network, (1, 3, *size))
+        macs = multiply_adds(network, (1, len(PREPROCESS[name].mean), *size))
     return "{}×{}".format(*size), f"{count_parameters(network) / 1e6:.2f} M", f"{macs / 1e9:.2f} G"

@@ -6,6 +6,7 @@ from hardnet_suite.networks.arch import (
     Bridge,
     CenterNetArch,
     CenterNetStep,
+    DescriptorArch,
     Extra,
     FCHarDNetArch,
     HarDNetArch,
@@ -14,6 +15,7 @@ from hardnet_suite.networks.arch import (
     Stage,
 )
 from hardnet_suite.networks.centernet import CenterNet
+from hardnet_suite.networks.descriptor import PatchDescriptor
 from hardnet_suite.networks.factory import build_network, find_arch, list_models, trunk_arch
 from hardnet_suite.networks.fchardnet import FCHarDNet
 from hardnet_suite.networks.hardblock import HarDBlock, harmonic_links, layer_width
@@ -31,6 +33,7 @@ __all__ = [
     "CenterNet",
     "CenterNetArch",
     "CenterNetStep",
+    "DescriptorArch",
     "Extra",
     "FCHarDNet",
     "FCHarDNetArch",
@@ -38,6 +41,7 @@ __all__ = [
     "HarDNet",
     "HarDNetArch",
     "HarDNetTrunk",
+    "PatchDescriptor",
     "Preprocess",
     "Priors",
     "SSDArch",

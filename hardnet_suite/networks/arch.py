@@ -4,7 +4,8 @@ Adding a model adds a row here, never a branch in the code. A width or depth tha
 built from a record of one's own:
 ``create_model("hardnet68", arch=dataclasses.replace(ARCHS["hardnet68"], …))``.
 
-Source of the figures: HarDNet (Chao et al., ICCV 2019, arXiv 1909.00948) and its published programs.
+Source of the figures: HarDNet (Chao et al., ICCV 2019, arXiv 1909.00948), HardNet (Mishchuk et al.,
+NIPS 2017, arXiv 1705.10872) and their published programs.
 """
 
 from __future__ import annotations
@@ -145,6 +146,23 @@ class CenterNetArch:
     num_classes: int = 80
 
 
+@dataclass(frozen=True)
+class DescriptorArch:
+    """HardNet, the patch descriptor: 3×3 convolutions, then one as large as what is left of the patch.
+
+    ``layers``: (width, stride) of each 3×3 convolution. ``patch``: side of a patch in pixels. ``length``: of
+    a descriptor. ``affine``: convolutions with bias, batch norms with weight and bias. ``last_norm``: a batch
+    norm at the very end.
+    """
+
+    layers: tuple[tuple[int, int], ...]
+    patch: int = 32
+    length: int = 128
+    affine: bool = False
+    dropout: float = 0.3
+    last_norm: bool = True
+
+
 _HARDNET39DS = HarDNetArch(
     stem=(24, 48),
     growth_mul=1.6,
@@ -237,7 +255,9 @@ def _small_ssd(trunk: HarDNetArch, size: int, *, bridge: int) -> SSDArch:
     )
 
 
-Arch = HarDNetArch | SSDArch | CenterNetArch | FCHarDNetArch
+_DESCRIPTOR = DescriptorArch(layers=((32, 1), (32, 1), (64, 2), (64, 1), (128, 2), (128, 1)))
+
+Arch = HarDNetArch | SSDArch | CenterNetArch | FCHarDNetArch | DescriptorArch
 
 ARCHS: dict[str, Arch] = {
     "hardnet39ds": _HARDNET39DS,
@@ -282,6 +302,10 @@ ARCHS: dict[str, Arch] = {
         ),
         last_channels=320,
     ),
+    # HardNet of NIPS 2017, another network than HarDNet
+    "hardnet_descriptor": _DESCRIPTOR,
+    # … and as Mitra et al. trained it on their PS data set (arXiv 1801.01466)
+    "hardnet_descriptor_ps": replace(_DESCRIPTOR, affine=True, dropout=0.0, last_norm=False),
     # small and quick: for demonstrations, first steps and machines without a GPU (no published weights)
     "ssd224_hardnet29": _small_ssd(_HARDNET29, 224, bridge=192),
     "ssd320_hardnet39ds": _small_ssd(_HARDNET39DS, 320, bridge=256),

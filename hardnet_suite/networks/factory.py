@@ -6,8 +6,17 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from hardnet_suite.networks.arch import ARCHS, Arch, CenterNetArch, FCHarDNetArch, HarDNetArch, SSDArch
+from hardnet_suite.networks.arch import (
+    ARCHS,
+    Arch,
+    CenterNetArch,
+    DescriptorArch,
+    FCHarDNetArch,
+    HarDNetArch,
+    SSDArch,
+)
 from hardnet_suite.networks.centernet import CenterNet
+from hardnet_suite.networks.descriptor import PatchDescriptor
 from hardnet_suite.networks.fchardnet import FCHarDNet
 from hardnet_suite.networks.hardnet import HarDNet, HarDNetTrunk, last_stages
 from hardnet_suite.networks.ssd import SSD
@@ -28,8 +37,16 @@ def find_arch(name: str) -> Arch:
 
 
 def trunk_arch(name: str) -> HarDNetArch:
-    """The trunk of the model of that name: the classifiers' own, or the one a detector is built on."""
-    row = find_arch(name)
+    """The trunk of the model of that name: the classifiers' own, or the one a detector is built on.
+
+    ValueError for an unknown name, and for the patch descriptor, which is no HarDNet.
+    """
+    return _trunk_of(name, find_arch(name))
+
+
+def _trunk_of(name: str, row: Arch) -> HarDNetArch:
+    if isinstance(row, DescriptorArch):
+        raise ValueError(f"{name!r} has no HarDNet trunk: it describes patches")
     return row if isinstance(row, HarDNetArch) else row.trunk
 
 
@@ -52,12 +69,17 @@ def build_network(
     for argument, value, least in (("num_classes", num_classes, least_classes), ("in_chans", in_chans, 1)):
         if value is not None and (type(value) is not int or value < least):
             raise ValueError(f"{argument}={value!r} must be a whole number of at least {least}")
-    in_chans = 3 if in_chans is None else in_chans
+    if in_chans is None:
+        in_chans = 1 if isinstance(row, DescriptorArch) else 3
     if features_only:
-        trunk = row if isinstance(row, HarDNetArch) else row.trunk
+        trunk = _trunk_of(name, row)
         tap = features_only if isinstance(features_only, str) else "transition"
         chosen = range(len(last_stages(trunk))) if out_indices is None else out_indices
         return HarDNetTrunk(trunk, in_chans=in_chans, out_indices=chosen, tap=tap)
     if out_indices is not None:
         raise ValueError("out_indices goes with features_only=True")
+    if isinstance(row, DescriptorArch):
+        if num_classes is not None:
+            raise ValueError(f"{name!r} has no classes: leave out num_classes")
+        return PatchDescriptor(row, in_chans=in_chans)
     return NETWORKS[type(row)](row, num_classes=num_classes, in_chans=in_chans)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey (ITU-R BT.601), as Pillow and OpenCV have it
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -51,12 +53,17 @@ class Preprocess:
         return tuple(value * self.scale for value in self.std)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) RGB pixels 0…255, any dtype -> float32 in the network's channel order and units."""
+        """(N, 3, H, W) RGB pixels 0…255, any dtype -> float32 in the network's channels and units.
+
+        For "grey" (N, 1, H, W) comes out.
+        """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be (N, 3, H, W), got {tuple(images.shape)}")
         images = images.float()
         if self.channels == "bgr":
             images = images.flip(1)
+        elif self.channels == "grey":
+            images = (images * torch.tensor(_LUMA, device=images.device).view(1, -1, 1, 1)).sum(1, True)
         mean = torch.tensor(self.pixel_mean, device=images.device).view(1, -1, 1, 1)
         std = torch.tensor(self.pixel_std, device=images.device).view(1, -1, 1, 1)
         return (images - mean) / std
@@ -76,6 +83,9 @@ def _centernet(resize: str, size: int | None = None) -> Preprocess:
     return Preprocess("bgr", 255.0, mean, (0.28863828, 0.27408164, 0.27809835), resize=resize, size=size)
 
 
+# the network itself normalises each patch by its own mean and deviation
+_PATCH = Preprocess("grey", 255.0, (0.0,), (1.0,), resize="stretch", size=32)
+
 PREPROCESS: dict[str, Preprocess] = {
     "hardnet39ds": _IMAGENET,
     "hardnet68ds": _IMAGENET,
@@ -86,6 +96,8 @@ PREPROCESS: dict[str, Preprocess] = {
     "centernet_hardnet68": _centernet("keep"),
     "centernet_hardnet85": _centernet("stretch", 512),
     "fchardnet70": Preprocess("bgr", 255.0, (0.406, 0.456, 0.485), (0.225, 0.224, 0.229), resize="keep"),
+    "hardnet_descriptor": _PATCH,
+    "hardnet_descriptor_ps": _PATCH,
     "ssd224_hardnet29": _ssd(224),
     "ssd320_hardnet39ds": _ssd(320),
 }

@@ -20,9 +20,11 @@ from hardnet_suite.networks import (
     PREPROCESS,
     SSD,
     CenterNet,
+    DescriptorArch,
     FCHarDNet,
     Preprocess,
     build_network,
+    find_arch,
     list_models,
 )
 from hardnet_suite.visualization.detection import class_color
@@ -94,6 +96,7 @@ def load_model(
         weights, classes = weights or tag, classes or known
 
     if path is None:
+        _require_a_task(name)
         tags = {one.tag for one in ROWS if one.model == name}
         if weights is not None and str(weights) not in tags:
             path = Path(weights)
@@ -109,6 +112,7 @@ def load_model(
     checkpoint = read_any(path)
     try:
         found = identify(state_dict_of(checkpoint), name)
+        _require_a_task(found.model)
         network = build_network(found.model, num_classes=found.num_classes)
         load_weights(network, found.tensors)
     except UserError as error:
@@ -138,6 +142,11 @@ def read_any(path: Path) -> dict:
         import hardnet_suite.openmm  # noqa: F401  (allows that log, and nothing else)
 
         return read_checkpoint(path)
+
+
+def _require_a_task(name: str) -> None:
+    if isinstance(find_arch(name), DescriptorArch):
+        raise UserError(f"{name} predicts nothing, it describes patches: create_model({name!r})(patches)")
 
 
 def _task(network: nn.Module) -> str:

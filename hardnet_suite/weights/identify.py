@@ -11,14 +11,15 @@ from torch import Tensor
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import build_network, list_models
-from hardnet_suite.weights.convert import TARGETS, from_target, split_official
+from hardnet_suite.weights.convert import TARGETS, class_layers, from_target, split_official
 
 _COUNTER = ".num_batches_tracked"
 
 
 @dataclass(frozen=True)
 class Identified:
-    """``form``: "network", "official" or one of ``convert.TARGETS``; ``tensors``: under our names."""
+    """``form``: "network", "official" or one of ``convert.TARGETS``; ``num_classes``: 0 for the patch
+    descriptor; ``tensors``: under our names."""
 
     model: str
     form: str
@@ -82,9 +83,11 @@ def identify(state_dict: Mapping[str, Tensor], model: str | None = None) -> Iden
 
 def _classes_if_whole(model: str, tensors: Mapping[str, Tensor]) -> int | None:
     """The number of classes, if nothing is missing and every shape fits; otherwise None."""
+    given = {key: tuple(value.shape) for key, value in tensors.items() if not key.endswith(_COUNTER)}
+    if not class_layers(model):
+        return 0 if given == _shapes(model) else None
     key, usual_size, usual, step = _class_rule(model)
     if key not in tensors or not tensors[key].ndim:
         return None
     classes = usual + (tensors[key].shape[0] - usual_size) // step
-    given = {key: tuple(value.shape) for key, value in tensors.items() if not key.endswith(_COUNTER)}
     return classes if classes > 0 and given == _shapes(model, classes) else None

@@ -62,10 +62,10 @@ _CENTERNET = "https://github.com/PingoLH/CenterNet-HarDNet"
 _DESCRIPTOR = "https://github.com/DagnyT/hardnet"
 
 
-def _descriptor(tag: str, path: str) -> WeightsRow:
+def _descriptor(tag: str, path: str, model: str = "hardnet_descriptor") -> WeightsRow:
     """A file of the patch descriptor, HardNet of NIPS 2017: another network than HarDNet."""
     return WeightsRow(
-        model="hardnet_descriptor",
+        model=model,
         tag=tag,
         urls=(
             Address(f"https://raw.githubusercontent.com/DagnyT/hardnet/master/pretrained/{path}"),
@@ -263,7 +263,7 @@ ROWS: tuple[WeightsRow, ...] = (
     _descriptor("notredame_aug", "train_notredame_with_aug/checkpoint_notredame_with_aug.pth"),
     _descriptor("yosemite", "train_yosemite/checkpoint_yosemite_no_aug.pth"),
     _descriptor("yosemite_aug", "train_yosemite_with_aug/checkpoint_yosemite_with_aug.pth"),
-    _descriptor("ps", "3rd_party/HardNetPS/HardNetPS.pth"),
+    _descriptor("published", "3rd_party/HardNetPS/HardNetPS.pth", model="hardnet_descriptor_ps"),
     # trained by ourselves, in the package: docs/experiments.md
     WeightsRow(
         model="ssd320_hardnet39ds",

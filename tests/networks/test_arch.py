@@ -21,7 +21,7 @@ from hardnet_suite.networks import (
 )
 
 CLASSIFIERS = ["hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85"]
-PUBLISHED = [*CLASSIFIERS, "ssd512_hardnet68", "ssd512_hardnet85"]
+PUBLISHED = [*CLASSIFIERS, "ssd512_hardnet68", "ssd512_hardnet85", "hardnet_descriptor"]
 TINY = HarDNetArch(
     stem=(8, 12), stages=(Stage(8, 4, 24, downsample=True), Stage(8, 2, 32)), num_classes=5, dropout=0.0
 )
@@ -81,6 +81,8 @@ def test_a_detectors_trunk_is_its_own_and_a_classifier_is_one():
     assert trunk is ARCHS["ssd512_hardnet68"].trunk
     assert trunk.stages == ARCHS["hardnet68"].stages[:-1]
     assert (trunk.act, trunk.first_pool_ceil) == ("relu", True)
+    with pytest.raises(ValueError, match="'hardnet_descriptor' has no HarDNet trunk"):
+        trunk_arch("hardnet_descriptor")
 
 
 def test_boxes_at_a_location():

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hardnet_suite.networks import ARCHS, PREPROCESS, SSDArch
 
@@ -43,6 +45,14 @@ def test_classifiers_take_rgb_as_imagenet_does(name):
     expected = torch.tensor([(1 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, -0.406 / 0.225])
     torch.testing.assert_close(record.normalize(RGB).flatten(), expected)
     assert (record.resize, record.resize_to, record.size) == ("short", 256, 224)
+
+
+def test_patches_are_grey_as_pillow_makes_them_in_0_to_1():
+    rgb = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    grey = np.asarray(Image.fromarray(rgb).convert("L"), dtype=np.float32) / 255
+    out = PREPROCESS["hardnet_descriptor"].normalize(torch.from_numpy(rgb).permute(2, 0, 1)[None])
+    assert out.shape == (1, 1, 8, 9)
+    torch.testing.assert_close(out[0, 0], torch.from_numpy(grey), rtol=0, atol=0.51 / 255)  # Pillow rounds
 
 
 @pytest.mark.parametrize("name", ["ssd512_hardnet68", "ssd512_hardnet85", "ssd320_hardnet39ds"])

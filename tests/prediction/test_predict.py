@@ -230,6 +230,7 @@ def test_what_cannot_be_a_model(saved, tmp_path):
     picture = noise(64, 64)
     (tmp_path / "foreign.py").write_text("arch = 'resnet50'\nmodel = dict()\n")
     torch.save({"a.weight": torch.zeros(3)}, tmp_path / "foreign.pth")
+    torch.save(create_model("hardnet_descriptor_ps").state_dict(), tmp_path / "patches.pth")
     for model, options, words in (
         ("resnet50", {}, "is no model, config .* or file of weights; the models are centernet"),
         (tmp_path / "foreign.pth", {}, "foreign.pth: these are not the weights of any model"),
@@ -242,6 +243,8 @@ def test_what_cannot_be_a_model(saved, tmp_path):
             "no weights camvid: neither a file nor a tag; tags of hardnet68",
         ),
         ("ssd320_hardnet39ds", {}, "has no published weights: there are bccd"),
+        ("hardnet_descriptor", {}, "hardnet_descriptor predicts nothing, it describes patches"),
+        (tmp_path / "patches.pth", {}, "hardnet_descriptor_ps predicts nothing"),
         (path, {"weights": "published"}, "is a file of weights already"),
         (path, {"classes": "ab"}, "2 class names are given, but the weights have 3 classes"),
     ):

@@ -7,10 +7,12 @@ import os
 import pickle
 import socket
 import threading
+import types
 import zipfile
 from collections import OrderedDict
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 import safetensors.torch
@@ -76,6 +78,33 @@ def test_reads_both_torch_formats(tmp_path, zipped):
     checkpoint = read_checkpoint(tmp_path / "a.pth")
     assert checkpoint["epoch"] == 3
     assert_same(checkpoint["state_dict"], TENSORS)
+
+
+class _Python2Pickler(pickle._Pickler):
+    """Writes text as Python 2 wrote it: byte strings."""
+
+    dispatch: ClassVar[dict] = dict(pickle._Pickler.dispatch)
+
+    def save_text(self, text):
+        data = text.encode()
+        self.write(pickle.SHORT_BINSTRING + bytes([len(data)]) + data)
+        self.memoize(text)
+
+    dispatch[str] = save_text
+
+
+def test_reads_a_file_of_python_2(tmp_path):
+    """As the patch descriptor's are: torch of 2017, no counters of batch norms."""
+    network = create_model("hardnet_descriptor")
+    state = OrderedDict((k, v) for k, v in network.state_dict().items() if "num_batches" not in k)
+    python2 = types.ModuleType("pickle_of_python_2")
+    python2.__dict__.update(pickle.__dict__, Pickler=_Python2Pickler)
+    checkpoint = {"epoch": 9, "state_dict": state}
+    path = tmp_path / "HardNet++.pth"
+    torch.save(checkpoint, path, python2, pickle_protocol=2, _use_new_zipfile_serialization=False)
+    assert b"U\x05epoch" in path.read_bytes()
+    other = create_model("hardnet_descriptor", pretrained=path)
+    assert_same(other.state_dict(), network.state_dict())
 
 
 def test_reads_safetensors(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from hardnet_suite.networks import list_models
 from hardnet_suite.weights.registry import ROWS, Address, find
 
 
@@ -11,6 +12,7 @@ def test_every_row_is_found_under_its_own_name_and_tag():
     assert len(ROWS) == 26
     for row in ROWS:
         assert find(row.model, row.tag) is row
+        assert row.model in list_models()
 
 
 def test_the_default_tag_is_what_the_authors_published():
