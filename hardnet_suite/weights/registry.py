@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class WeightsRow:
 
 
 _HOST = "https://ping-chao.com/hardnet"
+_ARCHIVE = "https://web.archive.org/web/2023id_"  # the bytes as they were, of the capture nearest to 2023
 _RAW = "https://raw.githubusercontent.com/PingoLH"
 _MIRROR = "https://cdn.jsdelivr.net/gh"  # of files in git trees, up to 20 MB
 _CLASSIFIERS = "https://github.com/PingoLH/Pytorch-HarDNet"
@@ -60,6 +61,12 @@ _SSD = "https://github.com/PingoLH/PytorchSSD-HarDNet"
 _FCHARDNET = "https://github.com/PingoLH/FCHarDNet"
 _CENTERNET = "https://github.com/PingoLH/CenterNet-HarDNet"
 _DESCRIPTOR = "https://github.com/DagnyT/hardnet"
+
+
+def _published(file: str, *others: Address, sha256_prefix: str | None = None) -> tuple[Address, ...]:
+    """A file of the authors' host: there, elsewhere, and last what the Internet Archive may have kept."""
+    own = Address(f"{_HOST}/{file}", sha256_prefix)
+    return (own, *others, replace(own, url=f"{_ARCHIVE}/{own.url}"))
 
 
 def _descriptor(tag: str, path: str, model: str = "hardnet_descriptor") -> WeightsRow:
@@ -82,10 +89,11 @@ ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
         model="hardnet39ds",
         tag="published",
-        urls=(
-            Address(f"{_HOST}/hardnet39ds-0e6c6fa9.pth", "0e6c6fa9"),
+        urls=_published(
+            "hardnet39ds-0e6c6fa9.pth",
             Address(f"{_RAW}/Pytorch-HarDNet/master/hardnet39ds.pth"),
             Address(f"{_MIRROR}/PingoLH/Pytorch-HarDNet@master/hardnet39ds.pth"),
+            sha256_prefix="0e6c6fa9",
         ),
         task="classification",
         licence="MIT",
@@ -95,10 +103,11 @@ ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
         model="hardnet68ds",
         tag="published",
-        urls=(
-            Address(f"{_HOST}/hardnet68ds-632474d2.pth", "632474d2"),
+        urls=_published(
+            "hardnet68ds-632474d2.pth",
             Address(f"{_RAW}/Pytorch-HarDNet/master/hardnet68ds.pth"),
             Address(f"{_MIRROR}/PingoLH/Pytorch-HarDNet@master/hardnet68ds.pth"),
+            sha256_prefix="632474d2",
         ),
         task="classification",
         licence="MIT",
@@ -108,9 +117,10 @@ ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
         model="hardnet68",
         tag="published",
-        urls=(
-            Address(f"{_HOST}/hardnet68-5d684880.pth", "5d684880"),
+        urls=_published(
+            "hardnet68-5d684880.pth",
             Address(f"{_RAW}/Pytorch-HarDNet/master/hardnet68.pth"),
+            sha256_prefix="5d684880",
         ),
         task="classification",
         licence="MIT",
@@ -120,13 +130,14 @@ ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
         model="hardnet85",
         tag="published",
-        urls=(
-            Address(f"{_HOST}/hardnet85-a28faa00.pth", "a28faa00"),
+        urls=_published(
+            "hardnet85-a28faa00.pth",
             Address(
                 "https://drive.usercontent.google.com/download"
                 "?id=1I-qbZtpVlWbRyz1c3lT7rg2IqxCl28at&export=download&confirm=t",
                 name="hardnet85.pth",
             ),
+            sha256_prefix="a28faa00",
         ),
         task="classification",
         licence="MIT",
@@ -136,7 +147,7 @@ ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
         model="ssd512_hardnet68",
         tag="published",
-        urls=(Address(f"{_HOST}/SSD512_HarDNet68_COCO.pth"),),
+        urls=_published("SSD512_HarDNet68_COCO.pth"),
         task="detection",
         licence="MIT",
         metric="COCO test-dev mAP 31.7",
@@ -145,8 +156,8 @@ ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
         model="ssd512_hardnet68",
         tag="base",
-        urls=(
-            Address(f"{_HOST}/hardnet68_base_bridge.pth"),
+        urls=_published(
+            "hardnet68_base_bridge.pth",
             Address(f"{_RAW}/PytorchSSD-HarDNet/master/weights/hardnet68_base_bridge.pth"),
         ),
         task="detection",
@@ -158,7 +169,7 @@ ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
         model="ssd512_hardnet85",
         tag="published",
-        urls=(Address(f"{_HOST}/SSD512_HarDNet85_COCO.pth"),),
+        urls=_published("SSD512_HarDNet85_COCO.pth"),
         task="detection",
         licence="MIT",
         metric="COCO test-dev mAP 35.1",
@@ -167,8 +178,8 @@ ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
         model="ssd512_hardnet85",
         tag="base",
-        urls=(
-            Address(f"{_HOST}/hardnet85_base.pth"),
+        urls=_published(
+            "hardnet85_base.pth",
             Address(f"{_RAW}/PytorchSSD-HarDNet/master/weights/hardnet85_base.pth"),
         ),
         task="detection",
@@ -180,7 +191,7 @@ ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
         model="centernet_hardnet85",
         tag="published",
-        urls=(Address(f"{_HOST}/centernet_hardnet85_coco.pth"),),
+        urls=_published("centernet_hardnet85_coco.pth"),
         task="detection",
         licence="MIT",
         metric="COCO test-dev mAP 44.3",
@@ -189,7 +200,7 @@ ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
         model="centernet_hardnet85",
         tag="published_608",
-        urls=(Address(f"{_HOST}/centernet_hardnet85_coco_608.pth"),),
+        urls=_published("centernet_hardnet85_coco_608.pth"),
         task="detection",
         licence="MIT",
         metric="COCO test-dev mAP 45.3 at 608 pixels",
@@ -228,7 +239,7 @@ ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
         model="fchardnet70",
         tag="published",
-        urls=(Address(f"{_HOST}/hardnet70_cityscapes_model.pkl"),),
+        urls=_published("hardnet70_cityscapes_model.pkl"),
         task="segmentation",
         licence="MIT",
         metric="Cityscapes val mIoU 77.7",
@@ -237,7 +248,7 @@ ROWS: tuple[WeightsRow, ...] = (
     WeightsRow(
         model="fchardnet70",
         tag="published_2",
-        urls=(Address(f"{_HOST}/hardnet70_cityscapes_model_2.pkl"),),
+        urls=_published("hardnet70_cityscapes_model_2.pkl"),
         task="segmentation",
         licence="MIT",
         metric="",

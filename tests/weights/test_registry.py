@@ -22,12 +22,22 @@ def test_the_default_tag_is_what_the_authors_published():
 
 def test_a_hash_stands_in_the_name_of_its_file_as_torch_hub_writes_it():
     addresses = [address for row in ROWS for address in row.urls]
-    assert sum(address.sha256_prefix is not None for address in addresses) == 4
+    assert sum(address.sha256_prefix is not None for address in addresses) == 8  # and the archive's copies
     for address in addresses:
         assert address.url.startswith("https://")
         if address.sha256_prefix:
             assert len(address.sha256_prefix) == 8
             assert address.file.endswith(f"-{address.sha256_prefix}.pth")
+
+
+def test_a_dead_host_is_not_the_end():
+    """Every file of the authors' host has another address, where its bytes are the same."""
+    rows = [row for row in ROWS if row.urls and "ping-chao.com" in row.urls[0].url]
+    assert len(rows) == 12
+    for row in rows:
+        first, *_, last = row.urls
+        assert last.url == f"https://web.archive.org/web/2023id_/{first.url}"
+        assert (last.file, last.sha256_prefix) == (first.file, first.sha256_prefix)
 
 
 def test_no_two_rows_share_a_file():
