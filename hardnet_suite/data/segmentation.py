@@ -188,7 +188,10 @@ def _read_label(path: str | Path, labels: LabelSet) -> tuple[np.ndarray, list[in
     """(H, W) train labels, ``IGNORE`` also where the value is unknown; and the unknown values."""
     try:
         with Image.open(path) as image:
+            raw = image.tile[0][3] if image.format == "PNG" else None
             mode, values = image.mode, np.array(image)
+            if raw in ("L;2", "L;4"):  # of 2 or 4 bits: Pillow stretches the numbers to 0…255
+                values //= 85 if raw == "L;2" else 17
     except FileNotFoundError:
         raise UserError(f"no label picture {path}") from None
     except Exception as error:  # PIL raises half a dozen types on broken files

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -115,6 +118,21 @@ def clean(tmp_path):
         Image.effect_noise((6, 4), 50).convert("RGB").save(folders[0] / f"{name}.png")
         save(folders[1] / f"{name}.png", np.arange(24, dtype=np.uint8).reshape(4, 6) % 12)
     return folders
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_grey_of_few_bits_is_numbers_too(tmp_path, bits):
+    """Some tools save labels in as few bits as they need; Pillow reads such grey stretched to 0…255."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    pixels = {2: bytes([0b00011011]), 4: bytes([0x01, 0x23]), 8: bytes([0, 1, 2, 3])}[bits]
+    head = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)
+    data = zlib.compress(b"\0" + pixels)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    (tmp_path / "few.png").write_bytes(png)
+    assert read_label(tmp_path / "few.png", LABEL_SETS["camvid"]).tolist() == [[0, 1, 2, 3]]
 
 
 def test_pairs_have_the_same_path_in_their_folders(tmp_path):
