@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hardnet_suite.errors import UserError
 
+_ORIGIN = ("licence", "origin", "tag", "trained_on", "config")
 _FORMS = {
     "network": "create_model(…)",
     "official": "the published programs",
@@ -35,8 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from hardnet_suite.networks import list_models
-    from hardnet_suite.prediction.model import known_metadata, read_any
-    from hardnet_suite.weights import identify, is_bare_trunk, save_weights, split_official, state_dict_of
+    from hardnet_suite.prediction.model import known_metadata
+    from hardnet_suite.weights import (
+        identify,
+        is_bare_trunk,
+        read_checkpoint,
+        save_weights,
+        split_official,
+        state_dict_of,
+    )
     from hardnet_suite.weights.convert import in_target, to_official
 
     source, target = Path(args.source), Path(args.target)
@@ -46,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{target} is the source itself: choose another name")
     if args.model is not None and args.model not in list_models():
         raise UserError(f"no model {args.model}; there are {', '.join(list_models())}")
-    checkpoint = read_any(source)
+    checkpoint = read_checkpoint(source)
     state = state_dict_of(checkpoint)
     try:
         found = identify(state, args.model)
@@ -65,11 +75,11 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--to {args.to}: {error}") from None
 
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    metadata = {"model": model, "form": args.to, "source": source.name, "source_sha256": digest}
-    metadata |= _from_registry(model, source.name, digest)
+    metadata = {"model": model, "form": args.to, "source": source.name, "sha256": digest}
     if whole and found.num_classes:
         metadata["num_classes"] = str(found.num_classes)
     known = known_metadata(source, checkpoint)
+    metadata |= _origin(model, source.name, digest, known)
     metadata |= {key: json.dumps(known[key]) for key in ("classes", "input") if key in known}
     try:
         save_weights(renamed, target, metadata=metadata, half=args.half)
@@ -92,12 +102,20 @@ def _fit(model: str, tensors: dict) -> bool:
     return all(value.shape == own[key].shape for key, value in tensors.items())
 
 
-def _from_registry(model: str, file: str, digest: str) -> dict[str, str]:
-    """Licence and origin, where the registry knows the file by its hash or its name."""
+def _origin(model: str, file: str, digest: str, known: Mapping[str, Any]) -> dict[str, str]:
+    """Licence and origin: as the source itself says, or as the registry knows it by its hash or its name."""
     from hardnet_suite.weights import ROWS
 
+    told = {key: known[key] for key in _ORIGIN if isinstance(known.get(key), str)}
     for row in ROWS:
         hashes = [address.sha256_prefix for address in row.urls if address.sha256_prefix] + [row.sha256]
-        if row.model == model and (any(h and digest.startswith(h) for h in hashes) or row.file == file):
-            return {"licence": row.licence, "origin": row.source, "tag": row.tag}
-    return {}
+        same = any(prefix and digest.startswith(prefix) for prefix in hashes)
+        if row.model != model or not (same or (row.file == file and not told)):
+            continue
+        if not same and any(hashes):
+            return {
+                "licence": f"{row.licence} by the file's name, though its SHA-256 is not the published one"
+            }
+        classes = {"classes": json.dumps(row.classes)} if same and row.classes else {}
+        return {"licence": row.licence, "origin": row.source, "tag": row.tag} | classes | told
+    return {"licence": "unknown"} | told

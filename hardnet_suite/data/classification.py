@@ -99,7 +99,7 @@ def read_csv(path: str | Path, folder: str | Path, classes: Sequence[str] | None
     Args:
         path: the file, with a line of headings.
         folder: what the names of files are relative to.
-        classes: their order; None: the labels there are, sorted.
+        classes: their order; None: the labels there are, sorted, by their value where all are whole numbers.
 
     Raises:
         UserError: the file is missing, no CSV of that form, empty, or has a label that is no class.
@@ -117,7 +117,9 @@ def read_csv(path: str | Path, folder: str | Path, classes: Sequence[str] | None
     for number, row in enumerate(rows, start=2):
         if not row.get("file") or not row.get("label"):
             raise UserError(f"{path}, line {number}: wanted are the columns file and label")
-    order = sorted({row["label"] for row in rows}) if classes is None else classes
+    labels = {row["label"] for row in rows}
+    numbers = all(label.isdecimal() for label in labels)
+    order = sorted(labels, key=int if numbers else None) if classes is None else classes
     index = {name: label for label, name in enumerate(order)}
     for number, row in enumerate(rows, start=2):
         if row["label"] not in index:

@@ -321,10 +321,11 @@ def _select(arch: HarDNetArch, out_indices: Sequence[int] | None) -> tuple[HarDN
     last = last_stages(arch)
     if out_indices is None:
         return arch, (len(last) - 1,)
-    chosen = tuple(out_indices)
+    given = tuple(out_indices)
+    chosen = tuple(i + len(last) if i in range(-len(last), 0) else i for i in given)
     if not chosen or any(i not in range(len(last)) for i in chosen) or len({*chosen}) < len(chosen):
         allowed = ", ".join(f"{i} (stride {2 ** (i + 1)})" for i in range(len(last)))
-        raise ValueError(f"out_indices={chosen} must be distinct and from {allowed}")
+        raise ValueError(f"out_indices={given} (negative: from the end) must be distinct and from {allowed}")
     needed = last[max(chosen)] + 1
     if needed < len(arch.stages):
         arch = replace(arch, stages=arch.stages[:needed], last_dropout=0.0)

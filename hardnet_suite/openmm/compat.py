@@ -11,14 +11,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.logging import HistoryBuffer
 
 import _hardnet_suite_mmcv
-from hardnet_suite.weights.pickles import multiarray, number_globals, under_both_paths, under_name
+from hardnet_suite.weights.pickles import LOG_METHODS, array_globals, number_globals, under_name
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -51,7 +50,7 @@ class AtomicLocalBackend(LocalBackend):
 def _statistics_method(owner: type, name: str) -> Callable:
     """``getattr`` as far as log buffers need it: they pickle a table of their own methods, and pickle
     writes ``HistoryBuffer.mean`` as ``getattr(HistoryBuffer, "mean")``."""
-    if owner is HistoryBuffer and name in ("min", "max", "mean", "current"):
+    if owner is HistoryBuffer and name in LOG_METHODS:
         return getattr(owner, name)
     raise pickle.UnpicklingError(f"Unsupported global: GLOBAL builtins.getattr, of {owner!r} and {name!r}")
 
@@ -59,15 +58,7 @@ def _statistics_method(owner: type, name: str) -> Callable:
 def _safe_globals() -> list:
     """What mmengine's own checkpoints hold beside tensors: log buffers, which are NumPy arrays."""
     getattr_stand_in = under_name(_statistics_method, "builtins", "getattr")
-    rebuild = multiarray()._reconstruct
-    return [
-        HistoryBuffer,
-        np.ndarray,
-        rebuild,
-        *number_globals(),
-        *under_both_paths(rebuild, "_reconstruct"),
-        getattr_stand_in,
-    ]
+    return [HistoryBuffer, *number_globals(), *array_globals(), getattr_stand_in]
 
 
 def install() -> None:

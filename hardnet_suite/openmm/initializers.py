@@ -19,10 +19,9 @@ from hardnet_suite.weights import (
     find,
     load_weights,
     read_checkpoint,
-    split_official,
     state_dict_of,
 )
-from hardnet_suite.weights.convert import class_layers, in_target, is_own, openmm_target
+from hardnet_suite.weights.convert import class_layers, in_target, is_own, openmm_target, split_any
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -30,7 +29,8 @@ class HarDNetPretrained:
     """init_cfg=dict(type="HarDNetPretrained", …): published weights into a backbone or a whole model.
 
     model: whose weights, a name of ``list_models()`` (default: the backbone's own ``arch``).
-    tag: of the weights registry ("published", "base"). file: a local path to take in place of a download.
+    tag: of the weights registry ("published", "base"). file: a local path to take in place of a download, an
+    official file, one of this suite, or the checkpoint of a run.
     What the model has no place for is left, and reported, as are heads that the weights have nothing for. A
     shape that differs is an error, and so is a part of the backbone that would keep its random values.
     """
@@ -41,7 +41,7 @@ class HarDNetPretrained:
     def __call__(self, module: nn.Module) -> None:
         name = self.model or module.arch
         path = fetch(find(name, self.tag), file=self.file)
-        converted, left = split_official(name, state_dict_of(read_checkpoint(path)))
+        converted, left = split_any(name, state_dict_of(read_checkpoint(path)))
         if not isinstance(module, HarDNet):
             converted = in_target(name, converted, openmm_target(name))
         try:

@@ -109,7 +109,7 @@ def load_model(
                 raise UserError(f"{name} has no published weights: {have} give a file as its weights")
             row = find(name, str(weights or "published"))
             path = fetch(row)
-    checkpoint = read_any(path)
+    checkpoint = read_checkpoint(path)
     try:
         found = identify(state_dict_of(checkpoint), name)
         _require_a_task(found.model)
@@ -130,18 +130,6 @@ def load_model(
         raise UserError(f"{path}: in its metadata, {error}") from None
     palette = _palette(network, names)
     return LoadedModel(found.model, network, _task(network), rule, names, palette, device, bf16)
-
-
-def read_any(path: Path) -> dict:
-    """A file of weights, or the checkpoint of a run, which holds mmengine's log beside them."""
-    try:
-        return read_checkpoint(path)
-    except UserError as error:
-        if "mmengine." not in str(error):
-            raise
-        import hardnet_suite.openmm  # noqa: F401  (allows that log, and nothing else)
-
-        return read_checkpoint(path)
 
 
 def _require_a_task(name: str) -> None:

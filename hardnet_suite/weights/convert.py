@@ -110,6 +110,8 @@ def _roll_background(name: str, key: str, value: Tensor, step: int) -> Tensor:
     if not (isinstance(row, SSDArch) and key.startswith("cls.")):
         return value
     boxes = row.priors.per_location[int(key.split(".")[1])]
+    if not value.ndim or value.shape[0] % boxes:  # of no SSD: the loader says so
+        return value
     return value.unflatten(0, (boxes, -1)).roll(step, dims=1).flatten(0, 1)
 
 
@@ -163,6 +165,16 @@ def from_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dic
 
     Raises ValueError for an unknown name or target, and for keys that the target's model does not have.
     """
+    converted, left = split_target(name, state_dict, target)
+    if left:
+        raise ValueError(f"not keys of {name} ({target}): {_some(left)}")
+    return converted
+
+
+def split_target(
+    name: str, state_dict: Mapping[str, Tensor], target: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """As ``split_official``, of a state dict of the target's model."""
     prefixes = _target_prefixes(name, target)
     back = None if prefixes is None else {theirs: ours for ours, theirs in prefixes.items()}
     known = _official_keys(name)
@@ -173,9 +185,15 @@ def from_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dic
             converted[ours] = value
         else:
             left.append(key)
-    if left:
-        raise ValueError(f"not keys of {name} ({target}): {_some(left)}")
-    return converted
+    return converted, left
+
+
+def split_any(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """As ``split_official``, of official entries, our own, or those of an OpenMMLab model of this suite,
+    whichever fits most of them."""
+    targets = ["network", *(target for target, kinds in TARGETS.items() if type(find_arch(name)) in kinds)]
+    forms = [split_official(name, state_dict), *(split_target(name, state_dict, one) for one in targets)]
+    return max(forms, key=lambda form: len(form[0]))
 
 
 def to_official(name: str, state_dict: Mapping[str, Tensor], *, target: str = "network") -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import shutil
 import urllib.error
 import urllib.request
 import uuid
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.networks import list_models
 from hardnet_suite.weights.convert import split_official
 from hardnet_suite.weights.identify import identify
-from hardnet_suite.weights.pickles import numbers_allowed
+from hardnet_suite.weights.pickles import asks_for, plain_data_allowed
 from hardnet_suite.weights.registry import Address, WeightsRow
 
 # a mere "<" will not do: the first bytes of a .safetensors file are a length, which may spell it
@@ -48,7 +49,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     ``.safetensors`` is read as such, anything else with ``torch.load(weights_only=True)``. UserError when
     the file is missing, a folder, empty, cut short, corrupt, an HTML page, without tensors, or a pickle
-    that asks for classes or functions beyond plain tensors, containers and NumPy's numbers.
+    that asks for classes or functions beyond plain tensors, containers, NumPy's numbers and a run's log.
     """
     path = Path(path).expanduser()
     try:
@@ -70,7 +71,8 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The named tensors of a checkpoint, as it stands or under ``state_dict``, ``model_state`` or ``model``.
 
-    A ``module.`` before every key (left by DataParallel) is dropped. UserError when there is no such table.
+    A ``module.`` or ``_orig_mod.`` before every key (left by DataParallel and torch.compile) is dropped.
+    UserError when there is no such table.
     """
     table = checkpoint
     while wrapper := next((key for key in _WRAPPERS if isinstance(table.get(key), Mapping)), None):
@@ -82,8 +84,9 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
             f"no state dict in this checkpoint: its keys are {_few(map(str, checkpoint))}; "
             f"allowed is a table of tensors, plain or under {', '.join(_WRAPPERS)}"
         )
-    while all(key.startswith("module.") for key in table):
-        table = {key.removeprefix("module."): value for key, value in table.items()}
+    for prefix in ("module.", "_orig_mod.", "module."):  # compiled within the one, or the other way round
+        while all(key.startswith(prefix) for key in table):
+            table = {key.removeprefix(prefix): value for key, value in table.items()}
     return dict(table)
 
 
@@ -222,14 +225,16 @@ def _read(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             checkpoint = safetensors.torch.load_file(path)
         else:
-            with numbers_allowed():
+            # torch warns of what it refuses; the error says it already
+            with plain_data_allowed(), warnings.catch_warnings(action="ignore"):
                 checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     # a damaged file can make the readers stumble over anything (EOFError, KeyError, struct.error …)
     except Exception as error:
         # torch's own words are kept from the user: they advise to switch the protection off
-        if wanted := re.search(r"GLOBAL (\S+)|(TorchScript)", str(error)):
+        told = re.search(r"GLOBAL (\S+)|(TorchScript)", str(error))
+        if wanted := (told[1] or told[2]) if told else asks_for(path):
             raise _BadFileError(
-                f"refused, because reading it could run code (it asks for {wanted[1] or wanted[2]}); "
+                f"refused, because reading it could run code (it asks for {wanted}); "
                 "save only the state dict, best as .safetensors"
             ) from error
         raise _BadFileError(
@@ -254,6 +259,8 @@ def _check_head(path: Path) -> None:
         raise _BadFileError("an empty file")
     if _HTML.match(head):
         raise _BadFileError("a web page (HTML), not weights")
+    if head.startswith(b"version https://git-lfs"):
+        raise _BadFileError("a pointer of Git LFS, not weights: fetch the file itself (git lfs pull)")
 
 
 def _check_hash(path: Path, prefix: str | None) -> None:
@@ -306,8 +313,8 @@ def _download(address: Address, row: WeightsRow, folder: Path, timeout: float) -
 
 def _receive(address: Address, part: Path, timeout: float) -> None:
     """The body of an address into ``part``, with a progress bar on a terminal. Where the connection ends too
-    soon it goes on from there, as long as that brings more and the server says that it is the same file; if
-    not, from the beginning."""
+    soon it goes on from there, as long as that brings more, if the server says that it is the same file or
+    the hash will tell; if not, from the beginning."""
     from tqdm import tqdm
 
     part.touch(exist_ok=False)
@@ -315,8 +322,10 @@ def _receive(address: Address, part: Path, timeout: float) -> None:
     while True:
         have = part.stat().st_size
         headers = {"User-Agent": "hardnet-suite"}
-        if have and version:
-            headers |= {"Range": f"bytes={have}-", "If-Range": version}
+        if have and (version or address.sha256_prefix):
+            headers["Range"] = f"bytes={have}-"
+            if version:
+                headers["If-Range"] = version
         total = None
         try:
             request = urllib.request.Request(address.url, headers=headers)

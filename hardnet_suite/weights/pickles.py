@@ -1,14 +1,22 @@
-"""What a pickled checkpoint may hold beside tensors and plain containers: NumPy's numbers.
+"""What a pickled checkpoint may hold beside tensors and plain containers: NumPy's numbers, and the log that
+mmengine keeps in the checkpoints of a run.
 
-The published segmentation checkpoints carry a ``best_iou``, which is one. Pickle writes it as a call of
-``scalar`` on a ``dtype``; these two names, under the module paths of NumPy 1 and 2, are all that is allowed.
+The published segmentation checkpoints carry a ``best_iou``, which is a number. Pickle writes it as a call of
+``scalar`` on a ``dtype``; these two names, under the module paths of NumPy 1 and 2, are all that it takes. A
+run's log is buffers of arrays. Nobody who wants the weights reads it, so that without mmengine it becomes
+objects that do nothing.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -37,12 +45,21 @@ def under_both_paths(function: Callable, name: str) -> list[Callable]:
 
 
 @contextmanager
-def numbers_allowed() -> Iterator[None]:
-    """Within, ``torch.load(weights_only=True)`` takes NumPy's numbers, too."""
+def plain_data_allowed() -> Iterator[None]:
+    """Within, ``torch.load(weights_only=True)`` takes NumPy's numbers and a run's log, too."""
     already = torch.serialization.get_safe_globals()
-    # torch's context forgets at its end what it was given, also what was allowed before
-    with torch.serialization.safe_globals([one for one in number_globals() if one not in already]):
+    names = {_name(one) for one in already}
+    # by name, as mmengine's own buffers are allowed once it is there; and torch's context forgets at its end
+    # what it was given, also what was allowed before
+    wanted = [*number_globals(), *array_globals(), _LogBuffer, under_name(_no_method, "builtins", "getattr")]
+    with torch.serialization.safe_globals([one for one in wanted if _name(one) not in names]):
         yield
+
+
+def _name(allowed) -> str:
+    if isinstance(allowed, tuple):  # an object and the name it goes by
+        return allowed[1]
+    return f"{allowed.__module__}.{allowed.__qualname__}"
 
 
 def number_globals() -> list:
@@ -51,7 +68,73 @@ def number_globals() -> list:
     return [np.dtype, *dtypes, *under_both_paths(_number, "scalar")]
 
 
+def array_globals() -> list:
+    """What torch has to allow for NumPy's arrays, beside the numbers."""
+    rebuild = multiarray()._reconstruct
+    return [np.ndarray, rebuild, *under_both_paths(rebuild, "_reconstruct")]
+
+
+class _LogBuffer:
+    """Stands where a run's checkpoint has an ``mmengine.logging.HistoryBuffer``."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+_LogBuffer.__module__ = "mmengine.logging.history_buffer"
+_LogBuffer.__name__ = _LogBuffer.__qualname__ = "HistoryBuffer"
+LOG_METHODS = ("min", "max", "mean", "current")
+
+
+def _no_method(owner: type, name: str) -> None:
+    """``getattr`` as far as log buffers ask for it, for a table of their methods."""
+    if owner is not _LogBuffer or name not in LOG_METHODS:
+        raise pickle.UnpicklingError(
+            f"Unsupported global: GLOBAL builtins.getattr, of {owner!r} and {name!r}"
+        )
+
+
 def _number(dtype: np.dtype, data: bytes) -> np.generic:
     if not isinstance(dtype, np.dtype) or dtype.char not in NUMBERS or not isinstance(data, bytes):
         raise pickle.UnpicklingError(f"Unsupported global: GLOBAL numpy.core.multiarray.scalar of {dtype!r}")
     return multiarray().scalar(dtype, data)
+
+
+def asks_for(path: Path) -> str | None:
+    """The first function or class beyond torch's own that a pickle, alone or in a file of torch's, would
+    import; None where it names none, or is no pickle. Nothing is run; for messages alone."""
+    try:
+        data = path.read_bytes()
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                data = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+        stream = io.BytesIO(data)
+        while stream.tell() < len(data):  # torch's old files are several pickles in a row, then numbers
+            name = next((name for name in _imports(stream) if not name.startswith(_TORCHS_OWN)), None)
+            if name:
+                return name
+    except Exception:  # no pickle, or not to its end
+        pass
+    return None
+
+
+_TORCHS_OWN = ("torch.", "collections.", "numpy")
+
+
+def _imports(stream: BinaryIO) -> Iterator[str]:
+    """The names that one pickle imports."""
+    texts: list[str] = []
+    memo: dict[int, str] = {}
+    last = ""
+    for operation, argument, _ in pickletools.genops(stream):
+        if operation.name in ("GLOBAL", "INST"):
+            yield argument.replace(" ", ".")
+        elif operation.name == "STACK_GLOBAL":
+            yield ".".join(texts[-2:])
+        elif operation.name == "MEMOIZE":
+            memo[len(memo)] = last
+        elif operation.name in ("BINGET", "LONG_BINGET"):
+            texts.append(memo.get(argument, ""))
+        last = argument if isinstance(argument, str) else ""
+        if last:
+            texts.append(last)

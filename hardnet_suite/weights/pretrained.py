@@ -11,28 +11,26 @@ from torch import Tensor, nn
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import HarDNetTrunk
-from hardnet_suite.weights.convert import is_bare_trunk, split_official
+from hardnet_suite.weights.convert import is_bare_trunk, split_any
+from hardnet_suite.weights.identify import identify
 from hardnet_suite.weights.load import LoadReport, fetch, load_weights, read_checkpoint, state_dict_of
-from hardnet_suite.weights.registry import ROWS, find
+from hardnet_suite.weights.registry import ROWS, WeightsRow, find
 
 
 def load_pretrained(network: nn.Module, name: str, source: bool | str | Path) -> LoadReport:
     """Loads weights into ``network``, which ``build_network(name, …)`` made.
 
-    source: True (the published weights), a tag of the registry, or a path; official files and the suite's
-    own are told apart by their keys. A classifier's last layer, or a detector's class convolutions, of
-    another number of classes than the file's keeps its fresh values, and a trunk leaves what is beyond it;
-    anything else must fit (UserError, with the file's path). A file of a bare trunk goes as far as it goes.
+    source: True (the published weights), a tag of the registry, or a path; official files, the suite's own
+    and the checkpoints of runs are told apart by their keys. A classifier's last layer, or a detector's class
+    convolutions, of another number of classes than the file's keeps its fresh values, and a trunk leaves what
+    is beyond it; anything else must fit (UserError, with the file's path). A file of the trunk alone goes as
+    far as it goes.
     Weights for three channels are adapted to another number as timm does: summed for one, repeated and
     scaled to the same sum for more. The report says what kept its fresh values (``missing``) and what of the
     file was left (``unexpected``).
     """
-    tags = {row.tag for row in ROWS if row.model == name}
-    if source is True or source in tags:
-        row = find(name, "published" if source is True else source)
-        path, whole = fetch(row), not row.base_only
-    else:
-        path, whole = Path(source), True
+    row = _row(name, source)
+    path, whole = (Path(source), True) if row is None else (fetch(row), not row.base_only)
     try:
         return _load_file(network, name, path, whole)
     except UserError as error:
@@ -40,11 +38,40 @@ def load_pretrained(network: nn.Module, name: str, source: bool | str | Path) ->
         raise UserError(given if given.startswith(str(path)) else f"{path}: {given}") from None
 
 
+def classes_of(name: str, source: bool | str | Path) -> int | None:
+    """How many classes the weights of ``load_pretrained`` are for; None for the model's usual number, and
+    where nothing can be said."""
+    row = _row(name, source)
+    if row is not None:
+        return len(row.classes) or None
+    try:
+        return identify(state_dict_of(read_checkpoint(source)), name).num_classes or None
+    except UserError:
+        return None
+
+
+def _row(name: str, source: bool | str | Path) -> WeightsRow | None:
+    """The registry's row that is meant; None for a path. UserError for what is neither."""
+    tags = [row.tag for row in ROWS if row.model == name]
+    if source is True or source in tags:
+        return find(name, "published" if source is True else source)
+    if not isinstance(source, str | Path):
+        raise ValueError(f"pretrained={source!r} must be True, False, a tag or a path")
+    if "://" in str(source):
+        raise UserError(f"{source} is an address: download the file, and give its path")
+    if not Path(source).suffix and not Path(source).exists():
+        known = f"tags of {name}: {', '.join(tags)}" if tags else f"{name} has no tags"
+        raise UserError(f"no weights {source}: neither a file nor a tag; {known}")
+    return None
+
+
 def _load_file(network: nn.Module, name: str, path: Path, whole: bool) -> LoadReport:
-    tensors = state_dict_of(read_checkpoint(path))
-    whole = whole and not is_bare_trunk(tensors)
-    tensors = own_keys(name, network, tensors)
+    given = state_dict_of(read_checkpoint(path))
+    converted, unknown = split_any(name, given)
+    # what has no place stays under its own name: the loader reports it, or it is of a record of one's own
+    tensors = converted | {key: given[key] for key in unknown}
     own = network.state_dict()
+    whole = whole and not (is_bare_trunk(given) or (not unknown and _is_trunk(given, converted, own)))
     if isinstance(network, HarDNetTrunk):
         tensors = {key.removeprefix("trunk."): value for key, value in tensors.items()}
         left = [key for key in tensors if key not in own]
@@ -74,14 +101,34 @@ def _in_channels(weight: Tensor, wanted: int) -> Tensor:
     return weight[:, torch.arange(wanted) % 3] * (3 / wanted)
 
 
-def own_keys(name: str, network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``tensors`` under our names: official keys are converted, our own are left as they are."""
-    own = sum(key in tensors or f"trunk.{key}" in tensors for key in network.state_dict())
-    converted, left = split_official(name, tensors)
-    if own > len(converted):  # a few names may be the same in both, as CenterNet's "hm.0.weight"
-        return dict(tensors)
-    # what has no place stays under its own name, so that the loader reports it
-    return converted | {key: tensors[key] for key in left}
+def _is_trunk(
+    official: Mapping[str, Tensor], converted: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> bool:
+    """Whether an official file holds a whole trunk under ``base.`` and nothing else; ``own`` names the
+    entries of the network that it is for."""
+    own = [key for key in own if not key.endswith(".num_batches_tracked")]
+    wanted = [key for key in own if key.startswith("trunk.")] or [f"trunk.{key}" for key in own]
+    return all(key.startswith("base.") for key in official) and all(key in converted for key in wanted)
+
+
+def _in_channels(weight: Tensor, wanted: int) -> Tensor:
+    """(O, 3, h, w) to (O, wanted, h, w), for inputs whose channels are alike; others stay as they are."""
+    if weight.ndim != 4 or weight.shape[1] != 3 or wanted == 3:
+        return weight
+    if wanted == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, torch.arange(wanted) % 3] * (3 / wanted)
+
+
+def _is_trunk(
+    official: Mapping[str, Tensor], tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> bool:
+    """Whether an official file holds the trunk alone, under bare numbers or, then whole, under ``base.``."""
+    if is_bare_trunk(official):
+        return True
+    own = [key for key in own if not key.endswith(".num_batches_tracked")]
+    wanted = [key for key in own if key.startswith("trunk.")] or [f"trunk.{key}" for key in own]
+    return all(key.startswith("base.") for key in official) and all(key in tensors for key in wanted)
 
 
 def _other_classes(network: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:

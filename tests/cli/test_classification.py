@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +64,18 @@ def test_training_scores_and_keeps_the_best(classifier):
     assert [row["iter"] for row in rows if "loss" in row] == [1, 2]
     assert {"top1", "top5"} <= rows[-1].keys()
     assert (classifier / "best_top1_epoch_1.pth").is_file()
+
+
+def test_a_runs_checkpoint_is_a_file_of_weights_also_without_mmengine(classifier):
+    code = (
+        "import sys; sys.modules['mmengine'] = None; import hardnet_suite;"
+        f"model = hardnet_suite.create_model('hardnet39ds', pretrained={str(classifier / 'epoch_1.pth')!r});"
+        "print(model.num_classes, model.fc.bias.sum().item())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    state = read_checkpoint(classifier / "epoch_1.pth")["state_dict"]
+    assert run.stdout.split() == ["2", str(state["network.fc.bias"].sum().item())]
+    assert "UserWarning" not in run.stderr
 
 
 def test_a_schedule_with_a_function_is_gone_on_with(cli, tiny_classes, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import pytest
 import safetensors
@@ -10,7 +11,7 @@ import torch
 
 from hardnet_suite import create_model
 from hardnet_suite.networks import list_models
-from hardnet_suite.weights import ROWS, find, read_checkpoint, state_dict_of, to_official
+from hardnet_suite.weights import ROWS, fetch, find, read_checkpoint, state_dict_of, to_official
 from hardnet_suite.weights.convert import openmm_target
 
 
@@ -83,15 +84,39 @@ def test_what_the_file_says_of_itself(cli, tmp_path):
     assert cli("convert-weights", source, target, "--half")[0] == 0
     with safetensors.safe_open(target, "pt") as file:
         metadata = file.metadata()
-    assert metadata["source_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert metadata["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
     assert metadata["source"] == source.name
     assert (metadata["model"], metadata["form"], metadata["num_classes"]) == (
         "hardnet39ds",
         "network",
         "1000",
     )
-    assert metadata["licence"] == "MIT"
+    assert metadata["licence"].startswith("MIT by the file's name, though its SHA-256 is not the published")
+    assert "tag" not in metadata
     assert target.stat().st_size < 0.6 * source.stat().st_size
+
+
+def metadata_of(path):
+    with safetensors.safe_open(path, "pt") as file:
+        return file.metadata()
+
+
+def test_where_a_file_comes_from_is_kept(cli, tmp_path):
+    shipped = fetch(find("fchardnet70", "camvid"))
+    steps = [shipped, tmp_path / "a.safetensors", tmp_path / "b.pth", tmp_path / "c.safetensors"]
+    for before, after, form in zip(steps, steps[1:], ("network", "official", "network"), strict=False):
+        assert cli("convert-weights", before, after, "--to", form)[0] == 0
+    for path in steps[1::2]:
+        metadata = metadata_of(path)
+        assert metadata["licence"] == metadata_of(shipped)["licence"]
+        assert metadata["trained_on"].startswith("CamVid")
+        assert metadata["tag"] == "camvid"
+        assert json.loads(metadata["classes"])[-1] == "Bicyclist"
+    official = to_official("ssd512_hardnet68", create_model("ssd512_hardnet68").state_dict())
+    for name, licence in (("SSD512_HarDNet68_COCO.pth", "MIT"), ("mine.pth", "unknown")):
+        torch.save(official, tmp_path / name)
+        assert cli("convert-weights", tmp_path / name, tmp_path / "own.safetensors")[0] == 0
+        assert metadata_of(tmp_path / "own.safetensors")["licence"] == licence
 
 
 def test_a_bare_trunk_needs_its_models_name(cli, error_of, tmp_path):

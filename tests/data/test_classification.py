@@ -93,6 +93,13 @@ def test_csv(tmp_path):
     assert read_csv(tmp_path / "a.csv", tmp_path, ("cat", "ant")).labels == (0, 1)
 
 
+def test_numbers_in_a_list_are_sorted_as_numbers(tmp_path):
+    rows = [f"{label}.png,{label}" for label in (10, 2, 0, 9)]
+    (tmp_path / "a.csv").write_text("\n".join(["file,label", *rows]))
+    found = read_csv(tmp_path / "a.csv", tmp_path)
+    assert (found.classes, found.labels) == (("0", "2", "9", "10"), (3, 1, 0, 2))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

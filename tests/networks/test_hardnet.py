@@ -269,7 +269,12 @@ def test_out_indices_pick_in_the_order_given(images):
     assert some.strides == [16, 4]
 
 
-@pytest.mark.parametrize("out_indices", [(5,), (-1,), (), (1, 1), (0.5,), ("1",)])
+def test_out_indices_count_from_the_end_too():
+    trunk = build_network("hardnet39ds", features_only=True, out_indices=(-1, -4))
+    assert (trunk.out_indices, trunk.strides) == ((4, 1), [32, 4])
+
+
+@pytest.mark.parametrize("out_indices", [(5,), (-6,), (), (1, 1), (1, -4), (0.5,), ("1",)])
 def test_bad_out_indices(out_indices):
     with pytest.raises(ValueError, match=r"distinct and from 0 \(stride 2\).*4 \(stride 32\)") as caught:
         build_network("hardnet39ds", features_only=True, out_indices=out_indices)

@@ -15,10 +15,12 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import save_checkpoint
 
 import hardnet_suite.openmm  # noqa: F401
+from hardnet_suite import create_model
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.configs import drop_pretrained
 from hardnet_suite.openmm.initializers import load_checkpoint
 from hardnet_suite.weights import convert_official, registry
+from hardnet_suite.weights.convert import in_target
 
 CLASSIFIERS = ("hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -83,6 +85,17 @@ def test_an_official_file_into_a_backbone(arch, golden, tmp_path):
     tensors = official(golden, arch)
     assert assert_equal_where_common(model, convert_official(arch, tensors)) == set(model.state_dict())
     torch.testing.assert_close(model.trunk.stem[0].conv.weight.data, tensors["base.0.conv.weight"])
+
+
+@pytest.mark.parametrize("form", ["own", "mmengine"])
+def test_a_classifier_of_this_suite_into_a_backbone(tmp_path, form):
+    """Trained by ourselves, with a head of its own; as a file of weights, or the checkpoint of a run."""
+    source = create_model("hardnet39ds", num_classes=3).state_dict()
+    tensors = source if form == "own" else in_target("hardnet39ds", source, "mmengine")
+    torch.save({"meta": {}, "state_dict": tensors}, tmp_path / "own.pth")
+    model = MODELS.build(backbone("hardnet39ds", file=str(tmp_path / "own.pth")))
+    model.init_weights()
+    assert assert_equal_where_common(model, source) == set(model.state_dict())
 
 
 def test_a_file_that_lacks_parts_of_the_backbone(golden, tmp_path):

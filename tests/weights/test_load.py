@@ -127,7 +127,8 @@ def test_a_safetensors_file_whose_length_spells_a_tag_is_no_web_page(tmp_path):
         ("empty.pth", b"", "an empty file"),
         ("page.pth", HTML, "web page"),
         ("page.safetensors", b"\xef\xbb\xbf<html>", "web page"),
-        ("text.pth", b"version https://git-lfs.github.com/spec/v1\n", "cannot be read safely as weights"),
+        ("text.pth", b"no weights at all\n", "cannot be read safely as weights"),
+        ("pointer.pth", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
         ("cut_zip.pth", GOOD[: len(GOOD) // 2], "cannot be read safely as weights"),
         (
             "cut_legacy.pth",
@@ -154,9 +155,11 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
     assert "a folder" in message_of(read_checkpoint, tmp_path)
 
 
-@pytest.mark.parametrize("protocol", [2, 4])
-@pytest.mark.parametrize("form", ["pickle", "zip", "legacy"])
-def test_a_checkpoint_that_carries_code_is_refused_and_runs_nothing(tmp_path, form, protocol):
+@pytest.mark.parametrize(
+    ("form", "protocol"),
+    [("pickle", 0), *((form, n) for form in ("pickle", "zip", "legacy") for n in (2, 3, 4, 5))],
+)
+def test_a_checkpoint_that_carries_code_is_refused_and_runs_nothing(tmp_path, form, protocol, recwarn):
     trace = tmp_path / "it_ran"
     path = tmp_path / "evil.pth"
     if form == "pickle":
@@ -166,12 +169,10 @@ def test_a_checkpoint_that_carries_code_is_refused_and_runs_nothing(tmp_path, fo
         torch.save(evil, path, pickle_protocol=protocol, _use_new_zipfile_serialization=form == "zip")
     message = message_of(read_checkpoint, path)
     assert not trace.exists()
+    assert not recwarn.list  # one line is enough
     assert "weights_only" not in message
-    if protocol == 2:
-        assert "refused" in message
-        assert f"{os.system.__module__}.system" in message
-    else:  # torch's safe reader stops at the newer protocol's first instruction, before any name
-        assert "cannot be read safely" in message
+    assert "refused" in message
+    assert f"{os.system.__module__}.system" in message
 
     # the bait is real: with the protection off it does run
     if form == "pickle":
@@ -337,6 +338,21 @@ def test_a_broken_line_is_taken_up_where_it_ended(server, cache, knows_ranges):
     assert server.ranges == [None, *asked]
 
 
+@pytest.mark.parametrize("version", [None, 'W/"weak"'])
+def test_where_the_hash_will_tell_no_word_of_the_server_is_needed(server, cache, version):
+    server.versions, server.ends_after = [version] * 3, [100, 150]
+    path = fetch(row_of(Address(server.put("w.pth", GOOD), GOOD_HASH)))
+    assert path.read_bytes() == GOOD
+    assert server.ranges == [None, "bytes=100-", "bytes=250-"]
+
+
+def test_two_files_joined_are_told_by_the_hash(server, cache):
+    other = saved({key: value + 100 for key, value in TENSORS.items()})
+    server.versions, server.ends_after, server.replaced_by = [None] * 3, [len(GOOD) // 2], other
+    assert "wrong contents" in message_of(fetch, row_of(Address(server.put("w.pth", GOOD), GOOD_HASH)))
+    assert left_in(cache) == []
+
+
 @pytest.mark.parametrize("versions", [['"one"', '"two"'], [None, None], ['W/"weak"', 'W/"weak"']])
 def test_two_files_are_never_joined(server, cache, versions):
     """The file is replaced, or may be, while the line is broken."""
@@ -435,7 +451,7 @@ def bad_pages(server) -> dict[str, tuple[Address, str]]:
         "empty": (Address(put("e.pth", b"")), "an empty file"),
         "truncated": (Address(put("t.pth", GOOD[:-40], promised=len(GOOD))), f"of {len(GOOD)} bytes"),
         "wrong_hash": (Address(put("x.pth", GOOD), "deadbeef"), f"sha256 begins {GOOD_HASH}, not deadbeef"),
-        "foreign": (Address(put("f.pth", b"version https://git-lfs")), "cannot be read safely as weights"),
+        "foreign": (Address(put("f.pth", b"text")), "cannot be read safely as weights"),
         "foreign_safetensors": (Address(put("f.safetensors", GOOD)), "cannot be read safely as weights"),
     }
 

@@ -7,7 +7,15 @@ import torch
 from hardnet_suite import create_model
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import build_network
-from hardnet_suite.weights import convert_official, find, load_pretrained, load_weights, split_official
+from hardnet_suite.weights import (
+    convert_official,
+    find,
+    load_pretrained,
+    load_weights,
+    split_official,
+    to_official,
+)
+from hardnet_suite.weights.convert import in_target, openmm_target
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +213,62 @@ def test_the_base_of_85_with_later_layers(official, official_file):
     assert report.unexpected == tuple(extra)
     assert all(key.startswith(("neck.", "cls.", "box.")) for key in report.missing)
     assert "2 of the weights not used (16.layers.0.conv.weight, 18.norm.bias)" in str(report)
+
+
+@pytest.mark.parametrize("name", ["ssd512_hardnet68", "centernet_hardnet68", "fchardnet70"])
+def test_a_trunk_under_its_official_names(official, official_file, name):
+    """``base.`` before every key, as a state dict that was cut down has it."""
+    path = official_file(name, keep=lambda key: key.startswith("base."))
+    network = build_network(name)
+    report = load_pretrained(network, name, path)
+    whole = convert_official(name, official(name))
+    assert_holds(network, {key: value for key, value in whole.items() if key.startswith("trunk.")})
+    assert report.unexpected == ()
+    assert not any(key.startswith("trunk.") for key in report.missing)
+
+
+def test_a_classifier_without_its_last_layer(official, official_file):
+    path = official_file("hardnet39ds", keep=lambda key: not key.startswith("base.14."))
+    report = load_pretrained(build_network("hardnet39ds"), "hardnet39ds", path)
+    assert report.missing == ("fc.weight", "fc.bias")
+
+
+@pytest.mark.parametrize("name", ["ssd512_hardnet68", "hardnet39ds"])
+def test_a_part_of_a_trunk_under_its_official_names_is_no_trunk(official_file, name):
+    path = official_file(name, keep=lambda key: key.startswith("base.") and not key.startswith("base.1."))
+    assert "missing (trunk.stem.1" in message_of(load_pretrained, build_network(name), name, path)
+
+
+@pytest.mark.parametrize(("name", "classes"), [("hardnet39ds", 3), ("ssd224_hardnet29", 4)])
+def test_the_number_of_classes_is_the_files(tmp_path, name, classes, recwarn):
+    """As a tag's, so is a file's; whatever names its keys bear."""
+    source = create_model(name, num_classes=classes)
+    state = source.state_dict()
+    target = openmm_target(name)
+    forms = {"own": state, "official": to_official(name, state), target: in_target(name, state, target)}
+    for form, tensors in forms.items():
+        torch.save({"state_dict": tensors}, tmp_path / f"{form}.pth")
+        network = create_model(name, pretrained=tmp_path / f"{form}.pth")
+        assert network.num_classes == classes
+        assert_holds(network, state)
+    assert not [one for one in recwarn if one.category is UserWarning]
+    with pytest.warns(UserWarning, match="of the model not in the weights"):
+        assert create_model(name, num_classes=9, pretrained=tmp_path / "own.pth").num_classes == 9
+
+
+def test_a_compiled_models_file(tmp_path):
+    source = create_model("hardnet39ds", num_classes=3)
+    torch.save({f"_orig_mod.{key}": v for key, v in source.state_dict().items()}, tmp_path / "compiled.pth")
+    assert_holds(create_model("hardnet39ds", pretrained=tmp_path / "compiled.pth"), source.state_dict())
+
+
+def test_what_is_neither_a_tag_nor_a_path():
+    message = message_of(create_model, "hardnet39ds", pretrained="camvid")
+    assert "no weights camvid: neither a file nor a tag; tags of hardnet39ds: published, tiny" in message
+    address = "https://host/hardnet39ds.pth"
+    assert f"{address} is an address: download" in message_of(create_model, "hardnet39ds", pretrained=address)
+    with pytest.raises(ValueError, match="pretrained=2 must be True, False, a tag or a path"):
+        create_model("hardnet39ds", pretrained=2)
 
 
 def test_a_base_by_its_tag(official_file, tmp_path, monkeypatch):
