@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -44,10 +46,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 1
         if args.debug:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+
+
+def _nobody_reads() -> bool:
+    """Whether whoever read the output has enough, as ``| head``; then the rest of it goes nowhere."""
+    try:
+        output = sys.stdout.fileno()
+        poll = select.poll()  # not on Windows
+    except (AttributeError, OSError, ValueError):
+        return False
+    poll.register(output, select.POLLOUT)
+    left = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return left
 
 
 def one_line(error: Exception) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -39,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from hardnet_suite.prediction import load_model, predict
-    from hardnet_suite.prediction.result import JSON_LINES, free_stem
-    from hardnet_suite.prediction.sources import count_of
+    from hardnet_suite.prediction.result import free_stem
+    from hardnet_suite.prediction.sources import JSON_LINES, count_of, drawn_in
 
     out = Path(args.out) if args.out else None
     if out is not None and any(Path(source).is_dir() and _same(source, out) for source in args.images):
@@ -58,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     failed: list[tuple[str, str]] = []
     shown = count = 0
     # an earlier run's drawings may be written over, anything else in that folder may not
-    foreign = _files(out) - _drawn(out / JSON_LINES) if out is not None else set()
+    foreign = _files(out) - {name.casefold() for name in drawn_in(out)} if out is not None else set()
 
     def is_free(stem: str) -> bool:
         return not foreign & {f"{stem}.jpg".casefold(), f"{stem}_mask.png".casefold()}
@@ -107,13 +105,3 @@ def _same(one: str, other: Path) -> bool:
 def _files(folder: Path) -> set[str]:
     """The names in a folder, as a file system sees them that knows no case."""
     return {path.name.casefold() for path in folder.iterdir()}
-
-
-def _drawn(lines: Path) -> set[str]:
-    """The names of the drawings and masks that predictions.jsonl names."""
-    drawn = set()
-    for line in lines.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError, AttributeError):
-            row = json.loads(line)
-            drawn |= {str(row.get(key, "")).casefold() for key in ("drawing", "mask")}
-    return drawn

@@ -27,7 +27,9 @@ def open_rgb(source: str | Path | bytes | BinaryIO, name: str | None = None) -> 
     """
     name = name or (str(source) if isinstance(source, str | Path) else "the picture")
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        # from memory: by its path, Pillow 13 maps a turned grey TIFF at the wrong width
+        content = Path(source).read_bytes() if isinstance(source, str | Path) else source
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
             image.load()
             upright = ImageOps.exif_transpose(image)
             if image.mode == "I" and image.format == "PNG":  # older Pillow's way to open 16 bits
@@ -35,6 +37,10 @@ def open_rgb(source: str | Path | bytes | BinaryIO, name: str | None = None) -> 
             return to_rgb(upright)
     except UserError as error:
         raise UserError(f"cannot read the picture {name}: {error}") from None
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"cannot read the picture {name}: {error}; PIL.Image.MAX_IMAGE_PIXELS raises the limit"
+        ) from None
     except UnidentifiedImageError:
         raise UserError(f"cannot read the picture {name}: it is no picture; replace the file") from None
     except PermissionError:

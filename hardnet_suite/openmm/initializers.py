@@ -40,7 +40,10 @@ class HarDNetPretrained:
 
     def __call__(self, module: nn.Module) -> None:
         name = self.model or module.arch
-        path = fetch(find(name, self.tag), file=self.file)
+        try:
+            path = fetch(find(name, self.tag), file=self.file)
+        except UserError as error:
+            raise UserError(f"{error} (train can do without it: --from-scratch)") from None
         converted, left = split_any(name, state_dict_of(read_checkpoint(path)))
         if not isinstance(module, HarDNet):
             converted = in_target(name, converted, openmm_target(name))

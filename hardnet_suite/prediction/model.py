@@ -82,9 +82,12 @@ def load_model(
     untrained networks).
 
     Raises:
-        UserError: no such model or weights, weights that are not to be had, or another number of classes.
+        UserError: no such model or weights, weights that are not to be had, another number of classes, or
+            no such device.
     """
-    text, row, rule, path = str(model), None, None, None
+    if not isinstance(model, str | Path):
+        raise UserError(f"a {type(model).__name__} is no model to predict with: give a name, config or file")
+    text, row, rule, path, counts = str(model), None, None, None, ()
     if text in list_models():
         name = text
     elif Path(text).is_file() and not text.endswith(".py"):
@@ -92,7 +95,7 @@ def load_model(
         if weights is not None:
             raise UserError(f"{text} is a file of weights already: leave out {weights}")
     else:
-        name, tag, rule, known = _read_config(text)
+        name, tag, rule, known, counts = _read_config(text)
         weights, classes = weights or tag, classes or known
 
     if path is None:
@@ -115,15 +118,20 @@ def load_model(
         _require_a_task(found.model)
         network = build_network(found.model, num_classes=found.num_classes)
         load_weights(network, found.tensors)
+        if any(count != found.num_classes for count in counts):
+            raise UserError(f"has {found.num_classes} classes, but {text} has num_classes={counts[0]}")
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     row = row or _row_of_file(path)
     meta = known_metadata(path, checkpoint)
     names = _class_names(network, classes, row, meta)
-    if torch.device(device or "cpu").type == "cpu":
+    try:
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        network = network.eval().to(device, memory_format=torch.channels_last)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"cannot compute on the device {device}: {str(error).splitlines()[0]}") from None
+    if device.type == "cpu":
         torch.set_flush_denormal(True)  # denormal numbers slow untrained networks tenfold
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = network.eval().to(device, memory_format=torch.channels_last)
     try:
         rule = rule or (Preprocess.from_dict(meta["input"]) if "input" in meta else PREPROCESS[found.model])
     except ValueError as error:
@@ -199,8 +207,11 @@ def _palette(network: nn.Module, classes: tuple[str, ...]) -> Palette:
     return tuple(class_color(index) for index in range(len(classes)))
 
 
-def _read_config(path: str) -> tuple[str, str | None, Preprocess | None, tuple[str, ...] | None]:
-    """(model, tag of its weights or file to load, input rule where it differs, classes) of a config."""
+def _read_config(
+    path: str,
+) -> tuple[str, str | None, Preprocess | None, tuple[str, ...] | None, tuple[int, ...]]:
+    """(model, tag of its weights or file to load, input rule where it differs, classes, their number) of a
+    config."""
     from hardnet_suite.openmm import configs
 
     if path.endswith((".pth", ".pt", ".pkl", ".safetensors")):
@@ -215,4 +226,5 @@ def _read_config(path: str) -> tuple[str, str | None, Preprocess | None, tuple[s
         raise UserError(
             f"{path} names no arch of this suite, but {name!r}; allowed: {', '.join(list_models())}"
         )
-    return name, cfg.get("weights_tag"), configs.input_rule(cfg), configs.class_names(cfg)
+    counts = tuple(configs.class_counts(cfg))
+    return name, cfg.get("weights_tag"), configs.input_rule(cfg), configs.class_names(cfg), counts

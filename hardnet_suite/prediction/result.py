@@ -14,12 +14,10 @@ from PIL import Image
 
 from hardnet_suite.data.segmentation import LabelSet, write_label
 from hardnet_suite.errors import UserError
-from hardnet_suite.prediction.sources import Picture
+from hardnet_suite.prediction.sources import JSON_LINES, Picture
 from hardnet_suite.visualization.classification import draw_guesses
 from hardnet_suite.visualization.detection import draw_boxes, save_picture
 from hardnet_suite.visualization.segmentation import overlay_with_legend
-
-JSON_LINES = "predictions.jsonl"
 
 
 def free_stem(stem: str, is_free: Callable[[str], bool]) -> str:

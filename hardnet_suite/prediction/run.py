@@ -45,7 +45,7 @@ def predict(
     Args:
         model: a name of ``list_models()``, a config, a file of weights, or what ``load_model`` made of one.
         images: a path, folder, pattern, address, PIL image, array (H, W, 3) RGB uint8, video, camera, or a
-            list of these, see ``pictures_of``.
+            list or iterator of these, see ``pictures_of``.
         weights: for a name or a config, a tag of the weights registry or a file; default: the published.
         classes: names of the classes, where the weights do not bring them along.
         top: how many guesses of a classifier.

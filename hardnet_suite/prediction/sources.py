@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import glob
+import http.client
+import json
+import os
 import re
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,6 +23,7 @@ from hardnet_suite.data.classification import PICTURE_SUFFIXES
 from hardnet_suite.data.pictures import open_rgb, to_rgb
 from hardnet_suite.errors import UserError
 
+JSON_LINES = "predictions.jsonl"  # beside drawings; it names them
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 _TIMEOUT = 30  # seconds, for each wait on the network
 _LONGEST_STEM = 120
@@ -51,17 +56,18 @@ def pictures_of(source: Any) -> Iterator[Picture]:
     Args:
         source: a path of a picture, video or folder (with its subfolders); a pattern with ``*``, ``?`` or
             ``[``; an http address of a picture or video; a PIL image; an array (H, W, 3) RGB or (H, W) grey,
-            uint8; the number of a camera, or "camera:0"; or a list of these.
+            uint8; the number of a camera, or "camera:0"; or a list or iterator of these.
 
-    One bad part of a list or folder is a picture whose ``open`` raises; so is the end of a video that breaks
-    off.
+    In folders and patterns, drawings and masks of an earlier run are left out: files that a
+    ``predictions.jsonl`` beside them names. Of an animation the first frame is taken. One bad part of a list
+    or folder is a picture whose ``open`` raises; so is the end of a video that breaks off.
 
     Raises:
         UserError: nothing there, or nothing that is a picture.
         ValueError: an array of another form.
     """
     if isinstance(source, Image.Image):
-        yield Picture("picture", lambda: to_rgb(ImageOps.exif_transpose(source)))
+        yield Picture("picture", partial(_upright, source))
     elif isinstance(source, np.ndarray):
         yield _of_array(source)
     elif isinstance(source, bool):
@@ -69,14 +75,14 @@ def pictures_of(source: Any) -> Iterator[Picture]:
     elif isinstance(source, int):
         yield from _frames(source, f"camera:{source}")
     elif isinstance(source, str | Path):
-        yield from _of_text(str(source))
-    elif isinstance(source, Sequence):
+        yield from _of_text(_text(source))
+    elif isinstance(source, Sequence | Iterator) and not isinstance(source, bytes | bytearray):
         for number, one in enumerate(source):
             for picture in _or_failure(pictures_of(one), one):
                 named = isinstance(one, np.ndarray | Image.Image)
                 yield Picture(f"picture_{number}", picture.open) if named else picture
     else:
-        raise ValueError(f"a {type(source).__name__} is no picture, path, array or list of these")
+        raise ValueError(f"a {type(source).__name__} is no picture, path, array, list or iterator of these")
 
 
 def count_of(source: Any) -> int | None:
@@ -85,7 +91,7 @@ def count_of(source: Any) -> int | None:
         counts = [count_of(one) for one in source]
         return None if None in counts else sum(counts)
     if isinstance(source, str | Path):
-        text = str(source)
+        text = _text(source)
         if _is_camera(text) or _is_video(text):
             return None
         if _is_address(text):
@@ -94,7 +100,7 @@ def count_of(source: Any) -> int | None:
             files = _files(text)
             return None if any(map(_is_video, files)) else len(files)
         return 1
-    return None if isinstance(source, int) else 1
+    return None if isinstance(source, int | Iterator) else 1
 
 
 def is_single(source: Any) -> bool:
@@ -125,19 +131,45 @@ def _of_array(values: np.ndarray) -> Picture:
     if not values.size:
         raise ValueError(f"an array without pixels: {values.shape}")
     flat = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
-    return Picture("picture", lambda: to_rgb(Image.fromarray(flat)))
+    return Picture("picture", partial(_upright, Image.fromarray(flat)))
+
+
+# what opens a picture is a plain function of plain values, so that a prediction can be pickled
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return to_rgb(ImageOps.exif_transpose(image))
+
+
+class _Fetched:
+    """A picture at an address; drawn later, it need not be fetched again."""
+
+    def __init__(self, url: str):
+        self.url, self.body = url, None
+
+    def __call__(self) -> Image.Image:
+        if self.body is None:
+            self.body = _download(self.url)
+        return open_rgb(self.body, self.url)
+
+
+def _text(source: str | Path) -> str:
+    return os.path.expanduser(str(source))
 
 
 def _of_text(text: str) -> Iterator[Picture]:
+    if not text:
+        raise UserError("an empty name is no picture")
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", text) and not _is_address(text):
+        raise UserError(f"cannot fetch {text}: only http and https addresses are")
     if _is_camera(text):
         yield from _frames(int(text.split(":")[1]), text)
     elif _is_address(text) and not _is_video(text):
-        body = functools.cache(_download)  # drawn later, it need not be fetched again
-        yield Picture(text, lambda: open_rgb(body(text), text))
+        yield Picture(text, _Fetched(text))
     elif not _is_address(text) and (Path(text).is_dir() or _is_pattern(text)):
         files = _files(text)
         if not files:
-            raise UserError(f"no pictures in {text}")
+            raise UserError(f"no pictures in {text} (drawings of an earlier run do not count)")
         for path in files:
             yield from _or_failure(_of_file(path), path)
     else:
@@ -150,7 +182,7 @@ def _of_file(path: str) -> Iterator[Picture]:
             raise UserError(f"no video {path}")
         yield from _frames(path, path)
     else:
-        yield Picture(path, lambda: open_rgb(path))
+        yield Picture(path, partial(open_rgb, path))
 
 
 def _or_failure(pictures: Iterator[Picture], source: Any) -> Iterator[Picture]:
@@ -162,14 +194,15 @@ def _or_failure(pictures: Iterator[Picture], source: Any) -> Iterator[Picture]:
 
 
 def _failure(name: str, error: UserError) -> Picture:
-    def fail() -> Image.Image:
-        raise error
+    return Picture(name, partial(_raise, error))
 
-    return Picture(name, fail)
+
+def _raise(error: UserError) -> Image.Image:
+    raise error
 
 
 def _is_address(text: str) -> bool:
-    return text.startswith(("http://", "https://"))
+    return text.lower().startswith(("http://", "https://"))
 
 
 def _without_query(address: str) -> str:
@@ -190,20 +223,35 @@ def _is_camera(text: str) -> bool:
 
 
 def _files(text: str) -> list[str]:
-    """Pictures and videos of a folder, or whatever a pattern finds, sorted."""
+    """Pictures and videos of a folder, or whatever a pattern finds, sorted, without earlier drawings."""
     if Path(text).is_dir():
-        found = (path for path in Path(text).rglob("*") if not path.name.startswith("."))
         known = (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
-        return sorted(str(path) for path in found if path.suffix.lower() in known and path.is_file())
-    return sorted(path for path in glob.glob(text, recursive=True) if Path(path).is_file())
+        there = (path for path in Path(text).rglob("*") if not path.name.startswith("."))
+        found = [str(path) for path in there if path.suffix.lower() in known and path.is_file()]
+    else:
+        found = [path for path in glob.glob(text, recursive=True) if Path(path).is_file()]
+    drawn = {folder: {JSON_LINES, *drawn_in(folder)} for folder in {os.path.dirname(path) for path in found}}
+    return sorted(path for path in found if os.path.basename(path) not in drawn[os.path.dirname(path)])
+
+
+def drawn_in(folder: str | Path) -> set[str]:
+    """The names of the drawings and masks in a folder that its ``predictions.jsonl`` tells of."""
+    drawn = set()
+    with contextlib.suppress(OSError):
+        for line in Path(folder, JSON_LINES).read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, AttributeError):
+                row = json.loads(line)
+                drawn |= {name for key in ("drawing", "mask") if isinstance(name := row.get(key), str)}
+    return drawn
 
 
 def _download(url: str) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": "hardnet-suite"})
     try:
+        plain = quote(url, safe=":/?#[]@!$&'()*+,;=%~")  # spaces and the like, as browsers send them
+        request = urllib.request.Request(plain, headers={"User-Agent": "hardnet-suite"})
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
             return response.read()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise UserError(f"cannot fetch {url}: {getattr(error, 'reason', None) or error}") from None
 
 
@@ -223,7 +271,7 @@ def _frames(source: int | str, name: str) -> Iterator[Picture]:
             if not there:
                 break
             image = Image.fromarray(np.ascontiguousarray(frame[..., ::-1]))
-            yield Picture(f"{name}#{number:06d}", lambda image=image: image)
+            yield Picture(f"{name}#{number:06d}", partial(_upright, image))
             number += 1
         if not number:
             raise UserError(f"{name} has not a single frame that can be read")

@@ -151,7 +151,7 @@ def fetch(row: WeightsRow, *, file: str | Path | None = None, timeout: float = 3
     raise UserError(
         f"could not get {row.file}, the {row.tag} weights of {row.model}: "
         f"{'; '.join(dict.fromkeys(failures))}; "
-        f"put the file by hand into {by_hand} as {row.file} (train can do without it: --from-scratch)"
+        f"put the file by hand into {by_hand} as {row.file}"
     )
 
 

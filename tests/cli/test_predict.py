@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -56,6 +58,28 @@ def test_an_earlier_runs_lines_stay_where_nothing_new_comes(cli, pictures, tmp_p
     assert cli("predict", pictures / "none.png", *MODEL, "--out", out)[0] == 2
     assert cli("predict", pictures, "--model", "vgg", "--out", out)[0] == 2
     assert (out / "predictions.jsonl").read_text() == before
+
+
+def test_drawings_within_the_pictures_folder_are_not_predicted(cli, pictures):
+    for source, out in ((pictures, pictures / "out"), (f"{pictures}/one/*", pictures / "one")):
+        runs = []
+        for _ in range(3):
+            status, text, err = cli("predict", source, *MODEL, "--out", out)
+            assert (status, err) == (0, "")
+            runs.append((text, sorted(path.name for path in out.iterdir())))
+        assert runs[1] == runs[0]
+        assert runs[2] == runs[0]
+
+
+def test_a_reader_that_has_enough(pictures):
+    """``predict … | head -0``."""
+    command = [sys.executable, "-c", "from hardnet_suite.cli import main; raise SystemExit(main())"]
+    arguments = ["predict", *[str(pictures)] * 3, *MODEL]
+    running = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running.stdout.close()
+    err = running.stderr.read().decode()
+    assert running.wait() == 1
+    assert "BrokenPipe" not in err
 
 
 def test_pictures_stay_whole_where_drawings_go_beside_them(cli, error_of, pictures):

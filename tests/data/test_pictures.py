@@ -51,6 +51,33 @@ def test_transparent_pixels_lie_on_white(tmp_path):
     assert pixels(tmp_path / "c.png").tolist() == [[[10, 20, 30], [40, 50, 60]]]
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_turned_grey_tiff_is_upright(tmp_path, orientation, bits):
+    """By its path, Pillow 13 reads such a file at the wrong width, and says nothing."""
+    values = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    stored = values if bits == 8 else values.astype(np.uint16) * 257
+    Image.fromarray(stored).save(tmp_path / "a.tif", tiffinfo={0x0112: orientation})
+    turned = {
+        1: values,
+        2: values[:, ::-1],
+        3: values[::-1, ::-1],
+        4: values[::-1],
+        5: values.T,
+        6: np.rot90(values, -1),
+        7: values[::-1, ::-1].T,
+        8: np.rot90(values),
+    }[orientation]
+    assert np.array_equal(np.asarray(open_rgb(tmp_path / "a.tif"))[..., 0], turned)
+
+
+def test_a_picture_beyond_pillows_limit_says_how_to_raise_it(tmp_path, monkeypatch):
+    Image.new("RGB", (40, 40)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UserError, match=r"large\.png: .*MAX_IMAGE_PIXELS raises the limit"):
+        open_rgb(tmp_path / "large.png")
+
+
 def test_exif_turns_the_picture(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90° clockwise to be seen upright

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import weakref
 from dataclasses import replace
 
@@ -253,6 +254,39 @@ def test_what_cannot_be_a_model(saved, tmp_path):
     for options in ({"top": 0}, {"batch_size": 0}, {"least_score": 1.5}):
         with pytest.raises(ValueError, match="must be at least 1"):
             predict(path, picture, **options)
+
+
+def test_a_config_and_weights_of_another_number_of_classes(saved, tmp_path):
+    _, path = saved("hardnet39ds", 3)
+    base = OWN_CONFIGS / "hardnet39ds_tiny_imagenet10.py"
+    (tmp_path / "mine.py").write_text(
+        f"_base_ = '{base}'\nnum_classes = 6\nmodel = dict(num_classes=6, "
+        "data_preprocessor=dict(num_classes=6))\n"
+    )
+    with pytest.raises(UserError, match=r"has 3 classes, but .*mine\.py has num_classes=6"):
+        load_model(tmp_path / "mine.py", weights=path)
+
+
+def test_devices_that_are_not_there(saved):
+    _, path = saved("hardnet39ds", 3)
+    for device in ("nonsense", "cuda:99", "mps"):
+        with pytest.raises(UserError, match=f"cannot compute on the device {device}: "):
+            load_model(path, device=device)
+
+
+def test_a_network_is_no_model_to_predict_with():
+    with pytest.raises(UserError, match="a HarDNet is no model to predict with: give a name"):
+        predict(create_model("hardnet39ds"), noise(64, 64))
+
+
+def test_predictions_can_be_pickled(saved, tmp_path):
+    _, path = saved("hardnet39ds", 3)
+    noise_path = tmp_path / "a.png"
+    Image.fromarray(noise(64, 64)).save(noise_path)
+    (found,) = predict(path, noise_path)
+    again = pickle.loads(pickle.dumps(found))
+    assert again.to_dict() == found.to_dict()
+    assert again.draw().tobytes() == found.draw().tobytes()
 
 
 def test_the_well_known_article(shared, golden, tmp_path, monkeypatch):

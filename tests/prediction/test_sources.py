@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.server
+import pickle
 import threading
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hardnet_suite.errors import UserError
@@ -42,6 +44,54 @@ def test_files_folders_and_patterns(folder):
     (picture,) = pictures_of(folder / "b.png")
     assert picture.open().size == (8, 6)
     assert picture.stem == "b"
+
+
+def test_an_earlier_runs_drawings_are_no_pictures(folder):
+    rows = ['{"drawing": "a.jpg", "mask": "a_mask.png"}', "no JSON", "[1]", '{"drawing": 3}']
+    (folder / "out").mkdir()
+    for name in ("out/a.jpg", "out/a_mask.png", "out/own.jpg"):
+        Image.new("RGB", (8, 6)).save(folder / name)
+    (folder / "out/predictions.jsonl").write_text("\n".join(rows))
+    expected = [str(folder / name) for name in ("a.jpg", "b.png", "deep/c.webp", "out/own.jpg")]
+    assert names(folder) == expected
+    assert count_of(folder) == 4
+    assert names(f"{folder}/out/*.*g") == [expected[-1]]
+    assert names(folder / "out/a.jpg") == [str(folder / "out/a.jpg")]  # asked for by name
+
+
+def test_iterators_are_read_as_they_come(folder):
+    source = iter([folder / "b.png", Image.new("RGB", (3, 2))])
+    assert count_of(source) is None
+    assert not is_single(source)
+    pictures = pictures_of(source)
+    assert next(pictures).name == str(folder / "b.png")
+    assert isinstance(next(source), Image.Image)  # the second had not been asked for
+    assert len(names(path for path in folder.glob("*.jpg"))) == 1
+
+
+def test_odd_sources_are_refused(folder, monkeypatch):
+    for bad in (b"xx", bytearray(b"xx"), {"a": 1}, torch.zeros(3, 4, 4)):
+        with pytest.raises(ValueError, match="is no picture, path, array, list or iterator"):
+            names(bad)
+    with pytest.raises(UserError, match="an empty name is no picture"):
+        names("")
+    with pytest.raises(UserError, match=r"cannot fetch ftp://a/b\.jpg: only http and https"):
+        names("ftp://a/b.jpg")
+    first, failing = pictures_of([folder / "b.png", "file:///b.jpg"])
+    assert first.open().size == (8, 6)
+    with pytest.raises(UserError, match="only http and https"):
+        failing.open()
+    monkeypatch.setenv("HOME", str(folder))
+    assert names("~/b.png") == [str(folder / "b.png")]
+
+
+def test_pictures_can_be_pickled(folder):
+    for source in (folder / "b.png", np.zeros((3, 2), np.uint8), Image.new("RGB", (2, 3)), [folder / "none"]):
+        (picture,) = pictures_of(source)
+        again = pickle.loads(pickle.dumps(picture))
+        assert again.name == picture.name
+    with pytest.raises(UserError, match="no such file"):
+        again.open()
 
 
 def test_a_name_with_brackets_is_a_name_if_it_is_there(tmp_path):
@@ -182,6 +232,18 @@ def test_addresses(server):
     ):
         (picture,) = pictures_of(f"{server}/{name}")
         with pytest.raises(UserError, match=words):
+            picture.open()
+
+
+def test_odd_addresses(server, folder):
+    """Spaces are sent as browsers send them; what is no address at all is one bad picture, no more."""
+    Image.new("RGB", (5, 4)).save(folder / "é f.png")
+    for address in (f"{server}/é f.png", f"{server}/%C3%A9%20f.png", f"HTTP{server[4:]}/é f.png"):
+        (picture,) = pictures_of(address)
+        assert picture.open().size == (5, 4)
+    for bad in ("http://[::1/b.jpg", "http://127.0.0.1:port/b.jpg", "http:///b.jpg"):
+        (picture,) = pictures_of(bad)
+        with pytest.raises(UserError, match="cannot fetch"):
             picture.open()
 
 

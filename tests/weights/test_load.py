@@ -514,7 +514,6 @@ def test_offline_says_all_a_person_needs(cache, monkeypatch):
     for url in urls:
         assert f"{url} (Connection refused)" in message
     assert f"by hand into {cache}" in message
-    assert "--from-scratch" in message
 
 
 def test_a_bad_cached_copy_is_told_when_nothing_better_comes(server, cache):
