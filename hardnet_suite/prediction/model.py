@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,8 @@ def load_model(
     Args:
         model: a name of ``list_models()``; a config, PATH.py or the name of one of the suite's; or a file of
             weights, which tells by its keys whose they are. The checkpoint of a run knows its classes and the
-            size of its input, other files have the usual ones.
+            size of its input, other files have the usual ones. Of a run's folder (DIR/RUN) the newest
+            checkpoint is taken.
         weights: for a name or a config, a tag of the weights registry or a file; None takes the published
             ones, or for a config those of its ``weights_tag``.
         classes: names of the classes, where the weights do not bring them along.
@@ -90,14 +92,16 @@ def load_model(
     text, row, rule, path, counts = str(model), None, None, None, ()
     if text in list_models():
         name = text
+    elif os.sep in text and Path(text).is_dir():
+        name, path = None, _newest(text)
     elif Path(text).is_file() and not text.endswith(".py"):
         name, path = None, Path(text)
-        if weights is not None:
-            raise UserError(f"{text} is a file of weights already: leave out {weights}")
     else:
         name, tag, rule, known, counts = _read_config(text)
         weights, classes = weights or tag, classes or known
 
+    if path is not None and weights is not None:
+        raise UserError(f"{text} is a file of weights already: leave out {weights}")
     if path is None:
         _require_a_task(name)
         tags = {one.tag for one in ROWS if one.model == name}
@@ -138,6 +142,15 @@ def load_model(
         raise UserError(f"{path}: in its metadata, {error}") from None
     palette = _palette(network, names)
     return LoadedModel(found.model, network, _task(network), rule, names, palette, device, bf16)
+
+
+def _newest(folder: str) -> Path:
+    from hardnet_suite.openmm.hooks import saved_checkpoints
+
+    saved = saved_checkpoints(folder)
+    if not saved:
+        raise UserError(f"no checkpoint epoch_N.pth or iter_N.pth in {folder}; train first")
+    return saved[-1]
 
 
 def _require_a_task(name: str) -> None:

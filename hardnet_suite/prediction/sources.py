@@ -108,7 +108,7 @@ def is_single(source: Any) -> bool:
     if isinstance(source, str | Path) and _is_address(str(source)):
         return not _is_video(str(source))
     return count_of(source) == 1 and not (
-        isinstance(source, str | Path) and (Path(source).is_dir() or _is_pattern(str(source)))
+        isinstance(source, str | Path) and (Path(_text(source)).is_dir() or _is_pattern(_text(source)))
     )
 
 

@@ -18,6 +18,7 @@ from torchvision import transforms
 from hardnet_suite import create_model
 from hardnet_suite.cli import main
 from hardnet_suite.data.classification import imagenet_classes
+from hardnet_suite.errors import UserError
 from hardnet_suite.prediction import load_model
 from hardnet_suite.weights import find, read_checkpoint
 
@@ -178,6 +179,12 @@ def test_a_runs_checkpoint_is_predicted_as_it_was_trained(classifier, tiny_class
     assert model.classes == ("dog", "Samoyed")
     assert model.rule == load_model(tiny_classes[0], weights=saved).rule
     assert (model.rule.resize_to, model.rule.size) == (64, 64)
+    assert load_model(classifier).classes == model.classes  # of the run's folder the newest
+
+
+def test_a_folder_without_a_checkpoint_is_no_model(tmp_path):
+    with pytest.raises(UserError, match=r"no checkpoint epoch_N\.pth or iter_N\.pth in .*; train first"):
+        load_model(tmp_path)
 
 
 def test_the_published_weights_are_scored_without_a_checkpoint(
