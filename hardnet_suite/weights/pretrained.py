@@ -111,26 +111,6 @@ def _is_trunk(
     return all(key.startswith("base.") for key in official) and all(key in converted for key in wanted)
 
 
-def _in_channels(weight: Tensor, wanted: int) -> Tensor:
-    """(O, 3, h, w) to (O, wanted, h, w), for inputs whose channels are alike; others stay as they are."""
-    if weight.ndim != 4 or weight.shape[1] != 3 or wanted == 3:
-        return weight
-    if wanted == 1:
-        return weight.sum(1, keepdim=True)
-    return weight[:, torch.arange(wanted) % 3] * (3 / wanted)
-
-
-def _is_trunk(
-    official: Mapping[str, Tensor], tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]
-) -> bool:
-    """Whether an official file holds the trunk alone, under bare numbers or, then whole, under ``base.``."""
-    if is_bare_trunk(official):
-        return True
-    own = [key for key in own if not key.endswith(".num_batches_tracked")]
-    wanted = [key for key in own if key.startswith("trunk.")] or [f"trunk.{key}" for key in own]
-    return all(key.startswith("base.") for key in official) and all(key in tensors for key in wanted)
-
-
 def _other_classes(network: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     """Keys of the file's class predictions whose shape the network's differ from, or which it has none of."""
     own = network.state_dict()
