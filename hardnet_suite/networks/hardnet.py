@@ -325,7 +325,7 @@ def _select(arch: HarDNetArch, out_indices: Sequence[int] | None) -> tuple[HarDN
     chosen = tuple(i + len(last) if i in range(-len(last), 0) else i for i in given)
     if not chosen or any(i not in range(len(last)) for i in chosen) or len({*chosen}) < len(chosen):
         allowed = ", ".join(f"{i} (stride {2 ** (i + 1)})" for i in range(len(last)))
-        raise ValueError(f"out_indices={given} (negative: from the end) must be distinct and from {allowed}")
+        raise ValueError(f"out_indices={given} must be distinct and from {allowed}")
     needed = last[max(chosen)] + 1
     if needed < len(arch.stages):
         arch = replace(arch, stages=arch.stages[:needed], last_dropout=0.0)
