@@ -9,8 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from hardnet_suite.networks import Arch, build_network, list_models
-from hardnet_suite.weights import load_pretrained
-from hardnet_suite.weights.pretrained import classes_of
+from hardnet_suite.weights import classes_of, load_pretrained
 
 
 def create_model(

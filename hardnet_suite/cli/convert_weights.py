@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from hardnet_suite.networks import list_models
-    from hardnet_suite.prediction.model import known_metadata
     from hardnet_suite.weights import (
         identify,
         is_bare_trunk,
+        metadata_of,
         read_checkpoint,
         save_weights,
         split_official,
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     metadata = {"model": model, "form": args.to, "source": source.name, "sha256": digest}
     if whole and found.num_classes:
         metadata["num_classes"] = str(found.num_classes)
-    known = known_metadata(source, checkpoint)
+    known = metadata_of(source, checkpoint)
     metadata |= _origin(model, source.name, digest, known)
     metadata |= {key: json.dumps(known[key]) for key in ("classes", "input") if key in known}
     try:
@@ -107,15 +107,14 @@ def _origin(model: str, file: str, digest: str, known: Mapping[str, Any]) -> dic
     from hardnet_suite.weights import ROWS
 
     told = {key: known[key] for key in _ORIGIN if isinstance(known.get(key), str)}
-    for row in ROWS:
-        hashes = [address.sha256_prefix for address in row.urls if address.sha256_prefix] + [row.sha256]
-        same = any(prefix and digest.startswith(prefix) for prefix in hashes)
-        if row.model != model or not (same or (row.file == file and not told)):
-            continue
-        if not same and any(hashes):
-            return {
-                "licence": f"{row.licence} by the file's name, though its SHA-256 is not the published one"
-            }
-        classes = {"classes": json.dumps(row.classes)} if same and row.classes else {}
-        return {"licence": row.licence, "origin": row.source, "tag": row.tag} | classes | told
-    return {"licence": "unknown"} | told
+    hashes = {row: [row.sha256, *(address.sha256_prefix for address in row.urls)] for row in ROWS}
+    rows = [row for row in ROWS if row.model == model]
+    same = next((row for row in rows if any(one and digest.startswith(one) for one in hashes[row])), None)
+    named = next((row for row in rows if row.file == file and not told), None)
+    if same is None and named is not None and any(hashes[named]):
+        return {"licence": f"{named.licence} by the file's name, though its SHA-256 is not the published one"}
+    row = same or named
+    if row is None:
+        return {"licence": "unknown"} | told
+    classes = {"classes": json.dumps(row.classes)} if row.classes else {}
+    return {"licence": row.licence, "origin": row.source, "tag": row.tag} | classes | told

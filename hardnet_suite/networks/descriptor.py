@@ -21,8 +21,10 @@ class PatchDescriptor(nn.Module):
     class_layers = ()  # nothing depends on a number of classes
     num_classes = 0
 
-    def __init__(self, arch: DescriptorArch, *, in_chans: int = 1):
+    def __init__(self, arch: DescriptorArch, *, num_classes: None = None, in_chans: int = 1):
         super().__init__()
+        if num_classes is not None:
+            raise ValueError("a patch descriptor has no classes: leave out num_classes")
         self.arch = arch
         self.official_prefixes = {"features": "features"}  # the published names are ours
         self.in_chans = in_chans

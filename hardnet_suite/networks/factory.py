@@ -21,7 +21,13 @@ from hardnet_suite.networks.fchardnet import FCHarDNet
 from hardnet_suite.networks.hardnet import HarDNet, HarDNetTrunk, last_stages
 from hardnet_suite.networks.ssd import SSD
 
-NETWORKS = {HarDNetArch: HarDNet, SSDArch: SSD, CenterNetArch: CenterNet, FCHarDNetArch: FCHarDNet}
+NETWORKS = {
+    HarDNetArch: HarDNet,
+    SSDArch: SSD,
+    CenterNetArch: CenterNet,
+    FCHarDNetArch: FCHarDNet,
+    DescriptorArch: PatchDescriptor,
+}
 
 
 def list_models() -> list[str]:
@@ -69,17 +75,12 @@ def build_network(
     for argument, value, least in (("num_classes", num_classes, least_classes), ("in_chans", in_chans, 1)):
         if value is not None and (type(value) is not int or value < least):
             raise ValueError(f"{argument}={value!r} must be a whole number of at least {least}")
-    if in_chans is None:
-        in_chans = 1 if isinstance(row, DescriptorArch) else 3
+    channels = {} if in_chans is None else {"in_chans": in_chans}  # each network has a default of its own
     if features_only:
         trunk = _trunk_of(name, row)
         tap = features_only if isinstance(features_only, str) else "transition"
         chosen = range(len(last_stages(trunk))) if out_indices is None else out_indices
-        return HarDNetTrunk(trunk, in_chans=in_chans, out_indices=chosen, tap=tap)
+        return HarDNetTrunk(trunk, **channels, out_indices=chosen, tap=tap)
     if out_indices is not None:
         raise ValueError("out_indices goes with features_only=True")
-    if isinstance(row, DescriptorArch):
-        if num_classes is not None:
-            raise ValueError(f"{name!r} has no classes: leave out num_classes")
-        return PatchDescriptor(row, in_chans=in_chans)
-    return NETWORKS[type(row)](row, num_classes=num_classes, in_chans=in_chans)
+    return NETWORKS[type(row)](row, num_classes=num_classes, **channels)

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import os
-import pickle
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,7 +15,7 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.logging import HistoryBuffer
 
 import _hardnet_suite_mmcv
-from hardnet_suite.weights.pickles import LOG_METHODS, array_globals, number_globals, under_name
+from hardnet_suite.weights.pickles import log_globals
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -47,24 +45,10 @@ class AtomicLocalBackend(LocalBackend):
         self.put(obj.encode(encoding), filepath)
 
 
-def _statistics_method(owner: type, name: str) -> Callable:
-    """``getattr`` as far as log buffers need it: they pickle a table of their own methods, and pickle
-    writes ``HistoryBuffer.mean`` as ``getattr(HistoryBuffer, "mean")``."""
-    if owner is HistoryBuffer and name in LOG_METHODS:
-        return getattr(owner, name)
-    raise pickle.UnpicklingError(f"Unsupported global: GLOBAL builtins.getattr, of {owner!r} and {name!r}")
-
-
-def _safe_globals() -> list:
-    """What mmengine's own checkpoints hold beside tensors: log buffers, which are NumPy arrays."""
-    getattr_stand_in = under_name(_statistics_method, "builtins", "getattr")
-    return [HistoryBuffer, *number_globals(), *array_globals(), getattr_stand_in]
-
-
 def install() -> None:
     """Idempotent; changes nothing that a compiled mmcv or a newer release provides itself."""
     _hardnet_suite_mmcv.install()
-    torch.serialization.add_safe_globals(_safe_globals())
+    torch.serialization.add_safe_globals(log_globals(HistoryBuffer))
     register_backend("local", AtomicLocalBackend, force=True, prefixes="")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,12 +31,12 @@ from hardnet_suite.visualization.detection import class_color
 from hardnet_suite.weights import (
     ROWS,
     WeightsRow,
+    chosen_row,
     fetch,
-    find,
     identify,
     load_weights,
+    metadata_of,
     read_checkpoint,
-    read_metadata,
     state_dict_of,
 )
 
@@ -89,46 +88,25 @@ def load_model(
     """
     if not isinstance(model, str | Path):
         raise UserError(f"a {type(model).__name__} is no model to predict with: give a name, config or file")
-    text, row, rule, path, counts = str(model), None, None, None, ()
-    if text in list_models():
-        name = text
-    elif os.sep in text and Path(text).is_dir():
-        name, path = None, _newest(text)
-    elif Path(text).is_file() and not text.endswith(".py"):
-        name, path = None, Path(text)
-    else:
-        name, tag, rule, known, counts = _read_config(text)
-        weights, classes = weights or tag, classes or known
-
-    if path is not None and weights is not None:
-        raise UserError(f"{text} is a file of weights already: leave out {weights}")
-    if path is None:
-        _require_a_task(name)
-        tags = {one.tag for one in ROWS if one.model == name}
-        if weights is not None and str(weights) not in tags:
-            path = Path(weights)
-            if not path.is_file():
-                known = f"; tags of {name}: {', '.join(sorted(tags))}" if tags else ""
-                raise UserError(f"no weights {weights}: neither a file nor a tag{known}")
-        else:
-            if str(weights or "published") not in tags:
-                have = f"there are {', '.join(sorted(tags))}; or" if tags else "there are none;"
-                raise UserError(f"{name} has no published weights: {have} give a file as its weights")
-            row = find(name, str(weights or "published"))
-            path = fetch(row)
+    chosen = _choose(str(model))
+    if chosen.file is not None and weights is not None:
+        raise UserError(f"{model} is a file of weights already: leave out {weights}")
+    path, row = (chosen.file, None) if chosen.file else _weights_of(chosen.name, weights or chosen.weights)
     checkpoint = read_checkpoint(path)
     try:
-        found = identify(state_dict_of(checkpoint), name)
+        found = identify(state_dict_of(checkpoint), chosen.name)
         _require_a_task(found.model)
         network = build_network(found.model, num_classes=found.num_classes)
         load_weights(network, found.tensors)
-        if any(count != found.num_classes for count in counts):
-            raise UserError(f"has {found.num_classes} classes, but {text} has num_classes={counts[0]}")
+        if any(count != found.num_classes for count in chosen.counts):
+            raise UserError(
+                f"has {found.num_classes} classes, but {model} has num_classes={chosen.counts[0]}"
+            )
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     row = row or _row_of_file(path)
-    meta = known_metadata(path, checkpoint)
-    names = _class_names(network, classes, row, meta)
+    meta = metadata_of(path, checkpoint)
+    names = _class_names(network, classes or chosen.classes, row, meta)
     try:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         network = network.eval().to(device, memory_format=torch.channels_last)
@@ -137,11 +115,46 @@ def load_model(
     if device.type == "cpu":
         torch.set_flush_denormal(True)  # denormal numbers slow untrained networks tenfold
     try:
-        rule = rule or (Preprocess.from_dict(meta["input"]) if "input" in meta else PREPROCESS[found.model])
+        known = Preprocess.from_dict(meta["input"]) if "input" in meta else PREPROCESS[found.model]
     except ValueError as error:
         raise UserError(f"{path}: in its metadata, {error}") from None
     palette = _palette(network, names)
+    rule = chosen.rule or known
     return LoadedModel(found.model, network, _task(network), rule, names, palette, device, bf16)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What a user's word for a model stands for: a ``file`` of weights, or the ``name`` of a model with what
+    a config says of it: its ``weights``, a tag or a file, input ``rule``, ``classes`` and their number."""
+
+    name: str | None = None
+    file: Path | None = None
+    weights: str | None = None
+    rule: Preprocess | None = None
+    classes: tuple[str, ...] | None = None
+    counts: tuple[int, ...] = ()
+
+
+def _choose(model: str) -> _Choice:
+    if model in list_models():
+        return _Choice(name=model)
+    if os.sep in model and Path(model).is_dir():
+        return _Choice(file=_newest(model))
+    if Path(model).is_file() and not model.endswith(".py"):
+        return _Choice(file=Path(model))
+    return _of_config(model)
+
+
+def _weights_of(name: str, weights: str | Path | None) -> tuple[Path, WeightsRow | None]:
+    """The file of a model's weights, the published for None, and its row, where the registry has it."""
+    _require_a_task(name)
+    tags = sorted(row.tag for row in ROWS if row.model == name)
+    if weights is None and "published" not in tags:
+        have = f"there are {', '.join(tags)}; or" if tags else "there are none;"
+        raise UserError(f"{name} has no published weights: {have} give a file as its weights")
+    row = chosen_row(name, weights or True)
+    return (Path(weights), None) if row is None else (fetch(row), row)
 
 
 def _newest(folder: str) -> Path:
@@ -171,23 +184,6 @@ def _row_of_file(path: Path) -> WeightsRow | None:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return next((row for row in ROWS if row.sha256 == digest), None)
-
-
-def known_metadata(path: Path, checkpoint: dict) -> dict[str, Any]:
-    """What stands in a file beside its tensors, above all, where it is known, ``classes``, their names, and
-    ``input``, the rule as ``Preprocess.to_dict`` gives it."""
-    meta = read_metadata(path) if path.suffix == ".safetensors" else checkpoint.get("meta")
-    meta = dict(meta) if isinstance(meta, Mapping) else {}
-    dataset = meta.get("dataset_meta")  # in the checkpoint of a run
-    if isinstance(dataset, Mapping) and "classes" in dataset:
-        meta["classes"] = dataset["classes"]
-    for key in ("classes", "input"):
-        if isinstance(meta.get(key), str):  # a file's head holds strings alone
-            try:
-                meta[key] = json.loads(meta[key])
-            except ValueError:
-                del meta[key]
-    return meta
 
 
 def _class_names(
@@ -220,11 +216,7 @@ def _palette(network: nn.Module, classes: tuple[str, ...]) -> Palette:
     return tuple(class_color(index) for index in range(len(classes)))
 
 
-def _read_config(
-    path: str,
-) -> tuple[str, str | None, Preprocess | None, tuple[str, ...] | None, tuple[int, ...]]:
-    """(model, tag of its weights or file to load, input rule where it differs, classes, their number) of a
-    config."""
+def _of_config(path: str) -> _Choice:
     from hardnet_suite.openmm import configs
 
     if path.endswith((".pth", ".pt", ".pkl", ".safetensors")):
@@ -239,5 +231,10 @@ def _read_config(
         raise UserError(
             f"{path} names no arch of this suite, but {name!r}; allowed: {', '.join(list_models())}"
         )
-    counts = tuple(configs.class_counts(cfg))
-    return name, cfg.get("weights_tag"), configs.input_rule(cfg), configs.class_names(cfg), counts
+    return _Choice(
+        name=name,
+        weights=cfg.get("weights_tag"),
+        rule=configs.input_rule(cfg),
+        classes=configs.class_names(cfg),
+        counts=tuple(configs.class_counts(cfg)),
+    )

@@ -13,12 +13,13 @@ from hardnet_suite.weights.load import (
     cache_dir,
     fetch,
     load_weights,
+    metadata_of,
     read_checkpoint,
     read_metadata,
     state_dict_of,
     where,
 )
-from hardnet_suite.weights.pretrained import load_pretrained
+from hardnet_suite.weights.pretrained import chosen_row, classes_of, load_pretrained
 from hardnet_suite.weights.registry import ROWS, WeightsRow, find
 from hardnet_suite.weights.save import save_weights
 
@@ -28,6 +29,8 @@ __all__ = [
     "LoadReport",
     "WeightsRow",
     "cache_dir",
+    "chosen_row",
+    "classes_of",
     "convert_official",
     "fetch",
     "find",
@@ -36,6 +39,7 @@ __all__ = [
     "is_bare_trunk",
     "load_pretrained",
     "load_weights",
+    "metadata_of",
     "read_checkpoint",
     "read_metadata",
     "save_weights",

@@ -7,7 +7,7 @@ class convolutions hold the background first in the official files, last here an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
 import torch
@@ -191,9 +191,18 @@ def split_target(
 def split_any(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """As ``split_official``, of official entries, our own, or those of an OpenMMLab model of this suite,
     whichever fits most of them."""
-    targets = ["network", *(target for target, kinds in TARGETS.items() if type(find_arch(name)) in kinds)]
-    forms = [split_official(name, state_dict), *(split_target(name, state_dict, one) for one in targets)]
-    return max(forms, key=lambda form: len(form[0]))
+    return max((parts for _, *parts in split_forms(name, state_dict)), key=lambda parts: len(parts[0]))
+
+
+def split_forms(
+    name: str, state_dict: Mapping[str, Tensor]
+) -> Iterator[tuple[str, dict[str, Tensor], list[str]]]:
+    """What the entries would be in each form that a file of model ``name`` may have: (form, those under our
+    names, the keys left). The form is "network", "official" or one of ``TARGETS``."""
+    kind = type(find_arch(name))
+    for target in ("network", *(target for target, kinds in TARGETS.items() if kind in kinds)):
+        yield target, *split_target(name, state_dict, target)
+    yield "official", *split_official(name, state_dict)
 
 
 def to_official(name: str, state_dict: Mapping[str, Tensor], *, target: str = "network") -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import build_network, list_models
-from hardnet_suite.weights.convert import TARGETS, class_layers, from_target, split_official
+from hardnet_suite.weights.convert import class_layers, split_forms
 
 _COUNTER = ".num_batches_tracked"
 
@@ -57,17 +57,8 @@ def identify(state_dict: Mapping[str, Tensor], model: str | None = None) -> Iden
     """
     found = []
     for name in list_models() if model is None else [model]:
-        for form in ("network", *TARGETS, "official"):
-            try:
-                if form == "official":
-                    tensors, left = split_official(name, state_dict)
-                    if left:
-                        continue
-                else:
-                    tensors = from_target(name, state_dict, form)
-            except (ValueError, RuntimeError):  # no such keys, or class layers that cannot be split
-                continue
-            classes = _classes_if_whole(name, tensors)
+        for form, tensors, left in split_forms(name, state_dict):
+            classes = None if left else _classes_if_whole(name, tensors)
             if classes is not None:
                 found.append(Identified(name, form, classes, tensors))
                 break

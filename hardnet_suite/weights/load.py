@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import http.client
+import json
 import os
 import re
 import shutil
@@ -32,6 +33,7 @@ from hardnet_suite.weights.registry import Address, WeightsRow
 _HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<[!?a-z]", re.IGNORECASE)
 SHIPPED = Path(__file__).parent / "shipped"
 _OWN_DISK = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT)
+_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 _WRAPPERS = ("state_dict", "model_state", "model")
 
 
@@ -68,6 +70,26 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         raise UserError(f"{path}: cannot be read safely as weights: {error}") from None
 
 
+def metadata_of(path: str | Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands in a file beside its tensors, above all, where it is known, ``classes``, their names, and
+    ``input``, the rule as ``Preprocess.to_dict`` gives it.
+
+    checkpoint: what ``read_checkpoint`` made of the file.
+    """
+    meta = read_metadata(path) if Path(path).suffix == ".safetensors" else checkpoint.get("meta")
+    meta = dict(meta) if isinstance(meta, Mapping) else {}
+    dataset = meta.get("dataset_meta")  # in the checkpoint of a run
+    if isinstance(dataset, Mapping) and "classes" in dataset:
+        meta["classes"] = dataset["classes"]
+    for key in ("classes", "input"):
+        if isinstance(meta.get(key), str):  # a file's head holds strings alone
+            try:
+                meta[key] = json.loads(meta[key])
+            except ValueError:
+                del meta[key]
+    return meta
+
+
 def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The named tensors of a checkpoint, as it stands or under ``state_dict``, ``model_state`` or ``model``.
 
@@ -84,9 +106,8 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
             f"no state dict in this checkpoint: its keys are {_few(map(str, checkpoint))}; "
             f"allowed is a table of tensors, plain or under {', '.join(_WRAPPERS)}"
         )
-    for prefix in ("module.", "_orig_mod.", "module."):  # compiled within the one, or the other way round
-        while all(key.startswith(prefix) for key in table):
-            table = {key.removeprefix(prefix): value for key, value in table.items()}
+    while prefix := next((one for one in _PREFIXES if all(key.startswith(one) for key in table)), None):
+        table = {key.removeprefix(prefix): value for key, value in table.items()}
     return dict(table)
 
 

@@ -21,6 +21,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
+_HARMLESS = ("torch.", "collections.", "numpy")  # to name in an error are others
 NUMBERS = ("?", "b", "B", "h", "H", "i", "I", "l", "L", "q", "Q", "e", "f", "d")
 
 
@@ -51,8 +52,7 @@ def plain_data_allowed() -> Iterator[None]:
     names = {_name(one) for one in already}
     # by name, as mmengine's own buffers are allowed once it is there; and torch's context forgets at its end
     # what it was given, also what was allowed before
-    wanted = [*number_globals(), *array_globals(), _LogBuffer, under_name(_no_method, "builtins", "getattr")]
-    with torch.serialization.safe_globals([one for one in wanted if _name(one) not in names]):
+    with torch.serialization.safe_globals([one for one in log_globals() if _name(one) not in names]):
         yield
 
 
@@ -68,12 +68,6 @@ def number_globals() -> list:
     return [np.dtype, *dtypes, *under_both_paths(_number, "scalar")]
 
 
-def array_globals() -> list:
-    """What torch has to allow for NumPy's arrays, beside the numbers."""
-    rebuild = multiarray()._reconstruct
-    return [np.ndarray, rebuild, *under_both_paths(rebuild, "_reconstruct")]
-
-
 class _LogBuffer:
     """Stands where a run's checkpoint has an ``mmengine.logging.HistoryBuffer``."""
 
@@ -83,15 +77,25 @@ class _LogBuffer:
 
 _LogBuffer.__module__ = "mmengine.logging.history_buffer"
 _LogBuffer.__name__ = _LogBuffer.__qualname__ = "HistoryBuffer"
-LOG_METHODS = ("min", "max", "mean", "current")
 
 
-def _no_method(owner: type, name: str) -> None:
-    """``getattr`` as far as log buffers ask for it, for a table of their methods."""
-    if owner is not _LogBuffer or name not in LOG_METHODS:
-        raise pickle.UnpicklingError(
-            f"Unsupported global: GLOBAL builtins.getattr, of {owner!r} and {name!r}"
-        )
+def log_globals(buffer: type = _LogBuffer) -> list:
+    """What torch has to allow for the log in a run's checkpoint, whose buffers become ``buffer``.
+
+    Buffers pickle a table of their own methods, and pickle writes ``HistoryBuffer.mean`` as
+    ``getattr(HistoryBuffer, "mean")``: that much of ``getattr`` is allowed, and no more.
+    """
+
+    def method(owner: type, name: str) -> Callable | None:
+        if owner is not buffer or name not in ("min", "max", "mean", "current"):
+            raise pickle.UnpicklingError(
+                f"Unsupported global: GLOBAL builtins.getattr, of {owner!r} and {name!r}"
+            )
+        return getattr(owner, name, None)
+
+    rebuild = multiarray()._reconstruct
+    arrays = [np.ndarray, rebuild, *under_both_paths(rebuild, "_reconstruct")]
+    return [buffer, *number_globals(), *arrays, under_name(method, "builtins", "getattr")]
 
 
 def _number(dtype: np.dtype, data: bytes) -> np.generic:
@@ -110,15 +114,12 @@ def asks_for(path: Path) -> str | None:
                 data = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
         stream = io.BytesIO(data)
         while stream.tell() < len(data):  # torch's old files are several pickles in a row, then numbers
-            name = next((name for name in _imports(stream) if not name.startswith(_TORCHS_OWN)), None)
+            name = next((name for name in _imports(stream) if not name.startswith(_HARMLESS)), None)
             if name:
                 return name
     except Exception:  # no pickle, or not to its end
         pass
     return None
-
-
-_TORCHS_OWN = ("torch.", "collections.", "numpy")
 
 
 def _imports(stream: BinaryIO) -> Iterator[str]:

@@ -29,7 +29,7 @@ def load_pretrained(network: nn.Module, name: str, source: bool | str | Path) ->
     scaled to the same sum for more. The report says what kept its fresh values (``missing``) and what of the
     file was left (``unexpected``).
     """
-    row = _row(name, source)
+    row = chosen_row(name, source)
     path, whole = (Path(source), True) if row is None else (fetch(row), not row.base_only)
     try:
         return _load_file(network, name, path, whole)
@@ -41,7 +41,7 @@ def load_pretrained(network: nn.Module, name: str, source: bool | str | Path) ->
 def classes_of(name: str, source: bool | str | Path) -> int | None:
     """How many classes the weights of ``load_pretrained`` are for; None for the model's usual number, and
     where nothing can be said."""
-    row = _row(name, source)
+    row = chosen_row(name, source)
     if row is not None:
         return len(row.classes) or None
     try:
@@ -50,7 +50,7 @@ def classes_of(name: str, source: bool | str | Path) -> int | None:
         return None
 
 
-def _row(name: str, source: bool | str | Path) -> WeightsRow | None:
+def chosen_row(name: str, source: bool | str | Path) -> WeightsRow | None:
     """The registry's row that is meant; None for a path. UserError for what is neither."""
     tags = [row.tag for row in ROWS if row.model == name]
     if source is True or source in tags:
@@ -71,7 +71,7 @@ def _load_file(network: nn.Module, name: str, path: Path, whole: bool) -> LoadRe
     # what has no place stays under its own name: the loader reports it, or it is of a record of one's own
     tensors = converted | {key: given[key] for key in unknown}
     own = network.state_dict()
-    whole = whole and not (is_bare_trunk(given) or (not unknown and _is_trunk(given, converted, own)))
+    whole = whole and not (is_bare_trunk(given) or (not unknown and _is_trunk(network, given, converted)))
     if isinstance(network, HarDNetTrunk):
         tensors = {key.removeprefix("trunk."): value for key, value in tensors.items()}
         left = [key for key in tensors if key not in own]
@@ -101,14 +101,13 @@ def _in_channels(weight: Tensor, wanted: int) -> Tensor:
     return weight[:, torch.arange(wanted) % 3] * (3 / wanted)
 
 
-def _is_trunk(
-    official: Mapping[str, Tensor], converted: Mapping[str, Tensor], own: Mapping[str, Tensor]
-) -> bool:
-    """Whether an official file holds a whole trunk under ``base.`` and nothing else; ``own`` names the
-    entries of the network that it is for."""
-    own = [key for key in own if not key.endswith(".num_batches_tracked")]
-    wanted = [key for key in own if key.startswith("trunk.")] or [f"trunk.{key}" for key in own]
-    return all(key.startswith("base.") for key in official) and all(key in converted for key in wanted)
+def _is_trunk(network: nn.Module, official: Mapping[str, Tensor], converted: Mapping[str, Tensor]) -> bool:
+    """Whether an official file holds, under ``base.``, the network's whole trunk and nothing else."""
+    before = "trunk." if isinstance(network, HarDNetTrunk) else ""
+    wanted = [before + key for key in network.state_dict() if not key.endswith(".num_batches_tracked")]
+    return all(key.startswith("base.") for key in official) and all(
+        key in converted for key in wanted if key.startswith("trunk.")
+    )
 
 
 def _other_classes(network: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
