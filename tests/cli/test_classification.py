@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,43 @@ def test_training_scores_and_keeps_the_best(classifier):
     assert [row["iter"] for row in rows if "loss" in row] == [1, 2]
     assert {"top1", "top5"} <= rows[-1].keys()
     assert (classifier / "best_top1_epoch_1.pth").is_file()
+
+
+def test_lists_are_trained_on_and_scored(cli, tiny_classes, tmp_path):
+    """A CSV list in the place of folders, as docs/custom_data.md has it."""
+    config, data = tiny_classes
+    files = sorted(path.relative_to(data / "train") for path in data.glob("train/*/*.png"))
+    shutil.copytree(data / "train", tmp_path / "data/pictures")
+    for name, chosen in (("train", files[::2]), ("val", files[1::2])):
+        rows = [f"{file.as_posix()},{file.parts[0]}" for file in chosen]
+        (tmp_path / f"data/{name}.csv").write_text("\n".join(["file,label", *rows]))
+    lists = "folder='pictures', classes=None, hold_out=0, held_out=False"
+    (tmp_path / "lists.py").write_text(
+        f"_base_ = {str(config)!r}\n"
+        f"train_dataloader = dict(dataset=dict(csv='train.csv', {lists}))\n"
+        f"val_dataloader = dict(dataset=dict(csv='val.csv', {lists}))\n"
+        "test_dataloader = val_dataloader\n"
+    )
+    arguments = (tmp_path / "lists.py", "--data-root", tmp_path / "data")
+    status, out, _ = cli("check-data", *arguments)
+    assert status == 0
+    assert len(re.findall(r"a class has +3 \(\w+\) to 3 ", out)) == 2
+    assert cli("train", *arguments, "--work-dir", tmp_path / "run")[0] == 0
+    assert (
+        cli("test", *arguments[:1], tmp_path / "run", *arguments[1:], "--work-dir", tmp_path / "run")[0] == 0
+    )
+    rows = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows] == [str(tmp_path / "data/pictures" / file) for file in files[1::2]]
+
+
+def test_the_ten_classes_of_tiny_imagenet_are_told_apart(cli, shared, tmp_path):
+    """The weights in the package, on the pictures kept aside: docs/experiments.md."""
+    arguments = ("--data-root", shared / "data/tiny_imagenet10", "--work-dir", tmp_path)
+    assert cli("test", "hardnet39ds_tiny_imagenet10", "--pretrained", *arguments)[0] == 0
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    assert report["images"] == 500
+    assert report["metrics"]["top1"] == pytest.approx(0.884, abs=0.003)
+    assert (tmp_path / "confusion.png").stat().st_size > 10_000
 
 
 def test_a_runs_checkpoint_is_a_file_of_weights_also_without_mmengine(classifier):

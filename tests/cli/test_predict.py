@@ -71,6 +71,15 @@ def test_drawings_within_the_pictures_folder_are_not_predicted(cli, pictures):
         assert runs[2] == runs[0]
 
 
+def test_progress_shows_on_a_terminal(cli, pictures, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    status, out, err = cli("predict", pictures, *MODEL)
+    assert status == 0
+    assert "2/2" in err
+    assert len(out.splitlines()) == 2
+    assert "1/1" not in cli("predict", pictures / "one/a.png", *MODEL)[2]  # one picture needs none
+
+
 def test_a_reader_that_has_enough(pictures):
     """``predict … | head -0``."""
     command = [sys.executable, "-c", "from hardnet_suite.cli import main; raise SystemExit(main())"]

@@ -131,22 +131,29 @@ def test_data_sets_that_torchvision_does_not_give(tmp_path):
             read_torchvision(name, tmp_path)
 
 
-def test_cifar_10_as_its_files_are(tmp_path, monkeypatch):
-    """Files in CIFAR-10's own form, of random pixels."""
-    files = tmp_path / "cifar-10-batches-py"
+@pytest.mark.parametrize(
+    ("name", "train", "key", "meta"),
+    [
+        ("CIFAR10", "data_batch_1", "labels", "batches.meta"),
+        ("CIFAR100", "train", "fine_labels", "meta"),
+    ],
+)
+def test_cifar_as_its_files_are(tmp_path, monkeypatch, name, train, key, meta):
+    """Files in the sets' own form, of random pixels."""
+    kind = getattr(torchvision.datasets, name)
+    files = tmp_path / kind.base_folder
     files.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (7, 3072), dtype=np.uint8)
     labels, names = [3, 0, 9, 9, 1, 2, 5], ["airplane", "automobile", *"cdefghij"]
     for file, values in (
-        ("data_batch_1", {"data": pixels, "labels": labels}),
-        ("batches.meta", {"label_names": names}),
+        (train, {"data": pixels, key: labels}),
+        (meta, {kind.meta["key"]: names}),
     ):
         (files / file).write_bytes(pickle.dumps(values))
-    kind = torchvision.datasets.CIFAR10
-    monkeypatch.setattr(kind, "train_list", [["data_batch_1", None]])  # without the true files' hashes
+    monkeypatch.setattr(kind, "train_list", [[train, None]])  # without the true files' hashes
     monkeypatch.setattr(kind, "test_list", [])
     monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": None})
-    found = read_torchvision("CIFAR10", tmp_path, train=True)
+    found = read_torchvision(name, tmp_path, train=True)
     assert found.classes == tuple(names)
     assert found.labels == tuple(labels)
     for index in found.pictures:

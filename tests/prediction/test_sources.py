@@ -161,6 +161,35 @@ def test_names_fit_for_files():
     assert {name: Picture(name, None).stem for name in stems} == stems
 
 
+def test_a_cameras_frames_come_as_they_are_asked_for(monkeypatch):
+    class Camera:
+        asked = 0
+
+        def __init__(self, number):
+            assert number == 1
+
+        def isOpened(self):  # noqa: N802
+            return True
+
+        def read(self):
+            Camera.asked += 1
+            return True, np.full((4, 6, 3), (0, 0, Camera.asked), np.uint8)  # BGR
+
+        def release(self):
+            Camera.asked = -1
+
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    for source in (1, "camera:1"):
+        Camera.asked = 0
+        pictures = pictures_of(source)
+        first, second = next(pictures), next(pictures)
+        assert Camera.asked == 2
+        assert [first.name, second.name] == ["camera:1#000000", "camera:1#000001"]
+        assert np.asarray(second.open())[0, 0].tolist() == [2, 0, 0]
+        pictures.close()
+        assert Camera.asked == -1  # let go
+
+
 def test_a_video_that_breaks_off_says_so(tmp_path, monkeypatch):
     class Broken:
         left = 3

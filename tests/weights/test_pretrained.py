@@ -215,10 +215,13 @@ def test_the_base_of_85_with_later_layers(official, official_file):
     assert "2 of the weights not used (16.layers.0.conv.weight, 18.norm.bias)" in str(report)
 
 
-@pytest.mark.parametrize("name", ["ssd512_hardnet68", "centernet_hardnet68", "fchardnet70"])
-def test_a_trunk_under_its_official_names(official, official_file, name):
-    """``base.`` before every key, as a state dict that was cut down has it."""
-    path = official_file(name, keep=lambda key: key.startswith("base."))
+@pytest.mark.parametrize("rename", [bare, lambda key: key], ids=["bare", "base."])
+@pytest.mark.parametrize(
+    "name", ["ssd512_hardnet68", "centernet_hardnet68", "centernet_hardnet85", "fchardnet70"]
+)
+def test_a_trunk_alone(official, official_file, name, rename):
+    """As the published base files, and with ``base.`` before every key, as a state dict that was cut down."""
+    path = official_file(name, keep=lambda key: key.startswith("base."), rename=rename)
     network = build_network(name)
     report = load_pretrained(network, name, path)
     whole = convert_official(name, official(name))
