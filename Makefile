@@ -25,9 +25,9 @@ demo: install
 	$(PY) tools/draw_shapes.py $(DEMO)/shapes --train 1000 --val 100 --size 224
 	$(PY) tools/train.py configs/demo_ssd224_shapes.py --data-root $(DEMO)/shapes --work-dir $(DEMO) $(AMP) --resume
 	$(PY) tools/test.py configs/demo_ssd224_shapes.py $(DEMO) --data-root $(DEMO)/shapes \
-	  --work-dir $(DEMO) --show-dir $(DEMO)/pictures
+	  --work-dir $(DEMO) --show-dir $(DEMO)/images
 	$(PY) tools/plot.py $(DEMO)
-	@echo "demo: pictures in $(DEMO)/pictures, plot in $(DEMO)/training.png, figures in $(DEMO)/metrics.json"
+	@echo "demo: images in $(DEMO)/images, plot in $(DEMO)/training.png, figures in $(DEMO)/metrics.json"
 
 test: install lint
 	$(PY) -m pytest -n 2

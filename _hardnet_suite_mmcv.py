@@ -13,7 +13,7 @@ NAME = "mmcv._ext"
 
 
 class MMCVExtFinder:
-    """Meta path finder of one module; its source is hardnet_suite/openmm/mmcv_ext.py."""
+    """Meta path finder of one module; its source is hardnet_suite/openmm/ops/mmcv_ext.py."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -22,7 +22,7 @@ class MMCVExtFinder:
         package = importlib.util.find_spec("hardnet_suite")  # found, not imported
         if package is None or not package.submodule_search_locations:
             return None
-        source = Path(package.submodule_search_locations[0], "openmm", "mmcv_ext.py")
+        source = Path(package.submodule_search_locations[0], "openmm", "ops", "mmcv_ext.py")
         return importlib.util.spec_from_file_location(name, source)
 
 

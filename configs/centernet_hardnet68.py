@@ -1,4 +1,4 @@
-# CenterNet-HarDNet68 on COCO: trained at 512 pixels, tested at each picture's own size.
+# CenterNet-HarDNet68 on COCO: trained at 512 pixels, tested at each image's own size.
 _base_ = "centernet_hardnet85.py"
 
 arch = "centernet_hardnet68"
@@ -9,9 +9,9 @@ model = dict(
     init_cfg=dict(model=arch),
 )
 
-# Each picture in the middle of the next larger multiple of 32, so batches of one.
+# Each image in the middle of the next larger multiple of 32, so batches of one.
 test_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="CenterPad", multiple=32),
     dict(type="PackDetInputs", meta_keys=_base_.meta_keys),
 ]

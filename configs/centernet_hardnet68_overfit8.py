@@ -1,28 +1,28 @@
-# Proof that it learns: 8 training pictures by heart, from random weights, scored on the same 8.
+# Proof that it learns: 8 training images by heart, from random weights, scored on the same 8.
 _base_ = "centernet_hardnet68.py"
 
 size = 384
 train_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="Resize", scale=(size, size), keep_ratio=False),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(size, size), keep_ratio=False),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
-same_pictures = dict(
+same_images = dict(
     ann_file="annotations/instances_train2017.json",
     data_prefix=dict(img="train2017/"),
     filter_cfg=dict(filter_empty_gt=True, min_size=32),
     indices=8,
 )
-train_dataloader = dict(batch_size=2, num_workers=1, dataset=dict(pipeline=train_pipeline, **same_pictures))
+train_dataloader = dict(batch_size=2, num_workers=1, dataset=dict(pipeline=train_pipeline, **same_images))
 val_dataloader = dict(
-    batch_size=4, num_workers=1, dataset=dict(pipeline=test_pipeline, test_mode=False, **same_pictures)
+    batch_size=4, num_workers=1, dataset=dict(pipeline=test_pipeline, test_mode=False, **same_images)
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=_base_.data_root + "annotations/instances_train2017.json")

@@ -27,7 +27,7 @@ model = dict(
 
 # The data. Masks tell where a box that the crop cuts must end.
 train_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadBoxesAndMasks"),
     dict(type="RandomScaleStretchCrop", size=size, short_sides=tuple(range(192, 897, 64)), stretch=0.6),
     dict(type="RandomFlip", prob=0.5),
@@ -36,7 +36,7 @@ train_pipeline = [
 ]
 meta_keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "border")
 test_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(size, size), keep_ratio=False),
     dict(type="PackDetInputs", meta_keys=meta_keys[:-1]),
 ]

@@ -7,8 +7,8 @@ custom_hooks = [
 ]
 optim_wrapper = dict(clip_grad=dict(max_norm=35.0))
 
-# Mosaics are of four whole pictures; masks are left out, as mmdet's Mosaic does not carry them.
-load = [dict(type="LoadPicture"), dict(type="LoadAnnotations", with_bbox=True)]
+# Mosaics are of four whole images; masks are left out, as mmdet's Mosaic does not carry them.
+load = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations", with_bbox=True)]
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,

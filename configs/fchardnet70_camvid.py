@@ -17,7 +17,7 @@ model = dict(
 
 # The data.
 train_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadLabels"),
     dict(type="RandomResize", scale=(480, 360), ratio_range=(0.6, 2.0), keep_ratio=True),
     dict(type="mmseg.RandomCrop", crop_size=crop, cat_max_ratio=0.75),

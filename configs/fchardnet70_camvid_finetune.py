@@ -1,5 +1,5 @@
 # FC-HarDNet-70 on CamVid, the second stage: 16 epochs from the best weights of the first (give them by load_from), at
-# nearly the pictures' own size and with more weight on the thin things that the first misses: poles and signs.
+# nearly the images' own size and with more weight on the thin things that the first misses: poles and signs.
 _base_ = "fchardnet70_camvid.py"
 
 crop = (352, 480)
@@ -10,7 +10,7 @@ model = dict(
     decode_head=dict(loss_decode=dict(min_kept=25000, class_weight=class_weight)),
 )
 train_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadLabels"),
     dict(type="RandomResize", scale=(480, 360), ratio_range=(0.8, 1.6), keep_ratio=True),
     dict(type="mmseg.RandomCrop", crop_size=crop, cat_max_ratio=0.75),

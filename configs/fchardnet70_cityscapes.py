@@ -18,7 +18,7 @@ model = dict(
 
 # The data: the short side from 512 to 2048, then a crop.
 train_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadLabels"),
     dict(type="RandomResize", scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type="mmseg.RandomCrop", crop_size=crop),

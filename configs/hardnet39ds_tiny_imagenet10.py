@@ -1,5 +1,5 @@
-# HarDNet-39DS from random weights on ten classes of Tiny-ImageNet, pictures of 64×64.
-# DATA_ROOT/train/WNID/*: of the 500 pictures of each class 50 are kept aside to choose the best epoch by.
+# HarDNet-39DS from random weights on ten classes of Tiny-ImageNet, images of 64×64.
+# DATA_ROOT/train/WNID/*: of the 500 images of each class 50 are kept aside to choose the best epoch by.
 _base_ = ["_base_/runtime.py", "_base_/classifier.py", "_base_/schedule_modern.py"]
 
 arch = "hardnet39ds"  # the row of hardnet_suite.networks.ARCHS

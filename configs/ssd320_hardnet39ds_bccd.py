@@ -16,7 +16,7 @@ model = dict(
 
 # A slide under the microscope has no up or down: all flips.
 train_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="PhotoMetricDistortion", hue_delta=9),
     dict(type="Expand", mean=_base_.mean, to_rgb=False, ratio_range=(1, 1.5), prob=0.3),
@@ -26,7 +26,7 @@ train_pipeline = [
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(size, size), keep_ratio=False),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]

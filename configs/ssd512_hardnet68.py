@@ -47,7 +47,7 @@ model = dict(
 
 # The data.
 train_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="PhotoMetricDistortion"),
     dict(type="Expand", mean=mean, to_rgb=False, ratio_range=(1, 4)),
@@ -57,7 +57,7 @@ train_pipeline = [
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(size, size), keep_ratio=False),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]

@@ -1,21 +1,21 @@
-# Proof that it learns: 16 training pictures by heart, from random weights, scored on the same 16.
+# Proof that it learns: 16 training images by heart, from random weights, scored on the same 16.
 _base_ = "ssd512_hardnet68.py"
 
 train_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="Resize", scale=(_base_.size, _base_.size), keep_ratio=False),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackDetInputs"),
 ]
-same_pictures = dict(
+same_images = dict(
     ann_file="annotations/instances_train2017.json",
     data_prefix=dict(img="train2017/"),
     filter_cfg=dict(filter_empty_gt=True, min_size=32),
     indices=16,
 )
 train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(pipeline=train_pipeline, indices=16))
-val_dataloader = dict(num_workers=1, dataset=dict(test_mode=False, **same_pictures))
+val_dataloader = dict(num_workers=1, dataset=dict(test_mode=False, **same_images))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=_base_.data_root + "annotations/instances_train2017.json")
 test_evaluator = val_evaluator

@@ -19,7 +19,8 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.networks.centernet import CenterNetDecoder
 from hardnet_suite.networks.ssd import SSDNeck
-from hardnet_suite.openmm.configs import OWN_CONFIGS, class_counts, class_names, input_rule, load_config
+from hardnet_suite.openmm.data.parts import class_counts
+from hardnet_suite.openmm.run.configs import OWN_CONFIGS, class_names, input_rule, load_config
 
 NAMES = sorted(path.stem for path in OWN_CONFIGS.glob("*.py"))
 
@@ -68,7 +69,7 @@ def test_published_centernet_recipe(name, epochs, batch, lr, milestones):
     assert (schedule["milestones"], schedule["gamma"]) == (milestones, 0.1)
     assert cfg.model.init_cfg == {"type": "HarDNetPretrained", "model": cfg.arch, "tag": "base"}
     assert transforms(cfg, "train_dataloader") == [
-        "LoadPicture",
+        "LoadImageFromFile",
         "LoadBoxesAndMasks",
         "RandomScaleStretchCrop",
         "RandomFlip",
@@ -95,7 +96,7 @@ def test_what_the_recipe_does_without_can_be_switched_on():
     assert "EMAHook" in {hook["type"] for hook in cfg.custom_hooks}
     assert cfg.optim_wrapper.clip_grad.max_norm > 0
     assert cfg.train_dataloader.dataset.pipeline[0].type == "Mosaic"
-    assert "LoadBoxesAndMasks" not in str(cfg.train_dataloader)  # a mosaic's masks would be another picture's
+    assert "LoadBoxesAndMasks" not in str(cfg.train_dataloader)  # a mosaic's masks would be another image's
     recipe = load_config("centernet_hardnet85")
     assert cfg.train_dataloader.dataset.pipeline[1:] == recipe.train_dataloader.dataset.pipeline[2:]
     assert cfg.test_dataloader == recipe.test_dataloader
@@ -226,7 +227,7 @@ def test_the_recipe_is_one_line_of_a_config(tmp_path):
     ]
 
 
-def test_how_a_configs_pictures_are_made():
+def test_how_a_configs_images_are_made():
     own = {"hardnet39ds_tiny_imagenet10": (64, 64), "centernet_hardnet85_608": (608, None)}
     own |= {"centernet_hardnet68_overfit8": (384, None)}
     for name in NAMES:
@@ -278,8 +279,8 @@ def test_published_segmentation_recipe(name, batches):
     optimizer = {"type": "SGD", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4}
     assert cfg.optim_wrapper.optimizer == optimizer
     assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 16
-    pictures = 2975
-    assert 0 <= cfg.train_cfg.max_epochs * (pictures // 16) - batches < 185
+    images = 2975
+    assert 0 <= cfg.train_cfg.max_epochs * (images // 16) - batches < 185
     (schedule,) = cfg.param_scheduler
     assert (schedule.type, schedule.power, schedule.end) == ("PolyLR", 0.9, cfg.train_cfg.max_epochs)
     assert schedule.by_epoch  # another batch size keeps the shape

@@ -17,7 +17,7 @@ from hardnet_suite.networks import (
     DescriptorArch,
     FCHarDNet,
     FCHarDNetArch,
-    HarDNet,
+    HarDNetClassifier,
     HarDNetArch,
     HarDNetTrunk,
     PatchDescriptor,
@@ -39,7 +39,7 @@ NAMES = [
 ]
 # row of the table -> the network it makes, and its number of classes
 KINDS = {
-    HarDNetArch: (HarDNet, 1000),
+    HarDNetArch: (HarDNetClassifier, 1000),
     SSDArch: (SSD, 80),
     CenterNetArch: (CenterNet, 80),
     FCHarDNetArch: (FCHarDNet, 19),
@@ -183,7 +183,7 @@ def test_one_training_step_lowers_the_loss():
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_weights_for_three_channels_serve_others(tmp_path, channels):
-    """As in timm: a picture whose channels are alike gives the same answer."""
+    """As in timm: an image whose channels are alike gives the same answer."""
     three = create_model("hardnet39ds", num_classes=3).eval()
     torch.save(three.state_dict(), tmp_path / "three.pth")
     other = create_model("hardnet39ds", num_classes=3, in_chans=channels, pretrained=tmp_path / "three.pth")

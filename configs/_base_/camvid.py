@@ -4,7 +4,7 @@ default_scope = "mmseg"
 data_root = "data/camvid/"
 
 test_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadLabels"),
     dict(type="mmseg.PackSegInputs"),
 ]

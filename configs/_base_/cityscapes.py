@@ -5,7 +5,7 @@ default_scope = "mmseg"
 data_root = "data/cityscapes/"
 
 test_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadLabels"),
     dict(type="mmseg.PackSegInputs"),
 ]

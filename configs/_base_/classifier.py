@@ -3,7 +3,7 @@
 model = dict(
     type="ImageClassifier",
     data_preprocessor=dict(
-        type="PicturePreprocessor",
+        type="ClassificationPreprocessor",
         mean=[255 * value for value in (0.485, 0.456, 0.406)],
         std=[255 * value for value in (0.229, 0.224, 0.225)],
     ),

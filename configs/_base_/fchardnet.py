@@ -10,7 +10,7 @@ model = dict(
         bgr_to_rgb=False,
         pad_val=0,
         seg_pad_val=255,
-        test_cfg=dict(size=(64, 64)),  # smaller pictures are padded: the network halves them six times
+        test_cfg=dict(size=(64, 64)),  # smaller images are padded: the network halves them six times
     ),
     backbone=dict(type="HarDNet", arch="fchardnet70", out_indices=(1, 2, 3, 4, 5), tap="block"),
     decode_head=dict(

@@ -15,7 +15,7 @@ from hardnet_suite.errors import UserError
 COMMANDS = {
     "train": "train a model",
     "test": "score a checkpoint",
-    "predict": "what a model finds in pictures, folders or videos",
+    "predict": "what a model finds in images, folders or videos",
     "eval": "score saved predictions, without a model",
     "check-data": "look over a config's data before hours are spent",
     "models": "list the models and where their weights are",

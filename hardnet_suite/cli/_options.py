@@ -27,7 +27,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def load_run_config(args: argparse.Namespace):
     """The config with all options applied, ready to run."""
     choose_device(args.device)
-    from hardnet_suite.openmm import configs, running
+    from hardnet_suite.openmm.run import configs, running
 
     cfg = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     if args.data_root:

@@ -15,34 +15,35 @@ from hardnet_suite.errors import UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a path, or a name such as ssd512_hardnet68")
     parser.add_argument("--data-root", help="folder of the data; moves every path of the config")
-    parser.add_argument("--quick", action="store_true", help="do not decode the pictures")
+    parser.add_argument("--quick", action="store_true", help="do not decode the images")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="entries to change")
 
 
 def run(args: argparse.Namespace) -> int:
-    from hardnet_suite.openmm import configs
+    from hardnet_suite.openmm.data import parts
+    from hardnet_suite.openmm.run import configs
 
     cfg = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     if args.data_root:
         configs.set_data_root(cfg, args.data_root)
     errors = checked = 0
-    parts = (configs.coco_parts(cfg), configs.segmentation_parts(cfg), configs.classification_parts(cfg))
-    for part in chain.from_iterable(parts):
-        if isinstance(part, configs.CocoPart):
+    tasks = (parts.coco_parts(cfg), parts.segmentation_parts(cfg), parts.classification_parts(cfg))
+    for part in chain.from_iterable(tasks):
+        if isinstance(part, parts.CocoPart):
             report = check_coco(
                 part.annotation_file, part.image_folder, part.classes, read_images=not args.quick
             )
-        elif isinstance(part, configs.ClassificationPart):
+        elif isinstance(part, parts.ClassificationPart):
             report = check_classification(part.samples, read=not args.quick)
         elif part.label_folder is not None:
-            place = part.picture_folder, part.label_folder
+            place = part.image_folder, part.label_folder
             report = check_segmentation(*place, part.labels, read=not args.quick)
         else:
             continue
         checked += 1
         print(f"{part.loader}\n{report.table()}\n")
         errors += len(report.errors)
-        for count in configs.class_counts(cfg) - {len(part.classes)}:
+        for count in parts.class_counts(cfg) - {len(part.classes)}:
             print(f"error: the model has num_classes={count}, the data set {len(part.classes)} classes\n")
             errors += 1
     if not checked:

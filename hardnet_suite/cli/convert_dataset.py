@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="ignore",
         help="objects that VOC calls difficult: regions that do not count (default), or as all others",
     )
-    parser.add_argument("--link", action="store_true", help="link to the pictures instead of copying them")
+    parser.add_argument("--link", action="store_true", help="link to the images instead of copying them")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -33,5 +33,5 @@ def run(args: argparse.Namespace) -> None:
         link=args.link,
     )
     print(report.table())
-    print(f"COCO annotations and pictures: {args.target}")
+    print(f"COCO annotations and images: {args.target}")
     print(f"next: hardnet-suite check-data CONFIG --data-root {shlex.quote(args.target)}")

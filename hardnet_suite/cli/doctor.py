@@ -31,7 +31,7 @@ class Check:
     fix: str = ""
 
 
-class Finding(Exception):  # noqa: N818 (not always an error)
+class Diagnosis(Exception):  # noqa: N818 (not always an error)
     """What a check raises when not all is well."""
 
     def __init__(self, found: str, fix: str, status: Literal["warning", "problem"] = "problem"):
@@ -111,7 +111,7 @@ def examine(what: str, check: Callable[[], str]) -> Check:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             return Check("ok", what, check())
-    except Finding as finding:
+    except Diagnosis as finding:
         return Check(finding.status, what, finding.found, finding.fix)
     except Exception as error:
         return Check("problem", what, brief(error), known_fix(error))
@@ -152,7 +152,7 @@ def check_python() -> str:
     least, below = PYTHONS
     found = ".".join(map(str, sys.version_info[:3]))
     if not least <= sys.version_info[:2] < below:
-        raise Finding(found, f"take Python {least[0]}.{least[1]} to {below[0]}.{below[1] - 1}")
+        raise Diagnosis(found, f"take Python {least[0]}.{least[1]} to {below[0]}.{below[1] - 1}")
     return found
 
 
@@ -160,16 +160,16 @@ def check_package(package: Package) -> str:
     """Installed, of a version that works, and can be imported."""
     installed = installed_versions(package.name, *package.others)
     if not installed:
-        raise Finding("not installed", package.install)
+        raise Diagnosis("not installed", package.install)
     name, version = next(iter(installed.items()))
     found = version if name == package.name else f"{version} ({name})"
     if not numbers(package.least) <= numbers(version) < numbers(package.below or "9999"):
-        raise Finding(f"{found}, needed {package.requirement}", package.install)
+        raise Diagnosis(f"{found}, needed {package.requirement}", package.install)
     try:
         importlib.import_module(package.module)
     except Exception as error:
         fix = known_fix(error) or f"pip install --force-reinstall '{package.requirement}'"
-        raise Finding(f"{found}; {brief(error)}", fix) from error
+        raise Diagnosis(f"{found}; {brief(error)}", fix) from error
     return found
 
 
@@ -191,7 +191,7 @@ def check_torchvision_fits() -> str:
     try:
         require_nms(importlib.import_module("torchvision.ops").nms)
     except Exception as error:
-        raise Finding(brief(error), _ONE_INDEX) from error
+        raise Diagnosis(brief(error), _ONE_INDEX) from error
     return "its compiled operators run"
 
 
@@ -199,7 +199,7 @@ def check_one_mmcv() -> str:
     installed = installed_versions("mmcv", "mmcv-lite")
     if len(installed) > 1:
         both = " and ".join(f"{name} {version}" for name, version in installed.items())
-        raise Finding(f"{both} overwrite each other's files", _ONE_MMCV)
+        raise Diagnosis(f"{both} overwrite each other's files", _ONE_MMCV)
     return ", ".join(installed) or "none"
 
 
@@ -224,7 +224,7 @@ def check_start_up_hook() -> str:
     """Asks a fresh interpreter, since this one may have loaded the hook in another way."""
     code = "import sys; sys.exit('_hardnet_suite_mmcv' not in sys.modules)"
     if subprocess.run([sys.executable, "-c", code], check=False).returncode:
-        raise Finding(
+        raise Diagnosis(
             "find no operators: hardnet_suite_mmcv.pth is not active in this Python",
             "pip install hardnet_suite into it (hardnet-suite itself works without)",
             "warning",
@@ -235,7 +235,7 @@ def check_start_up_hook() -> str:
 def check_mmdet_models() -> str:
     importlib.import_module("hardnet_suite.openmm")  # repairs what is known to be broken
     if not hasattr(importlib.import_module("mmdet.models").SSDHead, "loss_cls"):
-        raise Finding("SSDHead lacks loss_cls, every validation fails", "pip install 'mmdet>=3.3.0,<3.4'")
+        raise Diagnosis("SSDHead lacks loss_cls, every validation fails", "pip install 'mmdet>=3.3.0,<3.4'")
     return "import; SSDHead has loss_cls"
 
 
@@ -263,7 +263,7 @@ def check_pkg_resources() -> str:
     try:
         importlib.import_module("pkg_resources")
     except ImportError:
-        raise Finding(
+        raise Diagnosis(
             "absent (setuptools 82 dropped it); only bases such as mmdet::… in a config of yours need it",
             "if you use such bases: pip install 'setuptools<82'",
             "warning",
@@ -281,7 +281,7 @@ def check_gpu() -> str:
     if shutil.which("nvidia-smi"):
         build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
         found = f"there, but not for this torch, built for {build}"
-        raise Finding(found, "torch and torchvision for your driver, see https://pytorch.org", "warning")
+        raise Diagnosis(found, "torch and torchvision for your driver, see https://pytorch.org", "warning")
     return "none: all runs on the CPU"
 
 
@@ -291,13 +291,13 @@ def check_bfloat16() -> str:
     if torch.cuda.is_available():
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "the GPU computes in it"
-        raise Finding("the GPU only emulates it", "train without --amp", "warning")
+        raise Diagnosis("the GPU only emulates it", "train without --amp", "warning")
     try:
         flags = set(re.findall(r"\w*bf16\w*", CPU_INFO.read_text()))
     except OSError:
         return "cannot tell what this CPU can do"
     if not flags:
-        raise Finding("the CPU only emulates it", "train without --amp", "warning")
+        raise Diagnosis("the CPU only emulates it", "train without --amp", "warning")
     return f"the CPU computes in it ({', '.join(sorted(flags))})"
 
 
@@ -307,7 +307,7 @@ def check_weights_folder() -> str:
     folder = cache_dir()
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
-        raise Finding(f"{nearest} cannot be written", "set TORCH_HOME to a folder that you can write")
+        raise Diagnosis(f"{nearest} cannot be written", "set TORCH_HOME to a folder that you can write")
     return str(folder)
 
 

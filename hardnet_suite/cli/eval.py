@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     coco.add_argument("--classwise", action="store_true", help="print AP and AP50 of every class too")
     coco.set_defaults(score=_score_coco)
 
-    segmentation = kinds.add_parser("segmentation", help="label pictures, one value a class")
-    segmentation.add_argument("--annotations", required=True, type=Path, help="folder of the true pictures")
+    segmentation = kinds.add_parser("segmentation", help="label images, one value a class")
+    segmentation.add_argument("--annotations", required=True, type=Path, help="folder of the true images")
     segmentation.add_argument("--predictions", required=True, type=Path, help="folder of the predicted ones")
     segmentation.add_argument("--dataset", required=True, choices=("cityscapes", "camvid"))
     segmentation.add_argument(

@@ -11,7 +11,7 @@ from hardnet_suite.visualization.curves import plot_training, read_scalars
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("work_dir", help="the run's folder")
-    parser.add_argument("--out", help="the picture (default: WORK_DIR/training.png)")
+    parser.add_argument("--out", help="the image (default: WORK_DIR/training.png)")
 
 
 def run(args: argparse.Namespace) -> None:

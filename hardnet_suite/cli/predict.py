@@ -12,9 +12,7 @@ from hardnet_suite.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "images", nargs="+", help="pictures, folders, patterns, addresses, videos, or camera:0"
-    )
+    parser.add_argument("images", nargs="+", help="images, folders, patterns, addresses, videos, or camera:0")
     parser.add_argument(
         "--model",
         required=True,
@@ -24,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="write drawings, masks and predictions.jsonl into this folder")
     parser.add_argument("--top", type=int, default=5, help="how many guesses of a classifier (default 5)")
     parser.add_argument("--score", type=float, default=0.3, help="least score of a box, 0 to 1 (default 0.3)")
-    parser.add_argument("--batch-size", type=int, default=1, help="pictures at once (default 1)")
+    parser.add_argument("--batch-size", type=int, default=1, help="images at once (default 1)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     parser.add_argument("--amp", action="store_true", help="compute in bfloat16 where it is safe")
 
@@ -38,15 +36,13 @@ def run(args: argparse.Namespace) -> int:
         )
     from tqdm import tqdm
 
+    from hardnet_suite.data.sources import JSON_LINES, count_of, drawn_in
     from hardnet_suite.prediction import load_model, predict
     from hardnet_suite.prediction.result import free_stem
-    from hardnet_suite.prediction.sources import JSON_LINES, count_of, drawn_in
 
     out = Path(args.out) if args.out else None
     if out is not None and any(Path(source).is_dir() and _same(source, out) for source in args.images):
-        raise UserError(
-            f"--out {out} is the folder of the pictures: choose another, or drawings mix with them"
-        )
+        raise UserError(f"--out {out} is the folder of the images: choose another, or drawings mix with them")
     model = load_model(args.model, weights=args.weights, device=args.device, bf16=args.amp)
     if out is not None:
         try:
@@ -83,20 +79,20 @@ def run(args: argparse.Namespace) -> int:
         total = count_of(images)
         hidden = total == 1 or not sys.stderr.isatty()
         try:
-            for prediction in tqdm(found, total=total, unit="picture", disable=hidden):
+            for prediction in tqdm(found, total=total, unit="image", disable=hidden):
                 show_skipped()
                 tqdm.write(str(prediction), file=sys.stdout)
                 count += 1
                 if out is not None:
                     if count == 1:  # now that there is something new, an earlier run's lines may go
                         (out / JSON_LINES).write_text("", encoding="utf-8")
-                    stem = free_stem(prediction.picture.stem, is_free)
+                    stem = free_stem(prediction.source.stem, is_free)
                     foreign |= {f"{stem}.jpg".casefold(), f"{stem}_mask.png".casefold()}
                     prediction.save(out, stem)
         finally:
             show_skipped()
     if out is not None:
-        print(f"{count} {'picture' if count == 1 else 'pictures'}: {out}")
+        print(f"{count} {'image' if count == 1 else 'images'}: {out}")
     return 1 if failed else 0
 
 

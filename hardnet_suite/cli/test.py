@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[1.0],
         metavar="S",
-        help="segmentation: look at the picture in these sizes, and take the mean (e.g. 0.75 1 1.25)",
+        help="segmentation: look at the image in these sizes, and take the mean (e.g. 0.75 1 1.25)",
     )
     parser.add_argument(
         "--format-only",
@@ -44,9 +44,10 @@ def run(args: argparse.Namespace) -> None:
     if args.pretrained and args.checkpoint:
         raise UserError(f"--pretrained is for the published weights: leave out {args.checkpoint}, or it")
     cfg = load_run_config(args)
-    from hardnet_suite.openmm import configs, running
+    from hardnet_suite.openmm.data import parts
+    from hardnet_suite.openmm.run import running
 
-    if args.show_dir and next(configs.classification_parts(cfg, ["test_dataloader"]), None):
+    if args.show_dir and next(parts.classification_parts(cfg, ["test_dataloader"]), None):
         raise UserError(
             "--show-dir is not for classifiers: hardnet-suite predict FOLDER --out DIR draws them"
         )
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     if cfg.test_evaluator.type == "ImageClassification":
         print(f"predictions: {work_dir / 'predictions.jsonl'}\nconfusion: {work_dir / 'confusion.png'}")
         return
-    part = next(configs.segmentation_parts(cfg, ["test_dataloader"]), None)
+    part = next(parts.segmentation_parts(cfg, ["test_dataloader"]), None)
     if part is None:
         print(f"detections: {work_dir / 'detections.json'}")
     else:
@@ -80,29 +81,29 @@ def run(args: argparse.Namespace) -> None:
     else:
         from hardnet_suite.visualization.segmentation import draw_segmentation_results
 
-        pairs = dict(find_pairs(part.picture_folder, part.label_folder, part.labels))
+        pairs = dict(find_pairs(part.image_folder, part.label_folder, part.labels))
         ids = "labelIds" if args.format_only and part.labels.name == "cityscapes" else "trainIds"
         count = draw_segmentation_results(
             (
                 (
                     image,
                     pairs[Path(image)],
-                    predictions / prediction_path(image, part.picture_folder, part.labels, ids),
+                    predictions / prediction_path(image, part.image_folder, part.labels, ids),
                 )
                 for image in images
             ),
             part.labels,
             args.show_dir,
         )
-    print(f"{count} pictures: {args.show_dir}")
+    print(f"{count} images: {args.show_dir}")
 
 
 def _draw_detections(cfg, args: argparse.Namespace, image_ids: list, detections: Path, heatmaps: Path) -> int:
-    from hardnet_suite.openmm import configs
+    from hardnet_suite.openmm.data import parts
     from hardnet_suite.visualization.detection import draw_results
     from hardnet_suite.visualization.heatmap import draw_heatmaps
 
-    part = next(configs.coco_parts(cfg, ["test_dataloader"]))
+    part = next(parts.coco_parts(cfg, ["test_dataloader"]))
     place = part.annotation_file, detections, part.image_folder, args.show_dir
     count = draw_results(*place, image_ids=image_ids, least_score=args.show_score)
     if heatmaps.is_dir():

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     cfg = load_run_config(args)
-    from hardnet_suite.openmm import running
+    from hardnet_suite.openmm.run import running
 
     running.train(cfg, from_scratch=args.from_scratch, resume=args.resume)
     if running.is_main_process():

@@ -13,35 +13,35 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hardnet_suite.data.pictures import open_rgb, to_rgb
+from hardnet_suite.data.images import open_rgb, to_rgb
 from hardnet_suite.data.report import Finding, Report
 from hardnet_suite.errors import UserError
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Pictures and their classes.
+    """Images and their classes.
 
-    ``pictures``: a path each, or the index in ``dataset``, one of torchvision's. ``labels``: an index into
+    ``images``: a path each, or the index in ``dataset``, one of torchvision's. ``labels``: an index into
     ``classes`` each. ``where``: the folder or file they come from.
     """
 
     where: str
     classes: tuple[str, ...]
-    pictures: tuple[Path | int, ...]
+    images: tuple[Path | int, ...]
     labels: tuple[int, ...]
     dataset: Any = None
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def open(self, index: int):
-        """The picture as a PIL image, RGB; UserError where it cannot be read."""
+        """The image as a PIL image, RGB; UserError where it cannot be read."""
         if self.dataset is None:
-            return open_rgb(self.pictures[index])
-        return to_rgb(self.dataset[self.pictures[index]][0])
+            return open_rgb(self.images[index])
+        return to_rgb(self.dataset[self.images[index]][0])
 
 
 @cache
@@ -58,39 +58,39 @@ def readable(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def read_folder(folder: str | Path, classes: Sequence[str] | None = None) -> Samples:
-    """A folder with a folder of pictures for each class, as torchvision's ImageFolder.
+    """A folder with a folder of images for each class, as torchvision's ImageFolder.
 
     Args:
-        folder: FOLDER/CLASS/…/PICTURE.
+        folder: FOLDER/CLASS/…/IMAGE.
         classes: the names of the classes' folders in the order of their labels; folders of other names are an
             error, classes without a folder are not. None: the folders there are, sorted.
 
     Raises:
-        UserError: no such folder, no folder of a class in it, one of an unknown name, or no picture at all.
+        UserError: no such folder, no folder of a class in it, one of an unknown name, or no image at all.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}: wanted is FOLDER/CLASS/PICTURE; give the data with --data-root")
+        raise UserError(f"no folder {folder}: wanted is FOLDER/CLASS/IMAGE; give the data with --data-root")
     there = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not there:
-        raise UserError(f"{folder} holds no folders: wanted is one for each class, FOLDER/CLASS/PICTURE")
+        raise UserError(f"{folder} holds no folders: wanted is one for each class, FOLDER/CLASS/IMAGE")
     order = {name: index for index, name in enumerate(there if classes is None else classes)}
     unknown = [name for name in there if name not in order]
     if unknown:
         raise UserError(f"{folder / unknown[0]} is the folder of no class: {_known(order)}")
-    pictures, labels = [], []
+    images, labels = [], []
     for name in there:
         found = sorted(
             Path(place, file)
             for place, _, files in os.walk(folder / name, followlinks=True)
             for file in files
-            if file.lower().endswith(PICTURE_SUFFIXES) and not file.startswith(".")
+            if file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith(".")
         )
-        pictures += found
+        images += found
         labels += [order[name]] * len(found)
-    if not pictures:
-        raise UserError(f"{folder} holds no picture in its {len(there)} folders")
-    return Samples(str(folder), tuple(order), tuple(pictures), tuple(labels))
+    if not images:
+        raise UserError(f"{folder} holds no image in its {len(there)} folders")
+    return Samples(str(folder), tuple(order), tuple(images), tuple(labels))
 
 
 def read_csv(path: str | Path, folder: str | Path, classes: Sequence[str] | None = None) -> Samples:
@@ -113,7 +113,7 @@ def read_csv(path: str | Path, folder: str | Path, classes: Sequence[str] | None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV ({error}); save it as UTF-8 text") from None
     if not rows:
-        raise UserError(f"{path} lists no picture: wanted are the columns file and label")
+        raise UserError(f"{path} lists no image: wanted are the columns file and label")
     for number, row in enumerate(rows, start=2):
         if not row.get("file") or not row.get("label"):
             raise UserError(f"{path}, line {number}: wanted are the columns file and label")
@@ -124,8 +124,8 @@ def read_csv(path: str | Path, folder: str | Path, classes: Sequence[str] | None
     for number, row in enumerate(rows, start=2):
         if row["label"] not in index:
             raise UserError(f"{path}, line {number}: {row['label']!r} is no class: {_known(index)}")
-    pictures = tuple(Path(folder, row["file"]) for row in rows)
-    return Samples(str(path), tuple(index), pictures, tuple(index[row["label"]] for row in rows))
+    images = tuple(Path(folder, row["file"]) for row in rows)
+    return Samples(str(path), tuple(index), images, tuple(index[row["label"]] for row in rows))
 
 
 def read_torchvision(name: str, root: str | Path, **options: Any) -> Samples:
@@ -160,21 +160,21 @@ def read_torchvision(name: str, root: str | Path, **options: Any) -> Samples:
 
 
 def _labels_of(dataset: Any) -> tuple[int, ...] | None:
-    """All labels of a data set of torchvision without opening a picture; each keeps them in its own place."""
+    """All labels of a data set of torchvision without opening an image; each keeps them in its own place."""
     for key in ("targets", "labels", "_labels", "y"):
         labels = getattr(dataset, key, None)
         if labels is not None:
             return tuple(int(label) for label in labels)
-    pairs = getattr(dataset, "_samples", None)  # (picture or its path, label)
+    pairs = getattr(dataset, "_samples", None)  # (image or its path, label)
     if pairs is None or any(label is None for _, label in pairs):
         return None
     return tuple(int(label) for _, label in pairs)
 
 
 def hold_out(samples: Samples, per_class: int, seed: int = 0) -> tuple[Samples, Samples]:
-    """(the rest, ``per_class`` pictures drawn of each class): one to train on, the other to choose by.
+    """(the rest, ``per_class`` images drawn of each class): one to train on, the other to choose by.
 
-    UserError where a class has no more than that many pictures.
+    UserError where a class has no more than that many images.
     """
     kept: list[int] = []
     drawn: list[int] = []
@@ -185,7 +185,7 @@ def hold_out(samples: Samples, per_class: int, seed: int = 0) -> tuple[Samples, 
         if len(own) <= per_class:
             name = samples.classes[label]
             raise UserError(
-                f"{samples.where}: the class {name} has {len(own)} pictures, {per_class} cannot be kept aside"
+                f"{samples.where}: the class {name} has {len(own)} images, {per_class} cannot be kept aside"
             )
         random.Random(f"{seed} {label}").shuffle(own)
         drawn += sorted(own[:per_class])
@@ -196,7 +196,7 @@ def hold_out(samples: Samples, per_class: int, seed: int = 0) -> tuple[Samples, 
 def _chosen(samples: Samples, indices: Sequence[int]) -> Samples:
     return replace(
         samples,
-        pictures=tuple(samples.pictures[index] for index in indices),
+        images=tuple(samples.images[index] for index in indices),
         labels=tuple(samples.labels[index] for index in indices),
     )
 
@@ -211,12 +211,12 @@ def _known(classes: Sequence[str] | dict[str, int]) -> str:
 class ClassificationReport(Report):
     """What a classification set holds and what was found wrong with it.
 
-    ``per_class``: class name -> pictures. ``sizes`` is (smallest width, smallest height, largest width,
-    largest height) in pixels, None where no picture was read.
+    ``per_class``: class name -> images. ``sizes`` is (smallest width, smallest height, largest width,
+    largest height) in pixels, None where no image was read.
     """
 
     where: str
-    pictures: int
+    images: int
     per_class: dict[str, int]
     sizes: tuple[int, int, int, int] | None
 
@@ -224,37 +224,33 @@ class ClassificationReport(Report):
         used = {name: count for name, count in self.per_class.items() if count}
         fewest, most = min(used, key=used.get), max(used, key=used.get)
         rows = {
-            "pictures of": self.where,
-            "pictures": str(self.pictures),
-            "classes with pictures": f"{len(used)} of {len(self.per_class)}",
+            "images of": self.where,
+            "images": str(self.images),
+            "classes with images": f"{len(used)} of {len(self.per_class)}",
             "a class has": f"{used[fewest]} ({fewest}) to {used[most]} ({most})",
         }
         if self.sizes:
-            rows["picture sizes"] = "{}×{} to {}×{}".format(*self.sizes)
+            rows["image sizes"] = "{}×{} to {}×{}".format(*self.sizes)
         return rows
 
 
 def check_classification(samples: Samples, *, read: bool = True) -> ClassificationReport:
     """Look through a classification set for what would stop or spoil a training.
 
-    ``read``: decode every picture; False only looks whether it is there.
+    ``read``: decode every image; False only looks whether it is there.
     """
     findings, sizes = [], []
 
     def look(index: int) -> tuple[int, int] | Finding | None:
-        picture = samples.pictures[index]
-        where = str(picture)
+        image = samples.images[index]
+        where = str(image)
         if not read:
-            missing = isinstance(picture, Path) and not picture.is_file()
-            return Finding("error", "missing picture", where, "no such file") if missing else None
+            missing = isinstance(image, Path) and not image.is_file()
+            return Finding("error", "missing image", where, "no such file") if missing else None
         try:
             return samples.open(index).size
         except Exception as error:
-            kind = (
-                "missing picture"
-                if isinstance(picture, Path) and not picture.exists()
-                else "unreadable picture"
-            )
+            kind = "missing image" if isinstance(image, Path) and not image.exists() else "unreadable image"
             return Finding("error", kind, where, str(error))
 
     with ThreadPoolExecutor(4) as pool:
@@ -263,17 +259,15 @@ def check_classification(samples: Samples, *, read: bool = True) -> Classificati
                 findings.append(found)
             elif found:
                 sizes.append(found)
-    twice = [name for name, count in Counter(samples.pictures).items() if count > 1]
-    findings += [Finding("warning", "picture listed twice", str(name), "counts twice") for name in twice]
+    twice = [name for name, count in Counter(samples.images).items() if count > 1]
+    findings += [Finding("warning", "image listed twice", str(name), "counts twice") for name in twice]
     counts = Counter(samples.labels)
     per_class = {name: counts[label] for label, name in enumerate(samples.classes)}
     empty = [name for name, count in per_class.items() if not count]
-    findings += [
-        Finding("warning", "class without pictures", name, "has not a single picture") for name in empty
-    ]
+    findings += [Finding("warning", "class without images", name, "has not a single image") for name in empty]
     return ClassificationReport(
         where=samples.where,
-        pictures=len(samples),
+        images=len(samples),
         per_class=per_class,
         sizes=(*map(min, zip(*sizes, strict=True)), *map(max, zip(*sizes, strict=True))) if sizes else None,
         findings=tuple(findings),

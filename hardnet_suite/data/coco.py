@@ -110,7 +110,7 @@ _LEFT_OUT = frozenset(
         "empty box",
         "empty area",
         "tiny box",
-        "box outside the picture",
+        "box outside the image",
     }
 )
 
@@ -294,7 +294,7 @@ def _has_size(entry: dict[str, Any]) -> bool:
 def _incomplete(what: str, entries: list[dict], keys: tuple[str, ...]) -> Iterable[Finding]:
     def valid(entry: dict, key: str) -> bool:
         if key == "bbox":
-            return key in entry  # what it holds is looked at with the picture's size
+            return key in entry  # what it holds is looked at with the image's size
         if key == "area":
             return is_number(entry.get(key))
         if key in ("width", "height"):
@@ -332,7 +332,7 @@ def _check_files(images: list[dict], folder: Path, read_images: bool) -> Iterabl
         except Exception as error:  # PIL raises half a dozen types on broken files, SyntaxError among them
             return Finding("error", "unreadable image", where, f"{path}: {error}")
         if _has_size(entry) and size != (entry["width"], entry["height"]):
-            what = "{}: the file says {}×{}, the picture is {}×{}".format(
+            what = "{}: the file says {}×{}, the image is {}×{}".format(
                 path, entry["width"], entry["height"], *size
             )
             return Finding("error", "image size differs", where, what)
@@ -383,11 +383,11 @@ def _check_annotation(entry: dict, images: dict, names: dict) -> Iterable[Findin
     if image is None or not _has_size(image):
         return
     width, height = image["width"], image["height"]
-    what = f"{box} (x, y, width, height) in a picture of {width}×{height}"
+    what = f"{box} (x, y, width, height) in an image of {width}×{height}"
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        yield Finding("error", "box outside the picture", where, what)
+        yield Finding("error", "box outside the image", where, what)
     elif min(x, y) < -1 or x + w > width + 1 or y + h > height + 1:
-        yield Finding("warning", "box partly outside the picture", where, what)
+        yield Finding("warning", "box partly outside the image", where, what)
 
 
 def _check_classes(per_class: dict[str, int], class_names: Sequence[str] | None) -> Iterable[Finding]:

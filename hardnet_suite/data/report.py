@@ -92,7 +92,7 @@ class Report(ABC):
 
 
 def decoded_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) of a picture that can be decoded to its end, turned as its EXIF tag says."""
+    """(width, height) of an image that can be decoded to its end, turned as its EXIF tag says."""
     with Image.open(path) as image:
         image.load()
         # training reads with OpenCV, which obeys the tag; 5 to 8 swap the sides

@@ -1,4 +1,4 @@
-"""Segmentation data: what the values of label pictures mean, which label belongs to which picture, and
+"""Segmentation data: what the values of label images mean, which label belongs to which image, and
 finding what is wrong with a set before training does."""
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from hardnet_suite.data.report import Finding, Report, decoded_size
 from hardnet_suite.errors import UserError
 
 IGNORE = 255  # the train label of pixels that do not count
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The classes of a data set, how its label pictures store them, and how its files are called.
+    """The classes of a data set, how its label images store them, and how its files are called.
 
-    ``palette``: an RGB colour (0–255) a class. ``stored``: value in a label picture -> train label
+    ``palette``: an RGB colour (0–255) a class. ``stored``: value in a label image -> train label
     (0 … C − 1, or ``IGNORE``); a class that it does not name is stored as its number. ``categories``:
     category -> its classes.
-    The label of the picture NAME + one of ``picture_endings`` is NAME + the first of ``label_endings`` that
+    The label of the image NAME + one of ``image_endings`` is NAME + the first of ``label_endings`` that
     is there.
     """
 
@@ -34,11 +34,11 @@ class LabelSet:
     palette: tuple[tuple[int, int, int], ...]
     stored: dict[int, int] = field(default_factory=dict)
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    picture_endings: tuple[str, ...] = PICTURE_SUFFIXES
+    image_endings: tuple[str, ...] = IMAGE_SUFFIXES
     label_endings: tuple[str, ...] = (".png",)
 
 
-# Cityscapes: class -> (id in labelIds pictures, colour), in the order of the train labels
+# Cityscapes: class -> (id in labelIds images, colour), in the order of the train labels
 _CITYSCAPES = {
     "road": (7, (128, 64, 128)),
     "sidewalk": (8, (244, 35, 232)),
@@ -74,7 +74,7 @@ _CITYSCAPES_SET = LabelSet(
         "human": ("person", "rider"),
         "vehicle": ("car", "truck", "bus", "train", "motorcycle", "bicycle"),
     },
-    picture_endings=("_leftImg8bit.png",),
+    image_endings=("_leftImg8bit.png",),
     label_endings=("_gtFine_labelTrainIds.png", "_gtFine_labelIds.png"),
 )
 _TRAIN_LABELS = {number: label for label, (number, _) in enumerate(_CITYSCAPES.values())}
@@ -131,7 +131,7 @@ def own_labels(
     Args:
         classes: their names, in the order of the train labels.
         palette: an RGB colour (0–255) a class.
-        stored: value in a label picture -> train label, or ``IGNORE``; a class that it does not name is
+        stored: value in a label image -> train label, or ``IGNORE``; a class that it does not name is
             stored as its number.
         name: what errors call it.
 
@@ -159,20 +159,20 @@ def own_labels(
     ]
     if wrong:
         raise UserError(
-            f"{name} has stored={{{wrong[0]}}}: wanted is a value of 0 to 255 in the label pictures, and for "
+            f"{name} has stored={{{wrong[0]}}}: wanted is a value of 0 to 255 in the label images, and for "
             f"it a class of 0 to {len(classes) - 1}, or {IGNORE} (ignored)"
         )
     return LabelSet(name, tuple(classes), tuple(tuple(color) for color in palette), stored)
 
 
 def labels_of(path: str | Path, labels: LabelSet) -> LabelSet:
-    """The set to read a label picture with: in Cityscapes, the name tells which values it has."""
+    """The set to read a label image with: in Cityscapes, the name tells which values it has."""
     ids = labels.name == "cityscapes" and Path(path).name.endswith("_labelIds.png")
     return LABEL_SETS["cityscapes_ids"] if ids else labels
 
 
 def read_label(path: str | Path, labels: LabelSet) -> np.ndarray:
-    """A label picture as (H, W) uint8 train labels and ``IGNORE``.
+    """A label image as (H, W) uint8 train labels and ``IGNORE``.
 
     UserError for a file that is missing, broken, in colour or of 16 bits, and for a value that is neither a
     class nor known to the set.
@@ -180,7 +180,7 @@ def read_label(path: str | Path, labels: LabelSet) -> np.ndarray:
     found, unknown = _read_label(path, labels)
     if unknown:
         values = ", ".join(map(str, unknown[:5]))
-        raise UserError(f"the label picture {path} holds {values}, which {labels.name} has no class for")
+        raise UserError(f"the label image {path} holds {values}, which {labels.name} has no class for")
     return found
 
 
@@ -193,12 +193,12 @@ def _read_label(path: str | Path, labels: LabelSet) -> tuple[np.ndarray, list[in
             if raw in ("L;2", "L;4"):  # of 2 or 4 bits: Pillow stretches the numbers to 0…255
                 values //= 85 if raw == "L;2" else 17
     except FileNotFoundError:
-        raise UserError(f"no label picture {path}") from None
+        raise UserError(f"no label image {path}") from None
     except Exception as error:  # PIL raises half a dozen types on broken files
-        raise UserError(f"cannot read the label picture {path} ({error}): replace the file") from None
+        raise UserError(f"cannot read the label image {path} ({error}): replace the file") from None
     if mode not in ("L", "P"):
         raise UserError(
-            f"the label picture {path} is of mode {mode}; wanted is one channel of 8 bits (mode L or P) with "
+            f"the label image {path} is of mode {mode}; wanted is one channel of 8 bits (mode L or P) with "
             "the number of a class a pixel"
         )
     # a class that ``stored`` gives a value is not meant by its number as well
@@ -218,7 +218,7 @@ def predicted_as(labels: LabelSet) -> LabelSet:
 
 
 def write_label(path: str | Path, values: np.ndarray, labels: LabelSet) -> None:
-    """Writes train labels as a label picture, a grey PNG of 8 bits with the values that the set stores.
+    """Writes train labels as a label image, a grey PNG of 8 bits with the values that the set stores.
 
     Args:
         path: where to; missing folders are made.
@@ -241,33 +241,33 @@ def write_label(path: str | Path, values: np.ndarray, labels: LabelSet) -> None:
 
 
 def prediction_path(
-    image_path: str | Path, picture_folder: str | Path | None, labels: LabelSet, ids: str = "trainIds"
+    image_path: str | Path, image_folder: str | Path | None, labels: LabelSet, ids: str = "trainIds"
 ) -> Path:
-    """Where in a folder of predictions a picture's is, so that it is found when they are scored."""
+    """Where in a folder of predictions an image's is, so that it is found when they are scored."""
     path = Path(image_path)
-    path = path.relative_to(picture_folder) if picture_folder else Path(path.name)
+    path = path.relative_to(image_folder) if image_folder else Path(path.name)
     if labels.name == "cityscapes":
-        name = path.name.removesuffix(labels.picture_endings[0])
+        name = path.name.removesuffix(labels.image_endings[0])
         return path.with_name(f"{name}_{'labelTrainIds' if ids == 'trainIds' else ids}.png")
     return path.with_suffix(".png")
 
 
 def find_pairs(
-    pictures: str | Path, annotations: str | Path | None, labels: LabelSet
+    images: str | Path, annotations: str | Path | None, labels: LabelSet
 ) -> list[tuple[Path, Path | None]]:
-    """(picture, its label picture) of two folders of like structure, in the order of the pictures' paths.
+    """(image, its label image) of two folders of like structure, in the order of the images' paths.
 
     The label is None where there is none, and for all where ``annotations`` is None.
 
     Raises:
-        UserError: a folder is missing, holds no picture, or two pictures would share one label.
+        UserError: a folder is missing, holds no image, or two images would share one label.
     """
-    found = _by_name(Path(pictures), labels)
+    found = _by_name(Path(images), labels)
     if annotations is None:
         return [(path, None) for path in found.values()]
     annotations = Path(annotations)
     if not annotations.is_dir():
-        raise UserError(f"no folder of label pictures {annotations}: {_how_to_place(labels)}")
+        raise UserError(f"no folder of label images {annotations}: {_how_to_place(labels)}")
     there = {str(path.relative_to(annotations)) for path in annotations.rglob("*.png")}
     return [
         (
@@ -278,35 +278,33 @@ def find_pairs(
     ]
 
 
-def _by_name(pictures: Path, labels: LabelSet) -> dict[str, Path]:
-    """The pictures by their paths in the folder without their endings."""
-    if not pictures.is_dir():
-        raise UserError(f"no folder of pictures {pictures}: {_how_to_place(labels)}")
+def _by_name(images: Path, labels: LabelSet) -> dict[str, Path]:
+    """The images by their paths in the folder without their endings."""
+    if not images.is_dir():
+        raise UserError(f"no folder of images {images}: {_how_to_place(labels)}")
     found: dict[str, Path] = {}
-    for path in sorted(pictures.rglob("*")):
-        ending = next(
-            (end for end in labels.picture_endings if path.name.lower().endswith(end.lower())), None
-        )
+    for path in sorted(images.rglob("*")):
+        ending = next((end for end in labels.image_endings if path.name.lower().endswith(end.lower())), None)
         if ending is None or path.name.startswith(".") or not path.is_file():
             continue
-        name = str(path.relative_to(pictures))[: -len(ending)]
+        name = str(path.relative_to(images))[: -len(ending)]
         if name in found:
-            raise UserError(f"{pictures} holds both {found[name].name} and {path.name}: keep one of them")
+            raise UserError(f"{images} holds both {found[name].name} and {path.name}: keep one of them")
         found[name] = path
     if not found:
-        endings = ", ".join(f"*{ending}" for ending in labels.picture_endings)
-        raise UserError(f"{pictures} holds no picture ({endings}): {_how_to_place(labels)}")
+        endings = ", ".join(f"*{ending}" for ending in labels.image_endings)
+        raise UserError(f"{images} holds no image ({endings}): {_how_to_place(labels)}")
     return found
 
 
-def require_pairs(pictures: str | Path, annotations: str | Path, labels: LabelSet) -> list[tuple[Path, Path]]:
-    """``find_pairs``, and a ``UserError`` where a picture has no label."""
-    pairs = find_pairs(pictures, annotations, labels)
+def require_pairs(images: str | Path, annotations: str | Path, labels: LabelSet) -> list[tuple[Path, Path]]:
+    """``find_pairs``, and a ``UserError`` where an image has no label."""
+    pairs = find_pairs(images, annotations, labels)
     missing = [path for path, label in pairs if label is None]
     if missing:
         more = f" (nor for {len(missing) - 1} more of {len(pairs)})" if len(missing) > 1 else ""
         raise UserError(
-            f"no label picture in {annotations} for {missing[0]}{more}: "
+            f"no label image in {annotations} for {missing[0]}{more}: "
             f"its name must end in {' or '.join(labels.label_endings)}"
         )
     return pairs
@@ -329,14 +327,14 @@ def _how_to_place(labels: LabelSet) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationReport(Report):
-    """What two folders of pictures and label pictures hold and what was found wrong with them.
+    """What two folders of images and label images hold and what was found wrong with them.
 
     ``pixels``: class name -> pixels that are of it; empty where the labels were not read. ``ignored``: pixels
     that do not count. ``sizes`` is (smallest width, smallest height, largest width, largest height) of the
-    pictures in pixels, None where none was read.
+    images in pixels, None where none was read.
     """
 
-    pictures: Path
+    images: Path
     annotations: Path
     pairs: int
     pixels: dict[str, int]
@@ -345,12 +343,12 @@ class SegmentationReport(Report):
 
     def summary(self) -> dict[str, str]:
         rows = {
-            "pictures": str(self.pictures),
-            "label pictures": str(self.annotations),
+            "images": str(self.images),
+            "label images": str(self.annotations),
             "pairs": str(self.pairs),
         }
         if self.sizes:
-            rows["picture sizes"] = "{}×{} to {}×{}".format(*self.sizes)
+            rows["image sizes"] = "{}×{} to {}×{}".format(*self.sizes)
         count = sum(self.pixels.values()) + self.ignored
         if count:
             rows["ignored"] = f"{self.ignored / count:.1%} of the pixels"
@@ -359,41 +357,41 @@ class SegmentationReport(Report):
 
 
 def check_segmentation(
-    pictures: str | Path, annotations: str | Path, labels: LabelSet, *, read: bool = True
+    images: str | Path, annotations: str | Path, labels: LabelSet, *, read: bool = True
 ) -> SegmentationReport:
     """Look through a segmentation set for all that would stop or spoil a training.
 
     Args:
-        pictures: folder of the pictures.
-        annotations: folder of the label pictures.
+        images: folder of the images.
+        annotations: folder of the label images.
         labels: the classes, and how they are stored.
-        read: decode every picture and label; False only looks whether each picture has its label.
+        read: decode every image and label; False only looks whether each image has its label.
 
     Raises:
-        UserError: a folder is missing, holds no picture, or two pictures would share one label.
+        UserError: a folder is missing, holds no image, or two images would share one label.
     """
-    pictures, annotations = Path(pictures), Path(annotations)
-    pairs = find_pairs(pictures, annotations, labels)
+    images, annotations = Path(images), Path(annotations)
+    pairs = find_pairs(images, annotations, labels)
     findings = []
-    for picture, label in pairs:
+    for image, label in pairs:
         if label is None:
             wanted = " or ".join(f"*{ending}" for ending in labels.label_endings)
-            where, what = str(picture.relative_to(pictures)), f"no {wanted} for it in {annotations}"
+            where, what = str(image.relative_to(images)), f"no {wanted} for it in {annotations}"
             findings.append(Finding("error", "missing label", where, what))
-    names = _by_name(pictures, labels)
+    names = _by_name(images, labels)
     for path in sorted(annotations.rglob("*.png")):
         name = str(path.relative_to(annotations))
         ending = next((end for end in labels.label_endings if name.endswith(end)), None)
         if ending and name.removesuffix(ending) not in names:
             findings.append(
-                Finding("warning", "label without a picture", name, f"no picture for it in {pictures}")
+                Finding("warning", "label without an image", name, f"no image for it in {images}")
             )
     sizes, counts = [], np.zeros(256, np.int64)
     if read:
         with ThreadPoolExecutor(4) as pool:
             looked = pool.map(lambda pair: _look(*pair, labels), pairs)
-            for (picture, _), (size, values, problems) in zip(pairs, looked, strict=True):
-                where = str(picture.relative_to(pictures))
+            for (image, _), (size, values, problems) in zip(pairs, looked, strict=True):
+                where = str(image.relative_to(images))
                 findings += [Finding(level, kind, where, what) for level, kind, what in problems]
                 sizes += [size] if size else []
                 counts += values
@@ -405,7 +403,7 @@ def check_segmentation(
                     Finding("warning", "class without pixels", name, "not a single pixel is of it")
                 )
     return SegmentationReport(
-        pictures=pictures,
+        images=images,
         annotations=annotations,
         pairs=sum(label is not None for _, label in pairs),
         pixels=pixels,
@@ -416,14 +414,14 @@ def check_segmentation(
 
 
 def _look(
-    picture: Path, label: Path | None, labels: LabelSet
+    image: Path, label: Path | None, labels: LabelSet
 ) -> tuple[tuple[int, int] | None, np.ndarray, list[tuple[str, str, str]]]:
     """A pair's (width, height), pixels a train label (256,), and (level, kind, what) of what is wrong."""
     problems, size, counts = [], None, np.zeros(256, np.int64)
     try:
-        size = decoded_size(picture)
+        size = decoded_size(image)
     except Exception as error:  # PIL raises half a dozen types on broken files
-        problems.append(("error", "unreadable picture", f"{picture}: {error}"))
+        problems.append(("error", "unreadable image", f"{image}: {error}"))
     if label is None:
         return size, counts, problems
     try:
@@ -435,7 +433,7 @@ def _look(
         values = ", ".join(map(str, unknown[:5]))
         problems.append(("error", "label value out of range", f"{label} holds {values}"))
     if size and found.shape[::-1] != size:
-        what = "{}: the label is {}×{}, the picture {}×{}".format(label, *found.shape[::-1], *size)
+        what = "{}: the label is {}×{}, the image {}×{}".format(label, *found.shape[::-1], *size)
         problems.append(("error", "label size differs", what))
     counts = np.bincount(found.ravel(), minlength=256)
     if counts[IGNORE] == found.size and not unknown:

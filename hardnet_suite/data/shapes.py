@@ -1,6 +1,6 @@
 """The built-in data set: drawn scenes, so that a fresh machine sees the suite work without a download.
 
-Coloured, textured shapes on textured ground. One scene gives boxes, masks and class pictures alike. A scene
+Coloured, textured shapes on textured ground. One scene gives boxes, masks and class images alike. A scene
 is a pure function of (seed, index, size), so nothing is shipped but this generator.
 """
 
@@ -19,13 +19,13 @@ from PIL import Image, ImageDraw
 
 from hardnet_suite.errors import UserError
 
-VERSION = 2  # of the pictures; part of a data set's record: raise it with every change that moves a pixel
-OBJECTS = (2, 8)  # a picture, both ends included
-SIZES = (1 / 12, 1 / 2)  # longer side of an object's box, as a fraction of the picture's side
+VERSION = 2  # of the images; part of a data set's record: raise it with every change that moves a pixel
+OBJECTS = (2, 8)  # an image, both ends included
+SIZES = (1 / 12, 1 / 2)  # longer side of an object's box, as a fraction of the image's side
 LEAST_VISIBLE = 0.4  # of every object
 _OVERSAMPLE = 4  # finer grid for smooth edges
 _LEAST_GAP = 120.0  # RGB distance of an object's colour from the ground and from the objects it lies on
-_MOST_COVERED = 0.15  # of a class picture's box by other objects
+_MOST_COVERED = 0.15  # of a class image's box by other objects
 _FIRST_VAL = 1_000_000  # held-out scenes are the same ones however many are for training
 
 
@@ -60,7 +60,7 @@ SHAPES: tuple[str, ...] = tuple(_OUTLINES)
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn picture and what is on it.
+    """A drawn image and what is on it.
 
     image: (H, W, 3) uint8 RGB. boxes: (K, 4) float32 xyxy pixels around each whole shape. labels: (K,) int64,
     indices into SHAPES. masks: (K, H, W) bool, the visible part of each. semantic: (H, W) uint8, 0 the
@@ -77,7 +77,7 @@ class Scene:
 def draw_scene(seed: int, index: int, size: int = 320) -> Scene:
     """Scene number ``index`` of the endless set ``seed``, ``size`` pixels a side.
 
-    2 to 8 objects, their longer side 1/12 to 1/2 of the picture's (log-uniform), at least 40 % of each
+    2 to 8 objects, their longer side 1/12 to 1/2 of the image's (log-uniform), at least 40 % of each
     visible. ValueError: a negative seed or index, or a size below 96.
     """
     _check_size(size)
@@ -140,11 +140,11 @@ def _alpha(shape: str, extent: float, turn: float) -> np.ndarray:
     low, high = outlines[0].min(0), outlines[0].max(0)
     scale = extent / (high - low).max()
     width, height = np.ceil((high - low) * scale).astype(int)
-    picture = Image.new("L", (width * _OVERSAMPLE, height * _OVERSAMPLE))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("L", (width * _OVERSAMPLE, height * _OVERSAMPLE))
+    draw = ImageDraw.Draw(image)
     for points, value in zip(outlines, (255, 0), strict=False):
         draw.polygon([tuple(p) for p in (points - low) * scale * _OVERSAMPLE], fill=value)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BOX), np.float32) / 255
+    return np.asarray(image.resize((width, height), Image.Resampling.BOX), np.float32) / 255
 
 
 def _noise(rng: np.random.Generator, height: int, width: int, cells: int, channels: int = 1) -> np.ndarray:
@@ -161,12 +161,12 @@ def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
     canvas += rng.uniform(4, 12) * _noise(rng, size, size, 24)
     canvas += rng.uniform(2, 8) * _noise(rng, size, size, size // 3)
     mean = canvas.mean((0, 1))
-    picture = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(4, 14))):
         color = tuple(int(v) for v in (mean + rng.normal(0, 30, 3)).clip(0, 255))
         draw.line([tuple(p) for p in rng.uniform(0, size, (2, 2))], fill=color, width=int(rng.integers(1, 4)))
-    return np.asarray(picture, np.float32).copy()
+    return np.asarray(image, np.float32).copy()
 
 
 def _color(rng: np.random.Generator, others: list[np.ndarray]) -> np.ndarray:
@@ -209,8 +209,8 @@ def write_shapes(
 
     Writes train2017/ and val2017/ (JPEG), annotations/instances_{train,val}2017.json (category ids are
     label + 1), masks/{train,val}2017/ (label images, 0 the ground) and classes/{train,val}/<shape>/ (crops
-    of single, hardly covered objects). Held-out pictures are never training scenes of any set of this seed.
-    ``progress(done, total)`` is called after every picture. Where ``root`` holds exactly this set already,
+    of single, hardly covered objects). Held-out images are never training scenes of any set of this seed.
+    ``progress(done, total)`` is called after every image. Where ``root`` holds exactly this set already,
     nothing is done. An interrupted run leaves ``root`` untouched.
 
     Raises:
@@ -259,10 +259,10 @@ def _read_record(root: Path) -> Any:
 
 
 def _write_split(root: Path, split: str, indices: range, size: int, seed: int) -> Iterator[None]:
-    """Yields after every picture; the annotations are written last."""
+    """Yields after every image; the annotations are written last."""
     images, annotations = [], []
-    pictures, label_images = root / f"{split}2017", root / "masks" / f"{split}2017"
-    for folder in (pictures, label_images, root / "annotations"):
+    image_folder, label_folder = root / f"{split}2017", root / "masks" / f"{split}2017"
+    for folder in (image_folder, label_folder, root / "annotations"):
         folder.mkdir(parents=True, exist_ok=True)
     crops = dict.fromkeys(SHAPES, 0)
     for shape in SHAPES:
@@ -270,18 +270,18 @@ def _write_split(root: Path, split: str, indices: range, size: int, seed: int) -
     for image_id, index in enumerate(indices, 1):
         scene = draw_scene(seed, index, size)
         name = f"{image_id:012d}"
-        picture = Image.fromarray(scene.image)
-        picture.save(pictures / f"{name}.jpg", quality=92)
-        Image.fromarray(scene.semantic).save(label_images / f"{name}.png")
+        image = Image.fromarray(scene.image)
+        image.save(image_folder / f"{name}.jpg", quality=92)
+        Image.fromarray(scene.semantic).save(label_folder / f"{name}.png")
         images.append({"id": image_id, "file_name": f"{name}.jpg", "width": size, "height": size})
         for box, label, mask in zip(scene.boxes, scene.labels, scene.masks, strict=True):
             annotations.append(_annotation(len(annotations) + 1, image_id, box, int(label), mask))
             x1, y1, x2, y2 = (int(v) for v in box)
             others = (scene.semantic[y1:y2, x1:x2] > 0) & ~mask[y1:y2, x1:x2]
             shape = SHAPES[label]
-            # at most half as many class pictures a class as scenes: a modest number, and about even
+            # at most half as many class images a class as scenes: a modest number, and about even
             if others.mean() <= _MOST_COVERED and crops[shape] < (len(indices) + 1) // 2:
-                crop = picture.crop((x1, y1, x2, y2))
+                crop = image.crop((x1, y1, x2, y2))
                 crop.save(root / "classes" / split / shape / f"{crops[shape]:06d}.png")
                 crops[shape] += 1
         yield

@@ -21,12 +21,12 @@ from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
 
 SPLITS = ("train", "val", "test")
-PICTURES = (".jpg", ".jpeg", ".png")
+IMAGES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
 class Split:
-    """What one split came to: pictures, boxes, and boxes a class."""
+    """What one split came to: images, boxes, and boxes a class."""
 
     images: int
     boxes: int
@@ -62,21 +62,21 @@ def convert_voc(
     link: bool = False,
 ) -> ConversionReport:
     """A VOC folder (Annotations/, ImageSets/Main/, JPEGImages/) as COCO: ``target``/annotations/
-    instances_SPLIT.json, the pictures in ``target``/images.
+    instances_SPLIT.json, the images in ``target``/images.
 
     VOC counts pixels from 1 and its boxes hold both ends, so x = xmin − 1 and width = xmax − x. A box whose
-    end is not beyond its beginning, or outside the picture, is dropped; one partly outside is cut.
+    end is not beyond its beginning, or outside the image, is dropped; one partly outside is cut.
 
     Args:
         splits: names of files in ImageSets/Main; None takes those of train, val and test that are there.
         classes: in the order wanted, others are dropped; None takes all that occur, in alphabetical order.
         difficult: "ignore" marks objects that VOC calls difficult as ``iscrowd``, so that they neither count
             as found nor as missed; "keep" treats them as all others.
-        link: symbolic links to the pictures in place of copies.
+        link: symbolic links to the images in place of copies.
 
     Raises:
         UserError: a file or folder is missing or broken or cannot be written, a class is chosen twice, two
-            pictures have one name, or there is nothing to convert. Nothing is written before all was read.
+            images have one name, or there is nothing to convert. Nothing is written before all was read.
         ValueError: ``difficult`` is neither of the two.
     """
     if difficult not in ("ignore", "keep"):
@@ -88,12 +88,10 @@ def convert_voc(
     names = _read_splits(source, splits)
     findings: list[Finding] = []
     read = {
-        split: [_read_picture(source, stem, findings) for stem in _once(stems, split, findings)]
+        split: [_read_image(source, stem, findings) for stem in _once(stems, split, findings)]
         for split, stems in names.items()
     }
-    found = Counter(
-        entry["name"] for pictures in read.values() for _, entries in pictures for entry in entries
-    )
+    found = Counter(entry["name"] for images in read.values() for _, entries in images for entry in entries)
     wanted = tuple(sorted(found) if classes is None else classes)
     if not wanted or not found.keys() & {*wanted}:
         raise UserError(f"{source} has no box of {'any class' if classes is None else ', '.join(wanted)}")
@@ -101,7 +99,7 @@ def convert_voc(
         what = f"is not among the chosen classes, boxes dropped: {found[name]}"
         findings.append(Finding("warning", "class left out", name, what))
 
-    contents = {split: _coco(pictures, wanted, difficult) for split, pictures in read.items()}
+    contents = {split: _coco(images, wanted, difficult) for split, images in read.items()}
     for name, path in _by_name(read).items():
         _bring(path, target / "images" / name, link)
     for split, content in contents.items():
@@ -133,7 +131,7 @@ def _read_splits(source: Path, splits: Sequence[str] | None) -> dict[str, list[s
         # a list of one class has a second column, 1 or -1
         read[split] = [line.split()[0] for line in lines if line.strip()]
         if not read[split]:
-            raise UserError(f"{path} names no picture")
+            raise UserError(f"{path} names no image")
     return read
 
 
@@ -141,21 +139,21 @@ def _once(stems: list[str], split: str, findings: list[Finding]) -> list[str]:
     for stem, count in Counter(stems).items():
         if count > 1:
             what = f"stands {count} times in {split}, and is taken once"
-            findings.append(Finding("warning", "picture named twice", stem, what))
+            findings.append(Finding("warning", "image named twice", stem, what))
     return list(dict.fromkeys(stems))
 
 
-def _read_picture(source: Path, stem: str, findings: list[Finding]) -> tuple[dict, list[dict]]:
-    """The picture (path, width, height) and its objects (name, bbox, difficult), bad boxes left out."""
+def _read_image(source: Path, stem: str, findings: list[Finding]) -> tuple[dict, list[dict]]:
+    """The image (path, width, height) and its objects (name, bbox, difficult), bad boxes left out."""
     file = source / "Annotations" / f"{stem}.xml"
     root = _parse(file)
     named = (root.findtext("filename") or "").strip()
-    candidates = [stem + suffix for suffix in PICTURES]
-    candidates += [Path(named).name] if named else []  # last: tools leave the names of other pictures here
+    candidates = [stem + suffix for suffix in IMAGES]
+    candidates += [Path(named).name] if named else []  # last: tools leave the names of other images here
     folder = source / "JPEGImages"
     path = next((folder / name for name in candidates if (folder / name).is_file()), None)
     if path is None:
-        raise UserError(f"{file} has no picture: none of {', '.join(candidates)} in {folder}")
+        raise UserError(f"{file} has no image: none of {', '.join(candidates)} in {folder}")
     size = tuple(_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
     if None in size or min(size) < 1:
         try:
@@ -224,18 +222,16 @@ def _box(ends: list, width: int, height: int) -> tuple[list | None, str]:
         return None, "it has no width or no height"
     x1, y1, x2, y2 = max(0, xmin - 1), max(0, ymin - 1), min(width, xmax), min(height, ymax)
     if x2 <= x1 or y2 <= y1:
-        return None, f"it lies outside the picture of {width}×{height}"
+        return None, f"it lies outside the image of {width}×{height}"
     cut = xmin < 0 or ymin < 0 or xmax > width or ymax > height  # a 0 is how some tools write the edge
-    return [x1, y1, x2 - x1, y2 - y1], f"it leaves the picture of {width}×{height}" if cut else ""
+    return [x1, y1, x2 - x1, y2 - y1], f"it leaves the image of {width}×{height}" if cut else ""
 
 
-def _coco(
-    pictures: list[tuple[dict, list[dict]]], classes: tuple[str, ...], difficult: str
-) -> dict[str, Any]:
+def _coco(records: list[tuple[dict, list[dict]]], classes: tuple[str, ...], difficult: str) -> dict[str, Any]:
     images, annotations = [], []
-    for image_id, (picture, objects) in enumerate(pictures, 1):
-        size = {"width": picture["width"], "height": picture["height"]}
-        images.append({"id": image_id, "file_name": picture["path"].name, **size})
+    for image_id, (record, objects) in enumerate(records, 1):
+        size = {"width": record["width"], "height": record["height"]}
+        images.append({"id": image_id, "file_name": record["path"].name, **size})
         for entry in objects:
             if entry["name"] in classes:
                 _, _, width, height = entry["bbox"]
@@ -260,15 +256,15 @@ def _summary(content: dict[str, Any]) -> Split:
 
 
 def _by_name(read: dict[str, list[tuple[dict, list[dict]]]]) -> dict[str, Path]:
-    """File name -> picture; the lists may name pictures of several folders, which become one."""
+    """File name -> image; the lists may name images of several folders, which become one."""
     paths: dict[str, Path] = {}
     owners: dict[Path, Path] = {}
-    for pictures in read.values():
-        for picture, _ in pictures:
-            path, file = picture["path"], picture["annotation"]
+    for images in read.values():
+        for image, _ in images:
+            path, file = image["path"], image["annotation"]
             first = paths.setdefault(path.name, path)
             if first != path:
-                raise UserError(f"two pictures have one name, {first} and {path}: rename one of them")
+                raise UserError(f"two images have one name, {first} and {path}: rename one of them")
             other = owners.setdefault(path, file)
             if other != file:
                 raise UserError(f"{other} and {file} both describe {path}: correct the <filename> of one")

@@ -16,7 +16,7 @@ from hardnet_suite.evaluation.coco import without_nan
 class ClassificationScores:
     """Figures in [0, 1]; nan where there is nothing to measure them on.
 
-    ``confusion``: (C, C) counts, row the true class, column the first guess. ``top5``: share of the pictures
+    ``confusion``: (C, C) counts, row the true class, column the first guess. ``top5``: share of the images
     whose class is among the five first guesses.
     """
 
@@ -25,13 +25,13 @@ class ClassificationScores:
 
     @property
     def top1(self) -> float:
-        """Share of the pictures whose class is the first guess."""
+        """Share of the images whose class is the first guess."""
         total = self.confusion.sum()
         return float(np.trace(self.confusion) / total) if total else math.nan
 
     @property
     def per_class(self) -> np.ndarray:
-        """(C,) share of each class's pictures that are right; nan for a class without pictures."""
+        """(C,) share of each class's images that are right; nan for a class without images."""
         with np.errstate(invalid="ignore"):
             return np.diagonal(self.confusion) / self.confusion.sum(axis=1)
 
@@ -53,18 +53,18 @@ class ClassificationScores:
         return {"metrics": without_nan(self.metrics), "per_class": without_nan(dict(rows))}
 
     def table(self, classes: Sequence[str], most: int = 40) -> str:
-        """Accuracy and number of pictures of each class that has some (the ``most`` worst where there are
+        """Accuracy and number of images of each class that has some (the ``most`` worst where there are
         more), the most frequent mistakes, and the means, as aligned plain text."""
         counts, accuracy = self.confusion.sum(axis=1), self.per_class
         shown = [index for index in range(len(classes)) if counts[index]]
         if len(shown) > most:
             shown = sorted(shown, key=lambda index: accuracy[index])[:most]
-        width = max([len("all pictures"), *(len(classes[index]) for index in shown)])
+        width = max([len("all images"), *(len(classes[index]) for index in shown)])
         head = "class" if len(shown) == np.count_nonzero(counts) else f"the {len(shown)} worst classes"
         width = max(width, len(head))
-        lines = [f"{head:<{width}}  {'top-1':>6}  pictures"]
+        lines = [f"{head:<{width}}  {'top-1':>6}  images"]
         lines += [f"{classes[i]:<{width}}  {accuracy[i]:6.4f}  {counts[i]:8d}" for i in shown]
-        lines.append(f"{'all pictures':<{width}}  {_format(self.top1)}  {counts.sum():8d}")
+        lines.append(f"{'all images':<{width}}  {_format(self.top1)}  {counts.sum():8d}")
         lines.append(f"{'top-5':<{width}}  {_format(self.top5)}")
         mistakes = self.mistakes(5)
         if mistakes:

@@ -1,4 +1,4 @@
-"""Intersection over union of label pictures, classes and categories, as cityscapesScripts counts it."""
+"""Intersection over union of label images, classes and categories, as cityscapesScripts counts it."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def confusion_matrix(
 ) -> np.ndarray:
     """(C, C) int64 counts of pixels: row the true class, column the predicted one.
 
-    Matrices of several pictures add up to the matrix of them all.
+    Matrices of several images add up to the matrix of them all.
 
     Args:
         target: whole numbers of any shape, each in [0, num_classes) or ``ignore``.
@@ -161,9 +161,9 @@ def score_confusion(confusion: np.ndarray, labels: LabelSet) -> SegmentationScor
 def evaluate_folders(
     predictions: Path, annotations: Path, labels: LabelSet, *, prediction_labels: LabelSet | None = None
 ) -> SegmentationScores:
-    """Score a folder of predicted label pictures against a folder of true ones.
+    """Score a folder of predicted label images against a folder of true ones.
 
-    Every PNG below ``annotations`` needs its prediction; predictions of other pictures are left out. In
+    Every PNG below ``annotations`` needs its prediction; predictions of other images are left out. In
     Cityscapes' layout the truth is X_gtFine_labelTrainIds.png, or X_gtFine_labelIds.png where only that is
     there, and the prediction any X*.png in any subfolder; otherwise both have the same path in their folder.
     A pixel predicted as void counts as missed, as in cityscapesScripts.
@@ -175,8 +175,8 @@ def evaluate_folders(
         prediction_labels: how the predictions are stored; None: as train labels, the number of the class.
 
     Raises:
-        UserError: a folder, its pictures or a prediction is missing, two predictions of one picture, a
-            picture that cannot be read as labels, sizes that differ, or no pixel that counts.
+        UserError: a folder, its images or a prediction is missing, two predictions of one image, a
+            image that cannot be read as labels, sizes that differ, or no pixel that counts.
     """
     count = len(labels.classes)
     prediction_labels = prediction_labels or predicted_as(labels)
@@ -197,8 +197,8 @@ def evaluate_folders(
 
 
 def _pairs(annotations: Path, predictions: Path) -> list[tuple[Path, Path]]:
-    """(true, predicted) label pictures, in the order of their names."""
-    available = _pictures(annotations, "label")
+    """(true, predicted) label images, in the order of their names."""
+    available = _images(annotations, "label")
     frames: dict[str, Path] = {}
     for ending in _CITYSCAPES_TRUTH:
         for path in available:
@@ -207,7 +207,7 @@ def _pairs(annotations: Path, predictions: Path) -> list[tuple[Path, Path]]:
 
     truth = frames or {str(path.relative_to(annotations)): path for path in available}
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in _pictures(predictions, "prediction"):
+    for path in _images(predictions, "prediction"):
         if frames:  # city_sequence_frame, then what the program that wrote it likes to add
             words = path.stem.split("_")
             names = ["_".join(words[:count]) for count in range(len(words), 0, -1)]
@@ -230,13 +230,13 @@ def _pairs(annotations: Path, predictions: Path) -> list[tuple[Path, Path]]:
     return [(truth[name], found[name][0]) for name in sorted(truth)]
 
 
-def _pictures(folder: Path, what: str) -> list[Path]:
+def _images(folder: Path, what: str) -> list[Path]:
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: name the one that holds the {what} pictures")
-    pictures = sorted(folder.rglob("*.png"))
-    if not pictures:
-        raise UserError(f"{folder} holds no PNG: name the folder that holds the {what} pictures")
-    return pictures
+        raise UserError(f"{folder} is no folder: name the one that holds the {what} images")
+    images = sorted(folder.rglob("*.png"))
+    if not images:
+        raise UserError(f"{folder} holds no PNG: name the folder that holds the {what} images")
+    return images
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

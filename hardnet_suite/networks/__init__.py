@@ -19,7 +19,7 @@ from hardnet_suite.networks.descriptor import PatchDescriptor
 from hardnet_suite.networks.factory import build_network, find_arch, list_models, trunk_arch
 from hardnet_suite.networks.fchardnet import FCHarDNet
 from hardnet_suite.networks.hardblock import HarDBlock, harmonic_links, layer_width
-from hardnet_suite.networks.hardnet import HarDNet, HarDNetTrunk
+from hardnet_suite.networks.hardnet import HarDNetClassifier, HarDNetTrunk
 from hardnet_suite.networks.preprocess import PREPROCESS, Preprocess
 from hardnet_suite.networks.profile import count_parameters, multiply_adds
 from hardnet_suite.networks.ssd import SSD, official_order, prior_boxes
@@ -38,8 +38,8 @@ __all__ = [
     "FCHarDNet",
     "FCHarDNetArch",
     "HarDBlock",
-    "HarDNet",
     "HarDNetArch",
+    "HarDNetClassifier",
     "HarDNetTrunk",
     "PatchDescriptor",
     "Preprocess",

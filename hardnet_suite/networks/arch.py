@@ -240,7 +240,7 @@ _SSD512 = SSDArch(
 
 
 def _small_ssd(trunk: HarDNetArch, size: int, *, bridge: int) -> SSDArch:
-    """A light SSD: the priors grow with the picture, the map is halved from level to level."""
+    """A light SSD: the priors grow with the image, the map is halved from level to level."""
     cells = [math.ceil(size / 2**n) for n in range(3, 9)]
     return SSDArch(
         trunk=_detection_trunk(trunk),

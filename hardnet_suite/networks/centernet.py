@@ -137,7 +137,7 @@ def predict(x: Tensor, hm: nn.Module, wh: nn.Module) -> dict[str, Tensor]:
 
 
 def average_flipped(hm: Tensor, wh: Tensor, reg: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps (2·N, …) of N pictures and then of their mirror images -> their means (N, …).
+    """Maps (2·N, …) of N images and then of their mirror images -> their means (N, …).
 
     hm after the sigmoid. What lies at x within its cell lies at 1 − x in the mirror.
     """

@@ -18,11 +18,11 @@ from hardnet_suite.networks.arch import (
 from hardnet_suite.networks.centernet import CenterNet
 from hardnet_suite.networks.descriptor import PatchDescriptor
 from hardnet_suite.networks.fchardnet import FCHarDNet
-from hardnet_suite.networks.hardnet import HarDNet, HarDNetTrunk, last_stages
+from hardnet_suite.networks.hardnet import HarDNetClassifier, HarDNetTrunk, last_stages
 from hardnet_suite.networks.ssd import SSD
 
 NETWORKS = {
-    HarDNetArch: HarDNet,
+    HarDNetArch: HarDNetClassifier,
     SSDArch: SSD,
     CenterNetArch: CenterNet,
     FCHarDNetArch: FCHarDNet,

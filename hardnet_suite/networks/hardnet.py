@@ -202,7 +202,7 @@ class HarDNetTrunk(nn.Module):
         return outputs
 
 
-class HarDNet(nn.Module):
+class HarDNetClassifier(nn.Module):
     """HarDNet classifier: (N, in_chans, H, W), H and W at least 32 -> (N, num_classes) logits."""
 
     class_layers = ("fc.",)  # what depends on the number of classes

@@ -139,7 +139,7 @@ def official_order(out: dict[str, list[Tensor]]) -> tuple[Tensor, Tensor]:
 def decode(out: dict[str, list[Tensor]], arch: SSDArch) -> tuple[Tensor, Tensor]:
     """The network's maps as boxes and probabilities, before any suppression.
 
-    Returns boxes (N, P, 4), x1, y1, x2, y2 as fractions of the picture, not clipped to it; and probabilities
+    Returns boxes (N, P, 4), x1, y1, x2, y2 as fractions of the image, not clipped to it; and probabilities
     (N, P, num_classes), without the background.
     """
     loc, conf = official_order(out)
@@ -151,7 +151,7 @@ def decode(out: dict[str, list[Tensor]], arch: SSDArch) -> tuple[Tensor, Tensor]
 
 
 def base_boxes(priors: Priors, level: int, size: int) -> list[tuple[float, float]]:
-    """(width, height) in pixels of a level's default boxes, clamped to the picture as published.
+    """(width, height) in pixels of a level's default boxes, clamped to the image as published.
 
     A small square, a larger one (the mean of this and the next level), then each ratio wide and tall.
     """
@@ -165,7 +165,7 @@ def base_boxes(priors: Priors, level: int, size: int) -> list[tuple[float, float
 
 
 def prior_boxes(arch: SSDArch) -> Tensor:
-    """SSD's default boxes (P, 4) as (cx, cy, w, h), fractions of the picture; row by row, level by level."""
+    """SSD's default boxes (P, 4) as (cx, cy, w, h), fractions of the image; row by row, level by level."""
     rows = []
     for level, stride in enumerate(arch.priors.strides):
         cells = math.ceil(arch.size / stride)

@@ -5,24 +5,14 @@ suite that imports mmengine, mmcv, mmdet or mmseg.
 """
 
 # ruff: noqa: E402
+
 from hardnet_suite.openmm import compat
 
 compat.install()  # before anything that imports mmcv.ops
 
-from hardnet_suite.openmm import (
-    amp,
-    backbone,
-    centernet,
-    classification,
-    hooks,
-    initializers,
-    loading,
-    loops,
-    metrics,
-    sampling,
-    ssd,
-    transforms,
-)
+from hardnet_suite.openmm.data import classification, loading, sampling, transforms
+from hardnet_suite.openmm.models import backbone, centernet, classifier, initializers, ssd
+from hardnet_suite.openmm.run import amp, hooks, loops, metrics
 
 compat.repair_mmdet()
 
@@ -31,6 +21,7 @@ __all__ = [
     "backbone",
     "centernet",
     "classification",
+    "classifier",
     "hooks",
     "initializers",
     "loading",

@@ -1,8 +1,8 @@
-"""One call from pictures to answers, for every task: ``predict``, and what it is made of."""
+"""One call from images to answers, for every task: ``predict``, and what it is made of."""
 
+from hardnet_suite.data.sources import SourceImage, images_of
 from hardnet_suite.prediction.model import LoadedModel, load_model
 from hardnet_suite.prediction.result import Prediction
 from hardnet_suite.prediction.run import predict
-from hardnet_suite.prediction.sources import Picture, pictures_of
 
-__all__ = ["LoadedModel", "Picture", "Prediction", "load_model", "pictures_of", "predict"]
+__all__ = ["LoadedModel", "Prediction", "SourceImage", "images_of", "load_model", "predict"]

@@ -158,7 +158,7 @@ def _weights_of(name: str, weights: str | Path | None) -> tuple[Path, WeightsRow
 
 
 def _newest(folder: str) -> Path:
-    from hardnet_suite.openmm.hooks import saved_checkpoints
+    from hardnet_suite.openmm.run.hooks import saved_checkpoints
 
     saved = saved_checkpoints(folder)
     if not saved:
@@ -217,7 +217,8 @@ def _palette(network: nn.Module, classes: tuple[str, ...]) -> Palette:
 
 
 def _of_config(path: str) -> _Choice:
-    from hardnet_suite.openmm import configs
+    from hardnet_suite.openmm.data.parts import class_counts
+    from hardnet_suite.openmm.run import configs
 
     if path.endswith((".pth", ".pt", ".pkl", ".safetensors")):
         raise UserError(f"{path}: no such file")
@@ -236,5 +237,5 @@ def _of_config(path: str) -> _Choice:
         weights=cfg.get("weights_tag"),
         rule=configs.input_rule(cfg),
         classes=configs.class_names(cfg),
-        counts=tuple(configs.class_counts(cfg)),
+        counts=tuple(class_counts(cfg)),
     )

@@ -1,4 +1,4 @@
-"""What was found in one picture."""
+"""What was found in one image."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from hardnet_suite.data.segmentation import LabelSet, write_label
+from hardnet_suite.data.sources import JSON_LINES, SourceImage
 from hardnet_suite.errors import UserError
-from hardnet_suite.prediction.sources import JSON_LINES, Picture
 from hardnet_suite.visualization.classification import draw_guesses
-from hardnet_suite.visualization.detection import draw_boxes, save_picture
+from hardnet_suite.visualization.detection import draw_boxes, save_image
 from hardnet_suite.visualization.segmentation import overlay_with_legend
 
 
@@ -27,11 +27,11 @@ def free_stem(stem: str, is_free: Callable[[str], bool]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """One picture's answer; pixels count from its upper left corner.
+    """One image's answer; pixels count from its upper left corner.
 
     ``labels`` (K,) class indices, best first, ``names`` and ``scores`` (K,) of the same: the first guesses
     and their probabilities; the boxes' classes and scores; or the classes of the mask and their shares of the
-    picture. ``boxes`` (K, 4) x1, y1, x2, y2 in pixels, for detection, otherwise None. ``mask`` (H, W) uint8
+    image. ``boxes`` (K, 4) x1, y1, x2, y2 in pixels, for detection, otherwise None. ``mask`` (H, W) uint8
     class indices, for segmentation, otherwise None. ``size``: (width, height). ``classes``: all their names.
     """
 
@@ -45,7 +45,7 @@ class Prediction:
     mask: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] | None = field(default=None, repr=False)
-    picture: Picture | None = field(default=None, repr=False)
+    source: SourceImage | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, for JSON. A mask is given row by row as runs of equal classes:
@@ -68,8 +68,8 @@ class Prediction:
         return made
 
     def draw(self) -> Image.Image:
-        """The picture with what was found: guesses below it, boxes on it, or a tint by class and a legend."""
-        image = np.array(self.picture.open())
+        """The image with what was found: guesses below it, boxes on it, or a tint by class and a legend."""
+        image = np.array(self.source.open())
         if self.boxes is not None:
             drawn = draw_boxes(image, self.boxes, self.labels, names=self.classes, scores=self.scores)
         elif self.mask is not None:
@@ -82,17 +82,17 @@ class Prediction:
         """Writes the drawing as FOLDER/STEM.jpg, a mask as STEM_mask.png (one class index a pixel), and adds
         a line to FOLDER/predictions.jsonl, which names the drawing; returns the drawing's path.
 
-        stem: default the picture's, with a number after it where there is such a file, so that nothing is
-        written over. One that is given is written over, but never the picture itself.
+        stem: default the image's, with a number after it where there is such a file, so that nothing is
+        written over. One that is given is written over, but never the image itself.
 
         UserError where it cannot be written.
         """
         folder = Path(folder)
-        stem = stem or free_stem(self.picture.stem, lambda free: not self._taken(folder, free))
+        stem = stem or free_stem(self.source.stem, lambda free: not self._taken(folder, free))
         path = folder / f"{stem}.jpg"
         if path.exists() and Path(self.name).exists() and path.samefile(self.name):
-            raise UserError(f"{path} is the picture itself: choose another folder or name for its drawing")
-        save_picture(path, np.array(self.draw()))
+            raise UserError(f"{path} is the image itself: choose another folder or name for its drawing")
+        save_image(path, np.array(self.draw()))
         row = self.to_dict() | {"drawing": path.name}
         if self.mask is not None:
             row["mask"] = f"{stem}_mask.png"

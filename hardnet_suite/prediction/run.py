@@ -1,4 +1,4 @@
-"""Pictures through a network in batches, and its output to answers."""
+"""Images through a network in batches, and its output to answers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms, clip_boxes_to_image
 from torchvision.transforms.v2 import functional as tvf
 
+from hardnet_suite.data.sources import SourceImage, images_of, is_camera, is_single
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import centernet, ssd
 from hardnet_suite.prediction.model import LoadedModel, load_model
 from hardnet_suite.prediction.result import Prediction
-from hardnet_suite.prediction.sources import Picture, is_camera, is_single, pictures_of
 
-_LEAST_SIDE = 64  # of FC-HarDNet's input; smaller pictures are padded
+_LEAST_SIDE = 64  # of FC-HarDNet's input; smaller images are padded
 _OFF_BY_ONE = 1.0  # the published SSD counts both ends of a box: sides are one pixel longer
 _MOST_BOXES = {"ssd": 200, "centernet": 100}
 
@@ -40,27 +40,27 @@ def predict(
     stream: bool = False,
     failed: list[tuple[str, str]] | None = None,
 ) -> list[Prediction] | Iterator[Prediction]:
-    """What a model finds in pictures: one ``Prediction`` a picture, in order.
+    """What a model finds in images: one ``Prediction`` an image, in order.
 
     Args:
         model: a name of ``list_models()``, a config, a file of weights, or what ``load_model`` made of one.
         images: a path, folder, pattern, address, PIL image, array (H, W, 3) RGB uint8, video, camera, or a
-            list or iterator of these, see ``pictures_of``.
+            list or iterator of these, see ``images_of``.
         weights: for a name or a config, a tag of the weights registry or a file; default: the published.
         classes: names of the classes, where the weights do not bring them along.
         top: how many guesses of a classifier.
         least_score: boxes below it, 0 to 1, are left out.
-        batch_size: pictures at once; only pictures whose input has one size go together.
+        batch_size: images at once; only images whose input has one size go together.
         device: "cpu", "cuda", …; None: a GPU where there is one.
         bf16: compute in bfloat16.
         stream: give an iterator that reads on as it is asked, so that memory stays flat.
-        failed: pictures that cannot be read are added to it, as (name, reason).
+        failed: images that cannot be read are added to it, as (name, reason).
 
-    A picture that cannot be read is skipped with a warning; if it is the only one, it is an error.
+    An image that cannot be read is skipped with a warning; if it is the only one, it is an error.
 
     Raises:
-        UserError: no such model, weights or pictures.
-        ValueError: ``top`` or ``batch_size`` below 1, ``least_score`` outside 0 to 1, no picture's form,
+        UserError: no such model, weights or images.
+        ValueError: ``top`` or ``batch_size`` below 1, ``least_score`` outside 0 to 1, no image's form,
             options of ``load_model`` beside a loaded model, or a camera without ``stream``.
     """
     if top < 1 or batch_size < 1 or not 0 <= least_score <= 1:
@@ -68,7 +68,7 @@ def predict(
             f"top={top} and batch_size={batch_size} must be at least 1, least_score={least_score} from 0 to 1"
         )
     if is_camera(images) and not stream:
-        raise ValueError("a camera has no end: stream=True gives its pictures one by one")
+        raise ValueError("a camera has no end: stream=True gives its images one by one")
     if isinstance(model, LoadedModel):
         if bf16 or any(option is not None for option in (weights, classes, device)):
             raise ValueError("weights, classes, device and bf16 are for load_model: this model is loaded")
@@ -87,28 +87,28 @@ def _run(
     failed: list[tuple[str, str]] | None,
 ) -> Iterator[Prediction]:
     single = is_single(images)
-    batch: list[tuple[Picture, Image.Image, Tensor, tuple]] = []
-    for picture in pictures_of(images):
+    batch: list[tuple[SourceImage, Image.Image, Tensor, tuple]] = []
+    for item in images_of(images):
         try:
-            image = picture.open()
+            image = item.open()
         except UserError as error:
             if single:
                 raise
             warnings.warn(f"skipped: {error}", stacklevel=3)
             if failed is not None:
-                failed.append((picture.name, str(error)))
+                failed.append((item.name, str(error)))
             continue
         pixels, place = _input(model, image)
         if batch and (len(batch) == batch_size or batch[0][2].shape != pixels.shape):
             yield from _answers(model, batch, top, least_score)
             batch = []
-        batch.append((picture, image, pixels, place))
+        batch.append((item, image, pixels, place))
     if batch:
         yield from _answers(model, batch, top, least_score)
 
 
 def _input(model: LoadedModel, image: Image.Image) -> tuple[Tensor, tuple[float, float, float, float]]:
-    """The network's picture (3, h, w), RGB 0…255, and how to go back: (left, top, scale x, scale y)."""
+    """The network's image (3, h, w), RGB 0…255, and how to go back: (left, top, scale x, scale y)."""
     rule = model.rule
     if rule.resize == "short":
         image = tvf.resize(image, rule.resize_to) if rule.resize_to else image
@@ -120,7 +120,7 @@ def _input(model: LoadedModel, image: Image.Image) -> tuple[Tensor, tuple[float,
         size = (rule.size, rule.size)
         pixels = F.interpolate(pixels[None], size, mode="bilinear", align_corners=False)[0].round()
         return pixels, (0, 0, width / rule.size, height / rule.size)
-    if model.task == "detection":  # in the middle of a black picture of the next larger multiple of 32
+    if model.task == "detection":  # in the middle of a black image of the next larger multiple of 32
         high, wide = ((side | 31) + 1 for side in (height, width))
         top, left = high // 2 - height // 2, wide // 2 - width // 2
         canvas = pixels.new_zeros(3, high, wide)
@@ -150,16 +150,16 @@ def _answers(model: LoadedModel, batch: list[tuple], top: int, least_score: floa
             answers = map(_mask, answers)
         else:
             answers = _boxes(model, out, [(image.size, place) for _, image, _, place in batch], least_score)
-    for (picture, image, _, _), answer in zip(batch, answers, strict=True):
+    for (item, image, _, _), answer in zip(batch, answers, strict=True):
         labels = answer["labels"]
         yield Prediction(
-            name=picture.name,
+            name=item.name,
             task=model.task,
             size=image.size,
             names=tuple(model.classes[label] for label in labels),
             classes=model.classes,
             palette=model.palette,
-            picture=picture,
+            source=item,
             **answer,
         )
 

@@ -1,4 +1,4 @@
-"""What a classifier takes for what, as a picture."""
+"""What a classifier takes for what, as an image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hardnet_suite.visualization.detection import INK, PAPER, as_picture, title_font
+from hardnet_suite.visualization.detection import INK, PAPER, as_image, title_font
 
 _NAMED = 40  # classes whose names and numbers have room
 _BAR = (31, 78, 158)
@@ -16,10 +16,10 @@ _LEAST_WIDTH = 320  # pixels, so that names have room
 
 
 def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Path) -> None:
-    """Write a picture (PNG, or what the suffix says): a row a true class, a column a guess, dark is often.
+    """Write an image (PNG, or what the suffix says): a row a true class, a column a guess, dark is often.
 
-    Each row is in shares of its class's pictures. Up to 40 classes have their names, and the shares in
-    percent; classes without pictures are left out where there are more.
+    Each row is in shares of its class's images. Up to 40 classes have their names, and the shares in
+    percent; classes without images are left out where there are more.
 
     Args:
         confusion: (C, C) counts, row the true class, column the first guess.
@@ -45,7 +45,7 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Pa
     figure = Figure(figsize=(side + 1, side), dpi=130, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the class's pictures")
+    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the class's images")
     axes.set(xlabel="taken for", ylabel="true class")
     if named:
         axes.set_xticks(range(count), classes, rotation=45, ha="right", rotation_mode="anchor")
@@ -59,7 +59,7 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Pa
 
 
 def draw_guesses(image: np.ndarray, names: Sequence[str], scores: np.ndarray) -> np.ndarray:
-    """The picture, and below it a line a guess: its name, a bar as long as its probability, and percents.
+    """The image, and below it a line a guess: its name, a bar as long as its probability, and percents.
 
     Args:
         image: (H, W, 3) uint8, RGB; a narrow one gets room at its sides.
@@ -70,9 +70,9 @@ def draw_guesses(image: np.ndarray, names: Sequence[str], scores: np.ndarray) ->
         (H', W', 3) uint8, RGB.
 
     Raises:
-        ValueError: a picture of another shape or type, or not as many names as scores.
+        ValueError: an image of another shape or type, or not as many names as scores.
     """
-    image = as_picture(image)
+    image = as_image(image)
     if len(names) != len(scores):
         raise ValueError(f"as many names as scores are needed, got {len(names)} and {len(scores)}")
     height, width = image.shape[:2]

@@ -61,7 +61,7 @@ def read_scalars(path: str | Path) -> list[dict[str, Any]]:
 
 
 def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | None = None) -> None:
-    """Write a picture (PNG, or what the suffix of ``path`` says): losses over iterations, scores over epochs.
+    """Write an image (PNG, or what the suffix of ``path`` says): losses over iterations, scores over epochs.
 
     Args:
         scalars: rows as of ``read_scalars``. Training rows hold "loss" (maybe "loss_cls", "loss_bbox") and

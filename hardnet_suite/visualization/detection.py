@@ -1,4 +1,4 @@
-"""Pictures of detections: boxes with label chips, pairs, contact sheets, a folder of a whole test."""
+"""Images of detections: boxes with label chips, pairs, contact sheets, a folder of a whole test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hardnet_suite.data.coco import load_annotations
-from hardnet_suite.data.pictures import open_rgb
+from hardnet_suite.data.images import open_rgb
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import load_results
 
@@ -21,11 +21,11 @@ Color = tuple[int, int, int]
 
 INK: Color = (28, 30, 34)
 PAPER: Color = (245, 245, 242)
-_GAP = 6  # pixels between pictures
+_GAP = 6  # pixels between images
 
 
 def class_color(index: int) -> Color:
-    """The RGB colour (0–255) of a class: the same in every picture, neighbours far apart in hue."""
+    """The RGB colour (0–255) of a class: the same in every image, neighbours far apart in hue."""
     hue = (0.02 + index * (math.sqrt(5) - 1) / 2) % 1  # the golden ratio never comes round to a used hue
     value, saturation = ((0.98, 0.78), (0.80, 0.90), (1.0, 0.52))[index % 3]
     return tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, value))
@@ -40,13 +40,13 @@ def draw_boxes(
     scores: np.ndarray | None = None,
     palette: Sequence[Color] | None = None,
 ) -> np.ndarray:
-    """A copy of a picture with boxes and their labels ("dog 0.87") drawn on it.
+    """A copy of an image with boxes and their labels ("dog 0.87") drawn on it.
 
     A box with swapped corners, as an untrained network may give, is drawn as the rectangle they span.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        boxes: (K, 4) corners x1, y1, x2, y2 in pixels; K may be 0, what lies outside the picture is cut.
+        boxes: (K, 4) corners x1, y1, x2, y2 in pixels; K may be 0, what lies outside the image is cut.
         labels: (K,) class indices into ``names``.
         names: the class names.
         scores: (K,) confidences, shown with two digits; None shows the names alone.
@@ -58,7 +58,7 @@ def draw_boxes(
     Raises:
         ValueError: other shapes or types, boxes that are not finite, or labels without a name or colour.
     """
-    image = as_picture(image)
+    image = as_image(image)
     boxes, labels = np.asarray(boxes, dtype=float), np.asarray(labels)
     if boxes.size == 0:
         boxes = boxes.reshape(0, 4)
@@ -106,53 +106,53 @@ def draw_boxes(
     return np.array(canvas)
 
 
-def beside(*pictures: np.ndarray, titles: Sequence[str] = ("ground truth", "prediction")) -> np.ndarray:
-    """Pictures (H, W, 3) uint8 side by side, each under its title; titles wider than they are make room.
+def beside(*images: np.ndarray, titles: Sequence[str] = ("ground truth", "prediction")) -> np.ndarray:
+    """Images (H, W, 3) uint8 side by side, each under its title; titles wider than they are make room.
 
     Raises:
-        ValueError: a picture of another shape or type, or not one title a picture.
+        ValueError: an image of another shape or type, or not one title an image.
     """
-    pictures = [as_picture(picture) for picture in pictures]
-    if not len(pictures) == len(titles) > 0:
-        raise ValueError(f"beside needs one title a picture, got {len(pictures)} and {len(titles)}")
-    font = title_font(pictures[0])
+    images = [as_image(image) for image in images]
+    if not len(images) == len(titles) > 0:
+        raise ValueError(f"beside needs one title an image, got {len(images)} and {len(titles)}")
+    font = title_font(images[0])
     bar = round(2 * font.size)
     titled = []
-    for picture, title in zip(pictures, titles, strict=True):
-        height, width = picture.shape[:2]
+    for image, title in zip(images, titles, strict=True):
+        height, width = image.shape[:2]
         cell = max(width, math.ceil(font.getlength(title)))
         canvas = Image.new("RGB", (cell, height + bar), PAPER)
-        canvas.paste(Image.fromarray(picture), ((cell - width) // 2, bar))
+        canvas.paste(Image.fromarray(image), ((cell - width) // 2, bar))
         ImageDraw.Draw(canvas).text((cell / 2, bar / 2), title, fill=INK, font=font, anchor="mm")
         titled.append(np.array(canvas))
     return grid(titled, len(titled))
 
 
-def title_font(picture: np.ndarray) -> ImageFont.FreeTypeFont:
-    """The font of titles and legends of a picture (H, W, 3), grown with it so that it reads when shrunk."""
-    return ImageFont.load_default(size=max(11, round(math.sqrt(picture.shape[0] * picture.shape[1]) / 28)))
+def title_font(image: np.ndarray) -> ImageFont.FreeTypeFont:
+    """The font of titles and legends of an image (H, W, 3), grown with it so that it reads when shrunk."""
+    return ImageFont.load_default(size=max(11, round(math.sqrt(image.shape[0] * image.shape[1]) / 28)))
 
 
 def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """A contact sheet, row by row: every picture (H, W, 3) uint8 in the middle of a cell of the largest size.
+    """A contact sheet, row by row: every image (H, W, 3) uint8 in the middle of a cell of the largest size.
 
     Raises:
-        ValueError: no pictures, fewer than one column, or a picture of another shape or type.
+        ValueError: no images, fewer than one column, or an image of another shape or type.
     """
     if not len(images) or columns < 1:
-        raise ValueError(f"grid needs pictures and at least 1 column, got {len(images)} and {columns}")
-    pictures = [as_picture(image) for image in images]
-    columns = min(columns, len(pictures))
-    rows = math.ceil(len(pictures) / columns)
-    cell_h = max(picture.shape[0] for picture in pictures)
-    cell_w = max(picture.shape[1] for picture in pictures)
+        raise ValueError(f"grid needs images and at least 1 column, got {len(images)} and {columns}")
+    drawings = [as_image(image) for image in images]
+    columns = min(columns, len(drawings))
+    rows = math.ceil(len(drawings) / columns)
+    cell_h = max(drawing.shape[0] for drawing in drawings)
+    cell_w = max(drawing.shape[1] for drawing in drawings)
     shape = (rows * (cell_h + _GAP) - _GAP, columns * (cell_w + _GAP) - _GAP, 3)
     sheet = np.full(shape, PAPER, np.uint8)
-    for index, picture in enumerate(pictures):
+    for index, drawing in enumerate(drawings):
         row, column = divmod(index, columns)
-        top = row * (cell_h + _GAP) + (cell_h - picture.shape[0]) // 2
-        left = column * (cell_w + _GAP) + (cell_w - picture.shape[1]) // 2
-        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+        top = row * (cell_h + _GAP) + (cell_h - drawing.shape[0]) // 2
+        left = column * (cell_w + _GAP) + (cell_w - drawing.shape[1]) // 2
+        sheet[top : top + drawing.shape[0], left : left + drawing.shape[1]] = drawing
     return sheet
 
 
@@ -165,9 +165,9 @@ def draw_results(
     image_ids: Iterable[int | str] | None = None,
     least_score: float = 0.3,
 ) -> int:
-    """Draw each picture of a COCO annotation file twice, ground truth beside detections; returns how many.
+    """Draw each image of a COCO annotation file twice, ground truth beside detections; returns how many.
 
-    One picture at a time is held. Each becomes ``out_dir/<its file name without suffix>.jpg``; the folder is
+    One image at a time is held. Each becomes ``out_dir/<its file name without suffix>.jpg``; the folder is
     made where it is missing. Crowd regions are left out, as no detection is asked of them.
 
     Args:
@@ -175,11 +175,11 @@ def draw_results(
         results_file: detections in COCO result format.
         image_folder: what the annotations' ``file_name`` entries are relative to.
         out_dir: where to write.
-        image_ids: draw these pictures only (None: all).
+        image_ids: draw these images only (None: all).
         least_score: detections below it are not drawn.
 
     Raises:
-        UserError: a file is missing or malformed, files that do not belong together, a broken picture, or a
+        UserError: a file is missing or malformed, files that do not belong together, a broken image, or a
             folder that cannot be written.
     """
     data = load_annotations(annotation_file)
@@ -194,10 +194,10 @@ def draw_results(
         )
     images = pick_images(data, image_ids)
     for image in images:
-        picture = read_rgb(Path(image_folder, image["file_name"]))
-        left = _draw_entries(picture, truth[image["id"]], names)
-        right = _draw_entries(picture, found[image["id"]], names)
-        save_picture(Path(out_dir, f"{Path(image['file_name']).stem}.jpg"), beside(left, right))
+        drawing = read_rgb(Path(image_folder, image["file_name"]))
+        left = _draw_entries(drawing, truth[image["id"]], names)
+        right = _draw_entries(drawing, found[image["id"]], names)
+        save_image(Path(out_dir, f"{Path(image['file_name']).stem}.jpg"), beside(left, right))
     return len(images)
 
 
@@ -216,8 +216,8 @@ def read_rgb(path: Path) -> np.ndarray:
     return np.array(open_rgb(path))
 
 
-def save_picture(path: Path, picture: np.ndarray) -> None:
-    """Write a picture (H, W, 3) uint8 RGB in the format of the suffix; missing folders are made.
+def save_image(path: Path, image: np.ndarray) -> None:
+    """Write an image (H, W, 3) uint8 RGB in the format of the suffix; missing folders are made.
 
     Raises:
         UserError: it cannot be written there.
@@ -225,27 +225,27 @@ def save_picture(path: Path, picture: np.ndarray) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # JPEG with full-size colour channels, or thin lines would lose their hue; PNG takes no heed of it
-        Image.fromarray(picture).save(path, quality=92, subsampling=0)
+        Image.fromarray(image).save(path, quality=92, subsampling=0)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another folder") from None
 
 
-def as_picture(image: np.ndarray) -> np.ndarray:
+def as_image(image: np.ndarray) -> np.ndarray:
     """``image`` as a contiguous array; ValueError unless it is (H, W, 3) uint8 with H, W >= 1."""
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(f"a picture must be (H, W, 3) uint8, got shape {image.shape} of {image.dtype}")
+        raise ValueError(f"an image must be (H, W, 3) uint8, got shape {image.shape} of {image.dtype}")
     return np.ascontiguousarray(image)
 
 
-def _draw_entries(picture: np.ndarray, entries: list[dict], names: dict[int | str, str]) -> np.ndarray:
-    """The picture with COCO annotations or results drawn on it."""
+def _draw_entries(image: np.ndarray, entries: list[dict], names: dict[int | str, str]) -> np.ndarray:
+    """The image with COCO annotations or results drawn on it."""
     boxes = np.array([entry["bbox"] for entry in entries], float).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     indices = {category_id: index for index, category_id in enumerate(names)}
     labels = np.array([indices[entry["category_id"]] for entry in entries], int)
     scores = [entry["score"] for entry in entries if "score" in entry]
-    return draw_boxes(picture, boxes, labels, names=list(names.values()), scores=scores or None)
+    return draw_boxes(image, boxes, labels, names=list(names.values()), scores=scores or None)
 
 
 def _by_image(entries: Iterable[dict]) -> defaultdict[int | str, list[dict]]:
@@ -264,7 +264,7 @@ def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 
 def _draw_chip(draw, text, box, color, fonts, size, taken) -> tuple[int, int, int, int]:
-    """Draw a label near its box, within the picture, off the chips already ``taken``; returns its place."""
+    """Draw a label near its box, within the image, off the chips already ``taken``; returns its place."""
     width, height = size
     x1, y1, x2, y2 = box
     # a box narrower than its label gets the smaller font: it has likely neighbours to leave room to

@@ -1,4 +1,4 @@
-"""Heat maps over pictures: where a network sees the centres of objects."""
+"""Heat maps over images: where a network sees the centres of objects."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from PIL import Image
 
 from hardnet_suite.data.coco import load_annotations
 from hardnet_suite.errors import UserError
-from hardnet_suite.visualization.detection import as_picture, beside, pick_images, read_rgb, save_picture
+from hardnet_suite.visualization.detection import as_image, beside, pick_images, read_rgb, save_image
 
 _COLORS = "inferno"  # its lightness grows evenly up to pale yellow: more light is more heat
-_COLDEST = 0.25  # of that range: the near-black before it would only darken the picture
-_BRIGHTNESS, _SATURATION = 0.6, 0.2  # left to the picture, so that the colours of the heat stand out
+_COLDEST = 0.25  # of that range: the near-black before it would only darken the image
+_BRIGHTNESS, _SATURATION = 0.6, 0.2  # left to the image, so that the colours of the heat stand out
 
 
 def overlay_heatmap(image: np.ndarray, heat: np.ndarray, *, opacity: float = 0.8) -> np.ndarray:
-    """A heat map in colours over the greyed, dimmed picture: cold places show it, hot ones glow.
+    """A heat map in colours over the greyed, dimmed image: cold places show it, hot ones glow.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        heat: (h, w) numbers in [0, 1] that cover the whole picture, of any resolution; blown up bilinearly.
+        heat: (h, w) numbers in [0, 1] that cover the whole image, of any resolution; blown up bilinearly.
         opacity: of the colour where the heat is 1, in [0, 1]; it falls with the root of the heat.
 
     Returns:
@@ -33,7 +33,7 @@ def overlay_heatmap(image: np.ndarray, heat: np.ndarray, *, opacity: float = 0.8
     """
     import matplotlib
 
-    image, heat = as_picture(image), np.asarray(heat, np.float32)
+    image, heat = as_image(image), np.asarray(heat, np.float32)
     if heat.ndim != 2 or not heat.size:
         raise ValueError(f"heat must be (h, w) with h, w >= 1, got shape {heat.shape}")
     if not (heat.min() >= 0 and heat.max() <= 1):  # nan fails both
@@ -60,42 +60,42 @@ def draw_heatmaps(
     *,
     image_ids: Iterable[int | str] | None = None,
 ) -> int:
-    """Draw each picture of a COCO annotation file beside its heat map; returns how many.
+    """Draw each image of a COCO annotation file beside its heat map; returns how many.
 
-    One picture at a time is held. Each becomes ``out_folder/<its file name without suffix>_heatmap.png``; the
+    One image at a time is held. Each becomes ``out_folder/<its file name without suffix>_heatmap.png``; the
     folder is made where it is missing.
 
     Args:
         annotation_file: COCO annotations.
         heatmap_folder: holds ``IMAGE_ID.png``: 8-bit grey, 255 being a score of 1, of any resolution,
-            covering exactly the whole picture.
+            covering exactly the whole image.
         image_folder: what the annotations' ``file_name`` entries are relative to.
         out_folder: where to write.
-        image_ids: draw these pictures only (None: all).
+        image_ids: draw these images only (None: all).
 
     Raises:
-        UserError: the annotation file is missing or malformed, a picture or a heat map is missing or broken,
+        UserError: the annotation file is missing or malformed, an image or a heat map is missing or broken,
             or the folder cannot be written.
     """
     images = pick_images(load_annotations(annotation_file), image_ids)
     for image in images:
-        picture = read_rgb(Path(image_folder, image["file_name"]))
+        drawing = read_rgb(Path(image_folder, image["file_name"]))
         heat = _read_heat(Path(heatmap_folder, f"{image['id']}.png"), image["file_name"])
-        pair = beside(picture, overlay_heatmap(picture, heat), titles=("picture", "heat map"))
-        save_picture(Path(out_folder, f"{Path(image['file_name']).stem}_heatmap.png"), pair)
+        pair = beside(drawing, overlay_heatmap(drawing, heat), titles=("image", "heat map"))
+        save_image(Path(out_folder, f"{Path(image['file_name']).stem}_heatmap.png"), pair)
     return len(images)
 
 
-def _read_heat(path: Path, picture: str) -> np.ndarray:
+def _read_heat(path: Path, image_name: str) -> np.ndarray:
     """(h, w) float32 in [0, 1]."""
     advice = "score the model again to write it"
     if not path.is_file():
-        raise UserError(f"no heat map {path} for the picture {picture}: {advice}")
+        raise UserError(f"no heat map {path} for the image {image_name}: {advice}")
     try:
         with Image.open(path) as image:
             image.load()
     except Exception as error:  # PIL raises half a dozen types on broken files, SyntaxError among them
         raise UserError(f"cannot read the heat map {path} ({error}): {advice}") from None
     if image.mode != "L":
-        raise UserError(f"the heat map {path} is no 8-bit grey picture but of mode {image.mode}: {advice}")
+        raise UserError(f"the heat map {path} is no 8-bit grey image but of mode {image.mode}: {advice}")
     return np.asarray(image, np.float32) / 255

@@ -1,4 +1,4 @@
-"""Pictures of segmentations: tints with a legend, errors, strips, a folder of a whole test."""
+"""Images of segmentations: tints with a legend, errors, strips, a folder of a whole test."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from hardnet_suite.visualization.detection import (
     INK,
     PAPER,
     Color,
-    as_picture,
+    as_image,
     beside,
     read_rgb,
-    save_picture,
+    save_image,
     title_font,
 )
 
 _OUTLINE: Color = (255, 255, 255)
 _OUTLINE_OPACITY = 0.6  # of the opacity of the tint: at full strength the lines drown small regions
 _WRONG: Color = (255, 24, 40)
-_WRONG_OPACITY = 0.8  # a little of the picture stays to be seen: what was mistaken?
-_RIGHT_BLACK, _RIGHT_WHITE = 28, 165  # what black and white of the picture become: dim, yet night still shows
+_WRONG_OPACITY = 0.8  # a little of the image stays to be seen: what was mistaken?
+_RIGHT_BLACK, _RIGHT_WHITE = 28, 165  # what black and white of the image become: dim, yet night still shows
 _HATCH: tuple[Color, Color] = ((0, 0, 0), (52, 54, 58))
 
 
@@ -66,24 +66,24 @@ def overlay_labels(
     names: Sequence[str] | None = None,
     outline: bool = True,
 ) -> np.ndarray:
-    """The picture tinted by class, with thin light lines where regions meet; ignored pixels stay as they are.
+    """The image tinted by class, with thin light lines where regions meet; ignored pixels stay as they are.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         labels: (H, W) integers, classes in [0, len(palette)) or 255 (ignored).
         palette: an RGB colour (0–255) a class.
-        opacity: of the tint, in [0, 1]; 1 hides the picture, 0 leaves it as it is.
-        names: the class names; with them, a legend of the classes that appear stands below the picture.
+        opacity: of the tint, in [0, 1]; 1 hides the image, 0 leaves it as it is.
+        names: the class names; with them, a legend of the classes that appear stands below the image.
         outline: whether to draw the lines.
 
     Returns:
-        (H, W, 3) uint8, RGB; higher by the legend, and wider where the picture is narrower than a name.
+        (H, W, 3) uint8, RGB; higher by the legend, and wider where the image is narrower than a name.
 
     Raises:
         ValueError: other shapes or types, sizes that differ, a label without a colour, as many names as not
             colours, or another opacity.
     """
-    image, labels = as_picture(image), _as_labels(labels)
+    image, labels = as_image(image), _as_labels(labels)
     _same_size(image, labels=labels)
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must lie in [0, 1], got {opacity}")
@@ -102,7 +102,7 @@ def overlay_labels(
 def error_map(
     image: np.ndarray, target: np.ndarray, prediction: np.ndarray, *, ignore: int = IGNORE
 ) -> np.ndarray:
-    """Wrong pixels are red, right ones show the picture grey and dimmed, ignored ones are hatched black.
+    """Wrong pixels are red, right ones show the image grey and dimmed, ignored ones are hatched black.
 
     The share of right pixels among those not ignored stands in the lower left corner, where it has room.
     It is rounded down: "100.0 %" means every pixel.
@@ -119,7 +119,7 @@ def error_map(
     Raises:
         ValueError: other shapes or types, or sizes that differ.
     """
-    image, target, prediction = as_picture(image), _as_labels(target), _as_labels(prediction)
+    image, target, prediction = as_image(image), _as_labels(target), _as_labels(prediction)
     _same_size(image, target=target, prediction=prediction)
     counted = target != ignore
     wrong = counted & (target != prediction)
@@ -152,7 +152,7 @@ def overlay_with_legend(
         ValueError: other shapes, or not as many names as colours.
     """
     _one_name_a_color(names, palette)
-    image = as_picture(image)
+    image = as_image(image)
     tinted = overlay_labels(image, labels, palette)
     return _with_legend(tinted, [np.asarray(labels)], palette, names, title_font(image))
 
@@ -164,9 +164,9 @@ def strip(
     palette: Sequence[Color],
     names: Sequence[str],
 ) -> np.ndarray:
-    """Picture, ground truth, prediction and errors in a row under titles, the legend below.
+    """Image, ground truth, prediction and errors in a row under titles, the legend below.
 
-    Without a target: picture and prediction alone.
+    Without a target: image and prediction alone.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -196,7 +196,7 @@ def before_after(
     palette: Sequence[Color],
     names: Sequence[str],
 ) -> np.ndarray:
-    """Picture and two predictions in a row under the titles "before" and "after", the legend below.
+    """Image and two predictions in a row under the titles "before" and "after", the legend below.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -219,19 +219,19 @@ def draw_segmentation_results(
     labels: LabelSet,
     out_folder: str | Path,
 ) -> int:
-    """Draw each picture's ``strip``; returns how many were drawn.
+    """Draw each image's ``strip``; returns how many were drawn.
 
-    One picture at a time is held. Each becomes ``out_folder/<its file name without suffix>.jpg``, the second
+    One image at a time is held. Each becomes ``out_folder/<its file name without suffix>.jpg``, the second
     of that name ``…_2.jpg``, and so on; the folder is made where it is missing.
 
     Args:
-        pairs: for each picture its file, its label file (None: there is none), and the prediction: an (H, W)
-            array of train labels, or a label picture of them.
+        pairs: for each image its file, its label file (None: there is none), and the prediction: an (H, W)
+            array of train labels, or a label image of them.
         labels: what the values of label files mean, the names and colours of the classes.
         out_folder: where to write.
 
     Raises:
-        UserError: a file is missing or broken, a label or prediction is not of its picture's size, or the
+        UserError: a file is missing or broken, a label or prediction is not of its image's size, or the
             folder cannot be written.
         ValueError: an array with labels that the label set does not have.
     """
@@ -246,14 +246,14 @@ def draw_segmentation_results(
         for what, array in ((f"the label {label_path}", target), (source, prediction)):
             if array is not None and np.shape(array) != image.shape[:2]:
                 raise UserError(
-                    f"{what} has shape {np.shape(array)} (height, width), but its picture {image_path} "
+                    f"{what} has shape {np.shape(array)} (height, width), but its image {image_path} "
                     f"has {image.shape[:2]}: they must be of one size"
                 )
-        picture = strip(image, target, prediction, labels.palette, labels.classes)
+        drawing = strip(image, target, prediction, labels.palette, labels.classes)
         stem = Path(image_path).stem
         seen[stem] += 1
         stem = stem if seen[stem] == 1 else f"{stem}_{seen[stem]}"
-        save_picture(Path(out_folder, f"{stem}.jpg"), picture)
+        save_image(Path(out_folder, f"{stem}.jpg"), drawing)
         count += 1
     return count
 
@@ -269,7 +269,7 @@ def _same_size(image: np.ndarray, **labels: np.ndarray) -> None:
     for name, array in labels.items():
         if array.shape != image.shape[:2]:
             raise ValueError(
-                f"picture and {name} must be of one size, got (height, width) {image.shape[:2]} "
+                f"image and {name} must be of one size, got (height, width) {image.shape[:2]} "
                 f"and {array.shape}"
             )
 
@@ -301,9 +301,9 @@ def _tinted_row(
     names: Sequence[str],
     further: dict[str, np.ndarray] | None = None,
 ) -> np.ndarray:
-    """The picture, its tint by each of the labelings, further pictures; keys are titles; the legend below."""
+    """The image, its tint by each of the labelings, further images; keys are titles; the legend below."""
     _one_name_a_color(names, palette)
-    panels = {"picture": image}
+    panels = {"image": image}
     panels |= {title: overlay_labels(image, labels, palette) for title, labels in labelings.items()}
     panels |= further or {}
     row = beside(*panels.values(), titles=list(panels))
@@ -311,21 +311,21 @@ def _tinted_row(
 
 
 def _with_legend(
-    picture: np.ndarray,
+    image: np.ndarray,
     labelings: Sequence[np.ndarray],
     palette: Sequence[Color],
     names: Sequence[str],
     font: ImageFont.FreeTypeFont,
 ) -> np.ndarray:
-    """The picture above colours and names of the classes in the labelings, in as many rows as they need."""
+    """The image above colours and names of the classes in the labelings, in as many rows as they need."""
     classes = sorted({index for labels in labelings for index in np.unique(labels).tolist()} - {IGNORE})
     if not classes:
-        return picture
+        return image
     size = round(font.size)
     margin, row_height = size // 2, 2 * size
     # chip, a gap of half its width, the name, and room before the next chip
     widths = {index: round(1.5 * size + font.getlength(names[index])) for index in classes}
-    room = max(picture.shape[1] - 2 * margin, *widths.values())
+    room = max(image.shape[1] - 2 * margin, *widths.values())
     rows: list[list[int]] = [[]]
     for index in classes:
         taken = sum(widths[other] + size for other in rows[-1])
@@ -333,9 +333,9 @@ def _with_legend(
             rows.append([])
         rows[-1].append(index)
 
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     sheet = Image.new("RGB", (max(width, room + 2 * margin), height + len(rows) * row_height + margin), PAPER)
-    sheet.paste(Image.fromarray(picture), ((sheet.width - width) // 2, 0))
+    sheet.paste(Image.fromarray(image), ((sheet.width - width) // 2, 0))
     draw = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
         middle = height + margin // 2 + (number + 0.5) * row_height
@@ -349,15 +349,15 @@ def _with_legend(
     return np.array(sheet)
 
 
-def _with_corner_text(picture: np.ndarray, text: str) -> np.ndarray:
-    """The picture with a text on a light chip in its lower left corner; as it is where that has no room."""
-    font = title_font(picture)
+def _with_corner_text(image: np.ndarray, text: str) -> np.ndarray:
+    """The image with a text on a light chip in its lower left corner; as it is where that has no room."""
+    font = title_font(image)
     size = round(font.size)
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     chip_w, chip_h = round(font.getlength(text)) + size, round(1.6 * size)
     if chip_w > width or chip_h > height // 2:
-        return picture
-    canvas = Image.fromarray(picture)
+        return image
+    canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((0, height - chip_h, chip_w - 1, height - 1), fill=PAPER)
     draw.text((chip_w / 2, height - chip_h / 2), text, fill=INK, font=font, anchor="mm")

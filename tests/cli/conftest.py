@@ -32,7 +32,7 @@ def config(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory) -> Path:
-    """COCO layout: 4 training pictures, so 2 iterations an epoch, and 3 held-out ones. Not to be changed."""
+    """COCO layout: 4 training images, so 2 iterations an epoch, and 3 held-out ones. Not to be changed."""
     return write_shapes(tmp_path_factory.mktemp("drawn") / "shapes", train=4, val=3, size=96)
 
 

@@ -1,4 +1,4 @@
-"""CenterNet through the command line, on drawn pictures with their masks: train, test, heat maps, resume."""
+"""CenterNet through the command line, on drawn images with their masks: train, test, heat maps, resume."""
 
 from __future__ import annotations
 
@@ -59,27 +59,27 @@ def test_training_logs_the_three_losses(trained):
         assert sum(parts) == pytest.approx(row["loss"], rel=1e-3)
 
 
-def test_pictures_and_heat_maps(cli, config, drawn, trained, tmp_path):
-    pictures, work = tmp_path / "pictures", tmp_path / "work"
-    arguments = ("--data-root", drawn, "--work-dir", work, "--show-dir", pictures)
+def test_images_and_heat_maps(cli, config, drawn, trained, tmp_path):
+    images, work = tmp_path / "images", tmp_path / "work"
+    arguments = ("--data-root", drawn, "--work-dir", work, "--show-dir", images)
     status, out, err = cli("test", config, trained, *arguments)
     assert (status, err) == (0, "")
     names = sorted(path.stem for path in (drawn / "val2017").iterdir())
-    assert {path.stem for path in pictures.iterdir()} == {*names, *(f"{name}_heatmap" for name in names)}
-    assert f"{2 * len(names)} pictures" in out
+    assert {path.stem for path in images.iterdir()} == {*names, *(f"{name}_heatmap" for name in names)}
+    assert f"{2 * len(names)} images" in out
     for path in (work / "heatmaps").iterdir():
         heat = np.asarray(Image.open(path))
         assert heat.shape == (24, 24)  # 96 pixels; the padding is cut off
         assert 0 < heat.min() <= heat.max() < 128  # hardly trained: about 0.1 everywhere
 
 
-def test_without_pictures_no_heat_maps(cli, config, drawn, trained, tmp_path):
+def test_without_images_no_heat_maps(cli, config, drawn, trained, tmp_path):
     status, _, _ = cli("test", config, trained, "--data-root", drawn, "--work-dir", tmp_path)
     assert status == 0
     assert not (tmp_path / "heatmaps").exists()
 
 
-def test_a_stretched_picture_keeps_its_heat_map_whole(cli, config, drawn, trained, tmp_path):
+def test_a_stretched_image_keeps_its_heat_map_whole(cli, config, drawn, trained, tmp_path):
     pipeline = tmp_path / "stretched.py"
     pipeline.write_text(
         f'_base_ = "{config}"\n'
@@ -95,7 +95,7 @@ def test_a_stretched_picture_keeps_its_heat_map_whole(cli, config, drawn, traine
 
 
 def test_what_training_leaves_out_is_said(cli, config, data, tmp_path):
-    """A box without area, a class without a box, a picture without boxes: named, and training goes on."""
+    """A box without area, a class without a box, an image without boxes: named, and training goes on."""
     path = data / "annotations" / "instances_train2017.json"
     truth = json.loads(path.read_text())
     first = truth["images"][0]["id"]
@@ -125,7 +125,7 @@ def test_one_batch_an_epoch_has_no_warm_up(cli, config, drawn, tmp_path):
     assert rates == pytest.approx([0.005 * 4 / 24] * 2)  # the recipe's rate, scaled to the batch
 
 
-def test_pictures_too_small_and_crowds_are_said(cli, drawn, data, tmp_path):
+def test_images_too_small_and_crowds_are_said(cli, drawn, data, tmp_path):
     small = tmp_path / "small.py"
     small.write_text(
         f'_base_ = "{ROOT}/configs/demo_ssd224_shapes.py"\n'
@@ -138,9 +138,9 @@ def test_pictures_too_small_and_crowds_are_said(cli, drawn, data, tmp_path):
     status, _, err = cli("train", small, "--data-root", data, "--work-dir", tmp_path / "run")
     assert status == 2
     assert err.count("\n") == 1
-    assert "no picture is left to train on" in err
+    assert "no image is left to train on" in err
     log = next((tmp_path / "run").glob("*/*.log")).read_text()
-    assert "pictures with a side under 97 pixels are left out (filter_cfg.min_size)" in log
+    assert "images with a side under 97 pixels are left out (filter_cfg.min_size)" in log
     assert "1 regions marked iscrowd are not trained on" in log
 
 

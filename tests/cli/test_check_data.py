@@ -30,7 +30,7 @@ def test_good_data(cli, config, drawn):
     assert out.endswith("0 errors\n")
 
 
-def test_truncated_picture(cli, config, data):
+def test_truncated_image(cli, config, data):
     path = sorted((data / "train2017").iterdir())[1]
     path.write_bytes(path.read_bytes()[:-200])
     status, out, err = cli("check-data", config, "--data-root", data)
@@ -41,7 +41,7 @@ def test_truncated_picture(cli, config, data):
     assert status == 0
 
 
-def test_missing_picture(cli, config, data):
+def test_missing_image(cli, config, data):
     (path, *_) = (data / "val2017").iterdir()
     path.unlink()
     status, out, _ = cli("check-data", config, "--data-root", data, "--quick")

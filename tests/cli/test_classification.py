@@ -39,7 +39,7 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
 
 @pytest.fixture(scope="session")
 def tiny_classes(tmp_path_factory):
-    """(config, data): 6 pictures of each of two classes, one of them one of ImageNet's."""
+    """(config, data): 6 images of each of two classes, one of them one of ImageNet's."""
     folder = tmp_path_factory.mktemp("classes")
     random = np.random.default_rng(0)
     for name in ("dog", "n02111889"):
@@ -72,11 +72,11 @@ def test_lists_are_trained_on_and_scored(cli, tiny_classes, tmp_path):
     """A CSV list in the place of folders, as docs/custom_data.md has it."""
     config, data = tiny_classes
     files = sorted(path.relative_to(data / "train") for path in data.glob("train/*/*.png"))
-    shutil.copytree(data / "train", tmp_path / "data/pictures")
+    shutil.copytree(data / "train", tmp_path / "data/images")
     for name, chosen in (("train", files[::2]), ("val", files[1::2])):
         rows = [f"{file.as_posix()},{file.parts[0]}" for file in chosen]
         (tmp_path / f"data/{name}.csv").write_text("\n".join(["file,label", *rows]))
-    lists = "folder='pictures', classes=None, hold_out=0, held_out=False"
+    lists = "folder='images', classes=None, hold_out=0, held_out=False"
     (tmp_path / "lists.py").write_text(
         f"_base_ = {str(config)!r}\n"
         f"train_dataloader = dict(dataset=dict(csv='train.csv', {lists}))\n"
@@ -92,11 +92,11 @@ def test_lists_are_trained_on_and_scored(cli, tiny_classes, tmp_path):
         cli("test", *arguments[:1], tmp_path / "run", *arguments[1:], "--work-dir", tmp_path / "run")[0] == 0
     )
     rows = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()]
-    assert [row["name"] for row in rows] == [str(tmp_path / "data/pictures" / file) for file in files[1::2]]
+    assert [row["name"] for row in rows] == [str(tmp_path / "data/images" / file) for file in files[1::2]]
 
 
 def test_the_ten_classes_of_tiny_imagenet_are_told_apart(cli, shared, tmp_path):
-    """The weights in the package, on the pictures kept aside: docs/experiments.md."""
+    """The weights in the package, on the images kept aside: docs/experiments.md."""
     arguments = ("--data-root", shared / "data/tiny_imagenet10", "--work-dir", tmp_path)
     assert cli("test", "hardnet39ds_tiny_imagenet10", "--pretrained", *arguments)[0] == 0
     report = json.loads((tmp_path / "metrics.json").read_text())
@@ -156,21 +156,21 @@ def test_check_data(cli, tiny_classes, tmp_path):
     data = shutil.copytree(data, tmp_path / "data")
     status, out, err = cli("check-data", config, "--data-root", data)
     assert (status, err) == (0, "")
-    assert "pictures              8" in out
+    assert "images                8" in out
     path = data / "train/dog/3.png"
     path.write_bytes(path.read_bytes()[:500])
     status, out, err = cli("check-data", config, "--data-root", data)
     assert (status, err) == (1, "1 errors\n")
-    assert f"ERROR  unreadable picture (1)\n    {path}: cannot read the picture" in out
+    assert f"ERROR  unreadable image (1)\n    {path}: cannot read the image" in out
 
 
-def test_a_broken_picture_stops_training_with_its_name(error_of, tiny_classes, tmp_path):
+def test_a_broken_image_stops_training_with_its_name(error_of, tiny_classes, tmp_path):
     config, data = tiny_classes
     data = shutil.copytree(data, tmp_path / "data")
     for path in (data / "train/dog").iterdir():
         path.write_bytes(path.read_bytes()[:500])
     message = error_of("train", config, "--data-root", data, "--work-dir", tmp_path / "work")
-    assert "cannot read the picture" in message
+    assert "cannot read the image" in message
     assert "train/dog/" in message
 
 
@@ -180,9 +180,9 @@ def test_data_that_does_not_fit(error_of, tiny_classes, tmp_path):
     message = error_of("train", config, *arguments, "--cfg-options", "model.num_classes=3")
     assert "num_classes=3, but train_dataloader has 2 classes" in message
     message = error_of("train", config, *arguments, "--cfg-options", "train_dataloader.batch_size=9")
-    assert "8 pictures make no full batch of 9" in message
+    assert "8 images make no full batch of 9" in message
     message = error_of("train", config, "--data-root", tmp_path / "none", "--work-dir", tmp_path)
-    assert "wanted is FOLDER/CLASS/PICTURE" in message
+    assert "wanted is FOLDER/CLASS/IMAGE" in message
     message = error_of(
         "test",
         "hardnet68_imagenet",
@@ -252,9 +252,9 @@ def test_the_published_weights_are_scored_without_a_checkpoint(
     wnids = list(imagenet_classes())
     rows = [json.loads(line) for line in (tmp_path / "work/predictions.jsonl").read_text().splitlines()]
     for row in rows:
-        picture = Image.open(row["name"]).convert("RGB")
+        image = Image.open(row["name"]).convert("RGB")
         with torch.inference_mode():
-            best = network(rule(picture)[None])[0].topk(5).indices.tolist()
+            best = network(rule(image)[None])[0].topk(5).indices.tolist()
         assert row["guesses"] == [wnids[index] for index in best]
         assert row["label"] == Path(row["name"]).parent.name
     right = sum(row["label"] == row["guesses"][0] for row in rows)
@@ -269,6 +269,6 @@ def test_other_classes_than_the_published_weights(error_of, tiny_classes, tmp_pa
     message = error_of(*arguments, "--cfg-options", "weights_tag=nothing")
     assert "no weights tagged 'nothing'" in message
     row = replace(find("hardnet39ds"), classes=("cat", "dog"))
-    monkeypatch.setattr("hardnet_suite.openmm.running.find", lambda *a: row)
+    monkeypatch.setattr("hardnet_suite.openmm.run.running.find", lambda *a: row)
     message = error_of(*arguments, "--cfg-options", "weights_tag=published")
     assert "the weights 'published' know cat, dog, not the config's dog, n02111889" in message

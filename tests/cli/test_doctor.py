@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hardnet_suite.cli import doctor
-from hardnet_suite.cli.doctor import CHECKS, PACKAGES, Check, Finding, Package, examine, table
+from hardnet_suite.cli.doctor import CHECKS, PACKAGES, Check, Diagnosis, Package, examine, table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,7 +89,7 @@ def test_table_is_aligned():
 
 def test_a_problem_is_told_by_the_exit_status(cli, monkeypatch):
     def bad():
-        raise Finding("broken", "mend it")
+        raise Diagnosis("broken", "mend it")
 
     monkeypatch.setattr(doctor, "CHECKS", {"a": lambda: "fine", "b": bad})
     status, out, _ = cli("doctor")

@@ -13,8 +13,8 @@ import torch
 
 import hardnet_suite.openmm  # noqa: F401  (lets torch.load read mmengine's log buffers)
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.configs import OWN_CONFIGS
-from hardnet_suite.openmm.loading import read_image
+from hardnet_suite.openmm.data.loading import read_image
+from hardnet_suite.openmm.run.configs import OWN_CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,7 +47,7 @@ def test_no_data(error_of, config, command, tmp_path):
     assert "draw-shapes" in err
 
 
-def test_truncated_picture_in_a_workers_hands(options, data):
+def test_truncated_image_in_a_workers_hands(options, data):
     """Through the real data loader, as a process of its own, whose stderr holds that line alone."""
     for path in (data / "train2017").iterdir():
         truncate(path)
@@ -57,22 +57,22 @@ def test_truncated_picture_in_a_workers_hands(options, data):
     result = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error: the picture {data / 'train2017'}")
+    assert line.startswith(f"error: the image {data / 'train2017'}")
     assert "broken or truncated" in line
     assert line.endswith("replace the file")
 
 
-def test_pictures_that_cannot_be_read(data, tmp_path):
+def test_images_that_cannot_be_read(data, tmp_path):
     good = next((data / "train2017").iterdir())
     assert read_image(good).shape == (96, 96, 3)
     truncate(good)
     text, folder = tmp_path / "text.jpg", tmp_path
-    text.write_text("no picture")
+    text.write_text("no image")
     for path, message in (
         (good, "broken or truncated"),
         (text, "broken or truncated"),
-        (tmp_path / "none.jpg", "cannot read the picture .*none.jpg: No such file"),
-        (folder, "cannot read the picture"),
+        (tmp_path / "none.jpg", "cannot read the image .*none.jpg: No such file"),
+        (folder, "cannot read the image"),
     ):
         with pytest.raises(UserError, match=message):
             read_image(path)

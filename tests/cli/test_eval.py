@@ -80,7 +80,7 @@ def test_figures_that_cannot_be_written(error_of, files, tmp_path):
 
 @pytest.fixture
 def label_folders(tmp_path):
-    """Truth and prediction of one CamVid picture: a road right, half of a car taken for a bicyclist."""
+    """Truth and prediction of one CamVid image: a road right, half of a car taken for a bicyclist."""
     for folder, values in (("truth", [[3, 3, 8, 8, 11]]), ("found", [[3, 3, 8, 10, 0]])):
         (tmp_path / folder).mkdir()
         Image.fromarray(np.array(values, np.uint8)).save(tmp_path / folder / "a.png")

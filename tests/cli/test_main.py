@@ -85,8 +85,8 @@ def test_debug_lets_the_error_through(failing):
     [
         (
             UserError,
-            "hardnet_suite.errors.UserError: the picture a: b.jpg is broken",
-            "the picture a: b.jpg is broken",
+            "hardnet_suite.errors.UserError: the image a: b.jpg is broken",
+            "the image a: b.jpg is broken",
         ),
         (ValueError, "ValueError: no: way", "ValueError: no: way (--debug shows where)"),
     ],

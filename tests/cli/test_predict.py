@@ -1,4 +1,4 @@
-"""``predict``: lines, pictures, one JSON-lines file, and an exit status that tells of what was skipped."""
+"""``predict``: lines, images, one JSON-lines file, and an exit status that tells of what was skipped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODEL = ("--model", "ssd320_hardnet39ds", "--weights", "bccd", "--score", "0.01"
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     random = np.random.default_rng(0)
     for name in ("one/a.png", "two/a.png"):
         (tmp_path / "in" / name).parent.mkdir(parents=True)
@@ -25,43 +25,43 @@ def pictures(tmp_path):
     return tmp_path / "in"
 
 
-def test_a_folder_is_drawn_and_listed(cli, pictures, tmp_path):
-    status, out, err = cli("predict", pictures, *MODEL, "--out", tmp_path / "out")
+def test_a_folder_is_drawn_and_listed(cli, images, tmp_path):
+    status, out, err = cli("predict", images, *MODEL, "--out", tmp_path / "out")
     assert (status, err) == (0, "")
-    assert f"{pictures / 'one/a.png'}: " in out
+    assert f"{images / 'one/a.png'}: " in out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "a.jpg",
         "a_2.jpg",
         "predictions.jsonl",
     ]
     rows = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
-    assert [row["name"] for row in rows] == [str(pictures / name) for name in ("one/a.png", "two/a.png")]
-    assert cli("predict", pictures / "one/a.png", *MODEL, "--out", tmp_path / "out")[0] == 0
+    assert [row["name"] for row in rows] == [str(images / name) for name in ("one/a.png", "two/a.png")]
+    assert cli("predict", images / "one/a.png", *MODEL, "--out", tmp_path / "out")[0] == 0
     assert (
         len((tmp_path / "out/predictions.jsonl").read_text().splitlines()) == 1
     )  # not added to the last run's
 
 
-def test_no_picture_is_drawn_over_another(cli, pictures, tmp_path):
+def test_no_image_is_drawn_over_another(cli, images, tmp_path):
     for name in ("three/a_2.png", "three/A.png", "two/a.bmp"):
-        (pictures / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (20, 20)).save(pictures / name)
-    assert cli("predict", pictures, *MODEL, "--out", tmp_path / "out")[0] == 0
+        (images / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (20, 20)).save(images / name)
+    assert cli("predict", images, *MODEL, "--out", tmp_path / "out")[0] == 0
     stems = {path.stem.casefold() for path in (tmp_path / "out").glob("*.jpg")}
     assert len(stems) == 5
 
 
-def test_an_earlier_runs_lines_stay_where_nothing_new_comes(cli, pictures, tmp_path):
+def test_an_earlier_runs_lines_stay_where_nothing_new_comes(cli, images, tmp_path):
     out = tmp_path / "out"
-    assert cli("predict", pictures / "one/a.png", *MODEL, "--out", out)[0] == 0
+    assert cli("predict", images / "one/a.png", *MODEL, "--out", out)[0] == 0
     before = (out / "predictions.jsonl").read_text()
-    assert cli("predict", pictures / "none.png", *MODEL, "--out", out)[0] == 2
-    assert cli("predict", pictures, "--model", "vgg", "--out", out)[0] == 2
+    assert cli("predict", images / "none.png", *MODEL, "--out", out)[0] == 2
+    assert cli("predict", images, "--model", "vgg", "--out", out)[0] == 2
     assert (out / "predictions.jsonl").read_text() == before
 
 
-def test_drawings_within_the_pictures_folder_are_not_predicted(cli, pictures):
-    for source, out in ((pictures, pictures / "out"), (f"{pictures}/one/*", pictures / "one")):
+def test_drawings_within_the_images_folder_are_not_predicted(cli, images):
+    for source, out in ((images, images / "out"), (f"{images}/one/*", images / "one")):
         runs = []
         for _ in range(3):
             status, text, err = cli("predict", source, *MODEL, "--out", out)
@@ -71,19 +71,19 @@ def test_drawings_within_the_pictures_folder_are_not_predicted(cli, pictures):
         assert runs[2] == runs[0]
 
 
-def test_progress_shows_on_a_terminal(cli, pictures, monkeypatch):
+def test_progress_shows_on_a_terminal(cli, images, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    status, out, err = cli("predict", pictures, *MODEL)
+    status, out, err = cli("predict", images, *MODEL)
     assert status == 0
     assert "2/2" in err
     assert len(out.splitlines()) == 2
-    assert "1/1" not in cli("predict", pictures / "one/a.png", *MODEL)[2]  # one picture needs none
+    assert "1/1" not in cli("predict", images / "one/a.png", *MODEL)[2]  # one image needs none
 
 
-def test_a_reader_that_has_enough(pictures):
+def test_a_reader_that_has_enough(images):
     """``predict … | head -0``."""
     command = [sys.executable, "-c", "from hardnet_suite.cli import main; raise SystemExit(main())"]
-    arguments = ["predict", *[str(pictures)] * 3, *MODEL]
+    arguments = ["predict", *[str(images)] * 3, *MODEL]
     running = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     running.stdout.close()
     err = running.stderr.read().decode()
@@ -91,62 +91,62 @@ def test_a_reader_that_has_enough(pictures):
     assert "BrokenPipe" not in err
 
 
-def test_pictures_stay_whole_where_drawings_go_beside_them(cli, error_of, pictures):
-    folder = pictures / "one"
+def test_images_stay_whole_where_drawings_go_beside_them(cli, error_of, images):
+    folder = images / "one"
     Image.new("RGB", (20, 20), "red").save(folder / "a.jpg")
     before = (folder / "a.jpg").read_bytes()
     assert cli("predict", folder / "a.jpg", folder / "a.png", *MODEL, "--out", folder)[0] == 0
     assert (folder / "a.jpg").read_bytes() == before
-    assert "is the folder of the pictures" in error_of("predict", folder, *MODEL, "--out", folder)
+    assert "is the folder of the images" in error_of("predict", folder, *MODEL, "--out", folder)
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert [row["drawing"] for row in rows] == ["a_2.jpg", "a_3.jpg"]
     assert cli("predict", folder / "a.png", *MODEL, "--out", folder)[0] == 0  # an earlier run's may go
     assert sorted(path.name for path in folder.glob("*.jpg")) == ["a.jpg", "a_2.jpg", "a_3.jpg"]
 
 
-def test_guesses_of_a_classifier_and_a_mask(cli, pictures, tmp_path):
+def test_guesses_of_a_classifier_and_a_mask(cli, images, tmp_path):
     network = create_model("hardnet39ds", num_classes=6)
     torch.save(network.state_dict(), tmp_path / "six.pth")
-    picture = pictures / "one/a.png"
-    status, out, _ = cli("predict", picture, "--model", tmp_path / "six.pth", "--out", tmp_path / "out")
+    image = images / "one/a.png"
+    status, out, _ = cli("predict", image, "--model", tmp_path / "six.pth", "--out", tmp_path / "out")
     assert status == 0
-    line = next(line for line in out.splitlines() if line.startswith(f"{picture}: "))
+    line = next(line for line in out.splitlines() if line.startswith(f"{image}: "))
     row = json.loads((tmp_path / "out/predictions.jsonl").read_text())
     wanted = [f"{name} {100 * score:.1f} %" for name, score in zip(row["names"], row["scores"], strict=True)]
-    assert line == f"{picture}: {', '.join(wanted)}"
+    assert line == f"{image}: {', '.join(wanted)}"
     assert len(row["names"]) == 5
     arguments = ("--model", "fchardnet70", "--weights", "camvid", "--out", tmp_path / "out")
-    assert cli("predict", picture, *arguments)[0] == 0
+    assert cli("predict", image, *arguments)[0] == 0
     row = json.loads((tmp_path / "out/predictions.jsonl").read_text())
     assert row["mask"] == "a_mask.png"
     assert Image.open(tmp_path / "out/a_mask.png").size == (80, 60)
 
 
-def test_a_bad_file_is_skipped_and_the_status_says_so(cli, error_of, pictures):
-    (pictures / "one/b.png").write_text("no picture")
-    status, out, err = cli("predict", pictures, *MODEL)
+def test_a_bad_file_is_skipped_and_the_status_says_so(cli, error_of, images):
+    (images / "one/b.png").write_text("no image")
+    status, out, err = cli("predict", images, *MODEL)
     assert status == 1
     assert out.count(".png: ") == 2
-    assert err.startswith(f"skipped: cannot read the picture {pictures / 'one/b.png'}")
-    assert "b.png" in error_of("predict", pictures / "one/b.png", *MODEL)
-    status, _, err = cli("predict", pictures / "one/b.png", pictures / "none.png", *MODEL)
+    assert err.startswith(f"skipped: cannot read the image {images / 'one/b.png'}")
+    assert "b.png" in error_of("predict", images / "one/b.png", *MODEL)
+    status, _, err = cli("predict", images / "one/b.png", images / "none.png", *MODEL)
     assert status == 1
     assert err.count("skipped: ") == 2
 
 
-def test_bad_arguments(error_of, pictures, tmp_path, monkeypatch):
+def test_bad_arguments(error_of, images, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path / "mine"))
     monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: (_ for _ in ()).throw(OSError("offline")))
-    message = error_of("predict", pictures, "--model", "hardnet68")
+    message = error_of("predict", images, "--model", "hardnet68")
     assert f"put the file by hand into {tmp_path / 'mine'}" in message
     assert "hardnet68-5d684880.pth" in message
-    assert "--top 0" in error_of("predict", pictures, *MODEL, "--top", "0")
-    assert "is no model" in error_of("predict", pictures, "--model", "vgg", "--out", tmp_path / "new")
+    assert "--top 0" in error_of("predict", images, *MODEL, "--top", "0")
+    assert "is no model" in error_of("predict", images, "--model", "vgg", "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    assert error_of("predict", pictures, "--model", "a.safetensors") == "error: a.safetensors: no such file\n"
-    message = error_of("predict", pictures, "--model", "ssd320_hardnet39ds")
+    assert error_of("predict", images, "--model", "a.safetensors") == "error: a.safetensors: no such file\n"
+    message = error_of("predict", images, "--model", "ssd320_hardnet39ds")
     assert "ssd320_hardnet39ds has no published weights: there are bccd; or give a file" in message
     (tmp_path / "file").touch()
-    assert "cannot write into" in error_of("predict", pictures, *MODEL, "--out", tmp_path / "file/out")
-    assert "--device tpu is unknown" in error_of("predict", pictures, *MODEL, "--device", "tpu")
+    assert "cannot write into" in error_of("predict", images, *MODEL, "--out", tmp_path / "file/out")
+    assert "--device tpu is unknown" in error_of("predict", images, *MODEL, "--device", "tpu")

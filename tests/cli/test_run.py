@@ -14,7 +14,8 @@ from PIL import Image
 
 import hardnet_suite.openmm  # noqa: F401  (lets torch.load read mmengine's log buffers)
 from hardnet_suite.evaluation.coco import COCO_METRICS
-from hardnet_suite.openmm import configs
+from hardnet_suite.openmm.data import parts
+from hardnet_suite.openmm.run import configs
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -40,9 +41,9 @@ def test_train_leaves_checkpoint_config_and_log(trained):
 
 
 def test_checkpoint_is_scored_drawn_and_scored_again(cli, config, drawn, trained, tmp_path):
-    work, pictures, checkpoint = tmp_path / "work", tmp_path / "pictures", trained / "epoch_1.pth"
+    work, images, checkpoint = tmp_path / "work", tmp_path / "images", trained / "epoch_1.pth"
     status, out, err = cli(
-        "test", config, checkpoint, "--data-root", drawn, "--work-dir", work, "--show-dir", pictures
+        "test", config, checkpoint, "--data-root", drawn, "--work-dir", work, "--show-dir", images
     )
     assert (status, err) == (0, "")
     table = {line.split()[0]: line.split()[-1] for line in out.splitlines() if "Average" in line}
@@ -76,8 +77,8 @@ def test_checkpoint_is_scored_drawn_and_scored_again(cli, config, drawn, trained
     assert again == figures
 
     names = sorted(path.stem for path in (drawn / "val2017").iterdir())
-    assert sorted(path.stem for path in pictures.iterdir()) == names
-    assert Image.open(pictures / f"{names[0]}.jpg").size[0] >= 2 * 96
+    assert sorted(path.stem for path in images.iterdir()) == names
+    assert Image.open(images / f"{names[0]}.jpg").size[0] >= 2 * 96
 
 
 def test_amp_and_a_runs_folder_in_place_of_a_checkpoint(cli, config, drawn, trained, tmp_path):
@@ -138,12 +139,12 @@ def test_data_root_inside_the_old_one_and_in_lists():
 
 def test_coco_parts_of_each_loader():
     cfg = configs.load_config("ssd512_hardnet68")
-    train, val = configs.coco_parts(cfg)  # test data are the validation data
+    train, val = parts.coco_parts(cfg)  # test data are the validation data
     assert (train.loader, val.loader) == ("train_dataloader", "val_dataloader")
     assert train.annotation_file == Path("data/coco/annotations/instances_train2017.json")
     assert val.image_folder == Path("data/coco/val2017")
     assert len(val.classes) == 80
-    (test,) = configs.coco_parts(cfg, ["test_dataloader"])
+    (test,) = parts.coco_parts(cfg, ["test_dataloader"])
     assert test.annotation_file == val.annotation_file
 
 

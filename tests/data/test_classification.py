@@ -20,7 +20,7 @@ from hardnet_suite.data.classification import (
 from hardnet_suite.errors import UserError
 
 
-def picture(path, color="red", size=(8, 6)):
+def image(path, color="red", size=(8, 6)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, color).save(path)
     return path
@@ -30,7 +30,7 @@ def picture(path, color="red", size=(8, 6)):
 def folder(tmp_path):
     for name, count in (("cat", 2), ("ant", 3)):
         for index in range(count):
-            picture(tmp_path / f"set/{name}/{index}.png")
+            image(tmp_path / f"set/{name}/{index}.png")
     return tmp_path / "set"
 
 
@@ -54,7 +54,7 @@ def test_names_for_people():
 
 
 def test_folder_as_torchvisions_image_folder(folder):
-    picture(folder / "cat/deep/er.JPG")
+    image(folder / "cat/deep/er.JPG")
     (folder / "cat/notes.txt").touch()
     (folder / ".git").mkdir()
     (folder / "readme.md").touch()
@@ -62,7 +62,7 @@ def test_folder_as_torchvisions_image_folder(folder):
     assert found.classes == ("ant", "cat")
     theirs = torchvision.datasets.ImageFolder(folder, allow_empty=True, is_valid_file=lambda p: p[-1] in "gG")
     expected = [(path, label - 1) for path, label in theirs.samples]  # they count .git
-    assert sorted(zip(map(str, found.pictures), found.labels, strict=True)) == sorted(expected)
+    assert sorted(zip(map(str, found.images), found.labels, strict=True)) == sorted(expected)
     assert found.open(0).size == (8, 6)
 
 
@@ -75,12 +75,12 @@ def test_folder_with_classes_given(folder):
 
 
 def test_folders_that_will_not_do(tmp_path):
-    with pytest.raises(UserError, match=r"no folder .*none: wanted is FOLDER/CLASS/PICTURE"):
+    with pytest.raises(UserError, match=r"no folder .*none: wanted is FOLDER/CLASS/IMAGE"):
         read_folder(tmp_path / "none")
     with pytest.raises(UserError, match="holds no folders"):
         read_folder(tmp_path)
     (tmp_path / "cat").mkdir()
-    with pytest.raises(UserError, match="holds no picture in its 1 folders"):
+    with pytest.raises(UserError, match="holds no image in its 1 folders"):
         read_folder(tmp_path)
 
 
@@ -88,7 +88,7 @@ def test_csv(tmp_path):
     (tmp_path / "a.csv").write_text("\ufefflabel,file,note\ncat,x/1.png,\nant,2.png,é\n", encoding="utf-8")
     found = read_csv(tmp_path / "a.csv", tmp_path)
     assert found.classes == ("ant", "cat")
-    assert found.pictures == (tmp_path / "x/1.png", tmp_path / "2.png")
+    assert found.images == (tmp_path / "x/1.png", tmp_path / "2.png")
     assert found.labels == (1, 0)
     assert read_csv(tmp_path / "a.csv", tmp_path, ("cat", "ant")).labels == (0, 1)
 
@@ -104,8 +104,8 @@ def test_numbers_in_a_list_are_sorted_as_numbers(tmp_path):
     ("content", "message"),
     [
         (None, "no CSV list"),
-        ("", "lists no picture"),
-        ("file,label\n", "lists no picture"),
+        ("", "lists no image"),
+        ("file,label\n", "lists no image"),
         ("name,label\na,b\n", "line 2: wanted are the columns file and label"),
         ("file,label\na,cat\nb,\n", "line 3: wanted are the columns file and label"),
         ("file,label\na,cat\nb,dog\n", "line 3: 'dog' is no class: known are cat"),
@@ -156,11 +156,11 @@ def test_cifar_as_its_files_are(tmp_path, monkeypatch, name, train, key, meta):
     found = read_torchvision(name, tmp_path, train=True)
     assert found.classes == tuple(names)
     assert found.labels == tuple(labels)
-    for index in found.pictures:
-        picture, label = found.dataset[index]
+    for index in found.images:
+        image, label = found.dataset[index]
         assert label == labels[index]
-        assert picture.size == (32, 32)
-        assert np.array(picture)[5, 7].tolist() == pixels[index].reshape(3, 32, 32)[:, 5, 7].tolist()
+        assert image.size == (32, 32)
+        assert np.array(image)[5, 7].tolist() == pixels[index].reshape(3, 32, 32)[:, 5, 7].tolist()
 
 
 def test_labels_wherever_torchvision_keeps_them(monkeypatch):
@@ -189,37 +189,37 @@ def test_torchvisions_image_folder_has_labels(folder):
     assert found.open(4).size == (8, 6)
 
 
-def test_pictures_are_held_out_by_class_and_seed(folder):
+def test_images_are_held_out_by_class_and_seed(folder):
     for index in range(2, 9):
-        picture(folder / f"cat/{index}.png")
+        image(folder / f"cat/{index}.png")
     samples = read_folder(folder)
     rest, drawn = hold_out(samples, 2)
-    assert {*rest.pictures} | {*drawn.pictures} == {*samples.pictures}
-    assert not {*rest.pictures} & {*drawn.pictures}
+    assert {*rest.images} | {*drawn.images} == {*samples.images}
+    assert not {*rest.images} & {*drawn.images}
     assert sorted(drawn.labels) == [0, 0, 1, 1]
-    assert [path.parent.name for path in drawn.pictures] == ["ant", "ant", "cat", "cat"]
+    assert [path.parent.name for path in drawn.images] == ["ant", "ant", "cat", "cat"]
     assert hold_out(samples, 2)[1] == drawn
     assert any(hold_out(samples, 2, seed)[1] != drawn for seed in range(1, 4))
-    with pytest.raises(UserError, match="the class ant has 3 pictures, 3 cannot be kept aside"):
+    with pytest.raises(UserError, match="the class ant has 3 images, 3 cannot be kept aside"):
         hold_out(samples, 3)
 
 
 def test_check(folder):
     report = check_classification(read_folder(folder))
-    assert (report.findings, report.pictures) == ((), 5)
+    assert (report.findings, report.images) == ((), 5)
     assert report.per_class == {"ant": 3, "cat": 2}
     assert report.sizes == (8, 6, 8, 6)
     (folder / "cat/1.png").write_bytes((folder / "cat/1.png").read_bytes()[:50])
-    picture(folder / "cat/2.png", size=(3, 9))
+    image(folder / "cat/2.png", size=(3, 9))
     samples = read_folder(folder, ("ant", "cat", "dog"))
     (folder / "ant/0.png").unlink()
     report = check_classification(samples)
     assert report.sizes == (3, 6, 8, 9)
     assert [(f.level, f.kind) for f in report.findings] == [
-        ("error", "missing picture"),
-        ("error", "unreadable picture"),
-        ("warning", "class without pictures"),
+        ("error", "missing image"),
+        ("error", "unreadable image"),
+        ("warning", "class without images"),
     ]
     quick = check_classification(samples, read=False)
-    assert [f.kind for f in quick.findings] == ["missing picture", "class without pictures"]
-    assert "classes with pictures 2 of 3" in report.table()
+    assert [f.kind for f in quick.findings] == ["missing image", "class without images"]
+    assert "classes with images   2 of 3" in report.table()

@@ -17,7 +17,7 @@ NAMES = ("cat", "dog")
 
 @pytest.fixture
 def clean(tmp_path):
-    """A set of three pictures with a box each, as (content of the annotation file, image folder)."""
+    """A set of three images with a box each, as (content of the annotation file, image folder)."""
     folder = tmp_path / "train2017"
     folder.mkdir()
     for key in (1, 2, 3):
@@ -47,16 +47,16 @@ def test_clean_set(clean):
     assert report.sizes == (64, 48, 64, 48)
 
 
-def cut_picture(data, folder):
+def cut_image(data, folder):
     path = folder / "2.jpg"
     path.write_bytes(path.read_bytes()[:-400])
 
 
-def text_as_picture(data, folder):
+def text_as_image(data, folder):
     (folder / "2.jpg").write_text("<html>404</html>")
 
 
-def remove_picture(data, folder):
+def remove_image(data, folder):
     (folder / "2.jpg").unlink()
 
 
@@ -92,9 +92,9 @@ def drop_key(part, key):
 
 
 DEFECTS = [
-    (remove_picture, "error", "missing image", "image 2"),
-    (cut_picture, "error", "unreadable image", "image 2"),
-    (text_as_picture, "error", "unreadable image", "image 2"),
+    (remove_image, "error", "missing image", "image 2"),
+    (cut_image, "error", "unreadable image", "image 2"),
+    (text_as_image, "error", "unreadable image", "image 2"),
     (other_size, "error", "image size differs", "image 2"),
     (turned_by_exif, "error", "image size differs", "image 2"),
     (set_key("images", "id", 1), "error", "duplicate image id", "image id 1"),
@@ -110,10 +110,10 @@ DEFECTS = [
     (set_box(4, 4, float("nan"), 5), "error", "invalid box", "annotation 12 of image 2"),
     (set_box(4, 4, float("inf"), 5), "error", "invalid box", "annotation 12 of image 2"),
     (set_box(4, 4, 5), "error", "invalid box", "annotation 12 of image 2"),
-    (set_box(64, 4, 5, 5), "error", "box outside the picture", "annotation 12 of image 2"),
-    (set_box(4, -9, 5, 5), "error", "box outside the picture", "annotation 12 of image 2"),
-    (set_box(60, 4, 6, 5), "warning", "box partly outside the picture", "annotation 12 of image 2"),
-    (set_box(-2, 4, 6, 5), "warning", "box partly outside the picture", "annotation 12 of image 2"),
+    (set_box(64, 4, 5, 5), "error", "box outside the image", "annotation 12 of image 2"),
+    (set_box(4, -9, 5, 5), "error", "box outside the image", "annotation 12 of image 2"),
+    (set_box(60, 4, 6, 5), "warning", "box partly outside the image", "annotation 12 of image 2"),
+    (set_box(-2, 4, 6, 5), "warning", "box partly outside the image", "annotation 12 of image 2"),
     (set_box(4, 4, 0.5, 5), "warning", "tiny box", "annotation 12 of image 2"),
     (set_key("annotations", "area", 0), "error", "empty area", "annotation 12 of image 2"),
     (set_key("annotations", "ignore", 1), "warning", "ignored box", "annotation 12 of image 2"),
@@ -146,14 +146,14 @@ def test_boxes_off_by_a_rounding_are_fine(clean):
     assert check(*clean).findings == ()
 
 
-def test_pictures_turned_by_exif_may_state_the_turned_size(clean):
+def test_images_turned_by_exif_may_state_the_turned_size(clean):
     turned_by_exif(*clean)
     clean[0]["images"][1].update(width=48, height=64)
     assert check(*clean).findings == ()
 
 
 def test_without_reading_images_only_missing_ones_are_found(clean):
-    cut_picture(*clean)
+    cut_image(*clean)
     (clean[1] / "3.jpg").unlink()
     assert [finding.kind for finding in check(*clean, read_images=False).findings] == ["missing image"]
 
@@ -250,7 +250,7 @@ def test_report_splits_errors_and_warnings(clean):
     assert [finding.kind for finding in report.warnings] == ["extra class"]
 
 
-def test_pictures_in_other_folders_and_names_spelt_otherwise_are_found(clean):
+def test_images_in_other_folders_and_names_spelt_otherwise_are_found(clean):
     data, folder = clean
     (folder / "sub").mkdir()
     (folder / "1.jpg").rename(folder / "sub" / "1.jpg")
@@ -276,8 +276,8 @@ def test_brief_has_a_line_a_kind_with_count_fate_and_first_example(clean):
     assert check(data, folder).brief() == [
         "error: empty box (2, left out of training), e.g. annotation 12 of image 2: "
         "[5, 5, 0, 4] has no width or no height",
-        "warning: box partly outside the picture (1): annotation 11 of image 1: "
-        "[60, 4, 6, 5] (x, y, width, height) in a picture of 64×48",
+        "warning: box partly outside the image (1): annotation 11 of image 1: "
+        "[60, 4, 6, 5] (x, y, width, height) in an image of 64×48",
     ]
 
 

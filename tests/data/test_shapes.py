@@ -202,7 +202,7 @@ def test_class_folders_hold_hardly_covered_objects_of_their_class(drawn):
             others = ((scene.semantic[window] > 0) & ~mask[window]).mean()
             folder = drawn / "classes" / "train" / SHAPES[label]
             stored = [np.asarray(Image.open(path)) for path in folder.iterdir()]
-            is_stored = any(np.array_equal(crop, picture) for picture in stored)
+            is_stored = any(np.array_equal(crop, image) for image in stored)
             assert not (is_stored and others > 0.15)
             kept += is_stored
             assert len(stored) <= (SMALL["train"] + 1) // 2
@@ -213,7 +213,7 @@ def test_the_same_parameters_give_the_same_bytes(drawn, tmp_path):
     assert _files(write_shapes(tmp_path / "again", **SMALL)) == _files(drawn)
 
 
-def test_held_out_pictures_are_never_training_pictures_of_a_larger_set(drawn, tmp_path):
+def test_held_out_images_are_never_training_images_of_a_larger_set(drawn, tmp_path):
     larger = write_shapes(tmp_path / "larger", **{**SMALL, "train": SMALL["train"] + SMALL["val"]})
     held_out = {path.read_bytes() for path in (drawn / "val2017").iterdir()}
     assert len(held_out) == SMALL["val"]
@@ -275,7 +275,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, error, raised):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress_counts_every_picture(tmp_path):
+def test_progress_counts_every_image(tmp_path):
     seen = []
     write_shapes(tmp_path / "set", train=2, val=1, size=96, progress=lambda *now: seen.append(now))
     assert seen == [(1, 3), (2, 3), (3, 3)]

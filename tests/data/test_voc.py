@@ -24,14 +24,14 @@ def xml(*objects, size=(64, 48), filename="") -> str:
     return f"<annotation><filename>{filename}</filename>{stated}{''.join(parts)}</annotation>"
 
 
-def make(root: Path, pictures: dict[str, str], splits: dict[str, str] | None = None, suffix=".jpg") -> Path:
-    """A VOC folder of 64×48 pictures with these XML texts; by default all in train."""
+def make(root: Path, images: dict[str, str], splits: dict[str, str] | None = None, suffix=".jpg") -> Path:
+    """A VOC folder of 64×48 images with these XML texts; by default all in train."""
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    for stem, text in pictures.items():
+    for stem, text in images.items():
         (root / "Annotations" / f"{stem}.xml").write_text(text)
         Image.new("RGB", (64, 48)).save(root / "JPEGImages" / (stem + suffix))
-    for split, text in (splits or {"train": "\n".join(pictures)}).items():
+    for split, text in (splits or {"train": "\n".join(images)}).items():
         (root / "ImageSets" / "Main" / f"{split}.txt").write_text(text)
     return root
 
@@ -77,9 +77,9 @@ def test_pixels_count_from_one_and_both_ends_belong_to_the_box(voc, tmp_path):
         ((9, 5, 5, 9), None, "no width or no height"),
         (("", 5, 5, 9), None, "missing or no number"),
         (("nan", 5, 5, 9), None, "missing or no number"),
-        ((70, 5, 80, 9), None, "outside the picture of 64×48"),
-        ((60, 5, 80, 9), [59, 4, 5, 5], "leaves the picture of 64×48"),
-        ((-3, -3, 10, 10), [0, 0, 10, 10], "leaves the picture"),
+        ((70, 5, 80, 9), None, "outside the image of 64×48"),
+        ((60, 5, 80, 9), [59, 4, 5, 5], "leaves the image of 64×48"),
+        ((-3, -3, 10, 10), [0, 0, 10, 10], "leaves the image"),
         ((0, 0, 10, 10), [0, 0, 10, 10], ""),
     ],
 )
@@ -125,19 +125,19 @@ def test_chosen_classes_in_the_order_given(voc, tmp_path):
 
 def test_splits(voc, tmp_path):
     """The classes are those of all splits, lists of one class have a second column, blank lines are none."""
-    pictures = {"a": xml(("cat", (1, 1, 9, 9))), "b": xml(("dog", (1, 1, 9, 9))), "c": xml()}
-    make(voc, pictures, {"train": "c 1\n\na  -1\nc\n", "test": "b", "trainval": "a\nb"})
+    images = {"a": xml(("cat", (1, 1, 9, 9))), "b": xml(("dog", (1, 1, 9, 9))), "c": xml()}
+    make(voc, images, {"train": "c 1\n\na  -1\nc\n", "test": "b", "trainval": "a\nb"})
     report, content = convert(voc, tmp_path)
     assert {*report.splits} == {"train", "test"}
     assert [image["file_name"] for image in content["images"]] == ["c.jpg", "a.jpg"]
     assert len(content["categories"]) == 2
-    assert [finding.kind for finding in report.findings] == ["picture named twice"]
+    assert [finding.kind for finding in report.findings] == ["image named twice"]
     assert {path.name for path in (tmp_path / "coco/images").iterdir()} == {"a.jpg", "b.jpg", "c.jpg"}
     only = convert_voc(voc, tmp_path / "other", splits=["trainval"])
     assert {*only.splits} == {"trainval"}
 
 
-def test_a_picture_by_its_stated_name_by_its_stem_and_its_size_from_itself(voc, tmp_path):
+def test_a_image_by_its_stated_name_by_its_stem_and_its_size_from_itself(voc, tmp_path):
     make(voc, {"a": xml(("cat", (1, 1, 9, 9)), size=None)}, suffix=".png")
     _, content = convert(voc, tmp_path)
     assert content["images"] == [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}]
@@ -149,8 +149,8 @@ def test_a_picture_by_its_stated_name_by_its_stem_and_its_size_from_itself(voc, 
     assert content["images"][0]["file_name"] == "other.png"
 
 
-def test_a_wrong_filename_does_not_fetch_another_picture(voc, tmp_path):
-    """Copied XML files keep the name of the picture they were made for."""
+def test_a_wrong_filename_does_not_fetch_another_image(voc, tmp_path):
+    """Copied XML files keep the name of the image they were made for."""
     make(voc, {"a": xml(("cat", (1, 1, 9, 9))), "b": xml(("cat", (1, 1, 9, 9)), filename="a.jpg")})
     _, content = convert(voc, tmp_path)
     assert [image["file_name"] for image in content["images"]] == ["a.jpg", "b.jpg"]
@@ -159,7 +159,7 @@ def test_a_wrong_filename_does_not_fetch_another_picture(voc, tmp_path):
         convert(voc, tmp_path)
 
 
-def test_pictures_are_brought_anew_when_they_changed(voc, tmp_path):
+def test_images_are_brought_anew_when_they_changed(voc, tmp_path):
     make(voc, {"a": xml(("cat", (1, 1, 9, 9)))})
     convert_voc(voc, tmp_path / "coco", link=True)
     convert(voc, tmp_path)
@@ -172,7 +172,7 @@ def test_pictures_are_brought_anew_when_they_changed(voc, tmp_path):
     assert copy.read_bytes() == bytes(data)
 
 
-def test_pictures_are_copied_or_linked_and_not_twice(voc, tmp_path):
+def test_images_are_copied_or_linked_and_not_twice(voc, tmp_path):
     make(voc, {"a": xml(("cat", (1, 1, 9, 9)))})
     convert(voc, tmp_path)
     copy = tmp_path / "coco/images/a.jpg"
@@ -195,7 +195,7 @@ def test_what_is_missing_or_broken_is_named_and_nothing_is_written(voc, tmp_path
     with pytest.raises(UserError, match=r"no split mine: .*there are: other"):
         convert_voc(voc, target, splits=["mine"])
     (voc / "ImageSets/Main/train.txt").write_text(" \n")
-    with pytest.raises(UserError, match="names no picture"):
+    with pytest.raises(UserError, match="names no image"):
         convert_voc(voc, target)
     (voc / "ImageSets/Main/train.txt").write_text("a\nb\n")
     with pytest.raises(UserError, match=r"cannot read .*b.xml"):
@@ -207,10 +207,10 @@ def test_what_is_missing_or_broken_is_named_and_nothing_is_written(voc, tmp_path
     with pytest.raises(UserError, match=r"b.xml has a DOCTYPE"):
         convert_voc(voc, target)
     (voc / "Annotations/b.xml").write_text(xml())
-    with pytest.raises(UserError, match=r"b.xml has no picture: none of b.jpg, b.jpeg, b.png"):
+    with pytest.raises(UserError, match=r"b.xml has no image: none of b.jpg, b.jpeg, b.png"):
         convert_voc(voc, target)
     (voc / "Annotations/b.xml").write_text(xml(size=None))
-    (voc / "JPEGImages/b.jpg").write_bytes(b"no picture")
+    (voc / "JPEGImages/b.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"b.xml states no size, and .*b.jpg cannot be read"):
         convert_voc(voc, target)
     assert not target.exists()
@@ -245,12 +245,12 @@ def test_encodings_of_lists(voc, tmp_path):
         convert(voc, tmp_path)
 
 
-def test_pictures_of_one_name_do_not_overwrite_each_other(voc, tmp_path):
+def test_images_of_one_name_do_not_overwrite_each_other(voc, tmp_path):
     for folder in ("x", "y"):
         for parent in ("Annotations", "JPEGImages"):
             (voc / parent / folder).mkdir(parents=True)
     make(voc, {"x/a": xml(("cat", (1, 1, 9, 9))), "y/a": xml(("cat", (1, 1, 9, 9)))})
-    with pytest.raises(UserError, match=r"two pictures have one name, .*x/a.jpg and .*y/a.jpg"):
+    with pytest.raises(UserError, match=r"two images have one name, .*x/a.jpg and .*y/a.jpg"):
         convert_voc(voc, tmp_path / "coco")
     assert not (tmp_path / "coco").exists()
 

@@ -42,7 +42,7 @@ def test_fewer_than_five_classes():
     assert (found.top1, found.top5) == (0.5, 1.0)
 
 
-def test_no_pictures():
+def test_no_images():
     found = score_classes(np.zeros((0, 3)), np.zeros(0, int))
     assert math.isnan(found.top1)
     assert math.isnan(found.top5)

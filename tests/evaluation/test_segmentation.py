@@ -153,7 +153,7 @@ def test_tables():
         scores.table(("a", "b"))
 
 
-def test_a_folder_is_scored_as_its_pictures_together(tmp_path):
+def test_a_folder_is_scored_as_its_images_together(tmp_path):
     random = np.random.default_rng(1)
     total = np.zeros((4, 4), int)
     for name in ("a.png", "b.png", "deeper/a.png"):
@@ -161,7 +161,7 @@ def test_a_folder_is_scored_as_its_pictures_together(tmp_path):
         save(tmp_path / "truth" / name, target)
         save(tmp_path / "found" / name, prediction)
         total += confusion_matrix(target, prediction, 4)
-    save(tmp_path / "found" / "of_another_picture.png", np.zeros((9, 9)))
+    save(tmp_path / "found" / "of_another_image.png", np.zeros((9, 9)))
     scores = evaluate_folders(tmp_path / "found", tmp_path / "truth", LABELS)
     np.testing.assert_array_equal(scores.confusion[:, :4], total)
     assert scores.metrics == score_confusion(total, LABELS).metrics
@@ -208,8 +208,8 @@ def test_train_ids_are_preferred_where_a_frame_has_both_forms(tmp_path):
 def test_the_true_cityscapes_layout(shared, tmp_path):
     truth = shared / "data" / "pseudo_cityscapes" / "gtFine" / "val"
     [frame] = truth.rglob("*_labelTrainIds.png")
-    with Image.open(frame) as picture:
-        save(tmp_path / "frankfurt_000000_000294_leftImg8bit.png", picture)
+    with Image.open(frame) as image:
+        save(tmp_path / "frankfurt_000000_000294_leftImg8bit.png", image)
     scores = evaluate_folders(tmp_path, truth, CITY)
     assert (scores.miou, scores.pixel_accuracy) == (1, 1)
 
@@ -261,14 +261,14 @@ def test_an_unknown_id(folders):
     assert "77" in message
 
 
-def test_a_picture_cut_short(folders):
+def test_a_image_cut_short(folders):
     save(folders[0] / "a.png", np.random.default_rng(0).integers(0, 4, (90, 90)))
     content = (folders[0] / "a.png").read_bytes()
     (folders[0] / "a.png").write_bytes(content[: len(content) // 2])
     assert str(folders[0] / "a.png") in error(folders)
 
 
-def test_no_folder_and_no_pictures(folders, tmp_path):
+def test_no_folder_and_no_images(folders, tmp_path):
     found, truth = folders
     assert f"{tmp_path / 'none'} is no folder" in error((tmp_path / "none", truth))
     (tmp_path / "empty").mkdir()

@@ -7,8 +7,8 @@ import torch
 
 from hardnet_suite.networks import (
     ARCHS,
-    HarDNet,
     HarDNetArch,
+    HarDNetClassifier,
     Priors,
     SSDArch,
     Stage,
@@ -92,7 +92,7 @@ def test_boxes_at_a_location():
 
 def test_another_width_and_depth_come_from_a_record():
     network = build_network("hardnet68", arch=TINY)
-    assert isinstance(network, HarDNet)
+    assert isinstance(network, HarDNetClassifier)
     assert network.num_features == 32
     assert [len(stage.block.layers) for stage in network.trunk.stages] == [4, 2]
     assert network.trunk.stem[1].conv.out_channels == 12

@@ -95,7 +95,7 @@ def test_every_parameter_learns():
     assert without == []
 
 
-def test_a_batch_is_its_pictures():
+def test_a_batch_is_its_images():
     torch.manual_seed(0)
     network = build_network("centernet_hardnet68", num_classes=2, arch=_thin(ARCHS["centernet_hardnet68"]))
     for module in network.modules():

@@ -59,7 +59,7 @@ def test_the_output_is_the_head_enlarged(network):
         assert torch.equal(network(images), expected)
 
 
-def test_a_batch_is_its_pictures(network):
+def test_a_batch_is_its_images(network):
     images = torch.randn(2, 3, 64, 96)
     with torch.inference_mode():
         together = network(images)

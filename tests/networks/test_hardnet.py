@@ -11,7 +11,7 @@ from hardnet_suite.networks import ARCHS, HarDNetTrunk, build_network, trunk_arc
 from hardnet_suite.weights import convert_official
 
 CLASSIFIERS = ["hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85"]
-# the sides of the maps of a picture of 97×131 pixels: strided convolutions round up, pools of 2 down
+# the sides of the maps of an image of 97×131 pixels: strided convolutions round up, pools of 2 down
 ODD_SIZES = {
     "hardnet39ds": [(49, 66), (25, 33), (13, 17), (7, 9), (4, 5)],
     "hardnet68ds": [(49, 66), (25, 33), (13, 17), (7, 9), (4, 5)],
@@ -306,7 +306,7 @@ def test_bad_inputs(shape, message):
         network(torch.zeros(shape))
 
 
-def test_a_short_trunk_takes_smaller_pictures():
+def test_a_short_trunk_takes_smaller_images():
     trunk = build_network("hardnet68", features_only=True, out_indices=(1,)).eval()
     assert trunk(torch.zeros(1, 3, 4, 4))[0].shape == (1, 128, 1, 1)
     with pytest.raises(ValueError, match="at least 4×4"):

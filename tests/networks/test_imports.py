@@ -17,20 +17,22 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "hardnet_suite"
 OPENMMLAB = {"mmcv", "mmdet", "mmengine", "mmseg"}
 HEAVY = OPENMMLAB | {"cv2", "matplotlib", "torchvision"}
-# each part may import its own kind and what stands on a lower step
-STEPS = {
-    "networks": 0,
-    "losses": 1,
-    "deploy": 2,
-    "weights": 2,
-    "evaluation": 2,
-    "visualization": 2,
-    "data": 2,
-    "openmm": 3,
-    "prediction": 4,
-    "cli": 5,
-}
-ABOVE_ALL = 6  # hardnet_suite/__init__.py
+# the rooms of the house in order: each may import itself and those before it
+ROOMS = (
+    ("networks",),
+    ("losses",),
+    ("inference",),
+    ("data",),
+    ("weights",),
+    ("evaluation",),
+    ("visualization",),
+    ("deploy",),
+    ("openmm",),
+    ("prediction", "matching"),
+    ("cli",),
+)
+STEPS = {room: step for step, rooms in enumerate(ROOMS) for room in rooms}
+ABOVE_ALL = len(ROOMS)  # hardnet_suite/__init__.py
 
 RUN_ALONE = f"""
 import sys
@@ -193,6 +195,6 @@ def test_the_checks_can_fail(tmp_path):
     file.write_text("import mmcv.ops\ndef f():\n    from mmdet import models\nclass A:\n    import cv2\n")
     assert set(imports(file)) == {"mmcv.ops", "mmdet.models", "cv2"}
     assert set(imports(file, at_import_only=True)) == {"mmcv.ops", "cv2"}
-    assert own_part("hardnet_suite.openmm.ssd") == "openmm"
+    assert own_part("hardnet_suite.openmm.models.ssd") == "openmm"
     assert own_part("hardnet_suites.openmm") is None
     assert differing_in_case(["HarDNet", "HardNet", "SSD"]) == [{"HarDNet", "HardNet"}]

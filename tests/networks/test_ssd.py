@@ -94,7 +94,7 @@ def test_priors_by_hand():
     priors = Priors(sizes=(20, 80), ratios=((4,),), strides=(50,))
     # a small square, one of the mean size, a wide and a tall one; the wide one is 40×10
     assert base_boxes(priors, 0, 100) == [(20, 20), (40, 40), (40, 10), (10, 40)]
-    assert base_boxes(priors, 0, 30) == [(20, 20), (30, 30), (30, 10), (10, 30)]  # clamped to the picture
+    assert base_boxes(priors, 0, 30) == [(20, 20), (30, 30), (30, 10), (10, 30)]  # clamped to the image
     arch = SSDArch(trunk=ARCHS["hardnet39ds"], size=100, bridge=None, extras=(), priors=priors)
     boxes = prior_boxes(arch)
     assert boxes.shape == (16, 4)

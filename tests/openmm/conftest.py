@@ -17,7 +17,7 @@ TINY = """
 _base_ = "{root}/configs/demo_ssd224_shapes.py"
 mean = [104.0, 117.0, 123.0]
 train_pipeline = [
-    dict(type="LoadPicture"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="PhotoMetricDistortion"),
     dict(type="Expand", mean=mean, to_rgb=False, ratio_range=(1, 4)),
@@ -38,7 +38,7 @@ custom_hooks = [*_base_.custom_hooks, dict(type="EMAHook", momentum=0.1)]
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> tuple[Path, Path]:
-    """(config file, data folder): 12 training pictures, 3 held out."""
+    """(config file, data folder): 12 training images, 3 held out."""
     folder = tmp_path_factory.mktemp("tiny")
     config = folder / "tiny.py"
     config.write_text(TINY.format(root=ROOT))

@@ -33,7 +33,7 @@ BESIDE = """
 import sys
 import torch
 import hardnet_suite.openmm
-from hardnet_suite.openmm.configs import load_config, set_data_root
+from hardnet_suite.openmm.run.configs import load_config, set_data_root
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 from mmengine.runner import Runner
@@ -287,7 +287,7 @@ def test_repair_of_mmdets_ssd_head(monkeypatch):
 class Toy(BaseModel):
     def __init__(self):
         super().__init__()
-        self.backbone = hardnet_suite.openmm.backbone.HarDNet("hardnet39ds", out_indices=(1, 2))
+        self.backbone = hardnet_suite.openmm.models.backbone.HarDNet("hardnet39ds", out_indices=(1, 2))
 
     def forward(self, inputs, data_samples=None, mode="loss"):
         assert mode == "loss"

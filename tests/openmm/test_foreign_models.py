@@ -111,7 +111,7 @@ FCN = f"""{SEGMENTOR}
 """
 
 
-def picture(seed: int) -> torch.Tensor:
+def image(seed: int) -> torch.Tensor:
     """(3, SIZE, SIZE) uint8."""
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8))
 
@@ -154,17 +154,17 @@ def test_detectors(text, tmp_path):
             sample([[10.0, 20, 60, 90], [70, 60, 100, 100]], [0, 3]),
             sample([[0.0, 0, 32, 32]], [1]),
         ]
-        assert_trains(model, {"inputs": [picture(0), picture(1)], "data_samples": samples})
+        assert_trains(model, {"inputs": [image(0), image(1)], "data_samples": samples})
 
         model.eval()
         with torch.no_grad():
-            found = model.test_step({"inputs": [picture(2)], "data_samples": [sample([[0.0, 0, 9, 9]], [0])]})
+            found = model.test_step({"inputs": [image(2)], "data_samples": [sample([[0.0, 0, 9, 9]], [0])]})
     (result,) = found
     boxes, labels, scores = (result.pred_instances[key] for key in ("bboxes", "labels", "scores"))
     assert 0 < len(boxes) <= 10
     assert boxes.isfinite().all()
     assert scores.isfinite().all()
-    assert boxes.max() > SIZE  # in the coordinates of the original picture
+    assert boxes.max() > SIZE  # in the coordinates of the original image
     assert set(labels.tolist()) <= set(range(CLASSES))
 
 
@@ -179,10 +179,10 @@ def test_segmentors(text, tmp_path):
 
     with DefaultScope.overwrite_default_scope("mmseg"):
         model = build(text, mmseg.registry, tmp_path)
-        assert_trains(model, {"inputs": [picture(0), picture(1)], "data_samples": [sample(0), sample(1)]})
+        assert_trains(model, {"inputs": [image(0), image(1)], "data_samples": [sample(0), sample(1)]})
         model.eval()
         with torch.no_grad():
-            (result,) = model.test_step({"inputs": [picture(2)], "data_samples": [sample(2)]})
+            (result,) = model.test_step({"inputs": [image(2)], "data_samples": [sample(2)]})
     assert result.seg_logits.data.shape == (CLASSES, SIZE, SIZE)
     assert result.seg_logits.data.isfinite().all()
     assert result.pred_sem_seg.data.shape == (1, SIZE, SIZE)

@@ -82,18 +82,18 @@ USE = """
 import sys
 from mmdet.apis import {first}
 assert not any(name.split(".")[0] == "hardnet_suite" for name in sys.modules)
-config, checkpoint, picture = {arguments!r}
+config, checkpoint, image = {arguments!r}
 """
 INFERENCER = """
-found = DetInferencer(config, checkpoint, device="cpu", show_progress=False)(picture)["predictions"]
+found = DetInferencer(config, checkpoint, device="cpu", show_progress=False)(image)["predictions"]
 assert len(found) == 1 and len(found[0]["bboxes"]) > 0, found
 """
 INIT_DETECTOR = """
 from mmdet.apis import inference_detector, init_detector
 detector = init_detector(config, checkpoint, device="cpu")
-assert type(detector.backbone).__module__ == "hardnet_suite.openmm.backbone"
+assert type(detector.backbone).__module__ == "hardnet_suite.openmm.models.backbone"
 assert detector.dataset_meta["classes"][3] == "star"
-assert len(inference_detector(detector, picture).pred_instances) > 0
+assert len(inference_detector(detector, image).pred_instances) > 0
 print("done")
 """
 
@@ -136,8 +136,8 @@ def trained(tiny, site_folder, tmp_path_factory) -> Path:
 
 
 def arguments(trained: Path, tiny: tuple[Path, Path]) -> tuple[str, str, str]:
-    picture = next((tiny[1] / "val2017").glob("*.jpg"))
-    return str(trained / "plain.py"), str(trained / "epoch_1.pth"), str(picture)
+    image = next((tiny[1] / "val2017").glob("*.jpg"))
+    return str(trained / "plain.py"), str(trained / "epoch_1.pth"), str(image)
 
 
 def test_mmdets_train_script(trained):

@@ -15,10 +15,10 @@ from PIL import Image
 
 import hardnet_suite.openmm
 from hardnet_suite import create_model, predict
-from hardnet_suite.data.pictures import open_rgb
+from hardnet_suite.data.images import open_rgb
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import PREPROCESS
-from hardnet_suite.openmm.configs import OWN_CONFIGS, load_config
+from hardnet_suite.openmm.run.configs import OWN_CONFIGS, load_config
 from hardnet_suite.prediction import load_model
 from hardnet_suite.weights import fetch, find, save_weights
 
@@ -76,8 +76,8 @@ def test_segmentation_is_mmsegs(saved, tmp_path):
     from mmseg.apis import inference_model
 
     network, path = saved("fchardnet70", 11)
-    picture = noise(97, 70)
-    Image.fromarray(picture).save(tmp_path / "a.png")
+    image = noise(97, 70)
+    Image.fromarray(image).save(tmp_path / "a.png")
     cfg = load_config("fchardnet70_camvid")
     with DefaultScope.overwrite_default_scope("mmseg"):
         segmentor = MODELS.build(cfg.model).eval()
@@ -133,32 +133,32 @@ def test_detection_is_mmdets(saved, tmp_path, name, config, size, count):
 
 
 def test_shipped_weights_by_their_tag_and_by_their_file():
-    picture = noise(200, 160)
-    (found,) = predict("ssd320_hardnet39ds", picture, weights="bccd", least_score=0.01)
+    image = noise(200, 160)
+    (found,) = predict("ssd320_hardnet39ds", image, weights="bccd", least_score=0.01)
     assert found.classes == ("RBC", "WBC", "Platelets")
-    (again,) = predict(fetch(find("ssd320_hardnet39ds", "bccd")), picture, least_score=0.01)
+    (again,) = predict(fetch(find("ssd320_hardnet39ds", "bccd")), image, least_score=0.01)
     assert again.classes == found.classes
     np.testing.assert_array_equal(again.boxes, found.boxes)
-    (config,) = predict("configs/ssd320_hardnet39ds_bccd.py", picture, least_score=0.01)
+    (config,) = predict("configs/ssd320_hardnet39ds_bccd.py", image, least_score=0.01)
     np.testing.assert_array_equal(config.boxes, found.boxes)
 
 
-def test_batches_give_what_single_pictures_give(saved):
+def test_batches_give_what_single_images_give(saved):
     _, path = saved("hardnet39ds", 4)
     model = load_model(path, classes="abcd")
-    pictures = [noise(80 + 10 * k, 70, seed=k) for k in range(5)]
-    single, batched = predict(model, pictures), predict(model, pictures, batch_size=3)
+    images = [noise(80 + 10 * k, 70, seed=k) for k in range(5)]
+    single, batched = predict(model, images), predict(model, images, batch_size=3)
     for one, other in zip(single, batched, strict=True):
         assert one.name == other.name
         assert one.labels.tolist() == other.labels.tolist()
         np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4)
     assert [one.size[0] for one in batched] == [80, 90, 100, 110, 120]
-    half = predict(load_model(path, bf16=True), pictures)
+    half = predict(load_model(path, bf16=True), images)
     assert half[0].scores.tolist() != single[0].scores.tolist()
     np.testing.assert_allclose(half[0].scores, single[0].scores, atol=0.02)
 
 
-def test_pictures_of_several_sizes_in_one_batch(saved):
+def test_images_of_several_sizes_in_one_batch(saved):
     _, path = saved("fchardnet70", 3)
     sizes = [(96, 64), (96, 64), (70, 64), (1, 1), (33, 200)]
     found = predict(path, [noise(*size) for size in sizes], batch_size=4)
@@ -178,19 +178,19 @@ def test_a_stream_holds_one_batch_at_a_time(saved, tmp_path, monkeypatch):
         most = max(most, sum(one() is not None for one in opened))
         return image
 
-    monkeypatch.setattr("hardnet_suite.prediction.sources.open_rgb", open_and_count)
+    monkeypatch.setattr("hardnet_suite.data.sources.open_rgb", open_and_count)
     stream = predict(load_model(path), f"{tmp_path}/*.png", batch_size=2, stream=True)
     assert sum(1 for _ in stream) == 7
-    assert 2 <= most <= 3  # a batch, and the picture that comes next
+    assert 2 <= most <= 3  # a batch, and the image that comes next
 
 
-def test_bad_pictures_are_skipped_unless_there_is_no_other(saved, tmp_path):
+def test_bad_images_are_skipped_unless_there_is_no_other(saved, tmp_path):
     _, path = saved("hardnet39ds", 4)
     for name in ("a", "c"):
         Image.fromarray(noise(64, 64)).save(tmp_path / f"{name}.png")
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:900])
     failed = []
-    with pytest.warns(UserWarning, match=r"skipped: cannot read the picture .*b\.png"):
+    with pytest.warns(UserWarning, match=r"skipped: cannot read the image .*b\.png"):
         found = predict(path, tmp_path / "[abc].png", failed=failed)
     assert [one.name[-5:] for one in found] == ["a.png", "c.png"]
     assert [name[-5:] for name, _ in failed] == ["b.png"]
@@ -199,7 +199,7 @@ def test_bad_pictures_are_skipped_unless_there_is_no_other(saved, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["hardnet39ds", "ssd224_hardnet29", "fchardnet70"])
-def test_answers_as_json_and_pictures(saved, tmp_path, name):
+def test_answers_as_json_and_images(saved, tmp_path, name):
     _, path = saved(name, 3)
     found = predict(path, noise(120, 90), least_score=0.05)[0]
     row = json.loads(json.dumps(found.to_dict()))
@@ -210,7 +210,7 @@ def test_answers_as_json_and_pictures(saved, tmp_path, name):
     assert drawn.mode == "RGB"
     assert drawn.size[0] >= 120
     saved_to = found.save(tmp_path / "out")
-    assert saved_to.name == "picture.jpg"
+    assert saved_to.name == "image.jpg"
     (line,) = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
     line = json.loads(line)
     if found.mask is not None:
@@ -228,7 +228,7 @@ def test_answers_as_json_and_pictures(saved, tmp_path, name):
 
 def test_what_cannot_be_a_model(saved, tmp_path):
     _, path = saved("hardnet39ds", 3)
-    picture = noise(64, 64)
+    image = noise(64, 64)
     (tmp_path / "foreign.py").write_text("arch = 'resnet50'\nmodel = dict()\n")
     torch.save({"a.weight": torch.zeros(3)}, tmp_path / "foreign.pth")
     torch.save(create_model("hardnet_descriptor_ps").state_dict(), tmp_path / "patches.pth")
@@ -250,10 +250,10 @@ def test_what_cannot_be_a_model(saved, tmp_path):
         (path, {"classes": "ab"}, "2 class names are given, but the weights have 3 classes"),
     ):
         with pytest.raises(UserError, match=words):
-            predict(model, picture, **options)
+            predict(model, image, **options)
     for options in ({"top": 0}, {"batch_size": 0}, {"least_score": 1.5}):
         with pytest.raises(ValueError, match="must be at least 1"):
-            predict(path, picture, **options)
+            predict(path, image, **options)
 
 
 def test_a_config_and_weights_of_another_number_of_classes(saved, tmp_path):
@@ -299,17 +299,17 @@ def test_the_well_known_article(shared, golden, tmp_path, monkeypatch):
     assert np.all(np.diff(found.scores) <= 0)
 
 
-def test_a_picture_is_never_drawn_over(saved, tmp_path):
+def test_a_image_is_never_drawn_over(saved, tmp_path):
     _, path = saved("hardnet39ds", 4)
-    picture = tmp_path / "dog.jpg"
-    Image.fromarray(noise(40, 30)).save(picture)
-    before = picture.read_bytes()
-    (found,) = predict(path, picture)
+    image = tmp_path / "dog.jpg"
+    Image.fromarray(noise(40, 30)).save(image)
+    before = image.read_bytes()
+    (found,) = predict(path, image)
     assert [found.save(tmp_path).name, found.save(tmp_path).name] == ["dog_2.jpg", "dog_3.jpg"]
-    with pytest.raises(UserError, match=r"dog\.jpg is the picture itself"):
+    with pytest.raises(UserError, match=r"dog\.jpg is the image itself"):
         found.save(tmp_path, "dog")
     assert found.save(tmp_path, "dog_2").name == "dog_2.jpg"
-    assert picture.read_bytes() == before
+    assert image.read_bytes() == before
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert [row["drawing"] for row in rows] == ["dog_2.jpg", "dog_3.jpg", "dog_2.jpg"]
 

@@ -36,7 +36,7 @@ VAL = [val_row(k, 0.1 * k) for k in (1, 2, 3)]
 
 
 def colored(path, color):
-    """How many pixels of a picture have about this colour, "#rrggbb"."""
+    """How many pixels of an image have about this colour, "#rrggbb"."""
     target = np.array([int(color[k : k + 2], 16) for k in (1, 3, 5)])
     return int((np.abs(np.asarray(Image.open(path).convert("RGB")).astype(int) - target).max(-1) < 12).sum())
 

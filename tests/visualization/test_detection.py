@@ -14,7 +14,7 @@ from hardnet_suite.visualization.detection import beside, class_color, draw_boxe
 NAMES = ("cat", "dog", "wine glass")
 
 
-def picture(height=120, width=160, value=90):
+def draw_image(height=120, width=160, value=90):
     return np.full((height, width, 3), value, np.uint8)
 
 
@@ -23,7 +23,7 @@ def changed(before, after):
 
 
 def test_draws_lines_and_chip_in_the_colour_of_the_class():
-    image = picture()
+    image = draw_image()
     drawn = draw_boxes(image, [[40, 50, 120, 100]], [1], names=NAMES)
     assert (image == 90).all()  # the input is left alone
     assert drawn.shape == image.shape
@@ -39,7 +39,7 @@ def test_draws_lines_and_chip_in_the_colour_of_the_class():
 
 def test_scores_make_the_chip_longer():
     plain, scored = (
-        draw_boxes(picture(), [[10, 50, 120, 100]], [1], names=NAMES, scores=scores)
+        draw_boxes(draw_image(), [[10, 50, 120, 100]], [1], names=NAMES, scores=scores)
         for scores in (None, [0.87])
     )
     columns = [np.flatnonzero((drawn[:48] == class_color(1)).all(-1).any(0)) for drawn in (plain, scored)]
@@ -49,17 +49,17 @@ def test_scores_make_the_chip_longer():
 @pytest.mark.parametrize(
     "box", [[0, 0, 159, 119], [150, 0, 159, 6], [-50, -50, 10, 10], [120, 110, 900, 900], [100, 80, 60, 40]]
 )
-def test_label_stays_within_the_picture(box):
-    drawn = draw_boxes(picture(), [box], [0], names=NAMES, scores=[0.5])
-    # the chip is a solid run of colour, whole inside the picture: as wide wherever the box lies
+def test_label_stays_within_the_image(box):
+    drawn = draw_boxes(draw_image(), [box], [0], names=NAMES, scores=[0.5])
+    # the chip is a solid run of colour, whole inside the image: as wide wherever the box lies
     runs = (drawn == class_color(0)).all(-1).sum(1)
-    middle = draw_boxes(picture(), [[50, 60, 110, 100]], [0], names=NAMES, scores=[0.5])
+    middle = draw_boxes(draw_image(), [[50, 60, 110, 100]], [0], names=NAMES, scores=[0.5])
     chip_rows = (middle[:58] == class_color(0)).all(-1).sum(1).max()
     assert runs.max() >= chip_rows - 8  # the smaller font of narrow boxes is a little shorter
 
 
-def test_label_wider_than_the_picture_is_cut():
-    drawn = draw_boxes(picture(200, 60), [[2, 100, 58, 190]], [0], names=["W" * 30])
+def test_label_wider_than_the_image_is_cut():
+    drawn = draw_boxes(draw_image(200, 60), [[2, 100, 58, 190]], [0], names=["W" * 30])
     chip = (drawn[89:98] == class_color(0)).all(-1)
     first, *_, last = np.flatnonzero(chip[0])
     assert chip[:, last - 1 : last + 1].all()  # the text ends before its chip does
@@ -67,7 +67,7 @@ def test_label_wider_than_the_picture_is_cut():
 
 
 def test_labels_of_equal_boxes_do_not_hide_each_other():
-    drawn = draw_boxes(picture(), [[40, 50, 120, 100]] * 2, [0, 1], names=NAMES)
+    drawn = draw_boxes(draw_image(), [[40, 50, 120, 100]] * 2, [0, 1], names=NAMES)
     for label in (0, 1):
         chip = (drawn == class_color(label)).all(-1)
         chip[[49, 50, 51, 99, 100, 101]] = chip[:, [39, 40, 41, 119, 120, 121]] = (
@@ -76,16 +76,16 @@ def test_labels_of_equal_boxes_do_not_hide_each_other():
         assert chip.sum() > 50
 
 
-def test_box_outside_the_picture_draws_nothing():
-    image = picture()
+def test_box_outside_the_image_draws_nothing():
+    image = draw_image()
     for box in ([-30, 10, -5, 40], [10, 130, 40, 150]):
         assert not changed(image, draw_boxes(image, [box], [0], names=NAMES)).any()
 
 
-def test_line_width_grows_with_the_picture():
+def test_line_width_grows_with_the_image():
     def width(side):
         drawn = draw_boxes(
-            picture(side, side), [[side * 0.2, side * 0.4, side * 0.8, side * 0.8]], [0], names=NAMES
+            draw_image(side, side), [[side * 0.2, side * 0.4, side * 0.8, side * 0.8]], [0], names=NAMES
         )
         return (drawn[round(side * 0.7), : side // 2] == class_color(0)).all(-1).sum()
 
@@ -95,7 +95,7 @@ def test_line_width_grows_with_the_picture():
 
 @pytest.mark.parametrize("boxes", [[], np.zeros((0, 4), np.float32)])
 def test_no_boxes(boxes):
-    image = picture()
+    image = draw_image()
     drawn = draw_boxes(image, boxes, [], names=NAMES, scores=[])
     np.testing.assert_array_equal(drawn, image)
     assert not np.shares_memory(drawn, image)
@@ -111,18 +111,18 @@ def test_colours_are_stable_and_distinct():
 
 
 def test_own_palette():
-    drawn = draw_boxes(picture(), [[40, 50, 120, 100]], [0], names=NAMES, palette=[(1, 2, 3)])
+    drawn = draw_boxes(draw_image(), [[40, 50, 120, 100]], [0], names=NAMES, palette=[(1, 2, 3)])
     assert tuple(drawn[100, 80]) == (1, 2, 3)
     with pytest.raises(ValueError, match=r"labels must be integers in \[0, 1\)"):
-        draw_boxes(picture(), [[40, 50, 120, 100]], [1], names=NAMES, palette=[(1, 2, 3)])
+        draw_boxes(draw_image(), [[40, 50, 120, 100]], [1], names=NAMES, palette=[(1, 2, 3)])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": np.zeros((8, 8), np.uint8)}, "a picture must be"),
-        ({"image": np.zeros((8, 8, 4), np.uint8)}, "a picture must be"),
-        ({"image": np.zeros((8, 8, 3), np.float32)}, "a picture must be"),
+        ({"image": np.zeros((8, 8), np.uint8)}, "an image must be"),
+        ({"image": np.zeros((8, 8, 4), np.uint8)}, "an image must be"),
+        ({"image": np.zeros((8, 8, 3), np.float32)}, "an image must be"),
         ({"boxes": [1, 2, 3, 4]}, "boxes must be"),
         ({"boxes": [[1, 2, 3]]}, "boxes must be"),
         ({"boxes": [[1, 2, np.nan, 4]]}, "boxes must be"),
@@ -134,13 +134,13 @@ def test_own_palette():
     ],
 )
 def test_bad_arguments(change, message):
-    arguments = {"image": picture(), "boxes": [[1, 2, 30, 40]], "labels": [0], "names": NAMES, **change}
+    arguments = {"image": draw_image(), "boxes": [[1, 2, 30, 40]], "labels": [0], "names": NAMES, **change}
     with pytest.raises(ValueError, match=message):
         draw_boxes(**arguments)
 
 
 def test_beside_puts_a_title_bar_over_each():
-    left, right = picture(60, 80, 10), picture(60, 80, 200)
+    left, right = draw_image(60, 80, 10), draw_image(60, 80, 200)
     pair = beside(left, right)
     bar = pair.shape[0] - 60
     assert bar > 10
@@ -154,7 +154,7 @@ def test_beside_puts_a_title_bar_over_each():
 
 def test_grid_places_row_by_row():
     values = (10, 20, 30, 40, 50)
-    sheet = grid([picture(20, 30, value) for value in values], 3)
+    sheet = grid([draw_image(20, 30, value) for value in values], 3)
     gap = (sheet.shape[1] - 90) // 2
     assert sheet.shape == (40 + gap, 90 + 2 * gap, 3)
     for index, value in enumerate(values):
@@ -162,26 +162,26 @@ def test_grid_places_row_by_row():
         assert (sheet[y : y + 20, x : x + 30] == value).all()
 
 
-def test_grid_of_different_sizes_and_few_pictures():
-    sheet = grid([picture(20, 30, 1), picture(40, 10, 2)], 5)
+def test_grid_of_different_sizes_and_few_images():
+    sheet = grid([draw_image(20, 30, 1), draw_image(40, 10, 2)], 5)
     assert sheet.shape[0] == 40
     assert (sheet == 1).all(-1).sum() == 600
     assert (sheet == 2).all(-1).sum() == 400
 
 
-@pytest.mark.parametrize("arguments", [([], 2), ([picture()], 0), ([np.zeros((4, 4))], 1)])
+@pytest.mark.parametrize("arguments", [([], 2), ([draw_image()], 0), ([np.zeros((4, 4))], 1)])
 def test_grid_bad_arguments(arguments):
-    with pytest.raises(ValueError, match=r"grid needs|a picture must be"):
+    with pytest.raises(ValueError, match=r"grid needs|an image must be"):
         grid(*arguments)
 
 
 @pytest.fixture
 def scored(tmp_path):
-    """A tested set of two pictures, "b" grey and without detections: annotations, results, image folder."""
+    """A tested set of two images, "b" grey and without detections: annotations, results, image folder."""
     folder = tmp_path / "images"
     (folder / "sub").mkdir(parents=True)
-    Image.fromarray(picture()).save(folder / "sub" / "a.png")
-    Image.fromarray(picture()[..., 0]).save(folder / "b.jpg")
+    Image.fromarray(draw_image()).save(folder / "sub" / "a.png")
+    Image.fromarray(draw_image()[..., 0]).save(folder / "b.jpg")
     box = {"image_id": 7, "category_id": 18, "bbox": [40, 50, 80, 50]}
     data = {
         "images": [{"id": 7, "file_name": "sub/a.png"}, {"id": 9, "file_name": "b.jpg"}],
@@ -223,10 +223,10 @@ def test_draw_results_truth_left_detections_right(scored, tmp_path):
     assert near(np.asarray(Image.open(out / "a.jpg"))[-120:, -160:], dog).any()
 
 
-def test_draw_results_turns_a_picture_as_its_exif_tag_says(scored, tmp_path):
+def test_draw_results_turns_a_image_as_its_exif_tag_says(scored, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(picture(120, 160)).save(scored[2] / "b.jpg", exif=exif)
+    Image.fromarray(draw_image(120, 160)).save(scored[2] / "b.jpg", exif=exif)
     draw_results(*scored, tmp_path / "drawn")
     assert Image.open(tmp_path / "drawn" / "b.jpg").size[0] < 2 * 160
 
@@ -241,5 +241,5 @@ def test_draw_results_bad_files(scored, tmp_path):
     with pytest.raises(UserError, match=r"cannot write .*truth\.json"):
         draw_results(truth, results, folder, truth / "drawn")
     (folder / "b.jpg").write_bytes(b"\xff\xd8 broken")
-    with pytest.raises(UserError, match=r"cannot read the picture .*b\.jpg"):
+    with pytest.raises(UserError, match=r"cannot read the image .*b\.jpg"):
         draw_results(truth, results, folder, tmp_path / "drawn")

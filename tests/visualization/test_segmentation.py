@@ -1,4 +1,4 @@
-"""Segmentations as pictures: exact colours, untouched pixels, legends, counted errors, a folder of strips."""
+"""Segmentations as images: exact colours, untouched pixels, legends, counted errors, a folder of strips."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = ("road", "tree", "traffic sign")
 PALETTE = ((128, 64, 200), (10, 140, 30), (250, 200, 0))
 
 
-def picture(height=60, width=80, seed=0):
+def draw_image(height=60, width=80, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -73,7 +73,7 @@ def test_colorize_bad_arguments(labels, palette, message):
 
 
 def test_overlay_at_full_opacity_shows_the_colours_exactly_and_leaves_ignored_pixels():
-    image, labels = picture(), halves()
+    image, labels = draw_image(), halves()
     labels[:10, :10] = IGNORE
     before = image.copy()
     drawn = overlay_labels(image, labels, PALETTE, opacity=1, outline=False)
@@ -89,7 +89,7 @@ def test_overlay_tints_half_and_half():
     drawn = overlay_labels(image, halves(4, 6), PALETTE, opacity=0.5, outline=False)
     np.testing.assert_array_equal(drawn[0, 0], [114, 82, 150])
     np.testing.assert_array_equal(drawn[0, 5], [55, 120, 65])
-    np.testing.assert_array_equal(overlay_labels(picture(), halves(), PALETTE, opacity=0), picture())
+    np.testing.assert_array_equal(overlay_labels(draw_image(), halves(), PALETTE, opacity=0), draw_image())
 
 
 def test_a_class_has_the_same_hue_on_any_ground():
@@ -111,7 +111,7 @@ def test_outlines_lie_where_regions_meet_and_nowhere_else():
 
 
 def test_outlines_surround_ignored_pixels_without_touching_them():
-    image, labels = picture(), np.zeros((60, 80), np.uint8)
+    image, labels = draw_image(), np.zeros((60, 80), np.uint8)
     labels[20:30, 40:50] = IGNORE
     plain, lined = (overlay_labels(image, labels, PALETTE, outline=outline) for outline in (False, True))
     np.testing.assert_array_equal(lined[20:30, 40:50], image[20:30, 40:50])
@@ -124,7 +124,7 @@ def test_outlines_surround_ignored_pixels_without_touching_them():
 
 
 def test_the_legend_shows_the_classes_that_appear_and_no_other():
-    image, labels = picture(), halves(right=2)
+    image, labels = draw_image(), halves(right=2)
     labels[:5] = IGNORE
     plain = overlay_labels(image, labels, PALETTE)
     drawn = overlay_labels(image, labels, PALETTE, names=NAMES)
@@ -142,7 +142,7 @@ def test_the_legend_takes_as_many_rows_as_it_needs():
     labels = np.arange(12, dtype=np.uint8)[:, None].repeat(400, 1)
     heights = {}
     for width in (100, 200, 1600):
-        image = picture(12, width)
+        image = draw_image(12, width)
         drawn = overlay_labels(image, labels[:, :width].repeat(4, 1)[:, :width], palette, names=names)
         assert drawn.shape[1] == width
         chips = [count(drawn[12:], color) for color in palette]
@@ -151,18 +151,18 @@ def test_the_legend_takes_as_many_rows_as_it_needs():
     assert heights[100] > heights[200] > heights[1600]
 
 
-def test_a_picture_narrower_than_a_name_gets_a_wider_sheet():
-    drawn = overlay_labels(picture(200, 3), np.full((200, 3), 2), PALETTE, names=NAMES, outline=False)
+def test_a_image_narrower_than_a_name_gets_a_wider_sheet():
+    drawn = overlay_labels(draw_image(200, 3), np.full((200, 3), 2), PALETTE, names=NAMES, outline=False)
     assert drawn.shape[1] > 60
     left = (drawn.shape[1] - 3) // 2
     np.testing.assert_array_equal(
-        drawn[:200, left : left + 3], overlay_labels(picture(200, 3), np.full((200, 3), 2), PALETTE)
+        drawn[:200, left : left + 3], overlay_labels(draw_image(200, 3), np.full((200, 3), 2), PALETTE)
     )
 
 
 def test_no_legend_where_everything_is_ignored():
-    drawn = overlay_labels(picture(), np.full((60, 80), IGNORE), PALETTE, names=NAMES)
-    np.testing.assert_array_equal(drawn, picture())
+    drawn = overlay_labels(draw_image(), np.full((60, 80), IGNORE), PALETTE, names=NAMES)
+    np.testing.assert_array_equal(drawn, draw_image())
 
 
 @pytest.mark.parametrize(
@@ -171,20 +171,20 @@ def test_no_legend_where_everything_is_ignored():
         ({"labels": halves(80, 60)}, r"of one size, got \(height, width\) \(60, 80\) and \(80, 60\)"),
         ({"labels": np.zeros((60, 80, 1), int)}, "labels must be"),
         ({"labels": halves(right=3)}, r"got \[3\]"),
-        ({"image": picture()[..., 0]}, "a picture must be"),
+        ({"image": draw_image()[..., 0]}, "an image must be"),
         ({"opacity": 1.5}, r"opacity must lie in \[0, 1\], got 1.5"),
         ({"opacity": float("nan")}, "opacity must lie"),
         ({"names": NAMES[:2]}, "names and palette must be of one length, got 2 and 3"),
     ],
 )
 def test_overlay_bad_arguments(change, message):
-    arguments = {"image": picture(), "labels": halves(), "palette": PALETTE, **change}
+    arguments = {"image": draw_image(), "labels": halves(), "palette": PALETTE, **change}
     with pytest.raises(ValueError, match=message):
         overlay_labels(**arguments)
 
 
 def test_errors_are_red_and_right_pixels_dimmed_grey():
-    image = picture(120, 20)  # too narrow for the share: every pixel may be looked at
+    image = draw_image(120, 20)  # too narrow for the share: every pixel may be looked at
     target, prediction = halves(120, 20), halves(120, 20)
     prediction[5:8, 2:6] = 2
     target[100:, :] = IGNORE  # whatever is predicted there
@@ -197,15 +197,15 @@ def test_errors_are_red_and_right_pixels_dimmed_grey():
     right = drawn[(target == prediction)]
     assert (right == right[:, :1]).all()  # grey
     assert right.max() < 180
-    assert right.std() > 20  # what is in the picture can still be seen
+    assert right.std() > 20  # what is in the image can still be seen
     assert drawn[100:].max() < 80
     assert len(np.unique(drawn[100:].reshape(-1, 3), axis=0)) == 2  # hatched
 
 
 def test_another_ignored_value():
     target, prediction = halves(40, 8), halves(40, 8, right=0)
-    assert is_red(error_map(picture(40, 8), target, prediction)).sum() == 160
-    drawn = error_map(picture(40, 8), target, prediction, ignore=1)
+    assert is_red(error_map(draw_image(40, 8), target, prediction)).sum() == 160
+    drawn = error_map(draw_image(40, 8), target, prediction, ignore=1)
     assert not is_red(drawn).any()
     assert drawn[:, 4:].max() < 80
 
@@ -237,24 +237,26 @@ def test_the_share_of_right_pixels_stands_in_the_corner():
 
 @pytest.mark.parametrize("name", ["target", "prediction"])
 def test_error_map_of_another_size(name):
-    arguments = {"image": picture(), "target": halves(), "prediction": halves(), name: halves(30, 40)}
-    with pytest.raises(ValueError, match=rf"picture and {name} .* \(60, 80\) and \(30, 40\)"):
+    arguments = {"image": draw_image(), "target": halves(), "prediction": halves(), name: halves(30, 40)}
+    with pytest.raises(ValueError, match=rf"image and {name} .* \(60, 80\) and \(30, 40\)"):
         error_map(**arguments)
 
 
 def panels(sheet, height, width, number):
-    """The pictures of a row, whatever stands above and below."""
+    """The images of a row, whatever stands above and below."""
     gap, rest = divmod(sheet.shape[1] - number * width, number - 1)
     assert rest == 0
     first = sheet[:, :width]
-    top = next(y for y in range(len(sheet)) if np.array_equal(first[y : y + height], picture(height, width)))
+    top = next(
+        y for y in range(len(sheet)) if np.array_equal(first[y : y + height], draw_image(height, width))
+    )
     return [
         sheet[top : top + height, k * (width + gap) : k * (width + gap) + width] for k in range(number)
     ], sheet[top + height :]
 
 
 def test_strip():
-    image = picture(90, 120)
+    image = draw_image(90, 120)
     target, prediction = halves(90, 120), halves(90, 120, right=2)
     target[:20] = IGNORE
     parts, below = panels(strip(image, target, prediction, PALETTE, NAMES), 90, 120, 4)
@@ -265,13 +267,13 @@ def test_strip():
 
 
 def test_strip_without_truth():
-    parts, below = panels(strip(picture(90, 120), None, halves(90, 120), PALETTE, NAMES), 90, 120, 2)
-    np.testing.assert_array_equal(parts[1], overlay_labels(picture(90, 120), halves(90, 120), PALETTE))
+    parts, below = panels(strip(draw_image(90, 120), None, halves(90, 120), PALETTE, NAMES), 90, 120, 2)
+    np.testing.assert_array_equal(parts[1], overlay_labels(draw_image(90, 120), halves(90, 120), PALETTE))
     assert [count(below, color) > 60 for color in PALETTE] == [True, True, False]
 
 
 def test_before_after():
-    image, before, after = picture(90, 120), halves(90, 120, right=0), halves(90, 120, right=2)
+    image, before, after = draw_image(90, 120), halves(90, 120, right=0), halves(90, 120, right=2)
     parts, below = panels(before_after(image, before, after, PALETTE, NAMES), 90, 120, 3)
     np.testing.assert_array_equal(parts[1], overlay_labels(image, before, PALETTE))
     np.testing.assert_array_equal(parts[2], overlay_labels(image, after, PALETTE))
@@ -279,8 +281,8 @@ def test_before_after():
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 301), (177, 1), (37, 53)])
-def test_pictures_of_any_size(height, width):
-    image, labels = picture(height, width), np.full((height, width), 1)
+def test_images_of_any_size(height, width):
+    image, labels = draw_image(height, width), np.full((height, width), 1)
     np.testing.assert_array_equal(
         overlay_labels(image, labels, PALETTE, opacity=1), np.broadcast_to(PALETTE[1], image.shape)
     )
@@ -297,17 +299,17 @@ def test_pictures_of_any_size(height, width):
 @pytest.mark.parametrize("draw", [strip, before_after])
 def test_rows_of_different_sizes_or_lengths(draw):
     with pytest.raises(ValueError, match=r"\(60, 80\) and \(61, 80\)"):
-        draw(picture(), halves(61), halves(), PALETTE, NAMES)
+        draw(draw_image(), halves(61), halves(), PALETTE, NAMES)
     with pytest.raises(ValueError, match=r"\(60, 80\) and \(61, 80\)"):
-        draw(picture(), halves(), halves(61), PALETTE, NAMES)
+        draw(draw_image(), halves(), halves(61), PALETTE, NAMES)
     with pytest.raises(ValueError, match="got 2 and 3"):
-        draw(picture(), halves(), halves(), PALETTE, NAMES[:2])
+        draw(draw_image(), halves(), halves(), PALETTE, NAMES[:2])
 
 
-def test_beside_wants_a_title_for_each_picture():
+def test_beside_wants_a_title_for_each_image():
     for number, titles in ((3, ("a", "b")), (1, ("a", "b")), (0, ())):
-        with pytest.raises(ValueError, match=f"one title a picture, got {number} and {len(titles)}"):
-            beside(*[picture()] * number, titles=titles)
+        with pytest.raises(ValueError, match=f"one title an image, got {number} and {len(titles)}"):
+            beside(*[draw_image()] * number, titles=titles)
 
 
 LABELS = LabelSet("test", NAMES, PALETTE, {9: IGNORE}, {})
@@ -315,10 +317,14 @@ LABELS = LabelSet("test", NAMES, PALETTE, {9: IGNORE}, {})
 
 @pytest.fixture
 def files(tmp_path):
-    """A picture, its label file (with the stored value 9) and a file of predictions."""
+    """An image, its label file (with the stored value 9) and a file of predictions."""
     label = halves()
     label[:20] = 9
-    for name, array in (("a.v1.png", picture()), ("label.png", label), ("prediction.png", halves(right=2))):
+    for name, array in (
+        ("a.v1.png", draw_image()),
+        ("label.png", label),
+        ("prediction.png", halves(right=2)),
+    ):
         Image.fromarray(array).save(tmp_path / name)
     return tmp_path / "a.v1.png", tmp_path / "label.png", tmp_path / "prediction.png"
 
@@ -334,7 +340,7 @@ def test_draw_segmentation_results(files, tmp_path):
     target = halves()
     target[:20] = IGNORE
     drawn = np.asarray(Image.open(out / "a.v1.jpg"), int)
-    expected = strip(picture(), target, halves(right=2), PALETTE, NAMES)
+    expected = strip(draw_image(), target, halves(right=2), PALETTE, NAMES)
     assert drawn.shape == expected.shape
     assert np.abs(drawn - expected).mean() < 8  # JPEG of noise
     written = (out / "a.v1.jpg").read_bytes()
@@ -376,7 +382,7 @@ def test_draw_segmentation_results_bad_files(files, tmp_path):
 
 
 def test_overlay_with_legend_is_the_overlay_above_its_classes():
-    image, labels = picture(), halves(right=2)
+    image, labels = draw_image(), halves(right=2)
     drawn = overlay_with_legend(image, labels, PALETTE, NAMES)
     assert np.array_equal(drawn[:60, :80], overlay_labels(image, labels, PALETTE))
     legend = drawn[60:]
@@ -387,10 +393,10 @@ def test_overlay_with_legend_is_the_overlay_above_its_classes():
 
 def test_cityscapes_truth_may_be_label_ids(tmp_path):
     labels = LABEL_SETS["cityscapes"]
-    Image.fromarray(picture()).save(tmp_path / "a_leftImg8bit.png")
+    Image.fromarray(draw_image()).save(tmp_path / "a_leftImg8bit.png")
     Image.fromarray(halves(left=7, right=26)).save(tmp_path / "a_gtFine_labelIds.png")  # road, car
     pair = (tmp_path / "a_leftImg8bit.png", tmp_path / "a_gtFine_labelIds.png", halves(left=0, right=13))
     draw_segmentation_results([pair], labels, tmp_path / "out")
     drawn = np.asarray(Image.open(tmp_path / "out/a_leftImg8bit.jpg"), int)
-    expected = strip(picture(), halves(left=0, right=13), pair[2], labels.palette, labels.classes)
+    expected = strip(draw_image(), halves(left=0, right=13), pair[2], labels.palette, labels.classes)
     assert np.abs(drawn - expected).mean() < 8

@@ -1,0 +1,283 @@
+"""Images from whatever holds them: files, folders, patterns, addresses, arrays, videos, cameras."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import http.client
+import json
+import os
+import re
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from hardnet_suite.data.classification import IMAGE_SUFFIXES
+from hardnet_suite.data.images import open_rgb, to_rgb
+from hardnet_suite.errors import UserError
+
+JSON_LINES = "predictions.jsonl"  # beside drawings; it names them
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+_TIMEOUT = 30  # seconds, for each wait on the network
+_LONGEST_STEM = 120
+_LOST_FRAMES = 0.05  # of a video's: its header's count is an estimate
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One image that is opened when it is needed: ``open()`` gives a PIL image, RGB, or a UserError.
+
+    ``name``: of the file, address or frame.
+    """
+
+    name: str
+    open: Callable[[], Image.Image]
+
+    @property
+    def stem(self) -> str:
+        """A name for files made of it: without folder and suffix, with the number of a frame."""
+        frame = re.search(r"#(\d{6,})$", self.name)
+        path = self.name[: frame.start()] if frame else self.name
+        path = unquote(_without_query(path)) if _is_address(path) else path
+        stem = Path(path).stem + (f"_{frame[1]}" if frame else "")
+        return re.sub(r"[^\w .()+,=@~-]", "_", stem)[-_LONGEST_STEM:].strip(" .") or "image"
+
+
+def images_of(source: Any) -> Iterator[SourceImage]:
+    """All the images of a source, in order; files of a folder or pattern by their names.
+
+    Args:
+        source: a path of an image, video or folder (with its subfolders); a pattern with ``*``, ``?`` or
+            ``[``; an http address of an image or video; a PIL image; an array (H, W, 3) RGB or (H, W) grey,
+            uint8; the number of a camera, or "camera:0"; or a list or iterator of these.
+
+    In folders and patterns, drawings and masks of an earlier run are left out: files that a
+    ``predictions.jsonl`` beside them names. Of an animation the first frame is taken. One bad part of a list
+    or folder is an image whose ``open`` raises; so is the end of a video that breaks off.
+
+    Raises:
+        UserError: nothing there, or nothing that is an image.
+        ValueError: an array of another form.
+    """
+    if isinstance(source, Image.Image):
+        yield SourceImage("image", partial(_upright, source))
+    elif isinstance(source, np.ndarray):
+        yield _of_array(source)
+    elif isinstance(source, bool):
+        raise ValueError(f"{source} is no image")
+    elif isinstance(source, int):
+        yield from _frames(source, f"camera:{source}")
+    elif isinstance(source, str | Path):
+        yield from _of_text(_text(source))
+    elif isinstance(source, Sequence | Iterator) and not isinstance(source, bytes | bytearray):
+        for number, one in enumerate(source):
+            for image in _or_failure(images_of(one), one):
+                named = isinstance(one, np.ndarray | Image.Image)
+                yield SourceImage(f"image_{number}", image.open) if named else image
+    else:
+        raise ValueError(f"a {type(source).__name__} is no image, path, array, list or iterator of these")
+
+
+def count_of(source: Any) -> int | None:
+    """How many images a source has, as far as that is known without opening videos; otherwise None."""
+    if isinstance(source, list | tuple):
+        counts = [count_of(one) for one in source]
+        return None if None in counts else sum(counts)
+    if isinstance(source, str | Path):
+        text = _text(source)
+        if _is_camera(text) or _is_video(text):
+            return None
+        if _is_address(text):
+            return 1
+        if Path(text).is_dir() or _is_pattern(text):
+            files = _files(text)
+            return None if any(map(_is_video, files)) else len(files)
+        return 1
+    return None if isinstance(source, int | Iterator) else 1
+
+
+def is_single(source: Any) -> bool:
+    """Whether the source names one image, so that an error in it is an error of the whole call."""
+    if isinstance(source, str | Path) and _is_address(str(source)):
+        return not _is_video(str(source))
+    return count_of(source) == 1 and not (
+        isinstance(source, str | Path) and (Path(_text(source)).is_dir() or _is_pattern(_text(source)))
+    )
+
+
+def is_camera(source: Any) -> bool:
+    """Whether the source, or one of the list, is a camera: it never ends."""
+    if isinstance(source, list | tuple):
+        return any(map(is_camera, source))
+    if isinstance(source, str):
+        return _is_camera(source)
+    return isinstance(source, int) and not isinstance(source, bool)
+
+
+def _of_array(values: np.ndarray) -> SourceImage:
+    if values.dtype != np.uint8 or not (
+        values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3, 4))
+    ):
+        raise ValueError(
+            f"an array must be (H, W, 3) RGB or (H, W) grey, uint8, got {values.shape} of {values.dtype}"
+        )
+    if not values.size:
+        raise ValueError(f"an array without pixels: {values.shape}")
+    flat = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+    return SourceImage("image", partial(_upright, Image.fromarray(flat)))
+
+
+# what opens an image is a plain function of plain values, so that a prediction can be pickled
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return to_rgb(ImageOps.exif_transpose(image))
+
+
+class _Fetched:
+    """An image at an address; drawn later, it need not be fetched again."""
+
+    def __init__(self, url: str):
+        self.url, self.body = url, None
+
+    def __call__(self) -> Image.Image:
+        if self.body is None:
+            self.body = _download(self.url)
+        return open_rgb(self.body, self.url)
+
+
+def _text(source: str | Path) -> str:
+    return os.path.expanduser(str(source))
+
+
+def _of_text(text: str) -> Iterator[SourceImage]:
+    if not text:
+        raise UserError("an empty name is no image")
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", text) and not _is_address(text):
+        raise UserError(f"cannot fetch {text}: only http and https addresses are")
+    if _is_camera(text):
+        yield from _frames(int(text.split(":")[1]), text)
+    elif _is_address(text) and not _is_video(text):
+        yield SourceImage(text, _Fetched(text))
+    elif not _is_address(text) and (Path(text).is_dir() or _is_pattern(text)):
+        files = _files(text)
+        if not files:
+            raise UserError(f"no images in {text} (drawings of an earlier run do not count)")
+        for path in files:
+            yield from _or_failure(_of_file(path), path)
+    else:
+        yield from _of_file(text)
+
+
+def _of_file(path: str) -> Iterator[SourceImage]:
+    if _is_video(path):
+        if not _is_address(path) and not Path(path).is_file():
+            raise UserError(f"no video {path}")
+        yield from _frames(path, path)
+    else:
+        yield SourceImage(path, partial(open_rgb, path))
+
+
+def _or_failure(images: Iterator[SourceImage], source: Any) -> Iterator[SourceImage]:
+    """The same, but an error among them becomes an image that cannot be opened, so that others go on."""
+    try:
+        yield from images
+    except UserError as error:
+        yield _failure(str(source), error)
+
+
+def _failure(name: str, error: UserError) -> SourceImage:
+    return SourceImage(name, partial(_raise, error))
+
+
+def _raise(error: UserError) -> Image.Image:
+    raise error
+
+
+def _is_address(text: str) -> bool:
+    return text.lower().startswith(("http://", "https://"))
+
+
+def _without_query(address: str) -> str:
+    return re.split("[?#]", address, maxsplit=1)[0]
+
+
+def _is_video(text: str) -> bool:
+    path = _without_query(text) if _is_address(text) else text
+    return path.lower().endswith(VIDEO_SUFFIXES)
+
+
+def _is_pattern(text: str) -> bool:
+    return not Path(text).exists() and glob.has_magic(text)
+
+
+def _is_camera(text: str) -> bool:
+    return text.startswith("camera:") and text.removeprefix("camera:").isdigit()
+
+
+def _files(text: str) -> list[str]:
+    """Images and videos of a folder, or whatever a pattern finds, sorted, without earlier drawings."""
+    if Path(text).is_dir():
+        known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+        there = (path for path in Path(text).rglob("*") if not path.name.startswith("."))
+        found = [str(path) for path in there if path.suffix.lower() in known and path.is_file()]
+    else:
+        found = [path for path in glob.glob(text, recursive=True) if Path(path).is_file()]
+    drawn = {folder: {JSON_LINES, *drawn_in(folder)} for folder in {os.path.dirname(path) for path in found}}
+    return sorted(path for path in found if os.path.basename(path) not in drawn[os.path.dirname(path)])
+
+
+def drawn_in(folder: str | Path) -> set[str]:
+    """The names of the drawings and masks in a folder that its ``predictions.jsonl`` tells of."""
+    drawn = set()
+    with contextlib.suppress(OSError):
+        for line in Path(folder, JSON_LINES).read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, AttributeError):
+                row = json.loads(line)
+                drawn |= {name for key in ("drawing", "mask") if isinstance(name := row.get(key), str)}
+    return drawn
+
+
+def _download(url: str) -> bytes:
+    try:
+        plain = quote(url, safe=":/?#[]@!$&'()*+,;=%~")  # spaces and the like, as browsers send them
+        request = urllib.request.Request(plain, headers={"User-Agent": "hardnet-suite"})
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+            return response.read()
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise UserError(f"cannot fetch {url}: {getattr(error, 'reason', None) or error}") from None
+
+
+def _frames(source: int | str, name: str) -> Iterator[SourceImage]:
+    """The frames of a video or camera, one at a time, until it ends."""
+    import cv2
+
+    capture = cv2.VideoCapture(source)
+    try:
+        if not capture.isOpened():
+            raise UserError(
+                f"cannot open {name}: is it a video that OpenCV reads, or a camera that is there?"
+            )
+        number = 0
+        while True:
+            there, frame = capture.read()
+            if not there:
+                break
+            image = Image.fromarray(np.ascontiguousarray(frame[..., ::-1]))
+            yield SourceImage(f"{name}#{number:06d}", partial(_upright, image))
+            number += 1
+        if not number:
+            raise UserError(f"{name} has not a single frame that can be read")
+        promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if promised * (1 - _LOST_FRAMES) > number + 1:
+            broken = UserError(f"{name} breaks off after {number} of {promised:.0f} frames")
+            yield _failure(f"{name}#{number:06d}", broken)
+    finally:
+        capture.release()

@@ -1,0 +1,171 @@
+"""CenterNet-HarDNet as an mmdet detector: the parts of ``networks.centernet``, registered.
+
+A detector is a ``HarDNetCenterNet`` of the ``HarDNet`` backbone (tap="block"), ``HarDNetCenterNetNeck`` and
+``HarDNetCenterNetHead``, each given the same row of the architecture table.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmdet.models import SingleStageDetector
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.structures import SampleList
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS
+from mmengine.structures import InstanceData, PixelData
+from torch import Tensor
+from torch.nn import functional as F
+
+from hardnet_suite.losses.centernet import LOSS_WEIGHTS, centernet_loss
+from hardnet_suite.networks import CenterNetArch, find_arch
+from hardnet_suite.networks.centernet import (
+    HM_BIAS,
+    OUTPUT_STRIDE,
+    CenterNetDecoder,
+    average_flipped,
+    branch,
+    decode,
+    predict,
+    targets,
+)
+
+
+def centernet_arch(name: str) -> CenterNetArch:
+    """The table's row of that name, which must be a CenterNet."""
+    row = find_arch(name)
+    if not isinstance(row, CenterNetArch):
+        raise ValueError(f"arch={name!r} is no CenterNet")
+    return row
+
+
+@MODELS.register_module()
+class HarDNetCenterNetNeck(CenterNetDecoder):
+    """The decoder: the backbone's block outputs, finest first -> tuple of one map of stride 4."""
+
+    def __init__(self, arch: str, in_channels: list[int]):
+        super().__init__(centernet_arch(arch), in_channels)
+
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (super().forward(maps),)
+
+
+@MODELS.register_module()
+class HarDNetCenterNetHead(BaseDenseHead):
+    """The two branches, with the published targets, dense losses and decoding.
+
+    test_cfg: ``max_per_img``, the number of boxes an image (default 100); ``clip_border``, whether boxes
+    end at the image's border (default False, as published).
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        in_channels: int,
+        num_classes: int | None = None,
+        train_cfg: ConfigDict | None = None,
+        test_cfg: ConfigDict | None = None,
+    ):
+        super().__init__()
+        row = centernet_arch(arch)
+        self.num_classes = row.num_classes if num_classes is None else num_classes
+        self.train_cfg, self.test_cfg = train_cfg or {}, test_cfg or {}
+        self.hm = branch(in_channels, self.num_classes, row.least_width, bias=HM_BIAS)
+        self.wh = branch(in_channels, 4, row.least_width)
+
+    def forward(self, maps: tuple[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """((N, in_channels, h, w),) -> hm (N, num_classes, h, w) logits, wh and reg (N, 2, h, w)."""
+        out = predict(maps[0], self.hm, self.wh)
+        return out["hm"], out["wh"], out["reg"]
+
+    def loss_by_feat(
+        self,
+        hm: Tensor,
+        wh: Tensor,
+        reg: Tensor,
+        batch_gt_instances: list[InstanceData],
+        batch_img_metas: list[dict],
+        batch_gt_instances_ignore: list[InstanceData] | None = None,
+    ) -> dict[str, Tensor]:
+        """loss_hm, loss_wh and loss_off, each with its weight in the total."""
+        wanted = [
+            targets(truth.bboxes / OUTPUT_STRIDE, truth.labels, self.num_classes, hm.shape[2:])
+            for truth in batch_gt_instances
+        ]
+        batch = {key: torch.stack([one[key] for one in wanted]) for key in wanted[0]}
+        losses = centernet_loss({"hm": hm, "wh": wh, "reg": reg}, batch)
+        return {f"loss_{name}": LOSS_WEIGHTS[name] * value for name, value in losses.items()}
+
+    def predict_by_feat(
+        self,
+        hm: Tensor,
+        wh: Tensor,
+        reg: Tensor,
+        batch_img_metas: list[dict],
+        rescale: bool = False,
+        cfg: ConfigDict | None = None,
+    ) -> list[InstanceData]:
+        """The forward's maps -> boxes, best first; see ``boxes_of``."""
+        return self.boxes_of(hm.float().sigmoid(), wh, reg, batch_img_metas, rescale)
+
+    def boxes_of(
+        self, hm: Tensor, wh: Tensor, reg: Tensor, batch_img_metas: list[dict], rescale: bool
+    ) -> list[InstanceData]:
+        """Maps, hm as probabilities -> per image bboxes (K, 4) xyxy, scores (K,), labels (K,).
+
+        Boxes are in pixels of the network's input less the padding (``border``, where the image lies in
+        the input), with ``rescale`` in those of the original image.
+        """
+        found = decode(hm.float(), wh.float(), reg.float(), k=self.test_cfg.get("max_per_img", 100))
+        results = []
+        for boxes, meta in zip(found, batch_img_metas, strict=True):
+            top, bottom, left, right = _place(meta)
+            bboxes = boxes[:, :4] * OUTPUT_STRIDE - boxes.new_tensor([left, top, left, top])
+            height, width = bottom - top, right - left
+            if rescale:
+                bboxes = bboxes / boxes.new_tensor(meta["scale_factor"]).repeat(2)
+                height, width = meta["ori_shape"][:2]
+            if self.test_cfg.get("clip_border", False):
+                bboxes[:, 0::2].clamp_(0, width)
+                bboxes[:, 1::2].clamp_(0, height)
+            results.append(InstanceData(bboxes=bboxes, scores=boxes[:, 4], labels=boxes[:, 5].long()))
+        return results
+
+
+@MODELS.register_module()
+class HarDNetCenterNet(SingleStageDetector):
+    """CenterNet. Beside what the head knows, test_cfg: ``flip_test``, whether the maps of an image and of
+    its mirror image are averaged; ``keep_heatmap``, whether predictions carry ``pred_heatmap`` (1, h, w), the
+    best class's score at each place of the image, a value every 4 pixels of the network's input."""
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True):
+        cfg, metas = self.test_cfg or {}, [sample.metainfo for sample in batch_data_samples]
+        flip = cfg.get("flip_test", False)
+        images = torch.cat([batch_inputs, batch_inputs.flip(3)]) if flip else batch_inputs
+        hm, wh, reg = self.bbox_head(self.extract_feat(images))
+        hm = hm.float().sigmoid()
+        if flip:
+            hm, wh, reg = average_flipped(hm, wh, reg)
+        results = self.bbox_head.boxes_of(hm, wh, reg, metas, rescale)
+        if cfg.get("keep_heatmap", False):
+            for sample, heat in zip(batch_data_samples, hm.amax(1, keepdim=True), strict=True):
+                sample.pred_heatmap = PixelData(data=_within(heat, _place(sample.metainfo)))
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+
+def _place(meta: dict) -> tuple[float, float, float, float]:
+    """(top, bottom, left, right) of the image in the network's input, pixels."""
+    if "border" in meta:
+        return tuple(float(value) for value in meta["border"])
+    height, width = meta["img_shape"][:2]
+    return 0.0, float(height), 0.0, float(width)
+
+
+def _within(heat: Tensor, place: tuple[float, float, float, float]) -> Tensor:
+    """(1, h, w) of the whole input -> (1, h', w') of the image's place in it alone."""
+    height, width = heat.shape[1:]
+    top, bottom, left, right = (value / OUTPUT_STRIDE for value in place)
+    rows, columns = max(1, round(bottom - top)), max(1, round(right - left))
+    y = top + (torch.arange(rows, device=heat.device) + 0.5) * (bottom - top) / rows
+    x = left + (torch.arange(columns, device=heat.device) + 0.5) * (right - left) / columns
+    grid = torch.stack(torch.meshgrid(2 * x / width - 1, 2 * y / height - 1, indexing="xy"), -1)
+    return F.grid_sample(heat[None], grid[None], align_corners=False, padding_mode="border")[0].clamp(0, 1)

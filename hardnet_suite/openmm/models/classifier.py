@@ -1,0 +1,80 @@
+"""HarDNet classifiers in mmengine: the model and what makes its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.registry import MODELS
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms import v2
+
+from hardnet_suite.networks import build_network
+
+
+@MODELS.register_module()
+class ClassificationPreprocessor(BaseDataPreprocessor):
+    """(N, 3, H, W) uint8 RGB -> float32, less ``mean``, by ``std``, numbers of 0…255 a channel.
+
+    mixup, cutmix: in training, the alpha of torchvision's MixUp and CutMix, of which one is drawn for each
+    batch; 0 leaves it out. Labels become (N, num_classes) shares then.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        num_classes: int | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        mix_probability: float = 1.0,
+    ):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        ways = [v2.MixUp(alpha=mixup, num_classes=num_classes)] if mixup else []
+        ways += [v2.CutMix(alpha=cutmix, num_classes=num_classes)] if cutmix else []
+        self.mix = v2.RandomApply([v2.RandomChoice(ways)], p=mix_probability) if ways else None
+        self.num_classes = num_classes
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        data = self.cast_data(data)
+        images = (data["inputs"].float() - self.mean) / self.std
+        labels = data["labels"]
+        if training and self.mix is not None:
+            images, labels = self.mix(images, labels)
+            if labels.ndim == 1:
+                labels = F.one_hot(labels, self.num_classes).float()
+        return {"inputs": images, "labels": labels, "names": data["names"]}
+
+
+@MODELS.register_module()
+class ImageClassifier(BaseModel):
+    """The classifier ``arch`` of ``list_models()`` with its loss, cross entropy.
+
+    Scored it gives for each image ``scores`` (C,) logits, ``label`` and ``name``.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        num_classes: int,
+        data_preprocessor: dict,
+        label_smoothing: float = 0.0,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(data_preprocessor, init_cfg)
+        self.arch, self.label_smoothing = arch, label_smoothing
+        self.network = build_network(arch, num_classes=num_classes)
+
+    def forward(self, inputs: Tensor, labels: Tensor, names: Sequence[str], mode: str = "tensor") -> Any:
+        logits = self.network(inputs.contiguous(memory_format=torch.channels_last))
+        if mode == "tensor":
+            return logits
+        if mode == "loss":
+            return {"loss": F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)}
+        rows = zip(logits.float(), labels, names, strict=True)
+        return [{"scores": scores, "label": label, "name": name} for scores, label, name in rows]

@@ -1,0 +1,1 @@
+"""Configs, loops, hooks and metrics: what trains and scores a model."""

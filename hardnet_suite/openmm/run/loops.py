@@ -1,0 +1,99 @@
+"""The training loop that can stop and go on within an epoch."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+from mmengine.dist import get_rank
+from mmengine.registry import DATASETS, LOOPS
+from mmengine.runner import EpochBasedTrainLoop
+from torch import nn
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.data.sampling import SeededDataset, seed_all
+
+
+def _build_dataset(config: dict):
+    try:
+        return DATASETS.build(config)
+    except ValueError as error:
+        if "need at least one array" not in str(error):  # NumPy's words, when mmengine packs an empty list
+            raise
+        raise UserError(
+            "no image is left to train on: each has no box of the config's classes, or a side under "
+            "filter_cfg.min_size"
+        ) from None
+
+
+@LOOPS.register_module()
+class ResumableEpochLoop(EpochBasedTrainLoop):
+    """mmengine's epoch loop, except that it resumes at any iteration and that all randomness is a function
+    of the seed, the epoch and the sample's index (augmentation) or the iteration and the rank (the model).
+
+    The arguments are those of ``EpochBasedTrainLoop``; the data loader's config stays as it is.
+    """
+
+    def __init__(self, runner, dataloader: dict, max_epochs: int, **options):
+        dataloader = deepcopy(dict(dataloader))
+        dataset = dataloader["dataset"]
+        if isinstance(dataset, dict):
+            dataset = _build_dataset(dataset)
+        if hasattr(dataset, "full_init"):
+            dataset.full_init()
+        dataloader["dataset"] = SeededDataset(dataset, runner.seed)
+        dataloader["batch_sampler"] = {
+            "type": "ResumableBatchSampler",
+            "drop_last": dataloader.pop("drop_last", False),
+            "inner": dataloader.pop("batch_sampler", None),
+        }
+        super().__init__(runner, dataloader, max_epochs, **options)
+        if not len(self.dataloader):
+            raise UserError(
+                f"{len(dataset)} images make no full batch of {dataloader['batch_size']}, and drop_last "
+                "leaves the rest out: set a smaller train_dataloader.batch_size"
+            )
+
+    def run(self) -> nn.Module:
+        # a resumed run goes on with the seed of its checkpoint
+        self.dataloader.dataset.seed = self.runner.seed
+        self.dataloader.batch_sampler.sampler.seed = self.runner.seed
+        self._require_same_epochs()
+        self.runner.call_hook("before_train")
+        if self._iter == self._epoch * len(self.dataloader) > 0:
+            self._validate_if_due()  # an epoch's checkpoint is written before its validation
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._decide_current_val_interval()
+            self._validate_if_due()
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def _require_same_epochs(self) -> None:
+        """UserError where the checkpoint counts its place within an epoch in other batches than these."""
+        batches = len(self.dataloader)
+        saved = self.runner.message_hub.runtime_info.get("batches_per_epoch", batches)
+        if self._iter > 0 and saved != batches:
+            raise UserError(
+                f"cannot resume: an epoch of the checkpoint has {saved} batches, of this run {batches}; "
+                "resume with the same data, batch size and number of ranks"
+            )
+        self.runner.message_hub.update_info("batches_per_epoch", batches)
+
+    def _validate_if_due(self) -> None:
+        due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+        if self.runner.val_loop is not None and self._epoch >= self.val_begin and due:
+            self.runner.val_loop.run()
+
+    def run_epoch(self) -> None:
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        batches = self.dataloader.batch_sampler
+        batches.start = self._iter - self._epoch * len(self.dataloader)
+        for number, batch in enumerate(self.dataloader, batches.start):
+            self.run_iter(number, batch)
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+
+    def run_iter(self, idx: int, data_batch) -> None:
+        seed_all(self.runner.seed, self._iter, get_rank())
+        super().run_iter(idx, data_batch)

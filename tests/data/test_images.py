@@ -1,0 +1,132 @@
+"""Images of every kind come as upright 8-bit RGB, broken ones as one line."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hardnet_suite.data.images import open_rgb
+from hardnet_suite.errors import UserError
+
+
+def pixels(*arguments) -> np.ndarray:
+    image = open_rgb(*arguments)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def test_grey_is_spread_over_the_channels(tmp_path):
+    Image.fromarray(np.array([[0, 90, 255]], np.uint8)).save(tmp_path / "a.png")
+    assert pixels(tmp_path / "a.png").tolist() == [[[0] * 3, [90] * 3, [255] * 3]]
+
+
+def test_16_bits_become_8(tmp_path):
+    for suffix in ("png", "tif"):
+        Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16)).save(tmp_path / f"a.{suffix}")
+        assert pixels(tmp_path / f"a.{suffix}")[0, :, 1].tolist() == [0, 1, 128, 255]
+
+
+def test_cmyk(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg")
+    red, green, blue = pixels(tmp_path / "a.jpg")[4, 4].tolist()
+    assert red > 200
+    assert max(green, blue) < 60
+
+
+def test_transparent_pixels_lie_on_white(tmp_path):
+    Image.fromarray(np.array([[[200, 0, 0, 255], [200, 0, 0, 0]]], np.uint8)).save(tmp_path / "a.png")
+    assert pixels(tmp_path / "a.png").tolist() == [[[200, 0, 0], [255, 255, 255]]]
+    image = Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.save(tmp_path / "b.png", transparency=1)
+    assert pixels(tmp_path / "b.png").tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    Image.new("RGB", (1, 1), (9, 8, 7)).save(tmp_path / "d.png", transparency=(9, 8, 7))
+    assert pixels(tmp_path / "d.png").tolist() == [[[255] * 3]]
+    Image.new("LA", (1, 1), (50, 0)).save(tmp_path / "e.png")
+    assert pixels(tmp_path / "e.png").tolist() == [[[255] * 3]]
+    image.save(tmp_path / "c.png")
+    assert pixels(tmp_path / "c.png").tolist() == [[[10, 20, 30], [40, 50, 60]]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_turned_grey_tiff_is_upright(tmp_path, orientation, bits):
+    """By its path, Pillow 13 reads such a file at the wrong width, and says nothing."""
+    values = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    stored = values if bits == 8 else values.astype(np.uint16) * 257
+    Image.fromarray(stored).save(tmp_path / "a.tif", tiffinfo={0x0112: orientation})
+    turned = {
+        1: values,
+        2: values[:, ::-1],
+        3: values[::-1, ::-1],
+        4: values[::-1],
+        5: values.T,
+        6: np.rot90(values, -1),
+        7: values[::-1, ::-1].T,
+        8: np.rot90(values),
+    }[orientation]
+    assert np.array_equal(np.asarray(open_rgb(tmp_path / "a.tif"))[..., 0], turned)
+
+
+def test_a_image_beyond_pillows_limit_says_how_to_raise_it(tmp_path, monkeypatch):
+    Image.new("RGB", (40, 40)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UserError, match=r"large\.png: .*MAX_IMAGE_PIXELS raises the limit"):
+        open_rgb(tmp_path / "large.png")
+
+
+def test_exif_turns_the_image(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90° clockwise to be seen upright
+    values = np.zeros((2, 3, 3), np.uint8)
+    values[0, 0] = 255
+    Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
+    found = pixels(tmp_path / "a.png")
+    assert found.shape == (3, 2, 3)
+    assert found[0, 1].tolist() == [255] * 3
+
+
+def test_the_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    for suffix, options in (("gif", {}), ("png", {}), ("webp", {"lossless": True})):
+        path = tmp_path / f"a.{suffix}"
+        frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+        assert pixels(path)[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pixels_of_32_bits_are_refused(tmp_path, kind):
+    Image.fromarray(np.ones((2, 2), kind)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif: its pixels are .* of 32 bits"):
+        open_rgb(tmp_path / "a.tif")
+
+
+def test_bytes_and_open_files(tmp_path):
+    stream = io.BytesIO()
+    Image.new("RGB", (2, 1), "blue").save(stream, "PNG")
+    assert pixels(stream.getvalue()).tolist() == [[[0, 0, 255]] * 2]
+    stream.seek(0)
+    assert pixels(stream).shape == (1, 2, 3)
+
+
+def test_bad_files_are_one_line(tmp_path):
+    Image.effect_noise((64, 64), 80).save(tmp_path / "a.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:900])
+    (tmp_path / "page.jpg").write_text("<html>404</html>")
+    (tmp_path / "empty.jpg").touch()
+    for name, words in {
+        "none.jpg": "none.jpg: no such file",
+        "": ": it is a folder",
+        "cut.jpg": "truncated",
+        "page.jpg": "it is no image",
+        "empty.jpg": "it is no image",
+    }.items():
+        with pytest.raises(UserError, match=words) as caught:
+            open_rgb(tmp_path / name)
+        assert str(caught.value).startswith(f"cannot read the image {tmp_path / name}")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="cannot read the image http://a"):
+        open_rgb(b"<html>", "http://a")

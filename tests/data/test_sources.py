@@ -1,0 +1,283 @@
+"""Images from files, folders, patterns, addresses, arrays and videos, in order."""
+
+from __future__ import annotations
+
+import http.server
+import pickle
+import threading
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hardnet_suite.data.sources import SourceImage, count_of, images_of, is_single
+from hardnet_suite.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.png", "a.jpg", "deep/c.webp", ".hidden.png"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6), "red").save(tmp_path / "set" / name)
+    (tmp_path / "set/notes.txt").write_text("no image")
+    return tmp_path / "set"
+
+
+def names(source) -> list[str]:
+    return [image.name for image in images_of(source)]
+
+
+def test_files_folders_and_patterns(folder):
+    expected = [str(folder / name) for name in ("a.jpg", "b.png", "deep/c.webp")]
+    assert names(folder) == names(str(folder)) == expected
+    assert names(folder / "b.png") == [expected[1]]
+    assert names(f"{folder}/*.jpg") == [expected[0]]
+    assert names([folder / "b.png", f"{folder}/*.jpg"]) == [expected[1], expected[0]]
+    assert [count_of(s) for s in (folder, f"{folder}/*.jpg", folder / "a.jpg", [folder, folder])] == [
+        3,
+        1,
+        1,
+        6,
+    ]
+    (image,) = images_of(folder / "b.png")
+    assert image.open().size == (8, 6)
+    assert image.stem == "b"
+
+
+def test_an_earlier_runs_drawings_are_no_images(folder):
+    rows = ['{"drawing": "a.jpg", "mask": "a_mask.png"}', "no JSON", "[1]", '{"drawing": 3}']
+    (folder / "out").mkdir()
+    for name in ("out/a.jpg", "out/a_mask.png", "out/own.jpg"):
+        Image.new("RGB", (8, 6)).save(folder / name)
+    (folder / "out/predictions.jsonl").write_text("\n".join(rows))
+    expected = [str(folder / name) for name in ("a.jpg", "b.png", "deep/c.webp", "out/own.jpg")]
+    assert names(folder) == expected
+    assert count_of(folder) == 4
+    assert names(f"{folder}/out/*.*g") == [expected[-1]]
+    assert names(folder / "out/a.jpg") == [str(folder / "out/a.jpg")]  # asked for by name
+
+
+def test_iterators_are_read_as_they_come(folder):
+    source = iter([folder / "b.png", Image.new("RGB", (3, 2))])
+    assert count_of(source) is None
+    assert not is_single(source)
+    images = images_of(source)
+    assert next(images).name == str(folder / "b.png")
+    assert isinstance(next(source), Image.Image)  # the second had not been asked for
+    assert len(names(path for path in folder.glob("*.jpg"))) == 1
+
+
+def test_odd_sources_are_refused(folder, monkeypatch):
+    for bad in (b"xx", bytearray(b"xx"), {"a": 1}, torch.zeros(3, 4, 4)):
+        with pytest.raises(ValueError, match="is no image, path, array, list or iterator"):
+            names(bad)
+    with pytest.raises(UserError, match="an empty name is no image"):
+        names("")
+    with pytest.raises(UserError, match=r"cannot fetch ftp://a/b\.jpg: only http and https"):
+        names("ftp://a/b.jpg")
+    first, failing = images_of([folder / "b.png", "file:///b.jpg"])
+    assert first.open().size == (8, 6)
+    with pytest.raises(UserError, match="only http and https"):
+        failing.open()
+    monkeypatch.setenv("HOME", str(folder))
+    assert names("~/b.png") == [str(folder / "b.png")]
+
+
+def test_images_can_be_pickled(folder):
+    for source in (folder / "b.png", np.zeros((3, 2), np.uint8), Image.new("RGB", (2, 3)), [folder / "none"]):
+        (image,) = images_of(source)
+        again = pickle.loads(pickle.dumps(image))
+        assert again.name == image.name
+    with pytest.raises(UserError, match="no such file"):
+        again.open()
+
+
+def test_a_name_with_brackets_is_a_name_if_it_is_there(tmp_path):
+    path = tmp_path / "a[1].png"
+    Image.new("RGB", (8, 6)).save(path)
+    assert names(path) == [str(path)]
+
+
+def test_images_and_arrays():
+    values = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    for source in (values, Image.fromarray(values)):
+        (image,) = images_of(source)
+        assert np.array_equal(np.asarray(image.open()), values)
+    for grey in (values[..., 0], values[..., :1]):
+        (image,) = images_of(grey)
+        assert np.array_equal(np.asarray(image.open()), np.repeat(values[..., :1], 3, 2))
+    assert names([values, Image.fromarray(values)]) == ["image_0", "image_1"]
+    for bad in (
+        values.astype(float),
+        values[None],
+        values[..., :2],
+        np.zeros((0, 3, 3), np.uint8),
+        True,
+        1.5,
+    ):
+        with pytest.raises(ValueError, match=r"array|no image"):
+            list(images_of(bad))
+
+
+def test_what_is_not_there(tmp_path):
+    for source, words in (
+        (f"{tmp_path}/*.png", "no images in"),
+        (tmp_path, "no images in"),
+        (tmp_path / "a.mp4", "no video"),
+    ):
+        with pytest.raises(UserError, match=words):
+            list(images_of(source))
+    (image,) = images_of(tmp_path / "a.png")  # known to be missing when it is opened
+    with pytest.raises(UserError, match=r"cannot read the image .*a\.png: no such file"):
+        image.open()
+
+
+def test_single_or_not(folder):
+    assert is_single(folder / "a.jpg")
+    for address in ("http://a/b.jpg", "https://a/b.png?size=[1]*"):
+        assert is_single(address)
+        assert count_of(address) == 1
+    assert not is_single("http://a/b.mp4?x=1")
+    assert count_of("http://a/b.mp4?x=1") is None
+    assert is_single(np.zeros((2, 2, 3), np.uint8))
+    assert not is_single(folder)
+    assert not is_single(f"{folder}/*.jpg")
+    assert not is_single([folder / "a.jpg", folder / "b.png"])
+    assert not is_single(0)
+
+
+def test_names_fit_for_files():
+    stems = {
+        "a/b c.tar.png": "b c.tar",
+        "/d/12:30/x*?.avi#000012": "x___000012",
+        "https://h/p%2Fq%20r.jpg?x=/y.png": "q r",
+        "camera:0#000003": "camera_0_000003",
+        "...": "image",
+        "#1.png": "_1",
+        "a" * 300 + "_end.png": "a" * 116 + "_end",
+    }
+    assert {name: SourceImage(name, None).stem for name in stems} == stems
+
+
+def test_a_cameras_frames_come_as_they_are_asked_for(monkeypatch):
+    class Camera:
+        asked = 0
+
+        def __init__(self, number):
+            assert number == 1
+
+        def isOpened(self):  # noqa: N802
+            return True
+
+        def read(self):
+            Camera.asked += 1
+            return True, np.full((4, 6, 3), (0, 0, Camera.asked), np.uint8)  # BGR
+
+        def release(self):
+            Camera.asked = -1
+
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    for source in (1, "camera:1"):
+        Camera.asked = 0
+        images = images_of(source)
+        first, second = next(images), next(images)
+        assert Camera.asked == 2
+        assert [first.name, second.name] == ["camera:1#000000", "camera:1#000001"]
+        assert np.asarray(second.open())[0, 0].tolist() == [2, 0, 0]
+        images.close()
+        assert Camera.asked == -1  # let go
+
+
+def test_a_video_that_breaks_off_says_so(tmp_path, monkeypatch):
+    class Broken:
+        left = 3
+
+        def __init__(self, source):
+            pass
+
+        def isOpened(self):  # noqa: N802
+            return True
+
+        def read(self):
+            self.left -= 1
+            return self.left >= 0, np.zeros((4, 4, 3), np.uint8)
+
+        def get(self, key):
+            return 9.0
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Broken)
+    (tmp_path / "a.mp4").touch()
+    *frames, end = images_of(tmp_path / "a.mp4")
+    assert [frame.open().size for frame in frames] == [(4, 4)] * 3
+    with pytest.raises(UserError, match=r"a\.mp4 breaks off after 3 of 9 frames"):
+        end.open()
+    monkeypatch.setattr(Broken, "get", lambda *a: 4.0)  # an estimate may be off by one
+    assert len(list(images_of(tmp_path / "a.mp4"))) == 3
+
+
+def test_video_frames_in_order(tmp_path):
+    path = str(tmp_path / "clip.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 5, (32, 24))
+    for shade in (0, 120, 240):
+        writer.write(np.dstack([np.full((24, 32), v, np.uint8) for v in (0, 0, shade)]))  # BGR: red
+    writer.release()
+    assert count_of(path) is None
+    images = list(images_of(path))
+    assert [image.stem for image in images] == ["clip_000000", "clip_000001", "clip_000002"]
+    shades = [np.asarray(image.open())[12, 16].tolist() for image in images]
+    assert [round(shade[0], -1) for shade in shades] == [0, 120, 240]
+    assert max(shade[2] for shade in shades) < 30
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    with pytest.raises(UserError, match=r"cannot open .*broken\.mp4"):
+        list(images_of(tmp_path / "broken.mp4"))
+
+
+@pytest.fixture
+def server(folder):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_addresses(server):
+    (image,) = images_of(f"{server}/b.png?size=big")
+    assert (image.stem, image.open().size) == ("b", (8, 6))
+    for name, words in (
+        ("none.png", "cannot fetch .*none.png: "),
+        ("notes.txt", "cannot read the image"),
+    ):
+        (image,) = images_of(f"{server}/{name}")
+        with pytest.raises(UserError, match=words):
+            image.open()
+
+
+def test_odd_addresses(server, folder):
+    """Spaces are sent as browsers send them; what is no address at all is one bad image, no more."""
+    Image.new("RGB", (5, 4)).save(folder / "é f.png")
+    for address in (f"{server}/é f.png", f"{server}/%C3%A9%20f.png", f"HTTP{server[4:]}/é f.png"):
+        (image,) = images_of(address)
+        assert image.open().size == (5, 4)
+    for bad in ("http://[::1/b.jpg", "http://127.0.0.1:port/b.jpg", "http:///b.jpg"):
+        (image,) = images_of(bad)
+        with pytest.raises(UserError, match="cannot fetch"):
+            image.open()
+
+
+def test_an_address_is_asked_once(server, monkeypatch):
+    (image,) = images_of(f"{server}/b.png")
+    first = image.open()
+    monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: pytest.fail("asked again"))
+    assert image.open().tobytes() == first.tobytes()

@@ -1,0 +1,66 @@
+"""Two ranks on the CPU do what one does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import hardnet_suite.openmm  # noqa: F401
+
+SCRIPT = Path(__file__).with_name("record_training.py")
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
+
+
+@pytest.fixture(scope="module")
+def recorded(tiny, run, tmp_path_factory):
+    """What one rank with batches of 4, and two ranks with batches of 2 each, saw and computed."""
+    config, data = tiny
+    folder = tmp_path_factory.mktemp("ranks")
+    run(SCRIPT, folder / "one", config, data, folder / "work_one", 4, "none")
+    run(*TORCHRUN, SCRIPT, folder / "two", config, data, folder / "work_two", 2, "pytorch")
+    load = lambda path: torch.load(path, weights_only=True)  # noqa: E731
+    return load(folder / "one/rank0.pth"), [load(folder / f"two/rank{i}.pth") for i in (0, 1)], folder
+
+
+def test_ranks_see_disjoint_halves_of_the_same_batches(recorded):
+    one, two, _ = recorded
+    assert len(one["rows"]) == len(two[0]["rows"]) == len(two[1]["rows"]) == 3
+    for whole, *halves in zip(one["rows"], two[0]["rows"], two[1]["rows"], strict=True):
+        ids = [half["ids"] for half in halves]
+        assert not set(ids[0]) & set(ids[1])
+        assert sorted(ids[0] + ids[1]) == sorted(whole["ids"])
+        # the same augmentation too: the images' pixels add up alike
+        assert sorted(halves[0]["sums"] + halves[1]["sums"]) == sorted(whole["sums"])
+
+
+def test_losses_and_gradients_equal_one_rank(recorded):
+    one, two, _ = recorded
+    # the first iteration: later ones start from weights that differ by rounding
+    mean = (two[0]["rows"][0]["loss"] + two[1]["rows"][0]["loss"]) / 2
+    assert mean == pytest.approx(one["rows"][0]["loss"], rel=1e-5)
+    assert one["gradients"].keys() == two[0]["gradients"].keys()
+    for name, reference in one["gradients"].items():
+        tolerance = 1e-4 * reference.abs().max().item() + 1e-7
+        for rank in two:
+            torch.testing.assert_close(rank["gradients"][name], reference, rtol=1e-3, atol=tolerance)
+
+
+def test_testing_gathers_without_double_counting(recorded, tiny, run):
+    config, data = tiny
+    *_, folder = recorded
+    found = []
+    for name, prefix in (("one", []), ("two", TORCHRUN)):
+        work_dir = folder / f"test_{name}"
+        launcher = ["--launcher", "pytorch"] if prefix else []
+        options = ["--data-root", data, "--work-dir", work_dir, *launcher]
+        run(*prefix, "tools/test.py", config, folder / "work_one", *options)
+        detections = json.loads((work_dir / "detections.json").read_text())
+        found.append(sorted(detections, key=lambda d: (d["image_id"], -d["score"], d["bbox"])))
+    assert {d["image_id"] for d in found[0]} == {1, 2, 3}
+    assert len(found[0]) == len(found[1])
+    for a, b in zip(*found, strict=True):
+        assert (a["image_id"], a["category_id"]) == (b["image_id"], b["category_id"])
+        assert a["bbox"] == pytest.approx(b["bbox"], abs=1e-2)
