@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from itertools import chain
 
-from hardnet_suite.data.classification import check_classification
-from hardnet_suite.data.coco import check_coco
-from hardnet_suite.data.segmentation import check_segmentation
 from hardnet_suite.errors import UserError
 
 
@@ -27,18 +23,9 @@ def run(args: argparse.Namespace) -> int:
     if args.data_root:
         configs.set_data_root(cfg, args.data_root)
     errors = checked = 0
-    tasks = (parts.coco_parts(cfg), parts.segmentation_parts(cfg), parts.classification_parts(cfg))
-    for part in chain.from_iterable(tasks):
-        if isinstance(part, parts.CocoPart):
-            report = check_coco(
-                part.annotation_file, part.image_folder, part.classes, read_images=not args.quick
-            )
-        elif isinstance(part, parts.ClassificationPart):
-            report = check_classification(part.samples, read=not args.quick)
-        elif part.label_folder is not None:
-            place = part.image_folder, part.label_folder
-            report = check_segmentation(*place, part.labels, read=not args.quick)
-        else:
+    for part in parts.parts(cfg):
+        report = part.check(read=not args.quick)
+        if report is None:
             continue
         checked += 1
         print(f"{part.loader}\n{report.table()}\n")

@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> None:
     from hardnet_suite.openmm.data import parts
     from hardnet_suite.openmm.run import running
 
-    if args.show_dir and next(parts.classification_parts(cfg, ["test_dataloader"]), None):
+    part = next(parts.parts(cfg, ["test_dataloader"]), None)
+    if args.show_dir and part is not None and part.task == "classification":
         raise UserError(
             "--show-dir is not for classifiers: hardnet-suite predict FOLDER --out DIR draws them"
         )
@@ -65,19 +66,19 @@ def run(args: argparse.Namespace) -> None:
     _, images = running.test(cfg, args.checkpoint, options)
     if not running.is_main_process():
         return
+    part = next(parts.parts(cfg, ["test_dataloader"]), None)
     print(f"figures: {work_dir / 'metrics.json'}")
     if cfg.test_evaluator.type == "ImageClassification":
         print(f"predictions: {work_dir / 'predictions.jsonl'}\nconfusion: {work_dir / 'confusion.png'}")
         return
-    part = next(parts.segmentation_parts(cfg, ["test_dataloader"]), None)
-    if part is None:
+    if part is None or part.task != "segmentation":
         print(f"detections: {work_dir / 'detections.json'}")
     else:
         print(f"predictions: {predictions}")
     if not args.show_dir:
         return
-    if part is None:
-        count = _draw_detections(cfg, args, images, work_dir / "detections.json", heatmaps)
+    if part is None or part.task != "segmentation":
+        count = _draw_detections(part, args, images, work_dir / "detections.json", heatmaps)
     else:
         from hardnet_suite.visualization.segmentation import draw_segmentation_results
 
@@ -98,12 +99,12 @@ def run(args: argparse.Namespace) -> None:
     print(f"{count} images: {args.show_dir}")
 
 
-def _draw_detections(cfg, args: argparse.Namespace, image_ids: list, detections: Path, heatmaps: Path) -> int:
-    from hardnet_suite.openmm.data import parts
+def _draw_detections(
+    part, args: argparse.Namespace, image_ids: list, detections: Path, heatmaps: Path
+) -> int:
     from hardnet_suite.visualization.detection import draw_results
     from hardnet_suite.visualization.heatmap import draw_heatmaps
 
-    part = next(parts.coco_parts(cfg, ["test_dataloader"]))
     place = part.annotation_file, detections, part.image_folder, args.show_dir
     count = draw_results(*place, image_ids=image_ids, least_score=args.show_score)
     if heatmaps.is_dir():

@@ -202,10 +202,12 @@ def test_other_classes_than_were_trained(cli, error_of, tiny_classes, classifier
     arguments = (config, "--data-root", data, "--work-dir", tmp_path / "work", "--cfg-options")
     options = [f"val_dataloader.dataset.{k}" for k in ("folder=val", "hold_out=0", "held_out=False")]
     message = error_of("train", *arguments, *options)
-    assert "val_dataloader has other classes than train_dataloader: class 0 is n02111889, not dog" in message
+    assert (
+        "val_dataloader has other classes: class 0 is 'n02111889', in train_dataloader it is 'dog'" in message
+    )
     options = [option.replace("val_data", "test_data") for option in options]
     message = error_of("test", config, classifier, *arguments[1:], *options)
-    assert f"test_dataloader has other classes than {classifier}" in message
+    assert f"test_dataloader has other classes: class 0 is 'n02111889', in {classifier}" in message
     assert "--show-dir is not for classifiers" in error_of(
         "test", config, classifier, *arguments[1:-1], "--show-dir", tmp_path
     )

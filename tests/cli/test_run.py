@@ -137,14 +137,14 @@ def test_data_root_inside_the_old_one_and_in_lists():
     assert cfg.other == ("database/c", 1)
 
 
-def test_coco_parts_of_each_loader():
+def test_parts_of_each_loader():
     cfg = configs.load_config("ssd512_hardnet68")
-    train, val = parts.coco_parts(cfg)  # test data are the validation data
+    train, val = parts.parts(cfg)  # test data are the validation data
     assert (train.loader, val.loader) == ("train_dataloader", "val_dataloader")
     assert train.annotation_file == Path("data/coco/annotations/instances_train2017.json")
     assert val.image_folder == Path("data/coco/val2017")
     assert len(val.classes) == 80
-    (test,) = parts.coco_parts(cfg, ["test_dataloader"])
+    (test,) = parts.parts(cfg, ["test_dataloader"])
     assert test.annotation_file == val.annotation_file
 
 

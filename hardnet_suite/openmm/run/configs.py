@@ -16,7 +16,7 @@ from hardnet_suite.data.classification import (
 )
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import PREPROCESS, Preprocess
-from hardnet_suite.openmm.data.parts import classification_parts, coco_parts, segmentation_parts, walk
+from hardnet_suite.openmm.data.parts import parts, walk
 
 _PACKAGE = Path(hardnet_suite.__file__).parent
 _INSTALLED = _PACKAGE / "configs"
@@ -92,9 +92,9 @@ def drop_pretrained(cfg: Config) -> None:
 
 def class_names(cfg: Config) -> tuple[str, ...] | None:
     """The classes of the config's test data, as far as they are known without looking at the data."""
-    for part in (*coco_parts(cfg, ["test_dataloader"]), *segmentation_parts(cfg, ["test_dataloader"])):
-        return part.classes
-    for part in classification_parts(cfg, ["test_dataloader"]):
+    for part in parts(cfg, ["test_dataloader"]):
+        if part.task != "classification":
+            return part.classes
         classes = part.options.get("classes")
         return tuple(imagenet_classes()) if classes == "imagenet" else tuple(classes or ()) or None
     return None

@@ -10,7 +10,6 @@ import platform
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 
 import mmdet
@@ -25,20 +24,12 @@ from mmengine.runner import Runner
 from torch import nn
 
 from hardnet_suite import __version__
-from hardnet_suite.data.classification import check_classification, readable
-from hardnet_suite.data.coco import check_coco
-from hardnet_suite.data.segmentation import check_segmentation
+from hardnet_suite.data.classes import require_same_classes
+from hardnet_suite.data.classification import readable
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
 from hardnet_suite.networks import PREPROCESS
-from hardnet_suite.openmm.data.parts import (
-    classification_parts,
-    coco_parts,
-    innermost,
-    require_data,
-    require_same_classes,
-    segmentation_parts,
-)
+from hardnet_suite.openmm.data.parts import innermost, parts, require_data
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.configs import (
     add_test_time_augmentation,
@@ -143,23 +134,18 @@ def train(cfg: Config, *, from_scratch: bool = False, resume: bool | str = False
 
 def _log_data(runner: Runner) -> None:
     """What of the data training leaves out, or may stumble over: nothing goes in silence."""
-    for part in coco_parts(runner.cfg, ["train_dataloader", "val_dataloader"]):
-        report = check_coco(part.annotation_file, part.image_folder, part.classes, read_images=False)
-        lines = report.brief()
-        if report.crowds:
-            lines.append(f"{report.crowds} regions marked iscrowd are not trained on, and count neither way")
-        least = (part.filter_cfg or {}).get("min_size", 0)
-        if report.sizes and min(report.sizes[:2]) < least:
-            lines.append(f"images with a side under {least} pixels are left out (filter_cfg.min_size)")
+    for part in parts(runner.cfg, ["train_dataloader", "val_dataloader"]):
+        report = part.check(read=False)
+        lines = [] if report is None else report.brief()
+        if part.task == "detection":
+            if report.crowds:
+                lines.append(
+                    f"{report.crowds} regions marked iscrowd are not trained on, and count neither way"
+                )
+            least = (part.filter_cfg or {}).get("min_size", 0)
+            if report.sizes and min(report.sizes[:2]) < least:
+                lines.append(f"images with a side under {least} pixels are left out (filter_cfg.min_size)")
         for line in lines:
-            runner.logger.warning(f"{part.loader}: {line}")
-    for part in segmentation_parts(runner.cfg, ["train_dataloader", "val_dataloader"]):
-        if part.label_folder is not None:
-            report = check_segmentation(part.image_folder, part.label_folder, part.labels, read=False)
-            for line in report.brief():
-                runner.logger.warning(f"{part.loader}: {line}")
-    for part in classification_parts(runner.cfg, ["train_dataloader", "val_dataloader"]):
-        for line in check_classification(part.samples, read=False).brief():
             runner.logger.warning(f"{part.loader}: {line}")
 
 
@@ -231,10 +217,9 @@ def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tu
     elif kind == "ImageClassification":
         cfg.test_evaluator.results_file = str(work_dir / _PREDICTIONS[kind])
     else:
-        parts = list(segmentation_parts(cfg, ["test_dataloader"]))
-        if len(parts) != 1:
+        part = next(parts(cfg, ["test_dataloader"]), None)
+        if part is None or part.task != "segmentation":
             raise UserError("SegmentationIoU scores one SegmentationDataset: make it the test_dataloader's")
-        (part,) = parts
         cfg.test_evaluator.image_folder = str(part.image_folder)
         cfg.test_evaluator.predictions_dir = str(work_dir / _PREDICTIONS[kind])
         if options.format_only and part.labels.name == "cityscapes":
@@ -267,16 +252,13 @@ def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tu
 
 
 def _without_labels(cfg: Config) -> None:
-    parts = list(segmentation_parts(cfg, ["test_dataloader"]))
-    if not parts:
+    if not any(part.task == "segmentation" for part in parts(cfg, ["test_dataloader"])):
         raise UserError("--format-only is for segmentation: it saves label images, without scoring them")
     innermost(cfg.test_dataloader, "data_prefix").data_prefix.pop("seg_map_path", None)
 
 
 def _require_same_classes(cfg: Config, row: WeightsRow) -> None:
-    loaders = ["test_dataloader"]
-    parts = coco_parts(cfg, loaders), segmentation_parts(cfg, loaders), classification_parts(cfg, loaders)
-    for part in chain.from_iterable(parts):
+    for part in parts(cfg, ["test_dataloader"]):
         if row.classes and part.classes != row.classes:
             raise UserError(
                 f"no checkpoint given, and the weights {row.tag!r} know {', '.join(row.classes)}, not the "
@@ -288,9 +270,15 @@ def _require_the_checkpoints_classes(cfg: Config, checkpoint: str | Path) -> Non
     """A classifier's folders may be others than those that it was trained on, and as many."""
     meta = read_checkpoint(checkpoint).get("meta")
     trained = (meta.get("dataset_meta") or {}).get("classes") if isinstance(meta, dict) else None
-    for part in classification_parts(cfg, ["test_dataloader"]):
+    for part in parts(cfg, ["test_dataloader"]):
         if trained:
-            require_same_classes(part.loader, part.classes, str(checkpoint), trained)
+            require_same_classes(
+                part.classes,
+                tuple(trained),
+                where=part.loader,
+                expected_where=str(checkpoint),
+                cure="list the classes of the data set in the order of the checkpoint",
+            )
 
 
 def versions() -> dict[str, str]:

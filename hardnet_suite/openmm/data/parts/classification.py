@@ -1,0 +1,83 @@
+"""Classification data sets of a config."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from hardnet_suite.data.classification import (
+    ClassificationReport,
+    Samples,
+    check_classification,
+    hold_out,
+    imagenet_classes,
+    read_csv,
+    read_folder,
+    read_torchvision,
+)
+from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.data.parts.part import Part, innermost
+
+_OPTIONS = ("data_root", "folder", "csv", "torchvision", "classes", "hold_out", "hold_out_seed", "held_out")
+
+
+@dataclass(frozen=True)
+class ClassificationPart(Part):
+    """A ``ClassificationDataset`` and its ``options``."""
+
+    task = "classification"
+    results = "predictions.jsonl"
+    classes_key = "classes"
+
+    loader: str
+    options: dict
+
+    @classmethod
+    def of_loader(cls, loader: str, options: dict | None) -> ClassificationPart | None:
+        """The part of a data loader's options; None where its data set is not of this kind."""
+        dataset = innermost(options, "data_root")
+        if dataset is None or dataset["type"] != "ClassificationDataset":
+            return None
+        return cls(loader, {key: dataset[key] for key in _OPTIONS if key in dataset})
+
+    @cached_property
+    def samples(self) -> Samples:
+        return classification_samples(self.options)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.samples.classes
+
+    @property
+    def key(self) -> Hashable:
+        return repr(sorted(self.options.items()))
+
+    def require(self) -> None:
+        self.samples  # noqa: B018 (reading the folders is the check)
+
+    def check(self, *, read: bool = True) -> ClassificationReport:
+        return check_classification(self.samples, read=read)
+
+
+def classification_samples(options: dict) -> Samples:
+    """The images and classes that the options of a ``ClassificationDataset`` name."""
+    root, folder = Path(options.get("data_root") or ""), options.get("folder")
+    csv, torchvision = options.get("csv"), options.get("torchvision")
+    classes = options.get("classes")
+    if classes == "imagenet":
+        classes = tuple(imagenet_classes())
+    if torchvision:
+        name = torchvision.get("name", "")
+        samples = read_torchvision(name, root, **{k: v for k, v in torchvision.items() if k != "name"})
+    elif csv:
+        samples = read_csv(root / csv, root / (folder or ""), classes)
+    elif folder is not None:
+        samples = read_folder(root / folder, classes)
+    else:
+        raise UserError("a ClassificationDataset needs folder, csv or torchvision")
+    if options.get("hold_out"):
+        rest, drawn = hold_out(samples, options["hold_out"], options.get("hold_out_seed", 0))
+        return drawn if options.get("held_out") else rest
+    return samples

@@ -1,0 +1,7 @@
+"""Scores during training and testing, registered with mmengine."""
+
+from hardnet_suite.openmm.run.metrics.classification import ImageClassification
+from hardnet_suite.openmm.run.metrics.detection import CocoDetection
+from hardnet_suite.openmm.run.metrics.segmentation import SegmentationIoU
+
+__all__ = ["CocoDetection", "ImageClassification", "SegmentationIoU"]

@@ -1,0 +1,62 @@
+"""Classification scores during training and testing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+from mmengine.registry import METRICS
+
+from hardnet_suite.data.classification import readable
+from hardnet_suite.evaluation.classification import score_guesses
+
+
+@METRICS.register_module()
+class ImageClassification(BaseMetric):
+    """``top1`` and ``top5`` accuracy, in [0, 1].
+
+    results_file: where to save the guesses, if at all: a JSON line an image with ``name``, ``label`` and
+    the five first ``guesses`` with their ``probabilities``. After scoring, ``image_ids`` holds the names,
+    ``details`` the accuracy of each class and ``confusion`` (C, C) what was taken for what.
+    """
+
+    def __init__(self, results_file: str | None = None, collect_device: str = "cpu"):
+        super().__init__(collect_device=collect_device)
+        self.results_file = results_file
+        self.image_ids: list[str] = []
+        self.details: dict[str, Any] = {}
+        self.confusion = np.zeros((0, 0), np.int64)
+
+    def process(self, data_batch: dict, data_samples: list[dict]) -> None:
+        for sample in data_samples:
+            shares = sample["scores"].double().softmax(0).cpu()
+            best = shares.sort(descending=True, stable=True)  # all the scores would fill the memory
+            guesses, shares = best.indices[:5].tolist(), best.values[:5].tolist()
+            self.results.append((sample["name"], int(sample["label"]), guesses, shares))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        classes = self.dataset_meta["classes"]
+        names, labels, guesses, _ = zip(*results, strict=True)  # mmengine has cut what ranks saw twice
+        self.image_ids = list(names)
+        if self.results_file:
+            self._save(results, classes)
+        found = score_guesses(np.array(guesses), np.array(labels), len(classes))
+        self.details, self.confusion = found.report(classes), found.confusion
+        MMLogger.get_current_instance().info("\n" + found.table(readable(classes)))
+        return found.metrics
+
+    def _save(self, results: list, classes: Sequence[str]) -> None:
+        with Path(self.results_file).open("w", encoding="utf-8") as stream:
+            for name, label, guesses, shares in results:
+                row = {
+                    "name": name,
+                    "label": classes[label],
+                    "guesses": [classes[index] for index in guesses],
+                    "probabilities": [round(share, 6) for share in shares],
+                }
+                stream.write(json.dumps(row) + "\n")
