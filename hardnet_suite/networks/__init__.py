@@ -16,16 +16,26 @@ from hardnet_suite.networks.arch import (
 )
 from hardnet_suite.networks.centernet import CenterNet
 from hardnet_suite.networks.descriptor import PatchDescriptor
-from hardnet_suite.networks.factory import build_network, find_arch, list_models, trunk_arch
+from hardnet_suite.networks.factory import build_network, default_usage, find_arch, list_models, trunk_arch
 from hardnet_suite.networks.fchardnet import FCHarDNet
 from hardnet_suite.networks.hardblock import HarDBlock, harmonic_links, layer_width
 from hardnet_suite.networks.hardnet import HarDNetClassifier, HarDNetTrunk
-from hardnet_suite.networks.preprocess import PREPROCESS, Preprocess
+from hardnet_suite.networks.postprocess import (
+    POSTPROCESS,
+    ClassificationPostprocess,
+    DetectionPostprocess,
+    Postprocess,
+    SegmentationPostprocess,
+    default_postprocess,
+)
+from hardnet_suite.networks.preprocess import PREPROCESS, Pad, Preprocess
 from hardnet_suite.networks.profile import count_parameters, multiply_adds
 from hardnet_suite.networks.ssd import SSD, official_order, prior_boxes
+from hardnet_suite.networks.usage import Palette, Usage
 
 __all__ = [
     "ARCHS",
+    "POSTPROCESS",
     "PREPROCESS",
     "SSD",
     "Arch",
@@ -33,7 +43,9 @@ __all__ = [
     "CenterNet",
     "CenterNetArch",
     "CenterNetStep",
+    "ClassificationPostprocess",
     "DescriptorArch",
+    "DetectionPostprocess",
     "Extra",
     "FCHarDNet",
     "FCHarDNetArch",
@@ -41,13 +53,20 @@ __all__ = [
     "HarDNetArch",
     "HarDNetClassifier",
     "HarDNetTrunk",
+    "Pad",
+    "Palette",
     "PatchDescriptor",
+    "Postprocess",
     "Preprocess",
     "Priors",
     "SSDArch",
+    "SegmentationPostprocess",
     "Stage",
+    "Usage",
     "build_network",
     "count_parameters",
+    "default_postprocess",
+    "default_usage",
     "find_arch",
     "harmonic_links",
     "layer_width",

@@ -127,10 +127,10 @@ class CenterNet(nn.Module):
                 f"input must be (N, {self.trunk.in_chans}, H, W), H and W multiples of 32, "
                 f"got {tuple(x.shape)}"
             )
-        return predict(self.decoder(self.trunk(x)), self.hm, self.wh)
+        return branch_outputs(self.decoder(self.trunk(x)), self.hm, self.wh)
 
 
-def predict(x: Tensor, hm: nn.Module, wh: nn.Module) -> dict[str, Tensor]:
+def branch_outputs(x: Tensor, hm: nn.Module, wh: nn.Module) -> dict[str, Tensor]:
     """The decoder's map through the two branches; the second one's last two channels are ``reg``."""
     size, offset = wh(x).split(2, 1)
     return {"hm": hm(x), "wh": size, "reg": offset}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import nn
 
@@ -19,7 +20,10 @@ from hardnet_suite.networks.centernet import CenterNet
 from hardnet_suite.networks.descriptor import PatchDescriptor
 from hardnet_suite.networks.fchardnet import FCHarDNet
 from hardnet_suite.networks.hardnet import HarDNetClassifier, HarDNetTrunk, last_stages
+from hardnet_suite.networks.postprocess import default_postprocess
+from hardnet_suite.networks.preprocess import PREPROCESS
 from hardnet_suite.networks.ssd import SSD
+from hardnet_suite.networks.usage import Usage
 
 NETWORKS = {
     HarDNetArch: HarDNetClassifier,
@@ -83,4 +87,15 @@ def build_network(
         return HarDNetTrunk(trunk, **channels, out_indices=chosen, tap=tap)
     if out_indices is not None:
         raise ValueError("out_indices goes with features_only=True")
-    return NETWORKS[type(row)](row, num_classes=num_classes, **channels)
+    network = NETWORKS[type(row)](row, num_classes=num_classes, **channels)
+    network.usage = default_usage(name, row)
+    return network
+
+
+def default_usage(name: str, row: Arch | None = None) -> Usage:
+    """The published use of the model of that name; ``row`` stands in for the table's."""
+    row = find_arch(name) if row is None else row
+    preprocess = PREPROCESS[name]
+    if isinstance(row, SSDArch):
+        preprocess = replace(preprocess, size=row.size)
+    return Usage(name, preprocess, default_postprocess(row))

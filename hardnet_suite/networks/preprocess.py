@@ -1,25 +1,83 @@
-"""What each network expects of its input: one frozen record a model."""
+"""How an image becomes a network's input: one frozen record per model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey (ITU-R BT.601), as Pillow and OpenCV have it
+_LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601), as in Pillow and OpenCV
+
+CHANNELS = ("rgb", "bgr", "grey")
+RESIZES = ("keep", "stretch", "fit", "short", "factor")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+
+
+@dataclass(frozen=True)
+class Pad:
+    """Padding of the resized image with pixels of one colour, before normalisation.
+
+    Attributes:
+        to: (height, width) of the padded image; a larger image is an error.
+        multiple: pads both sides to the next multiple instead.
+        larger: with ``multiple``, always to a larger one: 512 becomes 544 for 32, as CenterNet tests.
+        square: pads the shorter side to the longer one first.
+        center: the image lies in the middle; otherwise at the top left.
+        value: pixel value, one number or one per RGB channel, 0 to 255.
+    """
+
+    to: tuple[int, int] | None = None
+    multiple: int = 1
+    larger: bool = False
+    square: bool = False
+    center: bool = False
+    value: float | tuple[float, float, float] = 0.0
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the padded image; ValueError where the image does not fit into ``to``."""
+        if self.to is not None:
+            if height > self.to[0] or width > self.to[1]:
+                raise ValueError(
+                    f"an image of {height}×{width} pixels does not fit into the padded size "
+                    f"{self.to[0]}×{self.to[1]}"
+                )
+            return self.to
+        if self.square:
+            height = width = max(height, width)
+        step = self.multiple
+        if self.larger:
+            return (height // step + 1) * step, (width // step + 1) * step
+        return -(-height // step) * step, -(-width // step) * step
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """The input rule of a network.
+    """The input rule of a network, from an upright RGB image of 8 bits to normalised numbers.
 
-    ``channels``: "rgb", "bgr" or "grey". Pixels 0…255 are divided by ``scale``, then mean is subtracted and
-    std divided, each one number a channel in the network's channel order.
-    ``resize``: "short" (the short side to ``resize_to``, then the central square of ``size``, or all of it
-    where that is None), "stretch" (to ``size`` whatever the proportions) or "keep".
+    An image is resized, cropped, padded (``pad``), converted to ``channels``, normalised, and padded again
+    to the sizes that the network can take (``input_divisor``, ``input_size``).
+
+    Attributes:
+        channels: "rgb", "bgr" or "grey", the order of the network's input channels.
+        scale: pixels 0…255 are divided by it, then comes (x − mean) / std.
+        mean: one number per channel, in the network's channel order and in units of pixels / ``scale``.
+        std: likewise.
+        resize: "keep" (no resizing), "stretch" (to ``size``, whatever the aspect ratio), "fit" (aspect ratio
+            kept, as large as fits into ``size``, which may lie across: mmcv's ``keep_ratio``), "short" (the
+            short side to ``resize_to``, aspect ratio kept) or "factor" (both sides by ``factor``).
+        size: for "stretch" and "fit" the target, for "short" the centre crop after resizing; an integer
+            (square) or (height, width). None: no crop.
+        resize_to: for "short", the length of the short side.
+        factor: for "factor", the factors of (height, width).
+        interpolation: "nearest", "bilinear" or "bicubic".
+        antialias: smooths when shrinking, as Pillow does; OpenCV and mmcv do not.
+        pad: padding in pixels.
+        input_divisor: the normalised input is padded at the bottom and right to a multiple of it.
+        input_size: (height, width) that the normalised input is padded to at least.
+        input_value: value of that padding, in normalised units.
     """
 
     channels: str
@@ -27,20 +85,64 @@ class Preprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: str
-    size: int | None = None
+    size: int | tuple[int, int] | None = None
     resize_to: int | None = None
+    factor: tuple[float, float] | None = None
+    interpolation: str = "bilinear"
+    antialias: bool = False
+    pad: Pad | None = None
+    input_divisor: int = 1
+    input_size: tuple[int, int] = (1, 1)
+    input_value: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("channels", CHANNELS),
+            ("resize", RESIZES),
+            ("interpolation", INTERPOLATIONS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {', '.join(allowed)}")
+        needed = {"stretch": "size", "fit": "size", "factor": "factor"}.get(self.resize)
+        if needed and getattr(self, needed) is None:
+            raise ValueError(f"resize={self.resize!r} needs {needed}")
+        if len(self.mean) != len(self.std) or not all(self.std):
+            raise ValueError(f"mean={self.mean} and std={self.std} must have one number per channel, std ≠ 0")
+
+    @property
+    def height_width(self) -> tuple[int, int] | None:
+        """``size`` as (height, width)."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, as they are kept beside weights."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        """Numbers, strings, lists and dicts, as stored beside weights."""
+        return _plain(asdict(self))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
-        """The way back from ``to_dict``; ValueError for anything else."""
-        if not isinstance(values, Mapping) or set(values) != {field.name for field in fields(cls)}:
-            raise ValueError(f"no input rule: {values}")
-        lists = ("mean", "std")
-        return cls(**{key: tuple(value) if key in lists else value for key, value in values.items()})
+    def from_dict(cls, values: Mapping[str, Any], base: Preprocess | None = None) -> Preprocess:
+        """The inverse of ``to_dict``.
+
+        Args:
+            values: what ``to_dict`` returned.
+            base: the model's own record, for the values that records of version 0.1 do not have.
+
+        Raises:
+            ValueError: anything else.
+        """
+        names = {field.name for field in fields(cls)}
+        first = {"channels", "scale", "mean", "std", "resize", "size", "resize_to"}  # version 0.1
+        known = isinstance(values, Mapping) and (set(values) == names or (base and set(values) == first))
+        if not known:
+            raise ValueError(f"not an input rule: {values}")
+        try:
+            values = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+            }
+            if isinstance(values.get("pad"), Mapping):
+                values["pad"] = Pad(**{k: _tuple(value) for k, value in values["pad"].items()})
+            return replace(base, **values) if base is not None else cls(**values)
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"not an input rule: {values} ({error})") from None
 
     @property
     def pixel_mean(self) -> tuple[float, ...]:
@@ -53,9 +155,16 @@ class Preprocess:
         return tuple(value * self.scale for value in self.std)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) RGB pixels 0…255, any dtype -> float32 in the network's channels and units.
+        """Converts channels and normalises.
 
-        For "grey" (N, 1, H, W) comes out.
+        Args:
+            images: (N, 3, H, W) RGB pixels 0…255, any dtype.
+
+        Returns:
+            (N, 3, H, W) float32 in the network's channel order and units; (N, 1, H, W) for "grey".
+
+        Raises:
+            ValueError: another shape.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be (N, 3, H, W), got {tuple(images.shape)}")
@@ -69,8 +178,25 @@ class Preprocess:
         return (images - mean) / std
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 _IMAGENET = Preprocess(
-    "rgb", 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resize="short", size=224, resize_to=256
+    "rgb",
+    255.0,
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+    resize="short",
+    size=224,
+    resize_to=256,
+    antialias=True,
 )
 
 
@@ -78,12 +204,29 @@ def _ssd(size: int) -> Preprocess:
     return Preprocess("bgr", 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), resize="stretch", size=size)
 
 
-def _centernet(resize: str, size: int | None = None) -> Preprocess:
-    mean = (0.40789654, 0.44719302, 0.47026115)
-    return Preprocess("bgr", 255.0, mean, (0.28863828, 0.27408164, 0.27809835), resize=resize, size=size)
-
-
-# the network itself normalises each patch by its own mean and deviation
+_CENTERNET = Preprocess(
+    "bgr",
+    255.0,
+    (0.40789654, 0.44719302, 0.47026115),
+    (0.28863828, 0.27408164, 0.27809835),
+    resize="stretch",
+    size=512,
+    input_divisor=32,
+)
+# at the image's own size, in the middle of the next larger multiple of 32
+_CENTERNET_KEEP = replace(
+    _CENTERNET, resize="keep", size=None, pad=Pad(multiple=32, larger=True, center=True)
+)
+# the network halves its input six times: smaller images are padded
+_FCHARDNET = Preprocess(
+    "bgr",
+    255.0,
+    (0.406, 0.456, 0.485),
+    (0.225, 0.224, 0.229),
+    resize="keep",
+    input_size=(64, 64),
+)
+# the network itself normalises each patch by its own mean and standard deviation
 _PATCH = Preprocess("grey", 255.0, (0.0,), (1.0,), resize="stretch", size=32)
 
 PREPROCESS: dict[str, Preprocess] = {
@@ -93,9 +236,9 @@ PREPROCESS: dict[str, Preprocess] = {
     "hardnet85": _IMAGENET,
     "ssd512_hardnet68": _ssd(512),
     "ssd512_hardnet85": _ssd(512),
-    "centernet_hardnet68": _centernet("keep"),
-    "centernet_hardnet85": _centernet("stretch", 512),
-    "fchardnet70": Preprocess("bgr", 255.0, (0.406, 0.456, 0.485), (0.225, 0.224, 0.229), resize="keep"),
+    "centernet_hardnet68": _CENTERNET_KEEP,
+    "centernet_hardnet85": _CENTERNET,
+    "fchardnet70": _FCHARDNET,
     "hardnet_descriptor": _PATCH,
     "hardnet_descriptor_ps": _PATCH,
     "ssd224_hardnet29": _ssd(224),

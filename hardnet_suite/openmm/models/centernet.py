@@ -24,8 +24,8 @@ from hardnet_suite.networks.centernet import (
     CenterNetDecoder,
     average_flipped,
     branch,
+    branch_outputs,
     decode,
-    predict,
     targets,
 )
 
@@ -74,7 +74,7 @@ class HarDNetCenterNetHead(BaseDenseHead):
 
     def forward(self, maps: tuple[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """((N, in_channels, h, w),) -> hm (N, num_classes, h, w) logits, wh and reg (N, 2, h, w)."""
-        out = predict(maps[0], self.hm, self.wh)
+        out = branch_outputs(maps[0], self.hm, self.wh)
         return out["hm"], out["wh"], out["reg"]
 
     def loss_by_feat(

@@ -1,0 +1,23 @@
+"""From a classifier's logits to its guesses."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Guesses(NamedTuple):
+    """The classes of one image, best first; equal ones by index.
+
+    ``labels`` (classes,) int64 class indices; ``scores`` (classes,) float32 probabilities (softmax).
+    """
+
+    labels: Tensor
+    scores: Tensor
+
+
+def guesses(logits: Tensor) -> list[Guesses]:
+    """(N, classes) logits to one ``Guesses`` per image."""
+    best = logits.float().softmax(1).sort(dim=1, descending=True, stable=True)
+    return [Guesses(labels, scores) for labels, scores in zip(best.indices, best.values, strict=True)]

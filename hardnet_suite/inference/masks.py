@@ -1,0 +1,91 @@
+"""From a segmentation network to one class per pixel of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hardnet_suite.inference.prepare import Placement
+from hardnet_suite.networks import SegmentationPostprocess
+
+NO_CLASS = 255  # in masks of one class: the pixels that are not of it
+
+
+class Mask(NamedTuple):
+    """One image's ``mask``: (H, W) uint8 class indices, with ``NO_CLASS`` where a single class is absent."""
+
+    mask: Tensor
+
+
+def segmentation_masks(
+    forward: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    placements: Sequence[Placement],
+    rule: SegmentationPostprocess,
+) -> list[Mask]:
+    """``segmentation_logits``, and of them one ``Mask`` per image."""
+    return [
+        Mask(logits_to_mask(logits, rule))
+        for logits in segmentation_logits(forward, inputs, placements, rule)
+    ]
+
+
+def segmentation_logits(
+    forward: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    placements: Sequence[Placement],
+    rule: SegmentationPostprocess,
+) -> list[Tensor]:
+    """Logits for each pixel of each image.
+
+    Args:
+        forward: the network, (N, C, h, w) -> (N, classes, h, w) logits.
+        inputs: (N, C, H, W) normalised.
+        placements: where each image lies in the input.
+        rule: the output rule; its sliding window averages logits where windows overlap.
+
+    Returns:
+        One (classes, height, width) tensor per image, in the image's own size.
+    """
+    if rule.window is None:
+        logits = forward(inputs)
+    else:
+        logits = _slide(forward, inputs, rule.window, rule.stride or rule.window)
+    return [placement.map_to_image(row.float()) for row, placement in zip(logits, placements, strict=True)]
+
+
+def logits_to_mask(logits: Tensor, rule: SegmentationPostprocess) -> Tensor:
+    """(classes, H, W) logits -> (H, W) uint8 class indices.
+
+    With a single class, 0 where its probability exceeds the rule's threshold and ``NO_CLASS`` elsewhere.
+    """
+    if logits.shape[0] == 1:
+        is_object = logits[0].sigmoid() > rule.threshold
+        return torch.where(is_object, 0, NO_CLASS).to(torch.uint8)
+    return logits.argmax(0).to(torch.uint8)
+
+
+def _slide(
+    forward: Callable[[Tensor], Tensor], inputs: Tensor, window: tuple[int, int], stride: tuple[int, int]
+) -> Tensor:
+    """The mean of the logits of all windows; the last of a row or column is moved back inside (mmseg)."""
+    height, width = inputs.shape[2:]
+    total = count = None
+    for y in _starts(height, window[0], stride[0]):
+        for x in _starts(width, window[1], stride[1]):
+            rows, columns = slice(y, y + window[0]), slice(x, x + window[1])
+            logits = forward(inputs[:, :, rows, columns]).float()
+            if total is None:
+                total = logits.new_zeros(len(inputs), logits.shape[1], height, width)
+                count = logits.new_zeros(1, 1, height, width)
+            total[:, :, rows, columns] += logits
+            count[:, :, rows, columns] += 1
+    return total / count
+
+
+def _starts(side: int, window: int, stride: int) -> list[int]:
+    steps = max(side - window + stride - 1, 0) // stride + 1
+    return [max(min(step * stride + window, side) - window, 0) for step in range(steps)]

@@ -1,0 +1,119 @@
+"""How a network's output becomes an answer: one frozen record per model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+from hardnet_suite.networks.arch import (
+    ARCHS,
+    Arch,
+    CenterNetArch,
+    DescriptorArch,
+    FCHarDNetArch,
+    SSDArch,
+)
+
+
+@dataclass(frozen=True)
+class Postprocess:
+    """The output rule of a network; one subclass per task, whose name is ``task``."""
+
+    task: ClassVar[str] = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers, strings and lists, with the task's name, as stored beside weights."""
+        values = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
+        return {"task": self.task} | values
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Postprocess:
+        """The inverse of ``to_dict``: the record of the task that ``values`` names.
+
+        Raises:
+            ValueError: anything else.
+        """
+        kind = _KINDS.get(values.get("task")) if isinstance(values, Mapping) else None
+        if kind is None or set(values) - {"task"} != {field.name for field in fields(kind)}:
+            raise ValueError(f"not an output rule: {values}")
+        return kind(
+            **{
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in values.items()
+                if key != "task"
+            }
+        )
+
+
+@dataclass(frozen=True)
+class ClassificationPostprocess(Postprocess):
+    """Softmax, best class first."""
+
+    task: ClassVar[str] = "classification"
+
+
+@dataclass(frozen=True)
+class DetectionPostprocess(Postprocess):
+    """From raw predictions to boxes in the image.
+
+    Attributes:
+        score_threshold: boxes must score higher; in [0, 1].
+        max_boxes: how many boxes are kept per image, best first.
+        iou_threshold: per-class non-maximum suppression drops a box whose IoU with a better one is larger;
+            None: no suppression (CenterNet).
+        iou_offset: 1 counts both ends of a box in the IoU (sides one pixel longer), as the published SSD.
+        class_agnostic: suppression across classes.
+        max_before_nms: how many (box, class) pairs per level go into the suppression; None: all.
+        clip: boxes end at the border of the image.
+        flip: averages the maps of the image and of its mirror image (CenterNet).
+    """
+
+    task: ClassVar[str] = "detection"
+
+    score_threshold: float = 0.0
+    max_boxes: int = 100
+    iou_threshold: float | None = None
+    iou_offset: int = 0
+    class_agnostic: bool = False
+    max_before_nms: int | None = None
+    clip: bool = True
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class SegmentationPostprocess(Postprocess):
+    """From logits to one class per pixel of the image.
+
+    Attributes:
+        window: (height, width) of the sliding window; None: the whole image at once.
+        stride: (vertical, horizontal) steps of the window in pixels.
+        threshold: with a single class, the probability (sigmoid) that a pixel of it must exceed.
+    """
+
+    task: ClassVar[str] = "segmentation"
+
+    window: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
+    threshold: float = 0.5
+
+
+_KINDS = {
+    kind.task: kind for kind in (ClassificationPostprocess, DetectionPostprocess, SegmentationPostprocess)
+}
+
+
+def default_postprocess(arch: Arch) -> Postprocess | None:
+    """The published output rule of a row of the architecture table; None for the patch descriptor."""
+    if isinstance(arch, SSDArch):
+        return DetectionPostprocess(score_threshold=0.01, max_boxes=200, iou_threshold=0.45, iou_offset=1)
+    if isinstance(arch, CenterNetArch):
+        return DetectionPostprocess(max_boxes=100)
+    if isinstance(arch, FCHarDNetArch):
+        return SegmentationPostprocess()
+    return None if isinstance(arch, DescriptorArch) else ClassificationPostprocess()
+
+
+POSTPROCESS: dict[str, Postprocess | None] = {name: default_postprocess(arch) for name, arch in ARCHS.items()}

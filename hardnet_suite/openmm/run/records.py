@@ -1,0 +1,362 @@
+"""What a config says of test time, as the suite's own records.
+
+``preprocess_of`` translates a test pipeline and the model's data preprocessor, ``postprocess_of`` the model's
+``test_cfg``. Every option is translated exactly or refused in one line; none is passed over.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import (
+    ARCHS,
+    CenterNetArch,
+    ClassificationPostprocess,
+    DetectionPostprocess,
+    FCHarDNetArch,
+    Pad,
+    Postprocess,
+    Preprocess,
+    SegmentationPostprocess,
+    SSDArch,
+)
+from hardnet_suite.openmm.data.parts import innermost
+
+LOADERS = ("test_dataloader", "val_dataloader")
+# steps of a test pipeline that do not touch the image, by their names without a scope
+_LABEL_STEPS = ("LoadAnnotations", "LoadLabels", "LoadBoxesAndMasks")
+_PACK_STEPS = ("PackDetInputs", "PackSegInputs", "PackClass")
+_LOAD_STEPS = ("LoadImageFromFile", "LoadPicture")
+# options of data preprocessors that have no effect at test time
+_TRAINING_ONLY = {
+    "type",
+    "batch_augments",
+    "boxtype2tensor",
+    "cutmix",
+    "mask_pad_value",
+    "mix_probability",
+    "mixup",
+    "non_blocking",
+    "num_classes",
+    "pad_mask",
+    "pad_seg",
+    "seg_pad_val",
+    "seg_pad_value",
+    "size",
+    "size_divisor",
+}
+
+
+def is_suites(cfg: Config) -> bool:
+    """Whether the config's model is one of the suite's, by its ``arch``."""
+    return cfg.get("arch") in ARCHS
+
+
+def preprocess_of(cfg: Config, loader: str | None = None) -> Preprocess:
+    """The input rule that a config's test pipeline and data preprocessor make.
+
+    Args:
+        cfg: a config with an ``arch`` of the suite.
+        loader: whose pipeline; default: ``test_dataloader``, or else ``val_dataloader``.
+
+    Raises:
+        UserError: a step or an option that the record cannot express.
+    """
+    names = LOADERS if loader is None else (loader,)
+    dataset = next((found for name in names if (found := innermost(cfg.get(name), "pipeline"))), None)
+    if dataset is None:
+        raise UserError(f"{cfg.filename}: no pipeline in {' or '.join(names)}")
+    model = cfg.model.get("module", cfg.model)  # inside of a test-time augmentation wrapper
+    options = _normalisation(model.get("data_preprocessor") or {}, cfg)
+    try:
+        rule = Preprocess(**options, **_geometry(dataset["pipeline"], cfg))
+    except ValueError as error:
+        raise UserError(f"{cfg.filename}: {error}") from None
+    arch = ARCHS[cfg.arch]
+    if isinstance(arch, SSDArch) and (arch.size, arch.size) not in (
+        rule.height_width if rule.pad is None else None,
+        rule.pad.to if rule.pad else None,
+    ):
+        size = f"({arch.size}, {arch.size})"
+        raise UserError(
+            f"{cfg.filename}: {cfg.arch} takes inputs of {arch.size}×{arch.size} pixels; let the test "
+            f"pipeline resize to them: Resize(scale={size}, keep_ratio=False), or, to keep the aspect ratio, "
+            f"Resize(scale={size}, keep_ratio=True) and Pad(size={size})"
+        )
+    return rule
+
+
+def postprocess_of(cfg: Config) -> Postprocess:
+    """The output rule that a config's ``model.test_cfg`` makes; UserError where no record can express it."""
+    arch, model = ARCHS[cfg.arch], cfg.model.get("module", cfg.model)
+    given = model.get("test_cfg") or {}
+    where = f"{cfg.filename}: model.test_cfg"
+    if isinstance(arch, SSDArch):
+        _known(given, {"nms_pre", "score_thr", "nms", "max_per_img", "min_bbox_size"}, where)
+        if given.get("min_bbox_size", -1) >= 0:
+            raise UserError(f"{where}.min_bbox_size={given['min_bbox_size']} is not supported; remove it")
+        nms = given.get("nms") or {}
+        _known(nms, {"type", "iou_threshold", "offset", "class_agnostic", "split_thr"}, f"{where}.nms")
+        if nms.get("type", "nms") != "nms":
+            raise UserError(f"{where}.nms.type={nms['type']!r} is not supported; expected 'nms'")
+        before = given.get("nms_pre", -1)
+        return DetectionPostprocess(
+            score_threshold=_number(given, "score_thr", 0.01, where),
+            max_boxes=_count(given, "max_per_img", 200, where),
+            iou_threshold=_number(nms, "iou_threshold", 0.45, f"{where}.nms"),
+            iou_offset=nms.get("offset", 0),
+            class_agnostic=nms.get("class_agnostic", False),
+            max_before_nms=before if before > 0 else None,
+        )
+    if isinstance(arch, CenterNetArch):
+        _known(given, {"max_per_img", "flip_test", "clip_border", "keep_heatmap", "score_thr"}, where)
+        return DetectionPostprocess(
+            score_threshold=_number(given, "score_thr", 0.0, where),
+            max_boxes=_count(given, "max_per_img", 100, where),
+            clip=bool(given.get("clip_border", False)),
+            flip=bool(given.get("flip_test", False)),
+        )
+    if isinstance(arch, FCHarDNetArch):
+        _known(given, {"mode", "crop_size", "stride"}, where)
+        threshold = model.get("decode_head", {}).get("threshold")
+        options = {} if threshold is None else {"threshold": float(threshold)}
+        mode = given.get("mode", "whole")
+        if mode == "whole":
+            return SegmentationPostprocess(**options)
+        if mode != "slide" or not given.get("crop_size") or not given.get("stride"):
+            raise UserError(f"{where}: expected mode='whole', or 'slide' with crop_size and stride")
+        window, stride = _pair(given["crop_size"]), _pair(given["stride"])
+        if min(*window, *stride) < 1 or stride[0] > window[0] or stride[1] > window[1]:
+            raise UserError(f"{where}: stride {stride} must lie between 1 and crop_size {window}")
+        return SegmentationPostprocess(window=window, stride=stride, **options)
+    _known(given, set(), where)
+    return ClassificationPostprocess()
+
+
+def prepared(steps: Sequence[Mapping[str, Any]], rule: Preprocess) -> list[dict[str, Any]]:
+    """A test pipeline with ``PrepareImage`` in place of its steps that resize and pad.
+
+    Args:
+        steps: a pipeline that ``preprocess_of`` has translated, or one of test-time augmentation.
+        rule: the record.
+
+    Returns:
+        The steps that load the image, ``PrepareImage``, those that load labels, and the one that packs.
+    """
+    steps = [dict(step) for step in steps]
+    augmentation = next((step for step in steps if _name(step) == "TestTimeAug"), None)
+    if augmentation is not None:
+        scales, flips, *rest = augmentation["transforms"]
+        prepare = [
+            {"type": "PrepareImage", "rule": rule.to_dict(), "scale": step.get("scale_factor", 1.0)}
+            for step in scales
+        ]
+        rest = [[_packed(step) for step in branch] for branch in rest]
+        load = [step for step in steps if _name(step) in _LOAD_STEPS]
+        return [*load, {"type": "TestTimeAug", "transforms": [prepare, list(flips), *rest]}]
+    load = [step for step in steps if _name(step) in _LOAD_STEPS]
+    labels = [step for step in steps if _name(step) in _LABEL_STEPS]
+    pack = [_packed(step) for step in steps if _name(step) in _PACK_STEPS]
+    return [*load, {"type": "PrepareImage", "rule": rule.to_dict()}, *labels, *pack]
+
+
+def _packed(step: Mapping[str, Any]) -> dict[str, Any]:
+    """The packing step, which passes on where the image lies."""
+    step = dict(step)
+    usual = {
+        "PackDetInputs": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
+        "PackSegInputs": ("img_path", "seg_map_path", "ori_shape", "img_shape", "flip", "flip_direction"),
+    }.get(_name(step))
+    if usual is not None:
+        step["meta_keys"] = tuple(dict.fromkeys((*step.get("meta_keys", usual), "placement")))
+    return step
+
+
+def _name(step: Mapping[str, Any]) -> str:
+    """A step's type without the scope: mmseg.Resize -> Resize."""
+    kind = step["type"] if isinstance(step["type"], str) else step["type"].__name__
+    return kind.rsplit(".", 1)[-1]
+
+
+def _geometry(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[str, Any]:
+    """The arguments of ``Preprocess`` that the steps of a test pipeline make."""
+    made: dict[str, Any] = {"resize": "keep"}
+    for step in steps:
+        name, options = _name(step), {key: value for key, value in step.items() if key != "type"}
+        where = f"{cfg.filename}: the test pipeline's {name}"
+        if name == "PrepareImage":
+            rule = Preprocess.from_dict(options["rule"])
+            return {
+                key: getattr(rule, key)
+                for key in (
+                    "resize",
+                    "size",
+                    "resize_to",
+                    "factor",
+                    "interpolation",
+                    "antialias",
+                    "pad",
+                )
+            }
+        if name in _PACK_STEPS:
+            break
+        if name in _LABEL_STEPS:
+            continue
+        if name in _LOAD_STEPS:
+            _require_plain(options, where)
+        elif name == "RandomFlip" and not options.get("prob"):
+            continue
+        elif name in ("Resize", "torchvision/Resize") and made["resize"] == "keep" and "pad" not in made:
+            translate = _torchvision_resize if "/" in name else _resize
+            made |= translate(options, where)
+        elif name == "torchvision/CenterCrop" and made["resize"] in ("keep", "short"):
+            _known(options, {"size"}, where)
+            size = options.get("size")
+            made |= {"resize": "short", "size": size if isinstance(size, int) else _pair(size)}
+        elif name in ("Pad", "CenterPad") and "pad" not in made:
+            made["pad"] = _pad(name, options, where)
+        else:
+            raise UserError(
+                f"{where} cannot be expressed at test time: expected at most one Resize, then one Pad or "
+                "CenterPad (classifiers: torchvision/Resize, torchvision/CenterCrop), then the packing step"
+            )
+    return made
+
+
+def _require_plain(options: Mapping[str, Any], where: str) -> None:
+    """Images are decoded in one way: options of ``LoadImageFromFile`` that ask for another are refused."""
+    usual = {"color_type": "color", "imdecode_backend": "cv2", "to_float32": False, "ignore_empty": False}
+    for key, value in options.items():
+        if key in usual and value != usual[key]:
+            raise UserError(
+                f"{where} has {key}={value!r}; test images are decoded as 8-bit colour: remove it"
+            )
+
+
+def _resize(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    known = {"scale", "scale_factor", "keep_ratio", "interpolation", "backend", "clip_object_border"}
+    _known(options, known, where)
+    made = {"interpolation": _interpolation(options.get("interpolation", "bilinear"), where)}
+    if options.get("backend", "cv2") != "cv2":
+        raise UserError(f"{where} has backend={options['backend']!r}; expected 'cv2'")
+    if options.get("scale") is not None:
+        width, height = _pair(options["scale"])
+        made["size"] = (height, width) if height != width else height
+        return made | {"resize": "fit" if options.get("keep_ratio") else "stretch"}
+    if options.get("scale_factor") is None:
+        raise UserError(f"{where} needs scale or scale_factor")
+    horizontal, vertical = _pair(options["scale_factor"])
+    if options.get("keep_ratio") and horizontal != vertical:
+        raise UserError(f"{where}: two scale factors and keep_ratio=True contradict each other")
+    return made | {"resize": "factor", "factor": (vertical, horizontal)}
+
+
+def _torchvision_resize(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    _known(options, {"size", "interpolation", "antialias", "max_size"}, where)
+    if options.get("max_size") is not None or options.get("antialias") is False:
+        raise UserError(f"{where}: max_size and antialias=False are not supported; remove them")
+    made = {
+        "antialias": True,
+        "interpolation": _interpolation(options.get("interpolation", "bilinear"), where),
+    }
+    size = options.get("size")
+    if isinstance(size, int) or len(size) == 1:
+        return made | {"resize": "short", "resize_to": size if isinstance(size, int) else size[0]}
+    height, width = size
+    return made | {"resize": "stretch", "size": (height, width) if height != width else height}
+
+
+def _interpolation(value: Any, where: str) -> str:
+    name = str(getattr(value, "value", value)).lower().removeprefix("interpolationmode.")
+    if name not in ("nearest", "bilinear", "bicubic"):
+        raise UserError(f"{where} has interpolation={name!r}; expected nearest, bilinear or bicubic")
+    return name
+
+
+def _pad(name: str, options: Mapping[str, Any], where: str) -> Pad:
+    if name == "CenterPad":
+        _known(options, {"multiple", "size"}, where)
+        to = options.get("size")
+        return Pad(to=None if to is None else _pair(to), **_multiple(options), center=True)
+    _known(options, {"size", "size_divisor", "pad_to_square", "pad_val", "padding_mode"}, where)
+    if options.get("padding_mode", "constant") != "constant":
+        raise UserError(f"{where} has padding_mode={options['padding_mode']!r}; expected 'constant'")
+    value = options.get("pad_val", 0)
+    value = value.get("img", 0) if isinstance(value, Mapping) else value
+    if isinstance(value, Sequence):
+        value = tuple(float(number) for number in value[::-1])  # the pipeline's images are BGR
+    to = options.get("size")
+    return Pad(
+        to=None if to is None else _pair(to)[::-1],  # mmcv says (width, height)
+        multiple=options.get("size_divisor") or 1,
+        square=bool(options.get("pad_to_square", False)),
+        value=value,
+    )
+
+
+def _multiple(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {} if options.get("multiple") is None else {"multiple": options["multiple"], "larger": True}
+
+
+def _normalisation(given: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
+    """The arguments of ``Preprocess`` that the model's data preprocessor makes."""
+    where = f"{cfg.filename}: model.data_preprocessor"
+    kind = _name(given) if "type" in given else ""
+    options = {key: value for key, value in given.items() if key not in _TRAINING_ONLY}
+    colours = {"mean", "std", "bgr_to_rgb", "rgb_to_bgr"}
+    allowed = {
+        "DetDataPreprocessor": colours | {"pad_size_divisor", "pad_value"},
+        "SegDataPreProcessor": colours | {"pad_val", "test_cfg"},
+        "ClassificationPreprocessor": {"mean", "std"},
+    }
+    if kind not in allowed:
+        raise UserError(f"{where} has type {kind or 'none'}; expected {', '.join(allowed)}")
+    _known(options, allowed[kind], where)
+    mean, std = options.get("mean"), options.get("std")
+    made: dict[str, Any] = {
+        "scale": 1.0,
+        "mean": (0.0,) * 3 if mean is None else tuple(float(value) for value in mean),
+        "std": (1.0,) * 3 if std is None else tuple(float(value) for value in std),
+    }
+    if len(made["mean"]) != 3:
+        raise UserError(f"{where} has a mean of {len(made['mean'])} numbers; expected one per channel, three")
+    is_rgb = kind == "ClassificationPreprocessor" or options.get("bgr_to_rgb") or options.get("rgb_to_bgr")
+    made["channels"] = "rgb" if is_rgb else "bgr"
+    test = options.get("test_cfg") or {}
+    _known(test, {"size", "size_divisor"}, f"{where}.test_cfg")
+    made["input_divisor"] = options.get("pad_size_divisor") or test.get("size_divisor") or 1
+    if test.get("size"):
+        made["input_size"] = _pair(test["size"])
+    made["input_value"] = float(options.get("pad_value", options.get("pad_val", 0)))
+    return made
+
+
+def _pair(value: Any) -> tuple:
+    return (value, value) if isinstance(value, int | float) else tuple(value)
+
+
+def _known(options: Mapping[str, Any], known: set[str], where: str) -> None:
+    for key in options:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "remove it"
+            raise UserError(f"{where} has the option {key!r}, which has no effect here; {hint}")
+
+
+def _number(options: Mapping[str, Any], key: str, default: float, where: str) -> float:
+    value = options.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UserError(f"{where}.{key} is {value!r}, expected a number from 0 to 1")
+    return float(value)
+
+
+def _count(options: Mapping[str, Any], key: str, default: int, where: str) -> int:
+    value = options.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"{where}.{key} is {value!r}, expected an integer of at least 1")
+    return value
