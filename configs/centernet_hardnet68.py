@@ -2,12 +2,7 @@
 _base_ = "centernet_hardnet85.py"
 
 arch = "centernet_hardnet68"
-model = dict(
-    backbone=dict(arch=arch, out_indices=(2, 3)),
-    neck=dict(arch=arch, in_channels=[328, 654]),
-    bbox_head=dict(arch=arch, in_channels=162),
-    init_cfg=dict(model=arch),
-)
+model = dict(arch=arch)
 
 # Each image in the middle of the next larger multiple of 32, so batches of one.
 test_pipeline = [

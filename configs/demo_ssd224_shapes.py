@@ -6,12 +6,7 @@ size = 224
 classes = ("circle", "square", "triangle", "star", "ring", "cross")
 data_root = "data/shapes/"  # hardnet-suite draw-shapes data/shapes
 
-model = dict(
-    backbone=dict(arch=arch),
-    neck=dict(arch=arch, in_channels=[128, 192]),
-    bbox_head=dict(arch=arch, in_channels=[128, 192, 256, 256, 256, 256], num_classes=len(classes)),
-    init_cfg=None,
-)
+model = dict(arch=arch, bbox_head=dict(num_classes=len(classes)), init_cfg=None)
 
 # Drawn scenes come in any number, so flips are variety enough (and cheap on a machine with few cores).
 train_pipeline = [

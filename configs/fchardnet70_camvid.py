@@ -1,13 +1,14 @@
 # FC-HarDNet-70 on CamVid from random weights.
 _base_ = ["_base_/runtime.py", "_base_/fchardnet.py", "_base_/camvid.py"]
 
-arch = "fchardnet70"  # the row of hardnet_suite.networks.ARCHS
+arch = "fchardnet70"  # row of hardnet_suite.networks.ARCHS
 weights_tag = "camvid"  # what tools/test.py takes without a checkpoint
 crop = (288, 384)  # height, width
 num_classes = 11
 custom_imports = dict(imports=["hardnet_suite.openmm.segmentation"], allow_failed_imports=False)
 
 model = dict(
+    arch=arch,
     data_preprocessor=dict(size=crop),
     decode_head=dict(
         num_classes=num_classes,

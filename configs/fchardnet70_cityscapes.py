@@ -1,19 +1,20 @@
 # FC-HarDNet-70 on Cityscapes. Published: 77.7 mIoU on val.
 _base_ = ["_base_/runtime.py", "_base_/fchardnet.py", "_base_/cityscapes.py"]
 
-arch = "fchardnet70"  # the row of hardnet_suite.networks.ARCHS
+arch = "fchardnet70"  # row of hardnet_suite.networks.ARCHS
 crop = (1024, 1024)  # height, width
 num_classes = 19
 custom_imports = dict(imports=["hardnet_suite.openmm.segmentation"], allow_failed_imports=False)
 
 model = dict(
+    arch=arch,
     data_preprocessor=dict(size=crop),
     decode_head=dict(
         num_classes=num_classes,
         loss_decode=dict(type="BootstrappedCrossEntropyLoss", min_kept=4096, threshold=0.3),
     ),
-    # published ImageNet weights of the encoder; --from-scratch does without
-    init_cfg=dict(type="HarDNetPretrained", model=arch, tag="base"),
+    # published ImageNet weights of the encoder; --from-scratch trains without them
+    init_cfg=dict(type="HarDNetPretrained", tag="base"),
 )
 
 # The data: the short side from 512 to 2048, then a crop.

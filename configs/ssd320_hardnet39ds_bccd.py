@@ -7,12 +7,7 @@ size = 320
 classes = ("RBC", "WBC", "Platelets")
 data_root = "data/bccd/"  # hardnet-suite convert-dataset voc BCCD data/bccd
 
-model = dict(
-    backbone=dict(arch=arch),
-    neck=dict(arch=arch, in_channels=[320, 640]),
-    bbox_head=dict(arch=arch, in_channels=[320, 256, 256, 256, 256, 256], num_classes=len(classes)),
-    init_cfg=None,
-)
+model = dict(arch=arch, bbox_head=dict(num_classes=len(classes)), init_cfg=None)
 
 # A slide under the microscope has no up or down: all flips.
 train_pipeline = [

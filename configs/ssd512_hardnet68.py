@@ -1,23 +1,19 @@
 # SSD512-HarDNet68 on COCO. Published: 31.7 mAP on test-dev.
 _base_ = ["_base_/runtime.py", "_base_/coco_detection.py"]
 
-arch = "ssd512_hardnet68"  # the row of hardnet_suite.networks.ARCHS: trunk, bridge, extra levels, priors
+arch = "ssd512_hardnet68"  # row of hardnet_suite.networks.ARCHS: trunk, bridge, extra levels, priors
 size = 512
 num_classes = 80
 
 # The network. Input: BGR pixels 0…255 minus the mean, not divided.
 mean = [104.0, 117.0, 123.0]
 model = dict(
-    type="SingleStageDetector",
+    type="HarDNetSSD",
+    arch=arch,
     data_preprocessor=dict(type="DetDataPreprocessor", mean=mean, std=[1.0, 1.0, 1.0], bgr_to_rgb=False),
-    backbone=dict(type="HarDNet", arch=arch, out_indices=(2, 3)),
-    neck=dict(type="HarDNetSSDNeck", arch=arch, in_channels=[320, 640]),
-    bbox_head=dict(
-        type="HarDNetSSDHead",
-        arch=arch,
-        in_channels=[320, 640, 512, 256, 256, 256, 256],
-        num_classes=num_classes,
-    ),
+    backbone=dict(type="HarDNet"),
+    neck=dict(type="HarDNetSSDNeck"),
+    bbox_head=dict(type="HarDNetSSDHead", num_classes=num_classes),
     train_cfg=dict(
         assigner=dict(
             type="MaxIoUAssigner",
@@ -34,15 +30,15 @@ model = dict(
         neg_pos_ratio=3,
         debug=False,
     ),
-    # score > 0.01, per class NMS at 0.45 with the +1 pixel of old, 200 boxes; no cut before NMS
+    # score > 0.01, NMS per class at IoU 0.45 with sides of +1 pixel, 200 boxes; no cut before NMS
     test_cfg=dict(
         nms_pre=10_000_000,
         score_thr=0.01,
         nms=dict(type="nms", iou_threshold=0.45, offset=1),
         max_per_img=200,
     ),
-    # published ImageNet weights of trunk and bridge; --from-scratch does without
-    init_cfg=dict(type="HarDNetPretrained", model=arch, tag="base"),
+    # published ImageNet weights of trunk and bridge; --from-scratch trains without them
+    init_cfg=dict(type="HarDNetPretrained", tag="base"),
 )
 
 # The data.

@@ -2,9 +2,4 @@
 _base_ = "ssd512_hardnet68.py"
 
 arch = "ssd512_hardnet85"
-model = dict(
-    backbone=dict(arch=arch),
-    neck=dict(arch=arch, in_channels=[320, 720]),
-    bbox_head=dict(arch=arch, in_channels=[320, 720, 512, 256, 256, 256, 256]),
-    init_cfg=dict(model=arch),
-)
+model = dict(arch=arch)

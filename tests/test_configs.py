@@ -11,14 +11,8 @@ from hardnet_suite.networks import (
     ARCHS,
     PREPROCESS,
     HarDNetArch,
-    HarDNetTrunk,
     SSDArch,
-    centernet,
-    fchardnet,
-    ssd,
 )
-from hardnet_suite.networks.centernet import CenterNetDecoder
-from hardnet_suite.networks.ssd import SSDNeck
 from hardnet_suite.openmm.data.parts import class_counts
 from hardnet_suite.openmm.run.configs import OWN_CONFIGS, class_names, input_rule, load_config
 
@@ -41,7 +35,7 @@ def test_published_ssd_recipe(name):
     assert (schedule["milestones"], schedule["gamma"]) == ([90, 120, 140], 0.1)
     augmentation = ["PhotoMetricDistortion", "Expand", "MinIoURandomCrop", "Resize", "RandomFlip"]
     assert transforms(cfg, "train_dataloader")[2:-1] == augmentation
-    assert cfg.model.init_cfg == {"type": "HarDNetPretrained", "model": name, "tag": "base"}
+    assert cfg.model.init_cfg == {"type": "HarDNetPretrained", "tag": "base"}
     assert (cfg.model.test_cfg.score_thr, cfg.model.test_cfg.max_per_img) == (0.01, 200)
     assert cfg.model.test_cfg.nms == {"type": "nms", "iou_threshold": 0.45, "offset": 1}
 
@@ -67,7 +61,7 @@ def test_published_centernet_recipe(name, epochs, batch, lr, milestones):
     assert warm_up.start_factor * lr == pytest.approx(5e-5)
     assert (warm_up.begin, warm_up.end, warm_up.convert_to_iter_based) == (0, 1, True)
     assert (schedule["milestones"], schedule["gamma"]) == (milestones, 0.1)
-    assert cfg.model.init_cfg == {"type": "HarDNetPretrained", "model": cfg.arch, "tag": "base"}
+    assert cfg.model.init_cfg == {"type": "HarDNetPretrained", "tag": "base"}
     assert transforms(cfg, "train_dataloader") == [
         "LoadImageFromFile",
         "LoadBoxesAndMasks",
@@ -117,17 +111,7 @@ def test_config_fits_its_architecture(name):
     cfg = load_config(name)
     row = ARCHS[cfg.arch]
     model = cfg.model
-    assert {model.backbone.arch, model.neck.arch, model.bbox_head.arch} == {cfg.arch}
-    if isinstance(row, SSDArch):
-        indices, tap, last = ssd.source_indices(row), "transition", SSDNeck
-    else:
-        indices, tap, last = centernet.source_indices(row), "block", CenterNetDecoder
-    assert tuple(model.backbone.out_indices) == indices
-    assert model.backbone.get("tap", "transition") == tap
-    trunk = HarDNetTrunk(row.trunk, out_indices=indices, tap=tap)
-    assert list(model.neck.in_channels) == trunk.channels
-    channels = last(row, trunk.channels).channels
-    assert model.bbox_head.in_channels == channels
+    assert model.arch == cfg.arch
     if isinstance(row, SSDArch):
         for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
             (resize,) = [step for step in cfg[loader].dataset.pipeline if step["type"] == "Resize"]
@@ -145,14 +129,7 @@ def test_config_fits_its_architecture(name):
 @pytest.mark.parametrize("name", SEGMENTATION)
 def test_segmentation_config_fits_its_architecture(name):
     cfg = load_config(name)
-    row = ARCHS[cfg.arch]
-    backbone, head = cfg.model.backbone, cfg.model.decode_head
-    assert {backbone.arch, head.arch} == {cfg.arch}
-    assert tuple(backbone.out_indices) == fchardnet.source_indices(row)
-    assert backbone.tap == "block"
-    trunk = HarDNetTrunk(row.trunk, out_indices=backbone.out_indices, tap="block")
-    assert list(head.in_channels) == trunk.channels
-    assert head.channels == fchardnet.FCHarDNetDecoder(row, trunk.channels).channels
+    assert cfg.model.arch == cfg.arch
     rule = PREPROCESS[cfg.arch]
     assert rule.channels == "bgr"
     assert not cfg.model.data_preprocessor.bgr_to_rgb
@@ -293,7 +270,7 @@ def test_published_segmentation_recipe(name, batches):
     assert steps["mmseg.RandomCrop"].crop_size == (1024, 1024)
     assert steps["RandomFlip"].prob == 0.5
     assert ("mmseg.PhotoMetricDistortion" in steps) == (name == "_jitter")
-    assert cfg.model.init_cfg == {"type": "HarDNetPretrained", "model": "fchardnet70", "tag": "base"}
+    assert cfg.model.init_cfg == {"type": "HarDNetPretrained", "tag": "base"}
 
 
 def test_configs_are_flat_with_one_level_of_bases():

@@ -1,4 +1,4 @@
-"""Non-maximum suppression, per class or across classes."""
+"""Non-maximum suppression. Boxes are (N, 4) as x1 y1 x2 y2; a side is x2 − x1 + ``offset`` long."""
 
 from __future__ import annotations
 
@@ -6,27 +6,81 @@ import torch
 import torchvision.ops
 from torch import Tensor
 
-_FIRST = 1000  # boxes of a class that are looked at first
+_FIRST = 1000  # candidates per class that are looked at first
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, *, offset: int = 0) -> Tensor:
-    """Non-maximum suppression as mmcv computes it.
+    """Greedy suppression.
 
     Args:
-        boxes: (K, 4) x1, y1, x2, y2.
-        scores: (K,).
-        iou_threshold: a box is dropped whose IoU with a better one is larger.
-        offset: sides are x2 − x1 + ``offset`` long.
+        boxes: (N, 4).
+        scores: (N,).
+        iou_threshold: a box whose IoU with a better one is above it is dropped.
+        offset: 1 counts the last pixel into a side, as older programs do.
 
     Returns:
         Indices of the boxes kept, best first.
     """
-    boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
+    boxes = at_least_float32(boxes)
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
-    # compared in float32 as mmcv does: 0.3 in double precision would decide ties the other way
-    threshold = torch.tensor(iou_threshold, dtype=torch.float32).item()
-    return torchvision.ops.nms(boxes, scores.to(boxes.dtype), threshold)
+    return torchvision.ops.nms(boxes, scores.to(boxes.dtype), _as_float32(iou_threshold))
+
+
+def soft_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float = 0.3,
+    *,
+    sigma: float = 0.5,
+    min_score: float = 1e-3,
+    method: str = "linear",
+    offset: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Soft-NMS (Bodla et al., ICCV 2017): lowers the scores of overlapping boxes.
+
+    Args:
+        boxes: (N, 4).
+        scores: (N,).
+        iou_threshold: IoU from which "naive" and "linear" act.
+        sigma: width of "gaussian".
+        min_score: boxes that fall below it are dropped.
+        method: "naive" (plain suppression), "linear" or "gaussian".
+        offset: as in :func:`nms`.
+
+    Returns:
+        Indices of the boxes kept and their new scores, best first.
+    """
+    if method not in ("naive", "linear", "gaussian"):
+        raise ValueError(f"method={method!r}: expected naive, linear or gaussian")
+    boxes, left = at_least_float32(boxes), at_least_float32(scores).clone()
+    index = torch.arange(len(boxes), device=boxes.device)
+    kept: list[Tensor] = []
+    kept_scores: list[Tensor] = []
+    while len(index):
+        best = int(left.argmax())
+        kept.append(index[best].clone())
+        kept_scores.append(left[best].clone())
+        index[best], left[best] = index[0], left[0]
+        index, left = index[1:], left[1:]
+
+        iou = iou_with(boxes[kept[-1]], boxes[index], offset)
+        if method == "gaussian":
+            left = left * torch.exp(-(iou * iou) / sigma)
+        else:
+            left = torch.where(iou >= iou_threshold, left * (0 if method == "naive" else 1 - iou), left)
+
+        # The compiled operator of mmcv moves the last box into a dropped one's place, which decides between
+        # equal scores.
+        alive = ~(left < min_score)
+        survivors = alive.nonzero().flatten()
+        count = len(survivors)
+        order = torch.arange(count, device=boxes.device)
+        order[~alive[:count]] = survivors[survivors >= count].flip(0)
+        index, left = index[order], left[order]
+    if not kept:
+        return index, left
+    return torch.stack(kept), torch.stack(kept_scores)
 
 
 def batched_nms(
@@ -39,38 +93,63 @@ def batched_nms(
     class_agnostic: bool = False,
     limit: int | None = None,
 ) -> Tensor:
-    """Suppression within each class, on the boxes themselves.
+    """Greedy suppression within each class, on the boxes themselves.
 
-    Shifting the classes apart, as torchvision and mmcv do, would cost precision. Suppression decides in the
-    order of the scores, and no more than ``limit`` boxes are asked for: only the best of a class are looked
-    at, and more while too few are kept. The result is the same, but an untrained network's tens of thousands
-    of boxes per class do not take minutes per image.
+    (Moving the classes apart by large offsets, as torchvision and mmcv do, costs precision.)
 
     Args:
-        boxes: (K, 4) x1, y1, x2, y2.
-        scores: (K,).
-        labels: (K,) class indices.
-        iou_threshold: a box is dropped whose IoU with a better one of its class is larger.
-        offset: sides are x2 − x1 + ``offset`` long.
-        class_agnostic: suppression across classes.
-        limit: how many boxes are kept, best first; None: all.
+        boxes: (N, 4).
+        scores: (N,).
+        labels: (N,) integer class of each box.
+        iou_threshold, offset: as in :func:`nms`.
+        class_agnostic: suppress across classes.
+        limit: keep at most this many boxes, the best ones. Suppression then looks at the best candidates of a
+            class first and at more only while too few are kept: the same result, without minutes per image
+            for an untrained network's tens of thousands of boxes.
 
     Returns:
-        Indices of the boxes kept, best first.
+        Indices of the boxes kept, best first; equal scores in the order of their classes.
     """
     if class_agnostic:
         labels = torch.zeros_like(labels)
-    kept = [labels.new_zeros(0)]
-    for label in labels.unique():
-        group = (labels == label).nonzero().flatten()
-        order = group[scores[group].argsort(descending=True, stable=True)]
-        count = len(order) if limit is None else _FIRST
-        while True:
-            best = order[:count]
-            keep = nms(boxes[best], scores[best], iou_threshold, offset=offset)
-            if count >= len(order) or len(keep) >= limit:
-                break
-            count *= 4
-        kept.append(best[keep])
+    kept = [
+        members[_nms_best_first(boxes[members], scores[members], iou_threshold, offset, limit)]
+        for members in ((labels == label).nonzero().flatten() for label in labels.unique())
+    ]
+    if not kept:
+        return torch.zeros(0, dtype=torch.long, device=boxes.device)
     keep = torch.cat(kept)
-    return keep[scores[keep].argsort(descending=True, stable=True)][:limit]
+    return keep[scores[keep].argsort(descending=True, stable=True)[:limit]]
+
+
+def _nms_best_first(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int, limit: int | None
+) -> Tensor:
+    order = scores.argsort(descending=True, stable=True)
+    count = len(order) if limit is None else _FIRST
+    while True:
+        best = order[:count]
+        keep = nms(boxes[best], scores[best], iou_threshold, offset=offset)
+        if count >= len(order) or len(keep) >= limit:
+            return best[keep]
+        count *= 4
+
+
+def iou_with(box: Tensor, boxes: Tensor, offset: int = 0) -> Tensor:
+    """IoU of one box (4,) with each of boxes (N, 4)."""
+    top_left = torch.maximum(box[:2], boxes[:, :2])
+    bottom_right = torch.minimum(box[2:], boxes[:, 2:])
+    sides = (bottom_right - top_left + offset).clamp(min=0)
+    intersection = sides.prod(1)
+    areas = (boxes[:, 2:] - boxes[:, :2] + offset).prod(1)
+    return intersection / ((box[2:] - box[:2] + offset).prod() + areas - intersection)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Not every kernel of torchvision knows half precision and bfloat16."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _as_float32(threshold: float) -> float:
+    """mmcv's compiled operator compares in float32: 0.3 as a double would decide ties the other way."""
+    return torch.tensor(threshold, dtype=torch.float32).item()

@@ -81,7 +81,7 @@ visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBa
 USE = """
 import sys
 from mmdet.apis import {first}
-assert not any(name.split(".")[0] == "hardnet_suite" for name in sys.modules)
+assert "hardnet_suite.openmm" not in sys.modules
 config, checkpoint, image = {arguments!r}
 """
 INFERENCER = """

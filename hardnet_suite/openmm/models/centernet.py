@@ -1,10 +1,12 @@
 """CenterNet-HarDNet as an mmdet detector: the parts of ``networks.centernet``, registered.
 
-A detector is a ``HarDNetCenterNet`` of the ``HarDNet`` backbone (tap="block"), ``HarDNetCenterNetNeck`` and
-``HarDNetCenterNetHead``, each given the same row of the architecture table.
+``HarDNetCenterNet`` builds the ``HarDNet`` backbone (tap="block"), ``HarDNetCenterNetNeck`` and
+``HarDNetCenterNetHead`` from one row of the architecture table.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from mmdet.models import SingleStageDetector
@@ -17,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hardnet_suite.losses.centernet import LOSS_WEIGHTS, centernet_loss
-from hardnet_suite.networks import CenterNetArch, find_arch
+from hardnet_suite.networks import CenterNetArch
 from hardnet_suite.networks.centernet import (
     HM_BIAS,
     OUTPUT_STRIDE,
@@ -28,22 +30,30 @@ from hardnet_suite.networks.centernet import (
     decode,
     targets,
 )
-
-
-def centernet_arch(name: str) -> CenterNetArch:
-    """The table's row of that name, which must be a CenterNet."""
-    row = find_arch(name)
-    if not isinstance(row, CenterNetArch):
-        raise ValueError(f"arch={name!r} is no CenterNet")
-    return row
+from hardnet_suite.openmm.models.arch import (
+    agreed,
+    backbone_config,
+    build_scope,
+    model_arch,
+    neck_channels,
+    part_config,
+    row_of,
+    trunk_channels,
+)
 
 
 @MODELS.register_module()
 class HarDNetCenterNetNeck(CenterNetDecoder):
-    """The decoder: the backbone's block outputs, finest first -> tuple of one map of stride 4."""
+    """The decoder: the backbone's block outputs, finest first -> tuple of one map of stride 4.
 
-    def __init__(self, arch: str, in_channels: list[int]):
-        super().__init__(centernet_arch(arch), in_channels)
+    Args:
+        arch: a CenterNet of the architecture table.
+        in_channels: as the table has them; anything else is an error.
+    """
+
+    def __init__(self, arch: str, in_channels: Sequence[int] | None = None):
+        row = row_of(arch, CenterNetArch)
+        super().__init__(row, agreed(in_channels, trunk_channels(arch), "neck.in_channels", arch))
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (super().forward(maps),)
@@ -53,20 +63,25 @@ class HarDNetCenterNetNeck(CenterNetDecoder):
 class HarDNetCenterNetHead(BaseDenseHead):
     """The two branches, with the published targets, dense losses and decoding.
 
-    test_cfg: ``max_per_img``, the number of boxes an image (default 100); ``clip_border``, whether boxes
-    end at the image's border (default False, as published).
+    Args:
+        arch: a CenterNet of the architecture table.
+        in_channels: as the table has them; anything else is an error.
+        num_classes: default: the table's.
+        test_cfg: ``max_per_img``, the number of boxes per image (default 100); ``clip_border``, whether boxes
+            end at the image's border (default False, as published).
     """
 
     def __init__(
         self,
         arch: str,
-        in_channels: int,
+        in_channels: int | None = None,
         num_classes: int | None = None,
         train_cfg: ConfigDict | None = None,
         test_cfg: ConfigDict | None = None,
     ):
         super().__init__()
-        row = centernet_arch(arch)
+        row = row_of(arch, CenterNetArch)
+        in_channels = agreed(in_channels, *neck_channels(arch), "bbox_head.in_channels", arch)
         self.num_classes = row.num_classes if num_classes is None else num_classes
         self.train_cfg, self.test_cfg = train_cfg or {}, test_cfg or {}
         self.hm = branch(in_channels, self.num_classes, row.least_width, bias=HM_BIAS)
@@ -133,9 +148,36 @@ class HarDNetCenterNetHead(BaseDenseHead):
 
 @MODELS.register_module()
 class HarDNetCenterNet(SingleStageDetector):
-    """CenterNet. Beside what the head knows, test_cfg: ``flip_test``, whether the maps of an image and of
-    its mirror image are averaged; ``keep_heatmap``, whether predictions carry ``pred_heatmap`` (1, h, w), the
-    best class's score at each place of the image, a value every 4 pixels of the network's input."""
+    """CenterNet on a HarDNet trunk.
+
+    Args:
+        arch: a CenterNet of the architecture table ("centernet_hardnet85"). Channels, indices and taps of
+            backbone, neck and head follow from it; one given otherwise is an error.
+        backbone, neck, bbox_head: further options of ``HarDNet``, ``HarDNetCenterNetNeck`` and
+            ``HarDNetCenterNetHead``.
+        options: of mmdet's ``SingleStageDetector``. Beside what the head reads, test_cfg has ``flip_test``,
+            whether the maps of an image and of its mirror image are averaged, and ``keep_heatmap``, whether
+            predictions carry ``pred_heatmap`` (1, h, w): the best class's score at each place of the image,
+            one value per 4 pixels of the network's input.
+    """
+
+    def __init__(
+        self,
+        arch: str | None = None,
+        backbone: dict | None = None,
+        neck: dict | None = None,
+        bbox_head: dict | None = None,
+        **options,
+    ):
+        arch = model_arch(arch, CenterNetArch, backbone=backbone, neck=neck, bbox_head=bbox_head)
+        with build_scope("mmdet"):
+            super().__init__(
+                backbone=backbone_config(arch, backbone),
+                neck=part_config(arch, neck, HarDNetCenterNetNeck),
+                bbox_head=part_config(arch, bbox_head, HarDNetCenterNetHead),
+                **options,
+            )
+        self.arch = arch
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True):
         cfg, metas = self.test_cfg or {}, [sample.metainfo for sample in batch_data_samples]

@@ -1,47 +1,90 @@
-"""FC-HarDNet as an mmsegmentation model: the decoder as a decode head, and its loss."""
+"""FC-HarDNet as an mmsegmentation model, its decoder as a decode head, and its loss.
+
+``HarDNetSegmentor`` builds the ``HarDNet`` backbone (tap="block") and ``FCHarDNetHead`` from one row of the
+architecture table.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from mmengine.registry import MODELS
+from mmseg.models import EncoderDecoder
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
 from hardnet_suite.losses import bootstrapped_cross_entropy
-from hardnet_suite.networks import FCHarDNetArch, find_arch
+from hardnet_suite.networks import FCHarDNetArch
 from hardnet_suite.networks.fchardnet import FCHarDNetDecoder
-
-
-def fchardnet_arch(name: str) -> FCHarDNetArch:
-    """The table's row of that name, which must be an FC-HarDNet."""
-    row = find_arch(name)
-    if not isinstance(row, FCHarDNetArch):
-        raise ValueError(f"arch={name!r} is no FC-HarDNet")
-    return row
+from hardnet_suite.openmm.models.arch import (
+    agreed,
+    backbone_config,
+    build_scope,
+    model_arch,
+    neck_channels,
+    part_config,
+    row_of,
+    trunk_channels,
+)
 
 
 @MODELS.register_module()
 class FCHarDNetHead(BaseDecodeHead):
     """The decoder and the classifier: block outputs of strides 4 … 64 -> (N, num_classes, H/4, W/4) logits.
 
-    The further options are those of mmseg's ``BaseDecodeHead``.
+    Args:
+        arch: an FC-HarDNet of the architecture table.
+        in_channels, channels: as the table has them; anything else is an error.
+        options: of mmseg's ``BaseDecodeHead``; ``num_classes`` defaults to the table's.
     """
 
-    def __init__(self, arch: str, in_channels: Sequence[int], channels: int, **options):
+    def __init__(
+        self, arch: str, in_channels: Sequence[int] | None = None, channels: int | None = None, **options
+    ):
+        row = row_of(arch, FCHarDNetArch)
+        options.setdefault("num_classes", row.num_classes)
+        in_channels = agreed(in_channels, trunk_channels(arch), "decode_head.in_channels", arch)
         super().__init__(
             in_channels=list(in_channels),
-            channels=channels,
+            channels=agreed(channels, *neck_channels(arch), "decode_head.channels", arch),
             in_index=list(range(len(in_channels))),
             input_transform="multiple_select",
             align_corners=True,
             dropout_ratio=0.0,
             **options,
         )
-        self.decoder = FCHarDNetDecoder(fchardnet_arch(arch), in_channels)
+        self.decoder = FCHarDNetDecoder(row, in_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         return self.cls_seg(self.decoder(maps))
+
+
+@MODELS.register_module()
+class HarDNetSegmentor(EncoderDecoder):
+    """FC-HarDNet.
+
+    Args:
+        arch: an FC-HarDNet of the architecture table ("fchardnet70"). Channels, indices and taps of backbone
+            and decode head follow from it; one given otherwise is an error.
+        backbone, decode_head: further options of ``HarDNet`` and ``FCHarDNetHead``.
+        options: of mmseg's ``EncoderDecoder``.
+    """
+
+    def __init__(
+        self,
+        arch: str | None = None,
+        backbone: dict | None = None,
+        decode_head: dict | None = None,
+        **options,
+    ):
+        arch = model_arch(arch, FCHarDNetArch, backbone=backbone, decode_head=decode_head)
+        with build_scope("mmseg"):
+            super().__init__(
+                backbone=backbone_config(arch, backbone),
+                decode_head=part_config(arch, decode_head, FCHarDNetHead),
+                **options,
+            )
+        self.arch = arch
 
 
 @MODELS.register_module()

@@ -1,14 +1,16 @@
 """SSD-HarDNet as an mmdet detector: the parts of ``networks.ssd``, registered.
 
-A detector is a SingleStageDetector of the ``HarDNet`` backbone, ``HarDNetSSDNeck`` and ``HarDNetSSDHead``,
-each given the same row of the architecture table.
+``HarDNetSSD`` builds the ``HarDNet`` backbone, ``HarDNetSSDNeck`` and ``HarDNetSSDHead`` from one row of the
+architecture table.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from mmcv.ops import batched_nms
-from mmdet.models import SSDHead
+from mmdet.models import SingleStageDetector, SSDHead
 from mmdet.models.task_modules import SSDAnchorGenerator
 from mmengine.config import ConfigDict
 from mmengine.dist import all_reduce
@@ -16,24 +18,32 @@ from mmengine.registry import MODELS, TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from hardnet_suite.networks import SSDArch, find_arch
+from hardnet_suite.networks import SSDArch
 from hardnet_suite.networks.ssd import SSDNeck, base_boxes, prediction_convs
-
-
-def ssd_arch(name: str) -> SSDArch:
-    """The table's row of that name, which must be an SSD."""
-    row = find_arch(name)
-    if not isinstance(row, SSDArch):
-        raise ValueError(f"arch={name!r} is no SSD")
-    return row
+from hardnet_suite.openmm.models.arch import (
+    agreed,
+    backbone_config,
+    build_scope,
+    model_arch,
+    neck_channels,
+    part_config,
+    row_of,
+    trunk_channels,
+)
 
 
 @MODELS.register_module()
 class HarDNetSSDNeck(SSDNeck):
-    """L2Norm, bridge and extra levels: the backbone's maps of stride 8 and 16 -> tuple of SSD's levels."""
+    """L2Norm, bridge and extra levels: the backbone's maps of stride 8 and 16 -> tuple of SSD's levels.
 
-    def __init__(self, arch: str, in_channels: list[int]):
-        super().__init__(ssd_arch(arch), in_channels)
+    Args:
+        arch: an SSD of the architecture table.
+        in_channels: as the table has them; anything else is an error.
+    """
+
+    def __init__(self, arch: str, in_channels: Sequence[int] | None = None):
+        row = row_of(arch, SSDArch)
+        super().__init__(row, agreed(in_channels, trunk_channels(arch), "neck.in_channels", arch))
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(super().forward(maps))
@@ -44,7 +54,7 @@ class HarDNetSSDAnchors(SSDAnchorGenerator):
     """The published default boxes: explicit sizes, width and height clamped to the image."""
 
     def __init__(self, arch: str):
-        row = ssd_arch(arch)
+        row = row_of(arch, SSDArch)
         self._boxes = [base_boxes(row.priors, i, row.size) for i in range(len(row.priors.strides))]
         sizes = row.priors.sizes
         super().__init__(
@@ -57,7 +67,7 @@ class HarDNetSSDAnchors(SSDAnchorGenerator):
         )
 
     def gen_base_anchors(self) -> list[Tensor]:
-        """(A, 4) xyxy in pixels of the first cell, one tensor a level."""
+        """(A, 4) xyxy in pixels of the first cell, one tensor per level."""
         levels = []
         for boxes, (cx, cy) in zip(self._boxes, self.centers, strict=True):
             half = torch.tensor(boxes, dtype=torch.float64) / 2
@@ -73,13 +83,20 @@ class HarDNetSSDHead(SSDHead):
     Where it differs: boxes are clipped to the image after NMS, not before; NMS runs class by class on
     the boxes themselves (mmdet moves the classes apart by adding large offsets, which costs precision);
     with several ranks the loss is divided by the mean number of positives, so that it equals one rank's.
+
+    Args:
+        arch: an SSD of the architecture table.
+        in_channels: as the table has them; anything else is an error.
+        options: of mmdet's ``SSDHead``; ``num_classes`` defaults to the table's.
     """
 
-    def __init__(self, arch: str, in_channels: list[int], **options):
-        self.arch = ssd_arch(arch)
+    loss_cls = None  # mmdet 3.3's prediction code reads it, and its own SSDHead lacks it
+
+    def __init__(self, arch: str, in_channels: Sequence[int] | None = None, **options):
+        self.arch = row_of(arch, SSDArch)
         options.setdefault("num_classes", self.arch.num_classes)
         super().__init__(
-            in_channels=in_channels,
+            in_channels=agreed(in_channels, neck_channels(arch), "bbox_head.in_channels", arch),
             anchor_generator={"type": "HarDNetSSDAnchors", "arch": arch},
             bbox_coder={
                 "type": "DeltaXYWHBBoxCoder",
@@ -130,6 +147,36 @@ class HarDNetSSDHead(SSDHead):
         results.bboxes[:, 0::2] = results.bboxes[:, 0::2].clamp(0, width)
         results.bboxes[:, 1::2] = results.bboxes[:, 1::2].clamp(0, height)
         return results
+
+
+@MODELS.register_module()
+class HarDNetSSD(SingleStageDetector):
+    """SSD on a HarDNet trunk.
+
+    Args:
+        arch: an SSD of the architecture table ("ssd512_hardnet68"). Channels, indices, taps and default boxes
+            of backbone, neck and head follow from it; one given otherwise is an error.
+        backbone, neck, bbox_head: further options of ``HarDNet``, ``HarDNetSSDNeck`` and ``HarDNetSSDHead``.
+        options: of mmdet's ``SingleStageDetector``.
+    """
+
+    def __init__(
+        self,
+        arch: str | None = None,
+        backbone: dict | None = None,
+        neck: dict | None = None,
+        bbox_head: dict | None = None,
+        **options,
+    ):
+        arch = model_arch(arch, SSDArch, backbone=backbone, neck=neck, bbox_head=bbox_head)
+        with build_scope("mmdet"):
+            super().__init__(
+                backbone=backbone_config(arch, backbone),
+                neck=part_config(arch, neck, HarDNetSSDNeck),
+                bbox_head=part_config(arch, bbox_head, HarDNetSSDHead),
+                **options,
+            )
+        self.arch = arch
 
 
 def _nms(boxes: Tensor, scores: Tensor, cfg: ConfigDict) -> tuple[Tensor, Tensor]:

@@ -2,9 +2,10 @@
 
 ``mmcv.ops`` and with it ``mmdet.models`` cannot be imported without that module: every op file asserts that
 its functions exist. This file *is* that module where no compiled one is installed: the finder in
-``_hardnet_suite_mmcv`` loads it under that name. It is built on ``torchvision.ops``. The functions keep the
-calling convention of the C++ ones (mmcv 2.1.0, ``mmcv/ops/csrc/pytorch/pybind.cpp``): most fill a buffer
-among their arguments and return nothing. Nobody calls them but ``mmcv.ops``.
+``_hardnet_suite_mmcv`` loads it under that name, possibly before ``hardnet_suite.openmm`` is imported, so it
+imports nothing from there and stays one file. It is built on ``torchvision.ops``. The functions keep the
+calling convention of the C++ ones (mmcv 2.1.0, ``mmcv/ops/csrc/pytorch/pybind.cpp``): most fill a buffer among
+their arguments and return nothing. Only ``mmcv.ops`` calls them.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision.ops
 from torch import Tensor
 
+from hardnet_suite.inference import nms as suppression
+from hardnet_suite.inference.nms import at_least_float32 as _wide
 
-def _not_available(what: str) -> NotImplementedError:
+
+def _not_available(operator: str) -> NotImplementedError:
     return NotImplementedError(
-        f"{what} needs the compiled part of mmcv, which mmcv-lite lacks and hardnet_suite does not stand in "
-        "for: choose a model without it, or install a compiled mmcv (>=2.1,<2.2) instead of mmcv-lite"
+        f"{operator} needs the compiled part of mmcv, which mmcv-lite lacks and hardnet_suite does not "
+        "replace: choose a model without it, or install a compiled mmcv (>=2.1,<2.2) instead of mmcv-lite"
     )
 
 
@@ -37,11 +40,6 @@ def __getattr__(name: str) -> Callable[..., NoReturn]:
     return refuse
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """At least float32: not every kernel of torchvision knows half precision and bfloat16."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def _gradients(
     function: Callable[..., Tensor], tensors: Sequence[Tensor], grad_output: Tensor
 ) -> tuple[Tensor, ...]:
@@ -52,25 +50,14 @@ def _gradients(
     return torch.autograd.grad(output, leaves, grad_output.to(output.dtype))
 
 
-# --- non-maximum suppression: boxes (N, 4) as x1 y1 x2 y2; a side is x2 - x1 + offset long
+# --- non-maximum suppression
+
+
+_SOFT_NMS_METHODS = ("naive", "linear", "gaussian")
 
 
 def nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, offset: int) -> Tensor:
-    boxes = _wide(boxes)
-    if offset:
-        boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
-    # The compiled op compares in float32: 0.3 as a double would decide ties the other way.
-    return torchvision.ops.nms(boxes, scores.to(boxes.dtype), float(np.float32(iou_threshold)))
-
-
-def _iou(box: Tensor, boxes: Tensor, offset: int) -> Tensor:
-    """IoU of one box (4,) with each of boxes (N, 4)."""
-    top_left = torch.maximum(box[:2], boxes[:, :2])
-    bottom_right = torch.minimum(box[2:], boxes[:, 2:])
-    sides = (bottom_right - top_left + offset).clamp(min=0)
-    intersection = sides.prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2] + offset).prod(1)
-    return intersection / ((box[2:] - box[:2] + offset).prod() + areas - intersection)
+    return suppression.nms(boxes, scores, iou_threshold, offset=offset)
 
 
 def softnms(
@@ -84,31 +71,18 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft-NMS (Bodla et al., 2017): fills the first rows of dets (N, 5), returns their indices."""
-    boxes, left, index = _wide(boxes), _wide(scores).clone(), torch.arange(len(boxes))
-    kept: list[int] = []
-    while len(index):
-        best = int(left.argmax())
-        chosen = int(index[best])
-        dets[len(kept), :4], dets[len(kept), 4] = boxes[chosen], left[best]
-        kept.append(chosen)
-        index[best], left[best] = index[0], left[0]
-        index, left = index[1:], left[1:]
-
-        iou = _iou(boxes[chosen], boxes[index], offset)
-        if method == 2:  # gaussian
-            left = left * torch.exp(-(iou * iou) / sigma)
-        else:  # naive, linear
-            left = torch.where(iou >= iou_threshold, left * (0 if method == 0 else 1 - iou), left)
-
-        # The compiled op puts the last box in place of a dropped one: it matters between equal scores.
-        alive = ~(left < min_score)
-        survivors = alive.nonzero().flatten()
-        count = len(survivors)
-        order = torch.arange(count)
-        order[~alive[:count]] = survivors[survivors >= count].flip(0)
-        index, left = index[order], left[order]
-    return torch.tensor(kept, dtype=torch.long)
+    """Fills the first rows of dets (N, 5), returns their indices."""
+    keep, kept_scores = suppression.soft_nms(
+        boxes,
+        scores,
+        iou_threshold,
+        sigma=sigma,
+        min_score=min_score,
+        method=_SOFT_NMS_METHODS[method],
+        offset=offset,
+    )
+    dets[: len(keep), :4], dets[: len(keep), 4] = boxes[keep], kept_scores
+    return keep
 
 
 def nms_match(dets: Tensor, *, iou_threshold: float) -> list[list[int]]:
@@ -118,7 +92,7 @@ def nms_match(dets: Tensor, *, iou_threshold: float) -> list[list[int]]:
     groups = []
     while len(order):
         first, order = order[0], order[1:]
-        hit = _iou(dets[first, :4], dets[order, :4], offset=0) >= iou_threshold
+        hit = suppression.iou_with(dets[first, :4], dets[order, :4]) >= iou_threshold
         groups.append([int(first), *order[hit].tolist()])
         order = order[~hit]
     return groups

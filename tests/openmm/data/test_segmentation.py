@@ -12,7 +12,7 @@ from reference import assert_parity
 import hardnet_suite.openmm.segmentation  # noqa: F401
 from hardnet_suite.errors import UserError
 from hardnet_suite.losses import bootstrapped_cross_entropy
-from hardnet_suite.openmm.models.segmentor import fchardnet_arch
+from hardnet_suite.openmm.models.segmentor import FCHarDNetHead
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.weights import convert_official
 
@@ -251,8 +251,8 @@ def test_images_of_any_size_are_segmented_at_their_own(size):
 
 
 def test_another_kind_of_row_is_refused():
-    with pytest.raises(ValueError, match="'hardnet68' is no FC-HarDNet"):
-        fchardnet_arch("hardnet68")
+    with pytest.raises(ValueError, match="'hardnet68': expected an FC-HarDNet"):
+        FCHarDNetHead("hardnet68")
 
 
 def test_detection_after_segmentation_in_one_process(tiny):

@@ -18,7 +18,7 @@ from torch import nn
 import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.networks import build_network
 from hardnet_suite.networks.centernet import average_flipped, decode
-from hardnet_suite.openmm.models.centernet import HarDNetCenterNetHead, centernet_arch
+from hardnet_suite.openmm.models.centernet import HarDNetCenterNetHead
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.configs import OWN_CONFIGS, load_config
 from hardnet_suite.weights import convert_official
@@ -335,7 +335,7 @@ def test_what_the_flip_test_averages(flip):
 
 
 def test_without_a_word_boxes_are_not_clipped_as_published():
-    head = HarDNetCenterNetHead("centernet_hardnet68", 8, num_classes=3)
+    head = HarDNetCenterNetHead("centernet_hardnet68", num_classes=3)
     (found,) = head.boxes_of(*perfect_maps([-6, 4, 20, 30], 0, (64, 64)), [sample().metainfo], True)
     assert found.bboxes[0, 0] == -6
 
@@ -397,5 +397,5 @@ def test_a_few_steps_lower_the_loss():
 
 
 def test_another_kind_of_row_is_refused():
-    with pytest.raises(ValueError, match="'ssd512_hardnet68' is no CenterNet"):
-        centernet_arch("ssd512_hardnet68")
+    with pytest.raises(ValueError, match="'ssd512_hardnet68': expected a CenterNet"):
+        HarDNetCenterNetHead("ssd512_hardnet68")

@@ -17,7 +17,6 @@ from reference import assert_parity
 
 import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.networks import ARCHS, PREPROCESS, build_network, prior_boxes
-from hardnet_suite.networks.ssd import source_indices
 from hardnet_suite.openmm import ssd
 from hardnet_suite.openmm.run.configs import walk
 from hardnet_suite.weights import convert_official
@@ -248,14 +247,13 @@ SSD_CONFIGS = sorted(file.stem for file in CONFIGS.glob("*ssd*.py"))
 def test_a_config_agrees_with_its_row_of_the_table(name):
     cfg = Config.fromfile(CONFIGS / f"{name}.py")
     model, row = cfg.model, ARCHS[cfg.arch]
-    assert {part.arch for part in (model.backbone, model.neck, model.bbox_head)} == {cfg.arch}
-    assert tuple(model.backbone.out_indices) == source_indices(row)
+    assert model.arch == cfg.arch
+    detector = build(name)
+    assert detector.backbone.arch == detector.arch == cfg.arch
     with torch.device("meta"):
         network = build_network(cfg.arch)
-    assert list(model.neck.in_channels) == network.trunk.channels
-    assert list(model.bbox_head.in_channels) == network.neck.channels
-    if model.init_cfg:
-        assert model.init_cfg.model == cfg.arch
+    assert detector.backbone.out_channels == network.trunk.channels
+    assert list(detector.bbox_head.in_channels) == network.neck.channels == detector.neck.channels
 
     # the published test cuts nothing before NMS
     assert model.test_cfg.nms_pre >= len(prior_boxes(row)) * model.bbox_head.num_classes
@@ -292,7 +290,7 @@ def test_an_arch_that_is_no_ssd_is_refused(part):
         ),
         "anchors": lambda: TASK_UTILS.build({"type": "HarDNetSSDAnchors", "arch": "hardnet68"}),
     }[part]
-    with pytest.raises(ValueError, match="arch='hardnet68' is no SSD"):
+    with pytest.raises(ValueError, match="arch='hardnet68': expected an SSD"):
         build()
 
 
@@ -303,8 +301,7 @@ def small_detector(**head):
     torch.manual_seed(0)
     cfg = Config.fromfile(CONFIGS / "ssd512_hardnet68.py").model
     cfg.init_cfg = None
-    cfg.backbone.arch = cfg.neck.arch = cfg.bbox_head.arch = SMALL
-    cfg.neck.in_channels, cfg.bbox_head.in_channels = [128, 192], [128, 192, 256, 256, 256, 256]
+    cfg.arch = SMALL
     cfg.bbox_head.num_classes = 3
     cfg.bbox_head.update(head)
     return MODELS.build(cfg)
@@ -405,8 +402,7 @@ def test_validation_of_mmdets_own_ssd_head():
     }
     cfg = Config.fromfile(CONFIGS / "ssd512_hardnet68.py")
     cfg.merge_from_dict({"model": {"bbox_head": head, "init_cfg": None}})
-    cfg.model.backbone.arch = cfg.model.neck.arch = SMALL
-    cfg.model.neck.in_channels = [128, 192]
+    cfg.model.arch = SMALL
     detector = MODELS.build(cfg.model).eval()
     assert type(detector.bbox_head).__module__ == "mmdet.models.dense_heads.ssd_head"
     (found,) = detector.val_step({"inputs": [image(0)], "data_samples": [sample([], [])]})
