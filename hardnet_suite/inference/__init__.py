@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from hardnet_suite.inference.boxes import Boxes, centernet_boxes, ssd_boxes
-from hardnet_suite.inference.labels import Guesses, guesses
+from hardnet_suite.inference.labels import Guesses, logits_to_guesses
 from hardnet_suite.inference.masks import NO_CLASS, Mask, segmentation_masks
 from hardnet_suite.inference.prepare import Placement, prepare, to_input
 from hardnet_suite.networks import (
@@ -32,7 +32,7 @@ __all__ = [
     "Placement",
     "answers",
     "centernet_boxes",
-    "guesses",
+    "logits_to_guesses",
     "prepare",
     "segmentation_masks",
     "ssd_boxes",
@@ -61,7 +61,7 @@ def answers(
         One answer per image: ``Boxes``, ``Mask`` or ``Guesses``, by the task of the rule.
     """
     if isinstance(rule, ClassificationPostprocess):
-        return guesses(forward(inputs))
+        return logits_to_guesses(forward(inputs))
     if isinstance(rule, SegmentationPostprocess):
         return segmentation_masks(forward, inputs, placements, rule)
     if isinstance(arch, SSDArch):

@@ -17,7 +17,7 @@ class Guesses(NamedTuple):
     scores: Tensor
 
 
-def guesses(logits: Tensor) -> list[Guesses]:
+def logits_to_guesses(logits: Tensor) -> list[Guesses]:
     """(N, classes) logits to one ``Guesses`` per image."""
     best = logits.float().softmax(1).sort(dim=1, descending=True, stable=True)
     return [Guesses(labels, scores) for labels, scores in zip(best.indices, best.values, strict=True)]

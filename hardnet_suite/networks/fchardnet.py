@@ -40,7 +40,7 @@ class FCHarDNetDecoder(nn.Module):
         *skips, last = maps
         x = self.last_proj(last)
         for conv, block, skip in zip(self.convs, self.blocks, reversed(skips), strict=True):
-            x = block(conv(cat([_enlarge(x, skip.shape[2:]), skip], 1)))
+            x = block(conv(cat([enlarge(x, skip.shape[2:]), skip], 1)))
         return x
 
 
@@ -76,7 +76,7 @@ class FCHarDNet(nn.Module):
         return self.classifier(self.decoder(self.trunk(x)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return _enlarge(self.forward_head(x), x.shape[2:])
+        return enlarge(self.forward_head(x), x.shape[2:])
 
 
 def source_indices(arch: FCHarDNetArch) -> tuple[int, ...]:
@@ -84,5 +84,6 @@ def source_indices(arch: FCHarDNetArch) -> tuple[int, ...]:
     return tuple(range(1, len(last_stages(arch.trunk))))
 
 
-def _enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, C, h, w) -> (N, C, *size), bilinear, corners aligned."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)

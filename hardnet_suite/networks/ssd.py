@@ -144,6 +144,10 @@ def decode(out: dict[str, list[Tensor]], arch: SSDArch) -> tuple[Tensor, Tensor]
     """
     loc, conf = official_order(out)
     priors = prior_boxes(arch).to(loc.device)
+    if loc.shape[1] != len(priors):
+        raise ValueError(
+            f"expected the maps of a {arch.size}×{arch.size} input, {len(priors)} boxes, got {loc.shape[1]}"
+        )
     centres = priors[:, :2] + loc[..., :2].float() * 0.1 * priors[:, 2:]
     sizes = priors[:, 2:] * (loc[..., 2:].float() * 0.2).exp()
     boxes = torch.cat([centres - sizes / 2, centres + sizes / 2], -1)

@@ -111,3 +111,15 @@ def test_no_boxes():
     ):
         assert keep.shape == (0,)
         assert keep.dtype == torch.long
+
+
+@pytest.mark.parametrize("suppressed", [True, False])
+def test_suppression_does_not_depend_on_the_class_or_the_place(suppressed):
+    """Pairs of boxes 20×10 (+1 pixel included) shifted by a little less or more than IoU 0.45 allows."""
+    shift = 20 - 10 * 2 * 0.9 / 1.45 + (-1e-3 if suppressed else 1e-3)
+    for place in torch.arange(300.03, 480, 7.31).tolist():
+        first = [place, place / 2, place + 19, place / 2 + 9]
+        second = [first[0] + shift, first[1], first[2] + shift, first[3]]
+        boxes = torch.tensor([first, second], dtype=torch.float32)
+        kept = batched_nms(boxes, torch.tensor([0.9, 0.8]), torch.tensor([79, 79]), 0.45, offset=1)
+        assert len(kept) == 2 - suppressed

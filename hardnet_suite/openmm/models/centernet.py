@@ -18,16 +18,16 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 from torch.nn import functional as F
 
+from hardnet_suite.inference.boxes import centernet_maps, peaks_to_boxes
+from hardnet_suite.inference.prepare import Placement
 from hardnet_suite.losses.centernet import LOSS_WEIGHTS, centernet_loss
-from hardnet_suite.networks import CenterNetArch
+from hardnet_suite.networks import CenterNetArch, DetectionPostprocess
 from hardnet_suite.networks.centernet import (
     HM_BIAS,
     OUTPUT_STRIDE,
     CenterNetDecoder,
-    average_flipped,
     branch,
     branch_outputs,
-    decode,
     targets,
 )
 from hardnet_suite.openmm.models.arch import (
@@ -40,6 +40,8 @@ from hardnet_suite.openmm.models.arch import (
     row_of,
     trunk_channels,
 )
+from hardnet_suite.openmm.models.inference import PerShapeInference, input_placement, placement_of
+from hardnet_suite.openmm.models.rules import postprocess_of
 
 
 @MODELS.register_module()
@@ -80,7 +82,7 @@ class HarDNetCenterNetHead(BaseDenseHead):
         test_cfg: ConfigDict | None = None,
     ):
         super().__init__()
-        row = row_of(arch, CenterNetArch)
+        row = self.arch = row_of(arch, CenterNetArch)
         in_channels = agreed(in_channels, *neck_channels(arch), "bbox_head.in_channels", arch)
         self.num_classes = row.num_classes if num_classes is None else num_classes
         self.train_cfg, self.test_cfg = train_cfg or {}, test_cfg or {}
@@ -119,35 +121,27 @@ class HarDNetCenterNetHead(BaseDenseHead):
         rescale: bool = False,
         cfg: ConfigDict | None = None,
     ) -> list[InstanceData]:
-        """The forward's maps -> boxes, best first; see ``boxes_of``."""
-        return self.boxes_of(hm.float().sigmoid(), wh, reg, batch_img_metas, rescale)
+        """The forward's maps to boxes, best first, in pixels of the image (``rescale``) or of the input."""
+        return self.boxes_of(hm.float().sigmoid(), wh.float(), reg.float(), batch_img_metas, rescale)
+
+    @property
+    def rule(self) -> DetectionPostprocess:
+        """The output rule that ``test_cfg`` makes."""
+        return postprocess_of(self.arch, self.test_cfg, "test_cfg")
 
     def boxes_of(
         self, hm: Tensor, wh: Tensor, reg: Tensor, batch_img_metas: list[dict], rescale: bool
     ) -> list[InstanceData]:
-        """Maps, hm as probabilities -> per image bboxes (K, 4) xyxy, scores (K,), labels (K,).
-
-        Boxes are in pixels of the network's input less the padding (``border``, where the image lies in
-        the input), with ``rescale`` in those of the original image.
-        """
-        found = decode(hm.float(), wh.float(), reg.float(), k=self.test_cfg.get("max_per_img", 100))
-        results = []
-        for boxes, meta in zip(found, batch_img_metas, strict=True):
-            top, bottom, left, right = _place(meta)
-            bboxes = boxes[:, :4] * OUTPUT_STRIDE - boxes.new_tensor([left, top, left, top])
-            height, width = bottom - top, right - left
-            if rescale:
-                bboxes = bboxes / boxes.new_tensor(meta["scale_factor"]).repeat(2)
-                height, width = meta["ori_shape"][:2]
-            if self.test_cfg.get("clip_border", False):
-                bboxes[:, 0::2].clamp_(0, width)
-                bboxes[:, 1::2].clamp_(0, height)
-            results.append(InstanceData(bboxes=bboxes, scores=boxes[:, 4], labels=boxes[:, 5].long()))
-        return results
+        """As ``predict_by_feat``, with ``hm`` as probabilities."""
+        place = placement_of if rescale else input_placement
+        return [
+            InstanceData(bboxes=answer.boxes, scores=answer.scores, labels=answer.labels)
+            for answer in peaks_to_boxes(hm, wh, reg, [place(meta) for meta in batch_img_metas], self.rule)
+        ]
 
 
 @MODELS.register_module()
-class HarDNetCenterNet(SingleStageDetector):
+class HarDNetCenterNet(PerShapeInference, SingleStageDetector):
     """CenterNet on a HarDNet trunk.
 
     Args:
@@ -180,32 +174,25 @@ class HarDNetCenterNet(SingleStageDetector):
         self.arch = arch
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True):
-        cfg, metas = self.test_cfg or {}, [sample.metainfo for sample in batch_data_samples]
-        flip = cfg.get("flip_test", False)
-        images = torch.cat([batch_inputs, batch_inputs.flip(3)]) if flip else batch_inputs
-        hm, wh, reg = self.bbox_head(self.extract_feat(images))
-        hm = hm.float().sigmoid()
-        if flip:
-            hm, wh, reg = average_flipped(hm, wh, reg)
-        results = self.bbox_head.boxes_of(hm, wh, reg, metas, rescale)
-        if cfg.get("keep_heatmap", False):
-            for sample, heat in zip(batch_data_samples, hm.amax(1, keepdim=True), strict=True):
-                sample.pred_heatmap = PixelData(data=_within(heat, _place(sample.metainfo)))
+        metas = [sample.metainfo for sample in batch_data_samples]
+        maps = centernet_maps(self._maps, batch_inputs, flip=self.bbox_head.rule.flip)
+        results = self.bbox_head.boxes_of(*maps, metas, rescale)
+        if (self.test_cfg or {}).get("keep_heatmap", False):
+            for sample, heat in zip(batch_data_samples, maps[0].amax(1, keepdim=True), strict=True):
+                sample.pred_heatmap = PixelData(data=_within(heat, placement_of(sample.metainfo)))
         return self.add_pred_to_datasample(batch_data_samples, results)
 
-
-def _place(meta: dict) -> tuple[float, float, float, float]:
-    """(top, bottom, left, right) of the image in the network's input, pixels."""
-    if "border" in meta:
-        return tuple(float(value) for value in meta["border"])
-    height, width = meta["img_shape"][:2]
-    return 0.0, float(height), 0.0, float(width)
+    def _maps(self, inputs: Tensor) -> dict[str, Tensor]:
+        """What ``networks.CenterNet`` returns."""
+        return dict(zip(("hm", "wh", "reg"), self.bbox_head(self.extract_feat(inputs)), strict=True))
 
 
-def _within(heat: Tensor, place: tuple[float, float, float, float]) -> Tensor:
+def _within(heat: Tensor, placement: Placement) -> Tensor:
     """(1, h, w) of the whole input -> (1, h', w') of the image's place in it alone."""
     height, width = heat.shape[1:]
-    top, bottom, left, right = (value / OUTPUT_STRIDE for value in place)
+    left, top = (value / OUTPUT_STRIDE for value in placement.offset)
+    bottom = top + placement.content_size[0] / OUTPUT_STRIDE
+    right = left + placement.content_size[1] / OUTPUT_STRIDE
     rows, columns = max(1, round(bottom - top)), max(1, round(right - left))
     y = top + (torch.arange(rows, device=heat.device) + 0.5) * (bottom - top) / rows
     x = left + (torch.arange(columns, device=heat.device) + 0.5) * (right - left) / columns

@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmengine.registry import MODELS
+from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.structures import SegDataSample
+from mmseg.utils import SampleList
 from torch import Tensor, nn
 
+from hardnet_suite.inference.masks import logits_to_mask, segmentation_logits
+from hardnet_suite.inference.prepare import Placement
 from hardnet_suite.losses import bootstrapped_cross_entropy
-from hardnet_suite.networks import FCHarDNetArch
-from hardnet_suite.networks.fchardnet import FCHarDNetDecoder
+from hardnet_suite.networks import FCHarDNetArch, SegmentationPostprocess, find_arch
+from hardnet_suite.networks.fchardnet import FCHarDNetDecoder, enlarge
 from hardnet_suite.openmm.models.arch import (
     agreed,
     backbone_config,
@@ -26,6 +31,8 @@ from hardnet_suite.openmm.models.arch import (
     row_of,
     trunk_channels,
 )
+from hardnet_suite.openmm.models.inference import PerShapeInference, placement_of
+from hardnet_suite.openmm.models.rules import postprocess_of
 
 
 @MODELS.register_module()
@@ -43,6 +50,7 @@ class FCHarDNetHead(BaseDecodeHead):
     ):
         row = row_of(arch, FCHarDNetArch)
         options.setdefault("num_classes", row.num_classes)
+        options.setdefault("threshold", SegmentationPostprocess().threshold)  # mmseg's is 0.3, with a warning
         in_channels = agreed(in_channels, trunk_channels(arch), "decode_head.in_channels", arch)
         super().__init__(
             in_channels=list(in_channels),
@@ -60,7 +68,7 @@ class FCHarDNetHead(BaseDecodeHead):
 
 
 @MODELS.register_module()
-class HarDNetSegmentor(EncoderDecoder):
+class HarDNetSegmentor(PerShapeInference, EncoderDecoder):
     """FC-HarDNet.
 
     Args:
@@ -85,6 +93,30 @@ class HarDNetSegmentor(EncoderDecoder):
                 **options,
             )
         self.arch = arch
+
+    def predict(self, inputs: Tensor, data_samples: SampleList | None = None) -> SampleList:
+        """Masks and logits in the size of each image; those of mirrored inputs are mirrored back."""
+        samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
+        size = tuple(inputs.shape[2:])
+        placements = [
+            placement_of(sample.metainfo) if "ori_shape" in sample.metainfo else Placement(size, size)
+            for sample in samples
+        ]
+        rule = postprocess_of(
+            find_arch(self.arch), self.test_cfg, "test_cfg", threshold=self.decode_head.threshold
+        )
+        for sample, logits in zip(
+            samples, segmentation_logits(self._logits, inputs, placements, rule), strict=True
+        ):
+            if sample.metainfo.get("flip"):
+                logits = logits.flip(2 if sample.metainfo["flip_direction"] == "horizontal" else 1)
+            mask = logits_to_mask(logits, rule)[None]
+            sample.set_data({"seg_logits": PixelData(data=logits), "pred_sem_seg": PixelData(data=mask)})
+        return samples
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        """What ``networks.FCHarDNet`` returns."""
+        return enlarge(self.decode_head(self.extract_feat(inputs)), inputs.shape[2:])
 
 
 @MODELS.register_module()

@@ -7,9 +7,9 @@ architecture table.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from mmcv.ops import batched_nms
 from mmdet.models import SingleStageDetector, SSDHead
 from mmdet.models.task_modules import SSDAnchorGenerator
 from mmengine.config import ConfigDict
@@ -18,6 +18,7 @@ from mmengine.registry import MODELS, TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from hardnet_suite.inference import ssd_boxes
 from hardnet_suite.networks import SSDArch
 from hardnet_suite.networks.ssd import SSDNeck, base_boxes, prediction_convs
 from hardnet_suite.openmm.models.arch import (
@@ -30,6 +31,8 @@ from hardnet_suite.openmm.models.arch import (
     row_of,
     trunk_channels,
 )
+from hardnet_suite.openmm.models.inference import PerShapeInference, input_placement, placement_of
+from hardnet_suite.openmm.models.rules import postprocess_of
 
 
 @MODELS.register_module()
@@ -80,8 +83,7 @@ class HarDNetSSDAnchors(SSDAnchorGenerator):
 class HarDNetSSDHead(SSDHead):
     """mmdet's SSDHead with the network's own convolutions, priors and the published decoding.
 
-    Where it differs: boxes are clipped to the image after NMS, not before; NMS runs class by class on
-    the boxes themselves (mmdet moves the classes apart by adding large offsets, which costs precision);
+    Where it differs: raw maps become boxes through ``hardnet_suite.inference``, as everywhere in the suite;
     with several ranks the loss is divided by the mean number of positives, so that it equals one rank's.
 
     Args:
@@ -119,38 +121,30 @@ class HarDNetSSDHead(SSDHead):
         all_reduce(mean, op="mean")
         return (*targets, max(mean.item(), 1.0))
 
-    def _bbox_post_process(
+    def predict_by_feat(
         self,
-        results: InstanceData,
-        cfg: ConfigDict,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        score_factors: list[Tensor] | None = None,
+        batch_img_metas: list[dict] | None = None,
+        cfg: ConfigDict | None = None,
         rescale: bool = False,
         with_nms: bool = True,
-        img_meta: dict | None = None,
-    ) -> InstanceData:
-        height, width = img_meta["img_shape"][:2]
-        if rescale:
-            scale = results.bboxes.new_tensor(img_meta["scale_factor"]).repeat(2)
-            results.bboxes = results.bboxes / scale
-            height, width = img_meta["ori_shape"][:2]
-        if with_nms:
-            kept = []
-            for label in results.labels.unique():
-                group = results[results.labels == label]
-                keep, scores = _nms(group.bboxes, group.scores, cfg)
-                group = group[keep]
-                group.scores = scores
-                kept.append(group)
-            if kept:
-                results = InstanceData.cat(kept)
-            order = results.scores.argsort(descending=True, stable=True)[: cfg.max_per_img]
-            results = results[order]
-        results.bboxes[:, 0::2] = results.bboxes[:, 0::2].clamp(0, width)
-        results.bboxes[:, 1::2] = results.bboxes[:, 1::2].clamp(0, height)
-        return results
+    ) -> list[InstanceData]:
+        """The forward's maps to boxes, best first, in pixels of the image (``rescale``) or of the input."""
+        rule = postprocess_of(self.arch, self.test_cfg if cfg is None else cfg, "test_cfg")
+        if not with_nms:
+            rule = replace(rule, iou_threshold=1.0)
+        place = placement_of if rescale else input_placement
+        out = {"cls": cls_scores, "box": bbox_preds}
+        return [
+            InstanceData(bboxes=answer.boxes, scores=answer.scores, labels=answer.labels)
+            for answer in ssd_boxes(out, self.arch, [place(meta) for meta in batch_img_metas], rule)
+        ]
 
 
 @MODELS.register_module()
-class HarDNetSSD(SingleStageDetector):
+class HarDNetSSD(PerShapeInference, SingleStageDetector):
     """SSD on a HarDNet trunk.
 
     Args:
@@ -177,21 +171,3 @@ class HarDNetSSD(SingleStageDetector):
                 **options,
             )
         self.arch = arch
-
-
-def _nms(boxes: Tensor, scores: Tensor, cfg: ConfigDict) -> tuple[Tensor, Tensor]:
-    """NMS among the boxes (N, 4) of one class: indices of those kept, best first, and their scores (K,).
-
-    Plain NMS decides in the order of the scores, and no more than ``max_per_img`` boxes can be shown. So it
-    looks at the best ones only, and at more while too few are kept: the same result, but an untrained
-    network's tens of thousands of boxes a class do not take minutes an image.
-    """
-    order = scores.argsort(descending=True, stable=True)
-    count = 1000 if cfg.nms.type == "nms" else len(order)
-    while True:
-        best = order[:count]
-        one_class = torch.zeros_like(best)
-        dets, keep = batched_nms(boxes[best], scores[best], one_class, cfg.nms)
-        if len(keep) >= cfg.max_per_img or count >= len(order):
-            return best[keep], dets[:, -1]
-        count *= 4

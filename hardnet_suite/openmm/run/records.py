@@ -6,26 +6,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.networks import (
-    ARCHS,
-    CenterNetArch,
-    ClassificationPostprocess,
-    DetectionPostprocess,
-    FCHarDNetArch,
-    Pad,
-    Postprocess,
-    Preprocess,
-    SegmentationPostprocess,
-    SSDArch,
-)
+from hardnet_suite.networks import ARCHS, Pad, Postprocess, Preprocess, SSDArch
 from hardnet_suite.openmm.data.parts import innermost
+from hardnet_suite.openmm.models import rules
+from hardnet_suite.openmm.models.rules import pair, require_known
 
 LOADERS = ("test_dataloader", "val_dataloader")
 # steps of a test pipeline that do not touch the image, by their names without a scope
@@ -74,7 +64,7 @@ def preprocess_of(cfg: Config, loader: str | None = None) -> Preprocess:
     model = cfg.model.get("module", cfg.model)  # inside of a test-time augmentation wrapper
     options = _normalisation(model.get("data_preprocessor") or {}, cfg)
     try:
-        rule = Preprocess(**options, **_geometry(dataset["pipeline"], cfg))
+        rule = Preprocess(**options, **_steps_to_options(dataset["pipeline"], cfg))
     except ValueError as error:
         raise UserError(f"{cfg.filename}: {error}") from None
     arch = ARCHS[cfg.arch]
@@ -93,49 +83,10 @@ def preprocess_of(cfg: Config, loader: str | None = None) -> Preprocess:
 
 def postprocess_of(cfg: Config) -> Postprocess:
     """The output rule that a config's ``model.test_cfg`` makes; UserError where no record can express it."""
-    arch, model = ARCHS[cfg.arch], cfg.model.get("module", cfg.model)
-    given = model.get("test_cfg") or {}
+    model = cfg.model.get("module", cfg.model)
+    threshold = model.get("decode_head", {}).get("threshold")
     where = f"{cfg.filename}: model.test_cfg"
-    if isinstance(arch, SSDArch):
-        _known(given, {"nms_pre", "score_thr", "nms", "max_per_img", "min_bbox_size"}, where)
-        if given.get("min_bbox_size", -1) >= 0:
-            raise UserError(f"{where}.min_bbox_size={given['min_bbox_size']} is not supported; remove it")
-        nms = given.get("nms") or {}
-        _known(nms, {"type", "iou_threshold", "offset", "class_agnostic", "split_thr"}, f"{where}.nms")
-        if nms.get("type", "nms") != "nms":
-            raise UserError(f"{where}.nms.type={nms['type']!r} is not supported; expected 'nms'")
-        before = given.get("nms_pre", -1)
-        return DetectionPostprocess(
-            score_threshold=_number(given, "score_thr", 0.01, where),
-            max_boxes=_count(given, "max_per_img", 200, where),
-            iou_threshold=_number(nms, "iou_threshold", 0.45, f"{where}.nms"),
-            iou_offset=nms.get("offset", 0),
-            class_agnostic=nms.get("class_agnostic", False),
-            max_before_nms=before if before > 0 else None,
-        )
-    if isinstance(arch, CenterNetArch):
-        _known(given, {"max_per_img", "flip_test", "clip_border", "keep_heatmap", "score_thr"}, where)
-        return DetectionPostprocess(
-            score_threshold=_number(given, "score_thr", 0.0, where),
-            max_boxes=_count(given, "max_per_img", 100, where),
-            clip=bool(given.get("clip_border", False)),
-            flip=bool(given.get("flip_test", False)),
-        )
-    if isinstance(arch, FCHarDNetArch):
-        _known(given, {"mode", "crop_size", "stride"}, where)
-        threshold = model.get("decode_head", {}).get("threshold")
-        options = {} if threshold is None else {"threshold": float(threshold)}
-        mode = given.get("mode", "whole")
-        if mode == "whole":
-            return SegmentationPostprocess(**options)
-        if mode != "slide" or not given.get("crop_size") or not given.get("stride"):
-            raise UserError(f"{where}: expected mode='whole', or 'slide' with crop_size and stride")
-        window, stride = _pair(given["crop_size"]), _pair(given["stride"])
-        if min(*window, *stride) < 1 or stride[0] > window[0] or stride[1] > window[1]:
-            raise UserError(f"{where}: stride {stride} must lie between 1 and crop_size {window}")
-        return SegmentationPostprocess(window=window, stride=stride, **options)
-    _known(given, set(), where)
-    return ClassificationPostprocess()
+    return rules.postprocess_of(ARCHS[cfg.arch], model.get("test_cfg"), where, threshold=threshold)
 
 
 def prepared(steps: Sequence[Mapping[str, Any]], rule: Preprocess) -> list[dict[str, Any]]:
@@ -183,7 +134,7 @@ def _name(step: Mapping[str, Any]) -> str:
     return kind.rsplit(".", 1)[-1]
 
 
-def _geometry(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[str, Any]:
+def _steps_to_options(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[str, Any]:
     """The arguments of ``Preprocess`` that the steps of a test pipeline make."""
     made: dict[str, Any] = {"resize": "keep"}
     for step in steps:
@@ -215,9 +166,9 @@ def _geometry(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[str, Any]
             translate = _torchvision_resize if "/" in name else _resize
             made |= translate(options, where)
         elif name == "torchvision/CenterCrop" and made["resize"] in ("keep", "short"):
-            _known(options, {"size"}, where)
+            require_known(options, {"size"}, where)
             size = options.get("size")
-            made |= {"resize": "short", "size": size if isinstance(size, int) else _pair(size)}
+            made |= {"resize": "short", "size": size if isinstance(size, int) else pair(size)}
         elif name in ("Pad", "CenterPad") and "pad" not in made:
             made["pad"] = _pad(name, options, where)
         else:
@@ -240,24 +191,24 @@ def _require_plain(options: Mapping[str, Any], where: str) -> None:
 
 def _resize(options: Mapping[str, Any], where: str) -> dict[str, Any]:
     known = {"scale", "scale_factor", "keep_ratio", "interpolation", "backend", "clip_object_border"}
-    _known(options, known, where)
+    require_known(options, known, where)
     made = {"interpolation": _interpolation(options.get("interpolation", "bilinear"), where)}
     if options.get("backend", "cv2") != "cv2":
         raise UserError(f"{where} has backend={options['backend']!r}; expected 'cv2'")
     if options.get("scale") is not None:
-        width, height = _pair(options["scale"])
+        width, height = pair(options["scale"])
         made["size"] = (height, width) if height != width else height
         return made | {"resize": "fit" if options.get("keep_ratio") else "stretch"}
     if options.get("scale_factor") is None:
         raise UserError(f"{where} needs scale or scale_factor")
-    horizontal, vertical = _pair(options["scale_factor"])
+    horizontal, vertical = pair(options["scale_factor"])
     if options.get("keep_ratio") and horizontal != vertical:
         raise UserError(f"{where}: two scale factors and keep_ratio=True contradict each other")
     return made | {"resize": "factor", "factor": (vertical, horizontal)}
 
 
 def _torchvision_resize(options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    _known(options, {"size", "interpolation", "antialias", "max_size"}, where)
+    require_known(options, {"size", "interpolation", "antialias", "max_size"}, where)
     if options.get("max_size") is not None or options.get("antialias") is False:
         raise UserError(f"{where}: max_size and antialias=False are not supported; remove them")
     made = {
@@ -280,10 +231,10 @@ def _interpolation(value: Any, where: str) -> str:
 
 def _pad(name: str, options: Mapping[str, Any], where: str) -> Pad:
     if name == "CenterPad":
-        _known(options, {"multiple", "size"}, where)
+        require_known(options, {"multiple", "size"}, where)
         to = options.get("size")
-        return Pad(to=None if to is None else _pair(to), **_multiple(options), center=True)
-    _known(options, {"size", "size_divisor", "pad_to_square", "pad_val", "padding_mode"}, where)
+        return Pad(to=None if to is None else pair(to), **_multiple(options), center=True)
+    require_known(options, {"size", "size_divisor", "pad_to_square", "pad_val", "padding_mode"}, where)
     if options.get("padding_mode", "constant") != "constant":
         raise UserError(f"{where} has padding_mode={options['padding_mode']!r}; expected 'constant'")
     value = options.get("pad_val", 0)
@@ -292,7 +243,7 @@ def _pad(name: str, options: Mapping[str, Any], where: str) -> Pad:
         value = tuple(float(number) for number in value[::-1])  # the pipeline's images are BGR
     to = options.get("size")
     return Pad(
-        to=None if to is None else _pair(to)[::-1],  # mmcv says (width, height)
+        to=None if to is None else pair(to)[::-1],  # mmcv says (width, height)
         multiple=options.get("size_divisor") or 1,
         square=bool(options.get("pad_to_square", False)),
         value=value,
@@ -316,7 +267,7 @@ def _normalisation(given: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
     }
     if kind not in allowed:
         raise UserError(f"{where} has type {kind or 'none'}; expected {', '.join(allowed)}")
-    _known(options, allowed[kind], where)
+    require_known(options, allowed[kind], where)
     mean, std = options.get("mean"), options.get("std")
     made: dict[str, Any] = {
         "scale": 1.0,
@@ -328,35 +279,9 @@ def _normalisation(given: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
     is_rgb = kind == "ClassificationPreprocessor" or options.get("bgr_to_rgb") or options.get("rgb_to_bgr")
     made["channels"] = "rgb" if is_rgb else "bgr"
     test = options.get("test_cfg") or {}
-    _known(test, {"size", "size_divisor"}, f"{where}.test_cfg")
+    require_known(test, {"size", "size_divisor"}, f"{where}.test_cfg")
     made["input_divisor"] = options.get("pad_size_divisor") or test.get("size_divisor") or 1
     if test.get("size"):
-        made["input_size"] = _pair(test["size"])
+        made["input_size"] = pair(test["size"])
     made["input_value"] = float(options.get("pad_value", options.get("pad_val", 0)))
     return made
-
-
-def _pair(value: Any) -> tuple:
-    return (value, value) if isinstance(value, int | float) else tuple(value)
-
-
-def _known(options: Mapping[str, Any], known: set[str], where: str) -> None:
-    for key in options:
-        if key not in known:
-            nearest = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {nearest[0]}?" if nearest else "remove it"
-            raise UserError(f"{where} has the option {key!r}, which has no effect here; {hint}")
-
-
-def _number(options: Mapping[str, Any], key: str, default: float, where: str) -> float:
-    value = options.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise UserError(f"{where}.{key} is {value!r}, expected a number from 0 to 1")
-    return float(value)
-
-
-def _count(options: Mapping[str, Any], key: str, default: int, where: str) -> int:
-    value = options.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"{where}.{key} is {value!r}, expected an integer of at least 1")
-    return value

@@ -17,7 +17,6 @@ from reference import assert_parity
 
 import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.networks import ARCHS, PREPROCESS, build_network, prior_boxes
-from hardnet_suite.openmm import ssd
 from hardnet_suite.openmm.run.configs import walk
 from hardnet_suite.weights import convert_official
 
@@ -207,20 +206,6 @@ def test_that_comparison_sees_every_detail(contest, mutation):
         assert_same_detections(ours, official_detections(boxes, scores, **mutation))
 
 
-@pytest.mark.parametrize("suppressed", [True, False])
-def test_suppression_does_not_depend_on_the_class_or_the_place(parity, suppressed):
-    """Pairs of boxes 20×10 (+1 pixel included) shifted by a little less or more than IoU 0.45 allows."""
-    shift = 20 - 10 * 2 * 0.9 / 1.45 + (-1e-3 if suppressed else 1e-3)
-    for place in np.arange(300.03, 480, 7.31):
-        first = [place, place / 2, place + 19, place / 2 + 9]
-        second = [first[0] + shift, first[1], first[2] + shift, first[3]]
-        boxes = torch.tensor([first, second], dtype=torch.float32)
-        results = InstanceData(bboxes=boxes, scores=torch.tensor([0.9, 0.8]), labels=torch.tensor([79, 79]))
-        meta = {"img_shape": (512, 512)}
-        found = parity.head._bbox_post_process(results, parity.head.test_cfg, img_meta=meta)
-        assert len(found) == 2 - suppressed
-
-
 def test_without_rescaling_boxes_stay_in_the_networks_image(contest):
     _, inside, _, _ = contest
     assert len(inside) == 200
@@ -407,19 +392,3 @@ def test_validation_of_mmdets_own_ssd_head():
     assert type(detector.bbox_head).__module__ == "mmdet.models.dense_heads.ssd_head"
     (found,) = detector.val_step({"inputs": [image(0)], "data_samples": [sample([], [])]})
     assert len(found.pred_instances) > 0
-
-
-@pytest.mark.parametrize("spread", [30.0, 3000.0])  # so crowded that few stay, and so sparse that most do
-def test_nms_of_the_best_boxes_first_equals_nms_of_all(spread):
-    generator = torch.Generator().manual_seed(0)
-    corner, size = (
-        torch.rand(6000, 2, generator=generator) * spread,
-        torch.rand(6000, 2, generator=generator) * 60,
-    )
-    boxes, scores = torch.cat([corner, corner + size], 1), torch.rand(6000, generator=generator)
-    cfg = Config({"nms": {"type": "nms", "iou_threshold": 0.45, "offset": 1}, "max_per_img": 200})
-    keep, kept_scores = ssd._nms(boxes, scores, cfg)
-    _, reference = ssd.batched_nms(boxes, scores, torch.zeros(6000, dtype=torch.long), cfg.nms)
-    assert 0 < len(reference[:200]) <= len(keep)
-    torch.testing.assert_close(keep[:200], reference[:200], rtol=0, atol=0)
-    torch.testing.assert_close(kept_scores[:200], scores[reference[:200]], rtol=0, atol=0)

@@ -1,0 +1,103 @@
+"""OpenMMLab's ``test_cfg`` as the suite's output rule: translated exactly, or refused in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import (
+    Arch,
+    CenterNetArch,
+    ClassificationPostprocess,
+    DetectionPostprocess,
+    FCHarDNetArch,
+    Postprocess,
+    SegmentationPostprocess,
+    SSDArch,
+)
+
+
+def postprocess_of(
+    arch: Arch, test_cfg: Mapping[str, Any] | None, where: str, *, threshold: float | None = None
+) -> Postprocess:
+    """The output rule that a ``test_cfg`` makes.
+
+    Args:
+        arch: the model's row of the architecture table.
+        test_cfg: the options of mmdet or mmseg.
+        where: what errors call it.
+        threshold: the decode head's, for a single class.
+
+    Raises:
+        UserError: an option that the record cannot express.
+    """
+    given = test_cfg or {}
+    if isinstance(arch, SSDArch):
+        require_known(given, {"nms_pre", "score_thr", "nms", "max_per_img", "min_bbox_size"}, where)
+        if given.get("min_bbox_size", -1) >= 0:
+            raise UserError(f"{where}.min_bbox_size={given['min_bbox_size']} is not supported; remove it")
+        nms = given.get("nms") or {}
+        require_known(nms, {"type", "iou_threshold", "offset", "class_agnostic", "split_thr"}, f"{where}.nms")
+        if nms.get("type", "nms") != "nms":
+            raise UserError(f"{where}.nms.type={nms['type']!r} is not supported; expected 'nms'")
+        before = given.get("nms_pre", -1)
+        return DetectionPostprocess(
+            score_threshold=_number(given, "score_thr", 0.01, where),
+            max_boxes=_count(given, "max_per_img", 200, where),
+            iou_threshold=_number(nms, "iou_threshold", 0.45, f"{where}.nms"),
+            iou_offset=nms.get("offset", 0),
+            class_agnostic=nms.get("class_agnostic", False),
+            max_before_nms=before if before > 0 else None,
+        )
+    if isinstance(arch, CenterNetArch):
+        require_known(given, {"max_per_img", "flip_test", "clip_border", "keep_heatmap", "score_thr"}, where)
+        return DetectionPostprocess(
+            score_threshold=_number(given, "score_thr", 0.0, where),
+            max_boxes=_count(given, "max_per_img", 100, where),
+            clip=bool(given.get("clip_border", False)),
+            flip=bool(given.get("flip_test", False)),
+        )
+    if isinstance(arch, FCHarDNetArch):
+        require_known(given, {"mode", "crop_size", "stride"}, where)
+        options = {} if threshold is None else {"threshold": float(threshold)}
+        mode = given.get("mode", "whole")
+        if mode == "whole":
+            return SegmentationPostprocess(**options)
+        if mode != "slide" or not given.get("crop_size") or not given.get("stride"):
+            raise UserError(f"{where}: expected mode='whole', or 'slide' with crop_size and stride")
+        window, stride = pair(given["crop_size"]), pair(given["stride"])
+        if min(*window, *stride) < 1 or stride[0] > window[0] or stride[1] > window[1]:
+            raise UserError(f"{where}: stride {stride} must lie between 1 and crop_size {window}")
+        return SegmentationPostprocess(window=window, stride=stride, **options)
+    require_known(given, set(), where)
+    return ClassificationPostprocess()
+
+
+def pair(value: Any) -> tuple:
+    """A number for both sides, or one per side, as a tuple of two."""
+    return (value, value) if isinstance(value, int | float) else tuple(value)
+
+
+def require_known(options: Mapping[str, Any], known: set[str], where: str) -> None:
+    """Raises ``UserError`` for an option that is not known, with the nearest one that is."""
+    for key in options:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "remove it"
+            raise UserError(f"{where} has the option {key!r}, which has no effect here; {hint}")
+
+
+def _number(options: Mapping[str, Any], key: str, default: float, where: str) -> float:
+    value = options.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UserError(f"{where}.{key} is {value!r}, expected a number from 0 to 1")
+    return float(value)
+
+
+def _count(options: Mapping[str, Any], key: str, default: int, where: str) -> int:
+    value = options.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"{where}.{key} is {value!r}, expected an integer of at least 1")
+    return value
