@@ -4,8 +4,8 @@
 its functions exist. This file *is* that module where no compiled one is installed: the finder in
 ``_hardnet_suite_mmcv`` loads it under that name, possibly before ``hardnet_suite.openmm`` is imported, so it
 imports nothing from there and stays one file. It is built on ``torchvision.ops``. The functions keep the
-calling convention of the C++ ones (mmcv 2.1.0, ``mmcv/ops/csrc/pytorch/pybind.cpp``): most fill a buffer among
-their arguments and return nothing. Only ``mmcv.ops`` calls them.
+calling convention of the C++ ones (mmcv 2.1.0, ``mmcv/ops/csrc/pytorch/pybind.cpp``): most fill a buffer
+among their arguments and return nothing. Only ``mmcv.ops`` calls them.
 """
 
 from __future__ import annotations
