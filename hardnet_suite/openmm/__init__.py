@@ -1,7 +1,7 @@
-"""The door to OpenMMLab: importing this registers everything of ours in mmengine's root registries.
+"""The suite as a plug-in of OpenMMLab: importing this registers its classes in mmengine's root registries.
 
 In a config: ``custom_imports = dict(imports=["hardnet_suite.openmm"])``. It is the only package of the
-suite that imports mmengine, mmcv, mmdet or mmseg.
+suite that imports mmengine, mmcv, mmdet or mmseg. ``compat`` lists what else the import changes.
 """
 
 # ruff: noqa: E402
@@ -13,8 +13,6 @@ compat.install()  # before anything that imports mmcv.ops
 from hardnet_suite.openmm.data import classification, loading, prepare, sampling, transforms
 from hardnet_suite.openmm.models import backbone, centernet, classifier, initializers, ssd
 from hardnet_suite.openmm.run import amp, hooks, loops, metrics
-
-compat.repair_mmdet()
 
 __all__ = [
     "amp",

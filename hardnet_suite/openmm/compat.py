@@ -1,6 +1,18 @@
 """What makes today's mmengine, mmdet, mmsegmentation and mmcv-lite work together.
 
-``install`` is called when ``hardnet_suite.openmm`` is imported, before anything of mmdet or mmseg.
+Importing ``hardnet_suite.openmm`` changes these things in a process, and nothing else:
+
+- ``mmcv._ext`` is found in ``ops/mmcv_ext.py`` where no compiled mmcv is installed.
+- The suite's classes are added to mmengine's root registries; ``LoadImageFromFile`` among the transforms is
+  the suite's decoder.
+- torch's list of safe globals allows the log that mmengine keeps in a run's checkpoint, so that stock
+  ``Runner.resume`` and ``load_checkpoint`` work under torch ≥ 2.6 with ``weights_only`` on. The list belongs
+  to the process, and mmengine has no other place for it. Each entry accepts plain numbers and arrays only.
+- ``atomic_local`` is added to mmengine's file backends. It is used where it is named, as the suite's
+  ``ResumableCheckpointHook`` does.
+
+mmdet's ``SSDHead`` is repaired per model by :func:`repair_ssd_heads`, for models that the suite's runner
+scores.
 """
 
 from __future__ import annotations
@@ -13,16 +25,16 @@ import torch
 from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.logging import HistoryBuffer
+from torch import nn
 
 import _hardnet_suite_mmcv
 from hardnet_suite.weights.pickles import log_globals
 
+ATOMIC = {"backend": "atomic_local"}  # backend_args of mmengine's save_checkpoint and CheckpointHook
+
 
 class AtomicLocalBackend(LocalBackend):
-    """Files are written beside their place and then renamed: whole, or not at all.
-
-    mmengine writes checkpoints through its storage backends, so this holds for every checkpoint.
-    """
+    """Writes a file beside its place and renames it: a file is whole, or not there."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         folder, name = os.path.split(os.path.abspath(filepath))
@@ -35,7 +47,7 @@ class AtomicLocalBackend(LocalBackend):
                 os.fsync(file.fileno())
             umask = os.umask(0)
             os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would hide it from one's colleagues
+            os.chmod(temporary, 0o666 & ~umask)  # mkstemp creates 0600, which others cannot read
             os.replace(temporary, filepath)
         except BaseException:
             os.unlink(temporary)
@@ -46,15 +58,20 @@ class AtomicLocalBackend(LocalBackend):
 
 
 def install() -> None:
-    """Idempotent; changes nothing that a compiled mmcv or a newer release provides itself."""
+    """Idempotent; a compiled mmcv is left alone."""
     _hardnet_suite_mmcv.install()
     torch.serialization.add_safe_globals(log_globals(HistoryBuffer))
-    register_backend("local", AtomicLocalBackend, force=True, prefixes="")
+    register_backend(ATOMIC["backend"], AtomicLocalBackend, force=True)
 
 
-def repair_mmdet() -> None:
-    """mmdet 3.3's prediction code reads ``loss_cls``, which its SSDHead lacks: every validation fails."""
+def repair_ssd_heads(model: nn.Module) -> None:
+    """Gives stock SSD heads of a model the ``loss_cls`` that mmdet 3.3's prediction code reads.
+
+    Without it validation fails with ``'SSDHead' object has no attribute 'loss_cls'``. The class, and other
+    models, stay as they are.
+    """
     from mmdet.models import SSDHead
 
-    if not hasattr(SSDHead, "loss_cls"):
-        SSDHead.loss_cls = None
+    for module in model.modules():
+        if isinstance(module, SSDHead) and not hasattr(module, "loss_cls"):
+            module.loss_cls = None

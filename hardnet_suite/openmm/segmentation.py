@@ -1,4 +1,4 @@
-"""The door to mmsegmentation: importing this registers the segmentor, its loss and its data set.
+"""The suite as a plug-in of mmsegmentation: importing this registers segmentor, loss and data set.
 
 In a config: ``custom_imports = dict(imports=["hardnet_suite.openmm.segmentation"])``.
 """

@@ -182,15 +182,16 @@ def test_a_checkpoint_that_carries_code_is_refused(tmp_path):
 
 @pytest.fixture
 def backend() -> AtomicLocalBackend:
-    return mmengine.fileio.get_file_backend("some/path")
+    return mmengine.fileio.get_file_backend("some/path", backend_args=compat.ATOMIC)
 
 
 def names(folder) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-def test_mmengine_writes_through_it(backend, tmp_path):
+def test_mmengine_writes_through_it_where_it_is_named(backend, tmp_path):
     assert type(backend) is AtomicLocalBackend
+    assert type(mmengine.fileio.get_file_backend("some/path")) is LocalBackend
     backend.put(b"one", tmp_path / "new" / "folder" / "file.bin")
     backend.put_text("zwei ü", tmp_path / "text.txt")
     assert backend.get(tmp_path / "new" / "folder" / "file.bin") == b"one"
@@ -236,17 +237,21 @@ BREAKS = {
 @pytest.mark.parametrize("where", BREAKS)
 def test_a_write_that_fails_leaves_the_old_file_whole(where, failure, error, tmp_path, monkeypatch):
     path = tmp_path / "epoch_1.pth"
-    save_checkpoint({"state_dict": {"w": torch.zeros(1000)}}, str(path))
+    save_checkpoint({"state_dict": {"w": torch.zeros(1000)}}, str(path), backend_args=compat.ATOMIC)
     old = path.read_bytes()
     with monkeypatch.context() as patch:
         BREAKS[where](patch, failure)
         with pytest.raises(error):
-            save_checkpoint({"state_dict": {"w": torch.ones(1000)}}, str(path))
+            save_checkpoint({"state_dict": {"w": torch.ones(1000)}}, str(path), backend_args=compat.ATOMIC)
         with pytest.raises(error):
-            save_checkpoint({"state_dict": {"w": torch.ones(1000)}}, str(tmp_path / "epoch_2.pth"))
+            save_checkpoint(
+                {"state_dict": {"w": torch.ones(1000)}},
+                str(tmp_path / "epoch_2.pth"),
+                backend_args=compat.ATOMIC,
+            )
     assert path.read_bytes() == old
     assert names(tmp_path) == ["epoch_1.pth"]
-    save_checkpoint({"state_dict": {"w": torch.ones(1000)}}, str(path))
+    save_checkpoint({"state_dict": {"w": torch.ones(1000)}}, str(path), backend_args=compat.ATOMIC)
     assert torch.load(path)["state_dict"]["w"].sum() == 1000
 
 
@@ -263,22 +268,97 @@ def test_file_mode_follows_the_umask(backend, umask, mode, tmp_path):
 
 def test_installing_again_changes_nothing(backend, tmp_path):
     compat.install()
-    assert type(mmengine.fileio.get_file_backend(str(tmp_path))) is AtomicLocalBackend
+    again = mmengine.fileio.get_file_backend(str(tmp_path), backend_args=compat.ATOMIC)
+    assert type(again) is type(backend) is AtomicLocalBackend
     assert issubclass(AtomicLocalBackend, LocalBackend)
 
 
 # --- mmdet's SSDHead
 
 
-def test_repair_of_mmdets_ssd_head(monkeypatch):
+def test_a_stock_ssd_head_is_repaired_and_its_class_is_not():
     from mmdet.models import SSDHead
 
-    monkeypatch.delattr(SSDHead, "loss_cls")
-    compat.repair_mmdet()
-    assert SSDHead.loss_cls is None
-    monkeypatch.setattr(SSDHead, "loss_cls", "of a newer release")
-    compat.repair_mmdet()
-    assert SSDHead.loss_cls == "of a newer release"
+    class OfANewerRelease(SSDHead):
+        loss_cls = "its own"
+
+    model = nn.ModuleList(kind.__new__(kind) for kind in (SSDHead, OfANewerRelease))
+    for head in model:
+        nn.Module.__init__(head)
+    assert not hasattr(model[0], "loss_cls")
+    compat.repair_ssd_heads(model)
+    assert [head.loss_cls for head in model] == [None, "its own"]
+    assert not hasattr(SSDHead, "loss_cls")
+
+
+# --- what importing changes in a process
+
+UNCHANGED = """
+import random, warnings, logging
+import _hardnet_suite_mmcv
+import numpy as np
+import cv2
+import torch
+import mmcv.transforms, mmdet.apis, mmdet.models, mmdet.datasets, mmdet.evaluation
+import mmseg.models, mmseg.datasets
+import mmengine.registry.root, mmengine.runner, mmengine.optim, mmengine.visualization
+from mmengine.fileio import backends
+from mmengine.registry import DefaultScope, Registry, root
+
+modules = (mmdet.models, mmdet.datasets, mmseg.models, mmseg.datasets, mmengine.runner, mmengine.hooks)
+classes = [one for module in modules for one in vars(module).values() if isinstance(one, type)]
+assert mmdet.models.SSDHead in classes
+registries = {name: value for name, value in vars(root).items() if isinstance(value, Registry)}
+
+
+def state():
+    return {
+        "backends": {key: value for key, value in backends.backends.items() if key != "atomic_local"},
+        "prefixes": dict(backends.prefix_to_backends),
+        "classes": [(one, dict(vars(one))) for one in classes],
+        "scope": DefaultScope.get_current_instance(),
+        "threads": (torch.get_num_threads(), cv2.getNumThreads()),
+        "dtype": torch.get_default_dtype(),
+        "cudnn": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
+        "denormal": float(torch.tensor(1e-40) * 1),
+        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "random": (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()),
+        "filters": list(warnings.filters),
+        "handlers": list(logging.getLogger().handlers),
+        "numpy": sorted(vars(np)),
+    }
+
+
+def held():
+    registered = [registries[name] for name in registries]
+    for registry in list(registered):
+        registered += registry.children.values()
+    return {(registry.name, registry.scope, key): value
+            for registry in registered for key, value in registry.module_dict.items()}
+
+
+before, entries = state(), held()
+safe = torch.serialization.get_safe_globals()
+import hardnet_suite.openmm
+import hardnet_suite.openmm.segmentation
+after = state()
+for key in before:
+    assert before[key] == after[key], key
+replaced = {key for key, value in entries.items() if held().get(key) is not value}
+assert {key[2] for key in replaced} <= {"LoadImageFromFile"}, replaced
+added = {key for key in held() if key not in entries}
+ours = {key for key in added if held()[key].__module__.startswith("hardnet_suite.")}
+assert {("model", "mmengine", name) for name in ("HarDNet", "HarDNetSSD", "HarDNetSegmentor")} <= ours
+assert added == ours, added - ours
+assert set(map(str, safe)) <= set(map(str, torch.serialization.get_safe_globals()))
+print("unchanged")
+"""
+
+
+def test_importing_adds_and_changes_nothing_else(run, tmp_path):
+    script = tmp_path / "unchanged.py"
+    script.write_text(UNCHANGED)
+    assert run(script).endswith("unchanged\n")
 
 
 # --- bfloat16

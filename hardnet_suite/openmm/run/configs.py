@@ -17,6 +17,7 @@ from hardnet_suite.data.classification import (
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import PREPROCESS, Preprocess
 from hardnet_suite.openmm.data.parts import parts, walk
+from hardnet_suite.openmm.models.config import settle_arch
 
 _PACKAGE = Path(hardnet_suite.__file__).parent
 _INSTALLED = _PACKAGE / "configs"
@@ -37,7 +38,12 @@ def load_config(name: str | Path, options: dict | None = None) -> Config:
         path = own[str(name)]
     try:
         cfg = Config.fromfile(path)
+        settle_arch(cfg)
+        arch = cfg.get("arch")
         cfg.merge_from_dict(options or {})
+        settle_arch(cfg, before=arch)
+    except UserError:
+        raise
     except Exception as error:  # a config is a program, and may raise anything
         raise UserError(f"cannot read the config {path}: {type(error).__name__}: {error}") from error
     init_default_scope(cfg.get("default_scope", "mmengine"))

@@ -13,6 +13,8 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 
+from hardnet_suite.openmm.compat import ATOMIC
+
 _NUMBERED = re.compile(r"(epoch|iter)_(\d+)\.pth")
 
 
@@ -37,6 +39,8 @@ class ResumableCheckpointHook(CheckpointHook):
         self.every_minutes, self.every_iters, self.keep = every_minutes, every_iters, max_keep_ckpts
 
     def before_train(self, runner) -> None:
+        if self.backend_args is None and "://" not in str(self.out_dir or runner.work_dir):
+            self.backend_args = ATOMIC
         super().before_train(runner)
         self._saved_at = time.monotonic()
         if is_main_process():
@@ -56,7 +60,7 @@ class ResumableCheckpointHook(CheckpointHook):
         if batch_idx + 1 == len(runner.train_dataloader) or not self._is_due(runner):
             return
         name = f"iter_{runner.iter + 1}.pth"
-        runner.save_checkpoint(self.out_dir, name, by_epoch=False)
+        runner.save_checkpoint(self.out_dir, name, by_epoch=False, backend_args=self.backend_args)
         self._saved_at = time.monotonic()
         if is_main_process():
             _remove_within_epoch(self.out_dir, but=name)

@@ -29,6 +29,7 @@ from hardnet_suite.data.classification import readable
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
 from hardnet_suite.networks import PREPROCESS
+from hardnet_suite.openmm.compat import repair_ssd_heads
 from hardnet_suite.openmm.data.parts import innermost, parts, require_data
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.configs import (
@@ -47,6 +48,7 @@ class SuiteRunner(Runner):
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         # before DistributedDataParallel takes the parameters: it relies on their layout
         model = model.to(memory_format=torch.channels_last)
+        repair_ssd_heads(model)
         if self.distributed and get_device() == "cpu" and model_wrapper_cfg is None:
             return MMDistributedDataParallel(model, broadcast_buffers=False)
         return super().wrap_model(model_wrapper_cfg, model)

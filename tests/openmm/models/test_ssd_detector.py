@@ -17,6 +17,7 @@ from reference import assert_parity
 
 import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.networks import ARCHS, PREPROCESS, build_network, prior_boxes
+from hardnet_suite.openmm.compat import repair_ssd_heads
 from hardnet_suite.openmm.run.configs import walk
 from hardnet_suite.weights import convert_official
 
@@ -390,5 +391,6 @@ def test_validation_of_mmdets_own_ssd_head():
     cfg.model.arch = SMALL
     detector = MODELS.build(cfg.model).eval()
     assert type(detector.bbox_head).__module__ == "mmdet.models.dense_heads.ssd_head"
+    repair_ssd_heads(detector)  # as the suite's runner does
     (found,) = detector.val_step({"inputs": [image(0)], "data_samples": [sample([], [])]})
     assert len(found.pred_instances) > 0

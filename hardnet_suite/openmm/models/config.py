@@ -1,0 +1,124 @@
+"""The architecture that a config names: once at the top, ``arch``, and as ``model.arch`` for mmengine.
+
+mmengine evaluates a base config before the one that derives from it, so a derived config that changes only
+``arch`` leaves the base's ``model.arch``. :func:`settle_arch` makes them agree. OpenMMLab's own tools read
+``model.arch`` alone.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from mmengine.config import Config
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import (
+    ARCHS,
+    CenterNetArch,
+    FCHarDNetArch,
+    HarDNetArch,
+    SSDArch,
+    list_models,
+)
+from hardnet_suite.openmm.data.parts import walk
+
+MODEL_KINDS = {
+    "HarDNetSSD": SSDArch,
+    "HarDNetCenterNet": CenterNetArch,
+    "HarDNetSegmentor": FCHarDNetArch,
+    "ImageClassifier": HarDNetArch,
+}
+Names = tuple[str | None, str | None]  # arch, model.arch
+
+
+def settle_arch(cfg: Config, *, before: str | None = None) -> None:
+    """Makes ``cfg.arch`` and ``cfg.model.arch`` agree; configs of other models are left alone.
+
+    Of the two, the one that the derived config changed counts. An SSD's square ``Resize`` steps and ``size``
+    follow to the new row's size.
+
+    Args:
+        cfg: as read from a file, or a settled one after options were merged into it.
+        before: the architecture before those options.
+
+    Raises:
+        UserError: an unknown name, another task's, or two names of which neither is the newer one.
+    """
+    kind = MODEL_KINDS.get((cfg.get("model") or {}).get("type"))
+    if kind is None:
+        return
+    top, inner = names = _names(cfg)
+    if top == inner or None in names:
+        arch = top or inner
+    elif before is not None:
+        arch = _newer(names, (before, before), cfg.filename)
+    elif cfg.filename is None:
+        arch = _newer(names, names, "config")
+    else:
+        arch = _settled_in_file(Path(cfg.filename))
+    if arch is None:
+        return  # old configs name it in the model's parts; the model asks for it
+    if arch not in ARCHS:
+        raise UserError(f"{cfg.filename}: arch={arch!r} is unknown; known: {', '.join(list_models())}")
+    if not isinstance(ARCHS[arch], kind):
+        raise UserError(
+            f"{cfg.filename}: arch={arch!r} does not fit {cfg.model.type}, which takes "
+            f"{', '.join(name for name in list_models() if isinstance(ARCHS[name], kind))}"
+        )
+    for former in {*names, before} - {arch, None}:
+        _follow_size(cfg, former, arch)
+    cfg.arch = cfg.model.arch = arch
+
+
+def _names(cfg: Config) -> Names:
+    return cfg.get("arch"), (cfg.get("model") or {}).get("arch")
+
+
+def _newer(names: Names, base: Names, filename: str | Path) -> str:
+    """The one of two different names that differs from the base's."""
+    changed = {name for name, former in zip(names, base, strict=True) if name != former}
+    if len(changed) != 1:
+        raise UserError(f"{filename}: arch={names[0]!r}, but model.arch={names[1]!r}; keep one of them")
+    return changed.pop()
+
+
+def _settled_in_file(path: Path) -> str | None:
+    cfg = Config.fromfile(path, import_custom_modules=False)
+    top, inner = names = _names(cfg)
+    if top == inner or None in names:
+        return top or inner
+    base_names: Names = (None, None)
+    for file in _base_files(path):
+        own = _names(Config.fromfile(file, import_custom_modules=False))
+        if own == names:  # the base disagrees already
+            return _settled_in_file(file)
+        base_names = tuple(new or former for new, former in zip(own, base_names, strict=True))
+    return _newer(names, base_names, path)
+
+
+def _base_files(path: Path) -> list[Path]:
+    """The files of a Python config's ``_base_`` (those of an installed package, "mmdet::…", left out)."""
+    if path.suffix != ".py":
+        return []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_base_":
+            given = ast.literal_eval(node.value)
+            names = [given] if isinstance(given, str) else given
+            return [path.parent / name for name in names if "::" not in name]
+    return []
+
+
+def _follow_size(cfg: Config, former: str, arch: str) -> None:
+    rows = [ARCHS.get(name) for name in (former, arch)]
+    if not all(isinstance(row, SSDArch) for row in rows):
+        return
+    old, new = (row.size for row in rows)
+
+    def follow(node: dict) -> None:
+        if node.get("type") == "Resize" and tuple(node.get("scale") or ()) == (old, old):
+            node["scale"] = (new, new)
+
+    walk(cfg._cfg_dict, follow)
+    if cfg.get("size") == old:
+        cfg.size = new
