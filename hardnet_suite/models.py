@@ -8,8 +8,9 @@ from pathlib import Path
 
 from torch import nn
 
-from hardnet_suite.networks import Arch, build_network, list_models
-from hardnet_suite.weights import classes_of, load_pretrained
+from hardnet_suite.networks import Arch, build_network, find_arch
+from hardnet_suite.weights import open_weights
+from hardnet_suite.weights.filling import fill_what_fits
 
 
 def create_model(
@@ -22,24 +23,39 @@ def create_model(
     features_only: bool | str = False,
     out_indices: Sequence[int] | None = None,
 ) -> nn.Module:
-    """The network of that name, as a plain torch module.
+    """Builds a network as a plain torch module, with or without trained weights.
 
-    num_classes: default as published (ImageNet 1000, COCO 80), or as the tag's or the file's weights have
-    them.
-    in_chans: default 3; weights for three channels are adapted to others, as timm does.
-    pretrained: False or None, True (the published weights), a tag of the weights registry, or a path.
-    arch: a record of one's own in place of the table's row, of the same kind.
-    features_only: the trunk's maps as a list, one a stride (2, 4, 8, 16, 32): True or "transition" takes
-    them after each stage's 1×1 convolution, "block" before it. out_indices picks from them, 0 is stride 2,
-    -1 the last.
+    Args:
+        name: one of ``list_models()``.
+        num_classes: number of classes. Default: that of the weights, else as published (ImageNet 1000, COCO
+            80, Cityscapes 19).
+        in_chans: channels of the input. Default: those of the weights, else 3 (the patch descriptor: 1).
+            Weights for three channels are adapted to other numbers as timm does.
+        pretrained: False or None for random values, True for the published weights, a tag of the weights
+            registry, or a path.
+        arch: a record in place of the row of ``name`` in the architecture table, of the same type.
+        features_only: build the trunk alone, which returns a list of feature maps, one per stride (2, 4, 8,
+            16, 32). True or "transition" takes them after each stage's 1×1 convolution, "block" before it.
+        out_indices: which of these maps; 0 is stride 2, -1 the last.
 
-    Raises ValueError for an unknown name, tap or index, for counts that are no whole numbers, and
-    UserError where weights are not to be had or do not fit. Warns of what kept its fresh values: the class
-    predictions where num_classes differs from the file's, or what a file of a bare trunk lacks.
+    Returns:
+        The network, in training mode as torch modules are.
+
+    Raises:
+        ValueError: an unknown name, tap or index, or a count that is not an integer in range.
+        UserError: the weights are unavailable or do not fit.
+
+    Warns:
+        UserWarning: some parameters keep their initial values: the class predictions where ``num_classes``
+            differs from the file's, or what a file of a trunk alone lacks.
     """
-    with_weights = pretrained is not False and pretrained is not None
-    if num_classes is None and with_weights and not features_only and name in list_models():
-        num_classes = classes_of(name, pretrained)
+    find_arch(name)
+    weights = None
+    if pretrained is not False and pretrained is not None:
+        weights = open_weights(pretrained, name, arch=arch)
+        in_chans = weights.in_chans if in_chans is None else in_chans
+        if num_classes is None and not features_only:
+            num_classes = weights.num_classes or None  # 0: a patch descriptor
     network = build_network(
         name,
         num_classes=num_classes,
@@ -48,8 +64,8 @@ def create_model(
         features_only=features_only,
         out_indices=out_indices,
     )
-    if with_weights:
-        report = load_pretrained(network, name, pretrained)
+    if weights is not None:
+        report = fill_what_fits(network, weights)
         if report.missing:
             warnings.warn(f"{name}: {report}", stacklevel=2)
     return network

@@ -302,7 +302,7 @@ def check_bfloat16() -> str:
 
 
 def check_weights_folder() -> str:
-    from hardnet_suite.weights.load import cache_dir
+    from hardnet_suite.weights import cache_dir
 
     folder = cache_dir()
     nearest = next(path for path in (folder, *folder.parents) if path.exists())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hardnet_suite.networks import (
-    ARCHS,
+    Arch,
     CenterNetArch,
     FCHarDNetArch,
     HarDNetArch,
@@ -50,26 +50,17 @@ TARGETS: dict[str, dict[type, dict[str, str]]] = {
 
 
 @cache
-def class_layers(name: str, target: str = "network") -> tuple[str, ...]:
-    """How the keys of the target's model begin that depend on the number of classes."""
+def class_layers(name: str) -> tuple[str, ...]:
+    """How those keys of our network begin that depend on the number of classes."""
     with torch.device("meta"):
-        layers = build_network(name).class_layers
-    prefixes = _target_prefixes(name, target)
-    if prefixes is None:
-        return layers
-    return tuple(f"{_renamed(layer.removesuffix('.'), prefixes)}." for layer in layers)
-
-
-def is_own(name: str, state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether all entries bear the names of our network ``name``."""
-    return bool(state_dict) and state_dict.keys() <= _official_keys(name).keys()
+        return build_network(name).class_layers
 
 
 @cache
-def _official_keys(name: str) -> dict[str, str]:
-    """Ours -> official, every key of the network of the row ``name``."""
+def _official_keys(name: str, arch: Arch | None = None) -> dict[str, str]:
+    """Ours -> official, every key of the network of the row ``name``, or of a record in its place."""
     with torch.device("meta"):
-        network = build_network(name)
+        network = build_network(name, arch=arch)
     return {key: _renamed(key, network.official_prefixes) for key in network.state_dict()}
 
 
@@ -104,9 +95,8 @@ def _target_prefixes(name: str, target: str) -> dict[str, str] | None:
     return TARGETS[target][kind]
 
 
-def _roll_background(name: str, key: str, value: Tensor, step: int) -> Tensor:
+def _roll_background(row: Arch, key: str, value: Tensor, step: int) -> Tensor:
     """Rolls the classes of each box in SSD's class convolutions (``cls.LEVEL.weight`` and ``.bias``)."""
-    row = ARCHS[name]
     if not (isinstance(row, SSDArch) and key.startswith("cls.")):
         return value
     boxes = row.priors.per_location[int(key.split(".")[1])]
@@ -115,12 +105,16 @@ def _roll_background(name: str, key: str, value: Tensor, step: int) -> Tensor:
     return value.unflatten(0, (boxes, -1)).roll(step, dims=1).flatten(0, 1)
 
 
-def split_official(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def split_official(
+    name: str, state_dict: Mapping[str, Tensor], arch: Arch | None = None
+) -> tuple[dict[str, Tensor], list[str]]:
     """The entries of an official state dict that network ``name`` has a place for, and the keys it has not.
 
-    A file of the bare trunk, whose keys begin with a number, is taken as the trunk.
+    A file of the bare trunk, whose keys begin with a number, is taken as the trunk. ``arch``: a record in
+    place of the table's row.
     """
-    official_to_ours = {theirs: ours for ours, theirs in _official_keys(name).items()}
+    row = arch or find_arch(name)
+    official_to_ours = {theirs: ours for ours, theirs in _official_keys(name, arch).items()}
     bare = is_bare_trunk(state_dict)
     converted, left = {}, []
     for key, value in state_dict.items():
@@ -128,7 +122,7 @@ def split_official(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[st
         if ours is None:
             left.append(key)
         else:
-            converted[ours] = _roll_background(name, ours, value, -1)
+            converted[ours] = _roll_background(row, ours, value, -1)
     return converted, left
 
 
@@ -172,12 +166,12 @@ def from_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dic
 
 
 def split_target(
-    name: str, state_dict: Mapping[str, Tensor], target: str
+    name: str, state_dict: Mapping[str, Tensor], target: str, arch: Arch | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
     """As ``split_official``, of a state dict of the target's model."""
     prefixes = _target_prefixes(name, target)
     back = None if prefixes is None else {theirs: ours for ours, theirs in prefixes.items()}
-    known = _official_keys(name)
+    known = _official_keys(name, arch)
     converted, left = {}, []
     for key, value in state_dict.items():
         ours = key if back is None else _renamed(key, back)
@@ -188,21 +182,18 @@ def split_target(
     return converted, left
 
 
-def split_any(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """As ``split_official``, of official entries, our own, or those of an OpenMMLab model of this suite,
-    whichever fits most of them."""
-    return max((parts for _, *parts in split_forms(name, state_dict)), key=lambda parts: len(parts[0]))
-
-
 def split_forms(
-    name: str, state_dict: Mapping[str, Tensor]
+    name: str, state_dict: Mapping[str, Tensor], arch: Arch | None = None
 ) -> Iterator[tuple[str, dict[str, Tensor], list[str]]]:
-    """What the entries would be in each form that a file of model ``name`` may have: (form, those under our
-    names, the keys left). The form is "network", "official" or one of ``TARGETS``."""
+    """What the entries would be in each form that a file of model ``name`` may have.
+
+    Yields (form, those under our names, the keys left). The form is "network", "official" or one of
+    ``TARGETS``.
+    """
     kind = type(find_arch(name))
     for target in ("network", *(target for target, kinds in TARGETS.items() if kind in kinds)):
-        yield target, *split_target(name, state_dict, target)
-    yield "official", *split_official(name, state_dict)
+        yield target, *split_target(name, state_dict, target, arch)
+    yield "official", *split_official(name, state_dict, arch)
 
 
 def to_official(name: str, state_dict: Mapping[str, Tensor], *, target: str = "network") -> dict[str, Tensor]:
@@ -210,9 +201,9 @@ def to_official(name: str, state_dict: Mapping[str, Tensor], *, target: str = "n
 
     Raises ValueError for an unknown name or target, and for keys that the target's model does not have.
     """
-    official_keys = _official_keys(name)
+    row, official_keys = find_arch(name), _official_keys(name)
     return {
-        official_keys[key]: _roll_background(name, key, value, 1)
+        official_keys[key]: _roll_background(row, key, value, 1)
         for key, value in from_target(name, state_dict, target).items()
     }
 

@@ -12,15 +12,16 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
 
+_LOCK = threading.RLock()
 _HARMLESS = ("torch.", "collections.", "numpy")  # to name in an error are others
 NUMBERS = ("?", "b", "B", "h", "H", "i", "I", "l", "L", "q", "Q", "e", "f", "d")
 
@@ -47,13 +48,18 @@ def under_both_paths(function: Callable, name: str) -> list[Callable]:
 
 @contextmanager
 def plain_data_allowed() -> Iterator[None]:
-    """Within, ``torch.load(weights_only=True)`` takes NumPy's numbers and a run's log, too."""
-    already = torch.serialization.get_safe_globals()
-    names = {_name(one) for one in already}
-    # by name, as mmengine's own buffers are allowed once it is there; and torch's context forgets at its end
-    # what it was given, also what was allowed before
-    with torch.serialization.safe_globals([one for one in log_globals() if _name(one) not in names]):
-        yield
+    """Within, ``torch.load(weights_only=True)`` also takes NumPy's numbers and a run's log.
+
+    torch's list of allowed names is process-wide and unlocked, so one thread at a time holds the allowance;
+    the rest wait. It ends with the context.
+    """
+    with _LOCK:
+        names = {_name(allowed) for allowed in torch.serialization.get_safe_globals()}
+        # by name, as mmengine's own buffers are allowed once it is imported; torch's context also drops at
+        # its end what was allowed before
+        missing = [allowed for allowed in log_globals() if _name(allowed) not in names]
+        with torch.serialization.safe_globals(missing):
+            yield
 
 
 def _name(allowed) -> str:
@@ -104,13 +110,14 @@ def _number(dtype: np.dtype, data: bytes) -> np.generic:
     return multiarray().scalar(dtype, data)
 
 
-def asks_for(path: Path) -> str | None:
-    """The first function or class beyond torch's own that a pickle, alone or in a file of torch's, would
-    import; None where it names none, or is no pickle. Nothing is run; for messages alone."""
+def asks_for(data: bytes) -> str | None:
+    """The first function or class beyond torch's own that a pickle, bare or in a torch file, would import.
+
+    None where it names none, or is no pickle. Nothing is run; used in error messages only.
+    """
     try:
-        data = path.read_bytes()
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
+        if zipfile.is_zipfile(io.BytesIO(data)):
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 data = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
         stream = io.BytesIO(data)
         while stream.tell() < len(data):  # torch's old files are several pickles in a row, then numbers

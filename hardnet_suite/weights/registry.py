@@ -7,21 +7,32 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Address:
-    """One place to download from, and the first hex digits of the SHA-256 of what lies there, if known.
+    """One place to download from.
 
-    The hash belongs to the address and not to the row: two hosts may hold the same weights in files
-    whose bytes differ. ``name``: how the file is called in the cache, where the address's own name is also
-    another file's.
+    Hashes belong to the address, not to the row: two hosts may hold the same weights in files whose bytes
+    differ.
+
+    Attributes:
+        url: an https address.
+        sha256_prefix: the first hex digits of the file's SHA-256, if known.
+        name: the file's name in the cache, where the address's own name is also another file's.
+        git_blob: the SHA-1 under which git stores the file, ``sha1(b"blob SIZE\\0" + bytes)``, if known.
     """
 
     url: str
     sha256_prefix: str | None = None
     name: str | None = None
+    git_blob: str | None = None
 
     @property
     def file(self) -> str:
         """The file's name in the cache."""
         return self.name or self.url.rsplit("/", 1)[1]
+
+    @property
+    def pinned(self) -> bool:
+        """Whether a hash of the file is known."""
+        return self.sha256_prefix is not None or self.git_blob is not None
 
 
 @dataclass(frozen=True)

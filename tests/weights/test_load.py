@@ -21,7 +21,7 @@ from torch import nn
 
 from hardnet_suite import create_model
 from hardnet_suite.errors import UserError
-from hardnet_suite.weights.load import (
+from hardnet_suite.weights import (
     LoadReport,
     cache_dir,
     fetch,
@@ -220,11 +220,11 @@ def test_module_stays_where_not_every_key_has_it():
 
 
 @pytest.mark.parametrize(
-    "checkpoint", [{}, {"epoch": 3, "net": TENSORS}, {"state_dict": {}}, {**TENSORS, "epoch": 3}]
+    "checkpoint", [{}, {"epoch": 3, "tensors": TENSORS}, {"state_dict": {}}, {**TENSORS, "epoch": 3}]
 )
 def test_no_table_of_tensors_is_an_error_that_tells_the_keys(checkpoint):
     message = message_of(state_dict_of, checkpoint)
-    assert "state_dict, model_state, model" in message
+    assert all(wrapper in message for wrapper in ("state_dict", "model_state", "model"))
     assert all(key in message for key in checkpoint)
 
 
@@ -403,7 +403,7 @@ def test_a_full_disk_is_not_blamed_on_the_address(server, cache, monkeypatch):
     def full(source, target):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("hardnet_suite.weights.load.shutil.copyfileobj", full)
+    monkeypatch.setattr("hardnet_suite.weights.download.shutil.copyfileobj", full)
     message = message_of(fetch, row_of(Address(server.put("w.pth", GOOD))))
     assert message.startswith(f"cannot write w.pth into {cache}: No space left on device")
     assert left_in(cache) == []
@@ -491,7 +491,7 @@ def test_an_interrupted_download_leaves_nothing(server, cache, monkeypatch):
         target.write(source.read(10))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hardnet_suite.weights.load.shutil.copyfileobj", interrupted)
+    monkeypatch.setattr("hardnet_suite.weights.download.shutil.copyfileobj", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch(row_of(Address(server.put("w.pth", GOOD))))
     assert left_in(cache) == []

@@ -10,7 +10,7 @@ import torch
 
 from hardnet_suite import create_model
 from hardnet_suite.errors import UserError
-from hardnet_suite.weights import ROWS, fetch, find, load, save_weights
+from hardnet_suite.weights import ROWS, fetch, find, places, save_weights
 
 SHIPPED = [row for row in ROWS if row.shipped]
 
@@ -22,8 +22,8 @@ def test_there_are_some():
         ("fchardnet70", "camvid"),
         ("hardnet39ds", "tiny_imagenet10"),
     }
-    assert sum((load.SHIPPED / row.shipped).stat().st_size for row in SHIPPED) <= 60e6
-    assert {path.name for path in load.SHIPPED.iterdir()} == {row.shipped for row in SHIPPED}
+    assert sum((places.SHIPPED / row.shipped).stat().st_size for row in SHIPPED) <= 60e6
+    assert {path.name for path in places.SHIPPED.iterdir()} == {row.shipped for row in SHIPPED}
 
 
 @pytest.mark.parametrize("row", SHIPPED, ids=lambda row: row.tag)
@@ -55,9 +55,9 @@ def test_other_classes_and_features():
 
 
 def test_a_damaged_package_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(load, "SHIPPED", tmp_path)
+    monkeypatch.setattr(places, "SHIPPED", tmp_path)
     row = find("ssd320_hardnet39ds", "bccd")
-    with pytest.raises(UserError, match=r"no such file; install the package anew"):
+    with pytest.raises(UserError, match=r"no such file; reinstall the package"):
         fetch(row)
     (tmp_path / row.shipped).write_bytes(b"x" * 100)
     with pytest.raises(UserError, match="wrong contents: sha256 begins"):

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from mmengine.logging import print_log
 from mmengine.model.weight_init import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
-from torch import Tensor, nn
+from torch import nn
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.models.backbone import HarDNet
-from hardnet_suite.weights import (
-    LoadReport,
-    convert_official,
-    fetch,
-    find,
-    load_weights,
-    read_checkpoint,
-    state_dict_of,
-)
-from hardnet_suite.weights.convert import class_layers, in_target, is_own, openmm_target, split_any
+from hardnet_suite.weights import Checkpoint, LoadReport, fill, find, open_weights
 
 
 @WEIGHT_INITIALIZERS.register_module()
 class HarDNetPretrained:
     """init_cfg=dict(type="HarDNetPretrained", …): published weights into a backbone or a whole model.
 
-    model: whose weights, a name of ``list_models()`` (default: the backbone's own ``arch``).
-    tag: of the weights registry ("published", "base"). file: a local path to take in place of a download, an
-    official file, one of this suite, or the checkpoint of a run.
-    What the model has no place for is left, and reported, as are heads that the weights have nothing for. A
-    shape that differs is an error, and so is a part of the backbone that would keep its random values.
+    What the model has no place for is dropped, and heads that the file lacks keep their initial values; both
+    are logged. A shape that differs is an error, and so is a part of the backbone that would stay random.
+
+    Args:
+        model: whose weights, a name of ``list_models()``. Default: the backbone's own ``arch``.
+        tag: the tag in the weights registry ("published", "base").
+        file: a local file to take in place of a download: an official one, one of this suite, or the
+            checkpoint of a run.
     """
 
     def __init__(self, model: str | None = None, tag: str = "published", file: str | None = None):
@@ -40,65 +32,35 @@ class HarDNetPretrained:
 
     def __call__(self, module: nn.Module) -> None:
         name = self.model or module.arch
+        row = find(name, self.tag)  # also with a file: a misspelt tag or model is an error
         try:
-            path = fetch(find(name, self.tag), file=self.file)
+            weights = open_weights(self.file or row, name)
         except UserError as error:
             raise UserError(f"{error} (train can do without it: --from-scratch)") from None
-        converted, left = split_any(name, state_dict_of(read_checkpoint(path)))
-        if not isinstance(module, HarDNet):
-            converted = in_target(name, converted, openmm_target(name))
-        try:
-            report = load_weights(module, converted, strict=False)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-        trunk = [key for key in report.missing if "trunk." in key]
-        if trunk:
-            raise UserError(
-                f"{path} is not whole: it lacks {len(trunk)} parts of the backbone, such as {trunk[0]}"
-            )
-        print_log(f"{path.name} into {type(module).__name__}: {report}", logger="current")
-        if left:
-            print_log(f"{path.name}: no place for {', '.join(left[:5])} … ({len(left)})", logger="current")
+        report = fill(module, weights, allow=("heads", "in_chans"))
+        print_log(f"{weights.path.name} into {type(module).__name__}: {report}", logger="current")
         if hasattr(module, "_params_init_info"):
-            update_init_info(module, init_info=f"HarDNetPretrained: {path}")
+            update_init_info(module, init_info=f"HarDNetPretrained: {weights.path}")
 
 
 def load_checkpoint(
-    model: nn.Module, path: str | Path, arch: str | None = None, *, other_classes: bool = False
+    model: nn.Module,
+    path: str | Path | Checkpoint,
+    arch: str | None = None,
+    *,
+    other_classes: bool = False,
 ) -> LoadReport:
     """A checkpoint of this suite, or an official file of model ``arch``, into a whole OpenMMLab model.
 
-    Strict: UserError when the file is missing, corrupt, carries code, or is another model's. With
-    ``other_classes``, the layers of model ``arch`` that depend on the number of classes, and tensors that
-    differ in their first dimension alone, keep the model's values where their shapes differ, and are named
-    in the report.
+    Args:
+        model: the detector, segmentor or classifier.
+        path: the file, or what ``open_weights`` made of it.
+        arch: whose weights they are, a name of ``list_models()``.
+        other_classes: layers that depend on the number of classes keep their values where theirs differs; in
+            models other than the suite's, tensors that differ in their first dimension alone.
+
+    Raises:
+        UserError: the file is missing, corrupt, carries code, or does not fit.
     """
-    checkpoint = read_checkpoint(path)
-    try:
-        tensors = state_dict_of(checkpoint)
-        if arch is not None and is_own(arch, tensors):
-            tensors = in_target(arch, tensors, openmm_target(arch))
-        elif arch is not None and not tensors.keys() & model.state_dict().keys():
-            tensors = convert_official(arch, tensors, target=openmm_target(arch))
-        own = model.state_dict()
-        of_classes = class_layers(arch, openmm_target(arch)) if other_classes and arch is not None else ()
-        fresh = {
-            key: own[key]
-            for key, value in tensors.items()
-            if other_classes
-            and key in own
-            and own[key].shape != value.shape
-            and (key.startswith(of_classes) or _differ_in_first_dimension(own[key], value))
-        }
-        report = load_weights(model, tensors | fresh)  # all the rest is still checked strictly
-        return replace(report, taken=report.taken - len(fresh), missing=(*report.missing, *fresh))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except ValueError as error:
-        raise UserError(
-            f"{path} is neither a checkpoint of this model nor an official one: {error}"
-        ) from None
-
-
-def _differ_in_first_dimension(a: Tensor, b: Tensor) -> bool:
-    return a.ndim == b.ndim > 0 and a.shape[1:] == b.shape[1:]
+    weights = path if isinstance(path, Checkpoint) else open_weights(path, arch, known=False)
+    return fill(model, weights, allow=("classes",) if other_classes else ())

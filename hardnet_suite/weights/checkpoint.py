@@ -1,0 +1,253 @@
+"""A weights file as a record: whose weights they are, under which names, and what the file says of them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hardnet_suite import networks
+from hardnet_suite.data.classes import class_names
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import Arch, Preprocess
+from hardnet_suite.weights import registry
+from hardnet_suite.weights.download import obtain
+from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded
+from hardnet_suite.weights.identification import best_form, identify, split_trunk
+from hardnet_suite.weights.registry import WeightsRow
+from hardnet_suite.weights.tables import state_dict_of
+
+Palette = tuple[tuple[int, int, int], ...]
+_RECORDS = ("classes", "palette", "preprocess", "postprocess")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What ``open_weights`` read.
+
+    Attributes:
+        path: the file.
+        digest: its SHA-256, in hex.
+        model: whose weights they are, a name of ``list_models()``; None for those of no known model.
+        form: whose names the file uses: "network" (``create_model``), "official", "mmdet", "mmseg" or
+            "mmengine"; "trunk" for files of a trunk alone, "" where the model is None.
+        tensors: those that have a place in our network, under its names.
+        left: the others, under the file's names.
+        state_dict: all of them under the file's names, without wrappers.
+        num_classes: None where the file does not tell (a trunk, or weights that are not the model's).
+        in_chans: channels of the input; None as for ``num_classes``.
+        classes: the names of the classes in the order of their labels, if known.
+        palette: their colours (red, green, blue), if known.
+        preprocess: the input rule, if the file has one.
+        postprocess: the output rule, if the file has one.
+        metadata: everything the file says beside its tensors.
+        row: the row of the registry, where the source is one or the file is a copy of one.
+    """
+
+    path: Path
+    digest: str
+    model: str | None
+    form: str
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    left: Mapping[str, Tensor] = field(repr=False)
+    state_dict: Mapping[str, Tensor] = field(repr=False)
+    num_classes: int | None
+    in_chans: int | None
+    classes: tuple[str, ...] | None
+    palette: Palette | None
+    preprocess: Preprocess | None
+    postprocess: Any | None
+    metadata: Mapping[str, Any] = field(repr=False)
+    row: WeightsRow | None
+
+    def require_whole(self) -> Checkpoint:
+        """The checkpoint itself.
+
+        Raises:
+            UserError: it is no whole network: parts are missing, left over or of other shapes.
+        """
+        if self.num_classes is None:
+            keys = ", ".join(list(self.state_dict)[:3])
+            part = f"only its trunk (form {self.form})" if self.form == "trunk" else f"keys such as {keys}"
+            raise UserError(f"{self.path}: these are not the weights of {self.model} ({part})")
+        return self
+
+
+def open_weights(
+    source: WeightsRow | bool | str | Path,
+    model: str | None = None,
+    *,
+    arch: Arch | None = None,
+    known: bool = True,
+) -> Checkpoint:
+    """Reads weights, once, and tells whose they are.
+
+    Args:
+        source: a row of the registry, True (the published weights of ``model``), a tag of ``model``, or a
+            path ("~" is the home folder).
+        model: a name of ``list_models()``. With it the file may be a part, or may not fit at all, which
+            ``fill`` reports. Without it the file must be a whole network.
+        arch: a record in place of the row of ``model``, whose weights they are.
+        known: without ``model``, whether weights of no known model are an error.
+
+    Raises:
+        UserError: the source is neither a tag nor a file; the weights are unavailable or unreadable; they are
+            of no model or of several alike; the file's metadata contradicts its tensors.
+        ValueError: an unknown model or tag.
+    """
+    row = source if isinstance(source, WeightsRow) else chosen_row(model, source)
+    if row is not None and model is None:
+        model = row.model
+    path = expanded(source) if row is None else None
+    try:
+        file = WeightsFile.read(path) if row is None else obtain(row)
+        path = file.path
+        row = row or _row_of_copy(file, model)
+        return _describe(file, model, arch, known, row)
+    except BadFileError as error:
+        raise UserError(f"{path}: {error}") from error
+    except UserError as error:
+        message = str(error)
+        if path is None or message.startswith(str(path)):
+            raise
+        raise UserError(f"{path}: {message}") from None
+
+
+def chosen_row(model: str | None, source: bool | str | Path) -> WeightsRow | None:
+    """The row of the registry that a user's word for weights means; None for a path.
+
+    Raises:
+        UserError: the word is an address, or neither a tag of ``model`` nor a file.
+        ValueError: it is of another type, or the model has no published weights.
+    """
+    tags = [row.tag for row in registry.ROWS if row.model == model]
+    if source is True and model is not None:
+        return registry.find(model, "published")
+    if source in tags and isinstance(source, str):
+        return registry.find(model, source)
+    if not isinstance(source, str | Path):
+        raise ValueError(f"pretrained={source!r} must be True, False, a tag or a path")
+    if "://" in str(source):
+        raise UserError(f"{source} is an address: download the file, and give its path")
+    if model is not None and not Path(source).suffix and not expanded(source).exists():
+        tags_of = f"tags of {model}: {', '.join(tags)}" if tags else f"{model} has no tags"
+        raise UserError(f"no weights {source}: neither a file nor a tag; {tags_of}")
+    return None
+
+
+def _describe(
+    file: WeightsFile, model: str | None, arch: Arch | None, known: bool, row: WeightsRow | None
+) -> Checkpoint:
+    state = state_dict_of(file.content)
+    form, tensors, left, classes, channels = "", {}, {}, None, None
+    try:
+        whole = identify(state, model, arch)
+        model, form, tensors = whole.model, whole.form, whole.tensors
+        classes, channels = whole.num_classes, whole.in_chans
+    except UserError:
+        if model is None and known:
+            raise
+        if model is not None and (trunk := split_trunk(model, state, arch)) is not None:
+            form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1] if key in state}
+        elif model is not None:
+            form, tensors, left = best_form(model, state, arch)
+    metadata = _metadata(file)
+    names = metadata.get("classes") or (row.classes if row else None) or None
+    if names and classes and len(names) != classes:
+        raise UserError(f"its metadata names {len(names)} classes, but the weights have {classes}")
+    return Checkpoint(
+        path=file.path,
+        digest=file.sha256,
+        model=model,
+        form=form,
+        tensors=tensors,
+        left=left,
+        state_dict=state,
+        num_classes=classes,
+        in_chans=channels,
+        classes=names,
+        palette=metadata.get("palette"),
+        preprocess=_record(metadata, "preprocess", Preprocess),
+        postprocess=_record(metadata, "postprocess", getattr(networks, "Postprocess", None)),
+        metadata=metadata,
+        row=row,
+    )
+
+
+def _metadata(file: WeightsFile) -> dict[str, Any]:
+    """What a file says beside its tensors, its records as values.
+
+    The head of a .safetensors file has strings alone: there "classes", "palette", "preprocess" and
+    "postprocess" are JSON. A run's checkpoint keeps classes and palette under "dataset_meta". The older key
+    "input" is read as "preprocess".
+
+    Raises:
+        UserError: "classes" or "palette" are not what they should be.
+    """
+    meta = dict(file.metadata)
+    if "input" in meta:
+        meta.setdefault("preprocess", meta.pop("input"))
+    for key in _RECORDS:
+        if isinstance(meta.get(key), str):
+            try:
+                meta[key] = json.loads(meta[key])
+            except (ValueError, RecursionError):
+                warnings.warn(
+                    f"{file.path}: {key!r} in its metadata is not JSON, and is ignored", stacklevel=4
+                )
+                del meta[key]
+    dataset = meta.get("dataset_meta")
+    if isinstance(dataset, Mapping) and dataset.get("classes") is not None:
+        meta["classes"] = dataset["classes"]
+        colours = dataset.get("palette")
+        if isinstance(colours, list | tuple) and len(colours) == len(meta["classes"]):
+            meta["palette"] = colours
+    if meta.get("classes") is not None:
+        meta["classes"] = class_names(meta["classes"], f"{file.path}: its metadata's classes")
+    if meta.get("palette") is not None:
+        meta["palette"] = _palette(meta["palette"], meta.get("classes"))
+    return meta
+
+
+def _palette(value: Any, classes: tuple[str, ...] | None) -> Palette:
+    def is_colour(colour: Any) -> bool:
+        return (
+            isinstance(colour, list | tuple)
+            and len(colour) == 3
+            and all(type(part) is int and 0 <= part <= 255 for part in colour)
+        )
+
+    if not isinstance(value, list | tuple) or not all(map(is_colour, value)):
+        raise UserError("its metadata's palette is not a list of [red, green, blue], each 0 to 255")
+    if classes is not None and len(value) != len(classes):
+        raise UserError(f"its metadata's palette has {len(value)} colours for {len(classes)} classes")
+    return tuple(tuple(colour) for colour in value)
+
+
+def _record(metadata: Mapping[str, Any], key: str, kind: type | None) -> Any | None:
+    """The record of that key; as it stands where no class for it exists."""
+    values = metadata.get(key)
+    if values is None or kind is None:
+        return values
+    try:
+        return kind.from_dict(values)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"in its metadata, {error}") from None
+
+
+def _row_of_copy(file: WeightsFile, model: str | None) -> WeightsRow | None:
+    """The row whose weights in the package a file is a copy of."""
+    return next(
+        (row for row in registry.ROWS if row.sha256 == file.sha256 and model in (None, row.model)), None
+    )
+
+
+def metadata_of(path: str | Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """As ``Checkpoint.metadata``, for callers that hold a checkpoint already."""
+    meta = _metadata(WeightsFile.read(path))
+    return meta | ({"input": meta["preprocess"]} if "preprocess" in meta else {})

@@ -1,0 +1,147 @@
+"""A weights file, read once: its bytes, its hashes, what it holds. Nothing in it is ever run."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hardnet_suite.errors import UserError
+
+# "<" alone is not enough: a .safetensors file begins with a length, whose bytes may spell it
+_HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<[!?a-z]", re.IGNORECASE)
+
+
+class BadFileError(Exception):
+    """Why a file is unusable: the end of a sentence that begins with its path or address."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The bytes of a weights file and, computed at most once, its hashes and contents."""
+
+    path: Path
+    data: bytes = field(repr=False)
+
+    @classmethod
+    def read(cls, path: str | Path) -> WeightsFile:
+        """Reads the file at ``path`` ("~" is expanded).
+
+        Raises:
+            BadFileError: the file is missing, a folder, unreadable, empty, a web page or a Git LFS pointer.
+        """
+        path = expanded(path)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise BadFileError("no such file") from error
+        except IsADirectoryError as error:
+            raise BadFileError("a folder, not a weights file") from error
+        except OSError as error:
+            raise BadFileError(f"cannot be opened: {error.strerror}") from error
+        if not data:
+            raise BadFileError("an empty file")
+        if _HTML.match(data):
+            raise BadFileError("a web page (HTML), not weights")
+        if data.startswith(b"version https://git-lfs"):
+            raise BadFileError("a pointer of Git LFS, not weights: fetch the file itself (git lfs pull)")
+        return cls(path, data)
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes, in hex."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @cached_property
+    def git_blob(self) -> str:
+        """SHA-1 under which git stores the file, in hex."""
+        return hashlib.sha1(b"blob %d\0" % len(self.data) + self.data, usedforsecurity=False).hexdigest()
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The checkpoint in the file, on the CPU.
+
+        Raises:
+            BadFileError: the file is corrupt, holds no tensors, or could run code.
+        """
+        import safetensors.torch
+        import torch
+
+        from hardnet_suite.weights.pickles import asks_for, plain_data_allowed
+
+        try:
+            if self.path.suffix == ".safetensors":
+                content = safetensors.torch.load(self.data)
+            else:
+                # torch warns of what it refuses; the error already says so
+                with plain_data_allowed(), warnings.catch_warnings(action="ignore"):
+                    content = torch.load(io.BytesIO(self.data), map_location="cpu", weights_only=True)
+        # a damaged file can raise anything in the readers (EOFError, KeyError, struct.error …)
+        except Exception as error:
+            # torch's own message is withheld: it advises switching the protection off
+            reason = re.search(r"GLOBAL (\S+)|(TorchScript)", str(error))
+            if name := (reason[1] or reason[2]) if reason else asks_for(self.data):
+                raise BadFileError(
+                    f"refused, because reading it could run code (it asks for {name}); "
+                    "save only the state dict, best as .safetensors"
+                ) from error
+            raise BadFileError(
+                "cannot be read safely as weights: corrupt, cut short or of another kind"
+            ) from error
+        if not isinstance(content, dict) or not _holds_tensor(content):
+            raise BadFileError("holds no named tensors")
+        return content
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """What the file says beside its tensors: the head of a .safetensors file, else its "meta"."""
+        if self.path.suffix != ".safetensors":
+            meta = self.content.get("meta")
+            return dict(meta) if isinstance(meta, Mapping) else {}
+        length = int.from_bytes(self.data[:8], "little")
+        try:
+            head = json.loads(self.data[8 : 8 + length]).get("__metadata__")
+        except (ValueError, RecursionError, AttributeError) as error:
+            raise BadFileError("cannot be read safely as weights: its head is not valid JSON") from error
+        return dict(head or {})
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with "~" as the home folder; as it stands where there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What a weights file holds, on the CPU, without ever running code from it.
+
+    ``.safetensors`` is read as such, anything else with ``torch.load(weights_only=True)``.
+
+    Raises:
+        UserError: the file is missing, a folder, empty, cut short, corrupt, an HTML page, without tensors,
+            or a pickle that asks for classes or functions beyond plain tensors, containers, NumPy's numbers
+            and the log of a run.
+    """
+    try:
+        return WeightsFile.read(path).content
+    except BadFileError as error:
+        raise UserError(f"{expanded(path)}: {error}") from error
+
+
+def _holds_tensor(value: Any) -> bool:
+    from torch import Tensor
+
+    if isinstance(value, Mapping):
+        return any(map(_holds_tensor, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_tensor, value))
+    return isinstance(value, Tensor)

@@ -1,0 +1,239 @@
+"""Weights into a network, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import HarDNetTrunk
+from hardnet_suite.weights.checkpoint import Checkpoint, open_weights
+from hardnet_suite.weights.convert import TARGETS, class_layers, in_target
+from hardnet_suite.weights.identification import common_prefixes
+from hardnet_suite.weights.tables import few
+
+ALLOWED = ("classes", "in_chans", "heads")
+_COUNTER = ".num_batches_tracked"  # of batch norms; files older than torch 0.4.1 lack it
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was loaded: the number of tensors taken, and the keys that found no partner.
+
+    Attributes:
+        taken: tensors copied into the network.
+        missing: keys of the network that keep their values.
+        unexpected: keys of the weights that are not used.
+    """
+
+    taken: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = f"{self.taken} tensors taken"
+        if self.missing:
+            text += f", {len(self.missing)} of the model not in the weights ({few(self.missing)})"
+        if self.unexpected:
+            text += f", {len(self.unexpected)} of the weights not used ({few(self.unexpected)})"
+        return text
+
+
+def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = ()) -> LoadReport:
+    """Copies the weights of a checkpoint into a network, in place; nothing is changed when this raises.
+
+    The network may be one of ``build_network``, a trunk of it, or an OpenMMLab model that holds one: the
+    keys tell. Every key and shape must fit, except for what ``allow`` names.
+
+    Args:
+        module: the network.
+        checkpoint: from ``open_weights``.
+        allow: any of "classes" (layers that depend on the number of classes keep their values where theirs
+            differs, or are dropped where the network has none), "in_chans" (the first convolution of weights
+            for three channels is adapted as timm does: summed for one channel, repeated and scaled to the
+            same sum for more) and "heads" (only the network's trunk has to be in the file; what else either
+            of them has may be missing or left over).
+
+    Returns:
+        What was taken; ``missing`` names what kept its values, ``unexpected`` what was dropped.
+
+    Raises:
+        UserError: the weights do not fit; the message begins with the file's path.
+        ValueError: an unknown name in ``allow``.
+    """
+    allow = {allow} if isinstance(allow, str) else {*allow}
+    if unknown := sorted(allow - {*ALLOWED}):
+        raise ValueError(f"allow={unknown} is unknown; allowed: {', '.join(ALLOWED)}")
+    own = module.state_dict()
+    names = _best_names(own, checkpoint)
+    tensors = names.tensors
+    dropped: list[str] = []
+    if "classes" in allow:
+        no_classes = getattr(module, "num_classes", None) == 0
+        dropped = [
+            key
+            for key, value in tensors.items()
+            if (names.of_classes(key, value, own[key]) if key in own else no_classes and names.is_class(key))
+        ]
+    first = next((key for key, value in own.items() if value.ndim == 4), None)  # the first convolution
+    if "in_chans" in allow and first in tensors:
+        tensors = tensors | {first: _adapted(tensors[first], own[first].shape[1])}
+    kept = [key for key in dropped if key in own]
+    try:
+        report = load_weights(
+            module,
+            {key: value for key, value in tensors.items() if key not in dropped},
+            may_miss=lambda key: key in kept or ("heads" in allow and not names.in_trunk(key)),
+            strict="heads" not in allow,
+        )
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: {error}") from None
+    left = (key for key in dropped if key not in own)
+    return LoadReport(report.taken, report.missing, (*report.unexpected, *left))
+
+
+def load_weights(
+    module: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    *,
+    strict: bool = True,
+    may_miss: Callable[[str], bool] | None = None,
+) -> LoadReport:
+    """Copies ``state_dict`` into ``module``, in place; the module is untouched when this raises.
+
+    Args:
+        module: any torch module.
+        state_dict: tensors under the module's names.
+        strict: whether a key that is missing or unexpected is an error. Otherwise it is reported.
+        may_miss: for a key of the module, whether it may be missing; None: all may unless ``strict``.
+
+    Raises:
+        UserError: a shape differs, no key fits, or a key is missing or unexpected that may not be.
+    """
+    may_miss = may_miss or (lambda key: not strict)
+    own = module.state_dict()
+    common = [key for key in own if key in state_dict]
+    missing = tuple(key for key in own if key not in state_dict and not key.endswith(_COUNTER))
+    unexpected = tuple(key for key in state_dict if key not in own)
+    mismatched = [
+        f"{key}: {tuple(state_dict[key].shape)} in the weights, {tuple(own[key].shape)} in the model"
+        for key in common
+        if state_dict[key].shape != own[key].shape
+    ]
+
+    problems = []
+    if not common:
+        problems.append("no key in common")
+    if lacking := [key for key in missing if not common or not may_miss(key)]:
+        problems.append(f"{len(lacking)} missing ({few(lacking)})")
+    if unexpected and (strict or not common):
+        problems.append(f"{len(unexpected)} unexpected ({few(unexpected)})")
+    if mismatched:
+        problems.append(f"{len(mismatched)} of another shape ({few(mismatched)})")
+    if problems:
+        raise UserError(
+            f"these weights do not fit {type(module).__name__}: {', '.join(problems)}; "
+            "check the model's name and its number of classes"
+        )
+    module.load_state_dict({key: state_dict[key] for key in common}, strict=False)
+    return LoadReport(len(common), missing, unexpected)
+
+
+def load_pretrained(network: nn.Module, name: str, source: bool | str | Path) -> LoadReport:
+    """Loads weights into ``network``, which ``build_network(name, …)`` made.
+
+    The class predictions of another number of classes keep their fresh values, weights for three channels
+    are adapted to another number, and a file of the trunk alone fills the trunk: see ``fill``.
+
+    Args:
+        network: the network.
+        name: its name.
+        source: True (the published weights), a tag of the registry, or a path.
+
+    Raises:
+        UserError: the weights are unavailable or do not fit.
+    """
+    arch = None if isinstance(network, HarDNetTrunk) else network.arch
+    return fill_what_fits(network, open_weights(source, name, arch=arch))
+
+
+def fill_what_fits(network: nn.Module, checkpoint: Checkpoint) -> LoadReport:
+    """``fill`` as ``create_model`` does it: everything may differ that the network's options explain."""
+    allow = {"classes", "in_chans"}
+    if checkpoint.form == "trunk" or isinstance(network, HarDNetTrunk):
+        allow.add("heads")
+    return fill(network, checkpoint, allow=allow)
+
+
+@dataclass(frozen=True)
+class _Names:
+    """A checkpoint's tensors under one choice of names.
+
+    Attributes:
+        tensors: under these names.
+        class_layers: how the keys begin that depend on the number of classes; None where no one knows.
+        trunk: what stands in the keys of the trunk.
+    """
+
+    tensors: dict[str, Tensor]
+    class_layers: tuple[str, ...] | None
+    trunk: str
+
+    def in_trunk(self, key: str) -> bool:
+        return self.trunk in key
+
+    def is_class(self, key: str) -> bool:
+        return self.class_layers is not None and key.startswith(self.class_layers)
+
+    def of_classes(self, key: str, value: Tensor, own: Tensor) -> bool:
+        """Whether a tensor differs from the network's for its number of classes."""
+        if value.shape == own.shape:
+            return False
+        if self.class_layers is None:
+            return value.ndim == own.ndim > 0 and value.shape[1:] == own.shape[1:]
+        return self.is_class(key)
+
+
+def _best_names(own: Mapping[str, Tensor], checkpoint: Checkpoint) -> _Names:
+    """The names under which most of the weights fit the module; of equally good ones the first."""
+    return max(_all_names(checkpoint), key=lambda names: len(names.tensors.keys() & own.keys()))
+
+
+def _all_names(checkpoint: Checkpoint) -> Iterator[_Names]:
+    model = checkpoint.model
+    if model is not None:
+        ours = checkpoint.tensors
+        layers = class_layers(model)
+        rest = dict(checkpoint.left)  # reported by the loader, under the names they have
+        yield _Names(ours | rest, layers, "trunk.")
+        for target in TARGETS:
+            try:
+                theirs = in_target(model, ours, target)
+                of_classes = tuple(_one_key(model, layer, target) for layer in layers)
+            except ValueError:
+                continue
+            yield _Names(theirs | rest, of_classes, "trunk.")
+        bare = {key.removeprefix("trunk."): value for key, value in ours.items()}
+        yield _Names(bare | rest, layers, "")
+    for prefix in common_prefixes(checkpoint.state_dict):
+        raw = {key.removeprefix(prefix): value for key, value in checkpoint.state_dict.items()}
+        yield _Names(raw, None, "")
+
+
+def _one_key(model: str, layer: str, target: str) -> str:
+    """The beginning of keys that ``layer`` has in a target's model."""
+    (key,) = in_target(model, {layer.removesuffix("."): torch.empty(0)}, target)
+    return f"{key}."
+
+
+def _adapted(weight: Tensor, channels: int) -> Tensor:
+    """(O, 3, h, w) to (O, channels, h, w), for inputs whose channels are alike; others stay as they are."""
+    if weight.ndim != 4 or weight.shape[1] != 3 or channels == 3:
+        return weight
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, torch.arange(channels) % 3] * (3 / channels)

@@ -1,0 +1,39 @@
+"""Where weights lie on this machine. Needs no torch, so that ``hardnet-suite models`` starts at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from hardnet_suite.weights.registry import WeightsRow
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def cache_dir() -> Path:
+    """The folder of downloaded weights, shared with torch.hub (``$TORCH_HOME/hub/checkpoints``)."""
+    if "torch" in sys.modules:
+        from torch import hub
+
+        return Path(hub.get_dir()) / "checkpoints"
+    # as torch.hub.get_dir, which can answer otherwise only after torch.hub.set_dir
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
+    return Path(os.path.expanduser(home), "hub", "checkpoints")
+
+
+def own_folder() -> Path | None:
+    """The folder that ``$HARDNET_WEIGHTS_DIR`` names, if it is set."""
+    folder = os.environ.get("HARDNET_WEIGHTS_DIR")
+    return Path(folder).expanduser() if folder else None
+
+
+def where(row: WeightsRow) -> str:
+    """Where the weights of a row are, judged by file names: "in the package", a path, or "to download"."""
+    if row.shipped:
+        return "in the package"
+    folder = own_folder()
+    candidates = [folder / address.file for address in row.urls] if folder else []
+    candidates += [cache_dir() / address.file for address in row.urls]
+    return next((str(path) for path in candidates if path.is_file()), "to download")

@@ -1,0 +1,63 @@
+"""The table of tensors in a checkpoint, whatever it is wrapped in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from hardnet_suite.errors import UserError
+
+# in the order in which they are looked for. timm's averaged weights (state_dict_ema) are the ones it loads
+# itself; mmengine has already swapped its own into state_dict, and leaves the others in ema_state_dict
+_WRAPPERS = (
+    "state_dict_ema",
+    "state_dict",
+    "model_state",
+    "model_state_dict",
+    "model_ema",
+    "model",
+    "params_ema",
+    "params",
+    "net",
+    "network",
+    "ema_state_dict",
+)
+_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+_EMA_COUNTERS = {"steps", "n_averaged"}  # of mmengine's and torch's averaged models
+
+
+def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The named tensors of a checkpoint, as it stands or under ``state_dict``, ``model``, ``net`` and others.
+
+    Wrappers may be nested. Averaged weights are taken from ``state_dict_ema`` (timm) where present, from
+    ``ema_state_dict`` only where there is nothing else: mmengine swaps its averages into ``state_dict``. A
+    ``module.`` or ``_orig_mod.`` before every key (DataParallel, torch.compile) is dropped; other prefixes
+    are dropped where the model is known (``identify``).
+
+    Raises:
+        UserError: there is no such table.
+    """
+    table = checkpoint
+    while wrapper := next((key for key in _WRAPPERS if isinstance(table.get(key), Mapping)), None):
+        table = table[wrapper]
+    if not table or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in table.items()
+    ):
+        raise UserError(
+            f"no state dict in this checkpoint: its keys are {few(map(str, checkpoint))}; "
+            f"expected a table of tensors, plain or under one of {', '.join(_WRAPPERS)}"
+        )
+    averaged = [key for key in table if key not in _EMA_COUNTERS]
+    if averaged and all(key.startswith("module.") for key in averaged):
+        table = {key: table[key] for key in averaged}
+    while prefix := next((name for name in _PREFIXES if all(key.startswith(name) for key in table)), None):
+        table = {key.removeprefix(prefix): value for key, value in table.items()}
+    return dict(table)
+
+
+def few(names: Iterable[str], most: int = 4) -> str:
+    """The first names, and "…" where there are more."""
+    names = list(names)
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
