@@ -100,7 +100,7 @@ def test_the_first_frame_of_an_animation(tmp_path):
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
 def test_pixels_of_32_bits_are_refused(tmp_path, kind):
     Image.fromarray(np.ones((2, 2), kind)).save(tmp_path / "a.tif")
-    with pytest.raises(UserError, match=r"a\.tif: its pixels are .* of 32 bits"):
+    with pytest.raises(UserError, match=r"a\.tif: its pixels are 32-bit (integers|floating-point numbers), "):
         open_rgb(tmp_path / "a.tif")
 
 
@@ -121,8 +121,8 @@ def test_bad_files_are_one_line(tmp_path):
         "none.jpg": "none.jpg: no such file",
         "": ": it is a folder",
         "cut.jpg": "truncated",
-        "page.jpg": "it is no image",
-        "empty.jpg": "it is no image",
+        "page.jpg": "it is not an image",
+        "empty.jpg": "it is not an image",
     }.items():
         with pytest.raises(UserError, match=words) as caught:
             open_rgb(tmp_path / name)
