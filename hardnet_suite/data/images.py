@@ -1,70 +1,176 @@
-"""Reading images of any kind as RGB, without swallowing broken ones."""
+"""The one decoder of images, and the one walk over folders of them."""
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from hardnet_suite.data.fast_decoding import decode_plain
 from hardnet_suite.errors import UserError
 
+# names that stand for an image; one that this Pillow cannot decode (.heic) is reported, not dropped
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpf", ".jpx", ".tga"),
+)
 
-def open_rgb(source: str | Path | bytes | BinaryIO, name: str | None = None) -> Image.Image:
-    """An image as 8-bit RGB, turned upright as its EXIF tag says.
 
-    Grey and 16-bit grey become RGB (65535 is white), CMYK is converted, transparent pixels are laid on white,
-    of an animation the first frame is taken. Pixels of 32 bits, whole or not, have no agreed white: an error.
+def walk_files(folder: str | Path, suffixes: Sequence[str] | None = None) -> list[Path]:
+    """The files of a folder and its subfolders, sorted.
+
+    Symlinked folders are followed; each real folder is visited once, by its own path rather than a link's
+    where both lie in ``folder``, so that links that form a loop end. Hidden files and folders (".name") are
+    skipped. A broken link is listed like a file, so that opening it reports it.
+
+    Args:
+        folder: where to start.
+        suffixes: endings of the names to list, in any case, e.g. ``IMAGE_SUFFIXES``; None lists every file.
+
+    Raises:
+        UserError: a folder does not exist or cannot be read.
+    """
+    endings = None if suffixes is None else tuple(suffix.lower() for suffix in suffixes)
+    files, visited = [], set()
+    folders, links = [os.fspath(folder)], []
+    while folders or links:
+        path = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(path)
+        if real in visited:
+            continue
+        visited.add(real)
+        try:
+            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        except OSError as error:
+            raise UserError(f"cannot read the folder {path}: {error.strerror}") from None
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                (links if entry.is_symlink() else folders).append(entry.path)
+            elif (endings is None or entry.name.lower().endswith(endings)) and (
+                entry.is_file() or entry.is_symlink()
+            ):
+                files.append(Path(entry.path))
+    return sorted(files)
+
+
+def read_rgb(
+    source: str | Path | bytes | BinaryIO, name: str | None = None, *, channels: str = "rgb"
+) -> np.ndarray:
+    """Decode an image: the one decoder of training, testing, prediction, checks and converters.
+
+    The rules: pixels are upright (the EXIF orientation is applied). Grey, palette and CMYK images become RGB;
+    16 bits become 8 (65535 is white). Transparent pixels are composited on white, whatever the format. Of an
+    animation the first frame is taken. Pixels of 32 bits have no defined white and are an error, as are
+    truncated files and images beyond Pillow's limit (twice ``PIL.Image.MAX_IMAGE_PIXELS``).
 
     Args:
         source: a path, the bytes of a file, or an open binary file.
         name: what errors call it; default: the path.
+        channels: the order of the channels, "rgb" or "bgr".
+
+    Returns:
+        (H, W, 3) uint8, contiguous and writable.
 
     Raises:
-        UserError: missing, no image, or broken or cut short.
+        UserError: the file is missing, no image, broken or truncated.
     """
+    if channels not in ("rgb", "bgr"):
+        raise ValueError(f"channels must be 'rgb' or 'bgr', got {channels!r}")
     name = name or (str(source) if isinstance(source, str | Path) else "the image")
+    with image_errors(name):
+        return _decode(_content(source), channels)
+
+
+def open_rgb(source: str | Path | bytes | BinaryIO, name: str | None = None) -> Image.Image:
+    """``read_rgb`` as a PIL image of mode RGB."""
+    return Image.fromarray(read_rgb(source, name))
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) of an image as ``read_rgb`` decodes it; it is decoded to its end.
+
+    Raises:
+        UserError: as ``read_rgb``.
+    """
+    height, width, _ = read_rgb(path).shape
+    return width, height
+
+
+@contextlib.contextmanager
+def image_errors(name: str) -> Iterator[None]:
+    """Turns whatever reading or decoding an image raises into one UserError that names the image."""
     try:
-        # from memory: by its path, Pillow 13 maps a turned grey TIFF at the wrong width
-        content = Path(source).read_bytes() if isinstance(source, str | Path) else source
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            if image.mode == "I" and image.format == "PNG":  # older Pillow's way to open 16 bits
-                upright = upright.convert("I;16")
-            return to_rgb(upright)
+        yield
+        return
     except UserError as error:
-        raise UserError(f"cannot read the image {name}: {error}") from None
+        message = str(error)
     except Image.DecompressionBombError as error:
-        raise UserError(
-            f"cannot read the image {name}: {error}; PIL.Image.MAX_IMAGE_PIXELS raises the limit"
-        ) from None
+        message = f"{error}; PIL.Image.MAX_IMAGE_PIXELS raises the limit"
     except UnidentifiedImageError:
-        raise UserError(f"cannot read the image {name}: it is no image; replace the file") from None
+        message = "it is not an image in a format that Pillow decodes; replace the file"
     except PermissionError:
-        raise UserError(f"cannot read the image {name}: permission denied") from None
+        message = "permission denied"
     except FileNotFoundError:
-        raise UserError(f"cannot read the image {name}: no such file") from None
+        message = "no such file"
     except IsADirectoryError:
-        raise UserError(f"cannot read the image {name}: it is a folder") from None
-    except Exception as error:  # PIL raises half a dozen types on broken files, SyntaxError among them
-        what = str(error).replace("\n", " ") or type(error).__name__
-        raise UserError(f"cannot read the image {name} ({what}): replace the file") from None
+        message = "it is a folder"
+    except Exception as error:  # Pillow raises half a dozen types on broken files, SyntaxError among them
+        reason = str(error).replace("\n", " ") or type(error).__name__
+        message = f"{reason}; replace the file"
+    raise UserError(f"cannot read the image {name}: {message}")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any of Pillow's modes as 8-bit RGB, see ``open_rgb``; UserError for 32 bits a pixel."""
+    """An image of any of Pillow's modes as 8-bit RGB, by the rules of ``read_rgb``.
+
+    Raises:
+        UserError: pixels of 32 bits.
+    """
     if image.mode in ("I", "F"):
-        kind = "whole" if image.mode == "I" else "floating point"
-        raise UserError(f"its pixels are {kind} numbers of 32 bits that have no white: save it in 8 or 16")
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
+        kind = "integers" if image.mode == "I" else "floating-point numbers"
+        raise UserError(
+            f"its pixels are 32-bit {kind}, which have no defined white; save it with 8 or 16 bits"
+        )
+    transparent = image.info.get("transparency")
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
+        values = np.asarray(image)
+        grey = (values // 257).astype(np.uint8)
+        if transparent is not None:
+            grey[values == transparent] = 255
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or transparent is not None:
+        if isinstance(transparent, tuple) and max(transparent) > 255:  # 16 bits; Pillow keeps the upper 8
+            image.info["transparency"] = tuple(value >> 8 for value in transparent)
+        image = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
         ground = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(ground, image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _content(source: str | Path | bytes | BinaryIO) -> bytes:
+    """The whole file in memory: by its path, Pillow 13 maps a rotated grey TIFF at the wrong width."""
+    if isinstance(source, str | Path):
+        return Path(source).read_bytes()
+    return source if isinstance(source, bytes) else source.read()
+
+
+def _decode(content: bytes, channels: str) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as image:
+        pixels = decode_plain(content, image, channels)
+        if pixels is not None:
+            return pixels
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        if image.mode == "I" and image.format == "PNG":  # older Pillow's way to open 16 bits
+            upright = upright.convert("I;16")
+        upright = to_rgb(upright)
+    shape = (upright.height, upright.width, 3)
+    return np.frombuffer(bytearray(upright.tobytes("raw", channels.upper())), np.uint8).reshape(shape)

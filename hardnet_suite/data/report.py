@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from PIL import Image
+from hardnet_suite.data.images import image_size
 
 _EXAMPLES = 3  # findings of one kind that a table shows in full
 _BRIEF = 12  # lines that a training log has room for
 _LONGEST = 300  # characters of such a line; a polygon in the place of a box would fill pages
-_EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,5 @@ class Report(ABC):
 
 
 def decoded_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) of an image that can be decoded to its end, turned as its EXIF tag says."""
-    with Image.open(path) as image:
-        image.load()
-        # training reads with OpenCV, which obeys the tag; 5 to 8 swap the sides
-        turned = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-        return image.size[::-1] if turned else image.size
+    """(width, height) of an image as training decodes it; UserError where it cannot be decoded to its end."""
+    return image_size(path)

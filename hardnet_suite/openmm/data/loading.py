@@ -1,49 +1,73 @@
-"""Reading images and label images, without swallowing broken ones."""
+"""Pipeline steps that load images and label images; broken files are errors that name the file."""
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
-
-import mmcv
+import mmcv.transforms
 import numpy as np
 from mmcv.transforms import BaseTransform
+from mmengine import fileio
 from mmengine.registry import TRANSFORMS
-from PIL import Image
 
+from hardnet_suite.data.images import image_errors, read_rgb
 from hardnet_suite.data.segmentation import labels_of, read_label
 from hardnet_suite.errors import UserError
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 BGR pixels. UserError for a missing, unreadable or truncated file.
-
-    OpenCV fills the lost part of a truncated JPEG with grey and says nothing; a file that does not end as
-    a JPEG should is decoded by Pillow first, which complains.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the image {path}: {error.strerror}") from None
-    if data[:2] != b"\xff\xd8" or not data.rstrip(b"\0\r\n ").endswith(b"\xff\xd9"):
-        try:
-            Image.open(io.BytesIO(data)).load()
-        except Exception as error:
-            raise UserError(f"the image {path} is broken or truncated ({error}); replace the file") from None
-    image = mmcv.imfrombytes(data, flag="color", backend="cv2")
-    if image is None:
-        raise UserError(f"the image {path} cannot be decoded; replace the file")
-    return image
-
-
 @TRANSFORMS.register_module(name=["LoadImageFromFile", "LoadPicture"], force=True)
-class LoadImageFromFile(BaseTransform):
-    """``img_path`` -> ``img`` (H, W, 3) uint8 BGR, ``img_shape``, ``ori_shape``; broken files are errors."""
+class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
+    """mmcv's transform of this name with the suite's decoder, ``hardnet_suite.data.images.read_rgb``.
 
-    def transform(self, results: dict) -> dict:
-        results["img"] = read_image(results["img_path"])
-        results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
+    Required keys: ``img_path``. Added keys: ``img``, (H, W, 3) BGR, ``img_shape`` and ``ori_shape``, (H, W).
+
+    Args:
+        to_float32: give ``img`` as float32 instead of uint8.
+        color_type: other than "color": mmcv decodes, as its documentation says.
+        imdecode_backend: a backend of mmcv ("cv2", "pillow", "tifffile", "turbojpeg"): mmcv decodes with it.
+            None: the suite's decoder, the one that ``predict`` uses.
+        file_client_args: deprecated form of ``backend_args``.
+        ignore_empty: skip an image that cannot be read (the data set then draws another) instead of failing.
+        backend_args: the file backend of mmengine that fetches the bytes.
+
+    Raises:
+        UserError: the file is missing, no image, broken or truncated.
+    """
+
+    def __init__(
+        self,
+        to_float32: bool = False,
+        color_type: str = "color",
+        imdecode_backend: str | None = None,
+        file_client_args: dict | None = None,
+        ignore_empty: bool = False,
+        *,
+        backend_args: dict | None = None,
+    ):
+        backend = imdecode_backend or "cv2"
+        super().__init__(
+            to_float32, color_type, backend, file_client_args, ignore_empty, backend_args=backend_args
+        )
+        self.is_suites = imdecode_backend is None and color_type == "color"
+
+    def transform(self, results: dict) -> dict | None:
+        if not self.is_suites:
+            return super().transform(results)
+        path = str(results["img_path"])
+        try:
+            with image_errors(path):
+                content = self._fetch(path)
+            image = read_rgb(content, path, channels="bgr")
+        except UserError:
+            if self.ignore_empty:
+                return None
+            raise
+        results["img"] = image.astype(np.float32) if self.to_float32 else image
+        results["img_shape"] = results["ori_shape"] = image.shape[:2]
         return results
+
+    def _fetch(self, path: str) -> bytes:
+        if self.file_client_args is not None:
+            return fileio.FileClient.infer_client(self.file_client_args, path).get(path)
+        return fileio.get(path, backend_args=self.backend_args)
 
 
 @TRANSFORMS.register_module()
