@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,6 +12,51 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hardnet_suite.errors import UserError
+
+# names that stand for an image; one that this Pillow cannot decode (.heic) is reported, not dropped
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpf", ".jpx", ".tga"),
+)
+
+
+def walk_files(folder: str | Path, suffixes: Sequence[str] | None = None) -> list[Path]:
+    """The files of a folder and its subfolders, sorted.
+
+    Symlinked folders are followed; each real folder is visited once, by its own path rather than a link's
+    where both lie in ``folder``, so that links that form a loop end. Hidden files and folders (".name") are
+    skipped. A broken link is listed like a file, so that opening it reports it.
+
+    Args:
+        folder: where to start.
+        suffixes: endings of the names to list, in any case, e.g. ``IMAGE_SUFFIXES``; None lists every file.
+
+    Raises:
+        UserError: a folder does not exist or cannot be read.
+    """
+    endings = None if suffixes is None else tuple(suffix.lower() for suffix in suffixes)
+    files, visited = [], set()
+    folders, links = [os.fspath(folder)], []
+    while folders or links:
+        path = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(path)
+        if real in visited:
+            continue
+        visited.add(real)
+        try:
+            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        except OSError as error:
+            raise UserError(f"cannot read the folder {path}: {error.strerror}") from None
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                (links if entry.is_symlink() else folders).append(entry.path)
+            elif (endings is None or entry.name.lower().endswith(endings)) and (
+                entry.is_file() or entry.is_symlink()
+            ):
+                files.append(Path(entry.path))
+    return sorted(files)
 
 
 def open_rgb(source: str | Path | bytes | BinaryIO, name: str | None = None) -> Image.Image:

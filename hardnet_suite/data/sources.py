@@ -19,12 +19,14 @@ from urllib.parse import quote, unquote
 import numpy as np
 from PIL import Image, ImageOps
 
-from hardnet_suite.data.classification import IMAGE_SUFFIXES
-from hardnet_suite.data.images import open_rgb, to_rgb
+from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb, to_rgb, walk_files
 from hardnet_suite.errors import UserError
 
 JSON_LINES = "predictions.jsonl"  # beside drawings; it names them
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".f4v"),
+    *(".3gp", ".3g2", ".ts", ".mts", ".m2ts", ".vob", ".ogv", ".mjpg", ".mjpeg", ".mxf", ".divx"),
+)
 _TIMEOUT = 30  # seconds, for each wait on the network
 _LONGEST_STEM = 120
 _LOST_FRAMES = 0.05  # of a video's: its header's count is an estimate
@@ -225,9 +227,7 @@ def _is_camera(text: str) -> bool:
 def _files(text: str) -> list[str]:
     """Images and videos of a folder, or whatever a pattern finds, sorted, without earlier drawings."""
     if Path(text).is_dir():
-        known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-        there = (path for path in Path(text).rglob("*") if not path.name.startswith("."))
-        found = [str(path) for path in there if path.suffix.lower() in known and path.is_file()]
+        found = [str(path) for path in walk_files(text, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))]
     else:
         found = [path for path in glob.glob(text, recursive=True) if Path(path).is_file()]
     drawn = {folder: {JSON_LINES, *drawn_in(folder)} for folder in {os.path.dirname(path) for path in found}}

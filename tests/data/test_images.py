@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardnet_suite.data.images import open_rgb
+from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb, walk_files
 from hardnet_suite.errors import UserError
 
 
@@ -130,3 +130,57 @@ def test_bad_files_are_one_line(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="cannot read the image http://a"):
         open_rgb(b"<html>", "http://a")
+
+
+def tree(root, *names) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def walked(root, *arguments) -> list[str]:
+    return [str(path.relative_to(root)) for path in walk_files(root, *arguments)]
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_every_image_suffix_is_walked_in_any_case(tmp_path, suffix):
+    tree(tmp_path, f"a{suffix}", f"b/c{suffix.upper()}", "d.txt")
+    assert walked(tmp_path, IMAGE_SUFFIXES) == [f"a{suffix}", f"b/c{suffix.upper()}"]
+
+
+def test_a_walk_follows_linked_folders(tmp_path):
+    tree(tmp_path, "elsewhere/x.png", "elsewhere/deep/y.png", "root/a.png")
+    (tmp_path / "root/linked").symlink_to(tmp_path / "elsewhere")
+    assert walked(tmp_path / "root") == ["a.png", "linked/deep/y.png", "linked/x.png"]
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [("up", "."), ("a/up", ".."), ("a/b/self", "."), ("a/b/top", "../.."), ("0first", "a"), ("z", "a/b")],
+)
+def test_a_walk_lists_each_real_file_once_by_its_own_path(tmp_path, link, target):
+    tree(tmp_path, "a/b/x.png", "a/y.png", "z.png")
+    (tmp_path / link).symlink_to(target)
+    assert walked(tmp_path) == ["a/b/x.png", "a/y.png", "z.png"]
+
+
+def test_two_folders_that_link_to_each_other(tmp_path):
+    tree(tmp_path, "one/a.png", "two/b.png")
+    (tmp_path / "one/other").symlink_to(tmp_path / "two")
+    (tmp_path / "two/other").symlink_to(tmp_path / "one")
+    assert walked(tmp_path) == ["one/a.png", "two/b.png"]
+    assert walked(tmp_path / "one") == ["a.png", "other/b.png"]
+
+
+def test_a_walk_skips_hidden_files_and_lists_broken_links(tmp_path):
+    tree(tmp_path, ".a.png", "._b.png", ".ipynb_checkpoints/c.png", "d_mask.PNG", "e.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    assert walked(tmp_path, [".png"]) == ["d_mask.PNG", "e.png", "gone.png"]
+    assert walked(tmp_path, ["_mask.png"]) == ["d_mask.PNG"]
+    with pytest.raises(UserError, match=r"gone\.png: no such file"):
+        open_rgb(tmp_path / "gone.png")
+
+
+def test_a_walk_of_no_folder(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read the folder .*none: No such file"):
+        walk_files(tmp_path / "none")
