@@ -29,7 +29,7 @@ from hardnet_suite.data.classification import readable
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
 from hardnet_suite.networks import PREPROCESS
-from hardnet_suite.openmm.data.parts import innermost, parts, require_data
+from hardnet_suite.openmm.data.parts import inner_datasets, parts, require_data
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.configs import (
     add_test_time_augmentation,
@@ -254,7 +254,8 @@ def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tu
 def _without_labels(cfg: Config) -> None:
     if not any(part.task == "segmentation" for part in parts(cfg, ["test_dataloader"])):
         raise UserError("--format-only is for segmentation: it saves label images, without scoring them")
-    innermost(cfg.test_dataloader, "data_prefix").data_prefix.pop("seg_map_path", None)
+    for dataset in inner_datasets(cfg.test_dataloader.dataset):
+        dataset.data_prefix.pop("seg_map_path", None)
 
 
 def _require_same_classes(cfg: Config, row: WeightsRow) -> None:

@@ -13,7 +13,7 @@ from hardnet_suite.data.classes import require_same_classes
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.classification import ClassificationPart, classification_samples
 from hardnet_suite.openmm.data.parts.detection import DetectionPart
-from hardnet_suite.openmm.data.parts.part import LOADERS, Part, innermost, walk
+from hardnet_suite.openmm.data.parts.part import LOADERS, Part, inner_datasets, walk
 from hardnet_suite.openmm.data.parts.segmentation import SegmentationPart, label_set
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "SegmentationPart",
     "class_counts",
     "classification_samples",
-    "innermost",
+    "inner_datasets",
     "label_set",
     "parts",
     "require_data",
@@ -35,14 +35,14 @@ _KINDS = (SegmentationPart, ClassificationPart, DetectionPart)
 
 
 def parts(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[Part]:
-    """The data sets of these loaders, each once, whatever their task."""
+    """The data sets of these loaders, those inside of wrappers included, each once, whatever their task."""
     seen = set()
     for loader in loaders:
-        options = cfg.get(loader)
-        part = next((part for kind in _KINDS if (part := kind.of_loader(loader, options))), None)
-        if part is not None and (type(part), part.key) not in seen:
-            seen.add((type(part), part.key))
-            yield part
+        for dataset in inner_datasets((cfg.get(loader) or {}).get("dataset")):
+            part = next((part for kind in _KINDS if (part := kind.of_dataset(loader, dataset))), None)
+            if part is not None and (type(part), part.key) not in seen:
+                seen.add((type(part), part.key))
+                yield part
 
 
 def class_counts(cfg: Config) -> set[int]:

@@ -18,7 +18,7 @@ from hardnet_suite.data.classification import (
     read_torchvision,
 )
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.data.parts.part import Part, innermost
+from hardnet_suite.openmm.data.parts.part import Part
 
 _OPTIONS = ("data_root", "folder", "csv", "torchvision", "classes", "hold_out", "hold_out_seed", "held_out")
 
@@ -35,10 +35,9 @@ class ClassificationPart(Part):
     options: dict
 
     @classmethod
-    def of_loader(cls, loader: str, options: dict | None) -> ClassificationPart | None:
-        """The part of a data loader's options; None where its data set is not of this kind."""
-        dataset = innermost(options, "data_root")
-        if dataset is None or dataset["type"] != "ClassificationDataset":
+    def of_dataset(cls, loader: str, dataset: dict) -> ClassificationPart | None:
+        """The part of a data set's options; None if the data set is not of this kind."""
+        if dataset["type"] != "ClassificationDataset":
             return None
         return cls(loader, {key: dataset[key] for key in _OPTIONS if key in dataset})
 

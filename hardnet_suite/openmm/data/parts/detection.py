@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS
 
 from hardnet_suite.data.coco import CocoReport, check_coco, load_annotations, require_coco
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.data.parts.part import Part, innermost
+from hardnet_suite.openmm.data.parts.part import Part
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,9 @@ class DetectionPart(Part):
     filter_cfg: dict | None = None
 
     @classmethod
-    def of_loader(cls, loader: str, options: dict | None) -> DetectionPart | None:
-        """The part of a data loader's options; None where its data set is not of this kind."""
-        dataset = innermost(options, "ann_file")
-        if dataset is None:
+    def of_dataset(cls, loader: str, dataset: dict) -> DetectionPart | None:
+        """The part of a data set's options; None if the data set is not of this kind."""
+        if "ann_file" not in dataset:
             return None
         root = Path(dataset.get("data_root") or "")
         classes = (dataset.get("metainfo") or {}).get("classes") or _own_classes(dataset["type"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import ClassVar
 
 from mmengine.config import ConfigDict
@@ -57,9 +57,19 @@ def walk(node, change: Callable[[ConfigDict], None]) -> None:
             walk(child, change)
 
 
-def innermost(loader: dict | None, key: str) -> dict | None:
-    """The loader's data set, inside of wrappers, that has this key."""
-    dataset = (loader or {}).get("dataset")
-    while dataset is not None and key not in dataset:
-        dataset = dataset.get("dataset")
-    return dataset
+def inner_datasets(dataset: dict | None) -> Iterator[dict]:
+    """The data sets inside of wrappers (``ConcatDataset``, ``RepeatDataset``, ``ClassBalancedDataset``,
+    ``MultiImageMixDataset`` …), to any depth; the data set itself if it wraps nothing.
+
+    Args:
+        dataset: ``dataset`` of a data loader.
+    """
+    if isinstance(dataset, (list, tuple)):
+        for child in dataset:
+            yield from inner_datasets(child)
+    elif isinstance(dataset, dict):
+        wrapped = [dataset[key] for key in ("dataset", "datasets") if dataset.get(key) is not None]
+        if wrapped:
+            yield from inner_datasets(wrapped)
+        else:
+            yield dataset

@@ -16,7 +16,7 @@ from hardnet_suite.data.segmentation import (
     require_pairs,
 )
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.data.parts.part import Part, innermost
+from hardnet_suite.openmm.data.parts.part import Part
 from hardnet_suite.visualization.detection import class_color
 
 
@@ -33,10 +33,9 @@ class SegmentationPart(Part):
     labels: LabelSet
 
     @classmethod
-    def of_loader(cls, loader: str, options: dict | None) -> SegmentationPart | None:
-        """The part of a data loader's options; None where its data set is not of this kind."""
-        dataset = innermost(options, "data_prefix")
-        if dataset is None or dataset["type"] != "SegmentationDataset":
+    def of_dataset(cls, loader: str, dataset: dict) -> SegmentationPart | None:
+        """The part of a data set's options; None if the data set is not of this kind."""
+        if dataset["type"] != "SegmentationDataset":
             return None
         root, prefix = Path(dataset.get("data_root") or ""), dataset["data_prefix"]
         annotations = prefix.get("seg_map_path")
