@@ -193,7 +193,7 @@ def own_labels(
         UserError: no class, more than 255, duplicate names, a palette of another length or with values that
             are no colors, or options that are out of range or contradict each other.
     """
-    classes = class_names(list(classes), f"{name}: classes") if classes else ()
+    classes = class_names(classes, f"{name}: classes") if classes else ()
     if not 0 < len(classes) <= IGNORE:
         raise UserError(f"{name} has {len(classes)} classes, expected 1 to {IGNORE}")
     stored = _stored_values(stored, len(classes), name)
