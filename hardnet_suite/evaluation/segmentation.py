@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from hardnet_suite.data.images import walk_files
 from hardnet_suite.data.segmentation import IGNORE, LABEL_SETS, LabelSet, labels_of, predicted_as, read_label
+from hardnet_suite.data.segmentation.pairs import labels_by_name
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
 
@@ -23,12 +25,15 @@ _CITYSCAPES_TRUTH = tuple(end.removesuffix(".png") for end in LABEL_SETS["citysc
 class SegmentationScores:
     """Figures in [0, 1]; nan where there is nothing to measure them on.
 
-    ``confusion`` is (C, C) or (C, C + 1) as for ``score_confusion``; ``category_iou`` maps a category to its
-    IoU and is empty for a data set without categories.
+    Attributes:
+        confusion: (C, C), (C, C + 1) or (C + 1, C + 1) as for ``score_confusion``.
+        category_iou: category -> its IoU; empty for a data set without categories.
+        num_classes: C.
     """
 
     confusion: np.ndarray
     category_iou: dict[str, float]
+    num_classes: int
 
     @property
     def iou(self) -> np.ndarray:
@@ -36,12 +41,13 @@ class SegmentationScores:
 
         A class that is predicted, but nowhere true, has 0.
         """
-        return np.array([_merged_iou(self.confusion, [index]) for index in range(len(self.confusion))])
+        return np.array([_merged_iou(self.confusion, [index]) for index in range(self.num_classes)])
 
     @property
     def accuracy(self) -> np.ndarray:
         """(C,) share of each class's true pixels that are right; nan for a class nowhere true."""
-        return _ratio(np.diagonal(self.confusion), self.confusion.sum(axis=1))
+        right = np.diagonal(self.confusion)[: self.num_classes]
+        return _ratio(right, self.confusion[: self.num_classes].sum(axis=1))
 
     @property
     def miou(self) -> float:
@@ -78,9 +84,9 @@ class SegmentationScores:
         Raises:
             ValueError: not as many names as classes.
         """
-        if len(classes) != len(self.confusion):
-            raise ValueError(f"{len(self.confusion)} class names are needed, got {len(classes)}")
-        share = _ratio(self.confusion.sum(axis=1), self.confusion.sum())
+        if len(classes) != self.num_classes:
+            raise ValueError(f"expected {self.num_classes} class names, got {len(classes)}")
+        share = _ratio(self.confusion[: self.num_classes].sum(axis=1), self.confusion.sum())
         width = max(map(len, [*classes, "all pixels"]))
         lines = [f"{'class':<{width}}  {'IoU':>6}  {'Acc':>6}  {'pixels':>6}"]
         for name, *figures in zip(classes, self.iou, self.accuracy, share, strict=True):
@@ -105,13 +111,13 @@ def confusion_matrix(
     Matrices of several images add up to the matrix of them all.
 
     Args:
-        target: whole numbers of any shape, each in [0, num_classes) or ``ignore``.
-        prediction: whole numbers of the same shape; where the target is not ``ignore``, in [0, num_classes).
+        target: integers of any shape, each in [0, num_classes) or ``ignore``.
+        prediction: integers of the same shape; where the target is not ``ignore``, in [0, num_classes).
         num_classes: C.
         ignore: target value of the pixels that do not count, whatever is predicted there.
 
     Raises:
-        ValueError: shapes that differ, no whole numbers, or a value outside its range.
+        ValueError: shapes that differ, no integers, or a value outside its range.
     """
     target, prediction = np.asarray(target), np.asarray(prediction)
     if target.shape != prediction.shape:
@@ -120,7 +126,7 @@ def confusion_matrix(
     pair = []
     for name, array in (("target", target), ("prediction", prediction)):
         if not np.issubdtype(array.dtype, np.integer):
-            raise ValueError(f"{name} must hold whole numbers, got {array.dtype}")
+            raise ValueError(f"{name} must hold integers, got {array.dtype}")
         values = array[counted].astype(np.int64)
         if values.size and not 0 <= values.min() <= values.max() < num_classes:
             wrong = values.min() if values.min() < 0 else values.max()
@@ -137,17 +143,20 @@ def score_confusion(confusion: np.ndarray, labels: LabelSet) -> SegmentationScor
     costs the class, not the category.
 
     Args:
-        confusion: (C, C) counts, row truth, column prediction; or (C, C + 1), where the last column counts
-            the pixels that were given no class: missed by their true class, charged to no other.
+        confusion: (C, C) counts, row truth, column prediction. In (C, C + 1) the last column counts the
+            pixels that were given no class: missed by their true class, charged to no other. In
+            (C + 1, C + 1) the last row counts those that are of no class, the background of a set of one
+            class: it has no IoU of its own, but a class predicted there is charged with it.
         labels: the classes, C of them, and their categories.
 
     Raises:
         ValueError: another shape.
     """
     confusion, count = np.asarray(confusion), len(labels.classes)
-    if confusion.shape not in ((count, count), (count, count + 1)):
+    shapes = (count, count), (count, count + 1), (count + 1, count + 1)
+    if confusion.shape not in shapes:
         raise ValueError(
-            f"confusion must be ({count}, {count}) or ({count}, {count + 1}), got {confusion.shape}"
+            f"expected confusion of shape {' or '.join(map(str, shapes))}, got {confusion.shape}"
         )
     return SegmentationScores(
         confusion,
@@ -155,7 +164,24 @@ def score_confusion(confusion: np.ndarray, labels: LabelSet) -> SegmentationScor
             name: _merged_iou(confusion, [labels.classes.index(member) for member in members])
             for name, members in labels.categories.items()
         },
+        count,
     )
+
+
+def count_pixels(target: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """The confusion matrix of one image, with the background as a row and a column where the set has one.
+
+    Args:
+        target: (H, W) train labels.
+        prediction: (H, W) integers, classes; in a set of one class also ``IGNORE`` or 1, which both mean "not
+            of the class".
+        labels: the classes.
+
+    Returns:
+        (C, C), or (2, 2) for one class; see ``score_confusion``.
+    """
+    count = len(labels.classes) + (labels.background is not None)
+    return confusion_matrix(target, labels.show_background(prediction), count)
 
 
 def evaluate_folders(
@@ -163,79 +189,85 @@ def evaluate_folders(
 ) -> SegmentationScores:
     """Score a folder of predicted label images against a folder of true ones.
 
-    Every PNG below ``annotations`` needs its prediction; predictions of other images are left out. In
-    Cityscapes' layout the truth is X_gtFine_labelTrainIds.png, or X_gtFine_labelIds.png where only that is
-    there, and the prediction any X*.png in any subfolder; otherwise both have the same path in their folder.
+    Every label image below ``annotations`` needs its prediction; predictions of other images are left out. In
+    Cityscapes' layout the truth is X_gtFine_labelTrainIds.png, or X_gtFine_labelIds.png if only that exists,
+    and the prediction any X*.png in any subfolder; otherwise PATH + an ending of label images has the
+    prediction PATH.png.
     A pixel predicted as void counts as missed, as in cityscapesScripts.
 
     Args:
         predictions: folder of the predictions.
         annotations: folder of the truth.
         labels: the classes, and how the truth is stored.
-        prediction_labels: how the predictions are stored; None: as train labels, the number of the class.
+        prediction_labels: how the predictions are stored; None: as class indices, see ``predicted_as``.
 
     Raises:
-        UserError: a folder, its images or a prediction is missing, two predictions of one image, a
+        UserError: a folder, its images or a prediction is missing, two predictions of one image, an
             image that cannot be read as labels, sizes that differ, or no pixel that counts.
     """
     count = len(labels.classes)
+    rows = count + (labels.background is not None)
     prediction_labels = prediction_labels or predicted_as(labels)
-    confusion = np.zeros((count, count + 1), dtype=np.int64)
-    for truth, found in _pairs(Path(annotations), Path(predictions)):
+    confusion = np.zeros((rows, count + 1), dtype=np.int64)
+    for truth, predicted in _pairs(Path(annotations), Path(predictions), labels):
         target = read_label(truth, labels_of(truth, labels))
-        prediction = read_label(found, prediction_labels)
+        prediction = read_label(predicted, prediction_labels)
         if target.shape != prediction.shape:
             sizes = ["{1}x{0}".format(*array.shape) for array in (prediction, target)]
             raise UserError(
-                f"{found} is {sizes[0]} pixels, but {truth} is {sizes[1]}: save predictions at full size"
+                f"{predicted} is {sizes[0]} pixels, but {truth} is {sizes[1]}: save predictions at full size"
             )
         prediction = np.where(prediction == IGNORE, count, prediction)
-        confusion += confusion_matrix(target, prediction, count + 1)[:count]
+        confusion += confusion_matrix(target, prediction, count + 1)[:rows]
     if not confusion.any():
         raise UserError(f"{annotations}: every pixel is void, nothing to score against (is it a test set?)")
     return score_confusion(confusion, labels)
 
 
-def _pairs(annotations: Path, predictions: Path) -> list[tuple[Path, Path]]:
+def _pairs(annotations: Path, predictions: Path, labels: LabelSet) -> list[tuple[Path, Path]]:
     """(true, predicted) label images, in the order of their names."""
-    available = _images(annotations, "label")
+    available = _images(annotations, "label", labels.label_endings)
     frames: dict[str, Path] = {}
     for ending in _CITYSCAPES_TRUTH:
         for path in available:
             if path.stem.endswith(ending):
                 frames.setdefault(path.stem.removesuffix(ending), path)
 
-    truth = frames or {str(path.relative_to(annotations)): path for path in available}
-    found: dict[str, list[Path]] = defaultdict(list)
+    truth = frames or labels_by_name(annotations, labels)
+    of_name: dict[str, list[Path]] = defaultdict(list)
     for path in _images(predictions, "prediction"):
         if frames:  # city_sequence_frame, then what the program that wrote it likes to add
             words = path.stem.split("_")
             names = ["_".join(words[:count]) for count in range(len(words), 0, -1)]
-        else:
-            names = [str(path.relative_to(predictions))]
+        else:  # PATH.png, or the name of the label image itself
+            name = path.relative_to(predictions).as_posix()
+            names = [
+                name[:-4],
+                *(name.removesuffix(end) for end in labels.label_endings if name.endswith(end)),
+            ]
         for name in names:
             if name in truth:
-                found[name].append(path)
+                of_name[name].append(path)
                 break
 
-    missing = [name for name in truth if name not in found]
+    missing = [name for name in truth if name not in of_name]
     if missing:
-        wanted = f"{missing[0]}*.png" if frames else missing[0]
+        wanted = f"{missing[0]}*.png" if frames else f"{missing[0]}.png"
         more = f" (nor for {len(missing) - 1} more of {len(truth)})" if len(missing) > 1 else ""
         raise UserError(f"{predictions} holds no {wanted}, the prediction for {truth[missing[0]]}{more}")
     for name in truth:
-        if len(found[name]) > 1:
-            several = " and ".join(str(path.relative_to(predictions)) for path in found[name][:2])
+        if len(of_name[name]) > 1:
+            several = " and ".join(str(path.relative_to(predictions)) for path in of_name[name][:2])
             raise UserError(f"{predictions} holds both {several} for {truth[name]}: keep one prediction each")
-    return [(truth[name], found[name][0]) for name in sorted(truth)]
+    return [(truth[name], of_name[name][0]) for name in sorted(truth)]
 
 
-def _images(folder: Path, what: str) -> list[Path]:
+def _images(folder: Path, kind: str, endings: Sequence[str] = (".png",)) -> list[Path]:
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: name the one that holds the {what} images")
-    images = sorted(folder.rglob("*.png"))
+        raise UserError(f"{folder} is not a folder: give the one that holds the {kind} images")
+    images = walk_files(folder, [f".{ending.rpartition('.')[2]}" for ending in endings])
     if not images:
-        raise UserError(f"{folder} holds no PNG: name the folder that holds the {what} images")
+        raise UserError(f"{folder} holds no PNG: give the folder that holds the {kind} images")
     return images
 
 

@@ -170,8 +170,9 @@ def strip(
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        target: (H, W) integers, classes in [0, len(palette)) or 255 (ignored); or None.
-        prediction: as the target.
+        target: (H, W) integers, classes in [0, len(palette)) or 255 (ignored); or None. Where there is one
+            class, 1 is a pixel that is not of it.
+        prediction: as the target; with one class, 255 is a pixel that is not of it.
         palette: an RGB colour (0–255) a class.
         names: the class names.
 
@@ -181,9 +182,11 @@ def strip(
     Raises:
         ValueError: as ``overlay_labels`` and ``error_map``.
     """
+    labels = LabelSet("", tuple(names), tuple(palette))
     if target is None:
-        return _tinted_row(image, {"prediction": prediction}, palette, names)
-    errors = error_map(image, target, prediction)
+        return _tinted_row(image, {"prediction": labels.hide_background(prediction)}, palette, names)
+    errors = error_map(image, target, labels.show_background(prediction))
+    target, prediction = labels.hide_background(target), labels.hide_background(prediction)
     return _tinted_row(
         image, {"ground truth": target, "prediction": prediction}, palette, names, {"errors": errors}
     )

@@ -149,7 +149,7 @@ def test_pairs_have_the_same_path_in_their_folders(tmp_path):
         ("in/x/b.png", "out/x/b.png"),
     ]
     assert [label for _, label in find_pairs(tmp_path / "in", None, CAMVID)] == [None] * 3
-    with pytest.raises(UserError, match=r"no label image in .*out for .*c\.webp: its name must end in \.png"):
+    with pytest.raises(UserError, match=r"no label image in .*out for .*c\.webp: expected c\.png"):
         require_pairs(tmp_path / "in", tmp_path / "out", CAMVID)
     (tmp_path / "in/x/b.jpg").touch()
     with pytest.raises(UserError, match=r"holds both b\.jpg and b\.png"):
@@ -265,15 +265,15 @@ def test_own_labels(tmp_path):
     path = save(tmp_path / "a.png", np.array([[0, 1, 2, 255]], np.uint8))
     assert read_label(path, OWN).tolist() == [[255, 0, 1, 255]]
     for arguments, message in (
-        (((), ()), "0 classes: 1 to 255 are possible"),
+        (((), ()), "0 classes, expected 1 to 255"),
         (([str(k) for k in range(256)], ()), "256 classes"),
-        ((("a", "a"), ((0, 0, 0),) * 2), "a class name twice"),
-        ((("a", "b"), ((0, 0, 0),)), "2 classes, but 1 colours"),
+        ((("a", "a"), ((0, 0, 0),) * 2), "names 'a' twice"),
+        ((("a", "b"), ((0, 0, 0),)), "2 classes, but 1 colors"),
         ((("a",), ((0, 0, 0),), {300: 0}), r"stored=\{300: 0\}"),
-        ((("a",), ((0, 0, 0),), {3: 1}), "a class of 0 to 0, or 255"),
+        ((("a",), ((0, 0, 0),), {3: 2}), "a class of 0 to 0, 1 \\(not of the class\\) or 255"),
         ((("a",), ((0, 0, 0),), {"1": 0}), r"stored=\{'1': 0\}"),
-        ((("a",), ((0, 0, 256),)), r"the colour \(0, 0, 256\) in its palette"),
-        ((("a",), ((0, 0),)), r"the colour \(0, 0\) in its palette"),
+        ((("a",), ((0, 0, 256),)), r"the color \(0, 0, 256\) in its palette"),
+        ((("a",), ((0, 0),)), r"the color \(0, 0\) in its palette"),
     ):
         with pytest.raises(UserError, match=message):
             own_labels(*arguments)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
@@ -15,7 +16,9 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from hardnet_suite.errors import UserError
 from hardnet_suite.inference.masks import logits_to_mask, segmentation_logits
 from hardnet_suite.inference.prepare import Placement
 from hardnet_suite.losses import bootstrapped_cross_entropy
@@ -39,17 +42,29 @@ from hardnet_suite.openmm.models.rules import postprocess_of
 class FCHarDNetHead(BaseDecodeHead):
     """The decoder and the classifier: block outputs of strides 4 … 64 -> (N, num_classes, H/4, W/4) logits.
 
+    With ``num_classes=1`` the logit is that of the class, and a pixel is of it where its probability exceeds
+    ``threshold`` (0.5 unless given). Losses get the target of binary cross entropy then: 1 where the class
+    is, 0 where it is not.
+
     Args:
         arch: an FC-HarDNet of the architecture table.
         in_channels, channels: as the table has them; anything else is an error.
         options: of mmseg's ``BaseDecodeHead``; ``num_classes`` defaults to the table's.
+
+    Raises:
+        UserError: ``out_channels`` other than ``num_classes``.
     """
 
     def __init__(
         self, arch: str, in_channels: Sequence[int] | None = None, channels: int | None = None, **options
     ):
         row = row_of(arch, FCHarDNetArch)
-        options.setdefault("num_classes", row.num_classes)
+        num_classes = options.setdefault("num_classes", row.num_classes)
+        if options.setdefault("out_channels", num_classes) != num_classes:
+            raise UserError(
+                "FCHarDNetHead has no out_channels other than num_classes; for binary segmentation with one "
+                "logit set num_classes=1 and name the object as the only class"
+            )
         options.setdefault("threshold", SegmentationPostprocess().threshold)  # mmseg's is 0.3, with a warning
         in_channels = agreed(in_channels, trunk_channels(arch), "decode_head.in_channels", arch)
         super().__init__(
@@ -65,6 +80,23 @@ class FCHarDNetHead(BaseDecodeHead):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         return self.cls_seg(self.decoder(maps))
+
+    def _stack_batch_gt(self, batch_data_samples) -> Tensor:
+        target = super()._stack_batch_gt(batch_data_samples)
+        if self.num_classes > 1:
+            return target
+        # train labels of one class: 0 is the class, 1 is not
+        return torch.where(target == self.ignore_index, target, 1 - target)
+
+    def loss_by_feat(self, seg_logits: Tensor, batch_data_samples) -> dict[str, Tensor]:
+        losses = super().loss_by_feat(seg_logits, batch_data_samples)
+        if self.num_classes == 1:  # mmseg's accuracy takes the largest of one logit
+            target = self._stack_batch_gt(batch_data_samples)
+            logits = F.interpolate(seg_logits.detach(), target.shape[2:], mode="bilinear", align_corners=True)
+            counted = target != self.ignore_index
+            right = (logits.sigmoid() > self.threshold) == (target == 1)
+            losses["acc_seg"] = 100 * (right & counted).sum() / counted.sum().clamp(min=1)
+        return losses
 
 
 @MODELS.register_module()
@@ -121,7 +153,14 @@ class HarDNetSegmentor(PerShapeInference, EncoderDecoder):
 
 @MODELS.register_module()
 class BootstrappedCrossEntropyLoss(nn.Module):
-    """``losses.bootstrapped_cross_entropy`` for mmseg's heads; ``class_weight``: one number a class."""
+    """``losses.bootstrapped_cross_entropy`` for mmseg's heads.
+
+    Args:
+        min_kept: as for the function, like ``threshold``.
+        class_weight: one number per class; with a single class, of the pixels where it is.
+        loss_weight: a factor.
+        loss_name: its name in the log.
+    """
 
     def __init__(
         self,

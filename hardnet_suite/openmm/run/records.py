@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, Pad, Postprocess, Preprocess, SSDArch
-from hardnet_suite.openmm.data.parts import innermost
+from hardnet_suite.openmm.data.parts import inner_datasets
 from hardnet_suite.openmm.models import rules
 from hardnet_suite.openmm.models.rules import pair, require_known
 
@@ -58,7 +58,8 @@ def preprocess_of(cfg: Config, loader: str | None = None) -> Preprocess:
         UserError: a step or an option that the record cannot express.
     """
     names = LOADERS if loader is None else (loader,)
-    dataset = next((found for name in names if (found := innermost(cfg.get(name), "pipeline"))), None)
+    datasets = (one for name in names for one in inner_datasets((cfg.get(name) or {}).get("dataset")))
+    dataset = next((one for one in datasets if one.get("pipeline")), None)
     if dataset is None:
         raise UserError(f"{cfg.filename}: no pipeline in {' or '.join(names)}")
     model = cfg.model.get("module", cfg.model)  # inside of a test-time augmentation wrapper

@@ -195,10 +195,16 @@ def save_pair(root, label, size=(8, 6)):
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        (None, r"no label image in .*trainannot for .*train/a\.png: its name must end in \.png"),
+        (None, r"no label image in .*trainannot for .*train/a\.png: expected a\.png"),
         (np.zeros((6, 7), np.uint8), r"trainannot/a\.png is 7×6 pixels, its image .*a\.png is 8×6"),
-        (np.zeros((6, 8), np.uint16), r"trainannot/a\.png is of mode I;16; wanted is one channel of 8 bits"),
-        (np.zeros((6, 8, 3), np.uint8), r"trainannot/a\.png is of mode RGB; wanted is one channel of 8 bits"),
+        (
+            np.zeros((6, 8), np.uint16),
+            r"trainannot/a\.png is of mode I;16, expected one channel of up to 8 bits",
+        ),
+        (
+            np.zeros((6, 8, 3), np.uint8),
+            r"trainannot/a\.png is of mode RGB, expected one channel of up to 8 bits",
+        ),
         (np.full((6, 8), 12, np.uint8), r"trainannot/a\.png holds 12, which camvid has no class for"),
     ],
     ids=["missing", "size", "16 bits", "RGB", "unknown"],
@@ -212,13 +218,13 @@ def test_bad_labels_are_named(tmp_path, label, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": "kitti"}, "labels='kitti' is no known label set; known: cityscapes, "),
-        ({"metainfo": {"classes": ("a",)}}, "labels='camvid' brings its classes along"),
+        ({"labels": "kitti"}, "labels='kitti' is not a known label set; known: cityscapes, "),
+        ({"metainfo": {"classes": ("a",)}}, "labels='camvid' defines its classes"),
         ({"labels": None}, "needs labels, or metainfo"),
-        ({"labels": None, "metainfo": {"classes": ("a", "a")}}, "a class name twice: a, a"),
+        ({"labels": None, "metainfo": {"classes": ("a", "a")}}, "names 'a' twice"),
         (
-            {"labels": None, "metainfo": {"classes": ("a",), "palette": []}, "stored": {3: 1}},
-            r"stored=\{3: 1\}",
+            {"labels": None, "metainfo": {"classes": ("a",), "palette": []}, "stored": {3: 2}},
+            r"stored=\{3: 2\}",
         ),
         (
             {"labels": None, "metainfo": {"classes": ("a",), "palette": [(1, 1, 1)] * 2}},

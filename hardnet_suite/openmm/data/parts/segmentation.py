@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
+from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.segmentation import (
+    IGNORE,
     LABEL_SETS,
     LabelSet,
     SegmentationReport,
@@ -14,15 +18,43 @@ from hardnet_suite.data.segmentation import (
     find_pairs,
     own_labels,
     require_pairs,
+    take,
 )
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.part import Part
 from hardnet_suite.visualization.detection import class_color
 
+_FOLDERS = ("img_path", "seg_map_path")
+_LABELS = (
+    "labels",
+    "metainfo",
+    "stored",
+    "reduce_zero_label",
+    "ignore_index",
+    "img_suffix",
+    "seg_map_suffix",
+)
+_FILES = ("data_root", "data_prefix", "ann_file", "indices")
+# what mmengine's data sets do the same way for every task
+_MMENGINE = ("pipeline", "serialize_data", "test_mode", "lazy_init", "max_refetch")
+_WITHOUT_EFFECT = {
+    "filter_cfg": "segmentation data sets filter nothing; list the images in ann_file instead",
+    "backend_args": "files are read from local folders only",
+}
+_OPTIONS = (*_LABELS, *_FILES, *_MMENGINE, *_WITHOUT_EFFECT)
+
 
 @dataclass(frozen=True)
 class SegmentationPart(Part):
-    """A ``SegmentationDataset``: ``image_folder``, ``label_folder`` (None: images alone), ``labels``."""
+    """A ``SegmentationDataset`` of a config.
+
+    Attributes:
+        image_folder: folder of the images.
+        label_folder: folder of the label images; None: the images have none.
+        labels: the classes, how label images store them, and how the files are named.
+        list_file: the list of the images that are used; None: all.
+        indices: which of them are used, as mmengine's option; None: all.
+    """
 
     task = "segmentation"
     results = "predictions"
@@ -31,16 +63,41 @@ class SegmentationPart(Part):
     image_folder: Path
     label_folder: Path | None
     labels: LabelSet
+    list_file: Path | None = None
+    indices: int | tuple[int, ...] | None = None
 
     @classmethod
-    def of_dataset(cls, loader: str, dataset: dict) -> SegmentationPart | None:
+    def of_dataset(cls, loader: str, dataset: Mapping[str, Any]) -> SegmentationPart | None:
         """The part of a data set's options; None if the data set is not of this kind."""
         if dataset["type"] != "SegmentationDataset":
             return None
-        root, prefix = Path(dataset.get("data_root") or ""), dataset["data_prefix"]
-        annotations = prefix.get("seg_map_path")
-        place = root / prefix["img_path"], None if annotations is None else root / annotations
-        return cls(loader, *place, label_set(*(dataset.get(key) for key in ("labels", "metainfo", "stored"))))
+        options = {key: value for key, value in dataset.items() if key not in ("type", "_scope_")}
+        return cls.of_options(f"{loader}.dataset", options, loader=loader)
+
+    @classmethod
+    def of_options(cls, where: str, options: Mapping[str, Any], *, loader: str = "") -> SegmentationPart:
+        """The part that the options of a ``SegmentationDataset`` describe.
+
+        Args:
+            where: what messages call the data set.
+            options: its options.
+            loader: the data loader that it serves.
+
+        Raises:
+            UserError: an option that does not exist, has no effect, or has a value it cannot have.
+        """
+        _require_known(where, options)
+        labels = label_set(where, **{key: options[key] for key in _LABELS if key in options})
+        root, prefix = Path(options.get("data_root") or ""), _folders(where, options.get("data_prefix"))
+        list_file, indices = options.get("ann_file"), options.get("indices")
+        return cls(
+            loader,
+            root / prefix["img_path"],
+            None if prefix.get("seg_map_path") is None else root / prefix["seg_map_path"],
+            labels,
+            root / list_file if list_file else None,
+            indices if indices is None or isinstance(indices, int) else tuple(indices),
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -48,33 +105,121 @@ class SegmentationPart(Part):
 
     @property
     def key(self) -> Hashable:
-        return self.image_folder, self.label_folder
+        labels = self.labels
+        files = labels.image_endings, labels.label_endings, self.list_file, self.indices
+        meaning = labels.name, labels.classes, tuple(sorted(labels.stored.items()))
+        return self.image_folder, self.label_folder, *files, *meaning
+
+    def pairs(self) -> list[tuple[Path, Path | None]]:
+        """(image, label image) for every image of the list, see ``find_pairs``; ``indices`` are not applied.
+
+        Raises:
+            UserError: the folders or the list do not fit, or an image has no label.
+        """
+        if self.label_folder is None:
+            return find_pairs(self.image_folder, None, self.labels, self.list_file)
+        return require_pairs(self.image_folder, self.label_folder, self.labels, self.list_file)
 
     def require(self) -> None:
-        find = find_pairs if self.label_folder is None else require_pairs
-        find(self.image_folder, self.label_folder, self.labels)
+        if not take(self.pairs(), self.indices):
+            raise UserError(f"{self.loader}: indices={self.indices} leaves no image")
 
     def check(self, *, read: bool = True) -> SegmentationReport | None:
         if self.label_folder is None:
             return None
-        return check_segmentation(self.image_folder, self.label_folder, self.labels, read=read)
+        return check_segmentation(
+            self.image_folder,
+            self.label_folder,
+            self.labels,
+            read=read,
+            list_file=self.list_file,
+            indices=self.indices,
+        )
 
 
 def label_set(
-    labels: str | None = None, metainfo: dict | None = None, stored: dict[int, int] | None = None
+    where: str = "a SegmentationDataset",
+    *,
+    labels: str | None = None,
+    metainfo: Mapping[str, Any] | None = None,
+    stored: Mapping[int, int] | None = None,
+    reduce_zero_label: bool = False,
+    ignore_index: int = IGNORE,
+    img_suffix: str | tuple[str, ...] | None = None,
+    seg_map_suffix: str | tuple[str, ...] | None = None,
 ) -> LabelSet:
-    """What these options of a ``SegmentationDataset`` say; UserError where they cannot be."""
+    """The label set that these options of a ``SegmentationDataset`` describe.
+
+    Args:
+        where: what messages call the data set.
+        labels: name of a known set; None: a custom one.
+        metainfo: for a custom set, its ``classes`` and ``palette``.
+        stored: for a custom set, see ``own_labels``.
+        reduce_zero_label: likewise.
+        ignore_index: likewise.
+        img_suffix: how the file names of images end; None: as usual.
+        seg_map_suffix: how those of label images end; None: as usual.
+
+    Raises:
+        UserError: options that contradict each other or have values they cannot have.
+    """
     if labels is not None:
         if labels not in LABEL_SETS:
-            raise UserError(f"labels={labels!r} is no known label set; known: {', '.join(LABEL_SETS)}")
-        if metainfo or stored:
+            raise UserError(f"labels={labels!r} is not a known label set; known: {', '.join(LABEL_SETS)}")
+        if metainfo or stored or reduce_zero_label or ignore_index != IGNORE:
             raise UserError(
-                f"labels={labels!r} brings its classes along: "
-                "for metainfo and stored of your own set labels=None"
+                f"labels={labels!r} defines its classes and stored values: metainfo, stored, "
+                "reduce_zero_label and ignore_index are for custom data, with labels=None"
             )
-        return LABEL_SETS[labels]
-    classes = (metainfo or {}).get("classes")
-    if not classes:
-        raise UserError("a SegmentationDataset needs labels, or metainfo=dict(classes=…)")
-    palette = metainfo.get("palette") or [class_color(index) for index in range(len(classes))]
-    return own_labels(classes, palette, stored)
+        made = LABEL_SETS[labels]
+    else:
+        if not isinstance(metainfo, Mapping) or "classes" not in metainfo:
+            raise UserError(f"{where} needs labels, or metainfo=dict(classes=…)")
+        _require_no_others(f"{where}.metainfo", metainfo, ("classes", "palette"))
+        classes = class_names(metainfo["classes"], f"{where}.metainfo.classes")
+        palette = metainfo.get("palette") or [class_color(index) for index in range(len(classes))]
+        if not isinstance(reduce_zero_label, bool):
+            raise UserError(f"{where} has reduce_zero_label={reduce_zero_label!r}, expected True or False")
+        options = {"reduce_zero_label": reduce_zero_label, "ignore_index": ignore_index}
+        made = own_labels(classes, palette, stored, **options)
+    if img_suffix is not None:
+        made = replace(made, image_endings=_endings(f"{where}.img_suffix", img_suffix))
+    if seg_map_suffix is not None:
+        made = replace(made, label_endings=_endings(f"{where}.seg_map_suffix", seg_map_suffix))
+    return made
+
+
+def _endings(where: str, given: object) -> tuple[str, ...]:
+    endings = (given,) if isinstance(given, str) else given
+    if not isinstance(endings, list | tuple) or not all(isinstance(end, str) and end for end in endings):
+        raise UserError(f"{where} is {given!r}, expected the end of the file names, such as '.png'")
+    if not endings:
+        raise UserError(f"{where} is empty, expected the end of the file names, such as '.png'")
+    return tuple(endings)
+
+
+def _folders(where: str, prefix: object) -> Mapping[str, str]:
+    if not isinstance(prefix, Mapping):
+        raise UserError(f"{where} has data_prefix={prefix!r}, expected dict(img_path=…, seg_map_path=…)")
+    _require_no_others(f"{where}.data_prefix", prefix, _FOLDERS)
+    for key, folder in prefix.items():
+        if not isinstance(folder, str | Path) and not (folder is None and key == "seg_map_path"):
+            raise UserError(f"{where}.data_prefix.{key} is {folder!r}, expected a folder")
+    if "img_path" not in prefix:
+        raise UserError(f"{where}.data_prefix has no img_path, the folder of the images")
+    return prefix
+
+
+def _require_known(where: str, options: Mapping[str, Any]) -> None:
+    _require_no_others(where, options, _OPTIONS)
+    for key, reason in _WITHOUT_EFFECT.items():
+        if options.get(key):
+            raise UserError(f"{where} has {key}={options[key]!r}, which has no effect here: {reason}")
+
+
+def _require_no_others(where: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in given:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1, cutoff=0.3)
+            cure = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise UserError(f"{where} has no option {key!r}; {cure}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 
 from hardnet_suite.data.segmentation import LABEL_SETS, LabelSet, prediction_path, write_label
-from hardnet_suite.evaluation.segmentation import confusion_matrix, score_confusion
+from hardnet_suite.evaluation.segmentation import count_pixels, score_confusion
 
 
 @METRICS.register_module()
@@ -19,11 +20,19 @@ class SegmentationIoU(BaseMetric):
     """IoU of classes and categories, in [0, 1], named ``mIoU``, ``aAcc`` (of the pixels), ``mAcc`` (of the
     classes); images without labels are predicted, but not scored.
 
-    predictions_dir: where to save each prediction as a label image, if at all: CITY/NAME_labelTrainIds.png
-    for Cityscapes, otherwise PATH.png, beside the paths of the images in ``image_folder``.
-    prediction_ids: "trainIds" saves the number of a class, "labelIds" Cityscapes' own, for its test server.
-    After scoring, ``image_ids`` holds the paths of the images and ``details`` the figures of each class
-    and category.
+    In a set of one class, ``mIoU`` is the IoU of that class; pixels that are not of it have none of their
+    own, but count for ``aAcc``.
+
+    Args:
+        predictions_dir: folder to save each prediction in as a label image of class indices (255: no class);
+            None saves none. CITY/NAME_labelTrainIds.png for Cityscapes, otherwise PATH.png.
+        image_folder: folder of the images, whose subfolders are kept; None keeps none.
+        prediction_ids: "trainIds" saves class indices, "labelIds" Cityscapes' own, for its test server.
+        collect_device: as in mmengine.
+
+    Attributes:
+        image_ids: after scoring, the paths of the images.
+        details: after scoring, the figures of each class and category.
     """
 
     def __init__(
@@ -35,7 +44,7 @@ class SegmentationIoU(BaseMetric):
     ):
         super().__init__(collect_device=collect_device)
         if prediction_ids not in ("trainIds", "labelIds"):
-            raise ValueError(f"prediction_ids={prediction_ids!r}: allowed are 'trainIds' and 'labelIds'")
+            raise ValueError(f"prediction_ids={prediction_ids!r}, expected 'trainIds' or 'labelIds'")
         self.predictions_dir, self.image_folder = predictions_dir, image_folder
         self.prediction_ids = prediction_ids
         self.image_ids: list[str] = []
@@ -43,37 +52,38 @@ class SegmentationIoU(BaseMetric):
 
     @property
     def labels(self) -> LabelSet:
-        name = self.dataset_meta.get("labels")
-        if name is not None:
-            return LABEL_SETS[name]
-        classes, palette = self.dataset_meta["classes"], self.dataset_meta["palette"]
-        return LabelSet("the config", tuple(classes), tuple(map(tuple, palette)))
+        meta = self.dataset_meta
+        palette = tuple(map(tuple, meta["palette"]))
+        labels = LABEL_SETS.get(meta.get("labels")) or LabelSet("the config", tuple(meta["classes"]), palette)
+        return replace(labels, image_endings=tuple(meta.get("image_endings", labels.image_endings)))
 
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
+        labels = self.labels
         for sample in data_samples:
-            found = sample["pred_sem_seg"]["data"].cpu().numpy()
-            found = found.reshape(found.shape[-2:])
+            prediction = sample["pred_sem_seg"]["data"].cpu().numpy()
+            # mmseg gives masks of one logit as floating point
+            prediction = prediction.reshape(prediction.shape[-2:]).astype(np.int64)
             confusion = None
             if "gt_sem_seg" in sample:
-                target = sample["gt_sem_seg"]["data"].cpu().numpy().reshape(found.shape)
-                confusion = confusion_matrix(target, found, len(self.labels.classes))
+                target = sample["gt_sem_seg"]["data"].cpu().numpy().reshape(prediction.shape)
+                confusion = count_pixels(target, prediction, labels)
             if self.predictions_dir:
-                self._save(sample["img_path"], found)
+                self._save(sample["img_path"], labels.hide_background(prediction), labels)
             self.results.append((sample["img_path"], confusion))
 
-    def _save(self, image_path: str, found: np.ndarray) -> None:
-        path = prediction_path(image_path, self.image_folder, self.labels, self.prediction_ids)
+    def _save(self, image_path: str, prediction: np.ndarray, labels: LabelSet) -> None:
+        path = prediction_path(image_path, self.image_folder, labels, self.prediction_ids)
         stored = LABEL_SETS["cityscapes_ids"] if self.prediction_ids == "labelIds" else LabelSet("", (), ())
-        write_label(Path(self.predictions_dir, path), found, stored)
+        write_label(Path(self.predictions_dir, path), prediction, stored)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         of_image = dict(results)  # ranks may see an image twice
         self.image_ids = list(of_image)
-        scored = [confusion for confusion in of_image.values() if confusion is not None]
-        if not scored:
+        confusions = [confusion for confusion in of_image.values() if confusion is not None]
+        if not confusions:
             return {}
         labels = self.labels
-        scores = score_confusion(np.sum(scored, axis=0), labels)
+        scores = score_confusion(np.sum(confusions, axis=0), labels)
         self.details = scores.report(labels.classes)
         logger = MMLogger.get_current_instance()
         logger.info("\n" + scores.table(labels.classes))

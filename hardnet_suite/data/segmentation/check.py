@@ -1,0 +1,161 @@
+"""Finding what is wrong with a segmentation data set before training does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hardnet_suite.data.report import Finding, Report, decoded_size
+from hardnet_suite.data.segmentation.label_images import describe_unknown, scan_label
+from hardnet_suite.data.segmentation.labels import IGNORE, LabelSet, labels_of
+from hardnet_suite.data.segmentation.pairs import (
+    explain_missing,
+    find_pairs,
+    images_by_name,
+    labels_by_name,
+    take,
+)
+from hardnet_suite.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationReport(Report):
+    """What two folders of images and label images hold and what was found wrong with them.
+
+    Attributes:
+        images: folder of the images.
+        annotations: folder of the label images.
+        pairs: how many images have a label.
+        pixels: class name -> its pixels; empty where the labels were not read.
+        background: pixels that count and are of no class; None except in a set of one class.
+        ignored: pixels that do not count.
+        sizes: (smallest width, smallest height, largest width, largest height) of the images in pixels;
+            None where none was read.
+    """
+
+    images: Path
+    annotations: Path
+    pairs: int
+    pixels: dict[str, int]
+    background: int | None = None
+    ignored: int
+    sizes: tuple[int, int, int, int] | None
+
+    def summary(self) -> dict[str, str]:
+        rows = {
+            "images": str(self.images),
+            "label images": str(self.annotations),
+            "pairs": str(self.pairs),
+        }
+        if self.sizes:
+            rows["image sizes"] = "{}×{} to {}×{}".format(*self.sizes)
+        count = sum(self.pixels.values()) + self.ignored + (self.background or 0)
+        if count:
+            rows["ignored"] = f"{self.ignored / count:.1%} of the pixels"
+            rows |= {f"  {name}": f"{pixels / count:.1%}" for name, pixels in self.pixels.items()}
+            if self.background is not None:
+                rows["  (background)"] = f"{self.background / count:.1%}"
+        return rows
+
+
+def check_segmentation(
+    images: str | Path,
+    annotations: str | Path,
+    labels: LabelSet,
+    *,
+    read: bool = True,
+    list_file: str | Path | None = None,
+    indices: int | Sequence[int] | None = None,
+) -> SegmentationReport:
+    """Looks through a segmentation data set for all that would stop or spoil a training.
+
+    Args:
+        images: folder of the images.
+        annotations: folder of the label images.
+        labels: the classes, and how they are stored.
+        read: decode every image and label; False only looks whether each image has its label.
+        list_file: the list of the images that are used, see ``find_pairs``; None: all.
+        indices: which of them, see ``take``; None: all.
+
+    Raises:
+        UserError: as ``find_pairs``.
+    """
+    images, annotations = Path(images), Path(annotations)
+    pairs = take(find_pairs(images, annotations, labels, list_file), indices)
+    findings = []
+    for image, label in pairs:
+        if label is None:
+            endings = " or ".join(f"*{ending}" for ending in labels.label_endings)
+            explanation = explain_missing(image, images, annotations, labels)
+            message = f"no {endings} for it in {annotations}; {explanation}"
+            where = image.relative_to(images).as_posix()
+            findings.append(Finding("error", "missing label", where, message))
+    names = images_by_name(images, labels, annotations)
+    for name, path in sorted(labels_by_name(annotations, labels).items()):
+        if name not in names:
+            where, message = path.relative_to(annotations).as_posix(), f"no image for it in {images}"
+            findings.append(Finding("warning", "label without an image", where, message))
+    sizes, counts = [], np.zeros(256, np.int64)
+    if read:
+        with ThreadPoolExecutor(4) as pool:
+            looks = pool.map(lambda pair: _look(*pair, labels), pairs)
+            for (image, _), (size, pixels, problems) in zip(pairs, looks, strict=True):
+                where = image.relative_to(images).as_posix()
+                findings += [Finding(level, kind, where, message) for level, kind, message in problems]
+                sizes += [size] if size else []
+                counts += pixels
+        findings += _empty_classes(labels, counts)
+    pixels = dict(zip(labels.classes, counts.tolist(), strict=False)) if read else {}
+    return SegmentationReport(
+        images=images,
+        annotations=annotations,
+        pairs=sum(label is not None for _, label in pairs),
+        pixels=pixels,
+        background=None if labels.background is None else int(counts[labels.background]),
+        ignored=int(counts[IGNORE]),
+        sizes=(*map(min, zip(*sizes, strict=True)), *map(max, zip(*sizes, strict=True))) if sizes else None,
+        findings=tuple(findings),
+    )
+
+
+def _empty_classes(labels: LabelSet, counts: np.ndarray) -> list[Finding]:
+    """A warning for every class that no pixel is of; none where nothing was read."""
+    if not counts.any():
+        return []
+    message = "not a single pixel is of it"
+    if counts[IGNORE] and labels.values.get(IGNORE) == IGNORE and IGNORE not in labels.stored:
+        message += f"; {IGNORE} in the label images is ignored, unless stored gives it a class"
+    empty = [name for name, count in zip(labels.classes, counts.tolist(), strict=False) if not count]
+    return [Finding("warning", "class without pixels", name, message) for name in empty]
+
+
+def _look(
+    image: Path, label: Path | None, labels: LabelSet
+) -> tuple[tuple[int, int] | None, np.ndarray, list[tuple[str, str, str]]]:
+    """A pair's (width, height), pixels per train label (256,), and (level, kind, message) of each fault."""
+    problems, size, counts = [], None, np.zeros(256, np.int64)
+    try:
+        size = decoded_size(image)
+    except Exception as error:  # PIL raises half a dozen types on broken files
+        problems.append(("error", "unreadable image", f"{image}: {error}"))
+    if label is None:
+        return size, counts, problems
+    labels = labels_of(label, labels)
+    try:
+        array, unknown = scan_label(label, labels)
+    except UserError as error:
+        problems.append(("error", "unusable label", str(error)))
+        return size, counts, problems
+    if unknown:
+        problems.append(("error", "label value out of range", f"{label} {describe_unknown(unknown, labels)}"))
+    if size and array.shape[::-1] != size:
+        message = "{}: the label is {}×{}, the image {}×{}".format(label, *array.shape[::-1], *size)
+        problems.append(("error", "label size differs", message))
+    counts = np.bincount(array.ravel(), minlength=256)
+    if counts[IGNORE] == array.size and not unknown:
+        problems.append(("warning", "label without a class", f"{label}: every pixel is ignored"))
+    return size, counts, problems

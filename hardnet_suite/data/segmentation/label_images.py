@@ -1,0 +1,94 @@
+"""Label images as train labels and back: the only place that decodes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hardnet_suite.data.segmentation.labels import IGNORE, LabelSet
+from hardnet_suite.errors import UserError
+
+_STRETCH = {"L;2": 85, "L;4": 17}  # Pillow stretches grey of 2 and 4 bits to 0…255; 1 bit becomes booleans
+
+
+def read_label(path: str | Path, labels: LabelSet) -> np.ndarray:
+    """A label image as train labels.
+
+    Args:
+        path: an image of one channel, grey or palette, of up to 8 bits.
+        labels: what its values mean.
+
+    Returns:
+        (H, W) uint8: class indices, ``IGNORE``, and ``labels.background`` where the set has one.
+
+    Raises:
+        UserError: the file is missing, broken, in color or of 16 bits, or holds a value that has no meaning.
+    """
+    array, unknown = scan_label(path, labels)
+    if unknown:
+        raise UserError(f"the label image {path} {describe_unknown(unknown, labels)}")
+    return array
+
+
+def describe_unknown(values: list[int], labels: LabelSet) -> str:
+    """What to say about stored values without a meaning, after the file's name."""
+    if values == [IGNORE] and labels.background is not None:
+        return (
+            f"holds {IGNORE}, which may be the class or ignored: set stored={{0: 1, {IGNORE}: 0}} for the "
+            f"class, stored={{0: 1, 1: 0, {IGNORE}: {IGNORE}}} for ignored"
+        )
+    listed = ", ".join(map(str, values[:5])) + (", …" if len(values) > 5 else "")
+    return f"holds {listed}, which {labels.name} has no class for"
+
+
+def scan_label(path: str | Path, labels: LabelSet) -> tuple[np.ndarray, list[int]]:
+    """As ``read_label``, but values without a meaning become ``IGNORE`` and are returned beside the array."""
+    try:
+        with Image.open(path) as image:
+            stretch = _STRETCH.get(image.tile[0][3], 1) if image.format == "PNG" and image.tile else 1
+            mode, values = image.mode, np.array(image)
+    except FileNotFoundError:
+        raise UserError(f"no label image {path}") from None
+    except Exception as error:  # PIL raises half a dozen types on broken files
+        raise UserError(f"cannot read the label image {path} ({error}): replace the file") from None
+    if mode not in ("1", "L", "P"):
+        raise UserError(
+            f"the label image {path} is of mode {mode}, expected one channel of up to 8 bits (mode L or P) "
+            "that holds one class number per pixel"
+        )
+    values = values.astype(np.uint8) // stretch
+    known = labels.values
+    table = np.full(256, IGNORE, np.uint8)
+    table[list(known)] = list(known.values())
+    return table[values], [value for value in np.unique(values).tolist() if value not in known]
+
+
+def write_label(path: str | Path, array: np.ndarray, labels: LabelSet) -> None:
+    """Writes train labels as a label image that ``read_label`` reads back with the same set.
+
+    Args:
+        path: where to; missing folders are made. The file is a grey PNG of 8 bits.
+        array: (H, W) integers, train labels.
+        labels: the set. Of several values with one meaning the lowest is written, 255 for ignored pixels
+            where it means that.
+
+    Raises:
+        UserError: the set stores no value for a label, or the file cannot be written.
+    """
+    values = labels.values
+    value_of = {label: value for value, label in sorted(values.items(), reverse=True)}
+    if values.get(IGNORE) == IGNORE:
+        value_of[IGNORE] = IGNORE
+    missing = [label for label in np.unique(array).tolist() if label not in value_of]
+    if missing:
+        raise UserError(f"cannot write {path}: {labels.name} stores no value for the label {missing[0]}")
+    table = np.zeros(256, np.uint8)
+    table[list(value_of)] = list(value_of.values())
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(table[array]).save(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None

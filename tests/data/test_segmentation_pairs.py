@@ -1,0 +1,168 @@
+"""Pairing images with label images: endings, lists, links, and what to do where one is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hardnet_suite.data.images import IMAGE_SUFFIXES
+from hardnet_suite.data.segmentation import (
+    check_segmentation,
+    find_pairs,
+    own_labels,
+    prediction_path,
+    require_pairs,
+    take,
+)
+from hardnet_suite.errors import UserError
+from hardnet_suite.evaluation.segmentation import evaluate_folders
+
+LABELS = own_labels(("a", "b"), [(1, 2, 3), (4, 5, 6)])
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def paired(root, labels=LABELS, images="in", annotations="out", **options):
+    pairs = require_pairs(root / images, root / annotations, labels, **options)
+    return [tuple(path.relative_to(root).as_posix() for path in pair) for pair in pairs]
+
+
+@pytest.mark.parametrize(
+    ("image_ending", "label_ending"),
+    [
+        (".jpg", "_mask.png"),
+        ("_img.png", "_mask.png"),
+        (".png", ".bmp"),
+        (".jpg", "_labels.tif"),
+        ("_leftImg8bit.png", "_gt.png"),
+    ],
+)
+@pytest.mark.parametrize("shared", [False, True])
+def test_endings_of_images_and_labels(tmp_path, image_ending, label_ending, shared):
+    out = "in" if shared else "out"
+    touch(tmp_path, f"in/a{image_ending}", f"in/deep/b.c{image_ending}")
+    touch(tmp_path, f"{out}/a{label_ending}", f"{out}/deep/b.c{label_ending}")
+    labels = replace(LABELS, image_endings=(image_ending,), label_endings=(label_ending,))
+    expected = [(f"in/{name}{image_ending}", f"{out}/{name}{label_ending}") for name in ("a", "deep/b.c")]
+    assert paired(tmp_path, labels, annotations=out) == expected
+    assert check_segmentation(tmp_path / "in", tmp_path / out, labels, read=False).findings == ()
+
+
+def test_label_images_in_the_folder_of_the_images_are_not_images(tmp_path):
+    touch(tmp_path, "in/a.jpg", "in/a_mask.png", "in/b.png", "in/b_mask.png")
+    labels = replace(LABELS, label_endings=("_mask.png",))
+    assert paired(tmp_path, labels, annotations="in") == [
+        ("in/a.jpg", "in/a_mask.png"),
+        ("in/b.png", "in/b_mask.png"),
+    ]
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+@pytest.mark.parametrize("upper", [False, True])
+def test_every_suffix_of_an_image_is_one(tmp_path, suffix, upper):
+    suffix = suffix.upper() if upper else suffix
+    touch(tmp_path, f"in/a{suffix}", "out/a.PNG" if upper else "out/a.png")
+    assert paired(tmp_path)[0][0] == f"in/a{suffix}"
+
+
+def test_links_are_followed_once(tmp_path):
+    touch(tmp_path, "in/a.jpg", "elsewhere/b.jpg", "out/a.png", "labels/b.png")
+    (tmp_path / "in/more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "out/more").symlink_to(tmp_path / "labels")
+    (tmp_path / "elsewhere/loop").symlink_to(tmp_path / "in")
+    (tmp_path / "labels/loop").symlink_to(tmp_path / "out")
+    assert paired(tmp_path) == [("in/a.jpg", "out/a.png"), ("in/more/b.jpg", "out/more/b.png")]
+
+
+def test_two_images_of_one_name_say_how_to_choose(tmp_path):
+    touch(tmp_path, "in/x/a.jpg", "in/x/a.png", "out/x/a.png")
+    with pytest.raises(UserError, match=r"in/x holds both a\.jpg and a\.png, .*img_suffix='\.jpg'"):
+        paired(tmp_path)
+    assert paired(tmp_path, replace(LABELS, image_endings=(".jpg",))) == [("in/x/a.jpg", "out/x/a.png")]
+
+
+@pytest.mark.parametrize("file", ["a_mask.png", "a.bmp", "a-labels.png", "a_gtFine_labelIds.png"])
+def test_a_missing_label_names_the_option_that_reads_what_is_there(tmp_path, file):
+    touch(tmp_path, "in/deep/a.jpg", f"out/deep/{file}")
+    message = rf"for .*in/deep/a\.jpg: expected deep/a\.png; there is {file}: .*seg_map_suffix='{file[1:]}'"
+    with pytest.raises(UserError, match=message):
+        paired(tmp_path)
+    labels = replace(LABELS, label_endings=(file[1:],))
+    assert paired(tmp_path, labels) == [("in/deep/a.jpg", f"out/deep/{file}")]
+    (finding,) = (
+        finding
+        for finding in check_segmentation(tmp_path / "in", tmp_path / "out", LABELS, read=False).findings
+        if finding.kind == "missing label"
+    )
+    assert f"seg_map_suffix='{file[1:]}'" in finding.what
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "x/b\na\n",
+        "x/b.jpg\na.png\n",
+        "\ufeffx/b\r\na\r\n",
+        "  x\\b.jpg \n\n ./a\n",
+    ],
+)
+def test_a_list_chooses_and_orders(tmp_path, content):
+    touch(tmp_path, "in/a.png", "in/x/b.jpg", "in/c.png", "out/a.png", "out/x/b.png")
+    (tmp_path / "list.txt").write_bytes(content.encode())
+    expected = [("in/x/b.jpg", "out/x/b.png"), ("in/a.png", "out/a.png")]
+    assert paired(tmp_path, list_file=tmp_path / "list.txt") == expected
+    report = check_segmentation(
+        tmp_path / "in", tmp_path / "out", LABELS, read=False, list_file=tmp_path / "list.txt"
+    )
+    assert (report.pairs, report.findings) == (2, ())
+
+
+def test_names_with_spaces_and_dots_in_a_list(tmp_path):
+    names = ["two words", "v1.2", "a.png"]
+    touch(tmp_path, *(f"in/{name}.jpg" for name in names))
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    pairs = find_pairs(tmp_path / "in", None, LABELS, tmp_path / "list.txt")
+    assert [path.name for path, _ in pairs] == [f"{name}.jpg" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no list of images .*list.txt: correct the data set's ann_file"),
+        (b"\n \n", "list.txt lists no image"),
+        (b"a\nnone\n", r"list.txt, line 2: no image 'none' in .*in"),
+        (b"a\n\na.png\n", r"list.txt, line 3: 'a\.png' is listed twice"),
+        (b"\xff\xfe\xff", "cannot read the list of images .*save it as UTF-8"),
+    ],
+)
+def test_bad_lists(tmp_path, content, message):
+    touch(tmp_path, "in/a.png")
+    if content is not None:
+        (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        find_pairs(tmp_path / "in", None, LABELS, tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("indices", "expected"), [(None, "abcd"), (2, "ab"), (-1, "d"), ([3, 0], "da"), (0, "")]
+)
+def test_take_is_mmengines_indices(indices, expected):
+    assert "".join(take("abcd", indices)) == expected
+
+
+def test_predictions_are_found_whatever_the_endings(tmp_path):
+    labels = replace(LABELS, image_endings=("_img.jpg",), label_endings=("_mask.png",))
+    path = prediction_path(tmp_path / "in/x/a.b_img.jpg", tmp_path / "in", labels)
+    assert path.as_posix() == "x/a.b.png"
+    for place in (tmp_path / "truth/x/a.b_mask.png", tmp_path / "predictions" / path):
+        place.parent.mkdir(parents=True)
+        Image.fromarray(np.array([[0, 1]], np.uint8)).save(place)
+    scores = evaluate_folders(tmp_path / "predictions", tmp_path / "truth", labels)
+    assert scores.metrics == {"mIoU": 1, "aAcc": 1, "mAcc": 1}
