@@ -32,7 +32,7 @@ model = dict(
     ),
     # score > 0.01, NMS per class at IoU 0.45 with sides of +1 pixel, 200 boxes; no cut before NMS
     test_cfg=dict(
-        nms_pre=10_000_000,
+        nms_pre=-1,
         score_thr=0.01,
         nms=dict(type="nms", iou_threshold=0.45, offset=1),
         max_per_img=200,

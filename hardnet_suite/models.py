@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -39,7 +40,9 @@ def create_model(
         out_indices: which of these maps; 0 is stride 2, -1 the last.
 
     Returns:
-        The network, in training mode as torch modules are.
+        The network, in training mode as torch modules are. A whole network knows how it is used
+        (``network.usage``: its input and output rule and the names of its classes), so that ``predict`` takes
+        it.
 
     Raises:
         ValueError: an unknown name, tap or index, or a count that is not an integer in range.
@@ -65,6 +68,9 @@ def create_model(
         out_indices=out_indices,
     )
     if weights is not None:
+        if not features_only:
+            names_fit = network.num_classes == weights.num_classes
+            network.usage = weights.usage if names_fit else replace(weights.usage, classes=None, palette=None)
         report = fill_what_fits(network, weights)
         if report.missing:
             warnings.warn(f"{name}: {report}", stacklevel=2)

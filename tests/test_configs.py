@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,15 @@ import pytest
 from hardnet_suite.data.coco import COCO_CLASSES
 from hardnet_suite.networks import (
     ARCHS,
+    POSTPROCESS,
     PREPROCESS,
+    CenterNetArch,
     HarDNetArch,
     SSDArch,
 )
 from hardnet_suite.openmm.data.parts import class_counts
-from hardnet_suite.openmm.run.configs import OWN_CONFIGS, class_names, input_rule, load_config
+from hardnet_suite.openmm.run.configs import OWN_CONFIGS, class_names, load_config
+from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of
 
 NAMES = sorted(path.stem for path in OWN_CONFIGS.glob("*.py"))
 
@@ -209,7 +213,7 @@ def test_how_a_configs_images_are_made():
     own |= {"centernet_hardnet68_overfit8": (384, None)}
     for name in NAMES:
         cfg = load_config(name)
-        rule, usual = input_rule(cfg), PREPROCESS[cfg.arch]
+        rule, usual = preprocess_of(cfg), PREPROCESS[cfg.arch]
         size, resize_to = own.get(name, (usual.size, usual.resize_to))
         assert (rule.size, rule.resize_to) == (size, resize_to), name
         assert rule.channels == usual.channels
@@ -217,7 +221,18 @@ def test_how_a_configs_images_are_made():
             pytest.approx(usual.pixel_mean),
             pytest.approx(usual.pixel_std),
         )
-    assert input_rule(load_config("centernet_hardnet68")).resize == "keep"
+    keep = preprocess_of(load_config("centernet_hardnet68"))
+    assert (keep.resize, keep.pad) == ("keep", PREPROCESS["centernet_hardnet68"].pad)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_how_a_configs_output_is_read(name):
+    """As published, but that CenterNet's boxes end at the border."""
+    cfg = load_config(name)
+    usual = POSTPROCESS[cfg.arch]
+    if isinstance(ARCHS[cfg.arch], CenterNetArch):
+        usual = replace(usual, clip=True)
+    assert postprocess_of(cfg) == usual
 
 
 @pytest.mark.parametrize(

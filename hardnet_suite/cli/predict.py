@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
             model,
             images,
             top=args.top,
-            least_score=args.score,
+            score=args.score,
             batch_size=args.batch_size,
             stream=True,
             failed=failed,

@@ -52,7 +52,7 @@ class SourceImage:
         return re.sub(r"[^\w .()+,=@~-]", "_", stem)[-_LONGEST_STEM:].strip(" .") or "image"
 
 
-def images_of(source: Any) -> Iterator[SourceImage]:
+def images_of(source: Any, channels: str = "rgb") -> Iterator[SourceImage]:
     """All the images of a source, in order; files of a folder or pattern by their names.
 
     Args:

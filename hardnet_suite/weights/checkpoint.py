@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from hardnet_suite import networks
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.errors import UserError
-from hardnet_suite.networks import Arch, Preprocess
+from hardnet_suite.networks import PREPROCESS, Arch, Palette, Postprocess, Preprocess, Usage, default_usage
 from hardnet_suite.weights import registry
 from hardnet_suite.weights.download import obtain
 from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded
@@ -22,7 +22,6 @@ from hardnet_suite.weights.identification import best_form, identify, split_trun
 from hardnet_suite.weights.registry import WeightsRow
 from hardnet_suite.weights.tables import state_dict_of
 
-Palette = tuple[tuple[int, int, int], ...]
 _RECORDS = ("classes", "palette", "preprocess", "postprocess")
 
 
@@ -61,7 +60,7 @@ class Checkpoint:
     classes: tuple[str, ...] | None
     palette: Palette | None
     preprocess: Preprocess | None
-    postprocess: Any | None
+    postprocess: Postprocess | None
     metadata: Mapping[str, Any] = field(repr=False)
     row: WeightsRow | None
 
@@ -76,6 +75,18 @@ class Checkpoint:
             part = f"only its trunk (form {self.form})" if self.form == "trunk" else f"keys such as {keys}"
             raise UserError(f"{self.path}: these are not the weights of {self.model} ({part})")
         return self
+
+    @property
+    def usage(self) -> Usage:
+        """How the weights are used: as the file says, and otherwise as published."""
+        usual = default_usage(self.model)
+        return Usage(
+            name=self.model,
+            preprocess=self.preprocess or usual.preprocess,
+            postprocess=self.postprocess or usual.postprocess,
+            classes=self.classes,
+            palette=self.palette,
+        )
 
 
 def open_weights(
@@ -172,8 +183,8 @@ def _describe(
         in_chans=channels,
         classes=names,
         palette=metadata.get("palette"),
-        preprocess=_record(metadata, "preprocess", Preprocess),
-        postprocess=_record(metadata, "postprocess", getattr(networks, "Postprocess", None)),
+        preprocess=_record(metadata, "preprocess", partial(Preprocess.from_dict, base=PREPROCESS.get(model))),
+        postprocess=_record(metadata, "postprocess", Postprocess.from_dict),
         metadata=metadata,
         row=row,
     )
@@ -229,13 +240,13 @@ def _palette(value: Any, classes: tuple[str, ...] | None) -> Palette:
     return tuple(tuple(colour) for colour in value)
 
 
-def _record(metadata: Mapping[str, Any], key: str, kind: type | None) -> Any | None:
-    """The record of that key; as it stands where no class for it exists."""
+def _record(metadata: Mapping[str, Any], key: str, read: Callable[[Any], Any]) -> Any | None:
+    """The record of that key; None where there is none."""
     values = metadata.get(key)
-    if values is None or kind is None:
-        return values
+    if values is None:
+        return None
     try:
-        return kind.from_dict(values)
+        return read(values)
     except (ValueError, TypeError) as error:
         raise UserError(f"in its metadata, {error}") from None
 

@@ -217,8 +217,8 @@ def test_a_runs_checkpoint_is_predicted_as_it_was_trained(classifier, tiny_class
     saved = classifier / "best_top1_epoch_1.pth"
     model = load_model(saved)
     assert model.classes == ("dog", "Samoyed")
-    assert model.rule == load_model(tiny_classes[0], weights=saved).rule
-    assert (model.rule.resize_to, model.rule.size) == (64, 64)
+    assert model.preprocess == load_model(tiny_classes[0], weights=saved).preprocess
+    assert (model.preprocess.resize_to, model.preprocess.size) == (64, 64)
     assert load_model(classifier).classes == model.classes  # of the run's folder the newest
 
 

@@ -124,7 +124,7 @@ def test_detection_is_mmdets(saved, tmp_path, name, config, size, count):
         theirs = inference_detector(detector, str(tmp_path / "a.png")).pred_instances
     init_default_scope("mmengine")
     least = float(theirs.scores[count - 1 : count + 1].mean())
-    (found,) = predict(path, tmp_path / "a.png", least_score=least)
+    (found,) = predict(path, tmp_path / "a.png", score=least)
     assert len(found.boxes) == count
     kept = theirs[theirs.scores >= least]
     assert found.labels.tolist() == kept.labels.tolist()
@@ -134,12 +134,12 @@ def test_detection_is_mmdets(saved, tmp_path, name, config, size, count):
 
 def test_shipped_weights_by_their_tag_and_by_their_file():
     image = noise(200, 160)
-    (found,) = predict("ssd320_hardnet39ds", image, weights="bccd", least_score=0.01)
+    (found,) = predict("ssd320_hardnet39ds", image, weights="bccd", score=0.01)
     assert found.classes == ("RBC", "WBC", "Platelets")
-    (again,) = predict(fetch(find("ssd320_hardnet39ds", "bccd")), image, least_score=0.01)
+    (again,) = predict(fetch(find("ssd320_hardnet39ds", "bccd")), image, score=0.01)
     assert again.classes == found.classes
     np.testing.assert_array_equal(again.boxes, found.boxes)
-    (config,) = predict("configs/ssd320_hardnet39ds_bccd.py", image, least_score=0.01)
+    (config,) = predict("configs/ssd320_hardnet39ds_bccd.py", image, score=0.01)
     np.testing.assert_array_equal(config.boxes, found.boxes)
 
 
@@ -201,7 +201,7 @@ def test_bad_images_are_skipped_unless_there_is_no_other(saved, tmp_path):
 @pytest.mark.parametrize("name", ["hardnet39ds", "ssd224_hardnet29", "fchardnet70"])
 def test_answers_as_json_and_images(saved, tmp_path, name):
     _, path = saved(name, 3)
-    found = predict(path, noise(120, 90), least_score=0.05)[0]
+    found = predict(path, noise(120, 90), score=0.05)[0]
     row = json.loads(json.dumps(found.to_dict()))
     assert row["size"] == [120, 90]
     assert row["labels"] == found.labels.tolist()
@@ -233,9 +233,9 @@ def test_what_cannot_be_a_model(saved, tmp_path):
     torch.save({"a.weight": torch.zeros(3)}, tmp_path / "foreign.pth")
     torch.save(create_model("hardnet_descriptor_ps").state_dict(), tmp_path / "patches.pth")
     for model, options, words in (
-        ("resnet50", {}, "is no model, config .* or file of weights; the models are centernet"),
+        ("resnet50", {}, "is not a model, config .* or file of weights; models: centernet"),
         (tmp_path / "foreign.pth", {}, "foreign.pth: these are not the weights of any model"),
-        (tmp_path / "foreign.py", {}, "names no arch of this suite, but 'resnet50'"),
+        (tmp_path / "foreign.py", {}, "has arch='resnet50', expected one of the suite's"),
         (tmp_path / "none.py", {}, "no config"),
         ("hardnet68", {"weights": path}, "hardnet39ds.pth: these are not the weights of hardnet68"),
         (
@@ -274,9 +274,38 @@ def test_devices_that_are_not_there(saved):
             load_model(path, device=device)
 
 
-def test_a_network_is_no_model_to_predict_with():
-    with pytest.raises(UserError, match="a HarDNet is no model to predict with: give a name"):
-        predict(create_model("hardnet39ds"), noise(64, 64))
+@pytest.mark.parametrize(
+    ("name", "tag", "count", "first"),
+    [
+        ("fchardnet70", "camvid", 11, "Sky"),
+        ("ssd320_hardnet39ds", "bccd", 3, "RBC"),
+        ("hardnet39ds", "tiny_imagenet10", 10, "goldfish"),
+    ],
+)
+def test_a_network_of_create_model_predicts_as_its_weights_do(name, tag, count, first):
+    network = create_model(name, num_classes=count, pretrained=tag)
+    image = noise(90, 70)
+    (ours,) = predict(network, image, score=0.01)
+    (theirs,) = predict(name, image, weights=tag, score=0.01)
+    assert ours.to_dict() == theirs.to_dict()
+    assert (ours.classes[0], ours.palette) == (first, theirs.palette)
+    assert network.training  # as it was
+
+
+def test_a_network_without_weights_has_the_usual_names_and_a_part_cannot_predict():
+    assert predict(create_model("hardnet39ds"), noise(64, 64))[0].classes[258] == "Samoyed"
+    assert predict(create_model("hardnet39ds", num_classes=2), noise(64, 64))[0].classes[1] == "class 1"
+    named = predict(create_model("hardnet39ds", num_classes=2), noise(64, 64), classes=["cat", "dog"])
+    assert named[0].classes == ("cat", "dog")
+    for part in (create_model("hardnet39ds", features_only=True), torch.nn.Conv2d(3, 3, 1)):
+        with pytest.raises(UserError, match="expected a whole network of create_model"):
+            predict(part, noise(64, 64))
+    with pytest.raises(UserError, match="takes 1 channels, but its input rule makes 3"):
+        predict(create_model("hardnet39ds", in_chans=1), noise(64, 64))
+    with pytest.raises(UserError, match="describes patches"):
+        predict(create_model("hardnet_descriptor"), noise(64, 64))
+    with pytest.raises(ValueError, match="this model is loaded"):
+        predict(create_model("hardnet39ds"), noise(64, 64), weights="published")
 
 
 def test_predictions_can_be_pickled(saved, tmp_path):
@@ -320,13 +349,13 @@ def test_a_file_brings_its_classes_and_its_input_along(saved, tmp_path):
     meta = {"dataset_meta": {"classes": ("cat", "dog")}, "input": rule.to_dict()}
     torch.save({"state_dict": network.state_dict(), "meta": meta}, tmp_path / "run.pth")
     model = load_model(tmp_path / "run.pth")
-    assert (model.classes, model.rule) == (("cat", "dog"), rule)
+    assert (model.classes, model.preprocess) == (("cat", "dog"), rule)
     meta = {"classes": json.dumps(["cat, tabby", "dog"]), "input": json.dumps(rule.to_dict())}
     save_weights(network.state_dict(), tmp_path / "own.safetensors", metadata=meta)
     model = load_model(tmp_path / "own.safetensors")
-    assert (model.classes, model.rule) == (("cat, tabby", "dog"), rule)
+    assert (model.classes, model.preprocess) == (("cat, tabby", "dog"), rule)
     save_weights(network.state_dict(), tmp_path / "bad.safetensors", metadata={"input": "[1]"})
-    with pytest.raises(UserError, match=r"bad\.safetensors: in its metadata, no input rule: \[1\]"):
+    with pytest.raises(UserError, match=r"bad\.safetensors: in its metadata, not an input rule: \[1\]"):
         load_model(tmp_path / "bad.safetensors")
 
 
@@ -348,12 +377,12 @@ def test_options_of_the_model_beside_a_loaded_one(saved):
 def test_a_config_by_its_name(saved, tmp_path):
     _, path = saved("hardnet39ds", 10)
     model = load_model("hardnet39ds_tiny_imagenet10", weights=path)
-    assert (model.rule.resize_to, model.rule.size) == (64, 64)
+    assert (model.preprocess.resize_to, model.preprocess.size) == (64, 64)
     (tmp_path / "mine.py").write_text(
         f"_base_ = {str(OWN_CONFIGS / 'hardnet39ds_tiny_imagenet10.py')!r}\n"
-        "test_dataloader = dict(dataset=dict(pipeline=[dict(type='torchvision/CenterCrop', size=[9, 8])]))\n"
+        "test_dataloader = dict(dataset=dict(pipeline=[dict(type='torchvision/FiveCrop', size=64)]))\n"
     )
-    with pytest.raises(UserError, match="predict knows torchvision/Resize and then"):
+    with pytest.raises(UserError, match="test pipeline's torchvision/FiveCrop cannot be expressed"):
         load_model(tmp_path / "mine.py", weights=path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -15,7 +14,7 @@ from hardnet_suite.data.classification import (
     imagenet_classes,
 )
 from hardnet_suite.errors import UserError
-from hardnet_suite.networks import PREPROCESS, Preprocess
+from hardnet_suite.networks import Palette
 from hardnet_suite.openmm.data.parts import parts, walk
 from hardnet_suite.openmm.models.config import settle_arch
 
@@ -106,47 +105,11 @@ def class_names(cfg: Config) -> tuple[str, ...] | None:
     return None
 
 
-def input_rule(cfg: Config) -> Preprocess:
-    """How the config's test pipeline makes the input of its ``arch``.
-
-    UserError for a classifier's pipeline that is more than the short side's size and a square out of the
-    middle: nothing is left out in silence.
-    """
-    rule = PREPROCESS[cfg.arch]
-    loader = cfg.get("test_dataloader") or cfg.get("val_dataloader") or {}
-    steps = (loader.get("dataset") or {}).get("pipeline") or []
-    if (loader.get("dataset") or {}).get("type") == "ClassificationDataset":
-        return _classifiers_rule(cfg, steps)
-    for step in steps:
-        if step["type"] == "Resize" and not step.get("keep_ratio", False):
-            rule = replace(rule, resize="stretch", size=step["scale"][0])
-        elif step["type"] == "CenterPad":
-            rule = replace(rule, resize="keep", size=None)
-    return rule
-
-
-def _classifiers_rule(cfg: Config, steps: Sequence[dict]) -> Preprocess:
-    given = cfg.model.data_preprocessor
-    mean, std = (tuple(value / 255 for value in given[key]) for key in ("mean", "std"))
-    rule = Preprocess("rgb", 255.0, mean, std, resize="keep")
-    for step in steps:
-        if step["type"] == "PackClass":
-            break
-        options = {key: value for key, value in step.items() if key != "type"}
-        if step["type"] == "torchvision/Resize" and rule.resize == "keep" and _is_side(options):
-            rule = replace(rule, resize="short", resize_to=options["size"])
-        elif step["type"] == "torchvision/CenterCrop" and rule.size is None and _is_side(options):
-            rule = replace(rule, resize="short", size=options["size"])
-        else:
-            raise UserError(
-                f"{cfg.filename}: predict knows torchvision/Resize and then torchvision/CenterCrop, each "
-                f"with one whole number as its size, not {dict(step)}"
-            )
-    return rule
-
-
-def _is_side(options: dict) -> bool:
-    return options.keys() == {"size"} and isinstance(options["size"], int)
+def class_palette(cfg: Config) -> Palette | None:
+    """The colours that the config's test data gives the classes; None where it gives none."""
+    for part in parts(cfg, ["test_dataloader"]):
+        return part.palette
+    return None
 
 
 def add_test_time_augmentation(cfg: Config, *, scales: Sequence[float] = (1.0,), flip: bool = False) -> None:

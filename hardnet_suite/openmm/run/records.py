@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,31 @@ def postprocess_of(cfg: Config) -> Postprocess:
     return rules.postprocess_of(ARCHS[cfg.arch], model.get("test_cfg"), where, threshold=threshold)
 
 
+def records_of(cfg: Config) -> dict[str, Any]:
+    """What a checkpoint of this config keeps of its test time: "model", "preprocess" and "postprocess".
+
+    Empty for a model that is not the suite's. UserError where no record can express the config.
+    """
+    if not is_suites(cfg):
+        return {}
+    return {
+        "model": cfg.arch,
+        "preprocess": preprocess_of(cfg).to_dict(),
+        "postprocess": postprocess_of(cfg).to_dict(),
+    }
+
+
+def prepared_loader(options: Any, cfg: Config, loader: str) -> Any:
+    """A data loader's options with every pipeline of its data sets ``prepared``; others are left alone."""
+    if not isinstance(options, Mapping) or not is_suites(cfg):
+        return options
+    options = copy.deepcopy(options)
+    for dataset in inner_datasets(options.get("dataset")):
+        if dataset.get("pipeline"):
+            dataset["pipeline"] = prepared(dataset["pipeline"], preprocess_of(cfg, loader))
+    return options
+
+
 def prepared(steps: Sequence[Mapping[str, Any]], rule: Preprocess) -> list[dict[str, Any]]:
     """A test pipeline with ``PrepareImage`` in place of its steps that resize and pad.
 
@@ -155,8 +181,8 @@ def _steps_to_options(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[s
                     "pad",
                 )
             }
-        if name in _PACK_STEPS:
-            break
+        if name in _PACK_STEPS or (name == "TestTimeAug" and "module" in cfg.model):
+            break  # test-time augmentation of the command line scales and flips what the steps before it made
         if name in _LABEL_STEPS:
             continue
         if name in _LOAD_STEPS:

@@ -28,16 +28,15 @@ from hardnet_suite.data.classes import require_same_classes
 from hardnet_suite.data.classification import readable
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
-from hardnet_suite.networks import PREPROCESS
 from hardnet_suite.openmm.compat import repair_ssd_heads
 from hardnet_suite.openmm.data.parts import inner_datasets, parts, require_data
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.configs import (
     add_test_time_augmentation,
     drop_pretrained,
-    input_rule,
 )
 from hardnet_suite.openmm.run.hooks import saved_checkpoints
+from hardnet_suite.openmm.run.records import prepared_loader, records_of
 from hardnet_suite.visualization.classification import draw_confusion
 from hardnet_suite.weights import WeightsRow, fetch, find, read_checkpoint
 
@@ -52,6 +51,22 @@ class SuiteRunner(Runner):
         if self.distributed and get_device() == "cpu" and model_wrapper_cfg is None:
             return MMDistributedDataParallel(model, broadcast_buffers=False)
         return super().wrap_model(model_wrapper_cfg, model)
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> SuiteRunner:
+        """As mmengine's; what the suite's inference cannot express is refused before anything is built."""
+        records = records_of(cfg)
+        runner = super().from_cfg(cfg)
+        runner._records = records
+        return runner
+
+    def build_val_loop(self, loop):
+        self._val_dataloader = prepared_loader(self._val_dataloader, self.cfg, "val_dataloader")
+        return super().build_val_loop(loop)
+
+    def build_test_loop(self, loop):
+        self._test_dataloader = prepared_loader(self._test_dataloader, self.cfg, "test_dataloader")
+        return super().build_test_loop(loop)
 
     def load_checkpoint(self, filename: str, map_location="cpu", strict=False, **options):
         """Weights to begin with (``load_from``) must fit but for the number of classes, a run to go on with
@@ -75,11 +90,8 @@ class SuiteRunner(Runner):
         return super().build_param_scheduler(scheduler)
 
     def save_checkpoint(self, *args, meta: dict | None = None, **options) -> None:
-        """The checkpoint says how its images are made the network's input, for ``predict``."""
-        with contextlib.suppress(UserError):  # a pipeline of one's own that predict has no words for
-            if self.cfg.get("arch") in PREPROCESS:
-                meta = (meta or {}) | {"input": input_rule(self.cfg).to_dict()}
-        super().save_checkpoint(*args, meta=meta, **options)
+        """The checkpoint says how its input is made and its output is read, for ``predict``."""
+        super().save_checkpoint(*args, meta=(meta or {}) | self._records, **options)
 
     def dump_config(self) -> None:
         if self._train_loop is not None:  # scoring must not overwrite the record of the training

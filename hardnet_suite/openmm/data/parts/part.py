@@ -9,6 +9,7 @@ from typing import ClassVar
 from mmengine.config import ConfigDict
 
 from hardnet_suite.data.report import Report
+from hardnet_suite.networks import Palette
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
@@ -32,6 +33,11 @@ class Part(ABC):
     @abstractmethod
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of their labels."""
+
+    @property
+    def palette(self) -> Palette | None:
+        """One RGB colour per class; None for the usual ones."""
+        return None
 
     @property
     @abstractmethod

@@ -21,6 +21,7 @@ from hardnet_suite.data.segmentation import (
     take,
 )
 from hardnet_suite.errors import UserError
+from hardnet_suite.networks import Palette
 from hardnet_suite.openmm.data.parts.part import Part
 from hardnet_suite.visualization.detection import class_color
 
@@ -102,6 +103,10 @@ class SegmentationPart(Part):
     @property
     def classes(self) -> tuple[str, ...]:
         return self.labels.classes
+
+    @property
+    def palette(self) -> Palette:
+        return self.labels.palette
 
     @property
     def key(self) -> Hashable:
