@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.registry import MODELS
 
+import hardnet_suite.openmm.segmentation  # noqa: F401
 from hardnet_suite.data.coco import COCO_CLASSES
 from hardnet_suite.networks import (
     ARCHS,
@@ -15,6 +19,7 @@ from hardnet_suite.networks import (
     CenterNetArch,
     HarDNetArch,
     SSDArch,
+    build_network,
 )
 from hardnet_suite.openmm.data.parts import class_counts
 from hardnet_suite.openmm.run.configs import OWN_CONFIGS, class_names, load_config
@@ -286,6 +291,48 @@ def test_published_segmentation_recipe(name, batches):
     assert steps["RandomFlip"].prob == 0.5
     assert ("mmseg.PhotoMetricDistortion" in steps) == (name == "_jitter")
     assert cfg.model.init_cfg == {"type": "HarDNetPretrained", "tag": "base"}
+
+
+OF_THE_TABLE = ("in_channels", "out_indices", "tap", "channels", "priors", "anchor_generator", "in_index")
+
+
+def typed_by_hand(text: str) -> list[str]:
+    """Keywords and dict keys of a config that the architecture table decides, and second names of it."""
+    typed = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call):
+            keys = [keyword.arg for keyword in node.keywords]
+        elif isinstance(node, ast.Dict):
+            keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
+        else:
+            continue
+        typed += [key for key in keys if key in OF_THE_TABLE]
+    names = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
+    named = [name for name in names if name in ARCHS]
+    return typed + named[1:]
+
+
+@pytest.mark.parametrize("path", sorted(OWN_CONFIGS.rglob("*.py")), ids=lambda path: path.stem)
+def test_a_config_names_its_architecture_once_and_nothing_that_follows_from_it(path):
+    assert typed_by_hand(path.read_text(encoding="utf-8")) == []
+
+
+def test_that_search_can_find_something():
+    text = (
+        'arch = "hardnet68"\nmodel = dict(neck=dict(in_channels=[1]), init_cfg={"tap": 1, "m": "hardnet68"})'
+    )
+    assert typed_by_hand(text) == ["in_channels", "tap", "hardnet68"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_builds_its_network(name):
+    cfg = load_config(name)
+    cfg.model.init_cfg = None
+    with torch.device("meta"):
+        network = build_network(cfg.arch, num_classes=next(iter(class_counts(cfg))))
+    model = MODELS.build(cfg.model)
+    sizes = sorted(tuple(parameter.shape) for parameter in model.parameters())
+    assert sizes == sorted(tuple(parameter.shape) for parameter in network.parameters())
 
 
 def test_configs_are_flat_with_one_level_of_bases():

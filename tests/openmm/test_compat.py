@@ -85,6 +85,63 @@ def test_detection_after_segmentation_in_one_process(run, tiny, tmp_path):
     assert run(script, *tiny).endswith("done\n")
 
 
+BOTH_ORDERS = """
+import sys
+import torch
+import hardnet_suite.openmm.segmentation
+from hardnet_suite.openmm.run.configs import OWN_CONFIGS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmseg.structures import SegDataSample
+
+TASKS = {
+    "detection": ("demo_ssd224_shapes", 224, DetDataSample, "pred_instances", "mmdet"),
+    "heat maps": ("centernet_hardnet68", 64, DetDataSample, "pred_instances", "mmdet"),
+    "segmentation": ("fchardnet70_camvid", 64, SegDataSample, "pred_sem_seg", "mmseg"),
+}
+
+
+def build(task):
+    cfg = Config.fromfile(OWN_CONFIGS / f"{TASKS[task][0]}.py").model
+    cfg.init_cfg = None
+    torch.manual_seed(0)
+    return MODELS.build(cfg).eval()
+
+
+def answer(task, model):
+    _, size, sample, key, _ = TASKS[task]
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (3, size, size), generator=generator, dtype=torch.uint8)
+    meta = dict(img_shape=(size, size), ori_shape=(size, size), scale_factor=(1.0, 1.0))
+    with torch.inference_mode():
+        (found,) = model.test_step(dict(inputs=[images], data_samples=[sample(metainfo=meta)]))
+    found = getattr(found, key)
+    return found.data if key == "pred_sem_seg" else torch.cat([found.bboxes, found.scores[:, None]], 1)
+
+
+expected = {}
+for scoped in (False, True):  # the default scope follows each task, or stays the other one's
+    for order in (list(TASKS), list(TASKS)[::-1]):
+        models = {}
+        for task in order:
+            init_default_scope(TASKS[task if scoped else order[0]][-1])
+            models[task] = build(task)
+        for task in (*order, *order[::-1]):
+            if scoped:
+                init_default_scope(TASKS[task][-1])
+            found = answer(task, models[task])
+            assert torch.equal(found, expected.setdefault(task, found)), (task, order)
+print("same")
+"""
+
+
+def test_the_models_of_all_tasks_work_in_one_process_in_either_order(run, tmp_path):
+    script = tmp_path / "orders.py"
+    script.write_text(BOTH_ORDERS)
+    assert run(script).endswith("same\n")
+
+
 # --- checkpoints under weights_only
 
 

@@ -24,7 +24,6 @@ SWITCHES = [
     ("hardnet39ds_tiny_imagenet10", "hardnet85"),
     ("hardnet68_imagenet_modern", "hardnet68ds"),
 ]
-ONE_LINE = ['arch = "{}"', 'model = dict(arch="{}")']
 
 
 def derived(folder, base: str, *lines: str, name: str = "mine.py"):
@@ -50,17 +49,19 @@ def maps_of(model: torch.nn.Module, side: int):
         return head(model.extract_feat(images))
 
 
-@pytest.mark.parametrize("line", ONE_LINE)
 @pytest.mark.parametrize(("base", "arch"), SWITCHES)
-def test_one_line_switches_the_architecture(base, arch, line, tmp_path):
-    cfg = load_config(derived(tmp_path, base, line.format(arch)))
+def test_one_line_switches_the_architecture(base, arch, tmp_path):
+    cfg = load_config(derived(tmp_path, base, f'arch = "{arch}"'))
     assert cfg.arch == cfg.model.arch == arch
+    other_line = load_config(derived(tmp_path, base, f'model = dict(arch="{arch}")'))
+    assert other_line.to_dict() == cfg.to_dict()
     model = build(cfg)
     classes = next(iter(_class_counts(cfg.model)))
     expected = build_network(arch, num_classes=classes)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count == sum(parameter.numel() for parameter in expected.parameters())
-    maps_of(model, getattr(ARCHS[arch], "size", 64))
+    if "512" not in arch:  # whose maps take seconds
+        maps_of(model, getattr(ARCHS[arch], "size", 64))
 
 
 def _class_counts(node) -> set[int]:

@@ -1,4 +1,4 @@
-"""Who may import whom, and that names do not differ only in case."""
+"""Which room may import which, what runs with torch alone, and names that are unique."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import pytest
 
 from hardnet_suite.networks import ARCHS, PREPROCESS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hardnet_suite"
 OPENMMLAB = {"mmcv", "mmdet", "mmengine", "mmseg"}
 HEAVY = OPENMMLAB | {"cv2", "matplotlib", "torchvision"}
+WITH_TORCHVISION = ("networks", "losses", "inference")  # rooms that need torch and torchvision alone
 # the rooms of the house in order: each may import itself and those before it
 ROOMS = (
     ("networks",),
@@ -34,24 +35,27 @@ ROOMS = (
 STEPS = {room: step for step, rooms in enumerate(ROOMS) for room in rooms}
 ABOVE_ALL = len(ROOMS)  # hardnet_suite/__init__.py
 
-RUN_ALONE = f"""
+BLOCKER = """
 import sys
-HEAVY = {sorted(HEAVY)!r}
-
-import hardnet_suite
-import hardnet_suite.networks
-
-loaded = sorted(set(HEAVY) & {{name.partition(".")[0] for name in sys.modules}})
-assert not loaded, f"import hardnet_suite pulls in {{loaded}}"
 
 class Blocker:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name.partition(".")[0] in HEAVY:
-            raise ModuleNotFoundError(f"{{name}} is blocked")
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"{name} is blocked")
 
 sys.meta_path.insert(0, Blocker)
+"""
+RUN_ALONE = f"""
+import sys
+BLOCKED = {sorted(HEAVY)!r}
 
+import hardnet_suite
+import hardnet_suite.networks
+
+loaded = sorted(set(BLOCKED) & {{name.partition(".")[0] for name in sys.modules}})
+assert not loaded, f"import hardnet_suite pulls in {{loaded}}"
+{BLOCKER}
 import torch
 images = torch.zeros(1, 3, 224, 224)
 for name in ("hardnet39ds", "ssd224_hardnet29"):
@@ -60,6 +64,30 @@ for name in ("hardnet39ds", "ssd224_hardnet29"):
     network.load_state_dict(hardnet_suite.convert_official(name, official))
     with torch.inference_mode():
         network(hardnet_suite.networks.PREPROCESS[name].normalize(images))
+print("ran")
+"""
+# every module of these rooms, then one call of each kind that draws a network's answer from its output
+RUN_WITH_TORCHVISION = f"""
+BLOCKED = {sorted((HEAVY | {"pycocotools", "safetensors", "scipy", "shapely"}) - {"torchvision"})!r}
+{BLOCKER}
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+
+import torch
+from hardnet_suite.inference.nms import batched_nms, soft_nms
+from hardnet_suite.losses import bootstrapped_cross_entropy
+from hardnet_suite.networks import build_network, ssd
+
+network = build_network("ssd224_hardnet29", num_classes=2).eval()
+with torch.inference_mode():
+    boxes, probabilities = ssd.decode(network(torch.zeros(1, 3, 224, 224)), network.arch)
+scores, labels = probabilities[0].max(-1)
+keep = batched_nms(224 * boxes[0], scores, labels, 0.45, offset=1, limit=10)
+assert 0 < len(keep) <= 10
+soft_nms(boxes[0][keep], scores[keep])
+logits = torch.zeros(1, 2, 4, 4)
+assert bootstrapped_cross_entropy(logits, torch.zeros(1, 4, 4, dtype=torch.long), 4).isfinite()
 print("ran")
 """
 
@@ -110,28 +138,44 @@ def differing_in_case(names: Iterable[str]) -> list[set[str]]:
     return [group for group in spellings.values() if len(group) > 1]
 
 
-def test_the_package_runs_with_torch_alone():
+def run_python(code: str, *arguments: str) -> list[str]:
+    """The words that a fresh Python prints."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    run = subprocess.run(
-        [sys.executable, "-c", RUN_ALONE], env=environment, capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, "-c", code, *arguments]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.split() == ["ran"]
+    return run.stdout.split()
 
 
-@pytest.mark.parametrize("part", ["networks", "losses"])
-def test_networks_and_losses_need_torch_and_themselves(part):
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_the_package_runs_with_torch_alone():
+    assert run_python(RUN_ALONE) == ["ran"]
+
+
+def test_networks_losses_and_inference_run_with_torch_and_torchvision_alone():
+    modules = [module_name(path) for path in files() if part_of(path) in WITH_TORCHVISION]
+    assert {f"hardnet_suite.{part}" for part in WITH_TORCHVISION} <= set(modules)
+    assert run_python(RUN_WITH_TORCHVISION, *modules) == ["ran"]
+
+
+@pytest.mark.parametrize("part", WITH_TORCHVISION)
+def test_the_lowest_rooms_import_torch_and_each_other(part):
     allowed = {"torch", *sys.stdlib_module_names}
+    if part == "inference":
+        allowed.add("torchvision")
     for path in files():
         if part_of(path) != part:
             continue
         for name in imports(path):
-            own = own_part(name)
-            if own is None:
+            if own_part(name) is None:
                 assert name.split(".")[0] in allowed, f"{path} imports {name}"
             else:
-                assert own in {"networks", part}, f"{path} imports {name}"
+                assert step_of(own_part(name)) <= step_of(part), f"{path} imports {name}"
 
 
 def test_only_openmm_imports_openmmlab():
@@ -190,6 +234,22 @@ def test_no_two_names_differ_only_in_case():
     assert differing_in_case([*ARCHS, *PREPROCESS, *defined]) == []
 
 
+def classes_of(paths: Iterable[Path]) -> dict[str, set[str]]:
+    """Class name -> modules that define it."""
+    homes: dict[str, set[str]] = {}
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, set()).add(str(path))
+    return homes
+
+
+def test_no_two_classes_have_one_name():
+    homes = classes_of(files())
+    assert "HarDNet" in homes
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
 def test_the_checks_can_fail(tmp_path):
     file = tmp_path / "sample.py"
     file.write_text("import mmcv.ops\ndef f():\n    from mmdet import models\nclass A:\n    import cv2\n")
@@ -197,4 +257,7 @@ def test_the_checks_can_fail(tmp_path):
     assert set(imports(file, at_import_only=True)) == {"mmcv.ops", "cv2"}
     assert own_part("hardnet_suite.openmm.models.ssd") == "openmm"
     assert own_part("hardnet_suites.openmm") is None
+    other = tmp_path / "other.py"
+    other.write_text("def g():\n    class A: pass\n")
+    assert classes_of([file, other]) == {"A": {str(file), str(other)}}
     assert differing_in_case(["HarDNet", "HardNet", "SSD"]) == [{"HarDNet", "HardNet"}]
