@@ -89,7 +89,7 @@ def _settled_in_file(path: Path) -> str | None:
     if top == inner or None in names:
         return top or inner
     base_names: Names = (None, None)
-    for file in _base_files(path):
+    for file in base_files(path):
         own = _names(Config.fromfile(file, import_custom_modules=False))
         if own == names:  # the base disagrees already
             return _settled_in_file(file)
@@ -97,7 +97,7 @@ def _settled_in_file(path: Path) -> str | None:
     return _newer(names, base_names, path)
 
 
-def _base_files(path: Path) -> list[Path]:
+def base_files(path: Path) -> list[Path]:
     """The files of a Python config's ``_base_`` (those of an installed package, "mmdet::…", left out)."""
     if path.suffix != ".py":
         return []
