@@ -1,5 +1,5 @@
-"""Scoring: ``plan_test`` says what is done, as a function of config and options; ``run`` does it; ``report``
-writes the figures."""
+"""Scoring: ``plan_test`` is a function of config and options, ``run_test`` does what the plan says, and
+``report_test`` writes the figures."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class TestPlan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What ``run`` found.
+    """What ``run_test`` found.
 
     Attributes:
         figures: name -> value, NaN for a figure that is not defined on these data.
@@ -141,7 +141,7 @@ def plan_test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) 
     return TestPlan(cfg, part, source, options, Path(cfg.work_dir), digest)
 
 
-def run(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
+def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
     """Builds the model, loads the checkpoint and scores it; the predictions are written into ``folder``.
 
     Raises:
@@ -166,7 +166,7 @@ def run(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
     return Outcome(figures, metric.details, metric.image_ids, checkpoint), metric
 
 
-def report(plan: TestPlan, outcome: Outcome, folder: Path) -> dict:
+def report_test(plan: TestPlan, outcome: Outcome, folder: Path) -> dict:
     """Writes metrics.json into ``folder``: the figures and what they were measured with. Returns them."""
     content = {
         "metrics": without_nan(outcome.figures),
@@ -197,13 +197,13 @@ def draw(plan: TestPlan, outcome: Outcome, out_dir: Path) -> int:
 def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tuple[TestPlan, Outcome]:
     """Plans, runs and reports; the results replace those of an earlier test in the work dir at the end.
 
-    The arguments and errors are those of ``plan_test`` and ``run``.
+    The arguments and errors are those of ``plan_test`` and ``run_test``.
     """
     plan = plan_test(cfg, checkpoint, options)
     with staging_folder(plan.work_dir) as folder:
-        outcome, metric = run(plan, folder)
+        outcome, metric = run_test(plan, folder)
         if is_main_process():
-            report(plan, outcome, folder)
+            report_test(plan, outcome, folder)
             plan.part.draw_summary(metric, folder)
             publish(folder, plan.work_dir)
     return plan, outcome
