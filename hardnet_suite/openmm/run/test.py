@@ -150,8 +150,8 @@ def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
     cfg, options = deepcopy(plan.cfg), plan.options
     given = plan.part.evaluator_options(folder, format_only=options.format_only, heatmaps=options.draw)
     cfg.test_evaluator.update(given)
-    if options.draw and cfg.model.get("test_cfg") is not None:
-        cfg.model.test_cfg.update(dict(plan.part.heatmap_options))
+    if options.draw:
+        plan.part.keep_heatmaps(cfg)
     checkpoint = plan.checkpoint
     if isinstance(checkpoint, WeightsRow):
         checkpoint = open_weights(checkpoint, cfg.get("arch"))

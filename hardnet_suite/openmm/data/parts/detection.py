@@ -17,6 +17,7 @@ from hardnet_suite.openmm.data.parts.part import Part
 from hardnet_suite.visualization.detection import draw_results
 from hardnet_suite.visualization.heatmap import draw_heatmaps
 
+_CENTERNET = "HarDNetCenterNet"  # the model that predicts heat maps
 _HEATMAPS = "heatmaps"
 
 
@@ -30,7 +31,6 @@ class DetectionPart(Part):
     outputs = MappingProxyType({"detections": results})
     evaluator = "CocoDetection"
     has_scores = True
-    heatmap_options = MappingProxyType({"keep_heatmap": True})
 
     loader: str
     annotation_file: Path
@@ -80,9 +80,13 @@ class DetectionPart(Part):
         return options | ({"heatmap_dir": str(folder / _HEATMAPS)} if heatmaps else {})
 
     def augment_test(self, cfg: Config, *, scales: tuple[float, ...], flip: bool) -> None:
-        if scales != (1.0,) or "flip_test" not in (cfg.model.get("test_cfg") or {}):
+        if scales != (1.0,) or cfg.model.type != _CENTERNET:
             super().augment_test(cfg, scales=scales, flip=flip)
-        cfg.model.test_cfg.flip_test = True
+        cfg.model.test_cfg = {**(cfg.model.get("test_cfg") or {}), "flip_test": True}
+
+    def keep_heatmaps(self, cfg: Config) -> None:
+        if cfg.model.type == _CENTERNET:
+            cfg.model.test_cfg = {**(cfg.model.get("test_cfg") or {}), "keep_heatmap": True}
 
     def draw(
         self, out_dir: Path, work_dir: Path, images: Sequence, *, score: float, format_only: bool

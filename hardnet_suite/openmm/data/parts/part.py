@@ -28,7 +28,6 @@ class Part(ABC):
         format_only: whether predictions can be saved without labels, for a test server.
         drawable: whether predictions can be drawn beside the labels.
         has_scores: whether drawings leave out boxes below a score.
-        heatmap_options: entries of the model's ``test_cfg`` that make it keep its heat maps.
         classes_key: the option of the data set that holds its class names.
         loader: the data loader that the data set serves, such as ``train_dataloader``.
     """
@@ -41,7 +40,6 @@ class Part(ABC):
     format_only: ClassVar[bool] = False
     drawable: ClassVar[bool] = True
     has_scores: ClassVar[bool] = False
-    heatmap_options: ClassVar[Mapping[str, Any]] = {}
     classes_key: ClassVar[str] = "metainfo.classes"
     loader: str
 
@@ -96,6 +94,10 @@ class Part(ABC):
             UserError: the task or the model does not support it.
         """
         raise UserError("--scales is for segmentation, and --flip for that and for CenterNet")
+
+    def keep_heatmaps(self, cfg: Config) -> None:
+        """Makes the config's model return its heat maps; a no-op unless it has some."""
+        return
 
     def draw_summary(self, metric: Any, folder: Path) -> None:
         """Draws what sums up a scored data set into ``folder``; a no-op unless the task has such a figure."""
