@@ -5,23 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 
+from hardnet_suite.cli._options import add_config_arguments, read_config
 from hardnet_suite.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="a path, or a name such as ssd512_hardnet68")
-    parser.add_argument("--data-root", help="folder of the data; moves every path of the config")
+    add_config_arguments(parser)
     parser.add_argument("--quick", action="store_true", help="do not decode the images")
-    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="entries to change")
 
 
 def run(args: argparse.Namespace) -> int:
     from hardnet_suite.openmm.data import parts
-    from hardnet_suite.openmm.run import configs
 
-    cfg = configs.load_config(args.config, configs.parse_options(args.cfg_options))
-    if args.data_root:
-        configs.set_data_root(cfg, args.data_root)
+    cfg = read_config(args)
     errors = checked = 0
     for part in parts.parts(cfg):
         report = part.check(read=not args.quick)
@@ -35,5 +31,10 @@ def run(args: argparse.Namespace) -> int:
             errors += 1
     if not checked:
         raise UserError(f"{args.config} names no data that can be checked")
+    try:
+        parts.require_same_data_classes(cfg)
+    except UserError as error:
+        print(f"error: {error}\n")
+        errors += 1
     print(f"{errors} errors", file=sys.stderr if errors else sys.stdout)
     return 1 if errors else 0

@@ -15,15 +15,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=False,
         metavar="CHECKPOINT",
-        help="go on from the work dir's newest checkpoint (or from the one given)",
+        help="resume from the work dir's newest checkpoint (or from the one given)",
     )
-    parser.add_argument("--from-scratch", action="store_true", help="begin with random weights")
+    parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
 
 
 def run(args: argparse.Namespace) -> None:
     cfg = load_run_config(args)
-    from hardnet_suite.openmm.run import running
+    from mmengine.dist import is_main_process
 
-    running.train(cfg, from_scratch=args.from_scratch, resume=args.resume)
-    if running.is_main_process():
+    from hardnet_suite.openmm.run.train import train
+
+    train(cfg, from_scratch=args.from_scratch, resume=args.resume)
+    if is_main_process():
         print(f"checkpoints and logs are in {cfg.work_dir}")

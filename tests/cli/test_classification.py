@@ -271,6 +271,6 @@ def test_other_classes_than_the_published_weights(error_of, tiny_classes, tmp_pa
     message = error_of(*arguments, "--cfg-options", "weights_tag=nothing")
     assert "no weights tagged 'nothing'" in message
     row = replace(find("hardnet39ds"), classes=("cat", "dog"))
-    monkeypatch.setattr("hardnet_suite.openmm.run.running.find", lambda *a: row)
+    monkeypatch.setattr("hardnet_suite.openmm.run.test.find", lambda *a: row)
     message = error_of(*arguments, "--cfg-options", "weights_tag=published")
     assert "the weights 'published' know cat, dog, not the config's dog, n02111889" in message

@@ -74,7 +74,7 @@ def test_checkpoints_that_cannot_be_used(error_of, options, trained, tmp_path):
     assert "could run code (it asks for posix.mkdir)" in error({"state_dict": own, "meta": Run(canary)})
     assert not canary.exists()
     assert "no state dict" in error({"epoch": 3, "note": torch.zeros(1)})
-    assert "neither a checkpoint of this model nor an official one" in error({"conv.weight": torch.zeros(3)})
+    assert "these weights do not fit HarDNetSSD" in error({"conv.weight": torch.zeros(3)})
     key = next(key for key in own if key.endswith("weight"))
     wrong = own | {key: own[key][:1]}
     assert f"1 of another shape ({key}" in error({"state_dict": wrong})

@@ -48,7 +48,7 @@ def settle_arch(cfg: Config, *, before: str | None = None) -> None:
     kind = MODEL_KINDS.get((cfg.get("model") or {}).get("type"))
     if kind is None:
         return
-    top, inner = names = _names(cfg)
+    top, inner = names = _arch_names(cfg)
     if top == inner or None in names:
         arch = top or inner
     elif before is not None:
@@ -71,7 +71,7 @@ def settle_arch(cfg: Config, *, before: str | None = None) -> None:
     cfg.arch = cfg.model.arch = arch
 
 
-def _names(cfg: Config) -> Names:
+def _arch_names(cfg: Config) -> Names:
     return cfg.get("arch"), (cfg.get("model") or {}).get("arch")
 
 
@@ -85,19 +85,19 @@ def _newer(names: Names, base: Names, filename: str | Path) -> str:
 
 def _settled_in_file(path: Path) -> str | None:
     cfg = Config.fromfile(path, import_custom_modules=False)
-    top, inner = names = _names(cfg)
+    top, inner = names = _arch_names(cfg)
     if top == inner or None in names:
         return top or inner
     base_names: Names = (None, None)
-    for file in _base_files(path):
-        own = _names(Config.fromfile(file, import_custom_modules=False))
+    for file in base_files(path):
+        own = _arch_names(Config.fromfile(file, import_custom_modules=False))
         if own == names:  # the base disagrees already
             return _settled_in_file(file)
         base_names = tuple(new or former for new, former in zip(own, base_names, strict=True))
     return _newer(names, base_names, path)
 
 
-def _base_files(path: Path) -> list[Path]:
+def base_files(path: Path) -> list[Path]:
     """The files of a Python config's ``_base_`` (those of an installed package, "mmdet::…", left out)."""
     if path.suffix != ".py":
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -22,3 +23,15 @@ class BFloat16OptimWrapper(OptimWrapper):
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
             yield
+
+
+@contextmanager
+def bfloat16_loops(on: bool) -> Iterator[None]:
+    """Within, mmengine's loops of ``fp16=True`` compute in bfloat16 on CUDA, too; left as it was after."""
+    before = torch.get_autocast_dtype("cuda")
+    if on:
+        torch.set_autocast_dtype("cuda", torch.bfloat16)
+    try:
+        yield
+    finally:
+        torch.set_autocast_dtype("cuda", before)

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
 
 import hardnet_suite
-from hardnet_suite.data.classification import (
-    imagenet_classes,
-)
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
 from hardnet_suite.openmm.data.parts import parts, walk
 from hardnet_suite.openmm.models.config import settle_arch
+from hardnet_suite.openmm.run.keys import check_options, require_known_keys
 
 _PACKAGE = Path(hardnet_suite.__file__).parent
 _INSTALLED = _PACKAGE / "configs"
 OWN_CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "configs"  # else in the source tree
-_LARGEST_SCALE = 16
 
 
-def load_config(name: str | Path, options: dict | None = None) -> Config:
-    """The config of that path, or of that name among the suite's own ("ssd512_hardnet68").
+def load_config(
+    name: str | Path, options: dict | None = None, *, warn: Callable[[str], None] = warnings.warn
+) -> Config:
+    """Reads a config; changes nothing else, such as mmengine's default scope.
 
-    options: entries to change, dotted keys. UserError when there is no such file or it cannot be read.
+    Args:
+        name: a path, or the name of one of the suite's own configs ("ssd512_hardnet68").
+        options: entries to change, dotted keys.
+        warn: called with a line for each option inside a dict that had no such entry.
+
+    Raises:
+        UserError: no such file, it cannot be read, or it or an option sets what nothing reads.
     """
     path = Path(name)
     if not path.is_file():
@@ -39,13 +44,20 @@ def load_config(name: str | Path, options: dict | None = None) -> Config:
         cfg = Config.fromfile(path)
         settle_arch(cfg)
         arch = cfg.get("arch")
-        cfg.merge_from_dict(options or {})
-        settle_arch(cfg, before=arch)
     except UserError:
         raise
     except Exception as error:  # a config is a program, and may raise anything
         raise UserError(f"cannot read the config {path}: {type(error).__name__}: {error}") from error
-    init_default_scope(cfg.get("default_scope", "mmengine"))
+    require_known_keys(cfg, path, skip=OWN_CONFIGS)
+    for line in check_options(cfg, options or {}):
+        warn(line)
+    try:
+        cfg.merge_from_dict(options or {})
+        settle_arch(cfg, before=arch)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"cannot apply the options to {path}: {type(error).__name__}: {error}") from error
     return cfg
 
 
@@ -97,39 +109,9 @@ def drop_pretrained(cfg: Config) -> None:
 
 def class_names(cfg: Config) -> tuple[str, ...] | None:
     """The classes of the config's test data, as far as they are known without looking at the data."""
-    for part in parts(cfg, ["test_dataloader"]):
-        if part.task != "classification":
-            return part.classes
-        classes = part.options.get("classes")
-        return tuple(imagenet_classes()) if classes == "imagenet" else tuple(classes or ()) or None
-    return None
+    return next((part.declared_classes for part in parts(cfg, ["test_dataloader"])), None)
 
 
 def class_palette(cfg: Config) -> Palette | None:
-    """The colours that the config's test data gives the classes; None where it gives none."""
-    for part in parts(cfg, ["test_dataloader"]):
-        return part.palette
-    return None
-
-
-def add_test_time_augmentation(cfg: Config, *, scales: Sequence[float] = (1.0,), flip: bool = False) -> None:
-    """Scores the mean of several looks at each image: its mirror image too, and, for segmentation, its
-    probabilities at several scales. UserError for a model that has no such thing."""
-    if tuple(scales) == (1.0,) and not flip:
-        return
-    if not scales or not all(0 < scale <= _LARGEST_SCALE for scale in scales):
-        given = " ".join(map(str, scales))
-        raise UserError(f"--scales {given}: wanted are numbers above 0, to {_LARGEST_SCALE}")
-    steps = ((cfg.test_dataloader or {}).get("dataset") or {}).get("pipeline") or []
-    cut = next((i for i, step in enumerate(steps) if step["type"] == "LoadLabels"), None)
-    if cut is None:  # a detector
-        options = cfg.model.get("test_cfg") or {}
-        if tuple(scales) != (1.0,) or "flip_test" not in options:
-            raise UserError("--scales is for segmentation, and --flip for that and for CenterNet")
-        options.flip_test = True
-        return
-    resized = [{"type": "mmseg.Resize", "scale_factor": float(scale), "keep_ratio": True} for scale in scales]
-    flipped = [{"type": "RandomFlip", "prob": float(on)} for on in ([0, 1] if flip else [0])]
-    branches = [resized, flipped, *([step] for step in steps[cut:])]
-    cfg.test_dataloader.dataset.pipeline = [*steps[:cut], {"type": "TestTimeAug", "transforms": branches}]
-    cfg.model = {"type": "mmseg.SegTTAModel", "module": cfg.model}
+    """The colours that the config's test data gives the classes; None if it gives none."""
+    return next((part.palette for part in parts(cfg, ["test_dataloader"])), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -13,23 +14,59 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 
+from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.compat import ATOMIC
+from hardnet_suite.openmm.run.checks import any_rank, require_finite_weights
 
 _NUMBERED = re.compile(r"(epoch|iter)_(\d+)\.pth")
 
 
 def saved_checkpoints(work_dir: str | Path) -> list[Path]:
-    """The checkpoints of a run that it can go on from, oldest first."""
+    """The checkpoints that a run can resume from, oldest first."""
     files = [path for path in Path(work_dir).glob("*.pth") if _NUMBERED.fullmatch(path.name)]
     return sorted(files, key=lambda path: path.stat().st_mtime_ns)
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Ends a training that has diverged, before anything of it is saved or scored, on all ranks at once.
+
+    Its priority puts it before the hooks that average the weights, log and save.
+
+    Raises:
+        UserError: the loss of an iteration, or a weight before validation, is NaN or infinite.
+    """
+
+    priority = "HIGHEST"
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        losses = {key: value for key, value in (outputs or {}).items() if "loss" in key}
+        bad = [key for key, value in losses.items() if not math.isfinite(float(value))]
+        if not any_rank(bool(bad)):
+            return
+        terms = (
+            ", ".join(f"{key} is {float(losses[key])}" for key in bad)
+            or "the loss of another rank is not finite"
+        )
+        saved = saved_checkpoints(runner.work_dir)
+        kept = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint has been saved yet"
+        raise UserError(
+            f"the training has diverged at epoch {runner.epoch + 1}, iteration {runner.iter + 1}: {terms}; "
+            f"{kept}; train with a lower learning rate, a longer warm-up or clipped gradients"
+        )
+
+    def before_val(self, runner) -> None:
+        where = f"the model after iteration {runner.iter}"
+        require_finite_weights(runner.model.state_dict(), where)
 
 
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
     """mmengine's CheckpointHook, which also saves within an epoch and removes old epochs only after saving.
 
-    every_minutes / every_iters: how often to save within an epoch (0: not); one such file is kept.
-    max_keep_ckpts: how many files of whole epochs to keep (−1: all).
+    Args:
+        every_minutes, every_iters: how often to save within an epoch (0: never); one such file is kept.
+        max_keep_ckpts: how many checkpoints of whole epochs to keep (−1: all).
     """
 
     def __init__(
@@ -93,9 +130,9 @@ def _remove_within_epoch(folder: str, but: str = "") -> None:
 
 @HOOKS.register_module()
 class ProgressLineHook(Hook):
-    """One live line on a terminal: epoch, iteration, loss, images a second, time left.
+    """One live line on a terminal: epoch, iteration, loss, images per second, time left.
 
-    Nothing is written where standard error is no terminal; the log's own lines serve there.
+    A no-op if standard error is not a terminal: the log has its own lines.
     """
 
     priority = "VERY_LOW"

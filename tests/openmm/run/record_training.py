@@ -11,7 +11,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hardnet_suite.openmm.run import configs, running
+from hardnet_suite.openmm.run import configs
+from hardnet_suite.openmm.run.runner import prepare
+from hardnet_suite.openmm.run.train import train
 
 
 @HOOKS.register_module()
@@ -50,5 +52,4 @@ configs.set_data_root(cfg, data)
 cfg.train_cfg.max_epochs = 1
 cfg.optim_wrapper.clip_grad = None
 cfg.custom_hooks = [*cfg.custom_hooks, {"type": "Record"}]
-running.prepare(cfg, work_dir=work_dir, launcher=launcher)
-running.train(cfg)
+train(prepare(cfg, work_dir=work_dir, launcher=launcher))

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
-from hardnet_suite.data.classes import require_same_classes
+from hardnet_suite.data.classes import class_names, require_same_classes
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.classification import ClassificationPart, classification_samples
 from hardnet_suite.openmm.data.parts.detection import DetectionPart
@@ -28,6 +29,7 @@ __all__ = [
     "label_set",
     "parts",
     "require_data",
+    "require_same_data_classes",
     "walk",
 ]
 
@@ -35,14 +37,35 @@ _KINDS = (SegmentationPart, ClassificationPart, DetectionPart)
 
 
 def parts(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[Part]:
-    """The data sets of these loaders, those inside of wrappers included, each once, whatever their task."""
+    """The data sets of these loaders, those inside of wrappers included, each once, whatever their task.
+
+    Raises:
+        UserError: class names that are not a list of distinct strings, or options that do not fit.
+    """
     seen = set()
-    for loader in loaders:
-        for dataset in inner_datasets((cfg.get(loader) or {}).get("dataset")):
-            part = next((part for kind in _KINDS if (part := kind.of_dataset(loader, dataset))), None)
-            if part is not None and (type(part), part.key) not in seen:
-                seen.add((type(part), part.key))
-                yield part
+    for part in _all_parts(cfg, loaders):
+        if (type(part), part.key) not in seen:
+            seen.add((type(part), part.key))
+            yield part
+
+
+def _all_parts(cfg: Config, loaders: Sequence[str]) -> list[Part]:
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
+        return [
+            part
+            for loader in loaders
+            for dataset in inner_datasets((cfg.get(loader) or {}).get("dataset"))
+            if (part := _part(loader, dataset)) is not None
+        ]
+
+
+def _part(loader: str, dataset: dict) -> Part | None:
+    metainfo, own = dataset.get("metainfo"), dataset.get("classes")
+    if isinstance(metainfo, dict) and metainfo.get("classes") is not None:
+        class_names(metainfo["classes"], f"{loader}.dataset.metainfo.classes")
+    if own is not None and own != "imagenet":
+        class_names(own, f"{loader}.dataset.classes")
+    return next((part for kind in _KINDS if (part := kind.of_dataset(loader, dataset))), None)
 
 
 def class_counts(cfg: Config) -> set[int]:
@@ -53,9 +76,12 @@ def class_counts(cfg: Config) -> set[int]:
 
 
 def require_data(cfg: Config, loaders: Sequence[str]) -> None:
-    """UserError, one line, unless the data of these loaders are there, name the same classes and fit the
-    model's number of them."""
-    first: Part | None = None
+    """Checks the data of these loaders and the classes of all loaders, before anything is built.
+
+    Raises:
+        UserError: data that are not there or not fit for use, other classes than the model's, or data sets
+            that differ in their class names or the order of them.
+    """
     for part in parts(cfg, loaders):
         part.require()
         for count in class_counts(cfg):
@@ -64,11 +90,31 @@ def require_data(cfg: Config, loaders: Sequence[str]) -> None:
                     f"the model has num_classes={count}, but {part.loader} has {len(part.classes)} classes; "
                     f"set num_classes and the data set's {part.classes_key} to fit each other"
                 )
-        first = first or part
+    require_same_data_classes(cfg, loaders)
+
+
+def require_same_data_classes(cfg: Config, read: Sequence[str] = ()) -> None:
+    """Checks that all data sets of a config name the same classes in the same order.
+
+    Args:
+        cfg: the config.
+        read: loaders whose data are there, so that they may decide; of the others only what the config itself
+            says is compared.
+
+    Raises:
+        UserError: two data sets differ.
+    """
+    first: tuple[Part, tuple[str, ...]] | None = None
+    # the data that are used come first: a difference is then told of them
+    for part in sorted(_all_parts(cfg, LOADERS), key=lambda part: part.loader not in read):
+        classes = part.classes if part.loader in read else part.declared_classes
+        if classes is None:
+            continue
+        first = first or (part, classes)
         require_same_classes(
-            part.classes,
-            first.classes,
+            classes,
+            first[1],
             where=part.loader,
-            expected_where=first.loader,
-            cure="give both data sets one list of classes",
+            expected_where=first[0].loader,
+            cure="give all data sets of the config one list of classes",
         )

@@ -6,6 +6,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from hardnet_suite.data.classification import (
     ClassificationReport,
@@ -16,10 +18,13 @@ from hardnet_suite.data.classification import (
     read_csv,
     read_folder,
     read_torchvision,
+    readable,
 )
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.part import Part
+from hardnet_suite.visualization.classification import draw_confusion
 
+_CONFUSION = "confusion.png"
 _OPTIONS = ("data_root", "folder", "csv", "torchvision", "classes", "hold_out", "hold_out_seed", "held_out")
 
 
@@ -28,7 +33,11 @@ class ClassificationPart(Part):
     """A ``ClassificationDataset`` and its ``options``."""
 
     task = "classification"
+    dataset_name = "ClassificationDataset"
     results = "predictions.jsonl"
+    outputs = MappingProxyType({"predictions": results, "confusion": _CONFUSION})
+    evaluator = "ImageClassification"
+    drawable = False
     classes_key = "classes"
 
     loader: str
@@ -58,6 +67,17 @@ class ClassificationPart(Part):
 
     def check(self, *, read: bool = True) -> ClassificationReport:
         return check_classification(self.samples, read=read)
+
+    @property
+    def declared_classes(self) -> tuple[str, ...] | None:
+        classes = self.options.get("classes")
+        return tuple(imagenet_classes()) if classes == "imagenet" else tuple(classes or ()) or None
+
+    def result_files(self, *, format_only: bool = False) -> list[str]:
+        return [self.results, _CONFUSION]
+
+    def draw_summary(self, metric: Any, folder: Path) -> None:
+        draw_confusion(metric.confusion, readable(metric.dataset_meta["classes"]), folder / _CONFUSION)
 
 
 def classification_samples(options: dict) -> Samples:

@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator
-from typing import ClassVar
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 
 from hardnet_suite.data.report import Report
+from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
 class Part(ABC):
-    """One data set of a config.
+    """One data set of a config, and what of a run depends on its task.
 
     Attributes:
         task: "detection", "segmentation" or "classification".
+        dataset_name: what messages call such a data set.
         results: name of the file or folder in the work dir that ``test`` writes the predictions to.
+        outputs: what messages call each result -> its name in the work dir.
+        evaluator: type of the ``test_evaluator`` that scores it.
+        format_only: whether predictions can be saved without labels, for a test server.
+        drawable: whether predictions can be drawn beside the labels.
+        has_scores: whether drawings leave out boxes below a score.
         classes_key: the option of the data set that holds its class names.
         loader: the data loader that the data set serves, such as ``train_dataloader``.
     """
 
     task: ClassVar[str]
+    dataset_name: ClassVar[str]
     results: ClassVar[str]
+    evaluator: ClassVar[str]
+    outputs: ClassVar[Mapping[str, str]]
+    format_only: ClassVar[bool] = False
+    drawable: ClassVar[bool] = True
+    has_scores: ClassVar[bool] = False
     classes_key: ClassVar[str] = "metainfo.classes"
     loader: str
 
@@ -40,6 +54,11 @@ class Part(ABC):
         return None
 
     @property
+    def declared_classes(self) -> tuple[str, ...] | None:
+        """The class names as the config alone gives them; None if the data decide."""
+        return self.classes
+
+    @property
     @abstractmethod
     def key(self) -> Hashable:
         """Two parts of one key are the same data set."""
@@ -51,6 +70,60 @@ class Part(ABC):
     @abstractmethod
     def check(self, *, read: bool = True) -> Report | None:
         """Everything that is wrong or odd in the data set; ``read`` decodes every image. None: no labels."""
+
+    def log_lines(self, report: Report) -> list[str]:
+        """What of a report the log of a training says."""
+        return report.brief()
+
+    def drop_labels(self, dataset: dict) -> None:
+        """Changes the data set's config so that its labels are not read (``format_only`` parts)."""
+        raise NotImplementedError
+
+    def result_files(self, *, format_only: bool = False) -> list[str]:
+        """The files that ``test`` writes, relative to the work dir, beside the figures."""
+        return [self.results]
+
+    def evaluator_options(self, folder: Path, *, format_only: bool, heatmaps: bool) -> dict[str, Any]:
+        """The evaluator's options that make it write its results into ``folder``."""
+        return {"results_file": str(folder / self.results)}
+
+    def augment_test(self, cfg: Config, *, scales: tuple[float, ...], flip: bool) -> None:
+        """Puts test-time augmentation into the config.
+
+        Raises:
+            UserError: the task or the model does not support it.
+        """
+        raise UserError("--scales is for segmentation, and --flip for that and for CenterNet")
+
+    def keep_heatmaps(self, cfg: Config) -> None:
+        """Makes the config's model return its heat maps; a no-op unless it has some."""
+        return
+
+    def draw_summary(self, metric: Any, folder: Path) -> None:
+        """Draws what sums up a scored data set into ``folder``; a no-op unless the task has such a figure."""
+        return
+
+    def draw(
+        self, out_dir: Path, work_dir: Path, images: Sequence, *, score: float, format_only: bool
+    ) -> int:
+        """Draws the predictions in the work dir beside the labels.
+
+        Args:
+            out_dir: where to write.
+            work_dir: where ``test`` wrote its results.
+            images: what was scored, as the evaluator names it.
+            score: boxes below it are not drawn.
+            format_only: whether the results were written that way.
+
+        Returns:
+            The number of images drawn.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def evaluators(cls) -> dict[str, str]:
+        """Type of each evaluator -> what it scores."""
+        return {kind.evaluator: kind.dataset_name for kind in cls.__subclasses__()}
 
 
 def walk(node, change: Callable[[ConfigDict], None]) -> None:

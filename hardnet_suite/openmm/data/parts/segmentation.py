@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+from mmengine.config import Config
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.segmentation import (
@@ -17,6 +20,7 @@ from hardnet_suite.data.segmentation import (
     check_segmentation,
     find_pairs,
     own_labels,
+    prediction_path,
     require_pairs,
     take,
 )
@@ -24,6 +28,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
 from hardnet_suite.openmm.data.parts.part import Part
 from hardnet_suite.visualization.detection import class_color
+from hardnet_suite.visualization.segmentation import draw_segmentation_results
 
 _FOLDERS = ("img_path", "seg_map_path")
 _LABELS = (
@@ -58,7 +63,11 @@ class SegmentationPart(Part):
     """
 
     task = "segmentation"
+    dataset_name = "SegmentationDataset"
     results = "predictions"
+    outputs = MappingProxyType({"predictions": results})
+    evaluator = "SegmentationIoU"
+    format_only = True
 
     loader: str
     image_folder: Path
@@ -140,6 +149,58 @@ class SegmentationPart(Part):
             list_file=self.list_file,
             indices=self.indices,
         )
+
+    def drop_labels(self, dataset: dict) -> None:
+        dataset["data_prefix"].pop("seg_map_path", None)
+
+    def result_files(self, *, format_only: bool = False) -> list[str]:
+        ids = self._prediction_ids(format_only)
+        return [
+            Path(self.results, prediction_path(image, self.image_folder, self.labels, ids)).as_posix()
+            for image, _ in take(self.pairs(), self.indices)
+        ]
+
+    def _prediction_ids(self, format_only: bool) -> str:
+        """Cityscapes' server expects the numbers of the original labels."""
+        return "labelIds" if format_only and self.labels.name == "cityscapes" else "trainIds"
+
+    def evaluator_options(self, folder: Path, *, format_only: bool, heatmaps: bool) -> dict[str, Any]:
+        return {
+            "image_folder": str(self.image_folder),
+            "predictions_dir": str(folder / self.results),
+            "prediction_ids": self._prediction_ids(format_only),
+        }
+
+    def augment_test(self, cfg: Config, *, scales: tuple[float, ...], flip: bool) -> None:
+        steps = cfg.test_dataloader.dataset.get("pipeline") or []
+        cut = next((i for i, step in enumerate(steps) if step["type"] == "LoadLabels"), None)
+        if cut is None:
+            raise UserError(
+                "--scales and --flip need LoadLabels in the test pipeline: what follows it runs at each scale"
+            )
+        resized = [{"type": "mmseg.Resize", "scale_factor": scale, "keep_ratio": True} for scale in scales]
+        flipped = [{"type": "RandomFlip", "prob": float(on)} for on in ([0, 1] if flip else [0])]
+        branches = [resized, flipped, *([step] for step in steps[cut:])]
+        cfg.test_dataloader.dataset.pipeline = [
+            *steps[:cut],
+            {"type": "TestTimeAug", "transforms": branches},
+        ]
+        cfg.model = {"type": "mmseg.SegTTAModel", "module": cfg.model}
+
+    def draw(
+        self, out_dir: Path, work_dir: Path, images: Sequence, *, score: float, format_only: bool
+    ) -> int:
+        labels = dict(self.pairs())
+        ids = self._prediction_ids(format_only)
+        files = (
+            (
+                image,
+                labels[Path(image)],
+                work_dir / self.results / prediction_path(image, self.image_folder, self.labels, ids),
+            )
+            for image in images
+        )
+        return draw_segmentation_results(files, self.labels, out_dir)
 
 
 def label_set(

@@ -1,0 +1,201 @@
+"""The suite's runner, and what every run needs before one is built."""
+
+from __future__ import annotations
+
+import math
+import platform
+import tempfile
+from copy import deepcopy
+from pathlib import Path
+
+import mmdet
+import mmengine
+import torch
+import torchvision
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper
+from mmengine.registry import VISBACKENDS
+from mmengine.runner import Runner
+from mmengine.visualization import LocalVisBackend
+from torch import nn
+from torch.utils.data import DataLoader
+
+from hardnet_suite import __version__
+from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.compat import repair_ssd_heads
+from hardnet_suite.openmm.models.initializers import load_checkpoint
+from hardnet_suite.openmm.run.checks import require_finite_weights
+from hardnet_suite.openmm.run.records import prepared_loader, records_of
+from hardnet_suite.openmm.run.schedules import lasts_one_epoch, resume_schedules
+
+# what a data loader without worker processes refuses or has no use for
+_WORKER_OPTIONS = ("persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context")
+
+
+class SuiteRunner(Runner):
+    """mmengine's Runner with channels-last weights (faster on CPUs and tensor cores), ranks on the CPU,
+    strict loading, schedules that follow the config on resume, and an end at the first non-finite loss."""
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        # before DistributedDataParallel takes the parameters: it relies on their layout
+        model = model.to(memory_format=torch.channels_last)
+        repair_ssd_heads(model)
+        if self.distributed and get_device() == "cpu" and model_wrapper_cfg is None:
+            return MMDistributedDataParallel(model, broadcast_buffers=False)
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> SuiteRunner:
+        """As mmengine's; what the suite's inference cannot express is refused before anything is built."""
+        records = records_of(cfg)
+        runner = super().from_cfg(cfg)
+        runner._records = records
+        return runner
+
+    def build_val_loop(self, loop):
+        self._val_dataloader = prepared_loader(self._val_dataloader, self.cfg, "val_dataloader")
+        return super().build_val_loop(loop)
+
+    def build_test_loop(self, loop):
+        self._test_dataloader = prepared_loader(self._test_dataloader, self.cfg, "test_dataloader")
+        return super().build_test_loop(loop)
+
+    @staticmethod
+    def build_dataloader(dataloader: DataLoader | dict, *args, **options) -> DataLoader:
+        """Without worker processes (``num_workers=0``) the options for them are dropped."""
+        if isinstance(dataloader, dict) and not dataloader.get("num_workers"):
+            dataloader = {key: value for key, value in dataloader.items() if key not in _WORKER_OPTIONS}
+        return Runner.build_dataloader(dataloader, *args, **options)
+
+    def load_checkpoint(self, filename: str, map_location="cpu", strict=False, **options):
+        """Initial weights (``load_from``) must fit except for the number of classes, those of a resumed run
+        in every tensor; mmengine would load what fits and report the rest to nobody."""
+        if self._resume:
+            checkpoint = super().load_checkpoint(filename, map_location, strict=True, **options)
+            require_finite_weights(self.model.state_dict(), filename)
+            checkpoint.get("meta", {}).pop("config", None)  # mmengine would run it as a program
+            self._resumed_schedules = checkpoint.get("param_schedulers")
+            return checkpoint
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        report = load_checkpoint(model, filename, self.cfg.get("arch"), other_classes=True)
+        require_finite_weights(model.state_dict(), filename)
+        self.logger.info(f"{filename}: {report}")
+        loaded = {"state_dict": model.state_dict()}
+        self.call_hook("after_load_checkpoint", checkpoint=loaded)  # averaged weights begin there too
+        return loaded
+
+    def resume(self, filename: str, *args, **options) -> None:
+        """Resumes a run; the learning rate follows the config's schedule, also if the run began with another.
+
+        Raises:
+            UserError: the checkpoint lies beyond the end of the training, or its schedule cannot be
+                recomputed.
+        """
+        fresh = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.optim_wrapper.param_groups
+        ]
+        super().resume(filename, *args, **options | {"resume_param_scheduler": False})
+        for name, now, end in (
+            ("epoch", self.epoch, self._train_loop.max_epochs),
+            ("iteration", self.iter, self._train_loop.max_iters),
+        ):
+            if now > end:
+                raise UserError(
+                    f"cannot resume: {filename} is at {name} {now}, beyond the end of the training at {end}; "
+                    "set a larger train_cfg.max_epochs"
+                )
+        resume_schedules(self, fresh, self._resumed_schedules)
+
+    def build_param_scheduler(self, scheduler):
+        """A warm-up over the first epoch never ends in mmengine if that is a single batch: it is dropped."""
+        if isinstance(scheduler, list) and len(self.train_dataloader) == 1:
+            kept = [one for one in scheduler if not lasts_one_epoch(one)]
+            if len(kept) < len(scheduler):
+                self.logger.warning("an epoch has one batch: no warm-up (a smaller batch_size gives more)")
+            scheduler = kept
+        return super().build_param_scheduler(scheduler)
+
+    def build_visualizer(self, visualizer=None):
+        """Local logs are JSON that every parser reads: a figure that is not a number becomes null."""
+        if isinstance(visualizer, dict):
+            visualizer = deepcopy(dict(visualizer))
+            for backend in visualizer.get("vis_backends") or []:
+                if isinstance(backend, dict) and backend.get("type") == "LocalVisBackend":
+                    backend["type"] = "StrictJsonVisBackend"
+        return super().build_visualizer(visualizer)
+
+    def register_default_hooks(self, hooks: dict | None = None) -> None:
+        super().register_default_hooks(hooks)
+        self.register_hook({"type": "FiniteLossHook"})
+
+    def save_checkpoint(self, *args, meta: dict | None = None, **options) -> None:
+        """The checkpoint says how its input is made and its output is read, for ``predict``."""
+        require_finite_weights(self.model.state_dict(), f"the model after iteration {self.iter}")
+        super().save_checkpoint(*args, meta=(meta or {}) | self._records, **options)
+
+    def dump_config(self) -> None:
+        if self._train_loop is not None:  # scoring must not overwrite the record of the training
+            super().dump_config()
+
+
+@VISBACKENDS.register_module()
+class StrictJsonVisBackend(LocalVisBackend):
+    """mmengine's ``LocalVisBackend``, whose JSON lines never hold NaN or Infinity."""
+
+    def _dump(self, value_dict: dict, file_path: str, file_format: str) -> None:
+        strict = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in value_dict.items()
+        }
+        super()._dump(strict, file_path, file_format)
+
+
+def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", bf16: bool = False) -> Config:
+    """A copy of the config, ready to run: its work dir, launcher and arithmetic.
+
+    Args:
+        cfg: left unchanged.
+        work_dir: folder of checkpoints, logs and results; made if missing.
+        launcher: "pytorch" for a process that torchrun started; "none" otherwise.
+        bf16: computes under autocast to bfloat16, in training and scoring.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    _require_writable(Path(work_dir))
+    cfg = deepcopy(cfg)
+    cfg.work_dir = str(work_dir)
+    if bf16 or cfg.get("bf16"):
+        cfg.bf16 = True
+        if cfg.get("optim_wrapper"):
+            cfg.optim_wrapper.type = "BFloat16OptimWrapper"
+        for loop in filter(None, (cfg.get("val_cfg"), cfg.get("test_cfg"))):
+            loop.fp16 = True  # "autocast" in mmengine's loops; its type is set by amp.bfloat16_loops
+    cfg.launcher = launcher = launcher if launcher != "none" else cfg.get("launcher", "none")
+    if launcher != "none" and get_device() == "cpu" and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")  # mmengine would look for a GPU for each rank
+    return cfg
+
+
+def versions() -> dict[str, str]:
+    """What a figure was measured with."""
+    return {
+        "hardnet_suite": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "mmengine": mmengine.__version__,
+        "mmdet": mmdet.__version__,
+        "device": torch.cuda.get_device_name() if get_device() == "cuda" else platform.machine(),
+    }
+
+
+def _require_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write into {folder}: {error.strerror}; choose another --work-dir") from None

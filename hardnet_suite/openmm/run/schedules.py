@@ -1,0 +1,146 @@
+"""Learning rates of a resumed run: the config's schedule decides, not the one that the checkpoint kept."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmengine.optim.scheduler.param_scheduler import ReduceOnPlateauParamScheduler, _ParamScheduler
+from mmengine.runner import EpochBasedTrainLoop
+
+from hardnet_suite.errors import UserError
+
+if TYPE_CHECKING:
+    from hardnet_suite.openmm.run.runner import SuiteRunner
+
+# what a schedule counts while it runs; everything else in its state is the config's
+_PROGRESS = (
+    "last_step",
+    "_global_step",
+    "_last_value",
+    "verbose",
+    "best",
+    "num_bad_epochs",
+    "cooldown_counter",
+)
+# entries of the optimizer that a config sets and no step changes
+_CONSTANTS = ("weight_decay", "momentum", "betas", "eps", "nesterov", "dampening", "alpha")
+
+
+def lasts_one_epoch(scheduler: Any) -> bool:
+    """Whether this is the config of a schedule over a single epoch, in iterations."""
+    return (
+        isinstance(scheduler, dict)
+        and bool(scheduler.get("convert_to_iter_based"))
+        and scheduler.get("end", 0) - scheduler.get("begin", 0) == 1
+    )
+
+
+def resume_schedules(runner: SuiteRunner, fresh: Sequence[dict], states: Any) -> None:
+    """Brings the runner's schedules to its current iteration.
+
+    If the checkpoint's schedules are those of the config, their state is loaded as it is. If they differ in
+    anything but their progress (length, form, base learning rate), every learning rate is recomputed as if
+    the config's schedules had run from the start.
+
+    Args:
+        runner: with the optimizer's state loaded, and its schedules built but not stepped.
+        fresh: the optimizer's parameter groups, without the parameters, as the config made them.
+        states: ``param_schedulers`` of the checkpoint.
+
+    Raises:
+        UserError: a schedule that depends on past scores was changed, or the optimizer has other groups.
+    """
+    groups, schedulers = runner.optim_wrapper.param_groups, runner.param_schedulers
+    if len(groups) != len(fresh):
+        raise UserError(
+            f"cannot resume: the checkpoint's optimizer has {len(groups)} parameter groups, the config's "
+            f"{len(fresh)}; resume with the same paramwise_cfg"
+        )
+    schedulers = [] if schedulers is None else schedulers
+    if isinstance(schedulers, dict):  # several optimizers; the suite's configs have one
+        raise UserError("cannot resume: a run of several optimizers is not supported")
+    scheduled = {scheduler.param_name for scheduler in schedulers}
+    if "momentum" in scheduled:
+        scheduled.add("betas")  # where the optimizer keeps its momentum there
+    changed = [
+        key
+        for key in _CONSTANTS
+        if key not in scheduled
+        and any(_differ(old.get(key), new.get(key)) for old, new in zip(groups, fresh, strict=True))
+    ]
+    for group, config_group in zip(groups, fresh, strict=True):
+        group.update({key: config_group[key] for key in changed if key in config_group})
+    if changed:
+        runner.logger.warning(f"the config's {', '.join(changed)} replaces the checkpoint's")
+    states = states if isinstance(states, list) else []
+    if _same_schedules(schedulers, states) and _same_rates(groups, fresh):
+        for scheduler, state in zip(schedulers, states, strict=True):
+            scheduler.load_state_dict(state)
+        return
+    if any(isinstance(scheduler, ReduceOnPlateauParamScheduler) for scheduler in schedulers):
+        raise UserError(
+            "cannot resume: the config's param_scheduler differs from the checkpoint's, and "
+            "a ReduceOnPlateau schedule cannot be recomputed without the past scores; resume "
+            "with the schedule of the run"
+        )
+    runner.logger.warning(
+        "the config's learning rate schedule differs from the checkpoint's: "
+        f"recomputed from the start to iteration {runner.iter}"
+    )
+    for group, config_group in zip(groups, fresh, strict=True):
+        # beside "lr" itself "initial_lr", "max_lr" …
+        rates = [key for key in config_group if key.split("_", 1)[-1] in scheduled | {"lr"}]
+        group.update({key: config_group[key] for key in rates})
+    _replay(runner, schedulers)
+
+
+def _replay(runner: SuiteRunner, schedulers: Sequence[_ParamScheduler]) -> None:
+    """Steps the schedules as mmengine's ParamSchedulerHook does, from the start to the current iteration."""
+    in_epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    per_epoch = len(runner.train_dataloader)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's advice to step the optimizer first
+        for done in range(1, runner.iter + 1):
+            for scheduler in schedulers:
+                if not scheduler.by_epoch:
+                    scheduler.step()
+            if in_epochs and done % per_epoch == 0:
+                for scheduler in schedulers:
+                    if scheduler.by_epoch:
+                        scheduler.step()
+
+
+def _same_schedules(schedulers: Sequence[_ParamScheduler], states: Sequence[dict]) -> bool:
+    return len(schedulers) == len(states) and all(
+        not _differ(_configured(scheduler.state_dict()), _configured(state))
+        for scheduler, state in zip(schedulers, states, strict=True)
+    )
+
+
+def _same_rates(groups: Sequence[dict], fresh: Sequence[dict]) -> bool:
+    """Without a schedule the checkpoint's rate would stay; with one its base rate is compared."""
+    return not any(
+        _differ(old.get("initial_lr", old["lr"]), new.get("initial_lr", new["lr"]))
+        for old, new in zip(groups, fresh, strict=True)
+    )
+
+
+def _configured(state: dict) -> dict:
+    return {key: value for key, value in state.items() if key not in _PROGRESS and not callable(value)}
+
+
+def _differ(old: Any, new: Any) -> bool:
+    """Whether two values of a state differ; lists and tuples are one, as are numbers up to rounding."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() != new.keys() or any(_differ(old[key], new[key]) for key in old)
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+        return len(old) != len(new) or any(map(_differ, old, new))
+    if isinstance(old, float) or isinstance(new, float):
+        try:
+            return not math.isclose(old, new, rel_tol=1e-9, abs_tol=1e-15)
+        except TypeError:
+            return True
+    return old != new

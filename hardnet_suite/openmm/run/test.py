@@ -1,0 +1,265 @@
+"""Scoring: ``plan_test`` is a function of config and options, ``run_test`` does what the plan says, and
+``report_test`` writes the figures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseTTAModel, is_model_wrapper
+
+from hardnet_suite.data.classes import require_same_classes
+from hardnet_suite.errors import UserError
+from hardnet_suite.evaluation.coco import without_nan
+from hardnet_suite.openmm.data.parts import Part, inner_datasets, parts, require_data
+from hardnet_suite.openmm.models.initializers import load_checkpoint
+from hardnet_suite.openmm.run.amp import bfloat16_loops
+from hardnet_suite.openmm.run.checks import require_finite_weights
+from hardnet_suite.openmm.run.configs import drop_pretrained
+from hardnet_suite.openmm.run.hooks import saved_checkpoints
+from hardnet_suite.openmm.run.results import publish, require_replaceable, staging_folder
+from hardnet_suite.openmm.run.runner import SuiteRunner, versions
+from hardnet_suite.weights import Checkpoint, WeightsRow, find, open_weights
+
+_LARGEST_SCALE = 16
+_TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")
+METRICS = "metrics.json"
+SCORE = 0.3  # boxes below it are not drawn
+
+
+@dataclass(frozen=True)
+class TestOptions:
+    """How ``test`` scores.
+
+    Attributes:
+        flip: adds each image's mirror image and takes the mean.
+        scales: sizes of each image, relative to its own, whose mean is taken.
+        format_only: saves predictions as a test server expects them, without labels and scores.
+        draw: the predictions will be drawn; saves the heat maps of a model that predicts them.
+        score: boxes below it are not drawn (None: 0.3).
+    """
+
+    __test__ = False  # not a class of tests
+
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    format_only: bool = False
+    draw: bool = False
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class TestPlan:
+    """What a test run does.
+
+    Attributes:
+        cfg: the config that the runner is built from; without the training, with test-time augmentation.
+        part: the data set.
+        checkpoint: the weights, or the row of the registry whose weights are fetched.
+        options: how it scores.
+        work_dir: where the results go.
+        settings_sha256: digest of the config as the user gave it.
+    """
+
+    __test__ = False
+
+    cfg: Config
+    part: Part
+    checkpoint: Checkpoint | WeightsRow
+    options: TestOptions
+    work_dir: Path
+    settings_sha256: str
+
+    @property
+    def files(self) -> list[str]:
+        """The results that are known before the run, relative to the work dir."""
+        return [METRICS, *self.part.result_files(format_only=self.options.format_only)]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ``run_test`` found.
+
+    Attributes:
+        figures: name -> value, NaN for a figure that is not defined on these data.
+        details: further figures, such as those of each class.
+        images: what was scored: COCO's ids, or paths.
+        checkpoint: the weights.
+    """
+
+    figures: dict[str, float]
+    details: dict[str, Any]
+    images: list
+    checkpoint: Checkpoint
+
+
+def plan_test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> TestPlan:
+    """What a test run does, as a function of config and options; nothing is built, written or fetched.
+
+    Args:
+        cfg: as ``prepare`` returns it; left unchanged.
+        checkpoint: a file, a run's folder (its newest checkpoint), or None for the weights of the registry
+            that the config's ``weights_tag`` names, by default the published ones.
+        options: how it scores.
+
+    Raises:
+        UserError: no such checkpoint; data, classes or options that do not fit.
+    """
+    given = {key: value for key, value in cfg.items() if key not in ("work_dir", "launcher")}
+    digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
+    cfg = deepcopy(cfg)
+    part = _only_part(cfg)
+    if options.format_only:
+        if not part.format_only:
+            raise UserError("--format-only is for segmentation: it saves label images, without scoring them")
+        for dataset in inner_datasets(cfg.test_dataloader.dataset):
+            part.drop_labels(dataset)
+        part = _only_part(cfg)
+    if options.draw and not part.drawable:
+        raise UserError(
+            f"--show-dir is not for {part.task}: hardnet-suite predict FOLDER --out DIR draws guesses"
+        )
+    if options.score is not None and not (options.draw and part.has_scores):
+        raise UserError("--score chooses the boxes that --show-dir draws for a detector; leave it out here")
+    require_data(cfg, ["test_dataloader"])
+    source = _choose_checkpoint(cfg, checkpoint)
+    _require_checkpoint_classes(part, source)
+    require_replaceable(Path(cfg.work_dir), [METRICS, *part.result_files(format_only=options.format_only)])
+    drop_pretrained(cfg)
+    for key in _TRAINING:
+        cfg[key] = None
+    _augment(cfg, part, options)
+    return TestPlan(cfg, part, source, options, Path(cfg.work_dir), digest)
+
+
+def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
+    """Builds the model, loads the checkpoint and scores it; the predictions are written into ``folder``.
+
+    Raises:
+        UserError: weights that do not fit the model, or are not finite.
+    """
+    cfg, options = deepcopy(plan.cfg), plan.options
+    given = plan.part.evaluator_options(folder, format_only=options.format_only, heatmaps=options.draw)
+    cfg.test_evaluator.update(given)
+    if options.draw:
+        plan.part.keep_heatmaps(cfg)
+    checkpoint = plan.checkpoint
+    if isinstance(checkpoint, WeightsRow):
+        checkpoint = open_weights(checkpoint, cfg.get("arch"))
+    runner = SuiteRunner.from_cfg(cfg)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = model.module if isinstance(model, BaseTTAModel) else model
+    load_checkpoint(model, checkpoint, cfg.get("arch"))
+    require_finite_weights(model.state_dict(), checkpoint.path)
+    with bfloat16_loops(bool(cfg.get("bf16"))):
+        figures = runner.test()
+    metric = runner.test_loop.evaluator.metrics[0]
+    return Outcome(figures, metric.details, metric.image_ids, checkpoint), metric
+
+
+def report_test(plan: TestPlan, outcome: Outcome, folder: Path) -> dict:
+    """Writes metrics.json into ``folder``: the figures and what they were measured with. Returns them."""
+    content = {
+        "metrics": without_nan(outcome.figures),
+        **outcome.details,
+        "images": len(outcome.images),
+        "scales": list(plan.options.scales),
+        "flip": plan.options.flip,
+        "config": plan.cfg.filename,
+        "config_sha256": plan.settings_sha256,
+        "checkpoint": str(outcome.checkpoint.path),
+        "checkpoint_sha256": outcome.checkpoint.digest,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+    (folder / METRICS).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return content
+
+
+def draw(plan: TestPlan, outcome: Outcome, out_dir: Path) -> int:
+    """Draws the published results beside the labels; returns the number of images."""
+    options = plan.options
+    score = SCORE if options.score is None else options.score
+    return plan.part.draw(
+        out_dir, plan.work_dir, outcome.images, score=score, format_only=options.format_only
+    )
+
+
+def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tuple[TestPlan, Outcome]:
+    """Plans, runs and reports; the results replace those of an earlier test in the work dir at the end.
+
+    The arguments and errors are those of ``plan_test`` and ``run_test``.
+    """
+    plan = plan_test(cfg, checkpoint, options)
+    with staging_folder(plan.work_dir) as folder:
+        outcome, metric = run_test(plan, folder)
+        if is_main_process():
+            report_test(plan, outcome, folder)
+            plan.part.draw_summary(metric, folder)
+            publish(folder, plan.work_dir)
+    return plan, outcome
+
+
+test.__test__ = False
+
+
+def _only_part(cfg: Config) -> Part:
+    """The test data set; UserError unless there is one, with the evaluator of its task."""
+    found = list(parts(cfg, ["test_dataloader"]))
+    evaluator = cfg.get("test_evaluator")
+    kind = evaluator.get("type") if isinstance(evaluator, dict) else str(evaluator)
+    known = Part.evaluators()
+    if kind not in known:
+        raise UserError(f"the config's test_evaluator is {kind}; supported are {', '.join(sorted(known))}")
+    if len(found) != 1 or found[0].evaluator != kind:
+        given = " and ".join(f"a {part.task} data set" for part in found) or "none that the suite reads"
+        raise UserError(f"{kind} scores one {known[kind]}: make it the test_dataloader's (it has {given})")
+    return found[0]
+
+
+def _choose_checkpoint(cfg: Config, checkpoint: str | Path | None) -> Checkpoint | WeightsRow:
+    if checkpoint is None:
+        if cfg.get("arch") is None:
+            raise UserError("no checkpoint given, and the config names no arch with published weights")
+        try:
+            return find(cfg.arch, cfg.get("weights_tag") or "published")
+        except ValueError as error:
+            raise UserError(f"no checkpoint given, and no weights to fetch: {error}") from None
+    if Path(checkpoint).is_dir():
+        saved = saved_checkpoints(checkpoint)
+        if not saved:
+            raise UserError(f"no checkpoint epoch_N.pth or iter_N.pth in {checkpoint}; train first")
+        checkpoint = saved[-1]
+    return open_weights(Path(checkpoint), cfg.get("arch"), known=False)
+
+
+def _require_checkpoint_classes(part: Part, source: Checkpoint | WeightsRow) -> None:
+    """The data set's classes must be those that the weights were trained on, in their order."""
+    if isinstance(source, Checkpoint):
+        where = str(source.path)
+        cure = f"list the classes of the data set in the order of the checkpoint ({part.classes_key})"
+    else:
+        where = f"the weights {source.tag!r} of {source.model}"
+        cure = "give a checkpoint, and drop the config's weights_tag"
+    if source.classes:
+        require_same_classes(part.classes, source.classes, where=part.loader, expected_where=where, cure=cure)
+
+
+def _augment(cfg: Config, part: Part, options: TestOptions) -> None:
+    """Puts test-time augmentation into the config, if the options ask for it."""
+    scales: Sequence[float] = options.scales
+    if tuple(scales) == (1.0,) and not options.flip:
+        return
+    if not scales or not all(0 < scale <= _LARGEST_SCALE for scale in scales):
+        given = " ".join(map(str, scales))
+        raise UserError(f"--scales {given}: expected numbers above 0, up to {_LARGEST_SCALE}")
+    part.augment_test(cfg, scales=tuple(scales), flip=options.flip)

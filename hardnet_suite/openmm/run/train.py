@@ -1,0 +1,114 @@
+"""Training: from a config to checkpoints."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+
+from hardnet_suite.data.classes import require_same_classes
+from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.data.parts import parts, require_data
+from hardnet_suite.openmm.run.amp import bfloat16_loops
+from hardnet_suite.openmm.run.configs import drop_pretrained
+from hardnet_suite.openmm.run.hooks import saved_checkpoints
+from hardnet_suite.openmm.run.runner import SuiteRunner
+from hardnet_suite.weights import open_weights, read_checkpoint
+
+_DATA = ("train_dataloader", "val_dataloader")
+
+
+def train(cfg: Config, *, from_scratch: bool = False, resume: bool | str = False) -> Runner:
+    """Trains as the config says; the data and the classes are checked before anything is built.
+
+    Args:
+        cfg: as ``prepare`` returns it; left unchanged.
+        from_scratch: starts from random weights: no published ones are fetched.
+        resume: True resumes from the run's newest checkpoint, if there is one; a path from that checkpoint.
+
+    Raises:
+        UserError: data, classes, weights or a checkpoint that do not fit; a training that diverges.
+    """
+    cfg = deepcopy(cfg)
+    require_data(cfg, _DATA)
+    if not resume and cfg.get("resume"):  # mmengine's own entries for it
+        resume = cfg.get("load_from") or True
+    checkpoint = resume if isinstance(resume, str) else None
+    if resume is True:
+        saved = saved_checkpoints(cfg.work_dir)
+        checkpoint = str(saved[-1]) if saved else None
+    if from_scratch and cfg.get("load_from"):
+        raise UserError(f"--from-scratch starts from random weights: drop it, or load_from={cfg.load_from}")
+    notes = []
+    if checkpoint:
+        _require_same_run(cfg, checkpoint)
+    elif cfg.get("load_from"):
+        notes = _compare_initial_classes(cfg, cfg.load_from)
+    cfg.load_from, cfg.resume = checkpoint or cfg.get("load_from"), checkpoint is not None
+    if from_scratch or cfg.load_from:
+        drop_pretrained(cfg)
+    runner = SuiteRunner.from_cfg(cfg)
+    for note in notes:
+        runner.logger.warning(note)
+    if is_main_process():
+        _log_data(runner)
+    with bfloat16_loops(bool(cfg.get("bf16"))):
+        runner.train()
+    return runner
+
+
+def _require_same_run(cfg: Config, path: str) -> None:
+    """UserError unless the file is a run's checkpoint, of the config's classes in the config's order."""
+    checkpoint = read_checkpoint(path)
+    if not {"meta", "optimizer"} <= checkpoint.keys():
+        raise UserError(
+            f"{path} holds weights, but no run to resume; "
+            f"to start from these weights: --cfg-options load_from={path}"
+        )
+    trained = open_weights(Path(path), cfg.get("arch"), known=False).classes
+    for part in parts(cfg, ["train_dataloader"]):
+        if trained:
+            require_same_classes(
+                part.classes,
+                trained,
+                where=part.loader,
+                expected_where=path,
+                cure="resume with the classes of the run, or start a new one in another --work-dir",
+            )
+
+
+def _compare_initial_classes(cfg: Config, path: str) -> list[str]:
+    """What a log should say of weights to start from that were trained on other classes.
+
+    The same names in another order would start every class from another's weights: a UserError.
+    """
+    trained, notes = open_weights(Path(path), cfg.get("arch"), known=False).classes, []
+    for part in parts(cfg, ["train_dataloader"]):
+        if not trained or part.classes == trained:
+            continue
+        if sorted(part.classes) == sorted(trained):
+            require_same_classes(
+                part.classes,
+                trained,
+                where=part.loader,
+                expected_where=path,
+                cure=f"list the classes in the checkpoint's order ({part.classes_key})",
+            )
+        same = len(part.classes) == len(trained)
+        start = "start from the file's" if same else "are re-initialised"
+        notes.append(
+            f"{path} was trained on other classes than {part.loader} has ({', '.join(trained[:5])} …, "
+            f"{len(trained)} in all): the layers that depend on the classes {start}"
+        )
+    return notes
+
+
+def _log_data(runner: Runner) -> None:
+    """Logs what training leaves out of the data, or may fail on."""
+    for part in parts(runner.cfg, _DATA):
+        report = part.check(read=False)
+        for line in [] if report is None else part.log_lines(report):
+            runner.logger.warning(f"{part.loader}: {line}")
