@@ -62,10 +62,28 @@ def logits_to_mask(logits: Tensor, rule: SegmentationPostprocess) -> Tensor:
 
     With a single class, 0 where its probability exceeds the rule's threshold and ``NO_CLASS`` elsewhere.
     """
-    if logits.shape[0] == 1:
-        is_object = logits[0].sigmoid() > rule.threshold
+    return _mask(logits, is_object=logits[0].sigmoid() > rule.threshold)
+
+
+def mean_to_mask(views: Sequence[Tensor], rule: SegmentationPostprocess) -> Tensor:
+    """Logits of several views of one image -> the mask of their mean probabilities.
+
+    Args:
+        views: (classes, H, W) logits, one per view.
+        rule: the output rule.
+
+    Returns:
+        (H, W) uint8, as ``logits_to_mask``.
+    """
+    single = views[0].shape[0] == 1
+    total = sum(logits.sigmoid() if single else logits.softmax(0) for logits in views) / len(views)
+    return _mask(total, is_object=total[0] > rule.threshold)
+
+
+def _mask(values: Tensor, *, is_object: Tensor) -> Tensor:
+    if values.shape[0] == 1:
         return torch.where(is_object, 0, NO_CLASS).to(torch.uint8)
-    return logits.argmax(0).to(torch.uint8)
+    return values.argmax(0).to(torch.uint8)
 
 
 def _slide(

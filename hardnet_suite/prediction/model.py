@@ -27,6 +27,7 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.visualization.detection import class_color
 from hardnet_suite.weights import ROWS, Checkpoint, chosen_row, fill, open_weights
+from hardnet_suite.weights.runs import newest_checkpoint
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def _choose(model: str) -> _Choice:
     if model in list_models():
         return _Choice(name=model)
     if os.sep in path and Path(path).is_dir():
-        return _Choice(file=_newest(path))
+        return _Choice(file=newest_checkpoint(path))
     if Path(path).is_file() and not path.endswith(".py"):
         return _Choice(file=Path(path))
     return _of_config(path)
@@ -229,15 +230,6 @@ def _weights_of(name: str, weights: str | Path | None):
         available = f"available: {', '.join(tags)}; or" if tags else "there are none;"
         raise UserError(f"{name} has no published weights; {available} give a file as its weights")
     return chosen_row(name, weights or True) or Path(weights).expanduser()
-
-
-def _newest(folder: str) -> Path:
-    from hardnet_suite.openmm.run.hooks import saved_checkpoints
-
-    saved = saved_checkpoints(folder)
-    if not saved:
-        raise UserError(f"no checkpoint epoch_N.pth or iter_N.pth in {folder}; train first")
-    return saved[-1]
 
 
 def _require_a_task(name: str) -> None:

@@ -241,9 +241,14 @@ def test_test_and_predict_agree(case, cli, images, weights, tmp_path):
     task, classes, data = write_data(cfg, case.base, images, tmp_path)
     config = tmp_path / "mine.py"
     loader = {"batch_size": 4, "num_workers": 0, "persistent_workers": False, "dataset": data}
+    others = ""
+    if task == "classification":  # all data sets of a config have the same classes
+        others = "".join(
+            f"{split}_dataloader = dict(dataset=dict(classes={classes!r}))\n" for split in ("train", "val")
+        )
     evaluator = {"ann_file": data["ann_file"]} if task == "detection" else {}
     config.write_text(
-        f"_base_ = {str(OWN_CONFIGS / f'{case.base}.py')!r}\n{case.lines}\n"
+        f"_base_ = {str(OWN_CONFIGS / f'{case.base}.py')!r}\n{case.lines}\n{others}"
         "test_dataloader = globals().get('test_dataloader', dict())\n"
         f"test_dataloader.setdefault('dataset', dict()).update({data!r})\n"
         f"test_dataloader.update({ {k: v for k, v in loader.items() if k != 'dataset'}!r})\n"

@@ -8,7 +8,13 @@ from mmengine.config import ConfigDict
 from torch.nn import functional as F
 
 import hardnet_suite.openmm.segmentation  # noqa: F401  (before mmseg)
-from hardnet_suite.inference.masks import NO_CLASS, logits_to_mask, segmentation_logits, segmentation_masks
+from hardnet_suite.inference.masks import (
+    NO_CLASS,
+    logits_to_mask,
+    mean_to_mask,
+    segmentation_logits,
+    segmentation_masks,
+)
 from hardnet_suite.inference.prepare import Placement
 from hardnet_suite.networks import SegmentationPostprocess
 
@@ -72,3 +78,13 @@ def test_a_single_class_is_where_its_probability_exceeds_the_threshold(threshold
     expected = torch.where(probabilities[0] > threshold, 0, NO_CLASS).to(torch.uint8)
     assert (mask != expected).sum() <= 1  # the one at the threshold itself
     assert {*mask.unique().tolist()} == {0, NO_CLASS}
+
+
+def test_the_mean_of_several_views():
+    sure, unsure = torch.tensor([4.0, -4.0]), torch.tensor([-1.0, 1.0])
+    views = [sure.view(2, 1, 1), unsure.view(2, 1, 1)]
+    assert mean_to_mask(views, SegmentationPostprocess()).item() == 0  # probabilities, not votes
+    assert mean_to_mask(views[1:], SegmentationPostprocess()).item() == 1
+    views = [torch.tensor([[[3.0, -3.0]]]), torch.tensor([[[-1.0, 1.0]]])]
+    assert mean_to_mask(views, SegmentationPostprocess()).tolist() == [[0, NO_CLASS]]
+    assert mean_to_mask(views, SegmentationPostprocess(threshold=0.7)).tolist() == [[NO_CLASS, NO_CLASS]]

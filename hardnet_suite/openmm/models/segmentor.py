@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from mmengine.registry import MODELS
 from mmengine.structures import PixelData
-from mmseg.models import EncoderDecoder
+from mmseg.models import EncoderDecoder, SegTTAModel
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.inference.masks import logits_to_mask, segmentation_logits
+from hardnet_suite.inference.masks import logits_to_mask, mean_to_mask, segmentation_logits
 from hardnet_suite.inference.prepare import Placement
 from hardnet_suite.losses import bootstrapped_cross_entropy
 from hardnet_suite.networks import FCHarDNetArch, SegmentationPostprocess, find_arch
@@ -126,6 +126,13 @@ class HarDNetSegmentor(PerShapeInference, EncoderDecoder):
             )
         self.arch = arch
 
+    @property
+    def rule(self) -> SegmentationPostprocess:
+        """The output rule that ``test_cfg`` and the head's threshold make."""
+        return postprocess_of(
+            find_arch(self.arch), self.test_cfg, "test_cfg", threshold=self.decode_head.threshold
+        )
+
     def predict(self, inputs: Tensor, data_samples: SampleList | None = None) -> SampleList:
         """Masks and logits in the size of each image; those of mirrored inputs are mirrored back."""
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
@@ -134,12 +141,8 @@ class HarDNetSegmentor(PerShapeInference, EncoderDecoder):
             placement_of(sample.metainfo) if "ori_shape" in sample.metainfo else Placement(size, size)
             for sample in samples
         ]
-        rule = postprocess_of(
-            find_arch(self.arch), self.test_cfg, "test_cfg", threshold=self.decode_head.threshold
-        )
-        for sample, logits in zip(
-            samples, segmentation_logits(self._logits, inputs, placements, rule), strict=True
-        ):
+        rule, maps = self.rule, segmentation_logits(self._logits, inputs, placements, self.rule)
+        for sample, logits in zip(samples, maps, strict=True):
             if sample.metainfo.get("flip"):
                 logits = logits.flip(2 if sample.metainfo["flip_direction"] == "horizontal" else 1)
             mask = logits_to_mask(logits, rule)[None]
@@ -149,6 +152,20 @@ class HarDNetSegmentor(PerShapeInference, EncoderDecoder):
     def _logits(self, inputs: Tensor) -> Tensor:
         """What ``networks.FCHarDNet`` returns."""
         return enlarge(self.decode_head(self.extract_feat(inputs)), inputs.shape[2:])
+
+
+@MODELS.register_module()
+class HarDNetSegmentorTTA(SegTTAModel):
+    """Test-time augmentation: the mask of the mean probabilities of several views of each image."""
+
+    def merge_preds(self, data_samples_list: list[SampleList]) -> SampleList:
+        merged = []
+        for views in data_samples_list:
+            mask = mean_to_mask([view.seg_logits.data for view in views], self.module.rule)
+            sample = views[0]
+            sample.set_data({"pred_sem_seg": PixelData(data=mask[None])})
+            merged.append(sample)
+        return merged
 
 
 @MODELS.register_module()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 import time
 from datetime import timedelta
@@ -17,14 +16,7 @@ from mmengine.registry import HOOKS
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.compat import ATOMIC
 from hardnet_suite.openmm.run.checks import any_rank, require_finite_weights
-
-_NUMBERED = re.compile(r"(epoch|iter)_(\d+)\.pth")
-
-
-def saved_checkpoints(work_dir: str | Path) -> list[Path]:
-    """The checkpoints that a run can resume from, oldest first."""
-    files = [path for path in Path(work_dir).glob("*.pth") if _NUMBERED.fullmatch(path.name)]
-    return sorted(files, key=lambda path: path.stat().st_mtime_ns)
+from hardnet_suite.weights.runs import saved_checkpoints
 
 
 @HOOKS.register_module()

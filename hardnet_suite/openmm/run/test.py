@@ -25,10 +25,10 @@ from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.amp import bfloat16_loops
 from hardnet_suite.openmm.run.checks import require_finite_weights
 from hardnet_suite.openmm.run.configs import drop_pretrained
-from hardnet_suite.openmm.run.hooks import saved_checkpoints
 from hardnet_suite.openmm.run.results import publish, require_replaceable, staging_folder
 from hardnet_suite.openmm.run.runner import SuiteRunner, versions
 from hardnet_suite.weights import Checkpoint, WeightsRow, find, open_weights
+from hardnet_suite.weights.runs import newest_checkpoint
 
 _LARGEST_SCALE = 16
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")
@@ -235,10 +235,7 @@ def _choose_checkpoint(cfg: Config, checkpoint: str | Path | None) -> Checkpoint
         except ValueError as error:
             raise UserError(f"no checkpoint given, and no weights to fetch: {error}") from None
     if Path(checkpoint).is_dir():
-        saved = saved_checkpoints(checkpoint)
-        if not saved:
-            raise UserError(f"no checkpoint epoch_N.pth or iter_N.pth in {checkpoint}; train first")
-        checkpoint = saved[-1]
+        checkpoint = newest_checkpoint(checkpoint)
     return open_weights(Path(checkpoint), cfg.get("arch"), known=False)
 
 

@@ -14,9 +14,9 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import parts, require_data
 from hardnet_suite.openmm.run.amp import bfloat16_loops
 from hardnet_suite.openmm.run.configs import drop_pretrained
-from hardnet_suite.openmm.run.hooks import saved_checkpoints
 from hardnet_suite.openmm.run.runner import SuiteRunner
 from hardnet_suite.weights import open_weights, read_checkpoint
+from hardnet_suite.weights.runs import saved_checkpoints
 
 _DATA = ("train_dataloader", "val_dataloader")
 

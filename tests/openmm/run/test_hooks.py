@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 import hardnet_suite.openmm  # noqa: F401
-from hardnet_suite.openmm.run.hooks import ProgressLineHook, saved_checkpoints
+from hardnet_suite.openmm.run.hooks import ProgressLineHook
+from hardnet_suite.weights.runs import saved_checkpoints
 
 
 class Terminal(io.StringIO):

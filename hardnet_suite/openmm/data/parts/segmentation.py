@@ -185,7 +185,7 @@ class SegmentationPart(Part):
             *steps[:cut],
             {"type": "TestTimeAug", "transforms": branches},
         ]
-        cfg.model = {"type": "mmseg.SegTTAModel", "module": cfg.model}
+        cfg.model = {"type": "HarDNetSegmentorTTA", "module": cfg.model}
 
     def draw(
         self, out_dir: Path, work_dir: Path, images: Sequence, *, score: float, format_only: bool
