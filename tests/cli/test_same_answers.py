@@ -19,7 +19,7 @@ from hardnet_suite import create_model, predict
 from hardnet_suite.data.coco import COCO_CLASSES
 from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.openmm.run.configs import OWN_CONFIGS, load_config
-from hardnet_suite.weights import save_weights
+from hardnet_suite.weights import find, save_weights
 
 CELLS = ("RBC", "WBC", "Platelets")
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
@@ -227,7 +227,8 @@ def weights(tmp_path_factory):
         key = f"{arch}_{tag or count}"
         if key not in saved:
             torch.manual_seed(0)
-            network = create_model(arch, num_classes=count, pretrained=tag or False)
+            shipped = tag is not None and find(arch, tag).shipped
+            network = create_model(arch, num_classes=count, pretrained=tag if shipped else False)
             saved[key] = folder / f"{key}.pth"
             save_weights(network.state_dict(), saved[key], half=False)
         return saved[key]

@@ -243,7 +243,7 @@ def test_what_cannot_be_a_model(saved, tmp_path):
             {"weights": "camvid"},
             "no weights camvid: neither a file nor a tag; tags of hardnet68",
         ),
-        ("ssd320_hardnet39ds", {}, "has no published weights: there are bccd"),
+        ("ssd320_hardnet39ds", {}, "has no published weights; available: bccd"),
         ("hardnet_descriptor", {}, "hardnet_descriptor predicts nothing, it describes patches"),
         (tmp_path / "patches.pth", {}, "hardnet_descriptor_ps predicts nothing"),
         (path, {"weights": "published"}, "is a file of weights already"),
@@ -260,7 +260,7 @@ def test_a_config_and_weights_of_another_number_of_classes(saved, tmp_path):
     _, path = saved("hardnet39ds", 3)
     base = OWN_CONFIGS / "hardnet39ds_tiny_imagenet10.py"
     (tmp_path / "mine.py").write_text(
-        f"_base_ = '{base}'\nnum_classes = 6\nmodel = dict(num_classes=6, "
+        f"_base_ = '{base}'\nmodel = dict(num_classes=6, "
         "data_preprocessor=dict(num_classes=6))\n"
     )
     with pytest.raises(UserError, match=r"has 3 classes, but .*mine\.py has num_classes=6"):
