@@ -244,14 +244,14 @@ def test_what_cannot_be_a_model(saved, tmp_path):
             "no weights camvid: neither a file nor a tag; tags of hardnet68",
         ),
         ("ssd320_hardnet39ds", {}, "has no published weights; available: bccd"),
-        ("hardnet_descriptor", {}, "hardnet_descriptor predicts nothing, it describes patches"),
-        (tmp_path / "patches.pth", {}, "hardnet_descriptor_ps predicts nothing"),
+        ("hardnet_descriptor", {}, "hardnet_descriptor describes patches and predicts nothing"),
+        (tmp_path / "patches.pth", {}, "hardnet_descriptor_ps describes patches and predicts nothing"),
         (path, {"weights": "published"}, "is a file of weights already"),
         (path, {"classes": "ab"}, "2 class names are given, but the weights have 3 classes"),
     ):
         with pytest.raises(UserError, match=words):
             predict(model, image, **options)
-    for options in ({"top": 0}, {"batch_size": 0}, {"least_score": 1.5}):
+    for options in ({"top": 0}, {"batch_size": 0}, {"score": 1.5}):
         with pytest.raises(ValueError, match="must be at least 1"):
             predict(path, image, **options)
 
