@@ -260,8 +260,7 @@ def test_a_config_and_weights_of_another_number_of_classes(saved, tmp_path):
     _, path = saved("hardnet39ds", 3)
     base = OWN_CONFIGS / "hardnet39ds_tiny_imagenet10.py"
     (tmp_path / "mine.py").write_text(
-        f"_base_ = '{base}'\nmodel = dict(num_classes=6, "
-        "data_preprocessor=dict(num_classes=6))\n"
+        f"_base_ = '{base}'\nmodel = dict(num_classes=6, data_preprocessor=dict(num_classes=6))\n"
     )
     with pytest.raises(UserError, match=r"has 3 classes, but .*mine\.py has num_classes=6"):
         load_model(tmp_path / "mine.py", weights=path)
