@@ -14,6 +14,8 @@ from torchvision.transforms import functional as tvf
 
 from hardnet_suite.networks import Preprocess
 
+_ONE = 1 << 11  # 1.0 in OpenCV's weights
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -145,9 +147,43 @@ def _resized(image: Image.Image, height: int, width: int, rule: Preprocess) -> T
     pixels = _pixels(image)
     if pixels.shape[1:] == (height, width):
         return pixels
+    if rule.interpolation == "bilinear":
+        return _resize_bilinear(pixels, height, width)
     options = {} if rule.interpolation == "nearest" else {"align_corners": False}
     resized = F.interpolate(pixels[None].float(), size=(height, width), mode=rule.interpolation, **options)
     return resized[0].round().clamp(0, 255).to(torch.uint8)
+
+
+def _resize_bilinear(pixels: Tensor, height: int, width: int) -> Tensor:
+    """(3, H, W) uint8 -> (3, height, width) uint8, in the integer arithmetic of OpenCV, to the last bit.
+
+    OpenCV multiplies by weights of 11 bits, first along the rows, and drops digits on the way. OpenMMLab's
+    models are trained and tested on such images.
+    """
+    columns, right, weight = _neighbours(pixels.shape[2], width)
+    # beyond the border a row's pixel stands alone
+    outside = (columns < 0) | (columns >= pixels.shape[2] - 1)
+    weight[0, outside], weight[1, outside] = _ONE, 0
+    columns, right = (index.clamp(0, pixels.shape[2] - 1) for index in (columns, right))
+    values = pixels.to(torch.int32)
+    rows = values.index_select(2, columns) * weight[0] + values.index_select(2, right) * weight[1]
+
+    top, bottom, weight = _neighbours(pixels.shape[1], height)
+    top, bottom = (index.clamp(0, pixels.shape[1] - 1) for index in (top, bottom))
+    rows = rows >> 4
+    upper = (rows.index_select(1, top) * weight[0].view(-1, 1)) >> 16
+    lower = (rows.index_select(1, bottom) * weight[1].view(-1, 1)) >> 16
+    return ((upper + lower + 2) >> 2).clamp(0, 255).to(torch.uint8)
+
+
+def _neighbours(side: int, new_side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each new pixel the two old ones around its centre, (n,) each, and their weights (2, n) int32."""
+    step = 1 / (new_side / side)  # as OpenCV computes it
+    place = ((torch.arange(new_side, dtype=torch.float64) + 0.5) * step - 0.5).float()
+    first = place.floor()
+    share = place - first
+    weight = (torch.stack([1 - share, share]) * _ONE).round().to(torch.int32)
+    return first.long(), first.long() + 1, weight
 
 
 def _pixels(image: Image.Image) -> Tensor:

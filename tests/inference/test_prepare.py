@@ -8,6 +8,8 @@ import mmcv
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -41,18 +43,25 @@ def test_factor_has_mmcvs_size(size, factor):
     assert content_size(*size, rule) == made
 
 
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
+@settings(derandomize=True, max_examples=150, deadline=None)
+@given(size=st.tuples(*[st.integers(1, 200)] * 2), target=st.tuples(*[st.integers(1, 200)] * 2))
+def test_bilinear_pixels_are_opencvs_exactly(size, target):
+    noise = np.random.default_rng(size[0]).integers(0, 256, (*size, 3), dtype=np.uint8)
+    pixels, placement = prepare(Image.fromarray(noise), replace(PLAIN, resize="stretch", size=target))
+    theirs = mmcv.imresize(noise, target[::-1], interpolation="bilinear")
+    np.testing.assert_array_equal(pixels.permute(1, 2, 0).numpy(), theirs)
+    assert placement == Placement(size, target, (target[1] / size[1], target[0] / size[0]))
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bicubic"])
 @pytest.mark.parametrize(
     ("size", "target"), [((48, 65), (96, 31)), ((120, 90), (64, 64)), ((7, 5), (70, 50))]
 )
-def test_pixels_are_mmcvs_to_the_rounding(size, target, interpolation):
+def test_other_interpolations_are_opencvs_to_the_rounding(size, target, interpolation):
     image = image_of(*size)
-    pixels, placement = prepare(
-        image, replace(PLAIN, resize="stretch", size=target, interpolation=interpolation)
-    )
+    rule = replace(PLAIN, resize="stretch", size=target, interpolation=interpolation)
     theirs = mmcv.imresize(np.array(image), target[::-1], interpolation=interpolation)
-    assert np.abs(pixels.permute(1, 2, 0).numpy().astype(int) - theirs).max() <= 1
-    assert placement == Placement(size, target, (target[1] / size[1], target[0] / size[0]))
+    assert np.abs(prepare(image, rule)[0].permute(1, 2, 0).numpy().astype(int) - theirs).max() <= 1
 
 
 @pytest.mark.parametrize(
