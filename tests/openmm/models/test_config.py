@@ -100,7 +100,7 @@ def test_an_option_switches_the_architecture(key):
 
 def test_the_last_word_of_a_chain_counts(tmp_path):
     first = derived(tmp_path, "ssd512_hardnet68", 'arch = "ssd512_hardnet85"', name="first.py")
-    same = derived(tmp_path, str(first), "seed = 1", name="same.py")
+    same = derived(tmp_path, str(first), "randomness = dict(seed=1)", name="same.py")
     assert load_config(same).model.arch == "ssd512_hardnet85"
     last = derived(tmp_path, str(same), 'model = dict(arch="ssd224_hardnet29")', name="last.py")
     assert load_config(last).arch == "ssd224_hardnet29"
