@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import HOOKS, MODELS, DefaultScope
 
 import hardnet_suite.openmm.segmentation  # noqa: F401
 from hardnet_suite.errors import UserError
@@ -96,6 +98,18 @@ def test_an_option_switches_the_architecture(key):
     cfg = load_config("ssd512_hardnet68", {key: "ssd224_hardnet29"})
     assert cfg.arch == cfg.model.arch == "ssd224_hardnet29"
     assert cfg.size == 224
+
+
+@pytest.mark.parametrize(("base", "arch"), SWITCHES)
+def test_a_runner_that_settles_nothing_refuses_the_top_line_alone(base, arch, tmp_path):
+    cfg = Config.fromfile(derived(tmp_path, base, f'arch = "{arch}"'))
+    former = cfg.model.arch
+    hook = HOOKS.build({"type": "ResumableCheckpointHook"})
+    if former != arch:
+        with pytest.raises(UserError, match=rf"mine.py: arch='{arch}', but .* model.arch='{former}'"):
+            hook.before_run(SimpleNamespace(cfg=cfg))
+    cfg.model.arch = arch
+    hook.before_run(SimpleNamespace(cfg=cfg))
 
 
 def test_the_last_word_of_a_chain_counts(tmp_path):
