@@ -20,7 +20,7 @@ $(INSTALLED): requirements.txt pyproject.toml hardnet_suite_mmcv.pth
 	$(PY) -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# an interrupted or finished demo is gone on with, not begun anew
+# an interrupted demo resumes
 demo: install
 	$(PY) tools/draw_shapes.py $(DEMO)/shapes --train 1000 --val 100 --size 224
 	$(PY) tools/train.py configs/demo_ssd224_shapes.py --data-root $(DEMO)/shapes --work-dir $(DEMO) $(AMP) --resume

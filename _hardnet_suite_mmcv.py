@@ -1,4 +1,4 @@
-"""Lets mmcv-lite import: finds ``mmcv._ext`` in hardnet_suite where no compiled one is installed.
+"""Makes mmcv-lite importable: finds ``mmcv._ext`` in hardnet_suite where no compiled one is installed.
 
 ``hardnet_suite_mmcv.pth`` imports this when Python starts, so that OpenMMLab's own tools work before any
 config of ours is read. It must stay tiny and import neither torch nor hardnet_suite. The finder stands

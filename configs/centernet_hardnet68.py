@@ -1,10 +1,10 @@
-# CenterNet-HarDNet68 on COCO: trained at 512 pixels, tested at each image's own size.
+# CenterNet-HarDNet68 on COCO, trained at 512 pixels, tested at the size of each image.
 _base_ = "centernet_hardnet85.py"
 
 arch = "centernet_hardnet68"
 model = dict(arch=arch)
 
-# Each image in the middle of the next larger multiple of 32, so batches of one.
+# Images are centre-padded to multiples of 32, hence batches of one.
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="CenterPad", multiple=32),

@@ -5,7 +5,7 @@ arch = "centernet_hardnet85"  # row of hardnet_suite.networks.ARCHS: trunk, deco
 size = 512
 num_classes = 80
 
-# The network. Input: BGR pixels / 255, less the mean, by the standard deviation.
+# The network. Input: BGR, (x / 255 − mean) / std.
 model = dict(
     type="HarDNetCenterNet",
     arch=arch,
@@ -26,7 +26,7 @@ model = dict(
     init_cfg=dict(type="HarDNetPretrained", tag="base"),
 )
 
-# The data. Masks tell where a box that the crop cuts must end.
+# The data. Masks give the extent of objects that the crop cuts.
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadBoxesAndMasks"),
@@ -47,8 +47,8 @@ train_dataloader = dict(
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 
-# The published recipe: 300 epochs of batches of 48, SGD from 0.01, a tenth at 230 and at 280, the first epoch
-# rising from 0.00005.
+# The published recipe: 300 epochs, batches of 48, SGD with learning rate 0.01, divided by 10 after 230 and 280
+# epochs, warm-up from 0.00005 over the first.
 train_cfg = dict(type="ResumableEpochLoop", max_epochs=300, val_interval=5)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
@@ -62,4 +62,4 @@ param_scheduler = [
     ),
     dict(type="MultiStepLR", milestones=[230, 280], gamma=0.1),
 ]
-auto_scale_lr = dict(enable=True, base_batch_size=48)  # another batch size scales the learning rate
+auto_scale_lr = dict(enable=True, base_batch_size=48)  # scales the learning rate with the batch size

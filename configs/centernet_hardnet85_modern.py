@@ -1,4 +1,4 @@
-# What the published recipe does without, switched on: averaged weights, clipped gradients, mosaic.
+# Beyond the published recipe: averaged weights, gradient clipping, mosaic.
 _base_ = "centernet_hardnet85.py"
 
 custom_hooks = [
@@ -7,7 +7,7 @@ custom_hooks = [
 ]
 optim_wrapper = dict(clip_grad=dict(max_norm=35.0))
 
-# Mosaics are of four whole images; masks are left out, as mmdet's Mosaic does not carry them.
+# A mosaic joins four whole images; mmdet's Mosaic does not carry masks, so they are not loaded.
 load = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations", with_bbox=True)]
 train_dataloader = dict(
     dataset=dict(

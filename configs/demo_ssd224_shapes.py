@@ -1,4 +1,4 @@
-# The demonstration: SSD224-HarDNet29 on the built-in drawn shapes, from random weights, minutes on a CPU.
+# The demo: SSD224-HarDNet29 on the built-in drawn shapes, from random weights, minutes on a CPU.
 _base_ = "ssd512_hardnet68.py"
 
 arch = "ssd224_hardnet29"
@@ -8,7 +8,7 @@ data_root = "data/shapes/"  # hardnet-suite draw-shapes data/shapes
 
 model = dict(arch=arch, bbox_head=dict(num_classes=len(classes)), init_cfg=None)
 
-# Drawn scenes come in any number, so flips are variety enough (and cheap on a machine with few cores).
+# Flips are enough augmentation for drawn scenes, and cheap on a machine with few cores.
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),

@@ -2,7 +2,7 @@
 _base_ = ["_base_/runtime.py", "_base_/fchardnet.py", "_base_/camvid.py"]
 
 arch = "fchardnet70"  # row of hardnet_suite.networks.ARCHS
-weights_tag = "camvid"  # what tools/test.py takes without a checkpoint
+weights_tag = "camvid"  # of the weights registry: what test.py scores without a checkpoint
 crop = (288, 384)  # height, width
 num_classes = 11
 custom_imports = dict(imports=["hardnet_suite.openmm.segmentation"], allow_failed_imports=False)
@@ -28,7 +28,7 @@ train_pipeline = [
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
-# The averaged weights are the ones scored and saved as the best on the validation split.
+# The averaged weights are validated and saved as the best.
 train_cfg = dict(type="ResumableEpochLoop", max_epochs=280, val_interval=10)
 optim_wrapper = dict(
     type="OptimWrapper",

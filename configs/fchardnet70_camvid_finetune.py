@@ -1,5 +1,5 @@
-# FC-HarDNet-70 on CamVid, the second stage: 16 epochs from the best weights of the first (give them by load_from), at
-# nearly the images' own size and with more weight on the thin things that the first misses: poles and signs.
+# FC-HarDNet-70 on CamVid, second stage: 16 epochs from the best weights of the first (set load_from), near full
+# resolution and with more weight on thin objects that the first misses: poles and signs.
 _base_ = "fchardnet70_camvid.py"
 
 crop = (352, 480)

@@ -17,7 +17,7 @@ model = dict(
     init_cfg=dict(type="HarDNetPretrained", tag="base"),
 )
 
-# The data: the short side from 512 to 2048, then a crop.
+# The data: short side 512 to 2048, then a crop.
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadLabels"),
@@ -28,7 +28,7 @@ train_pipeline = [
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
-# The published recipe: 90 000 batches of 16, SGD from 0.02, falling as a polynomial. An epoch has 185 batches.
+# The published recipe: 90 000 batches of 16, SGD with learning rate 0.02, polynomial decay. One epoch has 185 batches.
 train_cfg = dict(type="ResumableEpochLoop", max_epochs=487, val_interval=5)
 optim_wrapper = dict(
     type="OptimWrapper",
@@ -37,5 +37,5 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type="PolyLR", power=0.9, eta_min=0.0, by_epoch=True, begin=0, end=487, convert_to_iter_based=True)
 ]
-auto_scale_lr = dict(enable=True, base_batch_size=16)  # another batch size scales the learning rate
+auto_scale_lr = dict(enable=True, base_batch_size=16)  # scales the learning rate with the batch size
 default_hooks = dict(checkpoint=dict(save_best="mIoU", rule="greater"))

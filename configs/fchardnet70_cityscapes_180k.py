@@ -1,4 +1,4 @@
-# FC-HarDNet-70 on Cityscapes, twice as long: 180 000 batches.
+# FC-HarDNet-70 on Cityscapes, 180 000 batches.
 _base_ = "fchardnet70_cityscapes.py"
 
 train_cfg = dict(max_epochs=973)

@@ -1,9 +1,9 @@
-# HarDNet-39DS from random weights on ten classes of Tiny-ImageNet, images of 64×64.
-# DATA_ROOT/train/WNID/*: of the 500 images of each class 50 are kept aside to choose the best epoch by.
+# HarDNet-39DS from random weights on ten classes of Tiny-ImageNet, 64×64.
+# DATA_ROOT/train/WNID/*: 50 of the 500 images per class are held out to choose the best epoch.
 _base_ = ["_base_/runtime.py", "_base_/classifier.py", "_base_/schedule_modern.py"]
 
-arch = "hardnet39ds"  # the row of hardnet_suite.networks.ARCHS
-weights_tag = "tiny_imagenet10"  # what tools/test.py takes without a checkpoint
+arch = "hardnet39ds"  # row of hardnet_suite.networks.ARCHS
+weights_tag = "tiny_imagenet10"  # of the weights registry: what test.py scores without a checkpoint
 num_classes = 10
 model = dict(
     arch=arch,

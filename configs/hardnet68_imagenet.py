@@ -1,4 +1,4 @@
-# HarDNet-68 on ImageNet by the published recipe. Published: 76.5 % top-1.
+# HarDNet-68 on ImageNet, the published recipe. Published: 76.5 % top-1.
 _base_ = [
     "_base_/runtime.py",
     "_base_/classifier.py",
@@ -6,7 +6,7 @@ _base_ = [
     "_base_/schedule_published.py",  # or schedule_modern.py
 ]
 
-arch = "hardnet68"  # the row of hardnet_suite.networks.ARCHS
+arch = "hardnet68"  # row of hardnet_suite.networks.ARCHS
 model = dict(arch=arch, num_classes=1000, **_base_.recipe.model)
 train_dataloader = dict(
     dataset=dict(pipeline=[*_base_.crop_and_flip, *_base_.recipe.transforms, dict(type="PackClass")])

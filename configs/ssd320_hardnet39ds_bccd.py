@@ -1,15 +1,15 @@
-# Training on one's own data, by example: the blood cells of BCCD (docs/custom_data.md), from random weights.
+# Example of custom data: the blood cells of BCCD (docs/custom_data.md), from random weights.
 _base_ = "ssd512_hardnet68.py"
 
 arch = "ssd320_hardnet39ds"
-weights_tag = "bccd"  # of the weights registry: what test.py scores where no checkpoint is given
+weights_tag = "bccd"  # of the weights registry: what test.py scores without a checkpoint
 size = 320
 classes = ("RBC", "WBC", "Platelets")
 data_root = "data/bccd/"  # hardnet-suite convert-dataset voc BCCD data/bccd
 
 model = dict(arch=arch, bbox_head=dict(num_classes=len(classes)), init_cfg=None)
 
-# A slide under the microscope has no up or down: all flips.
+# A microscope slide has no up or down: all flips.
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
@@ -47,7 +47,7 @@ test_dataloader = dict(
 val_evaluator = dict(ann_file=data_root + "annotations/instances_val.json")
 test_evaluator = dict(ann_file=data_root + "annotations/instances_test.json")
 
-# chosen by AP50 on the validation split; the averaged weights are the ones scored and saved as the best
+# the best is chosen by AP50 on the validation split; the averaged weights are validated and saved
 train_cfg = dict(max_epochs=130, val_interval=10)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.02),

@@ -5,7 +5,7 @@ arch = "ssd512_hardnet68"  # row of hardnet_suite.networks.ARCHS: trunk, bridge,
 size = 512
 num_classes = 80
 
-# The network. Input: BGR pixels 0…255 minus the mean, not divided.
+# The network. Input: BGR, x − mean, x in 0…255.
 mean = [104.0, 117.0, 123.0]
 model = dict(
     type="HarDNetSSD",
@@ -61,7 +61,7 @@ train_dataloader = dict(batch_size=32, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 
-# The published recipe: 150 epochs of batches of 32, SGD from 0.004, a tenth at 90, 120 and 140.
+# The published recipe: 150 epochs, batches of 32, SGD with learning rate 0.004, divided by 10 after 90, 120 and 140.
 train_cfg = dict(type="ResumableEpochLoop", max_epochs=150, val_interval=5)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
@@ -70,4 +70,4 @@ optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=0.004, momentum=0.9, weight_decay=1e-4),
 )
 param_scheduler = [dict(type="MultiStepLR", milestones=[90, 120, 140], gamma=0.1)]
-auto_scale_lr = dict(enable=True, base_batch_size=32)  # another batch size scales the learning rate
+auto_scale_lr = dict(enable=True, base_batch_size=32)  # scales the learning rate with the batch size

@@ -1,5 +1,5 @@
-# A HarDNet classifier. A config says arch and num_classes.
-# Input: RGB pixels / 255, less ImageNet's mean, by its standard deviation.
+# A HarDNet classifier. A config sets arch and num_classes.
+# Input: RGB, (x / 255 − mean) / std with ImageNet's mean and std.
 model = dict(
     type="ImageClassifier",
     data_preprocessor=dict(

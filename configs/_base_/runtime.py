@@ -1,4 +1,4 @@
-# What every run shares: hooks, logs, processes.
+# Shared by every run: hooks, logs, processes.
 custom_imports = dict(imports=["hardnet_suite.openmm"], allow_failed_imports=False)
 randomness = dict(seed=0)
 default_hooks = dict(
@@ -17,7 +17,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type="ProgressLineHook"),
-    dict(type="SyncBuffersHook"),  # ranks agree on running statistics before they are scored and saved
+    dict(type="SyncBuffersHook"),  # averages running statistics over the ranks before validation and saving
 ]
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=True)
 env_cfg = dict(

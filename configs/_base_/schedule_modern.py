@@ -10,8 +10,8 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
     dict(type="CosineAnnealingLR", eta_min=1e-6, by_epoch=True, begin=5, end=300, convert_to_iter_based=True),
 ]
-auto_scale_lr = dict(enable=True, base_batch_size=256)  # another batch size scales the learning rate
-# what a config adds to its model, its pipeline and its hooks
+auto_scale_lr = dict(enable=True, base_batch_size=256)  # scales the learning rate with the batch size
+# added by a config to its model, pipeline and hooks
 recipe = dict(
     model=dict(
         label_smoothing=0.1,

@@ -60,6 +60,8 @@ assert found.pred_sem_seg.data.shape == (1, 64, 64)
 # detection: data of training and of testing, the detector, its loss and its boxes
 cfg = load_config(config, {"model.init_cfg": None})
 set_data_root(cfg, data)
+assert transforms() == "mmseg"  # a config that is loaded changes nothing in the process
+init_default_scope(cfg.default_scope)
 assert transforms() == "mmdet"
 detector = MODELS.build(cfg.model)
 for loader in (cfg.train_dataloader, cfg.test_dataloader):

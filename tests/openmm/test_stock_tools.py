@@ -135,6 +135,49 @@ def trained(tiny, site_folder, tmp_path_factory) -> Path:
     return folder
 
 
+SUITE = """
+_base_ = "{root}/configs/ssd512_hardnet68.py"
+model = dict(arch="ssd224_hardnet29", bbox_head=dict(num_classes=6), init_cfg=None)
+classes = ("circle", "square", "triangle", "star", "ring", "cross")
+data = dict(data_root="{data}/", metainfo=dict(classes=classes))
+resize = dict(type="Resize", scale=(224, 224), keep_ratio=False)
+train_pipeline = [*_base_.train_pipeline[:2], resize, dict(type="PackDetInputs")]
+test_pipeline = [_base_.test_pipeline[0], resize, _base_.test_pipeline[-1]]
+one_process = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline, indices=4, **data), **one_process)
+val_dataloader = dict(batch_size=1, dataset=dict(pipeline=test_pipeline, **data), **one_process)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file="{data}/annotations/instances_val2017.json")
+test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=1, val_interval=1)
+optim_wrapper = dict(optimizer=dict(lr=1e-4))
+param_scheduler = []
+visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])
+auto_scale_lr = dict(enable=False)
+"""
+SUITE_USE = """
+from mmdet.apis import inference_detector, init_detector
+detector = init_detector({config!r}, {checkpoint!r}, device="cpu")
+assert (type(detector).__name__, detector.arch) == ("HarDNetSSD", "ssd224_hardnet29")
+assert detector.neck.channels == [128, 192, 256, 256, 256, 256]
+found = inference_detector(detector, {image!r}).pred_instances
+assert found.bboxes.shape[1] == 4
+print("done")
+"""
+
+
+def test_mmdets_tools_on_a_config_of_the_suite(tiny, site_folder, tmp_path):
+    config = tmp_path / "derived.py"
+    config.write_text(SUITE.format(root=ROOT, data=tiny[1]))
+    script = ["train.py", str(config), "--work-dir", str(tmp_path)]
+    code = f"import runpy, sys\nsys.argv = {script!r}\nrunpy.run_path({str(TRAIN)!r}, run_name='__main__')"
+    run(code, tmp_path, site_folder)
+    image = str(next((tiny[1] / "val2017").glob("*.jpg")))
+    checkpoint = str(tmp_path / "epoch_1.pth")
+    code = SUITE_USE.format(config=str(config), checkpoint=checkpoint, image=image)
+    assert run(code, tmp_path, site_folder).endswith("done\n")
+
+
 def arguments(trained: Path, tiny: tuple[Path, Path]) -> tuple[str, str, str]:
     image = next((tiny[1] / "val2017").glob("*.jpg"))
     return str(trained / "plain.py"), str(trained / "epoch_1.pth"), str(image)

@@ -16,17 +16,22 @@ NORMS = ("BN", "SyncBN")
 
 @MODELS.register_module()
 class HarDNet(BaseModule):
-    """(N, in_channels, H, W), normalised images -> tuple of maps, one for each of ``out_indices``.
+    """A HarDNet trunk.
 
-    arch: a name of ``list_models()``; of a detector's name it is the detector's trunk.
-    out_indices: 0 … 4 for the strides 2, 4, 8, 16, 32 (at each stride the last stage); stages beyond the
-    last index are not built. ``out_channels`` and ``out_strides`` say what comes out, for the neck's config.
-    tap: "transition" (after a stage's 1×1 convolution) or "block" (before it).
-    frozen_stages: −1 nothing, 0 the stem, i everything up to the map of stride 2^(i+1).
-    norm_eval: batch norms keep their running statistics in training.
-    norm_cfg: type "BN" or "SyncBN"; requires_grad, eps and momentum as usual.
-    with_cp: the blocks are computed anew in the backward pass, which saves memory.
-    init_cfg: for the published ImageNet weights dict(type="HarDNetPretrained").
+    forward: (N, in_channels, H, W), normalised images -> tuple of maps, one per entry of ``out_indices``.
+    ``out_channels`` and ``out_strides`` record their channels and strides, for the neck's config.
+
+    Args:
+        arch: a name of ``list_models()``; a detector's name gives the detector's trunk.
+        in_channels: of the input.
+        out_indices: 0 … 4 for the strides 2, 4, 8, 16, 32 (the last stage at each stride); stages beyond the
+            largest index are not built.
+        tap: "transition" (after a stage's 1×1 convolution) or "block" (before it).
+        frozen_stages: −1 freezes nothing, 0 the stem, i everything up to the map of stride 2^(i+1).
+        norm_eval: batch norms keep their running statistics in training.
+        norm_cfg: type "BN" or "SyncBN", with requires_grad, eps and momentum.
+        with_cp: recompute blocks in the backward pass, which saves memory.
+        init_cfg: dict(type="HarDNetPretrained") for the published ImageNet weights.
     """
 
     def __init__(

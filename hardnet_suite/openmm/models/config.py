@@ -2,7 +2,7 @@
 
 mmengine evaluates a base config before the one that derives from it, so a derived config that changes only
 ``arch`` leaves the base's ``model.arch``. :func:`settle_arch` makes them agree. OpenMMLab's own tools read
-``model.arch`` alone.
+``model.arch`` alone; their runners refuse a config in which the two differ (:func:`require_settled`).
 """
 
 from __future__ import annotations
@@ -69,6 +69,20 @@ def settle_arch(cfg: Config, *, before: str | None = None) -> None:
     for former in {*names, before} - {arch, None}:
         _follow_size(cfg, former, arch)
     cfg.arch = cfg.model.arch = arch
+
+
+def require_settled(cfg: Config) -> None:
+    """Refuses a config of which only ``arch`` was changed, where nothing settles it.
+
+    Raises:
+        UserError: ``arch`` and ``model.arch`` differ.
+    """
+    top, inner = names = _arch_names(cfg)
+    if (cfg.get("model") or {}).get("type") in MODEL_KINDS and None not in names and top != inner:
+        raise UserError(
+            f"{cfg.filename}: arch={top!r}, but OpenMMLab's own tools built the model from "
+            f"model.arch={inner!r}: set model=dict(arch={top!r})"
+        )
 
 
 def _arch_names(cfg: Config) -> Names:

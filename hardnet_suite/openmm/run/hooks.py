@@ -15,6 +15,7 @@ from mmengine.registry import HOOKS
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.compat import ATOMIC
+from hardnet_suite.openmm.models.config import require_settled
 from hardnet_suite.openmm.run.checks import any_rank, require_finite_weights
 from hardnet_suite.weights.runs import saved_checkpoints
 
@@ -66,6 +67,9 @@ class ResumableCheckpointHook(CheckpointHook):
     ):
         super().__init__(*args, **kwargs)
         self.every_minutes, self.every_iters, self.keep = every_minutes, every_iters, max_keep_ckpts
+
+    def before_run(self, runner) -> None:
+        require_settled(runner.cfg)
 
     def before_train(self, runner) -> None:
         if self.backend_args is None and "://" not in str(self.out_dir or runner.work_dir):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import HOOKS, MODELS, DefaultScope
 
 import hardnet_suite.openmm.segmentation  # noqa: F401
 from hardnet_suite.errors import UserError
@@ -98,9 +100,21 @@ def test_an_option_switches_the_architecture(key):
     assert cfg.size == 224
 
 
+@pytest.mark.parametrize(("base", "arch"), SWITCHES)
+def test_a_runner_that_settles_nothing_refuses_the_top_line_alone(base, arch, tmp_path):
+    cfg = Config.fromfile(derived(tmp_path, base, f'arch = "{arch}"'))
+    former = cfg.model.arch
+    hook = HOOKS.build({"type": "ResumableCheckpointHook"})
+    if former != arch:
+        with pytest.raises(UserError, match=rf"mine.py: arch='{arch}', but .* model.arch='{former}'"):
+            hook.before_run(SimpleNamespace(cfg=cfg))
+    cfg.model.arch = arch
+    hook.before_run(SimpleNamespace(cfg=cfg))
+
+
 def test_the_last_word_of_a_chain_counts(tmp_path):
     first = derived(tmp_path, "ssd512_hardnet68", 'arch = "ssd512_hardnet85"', name="first.py")
-    same = derived(tmp_path, str(first), "seed = 1", name="same.py")
+    same = derived(tmp_path, str(first), "randomness = dict(seed=1)", name="same.py")
     assert load_config(same).model.arch == "ssd512_hardnet85"
     last = derived(tmp_path, str(same), 'model = dict(arch="ssd224_hardnet29")', name="last.py")
     assert load_config(last).arch == "ssd224_hardnet29"
