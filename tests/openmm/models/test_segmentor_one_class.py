@@ -1,0 +1,170 @@
+"""Segmentation of one class: loss, score, saved predictions and drawings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import METRICS, MODELS, DefaultScope
+from mmengine.structures import PixelData
+from PIL import Image
+
+import hardnet_suite.openmm.segmentation  # noqa: F401
+from hardnet_suite.data.segmentation import own_labels, read_label
+from hardnet_suite.errors import UserError
+from hardnet_suite.evaluation.segmentation import evaluate_folders
+from hardnet_suite.openmm.run.configs import load_config
+from hardnet_suite.visualization.segmentation import draw_segmentation_results, error_map, strip
+
+from mmseg.structures import SegDataSample  # isort: skip
+
+MASK = own_labels(("object",), [(255, 0, 0)], {0: 1, 255: 0, 9: 255})
+
+
+@pytest.fixture(autouse=True)
+def _mmseg_scope():
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        yield
+
+
+def build(**head):
+    cfg = load_config("fchardnet70_camvid")
+    cfg.model.decode_head.merge({"num_classes": 1} | head)
+    torch.manual_seed(0)
+    return MODELS.build(cfg.model)
+
+
+def sample(target):
+    made = SegDataSample(metainfo={"img_shape": target.shape, "ori_shape": target.shape})
+    made.gt_sem_seg = PixelData(data=target[None])
+    return made
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"type": "BootstrappedCrossEntropyLoss", "min_kept": 100, "threshold": 0.3, "_delete_": True},
+        {"type": "CrossEntropyLoss", "use_sigmoid": True, "_delete_": True},
+    ],
+)
+def test_training_raises_the_logit_where_the_class_is(loss):
+    """Object 0, background 1 and ignored 255 in the target; both losses learn the same sign."""
+    segmentor = build(loss_decode=loss).train()
+    images = torch.randn(2, 3, 64, 64)
+    target = torch.ones(64, 64, dtype=torch.long)
+    target[:, 32:], target[:8] = 0, 255
+    images[:, :, :, 32:] += 2
+    optimizer = torch.optim.Adam(segmentor.parameters(), 3e-3)
+    losses = []
+    for _ in range(12):
+        result = segmentor.loss(images, [sample(target)] * 2)
+        (value,) = (value for name, value in result.items() if "loss" in name)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(float(value))
+    assert losses[0] > 0.3
+    assert losses[-1] < losses[0]
+    with torch.no_grad():
+        logits = segmentor.decode_head(segmentor.extract_feat(images))
+    assert logits.shape == (2, 1, 16, 16)
+    assert logits[..., 4:, 8:].mean() > logits[..., 4:, :8].mean()
+    assert all(p.grad is not None and p.grad.any() for p in segmentor.decode_head.parameters())
+
+
+def test_the_logged_accuracy_is_that_of_the_threshold():
+    segmentor = build().eval()
+    samples = [sample(torch.tensor([[0, 0, 1, 255]]))]
+    losses = segmentor.decode_head.loss_by_feat(torch.tensor([[[[9.0, -9.0, -9.0, 9.0]]]]), samples)
+    assert losses["decode.acc_seg" if "decode.acc_seg" in losses else "acc_seg"] == pytest.approx(200 / 3)
+
+
+def test_the_threshold_is_one_half_unless_given():
+    assert build().decode_head.threshold == 0.5
+    assert build(threshold=0.3).decode_head.threshold == 0.3
+    assert build(num_classes=2).decode_head.threshold is None
+
+
+def test_one_logit_for_two_classes_is_refused():
+    with pytest.raises(UserError, match="set num_classes=1 and name the object as the only class"):
+        build(num_classes=2, out_channels=1)
+
+
+def metric(**options):
+    made = METRICS.build({"type": "SegmentationIoU", **options})
+    made.dataset_meta = {"classes": MASK.classes, "palette": MASK.palette, "labels": None}
+    return made
+
+
+TARGET = np.array([[0, 0, 0, 1, 1, 255]])
+PREDICTION = np.array([[0, 0, 255, 0, 255, 0]])  # right twice, one missed, one false, one right, one ignored
+
+
+@pytest.mark.parametrize("none", [255, 1])
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float32])
+def test_the_score_is_the_iou_of_the_class(tmp_path, none, kind):
+    scorer = metric(predictions_dir=str(tmp_path))
+    prediction = np.where(PREDICTION == 255, none, PREDICTION).astype(kind)
+    data = [
+        {
+            "pred_sem_seg": {"data": torch.from_numpy(prediction)[None]},
+            "gt_sem_seg": {"data": torch.from_numpy(TARGET)[None]},
+            "img_path": "a.jpg",
+        }
+    ]
+    scorer.process({}, data)
+    figures = scorer.evaluate(1)
+    assert figures == {
+        "mIoU": pytest.approx(2 / 4),
+        "aAcc": pytest.approx(3 / 5),
+        "mAcc": pytest.approx(2 / 3),
+    }
+    assert list(scorer.details["per_class"]) == ["object"]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), PREDICTION)
+
+
+def test_saved_predictions_are_scored_as_in_the_run(tmp_path):
+    for folder, array in (("truth", [[255, 255, 255, 0, 0, 9]]), ("predictions", PREDICTION)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.asarray(array, np.uint8)).save(tmp_path / folder / "a.png")
+    assert read_label(tmp_path / "truth/a.png", MASK).tolist() == TARGET.tolist()
+    scores = evaluate_folders(tmp_path / "predictions", tmp_path / "truth", MASK)
+    assert scores.metrics == {
+        "mIoU": pytest.approx(2 / 4),
+        "aAcc": pytest.approx(3 / 5),
+        "mAcc": pytest.approx(2 / 3),
+    }
+    assert "object" in scores.table(MASK.classes)
+    assert list(scores.report(MASK.classes)["per_class"]) == ["object"]
+
+
+def test_an_image_of_background_alone_counts():
+    scorer = metric()
+    background = torch.ones(1, 2, 2, dtype=torch.long)
+    data = {"pred_sem_seg": {"data": torch.full((1, 2, 2), 255)}, "gt_sem_seg": {"data": background}}
+    scorer.process({}, [data | {"img_path": "a.jpg"}])
+    figures = scorer.evaluate(1)
+    assert figures["aAcc"] == 1
+    assert np.isnan(figures["mIoU"])  # the class is nowhere
+
+
+@pytest.mark.parametrize("none", [255, 1])
+def test_the_background_is_neither_tinted_nor_wrong(tmp_path, none):
+    grey = np.full((64, 96, 3), 128, np.uint8)
+    target = np.ones((64, 96), np.int64)
+    target[:, 48:] = 0
+    drawn = strip(grey, target, np.where(target == 1, none, 0), MASK.palette, MASK.classes)
+    alone = strip(grey, None, np.where(target == 1, none, 0), MASK.palette, MASK.classes)
+    assert drawn.shape[1] > alone.shape[1]
+    right = error_map(grey, target, target)
+    width = drawn.shape[1] // 4
+    assert np.array_equal(drawn, strip(grey, target, target, MASK.palette, MASK.classes))
+    assert width >= right.shape[1]
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    Image.fromarray(np.where(target == 1, 0, 255).astype(np.uint8)).save(tmp_path / "label.png")
+    Image.fromarray(np.where(target == 1, 255, 0).astype(np.uint8)).save(tmp_path / "prediction.png")
+    triple = [tmp_path / name for name in ("a.png", "label.png", "prediction.png")]
+    assert draw_segmentation_results([triple], MASK, tmp_path / "drawn") == 1
+    assert Path(tmp_path / "drawn/a.jpg").is_file()
