@@ -11,10 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from hardnet_suite import networks
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.errors import UserError
-from hardnet_suite.networks import Arch, Preprocess
+from hardnet_suite.networks import Arch, Postprocess, Preprocess
 from hardnet_suite.weights import registry
 from hardnet_suite.weights.download import obtain
 from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded
@@ -61,7 +60,7 @@ class Checkpoint:
     classes: tuple[str, ...] | None
     palette: Palette | None
     preprocess: Preprocess | None
-    postprocess: Any | None
+    postprocess: Postprocess | None
     metadata: Mapping[str, Any] = field(repr=False)
     row: WeightsRow | None
 
@@ -76,6 +75,14 @@ class Checkpoint:
             part = f"only its trunk (form {self.form})" if self.form == "trunk" else f"keys such as {keys}"
             raise UserError(f"{self.path}: these are not the weights of {self.model} ({part})")
         return self
+
+    def records(self) -> dict[str, str]:
+        """Class names, palette and rules as JSON, as the metadata of a weights file has them."""
+        values = {"classes": self.classes, "palette": self.palette}
+        for key in ("preprocess", "postprocess"):
+            record = getattr(self, key)
+            values[key] = record.to_dict() if hasattr(record, "to_dict") else record
+        return {key: json.dumps(value) for key, value in values.items() if value is not None}
 
 
 def open_weights(
@@ -173,7 +180,7 @@ def _describe(
         classes=names,
         palette=metadata.get("palette"),
         preprocess=_record(metadata, "preprocess", Preprocess),
-        postprocess=_record(metadata, "postprocess", getattr(networks, "Postprocess", None)),
+        postprocess=_record(metadata, "postprocess", Postprocess),
         metadata=metadata,
         row=row,
     )
@@ -229,11 +236,11 @@ def _palette(value: Any, classes: tuple[str, ...] | None) -> Palette:
     return tuple(tuple(colour) for colour in value)
 
 
-def _record(metadata: Mapping[str, Any], key: str, kind: type | None) -> Any | None:
-    """The record of that key; as it stands where no class for it exists."""
+def _record(metadata: Mapping[str, Any], key: str, kind: type[Preprocess | Postprocess]) -> Any:
+    """The record under that key, if there is one."""
     values = metadata.get(key)
-    if values is None or kind is None:
-        return values
+    if values is None:
+        return None
     try:
         return kind.from_dict(values)
     except (ValueError, TypeError) as error:
