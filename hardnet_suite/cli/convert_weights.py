@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hardnet_suite.errors import UserError
+
+if TYPE_CHECKING:
+    from hardnet_suite.weights import Checkpoint
 
 _ORIGIN = ("licence", "origin", "tag", "trained_on", "config")
 _FORMS = {
@@ -22,9 +22,9 @@ _FORMS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="a file of weights in any form: official, of this suite, of a run")
+    parser.add_argument("source", help="a weights file in any form: official, of this suite, of a run")
     parser.add_argument("target", help="the file to write: .safetensors, or .pth")
-    parser.add_argument("--model", help="whose weights (default: told by the keys)")
+    parser.add_argument("--model", help="whose weights (default: told by its keys)")
     parser.add_argument(
         "--to",
         choices=_FORMS,
@@ -32,78 +32,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="names of the keys: " + ", ".join(f"{form} for {use}" for form, use in _FORMS.items()),
     )
     parser.add_argument(
-        "--half", action="store_true", help="floating point numbers in half precision, half the size"
+        "--half", action="store_true", help="floating-point numbers in half precision, half the size"
     )
 
 
 def run(args: argparse.Namespace) -> None:
     from hardnet_suite.networks import list_models
-    from hardnet_suite.weights import (
-        identify,
-        is_bare_trunk,
-        metadata_of,
-        read_checkpoint,
-        save_weights,
-        split_official,
-        state_dict_of,
-    )
+    from hardnet_suite.weights import open_weights, save_weights
     from hardnet_suite.weights.convert import in_target, to_official
+    from hardnet_suite.weights.file import expanded
 
-    source, target = Path(args.source), Path(args.target)
+    source, target = expanded(args.source), expanded(args.target)
     if target.suffix not in (".safetensors", ".pth"):
         raise UserError(f"{target}: the name must end in .safetensors or .pth")
-    if target.exists() and target.samefile(source):
+    if target.exists() and source.exists() and target.samefile(source):
         raise UserError(f"{target} is the source itself: choose another name")
     if args.model is not None and args.model not in list_models():
         raise UserError(f"no model {args.model}; there are {', '.join(list_models())}")
-    checkpoint = read_checkpoint(source)
-    state = state_dict_of(checkpoint)
     try:
-        found = identify(state, args.model)
-        model, form, tensors, whole = found.model, found.form, found.tensors, True
+        weights = open_weights(source, args.model)
     except UserError as error:
-        tensors, left = split_official(args.model, state) if args.model else ({}, [])
-        if not tensors or (left and not is_bare_trunk(state)) or not _fit(args.model, tensors):
-            hint = "" if args.model else "; for a file of a bare trunk name its --model"
-            raise UserError(f"{source}: {error}{hint}") from None
-        model, form, whole = args.model, "official", False
-        if left:
-            print(f"left, as {model} has no place for them: {', '.join(left)}")
+        hint = "; for a file of a trunk alone give its --model" if "not the weights of" in str(error) else ""
+        raise UserError(f"{error}{hint}") from None
+    if weights.form == "trunk":
+        _require_shapes(weights)
+        if weights.left:
+            print(f"dropped, as {weights.model} has no place for them: {', '.join(weights.left)}")
+    else:
+        weights.require_whole()
+    model, tensors = weights.model, weights.tensors
     try:
         renamed = to_official(model, tensors) if args.to == "official" else in_target(model, tensors, args.to)
     except ValueError as error:
         raise UserError(f"--to {args.to}: {error}") from None
 
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    metadata = {"model": model, "form": args.to, "source": source.name, "sha256": digest}
-    if whole and found.num_classes:
-        metadata["num_classes"] = str(found.num_classes)
-    known = metadata_of(source, checkpoint)
-    metadata |= _origin(model, source.name, digest, known)
-    metadata |= {key: json.dumps(known[key]) for key in ("classes", "input") if key in known}
+    metadata = {"model": model, "form": args.to, "source": source.name, "sha256": weights.digest}
+    if weights.num_classes:
+        metadata["num_classes"] = str(weights.num_classes)
+    metadata |= _origin(model, source.name, weights.digest, weights.metadata)
+    metadata |= weights.records()
     try:
         save_weights(renamed, target, metadata=metadata, half=args.half)
     except (OSError, RuntimeError) as error:
         raise UserError(f"cannot write {target}: {error}") from None
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
-    part = "" if whole else " (a part of it)"
+    part = " (a part of it)" if weights.form == "trunk" else ""
+    form = "official" if part else weights.form
     print(f"{len(renamed)} tensors of {model}{part}, {form} to {args.to}: {target}")
 
 
-def _fit(model: str, tensors: dict) -> bool:
-    """Whether a part of a model's tensors has the shapes of that model."""
+def _require_shapes(weights: Checkpoint) -> None:
+    """UserError where a part of a model's tensors has other shapes than that model."""
     import torch
 
     from hardnet_suite.networks import build_network
 
     with torch.device("meta"):
-        own = build_network(model).state_dict()
-    return all(value.shape == own[key].shape for key, value in tensors.items())
+        own = build_network(weights.model).state_dict()
+    if any(value.shape != own[key].shape for key, value in weights.tensors.items()):
+        raise UserError(f"{weights.path}: these are not the weights of {weights.model}: other shapes")
 
 
 def _origin(model: str, file: str, digest: str, known: Mapping[str, Any]) -> dict[str, str]:
-    """Licence and origin: as the source itself says, or as the registry knows it by its hash or its name."""
+    """Licence and origin, as the source itself says, or as the registry has them by its hash or name."""
     from hardnet_suite.weights import ROWS
 
     told = {key: known[key] for key in _ORIGIN if isinstance(known.get(key), str)}
@@ -116,5 +108,4 @@ def _origin(model: str, file: str, digest: str, known: Mapping[str, Any]) -> dic
     row = same or named
     if row is None:
         return {"licence": "unknown"} | told
-    classes = {"classes": json.dumps(row.classes)} if row.classes else {}
-    return {"licence": row.licence, "origin": row.source, "tag": row.tag} | classes | told
+    return {"licence": row.licence, "origin": row.source, "tag": row.tag} | told

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import argparse
 
+# name -> (height, width) of the usual input, parameters, multiply-adds for it: as the networks have them
+# (tests/cli/test_weights.py), written down so that the command needs no torch
+FIGURES: dict[str, tuple[tuple[int, int], int, int]] = {
+    "centernet_hardnet68": ((512, 512), 20_732_028, 46_913_848_320),
+    "centernet_hardnet85": ((512, 512), 37_274_988, 87_715_217_408),
+    "fchardnet70": ((1024, 2048), 4_119_257, 35_217_426_432),
+    "hardnet39ds": ((224, 224), 3_488_228, 429_471_474),
+    "hardnet68": ((224, 224), 17_565_348, 4_246_114_304),
+    "hardnet68ds": ((224, 224), 4_180_602, 775_281_526),
+    "hardnet85": ((224, 224), 36_670_212, 9_074_081_584),
+    "hardnet_descriptor": ((32, 32), 1_334_560, 39_092_224),
+    "hardnet_descriptor_ps": ((32, 32), 1_336_032, 39_092_224),
+    "ssd224_hardnet29": ((224, 224), 7_794_140, 1_370_298_464),
+    "ssd320_hardnet39ds": ((320, 320), 10_329_738, 4_371_449_248),
+    "ssd512_hardnet68": ((512, 512), 25_700_414, 34_427_536_384),
+    "ssd512_hardnet85": ((512, 512), 38_782_074, 60_634_137_600),
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pattern", nargs="?", default="", help="only models whose name holds this")
+    parser.add_argument("pattern", nargs="?", default="", help="only models whose name contains this")
 
 
 def run(args: argparse.Namespace) -> None:
     from hardnet_suite.errors import UserError
-    from hardnet_suite.networks import list_models
-    from hardnet_suite.weights import ROWS, where
+    from hardnet_suite.weights.places import where
+    from hardnet_suite.weights.registry import ROWS
 
-    names = [name for name in list_models() if args.pattern in name]
+    names = [name for name in FIGURES if args.pattern in name]
     if not names:
-        raise UserError(f"no model whose name holds {args.pattern!r}; there are {', '.join(list_models())}")
+        raise UserError(f"no model whose name contains {args.pattern!r}; there are {', '.join(FIGURES)}")
     head = (
         "model",
         "input",
@@ -29,7 +47,8 @@ def run(args: argparse.Namespace) -> None:
     )
     table = [head]
     for name in names:
-        first = (name, *_measured(name))
+        (height, width), parameters, multiply_adds = FIGURES[name]
+        first = (name, f"{height}×{width}", f"{parameters / 1e6:.2f} M", f"{multiply_adds / 1e9:.2f} G")
         rows = [row for row in ROWS if row.model == name]
         for number, row in enumerate(rows or [None]):
             left = first if number == 0 else ("",) * len(first)
@@ -38,24 +57,3 @@ def run(args: argparse.Namespace) -> None:
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     for row in table:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _measured(name: str) -> tuple[str, str, str]:
-    """(usual input, parameters, multiply-adds)."""
-    import torch
-
-    from hardnet_suite.networks import (
-        ARCHS,
-        PREPROCESS,
-        FCHarDNetArch,
-        build_network,
-        count_parameters,
-        multiply_adds,
-    )
-
-    side = PREPROCESS[name].size or 512
-    size = (1024, 2048) if isinstance(ARCHS[name], FCHarDNetArch) else (side, side)
-    with torch.device("meta"):
-        network = build_network(name)
-        macs = multiply_adds(network, (1, len(PREPROCESS[name].mean), *size))
-    return "{}×{}".format(*size), f"{count_parameters(network) / 1e6:.2f} M", f"{macs / 1e9:.2f} G"

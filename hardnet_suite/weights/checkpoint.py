@@ -88,6 +88,14 @@ class Checkpoint:
             palette=self.palette,
         )
 
+    def records(self) -> dict[str, str]:
+        """Class names, palette and rules as JSON, as the metadata of a weights file has them."""
+        values = {"classes": self.classes, "palette": self.palette}
+        for key in ("preprocess", "postprocess"):
+            record = getattr(self, key)
+            values[key] = record.to_dict() if hasattr(record, "to_dict") else record
+        return {key: json.dumps(value) for key, value in values.items() if value is not None}
+
 
 def open_weights(
     source: WeightsRow | bool | str | Path,

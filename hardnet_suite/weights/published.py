@@ -1,0 +1,328 @@
+"""Where the published weights lie, what they score and under which licence: one row per file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from hardnet_suite.weights.row import Address, WeightsRow
+
+_HOST = "https://ping-chao.com/hardnet"
+_ARCHIVE = "https://web.archive.org/web/2023id_"  # the bytes as they were, of the capture nearest to 2023
+_CLASSIFIERS = "https://github.com/PingoLH/Pytorch-HarDNet"
+_SSD = "https://github.com/PingoLH/PytorchSSD-HarDNet"
+_FCHARDNET = "https://github.com/PingoLH/FCHarDNet"
+_CENTERNET = "https://github.com/PingoLH/CenterNet-HarDNet"
+_DESCRIPTOR = "https://github.com/DagnyT/hardnet"
+# the last commit of DagnyT/hardnet with the files that were deleted later
+_BEFORE_DELETION = "98e55b37f07f52337e846d4f99aedd0263a4a764"
+
+
+def _published(file: str, *others: Address, sha256_prefix: str | None = None) -> tuple[Address, ...]:
+    """A file of the authors' host: there, elsewhere, and last what the Internet Archive may have kept."""
+    own = Address(f"{_HOST}/{file}", sha256_prefix)
+    return (own, *others, replace(own, url=f"{_ARCHIVE}/{own.url}"))
+
+
+def _blob(blob: str, *places: str, small: bool = False, name: str | None = None) -> tuple[Address, ...]:
+    """One file in several git repositories, byte for byte the same.
+
+    Args:
+        blob: its git SHA-1.
+        places: "owner/repository@commit-or-branch:path". "HEAD" is the default branch.
+        small: up to 20 MB, which jsDelivr serves too; it follows GitHub for the first place.
+        name: as of ``Address``.
+    """
+    parts = [re.fullmatch(r"([^@]+)@([^:]+):(.+)", place).groups() for place in places]
+    urls = [f"https://raw.githubusercontent.com/{repo}/{ref}/{path}" for repo, ref, path in parts]
+    if small:
+        urls.insert(1, "https://cdn.jsdelivr.net/gh/{}@{}/{}".format(*parts[0]))
+    return tuple(Address(url, name=name, git_blob=blob) for url in urls)
+
+
+def _classifier_blob(blob: str, file: str, *more: str, small: bool = False) -> tuple[Address, ...]:
+    """A classifier in the authors' repository and its forks."""
+    forks = (f"{owner}/Pytorch-HarDNet@HEAD:{file}" for owner in ("AK391", "GibranBenitez"))
+    return _blob(blob, f"PingoLH/Pytorch-HarDNet@master:{file}", *forks, *more, small=small)
+
+
+def _descriptor(
+    tag: str,
+    path: str,
+    blob: str,
+    *mirrors: str,
+    model: str = "hardnet_descriptor",
+    commit: str = "master",
+) -> WeightsRow:
+    """A file of the patch descriptor, HardNet of NIPS 2017: another network than HarDNet."""
+    return WeightsRow(
+        model=model,
+        tag=tag,
+        urls=_blob(blob, f"DagnyT/hardnet@{commit}:pretrained/{path}", *mirrors, small=True),
+        task="descriptor",
+        licence="MIT",
+        metric="",
+        source=_DESCRIPTOR,
+    )
+
+
+PUBLISHED: tuple[WeightsRow, ...] = (
+    WeightsRow(
+        model="hardnet39ds",
+        tag="published",
+        urls=_published(
+            "hardnet39ds-0e6c6fa9.pth",
+            *_classifier_blob("5b99f2587b2f28687aef03f8cf1c00dbb7c73294", "hardnet39ds.pth", small=True),
+            sha256_prefix="0e6c6fa9",
+        ),
+        task="classification",
+        licence="MIT",
+        metric="ImageNet top-1 72.1",
+        source=_CLASSIFIERS,
+    ),
+    WeightsRow(
+        model="hardnet68ds",
+        tag="published",
+        urls=_published(
+            "hardnet68ds-632474d2.pth",
+            *_classifier_blob("f036deac5ad828a7838dc8101cd66112bcb55ec0", "hardnet68ds.pth", small=True),
+            sha256_prefix="632474d2",
+        ),
+        task="classification",
+        licence="MIT",
+        metric="ImageNet top-1 74.3",
+        source=_CLASSIFIERS,
+    ),
+    WeightsRow(
+        model="hardnet68",
+        tag="published",
+        urls=_published(
+            "hardnet68-5d684880.pth",
+            *_classifier_blob(
+                "1cf247ba4935866c16d0f02c886797f860fb1366",
+                "hardnet68.pth",
+                "CV51GO/HarDNet_Megengine@HEAD:official_HarDNet/hardnet68.pth",
+            ),
+            sha256_prefix="5d684880",
+        ),
+        task="classification",
+        licence="MIT",
+        metric="ImageNet top-1 76.5",
+        source=_CLASSIFIERS,
+    ),
+    WeightsRow(
+        model="hardnet85",
+        tag="published",
+        urls=_published(
+            "hardnet85-a28faa00.pth",
+            Address(
+                "https://drive.usercontent.google.com/download"
+                "?id=1I-qbZtpVlWbRyz1c3lT7rg2IqxCl28at&export=download&confirm=t",
+                name="hardnet85.pth",
+            ),
+            sha256_prefix="a28faa00",
+        ),
+        task="classification",
+        licence="MIT",
+        metric="ImageNet top-1 78.0",
+        source=_CLASSIFIERS,
+    ),
+    WeightsRow(
+        model="ssd512_hardnet68",
+        tag="published",
+        urls=_published("SSD512_HarDNet68_COCO.pth"),
+        task="detection",
+        licence="MIT",
+        metric="COCO test-dev mAP 31.7",
+        source=_SSD,
+    ),
+    WeightsRow(
+        model="ssd512_hardnet68",
+        tag="base",
+        urls=_published(
+            "hardnet68_base_bridge.pth",
+            *_blob(
+                "e1c5068f95b680e0dbd2dba7fbcf9bfa76eb9d80",
+                "PingoLH/PytorchSSD-HarDNet@master:weights/hardnet68_base_bridge.pth",
+            ),
+        ),
+        task="detection",
+        licence="MIT",
+        metric="",
+        source=_SSD,
+        base_only=True,
+    ),
+    WeightsRow(
+        model="ssd512_hardnet85",
+        tag="published",
+        urls=_published("SSD512_HarDNet85_COCO.pth"),
+        task="detection",
+        licence="MIT",
+        metric="COCO test-dev mAP 35.1",
+        source=_SSD,
+    ),
+    WeightsRow(
+        model="ssd512_hardnet85",
+        tag="base",
+        urls=_published(
+            "hardnet85_base.pth",
+            *_blob(
+                "5fcc95ce628fba75994a83c40da1e92c118bd27a",
+                "PingoLH/PytorchSSD-HarDNet@master:weights/hardnet85_base.pth",
+            ),
+        ),
+        task="detection",
+        licence="MIT",
+        metric="",
+        source=_SSD,
+        base_only=True,
+    ),
+    WeightsRow(
+        model="centernet_hardnet85",
+        tag="published",
+        urls=_published("centernet_hardnet85_coco.pth"),
+        task="detection",
+        licence="MIT",
+        metric="COCO test-dev mAP 44.3",
+        source=_CENTERNET,
+    ),
+    WeightsRow(
+        model="centernet_hardnet85",
+        tag="published_608",
+        urls=_published("centernet_hardnet85_coco_608.pth"),
+        task="detection",
+        licence="MIT",
+        metric="COCO test-dev mAP 45.3 at 608 pixels",
+        source=_CENTERNET,
+    ),
+    WeightsRow(
+        model="centernet_hardnet85",
+        tag="base",
+        urls=_blob(
+            "30e34ab3890f5bdf068ffb715a8dfb0dab369336",
+            "PingoLH/CenterNet-HarDNet@master:src/hardnet85_base.pth",
+            "docjag/CenterNet-HarDNet@HEAD:src/hardnet85_base.pth",
+            "kuanhungchen/CenterNet-HarDNet@HEAD:src/hardnet85_base.pth",
+            name="centernet_hardnet85_base.pth",
+        ),
+        task="detection",
+        licence="MIT",
+        metric="",
+        source=_CENTERNET,
+        base_only=True,
+    ),
+    WeightsRow(
+        model="centernet_hardnet68",
+        tag="base",
+        urls=_blob(
+            "e921a52a4fe129abb1b87823969b01347a082a8c",
+            "PingoLH/CenterNet-HarDNet@master:src/hardnet68_base.pth",
+            "docjag/CenterNet-HarDNet@HEAD:src/hardnet68_base.pth",
+            "kuanhungchen/CenterNet-HarDNet@HEAD:src/hardnet68_base.pth",
+            name="centernet_hardnet68_base.pth",
+        ),
+        task="detection",
+        licence="MIT",
+        metric="",
+        source=_CENTERNET,
+        base_only=True,
+    ),
+    WeightsRow(
+        model="fchardnet70",
+        tag="published",
+        urls=_published(
+            "hardnet70_cityscapes_model.pkl",
+            *_blob(
+                "02e4e6121214a874d3034badfea15f0c85b11663",
+                "rehohoho/FCHarDNet@8ba5c58e63db:weights/hardnet70_cityscapes_model.pkl",
+                "jdgalviss/FCHarDNet@b52906276e59:weights/hardnet70_cityscapes_model.pkl",
+                "YanaShpot/FCHarDNet@de5ec4f6bad6:weights/hardnet70_cityscapes_model.pkl",
+                "HoRuiEn/FCHarDNet@63f9910ff232:weights/hardnet70_cityscapes_model.pkl",
+                "dlision/Sematic_Segmentaion@e6fa22e8a927:weights/hardnet70_cityscapes_model.pkl",
+                small=True,
+            ),
+        ),
+        task="segmentation",
+        licence="MIT",
+        metric="Cityscapes val mIoU 77.7",
+        source=_FCHARDNET,
+    ),
+    WeightsRow(
+        model="fchardnet70",
+        tag="published_2",
+        urls=_published(
+            "hardnet70_cityscapes_model_2.pkl",
+            *_blob(
+                "8d887390d15aebd7d75b2d0a6ebb6f976fd0d2a8",
+                "NCTUyoung/FCHarDNet@58564c9a1a19:weights/hardnet70_cityscapes_model_2.pkl",
+                small=True,
+            ),
+        ),
+        task="segmentation",
+        licence="MIT",
+        metric="",
+        source=_FCHARDNET,
+    ),
+    WeightsRow(
+        model="fchardnet70",
+        tag="base",
+        urls=_blob(
+            "59ad749fde704f83988acd0a32b849e20778b9bf",
+            "PingoLH/FCHarDNet@master:weights/hardnet_petite_base.pth",
+            "rehohoho/FCHarDNet@8ba5c58e63db:weights/hardnet_petite_base.pth",
+            small=True,
+        ),
+        task="segmentation",
+        licence="MIT",
+        metric="",
+        source=_FCHARDNET,
+        base_only=True,
+    ),
+    _descriptor(
+        "published",
+        "pretrained_all_datasets/HardNet++.pth",
+        "84aa9c230b7cd6d0a8a7d13b65b39cfb0f406eec",
+        "ducha-aiki/affnet@HEAD:HardNet++.pth",
+        "ducha-aiki/mods-light-zmq@HEAD:build/HardNet++.pth",
+        "axelBarroso/Key.Net-Pytorch@HEAD:model/HyNet/weights/HardNet++.pth",
+    ),
+    _descriptor(
+        "liberty",
+        "train_liberty/checkpoint_liberty_no_aug.pth",
+        "8694b2a670aec840800966e42cd8c79e3be66e9a",
+    ),
+    _descriptor(
+        "liberty_aug",
+        "train_liberty_with_aug/checkpoint_liberty_with_aug.pth",
+        "c1b2a5f4e79a5f3e50ec9a1ac98a428965cef37b",
+    ),
+    _descriptor(
+        "notredame",
+        "train_notredame/checkpoint_notredame_no_aug.pth",
+        "92807ed2eba4e664ddf1660e1569355e03bf98e9",
+        commit=_BEFORE_DELETION,
+    ),
+    _descriptor(
+        "notredame_aug",
+        "train_notredame_with_aug/checkpoint_notredame_with_aug.pth",
+        "e3d10581066a9408db8c9a6b545e08318bdead2c",
+    ),
+    _descriptor(
+        "yosemite",
+        "train_yosemite/checkpoint_yosemite_no_aug.pth",
+        "752252a6195cc246338b32631e524f205585f3d7",
+        commit=_BEFORE_DELETION,
+    ),
+    _descriptor(
+        "yosemite_aug",
+        "train_yosemite_with_aug/checkpoint_yosemite_with_aug.pth",
+        "ec9124d045fa7c05cefa76a7ae48a016754aae85",
+    ),
+    _descriptor("br6", "6Brown/hardnetBr6.pth", "26df901859b3bbfc0cafaca504f09e771ac7b427"),
+    _descriptor(
+        "published",
+        "3rd_party/HardNetPS/HardNetPS.pth",
+        "2d5b2988f18d6bd9523c69907ee4cbf07e060ab0",
+        model="hardnet_descriptor_ps",
+    ),
+)

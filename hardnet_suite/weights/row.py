@@ -1,0 +1,71 @@
+"""What the registry says of one set of weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Address:
+    """One place to download from.
+
+    Hashes belong to the address, not to the row: two hosts may hold the same weights in files whose bytes
+    differ.
+
+    Attributes:
+        url: an https address.
+        sha256_prefix: the first hex digits of the file's SHA-256, if known.
+        name: the file's name in the cache, where the address's own name is also another file's.
+        git_blob: the SHA-1 under which git stores the file, ``sha1(b"blob SIZE\\0" + bytes)``, if known.
+    """
+
+    url: str
+    sha256_prefix: str | None = None
+    name: str | None = None
+    git_blob: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The file's name in the cache."""
+        return self.name or self.url.rsplit("/", 1)[1]
+
+    @property
+    def pinned(self) -> bool:
+        """Whether a hash of the file is known."""
+        return self.sha256_prefix is not None or self.git_blob is not None
+
+
+@dataclass(frozen=True)
+class WeightsRow:
+    """One published set of weights of one model, or one that the package ships.
+
+    Attributes:
+        model: a name of ``list_models()``.
+        tag: its name among the weights of the model.
+        urls: in the order in which they are tried.
+        task: "classification", "detection", "segmentation" or "descriptor".
+        licence: of the weights.
+        metric: what the authors report; empty where they report nothing.
+        source: the repository or config the weights come from.
+        base_only: a pretrained trunk, without the heads.
+        shipped: the file in the package's ``weights/shipped``, in place of ``urls``.
+        sha256: of the shipped file.
+        classes: names in the order of the labels, where they differ from the model's usual ones.
+    """
+
+    model: str
+    tag: str
+    urls: tuple[Address, ...]
+    task: str
+    licence: str
+    metric: str
+    source: str
+    base_only: bool = False
+    shipped: str | None = None
+    sha256: str | None = None
+    classes: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The name under which the file is found or put by hand: that of the first address."""
+        return self.shipped or self.urls[0].file
