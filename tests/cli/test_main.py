@@ -103,9 +103,13 @@ def test_error_of_a_data_loaders_worker(kind, last, line):
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from hardnet_suite.cli import main\n"
-        "try: main(['train', '--help'])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'mmengine', 'mmcv', 'mmdet', 'mmseg', 'cv2', 'matplotlib'} & sys.modules.keys()\n"
+        "def help(*command):\n"
+        "    try: main([*command, '--help'])\n"
+        "    except SystemExit: pass\n"
+        "help()\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'torchvision'} & sys.modules.keys()\n"
+        "help('train'), help('test'), help('check-data')\n"
+        "heavy |= {'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'cv2', 'matplotlib'} & sys.modules.keys()\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )
     env = os.environ | {"PYTHONPATH": str(ROOT)}
