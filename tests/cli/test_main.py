@@ -55,7 +55,11 @@ def test_wrong_usage(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
-    assert "usage: hardnet-suite" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.endswith("--help shows the usage)\n")
+    assert "(hardnet-suite" in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import json
 
 import pytest
 import torch
+from toy_runs import toy_config
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run.checks import non_finite
-from tests.openmm.run.conftest import toy_config
 
 EMA = {"type": "EMAHook", "momentum": 0.5}
 

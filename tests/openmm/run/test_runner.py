@@ -5,8 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 
 import pytest
-
-from tests.openmm.run.conftest import toy_config
+from toy_runs import toy_config
 
 
 @pytest.mark.parametrize(

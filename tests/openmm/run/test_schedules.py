@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from toy_runs import toy_config
 
 from hardnet_suite.errors import UserError
-from tests.openmm.run.conftest import toy_config
 
 PER_EPOCH = 4
 
