@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import subprocess
@@ -124,3 +125,21 @@ def test_commands_are_described_once():
     folder = Path(package.__file__).parent
     modules = {path.stem.replace("_", "-") for path in folder.glob("[a-z]*.py")}
     assert modules == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["train", "test", "predict"])
+@pytest.mark.parametrize("option", ["--bf16", "--amp"])
+def test_bfloat16_has_one_name_and_an_alias(name, option):
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"hardnet_suite.cli.{name}").add_arguments(parser)
+    required = ["image", "--model", "hardnet68"] if name == "predict" else ["config"]
+    assert parser.parse_args([*required, option]).bf16 is True
+    assert parser.parse_args(required).bf16 is False
+
+
+@pytest.mark.parametrize("value", ["a=[1,(2", "a=((", "a=[1,2", "a=1,(2"])
+def test_options_that_cannot_be_parsed_are_one_line(value, capsys):
+    assert main(["train", "ssd512_hardnet68", "--cfg-options", value]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: --cfg-options")
+    assert err.count("\n") == 1

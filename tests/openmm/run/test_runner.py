@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 
 import pytest
+import torch
 from toy_runs import toy_config
 
 
@@ -60,3 +61,14 @@ def test_the_library_switches_nothing_of_the_process(tmp_path):
     command = [sys.executable, "-c", PROCESS, str(tmp_path)]
     result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_a_resumed_checkpoint_runs_none_of_its_config(toy_train, tmp_path):
+    toy_train(toy_config(epochs=1))
+    path, canary = toy_train.folder() / "epoch_1.pth", tmp_path / "canary"
+    content = torch.load(path, weights_only=True)
+    content["meta"]["config"] = f"open({str(canary)!r}, 'w').close()\n"
+    torch.save(content, path)
+    runner, _ = toy_train(toy_config(epochs=2), resume=True)
+    assert runner.iter == 8
+    assert not canary.exists()
