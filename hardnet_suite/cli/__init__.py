@@ -8,6 +8,7 @@ import os
 import select
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from hardnet_suite.errors import UserError
 
@@ -15,21 +16,35 @@ from hardnet_suite.errors import UserError
 COMMANDS = {
     "train": "train a model",
     "test": "score a checkpoint",
-    "predict": "what a model finds in images, folders or videos",
+    "predict": "run a model on images, folders or videos",
     "eval": "score saved predictions, without a model",
-    "check-data": "look over a config's data before hours are spent",
-    "models": "list the models and where their weights are",
-    "convert-weights": "turn a file of weights into another form",
-    "convert-dataset": "turn a data set into COCO annotations",
+    "check-data": "check the data of a config before training",
+    "models": "list the models and their weights",
+    "convert-weights": "convert a weights file to another form",
+    "convert-dataset": "convert a data set to COCO annotations",
     "draw-shapes": "draw the built-in data set",
-    "plot": "plot the loss and the scores of a run",
-    "doctor": "say what is right and wrong with this installation",
+    "plot": "plot the loss and scores of a run",
+    "doctor": "check this installation",
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage is one line, as every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} ({self.prog} --help shows the usage)\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status. An error is one line, its traceback only with --debug."""
-    parser = argparse.ArgumentParser(prog="hardnet-suite", description="Train, score and look after HarDNet.")
+    """Runs one command.
+
+    Args:
+        argv: the arguments; None: those of the process.
+
+    Returns:
+        The exit status. An error is one line on standard error, with its traceback if --debug is given.
+    """
+    parser = _Parser(prog="hardnet-suite", description="Train, score and deploy HarDNet.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     argv = list(sys.argv[1:] if argv is None else argv)
     for name, purpose in COMMANDS.items():
@@ -55,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _nobody_reads() -> bool:
-    """Whether whoever read the output has enough, as ``| head``; then the rest of it goes nowhere."""
+    """Whether the reader of the output has closed it, as ``| head`` does; the rest is discarded then."""
     try:
         output = sys.stdout.fileno()
         poll = select.poll()  # not on Windows

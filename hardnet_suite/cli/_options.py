@@ -89,12 +89,12 @@ def _keep_freed_memory() -> None:
 
 
 def choose_device(device: str | None) -> None:
-    """Must come before mmengine is imported, which looks for GPUs then."""
+    """Call it before mmengine is imported, which looks for GPUs then."""
     if device is None:
         return
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise UserError(f"--device {device} is unknown; allowed: cpu, cuda, cuda:N")
+        raise UserError(f"--device {device} is unknown, expected cpu, cuda or cuda:N")
     if kind == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return

@@ -7,7 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from hardnet_suite.cli._options import choose_device
+from hardnet_suite.cli._options import add_bf16_argument, choose_device, flush_denormals
 from hardnet_suite.errors import UserError
 
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--score", type=float, default=0.3, help="least score of a box, 0 to 1 (default 0.3)")
     parser.add_argument("--batch-size", type=int, default=1, help="images at once (default 1)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
-    parser.add_argument("--amp", action="store_true", help="compute in bfloat16 where it is safe")
+    add_bf16_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out) if args.out else None
     if out is not None and any(Path(source).is_dir() and _same(source, out) for source in args.images):
         raise UserError(f"--out {out} is the folder of the images: choose another, or drawings mix with them")
-    model = load_model(args.model, weights=args.weights, device=args.device, bf16=args.amp)
+    flush_denormals()
+    model = load_model(args.model, weights=args.weights, device=args.device, bf16=args.bf16)
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import subprocess
@@ -55,7 +56,11 @@ def test_wrong_usage(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
-    assert "usage: hardnet-suite" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.endswith("--help shows the usage)\n")
+    assert "(hardnet-suite" in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -103,9 +108,13 @@ def test_error_of_a_data_loaders_worker(kind, last, line):
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from hardnet_suite.cli import main\n"
-        "try: main(['train', '--help'])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'mmengine', 'mmcv', 'mmdet', 'mmseg', 'cv2', 'matplotlib'} & sys.modules.keys()\n"
+        "def help(*command):\n"
+        "    try: main([*command, '--help'])\n"
+        "    except SystemExit: pass\n"
+        "help()\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'torchvision'} & sys.modules.keys()\n"
+        "help('train'), help('test'), help('check-data')\n"
+        "heavy |= {'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'cv2', 'matplotlib'} & sys.modules.keys()\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -116,3 +125,21 @@ def test_commands_are_described_once():
     folder = Path(package.__file__).parent
     modules = {path.stem.replace("_", "-") for path in folder.glob("[a-z]*.py")}
     assert modules == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["train", "test", "predict"])
+@pytest.mark.parametrize("option", ["--bf16", "--amp"])
+def test_bfloat16_has_one_name_and_an_alias(name, option):
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"hardnet_suite.cli.{name}").add_arguments(parser)
+    required = ["image", "--model", "hardnet68"] if name == "predict" else ["config"]
+    assert parser.parse_args([*required, option]).bf16 is True
+    assert parser.parse_args(required).bf16 is False
+
+
+@pytest.mark.parametrize("value", ["a=[1,(2", "a=((", "a=[1,2", "a=1,(2"])
+def test_options_that_cannot_be_parsed_are_one_line(value, capsys):
+    assert main(["train", "ssd512_hardnet68", "--cfg-options", value]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: --cfg-options")
+    assert err.count("\n") == 1

@@ -82,12 +82,13 @@ def test_checkpoint_is_scored_drawn_and_scored_again(cli, config, drawn, trained
 
 
 def test_amp_and_a_runs_folder_in_place_of_a_checkpoint(cli, config, drawn, trained, tmp_path):
-    for number, amp in enumerate(([], ["--amp"])):
+    for number, amp in enumerate(([], ["--bf16"], ["--amp"])):
         folder = tmp_path / str(number)
         status, _, _ = cli("test", config, trained, "--data-root", drawn, "--work-dir", folder, *amp)
         assert status == 0
-    plain, half = (json.loads((tmp_path / name / "detections.json").read_text()) for name in "01")
+    plain, half, alias = (json.loads((tmp_path / name / "detections.json").read_text()) for name in "012")
     assert plain != half  # bfloat16 was at work
+    assert half == alias
 
 
 def test_a_finished_run_is_not_trained_further(cli, config, drawn, trained, tmp_path):
@@ -168,3 +169,70 @@ def test_training_begins_with_given_weights(cli, config, drawn, trained, tmp_pat
     for key, value in given.items():
         if not key.endswith(("running_mean", "running_var", "num_batches_tracked")):
             assert torch.equal(left[key], value), key
+
+
+def test_a_work_dir_keeps_what_the_suite_did_not_write(cli, error_of, config, drawn, trained, tmp_path):
+    work = tmp_path / "work"
+    own = [work / "predictions/notes.txt", work / "heatmaps/mine.png", work / "mine.json"]
+    for path in own:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    arguments = ("test", config, trained, "--data-root", drawn, "--work-dir", work)
+    assert cli(*arguments)[0] == 0
+    first = json.loads((work / "metrics.json").read_text())
+    error_of("test", config, tmp_path / "none.pth", *arguments[3:])
+    assert json.loads((work / "metrics.json").read_text()) == first
+    assert cli(*arguments)[0] == 0
+    assert json.loads((work / "metrics.json").read_text())["date"] >= first["date"]
+    assert [path.read_text() for path in own] == ["mine"] * 3
+
+    for name in ("metrics.json", "detections.json"):
+        other = tmp_path / f"other_{name}"
+        other.mkdir()
+        (other / name).write_text("mine")
+        message = error_of(*arguments[:-1], other)
+        assert f"{other / name} exists, and no earlier test run wrote it" in message
+        assert [path.name for path in other.iterdir()] == [name]
+        assert (other / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("form", ["run", "plain"])
+def test_weights_that_are_not_finite_are_not_scored(error_of, config, drawn, trained, tmp_path, value, form):
+    content = torch.load(trained / "epoch_1.pth", weights_only=True)
+    key = next(key for key in content["state_dict"] if key.endswith("running_var"))
+    content["state_dict"][key][0] = value
+    path = tmp_path / "bad.pth"
+    torch.save(content if form == "run" else content["state_dict"], path)
+    message = error_of("test", config, path, "--data-root", drawn, "--work-dir", tmp_path / "work")
+    assert f"{path}: 1 weights hold NaN or infinity, {key}" in message
+    assert not (tmp_path / "work/metrics.json").exists()
+
+
+@pytest.mark.parametrize("options", [["--score", "0.5"], ["--show-score", "0.5"]])
+def test_an_option_that_would_do_nothing(error_of, config, drawn, trained, tmp_path, options):
+    arguments = (config, trained, "--data-root", drawn, "--work-dir", tmp_path)
+    assert "--score chooses the boxes that --show-dir draws" in error_of("test", *arguments, *options)
+    message = error_of(
+        "train",
+        config,
+        "--data-root",
+        drawn,
+        "--work-dir",
+        tmp_path,
+        "--from-scratch",
+        "--cfg-options",
+        f"load_from={trained}/epoch_1.pth",
+    )
+    assert "--from-scratch starts from random weights: drop it, or load_from" in message
+
+
+@pytest.mark.parametrize("missing", ["train2017", "val2017"])
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_data_of_every_split_are_required_first(error_of, config, data, trained, tmp_path, missing, resume):
+    work = shutil.copytree(trained, tmp_path / "work")
+    before = sorted(work.rglob("*"))
+    (data / "annotations" / f"instances_{missing}.json").unlink()
+    message = error_of("train", config, "--data-root", data, "--work-dir", work, *resume)
+    assert f"instances_{missing}.json" in message
+    assert sorted(work.rglob("*")) == before

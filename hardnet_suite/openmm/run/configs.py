@@ -1,4 +1,4 @@
-"""Configs: finding them, moving them to other data, and reading off them what they ask for."""
+"""Configs: finding and reading them, moving them to other data, and what they say of the classes."""
 
 from __future__ import annotations
 
@@ -62,22 +62,33 @@ def load_config(
 
 
 def own_configs() -> dict[str, Path]:
-    """Name -> file of the configs that the suite brings along."""
+    """Name -> file of the configs that come with the suite."""
     return {file.stem: file for file in sorted(OWN_CONFIGS.glob("*.py"))}
 
 
 def parse_options(pairs: list[str]) -> dict:
-    """KEY=VALUE pairs, values as mmengine reads them."""
+    """KEY=VALUE pairs, values as mmengine reads them.
+
+    Raises:
+        UserError: a pair without a value, or a value whose brackets do not match.
+    """
     parser = argparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--options", nargs="+", action=DictAction, default={})
     bad = [pair for pair in pairs if "=" not in pair]
     if bad:
         raise UserError(f"--cfg-options takes KEY=VALUE, got {bad[0]!r}")
-    return parser.parse_args(["--options", *pairs]).options if pairs else {}
+    try:
+        return parser.parse_args(["--options", *pairs]).options if pairs else {}
+    except (argparse.ArgumentError, AssertionError, ValueError, IndexError) as error:
+        raise UserError(f"--cfg-options {' '.join(pairs)}: cannot be read: {error}") from None
 
 
 def set_data_root(cfg: Config, root: str | Path) -> None:
-    """Moves every path of the config that lies in its ``data_root`` to ``root``; UserError if it has none."""
+    """Moves every path of the config that lies in its ``data_root`` to ``root``, in place.
+
+    Raises:
+        UserError: the config has no ``data_root``.
+    """
     if not cfg.get("data_root"):
         raise UserError(f"{cfg.filename} has no data_root that --data-root could replace; add one to it")
     old, new = (f"{str(folder).rstrip('/')}/" for folder in (cfg.data_root, root))
@@ -97,7 +108,7 @@ def set_data_root(cfg: Config, root: str | Path) -> None:
 
 
 def drop_pretrained(cfg: Config) -> None:
-    """Takes out what would fetch published weights: training from random ones, or loading others later."""
+    """Removes what would fetch published weights, for runs that start from random or other ones."""
 
     def drop(node: dict) -> None:
         init = node.get("init_cfg")

@@ -65,7 +65,7 @@ def _check_option(cfg: Config, key: str, value: Any) -> str | None:
         else:
             node = node[name]
         path = f"{path}.{name}"
-    if isinstance(node, dict) and value is not None and not isinstance(value, dict):
+    if isinstance(node, dict) and isinstance(value, str | int | float):
         raise UserError(
             f"--cfg-options {key}={value}: {key} is a dict in the config ({', '.join(list(node)[:4])} …): "
             "set its entries, such as "

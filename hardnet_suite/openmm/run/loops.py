@@ -1,4 +1,4 @@
-"""The training loop that can stop and go on within an epoch."""
+"""The training loop that can stop and resume within an epoch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _build_dataset(config: dict):
     try:
         return DATASETS.build(config)
     except ValueError as error:
-        if "need at least one array" not in str(error):  # NumPy's words, when mmengine packs an empty list
+        if "need at least one array" not in str(error):  # NumPy's message when mmengine packs an empty list
             raise
         raise UserError(
             "no image is left to train on: each has no box of the config's classes, or a side under "
@@ -30,7 +30,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     """mmengine's epoch loop, except that it resumes at any iteration and that all randomness is a function
     of the seed, the epoch and the sample's index (augmentation) or the iteration and the rank (the model).
 
-    The arguments are those of ``EpochBasedTrainLoop``; the data loader's config stays as it is.
+    The arguments are those of ``EpochBasedTrainLoop``; the data loader's config is left unchanged.
     """
 
     def __init__(self, runner, dataloader: dict, max_epochs: int, **options):
@@ -50,11 +50,11 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         if not len(self.dataloader):
             raise UserError(
                 f"{len(dataset)} images make no full batch of {dataloader['batch_size']}, and drop_last "
-                "leaves the rest out: set a smaller train_dataloader.batch_size"
+                "drops the rest: set a smaller train_dataloader.batch_size"
             )
 
     def run(self) -> nn.Module:
-        # a resumed run goes on with the seed of its checkpoint
+        # a resumed run keeps the seed of its checkpoint
         self.dataloader.dataset.seed = self.runner.seed
         self.dataloader.batch_sampler.sampler.seed = self.runner.seed
         self._require_same_epochs()

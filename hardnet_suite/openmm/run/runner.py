@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.registry import VISBACKENDS
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.visualization import LocalVisBackend
 from torch import nn
 from torch.utils.data import DataLoader
@@ -97,15 +97,15 @@ class SuiteRunner(Runner):
             for group in self.optim_wrapper.param_groups
         ]
         super().resume(filename, *args, **options | {"resume_param_scheduler": False})
-        for name, now, end in (
-            ("epoch", self.epoch, self._train_loop.max_epochs),
-            ("iteration", self.iter, self._train_loop.max_iters),
-        ):
-            if now > end:
-                raise UserError(
-                    f"cannot resume: {filename} is at {name} {now}, beyond the end of the training at {end}; "
-                    "set a larger train_cfg.max_epochs"
-                )
+        by_epoch = isinstance(self.train_loop, EpochBasedTrainLoop)
+        unit, now, end = (
+            ("epoch", self.epoch, self.max_epochs) if by_epoch else ("iter", self.iter, self.max_iters)
+        )
+        if now > end:
+            raise UserError(
+                f"cannot resume: {filename} is at {unit} {now}, beyond the end of the training at {end}; "
+                f"set a larger train_cfg.max_{unit}s"
+            )
         resume_schedules(self, fresh, self._resumed_schedules)
 
     def build_param_scheduler(self, scheduler):

@@ -81,11 +81,8 @@ def resume_schedules(runner: SuiteRunner, fresh: Sequence[dict], states: Any) ->
             scheduler.load_state_dict(state)
         return
     if any(isinstance(scheduler, ReduceOnPlateauParamScheduler) for scheduler in schedulers):
-        raise UserError(
-            "cannot resume: the config's param_scheduler differs from the checkpoint's, and "
-            "a ReduceOnPlateau schedule cannot be recomputed without the past scores; resume "
-            "with the schedule of the run"
-        )
+        _resume_plateau(schedulers, states, _same_rates(groups, fresh))
+        return
     runner.logger.warning(
         "the config's learning rate schedule differs from the checkpoint's: "
         f"recomputed from the start to iteration {runner.iter}"
@@ -95,6 +92,23 @@ def resume_schedules(runner: SuiteRunner, fresh: Sequence[dict], states: Any) ->
         rates = [key for key in config_group if key.split("_", 1)[-1] in scheduled | {"lr"}]
         group.update({key: config_group[key] for key in rates})
     _replay(runner, schedulers)
+
+
+def _resume_plateau(schedulers: Sequence[_ParamScheduler], states: Sequence[dict], same_rates: bool) -> None:
+    """It depends on past scores: its counters are kept, its options are the config's."""
+    kinds = [isinstance(scheduler, ReduceOnPlateauParamScheduler) for scheduler in schedulers]
+    same = len(schedulers) == len(states) and all(
+        plateau or _same_schedules([scheduler], [state])
+        for scheduler, state, plateau in zip(schedulers, states, kinds, strict=True)
+    )
+    if not (same and same_rates):
+        raise UserError(
+            "cannot resume: the config's param_scheduler or learning rate differs from the checkpoint's, and "
+            "a ReduceOnPlateau schedule cannot be recomputed without the past scores; resume with the "
+            "schedule of the run"
+        )
+    for scheduler, state in zip(schedulers, states, strict=True):
+        scheduler.load_state_dict({key: value for key, value in state.items() if key in _PROGRESS})
 
 
 def _replay(runner: SuiteRunner, schedulers: Sequence[_ParamScheduler]) -> None:

@@ -126,7 +126,7 @@ def plan_test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) 
         part = _only_part(cfg)
     if options.draw and not part.drawable:
         raise UserError(
-            f"--show-dir is not for {part.task}: hardnet-suite predict FOLDER --out DIR draws guesses"
+            f"--show-dir cannot draw a {part.dataset_name}; draw with: hardnet-suite predict FOLDER --out DIR"
         )
     if options.score is not None and not (options.draw and part.has_scores):
         raise UserError("--score chooses the boxes that --show-dir draws for a detector; leave it out here")

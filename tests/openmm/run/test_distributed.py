@@ -64,3 +64,14 @@ def test_testing_gathers_without_double_counting(recorded, tiny, run):
     for a, b in zip(*found, strict=True):
         assert (a["image_id"], a["category_id"]) == (b["image_id"], b["category_id"])
         assert a["bbox"] == pytest.approx(b["bbox"], abs=1e-2)
+
+
+def test_all_ranks_end_where_one_diverges(run, tmp_path):
+    output = run(*TORCHRUN, SCRIPT.with_name("diverge.py"), tmp_path)
+    lines = [line for line in output.splitlines() if line.startswith("rank ")]
+    assert len(lines) == 2
+    for line in sorted(lines):
+        assert "the training has diverged at epoch 2, iteration 3" in line
+        assert "epoch_1.pth" in line
+    assert "the loss of another rank is not finite" in min(lines)
+    assert "loss_bad is nan" in max(lines)

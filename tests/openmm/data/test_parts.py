@@ -1,0 +1,48 @@
+"""Parts of a config: every data set inside of wrappers, whatever the wrappers."""
+
+from __future__ import annotations
+
+import pytest
+from mmengine.config import Config
+
+import hardnet_suite.openmm  # noqa: F401
+from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.data.parts import inner_datasets, parts, require_data
+
+CLASSES = ("a", "b")
+
+
+def leaf(name):
+    files = {"ann_file": f"{name}.json", "data_prefix": {"img": name}, "data_root": "data"}
+    return {"type": "CocoDataset", "metainfo": {"classes": CLASSES}, **files}
+
+
+WRAPPED = {
+    "nothing": leaf("x"),
+    "repeat": {"type": "RepeatDataset", "times": 2, "dataset": leaf("x")},
+    "balanced": {"type": "ClassBalancedDataset", "oversample_thr": 0.1, "dataset": leaf("x")},
+    "mix": {"type": "MultiImageMixDataset", "dataset": leaf("x"), "pipeline": []},
+    "concat": {"type": "ConcatDataset", "datasets": [leaf("x"), leaf("y")]},
+    "nested": {
+        "type": "RepeatDataset",
+        "dataset": {
+            "type": "ConcatDataset",
+            "datasets": [{"type": "MultiImageMixDataset", "dataset": leaf("x")}, leaf("y"), leaf("z")],
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_every_inner_data_set_is_a_part(name):
+    cfg = Config({"train_dataloader": {"dataset": WRAPPED[name]}, "model": {}, "default_scope": "mmdet"})
+    expected = {"concat": "xy", "nested": "xyz"}.get(name, "x")
+    assert [part.image_folder.name for part in parts(cfg)] == list(expected)
+    assert {part.loader for part in parts(cfg)} == {"train_dataloader"}
+    assert len(list(inner_datasets(cfg.train_dataloader.dataset))) == len(expected)
+    with pytest.raises(UserError, match=r"data/x\.json"):
+        require_data(cfg, ["train_dataloader"])
+
+
+def test_no_data_set():
+    assert list(parts(Config({"train_dataloader": None, "val_dataloader": {}}))) == []

@@ -1,0 +1,154 @@
+"""Keys of a config that nothing reads are errors or warnings that name the nearest key."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+from mmengine.registry import DefaultScope
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.run.configs import OWN_CONFIGS, load_config, own_configs
+from hardnet_suite.openmm.run.keys import require_known_keys
+
+BASE = OWN_CONFIGS / "demo_ssd224_shapes.py"
+
+
+def config(folder, text, base=BASE, name="mine.py"):
+    path = folder / name
+    path.write_text(f'_base_ = "{base}"\n{text}\n')
+    return path
+
+
+@pytest.mark.parametrize("name", own_configs())
+def test_the_suites_own_configs_pass(name, tmp_path):
+    cfg = load_config(name)
+    require_known_keys(cfg, own_configs()[name], skip=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("train_dataloder.batch_size", "nothing reads train_dataloder; did you mean train_dataloader"),
+        ("optim_wraper.optimizer.lr", "did you mean optim_wrapper"),
+        ("evaluation.interval", "nothing reads evaluation"),
+        ("lr", "nothing reads lr"),
+        ("load_form", "did you mean load_from"),
+        ("seed", "nothing reads seed"),
+        ("size", "size only serves to build other entries"),
+        ("classes", "classes only serves"),
+        ("train_pipeline.0.type", "train_pipeline only serves"),
+        ("data_root", "use --data-root"),
+        ("train_cfg.max_epochs.x", r"train_cfg.max_epochs is 10, which has no entry 'x'"),
+        ("model.type.name", "model.type is 'HarDNetSSD', which has no entry 'name'"),
+        ("param_scheduler.7.end", "param_scheduler is a list of 2, expected an index, got '7'"),
+        ("param_scheduler.end", "expected an index, got 'end'"),
+        ("train_dataloader", "train_dataloader is a dict in the config"),
+        ("model.backbone", "model.backbone is a dict in the config"),
+    ],
+)
+def test_options_that_nothing_would_read(option, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_config("demo_ssd224_shapes", {option: 3})
+    assert option in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "nearest"),
+    [
+        ("train_dataloader.batchsize", "train_dataloader.batch_size"),
+        ("optim_wrapper.optimizer.weight_deccay", "optim_wrapper.optimizer.weight_decay"),
+        ("param_scheduler.0.ende", "param_scheduler.0.end"),
+        ("train_cfg.max_epoch", "train_cfg.max_epochs"),
+    ],
+)
+def test_an_added_entry_is_a_warning_with_the_nearest(option, nearest):
+    lines = []
+    cfg = load_config("demo_ssd224_shapes", {option: 3}, warn=lines.append)
+    (line,) = lines
+    assert option in line
+    assert f"did you mean {nearest}?" in line
+    node = cfg
+    for part in option.split("."):
+        node = node[int(part) if part.isdigit() else part]
+    assert node == 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"train_dataloader.batch_size": 3, "train_cfg.max_epochs": 1},
+        {"load_from": "x.pth", "randomness.seed": 3, "work_dir": "w"},
+        {"param_scheduler.0.end": 3, "custom_hooks": []},
+        {"visualizer": None, "param_scheduler": None},
+        {"weights_tag": "published"},
+    ],
+)
+def test_what_is_read_passes_in_silence(options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_config("demo_ssd224_shapes", options)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "train_dataloder = dict(batch_size=4)",
+            "nothing reads train_dataloder.*did you mean train_dataloader",
+        ),
+        ("optimizer_wrapper = dict()", "did you mean optim_wrapper"),
+        ("max_epochs = 3", "nothing reads max_epochs"),
+        ("size = 320", "nothing reads size .a _base_ file is evaluated before it"),
+        ("classes = ('a', 'b')", "nothing reads classes"),
+        ("data_root = 'elsewhere/'", "no path of the file is made of it; pass --data-root"),
+        ("a, train_cgf = 1, 2\nload_from = str(a)", "did you mean train_cfg"),
+    ],
+)
+def test_variables_of_a_file_that_nothing_reads(tmp_path, text, message):
+    path = config(tmp_path, text)
+    with pytest.raises(UserError, match=message) as error:
+        load_config(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "epochs = 3\ntrain_cfg = dict(max_epochs=epochs)",
+        "_note = 'for the record'",
+        "size = _base_.size\ntest_dataloader = dict(batch_size=size)",
+        "import os\nfrom math import pi\nload_from = os.path.join('a', str(pi))",
+        "data_root = 'elsewhere/'\nval_evaluator = dict(ann_file=data_root + 'a.json')",
+        "data_root = 'elsewhere/'\nval_evaluator = dict(ann_file='elsewhere/a.json')",
+        "custom_imports = dict(imports=['hardnet_suite.openmm'], allow_failed_imports=False)",
+        "tta_model = dict(type='mmdet.DetTTAModel')",
+    ],
+)
+def test_variables_that_are_read(tmp_path, text):
+    load_config(config(tmp_path, text))
+
+
+def test_variables_between_files(tmp_path):
+    middle = config(tmp_path, "epochs = 3\nunused = 4", name="middle.py")
+    load_config(config(tmp_path, "train_cfg = dict(max_epochs=_base_.epochs)", middle))
+    config(tmp_path, "train_dataloder = dict()", name="middle.py")
+    with pytest.raises(UserError, match=r"middle.py: nothing reads train_dataloder"):
+        load_config(config(tmp_path, "train_cfg = dict(max_epochs=3)", middle))
+
+
+@pytest.mark.parametrize(("suffix", "text"), [("json", '{"modle": {}}'), ("yaml", "modle: {}")])
+def test_other_formats(tmp_path, suffix, text):
+    path = tmp_path / f"mine.{suffix}"
+    path.write_text(text)
+    with pytest.raises(UserError, match="did you mean model"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("name", ["demo_ssd224_shapes", "fchardnet70_camvid", "hardnet68_imagenet"])
+def test_reading_a_config_changes_no_default_scope(name):
+    with DefaultScope.overwrite_default_scope("mmengine"):
+        before = DefaultScope.get_current_instance()
+        load_config(name)
+        assert DefaultScope.get_current_instance() is before

@@ -1,0 +1,74 @@
+"""The runner: data loaders without workers, and what it leaves of the process."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from toy_runs import toy_config
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"persistent_workers": True},
+        {"prefetch_factor": 4},
+        {"persistent_workers": True, "prefetch_factor": 2, "timeout": 30, "multiprocessing_context": "spawn"},
+    ],
+)
+@pytest.mark.parametrize("workers", [{"num_workers": 0}, {}])
+def test_options_for_workers_are_dropped_without_any(toy_train, options, workers):
+    cfg = toy_config(epochs=1)
+    del cfg.train_dataloader["num_workers"]
+    cfg.train_dataloader.update(options | workers)
+    before = deepcopy(cfg._cfg_dict)
+    runner, _ = toy_train(cfg)
+    assert runner.iter == 4
+    assert cfg._cfg_dict == before
+
+
+def test_with_workers_the_options_stay(toy_train):
+    cfg = toy_config(epochs=1)
+    cfg.train_dataloader.update(num_workers=1, persistent_workers=True, prefetch_factor=3)
+    runner, _ = toy_train(cfg)
+    loader = runner.train_dataloader
+    assert (loader.num_workers, loader.persistent_workers, loader.prefetch_factor) == (1, True, 3)
+
+
+PROCESS = """
+import sys, torch
+from mmengine.registry import DefaultScope
+from hardnet_suite.openmm.run.configs import load_config
+from hardnet_suite.openmm.run.runner import prepare
+cfg = load_config("fchardnet70_camvid")
+prepare(cfg, work_dir=sys.argv[1], bf16=True)
+assert DefaultScope.get_current_instance() is None
+assert (torch.tensor([1e-40]) * 1.0).item() > 0, "denormal numbers are flushed"
+assert torch.get_autocast_dtype("cuda") is torch.float16
+assert cfg.optim_wrapper.type == "OptimWrapper"
+"""
+
+
+def test_the_library_switches_nothing_of_the_process(tmp_path):
+    import os
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parents[3]
+    env = os.environ | {"PYTHONPATH": str(root), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-c", PROCESS, str(tmp_path)]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_a_resumed_checkpoint_runs_none_of_its_config(toy_train, tmp_path):
+    toy_train(toy_config(epochs=1))
+    path, canary = toy_train.folder() / "epoch_1.pth", tmp_path / "canary"
+    content = torch.load(path, weights_only=True)
+    content["meta"]["config"] = f"open({str(canary)!r}, 'w').close()\n"
+    torch.save(content, path)
+    runner, _ = toy_train(toy_config(epochs=2), resume=True)
+    assert runner.iter == 8
+    assert not canary.exists()

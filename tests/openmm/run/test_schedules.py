@@ -1,0 +1,115 @@
+"""A resumed run follows the learning rates of its config, also if the checkpoint's schedule was another."""
+
+from __future__ import annotations
+
+import pytest
+from toy_runs import toy_config
+
+from hardnet_suite.errors import UserError
+
+PER_EPOCH = 4
+
+
+def poly(epochs):
+    options = {"by_epoch": True, "begin": 0, "end": epochs, "convert_to_iter_based": True}
+    return [{"type": "PolyLR", "power": 0.9, "eta_min": 1e-6, **options}]
+
+
+def cosine(epochs):
+    return [{"type": "CosineAnnealingLR", "T_max": epochs, "eta_min": 1e-5, "by_epoch": True, "end": epochs}]
+
+
+def steps(epochs):
+    return [{"type": "MultiStepLR", "milestones": [epochs // 2, epochs - 1], "gamma": 0.1, "by_epoch": True}]
+
+
+def warm_up(epochs):
+    warm = {"type": "LinearLR", "start_factor": 0.01, "by_epoch": False, "begin": 0, "end": 3 * epochs}
+    return [warm, *steps(epochs)]
+
+
+def one_cycle(epochs):
+    return [{"type": "OneCycleLR", "eta_max": 0.5, "total_steps": PER_EPOCH * epochs, "by_epoch": False}]
+
+
+def exponential(epochs):
+    return [{"type": "ExponentialLR", "gamma": 1 - 1 / epochs, "by_epoch": True}]
+
+
+def restarts(epochs):
+    options = {"periods": [epochs, epochs], "restart_weights": [1, 0.5], "eta_min": 1e-4}
+    return [{"type": "CosineRestartLR", "by_epoch": True, **options}]
+
+
+def added(epochs):
+    return [*steps(epochs), *(poly(epochs) if epochs > 2 else [])]
+
+
+def dropped(epochs):
+    return [] if epochs > 2 else steps(epochs)
+
+
+@pytest.mark.parametrize(
+    "schedule", [poly, cosine, steps, warm_up, one_cycle, exponential, restarts, added, dropped]
+)
+@pytest.mark.parametrize("in_mid_epoch", [False, True])
+def test_a_longer_schedule_is_followed_from_the_resumed_iteration(toy_train, schedule, in_mid_epoch):
+    _, whole = toy_train(toy_config(schedule(4), epochs=4), "whole")
+    short = toy_config(schedule(2), epochs=2)
+    if in_mid_epoch:
+        short.default_hooks.checkpoint.every_iters = 3
+        short.model.update(spoil="loss", spoil_at=6)  # stops it after iteration 6 of 8
+        with pytest.raises(UserError, match="diverged at epoch 2, iteration 7"):
+            toy_train(short)
+        resumed_at = 6
+    else:
+        toy_train(short)
+        resumed_at = 8
+    _, rates = toy_train(toy_config(schedule(4), epochs=4), resume=True)
+    assert rates == pytest.approx(whole[resumed_at:], rel=1e-9)
+    assert len(whole) == 16
+
+
+@pytest.mark.parametrize("schedule", [poly, warm_up, one_cycle])
+def test_an_unchanged_schedule_resumes_where_it_was(toy_train, schedule):
+    _, whole = toy_train(toy_config(schedule(4), epochs=4), "whole")
+    cfg = toy_config(schedule(4), epochs=4)
+    cfg.model.update(spoil="loss", spoil_at=8)
+    with pytest.raises(UserError):
+        toy_train(cfg)
+    _, rates = toy_train(toy_config(schedule(4), epochs=4), resume=True)
+    assert rates == whole[8:]
+
+
+@pytest.mark.parametrize("schedule", [lambda epochs: [], poly, steps])
+def test_another_base_rate_and_weight_decay_take_effect(toy_train, schedule):
+    _, whole = toy_train(toy_config(schedule(4), epochs=4, lr=0.02), "whole")
+    toy_train(toy_config(schedule(4), epochs=2))
+    cfg = toy_config(schedule(4), epochs=4, lr=0.02)
+    cfg.optim_wrapper.optimizer.weight_decay = 0.5
+    runner, rates = toy_train(cfg, resume=True)
+    assert rates == pytest.approx(whole[8:], rel=1e-9)
+    assert runner.optim_wrapper.param_groups[0]["weight_decay"] == 0.5
+
+
+def test_a_schedule_that_depends_on_scores(toy_train):
+    plateau = [{"type": "ReduceOnPlateauLR", "monitor": "loss", "patience": 1}]
+    toy_train(toy_config(plateau))
+    runner, rates = toy_train(toy_config([plateau[0] | {"patience": 5}], epochs=3), resume=True)
+    assert (len(rates), runner.param_schedulers[0].patience, runner.param_schedulers[0].end) == (4, 5, 3)
+    for changed in (toy_config([*plateau, *steps(4)], epochs=4), toy_config(plateau, epochs=4, lr=0.3)):
+        with pytest.raises(UserError, match="ReduceOnPlateau schedule cannot be recomputed"):
+            toy_train(changed, resume=True)
+
+
+def test_a_training_that_is_shorter_than_the_checkpoint(toy_train):
+    toy_train(toy_config(epochs=3))
+    toy_train(toy_config(epochs=3), resume=True)  # finished: nothing is left to do
+    with pytest.raises(UserError, match="is at epoch 3, beyond the end of the training at 2"):
+        toy_train(toy_config(epochs=2), resume=True)
+
+
+def test_the_configs_own_resume_entry(toy_train):
+    toy_train(toy_config(poly(4), epochs=2))
+    runner, rates = toy_train(toy_config(poly(4), epochs=4, resume=True))
+    assert (runner.iter, len(rates)) == (16, 8)
