@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hardnet_suite.weights.checkpoint import Checkpoint, chosen_row, metadata_of, open_weights
+    from hardnet_suite.weights.checkpoint import Checkpoint, chosen_row, open_weights
     from hardnet_suite.weights.convert import (
         convert_official,
         from_target,
@@ -43,7 +43,6 @@ _HOMES = {
     "is_bare_trunk": "convert",
     "load_pretrained": "filling",
     "load_weights": "filling",
-    "metadata_of": "checkpoint",
     "open_weights": "checkpoint",
     "read_checkpoint": "file",
     "save_weights": "save",
@@ -69,7 +68,6 @@ __all__ = [
     "is_bare_trunk",
     "load_pretrained",
     "load_weights",
-    "metadata_of",
     "open_weights",
     "read_checkpoint",
     "save_weights",

@@ -264,9 +264,3 @@ def _row_of_copy(file: WeightsFile, model: str | None) -> WeightsRow | None:
     return next(
         (row for row in registry.ROWS if row.sha256 == file.sha256 and model in (None, row.model)), None
     )
-
-
-def metadata_of(path: str | Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """As ``Checkpoint.metadata``, for callers that hold a checkpoint already."""
-    meta = _metadata(WeightsFile.read(path))
-    return meta | ({"input": meta["preprocess"]} if "preprocess" in meta else {})
