@@ -14,6 +14,7 @@ from mmengine.registry import METRICS
 
 from hardnet_suite.data.classification import readable
 from hardnet_suite.evaluation.classification import score_guesses
+from hardnet_suite.inference import logits_to_guesses
 
 
 @METRICS.register_module()
@@ -34,9 +35,8 @@ class ImageClassification(BaseMetric):
 
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
         for sample in data_samples:
-            shares = sample["scores"].double().softmax(0).cpu()
-            best = shares.sort(descending=True, stable=True)  # all the scores would fill the memory
-            guesses, shares = best.indices[:5].tolist(), best.values[:5].tolist()
+            answer = logits_to_guesses(sample["scores"][None])[0]
+            guesses, shares = answer.labels[:5].tolist(), answer.scores[:5].tolist()  # all would fill memory
             self.results.append((sample["name"], int(sample["label"]), guesses, shares))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
