@@ -214,16 +214,16 @@ test.__test__ = False
 
 def _only_part(cfg: Config) -> Part:
     """The test data set; UserError unless there is one, with the evaluator of its task."""
-    found = list(parts(cfg, ["test_dataloader"]))
+    test_parts = list(parts(cfg, ["test_dataloader"]))
     evaluator = cfg.get("test_evaluator")
     kind = evaluator.get("type") if isinstance(evaluator, dict) else str(evaluator)
     known = Part.evaluators()
     if kind not in known:
         raise UserError(f"the config's test_evaluator is {kind}; supported are {', '.join(sorted(known))}")
-    if len(found) != 1 or found[0].evaluator != kind:
-        given = " and ".join(f"a {part.task} data set" for part in found) or "none that the suite reads"
+    if len(test_parts) != 1 or test_parts[0].evaluator != kind:
+        given = " and ".join(f"a {part.task} data set" for part in test_parts) or "none that the suite reads"
         raise UserError(f"{kind} scores one {known[kind]}: make it the test_dataloader's (it has {given})")
-    return found[0]
+    return test_parts[0]
 
 
 def _choose_checkpoint(cfg: Config, checkpoint: str | Path | None) -> Checkpoint | WeightsRow:
