@@ -14,7 +14,7 @@ from hardnet_suite.networks import HarDNetTrunk
 from hardnet_suite.weights.checkpoint import Checkpoint, open_weights
 from hardnet_suite.weights.convert import TARGETS, class_layers, in_target
 from hardnet_suite.weights.identification import common_prefixes
-from hardnet_suite.weights.tables import few
+from hardnet_suite.weights.tables import few, non_finite
 
 ALLOWED = ("classes", "in_chans", "heads")
 _COUNTER = ".num_batches_tracked"  # of batch norms; files older than torch 0.4.1 lack it
@@ -112,7 +112,8 @@ def load_weights(
         may_miss: for a key of the module, whether it may be missing; None: all may unless ``strict``.
 
     Raises:
-        UserError: a shape differs, no key fits, or a key is missing or unexpected that may not be.
+        UserError: a shape differs, no key fits, a key is missing or unexpected that may not be, or a value
+            is not finite.
     """
     may_miss = may_miss or (lambda key: not strict)
     own = module.state_dict()
@@ -125,6 +126,12 @@ def load_weights(
         if state_dict[key].shape != own[key].shape
     ]
 
+    diverged = non_finite({key: state_dict[key] for key in common})
+    if diverged:
+        raise UserError(
+            f"{len(diverged)} weights hold NaN or infinity, {diverged[0]} for one: the training that wrote them "
+            "has diverged; use an earlier checkpoint"
+        )
     problems = []
     if not common:
         problems.append("no key in common")

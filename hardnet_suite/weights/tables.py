@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hardnet_suite.errors import UserError
@@ -55,6 +56,15 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     while prefix := next((name for name in _PREFIXES if all(key.startswith(name) for key in table)), None):
         table = {key.removeprefix(prefix): value for key, value in table.items()}
     return dict(table)
+
+
+def non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of the floating-point tensors that hold NaN or infinity."""
+    return [
+        name
+        for name, tensor in tensors.items()
+        if torch.is_floating_point(tensor) and not torch.isfinite(tensor).all()
+    ]
 
 
 def few(names: Iterable[str], most: int = 4) -> str:

@@ -643,3 +643,17 @@ def test_checkpoints_from_before_the_batch_counter_load_strictly():
     state = random_state(model)
     del state["base.1.num_batches_tracked"]
     assert load_weights(model, state) == LoadReport(7, (), ())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_of_a_diverged_training_are_refused(value, tmp_path):
+    network = create_model("hardnet39ds", num_classes=3)
+    state = network.state_dict()
+    state["fc.bias"] = torch.tensor([0.0, value, 1.0])
+    torch.save(state, tmp_path / "nan.pth")
+    assert "1 weights hold NaN or infinity, fc.bias for one" in message_of(
+        create_model, "hardnet39ds", pretrained=tmp_path / "nan.pth"
+    )
+    before = network.state_dict()["fc.bias"].clone()
+    assert "NaN" in message_of(load_weights, network, state)
+    assert torch.equal(network.state_dict()["fc.bias"], before)

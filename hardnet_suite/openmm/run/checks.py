@@ -11,15 +11,7 @@ from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
 from hardnet_suite.errors import UserError
-
-
-def non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The names of the floating-point tensors that hold NaN or infinity."""
-    return [
-        name
-        for name, tensor in tensors.items()
-        if torch.is_floating_point(tensor) and not torch.isfinite(tensor).all()
-    ]
+from hardnet_suite.weights.tables import non_finite
 
 
 def require_finite_weights(tensors: Mapping[str, Tensor], where: str | Path) -> None:

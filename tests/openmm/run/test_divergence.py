@@ -9,7 +9,7 @@ import torch
 from toy_runs import toy_config
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.run.checks import non_finite
+from hardnet_suite.weights.tables import non_finite
 
 EMA = {"type": "EMAHook", "momentum": 0.5}
 
