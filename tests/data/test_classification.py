@@ -70,17 +70,17 @@ def test_folder_with_classes_given(folder):
     found = read_folder(folder, ("dog", "cat", "ant"))
     assert found.classes == ("dog", "cat", "ant")
     assert found.labels == (2, 2, 2, 1, 1)
-    with pytest.raises(UserError, match=r"set/ant is the folder of no class: known are cat"):
+    with pytest.raises(UserError, match=r"set/ant is not the folder of a class: known are cat"):
         read_folder(folder, ("cat",))
 
 
 def test_folders_that_will_not_do(tmp_path):
-    with pytest.raises(UserError, match=r"no folder .*none: wanted is FOLDER/CLASS/IMAGE"):
+    with pytest.raises(UserError, match=r"no folder .*none: expected FOLDER/CLASS/IMAGE"):
         read_folder(tmp_path / "none")
-    with pytest.raises(UserError, match="holds no folders"):
+    with pytest.raises(UserError, match="has no folder per class"):
         read_folder(tmp_path)
     (tmp_path / "cat").mkdir()
-    with pytest.raises(UserError, match="holds no image in its 1 folders"):
+    with pytest.raises(UserError, match="has 1 class folders, but not a single image"):
         read_folder(tmp_path)
 
 
@@ -106,9 +106,9 @@ def test_numbers_in_a_list_are_sorted_as_numbers(tmp_path):
         (None, "no CSV list"),
         ("", "lists no image"),
         ("file,label\n", "lists no image"),
-        ("name,label\na,b\n", "line 2: wanted are the columns file and label"),
-        ("file,label\na,cat\nb,\n", "line 3: wanted are the columns file and label"),
-        ("file,label\na,cat\nb,dog\n", "line 3: 'dog' is no class: known are cat"),
+        ("name,label\na,b\n", "line 1: the columns are name, label, expected file and label"),
+        ("file,label\na,cat\nb,\n", "line 3: expected a value in the columns file and label"),
+        ("file,label\na,cat\nb,dog\n", "line 3: 'dog' is not a class: known are cat"),
     ],
 )
 def test_bad_csv(tmp_path, content, message):

@@ -14,6 +14,7 @@ from mmengine.registry import DATASETS, TRANSFORMS
 from torchvision.transforms import v2
 
 from hardnet_suite.data.images import open_rgb, to_rgb
+from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import classification_samples
 
 
@@ -58,19 +59,24 @@ class PackClass(BaseTransform):
 
 @DATASETS.register_module()
 class ClassificationDataset(BaseDataset):
-    """Images and their classes; ``img`` comes to the pipeline as a PIL image, RGB.
+    """Images and their classes; the pipeline gets ``img`` as a PIL image, RGB.
 
     Args:
-        folder: a folder of one folder for each class, relative to ``data_root``.
-        csv: in place of it a CSV list with the columns file and label, relative to ``data_root``; the files
-            are relative to ``folder``.
-        torchvision: in place of both a data set of torchvision in ``data_root``: ``dict(name="CIFAR10",
+        data_root: folder that the other paths are relative to.
+        folder: a folder with one folder per class.
+        csv: instead, a CSV list with the columns file and label; the files are relative to ``folder``.
+        torchvision: instead of both, a data set of torchvision in ``data_root``: ``dict(name="CIFAR10",
             train=True)``.
-        classes: the names in the order of their labels; "imagenet": WordNet ids in ImageNet's order.
-            None: those there are, sorted.
-        hold_out: this many images of each class are kept aside, drawn by ``hold_out_seed``; ``held_out``
-            takes these in place of the rest.
-        options: the further ones of mmengine's ``BaseDataset``, such as ``pipeline`` and ``indices``.
+        classes: the names in the order of their labels; "imagenet": WordNet ids in ImageNet's order. None:
+            those of the data, sorted.
+        hold_out: how many images of each class are held out, drawn by ``hold_out_seed``.
+        hold_out_seed: of that draw.
+        held_out: take the held-out images instead of the rest.
+        options: of mmengine's ``BaseDataset``: ``pipeline``, ``indices``, ``serialize_data``, ``test_mode``,
+            ``lazy_init``, ``max_refetch``.
+
+    Raises:
+        UserError: data that cannot be read, or options that do not exist or exclude each other.
     """
 
     def __init__(
@@ -97,6 +103,10 @@ class ClassificationDataset(BaseDataset):
                 "held_out": held_out,
             }
         )
+        known = ("pipeline", "indices", "serialize_data", "test_mode", "lazy_init", "max_refetch")
+        for key in {*options} - {*known}:
+            cure = "give classes=(…) instead" if key == "metainfo" else f"known are {', '.join(known)}"
+            raise UserError(f"a ClassificationDataset has no option {key!r}; {cure}")
         super().__init__(metainfo={"classes": self._samples.classes}, **options)
 
     def full_init(self) -> None:

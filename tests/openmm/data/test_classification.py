@@ -136,3 +136,24 @@ def test_a_part_of_imagenet_keeps_imagenets_labels(shared):
         item = found.get_data_info(index)
         assert item["label"] == ids.index(item["name"].split("/")[-2])
     assert found[0]["inputs"].shape == (3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metainfo": {"classes": ("a",)}}, "no option 'metainfo'; give classes="),
+        ({"filter_cfg": {"a": 1}}, "no option 'filter_cfg'; known are pipeline"),
+        ({"ann_file": "a.txt"}, "no option 'ann_file'"),
+        ({"classes": "cat"}, "classes is the string 'cat'"),
+        ({"hold_out": -1}, "hold_out=-1, expected"),
+        ({"hold_out": True}, "hold_out=True, expected"),
+        ({"held_out": True}, "held_out=True with hold_out=0"),
+        ({"torchvision": {"name": "ImageFolder"}}, "one of folder, csv"),
+    ],
+)
+def test_options_without_an_effect_are_refused(tmp_path, options, message):
+    (tmp_path / "train/cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "train/cat/0.png")
+    given = {"type": "ClassificationDataset", "data_root": str(tmp_path), "folder": "train", "pipeline": []}
+    with pytest.raises(UserError, match=message):
+        DATASETS.build(given | options)

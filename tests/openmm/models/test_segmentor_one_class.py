@@ -84,7 +84,6 @@ def test_the_logged_accuracy_is_that_of_the_threshold():
 def test_the_threshold_is_one_half_unless_given():
     assert build().decode_head.threshold == 0.5
     assert build(threshold=0.3).decode_head.threshold == 0.3
-    assert build(num_classes=2).decode_head.threshold is None
 
 
 def test_one_logit_for_two_classes_is_refused():

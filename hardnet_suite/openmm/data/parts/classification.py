@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.classification import (
     ClassificationReport,
     Samples,
@@ -70,8 +71,7 @@ class ClassificationPart(Part):
 
     @property
     def declared_classes(self) -> tuple[str, ...] | None:
-        classes = self.options.get("classes")
-        return tuple(imagenet_classes()) if classes == "imagenet" else tuple(classes or ()) or None
+        return _given_classes(self.options)
 
     def result_files(self, *, format_only: bool = False) -> list[str]:
         return [self.results, _CONFUSION]
@@ -84,19 +84,37 @@ def classification_samples(options: dict) -> Samples:
     """The images and classes that the options of a ``ClassificationDataset`` name."""
     root, folder = Path(options.get("data_root") or ""), options.get("folder")
     csv, torchvision = options.get("csv"), options.get("torchvision")
-    classes = options.get("classes")
-    if classes == "imagenet":
-        classes = tuple(imagenet_classes())
+    classes = _given_classes(options)
+    if sum(value is not None for value in (csv, torchvision)) > 1 or (torchvision and folder):
+        raise UserError(
+            "a ClassificationDataset has one of folder, csv (with folder) and torchvision, not several"
+        )
     if torchvision:
         name = torchvision.get("name", "")
-        samples = read_torchvision(name, root, **{k: v for k, v in torchvision.items() if k != "name"})
+        further = {key: value for key, value in torchvision.items() if key != "name"}
+        samples = read_torchvision(name, root, classes, **further)
     elif csv:
         samples = read_csv(root / csv, root / (folder or ""), classes)
     elif folder is not None:
         samples = read_folder(root / folder, classes)
     else:
         raise UserError("a ClassificationDataset needs folder, csv or torchvision")
-    if options.get("hold_out"):
-        rest, drawn = hold_out(samples, options["hold_out"], options.get("hold_out_seed", 0))
+    per_class = options.get("hold_out") or 0
+    if not isinstance(per_class, int) or isinstance(per_class, bool) or per_class < 0:
+        raise UserError(f"hold_out={per_class!r}, expected how many images per class are held out")
+    if per_class:
+        rest, drawn = hold_out(samples, per_class, options.get("hold_out_seed", 0))
         return drawn if options.get("held_out") else rest
+    if options.get("held_out"):
+        raise UserError("held_out=True with hold_out=0: no images are held out; set held_out=False")
     return samples
+
+
+def _given_classes(options: dict) -> tuple[str, ...] | None:
+    """The class names that the options list; None if the data decide."""
+    classes = options.get("classes")
+    if classes is None:
+        return None
+    return (
+        tuple(imagenet_classes()) if classes == "imagenet" else class_names(classes, "the data set's classes")
+    )
