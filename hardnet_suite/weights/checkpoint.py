@@ -93,7 +93,7 @@ class Checkpoint:
         values = {"classes": self.classes, "palette": self.palette}
         for key in ("preprocess", "postprocess"):
             record = getattr(self, key)
-            values[key] = record.to_dict() if hasattr(record, "to_dict") else record
+            values[key] = None if record is None else record.to_dict()
         return {key: json.dumps(value) for key, value in values.items() if value is not None}
 
 

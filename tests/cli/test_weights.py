@@ -38,7 +38,7 @@ def test_models_lists_all_with_where_their_weights_are(cli, tmp_path, monkeypatc
 
 
 def test_models_of_no_such_name(error_of):
-    assert "no model whose name holds 'vgg'" in error_of("models", "vgg")
+    assert "no model whose name contains 'vgg'" in error_of("models", "vgg")
 
 
 def wrapped(state, how):
@@ -124,7 +124,7 @@ def test_a_bare_trunk_needs_its_models_name(cli, error_of, tmp_path):
     base = {key.removeprefix("base."): value for key, value in official.items() if key.startswith("base.")}
     torch.save(base, tmp_path / "base.pth")
     message = error_of("convert-weights", tmp_path / "base.pth", tmp_path / "own.safetensors")
-    assert "for a file of a bare trunk name its --model" in message
+    assert "for a file of a trunk alone give its --model" in message
     arguments = (tmp_path / "base.pth", tmp_path / "own.safetensors", "--model", "ssd224_hardnet29")
     status, out, _ = cli("convert-weights", *arguments)
     assert status == 0

@@ -1,0 +1,107 @@
+"""Files opened once, whatever wraps them, and filled into any network that they fit."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hardnet_suite import create_model
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import ARCHS
+from hardnet_suite.weights import fill, open_weights, read_checkpoint
+
+SMALL = ("hardnet39ds", "ssd224_hardnet29", "fchardnet70")
+
+
+@pytest.fixture(scope="module")
+def state():
+    return create_model("hardnet39ds", num_classes=3).state_dict()
+
+
+def prefixed(state, prefix):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "prefix", ["net.", "model.", "module.", "_orig_mod.", "model._orig_mod.", "module.net.", "a.b.c."]
+)
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "params", "net", "state_dict_ema", "ema_state_dict"])
+def test_prefixes_and_wrappers(tmp_path, state, prefix, wrapper):
+    table = prefixed(state, prefix)
+    torch.save({wrapper: table, "epoch": 1} if wrapper else table, tmp_path / "w.pth")
+    weights = open_weights(tmp_path / "w.pth")
+    assert (weights.model, weights.num_classes) == ("hardnet39ds", 3)
+    assert all(torch.equal(value, state[key]) for key, value in weights.tensors.items())
+
+
+def test_a_prefix_before_some_keys_is_not_dropped(tmp_path, state):
+    first, *rest = state
+    torch.save(
+        prefixed({first: state[first]}, "net.") | {key: state[key] for key in rest}, tmp_path / "w.pth"
+    )
+    with pytest.raises(UserError, match="not the weights of any model"):
+        open_weights(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_counts_are_the_files(tmp_path, name, channels):
+    source = create_model(name, num_classes=4, in_chans=channels)
+    torch.save(source.state_dict(), tmp_path / "own.pth")
+    for options in ({"in_chans": channels}, {}):
+        network = create_model(name, pretrained=tmp_path / "own.pth", **options)
+        assert network.num_classes == 4
+        for key, value in network.state_dict().items():
+            assert torch.equal(value, source.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", ["hardnet39ds", "ssd224_hardnet29"])
+def test_a_record_in_place_of_the_table(tmp_path, name):
+    row = ARCHS[name]
+    if name == "hardnet39ds":
+        arch = replace(row, stages=row.stages[:-1])
+    else:
+        arch = replace(row, trunk=replace(row.trunk, growth_mul=1.5))
+    source = create_model(name, arch=arch, num_classes=4)
+    torch.save(source.state_dict(), tmp_path / "own.pth")
+    network = create_model(name, arch=arch, pretrained=tmp_path / "own.pth")
+    assert network.num_classes == 4
+    assert all(torch.equal(v, source.state_dict()[k]) for k, v in network.state_dict().items())
+
+
+def test_read_once_and_hashed_once(tmp_path, state, monkeypatch):
+    path = tmp_path / "w.pth"
+    torch.save(state, path)
+    reads, hashes = [], []
+    read_bytes, sha256 = Path.read_bytes, hashlib.sha256
+    monkeypatch.setattr(Path, "read_bytes", lambda self: reads.append(self) or read_bytes(self))
+    monkeypatch.setattr(hashlib, "sha256", lambda *data: hashes.append(1) or sha256(*data))
+    create_model("hardnet39ds", pretrained=path)
+    assert (reads, len(hashes)) == ([path], 1)
+
+
+def test_sixteen_threads(tmp_path, state):
+    torch.save({"state_dict": state, "best_iou": np.float64(0.5)}, tmp_path / "run.pth")
+    before = {*torch.serialization.get_safe_globals()}
+    with ThreadPoolExecutor(16) as pool:
+        results = [*pool.map(read_checkpoint, [tmp_path / "run.pth"] * 64)]
+    assert all(result["best_iou"] == 0.5 for result in results)
+    assert {*torch.serialization.get_safe_globals()} == before
+
+
+def test_home_folder(tmp_path, state, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save(state, tmp_path / "w.pth")
+    assert create_model("hardnet39ds", pretrained="~/w.pth").num_classes == 3
+
+
+def test_fill_refuses_unknown_allowances(tmp_path, state):
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"allow=\['everything'\] is unknown"):
+        fill(create_model("hardnet39ds"), open_weights(tmp_path / "w.pth"), allow=("everything",))
