@@ -15,40 +15,71 @@ from types import ModuleType
 import numpy as np
 from PIL import Image
 
+_ORIENTATION = 0x0112  # the EXIF tag
 # chunks that change no pixel; tRNS, acTL and PLTE do, eXIf, iTXt and zTXt may hold an orientation
 _NEUTRAL_CHUNKS = frozenset((b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt", b"tIME", b"sRGB"))
 
 
-def decode_plain(content: bytes, image: Image.Image, channels: str) -> np.ndarray | None:
+def decode_plain(content: bytes, channels: str) -> np.ndarray | None:
     """The pixels of a complete, upright JPEG or PNG in grey or RGB of 8 bits.
 
     Args:
         content: the bytes of the file.
-        image: the same, opened by Pillow and not loaded yet: its header.
         channels: "rgb" or "bgr".
 
     Returns:
         (H, W, 3) uint8; None where Pillow must decode: any other file, and a damaged one, for its message.
     """
-    is_plain = {"JPEG": _is_plain_jpeg, "PNG": _is_plain_png}.get(image.format)
-    if is_plain is None or not is_plain(content, image):
+    if not (_is_plain_jpeg(content) or _is_plain_png(content)):
         return None
     opencv = _proven_opencv()
     return None if opencv is None else _decode(opencv, content, channels)
 
 
-def _is_plain_jpeg(content: bytes, image: Image.Image) -> bool:
-    return (
-        image.mode in ("RGB", "L")
-        and image.info.get("adobe_transform") in (None, 1)
-        and not image.info.keys() & {"exif", "xmp"}  # either may hold an orientation
-        and content.endswith(b"\xff\xd9")
-    )
+def _is_plain_jpeg(content: bytes) -> bool:
+    if not (content.startswith(b"\xff\xd8\xff") and content.endswith(b"\xff\xd9")):
+        return False
+    start = 2
+    while start + 4 <= len(content) and content[start] == 0xFF:
+        marker = content[start + 1]
+        length = int.from_bytes(content[start + 2 : start + 4], "big")
+        segment = content[start + 4 : start + 2 + length]
+        if marker in (0xC0, 0xC1, 0xC2):  # baseline, extended and progressive frames: the header ends here
+            bits, height, width = segment[0], segment[1:3], segment[3:5]
+            area = int.from_bytes(height, "big") * int.from_bytes(width, "big")
+            return bits == 8 and segment[5] in (1, 3) and _is_within_limit(area)
+        if not _is_neutral_segment(marker, segment):
+            return False
+        start += 2 + length
+    return False
 
 
-def _is_plain_png(content: bytes, image: Image.Image) -> bool:
+def _is_neutral_segment(marker: int, segment: bytes) -> bool:
+    """Whether a segment before the frame changes nothing that is seen."""
+    if marker == 0xE1 and segment.startswith(b"Exif\0\0"):
+        exif = Image.Exif()
+        try:
+            exif.load(segment)
+            return exif.get(_ORIENTATION, 1) == 1
+        except Exception:  # damaged; Pillow raises half a dozen types
+            return False
+    if marker == 0xE1:  # XMP
+        return b"Orientation" not in segment
+    if marker == 0xE2:
+        return not segment.startswith(b"MPF\0")  # several images
+    if marker == 0xEE:
+        return not segment.startswith(b"Adobe") or segment[11:12] == b"\1"  # YCbCr
+    # other application data, comments, and the tables of quantization, Huffman codes and restarts
+    return 0xE0 <= marker <= 0xEF or marker in (0xFE, 0xDB, 0xC4, 0xDD)
+
+
+def _is_plain_png(content: bytes) -> bool:
     """OpenCV accepts damaged PNG files silently, hence the checksums."""
-    if image.mode not in ("RGB", "L") or content[24] != 8:  # bits per channel
+    if not content.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR") or len(content) < 33:
+        return False
+    width, height = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+    bits, color = content[24], content[25]
+    if bits != 8 or color not in (0, 2) or not _is_within_limit(width * height):  # grey or RGB
         return False
     start = 8
     while start + 12 <= len(content):
@@ -63,6 +94,11 @@ def _is_plain_png(content: bytes, image: Image.Image) -> bool:
             return True
         start = end + 4
     return False
+
+
+def _is_within_limit(area: int) -> bool:
+    """Whether Pillow opens an image of so many pixels without a warning or error."""
+    return area > 0 and (Image.MAX_IMAGE_PIXELS is None or area <= Image.MAX_IMAGE_PIXELS)
 
 
 def _decode(opencv: ModuleType, content: bytes, channels: str) -> np.ndarray | None:

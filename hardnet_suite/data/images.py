@@ -163,10 +163,10 @@ def _content(source: str | Path | bytes | BinaryIO) -> bytes:
 
 
 def _decode(content: bytes, channels: str) -> np.ndarray:
+    pixels = decode_plain(content, channels)
+    if pixels is not None:
+        return pixels
     with Image.open(io.BytesIO(content)) as image:
-        pixels = decode_plain(content, image, channels)
-        if pixels is not None:
-            return pixels
         image.load()
         upright = ImageOps.exif_transpose(image)
         if image.mode == "I" and image.format == "PNG":  # older Pillow's way to open 16 bits

@@ -29,10 +29,6 @@ def drawn(seed: int, mode: str = "RGB") -> Image.Image:
     return Image.fromarray((np.asarray(shades) + noise).clip(0, 255).astype(np.uint8)).convert(mode)
 
 
-def fast(content: bytes, channels: str = "rgb") -> np.ndarray | None:
-    return decode_plain(content, Image.open(io.BytesIO(content)), channels)
-
-
 def by_pillow(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
@@ -47,10 +43,10 @@ def test_plain_files_have_pillows_pixels(seed, mode):
             quality = 10 + 17 * seed
             files.append(encode(image, "JPEG", quality=quality, subsampling=subsampling, **options))
     for content in files:
-        pixels = fast(content)
+        pixels = decode_plain(content, "rgb")
         assert pixels is not None
         np.testing.assert_array_equal(pixels, by_pillow(content))
-        np.testing.assert_array_equal(fast(content, "bgr"), pixels[..., ::-1])
+        np.testing.assert_array_equal(decode_plain(content, "bgr"), pixels[..., ::-1])
 
 
 def test_photos_have_pillows_pixels(shared):
@@ -64,12 +60,16 @@ def test_photos_have_pillows_pixels(shared):
 def test_what_the_decoders_treat_differently_is_left_to_pillow():
     image, exif, text = drawn(3), Image.Exif(), PngImagePlugin.PngInfo()
     exif[0x0112] = 6
+    xmp = b"<x:xmpmeta><rdf:Description tiff:Orientation='6'/></x:xmpmeta>"
     text.add_text("Raw profile type exif", "…")
     jpeg, png = encode(image, "JPEG"), encode(image, "PNG")
     damaged = bytearray(png)
     damaged[len(png) // 2] ^= 1
     left = {
         "JPEG with EXIF": encode(image, "JPEG", exif=exif),
+        "JPEG with XMP": encode(image, "JPEG", xmp=xmp),
+        "RGB JPEG": encode(image, "JPEG", keep_rgb=True),
+        "two images in a JPEG": encode(image, "MPO", save_all=True, append_images=[drawn(4)]),
         "CMYK JPEG": encode(image.convert("CMYK"), "JPEG"),
         "JPEG with a tail": jpeg + b"tail",
         "truncated JPEG": jpeg[:-2],
@@ -80,12 +80,31 @@ def test_what_the_decoders_treat_differently_is_left_to_pillow():
         "palette PNG": encode(image.convert("P"), "PNG"),
         "16-bit PNG": encode(Image.fromarray(np.zeros((4, 4), np.uint16)), "PNG"),
         "1-bit PNG": encode(image.convert("1"), "PNG"),
+        "cut in its header": jpeg[:30],
+        "PNG without a header": png[:20],
+        "nothing": b"",
         "truncated PNG": png[:-12],
         "damaged PNG": bytes(damaged),
         "BMP": encode(image, "BMP"),
         "WebP": encode(image, "WEBP"),
     }
-    assert [name for name, content in left.items() if fast(content) is not None] == []
+    assert [name for name, content in left.items() if decode_plain(content, "rgb") is not None] == []
+
+
+def test_upright_exif_and_other_segments_are_plain():
+    image, exif = drawn(5), Image.Exif()
+    exif[0x010F], exif[0x0112] = "maker", 1
+    for options in ({"exif": exif}, {"comment": b"text"}, {"icc_profile": b"x" * 99}, {"dpi": (72, 72)}):
+        content = encode(image, "JPEG", **options)
+        np.testing.assert_array_equal(decode_plain(content, "rgb"), by_pillow(content))
+
+
+def test_pillows_limit_of_size_holds(monkeypatch):
+    for content in (encode(drawn(6), "JPEG"), encode(drawn(6), "PNG")):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
+        assert decode_plain(content, "rgb") is None
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+        assert decode_plain(content, "rgb") is not None
 
 
 @pytest.fixture
@@ -100,12 +119,12 @@ def test_an_opencv_that_decodes_differently_is_not_used(fresh, monkeypatch):
     expected = read_rgb(content)
     fast_decoding._proven_opencv.cache_clear()
     monkeypatch.setattr(cv2, "imdecode", lambda *a, decode=cv2.imdecode: decode(*a) ^ 1)
-    assert fast(content) is None
+    assert decode_plain(content, "rgb") is None
     np.testing.assert_array_equal(read_rgb(content), expected)
 
 
 def test_without_opencv_pillow_decodes(fresh, monkeypatch):
     content = encode(drawn(2), "PNG")
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
-    assert fast(content) is None
+    assert decode_plain(content, "rgb") is None
     np.testing.assert_array_equal(read_rgb(content), by_pillow(content))
