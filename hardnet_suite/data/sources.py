@@ -53,44 +53,55 @@ class SourceImage:
 
 
 def images_of(source: Any, channels: str = "rgb") -> Iterator[SourceImage]:
-    """All the images of a source, in order; files of a folder or pattern by their names.
+    """All images of a source, in order; files of a folder or pattern sorted by name.
 
     Args:
         source: a path of an image, video or folder (with its subfolders); a pattern with ``*``, ``?`` or
-            ``[``; an http address of an image or video; a PIL image; an array (H, W, 3) RGB or (H, W) grey,
-            uint8; the number of a camera, or "camera:0"; or a list or iterator of these.
+            ``[``; an http address of an image or video; a PIL image; a NumPy array, uint8, (H, W, 3) RGB,
+            (H, W, 4) RGBA or (H, W) grey; the number of a camera, or "camera:0"; or a list or iterator of
+            these.
+        channels: the order of the channels in arrays: "rgb", or "bgr" for those that OpenCV read.
 
-    In folders and patterns, drawings and masks of an earlier run are left out: files that a
-    ``predictions.jsonl`` beside them names. Of an animation the first frame is taken. One bad part of a list
-    or folder is an image whose ``open`` raises; so is the end of a video that breaks off.
+    In folders and patterns, drawings and masks of an earlier run are skipped: files that a
+    ``predictions.jsonl`` beside them names. Of an animation the first frame is taken. An unreadable member of
+    a list or folder is an image whose ``open`` raises; so is the end of a video that breaks off.
 
     Raises:
-        UserError: nothing there, or nothing that is an image.
-        ValueError: an array of another form.
+        UserError: there is nothing, or nothing that is an image.
+        ValueError: an array or tensor of another shape or type, or another order of channels.
     """
+    if channels not in ("rgb", "bgr"):
+        raise ValueError(f"expected channels 'rgb' or 'bgr', got {channels!r}")
     if isinstance(source, Image.Image):
         yield SourceImage("image", partial(_upright, source))
     elif isinstance(source, np.ndarray):
-        yield _of_array(source)
+        yield _of_array(source, channels)
     elif isinstance(source, bool):
-        raise ValueError(f"{source} is no image")
+        raise ValueError(f"expected an image, got {source}")
     elif isinstance(source, int):
         yield from _frames(source, f"camera:{source}")
     elif isinstance(source, str | Path):
         yield from _of_text(_text(source))
     elif isinstance(source, Sequence | Iterator) and not isinstance(source, bytes | bytearray):
-        for number, one in enumerate(source):
-            for image in _or_failure(images_of(one), one):
-                named = isinstance(one, np.ndarray | Image.Image)
-                yield SourceImage(f"image_{number}", image.open) if named else image
+        for number, member in enumerate(source):
+            for image in _or_failure(images_of(member, channels), member):
+                in_memory = isinstance(member, np.ndarray | Image.Image)
+                yield SourceImage(f"image_{number}", image.open) if in_memory else image
+    elif hasattr(source, "detach") and hasattr(source, "shape"):  # a tensor, without an import of torch
+        raise ValueError(
+            f"expected an image, path or array, got a tensor of shape {tuple(source.shape)}, {source.dtype}: "
+            "pass an array (H, W, 3) uint8 in 0…255, e.g. tensor.permute(1, 2, 0).numpy()"
+        )
     else:
-        raise ValueError(f"a {type(source).__name__} is no image, path, array, list or iterator of these")
+        raise ValueError(
+            f"expected an image, path, array, or a list or iterator of these, got a {type(source).__name__}"
+        )
 
 
 def count_of(source: Any) -> int | None:
     """How many images a source has, as far as that is known without opening videos; otherwise None."""
     if isinstance(source, list | tuple):
-        counts = [count_of(one) for one in source]
+        counts = [count_of(member) for member in source]
         return None if None in counts else sum(counts)
     if isinstance(source, str | Path):
         text = _text(source)
@@ -123,17 +134,25 @@ def is_camera(source: Any) -> bool:
     return isinstance(source, int) and not isinstance(source, bool)
 
 
-def _of_array(values: np.ndarray) -> SourceImage:
+def _of_array(values: np.ndarray, channels: str) -> SourceImage:
     if values.dtype != np.uint8 or not (
         values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3, 4))
     ):
+        advice = ""
+        if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] not in (1, 3, 4):
+            advice = "; transpose (C, H, W) with array.transpose(1, 2, 0)"
+        if values.dtype != np.uint8:
+            advice += "; convert the values to uint8 in 0…255"
         raise ValueError(
-            f"an array must be (H, W, 3) RGB or (H, W) grey, uint8, got {values.shape} of {values.dtype}"
+            "expected an array of shape (H, W, 3), (H, W, 4) or (H, W), uint8, "
+            f"got shape {values.shape}, {values.dtype}{advice}"
         )
     if not values.size:
-        raise ValueError(f"an array without pixels: {values.shape}")
+        raise ValueError(f"expected an array with pixels, got shape {values.shape}")
     flat = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
-    return SourceImage("image", partial(_upright, Image.fromarray(flat)))
+    if channels == "bgr" and flat.ndim == 3:
+        flat = flat[..., [2, 1, 0, 3][: flat.shape[2]]]
+    return SourceImage("image", partial(_upright, Image.fromarray(np.ascontiguousarray(flat))))
 
 
 # what opens an image is a plain function of plain values, so that a prediction can be pickled
@@ -161,7 +180,7 @@ def _text(source: str | Path) -> str:
 
 def _of_text(text: str) -> Iterator[SourceImage]:
     if not text:
-        raise UserError("an empty name is no image")
+        raise UserError("expected an image, got an empty name")
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", text) and not _is_address(text):
         raise UserError(f"cannot fetch {text}: only http and https addresses are")
     if _is_camera(text):

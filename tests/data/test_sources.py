@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import pickle
 import threading
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hardnet_suite.data.sources import SourceImage, count_of, images_of, is_single
+from hardnet_suite.data.sources import VIDEO_SUFFIXES, SourceImage, count_of, images_of, is_single
 from hardnet_suite.errors import UserError
 
 
@@ -70,10 +71,12 @@ def test_iterators_are_read_as_they_come(folder):
 
 
 def test_odd_sources_are_refused(folder, monkeypatch):
-    for bad in (b"xx", bytearray(b"xx"), {"a": 1}, torch.zeros(3, 4, 4)):
-        with pytest.raises(ValueError, match="is no image, path, array, list or iterator"):
+    for bad in (b"xx", bytearray(b"xx"), {"a": 1}):
+        with pytest.raises(
+            ValueError, match="expected an image, path, array, or a list or iterator of these"
+        ):
             names(bad)
-    with pytest.raises(UserError, match="an empty name is no image"):
+    with pytest.raises(UserError, match="expected an image, got an empty name"):
         names("")
     with pytest.raises(UserError, match=r"cannot fetch ftp://a/b\.jpg: only http and https"):
         names("ftp://a/b.jpg")
@@ -117,8 +120,79 @@ def test_images_and_arrays():
         True,
         1.5,
     ):
-        with pytest.raises(ValueError, match=r"array|no image"):
+        with pytest.raises(ValueError, match=r"expected an (array|image)"):
             list(images_of(bad))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            torch.zeros(3, 6, 8),
+            r"got a tensor of shape \(3, 6, 8\), torch\.float32: pass an array \(H, W, 3\)",
+        ),
+        (torch.zeros(6, 8, 3, dtype=torch.uint8), r"got a tensor of shape \(6, 8, 3\), torch\.uint8"),
+        (np.zeros((3, 6, 8), np.uint8), r"got shape \(3, 6, 8\), uint8; transpose \(C, H, W\)"),
+        (np.zeros((3, 6, 8), np.float32), r"float32; transpose .*; convert the values to uint8"),
+        (np.zeros((6, 8, 3)), r"float64; convert the values to uint8 in 0…255$"),
+        (np.zeros((6, 8, 3), np.uint16), r"uint16; convert the values"),
+    ],
+)
+def test_tensors_and_other_arrays_are_refused_with_the_cure(values, words):
+    for source in (values, [values]):
+        with pytest.raises(ValueError, match=words) as caught:
+            list(images_of(source))
+        assert "\n" not in str(caught.value)
+
+
+def test_the_order_of_an_arrays_channels():
+    rgb = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    rgba = np.dstack([rgb, np.full((4, 4), 255, np.uint8)])
+    for source, bgr in ((rgb, rgb[..., ::-1]), (rgba, rgba[..., [2, 1, 0, 3]]), (rgb[..., 0], rgb[..., 0])):
+        (expected,) = images_of(source)
+        for given in (bgr, [bgr], iter([bgr])):
+            (image,) = images_of(given, channels="bgr")
+            assert np.array_equal(np.asarray(image.open()), np.asarray(expected.open()))
+    with pytest.raises(ValueError, match="expected channels 'rgb' or 'bgr', got 'BGR'"):
+        list(images_of(rgb, channels="BGR"))
+
+
+@pytest.mark.parametrize("suffix", VIDEO_SUFFIXES)
+def test_every_video_suffix_is_a_video(folder, suffix):
+    for name in (f"clip{suffix}", f"clip{suffix.upper()}"):
+        (folder / name).write_bytes(b"no video")
+    assert count_of(folder) is None
+    *_, first, second = [image for image in images_of(folder) if "clip" in image.name]
+    for image in (first, second):
+        with pytest.raises(UserError, match=r"clip.*(not a single frame|is it a video)|cannot open .*clip"):
+            image.open()
+
+
+def test_nothing_with_an_image_suffix_is_dropped(folder):
+    (folder / "photo.heic").write_bytes(b"no format of Pillow's")
+    (folder / "gone.jfif").symlink_to(folder / "nowhere")
+    images = {image.name: image for image in images_of(folder)}
+    for name in ("photo.heic", "gone.jfif"):
+        with pytest.raises(UserError, match=name):
+            images[str(folder / name)].open()
+
+
+def test_linked_folders_are_followed_and_loops_end(folder, tmp_path):
+    (folder / "deep/up").symlink_to(folder)
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all/linked").symlink_to(folder)
+    expected = ["a.jpg", "b.png", "deep/c.webp"]
+    assert names(folder) == [str(folder / name) for name in expected]
+    assert names(tmp_path / "all") == [str(tmp_path / "all/linked" / name) for name in expected]
+
+
+def test_a_name_that_is_not_utf8(folder):
+    path = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")
+    Image.new("RGB", (4, 4)).save(path)
+    image = next(image for image in images_of(folder) if "caf" in image.name)
+    assert image.name == path
+    assert image.stem == "caf_"
+    assert image.open().size == (4, 4)
 
 
 def test_what_is_not_there(tmp_path):
