@@ -129,8 +129,8 @@ def load_weights(
     diverged = non_finite({key: state_dict[key] for key in common})
     if diverged:
         raise UserError(
-            f"{len(diverged)} weights hold NaN or infinity, {diverged[0]} for one: the training that wrote them "
-            "has diverged; use an earlier checkpoint"
+            f"{len(diverged)} weights hold NaN or infinity, {diverged[0]} for one: the training has "
+            "diverged; use an earlier checkpoint"
         )
     problems = []
     if not common:

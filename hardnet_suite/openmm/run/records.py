@@ -208,7 +208,7 @@ def _steps_to_options(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[s
 
 def _require_plain(options: Mapping[str, Any], where: str) -> None:
     """Images are decoded in one way: options of ``LoadImageFromFile`` that ask for another are refused."""
-    usual = {"color_type": "color", "imdecode_backend": "cv2", "to_float32": False, "ignore_empty": False}
+    usual = {"color_type": "color", "imdecode_backend": None, "to_float32": False, "ignore_empty": False}
     for key, value in options.items():
         if key in usual and value != usual[key]:
             raise UserError(
