@@ -18,7 +18,7 @@ SHIPPED: tuple[WeightsRow, ...] = (
         metric="BCCD test AP50 0.891",
         source="configs/ssd320_hardnet39ds_bccd.py",
         shipped="ssd320_hardnet39ds_bccd.safetensors",
-        sha256="5a9dc433e8d98e2b4cf247d6090eddf0089190b7718e062e6602695aa9b6106f",
+        sha256="4a12ad81d290f8336dc4a23da524714099356ee1693904c992ce47dbb1e744ff",
         classes=("RBC", "WBC", "Platelets"),
     ),
     WeightsRow(
@@ -30,7 +30,7 @@ SHIPPED: tuple[WeightsRow, ...] = (
         metric="CamVid val mIoU 72.7",
         source="configs/fchardnet70_camvid_finetune.py",
         shipped="fchardnet70_camvid.safetensors",
-        sha256="ebb1d67a68dba549d447b124e40ec4c3f406fa4839da34d2e826aae7641a804a",
+        sha256="5fc3480b89bb4bb7f07a1c2f6a8adbdb2aa2509cbfc867e01d0326930584f072",
         classes=(
             "Sky",
             "Building",
@@ -54,7 +54,7 @@ SHIPPED: tuple[WeightsRow, ...] = (
         metric="Tiny-ImageNet, ten classes, held-out top-1 88.4",
         source="configs/hardnet39ds_tiny_imagenet10.py",
         shipped="hardnet39ds_tiny_imagenet10.safetensors",
-        sha256="c7875bc94769cd7e3df08dd651d88e54e667589105eaab5f17d9d0db784aceba",
+        sha256="0c921745b37ff5ce050182eaa6bbb408c989696e1fac54a360f41b9eeb9d55be",
         classes=(
             "n01443537",
             "n02099601",
