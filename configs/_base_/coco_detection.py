@@ -9,7 +9,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
-        type="CocoDataset",
+        type="DetectionDataset",
         data_root=data_root,
         ann_file="annotations/instances_train2017.json",
         data_prefix=dict(img="train2017/"),
@@ -23,7 +23,7 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="CocoDataset",
+        type="DetectionDataset",
         data_root=data_root,
         ann_file="annotations/instances_val2017.json",
         data_prefix=dict(img="val2017/"),

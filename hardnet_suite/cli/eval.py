@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+from hardnet_suite.data.coco import annotation_lines, read_coco
 from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import evaluate_coco, without_nan
@@ -47,7 +49,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _score_coco(args: argparse.Namespace) -> dict[str, Any]:
-    scores = evaluate_coco(args.annotations, args.results)
+    annotations = read_coco(args.annotations)
+    scores = evaluate_coco(annotations, args.results)
+    for line in annotation_lines(annotations):
+        print(line, file=sys.stderr)
     print(scores.table())
     if args.classwise:
         print(scores.class_table())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -69,25 +70,38 @@ class Report(ABC):
 
         One a kind: how many, whether training leaves them out, and the first of them.
         """
-        lines = []
-        for (level, kind), group in self._groups().items():
-            fate = ", left out of training" if kind in self.LEFT_OUT else ""
-            such_as = ", e.g." if len(group) > 1 else ":"
-            line = f"{level}: {kind} ({len(group)}{fate}){such_as} {group[0].where}: {group[0].what}"
-            lines.append(textwrap.shorten(line, _LONGEST, placeholder=" …"))
-        if len(lines) > _BRIEF:
-            rest = len(lines) - _BRIEF + 1
-            lines[_BRIEF - 1 :] = [
-                f"… and {rest} more kinds of findings: `hardnet-suite check-data` shows all"
-            ]
-        return lines
+        return brief_lines(self.findings, self.LEFT_OUT, "left out of training")
 
     def _groups(self) -> dict[tuple[str, str], list[Finding]]:
-        """The findings by (level, kind), errors first."""
-        groups: dict[tuple[str, str], list[Finding]] = {}
-        for finding in (*self.errors, *self.warnings):
-            groups.setdefault((finding.level, finding.kind), []).append(finding)
-        return groups
+        return _by_kind(self.findings)
+
+
+def brief_lines(findings: Sequence[Finding], left_out: frozenset[str], fate: str) -> list[str]:
+    """At most a dozen lines, one per kind of finding, errors first: how many, and the first of them.
+
+    Args:
+        findings: what was found.
+        left_out: kinds of findings whose entries are not used.
+        fate: what messages say of these.
+    """
+    lines = []
+    for (level, kind), group in _by_kind(findings).items():
+        note = f", {fate}" if kind in left_out else ""
+        such_as = ", e.g." if len(group) > 1 else ":"
+        line = f"{level}: {kind} ({len(group)}{note}){such_as} {group[0].where}: {group[0].what}"
+        lines.append(textwrap.shorten(line, _LONGEST, placeholder=" …"))
+    if len(lines) > _BRIEF:
+        rest = len(lines) - _BRIEF + 1
+        lines[_BRIEF - 1 :] = [f"… and {rest} more kinds of findings: `hardnet-suite check-data` shows all"]
+    return lines
+
+
+def _by_kind(findings: Sequence[Finding]) -> dict[tuple[str, str], list[Finding]]:
+    """The findings by (level, kind), errors first."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in sorted(findings, key=lambda finding: finding.level != "error"):
+        groups.setdefault((finding.level, finding.kind), []).append(finding)
+    return groups
 
 
 def decoded_size(path: str | Path) -> tuple[int, int]:

@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from hardnet_suite.data.coco import check_layout, has_ids, is_box, is_number, load_annotations, read_json
+from hardnet_suite.data.coco import (
+    CocoCategory,
+    CocoFile,
+    as_id,
+    is_box,
+    is_number,
+    load_annotations,
+    read_coco,
+    read_json,
+)
+from hardnet_suite.data.coco.values import match_id
 from hardnet_suite.errors import UserError
 
 __all__ = [
@@ -83,28 +93,31 @@ def load_results(path: str | Path) -> list[dict[str, Any]]:
 
 
 def evaluate_coco(
-    annotations: str | Path | dict[str, Any],
+    annotations: str | Path | dict[str, Any] | CocoFile,
     results: str | Path | list[dict[str, Any]],
     *,
     iou_type: str = "bbox",
     max_dets: Sequence[int] = (1, 10, 100),
     image_ids: Sequence[int | str] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> CocoScores:
-    """Score detections against COCO annotations; both are left as they are.
+    """Scores detections against COCO annotations; both are left unchanged.
 
-    Equal scores keep the order of ``results``, as in pycocotools; otherwise the order does not matter.
-    Annotations may do without "id", "area" (then width · height) and "iscrowd" (then 0).
+    Annotations are read by the rules of ``hardnet_suite.data.coco.reader``: unusable boxes are dropped and
+    count neither way. Detections of equal scores keep the order of ``results``, as in pycocotools; otherwise
+    the order does not matter.
 
     Args:
-        annotations: a COCO annotation file, or its content.
+        annotations: a COCO annotation file, its content, or its records.
         results: a COCO results file, or its content (see ``load_results``); an empty list scores 0.
         iou_type: "bbox", the only kind that the suite's detectors need.
         max_dets: three increasing limits on the detections of one class in one image.
         image_ids: score these images only; results on the others are left out.
+        classes: score the categories of these names only; None: all.
 
     Raises:
-        UserError: a file is missing or malformed, the annotations hold no box, or the results or
-            ``image_ids`` name images or categories that the annotations do not know.
+        UserError: a file is missing or malformed, what is scored holds no box, or the results, ``image_ids``
+            or ``classes`` name images or categories that the annotations do not have.
         ValueError: another ``iou_type`` or other ``max_dets`` than allowed, or empty ``image_ids``.
     """
     if iou_type != "bbox":
@@ -113,37 +126,38 @@ def evaluate_coco(
     if len(max_dets) != 3 or not 0 < max_dets[0] < max_dets[1] < max_dets[2]:
         raise ValueError(f"max_dets must be three increasing numbers above 0, got {max_dets}")
 
-    if isinstance(annotations, dict):
-        source = "the annotations"
-        truth = _ground_truth(check_layout(annotations, source), source)
-    else:
-        source = str(annotations)
-        truth = _ground_truth(load_annotations(annotations), source)
+    truth = read_coco(annotations).require_boxes()
     if isinstance(results, (str, Path)):
         results_source, results = str(results), load_results(results)
+        _require_pixels(results, results_source)
     else:
         results_source, results = "the results", _check_results(results, "the results")
-    _check_known(truth, results, source, results_source)
-
-    known = {image["id"] for image in truth["images"]}
-    wanted = known if image_ids is None else set(image_ids)
-    if not wanted:
-        raise ValueError("image_ids must name at least one image, or be None for all of them, got none")
-    if wanted - known:
-        example = next(key for key in image_ids if key not in known)
+    images = {str(image.id): image.id for image in truth.images}
+    categories = truth.categories
+    if classes is not None:
+        truth.require_classes(classes)
+        categories = tuple(category for category in categories if category.name in set(classes))
+    results = _with_known_ids(truth, images, results, results_source)
+    scored = set(images.values()) if image_ids is None else _choose(images, image_ids, truth.source)
+    names = {category.name for category in categories}
+    if not any(box.image_id in scored and box.category in names and not box.iscrowd for box in truth.boxes):
         raise UserError(
-            f"image_ids holds {example!r}, which is not among the {len(known)} images of {source}"
+            f"{truth.source} holds no box of the classes in the {len(scored)} images that are scored: "
+            "there is nothing to score against"
         )
 
-    precision, recall, params = _run_pycocotools(truth, results, sorted(wanted), max_dets)
+    ordered = sorted(categories, key=lambda category: _order(category.id))
+    precision, recall, params = _run_pycocotools(
+        truth, ordered, results, sorted(scored, key=_order), max_dets
+    )
     return CocoScores(
         metrics={name: _figure(precision, recall, params, *row) for name, row in _FIGURES.items()},
         per_class={
-            category["name"]: {
+            category.name: {
                 "AP": _mean(precision[:, :, index, 0, 2]),
                 "AP50": _mean(precision[0, :, index, 0, 2]),
             }
-            for index, category in enumerate(sorted(truth["categories"], key=lambda entry: entry["id"]))
+            for index, category in enumerate(ordered)
         },
         max_dets=max_dets,
     )
@@ -169,46 +183,19 @@ def _figure(precision, recall, params, is_precision: bool, iou: float | None, ar
     return _mean(values if iou is None else values[np.isclose(params.iouThrs, iou)])
 
 
-def _ground_truth(data: dict[str, Any], source: str) -> dict[str, Any]:
-    """A copy that pycocotools can use (and write to) safely, or a ``UserError``."""
-    for key, needed in (("images", ("id",)), ("categories", ("id", "name"))):
-        for index, entry in enumerate(data[key]):
-            if not has_ids(entry, *needed):
-                raise UserError(f"{source}: {key}[{index}] lacks a valid {' or '.join(needed)}")
-    names = [entry["name"] for entry in data["categories"]]
-    if len(set(names)) < len(names) or len({entry["id"] for entry in data["categories"]}) < len(names):
-        raise UserError(
-            f"{source}: two categories share an id or a name, so that no score a class can be told"
-        )
-
-    if not data["annotations"]:
-        raise UserError(f"{source} holds no box: there is nothing to score against (is it a test set?)")
-    boxes = []
-    for index, entry in enumerate(data["annotations"]):
-        if not has_ids(entry, "image_id", "category_id") or not is_box(entry.get("bbox")):
-            what = "lacks a valid image_id, category_id or bbox of four finite numbers"
-            raise UserError(f"{source}: annotations[{index}] {what}")
-        area = entry.get("area", entry["bbox"][2] * entry["bbox"][3])
-        if not is_number(area):
-            raise UserError(f"{source}: annotations[{index}] has area {area!r}, not a finite number")
-        # pycocotools takes a match with id 0 for no match: number them from 1
-        boxes.append({**entry, "id": index + 1, "area": area, "iscrowd": int(bool(entry.get("iscrowd")))})
-    return {"images": data["images"], "categories": data["categories"], "annotations": boxes}
-
-
 def _check_results(results: Any, source: str) -> list[dict[str, Any]]:
     if not isinstance(results, list):
         kind = type(results).__name__
-        raise UserError(f"{source}: a list of detections is needed, this is a {kind} (an annotation file?)")
+        raise UserError(f"{source}: expected a list of detections, got a {kind} (an annotation file?)")
     for index, entry in enumerate(results):
         if not isinstance(entry, dict):
             raise UserError(f"{source}: entry {index} is a {type(entry).__name__}, not an object")
         lacking = [key for key in ("image_id", "category_id", "bbox", "score") if key not in entry]
         if lacking:
             raise UserError(f"{source}: entry {index} lacks {', '.join(lacking)}")
-        if not has_ids(entry, "image_id", "category_id"):
+        if as_id(entry["image_id"]) is None or as_id(entry["category_id"]) is None:
             ids = f"image_id {entry['image_id']!r} and category_id {entry['category_id']!r}"
-            raise UserError(f"{source}: entry {index} has {ids}: each must be a whole number or a string")
+            raise UserError(f"{source}: entry {index} has {ids}, expected integers or strings")
         if not is_box(entry["bbox"]):
             raise UserError(
                 f"{source}: entry {index} has bbox {entry['bbox']}, not four finite numbers x, y, w, h"
@@ -218,45 +205,104 @@ def _check_results(results: Any, source: str) -> list[dict[str, Any]]:
     return results
 
 
-def _check_known(truth: dict, results: list[dict], source: str, results_source: str) -> None:
-    for key, plural in (("image_id", "images"), ("category_id", "categories")):
-        known = {entry["id"] for entry in truth[plural]}
-        unknown = [str(entry[key]) for entry in results if entry[key] not in known]
+def _require_pixels(results: list[dict], source: str) -> None:
+    """Refuses a results file whose boxes are all normalised: every figure would be 0."""
+    boxes = [entry["bbox"] for entry in results if entry["bbox"][2] > 0 and entry["bbox"][3] > 0]
+    if boxes and all(-0.5 <= value <= 1.5 for box in boxes for value in box):
+        raise UserError(
+            f"{source}: all boxes are between 0 and 1, so normalised; expected x, y, width, height in pixels"
+        )
+
+
+def _with_known_ids(
+    truth: CocoFile, images: dict[str, int | str], results: list[dict], source: str
+) -> list[tuple[dict, int | str, int | str]]:
+    """(result, id of its image, id of its category), the ids as the annotations have them."""
+    keys = [
+        [match_id(entry[key], known) for entry in results]
+        for key, known in (
+            ("image_id", images),
+            ("category_id", {str(category.id): category.id for category in truth.categories}),
+        )
+    ]
+    for key, plural, matched in zip(("image_id", "category_id"), ("images", "categories"), keys, strict=True):
+        unknown = [str(entry[key]) for entry, known in zip(results, matched, strict=True) if known is None]
         if unknown:
             several = list(dict.fromkeys(unknown))
             shown = ", ".join(several[:5]) + (f" and {len(several) - 5} more" if len(several) > 5 else "")
             raise UserError(
-                f"{results_source}: {key} {shown} not among the {len(known)} {plural} of {source}: "
-                "do results and annotations belong together?"
+                f"{source}: {key} {shown} not among the {len(getattr(truth, plural))} {plural} of "
+                f"{truth.source}: do results and annotations belong together?"
             )
+    return list(zip(results, *keys, strict=True))
 
 
-def _run_pycocotools(truth: dict, results: list[dict], image_ids: list, max_dets: tuple[int, int, int]):
+def _choose(images: dict[str, int | str], image_ids: Sequence[int | str], source: str) -> set[int | str]:
+    if not len(image_ids):
+        raise ValueError("image_ids must name at least one image, or be None for all of them, got none")
+    for key in image_ids:
+        if match_id(key, images) is None:
+            raise UserError(
+                f"image_ids holds {key!r}, which is not among the {len(images)} images of {source}"
+            )
+    return {match_id(key, images) for key in image_ids}
+
+
+def _order(key: int | str) -> tuple[bool, int | str]:
+    """The key to sort ids by: integers first."""
+    return isinstance(key, str), key
+
+
+def _run_pycocotools(
+    truth: CocoFile,
+    categories: Sequence[CocoCategory],
+    results: list[tuple[dict, int | str, int | str]],
+    image_ids: Sequence[int | str],
+    max_dets: tuple[int, int, int],
+):
     """(precision (10, 101, classes, 4, 3), recall (10, classes, 4, 3), parameters); -1: nothing to find."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    # COCO.loadRes fails on no results and writes to those it is given
-    detections = [
-        {
-            "id": index + 1,
-            "image_id": entry["image_id"],
-            "category_id": entry["category_id"],
-            "bbox": [float(value) for value in entry["bbox"]],
-            "area": float(entry["bbox"][2]) * float(entry["bbox"][3]),
-            "score": float(entry["score"]),
-            "iscrowd": 0,
-        }
-        for index, entry in enumerate(results)
+    # pycocotools is given numbers from 1 for all ids: it takes a match with id 0 for no match, and sorts ids
+    image_numbers = {key: index + 1 for index, key in enumerate(image_ids)}
+    numbers = {category.id: index + 1 for index, category in enumerate(categories)}
+    names = {category.name: numbers[category.id] for category in categories}
+    boxes = [
+        (box.image_id, names[box.category], box.bbox, box.area, int(box.iscrowd), None)
+        for box in truth.boxes
+        if box.category in names and box.image_id in image_numbers
     ]
+    detections = [
+        (image_id, numbers[category_id], box, box[2] * box[3], 0, float(entry["score"]))
+        for entry, image_id, category_id in results
+        if category_id in numbers and image_id in image_numbers
+        for box in [[float(value) for value in entry["bbox"]]]
+    ]
+
+    def content(rows: list[tuple]) -> COCO:
+        coco = COCO()
+        coco.dataset = {
+            "images": [{"id": number} for number in image_numbers.values()],
+            "categories": [{"id": number} for number in numbers.values()],
+            "annotations": [
+                {
+                    "id": index + 1,
+                    "image_id": image_numbers[image_id],
+                    "category_id": category_number,
+                    "bbox": list(box),
+                    "area": area,
+                    "iscrowd": crowd,
+                    "score": score,
+                }
+                for index, (image_id, category_number, box, area, crowd, score) in enumerate(rows)
+            ],
+        }
+        coco.createIndex()
+        return coco
+
     with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth, found = COCO(), COCO()
-        ground_truth.dataset = truth
-        ground_truth.createIndex()
-        found.dataset = {**truth, "annotations": detections}
-        found.createIndex()
-        evaluation = COCOeval(ground_truth, found, "bbox")
-        evaluation.params.imgIds = image_ids
+        evaluation = COCOeval(content(boxes), content(detections), "bbox")
         evaluation.params.maxDets = list(max_dets)
         evaluation.evaluate()
         evaluation.accumulate()

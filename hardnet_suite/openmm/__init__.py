@@ -10,7 +10,7 @@ from hardnet_suite.openmm import compat
 
 compat.install()  # before anything that imports mmcv.ops
 
-from hardnet_suite.openmm.data import classification, loading, prepare, sampling, transforms
+from hardnet_suite.openmm.data import classification, detection, loading, prepare, sampling, transforms
 from hardnet_suite.openmm.models import backbone, centernet, classifier, initializers, ssd
 from hardnet_suite.openmm.run import amp, hooks, loops, metrics
 
@@ -20,6 +20,7 @@ __all__ = [
     "centernet",
     "classification",
     "classifier",
+    "detection",
     "hooks",
     "initializers",
     "loading",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hardnet_suite.data.coco import load_annotations
+from hardnet_suite.data.coco import CocoFile, CocoImage, as_id, read_coco
+from hardnet_suite.data.coco.values import match_id
 from hardnet_suite.data.images import open_rgb
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import load_results
@@ -167,8 +167,8 @@ def draw_results(
 ) -> int:
     """Draw each image of a COCO annotation file twice, ground truth beside detections; returns how many.
 
-    One image at a time is held. Each becomes ``out_dir/<its file name without suffix>.jpg``; the folder is
-    made where it is missing. Crowd regions are left out, as no detection is asked of them.
+    One image at a time is held. Each becomes ``out_dir/STEM.jpg``, see ``drawing_stems``; missing folders
+    are made. Crowd regions are left out, as no detection is asked of them.
 
     Args:
         annotation_file: COCO annotations.
@@ -182,29 +182,62 @@ def draw_results(
         UserError: a file is missing or malformed, files that do not belong together, a broken image, or a
             folder that cannot be written.
     """
-    data = load_annotations(annotation_file)
-    names = {category["id"]: category["name"] for category in data["categories"]}
-    truth = _by_image(entry for entry in data["annotations"] if not entry.get("iscrowd"))
-    found = _by_image(entry for entry in load_results(results_file) if entry["score"] >= least_score)
-    unknown = {entry["category_id"] for entries in found.values() for entry in entries} - names.keys()
-    if unknown:
-        raise UserError(
-            f"{results_file} has category_id {unknown.pop()}, which {annotation_file} does not know: "
-            "do results and annotations belong together?"
-        )
-    images = pick_images(data, image_ids)
-    for image in images:
-        drawing = read_rgb(Path(image_folder, image["file_name"]))
-        left = _draw_entries(drawing, truth[image["id"]], names)
-        right = _draw_entries(drawing, found[image["id"]], names)
-        save_image(Path(out_dir, f"{Path(image['file_name']).stem}.jpg"), beside(left, right))
+    content = read_coco(annotation_file).require()
+    images = pick_images(content, image_ids)
+    names = list(content.category_ids)
+    texts = {str(key): name for name, key in content.category_ids.items()}
+    detections: defaultdict[str, list[tuple[str, Sequence[float], float]]] = defaultdict(list)
+    for entry in load_results(results_file):
+        name = match_id(entry["category_id"], texts)
+        if name is None:
+            raise UserError(
+                f"{results_file} has category_id {entry['category_id']}, which {annotation_file} does not "
+                "have: do results and annotations belong together?"
+            )
+        if entry["score"] >= least_score:
+            detections[str(as_id(entry["image_id"]))].append((name, entry["bbox"], entry["score"]))
+    for image, stem in zip(images, drawing_stems(images), strict=True):
+        drawing = read_rgb(Path(image_folder, image.file_name))
+        boxes = [box for box in content.boxes_of_image[image.id] if not box.iscrowd]
+        truth = [(box.category, box.bbox, None) for box in boxes]
+        left = _draw_entries(drawing, truth, names)
+        right = _draw_entries(drawing, detections[str(image.id)], names)
+        save_image(Path(out_dir, f"{stem}.jpg"), beside(left, right))
     return len(images)
 
 
-def pick_images(annotations: dict[str, Any], image_ids: Iterable[int | str] | None) -> list[dict[str, Any]]:
-    """The "images" entries of COCO annotations with one of these ids (None: all), in the file's order."""
-    wanted = None if image_ids is None else set(image_ids)
-    return [image for image in annotations["images"] if wanted is None or image["id"] in wanted]
+def pick_images(content: CocoFile, image_ids: Iterable[int | str] | None) -> list[CocoImage]:
+    """The images with one of these ids (None: all), in the file's order.
+
+    Raises:
+        UserError: one of them has no file name.
+    """
+    chosen = None if image_ids is None else {str(as_id(key)) for key in image_ids}
+    images = [image for image in content.images if chosen is None or str(image.id) in chosen]
+    for image in images:
+        if image.file_name is None:
+            raise UserError(f"{content.source}: image {image.id} has no valid file_name to draw")
+    return images
+
+
+def drawing_stems(images: Sequence[CocoImage]) -> list[str]:
+    """Distinct names for drawings of images, without suffix: the stem of ``file_name``.
+
+    Images that share it get the folders of ``file_name`` too, then its suffix ("1.jpg" beside "1.png"), then
+    their position.
+    """
+    files = [Path(image.file_name) for image in images]
+    folders = [[part for part in file.parent.parts if part not in ("..", file.anchor)] for file in files]
+    longer = zip(
+        (file.stem for file in files),
+        ("/".join([*parts, file.stem]) for parts, file in zip(folders, files, strict=True)),
+        ("/".join([*parts, file.name]) for parts, file in zip(folders, files, strict=True)),
+        (f"{file.name}_{index}" for index, file in enumerate(files)),
+        strict=True,
+    )
+    candidates = list(longer)
+    counts = Counter(name.casefold() for names in candidates for name in dict.fromkeys(names))
+    return [next((name for name in names if counts[name.casefold()] == 1), names[-1]) for names in candidates]
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -238,21 +271,15 @@ def as_image(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def _draw_entries(image: np.ndarray, entries: list[dict], names: dict[int | str, str]) -> np.ndarray:
-    """The image with COCO annotations or results drawn on it."""
-    boxes = np.array([entry["bbox"] for entry in entries], float).reshape(-1, 4)
+def _draw_entries(
+    image: np.ndarray, entries: Sequence[tuple[str, Sequence[float], float | None]], names: list[str]
+) -> np.ndarray:
+    """The image with (class name, (x, y, width, height), score or None) drawn on it."""
+    boxes = np.array([box for _, box, _ in entries], float).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    indices = {category_id: index for index, category_id in enumerate(names)}
-    labels = np.array([indices[entry["category_id"]] for entry in entries], int)
-    scores = [entry["score"] for entry in entries if "score" in entry]
-    return draw_boxes(image, boxes, labels, names=list(names.values()), scores=scores or None)
-
-
-def _by_image(entries: Iterable[dict]) -> defaultdict[int | str, list[dict]]:
-    groups = defaultdict(list)
-    for entry in entries:
-        groups[entry["image_id"]].append(entry)
-    return groups
+    labels = np.array([names.index(name) for name, _, _ in entries], int)
+    scores = [score for _, _, score in entries if score is not None]
+    return draw_boxes(image, boxes, labels, names=names, scores=scores or None)
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

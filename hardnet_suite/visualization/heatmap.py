@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
 
-from hardnet_suite.data.coco import load_annotations
+from hardnet_suite.data.coco import read_coco
 from hardnet_suite.errors import UserError
-from hardnet_suite.visualization.detection import as_image, beside, pick_images, read_rgb, save_image
+from hardnet_suite.visualization.detection import (
+    as_image,
+    beside,
+    drawing_stems,
+    pick_images,
+    read_rgb,
+    save_image,
+)
 
 _COLORS = "inferno"  # its lightness grows evenly up to pale yellow: more light is more heat
 _COLDEST = 0.25  # of that range: the near-black before it would only darken the image
@@ -62,13 +70,13 @@ def draw_heatmaps(
 ) -> int:
     """Draw each image of a COCO annotation file beside its heat map; returns how many.
 
-    One image at a time is held. Each becomes ``out_folder/<its file name without suffix>_heatmap.png``; the
+    One image at a time is held. Each becomes ``out_folder/STEM_heatmap.png``, see ``drawing_stems``; the
     folder is made where it is missing.
 
     Args:
         annotation_file: COCO annotations.
-        heatmap_folder: holds ``IMAGE_ID.png``: 8-bit grey, 255 being a score of 1, of any resolution,
-            covering exactly the whole image.
+        heatmap_folder: holds each image's ``heatmap_name``: 8-bit grey, 255 for a score of 1, of any
+            resolution, covering exactly the whole image.
         image_folder: what the annotations' ``file_name`` entries are relative to.
         out_folder: where to write.
         image_ids: draw these images only (None: all).
@@ -77,13 +85,18 @@ def draw_heatmaps(
         UserError: the annotation file is missing or malformed, an image or a heat map is missing or broken,
             or the folder cannot be written.
     """
-    images = pick_images(load_annotations(annotation_file), image_ids)
-    for image in images:
-        drawing = read_rgb(Path(image_folder, image["file_name"]))
-        heat = _read_heat(Path(heatmap_folder, f"{image['id']}.png"), image["file_name"])
+    images = pick_images(read_coco(annotation_file), image_ids)
+    for image, stem in zip(images, drawing_stems(images), strict=True):
+        drawing = read_rgb(Path(image_folder, image.file_name))
+        heat = _read_heat(Path(heatmap_folder, heatmap_name(image.id)), image.file_name)
         pair = beside(drawing, overlay_heatmap(drawing, heat), titles=("image", "heat map"))
-        save_image(Path(out_folder, f"{Path(image['file_name']).stem}_heatmap.png"), pair)
+        save_image(Path(out_folder, f"{stem}_heatmap.png"), pair)
     return len(images)
+
+
+def heatmap_name(image_id: int | str) -> str:
+    """Name of the file of an image's heat map: its id, percent-encoded, as an id may hold any character."""
+    return f"{quote(str(image_id), safe='')}.png"
 
 
 def _read_heat(path: Path, image_name: str) -> np.ndarray:

@@ -122,7 +122,7 @@ def test_annotations_that_are_no_json(error_of, config, data, tmp_path, command)
     truncate(path)
     work = ["--work-dir", tmp_path / "work"] if command == "train" else []
     err = error_of(command, config, "--data-root", data, *work)
-    assert f"{path} is no valid JSON, or was cut short" in err
+    assert f"{path} is not valid JSON, or is truncated" in err
 
 
 def test_unknown_config(error_of):

@@ -50,18 +50,18 @@ def test_classes_are_listed_on_demand_only(cli, files):
     [
         (1, None, "truth.json does not exist"),
         (3, None, "found.json does not exist"),
-        (1, "garbage", "truth.json is no valid JSON"),
-        (3, '[{"image_id": 1, "categ', "found.json is no valid JSON, or was cut short"),
-        (1, "[]", "truth.json holds a JSON list, not COCO annotations"),
-        (1, '{"images": []}', "truth.json has no 'annotations'"),
-        (3, "{}", "found.json: a list of detections is needed"),
+        (1, "garbage", "truth.json is not valid JSON"),
+        (3, '[{"image_id": 1, "categ', "found.json is not valid JSON, or is truncated"),
+        (1, "[]", "truth.json holds a JSON list, expected COCO annotations"),
+        (1, '{"images": []}', "truth.json has no 'categories'"),
+        (3, "{}", "found.json: expected a list of detections"),
         (3, '[{"image_id": 1}]', "found.json: entry 0 lacks category_id, bbox, score"),
         (
             3,
             '[{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]',
             "image_id 7 not among",
         ),
-        (3, "\x80binary", "found.json is no valid JSON"),
+        (3, "\x80binary", "found.json is not valid JSON"),
     ],
 )
 def test_missing_and_garbage_files(error_of, files, which, content, message):

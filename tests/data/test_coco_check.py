@@ -115,15 +115,30 @@ DEFECTS = [
     (set_box(60, 4, 6, 5), "warning", "box partly outside the image", "annotation 12 of image 2"),
     (set_box(-2, 4, 6, 5), "warning", "box partly outside the image", "annotation 12 of image 2"),
     (set_box(4, 4, 0.5, 5), "warning", "tiny box", "annotation 12 of image 2"),
-    (set_key("annotations", "area", 0), "error", "empty area", "annotation 12 of image 2"),
+    (set_key("annotations", "area", 0), "warning", "empty area", "annotation 12 of image 2"),
+    (set_key("annotations", "area", -4), "warning", "empty area", "annotation 12 of image 2"),
+    (set_key("annotations", "iscrowd", "maybe"), "error", "invalid iscrowd", "annotation 12 of image 2"),
+    (set_key("annotations", "image_id", "2"), "warning", "id of another type", "annotation 12 of image 2"),
+    (set_key("annotations", "category_id", "4"), "warning", "id of another type", "annotation 12 of image 2"),
+    (set_key("annotations", "image_id", True), "error", "incomplete annotation", "annotation 12"),
+    (set_key("images", "id", "1"), "error", "duplicate image id", "image id 1"),
+    (set_key("images", "id", True), "error", "incomplete image", "image True"),
+    (
+        set_key("annotations", "segmentation", [1, 2, 3, 4, 5, 6]),
+        "error",
+        "invalid mask",
+        "annotation 12 of image 2",
+    ),
     (set_key("annotations", "ignore", 1), "warning", "ignored box", "annotation 12 of image 2"),
     (drop_key("images", "file_name"), "error", "incomplete image", "image 2"),
     (drop_key("images", "id"), "error", "incomplete image", "image number 1"),
     (drop_key("images", "width"), "error", "incomplete image", "image 2"),
     (set_key("images", "height", 0), "error", "incomplete image", "image 2"),
     (drop_key("annotations", "bbox"), "error", "incomplete annotation", "annotation 12"),
-    (drop_key("annotations", "area"), "error", "incomplete annotation", "annotation 12"),
-    (set_key("annotations", "area", float("nan")), "error", "incomplete annotation", "annotation 12"),
+    (drop_key("annotations", "area"), "warning", "missing area", "annotation 12 of image 2"),
+    (set_key("annotations", "area", None), "warning", "missing area", "annotation 12 of image 2"),
+    (set_key("annotations", "area", "big"), "warning", "missing area", "annotation 12 of image 2"),
+    (set_key("annotations", "area", float("nan")), "warning", "missing area", "annotation 12 of image 2"),
     (set_key("annotations", "image_id", [2]), "error", "incomplete annotation", "annotation 12"),
     (drop_key("categories", "name"), "error", "incomplete category", "category 4"),
     (lambda data, folder: data["annotations"].pop(0), "warning", "class without boxes", "class cat"),
@@ -232,7 +247,7 @@ def test_require_coco_names_only_what_is_missing(clean):
 def test_annotation_file_that_is_no_json(clean):
     path = clean[1].parent / "instances.json"
     path.write_text('{"images": [')
-    with pytest.raises(UserError, match="no valid JSON"):
+    with pytest.raises(UserError, match="not valid JSON"):
         check_coco(path, clean[1])
 
 
@@ -273,7 +288,7 @@ def test_brief_has_a_line_a_kind_with_count_fate_and_first_example(clean):
     data["annotations"][0]["bbox"] = [60, 4, 6, 5]
     data["annotations"][1]["bbox"] = [5, 5, 0, 4]
     data["annotations"][2]["bbox"] = [5, 5, 4, 0]
-    assert check(data, folder).brief() == [
+    assert check(data, folder).brief()[:2] == [
         "error: empty box (2, left out of training), e.g. annotation 12 of image 2: "
         "[5, 5, 0, 4] has no width or no height",
         "warning: box partly outside the image (1): annotation 11 of image 1: "
@@ -292,35 +307,3 @@ def test_brief_is_short_however_bad_the_data(clean):
     for line in lines:
         assert len(line) <= 300
         assert "\n" not in line
-
-
-@pytest.mark.parametrize(
-    "defect",
-    [
-        set_key("annotations", "image_id", 77),
-        set_key("annotations", "category_id", 3),
-        set_key("annotations", "ignore", 1),
-        set_key("annotations", "area", 0),
-        set_box(4, 4, 0, 5),
-        set_box(4, 4, 0.5, 5),
-        set_box(64, 4, 5, 5),
-        set_box(60, 4, 6, 5),
-        set_box(-2, 4, 6, 5),
-    ],
-)
-def test_brief_tells_what_mmdet_leaves_out(clean, defect):
-    from mmengine.registry import DATASETS
-
-    import hardnet_suite.openmm  # noqa: F401, makes mmdet importable
-
-    defect(*clean)
-    left_out = any("left out of training" in line for line in check(*clean).brief())
-    dataset = DATASETS.build(
-        {
-            "type": "mmdet.CocoDataset",
-            "ann_file": str(clean[1].parent / "instances.json"),
-            "data_prefix": {"img": str(clean[1])},
-            "metainfo": {"classes": NAMES},
-        }
-    )
-    assert [len(dataset.get_data_info(index)["instances"]) for index in range(3)] == [1, 1 - left_out, 1]

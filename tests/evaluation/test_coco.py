@@ -217,7 +217,7 @@ GOOD = box(1, 7, MEDIUM, score=0.5)
 @pytest.mark.parametrize(
     ("results", "message"),
     [
-        ({"images": []}, "a list of detections is needed, this is a dict"),
+        ({"images": []}, "expected a list of detections, got a dict"),
         ([GOOD, 3], "entry 1 is a int"),
         ([GOOD, {"image_id": 1, "bbox": MEDIUM}], "entry 1 lacks category_id, score"),
         ([{**GOOD, "score": float("nan")}], "entry 0 has score nan"),
@@ -251,12 +251,19 @@ def test_bad_results(results, message, from_file, tmp_path):
         ({"annotations": []}, "holds no box"),
         ({"categories": None}, "'categories' that is no list of objects"),
         ({"images": [3]}, "'images' that is no list of objects"),
-        ({"images": [{"width": 3}]}, r"images\[0\] lacks a valid id"),
-        ({"categories": [{"id": 7}]}, r"categories\[0\] lacks a valid id or name"),
-        ({"categories": [{"id": 7, "name": "a"}, {"id": 8, "name": "a"}]}, "share an id or a name"),
-        ({"annotations": [{"image_id": 1, "category_id": 7}]}, r"annotations\[0\] lacks a valid"),
-        ({"annotations": [box(1, 7, [0, 0, float("nan"), 1])]}, r"annotations\[0\] lacks a valid"),
-        ({"annotations": [box(1, 7, MEDIUM, area="big")]}, r"annotations\[0\] has area 'big'"),
+        ({"images": [{"width": 3}]}, "image number 0 lacks a valid id"),
+        ({"categories": [{"id": 7}]}, "category 7 lacks a valid name"),
+        (
+            {
+                "annotations": [box(1, 7, MEDIUM), box(1, 3, MEDIUM)],
+                "categories": [{"id": 7, "name": "a"}, {"id": 3, "name": "a"}],
+            },
+            "belongs to the ids 7 and 3",
+        ),
+        ({"annotations": [{"image_id": 1, "category_id": 7}]}, "number 0 .*, it lacks a valid bbox"),
+        ({"annotations": [box(1, 7, [0, 0, float("nan"), 1])]}, "'invalid box'"),
+        ({"annotations": [box(1, 7, MEDIUM, iscrowd=1)]}, "no box but crowd regions"),
+        ({"annotations": [box(1, 7, MEDIUM, iscrowd="maybe")]}, "has iscrowd 'maybe', expected 0 or 1"),
     ],
 )
 def test_bad_annotations(change, message):
@@ -269,10 +276,10 @@ def test_bad_annotations(change, message):
     ("content", "message"),
     [
         (None, "does not exist"),
-        (b"", "no valid JSON"),
-        (b"image,x,y\n1,2,3", "no valid JSON"),
-        (b"\xff\xd8\xff\xe0", "no valid JSON"),
-        (b'{"images": [], "annotations": [], "categ', "was cut short"),
+        (b"", "not valid JSON"),
+        (b"image,x,y\n1,2,3", "not valid JSON"),
+        (b"\xff\xd8\xff\xe0", "not valid JSON"),
+        (b'{"images": [], "annotations": [], "categ', "is truncated"),
     ],
     ids=["missing", "empty", "csv", "jpeg", "truncated"],
 )
@@ -289,7 +296,7 @@ def test_bad_files(load, content, message, tmp_path):
 def test_annotation_file_of_another_kind(tmp_path):
     path = tmp_path / "some.json"
     path.write_text("[]")
-    with pytest.raises(UserError, match="a JSON list, not COCO annotations"):
+    with pytest.raises(UserError, match="a JSON list, expected COCO annotations"):
         load_annotations(path)
     path.write_text('{"images": [], "categories": []}')
     with pytest.raises(UserError, match="has no 'annotations'"):

@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hardnet_suite.data.coco import CocoImage
 from hardnet_suite.errors import UserError
-from hardnet_suite.visualization.detection import beside, class_color, draw_boxes, draw_results, grid
+from hardnet_suite.visualization.detection import (
+    beside,
+    class_color,
+    draw_boxes,
+    draw_results,
+    drawing_stems,
+    grid,
+)
 
 NAMES = ("cat", "dog", "wine glass")
 
@@ -243,3 +251,18 @@ def test_draw_results_bad_files(scored, tmp_path):
     (folder / "b.jpg").write_bytes(b"\xff\xd8 broken")
     with pytest.raises(UserError, match=r"cannot read the image .*b\.jpg"):
         draw_results(truth, results, folder, tmp_path / "drawn")
+
+
+@pytest.mark.parametrize(
+    ("names", "stems"),
+    [
+        (["a.jpg", "sub/b.v2.png"], ["a", "b.v2"]),
+        (["x/1.jpg", "y/1.jpg", "2.jpg"], ["x/1", "y/1", "2"]),
+        (["x/1.jpg", "x/1.png", "../x/3.jpg"], ["x/1.jpg", "x/1.png", "3"]),
+        (["/data/x/1.jpg", "../y/1.jpg"], ["data/x/1", "y/1"]),
+        (["1.jpg", "1.jpg"], ["1.jpg_0", "1.jpg_1"]),
+    ],
+)
+def test_no_drawing_overwrites_another(names, stems):
+    images = [CocoImage(index, name, 4, 4) for index, name in enumerate(names)]
+    assert drawing_stems(images) == stems

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,19 +12,58 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from hardnet_suite.data.coco import CocoReport, check_coco, load_annotations, require_coco
+from hardnet_suite.data.classes import class_names
+from hardnet_suite.data.coco import (
+    COCO_CLASSES,
+    CocoBox,
+    CocoFile,
+    CocoImage,
+    CocoReport,
+    check_coco,
+    missing_images,
+    read_coco,
+    require_coco,
+)
+from hardnet_suite.data.images import image_size
+from hardnet_suite.data.segmentation import take
 from hardnet_suite.errors import UserError
+from hardnet_suite.networks import Palette
 from hardnet_suite.openmm.data.parts.part import Part
 from hardnet_suite.visualization.detection import draw_results
 from hardnet_suite.visualization.heatmap import draw_heatmaps
 
 _CENTERNET = "HarDNetCenterNet"  # the model that predicts heat maps
 _HEATMAPS = "heatmaps"
+_TYPE = "DetectionDataset"
+_OPTIONS = (
+    *("ann_file", "data_root", "data_prefix", "metainfo", "filter_cfg", "indices", "test_mode", "annotated"),
+    # what mmengine's data sets do the same way for every task
+    *("pipeline", "serialize_data", "lazy_init", "max_refetch"),
+)
+# the findings with which mmdet's CocoDataset does the same as the suite
+_HARMLESS = frozenset(
+    {
+        *("unknown image", "unknown category", "empty box", "tiny box"),
+        *("box outside the image", "box partly outside the image"),
+    }
+)
 
 
 @dataclass(frozen=True)
 class DetectionPart(Part):
-    """A COCO data set: ``annotation_file``, ``image_folder``, and what ``filter_cfg`` leaves out."""
+    """A ``DetectionDataset`` of a config, or one of mmdet's ``CocoDataset``.
+
+    Attributes:
+        annotation_file: COCO annotations.
+        image_folder: folder of the images.
+        classes: class names in the order of their labels.
+        palette: one RGB colour per class; None for the usual ones.
+        filter_empty: drops images without a box.
+        min_size: drops images with a shorter side, in pixels.
+        indices: which images are used, as mmengine's option; None: all.
+        annotated: whether the annotations are read; if not, the images are for prediction only.
+        positional: the data set is mmdet's, which numbers labels by the order of the file's categories.
+    """
 
     task = "detection"
     dataset_name = "COCO data set"
@@ -31,52 +71,188 @@ class DetectionPart(Part):
     outputs = MappingProxyType({"detections": results})
     evaluator = "CocoDetection"
     has_scores = True
+    format_only = True
 
     loader: str
     annotation_file: Path
     image_folder: Path
-    classes: tuple[str, ...] = ()
-    filter_cfg: dict | None = None
+    classes: tuple[str, ...] = COCO_CLASSES
+    palette: Palette | None = None
+    filter_empty: bool = False
+    min_size: int = 0
+    indices: int | tuple[int, ...] | None = None
+    annotated: bool = True
+    positional: bool = False
 
     @classmethod
-    def of_dataset(cls, loader: str, dataset: dict) -> DetectionPart | None:
+    def of_dataset(cls, loader: str, dataset: Mapping[str, Any]) -> DetectionPart | None:
         """The part of a data set's options; None if the data set is not of this kind."""
-        if "ann_file" not in dataset:
+        kind = str(dataset["type"]).rpartition(".")[2]
+        options = {key: value for key, value in dataset.items() if key not in ("type", "_scope_")}
+        if kind == _TYPE:
+            return cls.of_options(f"{loader}.dataset", options, loader=loader)
+        if "ann_file" not in dataset or not _is_coco(dataset["type"]):
             return None
-        root = Path(dataset.get("data_root") or "")
-        classes = (dataset.get("metainfo") or {}).get("classes") or _own_classes(dataset["type"])
-        place = root / dataset["ann_file"], root / dataset["data_prefix"]["img"]
-        return cls(loader, *place, tuple(classes), dataset.get("filter_cfg"))
+        known = {key: options[key] for key in options if key in _OPTIONS}
+        known["metainfo"] = {"classes": _own_classes(dataset["type"])} | dict(options.get("metainfo") or {})
+        return cls.of_options(f"{loader}.dataset", known, loader=loader, positional=True)
+
+    @classmethod
+    def of_options(
+        cls, where: str, options: Mapping[str, Any], *, loader: str = "", positional: bool = False
+    ) -> DetectionPart:
+        """The part that the options of a ``DetectionDataset`` describe.
+
+        Args:
+            where: what messages call the data set.
+            options: its options.
+            loader: the data loader that it serves.
+            positional: see ``DetectionPart``.
+
+        Raises:
+            UserError: an option that does not exist, has no effect, or has a value it cannot have.
+        """
+        if not positional:
+            _require_known(where, options, _OPTIONS)
+        metainfo = options.get("metainfo") or {}
+        if not isinstance(metainfo, Mapping):
+            raise UserError(f"{where}.metainfo is {metainfo!r}, expected dict(classes=…)")
+        prefix, annotation_file = options.get("data_prefix"), options.get("ann_file")
+        if not positional:
+            _require_known(f"{where}.metainfo", metainfo, ("classes", "palette"))
+            _require_known(f"{where}.data_prefix", prefix if isinstance(prefix, Mapping) else {}, ("img",))
+        if not isinstance(prefix, Mapping) or not isinstance(prefix.get("img"), str | Path):
+            raise UserError(
+                f"{where} has data_prefix={prefix!r}, expected dict(img=…), the folder of the images"
+            )
+        if not isinstance(annotation_file, str | Path) or not str(annotation_file):
+            raise UserError(
+                f"{where} has ann_file={annotation_file!r}, expected the path of COCO annotations"
+            )
+        classes = class_names(metainfo.get("classes", COCO_CLASSES), f"{where}.metainfo.classes")
+        root, indices = Path(options.get("data_root") or ""), options.get("indices")
+        filter_empty, min_size = _filters(where, options, strict=not positional)
+        return cls(
+            loader,
+            root / annotation_file,
+            root / prefix["img"],
+            classes,
+            _palette(f"{where}.metainfo.palette", metainfo.get("palette"), len(classes)),
+            filter_empty,
+            min_size,
+            indices if indices is None or isinstance(indices, int) else tuple(indices),
+            _boolean(where, "annotated", options.get("annotated", True)),
+            positional,
+        )
 
     @property
     def key(self) -> Hashable:
-        return self.annotation_file, self.image_folder, self.classes
+        chosen = self.filter_empty, self.min_size, self.indices, self.annotated
+        return self.annotation_file, self.image_folder, self.classes, *chosen, self.positional
+
+    def read(self) -> CocoFile:
+        """The records of the annotation file, checked for the classes.
+
+        Raises:
+            UserError: the file is missing, cannot be used, or lacks a class.
+        """
+        return read_coco(self.annotation_file).require_classes(self.classes)
+
+    def images(self) -> list[tuple[CocoImage, list[CocoBox]]]:
+        """Each image with its boxes of the classes, after the filters; ``indices`` are not applied.
+
+        Raises:
+            UserError: as ``read``, or an image has no file name.
+        """
+        content, names = self.read(), frozenset(self.classes)
+        pairs = []
+        for image in content.images:
+            if image.file_name is None:
+                raise UserError(
+                    f"{content.source}: image {image.id} lacks a valid file_name; give it one, or remove it"
+                )
+            boxes = []
+            if self.annotated:
+                boxes = [box for box in content.boxes_of_image[image.id] if box.category in names]
+            if (boxes or not self.filter_empty) and min(self.size_of(image)) >= self.min_size:
+                pairs.append((image, boxes))
+        return pairs
+
+    def path_of(self, image: CocoImage) -> Path:
+        """The file of an image."""
+        return self.image_folder / image.file_name
+
+    def size_of(self, image: CocoImage) -> tuple[int, int]:
+        """(width, height) of an image, read from its file if the annotations do not state it."""
+        if image.width is None or image.height is None:
+            return image_size(self.path_of(image))
+        return image.width, image.height
 
     def require(self) -> None:
         require_coco(self.annotation_file, self.image_folder)
-        names = {category["name"] for category in load_annotations(self.annotation_file)["categories"]}
-        missing = [name for name in self.classes if name not in names]
-        if missing:
+        content = self.read()
+        if self.annotated:
+            content.require_boxes()
+        if self.positional:
+            self._require_mmdet_agrees(content)
+        self._require_files(content.images)
+        pairs = take(self.images(), self.indices)
+        if not pairs:
             raise UserError(
-                f"{self.annotation_file} has {len(names)} classes and lacks "
-                f"{', '.join(map(repr, missing[:3]))} of the config's {len(self.classes)}; "
-                "set the data set's metainfo.classes and num_classes"
+                f"{self.loader}: no image of {self.annotation_file} is left after filter_cfg and indices"
+            )
+        if self.annotated and all(box.iscrowd for _, boxes in pairs for box in boxes):
+            raise UserError(
+                f"{self.loader}: the {len(pairs)} images used of {self.annotation_file} have no box of the "
+                f"{len(self.classes)} classes: there is nothing to train on or to score against"
             )
 
-    def check(self, *, read: bool = True) -> CocoReport:
+    def _require_files(self, images: Sequence[CocoImage]) -> None:
+        missing = missing_images(images, self.image_folder)
+        if missing:
+            count = f"{len(missing)} of the {len(images)} images" if len(missing) > 1 else "an image"
+            raise UserError(
+                f"{self.annotation_file} names {count} that are not in {self.image_folder}: image "
+                f"{missing[0].id} has no file {self.path_of(missing[0])}; add the files, or correct "
+                "data_prefix or file_name"
+            )
+
+    def _require_mmdet_agrees(self, content: CocoFile) -> None:
+        """mmdet's own data set must give the labels and boxes that scoring has."""
+        cure = f"set type={_TYPE!r} in {self.loader}.dataset, which reads labels by name"
+        order = [category.name for category in content.categories if category.name in self.classes]
+        if tuple(order) != self.classes:
+            raise UserError(
+                f"{self.loader} is mmdet's CocoDataset, which numbers labels by the order of the categories "
+                f"in {self.annotation_file} ({', '.join(order[:4])} …), not by metainfo.classes "
+                f"({', '.join(self.classes[:4])} …); {cure}"
+            )
+        other = next((found for found in content.findings if found.kind not in _HARMLESS), None)
+        if other is not None:
+            raise UserError(
+                f"{self.loader} is mmdet's CocoDataset, which reads {self.annotation_file} otherwise than "
+                f"scoring does: {other.where} {other.what}; {cure}"
+            )
+
+    def check(self, *, read: bool = True) -> CocoReport | None:
+        if not self.annotated:
+            return None
         return check_coco(self.annotation_file, self.image_folder, self.classes, read_images=read)
 
     def log_lines(self, report: CocoReport) -> list[str]:
         lines = report.brief()
         if report.crowds:
-            lines.append(f"{report.crowds} regions marked iscrowd are not trained on, and count neither way")
-        least = (self.filter_cfg or {}).get("min_size", 0)
-        if report.sizes and min(report.sizes[:2]) < least:
-            lines.append(f"images with a side under {least} pixels are left out (filter_cfg.min_size)")
+            lines.append(f"{report.crowds} crowd regions are not trained on, and count neither way")
+        if report.sizes and min(report.sizes[:2]) < self.min_size:
+            lines.append(f"images with a side under {self.min_size} pixels are dropped (filter_cfg.min_size)")
         return lines
+
+    def drop_labels(self, dataset: dict) -> None:
+        dataset["annotated"] = False
 
     def evaluator_options(self, folder: Path, *, format_only: bool, heatmaps: bool) -> dict[str, Any]:
         options = super().evaluator_options(folder, format_only=format_only, heatmaps=heatmaps)
+        options["format_only"] = format_only
         return options | ({"heatmap_dir": str(folder / _HEATMAPS)} if heatmaps else {})
 
     def augment_test(self, cfg: Config, *, scales: tuple[float, ...], flip: bool) -> None:
@@ -99,6 +275,67 @@ class DetectionPart(Part):
         return count
 
 
-def _own_classes(dataset_type: str) -> tuple[str, ...]:
+def _is_coco(dataset_type: str) -> bool:
+    from mmdet.datasets import CocoDataset
+
     with DATASETS.switch_scope_and_registry(None) as registry:  # the default scope's
+        kind = registry.get(dataset_type)
+    return isinstance(kind, type) and issubclass(kind, CocoDataset)
+
+
+def _own_classes(dataset_type: str) -> tuple[str, ...]:
+    with DATASETS.switch_scope_and_registry(None) as registry:
         return registry.get(dataset_type).METAINFO["classes"]
+
+
+def _filters(where: str, options: Mapping[str, Any], *, strict: bool) -> tuple[bool, int]:
+    """filter_empty_gt and min_size."""
+    filters = options.get("filter_cfg") or {}
+    if not isinstance(filters, Mapping):
+        raise UserError(f"{where}.filter_cfg is {filters!r}, expected dict(filter_empty_gt=…, min_size=…)")
+    if strict:
+        _require_known(f"{where}.filter_cfg", filters, ("filter_empty_gt", "min_size"))
+    if _boolean(where, "test_mode", options.get("test_mode", False)):
+        if strict and (filters.get("filter_empty_gt") or filters.get("min_size")):
+            raise UserError(
+                f"{where} has filter_cfg, which has no effect with test_mode=True: every image is scored; "
+                "leave one of them out"
+            )
+        return False, 0
+    min_size = filters.get("min_size", 0)
+    if not isinstance(min_size, int | float) or isinstance(min_size, bool) or min_size < 0:
+        raise UserError(f"{where}.filter_cfg has min_size={min_size!r}, expected pixels, from 0")
+    return _boolean(f"{where}.filter_cfg", "filter_empty_gt", filters.get("filter_empty_gt", False)), min_size
+
+
+def _boolean(where: str, name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UserError(f"{where} has {name}={value!r}, expected True or False")
+    return value
+
+
+def _palette(where: str, palette: object, count: int) -> Palette | None:
+    if palette is None:
+        return None
+    if (
+        not isinstance(palette, list | tuple)
+        or len(palette) != count
+        or not all(
+            isinstance(color, list | tuple)
+            and len(color) == 3
+            and all(isinstance(value, int) and 0 <= value <= 255 for value in color)
+            for color in palette
+        )
+    ):
+        raise UserError(
+            f"{where} is {palette!r}, expected (R, G, B) from 0 to 255 for each of {count} classes"
+        )
+    return tuple(tuple(color) for color in palette)
+
+
+def _require_known(where: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in given:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1, cutoff=0.6)
+            cure = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise UserError(f"{where} has no option {key!r}; {cure}")

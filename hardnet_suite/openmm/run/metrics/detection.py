@@ -11,18 +11,25 @@ from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 from PIL import Image
 
-from hardnet_suite.data.coco import load_annotations
+from hardnet_suite.data.coco import read_coco
 from hardnet_suite.evaluation.coco import evaluate_coco
+from hardnet_suite.visualization.heatmap import heatmap_name
 
 
 @METRICS.register_module()
 class CocoDetection(BaseMetric):
     """The 12 COCO figures of bounding boxes, by pycocotools, named ``coco/bbox_mAP`` and so on.
 
-    ann_file: the annotations, COCO JSON. results_file: where to save the raw detections (COCO result
-    format), if at all. heatmap_dir: where to save the heat maps of a model that predicts them, as 8-bit grey
-    IMAGE_ID.png, 255 being 1. After scoring, ``image_ids`` names the images that were scored; ``details``
-    stays empty.
+    Args:
+        ann_file: COCO annotations.
+        results_file: where to save the raw detections, in COCO's result format; None: nowhere.
+        heatmap_dir: where to save the heat maps of a model that predicts them: 8-bit grey PNG, 255 is 1.
+        format_only: the detections are saved without being scored.
+        collect_device: as in mmengine.
+
+    Attributes:
+        image_ids: after scoring, the ids of the images.
+        details: stays empty.
     """
 
     default_prefix = "coco"
@@ -32,10 +39,14 @@ class CocoDetection(BaseMetric):
         ann_file: str,
         results_file: str | None = None,
         heatmap_dir: str | None = None,
+        format_only: bool = False,
         collect_device: str = "cpu",
     ):
         super().__init__(collect_device=collect_device)
+        if format_only and results_file is None:
+            raise ValueError("format_only=True saves the detections only: give results_file")
         self.ann_file, self.results_file, self.heatmap_dir = ann_file, results_file, heatmap_dir
+        self.format_only = format_only
         self.image_ids: list = []
         self.details: dict[str, Any] = {}
 
@@ -45,32 +56,35 @@ class CocoDetection(BaseMetric):
                 heat = sample["pred_heatmap"]["data"][0].float().mul(255).round().byte().cpu().numpy()
                 folder = Path(self.heatmap_dir)
                 folder.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(heat).save(folder / f"{sample['img_id']}.png")
-            found = sample["pred_instances"]
-            boxes = found["bboxes"].float().cpu().numpy()
+                Image.fromarray(heat).save(folder / heatmap_name(sample["img_id"]))
+            instances = sample["pred_instances"]
+            boxes = instances["bboxes"].float().cpu().numpy()
             boxes[:, 2:] -= boxes[:, :2]
             self.results.append(
                 (
                     sample["img_id"],
                     boxes.tolist(),
-                    found["scores"].float().cpu().tolist(),
-                    found["labels"].cpu().tolist(),
+                    instances["scores"].float().cpu().tolist(),
+                    instances["labels"].cpu().tolist(),
                 )
             )
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        annotations = load_annotations(self.ann_file)
-        ids = {category["name"]: category["id"] for category in annotations["categories"]}
-        category_ids = [ids[name] for name in self.dataset_meta["classes"]]
+        annotations = read_coco(self.ann_file)
+        classes = tuple(self.dataset_meta["classes"])
+        ids = annotations.require_classes(classes).category_ids
+        category_ids = [ids[name] for name in classes]
         of_image = {image_id: rest for image_id, *rest in results}  # ranks may see an image twice
         detections = [
             {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
-            for image_id, found in of_image.items()
-            for box, score, label in zip(*found, strict=True)
+            for image_id, instances in of_image.items()
+            for box, score, label in zip(*instances, strict=True)
         ]
         self.image_ids = list(of_image)
         if self.results_file:
             Path(self.results_file).write_text(json.dumps(detections))
-        scores = evaluate_coco(annotations, detections, image_ids=self.image_ids)
+        if self.format_only:
+            return {}
+        scores = evaluate_coco(annotations, detections, image_ids=self.image_ids, classes=classes)
         MMLogger.get_current_instance().info("\n" + scores.table())
         return {f"bbox_{name}": value for name, value in scores.metrics.items()}

@@ -1,0 +1,36 @@
+"""COCO annotation files: one reader, whose records training, scoring, checks and drawings use.
+
+``reader`` states the rules; ``check`` reports everything that is wrong with a data set.
+"""
+
+from hardnet_suite.data.coco.check import (
+    CocoReport,
+    annotation_lines,
+    check_coco,
+    missing_images,
+    require_coco,
+)
+from hardnet_suite.data.coco.classes import COCO_CLASSES
+from hardnet_suite.data.coco.layout import check_layout, load_annotations, read_json
+from hardnet_suite.data.coco.reader import CocoBox, CocoCategory, CocoFile, CocoImage, read_coco
+from hardnet_suite.data.coco.values import as_id, is_box, is_number
+
+__all__ = [
+    "COCO_CLASSES",
+    "CocoBox",
+    "CocoCategory",
+    "CocoFile",
+    "CocoImage",
+    "CocoReport",
+    "annotation_lines",
+    "as_id",
+    "check_coco",
+    "check_layout",
+    "is_box",
+    "is_number",
+    "load_annotations",
+    "missing_images",
+    "read_coco",
+    "read_json",
+    "require_coco",
+]

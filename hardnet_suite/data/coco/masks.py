@@ -1,0 +1,113 @@
+"""COCO's ``segmentation``: polygons or a run-length encoding, checked before anything decodes them."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import numpy as np
+
+from hardnet_suite.data.coco.values import is_number
+
+
+def read_mask(value: Any, size: tuple[int, int] | None) -> list[np.ndarray] | dict[str, Any] | None:
+    """A mask as its record holds it: polygons (x1, y1, x2, y2 …) float64, or {"size", "counts"}.
+
+    Args:
+        value: the entry's ``segmentation``; None or empty: it has no mask.
+        size: (height, width) of the image; None if unknown.
+
+    Raises:
+        ValueError: the mask is malformed; the message says how.
+    """
+    if value is None or (isinstance(value, list | tuple | dict | str) and not value):
+        return None
+    if isinstance(value, dict):
+        return _read_encoding(value, size)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"a {type(value).__name__}, expected polygons or a run-length encoding")
+    if is_number(value[0]):
+        raise ValueError("a flat list of numbers, expected a list of polygons [[x1, y1, x2, y2, …], …]")
+    return [_read_polygon(points) for points in value]
+
+
+def mask_json(mask: list[np.ndarray] | dict[str, Any]) -> list[list[float]] | dict[str, Any]:
+    """A mask of a record in the form of COCO's JSON, which mmdet and pycocotools read; a copy."""
+    if isinstance(mask, dict):
+        counts = mask["counts"]
+        return {
+            "size": list(mask["size"]),
+            "counts": counts if isinstance(counts, str) else list(counts),
+        }
+    return [points.tolist() for points in mask]
+
+
+def _read_polygon(points: Any) -> np.ndarray:
+    if isinstance(points, dict):
+        raise ValueError("a run-length encoding in a list, expected it alone" if "counts" in points else _ODD)
+    if not isinstance(points, list | tuple | np.ndarray):
+        raise ValueError(_ODD)
+    try:
+        values = np.frombuffer(array("d", points), np.float64) if len(points) else np.zeros(0)
+    except (TypeError, OverflowError):
+        raise ValueError(_ODD) from None
+    if len(values) % 2:
+        raise ValueError(f"a polygon of {len(values)} numbers, expected an even count")
+    if len(values) < 6:
+        raise ValueError(f"a polygon of {len(values)} numbers, expected at least 6 (three points)")
+    if not np.isfinite(values).all():
+        raise ValueError("a polygon with NaN or infinity")
+    values.flags.writeable = False
+    return values
+
+
+_ODD = "a polygon that is not a flat list of numbers [x1, y1, x2, y2, …]"
+
+
+def _read_encoding(value: dict[str, Any], size: tuple[int, int] | None) -> dict[str, Any]:
+    shape, counts = value.get("size"), value.get("counts")
+    if (
+        not isinstance(shape, list | tuple)
+        or len(shape) != 2
+        or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in shape)
+    ):
+        raise ValueError(f"a run-length encoding with size {shape!r}, expected [height, width]")
+    if size is not None and tuple(shape) != size:
+        raise ValueError(
+            f"a run-length encoding of size {list(shape)}, expected the image's [height, width], {list(size)}"
+        )
+    if isinstance(counts, bytes):
+        counts = counts.decode("latin-1")
+    if isinstance(counts, str):
+        runs = _decode_counts(counts)
+    elif isinstance(counts, list | tuple):
+        runs = counts = tuple(counts)
+    else:
+        raise ValueError(f"a run-length encoding with counts of type {type(counts).__name__}")
+    if not all(isinstance(run, int) and run >= 0 for run in runs):
+        raise ValueError("a run-length encoding with counts that are not integers from 0")
+    if sum(runs) != shape[0] * shape[1]:
+        raise ValueError(
+            f"a run-length encoding whose counts add up to {sum(runs)}, expected {shape[0]} · {shape[1]}"
+        )
+    return {"size": tuple(shape), "counts": counts}
+
+
+def _decode_counts(text: str) -> list[int]:
+    """The run lengths in pycocotools' compressed string, whose own decoder does not check what it reads."""
+    runs: list[int] = []
+    value = shift = 0
+    for char in text:
+        code = ord(char) - 48
+        if not 0 <= code < 64 or shift > 60:
+            raise ValueError("a run-length encoding whose counts string is damaged")
+        value |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            if code & 16:
+                value -= 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise ValueError("a run-length encoding whose counts string is truncated")
+    return runs

@@ -1,0 +1,63 @@
+"""What a value in COCO's JSON means: ids, numbers, boxes, flags."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+_FLAGS = {"0": False, "1": True, "false": False, "true": True}
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a finite real number, of Python or NumPy."""
+    # int and float come first: asking an abstract class is slow, and COCO holds millions of numbers
+    try:
+        return isinstance(value, (int, float, Real)) and math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
+
+
+def is_box(value: Any) -> bool:
+    """Whether ``value`` is a sequence of four finite numbers."""
+    return hasattr(value, "__len__") and len(value) == 4 and all(is_number(item) for item in value)
+
+
+def as_id(value: Any) -> int | str | None:
+    """An id as it is compared: an integer or a string; None if ``value`` is neither.
+
+    Floats that are integers (1.0) are read as integers. Booleans are no ids.
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, float | Real) and math.isfinite(value) and value == int(value):
+        return int(value)
+    return None
+
+
+def match_id(value: Any, ids: Mapping[str, int | str]) -> int | str | None:
+    """The id that a reference means; None if there is none.
+
+    Args:
+        value: the reference. 1 and "1" mean the same.
+        ids: text of each known id -> the id.
+    """
+    key = as_id(value)
+    return None if key is None else ids.get(str(key))
+
+
+def as_flag(value: Any) -> bool | None:
+    """The truth of ``iscrowd`` or ``ignore``: 0, 1, false, true, as strings too; None if it is none of them.
+
+    A missing value (None) is false.
+    """
+    if value is None:
+        return False
+    if isinstance(value, str):
+        return _FLAGS.get(value.strip().lower())
+    return bool(value) if is_number(value) and value in (0, 1) else None
