@@ -9,18 +9,26 @@ from hardnet_suite.data.voc import convert_voc
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("format", choices=["voc"], help="what the data set is now")
-    parser.add_argument("source", help="its folder: Annotations/, ImageSets/Main/, JPEGImages/")
-    parser.add_argument("target", help="where to put annotations/instances_SPLIT.json and images/")
-    parser.add_argument("--splits", nargs="+", help="default: those of train, val, test that are there")
-    parser.add_argument("--classes", nargs="+", help="in this order, no others (default: all, by name)")
+    parser.add_argument("format", choices=["voc"], help="format of the data set")
+    parser.add_argument("source", help="its folder, with Annotations/, ImageSets/Main/ and JPEGImages/")
+    parser.add_argument("target", help="folder for annotations/instances_SPLIT.json and images/")
+    parser.add_argument(
+        "--splits", nargs="+", help="lists in ImageSets/Main (default: those of train, val, test that exist)"
+    )
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        help="class names in this order; others are dropped (default: all, alphabetical)",
+    )
     parser.add_argument(
         "--difficult",
         choices=["ignore", "keep"],
         default="ignore",
-        help="objects that VOC calls difficult: regions that do not count (default), or as all others",
+        help="objects marked difficult: regions that do not count (default), or kept like others",
     )
-    parser.add_argument("--link", action="store_true", help="link to the images instead of copying them")
+    parser.add_argument(
+        "--link", action="store_true", help="create symbolic links to the images instead of copies"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -104,6 +104,17 @@ def image_size(path: str | Path) -> tuple[int, int]:
     return width, height
 
 
+def stored_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) of an image as stored, before its EXIF orientation is applied; reads the header alone.
+
+    Raises:
+        UserError: the file is missing or not an image.
+    """
+    with image_errors(str(path)), Image.open(path) as image:
+        tags = getattr(image, "tag_v2", None)  # of a TIFF, whose .size Pillow turns upright
+        return (tags[256], tags[257]) if tags else image.size
+
+
 @contextlib.contextmanager
 def image_errors(name: str) -> Iterator[None]:
     """Turns whatever reading or decoding an image raises into one UserError that names the image."""

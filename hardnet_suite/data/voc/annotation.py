@@ -1,0 +1,212 @@
+"""One VOC annotation file: its <filename>, <size> and objects, and the boxes on the image they belong to."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from hardnet_suite.data.images import image_size, stored_size
+from hardnet_suite.data.report import Finding
+from hardnet_suite.errors import UserError
+
+_ENDS = ("xmin", "ymin", "xmax", "ymax")
+_TRUE = frozenset({"1", "1.0", "true", "yes"})
+_DECLARED = re.compile(rb"""^(?:\xef\xbb\xbf)?\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
+_CHINESE = {"gb2312": "gb18030", "gbk": "gb18030"}  # what is declared as the smaller is often the larger
+
+
+@dataclass(frozen=True)
+class VocObject:
+    """An <object> as the file states it: ``ends`` is (xmin, ymin, xmax, ymax), None where not a number."""
+
+    name: str
+    ends: tuple[float | None, ...]
+    difficult: bool
+    has_box: bool
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """The content of an annotation file; ``size`` is (width, height), None where it is not stated."""
+
+    path: Path
+    filename: str
+    size: tuple[int, int] | None
+    objects: tuple[VocObject, ...]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A valid object: ``bbox`` is (x, y, width, height) in pixels of the upright image, counted from 0."""
+
+    name: str
+    bbox: tuple[float, float, float, float]
+    difficult: bool
+
+
+def read_annotation(path: Path) -> Annotation:
+    """Reads a VOC annotation file, in any namespace and any encoding that it declares.
+
+    Raises:
+        UserError: the file cannot be read or decoded, is not VOC's XML, or declares a document type.
+    """
+    root = _parse(path)
+    if root.tag != "annotation":
+        raise UserError(f"{path}: expected VOC's <annotation>, got <{root.tag}>; convert it to VOC's format")
+    width, height = (_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    size = (int(width), int(height)) if width and height and min(width, height) >= 1 else None
+    objects = tuple(
+        VocObject(
+            name=(element.findtext("name") or "").strip(),
+            ends=tuple(_number(element.findtext(f"bndbox/{end}")) for end in _ENDS),
+            difficult=(element.findtext("difficult") or "").strip().lower() in _TRUE,
+            has_box=element.find("bndbox") is not None,
+        )
+        for element in root.findall("object")
+    )
+    return Annotation(path, (root.findtext("filename") or "").strip(), size, objects)
+
+
+def boxes_on_image(
+    annotation: Annotation, image: Path, findings: list[Finding]
+) -> tuple[tuple[int, int], list[Box]]:
+    """The boxes of an annotation, in pixels of its image.
+
+    Boxes refer to the upright image (EXIF orientation applied), which is what annotation tools show. VOC
+    counts pixels from 1 and its boxes hold both ends, so x = xmin − 1 and width = xmax − x. Swapped corners
+    are put in order, a box partly outside the image is cut, and one without extent, class name or place in
+    the image is dropped; each is added to ``findings``.
+
+    Args:
+        annotation: as ``read_annotation`` returns it.
+        image: path of the image.
+        findings: the list to append to.
+
+    Returns:
+        (width, height) of the upright image, and its boxes.
+
+    Raises:
+        UserError: the image cannot be decoded, <size> contradicts it, boxes were drawn on the image as
+            stored, or coordinates are fractions of the image.
+    """
+    size = image_size(image)
+    _check_size(annotation, image, size)
+    boxes = []
+    for item in annotation.objects:
+        where = f"{annotation.path.name}, {item.name or 'object'} {list(item.ends)}"
+        bbox, changes = _bbox(item, size, annotation.path)
+        findings += [Finding("warning", kind, where, what) for kind, what in changes]
+        if bbox is not None:
+            boxes.append(Box(item.name, bbox, item.difficult))
+    return size, boxes
+
+
+def _check_size(annotation: Annotation, image: Path, size: tuple[int, int]) -> None:
+    stored = stored_size(image)
+    upright = "{}×{}".format(*size)
+    rotated = "{} is stored as {}×{} and displayed as {} (EXIF orientation)".format(image, *stored, upright)
+    cure = "annotate the image as displayed, or save it without EXIF orientation"
+    if annotation.size is None:
+        rightmost, lowest = (
+            max((item.ends[axis] for item in annotation.objects if item.ends[axis] is not None), default=0)
+            for axis in (2, 3)
+        )
+        if stored != size and (rightmost > size[0] or lowest > size[1]):
+            raise UserError(
+                f"{annotation.path}: boxes reach to ({rightmost}, {lowest}), but {rotated}; were they "
+                f"drawn on the image as stored? {cure}"
+            )
+    elif annotation.size != size:
+        stated = "{}: <size> is {}×{}".format(annotation.path, *annotation.size)
+        if annotation.size == stored:
+            raise UserError(
+                f"{stated}, but {rotated}: boxes must refer to the displayed image; {cure} (or correct "
+                "<size> if the boxes fit the displayed image)"
+            )
+        raise UserError(
+            f"{stated}, but {image} is {upright}: use the image that the boxes were drawn on, or correct "
+            "<size> if the boxes fit this one"
+        )
+
+
+def _bbox(
+    item: VocObject, size: tuple[int, int], path: Path
+) -> tuple[tuple[float, float, float, float] | None, list[tuple[str, str]]]:
+    """(x, y, width, height) or None, and what was changed as (kind, message)."""
+    if not item.name:
+        return None, [("box dropped", "has no class name")]
+    if not item.has_box:
+        return None, [("box dropped", "has no <bndbox>; rotated boxes and polygons are not supported")]
+    if None in item.ends:
+        return None, [("box dropped", "a coordinate is missing or not a number")]
+    if all(0 <= end <= 1 for end in item.ends) and any(end not in (0, 1) for end in item.ends):
+        raise UserError(
+            f"{path}, {item.name} {list(item.ends)}: expected coordinates in pixels, got fractions of the "
+            "image; multiply them by its width and height"
+        )
+    xmin, ymin, xmax, ymax = item.ends
+    if xmax == xmin or ymax == ymin:
+        return None, [("box dropped", "it has no width or no height")]
+    changes = []
+    if xmax < xmin or ymax < ymin:
+        changes.append(("corners swapped", "its minimum is beyond its maximum; the two are swapped"))
+        xmin, xmax, ymin, ymax = *sorted((xmin, xmax)), *sorted((ymin, ymax))
+    width, height = size
+    x1, y1, x2, y2 = max(0, xmin - 1), max(0, ymin - 1), min(width, xmax), min(height, ymax)
+    if x2 <= x1 or y2 <= y1:
+        return None, [*changes, ("box dropped", f"it lies outside the image of {width}×{height}")]
+    if xmin < 0 or ymin < 0 or xmax > width or ymax > height:  # some tools write 0 for the edge
+        changes.append(("box cut", f"it leaves the image of {width}×{height}"))
+    return (x1, y1, x2 - x1, y2 - y1), changes
+
+
+class _WithoutDoctype(ElementTree.TreeBuilder):
+    """Refuses a document type, the only place for entities, before any is expanded and in every encoding.
+
+    Tags lose their namespace, and comments are not part of the tree.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self._path = path
+
+    def start(self, tag: str, attrs: dict[str, str]) -> ElementTree.Element:
+        return super().start(tag.rpartition("}")[2], attrs)
+
+    def end(self, tag: str) -> ElementTree.Element:
+        return super().end(tag.rpartition("}")[2])
+
+    def doctype(self, *_: str | None) -> None:
+        raise UserError(f"{self._path} has a DOCTYPE, which could declare entities: remove it")
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    try:
+        content: bytes | str = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    declared = _DECLARED.match(content)
+    encoding = declared[1].decode("ascii").lower() if declared else "utf-8"
+    try:
+        if encoding.startswith("gb") or encoding in ("big5", "shift_jis", "euc-jp", "euc-kr"):
+            content = content.decode(_CHINESE.get(encoding, encoding))  # the parser knows no multi-byte ones
+        return ElementTree.fromstring(content, ElementTree.XMLParser(target=_WithoutDoctype(path)))
+    except ElementTree.ParseError as error:
+        raise UserError(
+            f"{path} is not valid XML, truncated, or in another encoding than {encoding}: {error}"
+        ) from None
+    except (LookupError, ValueError) as error:  # encodings that neither knows
+        raise UserError(f"{path} cannot be decoded: {error}; save it as UTF-8") from None
+
+
+def _number(text: str | None) -> float | int | None:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    if not math.isfinite(value):
+        return None
+    return int(value) if value.is_integer() else value

@@ -1,0 +1,218 @@
+"""PASCAL VOC data sets as COCO: boxes from XML files to one annotation file per split."""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hardnet_suite.data.images import image_size
+from hardnet_suite.data.report import Finding
+from hardnet_suite.data.voc.annotation import Box, boxes_on_image, read_annotation
+from hardnet_suite.data.voc.lists import Entry, VocFolder
+from hardnet_suite.errors import UserError
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image with its annotation file (None: a background image), (width, height) and boxes."""
+
+    path: Path
+    annotation: Path | None
+    size: tuple[int, int]
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The number of images and boxes in one split, and of boxes per class."""
+
+    images: int
+    boxes: int
+    per_class: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """The splits that a conversion wrote; ``findings`` names each box that it dropped or changed."""
+
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    findings: tuple[Finding, ...]
+
+    def table(self) -> str:
+        """Plain text: one row per split, then every finding."""
+        width = max(5, *map(len, self.splits))
+        lines = ["  ".join(["split".ljust(width), "images", " boxes", *self.classes])]
+        for name, split in self.splits.items():
+            counts = [f"{split.per_class[label]:>{len(label)}}" for label in self.classes]
+            lines.append("  ".join([name.ljust(width), f"{split.images:>6}", f"{split.boxes:>6}", *counts]))
+        lines += [f"{finding.kind}: {finding.where}: {finding.what}" for finding in self.findings]
+        return "\n".join(lines)
+
+
+def convert_voc(
+    source: str | Path,
+    target: str | Path,
+    *,
+    splits: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    difficult: Literal["ignore", "keep"] = "ignore",
+    link: bool = False,
+) -> ConversionReport:
+    """Converts a VOC folder (Annotations/, ImageSets/Main/, JPEGImages/) to COCO.
+
+    Writes one ``target``/annotations/instances_SPLIT.json per split, and the images to ``target``/images.
+    Nothing is written before everything has been read. ``boxes_on_image`` states how boxes are read.
+
+    Args:
+        source: the VOC folder.
+        target: the folder to write to.
+        splits: names of lists in ImageSets/Main; None takes those of train, val and test that exist.
+        classes: class names in the order of their category ids, boxes of others are dropped; None takes all,
+            in alphabetical order.
+        difficult: "ignore" marks VOC's difficult objects as ``iscrowd``, which count neither as detected nor
+            as missed; "keep" treats them like all others.
+        link: create symbolic links to the images instead of copies.
+
+    Returns:
+        The classes, the counts per split, and what was dropped or changed.
+
+    Raises:
+        UserError: a file or folder is missing, broken or not writable, a class is repeated, two images share
+            a name, or there is nothing to convert.
+        ValueError: ``difficult`` is neither of the two.
+    """
+    if difficult not in ("ignore", "keep"):
+        raise ValueError(f"difficult must be 'ignore' or 'keep', got {difficult!r}")
+    repeated = [name for name, count in Counter(classes or ()).items() if count > 1]
+    if repeated:
+        raise UserError(f"repeated in the classes: {', '.join(repeated)}; name each class once")
+    source, target = Path(source), Path(target)
+    folder = VocFolder(source)
+    findings: list[Finding] = []
+    images: dict[Path, _Image] = {}
+    read = {
+        split: _read_split(folder, split, entries, images, findings)
+        for split, entries in folder.read_lists(splits).items()
+    }
+    counts = Counter(box.name for split in read.values() for image in split for box in image.boxes)
+    chosen = tuple(sorted(counts) if classes is None else classes)
+    if not chosen or not counts.keys() & {*chosen}:
+        raise UserError(f"{source} has no box of {'any class' if classes is None else ', '.join(chosen)}")
+    for name in sorted(counts.keys() - {*chosen}):
+        message = f"is not among the chosen classes, boxes dropped: {counts[name]}"
+        findings.append(Finding("warning", "class left out", name, message))
+
+    contents = {split: _coco(split_images, chosen, difficult) for split, split_images in read.items()}
+    for name, path in _by_name(images).items():
+        _bring(path, target / "images" / name, link)
+    for split, content in contents.items():
+        _write(target / "annotations" / f"instances_{split}.json", content)
+    return ConversionReport(
+        chosen, {split: _summary(content) for split, content in contents.items()}, (*findings,)
+    )
+
+
+def _read_split(
+    folder: VocFolder, split: str, entries: list[Entry], known: dict[Path, _Image], findings: list[Finding]
+) -> list[_Image]:
+    """The images of one split, each once; ``known`` holds those of the splits read before."""
+    counts: Counter[Path] = Counter()
+    for entry in entries:
+        file = folder.annotation(entry)
+        annotation = read_annotation(file) if file else None
+        path = folder.image(entry, annotation.filename if annotation else "")
+        counts[path] += 1
+        if path in known:
+            other = known[path].annotation
+            if file != other:
+                raise UserError(f"{other} and {file} both describe {path}: correct the <filename> of one")
+            continue
+        if annotation is None:
+            message = f"no {folder.annotation_folder / entry.stem}.xml; kept as an image without boxes"
+            findings.append(Finding("warning", "image without annotation file", path.name, message))
+            known[path] = _Image(path, None, image_size(path), ())
+        else:
+            size, boxes = boxes_on_image(annotation, path, findings)
+            known[path] = _Image(path, file, size, (*boxes,))
+    for path, count in counts.items():
+        if count > 1:
+            message = f"appears {count} times in {split}; used once"
+            findings.append(Finding("warning", "image named twice", path.stem, message))
+    return [known[path] for path in counts]
+
+
+def _coco(images: list[_Image], classes: tuple[str, ...], difficult: str) -> dict[str, Any]:
+    entries, annotations = [], []
+    for image_id, image in enumerate(images, 1):
+        width, height = image.size
+        entries.append({"id": image_id, "file_name": image.path.name, "width": width, "height": height})
+        for box in image.boxes:
+            if box.name in classes:
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "category_id": classes.index(box.name) + 1,
+                        "bbox": [*box.bbox],
+                        "area": box.bbox[2] * box.bbox[3],
+                        "iscrowd": int(box.difficult and difficult == "ignore"),
+                    }
+                )
+    categories = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
+    return {"images": entries, "annotations": annotations, "categories": categories}
+
+
+def _summary(content: dict[str, Any]) -> Split:
+    counts = Counter(entry["category_id"] for entry in content["annotations"])
+    per_class = {category["name"]: counts[category["id"]] for category in content["categories"]}
+    return Split(len(content["images"]), len(content["annotations"]), per_class)
+
+
+def _by_name(images: dict[Path, _Image]) -> dict[str, Path]:
+    """File name -> image; the lists may name images of several folders, which become one."""
+    paths: dict[str, Path] = {}
+    for path in images:
+        first = paths.setdefault(path.name, path)
+        if first != path:
+            raise UserError(f"two images have one name, {first} and {path}: rename one of them")
+    return paths
+
+
+def _bring(path: Path, target: Path, link: bool) -> None:
+    if target.exists() and target.is_symlink() == link and filecmp.cmp(path, target, shallow=False):
+        return
+    with _whole(target) as partial:
+        if link:
+            partial.symlink_to(path.resolve())
+        else:
+            shutil.copyfile(path, partial)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    with _whole(path) as partial:
+        partial.write_text(json.dumps(content))
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that replaces it on success and is removed otherwise."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # left by a run that was killed
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}; make room, or choose another folder") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()

@@ -1,0 +1,167 @@
+"""The lists of a VOC data set (ImageSets/Main/*.txt) and the files that their lines name."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
+from hardnet_suite.errors import UserError
+
+SPLITS = ("train", "val", "test")
+_FLAGS = frozenset({"1", "+1", "-1", "0"})  # second column of a one-class list
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a list: a path below JPEGImages/ without suffix, and the suffix where the line has one."""
+
+    stem: str
+    suffix: str = ""
+
+
+class VocFolder:
+    """The images and annotations of a VOC folder by stem: their path without suffix, in NFC.
+
+    Args:
+        source: the folder that holds Annotations/, ImageSets/Main/ and JPEGImages/.
+
+    Raises:
+        UserError: one of the three folders is missing.
+    """
+
+    def __init__(self, source: Path):
+        self.annotation_folder = source / "Annotations"
+        self.image_folder = source / "JPEGImages"
+        self.list_folder = source / "ImageSets" / "Main"
+        for folder in (self.annotation_folder, self.image_folder, self.list_folder):
+            if not folder.is_dir():
+                raise UserError(
+                    f"no folder {folder}: a VOC data set has Annotations/*.xml, JPEGImages/* and "
+                    "ImageSets/Main/train.txt"
+                )
+        self._annotations = _by_stem(self.annotation_folder, (".xml",))
+        self._images = _by_stem(self.image_folder, IMAGE_SUFFIXES)
+
+    def read_lists(self, splits: Sequence[str] | None) -> dict[str, list[Entry]]:
+        """The entries per split, in the order of the lists.
+
+        Args:
+            splits: names of lists; None takes those of train, val and test that exist.
+
+        Raises:
+            UserError: a list is missing, unreadable or empty, or can be read in two ways.
+        """
+        chosen = splits
+        if splits is None:
+            chosen = [name for name in SPLITS if (self.list_folder / f"{name}.txt").is_file()]
+        if not chosen:
+            raise UserError(
+                f"none of train.txt, val.txt, test.txt in {self.list_folder}: name the splits with --splits"
+            )
+        return {split: self._read_list(split) for split in chosen}
+
+    def annotation(self, entry: Entry) -> Path | None:
+        """The XML file of an entry; None where there is none."""
+        paths = self._annotations.get(entry.stem, [])
+        if len(paths) > 1:
+            raise UserError(f"{paths[0]} and {paths[1]} annotate one image: remove one of them")
+        return paths[0] if paths else None
+
+    def image(self, entry: Entry, filename: str = "") -> Path:
+        """The image of an entry: by its stem, and only where no image has it, by its annotation's <filename>.
+
+        Args:
+            entry: a line of a list.
+            filename: the annotation's <filename>; folders in it are ignored, those of Windows too.
+
+        Raises:
+            UserError: there is no such image, or several.
+        """
+        name = _entry(PureWindowsPath(filename).name) if filename else None
+        paths = self._images.get(entry.stem, [])
+        suffix = entry.suffix
+        if name and not suffix and name.stem == PurePosixPath(entry.stem).name:
+            suffix = name.suffix
+        if not paths and name:  # annotation tools often leave the name of another image here
+            beside = PurePosixPath(entry.stem).parent / name.stem
+            paths = self._images.get(str(beside)) or self._images.get(name.stem, [])
+            suffix = name.suffix
+        matching = [path for path in paths if path.suffix.lower() == suffix.lower()]
+        if len(paths) > 1 and len(matching) != 1:
+            names = " and ".join(path.name for path in paths)
+            raise UserError(
+                f"{entry.stem} stands for several images in {paths[0].parent}, {names}: "
+                "write the name with its suffix in the list, or remove one of them"
+            )
+        if not paths:
+            tried = entry.stem + (f" or {name.stem}" if name and name.stem != entry.stem else "")
+            raise UserError(
+                f"no image {tried} (with a suffix such as .jpg or .png) in {self.image_folder}: "
+                f"add it, or remove {entry.stem} from the lists"
+            )
+        return matching[0] if len(matching) == 1 else paths[0]
+
+    def _read_list(self, split: str) -> list[Entry]:
+        path = self.list_folder / f"{split}.txt"
+        if not path.is_file():
+            existing = ", ".join(sorted(file.stem for file in self.list_folder.glob("*.txt"))) or "none"
+            raise UserError(f"no split {split}: no file {path} (there are: {existing})")
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read: {error}; save it as UTF-8 text") from None
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if not lines:
+            raise UserError(f"{path} names no image")
+        return self._entries(path, lines)
+
+    def _entries(self, path: Path, lines: list[str]) -> list[Entry]:
+        """The lines as names, without the second column (1, 0 or -1) that the list of one class has.
+
+        A name may end in a number too ("my cat 1"): what ends every line is a column only if the names
+        without it exist.
+        """
+        names = [self._resolve(line) for line in lines]
+        parts = [line.rsplit(maxsplit=1) for line in lines]
+        if not all(len(part) == 2 and part[1] in _FLAGS for part in parts):
+            return names
+        columns = [self._resolve(part[0]) for part in parts]
+        as_names, as_columns = (sum(map(self._exists, entries)) for entries in (names, columns))
+        if as_names == as_columns == len(lines):
+            raise UserError(
+                f"{path} can be read in two ways, as {lines[0]!r} and {parts[0][0]!r} both exist: write the "
+                "names with their suffix"
+            )
+        return names if as_names > as_columns else columns
+
+    def _exists(self, entry: Entry) -> bool:
+        return entry.stem in self._annotations or entry.stem in self._images
+
+    def _resolve(self, text: str) -> Entry:
+        """A name of a list; "a.jpg" is the stem "a" unless an annotation or an image is called "a.jpg.*"."""
+        whole = Entry(_normal(text))
+        return whole if self._exists(whole) else _entry(text)
+
+
+def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    files = defaultdict(list)
+    for path in walk_files(folder, suffixes):
+        files[_normal(path.relative_to(folder).with_suffix("").as_posix())].append(path)
+    return dict(files)
+
+
+def _entry(text: str) -> Entry:
+    path = PurePosixPath(_normal(text))
+    if path.suffix.lower() in (*IMAGE_SUFFIXES, ".xml"):
+        suffix = "" if path.suffix.lower() == ".xml" else path.suffix
+        return Entry(str(path.with_suffix("")), suffix)
+    return Entry(str(path))
+
+
+def _normal(text: str) -> str:
+    """File systems differ in how they store accents, and Windows in the separator."""
+    return str(PurePosixPath(unicodedata.normalize("NFC", text.replace("\\", "/"))))
