@@ -142,7 +142,7 @@ def test_bad_arguments(error_of, images, tmp_path, monkeypatch):
     assert f"put the file by hand into {tmp_path / 'mine'}" in message
     assert "hardnet68-5d684880.pth" in message
     assert "--top 0" in error_of("predict", images, *MODEL, "--top", "0")
-    assert "is no model" in error_of("predict", images, "--model", "vgg", "--out", tmp_path / "new")
+    assert "is not a model" in error_of("predict", images, "--model", "vgg", "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
     assert error_of("predict", images, "--model", "a.safetensors") == "error: a.safetensors: no such file\n"
     message = error_of("predict", images, "--model", "ssd320_hardnet39ds")
