@@ -146,7 +146,7 @@ def test_bad_arguments(error_of, images, tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
     assert error_of("predict", images, "--model", "a.safetensors") == "error: a.safetensors: no such file\n"
     message = error_of("predict", images, "--model", "ssd320_hardnet39ds")
-    assert "ssd320_hardnet39ds has no published weights: there are bccd; or give a file" in message
+    assert "ssd320_hardnet39ds has no published weights; available: bccd; or give a file" in message
     (tmp_path / "file").touch()
     assert "cannot write into" in error_of("predict", images, *MODEL, "--out", tmp_path / "file/out")
     assert "--device tpu is unknown" in error_of("predict", images, *MODEL, "--device", "tpu")
