@@ -128,7 +128,7 @@ def texts_everywhere(content):
         entry["image_id"] = f"a/b {entry['image_id']}"
 
 
-# change -> (boxes, crowd regions) that check-data, training and scoring use, or the error that all of them give
+# change -> (boxes, crowd regions) that check-data, training and scoring use, or the error that all give
 CASES = {
     "plain": (lambda content: None, (8, 0)),
     "no area": (of_annotations(lambda entry: entry.pop("area")), (8, 0)),
@@ -320,9 +320,9 @@ def test_perfect_detections_score_one_whatever_the_ids(content, tmp_path):
         ({"ann_fil": "b.json"}, "has no option 'ann_fil'; did you mean ann_file"),
         ({"return_classes": True}, "has no option 'return_classes'"),
         ({"backend_args": {"backend": "petrel"}}, "has no option 'backend_args'"),
-        ({"ann_file": ""}, "ann_file='', expected a path"),
+        ({"ann_file": ""}, "ann_file='', expected the path"),
         ({"data_prefix": {"image": "images"}}, "has no option 'image'"),
-        ({"data_prefix": {}}, r"expected dict\(img=FOLDER\)"),
+        ({"data_prefix": {}}, r"expected dict\(img=…\)"),
         ({"filter_cfg": {"min_sise": 3}}, "has no option 'min_sise'; did you mean min_size"),
         ({"filter_cfg": {"min_size": "3"}}, "min_size='3', expected pixels"),
         ({"filter_cfg": {"filter_empty_gt": "no"}}, "filter_empty_gt='no', expected True or False"),
@@ -353,7 +353,7 @@ def test_filters_and_indices_have_their_effect(content, tmp_path):
     assert ids(filter_cfg={"filter_empty_gt": True}, indices=1) == [2]
     assert ids(indices=[3, 0]) == [4, 1]
     assert ids(test_mode=True) == [1, 2, 3, 4]
-    with pytest.raises(UserError, match="the 1 images used of .* have no box of the 3 classes"):
+    with pytest.raises(UserError, match=r"the 1 images used of .* have no box of the 3 classes"):
         require(tmp_path, indices=1)
 
 
