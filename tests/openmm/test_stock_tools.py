@@ -137,7 +137,8 @@ def trained(tiny, site_folder, tmp_path_factory) -> Path:
 
 SUITE = """
 _base_ = "{root}/configs/ssd512_hardnet68.py"
-model = dict(arch="ssd224_hardnet29", bbox_head=dict(num_classes=6), init_cfg=None)
+arch = "ssd224_hardnet29"
+model = dict(arch=arch, bbox_head=dict(num_classes=6), init_cfg=None)
 classes = ("circle", "square", "triangle", "star", "ring", "cross")
 data = dict(data_root="{data}/", metainfo=dict(classes=classes))
 resize = dict(type="Resize", scale=(224, 224), keep_ratio=False)
