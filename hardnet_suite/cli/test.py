@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format-only",
         action="store_true",
-        help="segmentation: save predictions for a test server, without labels and scores",
+        help="segmentation, detection: save predictions for a test server, without labels and scores",
     )
     parser.add_argument(
         "--show-dir",

@@ -128,3 +128,22 @@ def test_segmentation_errors(error_of, label_folders):
     assert f"{label_folders[1]} holds no PNG" in error_of(*command)
     (label_folders[1] / "b.png").touch()
     assert f"{label_folders[1]} holds no a.png" in error_of(*command)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": [9, 9, 0, 4]}, "error: empty box (1, dropped, counts neither way): annotation"),
+        ({"image_id": 77}, "error: unknown image (1, dropped, counts neither way)"),
+        ({"image_id": "1"}, "warning: id of another type (1)"),
+        ({"ignore": 1}, "warning: ignored box (1)"),
+    ],
+)
+def test_boxes_that_are_dropped_or_read_otherwise_are_told(cli, files, change, message):
+    content = json.loads(files[1].read_text())
+    content["annotations"][0].update(change)
+    files[1].write_text(json.dumps(content))
+    status, _, err = cli("eval", "coco", *files)
+    assert status == 0
+    assert err.startswith(message)
+    assert err.count("\n") == 1

@@ -116,6 +116,72 @@ def test_test_needs_the_test_data_only(cli, config, data, trained, tmp_path):
     assert (status, err) == (0, "")
 
 
+def altered(data, change, split="val2017"):
+    path = data / f"annotations/instances_{split}.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_format_only_needs_no_annotations(cli, error_of, config, data, drawn, trained, tmp_path):
+    altered(data, lambda content: content.pop("annotations"))
+    arguments = ("test", config, trained, "--data-root", data, "--work-dir")
+    assert "has no 'annotations'" in error_of(*arguments, tmp_path / "scored")
+    status, _, err = cli(*arguments, tmp_path / "work", "--format-only")
+    assert (status, err) == (0, "")
+    assert json.loads((tmp_path / "work/metrics.json").read_text())["metrics"] == {}
+    exported = json.loads((tmp_path / "work/detections.json").read_text())
+    assert cli(*arguments[:-3], "--data-root", drawn, "--work-dir", tmp_path / "full")[0] == 0
+    assert exported == json.loads((tmp_path / "full/detections.json").read_text())
+
+
+def test_scores_do_not_depend_on_how_ids_are_written(cli, config, data, drawn, trained, tmp_path):
+    def change(content):
+        content["categories"].reverse()
+        content["categories"].insert(2, {"id": 0, "name": "circle"})
+        for entry in content["images"]:
+            entry["id"] = f"a/b {entry['id']}"
+        for entry in content["annotations"]:
+            entry["image_id"] = f"a/b {entry['image_id']}"
+            entry["category_id"] = str(entry["category_id"])
+            del entry["area"], entry["iscrowd"]
+
+    altered(data, change)
+    figures = []
+    for root in (drawn, data):
+        work = tmp_path / root.name
+        arguments = ("--data-root", root, "--work-dir", work, "--show-dir", tmp_path / "images" / root.name)
+        assert cli("test", config, trained, *arguments)[0] == 0
+        metrics = json.loads((work / "metrics.json").read_text())["metrics"]
+        figures.append(
+            {name: metrics[name] for name in ("coco/bbox_mAP", "coco/bbox_AP50", "coco/bbox_AR_100")}
+        )
+        assert len(list((tmp_path / "images" / root.name).iterdir())) == 3
+    assert figures[0] == figures[1]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content["annotations"].clear(), "holds no box"),
+        (lambda content: [entry.update(iscrowd=1) for entry in content["annotations"]], "no box but crowd"),
+        (lambda content: content["images"][1].update(file_name="nope.jpg"), "has no file"),
+        (lambda content: content["images"].append(dict(content["images"][0])), "occurs 2 times"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+def test_annotations_of_every_split_are_required_first(
+    error_of, config, data, trained, tmp_path, change, message, resume, split
+):
+    altered(data, change, split)
+    work = shutil.copytree(trained, tmp_path / "work")
+    arguments = ["train", config, "--data-root", data, "--work-dir", work]
+    error = error_of(*arguments, *(["--resume", "--cfg-options", "train_cfg.max_epochs=2"] if resume else []))
+    assert message in error
+    assert f"instances_{split}.json" in error
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_data_root_moves_every_path(name):
     cfg = configs.load_config(name)

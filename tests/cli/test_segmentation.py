@@ -306,7 +306,6 @@ def test_what_only_one_task_can_do(error_of, tiny, config, drawn, camvid, traine
     detector = ("test", config, trained, "--data-root", drawn, "--work-dir", tmp_path)
     assert "--flip for that and for CenterNet" in error_of(*detector, "--flip")
     assert "--scales is for segmentation" in error_of(*detector, "--scales", "2")
-    assert "--format-only is for segmentation" in error_of(*detector, "--format-only")
     arguments = ("test", tiny, segmentor, "--data-root", camvid, "--work-dir", tmp_path)
     for scale in ("0", "nan", "1000000"):
         assert f"--scales {float(scale)}" in error_of(*arguments, "--scales", scale)

@@ -12,7 +12,8 @@ from hardnet_suite.data.coco.check import (
 )
 from hardnet_suite.data.coco.classes import COCO_CLASSES
 from hardnet_suite.data.coco.layout import check_layout, load_annotations, read_json
-from hardnet_suite.data.coco.reader import CocoBox, CocoCategory, CocoFile, CocoImage, read_coco
+from hardnet_suite.data.coco.reader import read_coco
+from hardnet_suite.data.coco.records import CocoBox, CocoCategory, CocoFile, CocoImage
 from hardnet_suite.data.coco.values import as_id, is_box, is_number
 
 __all__ = [

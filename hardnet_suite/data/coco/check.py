@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from hardnet_suite.data.coco.reader import DROPPED, CocoFile, CocoImage, read_coco
+from hardnet_suite.data.coco.entries import DROPPED
+from hardnet_suite.data.coco.reader import read_coco
+from hardnet_suite.data.coco.records import CocoFile, CocoImage
 from hardnet_suite.data.report import Finding, Report, brief_lines, decoded_size
 from hardnet_suite.errors import UserError
 

@@ -29,6 +29,8 @@ def as_id(value: Any) -> int | str | None:
 
     Floats that are integers (1.0) are read as integers. Booleans are no ids.
     """
+    if type(value) is int:  # nearly all of them; asking an abstract class is slow
+        return value
     if isinstance(value, bool):
         return None
     if isinstance(value, str):

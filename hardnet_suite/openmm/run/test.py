@@ -120,7 +120,7 @@ def plan_test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) 
     part = _only_part(cfg)
     if options.format_only:
         if not part.format_only:
-            raise UserError("--format-only is for segmentation: it saves label images, without scoring them")
+            raise UserError("--format-only saves label images or boxes for a test server, not classes")
         for dataset in inner_datasets(cfg.test_dataloader.dataset):
             part.drop_labels(dataset)
         part = _only_part(cfg)

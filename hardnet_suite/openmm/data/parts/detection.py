@@ -252,7 +252,8 @@ class DetectionPart(Part):
 
     def evaluator_options(self, folder: Path, *, format_only: bool, heatmaps: bool) -> dict[str, Any]:
         options = super().evaluator_options(folder, format_only=format_only, heatmaps=heatmaps)
-        options["format_only"] = format_only
+        if format_only:  # the ids of images and categories must be those of the images
+            options |= {"format_only": True, "ann_file": str(self.annotation_file)}
         return options | ({"heatmap_dir": str(folder / _HEATMAPS)} if heatmaps else {})
 
     def augment_test(self, cfg: Config, *, scales: tuple[float, ...], flip: bool) -> None:

@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 from PIL import Image
 
-from hardnet_suite.data.coco import read_coco
+from hardnet_suite.data.coco import annotation_lines, read_coco
 from hardnet_suite.evaluation.coco import evaluate_coco
 from hardnet_suite.visualization.heatmap import heatmap_name
 
@@ -49,6 +49,7 @@ class CocoDetection(BaseMetric):
         self.format_only = format_only
         self.image_ids: list = []
         self.details: dict[str, Any] = {}
+        self._warned = False
 
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
         for sample in data_samples:
@@ -86,5 +87,10 @@ class CocoDetection(BaseMetric):
         if self.format_only:
             return {}
         scores = evaluate_coco(annotations, detections, image_ids=self.image_ids, classes=classes)
-        MMLogger.get_current_instance().info("\n" + scores.table())
+        logger = MMLogger.get_current_instance()
+        if not self._warned:  # at the first of a run's validations
+            for line in annotation_lines(annotations):
+                logger.warning(f"{self.ann_file}: {line}")
+            self._warned = True
+        logger.info("\n" + scores.table())
         return {f"bbox_{name}": value for name, value in scores.metrics.items()}
