@@ -37,9 +37,7 @@ def test_a_folder_is_drawn_and_listed(cli, images, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
     assert [row["name"] for row in rows] == [str(images / name) for name in ("one/a.png", "two/a.png")]
     assert cli("predict", images / "one/a.png", *MODEL, "--out", tmp_path / "out")[0] == 0
-    assert (
-        len((tmp_path / "out/predictions.jsonl").read_text().splitlines()) == 1
-    )  # not added to the last run's
+    assert len((tmp_path / "out/predictions.jsonl").read_text().splitlines()) == 2  # one is replaced
 
 
 def test_no_image_is_drawn_over_another(cli, images, tmp_path):
@@ -142,11 +140,11 @@ def test_bad_arguments(error_of, images, tmp_path, monkeypatch):
     assert f"put the file by hand into {tmp_path / 'mine'}" in message
     assert "hardnet68-5d684880.pth" in message
     assert "--top 0" in error_of("predict", images, *MODEL, "--top", "0")
-    assert "is no model" in error_of("predict", images, "--model", "vgg", "--out", tmp_path / "new")
+    assert "is not a model" in error_of("predict", images, "--model", "vgg", "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
     assert error_of("predict", images, "--model", "a.safetensors") == "error: a.safetensors: no such file\n"
     message = error_of("predict", images, "--model", "ssd320_hardnet39ds")
-    assert "ssd320_hardnet39ds has no published weights: there are bccd; or give a file" in message
+    assert "ssd320_hardnet39ds has no published weights; available: bccd; or give a file" in message
     (tmp_path / "file").touch()
     assert "cannot write into" in error_of("predict", images, *MODEL, "--out", tmp_path / "file/out")
     assert "--device tpu is unknown" in error_of("predict", images, *MODEL, "--device", "tpu")
