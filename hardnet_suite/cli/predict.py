@@ -6,9 +6,13 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from hardnet_suite.cli._options import add_bf16_argument, choose_device, flush_denormals
 from hardnet_suite.errors import UserError
+
+if TYPE_CHECKING:
+    from hardnet_suite.prediction import PredictionWriter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,39 +40,27 @@ def run(args: argparse.Namespace) -> int:
         )
     from tqdm import tqdm
 
-    from hardnet_suite.data.sources import JSON_LINES, count_of, drawn_in
+    from hardnet_suite.data.sources import count_of
     from hardnet_suite.prediction import load_model, predict
-    from hardnet_suite.prediction.result import free_stem
 
-    out = Path(args.out) if args.out else None
-    if out is not None and any(Path(source).is_dir() and _same(source, out) for source in args.images):
-        raise UserError(f"--out {out} is the folder of the images: choose another, or drawings mix with them")
+    writer = _writer(args)  # first, as a folder of another program's predictions is refused
     flush_denormals()
     model = load_model(args.model, weights=args.weights, device=args.device, bf16=args.bf16)
-    if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / JSON_LINES).open("a").close()
-        except OSError as error:
-            raise UserError(f"cannot write into {out}: {error.strerror}; choose another --out") from None
+    if writer is not None:
+        writer.create()
     images = args.images[0] if len(args.images) == 1 else args.images
     failed: list[tuple[str, str]] = []
     shown = count = 0
-    # an earlier run's drawings may be written over, anything else in that folder may not
-    foreign = _files(out) - {name.casefold() for name in drawn_in(out)} if out is not None else set()
-
-    def is_free(stem: str) -> bool:
-        return not foreign & {f"{stem}.jpg".casefold(), f"{stem}_mask.png".casefold()}
 
     def show_skipped() -> None:
         nonlocal shown
         for _, reason in failed[shown:]:
-            tqdm.write(f"skipped: {reason}", file=sys.stderr)
+            tqdm.write(_printable(f"skipped: {reason}", sys.stderr), file=sys.stderr)
         shown = len(failed)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # what cannot be read is said by show_skipped
-        found = predict(
+        warnings.simplefilter("ignore", UserWarning)  # show_skipped reports what cannot be read
+        predictions = predict(
             model,
             images,
             top=args.top,
@@ -80,27 +72,31 @@ def run(args: argparse.Namespace) -> int:
         total = count_of(images)
         hidden = total == 1 or not sys.stderr.isatty()
         try:
-            for prediction in tqdm(found, total=total, unit="image", disable=hidden):
+            for prediction in tqdm(predictions, total=total, unit="image", disable=hidden):
                 show_skipped()
-                tqdm.write(str(prediction), file=sys.stdout)
+                tqdm.write(_printable(str(prediction), sys.stdout), file=sys.stdout)
                 count += 1
-                if out is not None:
-                    if count == 1:  # now that there is something new, an earlier run's lines may go
-                        (out / JSON_LINES).write_text("", encoding="utf-8")
-                    stem = free_stem(prediction.source.stem, is_free)
-                    foreign |= {f"{stem}.jpg".casefold(), f"{stem}_mask.png".casefold()}
-                    prediction.save(out, stem)
+                if writer is not None:
+                    writer.write(prediction)
         finally:
             show_skipped()
-    if out is not None:
-        print(f"{count} {'image' if count == 1 else 'images'}: {out}")
+    if writer is not None:
+        print(_printable(f"{count} {'image' if count == 1 else 'images'}: {args.out}", sys.stdout))
     return 1 if failed else 0
 
 
-def _same(one: str, other: Path) -> bool:
-    return Path(one).resolve() == other.resolve()
+def _writer(args: argparse.Namespace) -> PredictionWriter | None:
+    from hardnet_suite.prediction import PredictionWriter
+
+    if not args.out:
+        return None
+    out = Path(args.out)
+    if any(Path(source).is_dir() and Path(source).resolve() == out.resolve() for source in args.images):
+        raise UserError(f"--out {out} is the folder of the images: choose another, or drawings mix with them")
+    return PredictionWriter(out)
 
 
-def _files(folder: Path) -> set[str]:
-    """The names in a folder, as a file system sees them that knows no case."""
-    return {path.name.casefold() for path in folder.iterdir()}
+def _printable(text: str, stream: TextIO) -> str:
+    """The text with escapes for what the stream cannot encode, such as file names that are not UTF-8."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

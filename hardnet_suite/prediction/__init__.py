@@ -1,8 +1,17 @@
-"""One call from images to answers, for every task: ``predict``, and what it is made of."""
+"""Predictions for images, for every task: ``predict`` and its parts."""
 
 from hardnet_suite.data.sources import SourceImage, images_of
 from hardnet_suite.prediction.model import LoadedModel, load_model
 from hardnet_suite.prediction.result import Prediction
 from hardnet_suite.prediction.run import predict
+from hardnet_suite.prediction.writer import PredictionWriter
 
-__all__ = ["LoadedModel", "Prediction", "SourceImage", "images_of", "load_model", "predict"]
+__all__ = [
+    "LoadedModel",
+    "Prediction",
+    "PredictionWriter",
+    "SourceImage",
+    "images_of",
+    "load_model",
+    "predict",
+]

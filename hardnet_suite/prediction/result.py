@@ -1,38 +1,38 @@
-"""What was found in one image."""
+"""The prediction for one image."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from hardnet_suite.data.segmentation import LabelSet, write_label
-from hardnet_suite.data.sources import JSON_LINES, SourceImage
-from hardnet_suite.errors import UserError
+from hardnet_suite.data.sources import SourceImage
+from hardnet_suite.prediction.writer import PredictionWriter
 from hardnet_suite.visualization.classification import draw_guesses
-from hardnet_suite.visualization.detection import draw_boxes, save_image
+from hardnet_suite.visualization.detection import draw_boxes
 from hardnet_suite.visualization.segmentation import overlay_with_legend
-
-
-def free_stem(stem: str, is_free: Callable[[str], bool]) -> str:
-    """``stem``, or with the first number after it that is free: a.jpg may lie by a.png."""
-    return next(name for name in chain([stem], (f"{stem}_{n}" for n in count(2))) if is_free(name))
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """One image's answer; pixels count from its upper left corner.
+    """The prediction for one image; pixel coordinates start at its upper left corner.
 
-    ``labels`` (K,) class indices, best first, ``names`` and ``scores`` (K,) of the same: the first guesses
-    and their probabilities; the boxes' classes and scores; or the classes of the mask and their shares of the
-    image. ``boxes`` (K, 4) x1, y1, x2, y2 in pixels, for detection, otherwise None. ``mask`` (H, W) uint8
-    class indices, for segmentation, otherwise None. ``size``: (width, height). ``classes``: all their names.
+    Attributes:
+        name: the image's path, address or frame.
+        task: "classification", "detection" or "segmentation".
+        size: (width, height) of the image.
+        labels: (K,) class indices, best first: the top classes; the boxes' classes; or the classes of the
+            mask.
+        names: their K names.
+        scores: (K,) their probabilities, the boxes' scores, or the classes' shares of the image.
+        boxes: (K, 4) x1, y1, x2, y2 in pixels, for detection.
+        mask: (H, W) uint8 class indices, for segmentation.
+        classes: the names of all classes.
+        palette: an RGB colour per class, for segmentation.
+        source: the image.
     """
 
     name: str
@@ -48,9 +48,13 @@ class Prediction:
     source: SourceImage | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, for JSON. A mask is given row by row as runs of equal classes:
-        ``{"size": [H, W], "runs": [[class, length], …]}``."""
-        made = {
+        """Plain numbers, strings and lists, for JSON.
+
+        Returns:
+            The fields by name. A mask is run-length encoded row by row:
+            ``{"size": [H, W], "runs": [[class, length], …]}``.
+        """
+        row: dict[str, Any] = {
             "name": self.name,
             "task": self.task,
             "size": list(self.size),
@@ -59,16 +63,16 @@ class Prediction:
             "scores": [round(float(score), 6) for score in self.scores],
         }
         if self.boxes is not None:
-            made["boxes"] = [[round(float(value), 2) for value in box] for box in self.boxes]
+            row["boxes"] = [[round(float(value), 2) for value in box] for box in self.boxes]
         if self.mask is not None:
             flat = self.mask.ravel()
             starts = np.flatnonzero(np.r_[True, flat[1:] != flat[:-1]])
             runs = zip(flat[starts].tolist(), np.diff(np.r_[starts, flat.size]).tolist(), strict=True)
-            made["mask"] = {"size": list(self.mask.shape), "runs": [list(run) for run in runs]}
-        return made
+            row["mask"] = {"size": list(self.mask.shape), "runs": [list(run) for run in runs]}
+        return row
 
     def draw(self) -> Image.Image:
-        """The image with what was found: guesses below it, boxes on it, or a tint by class and a legend."""
+        """The image with the prediction drawn on it: classes below it, boxes, or a mask with its legend."""
         image = np.array(self.source.open())
         if self.boxes is not None:
             drawn = draw_boxes(image, self.boxes, self.labels, names=self.classes, scores=self.scores)
@@ -79,34 +83,27 @@ class Prediction:
         return Image.fromarray(drawn)
 
     def save(self, folder: str | Path, stem: str | None = None) -> Path:
-        """Writes the drawing as FOLDER/STEM.jpg, a mask as STEM_mask.png (one class index a pixel), and adds
-        a line to FOLDER/predictions.jsonl, which names the drawing; returns the drawing's path.
+        """Writes the drawing as FOLDER/STEM.jpg, a mask as STEM_mask.png (one class index per pixel), and a
+        line that names them into FOLDER/predictions.jsonl.
 
-        stem: default the image's, with a number after it where there is such a file, so that nothing is
-        written over. One that is given is written over, but never the image itself.
+        An earlier prediction of the same file, address or frame in the folder is replaced. For many
+        predictions, a ``PredictionWriter`` is faster: it reads the folder once.
 
-        UserError where it cannot be written.
+        Args:
+            folder: is created where it is missing.
+            stem: default: the image's, with a number after it where another file has it. A file of a given
+                stem is overwritten, unless it is the image itself.
+
+        Returns:
+            The path of the drawing.
+
+        Raises:
+            UserError: the files cannot be written, or the folder holds a ``predictions.jsonl`` of another
+                kind.
+            ValueError: a stem that contains a folder.
         """
-        folder = Path(folder)
-        stem = stem or free_stem(self.source.stem, lambda free: not self._taken(folder, free))
-        path = folder / f"{stem}.jpg"
-        if path.exists() and Path(self.name).exists() and path.samefile(self.name):
-            raise UserError(f"{path} is the image itself: choose another folder or name for its drawing")
-        save_image(path, np.array(self.draw()))
-        row = self.to_dict() | {"drawing": path.name}
-        if self.mask is not None:
-            row["mask"] = f"{stem}_mask.png"
-            write_label(folder / row["mask"], self.mask, LabelSet("", (), ()))
-        try:
-            with (folder / JSON_LINES).open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {folder / JSON_LINES}: {error.strerror}") from None
-        return path
-
-    def _taken(self, folder: Path, stem: str) -> bool:
-        return (folder / f"{stem}.jpg").exists() or (folder / f"{stem}_mask.png").exists()
+        return PredictionWriter(folder).write(self, stem)
 
     def __str__(self) -> str:
-        found = [f"{name} {100 * score:.1f} %" for name, score in zip(self.names, self.scores, strict=True)]
-        return f"{self.name}: {', '.join(found) or 'nothing'}"
+        classes = [f"{name} {100 * score:.1f} %" for name, score in zip(self.names, self.scores, strict=True)]
+        return f"{self.name}: {', '.join(classes) or 'nothing'}"

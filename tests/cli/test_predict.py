@@ -37,9 +37,7 @@ def test_a_folder_is_drawn_and_listed(cli, images, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
     assert [row["name"] for row in rows] == [str(images / name) for name in ("one/a.png", "two/a.png")]
     assert cli("predict", images / "one/a.png", *MODEL, "--out", tmp_path / "out")[0] == 0
-    assert (
-        len((tmp_path / "out/predictions.jsonl").read_text().splitlines()) == 1
-    )  # not added to the last run's
+    assert len((tmp_path / "out/predictions.jsonl").read_text().splitlines()) == 2  # one is replaced
 
 
 def test_no_image_is_drawn_over_another(cli, images, tmp_path):

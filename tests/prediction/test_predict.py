@@ -333,13 +333,13 @@ def test_a_image_is_never_drawn_over(saved, tmp_path):
     Image.fromarray(noise(40, 30)).save(image)
     before = image.read_bytes()
     (found,) = predict(path, image)
-    assert [found.save(tmp_path).name, found.save(tmp_path).name] == ["dog_2.jpg", "dog_3.jpg"]
+    assert [found.save(tmp_path).name, found.save(tmp_path).name] == ["dog_2.jpg", "dog_2.jpg"]
     with pytest.raises(UserError, match=r"dog\.jpg is the image itself"):
         found.save(tmp_path, "dog")
     assert found.save(tmp_path, "dog_2").name == "dog_2.jpg"
     assert image.read_bytes() == before
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    assert [row["drawing"] for row in rows] == ["dog_2.jpg", "dog_3.jpg", "dog_2.jpg"]
+    assert [row["drawing"] for row in rows] == ["dog_2.jpg"]
 
 
 def test_a_file_brings_its_classes_and_its_input_along(saved, tmp_path):

@@ -1,0 +1,276 @@
+"""Predictions in a folder: drawings, masks, and the ``predictions.jsonl`` that names them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hardnet_suite.data.segmentation import LabelSet, write_label
+from hardnet_suite.data.sources import JSON_LINES, is_camera
+from hardnet_suite.errors import UserError
+from hardnet_suite.visualization.detection import save_image
+
+if TYPE_CHECKING:
+    from hardnet_suite.prediction.result import Prediction
+
+_ENDINGS = {"drawing": ".jpg", "mask": "_mask.png"}  # a row's key -> what follows the stem
+_START = '{"name": '  # of every line, however early its writing was interrupted
+_PARTIAL = ".hardnet-suite-partial_"  # a hidden file, which images_of skips, until it is complete
+_LONGEST = 200  # bytes of a stem: file systems allow 255 for the whole name
+
+
+@dataclass(frozen=True)
+class _Line:
+    text: str
+    source: str | None
+    files: dict[str, str]  # "drawing" and "mask" -> file name
+
+
+class PredictionWriter:
+    """Writes predictions into a folder: STEM.jpg, for masks STEM_mask.png, and one line of JSON per image.
+
+    ``predictions.jsonl`` names exactly the drawings and masks of the folder: predictions of other images are
+    added to those of earlier runs, a prediction of the same image (the same absolute path, address or frame)
+    replaces its line, drawing and mask. Images in memory and camera frames are always added. Equal stems are
+    numbered, without regard to case; a file that no line names is never overwritten. One process at a time
+    may write into a folder.
+
+    Args:
+        folder: may be missing; it is created by ``create`` or by the first ``write``.
+
+    Raises:
+        UserError: the folder cannot be read, or holds a ``predictions.jsonl`` of another kind.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self._path = self.folder / JSON_LINES
+        self._outdated = False  # the file differs from _lines, so that it is rewritten as a whole
+        self._lines: dict[str, _Line] = {}  # by the key of the stem
+        try:
+            names = os.listdir(self.folder)
+            self._taken = {_key(name) for name in names}
+            self._leftover = [name for name in names if name.startswith(_PARTIAL)]  # of a killed process
+            content = self._path.read_text(encoding="utf-8-sig") if _key(JSON_LINES) in self._taken else ""
+        except (FileNotFoundError, NotADirectoryError):
+            self._taken, self._leftover, content = set(), [], ""
+        except OSError as error:
+            raise UserError(f"cannot read {self._path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise self._foreign(1, "bytes that are not UTF-8") from None
+        self._read(content)
+
+    def create(self) -> None:
+        """Creates the folder and ``predictions.jsonl`` where they are missing, and removes partial files.
+
+        Raises:
+            UserError: the folder is not writable.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._path.open("a").close()
+            while self._leftover:
+                (self.folder / self._leftover.pop()).unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot write into {self.folder}: {error.strerror}; choose another folder"
+            ) from None
+
+    def write(self, prediction: Prediction, stem: str | None = None) -> Path:
+        """Writes one prediction.
+
+        Args:
+            prediction: its ``source`` is drawn on.
+            stem: of the file names; default: that of the image's earlier prediction, or the image's own, with
+                a number where another file has it. A file of a given stem is overwritten, unless it is the
+                image itself.
+
+        Returns:
+            The path of the drawing.
+
+        Raises:
+            UserError: scores or boxes are not finite, or a file cannot be written.
+            ValueError: a stem that contains a folder.
+        """
+        self.create()
+        source = _identity(prediction.name)
+        earlier = self._earlier(source) if stem is None else None
+        stem = self._free_stem(prediction, earlier) if stem is None else self._given_stem(prediction, stem)
+        files = {"drawing": stem + _ENDINGS["drawing"]}
+        if prediction.mask is not None:
+            files["mask"] = stem + _ENDINGS["mask"]
+        row = prediction.to_dict() | ({} if source is None else {"source": source}) | files
+        try:
+            line = _Line(json.dumps(row, allow_nan=False), source, files)
+        except ValueError:
+            raise UserError(
+                f"cannot write the prediction of {prediction.name}: expected finite scores and boxes, got "
+                "NaN or infinity; check the weights"
+            ) from None
+        staged = {name: self.folder / (_PARTIAL + name) for name in files.values()}
+        try:
+            save_image(staged[files["drawing"]], np.array(prediction.draw()))
+            if prediction.mask is not None:
+                write_label(staged[files["mask"]], prediction.mask, LabelSet("", (), ()))
+            obsolete = self._put(_key(stem), line, earlier)
+            for name, partial in staged.items():
+                os.replace(partial, self.folder / name)
+            for path in map(self.folder.joinpath, obsolete):
+                if not any(_is_same(path, self.folder / name) for name in staged):  # they differ in case only
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write into {self.folder}: {error.strerror or error}") from None
+        finally:
+            for partial in staged.values():
+                partial.unlink(missing_ok=True)
+        self._taken -= {_key(name) for name in obsolete}
+        self._taken |= {_key(name) for name in files.values()}
+        return self.folder / files["drawing"]
+
+    def _read(self, content: str) -> None:
+        complete, _, last = content.rpartition("\n")
+        texts = complete.split("\n") if complete else []
+        if last and not (_is_cut(last) or last.isspace()):
+            texts.append(last)
+        self._outdated = bool(last)  # so that the next line starts on a line of its own
+        for number, text in enumerate(texts, 1):
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+                files = _files_of(row)
+            except (ValueError, RecursionError):
+                raise self._foreign(number, text) from None
+            present = {key: name for key, name in files.items() if (self.folder / name).is_file()}
+            if present != files:
+                self._outdated = True
+                row = {key: value for key, value in row.items() if key not in files or key in present}
+                text = json.dumps(row)
+            if not present:
+                continue
+            source = row.get("source") or (_identity(row["name"]) if os.path.isabs(row["name"]) else None)
+            stem = next(name.removesuffix(_ENDINGS[key]) for key, name in present.items())
+            self._outdated |= _key(stem) in self._lines
+            self._lines[_key(stem)] = _Line(text, source, present)
+
+    def _foreign(self, number: int, text: str) -> UserError:
+        return UserError(
+            f"{self._path}, line {number}: expected a line that predict wrote (a JSON object with name, task "
+            f"and drawing), got {text[:60]!a}; choose another folder, or move the file away"
+        )
+
+    def _earlier(self, source: str | None) -> str | None:
+        """The key of the last line of the same image."""
+        if source is None:
+            return None
+        return next((key for key in reversed(self._lines) if self._lines[key].source == source), None)
+
+    def _free_stem(self, prediction: Prediction, earlier: str | None) -> str:
+        own = () if earlier is None else self._lines[earlier].files.values()
+        own_keys = {_key(name) for name in own if not _is_same(self.folder / name, prediction.name)}
+
+        def is_free(stem: str) -> bool:
+            names = [stem + ending for ending in _ENDINGS.values()]
+            return all(
+                _key(name) in own_keys
+                or not (_key(name) in self._taken or os.path.lexists(self.folder / name))
+                for name in names
+            )
+
+        if earlier is not None:
+            key, name = next(iter(self._lines[earlier].files.items()))
+            if is_free(stem := name.removesuffix(_ENDINGS[key])):
+                return stem
+        short = prediction.source.stem.encode(errors="ignore")[-_LONGEST:].decode(errors="ignore")
+        return _numbered(short.strip(" .") or "image", is_free)
+
+    def _given_stem(self, prediction: Prediction, stem: str) -> str:
+        if not stem or stem != os.path.basename(stem) or "\\" in stem:
+            raise ValueError(f"expected the stem of a file name, got {stem!r}")
+        for ending in _ENDINGS.values():
+            path = self.folder / (stem + ending)
+            if path.is_dir():
+                raise UserError(f"cannot write {path}: it is a folder; choose another name")
+            if _is_same(path, prediction.name):
+                raise UserError(f"{path} is the image itself: choose another folder or name for its drawing")
+        return stem
+
+    def _put(self, key: str, line: _Line, earlier: str | None) -> list[str]:
+        """Brings a line into the file; the names of the files that no line names any more."""
+        replaced = [self._lines[other] for other in {key, earlier} if other in self._lines]
+        obsolete = {name for old in replaced for name in old.files.values()} - set(line.files.values())
+        if [line] == replaced and not self._outdated:
+            return []
+        lines = {key if other == earlier else other: old for other, old in self._lines.items()}
+        lines[key] = line
+        if replaced or self._outdated:
+            partial = self.folder / (_PARTIAL + JSON_LINES)
+            try:
+                partial.write_text("".join(f"{each.text}\n" for each in lines.values()), encoding="utf-8")
+                os.replace(partial, self._path)
+            finally:
+                partial.unlink(missing_ok=True)
+        else:
+            self._outdated = True  # until the line is complete
+            with self._path.open("a", encoding="utf-8", newline="\n") as stream:
+                stream.write(f"{line.text}\n")
+        self._outdated = False
+        self._lines = lines
+        return sorted(obsolete)
+
+
+def _numbered(stem: str, is_free: Callable[[str], bool]) -> str:
+    """``stem``, or with the first free number after it: x, x_2, x_3."""
+    return next(name for name in chain([stem], (f"{stem}_{n}" for n in count(2))) if is_free(name))
+
+
+def _key(name: str) -> str:
+    """Equal for names that are one file on some file system."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _identity(name: str) -> str | None:
+    """The absolute path or address of an image; None for images in memory and of cameras."""
+    if re.fullmatch(r"image(_\d+)?", name) or is_camera(name.partition("#")[0]):
+        return None
+    return name if name.lower().startswith(("http://", "https://")) else os.path.abspath(name)
+
+
+def _is_same(path: Path, name: str | Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return os.path.samefile(path, name)
+    return False
+
+
+def _is_cut(text: str) -> bool:
+    """Whether a last line without line end is one whose writing was interrupted."""
+    if not text.startswith(_START[: len(text)]):
+        return False
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(text)
+        return False
+    return True
+
+
+def _files_of(row: Any) -> dict[str, str]:
+    """The files that a row names; ValueError for a row that is not of a ``PredictionWriter``."""
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("name", "task")):
+        raise ValueError
+    files = {key: row[key] for key in _ENDINGS if key in row}
+    for key, name in files.items():
+        is_name = isinstance(name, str) and name == os.path.basename(name) and "\\" not in name
+        if not is_name or not name.endswith(_ENDINGS[key]) or name == _ENDINGS[key]:
+            raise ValueError
+    if not files:
+        raise ValueError
+    return files
