@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.visualization.detection import beside, class_color, draw_boxes, draw_results, grid
+from hardnet_suite.visualization.canvas import beside, class_color, grid
+from hardnet_suite.visualization.detection import draw_boxes, draw_results
 
 NAMES = ("cat", "dog", "wine glass")
 
@@ -219,11 +220,11 @@ def test_draw_results_truth_left_detections_right(scored, tmp_path):
     assert np.ptp(empty[:, -150:]) < 20
 
     assert draw_results(*scored, tmp_path / "one", image_ids=[]) == 0
-    draw_results(*scored, out, least_score=0.2)
-    assert near(np.asarray(Image.open(out / "a.jpg"))[-120:, -160:], dog).any()
+    draw_results(*scored, tmp_path / "more", least_score=0.2)
+    assert near(np.asarray(Image.open(tmp_path / "more" / "a.jpg"))[-120:, -160:], dog).any()
 
 
-def test_draw_results_turns_a_image_as_its_exif_tag_says(scored, tmp_path):
+def test_draw_results_applies_the_exif_orientation(scored, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(draw_image(120, 160)).save(scored[2] / "b.jpg", exif=exif)
