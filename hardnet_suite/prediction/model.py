@@ -25,7 +25,7 @@ from hardnet_suite.networks import (
     find_arch,
     list_models,
 )
-from hardnet_suite.visualization.detection import class_color
+from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.weights import ROWS, Checkpoint, chosen_row, fill, open_weights
 from hardnet_suite.weights.runs import newest_checkpoint
 

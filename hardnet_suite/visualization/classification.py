@@ -1,4 +1,4 @@
-"""What a classifier takes for what, as an image."""
+"""Drawings of classifications: the confusion matrix, and the guesses below an image."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hardnet_suite.visualization.detection import INK, PAPER, as_image, title_font
+from hardnet_suite.visualization.canvas import INK, PAPER, as_image, title_font
+from hardnet_suite.visualization.fonts import drawable, matplotlib_style
 
-_NAMED = 40  # classes whose names and numbers have room
+_NAMED = 40  # the most classes for which names and numbers fit
+_NAME = 32  # the most characters of a name beside the matrix
 _BAR = (31, 78, 158)
 _LEAST_WIDTH = 320  # pixels, so that names have room
 
 
 def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Path) -> None:
-    """Write an image (PNG, or what the suffix says): a row a true class, a column a guess, dark is often.
+    """Write the confusion matrix as an image: one row per true class, one column per guess; dark is frequent.
 
-    Each row is in shares of its class's images. Up to 40 classes have their names, and the shares in
-    percent; classes without images are left out where there are more.
+    Each row shows shares of its class's images. With up to 40 classes, names and percentages are added;
+    with more, classes that do not occur are omitted.
 
     Args:
-        confusion: (C, C) counts, row the true class, column the first guess.
-        classes: C names.
-        path: where to write; missing folders are made.
+        confusion: (C, C) counts; the row is the true class, the column the first guess.
+        classes: C names, in any script; long ones are cut.
+        path: the file, in the format of its suffix; missing folders are created.
 
     Raises:
         ValueError: other shapes.
     """
-    from matplotlib.figure import Figure  # a Figure of its own draws with Agg and leaves pyplot alone
+    from matplotlib.figure import Figure  # draws with Agg, without pyplot's global state
 
     confusion = np.asarray(confusion)
     count = len(classes)
@@ -41,15 +43,20 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Pa
         count = len(classes)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     named = count <= _NAMED
-    side = 3.0 + 0.42 * count if named else 9.0
+    names = [_cut(name) for name in classes] if named else []
+    side = 2.6 + 0.42 * count + 0.06 * max(map(len, names)) if named else 9.0
     figure = Figure(figsize=(side + 1, side), dpi=130, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the class's images")
     axes.set(xlabel="taken for", ylabel="true class")
     if named:
-        axes.set_xticks(range(count), classes, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(count), classes)
+        axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(count), names)
+        for label, name in zip(
+            [*axes.get_xticklabels(), *axes.get_yticklabels()], [*names, *names], strict=True
+        ):
+            label.set(**matplotlib_style(name, label.get_fontsize()))
         for row, column in zip(*np.nonzero(confusion), strict=True):
             color = "white" if shares[row, column] > 0.55 else "#333333"
             text = f"{100 * shares[row, column]:.0f}"
@@ -58,23 +65,29 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Pa
     figure.savefig(path)
 
 
+def _cut(name: str) -> str:
+    """A class name as it is drawn, cut with an ellipsis."""
+    name = drawable(name)
+    return name if len(name) <= _NAME else name[: _NAME - 1].rstrip() + "…"
+
+
 def draw_guesses(image: np.ndarray, names: Sequence[str], scores: np.ndarray) -> np.ndarray:
-    """The image, and below it a line a guess: its name, a bar as long as its probability, and percents.
+    """The image, and below it one line per guess: its name, a bar for its probability, and the percentage.
 
     Args:
-        image: (H, W, 3) uint8, RGB; a narrow one gets room at its sides.
-        names: (K,) of the guesses, best first.
+        image: (H, W, 3) uint8, RGB; a narrow one is padded at its sides.
+        names: (K,) names of the guesses, best first, in any script.
         scores: (K,) probabilities, 0 to 1.
 
     Returns:
         (H', W', 3) uint8, RGB.
 
     Raises:
-        ValueError: an image of another shape or type, or not as many names as scores.
+        ValueError: an image of another shape or type, or a number of names that differs from that of scores.
     """
     image = as_image(image)
     if len(names) != len(scores):
-        raise ValueError(f"as many names as scores are needed, got {len(names)} and {len(scores)}")
+        raise ValueError(f"expected as many names as scores, got {len(names)} and {len(scores)}")
     height, width = image.shape[:2]
     wide = max(width, _LEAST_WIDTH)
     font = title_font(np.zeros((wide, wide, 3), np.uint8))
@@ -85,11 +98,9 @@ def draw_guesses(image: np.ndarray, names: Sequence[str], scores: np.ndarray) ->
     left, right = round(0.52 * wide), round(0.84 * wide)
     for number, (name, score) in enumerate(zip(names, scores, strict=True)):
         middle = height + margin // 2 + line * (number + 0.5)
-        while len(name) > 4 and font.getlength(name) > left - 2 * margin:
-            name = name[:-2].rstrip(" …") + "…"
-        draw.text((margin, middle), name, fill=INK, font=font, anchor="lm")
+        font.draw(draw, (margin, middle), font.shorten(name, left - 2 * margin), fill=INK)
         end = left + (right - left) * min(max(float(score), 0.0), 1.0)
         draw.rectangle((left, middle - line / 4, right, middle + line / 4), fill=(228, 228, 228))
         draw.rectangle((left, middle - line / 4, end, middle + line / 4), fill=_BAR)
-        draw.text((wide - margin, middle), f"{100 * score:.1f} %", fill=INK, font=font, anchor="rm")
+        font.draw(draw, (wide - margin, middle), f"{100 * score:.1f} %", fill=INK, anchor="r")
     return np.array(canvas)

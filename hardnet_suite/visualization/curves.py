@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.visualization.fonts import matplotlib_style
 
 _MAP, _MAP50 = "coco/bbox_mAP", "coco/bbox_AP50"
 _OTHER_NAMES = {"coco/bbox_mAP_50": _MAP50}  # mmdet's own metric
@@ -35,10 +36,10 @@ _COLORS = {
 
 
 def read_scalars(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a training log, one JSON object a line; a last line cut short by a stop is left out.
+    """The rows of a training log, one JSON object per line; a truncated last line is dropped.
 
     Raises:
-        UserError: no such file, or a line (other than the last) that is no JSON object.
+        UserError: the file cannot be read, or a line other than the last is not a JSON object.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
@@ -53,28 +54,28 @@ def read_scalars(path: str | Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             if number == len(lines) and rows:
                 break
-            raise UserError(f"{path}, line {number} is no JSON ({error}): give a scalars.json") from None
+            raise UserError(f"{path}, line {number} is not JSON ({error}): give a scalars.json") from None
         if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number} is no JSON object: give a scalars.json")
+            raise UserError(f"{path}, line {number} is not a JSON object: give a scalars.json")
         rows.append(row)
     return rows
 
 
 def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | None = None) -> None:
-    """Write an image (PNG, or what the suffix of ``path`` says): losses over iterations, scores over epochs.
+    """Plot losses over iterations and scores over epochs.
 
     Args:
-        scalars: rows as of ``read_scalars``. Training rows hold "loss" (maybe "loss_cls", "loss_bbox") and
-            "step" or "iter"; validation rows "coco/bbox_mAP", "coco/bbox_AP50" (mmdet "coco/bbox_mAP_50"), or
-            "mIoU" and "aAcc" (mmseg's in percent), or "top1" and "top5", and "step": the epoch or, in
-            trainings counted by iterations, the iteration. Other rows are left out.
-        path: where to write; missing folders are made.
-        title: a heading.
+        scalars: rows of ``read_scalars``. Training rows hold "loss" (optionally "loss_cls", "loss_bbox") and
+            "step" or "iter"; validation rows "coco/bbox_mAP", "coco/bbox_AP50" (mmdet: "coco/bbox_mAP_50"),
+            or "mIoU" and "aAcc" (mmseg: in percent), or "top1" and "top5", and "step": the epoch, or the
+            iteration in trainings that are counted by iterations. Other rows are ignored.
+        path: the file, in the format of its suffix; missing folders are created.
+        title: a heading, in any script.
 
     Raises:
-        ValueError: no row of either kind.
+        ValueError: there is no row of either kind.
     """
-    from matplotlib.figure import Figure  # a Figure of its own draws with Agg and leaves pyplot alone
+    from matplotlib.figure import Figure  # draws with Agg, without pyplot's global state
 
     training = [row for row in scalars if "loss" in row]
     main = next((key for key in _SCORES if any(key in row for row in scalars)), _MAP)
@@ -82,7 +83,7 @@ def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | 
         {_OTHER_NAMES.get(key, key): value for key, value in row.items()} for row in scalars if main in row
     ]
     if not training and not validation:
-        raise ValueError(f"none of the {len(scalars)} rows holds 'loss' or a score: nothing to plot")
+        raise ValueError(f"expected rows with 'loss' or a score, got none among {len(scalars)} rows")
     if any((row[main] or 0) > 1 for row in validation):
         validation = [
             {key: row[key] / 100 if key in _SCORES[main][1] else row[key] for key in row}
@@ -101,13 +102,13 @@ def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | 
             axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             axes.legend(frameon=False, fontsize=9)
     if title:
-        figure.suptitle(title, fontsize=13)
+        figure.suptitle("").set(**matplotlib_style(title, 13))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
 
 def _points(rows: list[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """Steps and values of the rows that hold ``key``; a loss that ran off to nan leaves a gap."""
+    """Steps and values of the rows that hold ``key``; a NaN leaves a gap."""
     points = [(row.get("step", row.get("iter")), row[key]) for row in rows if key in row]
     points = sorted(
         (step, float("nan") if value is None else value) for step, value in points if step is not None
@@ -116,16 +117,16 @@ def _points(rows: list[dict[str, Any]], key: str) -> tuple[list[float], list[flo
 
 
 def _smooth(values: list[float]) -> np.ndarray:
-    """The mean over a window of a twentieth of the curve around each value, leaving out nan and inf.
+    """The mean of the finite values in a window of a twentieth of the curve, centred on each value.
 
-    Centred, because a mean over the past alone lies above a falling loss.
+    A mean over past values alone would lie above a falling loss.
     """
     index, half = np.arange(len(values)), len(values) // 40
     first, stop = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
     finite = np.isfinite(values)
     sums = np.concatenate([[0], np.cumsum(np.where(finite, values, 0))])
     counts = np.concatenate([[0], np.cumsum(finite)])
-    with np.errstate(invalid="ignore"):  # 0 / 0 where a whole window is nan
+    with np.errstate(invalid="ignore"):  # 0 / 0 where a whole window is NaN
         return (sums[stop] - sums[first]) / (counts[stop] - counts[first])
 
 
@@ -147,7 +148,7 @@ def _plot_losses(axes, rows: list[dict[str, Any]]) -> None:
         }
         axes.plot(steps, _smooth(values), color=_COLORS[key], label=key, **style)
     finite = sorted(value for value in _points(rows, "loss")[1] if math.isfinite(value))
-    # a few huge losses of the first steps must not flatten all the rest
+    # a few huge losses of the first steps must not flatten the rest
     top = finite[round(0.98 * (len(finite) - 1))] if finite else 0
     axes.set(xlabel="iteration", ylabel="loss", ylim=(0, 1.15 * top or 1))
 
@@ -174,7 +175,7 @@ def _plot_scores(axes, rows: list[dict[str, Any]], main: str, unit: str) -> None
 
 
 def _validation_unit(training: list[dict[str, Any]], steps: list[float]) -> str:
-    """mmengine counts validations in epochs or in iterations and does not say which: the size tells."""
+    """Whether validations are counted in epochs or iterations, told by size: mmengine does not record it."""
     if not training:
         return "step"
     epochs = [row["epoch"] for row in training if "epoch" in row]

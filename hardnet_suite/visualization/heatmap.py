@@ -1,4 +1,4 @@
-"""Heat maps over images: where a network sees the centres of objects."""
+"""Heat maps over images: where a network predicts the centres of objects."""
 
 from __future__ import annotations
 
@@ -11,18 +11,12 @@ from PIL import Image
 
 from hardnet_suite.data.coco import read_coco
 from hardnet_suite.errors import UserError
-from hardnet_suite.visualization.detection import (
-    as_image,
-    beside,
-    drawing_stems,
-    pick_images,
-    read_rgb,
-    save_image,
-)
+from hardnet_suite.visualization.canvas import as_image, beside, free_path, read_rgb, save_image
+from hardnet_suite.visualization.detection import pick_images
 
-_COLORS = "inferno"  # its lightness grows evenly up to pale yellow: more light is more heat
-_COLDEST = 0.25  # of that range: the near-black before it would only darken the image
-_BRIGHTNESS, _SATURATION = 0.6, 0.2  # left to the image, so that the colours of the heat stand out
+_COLORS = "inferno"  # its lightness rises monotonically to pale yellow
+_COLDEST = 0.25  # start of the range: the near-black below it would only darken the image
+_BRIGHTNESS, _SATURATION = 0.6, 0.2  # of the image underneath, so that the colours of the heat stand out
 
 
 def overlay_heatmap(image: np.ndarray, heat: np.ndarray, *, opacity: float = 0.8) -> np.ndarray:
@@ -30,14 +24,14 @@ def overlay_heatmap(image: np.ndarray, heat: np.ndarray, *, opacity: float = 0.8
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        heat: (h, w) numbers in [0, 1] that cover the whole image, of any resolution; blown up bilinearly.
-        opacity: of the colour where the heat is 1, in [0, 1]; it falls with the root of the heat.
+        heat: (h, w) numbers in [0, 1] that cover the whole image, at any resolution; resized bilinearly.
+        opacity: of the colour where the heat is 1, in [0, 1]; scaled by the square root of the heat.
 
     Returns:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        ValueError: other shapes or types, heat outside [0, 1] or nan, or another opacity.
+        ValueError: other shapes or types, heat outside [0, 1] or NaN, or an opacity outside [0, 1].
     """
     import matplotlib
 
@@ -56,7 +50,7 @@ def overlay_heatmap(image: np.ndarray, heat: np.ndarray, *, opacity: float = 0.8
     ground = _BRIGHTNESS * (grey + _SATURATION * (image - grey))
     palette = matplotlib.colormaps[_COLORS](np.linspace(_COLDEST, 1, 256), bytes=True)[:, :3]
     color = palette[np.rint(255 * heat[..., 0]).astype(np.uint8)]  # (H, W, 3)
-    alpha = opacity * np.sqrt(heat)  # a plain product would hide the middling scores
+    alpha = opacity * np.sqrt(heat)  # a linear scale would hide medium scores
     return np.rint(ground + alpha * (color - ground)).astype(np.uint8)
 
 
@@ -68,29 +62,33 @@ def draw_heatmaps(
     *,
     image_ids: Iterable[int | str] | None = None,
 ) -> int:
-    """Draw each image of a COCO annotation file beside its heat map; returns how many.
+    """Draw each image of a COCO annotation file beside its heat map.
 
-    One image at a time is held. Each becomes ``out_folder/STEM_heatmap.png``, see ``drawing_stems``; the
-    folder is made where it is missing.
+    One image at a time is in memory. ``sub/a.png`` is drawn into ``out_folder/a_heatmap.png``, or into the
+    first of ``a_heatmap_2.png``, ``a_heatmap_3.png`` … that is free: every image has its own file and no file
+    is overwritten. The folder is created if missing.
 
     Args:
         annotation_file: COCO annotations.
-        heatmap_folder: holds each image's ``heatmap_name``: 8-bit grey, 255 for a score of 1, of any
+        heatmap_folder: holds the ``heatmap_name`` of each image: 8-bit grey (255 is a score of 1), at any
             resolution, covering exactly the whole image.
-        image_folder: what the annotations' ``file_name`` entries are relative to.
-        out_folder: where to write.
+        image_folder: the folder that the annotations' ``file_name`` entries are relative to.
+        out_folder: the folder of the drawings.
         image_ids: draw these images only (None: all).
+
+    Returns:
+        The number of files written.
 
     Raises:
         UserError: the annotation file is missing or malformed, an image or a heat map is missing or broken,
             or the folder cannot be written.
     """
-    images = pick_images(read_coco(annotation_file), image_ids)
-    for image, stem in zip(images, drawing_stems(images), strict=True):
+    images, numbers = pick_images(read_coco(annotation_file), image_ids), {}
+    for image in images:
         drawing = read_rgb(Path(image_folder, image.file_name))
         heat = _read_heat(Path(heatmap_folder, heatmap_name(image.id)), image.file_name)
         pair = beside(drawing, overlay_heatmap(drawing, heat), titles=("image", "heat map"))
-        save_image(Path(out_folder, f"{stem}_heatmap.png"), pair)
+        save_image(free_path(Path(out_folder, f"{Path(image.file_name).stem}_heatmap.png"), numbers), pair)
     return len(images)
 
 
@@ -101,7 +99,7 @@ def heatmap_name(image_id: int | str) -> str:
 
 def _read_heat(path: Path, image_name: str) -> np.ndarray:
     """(h, w) float32 in [0, 1]."""
-    advice = "score the model again to write it"
+    advice = "run the test again to write it"
     if not path.is_file():
         raise UserError(f"no heat map {path} for the image {image_name}: {advice}")
     try:
@@ -110,5 +108,5 @@ def _read_heat(path: Path, image_name: str) -> np.ndarray:
     except Exception as error:  # PIL raises half a dozen types on broken files, SyntaxError among them
         raise UserError(f"cannot read the heat map {path} ({error}): {advice}") from None
     if image.mode != "L":
-        raise UserError(f"the heat map {path} is no 8-bit grey image but of mode {image.mode}: {advice}")
+        raise UserError(f"expected an 8-bit grey heat map {path}, got mode {image.mode}: {advice}")
     return np.asarray(image, np.float32) / 255

@@ -1,32 +1,33 @@
-"""Images of segmentations: tints with a legend, errors, strips, a folder of a whole test."""
+"""Drawings of segmentations: tints with a legend, error maps, and strips for a test set."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from hardnet_suite.data.segmentation import IGNORE, LabelSet, labels_of, predicted_as, read_label
 from hardnet_suite.errors import UserError
-from hardnet_suite.visualization.detection import (
-    INK,
-    PAPER,
+from hardnet_suite.visualization.canvas import (
     Color,
     as_image,
     beside,
+    free_path,
     read_rgb,
     save_image,
     title_font,
+    with_corner_text,
+    with_legend,
 )
+from hardnet_suite.visualization.fonts import Font
 
 _OUTLINE: Color = (255, 255, 255)
 _OUTLINE_OPACITY = 0.6  # of the opacity of the tint: at full strength the lines drown small regions
 _WRONG: Color = (255, 24, 40)
-_WRONG_OPACITY = 0.8  # a little of the image stays to be seen: what was mistaken?
-_RIGHT_BLACK, _RIGHT_WHITE = 28, 165  # what black and white of the image become: dim, yet night still shows
+_WRONG_OPACITY = 0.8  # the image stays visible underneath
+_RIGHT_BLACK, _RIGHT_WHITE = 28, 165  # what black and white of the image become: dimmed, dark scenes visible
 _HATCH: tuple[Color, Color] = ((0, 0, 0), (52, 54, 58))
 
 
@@ -35,7 +36,7 @@ def colorize(labels: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
 
     Args:
         labels: (H, W) integers, classes in [0, len(palette)) or 255.
-        palette: an RGB colour (0–255) a class, 255 at most.
+        palette: one RGB colour (0–255) per class, at most 255 of them.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -66,31 +67,31 @@ def overlay_labels(
     names: Sequence[str] | None = None,
     outline: bool = True,
 ) -> np.ndarray:
-    """The image tinted by class, with thin light lines where regions meet; ignored pixels stay as they are.
+    """The image tinted by class, with thin light lines between regions; ignored pixels are unchanged.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         labels: (H, W) integers, classes in [0, len(palette)) or 255 (ignored).
-        palette: an RGB colour (0–255) a class.
-        opacity: of the tint, in [0, 1]; 1 hides the image, 0 leaves it as it is.
-        names: the class names; with them, a legend of the classes that appear stands below the image.
+        palette: one RGB colour (0–255) per class.
+        opacity: of the tint, in [0, 1]; 1 hides the image, 0 leaves it unchanged.
+        names: the class names, in any script; with them, a legend of the classes that appear is added below.
         outline: whether to draw the lines.
 
     Returns:
         (H, W, 3) uint8, RGB; higher by the legend, and wider where the image is narrower than a name.
 
     Raises:
-        ValueError: other shapes or types, sizes that differ, a label without a colour, as many names as not
-            colours, or another opacity.
+        ValueError: other shapes or types, sizes that differ, a label without a colour, a number of names that
+            differs from that of colours, or an opacity outside [0, 1].
     """
     image, labels = as_image(image), _as_labels(labels)
     _same_size(image, labels=labels)
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must lie in [0, 1], got {opacity}")
-    _one_name_a_color(names, palette)
+    _require_name_per_color(names, palette)
 
     ground = image.astype(np.float32)
-    ground += opacity * (_grey(image) - ground)  # its own colours would turn one class's tint into another's
+    ground += opacity * (_grey(image) - ground)  # the image's colours would change the hue of the tint
     drawn = ground + opacity * (colorize(labels, palette) - ground)
     if outline:
         edges = _edges(labels)
@@ -102,16 +103,16 @@ def overlay_labels(
 def error_map(
     image: np.ndarray, target: np.ndarray, prediction: np.ndarray, *, ignore: int = IGNORE
 ) -> np.ndarray:
-    """Wrong pixels are red, right ones show the image grey and dimmed, ignored ones are hatched black.
+    """Wrong pixels in red, right ones as the dimmed grey image, ignored ones hatched in black.
 
-    The share of right pixels among those not ignored stands in the lower left corner, where it has room.
-    It is rounded down: "100.0 %" means every pixel.
+    The share of right pixels among those not ignored is written into the lower left corner if it fits,
+    rounded down: "100.0 %" means every pixel.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         target: (H, W) integers, the ground truth.
         prediction: (H, W) integers.
-        ignore: the target value of pixels that do not count.
+        ignore: the target value of pixels that are not scored.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -134,7 +135,7 @@ def error_map(
     total = int(counted.sum())
     right = total - int(wrong.sum())
     share = f"{1000 * right // total / 10:.1f} % right" if total else "nothing labelled"
-    return _with_corner_text(np.rint(drawn).astype(np.uint8), share)
+    return with_corner_text(np.rint(drawn).astype(np.uint8), share)
 
 
 def overlay_with_legend(
@@ -145,13 +146,13 @@ def overlay_with_legend(
     Args:
         image: (H, W, 3) uint8, RGB.
         labels: (H, W) integers, classes in [0, len(palette)) or 255 (left untinted).
-        palette: an RGB colour (0–255) a class.
-        names: a name a class.
+        palette: one RGB colour (0–255) per class.
+        names: one name per class.
 
     Raises:
-        ValueError: other shapes, or not as many names as colours.
+        ValueError: other shapes, or a number of names that differs from that of colours.
     """
-    _one_name_a_color(names, palette)
+    _require_name_per_color(names, palette)
     image = as_image(image)
     tinted = overlay_labels(image, labels, palette)
     return _with_legend(tinted, [np.asarray(labels)], palette, names, title_font(image))
@@ -166,14 +167,14 @@ def strip(
 ) -> np.ndarray:
     """Image, ground truth, prediction and errors in a row under titles, the legend below.
 
-    Without a target: image and prediction alone.
+    Without a target, image and prediction alone.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         target: (H, W) integers, classes in [0, len(palette)) or 255 (ignored); or None. Where there is one
             class, 1 is a pixel that is not of it.
         prediction: as the target; with one class, 255 is a pixel that is not of it.
-        palette: an RGB colour (0–255) a class.
+        palette: one RGB colour (0–255) per class.
         names: the class names.
 
     Returns:
@@ -204,8 +205,8 @@ def before_after(
     Args:
         image: (H, W, 3) uint8, RGB.
         before: (H, W) integers, classes in [0, len(palette)) or 255 (left untinted).
-        after: as before.
-        palette: an RGB colour (0–255) a class.
+        after: as ``before``.
+        palette: one RGB colour (0–255) per class.
         names: the class names.
 
     Returns:
@@ -222,23 +223,27 @@ def draw_segmentation_results(
     labels: LabelSet,
     out_folder: str | Path,
 ) -> int:
-    """Draw each image's ``strip``; returns how many were drawn.
+    """Draw the ``strip`` of each image.
 
-    One image at a time is held. Each becomes ``out_folder/<its file name without suffix>.jpg``, the second
-    of that name ``…_2.jpg``, and so on; the folder is made where it is missing.
+    One image at a time is in memory. ``sub/a.png`` is drawn into ``out_folder/a.jpg``, or into the first of
+    ``a_2.jpg``, ``a_3.jpg`` … that is free: every image has its own file and no file is overwritten. The
+    folder is created if missing.
 
     Args:
-        pairs: for each image its file, its label file (None: there is none), and the prediction: an (H, W)
-            array of train labels, or a label image of them.
-        labels: what the values of label files mean, the names and colours of the classes.
-        out_folder: where to write.
+        pairs: for each image its file, its label file or None, and the prediction: an (H, W) array of train
+            labels, or a label image of them.
+        labels: the meaning of the values in label files, the names and colours of the classes.
+        out_folder: the folder of the drawings.
+
+    Returns:
+        The number of files written.
 
     Raises:
-        UserError: a file is missing or broken, a label or prediction is not of its image's size, or the
+        UserError: a file is missing or broken, a label or prediction differs from its image in size, or the
             folder cannot be written.
         ValueError: an array with labels that the label set does not have.
     """
-    count, seen = 0, Counter()
+    count, numbers = 0, {}
     for image_path, label_path, prediction in pairs:
         image = read_rgb(Path(image_path))
         target = None if label_path is None else read_label(label_path, labels_of(label_path, labels))
@@ -246,17 +251,14 @@ def draw_segmentation_results(
         if isinstance(prediction, str | Path):
             source = f"the prediction {prediction}"
             prediction = read_label(prediction, predicted_as(labels))
-        for what, array in ((f"the label {label_path}", target), (source, prediction)):
+        for name, array in ((f"the label {label_path}", target), (source, prediction)):
             if array is not None and np.shape(array) != image.shape[:2]:
                 raise UserError(
-                    f"{what} has shape {np.shape(array)} (height, width), but its image {image_path} "
+                    f"{name} has shape {np.shape(array)} (height, width), but its image {image_path} "
                     f"has {image.shape[:2]}: they must be of one size"
                 )
         drawing = strip(image, target, prediction, labels.palette, labels.classes)
-        stem = Path(image_path).stem
-        seen[stem] += 1
-        stem = stem if seen[stem] == 1 else f"{stem}_{seen[stem]}"
-        save_image(Path(out_folder, f"{stem}.jpg"), drawing)
+        save_image(free_path(Path(out_folder, f"{Path(image_path).stem}.jpg"), numbers), drawing)
         count += 1
     return count
 
@@ -277,7 +279,7 @@ def _same_size(image: np.ndarray, **labels: np.ndarray) -> None:
             )
 
 
-def _one_name_a_color(names: Sequence[str] | None, palette: Sequence[Color]) -> None:
+def _require_name_per_color(names: Sequence[str] | None, palette: Sequence[Color]) -> None:
     if names is not None and len(names) != len(palette):
         raise ValueError(f"names and palette must be of one length, got {len(names)} and {len(palette)}")
 
@@ -288,80 +290,38 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 
 def _edges(labels: np.ndarray) -> np.ndarray:
-    """(H, W) bool: lines one pixel wide where two regions meet, all round ignored ones."""
+    """(H, W) bool: lines one pixel wide between regions and around ignored ones."""
     edges = np.zeros(labels.shape, bool)
     for values, marks in ((labels, edges), (labels.T, edges.T)):
         differ = values[:-1] != values[1:]
         marks[:-1] |= differ
-        marks[1:] |= differ & (values[:-1] == IGNORE)  # a line in an ignored region is not drawn
+        marks[1:] |= differ & (values[:-1] == IGNORE)  # lines are not drawn on ignored pixels
     return edges
 
 
 def _tinted_row(
     image: np.ndarray,
-    labelings: dict[str, np.ndarray],
+    labellings: dict[str, np.ndarray],
     palette: Sequence[Color],
     names: Sequence[str],
     further: dict[str, np.ndarray] | None = None,
 ) -> np.ndarray:
-    """The image, its tint by each of the labelings, further images; keys are titles; the legend below."""
-    _one_name_a_color(names, palette)
+    """The image, its tint by each labelling and further images in a row above the legend; keys are titles."""
+    _require_name_per_color(names, palette)
     panels = {"image": image}
-    panels |= {title: overlay_labels(image, labels, palette) for title, labels in labelings.items()}
+    panels |= {title: overlay_labels(image, labels, palette) for title, labels in labellings.items()}
     panels |= further or {}
     row = beside(*panels.values(), titles=list(panels))
-    return _with_legend(row, list(labelings.values()), palette, names, title_font(image))
+    return _with_legend(row, list(labellings.values()), palette, names, title_font(image))
 
 
 def _with_legend(
     image: np.ndarray,
-    labelings: Sequence[np.ndarray],
+    labellings: Sequence[np.ndarray],
     palette: Sequence[Color],
     names: Sequence[str],
-    font: ImageFont.FreeTypeFont,
+    font: Font,
 ) -> np.ndarray:
-    """The image above colours and names of the classes in the labelings, in as many rows as they need."""
-    classes = sorted({index for labels in labelings for index in np.unique(labels).tolist()} - {IGNORE})
-    if not classes:
-        return image
-    size = round(font.size)
-    margin, row_height = size // 2, 2 * size
-    # chip, a gap of half its width, the name, and room before the next chip
-    widths = {index: round(1.5 * size + font.getlength(names[index])) for index in classes}
-    room = max(image.shape[1] - 2 * margin, *widths.values())
-    rows: list[list[int]] = [[]]
-    for index in classes:
-        taken = sum(widths[other] + size for other in rows[-1])
-        if rows[-1] and taken + widths[index] > room:
-            rows.append([])
-        rows[-1].append(index)
-
-    height, width = image.shape[:2]
-    sheet = Image.new("RGB", (max(width, room + 2 * margin), height + len(rows) * row_height + margin), PAPER)
-    sheet.paste(Image.fromarray(image), ((sheet.width - width) // 2, 0))
-    draw = ImageDraw.Draw(sheet)
-    for number, row in enumerate(rows):
-        middle = height + margin // 2 + (number + 0.5) * row_height
-        left = (sheet.width - sum(widths[index] for index in row) - size * (len(row) - 1)) // 2
-        for index in row:
-            top = round(middle - size / 2)
-            chip = (left, top, left + size, top + size)
-            draw.rectangle(chip, fill=tuple(palette[index]), outline=INK)
-            draw.text((left + 1.5 * size, middle), names[index], fill=INK, font=font, anchor="lm")
-            left += widths[index] + size
-    return np.array(sheet)
-
-
-def _with_corner_text(image: np.ndarray, text: str) -> np.ndarray:
-    """The image with a text on a light chip in its lower left corner; as it is where that has no room."""
-    font = title_font(image)
-    size = round(font.size)
-    height, width = image.shape[:2]
-    chip_w, chip_h = round(font.getlength(text)) + size, round(1.6 * size)
-    if chip_w > width or chip_h > height // 2:
-        return image
-    canvas = Image.fromarray(image)
-    draw = ImageDraw.Draw(canvas)
-    draw.rectangle((0, height - chip_h, chip_w - 1, height - 1), fill=PAPER)
-    draw.text((chip_w / 2, height - chip_h / 2), text, fill=INK, font=font, anchor="mm")
-    return np.array(canvas)
+    """The image above the colours and names of the classes in the labellings."""
+    classes = sorted({index for labels in labellings for index in np.unique(labels).tolist()} - {IGNORE})
+    return with_legend(image, [(tuple(palette[index]), names[index]) for index in classes], font)

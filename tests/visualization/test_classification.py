@@ -35,7 +35,7 @@ def test_bad_shapes(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_guesses_stand_below_the_image():
+def test_guesses_are_drawn_below_the_image():
     image = np.full((50, 400, 3), (200, 30, 30), np.uint8)
     drawn = draw_guesses(
         image, ("Samoyed", "a name that is much too long for its line " * 3), np.array([0.9, 0.1])
@@ -49,7 +49,7 @@ def test_guesses_stand_below_the_image():
     assert upper > 6 * lower  # bars as long as the probabilities
 
 
-def test_narrow_images_get_room_and_no_guesses_none():
+def test_narrow_images_are_padded_and_no_guesses_add_nothing():
     drawn = draw_guesses(np.zeros((20, 10, 3), np.uint8), ("cat",), np.array([1.0]))
     assert drawn.shape[1] == 320
     assert (drawn[:20, 155:165] == 0).all()

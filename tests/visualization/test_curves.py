@@ -57,9 +57,9 @@ def test_read_scalars_leaves_out_a_cut_last_line(tmp_path):
     ("content", "message"),
     [
         (None, "cannot be read"),
-        ('{"loss": 1}\n{"loss": \n{"loss": 3}\n', "line 2 is no JSON"),
-        ("epoch,loss\n", "line 1 is no JSON"),
-        ("[1]\n", "line 1 is no JSON object"),
+        ('{"loss": 1}\n{"loss": \n{"loss": 3}\n', "line 2 is not JSON"),
+        ("epoch,loss\n", "line 1 is not JSON"),
+        ("[1]\n", "line 1 is not a JSON object"),
     ],
 )
 def test_read_scalars_bad_files(tmp_path, content, message):
@@ -116,7 +116,7 @@ def test_plot_of_partial_logs(tmp_path, rows):
 
 
 def test_nothing_to_plot(tmp_path):
-    with pytest.raises(ValueError, match="none of the 1 rows"):
+    with pytest.raises(ValueError, match="got none among 1 rows"):
         plot_training([{"lr": 0.1}], tmp_path / "curves.png")
 
 

@@ -155,7 +155,7 @@ def test_draw_heatmaps_bad_files(scored, tmp_path):
         return message
 
     Image.new("RGB", (4, 4)).save(heatmaps / "7.png")
-    assert f"the heat map {heatmaps / '7.png'} is no 8-bit grey image but of mode RGB" in error()
+    assert f"expected an 8-bit grey heat map {heatmaps / '7.png'}, got mode RGB" in error()
     (heatmaps / "7.png").write_bytes(b"\x89PNG broken")
     assert f"cannot read the heat map {heatmaps / '7.png'}" in error()
     (heatmaps / "7.png").unlink()

@@ -8,7 +8,7 @@ from PIL import Image
 
 from hardnet_suite.data.segmentation import IGNORE, LABEL_SETS, LabelSet
 from hardnet_suite.errors import UserError
-from hardnet_suite.visualization.detection import beside
+from hardnet_suite.visualization.canvas import beside
 from hardnet_suite.visualization.segmentation import (
     before_after,
     colorize,
@@ -151,7 +151,7 @@ def test_the_legend_takes_as_many_rows_as_it_needs():
     assert heights[100] > heights[200] > heights[1600]
 
 
-def test_a_image_narrower_than_a_name_gets_a_wider_sheet():
+def test_an_image_narrower_than_a_name_gets_a_wider_sheet():
     drawn = overlay_labels(draw_image(200, 3), np.full((200, 3), 2), PALETTE, names=NAMES, outline=False)
     assert drawn.shape[1] > 60
     left = (drawn.shape[1] - 3) // 2
@@ -306,9 +306,9 @@ def test_rows_of_different_sizes_or_lengths(draw):
         draw(draw_image(), halves(), halves(), PALETTE, NAMES[:2])
 
 
-def test_beside_wants_a_title_for_each_image():
+def test_beside_requires_one_title_per_image():
     for number, titles in ((3, ("a", "b")), (1, ("a", "b")), (0, ())):
-        with pytest.raises(ValueError, match=f"one title an image, got {number} and {len(titles)}"):
+        with pytest.raises(ValueError, match=f"one title per image, got {len(titles)} for {number}"):
             beside(*[draw_image()] * number, titles=titles)
 
 
@@ -345,7 +345,9 @@ def test_draw_segmentation_results(files, tmp_path):
     assert np.abs(drawn - expected).mean() < 8  # JPEG of noise
     written = (out / "a.v1.jpg").read_bytes()
     assert draw_segmentation_results([(str(image), str(label), str(prediction))], LABELS, out) == 1
-    assert (out / "a.v1.jpg").read_bytes() == written  # a prediction read from a file is the same
+    assert (
+        (out / "a.v1_2.jpg").read_bytes() == (out / "a.v1.jpg").read_bytes() == written
+    )  # a prediction read from a file is the same
     assert draw_segmentation_results([], LABELS, tmp_path / "none") == 0
     twice = [(image, label, prediction)] * 2  # as of two folders
     assert draw_segmentation_results(twice, LABELS, tmp_path / "twice") == 2

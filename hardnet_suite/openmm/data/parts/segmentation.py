@@ -27,7 +27,7 @@ from hardnet_suite.data.segmentation import (
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
 from hardnet_suite.openmm.data.parts.part import Part
-from hardnet_suite.visualization.detection import class_color
+from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.visualization.segmentation import draw_segmentation_results
 
 _FOLDERS = ("img_path", "seg_map_path")

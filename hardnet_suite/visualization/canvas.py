@@ -1,0 +1,193 @@
+"""What all drawings share: colours, text, titles, contact sheets, reading and writing of images."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from hardnet_suite.data.images import open_rgb
+from hardnet_suite.errors import UserError
+from hardnet_suite.visualization.fonts import Font
+
+Color = tuple[int, int, int]
+
+INK: Color = (28, 30, 34)
+PAPER: Color = (245, 245, 242)
+_GAP = 6  # pixels between images
+_LEGEND_NAME = 30  # times the size of the font: where the image is narrower, longer names are cut
+
+
+def class_color(index: int) -> Color:
+    """The RGB colour (0–255) of a class: the same in every image, with distant hues for adjacent indices."""
+    hue = (0.02 + index * (math.sqrt(5) - 1) / 2) % 1  # steps of the golden ratio never repeat a hue
+    value, saturation = ((0.98, 0.78), (0.80, 0.90), (1.0, 0.52))[index % 3]
+    return tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, value))
+
+
+def beside(*images: np.ndarray, titles: Sequence[str] = ("ground truth", "prediction")) -> np.ndarray:
+    """Images (H, W, 3) uint8 side by side, each under its title; a wider title widens the cell.
+
+    Raises:
+        ValueError: an image of another shape or type, or a number of titles that differs from that of images.
+    """
+    images = [as_image(image) for image in images]
+    if not len(images) == len(titles) > 0:
+        raise ValueError(f"beside needs one title per image, got {len(titles)} for {len(images)} images")
+    font = title_font(images[0])
+    bar = round(2 * font.size)
+    titled = []
+    for image, title in zip(images, titles, strict=True):
+        height, width = image.shape[:2]
+        cell = max(width, math.ceil(font.getlength(title)))
+        canvas = Image.new("RGB", (cell, height + bar), PAPER)
+        canvas.paste(Image.fromarray(image), ((cell - width) // 2, bar))
+        font.draw(ImageDraw.Draw(canvas), (cell / 2, bar / 2), title, fill=INK, anchor="m")
+        titled.append(np.array(canvas))
+    return grid(titled, len(titled))
+
+
+def title_font(image: np.ndarray) -> Font:
+    """The font of titles and legends of an image (H, W, 3); its size grows with the image."""
+    return Font(max(11, round(math.sqrt(image.shape[0] * image.shape[1]) / 28)))
+
+
+def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """A contact sheet, row by row: each image (H, W, 3) uint8 centred in a cell of the largest size.
+
+    Raises:
+        ValueError: no images, fewer than one column, or an image of another shape or type.
+    """
+    if not len(images) or columns < 1:
+        raise ValueError(f"grid needs images and at least 1 column, got {len(images)} and {columns}")
+    drawings = [as_image(image) for image in images]
+    columns = min(columns, len(drawings))
+    rows = math.ceil(len(drawings) / columns)
+    cell_h = max(drawing.shape[0] for drawing in drawings)
+    cell_w = max(drawing.shape[1] for drawing in drawings)
+    shape = (rows * (cell_h + _GAP) - _GAP, columns * (cell_w + _GAP) - _GAP, 3)
+    sheet = np.full(shape, PAPER, np.uint8)
+    for index, drawing in enumerate(drawings):
+        row, column = divmod(index, columns)
+        top = row * (cell_h + _GAP) + (cell_h - drawing.shape[0]) // 2
+        left = column * (cell_w + _GAP) + (cell_w - drawing.shape[1]) // 2
+        sheet[top : top + drawing.shape[0], left : left + drawing.shape[1]] = drawing
+    return sheet
+
+
+def with_legend(image: np.ndarray, entries: Sequence[tuple[Color, str]], font: Font) -> np.ndarray:
+    """The image above a legend of colours and names, in as many rows as needed; unchanged without entries.
+
+    A name much wider than the image is cut with an ellipsis.
+    """
+    if not entries:
+        return image
+    height, width = image.shape[:2]
+    size = font.size
+    margin, row_height = size // 2, 2 * size
+    longest = max(width - 2 * margin - 1.5 * size, _LEGEND_NAME * size)
+    rows: list[list[tuple[Color, str, int]]] = [[]]
+    texts = [font.shorten(name, longest) for _, name in entries]
+    # a chip, a gap of half its width, the name
+    widths = [round(1.5 * size + font.getlength(text)) for text in texts]
+    room = max(width - 2 * margin, *widths)
+    for (color, _), text, needed in zip(entries, texts, widths, strict=True):
+        if rows[-1] and sum(other + size for *_, other in rows[-1]) + needed > room:
+            rows.append([])
+        rows[-1].append((color, text, needed))
+
+    sheet = Image.new("RGB", (max(width, room + 2 * margin), height + len(rows) * row_height + margin), PAPER)
+    sheet.paste(Image.fromarray(image), ((sheet.width - width) // 2, 0))
+    draw = ImageDraw.Draw(sheet)
+    for number, row in enumerate(rows):
+        middle = height + margin // 2 + (number + 0.5) * row_height
+        left = (sheet.width - sum(needed for *_, needed in row) - size * (len(row) - 1)) // 2
+        top = round(middle - size / 2)
+        for color, text, needed in row:
+            draw.rectangle((left, top, left + size, top + size), fill=color, outline=INK)
+            font.draw(draw, (left + 1.5 * size, middle), text, fill=INK)
+            left += needed + size
+    return np.array(sheet)
+
+
+def with_corner_text(image: np.ndarray, text: str) -> np.ndarray:
+    """The image with a text on a light chip in its lower left corner; unchanged if the chip does not fit."""
+    font = title_font(image)
+    height, width = image.shape[:2]
+    chip_w, chip_h = round(font.getlength(text)) + font.size, round(1.6 * font.size)
+    if chip_w > width or chip_h > height // 2:
+        return image
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    draw.rectangle((0, height - chip_h, chip_w - 1, height - 1), fill=PAPER)
+    font.draw(draw, (chip_w / 2, height - chip_h / 2), text, fill=INK, anchor="m")
+    return np.array(canvas)
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """An image file as (H, W, 3) uint8, by the suite's one decoder (``hardnet_suite.data.images``).
+
+    Raises:
+        UserError: the file does not exist or cannot be decoded.
+    """
+    return np.array(open_rgb(path))
+
+
+def free_path(path: Path, numbers: dict[str, int]) -> Path:
+    """``path``, or with the first number after its stem ("a_2.jpg") that makes it free.
+
+    A path is free if nothing exists there and no earlier call with the same ``numbers`` has returned it, in
+    upper or lower case, so that each image of a call has its own file on every file system and no file is
+    overwritten.
+
+    Args:
+        path: where a drawing would be written.
+        numbers: what was returned before; start with an empty dict, it is updated.
+    """
+    key = _folded(path)
+    number = numbers.get(key, 0)
+    while True:
+        number += 1
+        candidate = path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")
+        folded = _folded(candidate)
+        if folded not in numbers and not os.path.lexists(candidate):
+            numbers[key] = number
+            numbers.setdefault(folded, 1)
+            return candidate
+
+
+def _folded(path: Path) -> str:
+    """A path as file systems that ignore case and composition compare it."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def save_image(path: Path, image: np.ndarray) -> None:
+    """Write an image (H, W, 3) uint8 RGB in the format of the suffix; missing folders are created.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # JPEG without chroma subsampling, which would take the hue of thin lines; PNG ignores both options
+        Image.fromarray(image).save(path, quality=92, subsampling=0)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another folder") from None
+
+
+def as_image(image: np.ndarray) -> np.ndarray:
+    """``image`` as a contiguous array.
+
+    Raises:
+        ValueError: it is not (H, W, 3) uint8 with H, W >= 1.
+    """
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(f"an image must be (H, W, 3) uint8, got shape {image.shape} of {image.dtype}")
+    return np.ascontiguousarray(image)
