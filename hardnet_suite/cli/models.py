@@ -1,11 +1,11 @@
-"""``models``."""
+"""``models``: lists the models, their size and where their weights are."""
 
 from __future__ import annotations
 
 import argparse
 
-# name -> (height, width) of the usual input, parameters, multiply-adds for it: as the networks have them
-# (tests/cli/test_weights.py), written down so that the command needs no torch
+# name -> (height, width) of the usual input, parameters, multiply-adds at that size. Stored, so that the
+# command needs no torch; tests/cli/test_models.py measures them on the networks
 FIGURES: dict[str, tuple[tuple[int, int], int, int]] = {
     "centernet_hardnet68": ((512, 512), 20_732_028, 46_913_848_320),
     "centernet_hardnet85": ((512, 512), 37_274_988, 87_715_217_408),

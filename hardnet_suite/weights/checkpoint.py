@@ -1,4 +1,4 @@
-"""A weights file as a record: whose weights they are, under which names, and what the file says of them."""
+"""A weights file as a record: the model, its tensors and the file's metadata."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ _RECORDS = ("classes", "palette", "preprocess", "postprocess")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What ``open_weights`` read.
+    """A weights file as ``open_weights`` reads it.
 
     Attributes:
-        path: the file.
-        digest: its SHA-256, in hex.
-        model: whose weights they are, a name of ``list_models()``; None for those of no known model.
-        form: whose names the file uses: "network" (``create_model``), "official", "mmdet", "mmseg" or
-            "mmengine"; "trunk" for files of a trunk alone, "" where the model is None.
-        tensors: those that have a place in our network, under its names.
-        left: the others, under the file's names.
-        state_dict: all of them under the file's names, without wrappers.
-        num_classes: None where the file does not tell (a trunk, or weights that are not the model's).
-        in_chans: channels of the input; None as for ``num_classes``.
-        classes: the names of the classes in the order of their labels, if known.
-        palette: their colours (red, green, blue), if known.
-        preprocess: the input rule, if the file has one.
-        postprocess: the output rule, if the file has one.
-        metadata: everything the file says beside its tensors.
-        row: the row of the registry, where the source is one or the file is a copy of one.
+        path: path of the file.
+        digest: SHA-256 of the file, in hex.
+        model: name of the model, one of ``list_models()``; None if it is not known.
+        form: naming scheme of the file's keys: "network" (``create_model``), "official", "mmdet", "mmseg" or
+            "mmengine"; "trunk" for a file of the trunk alone, "" where ``model`` is None.
+        tensors: the tensors that belong to the model, under the names of its network.
+        left: the remaining tensors, under the file's names.
+        state_dict: all tensors under the file's names, without wrappers such as "state_dict".
+        num_classes: number of classes; None unless the file is the whole model.
+        in_chans: number of input channels; None unless the file is the whole model.
+        classes: class names in the order of their labels, if known.
+        palette: one (red, green, blue) per class, if known.
+        preprocess: input rule, if the file has one.
+        postprocess: output rule, if the file has one.
+        metadata: everything in the file besides the tensors.
+        row: the registry's row, if the source is one or the file is a copy of shipped weights.
     """
 
     path: Path
@@ -65,10 +65,10 @@ class Checkpoint:
     row: WeightsRow | None
 
     def require_whole(self) -> Checkpoint:
-        """The checkpoint itself.
+        """Returns the checkpoint itself.
 
         Raises:
-            UserError: it is no whole network: parts are missing, left over or of other shapes.
+            UserError: it is not a whole network: tensors are missing, unexpected or of other shapes.
         """
         if self.num_classes is None:
             keys = ", ".join(list(self.state_dict)[:3])
@@ -78,7 +78,7 @@ class Checkpoint:
 
     @property
     def usage(self) -> Usage:
-        """How the weights are used: as the file says, and otherwise as published."""
+        """Input rule, output rule and class names: the file's own, otherwise those of the published model."""
         usual = default_usage(self.model)
         return Usage(
             name=self.model,
@@ -104,19 +104,19 @@ def open_weights(
     arch: Arch | None = None,
     known: bool = True,
 ) -> Checkpoint:
-    """Reads weights, once, and tells whose they are.
+    """Reads a weights file once and identifies its model.
 
     Args:
         source: a row of the registry, True (the published weights of ``model``), a tag of ``model``, or a
             path ("~" is the home folder).
-        model: a name of ``list_models()``. With it the file may be a part, or may not fit at all, which
-            ``fill`` reports. Without it the file must be a whole network.
-        arch: a record in place of the row of ``model``, whose weights they are.
-        known: without ``model``, whether weights of no known model are an error.
+        model: name of the model, one of ``list_models()``. If given, the file may hold only a part of it, or
+            not fit at all, which ``fill`` reports. Otherwise the file must be a whole network.
+        arch: architecture in place of that of ``model``, which the weights belong to.
+        known: without ``model``, whether weights of an unknown model are an error.
 
     Raises:
-        UserError: the source is neither a tag nor a file; the weights are unavailable or unreadable; they are
-            of no model or of several alike; the file's metadata contradicts its tensors.
+        UserError: the source is neither a tag nor a file; the weights are unavailable or unreadable; they fit
+            no model or more than one; the file's metadata contradicts its tensors.
         ValueError: an unknown model or tag.
     """
     row = source if isinstance(source, WeightsRow) else chosen_row(model, source)
@@ -138,11 +138,11 @@ def open_weights(
 
 
 def chosen_row(model: str | None, source: bool | str | Path) -> WeightsRow | None:
-    """The row of the registry that a user's word for weights means; None for a path.
+    """Resolves ``pretrained=`` to a row of the registry; None for a path.
 
     Raises:
-        UserError: the word is an address, or neither a tag of ``model`` nor a file.
-        ValueError: it is of another type, or the model has no published weights.
+        UserError: the source is an address, or neither a tag of ``model`` nor a file.
+        ValueError: the source is of another type, or the model has no published weights.
     """
     tags = [row.tag for row in registry.ROWS if row.model == model]
     if source is True and model is not None:

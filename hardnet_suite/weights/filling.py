@@ -22,11 +22,11 @@ _COUNTER = ".num_batches_tracked"  # of batch norms; files older than torch 0.4.
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What was loaded: the number of tensors taken, and the keys that found no partner.
+    """What was loaded, and the keys without a counterpart.
 
     Attributes:
         taken: tensors copied into the network.
-        missing: keys of the network that keep their values.
+        missing: keys of the network that are left as they were.
         unexpected: keys of the weights that are not used.
     """
 
@@ -44,25 +44,27 @@ class LoadReport:
 
 
 def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = ()) -> LoadReport:
-    """Copies the weights of a checkpoint into a network, in place; nothing is changed when this raises.
+    """Copies the weights of a checkpoint into a network in place; the network is unchanged when this raises.
 
-    The network may be one of ``build_network``, a trunk of it, or an OpenMMLab model that holds one: the
-    keys tell. Every key and shape must fit, except for what ``allow`` names.
+    The network may come from ``build_network``, be the trunk of one, or be an OpenMMLab model that holds one;
+    the naming scheme is chosen by the keys. Every key and shape must match, except for what ``allow`` names.
 
     Args:
         module: the network.
         checkpoint: from ``open_weights``.
-        allow: any of "classes" (layers that depend on the number of classes keep their values where theirs
-            differs, or are dropped where the network has none), "in_chans" (the first convolution of weights
-            for three channels is adapted as timm does: summed for one channel, repeated and scaled to the
-            same sum for more) and "heads" (only the network's trunk has to be in the file; what else either
-            of them has may be missing or left over).
+        allow: any of
+
+            - "classes": layers that depend on the number of classes are left at initialisation where the
+              numbers differ, and dropped where the network has no classes;
+            - "in_chans": the first convolution of weights for three channels is adapted as in timm: summed
+              for one channel, repeated and rescaled for more;
+            - "heads": only the network's trunk must be in the file; other layers may be missing from either.
 
     Returns:
-        What was taken; ``missing`` names what kept its values, ``unexpected`` what was dropped.
+        The report: ``missing`` holds the keys left at initialisation, ``unexpected`` those dropped.
 
     Raises:
-        UserError: the weights do not fit; the message begins with the file's path.
+        UserError: the weights do not fit, or hold NaN or infinity; the message begins with the file's path.
         ValueError: an unknown name in ``allow``.
     """
     allow = {allow} if isinstance(allow, str) else {*allow}
@@ -91,7 +93,10 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
             strict="heads" not in allow,
         )
     except UserError as error:
-        raise UserError(f"{checkpoint.path}: {error}") from None
+        message = f"{checkpoint.path}: {error}"
+        if "heads" in allow and (lacking := names.lacking_in_trunk(own)):
+            message += f"; the file lacks {len(lacking)} tensors of the backbone, such as {lacking[0]}"
+        raise UserError(message) from None
     left = (key for key in dropped if key not in own)
     return LoadReport(report.taken, report.missing, (*report.unexpected, *left))
 
@@ -182,8 +187,8 @@ class _Names:
 
     Attributes:
         tensors: under these names.
-        class_layers: how the keys begin that depend on the number of classes; None where no one knows.
-        trunk: what stands in the keys of the trunk.
+        class_layers: prefixes of the keys that depend on the number of classes; None where unknown.
+        trunk: substring of the trunk's keys.
     """
 
     tensors: dict[str, Tensor]
@@ -192,6 +197,14 @@ class _Names:
 
     def in_trunk(self, key: str) -> bool:
         return self.trunk in key
+
+    def lacking_in_trunk(self, own: Mapping[str, Tensor]) -> list[str]:
+        """The network's keys of the trunk that the checkpoint lacks."""
+        return [
+            key
+            for key in own
+            if self.in_trunk(key) and key not in self.tensors and not key.endswith(_COUNTER)
+        ]
 
     def is_class(self, key: str) -> bool:
         return self.class_layers is not None and key.startswith(self.class_layers)

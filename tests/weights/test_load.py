@@ -308,6 +308,10 @@ def row_of(*urls: Address) -> WeightsRow:
     return WeightsRow("some_model", "published", urls, "classification", "MIT", "", "")
 
 
+def git_blob(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
 def left_in(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
@@ -325,6 +329,48 @@ def test_downloads_checks_and_keeps(server, cache):
 
     assert fetch(row) == path
     assert server.hits == ["/w.pth"]  # the second time came from the cache
+
+
+OTHER = saved({key: value + 100 for key, value in TENSORS.items()})
+PINS = {
+    "sha256": (lambda data: {"sha256_prefix": hashlib.sha256(data).hexdigest()[:8]}, "sha256 begins"),
+    "git_blob": (lambda data: {"git_blob": git_blob(data)}, "git blob sha1 begins"),
+}
+
+
+@pytest.mark.parametrize("pin", PINS)
+def test_a_pinned_download_is_the_very_file(server, cache, pin):
+    pinned_to, _ = PINS[pin]
+    path = fetch(row_of(Address(server.put("w.pth", GOOD), **pinned_to(GOOD))))
+    assert path == cache / "w.pth"
+    assert path.read_bytes() == GOOD
+    assert left_in(cache) == ["w.pth"]
+
+
+@pytest.mark.parametrize("pin", PINS)
+@pytest.mark.parametrize("wrong", [OTHER, GOOD[:-1], GOOD + b"\0"], ids=["other", "shorter", "longer"])
+def test_a_pinned_download_of_other_bytes_is_refused(server, cache, pin, wrong):
+    pinned_to, reason = PINS[pin]
+    first = Address(server.put("w.pth", wrong), **pinned_to(GOOD))
+    message = message_of(fetch, row_of(first))
+    assert f"{first.url} (wrong contents: {reason}" in message
+    assert left_in(cache) == []
+
+    second = Address(server.put("mirror/w.pth", GOOD), **pinned_to(GOOD))
+    assert fetch(row_of(first, second)).read_bytes() == GOOD
+    assert server.hits == ["/w.pth", "/w.pth", "/mirror/w.pth"]
+    assert left_in(cache) == ["w.pth"]
+
+
+@pytest.mark.parametrize("pin", PINS)
+def test_a_pinned_file_in_the_cache_is_checked_too(server, cache, pin):
+    pinned_to, reason = PINS[pin]
+    cache.mkdir(parents=True)
+    (cache / "w.pth").write_bytes(OTHER)
+    address = Address(server.put("w.pth", GOOD, status=404), **pinned_to(GOOD))
+    assert f"{cache / 'w.pth'} (wrong contents: {reason}" in message_of(fetch, row_of(address))
+    server.put("w.pth", GOOD)
+    assert fetch(row_of(address)).read_bytes() == GOOD
 
 
 @pytest.mark.parametrize("knows_ranges", [True, False])

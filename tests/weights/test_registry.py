@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,6 +23,57 @@ def test_every_row_is_found_under_its_own_name_and_tag():
 def test_the_default_tag_is_what_the_authors_published():
     row = find("hardnet68")
     assert (row.tag, row.file, row.metric) == ("published", "hardnet68-5d684880.pth", "ImageNet top-1 76.5")
+
+
+def test_most_rows_have_a_hash():
+    pinned = [row for row in ROWS if row.sha256 or any(address.pinned for address in row.urls)]
+    assert len(pinned) >= 22
+    # no hash of these four is known
+    assert {(row.model, row.tag) for row in ROWS if row not in pinned} == {
+        ("ssd512_hardnet68", "published"),
+        ("ssd512_hardnet85", "published"),
+        ("centernet_hardnet85", "published"),
+        ("centernet_hardnet85", "published_608"),
+    }
+
+
+def test_every_known_blob_is_in_the_registry():
+    default = Path(__file__).resolve().parents[3] / "shared"
+    table = Path(os.environ.get("HARDNET_SHARED", default)) / "weights/git_blob_pins.tsv"
+    if not table.is_file():
+        pytest.skip(f"no table of git blobs at {table} (set HARDNET_SHARED)")
+    lines = [line.split("\t") for line in table.read_text().splitlines() if not line.startswith("#")]
+    known = {(*name.split("/"), blob) for name, blob, *_ in lines if re.fullmatch(r"\w+/\w+", name)}
+    assert len(known) > 10
+    for model, tag, blob in known:
+        assert {address.git_blob for address in find(model, tag).urls} - {None} == {blob}
+    # a row of the table that the registry had under no tag when the table was made
+    (extra,) = (blob for name, blob, *_ in lines if name.endswith("/br6-UNREGISTERED"))
+    assert {address.git_blob for address in find("hardnet_descriptor", "br6").urls} == {extra}
+
+
+def test_one_blob_per_row():
+    """All addresses with a git blob hash in a row hold the same file."""
+    for row in ROWS:
+        assert len({address.git_blob for address in row.urls} - {None}) <= 1, row
+
+
+def test_every_published_row_has_a_second_address():
+    for row in ROWS:
+        if not row.shipped:
+            assert len({address.url for address in row.urls}) == len(row.urls) >= 2, row
+
+
+def test_addresses_are_well_formed():
+    for address in (address for row in ROWS for address in row.urls):
+        parts = urlsplit(address.url)
+        assert parts.scheme == "https"
+        assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", parts.netloc)
+        assert parts.path.startswith("/")
+        assert not re.search(r"\s|//|\.\.", parts.path.replace("/https://", "/"))
+        assert re.fullmatch(r"[\w.+-]+\.(pth|pkl)", address.file), address
+        assert address.git_blob is None or re.fullmatch(r"[0-9a-f]{40}", address.git_blob)
+        assert address.sha256_prefix is None or re.fullmatch(r"[0-9a-f]{8,64}", address.sha256_prefix)
 
 
 def test_a_hash_stands_in_the_name_of_its_file_as_torch_hub_writes_it():
@@ -41,8 +97,14 @@ def test_a_dead_host_is_not_the_end():
 
 
 def test_no_two_rows_share_a_file():
-    owners = {(address.file, row.model, row.tag) for row in ROWS for address in row.urls}
-    assert len({file for file, *_ in owners}) == len(owners)
+    """The cache is keyed by file name: equal names are one row's, or the same blob."""
+    owners, blobs = defaultdict(set), defaultdict(set)
+    for row in ROWS:
+        for address in row.urls:
+            owners[address.file].add((row.model, row.tag))
+            blobs[address.file].add(address.git_blob)
+    for file, rows in owners.items():
+        assert len(rows) == 1 or (len(blobs[file]) == 1 and None not in blobs[file]), (file, rows)
 
 
 def test_only_the_trunk_files_are_base_only():

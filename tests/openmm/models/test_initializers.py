@@ -106,8 +106,13 @@ def test_a_file_that_lacks_parts_of_the_backbone(golden, tmp_path):
         del tensors[key]
     torch.save(tensors, file)
     model = MODELS.build(backbone("hardnet39ds", file=file))
-    with pytest.raises(UserError, match=r"do not fit HarDNet: \d+ missing \(trunk\.stages\.2\."):
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    converted = convert_official("hardnet39ds", {key: torch.zeros(1) for key in dropped})
+    lacking = [key for key in converted if not key.endswith("num_batches_tracked")]
+    with pytest.raises(UserError, match=r"do not fit HarDNet: \d+ missing \(trunk\.stages\.2\.") as caught:
         model.init_weights()
+    assert f"the file lacks {len(lacking)} tensors of the backbone, such as {lacking[0]}" in str(caught.value)
+    assert assert_equal_where_common(model, before) == set(before)
 
 
 def test_a_shorter_backbone_takes_its_part(golden, tmp_path):
@@ -306,8 +311,9 @@ def test_checkpoints_that_do_not_fit_are_told_in_one_line(small, golden, tmp_pat
         "wide.pth": {key: torch.zeros(9) if key == removed else value for key, value in whole.items()},
         "empty.pth": {"epoch": 3},
     }
+    own = [key for key in whole if not key.endswith("num_batches_tracked")]
     words = {
-        "other.pth": "no key in common",
+        "other.pth": f"no key in common, {len(own)} missing ({own[0]}, ",
         "short.pth": f"1 missing ({removed})",
         "wide.pth": f"1 of another shape ({removed}: (9,) in the weights",
         "empty.pth": "holds no named tensors",
@@ -321,6 +327,7 @@ def test_checkpoints_that_do_not_fit_are_told_in_one_line(small, golden, tmp_pat
             load_checkpoint(small, tmp_path / file, arch="ssd320_hardnet39ds")
         message = str(caught.value)
         assert word in message
+        assert file != "other.pth" or "1 unexpected (a.weight)" in message
         assert str(tmp_path / file) in message
         assert "\n" not in message
     assert assert_equal_where_common(small, before) == set(before)
