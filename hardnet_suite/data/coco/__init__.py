@@ -11,6 +11,7 @@ from hardnet_suite.data.coco.check import (
     require_coco,
 )
 from hardnet_suite.data.coco.classes import COCO_CLASSES
+from hardnet_suite.data.coco.hints import missing_image_cure
 from hardnet_suite.data.coco.layout import check_layout, load_annotations, read_json
 from hardnet_suite.data.coco.reader import read_coco
 from hardnet_suite.data.coco.records import CocoBox, CocoCategory, CocoFile, CocoImage
@@ -30,6 +31,7 @@ __all__ = [
     "is_box",
     "is_number",
     "load_annotations",
+    "missing_image_cure",
     "missing_images",
     "read_coco",
     "read_json",

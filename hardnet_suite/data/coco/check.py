@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hardnet_suite.data.coco.entries import DROPPED
+from hardnet_suite.data.coco.hints import missing_image_cure, suspect_corners
 from hardnet_suite.data.coco.reader import read_coco
 from hardnet_suite.data.coco.records import CocoFile, CocoImage
 from hardnet_suite.data.report import Finding, Report, brief_lines, decoded_size
@@ -112,6 +113,7 @@ def check_coco(
     sizes = [(image.width, image.height) for image in content.images if image.width is not None]
     findings = [
         *content.findings,
+        *suspect_corners(content.images, content.boxes),
         *_check_files(content.images, Path(image_folder), read_images),
         *_check_classes(per_class, class_names),
     ]
@@ -174,7 +176,8 @@ def _is_file(path: Path) -> bool:
 def _check_files(images: Sequence[CocoImage], folder: Path, read_images: bool) -> Iterable[Finding]:
     missing = missing_images(images, folder)
     for image in missing:
-        yield Finding("error", "missing image", f"image {image.id}", f"no file {folder / image.file_name}")
+        problem = f"no file {folder / image.file_name}; {missing_image_cure(image.file_name, folder)}"
+        yield Finding("error", "missing image", f"image {image.id}", problem)
     if not read_images:
         return
 

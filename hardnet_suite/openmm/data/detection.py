@@ -59,6 +59,8 @@ class DetectionDataset(BaseDetDataset):
             indices=indices,
             **{key: options[key] for key in mmengine_options if key in options},
         )
+        if self.test_mode:  # the evaluator compares it with its own
+            self._metainfo["annotation_file"] = str(self.part.annotation_file)
 
     def load_data_list(self) -> list[dict]:
         labels = {name: label for label, name in enumerate(self.part.classes)}

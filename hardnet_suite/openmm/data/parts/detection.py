@@ -20,6 +20,7 @@ from hardnet_suite.data.coco import (
     CocoImage,
     CocoReport,
     check_coco,
+    missing_image_cure,
     missing_images,
     read_coco,
     require_coco,
@@ -210,11 +211,10 @@ class DetectionPart(Part):
     def _require_files(self, images: Sequence[CocoImage]) -> None:
         missing = missing_images(images, self.image_folder)
         if missing:
-            count = f"{len(missing)} of the {len(images)} images" if len(missing) > 1 else "an image"
+            count = f"{len(missing)} of the {len(images)} images do" if len(missing) > 1 else "an image does"
             raise UserError(
-                f"{self.annotation_file} names {count} that are not in {self.image_folder}: image "
-                f"{missing[0].id} has no file {self.path_of(missing[0])}; add the files, or correct "
-                "data_prefix or file_name"
+                f"{self.annotation_file}: {count} not exist: image {missing[0].id} has no file "
+                f"{self.path_of(missing[0])}; {missing_image_cure(missing[0].file_name, self.image_folder)}"
             )
 
     def _require_mmdet_agrees(self, content: CocoFile) -> None:
@@ -248,6 +248,11 @@ class DetectionPart(Part):
         return lines
 
     def drop_labels(self, dataset: dict) -> None:
+        if self.positional:
+            raise UserError(
+                f"{self.loader} is mmdet's {dataset['type']}, which cannot leave out the annotations; set "
+                f"type={_TYPE!r} for --format-only"
+            )
         dataset["annotated"] = False
 
     def evaluator_options(self, folder: Path, *, format_only: bool, heatmaps: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from mmengine.registry import METRICS
 from PIL import Image
 
 from hardnet_suite.data.coco import annotation_lines, read_coco
+from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import evaluate_coco
 from hardnet_suite.visualization.heatmap import heatmap_name
 
@@ -26,6 +27,8 @@ class CocoDetection(BaseMetric):
         heatmap_dir: where to save the heat maps of a model that predicts them: 8-bit grey PNG, 255 is 1.
         format_only: the detections are saved without being scored.
         collect_device: as in mmengine.
+
+    What scoring needs is checked when the metric learns the data set, before any image is predicted.
 
     Attributes:
         image_ids: after scoring, the ids of the images.
@@ -50,6 +53,28 @@ class CocoDetection(BaseMetric):
         self.image_ids: list = []
         self.details: dict[str, Any] = {}
         self._warned = False
+
+    @property
+    def dataset_meta(self) -> dict | None:
+        """What the data set says of itself: its ``classes``, and its ``annotation_file`` if it is ours."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: dict) -> None:
+        content = read_coco(self.ann_file)
+        if not self.format_only:
+            content.require_boxes()
+        content.require_classes(tuple(meta["classes"]))
+        if "annotation_file" in meta:
+            predicted = read_coco(meta["annotation_file"])
+            known = {image.id for image in content.images}
+            image = next((image for image in predicted.images if image.id not in known), None)
+            if image is not None:
+                raise UserError(
+                    f"the evaluator's ann_file {self.ann_file} has no image {image.id!r}, which the data "
+                    f"set's {predicted.source} has; give both the same file"
+                )
+        self._dataset_meta = meta
 
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
         for sample in data_samples:
