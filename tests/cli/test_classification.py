@@ -190,7 +190,7 @@ def test_data_that_does_not_fit(error_of, tiny_classes, tmp_path):
         "--cfg-options",
         *(f"{loader}.dataset.folder=train" for loader in ("val_dataloader", "test_dataloader")),
     )
-    assert "train/dog is the folder of no class" in message
+    assert "train/dog is not the folder of a class" in message
 
 
 def test_other_classes_than_were_trained(cli, error_of, tiny_classes, classifier, tmp_path):

@@ -258,7 +258,7 @@ def test_test_and_predict_agree(case, cli, images, weights, tmp_path):
     path = weights(cfg.arch, cfg.get("weights_tag"), len(classes))
     status, out, err = cli("test", config, path, "--work-dir", tmp_path / "run", "--seed", 0)
     assert status == 0, out + err
-    predictions = predict(str(config), sources(task, data, images), weights=path, score=0.0, batch_size=2)
+    predictions = predict(str(config), sources(task, data, images), weights=path, score=0.0, batch_size=4)
     assert len(predictions) == len(MODES)
     {"detection": same_boxes, "segmentation": same_masks, "classification": same_guesses}[task](
         tmp_path / "run", predictions, classes
