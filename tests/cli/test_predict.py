@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -67,6 +68,42 @@ def test_drawings_within_the_images_folder_are_not_predicted(cli, images):
             runs.append((text, sorted(path.name for path in out.iterdir())))
         assert runs[1] == runs[0]
         assert runs[2] == runs[0]
+
+
+def test_three_runs_leave_three_drawings_and_three_lines(cli, images, tmp_path):
+    for name in ("one/a.png", "two/a.png", "three/b.png"):
+        (images / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (20, 20)).save(images / name)
+        assert cli("predict", images / name, *MODEL, "--out", tmp_path / "out")[0] == 0
+    rows = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    assert [row["drawing"] for row in rows] == ["a.jpg", "a_2.jpg", "b.jpg"]
+    assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {"a.jpg", "a_2.jpg", "b.jpg"}
+
+
+def test_predictions_of_another_program_are_refused_before_anything_runs(error_of, images, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/predictions.jsonl").write_text('{"img": "a.png"}\n')
+    message = error_of("predict", images, "--model", "no such model", "--out", tmp_path / "out")
+    assert "predictions.jsonl, line 1: expected a line that predict wrote" in message
+    assert (tmp_path / "out/predictions.jsonl").read_text() == '{"img": "a.png"}\n'
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_names_that_are_not_utf8(images, tmp_path, encoding):
+    names = [b"caf\xe9.png", "犬.png".encode()]
+    for name in names:
+        try:
+            Image.new("RGB", (20, 20)).save(images / os.fsdecode(name))
+        except OSError:
+            pytest.skip("this file system has no such names")
+    command = [sys.executable, "-c", "from hardnet_suite.cli import main; raise SystemExit(main())"]
+    arguments = ["predict", str(images), *MODEL, "--out", str(tmp_path / "out")]
+    environment = os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"}
+    result = subprocess.run([*command, *arguments], capture_output=True, env=environment)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"4 images: " in result.stdout
+    rows = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text("ascii").splitlines()]
+    assert {os.fsencode(row["name"]).rpartition(b"/")[2] for row in rows} == {b"a.png", *names}
 
 
 def test_progress_shows_on_a_terminal(cli, images, monkeypatch):
