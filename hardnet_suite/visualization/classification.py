@@ -51,12 +51,13 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Pa
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the class's images")
     axes.set(xlabel="taken for", ylabel="true class")
     if named:
-        axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(count), names)
-        for label, name in zip(
-            [*axes.get_xticklabels(), *axes.get_yticklabels()], [*names, *names], strict=True
-        ):
-            label.set(**matplotlib_style(name, label.get_fontsize()))
+        styles = [matplotlib_style(name, 10) for name in names]
+        texts = [style.pop("text") for style in styles]
+        axes.set_xticks(range(count), texts, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(count), texts)
+        labels = [*axes.get_xticklabels(), *axes.get_yticklabels()]
+        for label, style in zip(labels, [*styles, *styles], strict=True):
+            label.set(**style)
         for row, column in zip(*np.nonzero(confusion), strict=True):
             color = "white" if shares[row, column] > 0.55 else "#333333"
             text = f"{100 * shares[row, column]:.0f}"

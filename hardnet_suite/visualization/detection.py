@@ -96,8 +96,11 @@ def draw_boxes(
 
     taken: list[tuple[int, int, int, int]] = []
     for k in reversed(order):  # the smallest boxes choose their place first
-        name = names[labels[k]]
-        text = name if scores is None else f"{name} {scores[k]:.2f}"
+        score = "" if scores is None else f" {scores[k]:.2f}"
+        room = max(width / 2, corners[k][2] - corners[k][0]) - fonts[0].getlength(score)
+        text = (
+            fonts[0].shorten(names[labels[k]], max(room, 0)) + score
+        )  # a long name leaves its score visible
         taken.append(_draw_chip(draw, text, corners[k].tolist(), colors[k], fonts, (width, height), taken))
     return np.array(canvas)
 

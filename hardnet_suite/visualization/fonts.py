@@ -162,7 +162,9 @@ def _runs(text: str, fonts: tuple[str, ...] | None = None) -> list[tuple[str, st
                 continue  # invisible
             else:
                 apart = escaped or (runs and runs[-1][1][-1:].isalnum())
-                add(fonts[0] if fonts else _BUILT_IN, f"{' ' * bool(apart)}U+{ord(character):04X}")
+                escape = f"{' ' * bool(apart)}U+{ord(character):04X}"
+                last = runs[-1][0] if runs else _BUILT_IN
+                add(fonts[0] if fonts else last if _has(last, escape) else _BUILT_IN, escape)
                 escaped = True
     return runs or [(_BUILT_IN, "")]
 

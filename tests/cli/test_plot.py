@@ -36,9 +36,9 @@ def test_nothing_to_plot(error_of, tmp_path):
     folder = tmp_path / "1" / "vis_data"
     folder.mkdir(parents=True)
     (folder / "scalars.json").write_text("garbage")
-    assert "line 1 is no JSON" in error_of("plot", tmp_path)
+    assert "line 1 is not JSON" in error_of("plot", tmp_path)
     (folder / "scalars.json").write_text('{"lr": 0.1}')
-    assert "none of the 1 rows holds 'loss'" in error_of("plot", tmp_path)
+    assert "got none among 1 rows" in error_of("plot", tmp_path)
 
 
 def test_plot_that_cannot_be_written(error_of, trained):
