@@ -143,7 +143,7 @@ def test_an_unknown_name_lists_the_known():
     ("options", "message"),
     [
         ({"num_classes": -5}, "num_classes=-5 .*at least 0"),
-        ({"num_classes": 3.0}, "num_classes=3.0 .*whole number"),
+        ({"num_classes": 3.0}, "num_classes=3.0 .*must be an integer"),
         ({"in_chans": 0}, "in_chans=0 .*at least 1"),
         ({"arch": ARCHS["ssd512_hardnet68"]}, "must be a HarDNetArch, got SSDArch"),
         ({"features_only": "stem"}, "tap='stem'.*transition, block"),

@@ -78,7 +78,7 @@ def build_network(
     least_classes = 0 if isinstance(row, HarDNetArch) else 1
     for argument, value, least in (("num_classes", num_classes, least_classes), ("in_chans", in_chans, 1)):
         if value is not None and (type(value) is not int or value < least):
-            raise ValueError(f"{argument}={value!r} must be a whole number of at least {least}")
+            raise ValueError(f"{argument}={value!r} must be an integer of at least {least}")
     channels = {} if in_chans is None else {"in_chans": in_chans}  # each network has a default of its own
     if features_only:
         trunk = _trunk_of(name, row)

@@ -233,10 +233,10 @@ class HarDNetClassifier(nn.Module):
         """A fresh last layer for ``num_classes`` classes; 0 leaves the pooled features.
 
         global_pool: "avg" or, with no classes, "" for the features as they are, (N, num_features, h, w);
-        None leaves it as it is. ValueError unless num_classes is a whole number of at least 0.
+        None leaves it as it is. ValueError unless num_classes is an integer of at least 0.
         """
         if type(num_classes) is not int or num_classes < 0:
-            raise ValueError(f"num_classes={num_classes!r} must be a whole number of at least 0")
+            raise ValueError(f"num_classes={num_classes!r} must be an integer of at least 0")
         if global_pool not in (None, "avg", "") or (global_pool == "" and num_classes):
             raise ValueError(f"global_pool={global_pool!r}: allowed are 'avg' and, for 0 classes, ''")
         if global_pool is not None or num_classes:

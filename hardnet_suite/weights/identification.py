@@ -46,6 +46,14 @@ def _shapes(model: str, num_classes: int | None = None, arch: Arch | None = None
 
 
 @cache
+def _feature_keys(model: str, arch: Arch | None = None) -> frozenset[str]:
+    """Keys of the ``features_only`` network under ``trunk.``, without the counters of batch norms."""
+    with torch.device("meta"):
+        keys = build_network(model, arch=arch, features_only=True).state_dict()
+    return frozenset(f"{_TRUNK}{key}" for key in keys if not key.endswith(_COUNTER))
+
+
+@cache
 def _class_rule(model: str, arch: Arch | None = None) -> tuple[str, int, int, int]:
     """(key, its first dimension at the usual number of classes, that number, what each more class adds)."""
     with torch.device("meta"):
@@ -122,8 +130,16 @@ def split_trunk(
             if (base or own) and not left and trunk <= converted.keys():
                 return converted, left
         features = {f"{_TRUNK}{key}": value for key, value in tensors.items()}
-        if trunk <= features.keys() <= trunk | {key for key in features if key.endswith(_COUNTER)}:
-            return features, []
+        counted = {key for key in features if not key.endswith(_COUNTER)}
+        if trunk <= counted <= trunk | _feature_keys(model, arch):
+            # the last 1×1 convolution of a features_only network may be absent from the whole one
+            beyond = [
+                key
+                for key in features
+                if (key.removesuffix(_COUNTER) + ".weight" if key.endswith(_COUNTER) else key) not in trunk
+            ]
+            kept = {key: value for key, value in features.items() if key not in beyond}
+            return kept, [prefix + key.removeprefix(_TRUNK) for key in beyond]
     return None
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import safetensors
 import torch
 
 from hardnet_suite import create_model
-from hardnet_suite.networks import list_models
-from hardnet_suite.weights import ROWS, fetch, find, read_checkpoint, state_dict_of, to_official
-from hardnet_suite.weights.convert import openmm_target
+from hardnet_suite.networks import default_usage, list_models
+from hardnet_suite.weights import ROWS, fetch, find, open_weights, read_checkpoint, state_dict_of, to_official
+from hardnet_suite.weights.convert import in_target, openmm_target
 
 
 def test_models_lists_all_with_where_their_weights_are(cli, tmp_path, monkeypatch):
@@ -117,6 +119,49 @@ def test_where_a_file_comes_from_is_kept(cli, tmp_path):
         torch.save(official, tmp_path / name)
         assert cli("convert-weights", tmp_path / name, tmp_path / "own.safetensors")[0] == 0
         assert metadata_of(tmp_path / "own.safetensors")["licence"] == licence
+
+
+RULES = {  # what a run changes: in the input rule, in the output rule
+    "hardnet39ds": ({"size": 160, "resize_to": 180}, {}),
+    "ssd224_hardnet29": ({"size": (96, 160)}, {"score_threshold": 0.25, "max_boxes": 7}),
+    "centernet_hardnet68": ({"resize": "factor", "factor": (0.5, 0.75)}, {"flip": True, "max_boxes": 9}),
+    "fchardnet70": ({"input_divisor": 32}, {"window": (64, 96), "stride": (40, 48)}),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_records_of_a_run_survive_the_conversion(cli, tmp_path, name):
+    usual = default_usage(name)
+    preprocess, postprocess = (
+        replace(rule, **changes)
+        for rule, changes in zip((usual.preprocess, usual.postprocess), RULES[name], strict=True)
+    )
+    preprocess = replace(preprocess, mean=(0.25, 0.5, 0.75), std=(1.5, 2.5, 3.5))
+    classes, palette = ("cat", "zwölf", "a, b"), ((1, 2, 3), (255, 0, 7), (9, 8, 0))
+    state = create_model(name, num_classes=3).state_dict()
+    run = {
+        "meta": {
+            "epoch": 3,
+            "model": name,
+            "dataset_meta": {"classes": classes, "palette": [*map(list, palette)]},
+            "preprocess": preprocess.to_dict(),
+            "postprocess": postprocess.to_dict(),
+        },
+        "state_dict": in_target(name, state, openmm_target(name)),
+        "optimizer": {"state": {}, "param_groups": []},
+    }
+    steps = [tmp_path / file for file in ("epoch_3.pth", "small.safetensors", "again.pth")]
+    torch.save(run, steps[0])
+    for before, after in pairwise(steps):
+        status, _, err = cli("convert-weights", before, after)
+        assert (status, err) == (0, "")
+    for path in steps:
+        weights = open_weights(path)
+        assert (weights.model, weights.num_classes, weights.in_chans) == (name, 3, 3)
+        assert (weights.classes, weights.palette) == (classes, palette)
+        assert (weights.preprocess, weights.postprocess) == (preprocess, postprocess)
+        assert weights.tensors.keys() == state.keys()
+        assert all(torch.equal(value, state[key]) for key, value in weights.tensors.items())
 
 
 def test_a_bare_trunk_needs_its_models_name(cli, error_of, tmp_path):

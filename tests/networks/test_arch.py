@@ -129,7 +129,7 @@ def test_a_record_of_the_wrong_kind(name, arch, wanted, given):
 @pytest.mark.parametrize("argument", ["num_classes", "in_chans"])
 @pytest.mark.parametrize("value", [-1, 2.0, "7", True])
 def test_counts_must_be_whole_numbers(argument, value):
-    with pytest.raises(ValueError, match=f"{argument}={value!r} must be a whole number of at least"):
+    with pytest.raises(ValueError, match=f"{argument}={value!r} must be an integer of at least"):
         build_network("hardnet39ds", **{argument: value})
 
 

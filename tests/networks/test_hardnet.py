@@ -335,7 +335,7 @@ def test_reset_classifier():
 
 @pytest.mark.parametrize("num_classes", [-1, 2.5, "7", True, None])
 def test_reset_classifier_to_nonsense(num_classes):
-    with pytest.raises(ValueError, match=f"num_classes={num_classes!r} must be a whole number"):
+    with pytest.raises(ValueError, match=f"num_classes={num_classes!r} must be an integer"):
         build_network("hardnet39ds").reset_classifier(num_classes)
 
 

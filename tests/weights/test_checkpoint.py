@@ -14,7 +14,7 @@ import torch
 from hardnet_suite import create_model
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS
-from hardnet_suite.weights import fill, open_weights, read_checkpoint
+from hardnet_suite.weights import fill, open_weights, read_checkpoint, save_weights
 
 SMALL = ("hardnet39ds", "ssd224_hardnet29", "fchardnet70")
 
@@ -61,18 +61,46 @@ def test_counts_are_the_files(tmp_path, name, channels):
             assert torch.equal(value, source.state_dict()[key]), key
 
 
-@pytest.mark.parametrize("name", ["hardnet39ds", "ssd224_hardnet29"])
-def test_a_record_in_place_of_the_table(tmp_path, name):
+def changed_arch(name):
+    """The row of ``name`` with other widths or fewer stages."""
     row = ARCHS[name]
     if name == "hardnet39ds":
-        arch = replace(row, stages=row.stages[:-1])
-    else:
-        arch = replace(row, trunk=replace(row.trunk, growth_mul=1.5))
-    source = create_model(name, arch=arch, num_classes=4)
+        return replace(row, stages=row.stages[:-1])
+    return replace(row, trunk=replace(row.trunk, growth_mul=1.5))
+
+
+OWN_ARCHS = ("hardnet39ds", "ssd224_hardnet29", "centernet_hardnet68")
+
+
+@pytest.mark.parametrize("name", OWN_ARCHS)
+@pytest.mark.parametrize("channels", [3, 4])
+def test_own_arch_takes_its_counts_from_the_file(tmp_path, name, channels):
+    arch = changed_arch(name)
+    source = create_model(name, arch=arch, num_classes=4, in_chans=channels)
     torch.save(source.state_dict(), tmp_path / "own.pth")
     network = create_model(name, arch=arch, pretrained=tmp_path / "own.pth")
     assert network.num_classes == 4
+    assert network.state_dict().keys() == source.state_dict().keys()
     assert all(torch.equal(v, source.state_dict()[k]) for k, v in network.state_dict().items())
+    with pytest.raises(UserError, match=r"own\.pth: these weights do not fit"):
+        create_model(name, pretrained=tmp_path / "own.pth", num_classes=4, in_chans=channels)
+
+
+@pytest.mark.parametrize("name", OWN_ARCHS)
+@pytest.mark.parametrize("prefix", ["", "trunk."])
+def test_own_arch_and_a_file_of_the_trunk_alone(tmp_path, name, prefix):
+    arch = changed_arch(name)
+    trunk = create_model(name, arch=arch, features_only=True).state_dict()
+    torch.save(prefixed(trunk, prefix), tmp_path / "trunk.pth")
+    weights = open_weights(tmp_path / "trunk.pth", name, arch=arch)
+    assert (weights.form, weights.num_classes) == ("trunk", None)
+    with pytest.warns(UserWarning, match="of the model not in the weights"):
+        network = create_model(name, arch=arch, pretrained=tmp_path / "trunk.pth", num_classes=5)
+    assert network.num_classes == 5
+    for key, value in network.trunk.state_dict().items():
+        assert torch.equal(value, trunk[key]), key
+    features = create_model(name, arch=arch, features_only=True, pretrained=tmp_path / "trunk.pth")
+    assert all(torch.equal(value, trunk[key]) for key, value in features.state_dict().items())
 
 
 def test_read_once_and_hashed_once(tmp_path, state, monkeypatch):
@@ -92,6 +120,32 @@ def test_sixteen_threads(tmp_path, state):
     with ThreadPoolExecutor(16) as pool:
         results = [*pool.map(read_checkpoint, [tmp_path / "run.pth"] * 64)]
     assert all(result["best_iou"] == 0.5 for result in results)
+    assert {*torch.serialization.get_safe_globals()} == before
+
+
+def test_sixteen_threads_over_every_kind_of_file(tmp_path, state):
+    """A .safetensors file, a plain checkpoint, and a run's with the log that mmengine keeps in it."""
+    logging = pytest.importorskip("mmengine.logging")
+    paths = [tmp_path / name for name in ("small.safetensors", "plain.pth", "epoch_1.pth")]
+    save_weights(state, paths[0], half=False)
+    torch.save(state, paths[1])
+    hub = logging.MessageHub("threads")
+    hub.update_scalar("train/loss", 2.5)
+    log = {"log_scalars": hub.log_scalars, "runtime_info": {"epoch": 1}, "resumed_keys": {}}
+    run = {
+        "meta": {"epoch": 1, "dataset_meta": {"classes": ("a", "b", "c")}},
+        "state_dict": state,
+        "message_hub": log,
+    }
+    torch.save(run, paths[2])
+    assert b"HistoryBuffer" in paths[2].read_bytes()
+    before = {*torch.serialization.get_safe_globals()}
+    with ThreadPoolExecutor(16) as pool:
+        opened = [*pool.map(open_weights, paths * 6)]
+    for weights in opened:
+        assert (weights.model, weights.num_classes, weights.in_chans) == ("hardnet39ds", 3, 3)
+        assert weights.classes == (("a", "b", "c") if weights.path == paths[2] else None)
+        assert all(torch.equal(value, state[key]) for key, value in weights.tensors.items())
     assert {*torch.serialization.get_safe_globals()} == before
 
 
