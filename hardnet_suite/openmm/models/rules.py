@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from hardnet_suite.data.options import require_known
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import (
     Arch,
@@ -78,15 +78,6 @@ def postprocess_of(
 def pair(value: Any) -> tuple:
     """A number for both sides, or one per side, as a tuple of two."""
     return (value, value) if isinstance(value, int | float) else tuple(value)
-
-
-def require_known(options: Mapping[str, Any], known: set[str], where: str) -> None:
-    """Raises ``UserError`` for an option that is not known, with the nearest one that is."""
-    for key in options:
-        if key not in known:
-            nearest = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {nearest[0]}?" if nearest else "remove it"
-            raise UserError(f"{where} has the option {key!r}, which has no effect here; {hint}")
 
 
 def _number(options: Mapping[str, Any], key: str, default: float, where: str) -> float:

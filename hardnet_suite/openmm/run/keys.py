@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Collection, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from hardnet_suite.data.options import nearest
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.models.config import base_files
 
@@ -58,7 +58,7 @@ def _check_option(cfg: Config, key: str, value: Any) -> str | None:
             return None  # a top-level key that the config leaves out: the option makes the dict
         elif name not in node:
             path_of = f"{path}.{name}"
-            near = _nearest(name, node)
+            near = nearest(name, node)
             return f"--cfg-options {key}: the config has no {path_of} yet, it is added" + (
                 f"; did you mean {path}.{near}?" if near else ""
             )
@@ -82,7 +82,7 @@ def _why_unread(cfg: Config, key: str) -> str:
             f"{key} only serves to build other entries while the file is read, so that changing it here has "
             "no effect: set those entries, or write a config with _base_"
         )
-    near = _nearest(key, FILE_KEYS)
+    near = nearest(key, FILE_KEYS)
     return f"nothing reads {key}" + (f"; did you mean {near}?" if near else f"; known are {_some(FILE_KEYS)}")
 
 
@@ -115,7 +115,7 @@ def require_known_keys(cfg: Config, path: Path, *, skip: Path) -> None:
                 if key not in FILE_KEYS | reads | read_by_children
                 and not key.startswith("_")
                 and not _serves_data_root(cfg, key)
-                and (not is_base or _nearest(key, FILE_KEYS, cutoff=0.8))
+                and (not is_base or nearest(key, FILE_KEYS, cutoff=0.8))
             ]
         if unread:
             raise UserError(f"{file}: {_why_unread_in_file(unread[0], cfg)}")
@@ -126,7 +126,7 @@ def _why_unread_in_file(key: str, cfg: Config) -> str:
         return (
             "data_root is set, but no path of the file is made of it; pass --data-root, or set the paths too"
         )
-    near = _nearest(key, FILE_KEYS)
+    near = nearest(key, FILE_KEYS)
     cure = f"did you mean {near}?" if near else "remove it, or put an underscore before its name"
     return f"nothing reads {key} (a _base_ file is evaluated before it); {cure}"
 
@@ -208,10 +208,6 @@ def _names_read(tree: ast.Module) -> tuple[set[str], frozenset[str]]:
 
 def _is_base(node: ast.AST) -> bool:
     return isinstance(node, ast.Name) and node.id == "_base_"
-
-
-def _nearest(name: str, known: Collection[str], cutoff: float = 0.6) -> str | None:
-    return next(iter(get_close_matches(name, sorted(map(str, known)), n=1, cutoff=cutoff)), None)
 
 
 def _some(names: Collection[str]) -> str:

@@ -12,11 +12,12 @@ from typing import Any
 
 from mmengine.config import Config
 
+from hardnet_suite.data.options import require_known
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, Pad, Postprocess, Preprocess, SSDArch
 from hardnet_suite.openmm.data.parts import inner_datasets
 from hardnet_suite.openmm.models import rules
-from hardnet_suite.openmm.models.rules import pair, require_known
+from hardnet_suite.openmm.models.rules import pair
 
 LOADERS = ("test_dataloader", "val_dataloader")
 # steps of a test pipeline that do not touch the image, by their names without a scope
@@ -307,6 +308,8 @@ def _normalisation(given: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
     made["channels"] = "rgb" if is_rgb else "bgr"
     test = options.get("test_cfg") or {}
     require_known(test, {"size", "size_divisor"}, f"{where}.test_cfg")
+    if test.get("size") and test.get("size_divisor"):
+        raise UserError(f"{where}.test_cfg has both size and size_divisor; give one of them")
     made["input_divisor"] = options.get("pad_size_divisor") or test.get("size_divisor") or 1
     if test.get("size"):
         made["input_size"] = pair(test["size"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +25,7 @@ from hardnet_suite.data.coco import (
     require_coco,
 )
 from hardnet_suite.data.images import image_size
+from hardnet_suite.data.options import require_known
 from hardnet_suite.data.segmentation import take
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
@@ -114,14 +114,14 @@ class DetectionPart(Part):
             UserError: an option that does not exist, has no effect, or has a value it cannot have.
         """
         if not positional:
-            _require_known(where, options, _OPTIONS)
+            require_known(options, _OPTIONS, where)
         metainfo = options.get("metainfo") or {}
         if not isinstance(metainfo, Mapping):
             raise UserError(f"{where}.metainfo is {metainfo!r}, expected dict(classes=…)")
         prefix, annotation_file = options.get("data_prefix"), options.get("ann_file")
         if not positional:
-            _require_known(f"{where}.metainfo", metainfo, ("classes", "palette"))
-            _require_known(f"{where}.data_prefix", prefix if isinstance(prefix, Mapping) else {}, ("img",))
+            require_known(metainfo, ("classes", "palette"), f"{where}.metainfo")
+            require_known(prefix if isinstance(prefix, Mapping) else {}, ("img",), f"{where}.data_prefix")
         if not isinstance(prefix, Mapping) or not isinstance(prefix.get("img"), str | Path):
             raise UserError(
                 f"{where} has data_prefix={prefix!r}, expected dict(img=…), the folder of the images"
@@ -300,7 +300,7 @@ def _filters(where: str, options: Mapping[str, Any], *, strict: bool) -> tuple[b
     if not isinstance(filters, Mapping):
         raise UserError(f"{where}.filter_cfg is {filters!r}, expected dict(filter_empty_gt=…, min_size=…)")
     if strict:
-        _require_known(f"{where}.filter_cfg", filters, ("filter_empty_gt", "min_size"))
+        require_known(filters, ("filter_empty_gt", "min_size"), f"{where}.filter_cfg")
     if _boolean(where, "test_mode", options.get("test_mode", False)):
         if strict and (filters.get("filter_empty_gt") or filters.get("min_size")):
             raise UserError(
@@ -337,11 +337,3 @@ def _palette(where: str, palette: object, count: int) -> Palette | None:
             f"{where} is {palette!r}, expected (R, G, B) from 0 to 255 for each of {count} classes"
         )
     return tuple(tuple(color) for color in palette)
-
-
-def _require_known(where: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    for key in given:
-        if key not in known:
-            near = get_close_matches(str(key), known, n=1, cutoff=0.6)
-            cure = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise UserError(f"{where} has no option {key!r}; {cure}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from hardnet_suite.data.classes import class_names
+from hardnet_suite.data.options import require_known
 from hardnet_suite.data.segmentation import (
     IGNORE,
     LABEL_SETS,
@@ -241,7 +241,7 @@ def label_set(
     else:
         if not isinstance(metainfo, Mapping) or "classes" not in metainfo:
             raise UserError(f"{where} needs labels, or metainfo=dict(classes=…)")
-        _require_no_others(f"{where}.metainfo", metainfo, ("classes", "palette"))
+        require_known(metainfo, ("classes", "palette"), f"{where}.metainfo")
         classes = class_names(metainfo["classes"], f"{where}.metainfo.classes")
         palette = metainfo.get("palette") or [class_color(index) for index in range(len(classes))]
         if not isinstance(reduce_zero_label, bool):
@@ -267,7 +267,7 @@ def _endings(where: str, given: object) -> tuple[str, ...]:
 def _folders(where: str, prefix: object) -> Mapping[str, str]:
     if not isinstance(prefix, Mapping):
         raise UserError(f"{where} has data_prefix={prefix!r}, expected dict(img_path=…, seg_map_path=…)")
-    _require_no_others(f"{where}.data_prefix", prefix, _FOLDERS)
+    require_known(prefix, _FOLDERS, f"{where}.data_prefix")
     for key, folder in prefix.items():
         if not isinstance(folder, str | Path) and not (folder is None and key == "seg_map_path"):
             raise UserError(f"{where}.data_prefix.{key} is {folder!r}, expected a folder")
@@ -277,15 +277,7 @@ def _folders(where: str, prefix: object) -> Mapping[str, str]:
 
 
 def _require_known(where: str, options: Mapping[str, Any]) -> None:
-    _require_no_others(where, options, _OPTIONS)
+    require_known(options, _OPTIONS, where)
     for key, reason in _WITHOUT_EFFECT.items():
         if options.get(key):
             raise UserError(f"{where} has {key}={options[key]!r}, which has no effect here: {reason}")
-
-
-def _require_no_others(where: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    for key in given:
-        if key not in known:
-            near = get_close_matches(str(key), known, n=1, cutoff=0.3)
-            cure = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise UserError(f"{where} has no option {key!r}; {cure}")

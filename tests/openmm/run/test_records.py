@@ -1,0 +1,192 @@
+"""What a config says of test time: translated exactly, or refused in one line."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import Pad, Postprocess, Preprocess
+from hardnet_suite.openmm.run.configs import load_config
+from hardnet_suite.openmm.run.records import postprocess_of, prepared, preprocess_of, records_of
+
+NAMES = {
+    "ssd": "ssd320_hardnet39ds_bccd",
+    "centernet": "centernet_hardnet85",
+    "segmentor": "fchardnet70_camvid",
+    "classifier": "hardnet39ds_imagenet",
+}
+
+
+@pytest.fixture
+def config():
+    """A function: the config of a task, to be changed."""
+
+    def load(task: str):
+        return copy.deepcopy(load_config(NAMES[task]))
+
+    return load
+
+
+def steps_of(cfg) -> list[dict]:
+    return cfg.test_dataloader.dataset.pipeline
+
+
+def with_step(cfg, step: dict, place: int = 1):
+    steps = [dict(one) for one in steps_of(cfg)]
+    steps.insert(place, step)
+    cfg.test_dataloader.dataset.pipeline = steps
+    return cfg
+
+
+def replaced(cfg, step: dict, place: int = 1):
+    steps = [dict(one) for one in steps_of(cfg)]
+    steps[place] = step
+    cfg.test_dataloader.dataset.pipeline = steps
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("task", "step", "words"),
+    [
+        ("ssd", {"type": "RandomFlip", "prob": 1.0}, "RandomFlip cannot be expressed"),
+        ("ssd", {"type": "Normalize", "mean": [0], "std": [1]}, "Normalize cannot be expressed"),
+        ("ssd", {"type": "Resize", "scale": (300, 300)}, "Resize cannot be expressed"),  # a second one
+        (
+            "segmentor",
+            {"type": "mmseg.ResizeShortestEdge", "scale": 64, "max_size": 99},
+            "cannot be expressed",
+        ),
+        ("segmentor", {"type": "Resize", "scale": (64, 64), "backend": "pillow"}, "backend='pillow'"),
+        (
+            "segmentor",
+            {"type": "Resize", "scale": (64, 64), "interpolation": "lanczos"},
+            "interpolation='lanczos'",
+        ),
+        ("segmentor", {"type": "Resize", "scale": (64, 64), "keep_ration": True}, "did you mean keep_ratio"),
+        ("segmentor", {"type": "Resize"}, "needs scale or scale_factor"),
+        (
+            "segmentor",
+            {"type": "Pad", "size_divisor": 32, "padding_mode": "reflect"},
+            "padding_mode='reflect'",
+        ),
+        ("segmentor", {"type": "TestTimeAug", "transforms": []}, "TestTimeAug cannot be expressed"),
+        ("classifier", {"type": "torchvision/RandomCrop", "size": 9}, "torchvision/RandomCrop cannot"),
+        ("classifier", {"type": "torchvision/CenterCrop", "size": 9, "fill": 3}, "no option 'fill'"),
+    ],
+)
+def test_steps_without_a_record_are_refused(config, task, step, words):
+    place = 0 if task == "classifier" else 2 if task == "ssd" else 1
+    with pytest.raises(UserError, match=words) as caught:
+        preprocess_of(with_step(config(task), step, place))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"color_type": "grayscale"},
+        {"imdecode_backend": "pillow"},
+        {"imdecode_backend": "cv2"},
+        {"to_float32": True},
+    ],
+)
+def test_images_are_decoded_in_one_way(config, option):
+    cfg = replaced(config("ssd"), {"type": "LoadImageFromFile"} | option, 0)
+    with pytest.raises(UserError, match="test images are decoded as 8-bit colour"):
+        preprocess_of(cfg)
+
+
+@pytest.mark.parametrize("scale", [(320, 240), (512, 512)])
+@pytest.mark.parametrize("keep_ratio", [False, True])
+def test_an_ssd_takes_inputs_of_one_size(config, scale, keep_ratio):
+    step = {"type": "Resize", "scale": scale, "keep_ratio": keep_ratio}
+    with pytest.raises(UserError, match=r"ssd320_hardnet39ds takes inputs of 320×320 pixels; .*Pad\(size="):
+        preprocess_of(replaced(config("ssd"), step))
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "words"),
+    [
+        ("ssd", {"nms": {"type": "soft_nms", "iou_threshold": 0.5}}, "nms.type='soft_nms'"),
+        ("ssd", {"nms": {"type": "nms", "iou_thr": 0.5}}, "did you mean iou_threshold"),
+        ("ssd", {"score_threshold": 0.5}, "no option 'score_threshold'; did you mean score_thr"),
+        ("ssd", {"score_thr": 30}, "score_thr is 30, expected a number from 0 to 1"),
+        ("ssd", {"max_per_img": -1}, "max_per_img is -1, expected an integer of at least 1"),
+        ("ssd", {"min_bbox_size": 8}, "min_bbox_size=8 is not supported"),
+        ("centernet", {"topk": 50}, "no option 'topk'"),
+        ("centernet", {"nms": {"type": "nms"}}, "no option 'nms'"),
+        ("segmentor", {"mode": "slide"}, "'slide' with crop_size and stride"),
+        ("segmentor", {"mode": "slides"}, "expected mode='whole', or 'slide'"),
+        ("segmentor", {"mode": "slide", "crop_size": (64, 64), "stride": (65, 9)}, "stride"),
+        ("segmentor", {"flip": True}, "no option 'flip'"),
+        ("classifier", {"topk": (1, 5)}, "no option 'topk'"),
+    ],
+)
+def test_test_options_without_a_record_are_refused(config, task, options, words):
+    cfg = config(task)
+    cfg.model.test_cfg = {**(cfg.model.get("test_cfg") or {}), **options}
+    with pytest.raises(UserError, match=words) as caught:
+        postprocess_of(cfg)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "words"),
+    [
+        ("ssd", {"type": "mmdet.BatchFixedSizePad"}, "has type BatchFixedSizePad; expected"),
+        ("ssd", {"mean": [1.0]}, "one per channel"),
+        ("ssd", {"std": [1.0, 0.0, 1.0]}, "std ≠ 0"),
+        ("ssd", {"bgr2rgb": True}, "did you mean bgr_to_rgb"),
+        ("segmentor", {"test_cfg": {"sizes": (3, 3)}}, "did you mean size"),
+    ],
+)
+def test_data_preprocessors_without_a_record_are_refused(config, task, options, words):
+    cfg = config(task)
+    cfg.model.data_preprocessor.update(options)
+    with pytest.raises(UserError, match=words):
+        preprocess_of(cfg)
+
+
+def test_padding_is_translated(config):
+    step = {"type": "Pad", "size": (400, 300), "pad_val": {"img": (1, 2, 3)}}  # width, height; BGR
+    assert preprocess_of(with_step(config("segmentor"), step)).pad == Pad(to=(300, 400), value=(3, 2, 1))
+    step = {"type": "mmdet.Pad", "size_divisor": 32, "pad_to_square": True}
+    assert preprocess_of(with_step(config("segmentor"), step)).pad == Pad(multiple=32, square=True)
+    cfg = config("segmentor")
+    cfg.model.data_preprocessor.update(test_cfg={"size_divisor": 48}, pad_val=2)
+    with pytest.raises(UserError, match="both size and size_divisor"):
+        preprocess_of(cfg)
+    cfg.model.data_preprocessor.test_cfg.pop("size")
+    rule = preprocess_of(cfg)
+    assert (rule.input_divisor, rule.input_size, rule.input_value) == (48, (1, 1), 2.0)
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_records_survive_storage_and_a_prepared_pipeline(config, task):
+    cfg = config(task)
+    records = records_of(cfg)
+    rule = Preprocess.from_dict(records["preprocess"])
+    assert rule == preprocess_of(cfg)
+    assert Postprocess.from_dict(records["postprocess"]) == postprocess_of(cfg)
+    steps = prepared(steps_of(cfg), rule)
+    assert "PrepareImage" in [step["type"] for step in steps]
+    assert not {"Resize", "Pad", "CenterPad", "torchvision/Resize"} & {step["type"] for step in steps}
+    cfg.test_dataloader.dataset.pipeline = steps  # a dumped config says the same when it is read again
+    again = preprocess_of(cfg)
+    assert again == rule
+
+
+@pytest.mark.parametrize("values", [None, [1], {}, {"channels": "rgb"}, {"task": "detection"}])
+def test_what_is_not_a_record(values):
+    with pytest.raises(ValueError, match="not an input rule"):
+        Preprocess.from_dict(values)
+    with pytest.raises(ValueError, match="not an output rule"):
+        Postprocess.from_dict(values)
+
+
+def test_a_foreign_model_has_no_records(config):
+    cfg = config("ssd")
+    cfg.arch = None
+    assert records_of(cfg) == {}
