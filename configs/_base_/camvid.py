@@ -51,3 +51,8 @@ val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 val_evaluator = dict(type="SegmentationIoU")
 test_evaluator = val_evaluator
+
+visualizer = dict(
+    type="mmseg.SegLocalVisualizer",
+    vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")],
+)

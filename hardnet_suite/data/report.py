@@ -6,10 +6,7 @@ import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
-
-from hardnet_suite.data.images import image_size
 
 _EXAMPLES = 3  # findings of one kind that a table shows in full
 _BRIEF = 12  # lines that a training log has room for
@@ -102,8 +99,3 @@ def _by_kind(findings: Sequence[Finding]) -> dict[tuple[str, str], list[Finding]
     for finding in sorted(findings, key=lambda finding: finding.level != "error"):
         groups.setdefault((finding.level, finding.kind), []).append(finding)
     return groups
-
-
-def decoded_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) of an image as training decodes it; UserError where it cannot be decoded to its end."""
-    return image_size(path)

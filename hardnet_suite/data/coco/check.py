@@ -14,7 +14,8 @@ from hardnet_suite.data.coco.entries import DROPPED
 from hardnet_suite.data.coco.hints import missing_image_cure, suspect_corners
 from hardnet_suite.data.coco.reader import read_coco
 from hardnet_suite.data.coco.records import CocoFile, CocoImage
-from hardnet_suite.data.report import Finding, Report, brief_lines, decoded_size
+from hardnet_suite.data.images import image_size
+from hardnet_suite.data.report import Finding, Report, brief_lines
 from hardnet_suite.errors import UserError
 
 # the kinds of findings whose boxes or categories are used, but not as the file has them
@@ -184,7 +185,7 @@ def _check_files(images: Sequence[CocoImage], folder: Path, read_images: bool) -
     def check(image: CocoImage) -> Finding | None:
         path, where = folder / image.file_name, f"image {image.id}"
         try:
-            size = decoded_size(path)
+            size = image_size(path)
         except Exception as error:  # PIL raises half a dozen types on broken files, SyntaxError among them
             return Finding("error", "unreadable image", where, f"{path}: {error}")
         if image.width is not None and size != (image.width, image.height):

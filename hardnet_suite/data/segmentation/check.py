@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hardnet_suite.data.report import Finding, Report, decoded_size
+from hardnet_suite.data.images import image_size
+from hardnet_suite.data.report import Finding, Report
 from hardnet_suite.data.segmentation.label_images import describe_unknown, scan_label
 from hardnet_suite.data.segmentation.labels import IGNORE, LabelSet, labels_of
 from hardnet_suite.data.segmentation.pairs import (
@@ -139,7 +140,7 @@ def _look(
     """A pair's (width, height), pixels per train label (256,), and (level, kind, message) of each fault."""
     problems, size, counts = [], None, np.zeros(256, np.int64)
     try:
-        size = decoded_size(image)
+        size = image_size(image)
     except Exception as error:  # PIL raises half a dozen types on broken files
         problems.append(("error", "unreadable image", f"{image}: {error}"))
     if label is None:
