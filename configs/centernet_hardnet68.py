@@ -1,4 +1,4 @@
-# CenterNet-HarDNet68 on COCO, trained at 512 pixels, tested at the size of each image.
+# CenterNet-HarDNet68 on COCO, trained at 512×512 pixels, tested at the size of each image.
 _base_ = "centernet_hardnet85.py"
 
 arch = "centernet_hardnet68"

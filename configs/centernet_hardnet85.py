@@ -26,7 +26,7 @@ model = dict(
     init_cfg=dict(type="HarDNetPretrained", tag="base"),
 )
 
-# The data. Masks give the extent of objects that the crop cuts.
+# The data. Masks give the visible extent of objects that the crop cuts off.
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadBoxesAndMasks"),

@@ -1,5 +1,5 @@
-# FC-HarDNet-70 on CamVid, second stage: 16 epochs from the best weights of the first (set load_from), near full
-# resolution and with more weight on thin objects that the first misses: poles and signs.
+# FC-HarDNet-70 on CamVid, second stage: 16 epochs from the best weights of the first stage (set load_from), near full
+# resolution and with larger class weights for thin objects that the first stage misses: poles and signs.
 _base_ = "fchardnet70_camvid.py"
 
 crop = (352, 480)

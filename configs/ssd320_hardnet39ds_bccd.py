@@ -2,7 +2,7 @@
 _base_ = "ssd512_hardnet68.py"
 
 arch = "ssd320_hardnet39ds"
-weights_tag = "bccd"  # of the weights registry: what test.py scores without a checkpoint
+weights_tag = "bccd"  # in the weights registry; tested when no checkpoint is given
 size = 320
 classes = ("RBC", "WBC", "Platelets")
 data_root = "data/bccd/"  # hardnet-suite convert-dataset voc BCCD data/bccd
@@ -47,7 +47,7 @@ test_dataloader = dict(
 val_evaluator = dict(ann_file=data_root + "annotations/instances_val.json")
 test_evaluator = dict(ann_file=data_root + "annotations/instances_test.json")
 
-# the best is chosen by AP50 on the validation split; the averaged weights are validated and saved
+# the averaged weights are validated and saved; the best checkpoint is selected by AP50 on the validation split
 train_cfg = dict(max_epochs=130, val_interval=10)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.02),

@@ -1,10 +1,10 @@
-"""The one exception that a person is meant to read."""
+"""The exception for errors that users can fix themselves."""
 
 from __future__ import annotations
 
 
 class UserError(RuntimeError):
-    """Something the user can put right: one clear line saying what, where and what to do.
+    """An error that the user can fix; the message is one line that says what is wrong, where, and the fix.
 
-    The command line prints only the message (a traceback with ``--debug``) and exits with status 2.
+    The command line prints the message only (with ``--debug`` also the traceback) and exits with status 2.
     """

@@ -1,4 +1,4 @@
-"""``doctor``: what is right and what is wrong with this installation, and how to put it right."""
+"""``doctor``: checks this installation, and prints a fix for every problem."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the doctor's table; ``fix`` is empty where there is nothing to do."""
+    """One row of the table; ``fix`` is empty if there is nothing to do."""
 
     status: Literal["ok", "warning", "problem"]
     what: str
@@ -32,7 +32,7 @@ class Check:
 
 
 class Diagnosis(Exception):  # noqa: N818 (not always an error)
-    """What a check raises when not all is well."""
+    """Raised by a check that finds a problem or has a warning."""
 
     def __init__(self, found: str, fix: str, status: Literal["warning", "problem"] = "problem"):
         super().__init__(found)
@@ -41,7 +41,7 @@ class Diagnosis(Exception):  # noqa: N818 (not always an error)
 
 @dataclass(frozen=True)
 class Package:
-    """A package that the suite needs: least <= version < below; ``others`` provide the same module."""
+    """A required package with ``least`` <= version < ``below``; ``others`` provide the same module."""
 
     name: str
     module: str
@@ -58,7 +58,7 @@ class Package:
         return f"pip install '{self.requirement}'"
 
 
-# pyproject.toml's dependencies, and what these bring
+# the dependencies of pyproject.toml, and theirs
 PACKAGES = (
     Package("torch", "torch", "2.6"),
     Package("torchvision", "torchvision", "0.21"),
@@ -105,9 +105,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def examine(what: str, check: Callable[[], str]) -> Check:
-    """What ``check`` finds; that it fails is a finding too, and silences none of the others."""
+    """Runs one check; an unexpected exception becomes a problem, so that the other checks still run."""
     try:
-        # imports of this stack chatter
+        # imports of these packages print and warn a lot
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             return Check("ok", what, check())
@@ -118,7 +118,7 @@ def examine(what: str, check: Callable[[], str]) -> Check:
 
 
 def table(checks: list[Check]) -> str:
-    """Aligned plain text: status, what, found, fix."""
+    """The checks as aligned plain text, with the columns status, what, found and fix."""
     rows = [("", "what", "found", "fix"), *((c.status, c.what, c.found, c.fix) for c in checks)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
@@ -128,13 +128,13 @@ def table(checks: list[Check]) -> str:
 
 
 def brief(error: Exception) -> str:
-    """The error's type and first line, cut to fit a table."""
+    """The error's type and first line, shortened to fit into the table."""
     first = (str(error).strip().splitlines() or [""])[0]
     return textwrap.shorten(f"{type(error).__name__}: {first}", 90, placeholder=" …")
 
 
 def known_fix(error: Exception) -> str:
-    """The ways in which this stack is known to break, by the words of the error; "" for others."""
+    """The fix for a known error of these packages, recognised by its message; "" for other errors."""
     text = str(error)
     if "torchvision::" in text:
         return _ONE_INDEX
@@ -152,12 +152,12 @@ def check_python() -> str:
     least, below = PYTHONS
     found = ".".join(map(str, sys.version_info[:3]))
     if not least <= sys.version_info[:2] < below:
-        raise Diagnosis(found, f"take Python {least[0]}.{least[1]} to {below[0]}.{below[1] - 1}")
+        raise Diagnosis(found, f"use Python {least[0]}.{least[1]} to {below[0]}.{below[1] - 1}")
     return found
 
 
 def check_package(package: Package) -> str:
-    """Installed, of a version that works, and can be imported."""
+    """Checks that the package is installed, in a supported version, and can be imported."""
     installed = installed_versions(package.name, *package.others)
     if not installed:
         raise Diagnosis("not installed", package.install)
@@ -174,7 +174,7 @@ def check_package(package: Package) -> str:
 
 
 def installed_versions(*names: str) -> dict[str, str]:
-    """The distributions among ``names`` that are here, with their versions."""
+    """The installed distributions among ``names``, with their versions."""
     found = {}
     for name in names:
         with suppress(metadata.PackageNotFoundError):
@@ -211,7 +211,11 @@ def check_mmcv_operators() -> str:
 
 
 def require_nms(nms: Callable) -> None:
-    """RuntimeError unless ``nms(boxes, scores, threshold)`` keeps the better of two equal boxes."""
+    """Checks that ``nms(boxes, scores, threshold)`` keeps the better one of two overlapping boxes.
+
+    Raises:
+        RuntimeError: It does not.
+    """
     import torch
 
     boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, 8.0]])
@@ -221,19 +225,19 @@ def require_nms(nms: Callable) -> None:
 
 
 def check_start_up_hook() -> str:
-    """Asks a fresh interpreter, since this one may have loaded the hook in another way."""
+    """Checks in a new interpreter, since this one may have loaded the hook in another way."""
     code = "import sys; sys.exit('_hardnet_suite_mmcv' not in sys.modules)"
     if subprocess.run([sys.executable, "-c", code], check=False).returncode:
         raise Diagnosis(
             "find no operators: hardnet_suite_mmcv.pth is not active in this Python",
-            "pip install hardnet_suite into it (hardnet-suite itself works without)",
+            "pip install hardnet_suite into it (hardnet-suite itself works without it)",
             "warning",
         )
     return "find the operators (hardnet_suite_mmcv.pth is active)"
 
 
 def check_mmdet_models() -> str:
-    importlib.import_module("hardnet_suite.openmm")  # repairs what is known to be broken
+    importlib.import_module("hardnet_suite.openmm")  # applies the compatibility fixes
     importlib.import_module("mmdet.models")
     return "import"
 
@@ -245,7 +249,7 @@ def check_mmseg_models() -> str:
 
 
 def check_resume() -> str:
-    """A log buffer, as mmengine's checkpoints hold them, read with weights_only."""
+    """Checks that a log buffer, as in mmengine's checkpoints, can be loaded with weights_only."""
     import torch
 
     importlib.import_module("hardnet_suite.openmm")
@@ -263,7 +267,7 @@ def check_pkg_resources() -> str:
         importlib.import_module("pkg_resources")
     except ImportError:
         raise Diagnosis(
-            "absent (setuptools 82 dropped it); only bases such as mmdet::… in a config of yours need it",
+            "missing (removed in setuptools 82); needed only by configs with bases such as mmdet::…",
             "if you use such bases: pip install 'setuptools<82'",
             "warning",
         ) from None
@@ -281,7 +285,7 @@ def check_gpu() -> str:
         build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
         found = f"there, but not for this torch, built for {build}"
         raise Diagnosis(found, "torch and torchvision for your driver, see https://pytorch.org", "warning")
-    return "none: all runs on the CPU"
+    return "none: everything runs on the CPU"
 
 
 def check_bfloat16() -> str:
@@ -289,15 +293,15 @@ def check_bfloat16() -> str:
 
     if torch.cuda.is_available():
         if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "the GPU computes in it"
-        raise Diagnosis("the GPU only emulates it", "train without --bf16", "warning")
+            return "supported by the GPU"
+        raise Diagnosis("only emulated by the GPU", "train without --bf16", "warning")
     try:
         flags = set(re.findall(r"\w*bf16\w*", CPU_INFO.read_text()))
     except OSError:
-        return "cannot tell what this CPU can do"
+        return "unknown for this CPU"
     if not flags:
-        raise Diagnosis("the CPU only emulates it", "train without --bf16", "warning")
-    return f"the CPU computes in it ({', '.join(sorted(flags))})"
+        raise Diagnosis("only emulated by the CPU", "train without --bf16", "warning")
+    return f"supported by the CPU ({', '.join(sorted(flags))})"
 
 
 def check_weights_folder() -> str:
@@ -306,11 +310,11 @@ def check_weights_folder() -> str:
     folder = cache_dir()
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
-        raise Diagnosis(f"{nearest} cannot be written", "set TORCH_HOME to a folder that you can write")
+        raise Diagnosis(f"{nearest} is not writable", "set TORCH_HOME to a writable folder")
     return str(folder)
 
 
-# what -> a function that says what it found, or raises what is wrong
+# what is checked -> function that returns what it found, or raises
 CHECKS: dict[str, Callable[[], str]] = {
     "python": check_python,
     **{package.name: partial(check_package, package) for package in PACKAGES},

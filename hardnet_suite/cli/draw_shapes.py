@@ -8,14 +8,14 @@ from hardnet_suite.data.shapes import write_shapes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", help="where to put the data set")
-    parser.add_argument("--train", type=int, default=600, help="training images (default 600)")
-    parser.add_argument("--val", type=int, default=100, help="held-out images (default 100)")
-    parser.add_argument("--size", type=int, default=320, help="side in pixels (default 320)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("folder", help="folder to write the data set to")
+    parser.add_argument("--train", type=int, default=600, help="number of training images (default 600)")
+    parser.add_argument("--val", type=int, default=100, help="number of held-out images (default 100)")
+    parser.add_argument("--size", type=int, default=320, help="height and width in pixels (default 320)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
 
 
 def run(args: argparse.Namespace) -> None:
     folder = write_shapes(args.folder, train=args.train, val=args.val, size=args.size, seed=args.seed)
     print(f"drawn shapes: {folder} ({args.train} training and {args.val} held-out images)")
-    print(f"single shapes cut out of them, a folder for each class: {folder / 'classes'}")
+    print(f"crops of single shapes, one folder per class: {folder / 'classes'}")

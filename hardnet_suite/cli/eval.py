@@ -17,26 +17,30 @@ from hardnet_suite.evaluation.segmentation import evaluate_folders
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    coco = kinds.add_parser("coco", help="boxes in COCO result format")
+    coco = kinds.add_parser("coco", help="score boxes in COCO result format")
     coco.add_argument("--annotations", required=True, help="COCO annotation file")
     coco.add_argument("--results", required=True, help="COCO result file")
-    coco.add_argument("--classwise", action="store_true", help="print AP and AP50 of every class too")
+    coco.add_argument("--classwise", action="store_true", help="also print AP and AP50 per class")
     coco.set_defaults(score=_score_coco)
 
-    segmentation = kinds.add_parser("segmentation", help="label images, one value a class")
-    segmentation.add_argument("--annotations", required=True, type=Path, help="folder of the true images")
-    segmentation.add_argument("--predictions", required=True, type=Path, help="folder of the predicted ones")
-    segmentation.add_argument("--dataset", required=True, choices=("cityscapes", "camvid"))
+    segmentation = kinds.add_parser("segmentation", help="score label images")
+    segmentation.add_argument("--annotations", required=True, type=Path, help="folder of true label images")
+    segmentation.add_argument(
+        "--predictions", required=True, type=Path, help="folder of predicted label images"
+    )
+    segmentation.add_argument(
+        "--dataset", required=True, choices=("cityscapes", "camvid"), help="classes and stored values"
+    )
     segmentation.add_argument(
         "--prediction-ids",
         choices=("trainIds", "labelIds"),
         default="trainIds",
-        help="values in the predictions: class numbers, or Cityscapes' ids as its test server wants them",
+        help="pixel values of the predictions: class indices (default) or Cityscapes' label ids",
     )
     segmentation.set_defaults(score=_score_segmentation)
 
     for kind in (coco, segmentation):
-        kind.add_argument("--out", help="write the figures as JSON")
+        kind.add_argument("--out", help="write the scores to this file as JSON")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -65,7 +69,7 @@ def _score_segmentation(args: argparse.Namespace) -> dict[str, Any]:
     if args.prediction_ids == "labelIds":
         if args.dataset != "cityscapes":
             raise UserError(
-                f"--prediction-ids labelIds are Cityscapes' own, {args.dataset} has trainIds only"
+                f"--prediction-ids labelIds exist for cityscapes only, {args.dataset} has trainIds"
             )
         prediction_labels = LABEL_SETS["cityscapes_ids"]
     scores = evaluate_folders(args.predictions, args.annotations, labels, prediction_labels=prediction_labels)

@@ -10,8 +10,8 @@ from hardnet_suite.visualization.curves import plot_training, read_scalars
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("work_dir", help="the run's folder")
-    parser.add_argument("--out", help="the image (default: WORK_DIR/training.png)")
+    parser.add_argument("work_dir", help="folder of the run")
+    parser.add_argument("--out", help="image to write (default: WORK_DIR/training.png)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -22,6 +22,6 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out or Path(args.work_dir, "training.png"))
     try:
         plot_training(rows, out, title=Path(args.work_dir).name)
-    except (OSError, ValueError) as error:  # a bad place, an unknown suffix, or rows without figures
+    except (OSError, ValueError) as error:  # not writable, unknown suffix, or nothing to plot
         raise UserError(f"cannot write {out}: {error}") from None
     print(f"plot: {out}")

@@ -1,7 +1,7 @@
-"""The built-in data set: drawn scenes, so that a fresh machine sees the suite work without a download.
+"""The built-in data set of drawn scenes, for trying the suite without a download.
 
-Coloured, textured shapes on textured ground. One scene gives boxes, masks and class images alike. A scene
-is a pure function of (seed, index, size), so nothing is shipped but this generator.
+The scenes show coloured, textured shapes on a textured ground, with boxes, masks and class images. A scene is
+a pure function of (seed, index, size), so only this generator is shipped.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from PIL import Image, ImageDraw
 
 from hardnet_suite.errors import UserError
 
-VERSION = 2  # of the images; part of a data set's record: raise it with every change that moves a pixel
-OBJECTS = (2, 8)  # an image, both ends included
+VERSION = 2  # of the images, recorded in each data set: increase it with every change of a pixel
+OBJECTS = (2, 8)  # objects per image, both ends included
 SIZES = (1 / 12, 1 / 2)  # longer side of an object's box, as a fraction of the image's side
-LEAST_VISIBLE = 0.4  # of every object
-_OVERSAMPLE = 4  # finer grid for smooth edges
-_LEAST_GAP = 120.0  # RGB distance of an object's colour from the ground and from the objects it lies on
-_MOST_COVERED = 0.15  # of a class image's box by other objects
-_FIRST_VAL = 1_000_000  # held-out scenes are the same ones however many are for training
+LEAST_VISIBLE = 0.4  # visible fraction of every object
+_OVERSAMPLE = 4  # supersampling for smooth edges
+_LEAST_GAP = 120.0  # RGB distance of an object's colour from the ground and from the objects below it
+_MOST_COVERED = 0.15  # fraction of a class image covered by other objects
+_FIRST_VAL = 1_000_000  # held-out scenes do not depend on the number of training scenes
 
 
 def _regular(corners: int, turn: float = 0.0, radius: float = 1.0) -> np.ndarray:
@@ -46,7 +46,7 @@ def _cross() -> np.ndarray:
     return np.concatenate([arm @ np.linalg.matrix_power(quarter, turns) for turns in range(4)])
 
 
-# outline, and the outline of a hole where there is one; any scale, turned at random
+# outline and, for shapes with a hole, the hole's outline; in any scale, rotated at random when drawn
 _OUTLINES: dict[str, tuple[np.ndarray, ...]] = {
     "circle": (_regular(72),),
     "square": (_regular(4),),
@@ -60,11 +60,14 @@ SHAPES: tuple[str, ...] = tuple(_OUTLINES)
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn image and what is on it.
+    """A drawn image with its ground truth.
 
-    image: (H, W, 3) uint8 RGB. boxes: (K, 4) float32 xyxy pixels around each whole shape. labels: (K,) int64,
-    indices into SHAPES. masks: (K, H, W) bool, the visible part of each. semantic: (H, W) uint8, 0 the
-    ground, else label + 1.
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (K, 4) float32 x1, y1, x2, y2 in pixels, around each whole shape.
+        labels: (K,) int64 indices into SHAPES.
+        masks: (K, H, W) bool, the visible part of each shape.
+        semantic: (H, W) uint8, 0 for the ground, otherwise label + 1.
     """
 
     image: np.ndarray
@@ -75,10 +78,18 @@ class Scene:
 
 
 def draw_scene(seed: int, index: int, size: int = 320) -> Scene:
-    """Scene number ``index`` of the endless set ``seed``, ``size`` pixels a side.
+    """Draws one scene.
 
-    2 to 8 objects, their longer side 1/12 to 1/2 of the image's (log-uniform), at least 40 % of each
-    visible. ValueError: a negative seed or index, or a size below 96.
+    It has 2 to 8 objects, whose longer side is 1/12 to 1/2 of the image's (log-uniform); at least 40 % of
+    each is visible.
+
+    Args:
+        seed: Seed of an unlimited set of scenes.
+        index: Number of the scene in this set.
+        size: Height and width of the image in pixels.
+
+    Raises:
+        ValueError: A negative seed or index, or a size below 96.
     """
     _check_size(size)
     if min(seed, index) < 0:
@@ -89,7 +100,7 @@ def draw_scene(seed: int, index: int, size: int = 320) -> Scene:
     count = int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
     extents = np.exp(rng.uniform(np.log(SIZES[0]), np.log(SIZES[1]), count)) * size
     boxes, labels, masks, wholes, colors = [], [], [], [], []
-    for extent in sorted(extents, reverse=True):  # small ones on top, or they would vanish
+    for extent in sorted(extents, reverse=True):  # small ones last, on top, or they would be hidden
         label = int(rng.integers(len(SHAPES)))
         alpha = _alpha(SHAPES[label], extent, rng.uniform(0, 2 * np.pi))
         solid = alpha >= 0.5
@@ -130,11 +141,11 @@ def draw_scene(seed: int, index: int, size: int = 320) -> Scene:
 
 def _check_size(size: int) -> None:
     if size < 96:
-        raise ValueError(f"size={size} is too small for objects of a twelfth of it; at least 96")
+        raise ValueError(f"size={size} must be at least 96 pixels")
 
 
 def _alpha(shape: str, extent: float, turn: float) -> np.ndarray:
-    """(h, w) coverage 0…1 of the turned shape, its longer side ``extent`` pixels."""
+    """(h, w) coverage in [0, 1] of the rotated shape, whose longer side has ``extent`` pixels."""
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     outlines = [points @ rotation.T for points in _OUTLINES[shape]]
     low, high = outlines[0].min(0), outlines[0].max(0)
@@ -148,14 +159,14 @@ def _alpha(shape: str, extent: float, turn: float) -> np.ndarray:
 
 
 def _noise(rng: np.random.Generator, height: int, width: int, cells: int, channels: int = 1) -> np.ndarray:
-    """(height, width, channels) smooth noise of mean 0 and deviation 1, about ``cells`` bumps a side."""
+    """(height, width, channels) smooth noise of mean 0 and std 1, about ``cells`` bumps per side."""
     grid = rng.normal(size=(channels, max(cells, 2), max(cells, 2))).astype(np.float32)
     planes = [Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC) for plane in grid]
     return np.stack([np.asarray(plane) for plane in planes], -1)
 
 
 def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
-    """(size, size, 3) float32: a colour that drifts, bumps at three scales, and clutter of thin lines."""
+    """(size, size, 3) float32: a varying colour, noise at three scales, and thin lines as clutter."""
     canvas = np.full((size, size, 3), rng.uniform(60, 195, 3), np.float32)
     canvas += 16 * _noise(rng, size, size, 4, 3)
     canvas += rng.uniform(4, 12) * _noise(rng, size, size, 24)
@@ -170,14 +181,14 @@ def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _color(rng: np.random.Generator, others: list[np.ndarray]) -> np.ndarray:
-    """(3,) RGB that stands off from ``others``: the first of some random ones, else the farthest."""
+    """(3,) random RGB colour distinct from ``others``: the first with enough distance, else the farthest."""
     candidates = rng.uniform(0, 255, (24, 3))
     gaps = np.linalg.norm(candidates[:, None] - np.stack(others), axis=-1).min(1)
     return candidates[np.argmax(np.minimum(gaps, _LEAST_GAP))]
 
 
 def _fill(rng: np.random.Generator, height: int, width: int, color: np.ndarray) -> np.ndarray:
-    """(height, width, 3) float32: ``color`` and a lighter or darker one, mixed by a texture."""
+    """(height, width, 3) float32: a texture of ``color`` and a lighter or darker colour."""
     shift = rng.uniform(40, 70) * rng.uniform(0.6, 1.0, 3)
     other = (color + (shift if color.mean() < 128 else -shift)).clip(0, 255)
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -205,17 +216,28 @@ def write_shapes(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Draws the data set into the folder ``root``, in COCO layout, and returns ``root``.
+    """Writes the data set to a folder, in COCO layout.
 
-    Writes train2017/ and val2017/ (JPEG), annotations/instances_{train,val}2017.json (category ids are
-    label + 1), masks/{train,val}2017/ (label images, 0 the ground) and classes/{train,val}/<shape>/ (crops
-    of single, hardly covered objects). Held-out images are never training scenes of any set of this seed.
-    ``progress(done, total)`` is called after every image. Where ``root`` holds exactly this set already,
-    nothing is done. An interrupted run leaves ``root`` untouched.
+    The folder gets train2017/ and val2017/ (JPEG), annotations/instances_{train,val}2017.json (category ids
+    are label + 1), masks/{train,val}2017/ (label images, 0 is the ground) and classes/{train,val}/<shape>/
+    (crops of single, mostly uncovered objects). Held-out images are never training images of a set with the
+    same seed. If the folder already has exactly this data set, nothing is done. An interrupted run leaves the
+    folder unchanged.
+
+    Args:
+        root: The folder.
+        train: Number of training images.
+        val: Number of held-out images.
+        size: Height and width of the images in pixels.
+        seed: Random seed.
+        progress: Called after every image with the number of images drawn and the total.
+
+    Returns:
+        ``root``.
 
     Raises:
-        UserError: ``root`` holds anything else, or cannot be written.
-        ValueError: counts below 1, more than a million for training, a size below 96 or a negative seed.
+        UserError: ``root`` has other contents, or is not writable.
+        ValueError: Counts below 1, more than a million training images, a size below 96 or a negative seed.
     """
     if not 1 <= train <= _FIRST_VAL or val < 1:
         raise ValueError(f"train={train} must be 1 to {_FIRST_VAL} and val={val} at least 1")
@@ -232,7 +254,7 @@ def write_shapes(
             return root
         root.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-        temporary.chmod(0o755)  # mkdtemp's own is for the owner alone
+        temporary.chmod(0o755)  # mkdtemp gives access to the owner only
         done = 0
         for split, indices in (("train", range(train)), ("val", range(_FIRST_VAL, _FIRST_VAL + val))):
             for _ in _write_split(temporary, split, indices, size, seed):
@@ -247,7 +269,7 @@ def write_shapes(
         ) from None
     finally:
         if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)  # after the renaming there is none
+            shutil.rmtree(temporary, ignore_errors=True)  # no-op after the renaming
     return root
 
 
@@ -279,7 +301,7 @@ def _write_split(root: Path, split: str, indices: range, size: int, seed: int) -
             x1, y1, x2, y2 = (int(v) for v in box)
             others = (scene.semantic[y1:y2, x1:x2] > 0) & ~mask[y1:y2, x1:x2]
             shape = SHAPES[label]
-            # at most half as many class images a class as scenes: a modest number, and about even
+            # at most half as many crops per class as scenes: few enough, and classes of about equal size
             if others.mean() <= _MOST_COVERED and crops[shape] < (len(indices) + 1) // 2:
                 crop = image.crop((x1, y1, x2, y2))
                 crop.save(root / "classes" / split / shape / f"{crops[shape]:06d}.png")
@@ -309,7 +331,7 @@ def _annotation(number: int, image_id: int, box: np.ndarray, label: int, mask: n
 
 
 def _run_lengths(mask: np.ndarray) -> list[int]:
-    """COCO's uncompressed run lengths: column by column, beginning with the count of zeros."""
+    """COCO's uncompressed run lengths, in column-major order, starting with the count of zeros."""
     flat = mask.ravel(order="F")
     edges = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()

@@ -1,4 +1,4 @@
-"""Top-1 and top-5 accuracy, and what is taken for what."""
+"""Top-1 and top-5 accuracy, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from hardnet_suite.evaluation.coco import without_nan
 
 @dataclass(frozen=True, eq=False)
 class ClassificationScores:
-    """Figures in [0, 1]; nan where there is nothing to measure them on.
+    """Classification scores in [0, 1]; nan where there are no images to score.
 
-    ``confusion``: (C, C) counts, row the true class, column the first guess. ``top5``: share of the images
-    whose class is among the five first guesses.
+    Attributes:
+        confusion: (C, C) counts; rows are true classes, columns first guesses.
+        top5: Fraction of the images whose class is among the first five guesses.
     """
 
     confusion: np.ndarray
@@ -25,13 +26,13 @@ class ClassificationScores:
 
     @property
     def top1(self) -> float:
-        """Share of the images whose class is the first guess."""
+        """Fraction of the images whose class is the first guess."""
         total = self.confusion.sum()
         return float(np.trace(self.confusion) / total) if total else math.nan
 
     @property
     def per_class(self) -> np.ndarray:
-        """(C,) share of each class's images that are right; nan for a class without images."""
+        """(C,) top-1 accuracy per class; nan for a class without images."""
         with np.errstate(invalid="ignore"):
             return np.diagonal(self.confusion) / self.confusion.sum(axis=1)
 
@@ -40,7 +41,7 @@ class ClassificationScores:
         return {"top1": self.top1, "top5": self.top5}
 
     def mistakes(self, most: int = 10) -> list[tuple[int, int, int]]:
-        """(true class, guessed class, how often) of the most frequent mistakes."""
+        """The most frequent mistakes, as (true class, guessed class, count)."""
         counts = self.confusion.copy()
         np.fill_diagonal(counts, 0)
         order = np.argsort(-counts, axis=None, kind="stable")[:most]
@@ -48,13 +49,20 @@ class ClassificationScores:
         return [(int(i), int(j), int(counts[i, j])) for i, j in pairs if counts[i, j]]
 
     def report(self, classes: Sequence[str]) -> dict[str, Any]:
-        """The metrics, and the accuracy of each class, for JSON: None in place of nan."""
+        """The metrics and the accuracy per class, for JSON: None instead of nan."""
         rows = zip(classes, self.per_class.tolist(), strict=True)
         return {"metrics": without_nan(self.metrics), "per_class": without_nan(dict(rows))}
 
     def table(self, classes: Sequence[str], most: int = 40) -> str:
-        """Accuracy and number of images of each class that has some (the ``most`` worst where there are
-        more), the most frequent mistakes, and the means, as aligned plain text."""
+        """The scores as aligned plain text.
+
+        Lists accuracy and number of images per class (only classes with images, and only the ``most`` worst
+        of them), the totals, and the most frequent mistakes.
+
+        Args:
+            classes: Class names.
+            most: Maximum number of classes listed.
+        """
         counts, accuracy = self.confusion.sum(axis=1), self.per_class
         shown = [index for index in range(len(classes)) if counts[index]]
         if len(shown) > most:
@@ -76,42 +84,45 @@ class ClassificationScores:
 
 
 def score_classes(scores: np.ndarray, labels: np.ndarray) -> ClassificationScores:
-    """Accuracy of scores, of which the highest is the first guess; of equal ones the first class.
+    """Scores logits or probabilities. The highest one is the first guess; ties go to the first class.
 
     Args:
-        scores: (N, C) numbers, logits or probabilities.
-        labels: (N,) whole numbers in [0, C).
+        scores: (N, C) logits or probabilities.
+        labels: (N,) integers in [0, C).
 
     Raises:
-        ValueError: other shapes, or a label outside its range.
+        ValueError: Unexpected shapes, or a label out of range.
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
-        raise ValueError(f"scores must be (N, C) and labels (N,), got {scores.shape} and {labels.shape}")
+        raise ValueError(
+            f"expected scores of shape (N, C) and labels of shape (N,), got {scores.shape} and {labels.shape}"
+        )
     guesses = np.argsort(-scores, axis=1, kind="stable")[:, :5]
     return score_guesses(guesses, labels, scores.shape[1])
 
 
 def score_guesses(guesses: np.ndarray, labels: np.ndarray, count: int) -> ClassificationScores:
-    """Accuracy of guesses.
+    """Scores guesses.
 
     Args:
-        guesses: (N, 5) class indices, best first; fewer columns where there are fewer classes.
-        labels: (N,) whole numbers in [0, count).
-        count: of classes.
+        guesses: (N, 5) class indices, best first; (N, count) with fewer than five classes.
+        labels: (N,) integers in [0, count).
+        count: Number of classes.
 
     Raises:
-        ValueError: other shapes, or a label outside its range.
+        ValueError: Unexpected shapes, or a label out of range.
     """
     guesses, labels = np.asarray(guesses), np.asarray(labels)
     if guesses.ndim != 2 or labels.shape != guesses.shape[:1] or guesses.shape[1] != min(5, count):
         raise ValueError(
-            f"guesses must be (N, {min(5, count)}) and labels (N,), got {guesses.shape} and {labels.shape}"
+            f"expected guesses of shape (N, {min(5, count)}) and labels of shape (N,), "
+            f"got {guesses.shape} and {labels.shape}"
         )
     if not np.issubdtype(labels.dtype, np.integer) or (
         labels.size and not 0 <= labels.min() <= labels.max() < count
     ):
-        raise ValueError(f"labels must be whole numbers in [0, {count})")
+        raise ValueError(f"expected integer labels in [0, {count})")
     confusion = np.zeros((count, count), np.int64)
     np.add.at(confusion, (labels, guesses[:, 0]), 1)
     top5 = float((guesses == labels[:, None]).any(axis=1).mean()) if labels.size else math.nan

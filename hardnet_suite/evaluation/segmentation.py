@@ -1,4 +1,4 @@
-"""Intersection over union of label images, classes and categories, as cityscapesScripts counts it."""
+"""Intersection over union (IoU) of label images per class and category, as in cityscapesScripts."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from hardnet_suite.data.segmentation.pairs import labels_by_name
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
 
-# where a frame has both, the first counts
+# in order of preference, for frames that have both
 _CITYSCAPES_TRUTH = tuple(end.removesuffix(".png") for end in LABEL_SETS["cityscapes"].label_endings)
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentationScores:
-    """Figures in [0, 1]; nan where there is nothing to measure them on.
+    """Segmentation scores in [0, 1]; nan where there are no pixels to score.
 
     Attributes:
-        confusion: (C, C), (C, C + 1) or (C + 1, C + 1) as for ``score_confusion``.
-        category_iou: category -> its IoU; empty for a data set without categories.
-        num_classes: C.
+        confusion: (C, C), (C, C + 1) or (C + 1, C + 1), see ``score_confusion``.
+        category_iou: Category -> its IoU; empty for a data set without categories.
+        num_classes: Number of classes C.
     """
 
     confusion: np.ndarray
@@ -37,40 +37,40 @@ class SegmentationScores:
 
     @property
     def iou(self) -> np.ndarray:
-        """(C,) IoU of each class; nan for a class in neither the truth nor the predictions.
+        """(C,) IoU per class: nan for a class in neither the ground truth nor the predictions.
 
-        A class that is predicted, but nowhere true, has 0.
+        A class that is predicted but absent from the ground truth has an IoU of 0.
         """
         return np.array([_merged_iou(self.confusion, [index]) for index in range(self.num_classes)])
 
     @property
     def accuracy(self) -> np.ndarray:
-        """(C,) share of each class's true pixels that are right; nan for a class nowhere true."""
+        """(C,) accuracy per class; nan for a class absent from the ground truth."""
         right = np.diagonal(self.confusion)[: self.num_classes]
         return _ratio(right, self.confusion[: self.num_classes].sum(axis=1))
 
     @property
     def miou(self) -> float:
-        """Mean IoU of the classes that have one."""
+        """Mean IoU of the classes whose IoU is not nan."""
         return _mean(self.iou)
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of all counted pixels that are right."""
+        """Fraction of the counted pixels that are correct."""
         return float(_ratio(np.trace(self.confusion), self.confusion.sum()))
 
     @property
     def mean_accuracy(self) -> float:
-        """Mean accuracy of the classes that occur in the truth."""
+        """Mean accuracy of the classes in the ground truth."""
         return _mean(self.accuracy)
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The figures under OpenMMLab's names: mIoU, aAcc (of the pixels), mAcc (of the classes)."""
+        """The scores under OpenMMLab's names: mIoU, aAcc (over pixels) and mAcc (over classes)."""
         return {"mIoU": self.miou, "aAcc": self.pixel_accuracy, "mAcc": self.mean_accuracy}
 
     def report(self, classes: Sequence[str]) -> dict[str, Any]:
-        """The metrics, and IoU and accuracy of each class and category, for JSON: None in place of nan."""
+        """The metrics and the scores per class and category, for JSON: None instead of nan."""
         rows = zip(classes, self.iou.tolist(), self.accuracy.tolist(), strict=True)
         return {
             "metrics": without_nan(self.metrics),
@@ -79,10 +79,10 @@ class SegmentationScores:
         }
 
     def table(self, classes: Sequence[str]) -> str:
-        """IoU, accuracy and share of the true pixels of each class, and the means, as aligned plain text.
+        """IoU, accuracy and share of the true pixels per class, and their means, as aligned plain text.
 
         Raises:
-            ValueError: not as many names as classes.
+            ValueError: The number of names is not the number of classes.
         """
         if len(classes) != self.num_classes:
             raise ValueError(f"expected {self.num_classes} class names, got {len(classes)}")
@@ -96,7 +96,7 @@ class SegmentationScores:
         return "\n".join(lines)
 
     def category_table(self) -> str:
-        """IoU of each category, and their mean, as aligned plain text."""
+        """IoU per category, and its mean, as aligned plain text."""
         rows = {**self.category_iou, "mean": _mean(np.array(list(self.category_iou.values())))}
         width = max(map(len, [*rows, "category"]))
         head = f"{'category':<{width}}  {'IoU':>6}"
@@ -106,51 +106,54 @@ class SegmentationScores:
 def confusion_matrix(
     target: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int = IGNORE
 ) -> np.ndarray:
-    """(C, C) int64 counts of pixels: row the true class, column the predicted one.
-
-    Matrices of several images add up to the matrix of them all.
+    """Confusion matrix of label images; the matrices of several images can be added.
 
     Args:
-        target: integers of any shape, each in [0, num_classes) or ``ignore``.
-        prediction: integers of the same shape; where the target is not ``ignore``, in [0, num_classes).
-        num_classes: C.
-        ignore: target value of the pixels that do not count, whatever is predicted there.
+        target: Integers of any shape, each in [0, num_classes) or ``ignore``.
+        prediction: Integers of the same shape, in [0, num_classes) where the target is not ``ignore``.
+        num_classes: Number of classes C.
+        ignore: Target value of ignored pixels.
+
+    Returns:
+        (C, C) int64 counts; rows are true classes, columns predicted ones.
 
     Raises:
-        ValueError: shapes that differ, no integers, or a value outside its range.
+        ValueError: Different shapes, a dtype that is not an integer type, or a value out of range.
     """
     target, prediction = np.asarray(target), np.asarray(prediction)
     if target.shape != prediction.shape:
-        raise ValueError(f"target and prediction must have one shape, got {target.shape}, {prediction.shape}")
+        raise ValueError(
+            f"expected target and prediction of the same shape, got {target.shape} and {prediction.shape}"
+        )
     counted = target != ignore
     pair = []
     for name, array in (("target", target), ("prediction", prediction)):
         if not np.issubdtype(array.dtype, np.integer):
-            raise ValueError(f"{name} must hold integers, got {array.dtype}")
+            raise ValueError(f"expected an integer {name}, got {array.dtype}")
         values = array[counted].astype(np.int64)
         if values.size and not 0 <= values.min() <= values.max() < num_classes:
             wrong = values.min() if values.min() < 0 else values.max()
-            raise ValueError(f"{name} must lie in [0, {num_classes}) where the target counts, got {wrong}")
+            raise ValueError(f"expected {name} in [0, {num_classes}) or ignored, got {wrong}")
         pair.append(values)
     counts = np.bincount(pair[0] * num_classes + pair[1], minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
 
 def score_confusion(confusion: np.ndarray, labels: LabelSet) -> SegmentationScores:
-    """The figures of a confusion matrix.
+    """Scores a confusion matrix.
 
-    The IoU of a category is that of its pixels with all its classes taken for one: to mistake a car for a bus
-    costs the class, not the category.
+    The IoU of a category merges its classes: confusing a car with a bus lowers the IoU of both classes, but
+    not that of their category.
 
     Args:
-        confusion: (C, C) counts, row truth, column prediction. In (C, C + 1) the last column counts the
-            pixels that were given no class: missed by their true class, charged to no other. In
-            (C + 1, C + 1) the last row counts those that are of no class, the background of a set of one
-            class: it has no IoU of its own, but a class predicted there is charged with it.
-        labels: the classes, C of them, and their categories.
+        confusion: (C, C) counts; rows are true classes, columns predicted ones. In (C, C + 1), the last
+            column counts pixels predicted as no class: they are false negatives of their true class and false
+            positives of none. In (C + 1, C + 1), the last row counts pixels of no class, the background of a
+            data set with one class: it has no IoU, but pixels predicted as a class there are false positives.
+        labels: The C classes and their categories.
 
     Raises:
-        ValueError: another shape.
+        ValueError: Unexpected shape.
     """
     confusion, count = np.asarray(confusion), len(labels.classes)
     shapes = (count, count), (count, count + 1), (count + 1, count + 1)
@@ -169,16 +172,15 @@ def score_confusion(confusion: np.ndarray, labels: LabelSet) -> SegmentationScor
 
 
 def count_pixels(target: np.ndarray, prediction: np.ndarray, labels: LabelSet) -> np.ndarray:
-    """The confusion matrix of one image, with the background as a row and a column where the set has one.
+    """Confusion matrix of one image, with a row and a column for the background if the label set has one.
 
     Args:
-        target: (H, W) train labels.
-        prediction: (H, W) integers, classes; in a set of one class also ``IGNORE`` or 1, which both mean "not
-            of the class".
-        labels: the classes.
+        target: (H, W) training labels.
+        prediction: (H, W) class indices; with one class also ``IGNORE`` or 1, both meaning background.
+        labels: The classes.
 
     Returns:
-        (C, C), or (2, 2) for one class; see ``score_confusion``.
+        (C, C) counts, or (2, 2) for one class; see ``score_confusion``.
     """
     count = len(labels.classes) + (labels.background is not None)
     return confusion_matrix(target, labels.show_background(prediction), count)
@@ -187,23 +189,22 @@ def count_pixels(target: np.ndarray, prediction: np.ndarray, labels: LabelSet) -
 def evaluate_folders(
     predictions: Path, annotations: Path, labels: LabelSet, *, prediction_labels: LabelSet | None = None
 ) -> SegmentationScores:
-    """Score a folder of predicted label images against a folder of true ones.
+    """Scores a folder of predicted label images against a folder of ground-truth label images.
 
-    Every label image below ``annotations`` needs its prediction; predictions of other images are left out. In
-    Cityscapes' layout the truth is X_gtFine_labelTrainIds.png, or X_gtFine_labelIds.png if only that exists,
-    and the prediction any X*.png in any subfolder; otherwise PATH + an ending of label images has the
-    prediction PATH.png.
-    A pixel predicted as void counts as missed, as in cityscapesScripts.
+    Every label image below ``annotations`` needs a prediction; predictions of other images are ignored. In
+    Cityscapes' layout the ground truth is X_gtFine_labelTrainIds.png, or X_gtFine_labelIds.png if only that
+    exists, and its prediction any X*.png in any subfolder. Otherwise the prediction of PATH plus a label
+    image's ending is PATH.png. Pixels predicted as void are false negatives, as in cityscapesScripts.
 
     Args:
-        predictions: folder of the predictions.
-        annotations: folder of the truth.
-        labels: the classes, and how the truth is stored.
-        prediction_labels: how the predictions are stored; None: as class indices, see ``predicted_as``.
+        predictions: Folder of the predictions.
+        annotations: Folder of the ground truth.
+        labels: The classes, and how the ground truth is stored.
+        prediction_labels: How the predictions are stored; None: as class indices, see ``predicted_as``.
 
     Raises:
-        UserError: a folder, its images or a prediction is missing, two predictions of one image, an
-            image that cannot be read as labels, sizes that differ, or no pixel that counts.
+        UserError: A folder, its images or a prediction is missing, an image has two predictions, an image
+            cannot be read as labels, sizes differ, or every pixel is void.
     """
     count = len(labels.classes)
     rows = count + (labels.background is not None)
@@ -220,12 +221,12 @@ def evaluate_folders(
         prediction = np.where(prediction == IGNORE, count, prediction)
         confusion += confusion_matrix(target, prediction, count + 1)[:rows]
     if not confusion.any():
-        raise UserError(f"{annotations}: every pixel is void, nothing to score against (is it a test set?)")
+        raise UserError(f"{annotations}: every pixel is void, so nothing can be scored (is it a test set?)")
     return score_confusion(confusion, labels)
 
 
 def _pairs(annotations: Path, predictions: Path, labels: LabelSet) -> list[tuple[Path, Path]]:
-    """(true, predicted) label images, in the order of their names."""
+    """Pairs of true and predicted label images, sorted by name."""
     available = _images(annotations, "label", labels.label_endings)
     frames: dict[str, Path] = {}
     for ending in _CITYSCAPES_TRUTH:
@@ -236,7 +237,7 @@ def _pairs(annotations: Path, predictions: Path, labels: LabelSet) -> list[tuple
     truth = frames or labels_by_name(annotations, labels)
     of_name: dict[str, list[Path]] = defaultdict(list)
     for path in _images(predictions, "prediction"):
-        if frames:  # city_sequence_frame, then what the program that wrote it likes to add
+        if frames:  # city_sequence_frame, then any suffix of the program that wrote it
             words = path.stem.split("_")
             names = ["_".join(words[:count]) for count in range(len(words), 0, -1)]
         else:  # PATH.png, or the name of the label image itself
@@ -252,27 +253,27 @@ def _pairs(annotations: Path, predictions: Path, labels: LabelSet) -> list[tuple
 
     missing = [name for name in truth if name not in of_name]
     if missing:
-        wanted = f"{missing[0]}*.png" if frames else f"{missing[0]}.png"
-        more = f" (nor for {len(missing) - 1} more of {len(truth)})" if len(missing) > 1 else ""
-        raise UserError(f"{predictions} holds no {wanted}, the prediction for {truth[missing[0]]}{more}")
+        pattern = f"{missing[0]}*.png" if frames else f"{missing[0]}.png"
+        more = f" (and {len(missing) - 1} more of {len(truth)} are missing)" if len(missing) > 1 else ""
+        raise UserError(f"{predictions} has no {pattern}, the prediction for {truth[missing[0]]}{more}")
     for name in truth:
         if len(of_name[name]) > 1:
             several = " and ".join(str(path.relative_to(predictions)) for path in of_name[name][:2])
-            raise UserError(f"{predictions} holds both {several} for {truth[name]}: keep one prediction each")
+            raise UserError(f"{predictions} has both {several} for {truth[name]}: keep one per image")
     return [(truth[name], of_name[name][0]) for name in sorted(truth)]
 
 
 def _images(folder: Path, kind: str, endings: Sequence[str] = (".png",)) -> list[Path]:
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give the one that holds the {kind} images")
+        raise UserError(f"{folder} is not a folder: pass the folder of the {kind} images")
     images = walk_files(folder, [f".{ending.rpartition('.')[2]}" for ending in endings])
     if not images:
-        raise UserError(f"{folder} holds no PNG: give the folder that holds the {kind} images")
+        raise UserError(f"{folder} has no PNG images: pass the folder of the {kind} images")
     return images
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, and nan for 0 of 0."""
+    """part / whole, with nan for 0 / 0."""
     with np.errstate(invalid="ignore"):
         return np.true_divide(part, whole)
 
@@ -283,10 +284,10 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _merged_iou(confusion: np.ndarray, members: list[int]) -> float:
-    """IoU of several classes taken for one."""
-    right = confusion[np.ix_(members, members)].sum()
-    true, found = confusion[members].sum(), confusion[:, members].sum()
-    return float(_ratio(right, true + found - right))
+    """IoU of several classes merged into one."""
+    intersection = confusion[np.ix_(members, members)].sum()
+    true, predicted = confusion[members].sum(), confusion[:, members].sum()
+    return float(_ratio(intersection, true + predicted - intersection))
 
 
 def _format(value: float) -> str:

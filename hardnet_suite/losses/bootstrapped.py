@@ -1,4 +1,4 @@
-"""The loss of FC-HarDNet: cross entropy of the hardest pixels (https://github.com/PingoLH/FCHarDNet)."""
+"""FC-HarDNet's loss: cross entropy over the hardest pixels (https://github.com/PingoLH/FCHarDNet)."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ def bootstrapped_cross_entropy(
     ignore_index: int = 255,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """The mean over the images of each image's mean cross entropy over its hardest pixels.
+    """Mean cross entropy over the hardest pixels of each image, averaged over the images.
 
-    In an image, the pixels whose loss is above ``threshold`` count; if these are not more than ``min_kept``,
-    the ``min_kept`` hardest (all, if there are fewer). An ignored pixel has the loss 0. Half precision is
-    computed in float32.
+    An image's hardest pixels are those with a loss above ``threshold`` or, unless there are more than
+    ``min_kept`` of them, the ``min_kept`` pixels with the largest loss (all pixels of a smaller image).
+    Ignored pixels have a loss of 0. Half-precision logits are converted to float32.
 
     Args:
-        logits: (N, C, H, W). With C = 1 the loss is binary cross entropy with the sigmoid.
-        target: (N, H, W) integers in [0, C) or ``ignore_index``; with C = 1, 1 where the class is and 0 where
-            it is not, as for ``F.binary_cross_entropy_with_logits``.
-        min_kept: how many pixels of an image count at least.
-        threshold: of the loss of one pixel.
-        ignore_index: target of pixels that do not count.
-        weight: (C,), of the pixels of each class; with C = 1, of those where the class is.
+        logits: (N, C, H, W). C = 1 means binary cross entropy with the sigmoid.
+        target: (N, H, W) integers in [0, C) or ``ignore_index``. With C = 1, the class is 1 and its absence
+            0, as for ``F.binary_cross_entropy_with_logits``.
+        min_kept: Minimum number of pixels per image.
+        threshold: Threshold on the loss of a pixel.
+        ignore_index: Target value of ignored pixels.
+        weight: (C,) weight per class; with C = 1, the weight of the pixels of the class.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: other shapes, ``min_kept`` < 1, or with C = 1 another target than 0, 1 and
+        ValueError: Unexpected shapes, ``min_kept`` < 1, or with C = 1 a target other than 0, 1 and
             ``ignore_index``.
     """
     if logits.ndim != 4 or target.shape != (logits.shape[0], *logits.shape[2:]):
         raise ValueError(
-            "logits must be (N, C, H, W) and target (N, H, W), "
+            "expected logits of shape (N, C, H, W) and target of shape (N, H, W), "
             f"got {tuple(logits.shape)} and {tuple(target.shape)}"
         )
     if min_kept < 1:
-        raise ValueError(f"min_kept={min_kept} must be at least 1")
+        raise ValueError(f"min_kept must be at least 1, got {min_kept}")
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     if logits.shape[1] == 1:
@@ -56,7 +56,7 @@ def bootstrapped_cross_entropy(
 def _binary_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None) -> Tensor:
     counted = target != ignore_index
     if not ((target == 0) | (target == 1) | ~counted).all():
-        raise ValueError(f"the target of one logit must hold 0, 1 and {ignore_index} only")
+        raise ValueError(f"expected a target of 0, 1 and {ignore_index} only, as there is one logit")
     losses = F.binary_cross_entropy_with_logits(
         logits, (target == 1).to(logits.dtype), reduction="none", pos_weight=weight
     )
@@ -65,5 +65,5 @@ def _binary_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int, wei
 
 def _hardest(losses: Tensor, min_kept: int, threshold: float) -> Tensor:
     above = losses[losses > threshold]
-    # the threshold decides only where more than min_kept pixels are above it
+    # the threshold applies only if more than min_kept pixels exceed it
     return (above if len(above) > min_kept else losses.topk(min(min_kept, len(losses))).values).mean()

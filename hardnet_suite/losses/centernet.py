@@ -1,7 +1,7 @@
-"""CenterNet's losses, as CenterNet-HarDNet trains with them.
+"""The losses of CenterNet-HarDNet.
 
-The focal loss is that of Objects as Points (Zhou et al. 2019, arXiv 1904.07850, section 3); sizes and offsets
-are learned in every cell around a centre, where the paper learns them in the centre's cell alone.
+The focal loss is that of Objects as Points (Zhou et al. 2019, arXiv 1904.07850, section 3). Unlike in the
+paper, sizes and offsets are learned in every cell around a centre, not only in the centre's own cell.
 """
 
 from __future__ import annotations
@@ -11,32 +11,39 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-LOSS_WEIGHTS = {"hm": 1.0, "wh": 0.05, "off": 0.5}  # the total is the sum of weight · loss
+LOSS_WEIGHTS = {"hm": 1.0, "wh": 0.05, "off": 0.5}  # total loss = sum of weight · loss
 
 
 def centernet_loss(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The three losses of a batch, each a scalar >= 0, before ``LOSS_WEIGHTS``.
+    """The three losses of a batch, without ``LOSS_WEIGHTS``.
 
-    ``outputs``: of `networks.centernet.CenterNet`: ``hm`` (N, C, h, w) logits, ``wh`` and ``reg``
-    (N, 2, h, w); ``targets``: of `networks.centernet.targets`, stacked: ``hm`` (N, C, h, w) in [0, 1], 1 at
-    the centres, ``wh``, ``off`` and ``weight`` (N, 2, h, w). Outputs in half precision are
-    computed in float32.
+    Half-precision outputs are converted to float32.
 
-    - ``hm``: the penalty-reduced focal loss, its sum divided by the batch's number of centres (not divided
-      where there is none);
-    - ``wh``, ``off``: the absolute error of size and offset in output pixels, its mean by ``weight``.
+    Args:
+        outputs: What `networks.centernet.CenterNet` returns: ``hm`` (N, C, h, w) logits, ``wh`` and ``reg``
+            (N, 2, h, w).
+        targets: Stacked results of `networks.centernet.targets`: ``hm`` (N, C, h, w) in [0, 1], 1 at the
+            centres; ``wh``, ``off`` and ``weight`` (N, 2, h, w).
 
-    Raises ValueError where an entry is missing or shapes differ.
+    Returns:
+        A dict of non-negative scalars:
+
+        - ``hm``: penalty-reduced focal loss, its sum divided by the number of centres in the batch (by 1 if
+          there are none);
+        - ``wh``, ``off``: absolute error of size and offset in output pixels, averaged with ``weight``.
+
+    Raises:
+        ValueError: An entry is missing, or shapes differ.
     """
     for output, target in (("hm", "hm"), ("wh", "wh"), ("reg", "off"), ("wh", "weight")):
         if output not in outputs or target not in targets:
             raise ValueError(
-                f"outputs must hold {output!r} and targets {target!r}, got {[*outputs]} and {[*targets]}"
+                f"expected {output!r} in outputs and {target!r} in targets, got {[*outputs]} and {[*targets]}"
             )
         if outputs[output].shape != targets[target].shape:
             raise ValueError(
-                f"outputs[{output!r}] is {tuple(outputs[output].shape)}, "
-                f"targets[{target!r}] {tuple(targets[target].shape)}: they must be equal"
+                f"expected equal shapes, got {tuple(outputs[output].shape)} for outputs[{output!r}] and "
+                f"{tuple(targets[target].shape)} for targets[{target!r}]"
             )
     weight = targets["weight"]
     return {
@@ -52,7 +59,7 @@ def _focal(logits: Tensor, target: Tensor) -> Tensor:
     score = logits.sigmoid().clamp(1e-4, 1 - 1e-4)
     is_centre = target == 1
     hit = torch.where(is_centre, score.log() * (1 - score) ** 2, 0)
-    # 0 at the centres, by the last factor
+    # the last factor is 0 at the centres
     miss = (1 - score).log() * score**2 * (1 - target) ** 4
     return -(hit + miss).sum() / is_centre.sum().clamp(min=1)
 

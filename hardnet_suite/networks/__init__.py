@@ -1,4 +1,4 @@
-"""The networks, on torch alone."""
+"""The networks. They depend on torch only."""
 
 from hardnet_suite.networks.arch import (
     ARCHS,

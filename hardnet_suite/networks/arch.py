@@ -1,11 +1,10 @@
-"""Every variant is a row of data: the architecture table.
+"""The architecture table: every variant is a row of data.
 
-Adding a model adds a row here, never a branch in the code. A width or depth that is not in the table is
-built from a record of one's own:
-``create_model("hardnet68", arch=dataclasses.replace(ARCHS["hardnet68"], …))``.
+Adding a model adds a row here, never a branch in the code. For a width or depth that is not in the table,
+pass a custom record: ``create_model("hardnet68", arch=dataclasses.replace(ARCHS["hardnet68"], …))``.
 
-Source of the figures: HarDNet (Chao et al., ICCV 2019, arXiv 1909.00948), HardNet (Mishchuk et al.,
-NIPS 2017, arXiv 1705.10872) and their published programs.
+Sources: HarDNet (Chao et al., ICCV 2019, arXiv 1909.00948), HardNet (Mishchuk et al., NIPS 2017,
+arXiv 1705.10872) and their official implementations.
 """
 
 from __future__ import annotations
@@ -16,7 +15,14 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Stage:
-    """One HarDBlock with its 1×1 transition, and whether the map is halved after it."""
+    """One HarDBlock and its 1×1 transition.
+
+    Attributes:
+        growth: Growth rate of the block.
+        layers: Number of convolution layers in the block.
+        channels: Output channels of the transition.
+        downsample: Whether the feature map is downsampled by 2 after the transition.
+    """
 
     growth: int
     layers: int
@@ -26,13 +32,21 @@ class Stage:
 
 @dataclass(frozen=True)
 class HarDNetArch:
-    """A HarDNet trunk, and the classifier on it.
+    """A HarDNet trunk and its classifier.
 
-    ``stem``: widths of the convolutions at stride 2. ``stem_down``: widths of those that lead to stride 4, in
-    place of a pool. ``growth_mul``: the width multiplier m of a harmonic link.
-    ``depthwise``: 1×1 + depthwise 3×3 pairs in place of 3×3 convolutions, strided ones in place of pools.
-    ``last_dropout``: the dropout before the last stage's transition. ``first_pool_ceil``: the first pool
-    after a stage rounds odd sizes up.
+    Attributes:
+        stem: Widths of the convolutions at stride 2.
+        stages: The stages, from stride 4 on.
+        growth_mul: Width multiplier m of a harmonic link.
+        depthwise: Use pairs of a 1×1 and a depthwise 3×3 convolution instead of 3×3 convolutions, and strided
+            depthwise convolutions instead of pooling.
+        act: Activation, a key of ``layers.ACTIVATIONS``.
+        pool: Pooling, a key of ``layers.POOLS``.
+        first_pool_ceil: Round odd sizes up in the first pooling after a stage.
+        stem_down: Widths of the convolutions that lead to stride 4 instead of pooling; empty: pooling.
+        dropout: Dropout probability of the classifier.
+        last_dropout: Dropout probability before the transition of the last stage.
+        num_classes: Number of classes of the published classifier.
     """
 
     stem: tuple[int, ...]
@@ -50,9 +64,13 @@ class HarDNetArch:
 
 @dataclass(frozen=True)
 class Bridge:
-    """Max-pool 3×3 stride 1, then 3×3 and 1×1 convolutions of ``mid`` and ``out`` channels.
+    """SSD's bridge: 3×3 max pooling with stride 1, then a 3×3 and a 1×1 convolution.
 
-    ``official``: where the published checkpoints keep them, ours -> theirs.
+    Attributes:
+        mid: Output channels of the 3×3 convolution.
+        out: Output channels of the 1×1 convolution.
+        dilation: Dilation of the 3×3 convolution.
+        official: Key prefixes of the two convolutions: (ours, that of the published checkpoints).
     """
 
     mid: int
@@ -63,7 +81,7 @@ class Bridge:
 
 @dataclass(frozen=True)
 class Extra:
-    """One extra SSD level: a 1×1 convolution to ``mid``, then a strided one to ``out`` channels."""
+    """One extra SSD level: a 1×1 convolution to ``mid`` channels, then a strided one to ``out`` channels."""
 
     mid: int
     out: int
@@ -74,10 +92,12 @@ class Extra:
 
 @dataclass(frozen=True)
 class Priors:
-    """SSD's default boxes: per level a small size, the next level's size, and the extra aspect ratios.
+    """SSD's default boxes.
 
-    ``sizes`` (pixels) has one entry more than there are levels: level i spans sizes[i]…sizes[i+1].
-    ``strides`` (pixels) gives the distance of neighbouring centres.
+    Attributes:
+        sizes: Box sizes in pixels, one more than there are levels: level i spans sizes[i] to sizes[i + 1].
+        ratios: Extra aspect ratios per level.
+        strides: Distance between neighbouring box centres in pixels, per level.
     """
 
     sizes: tuple[float, ...]
@@ -86,13 +106,24 @@ class Priors:
 
     @property
     def per_location(self) -> tuple[int, ...]:
-        """Number of boxes at a location, one entry a level: two squares and two boxes a ratio."""
+        """Number of boxes per location, one entry per level: two squares and two boxes per ratio."""
         return tuple(2 + 2 * len(ratios) for ratios in self.ratios)
 
 
 @dataclass(frozen=True)
 class SSDArch:
-    """An SSD on a trunk: feature maps of the trunk by stride, the bridge, the extra levels and the priors."""
+    """An SSD detector on a HarDNet trunk.
+
+    Attributes:
+        trunk: The trunk.
+        size: Height and width of the input in pixels.
+        bridge: The bridge on the second feature map.
+        extras: The extra levels.
+        priors: The default boxes.
+        source_strides: Strides of the two feature maps taken from the trunk.
+        l2norm_scale: Initial weight of the L2Norm on the first feature map.
+        num_classes: Number of classes of the published detector, without the background.
+    """
 
     trunk: HarDNetArch
     size: int
@@ -106,10 +137,14 @@ class SSDArch:
 
 @dataclass(frozen=True)
 class CenterNetStep:
-    """One step of CenterNet's decoder: a 1×1 convolution to ``channels``, then a HarDBlock with context.
+    """One step of CenterNet's decoder: a 1×1 convolution, then a HarDBlock with context.
 
-    ``skip``: whether the trunk's map of this size joins before the convolution. ``shortcut``: how many of
-    the ``channels`` go past the block to the decoder's output.
+    Attributes:
+        channels: Output channels of the 1×1 convolution.
+        growth: Growth rate of the block.
+        layers: Number of convolution layers in the block.
+        skip: Whether the trunk's feature map of this size is concatenated before the convolution.
+        shortcut: How many of the ``channels`` bypass the block and go to the decoder's output.
     """
 
     channels: int
@@ -121,10 +156,15 @@ class CenterNetStep:
 
 @dataclass(frozen=True)
 class FCHarDNetArch:
-    """An FC-HarDNet: the encoder ``trunk`` and its mirror image, back to the stride of the first stage.
+    """An FC-HarDNet: an encoder and a decoder that mirrors it, back to the stride of the first stage.
 
-    ``last_channels``: of the 1×1 convolution between the two. Each step back joins the trunk's map of that
-    size, halves the channels by a 1×1 convolution, and has a HarDBlock like the stage of that size.
+    Each decoder step concatenates the encoder's feature map of that size, halves the channels with a 1×1
+    convolution and applies a HarDBlock like that of the stage of the same size.
+
+    Attributes:
+        trunk: The encoder.
+        last_channels: Output channels of the 1×1 convolution between encoder and decoder.
+        num_classes: Number of classes of the published network.
     """
 
     trunk: HarDNetArch
@@ -134,9 +174,15 @@ class FCHarDNetArch:
 
 @dataclass(frozen=True)
 class CenterNetArch:
-    """A CenterNet on a trunk: what comes at stride 32 (``last``), then the ``steps`` back to stride 4.
+    """A CenterNet detector on a HarDNet trunk.
 
-    A branch of n outputs has a 3×3 convolution of max(least_width, 4·n) channels before its last.
+    Attributes:
+        trunk: The trunk.
+        last: The decoder's step at stride 32.
+        steps: The decoder's further steps, back to stride 4.
+        least_width: Minimum width of a branch: the 3×3 convolution of a branch with n outputs has
+            max(least_width, 4·n) channels.
+        num_classes: Number of classes of the published detector.
     """
 
     trunk: HarDNetArch
@@ -148,11 +194,15 @@ class CenterNetArch:
 
 @dataclass(frozen=True)
 class DescriptorArch:
-    """HardNet, the patch descriptor: 3×3 convolutions, then one as large as what is left of the patch.
+    """HardNet, the patch descriptor: 3×3 convolutions, then one that spans the remaining feature map.
 
-    ``layers``: (width, stride) of each 3×3 convolution. ``patch``: side of a patch in pixels. ``length``: of
-    a descriptor. ``affine``: convolutions with bias, batch norms with weight and bias. ``last_norm``: a batch
-    norm at the very end.
+    Attributes:
+        layers: (width, stride) of each 3×3 convolution.
+        patch: Height and width of a patch in pixels.
+        length: Length of a descriptor.
+        affine: Convolutions have a bias, batch norms a weight and a bias.
+        dropout: Dropout probability before the last convolution.
+        last_norm: Whether a batch norm follows the last convolution.
     """
 
     layers: tuple[tuple[int, int], ...]
@@ -198,7 +248,7 @@ _HARDNET85 = HarDNetArch(
         Stage(growth=256, layers=4, channels=1280),
     ),
 )
-# ours, unpublished: the demo's, which a CPU trains in minutes
+# our own, unpublished: small enough for the demo to train on a CPU within minutes
 _HARDNET29 = HarDNetArch(
     stem=(16, 32),
     stages=(
@@ -211,7 +261,7 @@ _HARDNET29 = HarDNetArch(
 
 
 def _detection_trunk(arch: HarDNetArch) -> HarDNetArch:
-    """The trunk as SSD takes it: without the last stage, plain ReLU, the first pool rounding up."""
+    """The trunk as used by SSD: without the last stage, with ReLU, and rounding up in the first pooling."""
     return replace(arch, stages=arch.stages[:-1], act="relu", first_pool_ceil=True, last_dropout=0.0)
 
 
@@ -240,7 +290,7 @@ _SSD512 = SSDArch(
 
 
 def _small_ssd(trunk: HarDNetArch, size: int, *, bridge: int) -> SSDArch:
-    """A light SSD: the priors grow with the image, the map is halved from level to level."""
+    """A light SSD: priors scale with the input size, each level halves the resolution."""
     cells = [math.ceil(size / 2**n) for n in range(3, 9)]
     return SSDArch(
         trunk=_detection_trunk(trunk),
@@ -302,11 +352,11 @@ ARCHS: dict[str, Arch] = {
         ),
         last_channels=320,
     ),
-    # HardNet of NIPS 2017, another network than HarDNet
+    # HardNet (NIPS 2017), unrelated to HarDNet
     "hardnet_descriptor": _DESCRIPTOR,
-    # … and as Mitra et al. trained it on their PS data set (arXiv 1801.01466)
+    # HardNet as trained by Mitra et al. on their PS data set (arXiv 1801.01466)
     "hardnet_descriptor_ps": replace(_DESCRIPTOR, affine=True, dropout=0.0, last_norm=False),
-    # small and quick: for demonstrations, first steps and machines without a GPU (no published weights)
+    # small and fast, for demos, first steps and machines without a GPU; no published weights
     "ssd224_hardnet29": _small_ssd(_HARDNET29, 224, bridge=192),
     "ssd320_hardnet39ds": _small_ssd(_HARDNET39DS, 320, bridge=256),
 }

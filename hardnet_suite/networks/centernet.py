@@ -1,6 +1,6 @@
 """CenterNet on a HarDNet trunk (Objects as Points: Zhou et al. 2019, arXiv 1904.07850).
 
-The decoder and the dense losses are those of CenterNet-HarDNet, which differ from the paper's.
+The decoder and the dense targets are those of CenterNet-HarDNet, which differ from the paper's.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from hardnet_suite.networks.hardblock import HarDBlock
 from hardnet_suite.networks.hardnet import HarDNetTrunk
 from hardnet_suite.networks.layers import ConvNormAct, init_weights
 
-OUTPUT_STRIDE = 4  # pixels of the input for one of the output
-HM_BIAS = -2.19  # the sigmoid's 0.1: most places hold no centre
+OUTPUT_STRIDE = 4  # input pixels per output pixel
+HM_BIAS = -2.19  # sigmoid(−2.19) = 0.1: most cells contain no centre
 
 
 class ContextConcat(nn.Module):
-    """A map beside its surroundings and its share of the whole: (N, C, H, W) -> (N, 3·C, H, W).
+    """Concatenates a feature map with local and global context: (N, C, H, W) -> (N, 3·C, H, W).
 
-    In this order: the map itself, its 9×9 average (the zeros beyond the border count), and the map divided
-    by its sum over all pixels + 0.1.
+    In this order: the map itself, its 9×9 average (including the zero padding), and the map divided by
+    (its sum over all pixels + 0.1).
     """
 
     def forward(self, x: Tensor) -> Tensor:
         surroundings = F.avg_pool2d(x, 9, stride=1, padding=4)
-        # a sum over thousands of pixels is too coarse in half precision
+        # half precision is too coarse for a sum over thousands of pixels
         share = (x.float() / (x.float().sum((2, 3), keepdim=True) + 0.1)).to(x.dtype)
         return cat([x, surroundings, share], 1)
 
@@ -35,17 +35,27 @@ class ContextConcat(nn.Module):
 class CenterNetDecoder(nn.Module):
     """The U-shaped decoder.
 
-    forward: the trunk's block outputs, finest first, as ``source_indices`` names them ->
-    (N, channels, H/4, W/4). Each step enlarges the map to the next finer one, joins the trunk's map where
-    the row says so, and narrows it by a 1×1 convolution. ``shortcut`` channels of the narrowed map go
-    straight to the output, the rest through a HarDBlock with context.
+    ``forward`` takes the trunk's block outputs at the indices of ``source_indices``, finest first, and
+    returns (N, channels, H/4, W/4). Each step upsamples the map by 2, concatenates the trunk's map if the
+    step has ``skip``, and reduces the channels with a 1×1 convolution. ``shortcut`` of these channels go
+    directly to the output, the others through a HarDBlock with context.
+
+    Args:
+        arch: The detector's row of the architecture table.
+        in_channels: Channels of the trunk's maps, finest first.
+
+    Attributes:
+        channels: Number of output channels.
+
+    Raises:
+        ValueError: ``in_channels`` does not have one entry per map.
     """
 
     def __init__(self, arch: CenterNetArch, in_channels: list[int] | tuple[int, ...]):
         super().__init__()
         expected = len(source_indices(arch))
         if len(in_channels) != expected:
-            raise ValueError(f"in_channels={in_channels} must have {expected} entries, one for each map")
+            raise ValueError(f"expected in_channels with {expected} entries, one per map, got {in_channels}")
         growth_mul, act = arch.trunk.growth_mul, arch.trunk.act
         self.arch = arch
         self.context = ContextConcat()
@@ -83,7 +93,14 @@ class CenterNetDecoder(nn.Module):
 
 
 def branch(in_channels: int, out: int, least_width: int, bias: float = 0.0) -> nn.Sequential:
-    """3×3 convolution, ReLU, 1×1 convolution to ``out`` channels, whose bias begins at ``bias``."""
+    """An output branch: 3×3 convolution, ReLU, 1×1 convolution.
+
+    Args:
+        in_channels: Input channels.
+        out: Output channels.
+        least_width: Minimum number of channels between the two convolutions.
+        bias: Initial bias of the 1×1 convolution.
+    """
     width = max(least_width, 4 * out)
     layers = nn.Sequential(
         nn.Conv2d(in_channels, width, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(width, out, 1)
@@ -95,13 +112,20 @@ def branch(in_channels: int, out: int, least_width: int, bias: float = 0.0) -> n
 
 
 class CenterNet(nn.Module):
-    """CenterNet detector: (N, in_chans, H, W), H and W multiples of 32 -> raw predictions at stride 4.
+    """CenterNet detector: (N, in_chans, H, W) -> raw predictions at stride 4.
 
-    forward returns ``hm``: (N, num_classes, H/4, W/4) logits of the centres; ``wh``: (N, 2, …) width and
-    height and ``reg``: (N, 2, …) the centre's (x, y) within its cell, both in output pixels.
+    ``forward`` takes inputs whose height and width are multiples of 32 and returns a dict with ``hm``:
+    (N, num_classes, H/4, W/4) logits of the object centres; ``wh``: (N, 2, H/4, W/4) width and height; and
+    ``reg``: (N, 2, H/4, W/4) the (x, y) offset of the centre within its cell. ``wh`` and ``reg`` are in
+    output pixels.
+
+    Args:
+        arch: A row of the architecture table.
+        num_classes: Number of classes; default: that of ``arch``.
+        in_chans: Number of input channels.
     """
 
-    class_layers = ("hm.",)  # what depends on the number of classes
+    class_layers = ("hm.",)  # prefixes of the parameters that depend on the number of classes
 
     def __init__(self, arch: CenterNetArch, *, num_classes: int | None = None, in_chans: int = 3):
         super().__init__()
@@ -124,22 +148,27 @@ class CenterNet(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         if x.ndim != 4 or x.shape[1] != self.trunk.in_chans or x.shape[2] % 32 or x.shape[3] % 32:
             raise ValueError(
-                f"input must be (N, {self.trunk.in_chans}, H, W), H and W multiples of 32, "
+                f"expected input of shape (N, {self.trunk.in_chans}, H, W), H and W multiples of 32, "
                 f"got {tuple(x.shape)}"
             )
         return branch_outputs(self.decoder(self.trunk(x)), self.hm, self.wh)
 
 
 def branch_outputs(x: Tensor, hm: nn.Module, wh: nn.Module) -> dict[str, Tensor]:
-    """The decoder's map through the two branches; the second one's last two channels are ``reg``."""
-    size, offset = wh(x).split(2, 1)
+    """Applies the two branches to the decoder's output, and returns what ``CenterNet.forward`` returns."""
+    size, offset = wh(x).split(2, 1)  # (N, 4, h, w) -> 2 × (N, 2, h, w)
     return {"hm": hm(x), "wh": size, "reg": offset}
 
 
 def average_flipped(hm: Tensor, wh: Tensor, reg: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps (2·N, …) of N images and then of their mirror images -> their means (N, …).
+    """Averages the predictions for images and for their mirror images: (2·N, C, h, w) -> (N, C, h, w).
 
-    hm after the sigmoid. What lies at x within its cell lies at 1 − x in the mirror.
+    The first N maps are those of the images, the last N those of the horizontally flipped images.
+
+    Args:
+        hm: (2·N, num_classes, h, w) probabilities, after the sigmoid.
+        wh: (2·N, 2, h, w) sizes in output pixels.
+        reg: (2·N, 2, h, w) offsets within a cell; x of a flipped image corresponds to 1 − x.
     """
 
     def mean(maps: Tensor) -> Tensor:
@@ -154,7 +183,7 @@ def average_flipped(hm: Tensor, wh: Tensor, reg: Tensor) -> tuple[Tensor, Tensor
 
 
 def source_indices(arch: CenterNetArch) -> tuple[int, ...]:
-    """The trunk's out_indices for the maps that the decoder takes, finest first: its skips' and the last."""
+    """The trunk's ``out_indices`` for the maps that the decoder takes, finest first."""
     return tuple(range(4 - sum(step.skip for step in arch.steps), 4))
 
 
@@ -163,25 +192,31 @@ def _enlarge(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def targets(boxes: Tensor, classes: Tensor, num_classes: int, size: tuple[int, int]) -> dict[str, Tensor]:
-    """What the network should say about one image, by the rules of CenterNet-HarDNet.
+    """Training targets of one image, as in CenterNet-HarDNet.
 
-    ``boxes``: (K, 4) x1, y1, x2, y2 in output pixels (input pixels / ``OUTPUT_STRIDE``), clipped to the map
-    by the caller; ``classes``: (K,) integers in [0, num_classes); ``size``: (h, w) of the map. A box without
-    width or height, or with its centre outside the map, is left out. K may be 0: all zeros.
+    A box's window is the square of cells within ``gaussian_radius`` of its centre's cell. A cell in several
+    windows belongs to the box with the largest weight there; ties go to the later box. Boxes without width or
+    height, and boxes with their centre outside the map, are dropped.
 
-    Returns, on the boxes' device, in float32 (float64 for float64 boxes):
+    Args:
+        boxes: (K, 4) x1, y1, x2, y2 in output pixels (input pixels / ``OUTPUT_STRIDE``), clipped to the map
+            by the caller. K may be 0; all targets are zero then.
+        classes: (K,) integers in [0, num_classes).
+        num_classes: Number of classes.
+        size: (h, w) of the output map.
 
-    - ``hm``: (num_classes, h, w) in [0, 1], a Gaussian around each centre's cell, exactly 1 there; where two
-      of a class meet, the larger;
-    - ``wh``: (2, h, w) width and height of the box that owns a cell; ``off``: (2, h, w) from the cell to that
-      box's centre, (x, y); 0 in cells without an owner; both in output pixels;
-    - ``weight``: (2, h, w) in [0, 1], the same twice: a box's weights add up to 1 over its window (less at
-      the border of the map, and where another box owns the cell).
+    Returns:
+        A dict of tensors on the device of ``boxes``, in float32 (float64 if the boxes are):
 
-    A window is the square of cells within ``gaussian_radius`` of the centre's cell. A cell in several windows
-    is owned by the box of the largest weight there, the later one where they are equal.
+        - ``hm``: (num_classes, h, w) in [0, 1], a Gaussian around each centre's cell, exactly 1 at that cell;
+          where two of the same class overlap, their maximum;
+        - ``wh``: (2, h, w) width and height of the box that a cell belongs to, in output pixels; 0 elsewhere;
+        - ``off``: (2, h, w) offset (x, y) from a cell to the centre of its box, likewise;
+        - ``weight``: (2, h, w) in [0, 1], two equal channels: the weights of a box sum to 1 over its window
+          (less at the border of the map and where cells belong to another box).
 
-    Raises ValueError for other shapes and types, for a class out of range and for a box that is not finite.
+    Raises:
+        ValueError: Unexpected shapes or dtypes, a class out of range, or a box that is not finite.
     """
     height, width = size
     _check_targets(boxes, classes, num_classes, height, width)
@@ -192,7 +227,7 @@ def targets(boxes: Tensor, classes: Tensor, num_classes: int, size: tuple[int, i
     kept = ((wh > 0) & (centre >= 0) & (centre < ends)).all(1)
     wh, centre, classes = wh[kept], centre[kept], classes[kept].long()
 
-    # all the windows' cells in one list of P, as far as they lie on the map: windows differ much in size
+    # the P cells of all windows inside the map, as one flat list: window sizes differ too much for padding
     radius = gaussian_radius(wh[:, 0], wh[:, 1])
     cell = centre.long()
     first = (cell - radius[:, None]).clamp(min=0)
@@ -210,7 +245,7 @@ def targets(boxes: Tensor, classes: Tensor, num_classes: int, size: tuple[int, i
     peaks = _gaussian(square, (diameter / 6)[owner]).to(dtype)
     hm.scatter_reduce_(0, classes[owner] * height * width + place, peaks, "amax")
 
-    # the sum over a whole window, on the map or not: the square of a line's, as a Gaussian is separable
+    # sum over the whole window, cells outside the map included: a separable Gaussian, so a row's sum squared
     reach = max(radius.tolist(), default=0)
     line = torch.arange(-reach, reach + 1, device=boxes.device).square()
     total = _gaussian(line, (diameter / 24)[:, None]).sum(1).square()
@@ -235,18 +270,27 @@ def targets(boxes: Tensor, classes: Tensor, num_classes: int, size: tuple[int, i
 
 
 def gaussian_radius(width: Tensor, height: Tensor, min_overlap: float = 0.7) -> Tensor:
-    """How far a centre's Gaussian reaches: (K,) sizes in output pixels, positive -> (K,) int64, whole cells.
+    """Radius of the Gaussian around a box's centre.
 
-    CenterNet's formula, as published checkpoints were trained with it: sizes rounded up, and the roots of
-    CornerNet's three quadratics divided by 2 instead of 2a. So the radius is larger than the one that keeps
-    an overlap of ``min_overlap``, in (0, 1), and the third root is the smallest for any size:
-    at most (width + height) / 4, where the other two are at least (width + height) / 2.
+    This is the formula that the published CenterNet checkpoints were trained with: sizes are rounded up, and
+    the roots of CornerNet's three quadratics are divided by 2 instead of 2a. The radius is therefore larger
+    than the one that guarantees ``min_overlap``, and the third root is always the smallest: it is at most
+    (width + height) / 4, the other two are at least (width + height) / 2.
 
-    Raises ValueError for ``min_overlap`` out of its range.
+    Args:
+        width: (K,) positive widths in output pixels.
+        height: (K,) positive heights in output pixels.
+        min_overlap: IoU parameter of the formula, in (0, 1).
+
+    Returns:
+        (K,) int64 radii in cells.
+
+    Raises:
+        ValueError: ``min_overlap`` is out of range.
     """
     if not 0 < min_overlap < 1:
-        raise ValueError(f"min_overlap={min_overlap} must lie in (0, 1)")
-    # double, and in this order: the floor must fall as the original's does
+        raise ValueError(f"min_overlap must lie in (0, 1), got {min_overlap}")
+    # float64 and this order of operations: the floor must agree with the official program's
     width, height = width.double().ceil(), height.double().ceil()
     b = -2 * min_overlap * (height + width)
     c = (min_overlap - 1) * width * height
@@ -254,25 +298,36 @@ def gaussian_radius(width: Tensor, height: Tensor, min_overlap: float = 0.7) -> 
 
 
 def decode(hm: Tensor, wh: Tensor, reg: Tensor, k: int = 100) -> Tensor:
-    """The ``k`` best detections of each image, best first: (N, min(k, C·h·w), 6).
+    """Decodes the network's maps into the ``k`` best detections per image.
 
-    ``hm``: (N, C, h, w) scores in [0, 1], after the sigmoid; ``wh``, ``reg``: (N, 2, h, w) as `CenterNet`
-    returns them. A row is x1, y1, x2, y2 in output pixels (not clipped to the map), score, class; in float32
-    (float64 where an input is). A detection is a cell that no neighbour of its 3×3 surpasses in its class;
-    where there are fewer than ``k``, the rest are other cells with score 0. No branch depends on values,
-    so it can be exported.
+    A detection is a cell whose score is the maximum of its 3×3 neighbourhood within its class. If an image
+    has fewer than ``k``, the remaining rows are other cells with score 0. No control flow depends on the
+    values, so the function can be exported.
 
-    Raises ValueError for other shapes and for ``k`` < 1.
+    Args:
+        hm: (N, C, h, w) scores in [0, 1], after the sigmoid.
+        wh: (N, 2, h, w) as returned by `CenterNet`.
+        reg: (N, 2, h, w) as returned by `CenterNet`.
+        k: Maximum number of detections per image.
+
+    Returns:
+        (N, min(k, C·h·w), 6) rows of x1, y1, x2, y2 in output pixels (not clipped to the map), score and
+        class, by decreasing score; float32 (float64 if an input is).
+
+    Raises:
+        ValueError: Unexpected shapes, or ``k`` < 1.
     """
     if hm.ndim != 4 or 0 in hm.shape[1:]:
-        raise ValueError(f"hm must be (N, C, h, w), not empty, got {tuple(hm.shape)}")
+        raise ValueError(f"expected non-empty hm of shape (N, C, h, w), got {tuple(hm.shape)}")
     n, _, height, width = hm.shape
     for name, dense in (("wh", wh), ("reg", reg)):
         if dense.shape != (n, 2, height, width):
-            raise ValueError(f"{name} must be {(n, 2, height, width)}, as hm, got {tuple(dense.shape)}")
+            raise ValueError(
+                f"expected {name} of shape {(n, 2, height, width)}, the size of hm, got {tuple(dense.shape)}"
+            )
     if k < 1:
-        raise ValueError(f"k={k} must be at least 1")
-    # places go up to hundreds: too many for half precision
+        raise ValueError(f"k must be at least 1, got {k}")
+    # half precision cannot represent coordinates in the hundreds exactly
     dtype = torch.promote_types(torch.promote_types(hm.dtype, wh.dtype), torch.float32)
     is_peak = F.max_pool2d(hm, 3, stride=1, padding=1) == hm
     scores = torch.where(is_peak, hm, 0).flatten(1)
@@ -283,21 +338,23 @@ def decode(hm: Tensor, wh: Tensor, reg: Tensor, k: int = 100) -> Tensor:
     centre = torch.stack([place % width, place // width], 1) + reg.to(dtype).flatten(2).gather(2, at)
     labels = index // (height * width)
     rows = [centre - half, centre + half, scores[:, None].to(dtype), labels[:, None].to(dtype)]
-    return cat(rows, 1).transpose(1, 2)
+    return cat(rows, 1).transpose(1, 2)  # (N, 6, k) -> (N, k, 6)
 
 
 def _gaussian(square: Tensor, sigma: Tensor) -> Tensor:
-    """exp(-square / (2·sigma²)) in float64, and 0 where the original cuts it off."""
+    """exp(-square / (2·sigma²)) in float64, with the official program's cut-off to 0."""
     values = (-square / (2 * sigma**2)).exp()
     return values.where(values >= torch.finfo(torch.float64).eps, 0)
 
 
 def _check_targets(boxes: Tensor, classes: Tensor, num_classes: int, height: int, width: int) -> None:
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not boxes.is_floating_point():
-        raise ValueError(f"boxes must be (K, 4), floating point, got {tuple(boxes.shape)}, {boxes.dtype}")
+        raise ValueError(
+            f"expected floating-point boxes of shape (K, 4), got {tuple(boxes.shape)}, {boxes.dtype}"
+        )
     if classes.shape != boxes.shape[:1] or classes.is_floating_point():
         raise ValueError(
-            f"classes must be ({len(boxes)},), integers, got {tuple(classes.shape)}, {classes.dtype}"
+            f"expected integer classes of shape ({len(boxes)},), got {tuple(classes.shape)}, {classes.dtype}"
         )
     if min(num_classes, height, width) < 1:
         raise ValueError(f"num_classes={num_classes} and size={(height, width)} must be at least 1")

@@ -1,5 +1,7 @@
-"""HardNet, the local patch descriptor (Mishchuk et al., NIPS 2017, arXiv 1705.10872): another network than
-HarDNet. Its published programs: https://github.com/DagnyT/hardnet."""
+"""HardNet, the local patch descriptor (Mishchuk et al., NIPS 2017, arXiv 1705.10872).
+
+Despite the similar name it is unrelated to HarDNet. Official implementation: https://github.com/DagnyT/hardnet.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +13,30 @@ from hardnet_suite.networks.arch import DescriptorArch
 
 
 class PatchDescriptor(nn.Module):
-    """(N, in_chans, 32, 32) patches -> (N, 128) descriptors of unit length.
+    """HardNet: (N, in_chans, 32, 32) patches -> (N, 128) descriptors of unit length.
 
-    Patches are grey, in any unit: each is normalised by its own mean and standard deviation, so that a patch
-    and the same one brighter or of more contrast have one descriptor. A patch without any contrast has one,
-    too. Raises ValueError for other shapes.
+    Patches are greyscale and may have any value range: each is normalised by its own mean and standard
+    deviation, so brightness and contrast do not change the descriptor. A constant patch has a finite
+    descriptor, too.
+
+    Args:
+        arch: A row of the architecture table.
+        num_classes: Must be None; for the common signature of all networks.
+        in_chans: Number of input channels.
+
+    Raises:
+        ValueError: ``num_classes`` is given, or patches of another shape in ``forward``.
     """
 
-    class_layers = ()  # nothing depends on a number of classes
+    class_layers = ()  # no parameter depends on a number of classes
     num_classes = 0
 
     def __init__(self, arch: DescriptorArch, *, num_classes: None = None, in_chans: int = 1):
         super().__init__()
         if num_classes is not None:
-            raise ValueError("a patch descriptor has no classes: leave out num_classes")
+            raise ValueError(f"a patch descriptor has no classes, got num_classes={num_classes}; omit it")
         self.arch = arch
-        self.official_prefixes = {"features": "features"}  # the published names are ours
+        self.official_prefixes = {"features": "features"}  # same names as the published checkpoints
         self.in_chans = in_chans
         affine, channels, side = arch.affine, in_chans, arch.patch
         self.features = nn.Sequential()
@@ -49,22 +59,26 @@ class PatchDescriptor(nn.Module):
                     nn.init.constant_(layer.bias, 0.01)
 
     def forward(self, patches: Tensor) -> Tensor:
-        wanted = (self.in_chans, self.arch.patch, self.arch.patch)
-        if patches.ndim != 4 or tuple(patches.shape[1:]) != wanted:
+        expected = (self.in_chans, self.arch.patch, self.arch.patch)
+        if patches.ndim != 4 or tuple(patches.shape[1:]) != expected:
             raise ValueError(
-                f"patches must be (N, {', '.join(map(str, wanted))}), got {tuple(patches.shape)}"
+                f"expected patches of shape (N, {', '.join(map(str, expected))}), got {tuple(patches.shape)}"
             )
         x = normalize_patches(patches).to(self.features[0].weight.dtype)
-        # the published programs add 1e-10 to the sum of squares instead: the same but for nearly empty rows
-        return F.normalize(self.features(x).flatten(1))
+        # the official program adds 1e-10 to the sum of squares instead: differs for near-zero rows only
+        return F.normalize(self.features(x).flatten(1))  # (N, length, 1, 1) -> (N, length)
 
 
 def normalize_patches(patches: Tensor) -> Tensor:
-    """Each patch of (N, C, H, W), any dtype, less its mean and over its standard deviation, in float32.
+    """(x − mean) / std of each patch.
 
-    A patch without contrast becomes zeros.
+    Args:
+        patches: (N, C, H, W) of any dtype and value range.
+
+    Returns:
+        (N, C, H, W) in float32 (float64 if the patches are); constant patches become zeros.
     """
-    # in float32 at least: 1e-7 is nothing in fp16
+    # at least float32: 1e-7 vanishes in float16
     patches = patches if patches.dtype == torch.float64 else patches.float()
     mean = patches.mean(dim=(1, 2, 3), keepdim=True)
     return (patches - mean) / (patches.std(dim=(1, 2, 3), keepdim=True) + 1e-7)

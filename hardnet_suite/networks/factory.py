@@ -1,4 +1,4 @@
-"""Names to networks."""
+"""Builds networks by name."""
 
 from __future__ import annotations
 
@@ -35,28 +35,33 @@ NETWORKS = {
 
 
 def list_models() -> list[str]:
-    """Names that ``create_model`` knows, sorted."""
+    """Sorted names of the available models."""
     return sorted(ARCHS)
 
 
 def find_arch(name: str) -> Arch:
-    """The table's row of that name; ValueError that lists the names otherwise."""
+    """The row of the architecture table with this name.
+
+    Raises:
+        ValueError: Unknown name; the message lists the known ones.
+    """
     if name not in ARCHS:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(list_models())}")
     return ARCHS[name]
 
 
 def trunk_arch(name: str) -> HarDNetArch:
-    """The trunk of the model of that name: the classifiers' own, or the one a detector is built on.
+    """The HarDNet trunk of a model: of a classifier its own row, otherwise the trunk it is built on.
 
-    ValueError for an unknown name, and for the patch descriptor, which is no HarDNet.
+    Raises:
+        ValueError: Unknown name, or the patch descriptor, which is not a HarDNet.
     """
     return _trunk_of(name, find_arch(name))
 
 
 def _trunk_of(name: str, row: Arch) -> HarDNetArch:
     if isinstance(row, DescriptorArch):
-        raise ValueError(f"{name!r} has no HarDNet trunk: it describes patches")
+        raise ValueError(f"{name!r} has no HarDNet trunk: it is a patch descriptor")
     return row if isinstance(row, HarDNetArch) else row.trunk
 
 
@@ -69,7 +74,20 @@ def build_network(
     features_only: bool | str = False,
     out_indices: Sequence[int] | None = None,
 ) -> nn.Module:
-    """An untrained network; the arguments are those of ``hardnet_suite.create_model``."""
+    """Builds a network with random weights.
+
+    Args:
+        name: A name of ``list_models()``.
+        num_classes: Number of classes; default: that of the architecture.
+        in_chans: Number of input channels; default: that of the network.
+        arch: A record to use instead of the table's row, of the same type.
+        features_only: Return the trunk, whose ``forward`` returns feature maps. A string selects the tap,
+            "transition" (True means this) or "block".
+        out_indices: With ``features_only``, the feature maps to return; default: one per stride.
+
+    Raises:
+        ValueError: Unknown name, or invalid or contradictory arguments.
+    """
     row = find_arch(name)
     if arch is not None:
         if type(arch) is not type(row):
@@ -79,21 +97,26 @@ def build_network(
     for argument, value, least in (("num_classes", num_classes, least_classes), ("in_chans", in_chans, 1)):
         if value is not None and (type(value) is not int or value < least):
             raise ValueError(f"{argument}={value!r} must be an integer of at least {least}")
-    channels = {} if in_chans is None else {"in_chans": in_chans}  # each network has a default of its own
+    channels = {} if in_chans is None else {"in_chans": in_chans}  # each network has its own default
     if features_only:
         trunk = _trunk_of(name, row)
         tap = features_only if isinstance(features_only, str) else "transition"
         chosen = range(len(last_stages(trunk))) if out_indices is None else out_indices
         return HarDNetTrunk(trunk, **channels, out_indices=chosen, tap=tap)
     if out_indices is not None:
-        raise ValueError("out_indices goes with features_only=True")
+        raise ValueError("out_indices requires features_only=True")
     network = NETWORKS[type(row)](row, num_classes=num_classes, **channels)
     network.usage = default_usage(name, row)
     return network
 
 
 def default_usage(name: str, row: Arch | None = None) -> Usage:
-    """The published use of the model of that name; ``row`` stands in for the table's."""
+    """How the published model is used: its name, preprocessing and postprocessing.
+
+    Args:
+        name: A name of ``list_models()``.
+        row: A record to use instead of the table's row.
+    """
     row = find_arch(name) if row is None else row
     preprocess = PREPROCESS[name]
     if isinstance(row, SSDArch):

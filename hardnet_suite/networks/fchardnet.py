@@ -1,4 +1,4 @@
-"""FC-HarDNet: semantic segmentation (HarDNet, section 4.2; https://github.com/PingoLH/FCHarDNet)."""
+"""FC-HarDNet for semantic segmentation (HarDNet, section 4.2; https://github.com/PingoLH/FCHarDNet)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,30 @@ from hardnet_suite.networks.layers import ConvNormAct, init_weights
 
 
 class FCHarDNetDecoder(nn.Module):
-    """The way back up.
+    """The decoder.
 
-    forward: the trunk's block outputs of strides 4, 8, 16 …, finest first -> (N, channels, H/4, W/4). Each
-    step enlarges the map to the next finer one's size, joins that, halves the channels by a 1×1 convolution,
-    and passes a HarDBlock.
+    ``forward`` takes the trunk's block outputs of strides 4, 8, 16 …, finest first, and returns
+    (N, channels, H/4, W/4). Each step upsamples the map to the size of the next finer one, concatenates that
+    one, halves the channels with a 1×1 convolution and applies a HarDBlock.
+
+    Args:
+        arch: The network's row of the architecture table.
+        in_channels: Channels of the trunk's maps, finest first.
+
+    Attributes:
+        channels: Number of output channels.
+
+    Raises:
+        ValueError: ``in_channels`` does not have one entry per map.
     """
 
     def __init__(self, arch: FCHarDNetArch, in_channels: list[int] | tuple[int, ...]):
         super().__init__()
         stages = arch.trunk.stages
         if len(in_channels) != len(stages):
-            raise ValueError(f"in_channels={in_channels} must have {len(stages)} entries, one for each map")
+            raise ValueError(
+                f"expected in_channels with {len(stages)} entries, one per map, got {in_channels}"
+            )
         act = arch.trunk.act
         self.last_proj = ConvNormAct(in_channels[-1], arch.last_channels, 1, act=act)
         self.convs, self.blocks = nn.ModuleList(), nn.ModuleList()
@@ -45,9 +57,17 @@ class FCHarDNetDecoder(nn.Module):
 
 
 class FCHarDNet(nn.Module):
-    """Segmentation network: (N, in_chans, H, W) -> (N, num_classes, H, W) logits, H and W at least 64."""
+    """FC-HarDNet segmentation network: (N, in_chans, H, W) -> (N, num_classes, H, W) logits.
 
-    class_layers = ("classifier.",)  # what depends on the number of classes
+    Height and width of the input must be at least 64 pixels.
+
+    Args:
+        arch: A row of the architecture table.
+        num_classes: Number of classes; default: that of ``arch``.
+        in_chans: Number of input channels.
+    """
+
+    class_layers = ("classifier.",)  # prefixes of the parameters that depend on the number of classes
 
     def __init__(self, arch: FCHarDNetArch, *, num_classes: int | None = None, in_chans: int = 3):
         super().__init__()
@@ -65,14 +85,14 @@ class FCHarDNet(nn.Module):
         names = {f"trunk.{ours}": theirs for ours, theirs in self.trunk.official_prefixes.items()}
         last = names.pop(f"trunk.stages.{len(self.arch.trunk.stages) - 1}.transition")
         return names | {
-            "decoder.last_proj": last,  # the published program counts it to the trunk
+            "decoder.last_proj": last,  # the official program keeps it in the trunk
             "decoder.convs": "conv1x1_up",
             "decoder.blocks": "denseBlocksUp",
             "classifier": "finalConv",
         }
 
     def forward_head(self, x: Tensor) -> Tensor:
-        """(N, in_chans, H, W) -> (N, num_classes, ceil(H/4), ceil(W/4)) logits, not yet enlarged."""
+        """(N, in_chans, H, W) -> (N, num_classes, ceil(H/4), ceil(W/4)) logits, before upsampling."""
         return self.classifier(self.decoder(self.trunk(x)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,10 +100,10 @@ class FCHarDNet(nn.Module):
 
 
 def source_indices(arch: FCHarDNetArch) -> tuple[int, ...]:
-    """The trunk's out_indices for the maps that the decoder takes: all strides from 4 on."""
+    """The trunk's ``out_indices`` for the maps that the decoder takes: all strides from 4 on."""
     return tuple(range(1, len(last_stages(arch.trunk))))
 
 
 def enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, C, h, w) -> (N, C, *size), bilinear, corners aligned."""
+    """Bilinear upsampling with aligned corners: (N, C, h, w) -> (N, C, *size)."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)

@@ -9,27 +9,50 @@ from hardnet_suite.networks.layers import ConvNormAct, PointwiseDepthwise
 
 
 def harmonic_links(layer: int) -> list[int]:
-    """The layers that layer ``layer`` (counted from 1; 0 is the block's input) takes in, nearest first.
+    """The layers whose outputs are the input of a layer, nearest first.
 
     Layer k is linked to layer k − 2^n for every 2^n that divides k.
+
+    Args:
+        layer: Layer number, counted from 1; 0 is the block's input.
+
+    Raises:
+        ValueError: ``layer`` < 1.
     """
     if layer < 1:
-        raise ValueError(f"layers count from 1, got {layer}")
+        raise ValueError(f"layers are counted from 1, got {layer}")
     return [layer - 2**n for n in range(layer.bit_length()) if layer % 2**n == 0]
 
 
 def layer_width(layer: int, growth: int, growth_mul: float) -> int:
-    """Output channels of layer ``layer``: growth · growth_mul^m, m the links beyond the first, made even."""
+    """Output channels of a layer: growth · growth_mul^m with m links beyond the first, rounded to even.
+
+    Args:
+        layer: Layer number, counted from 1.
+        growth: Growth rate of the block.
+        growth_mul: Width multiplier per link.
+    """
     width = float(growth)
     for _ in harmonic_links(layer)[1:]:
-        width *= growth_mul  # one by one, as the published programs round
+        width *= growth_mul  # repeated multiplication, to round like the official program
     return int(int(width + 1) / 2) * 2
 
 
 class HarDBlock(nn.Module):
-    """``layers`` convolutions with harmonic links; the output joins the odd layers and the last one.
+    """Harmonic dense block: (N, in_channels, H, W) -> (N, out_channels, H, W).
 
-    (N, in_channels, H, W) -> (N, out_channels, H, W), in layer order.
+    The output concatenates the odd layers and the last one, in order.
+
+    Args:
+        in_channels: Input channels.
+        growth: Growth rate.
+        growth_mul: Width multiplier per harmonic link.
+        layers: Number of convolution layers.
+        depthwise: Use pairs of a 1×1 and a depthwise 3×3 convolution instead of 3×3 convolutions.
+        act: Activation, a key of ``layers.ACTIVATIONS``.
+
+    Attributes:
+        out_channels: Number of output channels.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The HarDNet trunk and the classifier on it."""
+"""The HarDNet trunk and classifier."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ TAPS = ("transition", "block")
 
 @dataclass(frozen=True)
 class Feature:
-    """A feature map that the trunk offers: its stride (pixels), its channels, and the stage that makes it.
+    """A feature map that the trunk can return.
 
-    ``stage`` is −1 for the stem.
+    Attributes:
+        stride: Stride in input pixels.
+        channels: Number of channels.
+        stage: Index of the stage that computes it; −1 for the stem.
     """
 
     stride: int
@@ -37,7 +40,7 @@ class Feature:
 
 
 class FeatureInfo(list):
-    """timm's manner: a dict a feature map, with num_chs, reduction (its stride) and module (its name)."""
+    """timm's feature information: one dict per feature map, with num_chs, reduction (stride) and module."""
 
     def channels(self) -> list[int]:
         return [info["num_chs"] for info in self]
@@ -50,7 +53,7 @@ class FeatureInfo(list):
 
 
 class HarDNetStage(nn.Module):
-    """HarDBlock, transition, and what leads to the next stage: a pool, a strided convolution, or nothing."""
+    """HarDBlock, dropout and 1×1 transition, then the downsampling ``down`` to the next stage, if any."""
 
     def __init__(
         self,
@@ -76,15 +79,26 @@ class HarDNetStage(nn.Module):
 
 
 class HarDNetTrunk(nn.Module):
-    """Stem and stages. It records, while it is built, the maps it offers and the official names of its parts.
+    """Stem and stages: (N, in_chans, H, W) -> list of feature maps, one per entry of ``out_indices``.
 
-    forward: (N, in_chans, H, W) -> list of feature maps, one for each entry of ``out_indices``;
-    index i means stride 2^(i+1) (0 … 4 for the strides 2, 4, 8, 16, 32), at each stride the last stage.
-    ``tap``: "transition" (after the 1×1 convolution) or "block" (before it). Stages beyond the last
-    index are not built.
+    While it is built, the trunk records its feature maps and the official names of its modules.
 
-    Attributes: ``features`` (all it offers, one ``Feature`` a stride), ``channels`` and ``strides`` (of what
-    it returns), ``official_prefixes`` (our module name -> the published program's).
+    Args:
+        arch: The architecture.
+        in_chans: Number of input channels.
+        out_indices: Feature maps to return: index i is the last map of stride 2^(i+1), 0 to 4 for the strides
+            2, 4, 8, 16 and 32. Default: the last stride only. Stages beyond the last index are not built.
+        tap: Where in a stage the map is taken: "transition" (after the 1×1 convolution) or "block" (before).
+        with_cp: Save memory in training by recomputing the blocks in the backward pass.
+
+    Attributes:
+        features: All available feature maps, one ``Feature`` per stride.
+        channels: Channels of the returned maps.
+        strides: Strides of the returned maps in pixels.
+        official_prefixes: Module name -> its name in the official program.
+
+    Raises:
+        ValueError: Unknown tap, activation or pooling, or invalid ``out_indices``.
     """
 
     def __init__(
@@ -145,12 +159,12 @@ class HarDNetTrunk(nn.Module):
             dropout = arch.last_dropout if last else 0.0
             module = HarDNetStage(channels, stage, arch, dropout=dropout, down=down)
             if last and self.tap == "block":
-                module.transition = nn.Identity()  # nothing comes after the tap that could train it
+                module.transition = nn.Identity()  # unused after the tap: it would never get a gradient
             self.stages.append(module)
 
             name = f"stages.{index}"
             self.official_prefixes[f"{name}.block"] = f"base.{official}"
-            official += 1 + (dropout > 0)  # the published list counts its dropout too
+            official += 1 + (dropout > 0)  # the official module list includes the dropout
             self.official_prefixes[f"{name}.transition"] = f"base.{official}"
             official += 1
             if stage.downsample and not last:
@@ -169,7 +183,7 @@ class HarDNetTrunk(nn.Module):
 
     @property
     def feature_info(self) -> FeatureInfo:
-        """Of the maps that forward returns."""
+        """Information about the returned feature maps."""
         return _feature_info([self.features[index] for index in self.out_indices], self.tap)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -203,9 +217,17 @@ class HarDNetTrunk(nn.Module):
 
 
 class HarDNetClassifier(nn.Module):
-    """HarDNet classifier: (N, in_chans, H, W), H and W at least 32 -> (N, num_classes) logits."""
+    """HarDNet classifier: (N, in_chans, H, W) -> (N, num_classes) logits.
 
-    class_layers = ("fc.",)  # what depends on the number of classes
+    Height and width of the input must be at least 32 pixels. The class has timm's model interface.
+
+    Args:
+        arch: A row of the architecture table.
+        num_classes: Number of classes; 0 returns pooled features. Default: that of ``arch``.
+        in_chans: Number of input channels.
+    """
+
+    class_layers = ("fc.",)  # prefixes of the parameters that depend on the number of classes
 
     def __init__(self, arch: HarDNetArch, *, num_classes: int | None = None, in_chans: int = 3):
         super().__init__()
@@ -223,22 +245,27 @@ class HarDNetClassifier(nn.Module):
 
     @property
     def feature_info(self) -> FeatureInfo:
-        """Of all five strides, after the transitions."""
+        """Information about the feature maps of all five strides, after the transitions."""
         return _feature_info(self.trunk.features, "transition", "trunk.")
 
     def get_classifier(self) -> nn.Module:
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh last layer for ``num_classes`` classes; 0 leaves the pooled features.
+        """Replaces the last layer by a newly initialised one.
 
-        global_pool: "avg" or, with no classes, "" for the features as they are, (N, num_features, h, w);
-        None leaves it as it is. ValueError unless num_classes is an integer of at least 0.
+        Args:
+            num_classes: Number of classes; 0 removes the layer and returns pooled features.
+            global_pool: "avg", or "" (only with 0 classes) to return the unpooled features
+                (N, num_features, h, w). None keeps the current pooling.
+
+        Raises:
+            ValueError: ``num_classes`` is not an integer of at least 0, or an invalid ``global_pool``.
         """
         if type(num_classes) is not int or num_classes < 0:
             raise ValueError(f"num_classes={num_classes!r} must be an integer of at least 0")
         if global_pool not in (None, "avg", "") or (global_pool == "" and num_classes):
-            raise ValueError(f"global_pool={global_pool!r}: allowed are 'avg' and, for 0 classes, ''")
+            raise ValueError(f"expected global_pool 'avg' or, with 0 classes, '', got {global_pool!r}")
         if global_pool is not None or num_classes:
             self.pool = nn.AdaptiveAvgPool2d(1) if global_pool != "" else nn.Identity()
         self.num_classes = num_classes
@@ -249,15 +276,15 @@ class HarDNetClassifier(nn.Module):
         init_weights(self.fc)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(N, in_chans, H, W) -> (N, num_features, H/32, W/32), before pooling."""
+        """(N, in_chans, H, W) -> (N, num_features, H/32, W/32) features before pooling."""
         return self.trunk(x)[-1]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(N, num_features, h, w) -> (N, num_classes), or the pooled (N, num_features)."""
+        """(N, num_features, h, w) -> (N, num_classes) logits, or pooled (N, num_features) features."""
         x = self.pool(x)
         if isinstance(self.pool, nn.Identity):
             return x
-        x = self.drop(x.flatten(1))
+        x = self.drop(x.flatten(1))  # (N, num_features, 1, 1) -> (N, num_features)
         return x if pre_logits else self.fc(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -277,7 +304,7 @@ def _feature_info(features: Sequence[Feature], tap: str, prefix: str = "") -> Fe
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Batch norms inside leave their running statistics: the batch, computed again, is already in them."""
+    """Keeps the running statistics of batch norms while a block is recomputed: they include this batch."""
     norms = [
         (m, m.momentum, m.num_batches_tracked.clone()) for m in module.modules() if isinstance(m, _BatchNorm)
     ]
@@ -292,7 +319,7 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
 
 
 def _convs(in_channels: int, widths: tuple[int, ...], kernel: int, act: str) -> nn.Sequential:
-    """3×3 with stride 2, then ``kernel`` × ``kernel`` with stride 1."""
+    """A 3×3 convolution with stride 2, then ``kernel`` × ``kernel`` convolutions with stride 1."""
     pairs = list(zip((in_channels, *widths), widths, strict=False))
     (first, out), *rest = pairs
     return nn.Sequential(
@@ -306,7 +333,7 @@ def _pool(arch: HarDNetArch, kernel: int, padding: int, *, ceil: bool = False) -
 
 
 def last_stages(arch: HarDNetArch) -> list[int]:
-    """For each stride 2^(i+1) that the trunk offers, its last stage; −1 is the stem."""
+    """Index of the last stage of each stride 2^(i+1) of the trunk; −1 is the stem."""
     last, level = [-1], 1
     for index, stage in enumerate(arch.stages):
         if level == len(last):
@@ -317,7 +344,7 @@ def last_stages(arch: HarDNetArch) -> list[int]:
 
 
 def _select(arch: HarDNetArch, out_indices: Sequence[int] | None) -> tuple[HarDNetArch, tuple[int, ...]]:
-    """Cuts off the stages that ``out_indices`` do not need; the default is the last stride alone."""
+    """Removes the stages that ``out_indices`` do not need; the default is the last stride only."""
     last = last_stages(arch)
     if out_indices is None:
         return arch, (len(last) - 1,)

@@ -1,4 +1,4 @@
-"""The few layers that everything else is made of."""
+"""The basic layers of all networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution without bias, batch norm, activation; "same" padding at stride 1.
+    """Convolution without bias, batch norm and activation, with "same" padding.
 
     (N, in_channels, H, W) -> (N, out_channels, ceil(H/stride), ceil(W/stride))
     """
@@ -44,7 +44,7 @@ class DepthwiseConvNorm(nn.Sequential):
 
 
 class PointwiseDepthwise(nn.Sequential):
-    """The layer of the DS variants: 1×1 convolution with activation, then depthwise 3×3."""
+    """The layer of the DS variants: a 1×1 convolution with activation, then a depthwise 3×3 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int, *, act: str = "relu6"):
         super().__init__()
@@ -53,9 +53,13 @@ class PointwiseDepthwise(nn.Sequential):
 
 
 class L2Norm(nn.Module):
-    """Each pixel's channel vector scaled to unit length, times a learnt weight a channel (ParseNet, 2015).
+    """L2-normalises the channels of each pixel and scales them by one learned weight per channel.
 
-    (N, C, H, W) -> (N, C, H, W)
+    From ParseNet (Liu et al. 2015, arXiv 1506.04579). (N, C, H, W) -> (N, C, H, W).
+
+    Args:
+        channels: Number of channels C.
+        scale: Initial value of the weights.
     """
 
     def __init__(self, channels: int, scale: float):
@@ -63,18 +67,18 @@ class L2Norm(nn.Module):
         self.weight = nn.Parameter(torch.full((channels,), float(scale)))
 
     def forward(self, x: Tensor) -> Tensor:
-        # in float32 at least: a sum of hundreds of squares overflows fp16 and is coarse in bf16
+        # at least float32: a sum of hundreds of squares overflows float16 and is inaccurate in bfloat16
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        # the root of zero has no gradient, and an all-zero pixel would poison the whole batch
+        # the gradient of sqrt(0) is not finite: one all-zero pixel would spoil the whole batch
         length = wide.pow(2).sum(dim=1, keepdim=True).clamp_min(1e-20).sqrt()
         return (self.weight[:, None, None] * (wide / length)).to(x.dtype)
 
 
 def init_weights(module: nn.Module) -> None:
-    """He initialisation of every convolution and linear layer inside ``module``; norms to identity."""
+    """Initialises the convolutions of ``module`` as He et al., and its linear layers with std 0.01."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
-            # fan-out of a depthwise layer counts one group, not all channels
+            # fan_in: for depthwise layers, torch's fan_out counts all channels instead of one group
             nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
@@ -84,10 +88,14 @@ def init_weights(module: nn.Module) -> None:
 
 
 def check_images(x: Tensor, channels: int, least: int) -> None:
-    """Raises ValueError unless ``x`` is (N, channels, H, W) with H and W of at least ``least`` pixels."""
+    """Checks the shape of a batch of images.
+
+    Raises:
+        ValueError: ``x`` is not (N, channels, H, W) with H and W of at least ``least`` pixels.
+    """
     if x.ndim != 4 or x.shape[1] != channels:
-        raise ValueError(f"input must be (N, {channels}, H, W), got {tuple(x.shape)}")
+        raise ValueError(f"expected input of shape (N, {channels}, H, W), got {tuple(x.shape)}")
     if min(x.shape[2:]) < least:
         raise ValueError(
-            f"input of {x.shape[2]}×{x.shape[3]} pixels (H×W) is too small: at least {least}×{least}"
+            f"expected input of at least {least}×{least} pixels (H×W), got {x.shape[2]}×{x.shape[3]}"
         )

@@ -8,14 +8,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of parameters (buffers such as running means not counted)."""
+    """Number of parameters, without buffers such as running means."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def multiply_adds(network: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Multiply-adds of convolutions and linear layers for one input of shape (N, C, H, W), in eval mode.
+    """Multiply-adds of the convolutions and linear layers for one input, in eval mode.
 
-    Counted by torch's flop counter (two flops a multiply-add); the network's mode is left as it was.
+    They are counted by torch's flop counter, at two flops per multiply-add. The training mode of the network
+    is restored.
+
+    Args:
+        network: The network.
+        input_shape: Shape of the input, (N, C, H, W).
     """
     parameter = next(network.parameters())
     training = network.training

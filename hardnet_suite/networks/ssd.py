@@ -14,7 +14,10 @@ from hardnet_suite.networks.layers import ConvNormAct, L2Norm, init_weights
 
 
 class SSDBridge(nn.Sequential):
-    """Max-pool 3×3 stride 1, a (dilated) 3×3 and a 1×1 convolution: the size of the map stays."""
+    """3×3 max pooling, a (dilated) 3×3 and a 1×1 convolution, all with stride 1.
+
+    (N, in_channels, H, W) -> (N, out, H, W)
+    """
 
     def __init__(self, in_channels: int, mid: int, out: int, dilation: int):
         super().__init__()
@@ -24,7 +27,7 @@ class SSDBridge(nn.Sequential):
 
 
 class SSDExtra(nn.Module):
-    """One extra level: 1×1 convolution, then a strided one, both with bias and ReLU, no norm."""
+    """One extra level: a 1×1 convolution, then a strided one, both with bias and ReLU, without norm."""
 
     def __init__(self, in_channels: int, extra: Extra):
         super().__init__()
@@ -36,10 +39,17 @@ class SSDExtra(nn.Module):
 
 
 class SSDNeck(nn.Module):
-    """From the trunk's two maps to SSD's levels.
+    """Turns the trunk's two feature maps into SSD's levels.
 
-    forward: [(N, C1, S/8, S/8), (N, C2, S/16, S/16)] -> list of maps, one a level: the first of the two
-    scaled by L2Norm, the second through the bridge, then the extra levels. ``channels``: of each level.
+    ``forward`` takes [(N, C1, S/8, S/8), (N, C2, S/16, S/16)] and returns one map per level: the first map
+    scaled by L2Norm, the second after the bridge, then the extra levels.
+
+    Args:
+        arch: The detector's row of the architecture table.
+        in_channels: Channels of the two maps.
+
+    Attributes:
+        channels: Channels of each level.
     """
 
     def __init__(self, arch: SSDArch, in_channels: tuple[int, int] | list[int]):
@@ -63,7 +73,13 @@ class SSDNeck(nn.Module):
 
 
 def prediction_convs(channels: list[int], per_location: tuple[int, ...], values: int) -> nn.ModuleList:
-    """One 3×3 convolution a level that predicts ``values`` numbers for each of its boxes at a location."""
+    """One 3×3 convolution per level, which predicts ``values`` numbers per default box.
+
+    Args:
+        channels: Channels of each level.
+        per_location: Default boxes per location, for each level.
+        values: Numbers per box.
+    """
     convs = nn.ModuleList(
         nn.Conv2d(width, boxes * values, 3, padding=1)
         for width, boxes in zip(channels, per_location, strict=True)
@@ -75,13 +91,18 @@ def prediction_convs(channels: list[int], per_location: tuple[int, ...], values:
 
 
 class SSD(nn.Module):
-    """SSD detector: (N, 3, size, size) -> raw predictions, one map a level.
+    """SSD detector: (N, in_chans, size, size) -> raw predictions, one map per level.
 
-    forward returns ``cls``: list of (N, A·(num_classes+1), h, w) logits, background last, and ``box``:
-    list of (N, A·4, h, w) offsets, as mmdet's SSDHead; A boxes a location, level by level.
+    ``forward`` returns a dict with ``cls``: list of (N, A·(num_classes+1), h, w) logits, background last, and
+    ``box``: list of (N, A·4, h, w) offsets, as in mmdet's SSDHead; A is the number of boxes per location.
+
+    Args:
+        arch: A row of the architecture table.
+        num_classes: Number of classes, without the background; default: that of ``arch``.
+        in_chans: Number of input channels.
     """
 
-    class_layers = ("cls.",)  # what depends on the number of classes
+    class_layers = ("cls.",)  # prefixes of the parameters that depend on the number of classes
 
     def __init__(self, arch: SSDArch, *, num_classes: int | None = None, in_chans: int = 3):
         super().__init__()
@@ -107,7 +128,7 @@ class SSD(nn.Module):
         size = self.arch.size
         if x.ndim != 4 or tuple(x.shape[1:]) != (self.trunk.in_chans, size, size):
             raise ValueError(
-                f"input must be (N, {self.trunk.in_chans}, {size}, {size}), got {tuple(x.shape)}"
+                f"expected input of shape (N, {self.trunk.in_chans}, {size}, {size}), got {tuple(x.shape)}"
             )
         levels = self.neck(self.trunk(x))
         return {
@@ -117,17 +138,22 @@ class SSD(nn.Module):
 
 
 def source_indices(arch: SSDArch) -> tuple[int, ...]:
-    """The trunk's out_indices for the maps that SSD starts from."""
+    """The trunk's ``out_indices`` for the maps that SSD takes."""
     return tuple(int(math.log2(stride)) - 1 for stride in arch.source_strides)
 
 
 def official_order(out: dict[str, list[Tensor]]) -> tuple[Tensor, Tensor]:
-    """The network's maps in the order of the published program (and of ``prior_boxes``).
+    """The network's predictions in the order of the official program and of ``prior_boxes``.
 
-    Returns loc (N, P, 4) and conf (N, P, 1 + num_classes), background first, logits.
+    Args:
+        out: What ``SSD.forward`` returns.
+
+    Returns:
+        loc (N, P, 4) offsets and conf (N, P, 1 + num_classes) logits, background first.
     """
 
     def flat(maps: list[Tensor], values: int) -> Tensor:
+        # per level (N, A·values, h, w) -> (N, h·w·A, values)
         n = maps[0].shape[0]
         return torch.cat([m.permute(0, 2, 3, 1).reshape(n, -1, values) for m in maps], 1)
 
@@ -137,16 +163,24 @@ def official_order(out: dict[str, list[Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def decode(out: dict[str, list[Tensor]], arch: SSDArch) -> tuple[Tensor, Tensor]:
-    """The network's maps as boxes and probabilities, before any suppression.
+    """Decodes the network's predictions into boxes and probabilities, before non-maximum suppression.
 
-    Returns boxes (N, P, 4), x1, y1, x2, y2 as fractions of the image, not clipped to it; and probabilities
-    (N, P, num_classes), without the background.
+    Args:
+        out: What ``SSD.forward`` returns.
+        arch: The detector's architecture.
+
+    Returns:
+        boxes (N, P, 4), x1, y1, x2, y2 as fractions of the image, not clipped to it; and probabilities
+        (N, P, num_classes), without the background.
+
+    Raises:
+        ValueError: The number of predictions does not match the priors of ``arch``.
     """
     loc, conf = official_order(out)
     priors = prior_boxes(arch).to(loc.device)
     if loc.shape[1] != len(priors):
         raise ValueError(
-            f"expected the maps of a {arch.size}×{arch.size} input, {len(priors)} boxes, got {loc.shape[1]}"
+            f"expected {len(priors)} boxes, those of a {arch.size}×{arch.size} input, got {loc.shape[1]}"
         )
     centres = priors[:, :2] + loc[..., :2].float() * 0.1 * priors[:, 2:]
     sizes = priors[:, 2:] * (loc[..., 2:].float() * 0.2).exp()
@@ -155,9 +189,15 @@ def decode(out: dict[str, list[Tensor]], arch: SSDArch) -> tuple[Tensor, Tensor]
 
 
 def base_boxes(priors: Priors, level: int, size: int) -> list[tuple[float, float]]:
-    """(width, height) in pixels of a level's default boxes, clamped to the image as published.
+    """(width, height) in pixels of a level's default boxes, clamped to the image as in the official program.
 
-    A small square, a larger one (the mean of this and the next level), then each ratio wide and tall.
+    A small square, a larger one (geometric mean with the next level's size), then for each ratio a wide and a
+    tall box.
+
+    Args:
+        priors: The default boxes of all levels.
+        level: Index of the level.
+        size: Height and width of the input in pixels.
     """
     small, large = priors.sizes[level], priors.sizes[level + 1]
     mean = math.sqrt(small * large)
@@ -169,7 +209,7 @@ def base_boxes(priors: Priors, level: int, size: int) -> list[tuple[float, float
 
 
 def prior_boxes(arch: SSDArch) -> Tensor:
-    """SSD's default boxes (P, 4) as (cx, cy, w, h), fractions of the image; row by row, level by level."""
+    """SSD's default boxes, (P, 4) as (cx, cy, w, h) in fractions of the image, level by level, row by row."""
     rows = []
     for level, stride in enumerate(arch.priors.strides):
         cells = math.ceil(arch.size / stride)

@@ -87,7 +87,7 @@ def test_table_is_aligned():
     assert not any(line.endswith(" ") for line in lines)
 
 
-def test_a_problem_is_told_by_the_exit_status(cli, monkeypatch):
+def test_a_problem_sets_the_exit_status(cli, monkeypatch):
     def bad():
         raise Diagnosis("broken", "mend it")
 
@@ -98,7 +98,7 @@ def test_a_problem_is_told_by_the_exit_status(cli, monkeypatch):
     assert out.endswith("1 problems, 0 warnings\n")
 
 
-def test_one_failing_check_silences_no_other(cli, monkeypatch):
+def test_other_checks_run_after_a_failing_one(cli, monkeypatch):
     def crash():
         print("noise")
         raise AssertionError("MMCV==2.2.0 is used but incompatible.\nmore")
@@ -177,7 +177,7 @@ def test_two_mmcvs(versions):
     assert check.fix.startswith("pip uninstall -y mmcv mmcv-lite")
 
 
-def test_compiled_mmcv_is_told_from_ours(monkeypatch):
+def test_compiled_mmcv_is_distinguished_from_ours(monkeypatch):
     assert CHECKS["mmcv's operators"]() == "the suite's own, on torchvision"
     compiled = ModuleType("mmcv._ext")
     compiled.__file__ = "/x/mmcv/_ext.cpython-311-x86_64-linux-gnu.so"
@@ -224,15 +224,15 @@ def test_pkg_resources(import_fails):
 def test_python(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 14, 0))
     check = examine("python", CHECKS["python"])
-    assert check == Check("problem", "python", "3.14.0", "take Python 3.11 to 3.13")
+    assert check == Check("problem", "python", "3.14.0", "use Python 3.11 to 3.13")
 
 
 @pytest.mark.parametrize(
     ("cpu", "status", "found"),
     [
-        ("flags : avx2 avx512_bf16 amx_bf16\n", "ok", "the CPU computes in it (amx_bf16, avx512_bf16)"),
-        ("flags : avx2\n", "warning", "the CPU only emulates it"),
-        (None, "ok", "cannot tell what this CPU can do"),
+        ("flags : avx2 avx512_bf16 amx_bf16\n", "ok", "supported by the CPU (amx_bf16, avx512_bf16)"),
+        ("flags : avx2\n", "warning", "only emulated by the CPU"),
+        (None, "ok", "unknown for this CPU"),
     ],
 )
 def test_bfloat16_on_the_cpu(monkeypatch, tmp_path, cpu, status, found):
@@ -248,7 +248,7 @@ def test_bfloat16_on_the_cpu(monkeypatch, tmp_path, cpu, status, found):
 @pytest.mark.parametrize(
     ("driver", "build", "status", "found"),
     [
-        (None, None, "ok", "none: all runs on the CPU"),
+        (None, None, "ok", "none: everything runs on the CPU"),
         ("/usr/bin/nvidia-smi", None, "warning", "there, but not for this torch, built for the CPU"),
         ("/usr/bin/nvidia-smi", "13.2", "warning", "there, but not for this torch, built for CUDA 13.2"),
     ],
@@ -264,7 +264,7 @@ def test_gpu_that_torch_cannot_use(monkeypatch, driver, build, status, found):
 @pytest.mark.gpu
 def test_gpu():
     assert torch.cuda.get_device_name(0) in CHECKS["GPU"]()
-    assert CHECKS["bfloat16 (--bf16)"]() == "the GPU computes in it"
+    assert CHECKS["bfloat16 (--bf16)"]() == "supported by the GPU"
 
 
 def test_weights_folder(monkeypatch, tmp_path):
@@ -275,11 +275,11 @@ def test_weights_folder(monkeypatch, tmp_path):
     file.write_text("")
     monkeypatch.setenv("TORCH_HOME", str(file / "below"))
     check = examine("folder", CHECKS["weights folder"])
-    assert (check.status, check.found) == ("problem", f"{file} cannot be written")
+    assert (check.status, check.found) == ("problem", f"{file} is not writable")
     assert "TORCH_HOME" in check.fix
 
 
-def test_without_openmmlab_and_torchvision_the_rest_is_still_told(tmp_path):
+def test_without_openmmlab_and_torchvision_the_other_checks_still_run(tmp_path):
     """In a Python where importing any of them fails: a table, not a traceback."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"

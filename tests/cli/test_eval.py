@@ -123,11 +123,13 @@ def test_cityscapes_predictions_in_both_forms(cli, tmp_path, ids, stored):
 
 def test_segmentation_errors(error_of, label_folders):
     command = "eval", "segmentation", *label_folders, "--dataset", "camvid"
-    assert "are Cityscapes' own" in error_of(*command, "--prediction-ids", "labelIds")
+    assert "exist for cityscapes only, camvid has trainIds" in error_of(
+        *command, "--prediction-ids", "labelIds"
+    )
     (label_folders[1] / "a.png").unlink()
-    assert f"{label_folders[1]} holds no PNG" in error_of(*command)
+    assert f"{label_folders[1]} has no PNG" in error_of(*command)
     (label_folders[1] / "b.png").touch()
-    assert f"{label_folders[1]} holds no a.png" in error_of(*command)
+    assert f"{label_folders[1]} has no a.png" in error_of(*command)
 
 
 @pytest.mark.parametrize(

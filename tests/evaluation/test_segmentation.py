@@ -73,7 +73,7 @@ def test_ignored_pixels_do_not_count_whatever_is_predicted_there():
     assert confusion_matrix([0, 1, 7], [0, 1, 1], 2, ignore=7).tolist() == [[1, 0], [0, 1]]
 
 
-def test_a_class_that_is_predicted_but_nowhere_true_has_zero():
+def test_a_predicted_class_absent_from_the_ground_truth_scores_zero():
     scores = score(np.zeros(4, int), np.array([0, 0, 0, 3]))
     np.testing.assert_array_equal(scores.iou, [0.75, NAN, NAN, 0])
     np.testing.assert_array_equal(scores.accuracy, [0.75, NAN, NAN, NAN])
@@ -120,12 +120,12 @@ def test_many_classes_do_not_overflow_small_types():
 @pytest.mark.parametrize(
     ("target", "prediction", "message"),
     [
-        ([0, 1], [0, 4], r"prediction must lie in \[0, 4\) where the target counts, got 4"),
-        ([0, 1], [-1, 0], "prediction must lie .* got -1"),
-        ([0, 1], [0, IGNORE], "prediction must lie .* got 255"),
-        ([0, 9], [0, 1], "target must lie .* got 9"),
-        ([0, 1], [[0, 1]], r"one shape, got \(2,\), \(1, 2\)"),
-        ([0, 1], [0.0, 1.0], "prediction must hold integers, got float64"),
+        ([0, 1], [0, 4], r"expected prediction in \[0, 4\) or ignored, got 4"),
+        ([0, 1], [-1, 0], "expected prediction in .* got -1"),
+        ([0, 1], [0, IGNORE], "expected prediction in .* got 255"),
+        ([0, 9], [0, 1], "expected target in .* got 9"),
+        ([0, 1], [[0, 1]], r"the same shape, got \(2,\) and \(1, 2\)"),
+        ([0, 1], [0.0, 1.0], "expected an integer prediction, got float64"),
     ],
 )
 def test_bad_arrays(target, prediction, message):
@@ -231,14 +231,14 @@ def test_missing_prediction(folders):
     save(folders[1] / "b.png", [[0]])
     save(folders[1] / "c.png", [[0]])
     message = error(folders)
-    assert "holds no b.png" in message
-    assert "nor for 1 more of 3" in message
+    assert "has no b.png" in message
+    assert "and 1 more of 3 are missing" in message
 
 
 def test_missing_cityscapes_prediction(tmp_path):
     save(tmp_path / "truth" / "ulm_000000_000019_gtFine_labelIds.png", [[7]])
     save(tmp_path / "found" / "ulm_000000_000020.png", [[0]])
-    assert "holds no ulm_000000_000019*.png" in error((tmp_path / "found", tmp_path / "truth"), CITY)
+    assert "has no ulm_000000_000019*.png" in error((tmp_path / "found", tmp_path / "truth"), CITY)
 
 
 def test_two_predictions_of_one_frame(tmp_path):
@@ -261,7 +261,7 @@ def test_an_unknown_id(folders):
     assert "77" in message
 
 
-def test_a_image_cut_short(folders):
+def test_a_truncated_image(folders):
     save(folders[0] / "a.png", np.random.default_rng(0).integers(0, 4, (90, 90)))
     content = (folders[0] / "a.png").read_bytes()
     (folders[0] / "a.png").write_bytes(content[: len(content) // 2])
@@ -272,11 +272,11 @@ def test_no_folder_and_no_images(folders, tmp_path):
     found, truth = folders
     assert f"{tmp_path / 'none'} is not a folder" in error((tmp_path / "none", truth))
     (tmp_path / "empty").mkdir()
-    assert f"{tmp_path / 'empty'} holds no PNG" in error((tmp_path / "empty", truth))
-    assert f"{tmp_path / 'empty'} holds no PNG" in error((found, tmp_path / "empty"))
+    assert f"{tmp_path / 'empty'} has no PNG" in error((tmp_path / "empty", truth))
+    assert f"{tmp_path / 'empty'} has no PNG" in error((found, tmp_path / "empty"))
 
 
-def test_nothing_but_void(folders):
+def test_only_void_pixels(folders):
     save(folders[1] / "a.png", [[IGNORE] * 3])
     assert "every pixel is void" in error(folders)
 

@@ -162,10 +162,10 @@ def test_float64_gradients_are_the_losses_slopes():
 def test_other_shapes_and_missing_entries_are_refused():
     outputs, target = random_outputs(1), made_targets(1)
     with pytest.raises(
-        ValueError, match=r"outputs\['wh'\] is \(1, 1, 10, 12\), targets\['wh'\] \(1, 2, 10, 12\)"
+        ValueError, match=r"\(1, 1, 10, 12\) for outputs\['wh'\] and \(1, 2, 10, 12\) for targets\['wh'\]"
     ):
         centernet_loss(outputs | {"wh": outputs["wh"][:, :1]}, target)
-    with pytest.raises(ValueError, match=r"targets\['weight'\] \(2, 10, 12\)"):
+    with pytest.raises(ValueError, match=r"\(2, 10, 12\) for targets\['weight'\]"):
         centernet_loss(outputs, target | {"weight": target["weight"][0]})
     with pytest.raises(ValueError, match="'off'"):
         centernet_loss(outputs, {part: value for part, value in target.items() if part != "off"})

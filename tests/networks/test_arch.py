@@ -69,7 +69,7 @@ def test_rows_are_frozen():
         ARCHS["hardnet68"].act = "relu"
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
+def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match="hardnet67") as caught:
         find_arch("hardnet67")
     assert all(name in str(caught.value) for name in list_models())
@@ -128,7 +128,7 @@ def test_a_record_of_the_wrong_kind(name, arch, wanted, given):
 
 @pytest.mark.parametrize("argument", ["num_classes", "in_chans"])
 @pytest.mark.parametrize("value", [-1, 2.0, "7", True])
-def test_counts_must_be_whole_numbers(argument, value):
+def test_counts_must_be_integers(argument, value):
     with pytest.raises(ValueError, match=f"{argument}={value!r} must be an integer of at least"):
         build_network("hardnet39ds", **{argument: value})
 
@@ -141,7 +141,7 @@ def test_counts_of_nothing():
         build_network("hardnet39ds", in_chans=0)
 
 
-def test_out_indices_go_with_features_only():
+def test_out_indices_require_features_only():
     with pytest.raises(ValueError, match="features_only"):
         build_network("hardnet39ds", out_indices=(1, 2))
 

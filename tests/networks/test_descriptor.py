@@ -63,7 +63,7 @@ def test_the_ps_network_has_biases_weighted_norms_and_no_norm_at_its_end():
 
 
 @pytest.mark.parametrize("name", [NAME, PS])
-def test_rows_are_of_unit_length_and_know_no_brightness_or_contrast(name):
+def test_rows_have_unit_length_and_do_not_depend_on_brightness_or_contrast(name):
     torch.manual_seed(0)
     network = random_norms(build_network(name))
     patches = torch.rand(6, 1, 32, 32)
@@ -86,7 +86,7 @@ def test_pixels_of_0_to_255_in_bytes_are_as_good():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_patch_without_contrast_is_no_nan(dtype):
+def test_a_constant_patch_has_a_finite_descriptor(dtype):
     network = random_norms(build_network(NAME)).to(dtype)
     with torch.inference_mode():
         out = network(torch.full((2, 1, 32, 32), 0.5, dtype=dtype))
@@ -109,7 +109,7 @@ def test_gradients_reach_every_layer():
 
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (2, 1, 64, 64), (1, 32, 32), (2, 1, 32, 31)])
 def test_other_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match=r"patches must be \(N, 1, 32, 32\), got") as caught:
+    with pytest.raises(ValueError, match=r"patches of shape \(N, 1, 32, 32\), got") as caught:
         build_network(NAME)(torch.zeros(shape))
     assert str(shape) in str(caught.value)
 
@@ -124,7 +124,7 @@ def test_another_patch_and_length():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": 10}, "has no classes: leave out num_classes"),
+        ({"num_classes": 10}, "has no classes, got num_classes=10; omit it"),
         ({"features_only": True}, "has no HarDNet trunk"),
         ({"arch": ARCHS["hardnet68"]}, "must be a DescriptorArch"),
         ({"in_chans": 0}, "in_chans=0"),

@@ -1,4 +1,4 @@
-"""HarDNet classifiers in mmengine: the model, its data, torchvision's transforms for pipelines."""
+"""Classification data sets for mmengine, and torchvision's transforms for their pipelines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hardnet_suite.openmm.data.parts import classification_samples
 
 
 class OnImage(BaseTransform):
-    """One of torchvision's transforms on ``img``."""
+    """Applies a torchvision transform to ``img``."""
 
     def __init__(self, inner: v2.Transform):
         self.inner = inner
@@ -49,8 +49,11 @@ for _name in v2.__all__ if hasattr(v2, "__all__") else dir(v2):
 
 @TRANSFORMS.register_module()
 class PackClass(BaseTransform):
-    """``img``, a PIL image -> the sample that the model takes: ``inputs`` (3, H, W) uint8 RGB, ``labels`` an
-    index, ``names`` the path, or the number in a data set of torchvision."""
+    """Converts ``img``, a PIL image, to the model's input.
+
+    The result is a dict of ``inputs``: (3, H, W) uint8 RGB; ``labels``: a class index; and ``names``: the
+    path of the image, or its index in a torchvision data set.
+    """
 
     def transform(self, results: dict) -> dict:
         pixels = torch.from_numpy(np.array(results["img"])).permute(2, 0, 1)
@@ -59,24 +62,24 @@ class PackClass(BaseTransform):
 
 @DATASETS.register_module()
 class ClassificationDataset(BaseDataset):
-    """Images and their classes; the pipeline gets ``img`` as a PIL image, RGB.
+    """Images and their classes. The pipeline gets ``img`` as an RGB PIL image.
 
     Args:
-        data_root: folder that the other paths are relative to.
-        folder: a folder with one folder per class.
-        csv: instead, a CSV list with the columns file and label; the files are relative to ``folder``.
-        torchvision: instead of both, a data set of torchvision in ``data_root``: ``dict(name="CIFAR10",
-            train=True)``.
-        classes: the names in the order of their labels; "imagenet": WordNet ids in ImageNet's order. None:
-            those of the data, sorted.
-        hold_out: how many images of each class are held out, drawn by ``hold_out_seed``.
-        hold_out_seed: of that draw.
-        held_out: take the held-out images instead of the rest.
-        options: of mmengine's ``BaseDataset``: ``pipeline``, ``indices``, ``serialize_data``, ``test_mode``,
-            ``lazy_init``, ``max_refetch``.
+        data_root: Folder that the other paths are relative to.
+        folder: A folder with one folder per class.
+        csv: Instead, a CSV file with the columns file and label; the files are relative to ``folder``.
+        torchvision: Instead of both, a torchvision data set in ``data_root``, for example
+            ``dict(name="CIFAR10", train=True)``.
+        classes: Class names in the order of their labels; "imagenet": WordNet ids in ImageNet's order. None:
+            the classes of the data, sorted.
+        hold_out: Number of images held out per class, drawn at random.
+        hold_out_seed: Seed of this draw.
+        held_out: Use the held-out images instead of the others.
+        options: Options of mmengine's ``BaseDataset``: ``pipeline``, ``indices``, ``serialize_data``,
+            ``test_mode``, ``lazy_init``, ``max_refetch``.
 
     Raises:
-        UserError: data that cannot be read, or options that do not exist or exclude each other.
+        UserError: The data cannot be read, or options are unknown or exclude each other.
     """
 
     def __init__(
@@ -105,13 +108,13 @@ class ClassificationDataset(BaseDataset):
         )
         known = ("pipeline", "indices", "serialize_data", "test_mode", "lazy_init", "max_refetch")
         for key in {*options} - {*known}:
-            cure = "give classes=(…) instead" if key == "metainfo" else f"known are {', '.join(known)}"
+            cure = "set classes=(…) instead" if key == "metainfo" else f"known options: {', '.join(known)}"
             raise UserError(f"a ClassificationDataset has no option {key!r}; {cure}")
         super().__init__(metainfo={"classes": self._samples.classes}, **options)
 
     def full_init(self) -> None:
         super().full_init()
-        # workers would copy a million paths each, sooner or later; mmengine has packed them by now
+        # mmengine has serialized the paths by now; each worker would gradually copy this list
         self._samples = replace(self._samples, images=(), labels=())
 
     def load_data_list(self) -> list[dict]:

@@ -1,6 +1,6 @@
-"""Random numbers as a function of (seed, epoch, index), so that a run can be resumed anywhere.
+"""Randomness as a function of (seed, epoch, index), so that a run can resume at any iteration.
 
-Whatever the number of workers, ranks or restarts: an image of an epoch always meets the same augmentation.
+An image gets the same augmentation in a given epoch for any number of workers, ranks or restarts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ Key = tuple[int, int]  # (epoch, index)
 
 
 def seed_all(*numbers: int) -> None:
-    """Seeds Python's, NumPy's and torch's generators of this process from a tuple of whole numbers ≥ 0."""
+    """Seeds the generators of Python, NumPy and torch in this process.
+
+    Args:
+        numbers: Non-negative integers, which together form the seed.
+    """
     words = np.random.SeedSequence(numbers).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(words[1])
@@ -25,7 +29,12 @@ def seed_all(*numbers: int) -> None:
 
 
 class SeededDataset:
-    """A data set asked for (epoch, index), which seeds the generators before each sample is made."""
+    """Wraps a data set: indexed by (epoch, index), it seeds all generators before it loads the sample.
+
+    Args:
+        dataset: The data set.
+        seed: Seed of the run.
+    """
 
     def __init__(self, dataset, seed: int):
         self.dataset, self.seed = dataset, seed
@@ -48,9 +57,13 @@ class SeededDataset:
 
 @DATA_SAMPLERS.register_module()
 class ResumableBatchSampler:
-    """Batches of (epoch, index), from batch ``start`` of the epoch on.
+    """Yields batches of (epoch, index), starting at batch ``start`` of the epoch.
 
-    inner: a batch sampler's config in place of plain batches of ``sampler``.
+    Args:
+        sampler: Sampler of indices, with the attribute ``epoch``.
+        batch_size: Number of samples per batch.
+        drop_last: Whether an incomplete last batch is dropped.
+        inner: Config of a batch sampler to use instead of torch's ``BatchSampler``.
     """
 
     def __init__(self, sampler: Sampler, batch_size: int, drop_last: bool = False, inner: dict | None = None):

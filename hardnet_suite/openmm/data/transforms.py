@@ -1,4 +1,4 @@
-"""CenterNet's way with images: the training crop that knows the masks, colour jitter, padding around."""
+"""CenterNet's transforms: the training crop, which takes masks into account, colour jitter and padding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from hardnet_suite.errors import UserError
 
-# of the colours of ImageNet's pixels, BGR, as CenterNet has them
+# principal components of ImageNet's pixel colours in BGR, as in CenterNet
 EIGENVALUES = np.array([0.2141788, 0.01817699, 0.00341571], np.float32)
 EIGENVECTORS = np.array(
     [
@@ -29,8 +29,11 @@ EIGENVECTORS = np.array(
 
 @TRANSFORMS.register_module()
 class LoadBoxesAndMasks(LoadAnnotations):
-    """mmdet's boxes and labels, and beside them ``gt_segmentations``: each instance's outline as the COCO
-    file has it (polygons, or a run-length encoding), None for those without. No instance is left out."""
+    """Loads boxes and labels as mmdet does, and additionally ``gt_segmentations``.
+
+    These are the instances' masks in the form of the COCO file (polygons or run-length encoding), None for
+    instances without. No instance is dropped.
+    """
 
     def __init__(self):
         super().__init__(with_bbox=True, with_label=True)
@@ -43,21 +46,30 @@ class LoadBoxesAndMasks(LoadAnnotations):
 
 @TRANSFORMS.register_module()
 class RandomScaleStretchCrop(BaseTransform):
-    """The training crop of CenterNet-HarDNet, in one interpolation.
+    """The training crop of CenterNet-HarDNet, in a single interpolation.
 
-    The short side is scaled to one of ``short_sides`` (pixels), the other by the same factor times one from
-    1 ± ``stretch``. The middle of that comes to lie around the middle of a window of ``size`` (pixels, a
-    number or (height, width)): at most half of what the window cannot hold away from it, or ``shift`` of the
-    window's side where that is more. What the image does not fill is black; boxes end where it ends.
+    The image is scaled and stretched at random, then placed at random in a window; the rest of the window is
+    black, and boxes are clipped to the image. A box that loses too much of its width or height is recomputed
+    from the visible part of its instance's mask, if it has one (``gt_segmentations`` of
+    ``LoadBoxesAndMasks``, or mmdet's ``gt_masks``); it is dropped if nothing of the mask is visible. The
+    masks are removed from the results.
 
-    Where less than ``visible`` of a box's width or height is left, the box is drawn anew around the visible
-    part of the instance's mask (``gt_segmentations``, see ``LoadBoxesAndMasks``, or mmdet's ``gt_masks``),
-    where it has one; if nothing of the mask is visible, it goes. A box goes, too, when along one of its
-    sides both less than ``min_side`` pixels (3 of CenterNet's output) and less than ``min_visible`` of it
-    are left. The masks are used up: no later step finds them.
+    Required keys: img, gt_bboxes, gt_bboxes_labels, gt_ignore_flags. Modified keys: these and img_shape.
 
-    Required: img, gt_bboxes, gt_bboxes_labels, gt_ignore_flags; changed beside these: img_shape.
-    UserError where an earlier step moved the image but not its masks.
+    Args:
+        size: Height and width of the window in pixels, one integer or (height, width).
+        short_sides: Lengths in pixels to draw the scaled image's short side from.
+        stretch: The long side is additionally scaled by a random factor in 1 ± ``stretch``.
+        shift: Per axis, the image's centre is at most max((image side − window side) / 2, ``shift`` · window
+            side) from the window's centre.
+        visible: Boxes with less than this fraction of their width or height are recomputed from the mask.
+        min_side: Boxes are dropped if, along one side, less than this many pixels and less than
+            ``min_visible`` are left. The default is 3 pixels of CenterNet's output.
+        min_visible: See ``min_side``; a fraction of the side.
+
+    Raises:
+        ValueError: An argument is out of range.
+        UserError: An earlier transform moved the image, but not its masks.
     """
 
     def __init__(
@@ -89,7 +101,7 @@ class RandomScaleStretchCrop(BaseTransform):
         scale, offset = self._draw(height, width)
         results["img"] = self._warp(results["img"], scale, offset)
         results["img_shape"] = (self.height, self.width)
-        results.pop("scale_factor", None)  # not one number a side of the image any more
+        results.pop("scale_factor", None)  # no longer a single factor per side
         if "gt_bboxes" in results:
             boxes = results["gt_bboxes"].tensor.numpy().astype(np.float64)
             boxes, kept = self._cut(boxes, masks, scale, offset, (height, width))
@@ -100,7 +112,7 @@ class RandomScaleStretchCrop(BaseTransform):
         return results
 
     def _draw(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """(x, y) scale and offset: a point p of the image comes to scale · p + offset."""
+        """Random (x, y) scale and offset: a point p of the image moves to scale · p + offset."""
         short = np.random.choice(self.short_sides)
         long = short * max(height, width) / min(height, width)
         long *= 1 + np.random.uniform(-self.stretch, self.stretch)
@@ -111,21 +123,22 @@ class RandomScaleStretchCrop(BaseTransform):
         return new / [width, height], middle - new / 2
 
     def _warp(self, image: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
-        # OpenCV counts from the middle of the first pixel, boxes from its edge
+        # OpenCV's origin is the centre of the first pixel, that of boxes its corner
         shift = offset + 0.5 * scale - 0.5
         matrix = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]])
         return cv2.warpAffine(image, matrix, (self.width, self.height), flags=cv2.INTER_LINEAR)
 
     def _cut(self, boxes, masks, scale, offset, size) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (K, 4) of the image -> those in the window, and which of them remain."""
+        """Boxes (K, 4) of the image -> boxes (K, 4) in the window, and (K,) whether a box is kept."""
         whole = boxes * np.tile(scale, 2) + np.tile(offset, 2)
         window = np.array([self.width, self.height])
-        first, last = offset.clip(0), np.minimum(offset + scale * size[::-1], window)  # the image in it
+        # the image within the window
+        first, last = offset.clip(0), np.minimum(offset + scale * size[::-1], window)
         limits = np.tile(first, 2), np.tile(last, 2)
         cut = whole.clip(*limits)
         sides = whole[:, 2:] - whole[:, :2]
         shares = _share(cut, sides)
-        seen = np.concatenate([-offset, window - offset]) / np.tile(scale, 2)  # the window in the image
+        seen = np.concatenate([-offset, window - offset]) / np.tile(scale, 2)  # in image coordinates
         for k in np.flatnonzero((shares < self.visible).any(1) & (shares > 0).all(1)):
             if masks is None or not masks[k]:
                 continue
@@ -145,10 +158,10 @@ class RandomScaleStretchCrop(BaseTransform):
 
 
 def _take_masks(results: dict) -> list | None:
-    """The instances' masks, taken out of ``results``, in COCO's form; None without any."""
+    """Removes the instances' masks from ``results`` and returns them in COCO's form, or None."""
     outlines, masks = results.pop("gt_segmentations", None), results.pop("gt_masks", None)
     shape = results["img"].shape[:2]
-    if outlines is not None:  # in the file's coordinates, whatever was done to the image
+    if outlines is not None:  # always in the coordinates of the file
         in_place = not results.get("flip") and tuple(results.get("ori_shape", shape)) == shape
     elif masks is not None:
         in_place = (masks.height, masks.width) == shape
@@ -158,14 +171,14 @@ def _take_masks(results: dict) -> list | None:
         return None
     if not in_place or len(outlines) != len(results["gt_bboxes"]):
         raise UserError(
-            "the pipeline turns, scales or mixes images before RandomScaleStretchCrop, and the masks stay "
-            "behind; put those steps after it, or load the boxes alone with LoadAnnotations"
+            "the pipeline flips, scales or mixes images before RandomScaleStretchCrop without transforming "
+            "the masks; move these steps behind it, or load boxes only, with LoadAnnotations"
         )
     return outlines
 
 
 def _share(boxes: np.ndarray, sides: np.ndarray) -> np.ndarray:
-    """(K, 2) how much of the ``sides`` (width, height) the boxes (K, 4) have; 0 of nothing."""
+    """(K, 2) width and height of the boxes (K, 4) as fractions of ``sides`` (K, 2); 0 where a side is 0."""
     left = boxes[:, 2:] - boxes[:, :2]
     return np.divide(left, sides, out=np.zeros_like(left), where=sides > 0)
 
@@ -173,11 +186,17 @@ def _share(boxes: np.ndarray, sides: np.ndarray) -> np.ndarray:
 def visible_part(
     segmentation: list | dict, window: tuple[float, float, float, float], size: tuple[int, int]
 ) -> tuple[float, float, float, float] | None:
-    """The box (x1, y1, x2, y2) around what of a mask lies in a window, all in the image's pixels.
+    """The bounding box of the part of a mask that lies in a window.
 
-    ``segmentation``: COCO's polygons, or a run-length encoding; ``size``: (height, width) of the image.
-    (0, 0, 0, 0) where nothing of it is visible; None where the segmentation holds no area at all, or is
-    broken (an odd number of coordinates, an encoding without its size or counts).
+    Args:
+        segmentation: COCO polygons, or a run-length encoding.
+        window: x1, y1, x2, y2 in pixels of the image.
+        size: (height, width) of the image.
+
+    Returns:
+        x1, y1, x2, y2 in pixels of the image; (0, 0, 0, 0) if no part of the mask is visible; None if the
+        segmentation has no area or is invalid (an odd number of coordinates, an encoding without size or
+        counts).
     """
     if isinstance(segmentation, dict):
         whole = segmentation.get("counts") is not None and segmentation.get("size") is not None
@@ -201,7 +220,7 @@ def _visible_pixels(encoded: dict, window, size) -> tuple[float, float, float, f
     if not mask.any():
         return None
     x1, y1, x2, y2 = window
-    # the pixels whose middle is in the window
+    # the pixels whose centre is in the window
     first_x, first_y = (max(0, int(np.ceil(value - 0.5))) for value in (x1, y1))
     last_x, last_y = (max(0, int(np.ceil(value - 0.5))) for value in (x2, y2))
     rows, columns = np.nonzero(mask[first_y:last_y, first_x:last_x])
@@ -217,10 +236,18 @@ def _visible_pixels(encoded: dict, window, size) -> tuple[float, float, float, f
 
 @TRANSFORMS.register_module()
 class LightingColorJitter(BaseTransform):
-    """CenterNet's colours: brightness, contrast and saturation in any order, each by a factor from
-    1 ± its number, then a step along the principal colours of ImageNet, normal with deviation ``lighting``.
+    """CenterNet's colour jitter: brightness, contrast and saturation in random order, then PCA lighting.
 
-    img: BGR 0…255 -> float32 in the same units, not clipped.
+    Modified key: img, BGR in 0…255 -> float32 in the same range, not clipped.
+
+    Args:
+        brightness: The image is multiplied by a random factor in 1 ± ``brightness``.
+        contrast: Likewise for the contrast, in [0, 1].
+        saturation: Likewise for the saturation, in [0, 1].
+        lighting: Standard deviation of the random shift along the principal components of ImageNet's colours.
+
+    Raises:
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -238,7 +265,7 @@ class LightingColorJitter(BaseTransform):
     def transform(self, results: dict) -> dict:
         image = results["img"].astype(np.float32) / 255
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None]
-        # what each factor below 1 leads to: black, the mean grey, the grey image
+        # blended with for factors below 1: black, the mean grey value, the greyscale image
         ends = {"brightness": 0.0, "contrast": grey.mean(), "saturation": grey}
         for name in np.random.permutation(list(ends)):
             factor = np.float32(1 + np.random.uniform(-1, 1) * self.amounts[name])
@@ -254,16 +281,24 @@ class LightingColorJitter(BaseTransform):
 
 @TRANSFORMS.register_module()
 class CenterPad(BaseTransform):
-    """Puts the image in the middle of a larger black one; for testing.
+    """Pads the image with black on all sides so that it is centred; for testing.
 
-    multiple: to (side | multiple − 1) + 1, the next larger multiple of a power of two, as CenterNet tests at
-    an image's own size (512 becomes 544). size: to this (height, width). Sets ``border``, where the image
-    lies: (top, bottom, left, right).
+    Modified keys: img, img_shape. Added keys: border, (top, bottom, left, right) of the image in pixels, and
+    scale_factor unless set.
+
+    Args:
+        multiple: Pad to (side | multiple − 1) + 1, the next larger multiple of this power of two, as
+            CenterNet does when testing at the size of each image (512 becomes 544 for 32).
+        size: Pad to this (height, width) instead.
+
+    Raises:
+        ValueError: Not exactly one of ``multiple`` and ``size``, an invalid value, or in ``transform`` an
+            image larger than ``size``.
     """
 
     def __init__(self, multiple: int | None = None, size: tuple[int, int] | None = None):
         if (multiple is None) == (size is None):
-            raise ValueError(f"give either multiple or size, got {multiple} and {size}")
+            raise ValueError(f"expected either multiple or size, got {multiple} and {size}")
         if multiple is not None and (multiple < 1 or multiple & (multiple - 1)):
             raise ValueError(f"multiple={multiple} must be a power of two")
         if size is not None and min(size) < 1:

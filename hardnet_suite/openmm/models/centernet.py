@@ -49,8 +49,8 @@ class HarDNetCenterNetNeck(CenterNetDecoder):
     """The decoder: the backbone's block outputs, finest first -> tuple of one map of stride 4.
 
     Args:
-        arch: a CenterNet of the architecture table.
-        in_channels: as the table has them; anything else is an error.
+        arch: A CenterNet of the architecture table.
+        in_channels: Input channels; if given, they must agree with the table.
     """
 
     def __init__(self, arch: str, in_channels: Sequence[int] | None = None):
@@ -63,14 +63,15 @@ class HarDNetCenterNetNeck(CenterNetDecoder):
 
 @MODELS.register_module()
 class HarDNetCenterNetHead(BaseDenseHead):
-    """The two branches, with the published targets, dense losses and decoding.
+    """The two output branches, with the targets, dense losses and decoding of CenterNet-HarDNet.
 
     Args:
-        arch: a CenterNet of the architecture table.
-        in_channels: as the table has them; anything else is an error.
-        num_classes: default: the table's.
-        test_cfg: ``max_per_img``, the number of boxes per image (default 100); ``clip_border``, whether boxes
-            end at the image's border (default False, as published).
+        arch: A CenterNet of the architecture table.
+        in_channels: Input channels; if given, they must agree with the table.
+        num_classes: Number of classes; default: that of the table.
+        train_cfg: Unused; mmdet passes it.
+        test_cfg: ``max_per_img``, the maximum number of boxes per image (default 100), and ``clip_border``,
+            whether boxes are clipped to the image (default False, as in the official program).
     """
 
     def __init__(
@@ -103,12 +104,12 @@ class HarDNetCenterNetHead(BaseDenseHead):
         batch_img_metas: list[dict],
         batch_gt_instances_ignore: list[InstanceData] | None = None,
     ) -> dict[str, Tensor]:
-        """loss_hm, loss_wh and loss_off, each with its weight in the total."""
-        wanted = [
+        """The weighted losses loss_hm, loss_wh and loss_off."""
+        image_targets = [
             targets(truth.bboxes / OUTPUT_STRIDE, truth.labels, self.num_classes, hm.shape[2:])
             for truth in batch_gt_instances
         ]
-        batch = {key: torch.stack([one[key] for one in wanted]) for key in wanted[0]}
+        batch = {key: torch.stack([maps[key] for maps in image_targets]) for key in image_targets[0]}
         losses = centernet_loss({"hm": hm, "wh": wh, "reg": reg}, batch)
         return {f"loss_{name}": LOSS_WEIGHTS[name] * value for name, value in losses.items()}
 
@@ -121,18 +122,21 @@ class HarDNetCenterNetHead(BaseDenseHead):
         rescale: bool = False,
         cfg: ConfigDict | None = None,
     ) -> list[InstanceData]:
-        """The forward's maps to boxes, best first, in pixels of the image (``rescale``) or of the input."""
+        """Decodes the outputs of ``forward`` into boxes, best first.
+
+        Boxes are in pixels of the original image with ``rescale``, otherwise of the input.
+        """
         return self.boxes_of(hm.float().sigmoid(), wh.float(), reg.float(), batch_img_metas, rescale)
 
     @property
     def rule(self) -> DetectionPostprocess:
-        """The output rule that ``test_cfg`` makes."""
+        """The postprocessing defined by ``test_cfg``."""
         return postprocess_of(self.arch, self.test_cfg, "test_cfg")
 
     def boxes_of(
         self, hm: Tensor, wh: Tensor, reg: Tensor, batch_img_metas: list[dict], rescale: bool
     ) -> list[InstanceData]:
-        """As ``predict_by_feat``, with ``hm`` as probabilities."""
+        """Like ``predict_by_feat``, but ``hm`` holds probabilities."""
         place = placement_of if rescale else input_placement
         return [
             InstanceData(bboxes=answer.boxes, scores=answer.scores, labels=answer.labels)
@@ -142,17 +146,18 @@ class HarDNetCenterNetHead(BaseDenseHead):
 
 @MODELS.register_module()
 class HarDNetCenterNet(PerShapeInference, SingleStageDetector):
-    """CenterNet on a HarDNet trunk.
+    """CenterNet-HarDNet as an mmdet detector.
 
     Args:
-        arch: a CenterNet of the architecture table ("centernet_hardnet85"). Channels, indices and taps of
-            backbone, neck and head follow from it; one given otherwise is an error.
-        backbone, neck, bbox_head: further options of ``HarDNet``, ``HarDNetCenterNetNeck`` and
-            ``HarDNetCenterNetHead``.
-        options: of mmdet's ``SingleStageDetector``. Beside what the head reads, test_cfg has ``flip_test``,
-            whether the maps of an image and of its mirror image are averaged, and ``keep_heatmap``, whether
-            predictions carry ``pred_heatmap`` (1, h, w): the best class's score at each place of the image,
-            one value per 4 pixels of the network's input.
+        arch: A CenterNet of the architecture table ("centernet_hardnet85"). It determines channels, indices
+            and tap of backbone, neck and head; configs that contradict it are an error.
+        backbone: Further options of ``HarDNet``.
+        neck: Further options of ``HarDNetCenterNetNeck``.
+        bbox_head: Further options of ``HarDNetCenterNetHead``.
+        options: Options of mmdet's ``SingleStageDetector``. In addition to those of the head, ``test_cfg``
+            has ``flip_test``, whether the outputs for an image and its mirror image are averaged, and
+            ``keep_heatmap``, whether predictions have ``pred_heatmap``: (1, h, w) in [0, 1], the maximum
+            score over the classes at each location of the image, one value per 4 input pixels.
     """
 
     def __init__(
@@ -183,12 +188,12 @@ class HarDNetCenterNet(PerShapeInference, SingleStageDetector):
         return self.add_pred_to_datasample(batch_data_samples, results)
 
     def _maps(self, inputs: Tensor) -> dict[str, Tensor]:
-        """What ``networks.CenterNet`` returns."""
+        """Raw predictions, as returned by ``networks.CenterNet``."""
         return dict(zip(("hm", "wh", "reg"), self.bbox_head(self.extract_feat(inputs)), strict=True))
 
 
 def _within(heat: Tensor, placement: Placement) -> Tensor:
-    """(1, h, w) of the whole input -> (1, h', w') of the image's place in it alone."""
+    """Crops a heat map (1, h, w) of the input to the image's area in it, (1, h', w')."""
     height, width = heat.shape[1:]
     left, top = (value / OUTPUT_STRIDE for value in placement.offset)
     bottom = top + placement.content_size[0] / OUTPUT_STRIDE

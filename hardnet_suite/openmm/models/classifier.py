@@ -1,4 +1,4 @@
-"""HarDNet classifiers in mmengine: the model and what makes its batches."""
+"""HarDNet classifiers as an mmengine model, and their data preprocessor."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ from hardnet_suite.networks import build_network
 
 @MODELS.register_module()
 class ClassificationPreprocessor(BaseDataPreprocessor):
-    """(N, 3, H, W) uint8 RGB -> float32, less ``mean``, by ``std``, numbers of 0…255 a channel.
+    """Normalises batches: (N, 3, H, W) uint8 RGB -> (N, 3, H, W) float32, (x − mean) / std.
 
-    mixup, cutmix: in training, the alpha of torchvision's MixUp and CutMix, of which one is drawn for each
-    batch; 0 leaves it out. Labels become (N, num_classes) shares then.
+    In training it can also apply MixUp or CutMix, one of them drawn at random for each batch; the labels
+    become (N, num_classes) class weights then.
+
+    Args:
+        mean: Mean of each channel, for x in 0…255.
+        std: Standard deviation of each channel, for x in 0…255.
+        num_classes: Number of classes; required with ``mixup`` or ``cutmix``.
+        mixup: Alpha of torchvision's MixUp; 0 disables it.
+        cutmix: Alpha of torchvision's CutMix; 0 disables it.
+        mix_probability: Probability that a batch is mixed.
     """
 
     def __init__(
@@ -53,9 +61,17 @@ class ClassificationPreprocessor(BaseDataPreprocessor):
 
 @MODELS.register_module()
 class ImageClassifier(BaseModel):
-    """The classifier ``arch`` of ``list_models()`` with its loss, cross entropy.
+    """A classifier with cross entropy as its loss.
 
-    Scored it gives for each image ``scores`` (C,) logits, ``label`` and ``name``.
+    In mode "predict", ``forward`` returns one dict per image, with ``scores``: (num_classes,) logits,
+    ``label`` and ``name``.
+
+    Args:
+        arch: A classifier of ``list_models()``.
+        num_classes: Number of classes.
+        data_preprocessor: Config of the data preprocessor.
+        label_smoothing: Label smoothing of the loss, in [0, 1].
+        init_cfg: mmengine's config of the initialisation.
     """
 
     def __init__(

@@ -40,19 +40,20 @@ from hardnet_suite.openmm.models.rules import postprocess_of
 
 @MODELS.register_module()
 class FCHarDNetHead(BaseDecodeHead):
-    """The decoder and the classifier: block outputs of strides 4 … 64 -> (N, num_classes, H/4, W/4) logits.
+    """Decoder and classifier: block outputs of strides 4 to 64 -> (N, num_classes, H/4, W/4) logits.
 
-    With ``num_classes=1`` the logit is that of the class, and a pixel is of it where its probability exceeds
-    ``threshold`` (0.5 unless given). Losses get the target of binary cross entropy then: 1 where the class
-    is, 0 where it is not.
+    With ``num_classes=1`` there is a single logit, and pixels whose probability exceeds ``threshold``
+    (default 0.5) belong to the class. The losses then get targets for binary cross entropy: 1 for the class,
+    0 for the background.
 
     Args:
-        arch: an FC-HarDNet of the architecture table.
-        in_channels, channels: as the table has them; anything else is an error.
-        options: of mmseg's ``BaseDecodeHead``; ``num_classes`` defaults to the table's.
+        arch: An FC-HarDNet of the architecture table.
+        in_channels: Input channels; if given, they must agree with the table.
+        channels: Output channels of the decoder; if given, they must agree with the table.
+        options: Options of mmseg's ``BaseDecodeHead``; ``num_classes`` defaults to that of the table.
 
     Raises:
-        UserError: ``out_channels`` other than ``num_classes``.
+        UserError: ``out_channels`` differs from ``num_classes``.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class FCHarDNetHead(BaseDecodeHead):
         num_classes = options.setdefault("num_classes", row.num_classes)
         if options.setdefault("out_channels", num_classes) != num_classes:
             raise UserError(
-                "FCHarDNetHead has no out_channels other than num_classes; for binary segmentation with one "
+                "FCHarDNetHead requires out_channels equal to num_classes; for binary segmentation with one "
                 "logit set num_classes=1 and name the object as the only class"
             )
         options.setdefault("threshold", SegmentationPostprocess().threshold)  # mmseg's is 0.3, with a warning
@@ -85,12 +86,12 @@ class FCHarDNetHead(BaseDecodeHead):
         target = super()._stack_batch_gt(batch_data_samples)
         if self.num_classes > 1:
             return target
-        # train labels of one class: 0 is the class, 1 is not
+        # training labels with one class: 0 is the class, 1 the background
         return torch.where(target == self.ignore_index, target, 1 - target)
 
     def loss_by_feat(self, seg_logits: Tensor, batch_data_samples) -> dict[str, Tensor]:
         losses = super().loss_by_feat(seg_logits, batch_data_samples)
-        if self.num_classes == 1:  # mmseg's accuracy takes the largest of one logit
+        if self.num_classes == 1:  # mmseg's accuracy uses argmax, meaningless for one logit
             target = self._stack_batch_gt(batch_data_samples)
             logits = F.interpolate(seg_logits.detach(), target.shape[2:], mode="bilinear", align_corners=True)
             counted = target != self.ignore_index
@@ -101,13 +102,14 @@ class FCHarDNetHead(BaseDecodeHead):
 
 @MODELS.register_module()
 class HarDNetSegmentor(PerShapeInference, EncoderDecoder):
-    """FC-HarDNet.
+    """FC-HarDNet as an mmsegmentation model.
 
     Args:
-        arch: an FC-HarDNet of the architecture table ("fchardnet70"). Channels, indices and taps of backbone
-            and decode head follow from it; one given otherwise is an error.
-        backbone, decode_head: further options of ``HarDNet`` and ``FCHarDNetHead``.
-        options: of mmseg's ``EncoderDecoder``.
+        arch: An FC-HarDNet of the architecture table ("fchardnet70"). It determines channels, indices and tap
+            of backbone and decode head; configs that contradict it are an error.
+        backbone: Further options of ``HarDNet``.
+        decode_head: Further options of ``FCHarDNetHead``.
+        options: Options of mmseg's ``EncoderDecoder``.
     """
 
     def __init__(
@@ -128,13 +130,13 @@ class HarDNetSegmentor(PerShapeInference, EncoderDecoder):
 
     @property
     def rule(self) -> SegmentationPostprocess:
-        """The output rule that ``test_cfg`` and the head's threshold make."""
+        """The postprocessing defined by ``test_cfg`` and the head's threshold."""
         return postprocess_of(
             find_arch(self.arch), self.test_cfg, "test_cfg", threshold=self.decode_head.threshold
         )
 
     def predict(self, inputs: Tensor, data_samples: SampleList | None = None) -> SampleList:
-        """Masks and logits in the size of each image; those of mirrored inputs are mirrored back."""
+        """Predicts masks and logits at the size of each image; those of flipped inputs are flipped back."""
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
         size = tuple(inputs.shape[2:])
         placements = [
@@ -150,13 +152,13 @@ class HarDNetSegmentor(PerShapeInference, EncoderDecoder):
         return samples
 
     def _logits(self, inputs: Tensor) -> Tensor:
-        """What ``networks.FCHarDNet`` returns."""
+        """Logits (N, num_classes, H, W), as returned by ``networks.FCHarDNet``."""
         return enlarge(self.decode_head(self.extract_feat(inputs)), inputs.shape[2:])
 
 
 @MODELS.register_module()
 class HarDNetSegmentorTTA(SegTTAModel):
-    """Test-time augmentation: the mask of the mean probabilities of several views of each image."""
+    """Test-time augmentation: averages the probabilities of several views of each image."""
 
     def merge_preds(self, data_samples_list: list[SampleList]) -> SampleList:
         merged = []
@@ -173,10 +175,11 @@ class BootstrappedCrossEntropyLoss(nn.Module):
     """``losses.bootstrapped_cross_entropy`` for mmseg's heads.
 
     Args:
-        min_kept: as for the function, like ``threshold``.
-        class_weight: one number per class; with a single class, of the pixels where it is.
-        loss_weight: a factor.
-        loss_name: its name in the log.
+        min_kept: Minimum number of pixels per image.
+        threshold: Threshold on the loss of a pixel.
+        class_weight: One weight per class; with one class, the weight of its pixels.
+        loss_weight: Factor on the loss.
+        loss_name: Name in the log.
     """
 
     def __init__(
@@ -196,7 +199,7 @@ class BootstrappedCrossEntropyLoss(nn.Module):
     ) -> Tensor:
         if weight is not None:
             raise ValueError(
-                "this loss picks its own hard pixels: use a sampler, such as OHEMPixelSampler, with another"
+                "this loss selects the hard pixels itself: remove the sampler, or use another loss with it"
             )
         of_class = None if self.class_weight is None else logits.new_tensor(self.class_weight).float()
         return self.loss_weight * bootstrapped_cross_entropy(

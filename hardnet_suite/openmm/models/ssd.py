@@ -37,11 +37,11 @@ from hardnet_suite.openmm.models.rules import postprocess_of
 
 @MODELS.register_module()
 class HarDNetSSDNeck(SSDNeck):
-    """L2Norm, bridge and extra levels: the backbone's maps of stride 8 and 16 -> tuple of SSD's levels.
+    """L2Norm, bridge and extra levels: the backbone's maps of strides 8 and 16 -> tuple of SSD's levels.
 
     Args:
-        arch: an SSD of the architecture table.
-        in_channels: as the table has them; anything else is an error.
+        arch: An SSD of the architecture table.
+        in_channels: Input channels; if given, they must agree with the table.
     """
 
     def __init__(self, arch: str, in_channels: Sequence[int] | None = None):
@@ -54,7 +54,11 @@ class HarDNetSSDNeck(SSDNeck):
 
 @TASK_UTILS.register_module()
 class HarDNetSSDAnchors(SSDAnchorGenerator):
-    """The published default boxes: explicit sizes, width and height clamped to the image."""
+    """The default boxes of SSD-HarDNet: explicit sizes, with width and height clamped to the image.
+
+    Args:
+        arch: An SSD of the architecture table.
+    """
 
     def __init__(self, arch: str):
         row = row_of(arch, SSDArch)
@@ -70,7 +74,7 @@ class HarDNetSSDAnchors(SSDAnchorGenerator):
         )
 
     def gen_base_anchors(self) -> list[Tensor]:
-        """(A, 4) xyxy in pixels of the first cell, one tensor per level."""
+        """The boxes of each level's first cell: one tensor (A, 4) per level, x1, y1, x2, y2 in pixels."""
         levels = []
         for boxes, (cx, cy) in zip(self._boxes, self.centers, strict=True):
             half = torch.tensor(boxes, dtype=torch.float64) / 2
@@ -81,18 +85,18 @@ class HarDNetSSDAnchors(SSDAnchorGenerator):
 
 @MODELS.register_module()
 class HarDNetSSDHead(SSDHead):
-    """mmdet's SSDHead with the network's own convolutions, priors and the published decoding.
+    """mmdet's SSDHead with the convolutions and default boxes of ``networks.SSD``.
 
-    Where it differs: raw maps become boxes through ``hardnet_suite.inference``, as everywhere in the suite;
-    with several ranks the loss is divided by the mean number of positives, so that it equals one rank's.
+    Unlike mmdet's, it decodes with ``hardnet_suite.inference``, as everywhere in the suite. With several
+    ranks the loss is divided by the mean number of positives, so that it equals that of a single rank.
 
     Args:
-        arch: an SSD of the architecture table.
-        in_channels: as the table has them; anything else is an error.
-        options: of mmdet's ``SSDHead``; ``num_classes`` defaults to the table's.
+        arch: An SSD of the architecture table.
+        in_channels: Channels of the levels; if given, they must agree with the table.
+        options: Options of mmdet's ``SSDHead``; ``num_classes`` defaults to that of the table.
     """
 
-    loss_cls = None  # mmdet 3.3's prediction code reads it, and its own SSDHead lacks it
+    loss_cls = None  # read by mmdet 3.3's prediction code, but missing in its SSDHead
 
     def __init__(self, arch: str, in_channels: Sequence[int] | None = None, **options):
         self.arch = row_of(arch, SSDArch)
@@ -131,7 +135,10 @@ class HarDNetSSDHead(SSDHead):
         rescale: bool = False,
         with_nms: bool = True,
     ) -> list[InstanceData]:
-        """The forward's maps to boxes, best first, in pixels of the image (``rescale``) or of the input."""
+        """Decodes the outputs of ``forward`` into boxes, best first.
+
+        Boxes are in pixels of the original image with ``rescale``, otherwise of the input.
+        """
         rule = postprocess_of(self.arch, self.test_cfg if cfg is None else cfg, "test_cfg")
         if not with_nms:
             rule = replace(rule, iou_threshold=1.0)
@@ -145,13 +152,15 @@ class HarDNetSSDHead(SSDHead):
 
 @MODELS.register_module()
 class HarDNetSSD(PerShapeInference, SingleStageDetector):
-    """SSD on a HarDNet trunk.
+    """SSD-HarDNet as an mmdet detector.
 
     Args:
-        arch: an SSD of the architecture table ("ssd512_hardnet68"). Channels, indices, taps and default boxes
-            of backbone, neck and head follow from it; one given otherwise is an error.
-        backbone, neck, bbox_head: further options of ``HarDNet``, ``HarDNetSSDNeck`` and ``HarDNetSSDHead``.
-        options: of mmdet's ``SingleStageDetector``.
+        arch: An SSD of the architecture table ("ssd512_hardnet68"). It determines channels, indices, tap and
+            default boxes of backbone, neck and head; configs that contradict it are an error.
+        backbone: Further options of ``HarDNet``.
+        neck: Further options of ``HarDNetSSDNeck``.
+        bbox_head: Further options of ``HarDNetSSDHead``.
+        options: Options of mmdet's ``SingleStageDetector``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Mixed precision in bfloat16, the same on the CPU and on CUDA."""
+"""Mixed precision in bfloat16, on the CPU and on CUDA."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch import nn
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
-    """Forward passes under autocast to bfloat16; its range is float32's, so no loss scaling is needed.
+    """Runs forward passes under autocast to bfloat16.
 
-    (mmengine's AmpOptimWrapper refuses to work without a GPU.)
+    bfloat16 has the range of float32, so no loss scaling is needed. mmengine's AmpOptimWrapper does not
+    support bfloat16 on the CPU.
     """
 
     @contextmanager
@@ -27,7 +28,11 @@ class BFloat16OptimWrapper(OptimWrapper):
 
 @contextmanager
 def bfloat16_loops(on: bool) -> Iterator[None]:
-    """Within, mmengine's loops of ``fp16=True`` compute in bfloat16 on CUDA, too; left as it was after."""
+    """Context manager in which mmengine's loops with ``fp16=True`` compute in bfloat16 on CUDA, too.
+
+    Args:
+        on: False makes it a no-op.
+    """
     before = torch.get_autocast_dtype("cuda")
     if on:
         torch.set_autocast_dtype("cuda", torch.bfloat16)

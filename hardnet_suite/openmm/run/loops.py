@@ -1,4 +1,4 @@
-"""The training loop that can stop and resume within an epoch."""
+"""A training loop that can stop and resume within an epoch."""
 
 from __future__ import annotations
 
@@ -20,17 +20,27 @@ def _build_dataset(config: dict):
         if "need at least one array" not in str(error):  # NumPy's message when mmengine packs an empty list
             raise
         raise UserError(
-            "no image is left to train on: each has no box of the config's classes, or a side under "
+            "no training images are left: every image has no box of the config's classes, or a side below "
             "filter_cfg.min_size"
         ) from None
 
 
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
-    """mmengine's epoch loop, except that it resumes at any iteration and that all randomness is a function
-    of the seed, the epoch and the sample's index (augmentation) or the iteration and the rank (the model).
+    """mmengine's epoch loop, which can additionally resume at any iteration.
 
-    The arguments are those of ``EpochBasedTrainLoop``; the data loader's config is left unchanged.
+    All randomness is a function of the seed and of epoch and sample index (augmentation) or iteration and
+    rank (model).
+
+    Args:
+        runner: The runner.
+        dataloader: Config of the data loader; it is not modified.
+        max_epochs: Number of epochs.
+        options: Further options of ``EpochBasedTrainLoop``.
+
+    Raises:
+        UserError: No image is left after filtering, there are too few for a batch, or a resumed checkpoint
+            has another number of batches per epoch.
     """
 
     def __init__(self, runner, dataloader: dict, max_epochs: int, **options):
@@ -49,8 +59,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         super().__init__(runner, dataloader, max_epochs, **options)
         if not len(self.dataloader):
             raise UserError(
-                f"{len(dataset)} images make no full batch of {dataloader['batch_size']}, and drop_last "
-                "drops the rest: set a smaller train_dataloader.batch_size"
+                f"{len(dataset)} images are too few for a batch of {dataloader['batch_size']}, and drop_last "
+                "drops incomplete batches: set a smaller train_dataloader.batch_size"
             )
 
     def run(self) -> nn.Module:
@@ -69,12 +79,16 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     def _require_same_epochs(self) -> None:
-        """UserError where the checkpoint counts its place within an epoch in other batches than these."""
+        """Checks that the resumed checkpoint has the same number of batches per epoch.
+
+        Raises:
+            UserError: It has not, so its position within the epoch is meaningless.
+        """
         batches = len(self.dataloader)
         saved = self.runner.message_hub.runtime_info.get("batches_per_epoch", batches)
         if self._iter > 0 and saved != batches:
             raise UserError(
-                f"cannot resume: an epoch of the checkpoint has {saved} batches, of this run {batches}; "
+                f"cannot resume: an epoch has {saved} batches in the checkpoint, but {batches} in this run; "
                 "resume with the same data, batch size and number of ranks"
             )
         self.runner.message_hub.update_info("batches_per_epoch", batches)

@@ -141,8 +141,8 @@ def test_a_part_of_imagenet_keeps_imagenets_labels(shared):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"metainfo": {"classes": ("a",)}}, "no option 'metainfo'; give classes="),
-        ({"filter_cfg": {"a": 1}}, "no option 'filter_cfg'; known are pipeline"),
+        ({"metainfo": {"classes": ("a",)}}, "no option 'metainfo'; set classes="),
+        ({"filter_cfg": {"a": 1}}, "no option 'filter_cfg'; known options: pipeline"),
         ({"ann_file": "a.txt"}, "no option 'ann_file'"),
         ({"classes": "cat"}, "classes is the string 'cat'"),
         ({"hold_out": -1}, "hold_out=-1, expected"),

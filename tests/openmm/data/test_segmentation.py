@@ -84,7 +84,7 @@ def test_the_wrapped_loss_passes_all_on():
     expected = 3 * bootstrapped_cross_entropy(logits, target, 9, 0.6, 7, weight=weight)
     torch.testing.assert_close(loss(logits, target, ignore_index=7), expected)
     assert loss.loss_name == "loss_bootstrapped"
-    with pytest.raises(ValueError, match="picks its own hard pixels"):
+    with pytest.raises(ValueError, match="selects the hard pixels itself"):
         loss(logits, target, weight=torch.ones(1, 8, 8))
 
 

@@ -21,9 +21,15 @@ from hardnet_suite.inference import logits_to_guesses
 class ImageClassification(BaseMetric):
     """``top1`` and ``top5`` accuracy, in [0, 1].
 
-    results_file: where to save the guesses, if at all: a JSON line an image with ``name``, ``label`` and
-    the five first ``guesses`` with their ``probabilities``. After scoring, ``image_ids`` holds the names,
-    ``details`` the accuracy of each class and ``confusion`` (C, C) what was taken for what.
+    Args:
+        results_file: File to save the guesses to, one JSON line per image with ``name``, ``label`` and the
+            first five ``guesses`` with their ``probabilities``; None saves nothing.
+        collect_device: As in mmengine.
+
+    Attributes:
+        image_ids: After scoring, the names of the images.
+        details: After scoring, the metrics and the accuracy per class.
+        confusion: After scoring, (C, C) counts; rows are true classes, columns first guesses.
     """
 
     def __init__(self, results_file: str | None = None, collect_device: str = "cpu"):
@@ -36,19 +42,20 @@ class ImageClassification(BaseMetric):
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
         for sample in data_samples:
             answer = logits_to_guesses(sample["scores"][None])[0]
-            guesses, shares = answer.labels[:5].tolist(), answer.scores[:5].tolist()  # all would fill memory
+            # five only: the scores of all classes would fill the memory
+            guesses, shares = answer.labels[:5].tolist(), answer.scores[:5].tolist()
             self.results.append((sample["name"], int(sample["label"]), guesses, shares))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         classes = self.dataset_meta["classes"]
-        names, labels, guesses, _ = zip(*results, strict=True)  # mmengine has cut what ranks saw twice
+        names, labels, guesses, _ = zip(*results, strict=True)  # mmengine has dropped the ranks' duplicates
         self.image_ids = list(names)
         if self.results_file:
             self._save(results, classes)
-        found = score_guesses(np.array(guesses), np.array(labels), len(classes))
-        self.details, self.confusion = found.report(classes), found.confusion
-        MMLogger.get_current_instance().info("\n" + found.table(readable(classes)))
-        return found.metrics
+        scores = score_guesses(np.array(guesses), np.array(labels), len(classes))
+        self.details, self.confusion = scores.report(classes), scores.confusion
+        MMLogger.get_current_instance().info("\n" + scores.table(readable(classes)))
+        return scores.metrics
 
     def _save(self, results: list, classes: Sequence[str]) -> None:
         with Path(self.results_file).open("w", encoding="utf-8") as stream:

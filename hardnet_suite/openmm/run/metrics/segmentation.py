@@ -17,22 +17,21 @@ from hardnet_suite.evaluation.segmentation import count_pixels, score_confusion
 
 @METRICS.register_module()
 class SegmentationIoU(BaseMetric):
-    """IoU of classes and categories, in [0, 1], named ``mIoU``, ``aAcc`` (of the pixels), ``mAcc`` (of the
-    classes); images without labels are predicted, but not scored.
+    """``mIoU``, ``aAcc`` (pixel accuracy) and ``mAcc`` (mean accuracy of the classes), in [0, 1].
 
-    In a set of one class, ``mIoU`` is the IoU of that class; pixels that are not of it have none of their
-    own, but count for ``aAcc``.
+    Images without labels are predicted, but not scored. With one class, ``mIoU`` is the IoU of that class;
+    the background has no IoU, but counts for ``aAcc``.
 
     Args:
-        predictions_dir: folder to save each prediction in as a label image of class indices (255: no class);
-            None saves none. CITY/NAME_labelTrainIds.png for Cityscapes, otherwise PATH.png.
-        image_folder: folder of the images, whose subfolders are kept; None keeps none.
-        prediction_ids: "trainIds" saves class indices, "labelIds" Cityscapes' own, for its test server.
-        collect_device: as in mmengine.
+        predictions_dir: Folder to save the predictions to, as label images of class indices (255: no class):
+            CITY/NAME_labelTrainIds.png for Cityscapes, otherwise PATH.png. None saves nothing.
+        image_folder: Folder of the images, whose subfolders are kept; None keeps none.
+        prediction_ids: "trainIds" saves class indices, "labelIds" the ids of Cityscapes' test server.
+        collect_device: As in mmengine.
 
     Attributes:
-        image_ids: after scoring, the paths of the images.
-        details: after scoring, the figures of each class and category.
+        image_ids: After scoring, the paths of the images.
+        details: After scoring, the metrics and the scores per class and category.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class SegmentationIoU(BaseMetric):
         labels = self.labels
         for sample in data_samples:
             prediction = sample["pred_sem_seg"]["data"].cpu().numpy()
-            # mmseg gives masks of one logit as floating point
+            # mmseg returns floating-point masks for one logit
             prediction = prediction.reshape(prediction.shape[-2:]).astype(np.int64)
             confusion = None
             if "gt_sem_seg" in sample:
