@@ -50,16 +50,18 @@ def ssd_boxes(
         box, label = _candidates(scores, levels, rule)
         scores = scores[box, label]
         boxes = placement.boxes_to_image(boxes[box])
-        keep = batched_nms(
-            boxes,
-            scores,
-            label,
-            rule.iou_threshold,
-            offset=rule.iou_offset,
-            class_agnostic=rule.class_agnostic,
-            limit=rule.max_boxes,
-        )
-        results.append(_finished(boxes[keep], scores[keep], label[keep], placement, rule))
+        if rule.iou_threshold is not None:
+            keep = batched_nms(
+                boxes,
+                scores,
+                label,
+                rule.iou_threshold,
+                offset=rule.iou_offset,
+                class_agnostic=rule.class_agnostic,
+                limit=rule.max_boxes,
+            )
+            boxes, scores, label = boxes[keep], scores[keep], label[keep]
+        results.append(_finished(boxes, scores, label, placement, rule))
     return results
 
 

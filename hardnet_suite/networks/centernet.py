@@ -14,6 +14,7 @@ from hardnet_suite.networks.hardblock import HarDBlock
 from hardnet_suite.networks.hardnet import HarDNetTrunk
 from hardnet_suite.networks.layers import ConvNormAct, init_weights
 
+INPUT_MULTIPLE = 32  # of the input's sides, in pixels
 OUTPUT_STRIDE = 4  # input pixels per output pixel
 HM_BIAS = -2.19  # sigmoid(−2.19) = 0.1: most cells contain no centre
 
@@ -146,7 +147,12 @@ class CenterNet(nn.Module):
         return names | {"hm": "hm", "wh": "wh"}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        if x.ndim != 4 or x.shape[1] != self.trunk.in_chans or x.shape[2] % 32 or x.shape[3] % 32:
+        if (
+            x.ndim != 4
+            or x.shape[1] != self.trunk.in_chans
+            or x.shape[2] % INPUT_MULTIPLE
+            or x.shape[3] % INPUT_MULTIPLE
+        ):
             raise ValueError(
                 f"expected input of shape (N, {self.trunk.in_chans}, H, W), H and W multiples of 32, "
                 f"got {tuple(x.shape)}"

@@ -56,6 +56,9 @@ class FCHarDNetDecoder(nn.Module):
         return x
 
 
+LEAST_SIDE = 64  # pixels; the network halves its input six times
+
+
 class FCHarDNet(nn.Module):
     """FC-HarDNet segmentation network: (N, in_chans, H, W) -> (N, num_classes, H, W) logits.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -269,6 +270,8 @@ class HarDNetClassifier(nn.Module):
         if global_pool is not None or num_classes:
             self.pool = nn.AdaptiveAvgPool2d(1) if global_pool != "" else nn.Identity()
         self.num_classes = num_classes
+        if hasattr(self, "usage"):  # the class names belonged to the former layer
+            self.usage = dataclasses.replace(self.usage, classes=None, palette=None)
         like = next(self.trunk.parameters())
         self.fc = nn.Identity()
         if num_classes:

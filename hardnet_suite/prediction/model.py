@@ -77,7 +77,8 @@ def load_model(
             rule; for other files the published ones hold.
         weights: for a name or a config, a tag of the weights registry or a file; None takes the published
             ones, or for a config those of its ``weights_tag``.
-        classes: names of the classes, where the weights do not bring them along.
+        classes: names of the classes in the order of their labels: for weights that do not know them, or to
+            rename them.
         device: "cpu", "cuda", …; None: a GPU where there is one.
         bf16: computes in bfloat16.
 
@@ -115,12 +116,14 @@ def model_of_network(
 
     Args:
         network: knows its name, records and, with pretrained weights, class names (``network.usage``).
-        classes: names of the classes; they stand in for the network's.
+        classes: as for ``load_model``.
         bf16: computes in bfloat16.
 
     Raises:
         UserError: a network that ``create_model`` has not made, or one without a task.
     """
+    if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        network = network.module
     usage = getattr(network, "usage", None)
     if not isinstance(usage, Usage):
         raise UserError(
@@ -138,8 +141,20 @@ def _loaded(network: nn.Module, usage: Usage, classes: Sequence[str] | None, bf1
             f"the network takes {network.trunk.in_chans} channels, but its input rule makes {channels}: "
             "predict is for images in colour; call the network itself"
         )
-    names = class_names(list(classes), "classes") if classes is not None else usage.classes
     count = network.num_classes
+    if not count:
+        raise UserError(f"this {usage.name} has num_classes=0: it returns features, not classes")
+    names = usage.classes
+    if classes is not None:
+        names = class_names(classes, "classes")
+        if usage.classes is not None and sorted(names) == sorted(usage.classes):
+            require_same_classes(
+                names,
+                usage.classes,
+                where="classes",
+                expected_where="the weights",
+                cure="leave out classes, the weights know their names",
+            )
     if names is None:
         usual = {
             "classification": tuple(imagenet_classes()),

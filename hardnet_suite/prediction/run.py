@@ -126,19 +126,21 @@ def _prepare(image: Image.Image, model: LoadedModel, name: str) -> tuple[Tensor,
 def _predictions(model: LoadedModel, batch: list[_Prepared], top: int, score: float) -> Iterator[Prediction]:
     pixels = torch.stack([prepared.pixels for prepared in batch]).to(model.device)
     placements = [prepared.placement for prepared in batch]
-    training = model.network.training
+    modes = [(module, module.training) for module in model.network.modules()]
     model.network.eval()
+    dtype = next(model.network.parameters()).dtype
     try:
         with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=model.bf16):
             results = answers(
                 model.network,
-                to_input(pixels, model.preprocess),
+                to_input(pixels, model.preprocess).to(dtype),
                 placements,
                 arch=model.network.arch,
                 rule=model.postprocess,
             )
     finally:
-        model.network.train(training)
+        for module, training in modes:  # a part may be frozen in another mode than the whole
+            module.training = training
     for prepared, result in zip(batch, results, strict=True):
         answer = _arrays(result, top, score)
         yield Prediction(

@@ -145,7 +145,7 @@ def test_shipped_weights_by_their_tag_and_by_their_file():
 
 def test_batches_give_what_single_images_give(saved):
     _, path = saved("hardnet39ds", 4)
-    model = load_model(path, classes="abcd")
+    model = load_model(path, classes=list("abcd"))
     images = [noise(80 + 10 * k, 70, seed=k) for k in range(5)]
     single, batched = predict(model, images), predict(model, images, batch_size=3)
     for one, other in zip(single, batched, strict=True):
@@ -247,7 +247,7 @@ def test_what_cannot_be_a_model(saved, tmp_path):
         ("hardnet_descriptor", {}, "hardnet_descriptor describes patches and predicts nothing"),
         (tmp_path / "patches.pth", {}, "hardnet_descriptor_ps describes patches and predicts nothing"),
         (path, {"weights": "published"}, "is a file of weights already"),
-        (path, {"classes": "ab"}, "2 class names are given, but the weights have 3 classes"),
+        (path, {"classes": ["a", "b"]}, "2 class names are given, but the weights have 3 classes"),
     ):
         with pytest.raises(UserError, match=words):
             predict(model, image, **options)
@@ -289,6 +289,47 @@ def test_a_network_of_create_model_predicts_as_its_weights_do(name, tag, count, 
     assert ours.to_dict() == theirs.to_dict()
     assert (ours.classes[0], ours.palette) == (first, theirs.palette)
     assert network.training  # as it was
+
+
+def test_predicting_leaves_a_network_as_it_was():
+    network = create_model("hardnet39ds", num_classes=2)
+    network.trunk.eval()  # frozen, inside of a network in training mode
+    modes = [module.training for module in network.modules()]
+    predict(network, noise(64, 64))
+    assert [module.training for module in network.modules()] == modes
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_networks_of_other_dtypes_and_wrapped_ones(dtype):
+    network = create_model("hardnet39ds", num_classes=10, pretrained="tiny_imagenet10")
+    (expected,) = predict(network, noise(64, 64), top=10)
+    (wrapped,) = predict(torch.nn.DataParallel(network), noise(64, 64), top=10)
+    assert wrapped.to_dict() == expected.to_dict()
+    (other,) = predict(network.to(dtype), noise(64, 64), top=10)
+    tolerance = 0.1 if dtype == torch.bfloat16 else 1e-4
+    order = np.argsort(expected.labels), np.argsort(other.labels)
+    np.testing.assert_allclose(other.scores[order[1]], expected.scores[order[0]], atol=tolerance)
+
+
+def test_a_new_last_layer_has_no_names():
+    network = create_model("hardnet39ds", num_classes=10, pretrained="tiny_imagenet10")
+    network.reset_classifier(10)
+    assert predict(network, noise(64, 64))[0].classes[0] == "class 0"
+    network.reset_classifier(3)
+    assert predict(network, noise(64, 64))[0].classes[2] == "class 2"
+    network.reset_classifier(0)
+    with pytest.raises(UserError, match="num_classes=0: it returns features"):
+        predict(network, noise(64, 64))
+
+
+def test_names_of_the_weights_are_not_permuted():
+    cells = {"weights": "bccd", "score": 0.0}
+    with pytest.raises(UserError, match="the same classes in another order: class 0 is 'WBC'"):
+        predict("ssd320_hardnet39ds", noise(64, 64), classes=["WBC", "RBC", "Platelets"], **cells)
+    with pytest.raises(UserError, match="is the string 'abc', expected a list of names"):
+        predict("ssd320_hardnet39ds", noise(64, 64), classes="abc", **cells)
+    (renamed,) = predict("ssd320_hardnet39ds", noise(64, 64), classes=["red", "white", "platelet"], **cells)
+    assert renamed.classes == ("red", "white", "platelet")
 
 
 def test_a_network_without_weights_has_the_usual_names_and_a_part_cannot_predict():
@@ -366,7 +407,7 @@ def test_a_copy_of_weights_in_the_package_keeps_its_classes(tmp_path):
 
 def test_options_of_the_model_beside_a_loaded_one(saved):
     model = load_model(saved("hardnet39ds", 4)[1])
-    for options in ({"bf16": True}, {"device": "cpu"}, {"classes": "abcd"}, {"weights": "published"}):
+    for options in ({"bf16": True}, {"device": "cpu"}, {"classes": list("abcd")}, {"weights": "published"}):
         with pytest.raises(ValueError, match="this model is loaded"):
             predict(model, noise(64, 64), **options)
     with pytest.raises(ValueError, match="stream=True"):

@@ -16,6 +16,7 @@ from hardnet_suite.networks import (
     Postprocess,
     SegmentationPostprocess,
     SSDArch,
+    fchardnet,
 )
 
 
@@ -38,18 +39,16 @@ def postprocess_of(
         require_known(given, {"nms_pre", "score_thr", "nms", "max_per_img", "min_bbox_size"}, where)
         if given.get("min_bbox_size", -1) >= 0:
             raise UserError(f"{where}.min_bbox_size={given['min_bbox_size']} is not supported; remove it")
-        nms = given.get("nms") or {}
-        require_known(nms, {"type", "iou_threshold", "offset", "class_agnostic", "split_thr"}, f"{where}.nms")
-        if nms.get("type", "nms") != "nms":
-            raise UserError(f"{where}.nms.type={nms['type']!r} is not supported; expected 'nms'")
-        before = given.get("nms_pre", -1)
+        nms = given.get("nms", {})
+        before = given.get("nms_pre")
+        before = -1 if before is None else before
+        if isinstance(before, bool) or not isinstance(before, int):
+            raise UserError(f"{where}.nms_pre is {before!r}, expected an integer, -1 for no limit")
         return DetectionPostprocess(
             score_threshold=_number(given, "score_thr", 0.01, where),
             max_boxes=_count(given, "max_per_img", 200, where),
-            iou_threshold=_number(nms, "iou_threshold", 0.45, f"{where}.nms"),
-            iou_offset=nms.get("offset", 0),
-            class_agnostic=nms.get("class_agnostic", False),
             max_before_nms=before if before > 0 else None,
+            **_suppression(nms, f"{where}.nms"),
         )
     if isinstance(arch, CenterNetArch):
         require_known(given, {"max_per_img", "flip_test", "clip_border", "keep_heatmap", "score_thr"}, where)
@@ -61,18 +60,60 @@ def postprocess_of(
         )
     if isinstance(arch, FCHarDNetArch):
         require_known(given, {"mode", "crop_size", "stride"}, where)
-        options = {} if threshold is None else {"threshold": float(threshold)}
+        options = {}
+        if threshold is not None:
+            head = {"decode_head.threshold": threshold}
+            options["threshold"] = _number(
+                head, "decode_head.threshold", 0.5, where.removesuffix(".test_cfg")
+            )
         mode = given.get("mode", "whole")
         if mode == "whole":
+            if given.get("crop_size") or given.get("stride"):
+                raise UserError(
+                    f"{where}: crop_size and stride have no effect with mode='whole'; expected 'slide'"
+                )
             return SegmentationPostprocess(**options)
         if mode != "slide" or not given.get("crop_size") or not given.get("stride"):
             raise UserError(f"{where}: expected mode='whole', or 'slide' with crop_size and stride")
-        window, stride = pair(given["crop_size"]), pair(given["stride"])
-        if min(*window, *stride) < 1 or stride[0] > window[0] or stride[1] > window[1]:
-            raise UserError(f"{where}: stride {stride} must lie between 1 and crop_size {window}")
+        window, stride = (integers(given[key], f"{where}.{key}") for key in ("crop_size", "stride"))
+        if stride[0] > window[0] or stride[1] > window[1]:
+            raise UserError(f"{where}: stride {stride} must not be larger than crop_size {window}")
+        if min(window) < fchardnet.LEAST_SIDE:
+            raise UserError(
+                f"{where}: crop_size {window} is too small, the network takes inputs of at least "
+                f"{fchardnet.LEAST_SIDE}×{fchardnet.LEAST_SIDE} pixels"
+            )
         return SegmentationPostprocess(window=window, stride=stride, **options)
     require_known(given, set(), where)
     return ClassificationPostprocess()
+
+
+def _suppression(nms: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
+    """The arguments of ``DetectionPostprocess`` that mmcv's ``nms`` options make; None is no suppression."""
+    if nms is None:
+        return {"iou_threshold": None}
+    require_known(nms, {"type", "iou_threshold", "offset", "class_agnostic", "split_thr"}, where)
+    if nms.get("type", "nms") != "nms":
+        raise UserError(f"{where}.type={nms['type']!r} is not supported; expected 'nms'")
+    offset = nms.get("offset", 0)
+    if offset not in (0, 1):
+        raise UserError(f"{where}.offset is {offset!r}, expected 0 or 1")
+    return {
+        "iou_threshold": _number(nms, "iou_threshold", 0.45, where),
+        "iou_offset": int(offset),
+        "class_agnostic": bool(nms.get("class_agnostic", False)),
+    }
+
+
+def integers(value: Any, where: str) -> tuple[int, int]:
+    """Two integers of at least 1, from one for both or one each; UserError for anything else."""
+    try:
+        numbers = pair(value)
+    except TypeError:
+        numbers = ()
+    if len(numbers) != 2 or not all(type(number) is int and number >= 1 for number in numbers):
+        raise UserError(f"{where} is {value!r}, expected integers of at least 1")
+    return numbers
 
 
 def pair(value: Any) -> tuple:

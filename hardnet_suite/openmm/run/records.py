@@ -14,7 +14,15 @@ from mmengine.config import Config
 
 from hardnet_suite.data.options import require_known
 from hardnet_suite.errors import UserError
-from hardnet_suite.networks import ARCHS, Pad, Postprocess, Preprocess, SSDArch
+from hardnet_suite.networks import (
+    ARCHS,
+    CenterNetArch,
+    Pad,
+    Postprocess,
+    Preprocess,
+    SSDArch,
+    centernet,
+)
 from hardnet_suite.openmm.data.parts import inner_datasets
 from hardnet_suite.openmm.models import rules
 from hardnet_suite.openmm.models.rules import pair
@@ -64,10 +72,15 @@ def preprocess_of(cfg: Config, loader: str | None = None) -> Preprocess:
     dataset = next((one for one in datasets if one.get("pipeline")), None)
     if dataset is None:
         raise UserError(f"{cfg.filename}: no pipeline in {' or '.join(names)}")
+    return _preprocess_of_steps(cfg, dataset["pipeline"])
+
+
+def _preprocess_of_steps(cfg: Config, steps: Sequence[Mapping[str, Any]]) -> Preprocess:
     model = cfg.model.get("module", cfg.model)  # inside of a test-time augmentation wrapper
+    _require_free(model, f"{cfg.filename}: model")
     options = _normalisation(model.get("data_preprocessor") or {}, cfg)
     try:
-        rule = Preprocess(**options, **_steps_to_options(dataset["pipeline"], cfg))
+        rule = Preprocess(**options, **_steps_to_options(steps, cfg))
     except ValueError as error:
         raise UserError(f"{cfg.filename}: {error}") from None
     arch = ARCHS[cfg.arch]
@@ -81,7 +94,39 @@ def preprocess_of(cfg: Config, loader: str | None = None) -> Preprocess:
             f"pipeline resize to them: Resize(scale={size}, keep_ratio=False), or, to keep the aspect ratio, "
             f"Resize(scale={size}, keep_ratio=True) and Pad(size={size})"
         )
+    if isinstance(arch, CenterNetArch) and not _is_multiple(rule, centernet.INPUT_MULTIPLE):
+        raise UserError(
+            f"{cfg.filename}: {cfg.arch} takes sides that are multiples of {centernet.INPUT_MULTIPLE}; "
+            f"set model.data_preprocessor.pad_size_divisor={centernet.INPUT_MULTIPLE}, or add "
+            f"CenterPad(multiple={centernet.INPUT_MULTIPLE}) to the test pipeline"
+        )
     return rule
+
+
+def _is_multiple(rule: Preprocess, step: int) -> bool:
+    """Whether every input that the rule makes has sides that are multiples of ``step``."""
+    if rule.input_divisor % step == 0:
+        return True
+    if rule.pad is not None:
+        return (
+            rule.pad.multiple % step == 0 if rule.pad.to is None else not any(n % step for n in rule.pad.to)
+        )
+    return rule.resize == "stretch" and not any(side % step for side in rule.height_width)
+
+
+# what the suite's models decide themselves, so that a config cannot
+_FIXED = {
+    "bbox_head": ("anchor_generator", "bbox_coder", "reg_decoded_bbox"),
+    "decode_head": ("align_corners", "dropout_ratio", "in_index", "input_transform"),
+}
+
+
+def _require_free(model: Mapping[str, Any], where: str) -> None:
+    for part, keys in _FIXED.items():
+        given = model.get(part)
+        for key in keys if isinstance(given, Mapping) else ():
+            if key in given:
+                raise UserError(f"{where}.{part} has {key}, which follows from the architecture; remove it")
 
 
 def postprocess_of(cfg: Config) -> Postprocess:
@@ -106,14 +151,15 @@ def records_of(cfg: Config) -> dict[str, Any]:
     }
 
 
-def prepared_loader(options: Any, cfg: Config, loader: str) -> Any:
+def prepared_loader(options: Any, cfg: Config) -> Any:
     """A data loader's options with every pipeline of its data sets ``prepared``; others are left alone."""
     if not isinstance(options, Mapping) or not is_suites(cfg):
         return options
     options = copy.deepcopy(options)
     for dataset in inner_datasets(options.get("dataset")):
         if dataset.get("pipeline"):
-            dataset["pipeline"] = prepared(dataset["pipeline"], preprocess_of(cfg, loader))
+            rule = _preprocess_of_steps(cfg, dataset["pipeline"])
+            dataset["pipeline"] = prepared(dataset["pipeline"], rule)
     return options
 
 
@@ -165,7 +211,12 @@ def _name(step: Mapping[str, Any]) -> str:
 def _steps_to_options(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[str, Any]:
     """The arguments of ``Preprocess`` that the steps of a test pipeline make."""
     made: dict[str, Any] = {"resize": "keep"}
+    packed = False
     for step in steps:
+        if packed:
+            raise UserError(
+                f"{cfg.filename}: the test pipeline's {_name(step)} follows the packing step; remove it"
+            )
         name, options = _name(step), {key: value for key, value in step.items() if key != "type"}
         where = f"{cfg.filename}: the test pipeline's {name}"
         if name == "PrepareImage":
@@ -182,9 +233,10 @@ def _steps_to_options(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[s
                     "pad",
                 )
             }
-        if name in _PACK_STEPS or (name == "TestTimeAug" and "module" in cfg.model):
+        if name == "TestTimeAug" and "module" in cfg.model:
             break  # test-time augmentation of the command line scales and flips what the steps before it made
-        if name in _LABEL_STEPS:
+        packed = name in _PACK_STEPS
+        if packed or name in _LABEL_STEPS:
             continue
         if name in _LOAD_STEPS:
             _require_plain(options, where)
@@ -193,10 +245,18 @@ def _steps_to_options(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[s
         elif name in ("Resize", "torchvision/Resize") and made["resize"] == "keep" and "pad" not in made:
             translate = _torchvision_resize if "/" in name else _resize
             made |= translate(options, where)
-        elif name == "torchvision/CenterCrop" and made["resize"] in ("keep", "short"):
+        elif (
+            name == "torchvision/CenterCrop"
+            and made["resize"] in ("keep", "short")
+            and not made.keys()
+            & {
+                "size",
+                "pad",
+            }
+        ):
             require_known(options, {"size"}, where)
-            size = options.get("size")
-            made |= {"resize": "short", "size": size if isinstance(size, int) else pair(size)}
+            height, width = rules.integers(options.get("size"), f"{where}.size")
+            made |= {"resize": "short", "size": (height, width) if height != width else height}
         elif name in ("Pad", "CenterPad") and "pad" not in made:
             made["pad"] = _pad(name, options, where)
         else:
@@ -209,12 +269,18 @@ def _steps_to_options(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[s
 
 def _require_plain(options: Mapping[str, Any], where: str) -> None:
     """Images are decoded in one way: options of ``LoadImageFromFile`` that ask for another are refused."""
-    usual = {"color_type": "color", "imdecode_backend": None, "to_float32": False, "ignore_empty": False}
+    usual = {
+        "color_type": "color",
+        "imdecode_backend": None,
+        "to_float32": False,
+        "ignore_empty": False,
+        "file_client_args": None,
+        "backend_args": None,
+    }
+    require_known(options, usual, where)
     for key, value in options.items():
-        if key in usual and value != usual[key]:
-            raise UserError(
-                f"{where} has {key}={value!r}; test images are decoded as 8-bit colour: remove it"
-            )
+        if value != usual[key]:
+            raise UserError(f"{where} has {key}={value!r}; test images are decoded as 8-bit colour, locally")
 
 
 def _resize(options: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -224,12 +290,14 @@ def _resize(options: Mapping[str, Any], where: str) -> dict[str, Any]:
     if options.get("backend", "cv2") != "cv2":
         raise UserError(f"{where} has backend={options['backend']!r}; expected 'cv2'")
     if options.get("scale") is not None:
-        width, height = pair(options["scale"])
+        width, height = rules.integers(options["scale"], f"{where}.scale")
         made["size"] = (height, width) if height != width else height
         return made | {"resize": "fit" if options.get("keep_ratio") else "stretch"}
     if options.get("scale_factor") is None:
         raise UserError(f"{where} needs scale or scale_factor")
     horizontal, vertical = pair(options["scale_factor"])
+    if not (horizontal > 0 and vertical > 0):
+        raise UserError(f"{where}.scale_factor is {options['scale_factor']!r}, expected numbers above 0")
     if options.get("keep_ratio") and horizontal != vertical:
         raise UserError(f"{where}: two scale factors and keep_ratio=True contradict each other")
     return made | {"resize": "factor", "factor": (vertical, horizontal)}
@@ -244,9 +312,10 @@ def _torchvision_resize(options: Mapping[str, Any], where: str) -> dict[str, Any
         "interpolation": _interpolation(options.get("interpolation", "bilinear"), where),
     }
     size = options.get("size")
-    if isinstance(size, int) or len(size) == 1:
-        return made | {"resize": "short", "resize_to": size if isinstance(size, int) else size[0]}
-    height, width = size
+    if isinstance(size, int) or (isinstance(size, Sequence) and len(size) == 1):
+        side, _ = rules.integers(size if isinstance(size, int) else size[0], f"{where}.size")
+        return made | {"resize": "short", "resize_to": side}
+    height, width = rules.integers(size, f"{where}.size")
     return made | {"resize": "stretch", "size": (height, width) if height != width else height}
 
 
@@ -261,7 +330,8 @@ def _pad(name: str, options: Mapping[str, Any], where: str) -> Pad:
     if name == "CenterPad":
         require_known(options, {"multiple", "size"}, where)
         to = options.get("size")
-        return Pad(to=None if to is None else pair(to), **_multiple(options), center=True)
+        to = None if to is None else rules.integers(to, f"{where}.size")
+        return Pad(to=to, **_multiple(options), center=True)
     require_known(options, {"size", "size_divisor", "pad_to_square", "pad_val", "padding_mode"}, where)
     if options.get("padding_mode", "constant") != "constant":
         raise UserError(f"{where} has padding_mode={options['padding_mode']!r}; expected 'constant'")
@@ -271,7 +341,7 @@ def _pad(name: str, options: Mapping[str, Any], where: str) -> Pad:
         value = tuple(float(number) for number in value[::-1])  # the pipeline's images are BGR
     to = options.get("size")
     return Pad(
-        to=None if to is None else pair(to)[::-1],  # mmcv says (width, height)
+        to=None if to is None else rules.integers(to, f"{where}.size")[::-1],  # mmcv says (width, height)
         multiple=options.get("size_divisor") or 1,
         square=bool(options.get("pad_to_square", False)),
         value=value,
@@ -308,8 +378,8 @@ def _normalisation(given: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
     made["channels"] = "rgb" if is_rgb else "bgr"
     test = options.get("test_cfg") or {}
     require_known(test, {"size", "size_divisor"}, f"{where}.test_cfg")
-    if test.get("size") and test.get("size_divisor"):
-        raise UserError(f"{where}.test_cfg has both size and size_divisor; give one of them")
+    if test and (test.get("size") is None) == (test.get("size_divisor") is None):
+        raise UserError(f"{where}.test_cfg needs size or size_divisor, one of them: got {dict(test)}")
     made["input_divisor"] = options.get("pad_size_divisor") or test.get("size_divisor") or 1
     if test.get("size"):
         made["input_size"] = pair(test["size"])

@@ -54,11 +54,11 @@ class SuiteRunner(Runner):
         return runner
 
     def build_val_loop(self, loop):
-        self._val_dataloader = prepared_loader(self._val_dataloader, self.cfg, "val_dataloader")
+        self._val_dataloader = prepared_loader(self._val_dataloader, self.cfg)
         return super().build_val_loop(loop)
 
     def build_test_loop(self, loop):
-        self._test_dataloader = prepared_loader(self._test_dataloader, self.cfg, "test_dataloader")
+        self._test_dataloader = prepared_loader(self._test_dataloader, self.cfg)
         return super().build_test_loop(loop)
 
     @staticmethod

@@ -9,7 +9,13 @@ import pytest
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Pad, Postprocess, Preprocess
 from hardnet_suite.openmm.run.configs import load_config
-from hardnet_suite.openmm.run.records import postprocess_of, prepared, preprocess_of, records_of
+from hardnet_suite.openmm.run.records import (
+    postprocess_of,
+    prepared,
+    prepared_loader,
+    preprocess_of,
+    records_of,
+)
 
 NAMES = {
     "ssd": "ssd320_hardnet39ds_bccd",
@@ -74,6 +80,15 @@ def replaced(cfg, step: dict, place: int = 1):
         ("segmentor", {"type": "TestTimeAug", "transforms": []}, "TestTimeAug cannot be expressed"),
         ("classifier", {"type": "torchvision/RandomCrop", "size": 9}, "torchvision/RandomCrop cannot"),
         ("classifier", {"type": "torchvision/CenterCrop", "size": 9, "fill": 3}, "no option 'fill'"),
+        (
+            "classifier",
+            {"type": "torchvision/CenterCrop", "size": 9},
+            "torchvision/Resize cannot",
+        ),  # crop first
+        ("classifier", {"type": "Pad", "size": (300, 300)}, "torchvision/Resize cannot"),
+        ("classifier", {"type": "PackClass"}, "torchvision/Resize follows the packing step"),
+        ("segmentor", {"type": "Resize", "scale": (224, 0)}, "scale is .*, expected integers of at least 1"),
+        ("segmentor", {"type": "Resize", "scale_factor": -1.0}, "expected numbers above 0"),
     ],
 )
 def test_steps_without_a_record_are_refused(config, task, step, words):
@@ -86,6 +101,7 @@ def test_steps_without_a_record_are_refused(config, task, step, words):
 @pytest.mark.parametrize(
     "option",
     [
+        {"backend_args": {"backend": "petrel"}},
         {"color_type": "grayscale"},
         {"imdecode_backend": "pillow"},
         {"imdecode_backend": "cv2"},
@@ -115,6 +131,15 @@ def test_an_ssd_takes_inputs_of_one_size(config, scale, keep_ratio):
         ("ssd", {"score_thr": 30}, "score_thr is 30, expected a number from 0 to 1"),
         ("ssd", {"max_per_img": -1}, "max_per_img is -1, expected an integer of at least 1"),
         ("ssd", {"min_bbox_size": 8}, "min_bbox_size=8 is not supported"),
+        ("ssd", {"nms_pre": "all"}, "nms_pre is 'all', expected an integer"),
+        ("ssd", {"nms": {"type": "nms", "offset": 3}}, "nms.offset is 3, expected 0 or 1"),
+        ("segmentor", {"mode": "whole", "stride": (9, 9)}, "have no effect with mode='whole'"),
+        ("segmentor", {"mode": "slide", "crop_size": (32, 64), "stride": (9, 9)}, "too small"),
+        (
+            "segmentor",
+            {"mode": "slide", "crop_size": (64.0, 64), "stride": 9},
+            "crop_size is .*, expected integers",
+        ),
         ("centernet", {"topk": 50}, "no option 'topk'"),
         ("centernet", {"nms": {"type": "nms"}}, "no option 'nms'"),
         ("segmentor", {"mode": "slide"}, "'slide' with crop_size and stride"),
@@ -149,6 +174,46 @@ def test_data_preprocessors_without_a_record_are_refused(config, task, options, 
         preprocess_of(cfg)
 
 
+def test_no_suppression_and_no_limit(config):
+    cfg = config("ssd")
+    cfg.model.test_cfg.nms, cfg.model.test_cfg.nms_pre = None, None
+    rule = postprocess_of(cfg)
+    assert (rule.iou_threshold, rule.max_before_nms) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("task", "part", "key"),
+    [("ssd", "bbox_head", "anchor_generator"), ("segmentor", "decode_head", "align_corners")],
+)
+def test_what_the_architecture_decides_is_not_an_option(config, task, part, key):
+    cfg = config(task)
+    cfg.model[part][key] = False
+    with pytest.raises(UserError, match=f"model.{part} has {key}, which follows from the architecture"):
+        preprocess_of(cfg)
+
+
+@pytest.mark.parametrize(
+    "step", [{"type": "Resize", "scale": (100, 70)}, {"type": "CenterPad", "size": (100, 96)}]
+)
+def test_a_centernet_takes_multiples_of_32(config, step):
+    cfg = replaced(config("centernet"), step)
+    assert preprocess_of(cfg).input_divisor == 32
+    cfg.model.data_preprocessor.pad_size_divisor = 1
+    with pytest.raises(UserError, match="takes sides that are multiples of 32"):
+        preprocess_of(cfg)
+
+
+def test_every_data_set_of_a_loader_has_its_own_pipeline(config):
+    cfg = config("segmentor")
+    dataset = dict(cfg.test_dataloader.dataset)
+    resize = {"type": "Resize", "scale": (96, 64)}
+    other = {**dataset, "pipeline": [dataset["pipeline"][0], resize, *dataset["pipeline"][1:]]}
+    loader = {"dataset": {"type": "ConcatDataset", "datasets": [dataset, other]}}
+    first, second = prepared_loader(loader, cfg)["dataset"]["datasets"]
+    rules = [one["pipeline"][1]["rule"] for one in (first, second)]
+    assert [rule["resize"] for rule in rules] == ["keep", "stretch"]
+
+
 def test_padding_is_translated(config):
     step = {"type": "Pad", "size": (400, 300), "pad_val": {"img": (1, 2, 3)}}  # width, height; BGR
     assert preprocess_of(with_step(config("segmentor"), step)).pad == Pad(to=(300, 400), value=(3, 2, 1))
@@ -156,7 +221,7 @@ def test_padding_is_translated(config):
     assert preprocess_of(with_step(config("segmentor"), step)).pad == Pad(multiple=32, square=True)
     cfg = config("segmentor")
     cfg.model.data_preprocessor.update(test_cfg={"size_divisor": 48}, pad_val=2)
-    with pytest.raises(UserError, match="both size and size_divisor"):
+    with pytest.raises(UserError, match="needs size or size_divisor, one of them"):
         preprocess_of(cfg)
     cfg.model.data_preprocessor.test_cfg.pop("size")
     rule = preprocess_of(cfg)
