@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     from hardnet_suite.openmm.run.test import METRICS, TestOptions, draw, test
 
     options = TestOptions(
-        draw=args.show_dir is not None,
+        draw=args.show_dir,
         score=args.score,
         flip=args.flip,
         scales=tuple(args.scales),

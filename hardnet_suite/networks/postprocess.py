@@ -22,6 +22,12 @@ class Postprocess:
 
     task: ClassVar[str] = ""
 
+    def differences(self, other: Postprocess) -> list[str]:
+        """Names of the values in which another rule differs; "task" where it is another task's."""
+        if type(self) is not type(other):
+            return ["task"]
+        return [f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)]
+
     def to_dict(self) -> dict[str, Any]:
         """Numbers, strings and lists, with the task's name, as stored beside weights."""
         values = {

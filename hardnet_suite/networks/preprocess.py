@@ -144,6 +144,16 @@ class Preprocess:
         except (TypeError, AttributeError) as error:
             raise ValueError(f"not an input rule: {values} ({error})") from None
 
+    def differences(self, other: Preprocess) -> list[str]:
+        """Names of the values in which another rule differs, whatever units its mean and std have."""
+        names = [field.name for field in fields(self) if field.name not in ("scale", "mean", "std")]
+        different = [name for name in names if getattr(self, name) != getattr(other, name)]
+        for name in ("mean", "std"):
+            ours, theirs = (torch.tensor(getattr(rule, f"pixel_{name}")) for rule in (self, other))
+            if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-4):
+                different.append(name)
+        return different
+
     @property
     def pixel_mean(self) -> tuple[float, ...]:
         """The mean in units of 0…255 pixels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,6 +217,9 @@ def _usage(choice: _Choice, checkpoint: Checkpoint, model: str) -> Usage:
             expected_where=str(checkpoint.path),
             cure="list the classes of the config's test data in the order of the weights",
         )
+    different = checkpoint.rule_differences(choice.preprocess, choice.postprocess)
+    if different:
+        warnings.warn(different, stacklevel=4)
     usage = checkpoint.usage
     return Usage(
         name=usage.name,

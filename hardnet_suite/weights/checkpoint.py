@@ -76,6 +76,22 @@ class Checkpoint:
             raise UserError(f"{self.path}: these are not the weights of {self.model} ({part})")
         return self
 
+    def rule_differences(self, preprocess: Preprocess | None, postprocess: Postprocess | None) -> str:
+        """Where a config's rules differ from those in the file, as one line; "" where they do not.
+
+        Args:
+            preprocess: the config's input rule, if it has one.
+            postprocess: the config's output rule, if it has one.
+        """
+        pairs = ((self.preprocess, preprocess), (self.postprocess, postprocess))
+        names = [name for ours, theirs in pairs if ours and theirs for name in ours.differences(theirs)]
+        if not names:
+            return ""
+        return (
+            f"at test time the config's {', '.join(names)} differ from those that {self.path} was trained "
+            "with; the config's are used"
+        )
+
     @property
     def usage(self) -> Usage:
         """Input rule, output rule and class names: the file's own, otherwise those of the published model."""

@@ -18,6 +18,7 @@ _WRAPPERS = (
     "model_state",
     "model_state_dict",
     "model_ema",
+    "ema",
     "model",
     "params_ema",
     "params",

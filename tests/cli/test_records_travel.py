@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,12 @@ def data(tmp_path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.fixture
+def data_of_shapes(drawn, tmp_path) -> Path:
+    """The drawn shapes, to be spoilt."""
+    return shutil.copytree(drawn, tmp_path / "shapes")
+
+
 def train(cli, text: str, data: Path, folder: Path, **values) -> tuple[Path, Path]:
     """(config, checkpoint) of a training of one epoch."""
     config, run = folder / "mine.py", folder / "run"
@@ -150,3 +157,48 @@ def test_other_classes_than_the_weights_have(cli, data, tmp_path):
     config.write_text(config.read_text().replace(repr(CLASSES), repr(CLASSES[::-1])))
     with pytest.raises(Exception, match="the same classes in another order: class 0 is 'obstacle'"):
         predict(str(config), data / "images", weights=checkpoint)
+
+
+def test_other_rules_than_the_checkpoint_has_are_reported(cli, config, drawn, tmp_path):
+    mine, run = tmp_path / "mine.py", tmp_path / "run"
+    mine.write_text(f"_base_ = {str(config)!r}\nmodel = dict(data_preprocessor=dict(mean=[1.0, 2.0, 3.0]))\n")
+    assert cli("train", mine, "--data-root", drawn, "--work-dir", run)[0] == 0
+    for told, options in (
+        (True, ()),
+        (False, ("--cfg-options", "model.data_preprocessor.mean=[1.0,2.0,3.0]")),
+    ):
+        arguments = (
+            "test",
+            config,
+            run / "epoch_1.pth",
+            "--data-root",
+            drawn,
+            "--work-dir",
+            tmp_path / "scored",
+        )
+        status, out, err = cli(*arguments, *options)
+        assert status == 0, err
+        assert ("at test time the config's mean differ" in out + err) == told
+    with pytest.warns(UserWarning, match="at test time the config's mean differ"):
+        predict(str(config), drawn / "val2017", weights=run / "epoch_1.pth")
+
+
+def test_nothing_is_drawn_into_the_data(error_of, cli, config, data_of_shapes, trained, tmp_path):
+    before = {path.name: path.read_bytes() for path in (data_of_shapes / "val2017").iterdir()}
+    arguments = ("test", config, trained, "--data-root", data_of_shapes, "--work-dir", tmp_path / "scored")
+    for folder in ("val2017", "val2017/drawings"):
+        assert "lies in the data" in error_of(*arguments, "--show-dir", data_of_shapes / folder)
+    assert {path.name: path.read_bytes() for path in (data_of_shapes / "val2017").iterdir()} == before
+
+
+def test_a_schedule_that_ends_before_the_training_is_reported(cli, config, drawn, tmp_path):
+    mine, run = tmp_path / "mine.py", tmp_path / "run"
+    schedule = "dict(type='PolyLR', begin=0, end=1, by_epoch=True, convert_to_iter_based=True)"
+    mine.write_text(f"_base_ = {str(config)!r}\nparam_scheduler = [{schedule}]\n")
+    arguments = ("train", mine, "--data-root", drawn, "--work-dir", run)
+    assert cli(*arguments)[0] == 0
+    status, _, err = cli(*arguments, "--resume", "--cfg-options", "train_cfg.max_epochs=2")
+    assert status == 0, err
+    logs = sorted(run.glob("*/*.log"), key=lambda path: path.stat().st_mtime)
+    told = ["the last schedule ends at" in log.read_text() for log in logs]
+    assert told == [False, True]

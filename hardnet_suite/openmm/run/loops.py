@@ -11,6 +11,7 @@ from torch import nn
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.sampling import SeededDataset, seed_all
+from hardnet_suite.openmm.run.schedules import warn_of_early_end
 
 
 def _build_dataset(config: dict):
@@ -68,6 +69,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self.dataloader.dataset.seed = self.runner.seed
         self.dataloader.batch_sampler.sampler.seed = self.runner.seed
         self._require_same_epochs()
+        warn_of_early_end(self.runner)
         self.runner.call_hook("before_train")
         if self._iter == self._epoch * len(self.dataloader) > 0:
             self._validate_if_due()  # an epoch's checkpoint is written before its validation

@@ -38,6 +38,24 @@ def lasts_one_epoch(scheduler: Any) -> bool:
     )
 
 
+def warn_of_early_end(runner: SuiteRunner) -> None:
+    """Logs where every schedule ends before the training does: the rate stays where they leave it.
+
+    So it is when a run resumes with a larger ``max_epochs`` alone.
+    """
+    schedulers = runner.param_schedulers
+    ends = [scheduler.end for scheduler in schedulers] if isinstance(schedulers, list) else []
+    by_epoch = [scheduler.by_epoch for scheduler in schedulers] if ends else []
+    steps = runner.max_epochs, runner.max_iters
+    early = [end < (steps[0] if epochs else steps[1]) for end, epochs in zip(ends, by_epoch, strict=True)]
+    if early and all(early):
+        unit = "epoch" if by_epoch[-1] else "iteration"
+        runner.logger.warning(
+            f"the last schedule ends at {unit} {max(ends)}, before the training: the learning rate stays "
+            "constant from there on; set its end (param_scheduler) as well as train_cfg.max_epochs"
+        )
+
+
 def resume_schedules(runner: SuiteRunner, fresh: Sequence[dict], states: Any) -> None:
     """Brings the runner's schedules to its current iteration.
 

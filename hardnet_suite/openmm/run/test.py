@@ -25,6 +25,7 @@ from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.amp import bfloat16_loops
 from hardnet_suite.openmm.run.checks import require_finite_weights
 from hardnet_suite.openmm.run.configs import drop_pretrained
+from hardnet_suite.openmm.run.records import is_suites, postprocess_of, preprocess_of
 from hardnet_suite.openmm.run.results import publish, require_replaceable, staging_folder
 from hardnet_suite.openmm.run.runner import SuiteRunner, versions
 from hardnet_suite.weights import Checkpoint, WeightsRow, find, open_weights
@@ -44,7 +45,8 @@ class TestOptions:
         flip: adds each image's mirror image and takes the mean.
         scales: sizes of each image, relative to its own, whose mean is taken.
         format_only: saves predictions as a test server expects them, without labels and scores.
-        draw: the predictions will be drawn; saves the heat maps of a model that predicts them.
+        draw: folder that the predictions will be drawn into, if at all; then the heat maps of a model that
+            predicts them are saved, too.
         score: boxes below it are not drawn (None: 0.3).
     """
 
@@ -53,7 +55,7 @@ class TestOptions:
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     format_only: bool = False
-    draw: bool = False
+    draw: Path | None = None
     score: float | None = None
 
 
@@ -124,6 +126,10 @@ def plan_test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) 
         for dataset in inner_datasets(cfg.test_dataloader.dataset):
             part.drop_labels(dataset)
         part = _only_part(cfg)
+    for folder in part.folders if options.draw else ():
+        drawings = Path(options.draw).resolve()
+        if drawings.is_relative_to(folder.resolve()):
+            raise UserError(f"--show-dir {options.draw} lies in the data, {folder}; choose another folder")
     if options.draw and not part.drawable:
         raise UserError(
             f"--show-dir cannot draw a {part.dataset_name}; draw with: hardnet-suite predict FOLDER --out DIR"
@@ -148,7 +154,9 @@ def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
         UserError: weights that do not fit the model, or are not finite.
     """
     cfg, options = deepcopy(plan.cfg), plan.options
-    given = plan.part.evaluator_options(folder, format_only=options.format_only, heatmaps=options.draw)
+    given = plan.part.evaluator_options(
+        folder, format_only=options.format_only, heatmaps=options.draw is not None
+    )
     cfg.test_evaluator.update(given)
     if options.draw:
         plan.part.keep_heatmaps(cfg)
@@ -156,6 +164,10 @@ def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
     if isinstance(checkpoint, WeightsRow):
         checkpoint = open_weights(checkpoint, cfg.get("arch"))
     runner = SuiteRunner.from_cfg(cfg)
+    if is_suites(cfg):
+        different = checkpoint.rule_differences(preprocess_of(cfg), postprocess_of(cfg))
+        if different and not isinstance(runner.model, BaseTTAModel):
+            runner.logger.warning(different)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     model = model.module if isinstance(model, BaseTTAModel) else model
     load_checkpoint(model, checkpoint, cfg.get("arch"))

@@ -49,6 +49,12 @@ class Part(ABC):
         """Class names in the order of their labels."""
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders that hold the data, in which nothing may be drawn."""
+        names = ("image_folder", "label_folder")
+        return tuple(folder for name in names if (folder := getattr(self, name, None)) is not None)
+
+    @property
     def palette(self) -> Palette | None:
         """One RGB colour per class; None for the usual ones."""
         return None
