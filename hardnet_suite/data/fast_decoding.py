@@ -8,6 +8,7 @@ ones before its first use: with a build of OpenCV that decodes differently, Pill
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from functools import cache
 from types import ModuleType
@@ -16,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 _ORIENTATION = 0x0112  # the EXIF tag
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')  # what Pillow looks for in XMP
 # chunks that change no pixel; tRNS, acTL and PLTE do, eXIf, iTXt and zTXt may hold an orientation
 _NEUTRAL_CHUNKS = frozenset((b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt", b"tIME", b"sRGB"))
 
@@ -64,7 +66,8 @@ def _is_neutral_segment(marker: int, segment: bytes) -> bool:
         except Exception:  # damaged; Pillow raises half a dozen types
             return False
     if marker == 0xE1:  # XMP
-        return b"Orientation" not in segment
+        upright = [value == b"1" for value in _XMP_ORIENTATION.findall(segment)]
+        return all(upright) and len(upright) == segment.count(b"Orientation")
     if marker == 0xE2:
         return not segment.startswith(b"MPF\0")  # several images
     if marker == 0xEE:

@@ -93,6 +93,8 @@ def test_what_the_decoders_treat_differently_is_left_to_pillow():
 
 def test_upright_exif_and_other_segments_are_plain():
     image, exif = drawn(5), Image.Exif()
+    upright = b'<x:xmpmeta><rdf:Description tiff:Orientation="1"/></x:xmpmeta>'
+    assert decode_plain(encode(image, "JPEG", xmp=upright), "rgb") is not None
     exif[0x010F], exif[0x0112] = "maker", 1
     for options in ({"exif": exif}, {"comment": b"text"}, {"icc_profile": b"x" * 99}, {"dpi": (72, 72)}):
         content = encode(image, "JPEG", **options)

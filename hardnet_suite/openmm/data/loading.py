@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import mmcv.transforms
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -67,6 +69,8 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
     def _fetch(self, path: str) -> bytes:
         if self.file_client_args is not None:
             return fileio.FileClient.infer_client(self.file_client_args, path).get(path)
+        if self.backend_args is None and "://" not in path:
+            return Path(path).read_bytes()  # a local file; finding its backend takes longer
         return fileio.get(path, backend_args=self.backend_args)
 
 
