@@ -70,7 +70,13 @@ def create_model(
     if weights is not None:
         if not features_only:
             names_fit = network.num_classes == weights.num_classes
-            network.usage = weights.usage if names_fit else replace(weights.usage, classes=None, palette=None)
+            network.usage = replace(
+                network.usage,
+                preprocess=weights.preprocess or network.usage.preprocess,
+                postprocess=weights.postprocess or network.usage.postprocess,
+                classes=weights.classes if names_fit else None,
+                palette=weights.palette if names_fit else None,
+            )
         report = fill_what_fits(network, weights)
         if report.missing:
             warnings.warn(f"{name}: {report}", stacklevel=2)

@@ -81,6 +81,8 @@ def mean_to_mask(views: Sequence[Tensor], rule: SegmentationPostprocess) -> Tens
 
 
 def _mask(values: Tensor, *, is_object: Tensor) -> Tensor:
+    if values.shape[0] > NO_CLASS:
+        raise ValueError(f"masks of 8 bits hold up to {NO_CLASS} classes, got {values.shape[0]}")
     if values.shape[0] == 1:
         return torch.where(is_object, 0, NO_CLASS).to(torch.uint8)
     return values.argmax(0).to(torch.uint8)

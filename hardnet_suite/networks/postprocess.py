@@ -45,13 +45,15 @@ class Postprocess:
         kind = _KINDS.get(values.get("task")) if isinstance(values, Mapping) else None
         if kind is None or set(values) - {"task"} != {field.name for field in fields(kind)}:
             raise ValueError(f"not an output rule: {values}")
-        return kind(
-            **{
-                key: tuple(value) if isinstance(value, list) else value
-                for key, value in values.items()
-                if key != "task"
-            }
-        )
+        options = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in values.items()
+            if key != "task"
+        }
+        try:
+            return kind(**options)
+        except TypeError as error:
+            raise ValueError(f"not an output rule: {values} ({error})") from None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,16 @@ class DetectionPostprocess(Postprocess):
     clip: bool = True
     flip: bool = False
 
+    def __post_init__(self) -> None:
+        thresholds = [self.score_threshold] + ([] if self.iou_threshold is None else [self.iou_threshold])
+        if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in thresholds):
+            raise ValueError(f"thresholds must be numbers from 0 to 1, got {thresholds}")
+        counts = [self.max_boxes] + ([] if self.max_before_nms is None else [self.max_before_nms])
+        if not all(type(count) is int and count >= 1 for count in counts):
+            raise ValueError(f"numbers of boxes must be integers of at least 1, got {counts}")
+        if self.iou_offset not in (0, 1):
+            raise ValueError(f"iou_offset={self.iou_offset!r} must be 0 or 1")
+
 
 @dataclass(frozen=True)
 class SegmentationPostprocess(Postprocess):
@@ -105,6 +117,13 @@ class SegmentationPostprocess(Postprocess):
     stride: tuple[int, int] | None = None
     threshold: float = 0.5
 
+    def __post_init__(self) -> None:
+        sides = [*(self.window or ()), *(self.stride or ())]
+        if not all(type(side) is int and side >= 1 for side in sides):
+            raise ValueError(f"window and stride must be integers of at least 1, got {sides}")
+        if not (isinstance(self.threshold, int | float) and 0 <= self.threshold <= 1):
+            raise ValueError(f"threshold={self.threshold!r} must be a number from 0 to 1")
+
 
 _KINDS = {
     kind.task: kind for kind in (ClassificationPostprocess, DetectionPostprocess, SegmentationPostprocess)
@@ -116,7 +135,7 @@ def default_postprocess(arch: Arch) -> Postprocess | None:
     if isinstance(arch, SSDArch):
         return DetectionPostprocess(score_threshold=0.01, max_boxes=200, iou_threshold=0.45, iou_offset=1)
     if isinstance(arch, CenterNetArch):
-        return DetectionPostprocess(max_boxes=100)
+        return DetectionPostprocess(max_boxes=100, clip=False)
     if isinstance(arch, FCHarDNetArch):
         return SegmentationPostprocess()
     return None if isinstance(arch, DescriptorArch) else ClassificationPostprocess()

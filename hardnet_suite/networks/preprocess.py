@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -35,6 +36,14 @@ class Pad:
     square: bool = False
     center: bool = False
     value: float | tuple[float, float, float] = 0.0
+
+    def __post_init__(self) -> None:
+        sides = (*(self.to or ()), self.multiple)
+        if not all(type(side) is int and side >= 1 for side in sides):
+            raise ValueError(f"padded sizes must be integers of at least 1, got {sides}")
+        values = self.value if isinstance(self.value, tuple) else (self.value,)
+        if len(values) not in (1, 3) or not all(0 <= value <= 255 for value in values):
+            raise ValueError(f"the value of padding must be one number or three, 0 to 255, got {self.value}")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the padded image; ValueError where the image does not fit into ``to``."""
@@ -106,6 +115,18 @@ class Preprocess:
         needed = {"stretch": "size", "fit": "size", "factor": "factor"}.get(self.resize)
         if needed and getattr(self, needed) is None:
             raise ValueError(f"resize={self.resize!r} needs {needed}")
+        sizes = [value for value in (self.height_width, self.input_size) if value is not None]
+        sides = [*(side for size in sizes for side in size), self.input_divisor]
+        sides += [] if self.resize_to is None else [self.resize_to]
+        if not all(type(side) is int and side >= 1 for side in sides):
+            raise ValueError(f"sizes must be integers of at least 1, got {sides}")
+        if self.factor is not None and not all(0 < factor < math.inf for factor in self.factor):
+            raise ValueError(f"factor={self.factor} must be finite and above 0")
+        numbers = (self.scale, self.input_value, *self.mean, *self.std)
+        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+            raise ValueError(f"scale, mean, std and input_value must be finite numbers, got {numbers}")
+        if not self.scale:
+            raise ValueError("scale must not be 0")
         if len(self.mean) != len(self.std) or not all(self.std):
             raise ValueError(f"mean={self.mean} and std={self.std} must have one number per channel, std ≠ 0")
 

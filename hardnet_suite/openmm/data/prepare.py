@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hardnet_suite.inference.prepare import prepare
 from hardnet_suite.networks import Preprocess
@@ -24,17 +24,22 @@ class PrepareImage(BaseTransform):
     Args:
         rule: an input rule as ``Preprocess.to_dict`` returns it.
         scale: factor on the size that the rule resizes to, for test-time augmentation.
+        flip: mirrors the image first, for test-time augmentation; ``placement`` is then that of the mirror
+            image, and ``flip`` and ``flip_direction`` are set.
     """
 
-    def __init__(self, rule: Mapping[str, Any] | Preprocess, scale: float = 1.0):
+    def __init__(self, rule: Mapping[str, Any] | Preprocess, scale: float = 1.0, flip: bool = False):
         self.rule = rule if isinstance(rule, Preprocess) else Preprocess.from_dict(rule)
-        self.scale = scale
+        self.scale, self.flip = scale, flip
 
     def transform(self, results: dict) -> dict:
         image = results["img"]
         is_array = isinstance(image, np.ndarray)
         if is_array:
             image = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
+        if self.flip:
+            image = ImageOps.mirror(image)
+            results["flip"], results["flip_direction"] = True, "horizontal"
         pixels, placement = prepare(image, self.rule, self.scale)
         rows = pixels.permute(1, 2, 0).numpy()
         results["img"] = np.ascontiguousarray(rows[..., ::-1]) if is_array else Image.fromarray(rows)
@@ -44,4 +49,4 @@ class PrepareImage(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(rule={self.rule}, scale={self.scale})"
+        return f"{type(self).__name__}(rule={self.rule}, scale={self.scale}, flip={self.flip})"

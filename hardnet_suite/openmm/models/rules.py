@@ -16,6 +16,7 @@ from hardnet_suite.networks import (
     Postprocess,
     SegmentationPostprocess,
     SSDArch,
+    default_postprocess,
     fchardnet,
 )
 
@@ -34,7 +35,7 @@ def postprocess_of(
     Raises:
         UserError: an option that the record cannot express.
     """
-    given = test_cfg or {}
+    given, usual = test_cfg or {}, default_postprocess(arch)
     if isinstance(arch, SSDArch):
         require_known(given, {"nms_pre", "score_thr", "nms", "max_per_img", "min_bbox_size"}, where)
         if given.get("min_bbox_size", -1) >= 0:
@@ -45,18 +46,18 @@ def postprocess_of(
         if isinstance(before, bool) or not isinstance(before, int):
             raise UserError(f"{where}.nms_pre is {before!r}, expected an integer, -1 for no limit")
         return DetectionPostprocess(
-            score_threshold=_number(given, "score_thr", 0.01, where),
-            max_boxes=_count(given, "max_per_img", 200, where),
+            score_threshold=_number(given, "score_thr", usual.score_threshold, where),
+            max_boxes=_count(given, "max_per_img", usual.max_boxes, where),
             max_before_nms=before if before > 0 else None,
-            **_suppression(nms, f"{where}.nms"),
+            **_suppression(nms, usual, f"{where}.nms"),
         )
     if isinstance(arch, CenterNetArch):
         require_known(given, {"max_per_img", "flip_test", "clip_border", "keep_heatmap", "score_thr"}, where)
         return DetectionPostprocess(
-            score_threshold=_number(given, "score_thr", 0.0, where),
-            max_boxes=_count(given, "max_per_img", 100, where),
-            clip=bool(given.get("clip_border", False)),
-            flip=bool(given.get("flip_test", False)),
+            score_threshold=_number(given, "score_thr", usual.score_threshold, where),
+            max_boxes=_count(given, "max_per_img", usual.max_boxes, where),
+            clip=bool(given.get("clip_border", usual.clip)),
+            flip=bool(given.get("flip_test", usual.flip)),
         )
     if isinstance(arch, FCHarDNetArch):
         require_known(given, {"mode", "crop_size", "stride"}, where)
@@ -88,18 +89,18 @@ def postprocess_of(
     return ClassificationPostprocess()
 
 
-def _suppression(nms: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
+def _suppression(nms: Mapping[str, Any] | None, usual: DetectionPostprocess, where: str) -> dict[str, Any]:
     """The arguments of ``DetectionPostprocess`` that mmcv's ``nms`` options make; None is no suppression."""
     if nms is None:
         return {"iou_threshold": None}
     require_known(nms, {"type", "iou_threshold", "offset", "class_agnostic", "split_thr"}, where)
     if nms.get("type", "nms") != "nms":
         raise UserError(f"{where}.type={nms['type']!r} is not supported; expected 'nms'")
-    offset = nms.get("offset", 0)
+    offset = nms.get("offset", 0 if nms else usual.iou_offset)  # mmcv's own is 0
     if offset not in (0, 1):
         raise UserError(f"{where}.offset is {offset!r}, expected 0 or 1")
     return {
-        "iou_threshold": _number(nms, "iou_threshold", 0.45, where),
+        "iou_threshold": _number(nms, "iou_threshold", usual.iou_threshold, where),
         "iou_offset": int(offset),
         "class_agnostic": bool(nms.get("class_agnostic", False)),
     }

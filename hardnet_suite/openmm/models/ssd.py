@@ -141,7 +141,7 @@ class HarDNetSSDHead(SSDHead):
         """
         rule = postprocess_of(self.arch, self.test_cfg if cfg is None else cfg, "test_cfg")
         if not with_nms:
-            rule = replace(rule, iou_threshold=1.0)
+            rule = replace(rule, iou_threshold=None)
         place = placement_of if rescale else input_placement
         out = {"cls": cls_scores, "box": bbox_preds}
         return [

@@ -17,6 +17,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.networks import (
     ARCHS,
     CenterNetArch,
+    FCHarDNetArch,
     Pad,
     Postprocess,
     Preprocess,
@@ -94,6 +95,8 @@ def _preprocess_of_steps(cfg: Config, steps: Sequence[Mapping[str, Any]]) -> Pre
             f"pipeline resize to them: Resize(scale={size}, keep_ratio=False), or, to keep the aspect ratio, "
             f"Resize(scale={size}, keep_ratio=True) and Pad(size={size})"
         )
+    if isinstance(arch, FCHarDNetArch) and rule.resize == "short":
+        raise UserError(f"{cfg.filename}: a centre crop cuts off pixels, which have no prediction; remove it")
     if isinstance(arch, CenterNetArch) and not _is_multiple(rule, centernet.INPUT_MULTIPLE):
         raise UserError(
             f"{cfg.filename}: {cfg.arch} takes sides that are multiples of {centernet.INPUT_MULTIPLE}; "
@@ -144,11 +147,10 @@ def records_of(cfg: Config) -> dict[str, Any]:
     """
     if not is_suites(cfg):
         return {}
-    return {
-        "model": cfg.arch,
-        "preprocess": preprocess_of(cfg).to_dict(),
-        "postprocess": postprocess_of(cfg).to_dict(),
-    }
+    records = {"model": cfg.arch, "postprocess": postprocess_of(cfg).to_dict()}
+    if any(cfg.get(name) for name in LOADERS):  # otherwise the config only trains
+        records["preprocess"] = preprocess_of(cfg).to_dict()
+    return records
 
 
 def prepared_loader(options: Any, cfg: Config) -> Any:
@@ -157,7 +159,8 @@ def prepared_loader(options: Any, cfg: Config) -> Any:
         return options
     options = copy.deepcopy(options)
     for dataset in inner_datasets(options.get("dataset")):
-        if dataset.get("pipeline"):
+        steps = dataset.get("pipeline") or ()
+        if steps and not any(_name(step) == "TestTimeAug" for step in steps):
             rule = _preprocess_of_steps(cfg, dataset["pipeline"])
             dataset["pipeline"] = prepared(dataset["pipeline"], rule)
     return options
@@ -167,27 +170,36 @@ def prepared(steps: Sequence[Mapping[str, Any]], rule: Preprocess) -> list[dict[
     """A test pipeline with ``PrepareImage`` in place of its steps that resize and pad.
 
     Args:
-        steps: a pipeline that ``preprocess_of`` has translated, or one of test-time augmentation.
+        steps: a pipeline that ``preprocess_of`` has translated.
         rule: the record.
 
     Returns:
         The steps that load the image, ``PrepareImage``, those that load labels, and the one that packs.
     """
     steps = [dict(step) for step in steps]
-    augmentation = next((step for step in steps if _name(step) == "TestTimeAug"), None)
-    if augmentation is not None:
-        scales, flips, *rest = augmentation["transforms"]
-        prepare = [
-            {"type": "PrepareImage", "rule": rule.to_dict(), "scale": step.get("scale_factor", 1.0)}
-            for step in scales
-        ]
-        rest = [[_packed(step) for step in branch] for branch in rest]
-        load = [step for step in steps if _name(step) in _LOAD_STEPS]
-        return [*load, {"type": "TestTimeAug", "transforms": [prepare, list(flips), *rest]}]
     load = [step for step in steps if _name(step) in _LOAD_STEPS]
     labels = [step for step in steps if _name(step) in _LABEL_STEPS]
     pack = [_packed(step) for step in steps if _name(step) in _PACK_STEPS]
     return [*load, {"type": "PrepareImage", "rule": rule.to_dict()}, *labels, *pack]
+
+
+def augmented(
+    cfg: Config, steps: Sequence[Mapping[str, Any]], *, scales: Sequence[float], flip: bool
+) -> list[dict[str, Any]]:
+    """A test pipeline that makes several views of each image: at each scale, and mirrored as well.
+
+    Args:
+        cfg: the config, whose data preprocessor belongs to the input rule.
+        steps: the pipeline.
+        scales: factors on the size that the rule resizes to.
+        flip: adds the mirror image at each scale.
+    """
+    steps = prepared(steps, _preprocess_of_steps(cfg, steps))
+    at = next(index for index, step in enumerate(steps) if step["type"] == "PrepareImage")
+    mirrored = (False, True) if flip else (False,)
+    views = [{**steps[at], "scale": scale, "flip": mirror} for scale in scales for mirror in mirrored]
+    branches = [views, *([step] for step in steps[at + 1 :])]
+    return [*steps[:at], {"type": "TestTimeAug", "transforms": branches}]
 
 
 def _packed(step: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,6 +231,9 @@ def _steps_to_options(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[s
             )
         name, options = _name(step), {key: value for key, value in step.items() if key != "type"}
         where = f"{cfg.filename}: the test pipeline's {name}"
+        if name == "TestTimeAug" and "module" in cfg.model:  # made by ``augmented``
+            options = options["transforms"][0][0]
+            name = _name(options)
         if name == "PrepareImage":
             rule = Preprocess.from_dict(options["rule"])
             return {
@@ -233,8 +248,6 @@ def _steps_to_options(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[s
                     "pad",
                 )
             }
-        if name == "TestTimeAug" and "module" in cfg.model:
-            break  # test-time augmentation of the command line scales and flips what the steps before it made
         packed = name in _PACK_STEPS
         if packed or name in _LABEL_STEPS:
             continue
@@ -340,6 +353,10 @@ def _pad(name: str, options: Mapping[str, Any], where: str) -> Pad:
     if isinstance(value, Sequence):
         value = tuple(float(number) for number in value[::-1])  # the pipeline's images are BGR
     to = options.get("size")
+    if [bool(options.get(key)) for key in ("size", "size_divisor")].count(True) + bool(
+        options.get("pad_to_square")
+    ) not in (1, 2) or (to and (options.get("size_divisor") or options.get("pad_to_square"))):
+        raise UserError(f"{where} needs size, size_divisor or pad_to_square (with or without a divisor)")
     return Pad(
         to=None if to is None else rules.integers(to, f"{where}.size")[::-1],  # mmcv says (width, height)
         multiple=options.get("size_divisor") or 1,

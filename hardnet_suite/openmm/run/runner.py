@@ -7,6 +7,7 @@ import platform
 import tempfile
 from copy import deepcopy
 from pathlib import Path
+from typing import ClassVar
 
 import mmdet
 import mmengine
@@ -36,6 +37,8 @@ _WORKER_OPTIONS = ("persistent_workers", "prefetch_factor", "timeout", "multipro
 class SuiteRunner(Runner):
     """mmengine's Runner with channels-last weights (faster on CPUs and tensor cores), ranks on the CPU,
     strict loading, schedules that follow the config on resume, and an end at the first non-finite loss."""
+
+    _records: ClassVar[dict] = {}  # of the config, see ``records_of``
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         # before DistributedDataParallel takes the parameters: it relies on their layout

@@ -134,6 +134,8 @@ def plan_test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) 
         raise UserError(
             f"--show-dir cannot draw a {part.dataset_name}; draw with: hardnet-suite predict FOLDER --out DIR"
         )
+    if options.score is not None and not 0 <= options.score <= 1:
+        raise UserError(f"--score {options.score}: expected a number from 0 to 1")
     if options.score is not None and not (options.draw and part.has_scores):
         raise UserError("--score chooses the boxes that --show-dir draws for a detector; leave it out here")
     require_data(cfg, ["test_dataloader"])
@@ -246,7 +248,8 @@ def _choose_checkpoint(cfg: Config, checkpoint: str | Path | None) -> Checkpoint
             return find(cfg.arch, cfg.get("weights_tag") or "published")
         except ValueError as error:
             raise UserError(f"no checkpoint given, and no weights to fetch: {error}") from None
-    if Path(checkpoint).is_dir():
+    checkpoint = Path(checkpoint).expanduser()
+    if checkpoint.is_dir():
         checkpoint = newest_checkpoint(checkpoint)
     return open_weights(Path(checkpoint), cfg.get("arch"), known=False)
 

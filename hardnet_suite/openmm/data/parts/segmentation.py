@@ -26,7 +26,7 @@ from hardnet_suite.data.segmentation import (
 )
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
-from hardnet_suite.openmm.data.parts.part import Part
+from hardnet_suite.openmm.data.parts.part import Part, inner_datasets
 from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.visualization.segmentation import draw_segmentation_results
 
@@ -172,19 +172,10 @@ class SegmentationPart(Part):
         }
 
     def augment_test(self, cfg: Config, *, scales: tuple[float, ...], flip: bool) -> None:
-        steps = cfg.test_dataloader.dataset.get("pipeline") or []
-        cut = next((i for i, step in enumerate(steps) if step["type"] == "LoadLabels"), None)
-        if cut is None:
-            raise UserError(
-                "--scales and --flip need LoadLabels in the test pipeline: what follows it runs at each scale"
-            )
-        resized = [{"type": "mmseg.Resize", "scale_factor": scale, "keep_ratio": True} for scale in scales]
-        flipped = [{"type": "RandomFlip", "prob": float(on)} for on in ([0, 1] if flip else [0])]
-        branches = [resized, flipped, *([step] for step in steps[cut:])]
-        cfg.test_dataloader.dataset.pipeline = [
-            *steps[:cut],
-            {"type": "TestTimeAug", "transforms": branches},
-        ]
+        from hardnet_suite.openmm.run.records import augmented  # records read the parts of a config
+
+        for dataset in inner_datasets(cfg.test_dataloader.dataset):
+            dataset["pipeline"] = augmented(cfg, dataset["pipeline"], scales=scales, flip=flip)
         cfg.model = {"type": "HarDNetSegmentorTTA", "module": cfg.model}
 
     def draw(
