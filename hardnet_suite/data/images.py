@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from hardnet_suite.data.fast_decoding import decode_plain
 from hardnet_suite.errors import UserError
@@ -20,6 +20,8 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpf", ".jpx", ".tga"),
 )
+
+_PNG_METADATA = {b"eXIf", b"iTXt", b"zTXt", b"tEXt"}  # chunks that may hold an orientation
 
 
 def walk_files(folder: str | Path, suffixes: Sequence[str] | None = None) -> list[Path]:
@@ -113,6 +115,30 @@ def stored_size(path: str | Path) -> tuple[int, int]:
     with image_errors(str(path)), Image.open(path) as image:
         tags = getattr(image, "tag_v2", None)  # of a TIFF, whose .size Pillow turns upright
         return (tags[256], tags[257]) if tags else image.size
+
+
+def exif_orientation(path: str | Path) -> int:
+    """The EXIF orientation that ``read_rgb`` applies, 1 to 8; 1 where the image has none.
+
+    Raises:
+        UserError: the file is missing or not an image.
+    """
+    with image_errors(str(path)), Image.open(path) as image:
+        if image.format == "PNG" and not _png_chunks(Path(path)) & _PNG_METADATA:
+            return 1  # spares decoding the whole file for what may follow its pixels
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return orientation if orientation in range(1, 9) else 1
+
+
+def _png_chunks(path: Path) -> set[bytes]:
+    """The types of a PNG's chunks."""
+    kinds = set()
+    with path.open("rb") as stream:
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8:
+            kinds.add(head[4:])
+            stream.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return kinds
 
 
 @contextlib.contextmanager

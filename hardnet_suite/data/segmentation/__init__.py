@@ -12,6 +12,7 @@ from hardnet_suite.data.segmentation.labels import (
     predicted_as,
 )
 from hardnet_suite.data.segmentation.pairs import find_pairs, prediction_path, require_pairs, take
+from hardnet_suite.data.segmentation.preflight import hidden_classes, require_aligned, require_meaning
 
 __all__ = [
     "IGNORE",
@@ -21,11 +22,14 @@ __all__ = [
     "background_label",
     "check_segmentation",
     "find_pairs",
+    "hidden_classes",
     "labels_of",
     "own_labels",
     "predicted_as",
     "prediction_path",
     "read_label",
+    "require_aligned",
+    "require_meaning",
     "require_pairs",
     "take",
     "write_label",

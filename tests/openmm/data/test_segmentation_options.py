@@ -144,6 +144,21 @@ def test_what_cannot_be_is_one_clear_error(root, changes, message):
         next(parts(cfg, ["val_dataloader"])).require()
 
 
+@pytest.mark.parametrize("loader", ["train_dataloader", "val_dataloader", "test_dataloader"])
+def test_binary_masks_of_0_and_255_are_refused_before_the_first_iteration(root, loader):
+    for path in (root / "labels").iterdir():
+        save(path, [[0, 255, 255]])
+    given = options(root, metainfo={"classes": ["x", "y"]})
+    (part,) = parts(Config({loader: {"dataset": given}}), [loader])
+    with pytest.raises(UserError, match=rf"{loader}: no pixel is of the class 'y'.*stored=\{{255: 1\}}"):
+        part.require()
+    assert len(part.check().errors) == 1
+    given["stored"] = {255: 1}
+    (part,) = parts(Config({loader: {"dataset": given}}), [loader])
+    part.require()
+    assert part.check().errors == ()
+
+
 def test_indices_that_leave_nothing(root):
     (part,) = parts(Config({"val_dataloader": {"dataset": options(root, indices=0)}}), ["val_dataloader"])
     with pytest.raises(UserError, match="indices=0 leaves no image"):

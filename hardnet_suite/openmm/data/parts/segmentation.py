@@ -21,6 +21,8 @@ from hardnet_suite.data.segmentation import (
     find_pairs,
     own_labels,
     prediction_path,
+    require_aligned,
+    require_meaning,
     require_pairs,
     take,
 )
@@ -135,8 +137,16 @@ class SegmentationPart(Part):
         return require_pairs(self.image_folder, self.label_folder, self.labels, self.list_file)
 
     def require(self) -> None:
-        if not take(self.pairs(), self.indices):
+        pairs = take(self.pairs(), self.indices)
+        if not pairs:
             raise UserError(f"{self.loader}: indices={self.indices} leaves no image")
+        labelled = [(image, label) for image, label in pairs if label is not None]
+        require_aligned(labelled, self.loader)
+        require_meaning([label for _, label in labelled], self.labels, self.loader, train=self._is_trained_on)
+
+    @property
+    def _is_trained_on(self) -> bool:
+        return self.loader == "train_dataloader"
 
     def check(self, *, read: bool = True) -> SegmentationReport | None:
         if self.label_folder is None:
@@ -148,6 +158,7 @@ class SegmentationPart(Part):
             read=read,
             list_file=self.list_file,
             indices=self.indices,
+            train=self._is_trained_on,
         )
 
     def drop_labels(self, dataset: dict) -> None:
