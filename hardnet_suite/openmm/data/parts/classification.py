@@ -20,6 +20,7 @@ from hardnet_suite.data.classification import (
     read_folder,
     read_torchvision,
     readable,
+    require_files,
 )
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.part import Part
@@ -64,7 +65,7 @@ class ClassificationPart(Part):
         return repr(sorted(self.options.items()))
 
     def require(self) -> None:
-        self.samples  # noqa: B018 (reading the folders is the check)
+        require_files(self.samples, self.loader)
 
     def check(self, *, read: bool = True) -> ClassificationReport:
         return check_classification(self.samples, read=read)
