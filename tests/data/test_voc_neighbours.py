@@ -263,3 +263,13 @@ def test_an_image_without_annotation_file_is_background(convert):
     assert (finding.kind, finding.where) == ("image without annotation file", "bg1.jpg")
     with pytest.raises(UserError, match="no image bg2 "):
         convert([], {}, "a\nbg2")
+
+
+@pytest.mark.parametrize("form", ["{}", "{}.jpg", "./{}", "{} 1"])
+def test_an_image_in_two_splits_is_told(tmp_path, form):
+    root = make(tmp_path / "voc", {"a.jpg": 1, "b.jpg": 1}, {"a": xml(), "b": xml()}, "a\nb")
+    (root / "ImageSets/Main/val.txt").write_text(form.format("b"))
+    report = convert_voc(root, tmp_path / "coco")
+    found = [(finding.level, finding.kind, finding.where, finding.what) for finding in report.findings]
+    assert found == [("warning", "image in several splits", "b.jpg", "is in train and val")]
+    assert "image in several splits: b.jpg: is in train and val" in report.table()
