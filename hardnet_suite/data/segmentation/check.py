@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hardnet_suite.data.images import image_size
+from hardnet_suite.data.options import take
 from hardnet_suite.data.report import Finding, Report
 from hardnet_suite.data.segmentation.label_images import describe_unknown, read_stored
 from hardnet_suite.data.segmentation.labels import IGNORE, LabelSet, labels_of
@@ -18,7 +19,6 @@ from hardnet_suite.data.segmentation.pairs import (
     find_pairs,
     images_by_name,
     labels_by_name,
-    take,
 )
 from hardnet_suite.data.segmentation.preflight import hidden_classes, orientation_conflict
 from hardnet_suite.errors import UserError
@@ -86,7 +86,7 @@ def check_segmentation(
         train: whether the data are trained on, see ``hidden_classes``.
 
     Raises:
-        UserError: as ``find_pairs``.
+        UserError: as ``find_pairs`` and ``take``.
     """
     images, annotations = Path(images), Path(annotations)
     pairs = take(find_pairs(images, annotations, labels, list_file), indices)

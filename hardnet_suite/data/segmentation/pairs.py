@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from hardnet_suite.data.images import walk_files
@@ -54,16 +54,6 @@ def require_pairs(
             f"{explain_missing(missing[0], Path(images), Path(annotations), labels)}"
         )
     return pairs
-
-
-def take(items: Sequence, indices: int | Sequence[int] | None) -> list:
-    """The items that mmengine's option ``indices`` keeps: the first N (N < 0: the last), those listed, or
-    all for None."""
-    if indices is None:
-        return list(items)
-    if isinstance(indices, int):
-        return list(items[:indices] if indices >= 0 else items[indices:])
-    return [items[index] for index in indices]
 
 
 def explain_missing(image: Path, images: Path, annotations: Path, labels: LabelSet) -> str:

@@ -14,6 +14,7 @@ from hardnet_suite.data.classification import (
     ClassificationReport,
     Samples,
     check_classification,
+    choose,
     hold_out,
     imagenet_classes,
     read_csv,
@@ -22,12 +23,16 @@ from hardnet_suite.data.classification import (
     readable,
     require_files,
 )
+from hardnet_suite.data.options import checked_indices, take
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.part import Part
 from hardnet_suite.visualization.classification import draw_confusion
 
 _CONFUSION = "confusion.png"
-_OPTIONS = ("data_root", "folder", "csv", "torchvision", "classes", "hold_out", "hold_out_seed", "held_out")
+_OPTIONS = (
+    *("data_root", "folder", "csv", "torchvision", "classes", "hold_out", "hold_out_seed", "held_out"),
+    "indices",
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,12 @@ class ClassificationPart(Part):
 
     @cached_property
     def samples(self) -> Samples:
-        return classification_samples(self.options)
+        samples = classification_samples(self.options)
+        indices = checked_indices(self.options.get("indices"), f"{self.loader}.dataset")
+        chosen = take(range(len(samples)), indices, self.loader)
+        if not chosen:
+            raise UserError(f"{self.loader}: indices={indices} leaves no image")
+        return choose(samples, chosen)
 
     @property
     def classes(self) -> tuple[str, ...]:

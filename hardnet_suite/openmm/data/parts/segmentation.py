@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from hardnet_suite.data.classes import class_names
-from hardnet_suite.data.options import require_known
+from hardnet_suite.data.options import checked_indices, require_known, take
 from hardnet_suite.data.segmentation import (
     IGNORE,
     LABEL_SETS,
@@ -24,7 +24,6 @@ from hardnet_suite.data.segmentation import (
     require_aligned,
     require_meaning,
     require_pairs,
-    take,
 )
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
@@ -101,14 +100,14 @@ class SegmentationPart(Part):
         _require_known(where, options)
         labels = label_set(where, **{key: options[key] for key in _LABELS if key in options})
         root, prefix = Path(options.get("data_root") or ""), _folders(where, options.get("data_prefix"))
-        list_file, indices = options.get("ann_file"), options.get("indices")
+        list_file = options.get("ann_file")
         return cls(
             loader,
             root / prefix["img_path"],
             None if prefix.get("seg_map_path") is None else root / prefix["seg_map_path"],
             labels,
             root / list_file if list_file else None,
-            indices if indices is None or isinstance(indices, int) else tuple(indices),
+            checked_indices(options.get("indices"), where),
         )
 
     @property
@@ -136,8 +135,12 @@ class SegmentationPart(Part):
             return find_pairs(self.image_folder, None, self.labels, self.list_file)
         return require_pairs(self.image_folder, self.label_folder, self.labels, self.list_file)
 
+    def chosen_pairs(self) -> list[tuple[Path, Path | None]]:
+        """``pairs`` after ``indices``."""
+        return take(self.pairs(), self.indices, self.loader or self.dataset_name)
+
     def require(self) -> None:
-        pairs = take(self.pairs(), self.indices)
+        pairs = self.chosen_pairs()
         if not pairs:
             raise UserError(f"{self.loader}: indices={self.indices} leaves no image")
         labelled = [(image, label) for image, label in pairs if label is not None]
@@ -168,7 +171,7 @@ class SegmentationPart(Part):
         ids = self._prediction_ids(format_only)
         return [
             Path(self.results, prediction_path(image, self.image_folder, self.labels, ids)).as_posix()
-            for image, _ in take(self.pairs(), self.indices)
+            for image, _ in self.chosen_pairs()
         ]
 
     def _prediction_ids(self, format_only: bool) -> str:
