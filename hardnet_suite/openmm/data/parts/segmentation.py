@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from hardnet_suite.data.classes import class_names
+from hardnet_suite.data.images import IMAGE_SUFFIXES
 from hardnet_suite.data.options import checked_indices, require_known, take
 from hardnet_suite.data.segmentation import (
     IGNORE,
@@ -275,6 +276,9 @@ def _endings(where: str, given: object) -> tuple[str, ...]:
         raise UserError(f"{where} is {given!r}, expected the end of the file names, such as '.png'")
     if not endings:
         raise UserError(f"{where} is empty, expected the end of the file names, such as '.png'")
+    for end in endings:
+        if f".{end.lower()}" in IMAGE_SUFFIXES:
+            raise UserError(f"{where} is {given!r}, expected the dot as well: '.{end}'")
     return tuple(endings)
 
 
