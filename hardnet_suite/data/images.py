@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpf", ".jpx", ".tga"),
 )
 
-_PNG_METADATA = {b"eXIf", b"iTXt", b"zTXt", b"tEXt"}  # chunks that may hold an orientation
+_EXIF_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts of a PNG that Pillow reads as EXIF
 
 
 def walk_files(folder: str | Path, suffixes: Sequence[str] | None = None) -> list[Path]:
@@ -124,21 +124,24 @@ def exif_orientation(path: str | Path) -> int:
         UserError: the file is missing or not an image.
     """
     with image_errors(str(path)), Image.open(path) as image:
-        if image.format == "PNG" and not _png_chunks(Path(path)) & _PNG_METADATA:
+        if image.format == "PNG" and not _png_has_exif(Path(path)):
             return 1  # spares decoding the whole file for what may follow its pixels
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         return orientation if orientation in range(1, 9) else 1
 
 
-def _png_chunks(path: Path) -> set[bytes]:
-    """The types of a PNG's chunks."""
-    kinds = set()
+def _png_has_exif(path: Path) -> bool:
+    """Whether a chunk of a PNG may hold an orientation; reads the heads of the chunks alone."""
     with path.open("rb") as stream:
         stream.seek(8)
         while len(head := stream.read(8)) == 8:
-            kinds.add(head[4:])
-            stream.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
-    return kinds
+            following = stream.tell() + int.from_bytes(head[:4], "big") + 4
+            if head[4:] == b"eXIf":
+                return True
+            if head[4:] in (b"iTXt", b"tEXt", b"zTXt") and stream.read(32).startswith(_EXIF_TEXTS):
+                return True
+            stream.seek(following)
+    return False
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -91,3 +93,26 @@ def test_labels_of_every_mode_are_turned(tmp_path, mode, suffix):
     image.save(tmp_path / f"a{suffix}", exif=exif)
     expected = np.asarray(Image.fromarray(values).transpose(Image.Transpose.ROTATE_270))
     assert np.array_equal(read_label(tmp_path / f"a{suffix}", LABELS), expected)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("kind", ["eXIf", "XMP", "Software"])
+def test_the_orientation_of_a_png_is_found_wherever_it_stands(tmp_path, place, kind):
+    """``read_rgb`` reads what follows the pixels too; some tools append EXIF there."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    xmp = b"XML:com.adobe.xmp\0\0\0\0\0" + b'<x tiff:Orientation="6"/>'
+    chunks = {
+        "eXIf": (b"eXIf", exif.tobytes()[6:]),
+        "XMP": (b"iTXt", xmp),
+        "Software": (b"tEXt", b"Software\0some tool"),
+    }
+    name, data = chunks[kind]
+    chunk = len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+    path = save(tmp_path / "a.png", WIDE, None, "RGB")
+    content = path.read_bytes()
+    cut = content.index(b"IDAT" if place == "before" else b"IEND") - 4
+    path.write_bytes(content[:cut] + chunk + content[cut:])
+    turned = read_rgb(path).shape[:2] == TALL[::-1]
+    assert turned == (kind != "Software")
+    assert exif_orientation(path) == (6 if turned else 1)
