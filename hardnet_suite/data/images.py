@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from hardnet_suite.data.fast_decoding import decode_plain
 from hardnet_suite.errors import UserError
@@ -20,6 +20,8 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpf", ".jpx", ".tga"),
 )
+
+_EXIF_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts of a PNG that Pillow reads as EXIF
 
 
 def walk_files(folder: str | Path, suffixes: Sequence[str] | None = None) -> list[Path]:
@@ -113,6 +115,33 @@ def stored_size(path: str | Path) -> tuple[int, int]:
     with image_errors(str(path)), Image.open(path) as image:
         tags = getattr(image, "tag_v2", None)  # of a TIFF, whose .size Pillow turns upright
         return (tags[256], tags[257]) if tags else image.size
+
+
+def exif_orientation(path: str | Path) -> int:
+    """The EXIF orientation that ``read_rgb`` applies, 1 to 8; 1 where the image has none.
+
+    Raises:
+        UserError: the file is missing or not an image.
+    """
+    with image_errors(str(path)), Image.open(path) as image:
+        if image.format == "PNG" and not _png_has_exif(Path(path)):
+            return 1  # spares decoding the whole file for what may follow its pixels
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return orientation if orientation in range(1, 9) else 1
+
+
+def _png_has_exif(path: Path) -> bool:
+    """Whether a chunk of a PNG may hold an orientation; reads the heads of the chunks alone."""
+    with path.open("rb") as stream:
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8:
+            following = stream.tell() + int.from_bytes(head[:4], "big") + 4
+            if head[4:] == b"eXIf":
+                return True
+            if head[4:] in (b"iTXt", b"tEXt", b"zTXt") and stream.read(32).startswith(_EXIF_TEXTS):
+                return True
+            stream.seek(following)
+    return False
 
 
 @contextlib.contextmanager

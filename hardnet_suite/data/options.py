@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
+from numbers import Integral
+from typing import Any
 
 from hardnet_suite.errors import UserError
 
@@ -29,3 +31,48 @@ def require_known(given: Iterable[str], known: Collection[str], where: str) -> N
             near = nearest(name, known)
             cure = f"did you mean {near}?" if near else f"known are {', '.join(known) or 'none'}"
             raise UserError(f"{where} has no option {name!r}; {cure}")
+
+
+def checked_indices(indices: Any, where: str) -> int | tuple[int, ...] | None:
+    """mmengine's option ``indices``, a list as a tuple.
+
+    Raises:
+        UserError: it is neither an integer, nor integers, nor None.
+    """
+    if indices is None:
+        return None
+    if _is_integer(indices):
+        return int(indices)
+    listed = isinstance(indices, Sequence) and not isinstance(indices, str | bytes)
+    if not listed or not all(map(_is_integer, indices)):
+        raise UserError(f"{where} has indices={indices!r}, expected an integer or a list of integers")
+    return tuple(map(int, indices))
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def take(items: Sequence, indices: int | Sequence[int] | None, where: str = "the data set") -> list:
+    """The items that mmengine's option ``indices`` keeps.
+
+    Args:
+        items: all of them.
+        indices: N: the first N, all where there are fewer; N < 0: the last; a sequence: those listed; None:
+            all.
+        where: what has the option, the subject of the message.
+
+    Raises:
+        UserError: an index is out of range.
+    """
+    if indices is None:
+        return list(items)
+    if isinstance(indices, int):
+        return list(items[:indices] if indices >= 0 else items[indices:])
+    beyond = [index for index in indices if not -len(items) <= index < len(items)]
+    if beyond:
+        raise UserError(
+            f"{where}: indices names {beyond[0]}, but there are {len(items)} images, numbered from 0 to "
+            f"{len(items) - 1}"
+        )
+    return [items[index] for index in indices]

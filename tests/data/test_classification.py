@@ -223,3 +223,21 @@ def test_check(folder):
     quick = check_classification(samples, read=False)
     assert [f.kind for f in quick.findings] == ["missing image", "class without images"]
     assert "classes with images   2 of 3" in report.table()
+
+
+FORMS = ["a/0.png", "./a/0.png", "a//0.png", "a\\0.png", "b/../a/0.png", "{}/a/0.png"]
+
+
+@pytest.mark.parametrize("other", FORMS)
+@pytest.mark.parametrize("label", ["cat", "dog"])
+def test_one_image_has_one_label(tmp_path, other, label):
+    image(tmp_path / "a/0.png")
+    image(tmp_path / "b/0.png")
+    rows = ["a/0.png,cat", "b/0.png,dog", f"{other.format(tmp_path)},{label}"]
+    (tmp_path / "a.csv").write_text("\n".join(["file,label", *rows]))
+    if label == "dog":
+        with pytest.raises(UserError, match=r"line 2 labels a/0\.png 'cat', line 4 labels .*0\.png 'dog'"):
+            read_csv(tmp_path / "a.csv", tmp_path)
+        return
+    report = check_classification(read_csv(tmp_path / "a.csv", tmp_path))
+    assert [(found.level, found.kind) for found in report.findings] == [("warning", "image listed twice")]

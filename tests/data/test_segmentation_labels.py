@@ -220,7 +220,7 @@ def test_check_counts_the_background_of_one_class(tmp_path):
     assert "(background)        50.0%" in report.table()
 
 
-def test_check_says_that_255_is_ignored_where_a_class_is_empty(tmp_path):
+def test_check_refuses_255_where_it_hides_a_class(tmp_path):
     (finding,) = check_segmentation(*pair(tmp_path, [[0, 255]]), custom(2)).findings
-    assert (finding.level, finding.kind, finding.where) == ("warning", "class without pixels", "class 1")
-    assert "255 in the label images is ignored, unless stored gives it a class" in finding.what
+    assert (finding.level, finding.kind, finding.where) == ("error", "class without pixels", "class 1")
+    assert "hold 0, 255, of which 255 is ignored; set stored={255: 1} if 255 is that class" in finding.what

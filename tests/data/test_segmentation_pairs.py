@@ -166,3 +166,12 @@ def test_predictions_are_found_whatever_the_endings(tmp_path):
         Image.fromarray(np.array([[0, 1]], np.uint8)).save(place)
     scores = evaluate_folders(tmp_path / "predictions", tmp_path / "truth", labels)
     assert scores.metrics == {"mIoU": 1, "aAcc": 1, "mAcc": 1}
+
+
+@pytest.mark.parametrize(("odd", "usual"), [(".jpg", ".png"), (".png", ".jpg"), (".webp", ".bmp")])
+def test_the_odd_one_of_two_images_with_one_name_is_named(tmp_path, odd, usual):
+    for name in (f"000{odd}", *(f"{index:03}{usual}" for index in range(4))):
+        (tmp_path / name).touch()
+    message = rf"remove \S*/000\{odd} \(4 of the 5 images are \*\{usual}\), .*img_suffix='\{usual}'"
+    with pytest.raises(UserError, match=message):
+        find_pairs(tmp_path, None, LABELS)

@@ -263,3 +263,40 @@ def test_an_image_without_annotation_file_is_background(convert):
     assert (finding.kind, finding.where) == ("image without annotation file", "bg1.jpg")
     with pytest.raises(UserError, match="no image bg2 "):
         convert([], {}, "a\nbg2")
+
+
+@pytest.mark.parametrize("form", ["{}", "{}.jpg", "./{}", "{} 1"])
+def test_an_image_in_two_splits_is_told(tmp_path, form):
+    root = make(tmp_path / "voc", {"a.jpg": 1, "b.jpg": 1}, {"a": xml(), "b": xml()}, "a\nb")
+    (root / "ImageSets/Main/val.txt").write_text(form.format("b"))
+    report = convert_voc(root, tmp_path / "coco")
+    found = [(finding.level, finding.kind, finding.where, finding.what) for finding in report.findings]
+    assert found == [("warning", "image in several splits", "b.jpg", "is in train and val")]
+    assert "image in several splits: b.jpg: is in train and val" in report.table()
+
+
+PLACES = [
+    "JPEGImages/",
+    "./JPEGImages/",
+    "VOC2007/JPEGImages/",
+    "/data/VOC/JPEGImages/",
+    "/data/",
+    "Annotations/",
+]
+WINDOWS = ["JPEGImages\\", "C:\\VOC\\JPEGImages\\", "C:\\data\\", "d:/data/"]
+
+
+@pytest.mark.parametrize("place", PLACES + WINDOWS)
+@pytest.mark.parametrize("stem", ["a", "s/a", "my cat 1"])
+@pytest.mark.parametrize("suffix", ["", ".jpg", ".jpg 1"])
+def test_a_line_may_hold_the_path_of_another_machine(convert, place, stem, suffix):
+    stem_in_line = stem.replace("/", "\\") if "\\" in place else stem
+    report, boxes, _ = convert(f"{stem}.jpg", {stem: xml()}, f"{place}{stem_in_line}{suffix}")
+    assert boxes == {f"{stem.split('/')[-1]}.jpg": [COCO_BOX]}
+    assert report.findings == ()
+
+
+@pytest.mark.parametrize("line", ["images/a.jpg", "images/a", "JPEGImages/s/a.jpg"])
+def test_a_line_with_another_folder_is_told_what_to_write(convert, line):
+    with pytest.raises(UserError, match=r"no image .*, or write a for a in that folder"):
+        convert("a.jpg", xml(), line)

@@ -2,16 +2,27 @@
 
 from hardnet_suite.data.classification.check import ClassificationReport, check_classification
 from hardnet_suite.data.classification.readers import read_csv, read_folder, read_torchvision
-from hardnet_suite.data.classification.samples import Samples, hold_out, imagenet_classes, readable
+from hardnet_suite.data.classification.samples import (
+    Samples,
+    choose,
+    hold_out,
+    imagenet_classes,
+    missing_files,
+    readable,
+    require_files,
+)
 
 __all__ = [
     "ClassificationReport",
     "Samples",
     "check_classification",
+    "choose",
     "hold_out",
     "imagenet_classes",
+    "missing_files",
     "read_csv",
     "read_folder",
     "read_torchvision",
     "readable",
+    "require_files",
 ]

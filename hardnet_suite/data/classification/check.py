@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from hardnet_suite.data.classification.samples import Samples
+from hardnet_suite.data.classification.samples import Samples, missing_files
 from hardnet_suite.data.report import Finding, Report
 
 
@@ -45,17 +46,16 @@ def check_classification(samples: Samples, *, read: bool = True) -> Classificati
     """
     findings, sizes = [], []
 
+    missing = {*missing_files(samples)}
+
     def look(index: int) -> tuple[int, int] | Finding | None:
         image = samples.images[index]
-        where = str(image)
-        if not read:
-            missing = isinstance(image, Path) and not image.is_file()
-            return Finding("error", "missing image", where, "no such file") if missing else None
+        if image in missing:
+            return Finding("error", "missing image", str(image), "no such file")
         try:
-            return samples.open(index).size
+            return samples.open(index).size if read else None
         except Exception as error:
-            kind = "missing image" if isinstance(image, Path) and not image.exists() else "unreadable image"
-            return Finding("error", kind, where, str(error))
+            return Finding("error", "unreadable image", str(image), str(error))
 
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(look, range(len(samples))):
@@ -67,7 +67,8 @@ def check_classification(samples: Samples, *, read: bool = True) -> Classificati
         Finding("warning", "unused file", str(path), "it is not an image in a class folder, and is not used")
         for path in samples.strays
     ]
-    twice = [name for name, count in Counter(samples.images).items() if count > 1]
+    names = Counter(os.path.normpath(image) for image in samples.images if isinstance(image, Path))
+    twice = [name for name, count in names.items() if count > 1]
     findings += [Finding("warning", "image listed twice", str(name), "counts twice") for name in twice]
     counts = Counter(samples.labels)
     per_class = {name: counts[label] for label, name in enumerate(samples.classes)}

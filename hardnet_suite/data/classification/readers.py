@@ -99,7 +99,8 @@ def read_csv(path: str | Path, folder: str | Path, classes: Sequence[str] | None
         classes: their order; None: the labels of the list, sorted, by value if all are integers.
 
     Raises:
-        UserError: the file is missing, not of that form, empty, or has a label that is not a class.
+        UserError: the file is missing, not of that form, empty, has a label that is not a class, or gives
+            one image two labels.
     """
     path = Path(path)
     order = None if classes is None else class_names(classes, "classes")
@@ -113,7 +114,22 @@ def read_csv(path: str | Path, folder: str | Path, classes: Sequence[str] | None
             hint = "; labels are names, not indices" if label.isdecimal() else ""
             raise UserError(f"{path}, line {number}: {label!r} is not a class: {_known(index)}{hint}")
     images = tuple(Path(folder, file) for _, file, _ in pairs)
+    _require_one_label(path, images, pairs)
     return Samples(str(path), tuple(index), images, tuple(index[label] for _, _, label in pairs))
+
+
+def _require_one_label(path: Path, images: Sequence[Path], pairs: Sequence[tuple[int, str, str]]) -> None:
+    """An image may be listed twice under one label, in whatever form its path is written."""
+    first: dict[str, tuple[int, str, str]] = {}
+    for image, (number, file, label) in zip(images, pairs, strict=True):
+        number_before, file_before, label_before = first.setdefault(
+            os.path.normpath(image), (number, file, label)
+        )
+        if label != label_before:
+            raise UserError(
+                f"{path}: line {number_before} labels {file_before} {label_before!r}, line {number} labels "
+                f"{file} {label!r}, the same image: keep one of the two lines"
+            )
 
 
 def _csv_pairs(path: Path) -> list[tuple[int, str, str]]:

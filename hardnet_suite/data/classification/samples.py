@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -76,10 +77,51 @@ def hold_out(samples: Samples, per_class: int, seed: int = 0) -> tuple[Samples, 
         random.Random(f"{seed} {label}").shuffle(own)
         drawn += sorted(own[:per_class])
         kept += sorted(own[per_class:])
-    return _chosen(samples, kept), _chosen(samples, drawn)
+    return choose(samples, kept), choose(samples, drawn)
 
 
-def _chosen(samples: Samples, indices: Sequence[int]) -> Samples:
+def require_files(samples: Samples, where: str) -> None:
+    """Checks that every image is there, with one listing per folder; torchvision's are not looked for.
+
+    Args:
+        samples: the images.
+        where: what the error calls the data set.
+
+    Raises:
+        UserError: images are missing, or links to nothing.
+    """
+    missing = missing_files(samples)
+    if missing:
+        more = f" (and {len(missing) - 1} more of {len(samples)})" if len(missing) > 1 else ""
+        raise UserError(
+            f"{where}: no image {missing[0]}{more}, which {samples.where} names: add the files, or "
+            "remove their entries"
+        )
+
+
+def missing_files(samples: Samples) -> list[Path]:
+    """The paths among the images that are no file, in their order."""
+    present: dict[str, set[str]] = {}
+
+    def is_there(path: Path) -> bool:
+        folder, name = os.path.split(path)
+        if folder not in present:
+            present[folder] = _file_names(folder or ".")
+        return name in present[folder] or path.is_file()  # file systems may fold case and accents
+
+    return [image for image in samples.images if isinstance(image, Path) and not is_there(image)]
+
+
+def _file_names(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except OSError:
+        return set()
+
+
+def choose(samples: Samples, indices: Sequence[int]) -> Samples:
+    """The images of these indices, in this order."""
     return replace(
         samples,
         images=tuple(samples.images[index] for index in indices),

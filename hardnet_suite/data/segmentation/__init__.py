@@ -1,5 +1,6 @@
 """Segmentation data: label sets, label images, which label belongs to which image, and checks."""
 
+from hardnet_suite.data.options import take
 from hardnet_suite.data.segmentation.check import SegmentationReport, check_segmentation
 from hardnet_suite.data.segmentation.label_images import read_label, write_label
 from hardnet_suite.data.segmentation.labels import (
@@ -11,7 +12,8 @@ from hardnet_suite.data.segmentation.labels import (
     own_labels,
     predicted_as,
 )
-from hardnet_suite.data.segmentation.pairs import find_pairs, prediction_path, require_pairs, take
+from hardnet_suite.data.segmentation.pairs import find_pairs, prediction_path, require_pairs
+from hardnet_suite.data.segmentation.preflight import hidden_classes, require_aligned, require_meaning
 
 __all__ = [
     "IGNORE",
@@ -21,11 +23,14 @@ __all__ = [
     "background_label",
     "check_segmentation",
     "find_pairs",
+    "hidden_classes",
     "labels_of",
     "own_labels",
     "predicted_as",
     "prediction_path",
     "read_label",
+    "require_aligned",
+    "require_meaning",
     "require_pairs",
     "take",
     "write_label",

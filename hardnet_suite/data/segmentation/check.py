@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from hardnet_suite.data.images import image_size
+from hardnet_suite.data.options import take
 from hardnet_suite.data.report import Finding, Report
-from hardnet_suite.data.segmentation.label_images import describe_unknown, scan_label
+from hardnet_suite.data.segmentation.label_images import describe_unknown, read_stored
 from hardnet_suite.data.segmentation.labels import IGNORE, LabelSet, labels_of
 from hardnet_suite.data.segmentation.pairs import (
     explain_missing,
     find_pairs,
     images_by_name,
     labels_by_name,
-    take,
 )
+from hardnet_suite.data.segmentation.preflight import hidden_classes, orientation_conflict
 from hardnet_suite.errors import UserError
 
 
@@ -71,6 +72,7 @@ def check_segmentation(
     read: bool = True,
     list_file: str | Path | None = None,
     indices: int | Sequence[int] | None = None,
+    train: bool = True,
 ) -> SegmentationReport:
     """Looks through a segmentation data set for all that would stop or spoil a training.
 
@@ -81,9 +83,10 @@ def check_segmentation(
         read: decode every image and label; False only looks whether each image has its label.
         list_file: the list of the images that are used, see ``find_pairs``; None: all.
         indices: which of them, see ``take``; None: all.
+        train: whether the data are trained on, see ``hidden_classes``.
 
     Raises:
-        UserError: as ``find_pairs``.
+        UserError: as ``find_pairs`` and ``take``.
     """
     images, annotations = Path(images), Path(annotations)
     pairs = take(find_pairs(images, annotations, labels, list_file), indices)
@@ -100,16 +103,17 @@ def check_segmentation(
         if name not in names:
             where, message = path.relative_to(annotations).as_posix(), f"no image for it in {images}"
             findings.append(Finding("warning", "label without an image", where, message))
-    sizes, counts = [], np.zeros(256, np.int64)
+    sizes, values, counts = [], np.zeros(256, np.int64), np.zeros(256, np.int64)
     if read:
         with ThreadPoolExecutor(4) as pool:
             looks = pool.map(lambda pair: _look(*pair, labels), pairs)
-            for (image, _), (size, pixels, problems) in zip(pairs, looks, strict=True):
+            for (image, label), (size, stored, problems) in zip(pairs, looks, strict=True):
                 where = image.relative_to(images).as_posix()
                 findings += [Finding(level, kind, where, message) for level, kind, message in problems]
                 sizes += [size] if size else []
-                counts += pixels
-        findings += _empty_classes(labels, counts)
+                values += stored
+                counts += _by_label(stored, labels if label is None else labels_of(label, labels))
+        findings += _empty_classes(labels, values, counts, train=train)
     pixels = dict(zip(labels.classes, counts.tolist(), strict=False)) if read else {}
     return SegmentationReport(
         images=images,
@@ -123,21 +127,29 @@ def check_segmentation(
     )
 
 
-def _empty_classes(labels: LabelSet, counts: np.ndarray) -> list[Finding]:
-    """A warning for every class that no pixel is of; none where nothing was read."""
+def _by_label(stored: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """Pixels per train label (256,) of pixels per stored value; values without a meaning are ignored."""
+    counts, meanings = np.zeros(256, np.int64), labels.values
+    for value in np.flatnonzero(stored).tolist():
+        counts[meanings.get(value, IGNORE)] += stored[value]
+    return counts
+
+
+def _empty_classes(labels: LabelSet, values: np.ndarray, counts: np.ndarray, *, train: bool) -> list[Finding]:
+    """Every class that no pixel is of; none where nothing was read."""
     if not counts.any():
         return []
-    message = "not a single pixel is of it"
-    if counts[IGNORE] and labels.values.get(IGNORE) == IGNORE and IGNORE not in labels.stored:
-        message += f"; {IGNORE} in the label images is ignored, unless stored gives it a class"
     empty = [name for name, count in zip(labels.classes, counts.tolist(), strict=False) if not count]
-    return [Finding("warning", "class without pixels", name, message) for name in empty]
+    hidden = hidden_classes(values, labels, train=train)
+    if hidden:
+        return [Finding("error", "class without pixels", ", ".join(empty), hidden)]
+    return [Finding("warning", "class without pixels", name, "not a single pixel is of it") for name in empty]
 
 
 def _look(
     image: Path, label: Path | None, labels: LabelSet
 ) -> tuple[tuple[int, int] | None, np.ndarray, list[tuple[str, str, str]]]:
-    """A pair's (width, height), pixels per train label (256,), and (level, kind, message) of each fault."""
+    """A pair's (width, height), pixels per stored value (256,), and (level, kind, message) of each fault."""
     problems, size, counts = [], None, np.zeros(256, np.int64)
     try:
         size = image_size(image)
@@ -147,16 +159,19 @@ def _look(
         return size, counts, problems
     labels = labels_of(label, labels)
     try:
-        array, unknown = scan_label(label, labels)
+        array = read_stored(label)
     except UserError as error:
         problems.append(("error", "unusable label", str(error)))
         return size, counts, problems
+    counts = np.bincount(array.ravel(), minlength=256)
+    unknown = [value for value in np.flatnonzero(counts).tolist() if value not in labels.values]
     if unknown:
         problems.append(("error", "label value out of range", f"{label} {describe_unknown(unknown, labels)}"))
     if size and array.shape[::-1] != size:
         message = "{}: the label is {}×{}, the image {}×{}".format(label, *array.shape[::-1], *size)
         problems.append(("error", "label size differs", message))
-    counts = np.bincount(array.ravel(), minlength=256)
-    if counts[IGNORE] == array.size and not unknown:
+    elif size and (conflict := orientation_conflict(image, label)):
+        problems.append(("error", "orientation differs", conflict))
+    if _by_label(counts, labels)[IGNORE] == array.size and not unknown:
         problems.append(("warning", "label without a class", f"{label}: every pixel is ignored"))
     return size, counts, problems

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hardnet_suite.data.segmentation.labels import IGNORE, LabelSet
 from hardnet_suite.errors import UserError
@@ -45,10 +46,28 @@ def describe_unknown(values: list[int], labels: LabelSet) -> str:
 
 def scan_label(path: str | Path, labels: LabelSet) -> tuple[np.ndarray, list[int]]:
     """As ``read_label``, but values without a meaning become ``IGNORE`` and are returned beside the array."""
+    values = read_stored(path)
+    known = labels.values
+    table = np.full(256, IGNORE, np.uint8)
+    table[list(known)] = list(known.values())
+    return table[values], [value for value in np.unique(values).tolist() if value not in known]
+
+
+def read_stored(path: str | Path) -> np.ndarray:
+    """The values that a label image stores, (H, W) uint8, upright: its EXIF orientation is applied.
+
+    Raises:
+        UserError: the file is missing, broken, in color or of 16 bits.
+    """
     try:
-        with Image.open(path) as image:
+        content = Path(
+            path
+        ).read_bytes()  # by its path, Pillow 13 maps a rotated grey TIFF at the wrong width
+        with Image.open(io.BytesIO(content)) as image:
             stretch = _STRETCH.get(image.tile[0][3], 1) if image.format == "PNG" and image.tile else 1
-            mode, values = image.mode, np.array(image)
+            mode = image.mode
+            image.load()
+            values = np.array(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise UserError(f"no label image {path}") from None
     except Exception as error:  # PIL raises half a dozen types on broken files
@@ -58,11 +77,7 @@ def scan_label(path: str | Path, labels: LabelSet) -> tuple[np.ndarray, list[int
             f"the label image {path} is of mode {mode}, expected one channel of up to 8 bits (mode L or P) "
             "that holds one class number per pixel"
         )
-    values = values.astype(np.uint8) // stretch
-    known = labels.values
-    table = np.full(256, IGNORE, np.uint8)
-    table[list(known)] = list(known.values())
-    return table[values], [value for value in np.unique(values).tolist() if value not in known]
+    return values.astype(np.uint8) // stretch
 
 
 def write_label(path: str | Path, array: np.ndarray, labels: LabelSet) -> None:

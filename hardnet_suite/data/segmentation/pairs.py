@@ -56,16 +56,6 @@ def require_pairs(
     return pairs
 
 
-def take(items: Sequence, indices: int | Sequence[int] | None) -> list:
-    """The items that mmengine's option ``indices`` keeps: the first N (N < 0: the last), those listed, or
-    all for None."""
-    if indices is None:
-        return list(items)
-    if isinstance(indices, int):
-        return list(items[:indices] if indices >= 0 else items[indices:])
-    return [items[index] for index in indices]
-
-
 def explain_missing(image: Path, images: Path, annotations: Path, labels: LabelSet) -> str:
     """Which file would be the label of an image, and which option reads the file that is there instead."""
     name = _stem(image.relative_to(images).as_posix(), labels.image_endings)
@@ -91,23 +81,35 @@ def images_by_name(
         raise UserError(f"no folder of images {images}: {_how_to_place(labels)}")
     shared = annotations is not None and Path(annotations).resolve() == images.resolve()
     label_endings = tuple(end for end in labels.label_endings if end not in labels.image_endings)
+    files = [
+        path
+        for path in walk_files(images, labels.image_endings)
+        if not (shared and label_endings and path.name.endswith(label_endings))
+    ]
     available: dict[str, Path] = {}
-    for path in walk_files(images, labels.image_endings):
-        if shared and label_endings and path.name.endswith(label_endings):
-            continue
+    for path in files:
         name = _stem(path.relative_to(images).as_posix(), labels.image_endings)
         if name in available:
-            ending = available[name].name[len(Path(name).name) :]
-            raise UserError(
-                f"{path.parent} holds both {available[name].name} and {path.name}, which would share one "
-                f"label: remove one of them, or choose by their ending with the data set's "
-                f"img_suffix={ending!r}"
-            )
+            raise UserError(_two_images(available[name], path, name, files))
         available[name] = path
     if not available:
         endings = ", ".join(f"*{ending}" for ending in labels.image_endings)
         raise UserError(f"{images} holds no image ({endings}): {_how_to_place(labels)}")
     return available
+
+
+def _two_images(first: Path, second: Path, name: str, files: Sequence[Path]) -> str:
+    """What to say of two images that would share one label: the one whose ending is rarer is the odd one."""
+    endings = {path: path.name[len(Path(name).name) :] for path in (first, second)}
+    count = {path: sum(file.name.endswith(ending) for file in files) for path, ending in endings.items()}
+    odd, usual = sorted((second, first), key=count.get)
+    advice = "remove one of them"
+    if count[odd] < count[usual]:
+        advice = f"remove {odd} ({count[usual]} of the {len(files)} images are *{endings[usual]})"
+    return (
+        f"{first.parent} holds both {first.name} and {second.name}, which would share one label: {advice}, "
+        f"or choose by their ending with the data set's img_suffix={endings[usual]!r}"
+    )
 
 
 def labels_by_name(annotations: str | Path, labels: LabelSet) -> dict[str, Path]:

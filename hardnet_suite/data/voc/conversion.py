@@ -103,6 +103,7 @@ def convert_voc(
         split: _read_split(folder, split, entries, images, findings)
         for split, entries in folder.read_lists(splits).items()
     }
+    findings += _shared_images(read)
     counts = Counter(box.name for split in read.values() for image in split for box in image.boxes)
     chosen = tuple(sorted(counts) if classes is None else classes)
     if not chosen or not counts.keys() & {*chosen}:
@@ -148,6 +149,19 @@ def _read_split(
             message = f"appears {count} times in {split}; used once"
             findings.append(Finding("warning", "image named twice", path.stem, message))
     return [known[path] for path in counts]
+
+
+def _shared_images(read: dict[str, list[_Image]]) -> list[Finding]:
+    """A warning for every image that is in several splits."""
+    splits: dict[Path, list[str]] = {}
+    for split, images in read.items():
+        for image in images:
+            splits.setdefault(image.path, []).append(split)
+    return [
+        Finding("warning", "image in several splits", path.name, f"is in {' and '.join(names)}")
+        for path, names in splits.items()
+        if len(names) > 1
+    ]
 
 
 def _coco(images: list[_Image], classes: tuple[str, ...], difficult: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -99,9 +99,11 @@ class VocFolder:
             )
         if not paths:
             tried = entry.stem + (f" or {name.stem}" if name and name.stem != entry.stem else "")
+            name = PurePosixPath(entry.stem).name
+            near = f", or write {name} for {name} in that folder" if name in self._images else ""
             raise UserError(
                 f"no image {tried} (with a suffix such as .jpg or .png) in {self.image_folder}: "
-                f"add it, or remove {entry.stem} from the lists"
+                f"add it, or remove {entry.stem} from the lists{near}"
             )
         return matching[0] if len(matching) == 1 else paths[0]
 
@@ -142,9 +144,24 @@ class VocFolder:
         return entry.stem in self._annotations or entry.stem in self._images
 
     def _resolve(self, text: str) -> Entry:
-        """A name of a list; "a.jpg" is the stem "a" unless an annotation or an image is called "a.jpg.*"."""
-        whole = Entry(_normal(text))
-        return whole if self._exists(whole) else _entry(text)
+        """A name of a list; "a.jpg" is the stem "a" unless an annotation or an image is called "a.jpg.*".
+
+        Paths that hold VOC's folder, and absolute ones of another machine, name the image at their end.
+        """
+        return next(filter(self._exists, _candidates(text)), _entry(text))
+
+
+def _candidates(text: str) -> Iterator[Entry]:
+    """What a line may name, best first: itself, what follows VOC's folder, the ends of an absolute path."""
+    yield Entry(_normal(text))
+    yield _entry(text)
+    parts = PurePosixPath(_normal(text)).parts
+    folders = [number for number, part in enumerate(parts) if part in ("JPEGImages", "Annotations")]
+    if folders:
+        yield _entry("/".join(parts[folders[-1] + 1 :]))
+    elif PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute():
+        for start in range(1, len(parts)):
+            yield _entry("/".join(parts[start:]))
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:

@@ -14,6 +14,7 @@ from mmengine.registry import DATASETS, TRANSFORMS
 from torchvision.transforms import v2
 
 from hardnet_suite.data.images import open_rgb, to_rgb
+from hardnet_suite.data.options import checked_indices, take
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import classification_samples
 
@@ -110,6 +111,8 @@ class ClassificationDataset(BaseDataset):
         for key in {*options} - {*known}:
             cure = "set classes=(…) instead" if key == "metainfo" else f"known options: {', '.join(known)}"
             raise UserError(f"a ClassificationDataset has no option {key!r}; {cure}")
+        options["indices"] = checked_indices(options.get("indices"), "a ClassificationDataset")
+        take(range(len(self._samples)), options["indices"], "a ClassificationDataset")
         super().__init__(metainfo={"classes": self._samples.classes}, **options)
 
     def full_init(self) -> None:

@@ -10,6 +10,7 @@ from mmengine.registry import DATASETS
 
 from hardnet_suite.data.coco import CocoBox
 from hardnet_suite.data.coco.masks import mask_json
+from hardnet_suite.data.options import take
 from hardnet_suite.openmm.data.parts import DetectionPart
 
 
@@ -56,7 +57,7 @@ class DetectionDataset(BaseDetDataset):
             data_root=options.get("data_root"),
             data_prefix={"img": str(options["data_prefix"]["img"])},
             pipeline=list(pipeline),
-            indices=indices,
+            indices=self.part.indices,
             **{key: options[key] for key in mmengine_options if key in options},
         )
         if self.test_mode:  # the evaluator compares it with its own
@@ -65,7 +66,9 @@ class DetectionDataset(BaseDetDataset):
     def load_data_list(self) -> list[dict]:
         labels = {name: label for label, name in enumerate(self.part.classes)}
         items = []
-        for image, boxes in self.part.images():
+        images = self.part.images()
+        take(images, self.part.indices, self.part.dataset_name)  # mmengine's own error names nothing
+        for image, boxes in images:
             width, height = self.part.size_of(image)
             items.append(
                 {

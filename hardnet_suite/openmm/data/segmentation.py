@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
 
+from hardnet_suite.data.options import take
 from hardnet_suite.data.segmentation import labels_of
 from hardnet_suite.openmm.data.parts import SegmentationPart
 
@@ -60,7 +61,7 @@ class SegmentationDataset(BaseSegDataset):
                 key: str(folder) for key, folder in options["data_prefix"].items() if folder is not None
             },
             pipeline=list(pipeline),
-            indices=indices,
+            indices=self.part.indices,
             **{key: options[key] for key in mmengine_options if key in options},
         )
         # set afterwards: mmengine treats a string in metainfo as the path of a file
@@ -73,7 +74,9 @@ class SegmentationDataset(BaseSegDataset):
 
     def load_data_list(self) -> list[dict]:
         items = []
-        for image, label in self.part.pairs():
+        pairs = self.part.pairs()
+        take(pairs, self.part.indices, self.part.dataset_name)  # mmengine's own error names nothing
+        for image, label in pairs:
             item = {"img_path": str(image), "seg_fields": [], "reduce_zero_label": False}
             if label is not None:  # label_map is for mmseg's LoadAnnotations, LoadLabels uses label_set
                 item |= {"seg_map_path": str(label), "label_map": labels_of(label, self.label_set).values}

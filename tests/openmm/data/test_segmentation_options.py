@@ -119,6 +119,9 @@ def test_each_option_has_its_effect_in_training_and_in_checks(root, changes, ima
         ({"reduce_zero_labels": True}, r"no option 'reduce_zero_labels'; did you mean reduce_zero_label\?"),
         ({"img_suffix": 3}, r"img_suffix is 3, expected the end of the file names"),
         ({"seg_map_suffix": ""}, r"seg_map_suffix is '', expected the end"),
+        ({"img_suffix": "png"}, r"img_suffix is 'png', expected the dot as well: '\.png'"),
+        ({"img_suffix": [".jpg", "PNG"]}, r"img_suffix is .*, expected the dot as well: '\.PNG'"),
+        ({"seg_map_suffix": "png"}, r"seg_map_suffix is 'png', expected the dot as well: '\.png'"),
         ({"seg_map_suffix": []}, r"seg_map_suffix is empty, expected the end"),
         ({"reduce_zero_label": "yes"}, "reduce_zero_label='yes', expected True or False"),
         ({"metainfo": {"classes": "road"}}, "metainfo.classes is the string 'road'"),
@@ -142,6 +145,21 @@ def test_what_cannot_be_is_one_clear_error(root, changes, message):
     cfg = Config({"val_dataloader": {"dataset": given}})
     with pytest.raises(UserError, match=message):
         next(parts(cfg, ["val_dataloader"])).require()
+
+
+@pytest.mark.parametrize("loader", ["train_dataloader", "val_dataloader", "test_dataloader"])
+def test_binary_masks_of_0_and_255_are_refused_before_the_first_iteration(root, loader):
+    for path in (root / "labels").iterdir():
+        save(path, [[0, 255, 255]])
+    given = options(root, metainfo={"classes": ["x", "y"]})
+    (part,) = parts(Config({loader: {"dataset": given}}), [loader])
+    with pytest.raises(UserError, match=rf"{loader}: no pixel is of the class 'y'.*stored=\{{255: 1\}}"):
+        part.require()
+    assert len(part.check().errors) == 1
+    given["stored"] = {255: 1}
+    (part,) = parts(Config({loader: {"dataset": given}}), [loader])
+    part.require()
+    assert part.check().errors == ()
 
 
 def test_indices_that_leave_nothing(root):

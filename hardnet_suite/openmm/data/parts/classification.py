@@ -14,19 +14,25 @@ from hardnet_suite.data.classification import (
     ClassificationReport,
     Samples,
     check_classification,
+    choose,
     hold_out,
     imagenet_classes,
     read_csv,
     read_folder,
     read_torchvision,
     readable,
+    require_files,
 )
+from hardnet_suite.data.options import checked_indices, take
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.part import Part
 from hardnet_suite.visualization.classification import draw_confusion
 
 _CONFUSION = "confusion.png"
-_OPTIONS = ("data_root", "folder", "csv", "torchvision", "classes", "hold_out", "hold_out_seed", "held_out")
+_OPTIONS = (
+    *("data_root", "folder", "csv", "torchvision", "classes", "hold_out", "hold_out_seed", "held_out"),
+    "indices",
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,12 @@ class ClassificationPart(Part):
 
     @cached_property
     def samples(self) -> Samples:
-        return classification_samples(self.options)
+        samples = classification_samples(self.options)
+        indices = checked_indices(self.options.get("indices"), f"{self.loader}.dataset")
+        chosen = take(range(len(samples)), indices, self.loader)
+        if not chosen:
+            raise UserError(f"{self.loader}: indices={indices} leaves no image")
+        return choose(samples, chosen)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -64,7 +75,7 @@ class ClassificationPart(Part):
         return repr(sorted(self.options.items()))
 
     def require(self) -> None:
-        self.samples  # noqa: B018 (reading the folders is the check)
+        require_files(self.samples, self.loader)
 
     def check(self, *, read: bool = True) -> ClassificationReport:
         return check_classification(self.samples, read=read)

@@ -25,8 +25,7 @@ from hardnet_suite.data.coco import (
     require_coco,
 )
 from hardnet_suite.data.images import image_size
-from hardnet_suite.data.options import require_known
-from hardnet_suite.data.segmentation import take
+from hardnet_suite.data.options import checked_indices, require_known, take
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
 from hardnet_suite.openmm.data.parts.part import Part
@@ -131,7 +130,7 @@ class DetectionPart(Part):
                 f"{where} has ann_file={annotation_file!r}, expected the path of COCO annotations"
             )
         classes = class_names(metainfo.get("classes", COCO_CLASSES), f"{where}.metainfo.classes")
-        root, indices = Path(options.get("data_root") or ""), options.get("indices")
+        root = Path(options.get("data_root") or "")
         filter_empty, min_size = _filters(where, options, strict=not positional)
         return cls(
             loader,
@@ -141,7 +140,7 @@ class DetectionPart(Part):
             _palette(f"{where}.metainfo.palette", metainfo.get("palette"), len(classes)),
             filter_empty,
             min_size,
-            indices if indices is None or isinstance(indices, int) else tuple(indices),
+            checked_indices(options.get("indices"), where),
             _boolean(where, "annotated", options.get("annotated", True)),
             positional,
         )
@@ -197,7 +196,7 @@ class DetectionPart(Part):
         if self.positional:
             self._require_mmdet_agrees(content)
         self._require_files(content.images)
-        pairs = take(self.images(), self.indices)
+        pairs = take(self.images(), self.indices, self.loader)
         if not pairs:
             raise UserError(
                 f"{self.loader}: no image of {self.annotation_file} is left after filter_cfg and indices"

@@ -11,7 +11,8 @@ from typing import Any
 from mmengine.config import Config
 
 from hardnet_suite.data.classes import class_names
-from hardnet_suite.data.options import require_known
+from hardnet_suite.data.images import IMAGE_SUFFIXES
+from hardnet_suite.data.options import checked_indices, require_known, take
 from hardnet_suite.data.segmentation import (
     IGNORE,
     LABEL_SETS,
@@ -21,8 +22,9 @@ from hardnet_suite.data.segmentation import (
     find_pairs,
     own_labels,
     prediction_path,
+    require_aligned,
+    require_meaning,
     require_pairs,
-    take,
 )
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
@@ -99,14 +101,14 @@ class SegmentationPart(Part):
         _require_known(where, options)
         labels = label_set(where, **{key: options[key] for key in _LABELS if key in options})
         root, prefix = Path(options.get("data_root") or ""), _folders(where, options.get("data_prefix"))
-        list_file, indices = options.get("ann_file"), options.get("indices")
+        list_file = options.get("ann_file")
         return cls(
             loader,
             root / prefix["img_path"],
             None if prefix.get("seg_map_path") is None else root / prefix["seg_map_path"],
             labels,
             root / list_file if list_file else None,
-            indices if indices is None or isinstance(indices, int) else tuple(indices),
+            checked_indices(options.get("indices"), where),
         )
 
     @property
@@ -134,9 +136,21 @@ class SegmentationPart(Part):
             return find_pairs(self.image_folder, None, self.labels, self.list_file)
         return require_pairs(self.image_folder, self.label_folder, self.labels, self.list_file)
 
+    def chosen_pairs(self) -> list[tuple[Path, Path | None]]:
+        """``pairs`` after ``indices``."""
+        return take(self.pairs(), self.indices, self.loader or self.dataset_name)
+
     def require(self) -> None:
-        if not take(self.pairs(), self.indices):
+        pairs = self.chosen_pairs()
+        if not pairs:
             raise UserError(f"{self.loader}: indices={self.indices} leaves no image")
+        labelled = [(image, label) for image, label in pairs if label is not None]
+        require_aligned(labelled, self.loader)
+        require_meaning([label for _, label in labelled], self.labels, self.loader, train=self._is_trained_on)
+
+    @property
+    def _is_trained_on(self) -> bool:
+        return self.loader == "train_dataloader"
 
     def check(self, *, read: bool = True) -> SegmentationReport | None:
         if self.label_folder is None:
@@ -148,6 +162,7 @@ class SegmentationPart(Part):
             read=read,
             list_file=self.list_file,
             indices=self.indices,
+            train=self._is_trained_on,
         )
 
     def drop_labels(self, dataset: dict) -> None:
@@ -157,7 +172,7 @@ class SegmentationPart(Part):
         ids = self._prediction_ids(format_only)
         return [
             Path(self.results, prediction_path(image, self.image_folder, self.labels, ids)).as_posix()
-            for image, _ in take(self.pairs(), self.indices)
+            for image, _ in self.chosen_pairs()
         ]
 
     def _prediction_ids(self, format_only: bool) -> str:
@@ -252,6 +267,9 @@ def _endings(where: str, given: object) -> tuple[str, ...]:
         raise UserError(f"{where} is {given!r}, expected the end of the file names, such as '.png'")
     if not endings:
         raise UserError(f"{where} is empty, expected the end of the file names, such as '.png'")
+    for end in endings:
+        if f".{end.lower()}" in IMAGE_SUFFIXES:
+            raise UserError(f"{where} is {given!r}, expected the dot as well: '.{end}'")
     return tuple(endings)
 
 
