@@ -19,7 +19,7 @@ from hardnet_suite.data.report import Finding, Report, brief_lines
 from hardnet_suite.errors import UserError
 
 # the kinds of findings whose boxes or categories are used, but not as the file has them
-_READ_OTHERWISE = frozenset({"ignored box", "id of another type", "unused category"})
+_READ_OTHERWISE = frozenset({"ignored box", "id of another type", "unused category", "normalised boxes"})
 _COCO_NAMES = ("instances_train2017.json", "instances_val2017.json")
 
 

@@ -13,7 +13,8 @@ The rules:
 - ``ignore``: as ``iscrowd``, and such a box is treated as a crowd region, with a warning: training takes no
   example from it, and in scoring it counts neither way.
 - ``segmentation``: a malformed mask is an error and is dropped; its box remains.
-- Nothing can be used where ids are missing or not unique, every box is unusable, or all boxes are normalised:
+- Nothing can be used where ids are missing or not unique, every box is unusable, or half of the boxes or more
+  are normalised (fewer are a warning):
   ``CocoFile.require`` raises.
 """
 
@@ -35,10 +36,9 @@ from hardnet_suite.data.coco.entries import (
 )
 from hardnet_suite.data.coco.layout import check_layout, read_json
 from hardnet_suite.data.coco.records import CocoBox, CocoFile
-from hardnet_suite.data.coco.values import as_id
+from hardnet_suite.data.coco.values import as_id, is_normalized
 from hardnet_suite.data.report import Finding
 
-_NORMALIZED = 1.5  # boxes whose numbers are all below it are not in pixels
 _cache: dict[str, tuple[tuple[int, int], CocoFile]] = {}  # real path -> (time and size of the file), records
 
 
@@ -89,7 +89,8 @@ def _parse(content: Any, source: str) -> CocoFile:
     boxes = [box for index, entry in enumerate(entries or ()) if (box := reader.read(index, entry))]
     names, ambiguous, unused = unique_names(categories, reader.seen)
     whole = [] if entries is None else _check_whole(entries, boxes, reader.findings)
-    fatal = [*bad_images, *bad_categories, *repeated, *ambiguous, *reader.fatal, *whole]
+    wrong = [finding for finding in whole if finding.level == "error"]
+    fatal = [*bad_images, *bad_categories, *repeated, *ambiguous, *reader.fatal, *wrong]
     findings = [*image_errors, *bad_categories, *repeated, *ambiguous, *unused, *reader.findings, *whole]
     count = None if entries is None else len(entries)
     return CocoFile(source, *map(tuple, (images, names, boxes)), count, tuple(findings), tuple(fatal))
@@ -102,7 +103,11 @@ def _check_whole(entries: list[dict], boxes: list[CocoBox], findings: list[Findi
         if first.kind == "incomplete annotation":
             problem += f", it {first.what}"
         return [Finding("error", "no usable box", f"of its {len(entries)} annotations", problem)]
-    if boxes and all(-0.5 <= value <= _NORMALIZED for box in boxes for value in box.bbox):
-        problem = "of the file are between 0 and 1, so normalised; COCO's are (x, y, width, height) in pixels"
-        return [Finding("error", "normalised boxes", "all boxes", problem)]
-    return []
+    normalized = sum(is_normalized(box.bbox) for box in boxes)
+    if not normalized:
+        return []
+    where = "all boxes" if normalized == len(boxes) else f"{normalized} of the {len(boxes)} boxes"
+    problem = "of the file are between 0 and 1, so normalised; COCO's are (x, y, width, height) in pixels"
+    # a few may be true boxes of a pixel in the corner of an image
+    level = "error" if 2 * normalized >= len(boxes) else "warning"
+    return [Finding(level, "normalised boxes", where, problem)]

@@ -24,6 +24,11 @@ def is_box(value: Any) -> bool:
     return hasattr(value, "__len__") and len(value) == 4 and all(is_number(item) for item in value)
 
 
+def is_normalized(box: Any) -> bool:
+    """Whether the four numbers of a box look normalised: all lie around [0, 1], where pixels rarely do."""
+    return all(-0.5 <= value <= 1.5 for value in box)
+
+
 def as_id(value: Any) -> int | str | None:
     """An id as it is compared: an integer or a string; None if ``value`` is neither.
 

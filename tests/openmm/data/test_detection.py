@@ -121,6 +121,11 @@ def image_ids_of(kind, step=1):
     return change
 
 
+def every_third_normalised(content):
+    for entry in content["annotations"][::3]:
+        entry["bbox"] = [value / 64 for value in entry["bbox"]]
+
+
 def texts_everywhere(content):
     for entry in content["images"]:
         entry["id"] = f"a/b {entry['id']}"
@@ -207,6 +212,17 @@ CASES = {
         of_annotations(lambda entry: entry.update(bbox=[value / 64 for value in entry["bbox"]])),
         "all boxes of the file are between 0 and 1",
     ),
+    **{
+        f"normalised but for one {kind}": (
+            lambda content, values=values: [
+                of_annotations(lambda e: e.update(bbox=[value / 64 for value in e["bbox"]]))(content),
+                of_first("annotations", bbox=[4, 4, 20, 20], **values)(content),
+            ],
+            "7 of the 8 boxes of the file are between 0 and 1",
+        )
+        for kind, values in {"box": {}, "crowd": {"iscrowd": 1}, "ignored box": {"ignore": 1}}.items()
+    },
+    "a few normalised": (every_third_normalised, (8, 0)),
     "one box empty": (of_first("annotations", bbox=[]), (7, 0)),
     "one box null": (of_first("annotations", bbox=None), (7, 0)),
     "one box NaN": (of_first("annotations", bbox=[float("nan"), 1, 5, 5]), (7, 0)),
