@@ -188,7 +188,7 @@ class BoxReader:
 
     def _area(self, entry: dict, computed: float, where: str) -> float:
         area = entry.get("area")
-        if is_number(area) and not isinstance(area, bool) and area > 0:
+        if is_number(area) and area > 0:
             return float(area)
         kind = "empty area" if is_number(area) else "missing area"
         self._warn(kind, where, f"has area {area!r}, read as width · height = {computed:g}")

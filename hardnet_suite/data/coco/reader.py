@@ -8,6 +8,7 @@ The rules:
   of them has annotations: the other is ignored, with a warning.
 - A box that is unusable (invalid, empty, outside its image, of an unknown image or category) is an error in
   ``findings`` and is dropped everywhere, in training as in scoring.
+- Where an image states no width and height, those of its file are used, if the folder is known.
 - ``area``: width · height where it is missing, no number, or not above 0, with a warning.
 - ``iscrowd``: 0, 1, false, true, or these as strings; missing is 0.
 - ``ignore``: as ``iscrowd``, and such a box is treated as a crowd region, with a warning: training takes no
@@ -34,20 +35,29 @@ from hardnet_suite.data.coco.entries import (
     read_images,
     unique_names,
 )
+from hardnet_suite.data.coco.files import with_sizes
 from hardnet_suite.data.coco.layout import check_layout, read_json
 from hardnet_suite.data.coco.records import CocoBox, CocoFile
 from hardnet_suite.data.coco.values import as_id, is_normalized
 from hardnet_suite.data.report import Finding
 
-_cache: dict[str, tuple[tuple[int, int], CocoFile]] = {}  # real path -> (time and size of the file), records
+# real path, folder of the images -> (time and size of the file), records
+_cache: dict[tuple[str, str | None], tuple[tuple[int, int], CocoFile]] = {}
 
 
-def read_coco(source: str | Path | Mapping[str, Any] | CocoFile, name: str | None = None) -> CocoFile:
+def read_coco(
+    source: str | Path | Mapping[str, Any] | CocoFile,
+    name: str | None = None,
+    *,
+    image_folder: str | Path | None = None,
+) -> CocoFile:
     """The records of a COCO annotation file; a file is parsed once per process, until it changes.
 
     Args:
         source: a path, the content of a file, or records, which are returned as they are.
         name: what errors call the content.
+        image_folder: the folder of the images. Where an image has no stated size, that of its file is read,
+            and its boxes are checked against it. None: such boxes are not checked.
 
     Raises:
         UserError: the file is missing or unreadable, or holds no COCO annotations.
@@ -62,22 +72,33 @@ def read_coco(source: str | Path | Mapping[str, Any] | CocoFile, name: str | Non
         stamp = status.st_mtime_ns, status.st_size
     except OSError:
         stamp = None
-    if stamp is None or path not in _cache or _cache[path][0] != stamp:
-        _cache.pop(path, None)
+    key = path, None
+    if stamp is None or key not in _cache or _cache[key][0] != stamp:
+        for known in [known for known in _cache if known[0] == path]:
+            del _cache[known]
         content = _parse(read_json(source), str(source))
         if stamp is None:
             return content
-        _cache[path] = stamp, content
-    content = _cache[path][1]
+        _cache[key] = stamp, content
+    if image_folder is not None and any(image.width is None for image in _cache[key][1].images):
+        key = path, str(image_folder)
+        if key not in _cache:
+            content = _parse(read_json(source), str(source), image_folder)
+            if any(image.width is None for image in content.images):  # a file that may be added yet
+                return content
+            _cache[key] = stamp, content
+    content = _cache[key][1]
     if content.source == str(source):
         return content
     return replace(content, source=str(source))  # another path of the file
 
 
-def _parse(content: Any, source: str) -> CocoFile:
+def _parse(content: Any, source: str, image_folder: str | Path | None = None) -> CocoFile:
     check_layout(content, source, labelled=False)
     entries = content.get("annotations")
     images, image_errors, bad_images = read_images(content["images"])
+    if image_folder is not None:
+        images = with_sizes(images, image_folder)
     categories, bad_categories = read_categories(content["categories"])
     annotation_ids = [key for entry in entries or () if (key := as_id(entry.get("id"))) is not None]
     repeated = [

@@ -13,10 +13,11 @@ from mmengine.registry import DATASETS
 from PIL import Image
 
 import hardnet_suite.openmm  # noqa: F401, registers the data sets
-from hardnet_suite.data.coco import check_coco, read_coco
+from hardnet_suite.data.coco import annotation_lines, check_coco, read_coco
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import evaluate_coco
 from hardnet_suite.openmm.data.parts import parts
+from hardnet_suite.openmm.run.metrics.detection import CocoDetection
 
 CLASSES = ("cat", "dog", "owl")
 SQUARE = [[4, 4, 24, 4, 24, 24, 4, 24]]
@@ -357,6 +358,7 @@ def test_bad_options_are_one_line(content, tmp_path, more, message):
 def test_filters_and_indices_have_their_effect(content, tmp_path):
     content["annotations"] = content["annotations"][2:]
     content["images"][3].update(width=20, height=30)
+    Image.new("RGB", (20, 30)).save(tmp_path / "images/4.jpg")
     write(content, tmp_path)
 
     def ids(**more):
@@ -389,6 +391,64 @@ def test_missing_images_and_boxes_are_told_before_the_first_iteration(content, t
     write(content, tmp_path)
     with pytest.raises(UserError, match="have no box of the 1 classes"):
         part_of(tmp_path, loader, metainfo={"classes": ["rat"]}).require()
+
+
+def save_turned(path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 48)).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("loader", ["train_dataloader", "val_dataloader", "test_dataloader"])
+@pytest.mark.parametrize(
+    ("stated", "suffix", "turned", "message"),
+    [
+        ((640, 480), "jpg", False, "the file says 640×480, the image is 64×48; correct width and height"),
+        ((48, 64), "jpg", False, "the file says 48×64, the image is 64×48"),
+        ((32, 24), "png", False, "the file says 32×24, the image is 64×48"),
+        *[((64, 48), suffix, True, "upright by its EXIF orientation") for suffix in ("jpg", "png", "webp")],
+        *[((48, 64), suffix, True, None) for suffix in ("jpg", "png", "webp", "tif")],
+    ],
+)
+def test_sizes_are_those_of_the_upright_images(content, tmp_path, loader, stated, suffix, turned, message):
+    """A box beyond the stated size would be dropped as outside."""
+    for image in content["images"][1:3]:
+        image.update(file_name=f"{image['id']}.{suffix}", width=stated[0], height=stated[1])
+        path = tmp_path / "images" / image["file_name"]
+        save_turned(path) if turned else Image.new("RGB", (64, 48)).save(path)
+    write(content, tmp_path)
+    if message is None:
+        part_of(tmp_path, loader).require()
+        return
+    with pytest.raises(UserError, match=message) as caught:
+        part_of(tmp_path, loader).require()
+    assert f"(2 of the 4 images): image 2, {tmp_path / 'images' / '2.'}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    for read in (True, False):
+        findings = part_of(tmp_path, loader).check(read=read).errors
+        assert [finding.where for finding in findings if finding.kind == "image size differs"] == [
+            "image 2",
+            "image 3",
+        ]
+
+
+@pytest.mark.parametrize("sizes", [{}, {"width": True, "height": True}, {"width": "64", "height": 48}])
+def test_boxes_are_checked_against_the_file_where_no_size_is_stated(content, tmp_path, sizes):
+    for image in content["images"]:
+        del image["width"], image["height"]
+        image.update(sizes)
+    content["annotations"][0]["bbox"] = [70, 4, 20, 20]
+    path = write(content, tmp_path)
+    require(tmp_path)
+    report = part_of(tmp_path).check()
+    assert (report.boxes, report.sizes) == (7, (64, 48, 64, 48))
+    assert len(instances(build(tmp_path))) == 7
+    scorer = CocoDetection(str(path))
+    scorer.dataset_meta = build(tmp_path, test_mode=True).metainfo
+    boxes = [entry["bbox"] for entry in content["annotations"][1:2]]
+    assert scorer.compute_metrics([(1, boxes, [0.5], [1])])["bbox_mAP"] == pytest.approx(1)
+    (line,) = [line for line in annotation_lines(read_coco(path)) if "not checked" in line]
+    assert line.startswith("warning: 4 of the 4 images state no valid width and height")
 
 
 @pytest.mark.parametrize("wrap", ["ConcatDataset", "RepeatDataset", "ClassBalancedDataset"])

@@ -23,8 +23,9 @@ from hardnet_suite.data.coco import (
     missing_images,
     read_coco,
     require_coco,
+    wrong_sizes,
 )
-from hardnet_suite.data.images import image_size
+from hardnet_suite.data.images import header_sizes
 from hardnet_suite.data.options import require_known
 from hardnet_suite.data.segmentation import take
 from hardnet_suite.errors import UserError
@@ -157,7 +158,7 @@ class DetectionPart(Part):
         Raises:
             UserError: the file is missing, cannot be used, or lacks a class.
         """
-        return read_coco(self.annotation_file).require_classes(self.classes)
+        return read_coco(self.annotation_file, image_folder=self.image_folder).require_classes(self.classes)
 
     def images(self) -> list[tuple[CocoImage, list[CocoBox]]]:
         """Each image with its boxes of the classes, after the filters; ``indices`` are not applied.
@@ -186,7 +187,7 @@ class DetectionPart(Part):
     def size_of(self, image: CocoImage) -> tuple[int, int]:
         """(width, height) of an image, read from its file if the annotations do not state it."""
         if image.width is None or image.height is None:
-            return image_size(self.path_of(image))
+            return header_sizes(self.path_of(image))[1]
         return image.width, image.height
 
     def require(self) -> None:
@@ -197,6 +198,8 @@ class DetectionPart(Part):
         if self.positional:
             self._require_mmdet_agrees(content)
         self._require_files(content.images)
+        if self.annotated:
+            self._require_sizes(content.images)
         pairs = take(self.images(), self.indices)
         if not pairs:
             raise UserError(
@@ -215,6 +218,16 @@ class DetectionPart(Part):
             raise UserError(
                 f"{self.annotation_file}: {count} not exist: image {missing[0].id} has no file "
                 f"{self.path_of(missing[0])}; {missing_image_cure(missing[0].file_name, self.image_folder)}"
+            )
+
+    def _require_sizes(self, images: Sequence[CocoImage]) -> None:
+        """With a wrong size, boxes would be dropped as outside, or kept though they are."""
+        wrong = wrong_sizes(images, self.image_folder)
+        if wrong:
+            count = f" ({len(wrong)} of the {len(images)} images)" if len(wrong) > 1 else ""
+            raise UserError(
+                f"{self.annotation_file}: an image has another size than stated{count}: {wrong[0].where}, "
+                f"{wrong[0].what}"
             )
 
     def _require_mmdet_agrees(self, content: CocoFile) -> None:

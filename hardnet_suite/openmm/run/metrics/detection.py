@@ -56,12 +56,12 @@ class CocoDetection(BaseMetric):
 
     @property
     def dataset_meta(self) -> dict | None:
-        """What the data set says of itself: its ``classes``, and its ``annotation_file`` if it is ours."""
+        """``classes`` of the data set; ours adds ``annotation_file`` and ``image_folder``."""
         return self._dataset_meta
 
     @dataset_meta.setter
     def dataset_meta(self, meta: dict) -> None:
-        content = read_coco(self.ann_file)
+        content = read_coco(self.ann_file, image_folder=meta.get("image_folder"))
         if not self.format_only:
             content.require_boxes()
         content.require_classes(tuple(meta["classes"]))
@@ -96,7 +96,7 @@ class CocoDetection(BaseMetric):
             )
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        annotations = read_coco(self.ann_file)
+        annotations = read_coco(self.ann_file, image_folder=self.dataset_meta.get("image_folder"))
         classes = tuple(self.dataset_meta["classes"])
         ids = annotations.require_classes(classes).category_ids
         category_ids = [ids[name] for name in classes]
