@@ -243,7 +243,11 @@ CASES = {
     ),
     "categories null": (lambda content: content.update(categories=None), nothing, "'categories'"),
     "no categories": (lambda content: content.pop("categories"), nothing, "has no 'categories'"),
-    "unknown category": (lambda content: content["categories"].pop(), nothing, "category_id 3 not among"),
+    "unknown category": (
+        lambda content: content["categories"].pop(),
+        nothing,
+        "category_id 3, which is not among",
+    ),
     "labels as categories": (
         nothing,
         scale_ids(None, ["category_id"], lambda key: key - 1),

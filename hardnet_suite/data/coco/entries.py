@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -59,6 +60,24 @@ def read_categories(entries: list[dict]) -> tuple[list[CocoCategory], list[Findi
             where = f"category {entry.get('id', f'number {index}')}"
             findings.append(Finding("error", "incomplete category", where, f"lacks a valid {lacking}"))
     return categories, findings
+
+
+def repeated_files(images: list[CocoImage]) -> list[Finding]:
+    """Findings of files that two images name: each would lack the boxes of the other."""
+    groups: defaultdict[str, list[int | str]] = defaultdict(list)
+    for image in images:
+        if image.file_name is not None:
+            groups[os.path.normpath(image.file_name)].append(image.id)
+    return [
+        Finding(
+            "error",
+            "duplicate file name",
+            f"file_name {name}",
+            f"belongs to the images {' and '.join(map(repr, keys[:3]))}: merge them, or correct one",
+        )
+        for name, keys in groups.items()
+        if len(set(map(str, keys))) > 1
+    ]
 
 
 def duplicates(kind: str, values: Iterable[int | str]) -> list[Finding]:
@@ -152,10 +171,10 @@ class BoxReader:
             return None
         key = match_id(given, texts)
         if key is None:
-            kind, problem = "unknown image", "the file has no image with this id"
-            if part == "category_id":
-                kind, problem = "unknown category", f"category_id {given} is not among the categories"
-            self._error(kind, where, problem)
+            plural = "images" if part == "image_id" else "categories"
+            problem = f"has {part} {given!r}, which is not among the {plural}: correct it, or add the entry"
+            self._error(f"unknown {part.removesuffix('_id')}", where, problem)
+            self.fatal.append(self.findings[-1])
         elif type(key) is not type(given):
             problem = f"{part} {given!r} is read as {key!r}, as the id is written where it is defined"
             self._warn("id of another type", where, problem)

@@ -6,17 +6,16 @@ The rules:
   id only in type ("1" for 1) is matched, with a warning; so no two ids may differ only in type.
 - Labels are resolved by the name of the category. Two categories of one name are an error, unless only one
   of them has annotations: the other is ignored, with a warning.
-- A box that is unusable (invalid, empty, outside its image, of an unknown image or category) is an error in
-  ``findings`` and is dropped everywhere, in training as in scoring.
+- A box that is unusable (invalid, empty, outside its image) is an error in ``findings`` and is dropped
+  everywhere, in training as in scoring.
 - Where an image states no width and height, those of its file are used, if the folder is known.
 - ``area``: width · height where it is missing, no number, or not above 0, with a warning.
 - ``iscrowd``: 0, 1, false, true, or these as strings; missing is 0.
 - ``ignore``: as ``iscrowd``, and such a box is treated as a crowd region, with a warning: training takes no
   example from it, and in scoring it counts neither way.
 - ``segmentation``: a malformed mask is an error and is dropped; its box remains.
-- Nothing can be used where ids are missing or not unique, every box is unusable, or half of the boxes or more
-  are normalised (fewer are a warning):
-  ``CocoFile.require`` raises.
+- Nothing can be used where ids or file names are missing or not unique, an id refers to nothing, every box is
+  unusable, or half of the boxes or more are normalised (fewer are a warning): ``CocoFile.require`` raises.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from hardnet_suite.data.coco.entries import (
     duplicates,
     read_categories,
     read_images,
+    repeated_files,
     unique_names,
 )
 from hardnet_suite.data.coco.files import with_sizes
@@ -103,6 +103,7 @@ def _parse(content: Any, source: str, image_folder: str | Path | None = None) ->
     annotation_ids = [key for entry in entries or () if (key := as_id(entry.get("id"))) is not None]
     repeated = [
         *duplicates("image id", (image.id for image in images)),
+        *repeated_files(images),
         *duplicates("annotation id", annotation_ids),
         *duplicates("category id", (category.id for category in categories)),
     ]

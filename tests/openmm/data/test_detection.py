@@ -178,14 +178,34 @@ CASES = {
         "none can be used.*lacks a valid image_id",
     ),
     "one image id boolean": (of_first("annotations", image_id=True), (7, 0)),
-    "one unknown image": (of_first("annotations", image_id=99), (7, 0)),
-    "unknown images": (of_annotations(lambda entry: entry.update(image_id=99)), "none can be used"),
+    "one unknown image": (
+        of_first("annotations", image_id=99),
+        "annotation 1 of image 99 has image_id 99, which is not among the images",
+    ),
+    "unknown images": (
+        of_annotations(lambda entry: entry.update(image_id=99)),
+        "image_id 99, which is not among the images.*and 8 more",
+    ),
     "category null": (
         of_annotations(lambda entry: entry.update(category_id=None)),
         "lacks a valid category_id",
     ),
     "categories text": (of_annotations(lambda e: e.update(category_id=str(e["category_id"]))), (8, 0)),
-    "one unknown category": (of_first("annotations", category_id=5), (7, 0)),
+    "one unknown category": (
+        of_first("annotations", category_id=5),
+        "annotation 1 of image 1 has category_id 5, which is not among the categories",
+    ),
+    "an unknown category as text": (
+        of_first("annotations", category_id="dog"),
+        "category_id 'dog', which is not",
+    ),
+    **{
+        f"two images of the file {name}": (
+            of_first("images", file_name=name),
+            r"file_name 2\.jpg belongs to the images 1 and 2",
+        )
+        for name in ("2.jpg", "./2.jpg", "x/../2.jpg")
+    },
     "duplicate image id": (
         lambda content: content["images"].append(dict(content["images"][0])),
         "image id 1 occurs 2 times",
