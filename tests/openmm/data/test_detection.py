@@ -314,11 +314,10 @@ def test_check_training_and_scoring_use_the_same_boxes_or_give_the_same_error(
     message = messages.pop()
     assert str(path) in message
     assert "\n" not in message
-    # check-data tells it too, where it is an error of the file and not a lack of boxes
-    file = read_coco(path)
-    if file.fatal:
-        report = check_coco(path, tmp_path / "images", CLASSES, read_images=False)
-        assert set(file.fatal) <= set(report.errors)
+    # check-data tells it too
+    report = part_of(tmp_path).check(read=False)
+    assert report.errors
+    assert set(read_coco(path).fatal) <= set(report.errors)
 
 
 @pytest.mark.parametrize(
@@ -411,6 +410,23 @@ def test_missing_images_and_boxes_are_told_before_the_first_iteration(content, t
     write(content, tmp_path)
     with pytest.raises(UserError, match="have no box of the 1 classes"):
         part_of(tmp_path, loader, metainfo={"classes": ["rat"]}).require()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"indices": 0}, "is left after filter_cfg and indices"),
+        ({"filter_cfg": {"min_size": 900}}, "is left after filter_cfg and indices"),
+        ({"type": "CocoDataset"}, "numbers labels by the order"),
+    ],
+)
+def test_check_data_tells_what_training_refuses(content, tmp_path, more, message):
+    write(content, tmp_path)
+    (finding,) = part_of(tmp_path, **more).check(read=False).errors
+    assert message in finding.what
+    with pytest.raises(UserError) as caught:
+        require(tmp_path, **more)
+    assert str(caught.value) == finding.what
 
 
 def save_turned(path):
