@@ -7,11 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hardnet_suite.data.coco.masks import read_mask
+from hardnet_suite.data.coco.masks import read_mask, require_mask_of_box
 from hardnet_suite.data.coco.records import CocoBox, CocoCategory, CocoImage
 from hardnet_suite.data.coco.values import as_flag, as_id, is_box, is_number, match_id
 from hardnet_suite.data.report import Finding
 
+_LARGEST_SIDE = 65535  # pixels; what a JPEG can have
 # the kinds of findings whose boxes are dropped
 DROPPED = frozenset(
     {
@@ -121,6 +122,13 @@ def unique_names(categories: list[CocoCategory], used: Counter):
     return [category for category in categories if category.id not in dropped], ambiguous, unused
 
 
+def _largest(image: CocoImage | None) -> float:
+    """The number beyond which a coordinate in an image is an error: ten times its larger side."""
+    if image is None or image.width is None:
+        return 10 * _LARGEST_SIDE
+    return 10 * max(image.width, image.height)
+
+
 class BoxReader:
     """Reads annotations; collects the findings, and how often each category id is used."""
 
@@ -162,7 +170,7 @@ class BoxReader:
         if len(self.findings) > before and any(f.kind in DROPPED for f in self.findings[before:]):
             return None
         x, y, w, h = map(float, entry["bbox"])
-        area, mask = self._area(entry, w * h, where), self._mask(entry, image, where)
+        area, mask = self._area(entry, w * h, where), self._mask(entry, (x, y, w, h), image, where)
         return CocoBox(key, image_key, self.names[category_key], (x, y, w, h), area, crowd, mask)
 
     def _match(self, part: str, entry: dict, where: str, texts: Mapping[str, int | str]) -> int | str | None:
@@ -185,6 +193,9 @@ class BoxReader:
             self._error("invalid box", where, f"{box} is not four finite numbers (x, y, width, height)")
             return
         x, y, w, h = box
+        if max(map(abs, box)) > _largest(image):
+            self._error("invalid box", where, f"{box} lies far beyond any image")
+            return
         if w <= 0 or h <= 0:
             self._error("empty box", where, f"{box} has no width or no height")
             return
@@ -213,10 +224,13 @@ class BoxReader:
         self._warn(kind, where, f"has area {area!r}, read as width · height = {computed:g}")
         return computed
 
-    def _mask(self, entry: dict, image: CocoImage | None, where: str):
+    def _mask(self, entry: dict, box: tuple, image: CocoImage | None, where: str):
         size = None if image is None or image.width is None else (image.height, image.width)
         try:
-            return read_mask(entry.get("segmentation"), size)
+            mask = read_mask(entry.get("segmentation"), size)
+            if mask is not None:
+                require_mask_of_box(mask, box, _largest(image))
+            return mask
         except ValueError as error:
             self._error("invalid mask", where, f"has {error}; its mask is dropped")
             return None

@@ -13,7 +13,8 @@ The rules:
 - ``iscrowd``: 0, 1, false, true, or these as strings; missing is 0.
 - ``ignore``: as ``iscrowd``, and such a box is treated as a crowd region, with a warning: training takes no
   example from it, and in scoring it counts neither way.
-- ``segmentation``: a malformed mask is an error and is dropped; its box remains.
+- ``segmentation``: a mask that is malformed, or does not meet its box, is an error and is dropped; its box
+  remains.
 - Nothing can be used where ids or file names are missing or not unique, an id refers to nothing, every box is
   unusable, or half of the boxes or more are normalised (fewer are a warning): ``CocoFile.require`` raises.
 """
