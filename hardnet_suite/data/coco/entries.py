@@ -68,7 +68,7 @@ def repeated_files(images: list[CocoImage]) -> list[Finding]:
     groups: defaultdict[str, list[int | str]] = defaultdict(list)
     for image in images:
         if image.file_name is not None:
-            groups[os.path.normpath(image.file_name)].append(image.id)
+            groups[os.path.normpath(image.file_name.replace("\\", "/"))].append(image.id)
     return [
         Finding(
             "error",

@@ -38,6 +38,20 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def with_slashes(images: Sequence[CocoImage], folder: str | Path) -> tuple[list[CocoImage], list[Finding]]:
+    """The images, Windows' backslashes in names replaced by / where that file exists; the findings."""
+    renamed, findings = [], []
+    for image in images:
+        if "\\" in (image.file_name or "") and not is_file(Path(folder, image.file_name)):
+            name = os.path.normpath(image.file_name.replace("\\", "/"))
+            if is_file(Path(folder, name)):
+                problem = f"file_name {image.file_name!r} is read as {name!r}"
+                findings.append(Finding("warning", "backslash in file name", f"image {image.id}", problem))
+                image = image._replace(file_name=name)
+        renamed.append(image)
+    return renamed, findings
+
+
 def with_sizes(images: Sequence[CocoImage], folder: str | Path) -> list[CocoImage]:
     """The images, those of no stated size with the size of their file, if it is an image."""
     unknown = [image for image in images if image.width is None and image.file_name is not None]

@@ -9,6 +9,7 @@ The rules:
 - A box that is unusable (invalid, empty, outside its image) is an error in ``findings`` and is dropped
   everywhere, in training as in scoring.
 - Where an image states no width and height, those of its file are used, if the folder is known.
+- Backslashes in a file name are read as / if such a file exists, with a warning.
 - ``area``: width · height where it is missing, no number, or not above 0, with a warning.
 - ``iscrowd``: 0, 1, false, true, or these as strings; missing is 0.
 - ``ignore``: as ``iscrowd``, and such a box is treated as a crowd region, with a warning: training takes no
@@ -36,9 +37,9 @@ from hardnet_suite.data.coco.entries import (
     repeated_files,
     unique_names,
 )
-from hardnet_suite.data.coco.files import with_sizes
+from hardnet_suite.data.coco.files import with_sizes, with_slashes
 from hardnet_suite.data.coco.layout import check_layout, read_json
-from hardnet_suite.data.coco.records import CocoBox, CocoFile
+from hardnet_suite.data.coco.records import CocoBox, CocoFile, CocoImage
 from hardnet_suite.data.coco.values import as_id, is_normalized
 from hardnet_suite.data.report import Finding
 
@@ -81,11 +82,11 @@ def read_coco(
         if stamp is None:
             return content
         _cache[key] = stamp, content
-    if image_folder is not None and any(image.width is None for image in _cache[key][1].images):
+    if image_folder is not None and any(map(_needs_folder, _cache[key][1].images)):
         key = path, str(image_folder)
         if key not in _cache:
             content = _parse(read_json(source), str(source), image_folder)
-            if any(image.width is None for image in content.images):  # a file that may be added yet
+            if any(map(_needs_folder, content.images)):  # a file that may be added yet
                 return content
             _cache[key] = stamp, content
     content = _cache[key][1]
@@ -94,11 +95,17 @@ def read_coco(
     return replace(content, source=str(source))  # another path of the file
 
 
+def _needs_folder(image: CocoImage) -> bool:
+    return image.width is None or "\\" in (image.file_name or "")
+
+
 def _parse(content: Any, source: str, image_folder: str | Path | None = None) -> CocoFile:
     check_layout(content, source, labelled=False)
     entries = content.get("annotations")
     images, image_errors, bad_images = read_images(content["images"])
     if image_folder is not None:
+        images, spelt_otherwise = with_slashes(images, image_folder)
+        image_errors += spelt_otherwise
         images = with_sizes(images, image_folder)
     categories, bad_categories = read_categories(content["categories"])
     annotation_ids = [key for entry in entries or () if (key := as_id(entry.get("id"))) is not None]

@@ -429,6 +429,33 @@ def test_check_data_tells_what_training_refuses(content, tmp_path, more, message
     assert str(caught.value) == finding.what
 
 
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        (".\\1.jpg", "1.jpg"),
+        ("sub\\x.jpg", "sub/x.jpg"),
+        ("sub\\..\\1.jpg", "1.jpg"),
+        ("a\\b.jpg", "a\\b.jpg"),
+    ],
+)
+def test_backslashes_are_read_as_slashes_where_that_file_exists(content, tmp_path, name, path):
+    content["images"][0]["file_name"] = name
+    target = tmp_path / "images" / path
+    target.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (64, 48)).save(target)
+    write(content, tmp_path)
+    require(tmp_path)
+    pipeline = [{"type": "LoadImageFromFile"}]
+    assert build(tmp_path, pipeline=pipeline)[0]["img_path"] == str(target)
+    report = part_of(tmp_path).check()
+    assert not report.errors
+    assert len(report.warnings) == (name != path)
+    content["images"][0]["file_name"] = "nowhere\\1.jpg"
+    write(content, tmp_path)
+    with pytest.raises(UserError, match=r"an image does not exist: image 1 has no file"):
+        require(tmp_path)
+
+
 def save_turned(path):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -225,9 +225,9 @@ class DetectionPart(Part):
     def _require_files(self, images: Sequence[CocoImage]) -> None:
         missing = missing_images(images, self.image_folder)
         if missing:
-            count = f"{len(missing)} of the {len(images)} images do" if len(missing) > 1 else "an image does"
+            count = f" ({len(missing)} of the {len(images)} images)" if len(missing) > 1 else ""
             raise UserError(
-                f"{self.annotation_file}: {count} not exist: image {missing[0].id} has no file "
+                f"{self.annotation_file}: an image does not exist{count}: image {missing[0].id} has no file "
                 f"{self.path_of(missing[0])}; {missing_image_cure(missing[0].file_name, self.image_folder)}"
             )
 
