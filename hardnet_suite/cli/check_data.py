@@ -31,10 +31,11 @@ def run(args: argparse.Namespace) -> int:
             errors += 1
     if not checked:
         raise UserError(f"{args.config} names no data that can be checked")
-    try:
-        parts.require_same_data_classes(cfg)
-    except UserError as error:
-        print(f"error: {error}\n")
-        errors += 1
+    for require in (parts.require_same_data_classes, lambda cfg: parts.require_evaluator(cfg, parts.LOADERS)):
+        try:
+            require(cfg)
+        except UserError as error:
+            print(f"error: {error}\n")
+            errors += 1
     print(f"{errors} errors", file=sys.stderr if errors else sys.stdout)
     return 1 if errors else 0

@@ -112,9 +112,22 @@ def stored_size(path: str | Path) -> tuple[int, int]:
     Raises:
         UserError: the file is missing or not an image.
     """
+    return header_sizes(path)[0]
+
+
+def header_sizes(path: str | Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(width, height) of an image as stored, and upright, as ``read_rgb`` decodes it; reads the header alone.
+
+    Raises:
+        UserError: the file is missing or not an image.
+    """
     with image_errors(str(path)), Image.open(path) as image:
         tags = getattr(image, "tag_v2", None)  # of a TIFF, whose .size Pillow turns upright
-        return (tags[256], tags[257]) if tags else image.size
+        if tags:
+            return (tags[256], tags[257]), image.size
+        # a PNG's own getexif decodes the pixels
+        turned = Image.Image.getexif(image).get(0x0112) in (5, 6, 7, 8)
+        return image.size, image.size[::-1] if turned else image.size
 
 
 def exif_orientation(path: str | Path) -> int:

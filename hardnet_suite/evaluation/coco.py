@@ -22,7 +22,7 @@ from hardnet_suite.data.coco import (
     read_coco,
     read_json,
 )
-from hardnet_suite.data.coco.values import match_id
+from hardnet_suite.data.coco.values import is_normalized, match_id
 from hardnet_suite.errors import UserError
 
 __all__ = [
@@ -206,11 +206,13 @@ def _check_results(results: Any, source: str) -> list[dict[str, Any]]:
 
 
 def _require_pixels(results: list[dict], source: str) -> None:
-    """Refuses a results file whose boxes are all normalised: every figure would be 0."""
+    """Refuses a results file half of whose boxes or more are normalised: their figures would be 0."""
     boxes = [entry["bbox"] for entry in results if entry["bbox"][2] > 0 and entry["bbox"][3] > 0]
-    if boxes and all(-0.5 <= value <= 1.5 for box in boxes for value in box):
+    normalized = sum(map(is_normalized, boxes))
+    if normalized and 2 * normalized >= len(boxes):
+        which = "all boxes" if normalized == len(boxes) else f"{normalized} of the {len(boxes)} boxes"
         raise UserError(
-            f"{source}: all boxes are between 0 and 1, so normalised; expected x, y, width, height in pixels"
+            f"{source}: {which} are between 0 and 1, so normalised; expected x, y, width, height in pixels"
         )
 
 

@@ -135,7 +135,7 @@ def default_postprocess(arch: Arch) -> Postprocess | None:
     if isinstance(arch, SSDArch):
         return DetectionPostprocess(score_threshold=0.01, max_boxes=200, iou_threshold=0.45, iou_offset=1)
     if isinstance(arch, CenterNetArch):
-        return DetectionPostprocess(max_boxes=100, clip=False)
+        return DetectionPostprocess(max_boxes=100)  # clipped, as in the suite's configs
     if isinstance(arch, FCHarDNetArch):
         return SegmentationPostprocess()
     return None if isinstance(arch, DescriptorArch) else ClassificationPostprocess()

@@ -135,7 +135,7 @@ def draw_results(
         UserError: a file is missing or malformed, the files do not belong together, an image is broken, or
             the folder cannot be written.
     """
-    content = read_coco(annotation_file).require()
+    content = read_coco(annotation_file, image_folder=image_folder).require()
     images = pick_images(content, image_ids)
     names = list(content.category_ids)
     texts = {str(key): name for name, key in content.category_ids.items()}

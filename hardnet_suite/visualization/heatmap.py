@@ -83,7 +83,8 @@ def draw_heatmaps(
         UserError: the annotation file is missing or malformed, an image or a heat map is missing or broken,
             or the folder cannot be written.
     """
-    images, numbers = pick_images(read_coco(annotation_file), image_ids), {}
+    content, numbers = read_coco(annotation_file, image_folder=image_folder), {}
+    images = pick_images(content, image_ids)
     for image in images:
         drawing = read_rgb(Path(image_folder, image.file_name))
         heat = _read_heat(Path(heatmap_folder, heatmap_name(image.id)), image.file_name)

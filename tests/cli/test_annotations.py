@@ -27,7 +27,7 @@ def change(data):
         (lambda content: content["annotations"].clear(), "holds no box"),
         (lambda content: content.pop("annotations"), "has no 'annotations'"),
         (lambda content: content["images"][0].update(file_name="nope.jpg"), "nope.jpg"),
-        (lambda content: content["categories"].pop(), "lacks"),
+        (lambda content: content["categories"][-1].update(name="blob"), "lacks"),
     ],
     ids=["no boxes", "no annotations", "missing image", "missing class"],
 )
@@ -72,3 +72,22 @@ def test_format_only_saves_detections_without_scores(cli, change, config, data, 
     assert {entry["category_id"] for entry in detections} <= {entry["id"] for entry in content["categories"]}
     assert all(entry.keys() == {"image_id", "category_id", "bbox", "score"} for entry in detections)
     assert json.loads((folder / "metrics.json").read_text())["metrics"] == {}
+
+
+@pytest.mark.parametrize("command", ["train", "test", "check-data"])
+def test_an_evaluator_of_other_annotations_is_an_error(cli, config, data, trained, tmp_path, command):
+    name = "val" if command == "train" else "test"
+    path, other = data / "annotations/instances_val2017.json", data / "annotations/other.json"
+    other.write_text(path.read_text())
+    options = ["--data-root", data, "--cfg-options", f"{name}_evaluator.ann_file={other}"]
+    arguments = {
+        "train": ["train", config, "--work-dir", tmp_path / "run"],
+        "test": ["test", config, trained, "--work-dir", tmp_path / "run"],
+        "check-data": ["check-data", config],
+    }[command]
+    status, out, err = cli(*arguments, *options)
+    assert status in (1, 2)
+    (line,) = [line for line in (out + err).splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {name}_evaluator.ann_file is {other}, but {name}_dataloader predicts")
+    assert str(path) in line
+    assert not list(tmp_path.glob("run/**/*.log"))

@@ -136,7 +136,6 @@ def test_segmentation_errors(error_of, label_folders):
     ("change", "message"),
     [
         ({"bbox": [9, 9, 0, 4]}, "error: empty box (1, dropped, counts neither way): annotation"),
-        ({"image_id": 77}, "error: unknown image (1, dropped, counts neither way)"),
         ({"image_id": "1"}, "warning: id of another type (1)"),
         ({"ignore": 1}, "warning: ignored box (1)"),
     ],
@@ -148,4 +147,23 @@ def test_boxes_that_are_dropped_or_read_otherwise_are_told(cli, files, change, m
     status, _, err = cli("eval", "coco", *files)
     assert status == 0
     assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("key", ["image_id", "category_id"])
+def test_references_to_nothing_are_one_error(error_of, files, key):
+    content = json.loads(files[1].read_text())
+    content["annotations"][0][key] = 77
+    files[1].write_text(json.dumps(content))
+    assert f"has {key} 77, which is not among the" in error_of("eval", "coco", *files)
+
+
+def test_boxes_that_are_not_checked_are_told(cli, files):
+    content = json.loads(files[1].read_text())
+    for image in content["images"]:
+        image["width"] = True
+    files[1].write_text(json.dumps(content))
+    status, _, err = cli("eval", "coco", *files)
+    assert status == 0
+    assert "images state no valid width and height: their boxes were not checked against the image" in err
     assert err.count("\n") == 1

@@ -102,6 +102,7 @@ DEFECTS = [
     (set_key("categories", "id", 1), "error", "duplicate category id", "category id 1"),
     (set_key("categories", "name", "cat"), "error", "duplicate category name", "category name cat"),
     (set_key("annotations", "image_id", 77), "error", "unknown image", "annotation 12 of image 77"),
+    (set_key("images", "file_name", "1.jpg"), "error", "duplicate file name", "file_name 1.jpg"),
     (set_key("annotations", "category_id", 3), "error", "unknown category", "annotation 12 of image 2"),
     (set_key("categories", "name", "wolf"), "error", "missing class", "class dog"),
     (set_key("categories", "name", "wolf"), "warning", "extra class", "class wolf"),

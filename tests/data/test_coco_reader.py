@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from hardnet_suite.data.coco import layout, read_coco, reader
-from hardnet_suite.data.coco.masks import _decode_counts, mask_json, read_mask
+from hardnet_suite.data.coco.masks import _decode_counts, _extent, mask_json, read_mask
 from hardnet_suite.data.coco.values import as_flag, as_id, match_id
 from hardnet_suite.errors import UserError
 
@@ -138,7 +139,6 @@ def test_no_mask(mask):
         ([np.reshape(POLYGON, (-1, 2)).tolist()], "not a flat list of numbers"),
         ([POLYGON[:-1]], "a polygon of 7 numbers, expected an even count"),
         ([POLYGON[:4]], "a polygon of 4 numbers, expected at least 6"),
-        ([POLYGON, []], "a polygon of 0 numbers"),
         ([[]], "a polygon of 0 numbers"),
         ([[str(value) for value in POLYGON]], "not a flat list of numbers"),
         ([[None] * 8], "not a flat list of numbers"),
@@ -178,6 +178,80 @@ def test_bad_masks_are_dropped_and_told(mask, message):
     assert finding.where == "annotation 1 of image 1"
     with pytest.raises(ValueError, match=message):
         read_mask(mask, (48, 64))
+
+
+@pytest.mark.parametrize("rings", [[POLYGON, []], [[], POLYGON], [[], POLYGON, [], [1, 1, 9, 1, 9, 9]]])
+def test_empty_rings_leave_the_others(rings):
+    file = read_coco(content(segmentation=rings))
+    assert file.findings == ()
+    assert mask_json(file.boxes[0].segmentation) == [ring for ring in rings if ring]
+
+
+def runs_of(rows, columns):
+    pixels = np.zeros((48, 64), np.uint8, order="F")
+    pixels[rows, columns] = 1
+    flat = pixels.reshape(-1, order="F")
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat]))).tolist()
+    return {"size": [48, 64], "counts": np.diff([0, *edges, flat.size]).tolist()}
+
+
+@pytest.mark.parametrize("sized", [True, False])
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[value / 64 for value in POLYGON]], "normalised"),
+        ([[value + 30 for value in POLYGON]], "does not meet its box"),
+        ([[value - 40 for value in POLYGON]], "does not meet its box"),
+        ([POLYGON, [1e30, 1, 1, 1, 1, 9]], "the coordinate 1e[+]30"),
+        ([POLYGON, [1, 1, 1, -1e7, 1, 9]], "the coordinate -1e[+]07"),
+        (runs_of(slice(30, 40), slice(4, 24)), "does not meet its box"),
+        (runs_of(slice(4, 24), slice(30, 50)), "does not meet its box"),
+        (runs_of(slice(0, 48), slice(30, 50)), "does not meet its box"),
+        ({"size": [48, 64], "counts": [48 * 64]}, "no pixel"),
+        ([[value + 10 for value in POLYGON]], None),
+        (runs_of(slice(20, 40), slice(20, 60)), None),
+        (runs_of(slice(0, 48), slice(0, 64)), None),
+    ],
+)
+def test_masks_belong_to_their_boxes(mask, message, sized):
+    given_content = content(segmentation=mask)
+    if not sized:
+        del given_content["images"][0]["width"]
+    file = read_coco(given_content)
+    (box,) = file.boxes
+    findings = [finding for finding in file.findings if finding.kind == "invalid mask"]
+    assert (box.segmentation is None) == bool(findings) == (message is not None)
+    assert not findings or re.search(message, findings[0].what)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(derandomize=True, max_examples=40, deadline=None)
+def test_the_extent_of_an_encoding_is_that_of_its_pixels(seed):
+    rng = np.random.default_rng(seed)
+    shape = rng.integers(1, 30, 2)
+    pixels = np.asfortranarray(rng.random(shape) < rng.random() ** 3, np.uint8)
+    code = coco_mask.encode(pixels)
+    x, y = _extent({"size": code["size"], "counts": code["counts"].decode()})
+    rows, columns = np.nonzero(pixels)
+    assert len(x) == len(y) == 2 * bool(len(rows))
+    if len(rows):
+        assert x.tolist() == [columns.min(), columns.max() + 1]
+        # a column that runs into the next one covers its whole height
+        assert (y[0], y[1]) in {(rows.min(), rows.max() + 1), (0, shape[0])}
+
+
+@pytest.mark.parametrize("box", [[4, 4, 1e30, 9], [-1e30, 4, 1e30, 9], [4, 700, 9, 9], [4, 4, 9, 641]])
+def test_boxes_far_beyond_the_image_are_invalid(box):
+    file = read_coco(
+        {
+            **content(),
+            "annotations": [*content()["annotations"], {**content()["annotations"][0], "id": 2, "bbox": box}],
+        }
+    )
+    assert len(file.boxes) == 1
+    assert [(finding.kind, finding.where) for finding in file.findings] == [
+        ("invalid box", "annotation 2 of image 1")
+    ]
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -7,10 +7,10 @@ from hardnet_suite.data.coco.check import (
     CocoReport,
     annotation_lines,
     check_coco,
-    missing_images,
     require_coco,
 )
 from hardnet_suite.data.coco.classes import COCO_CLASSES
+from hardnet_suite.data.coco.files import missing_images, wrong_sizes
 from hardnet_suite.data.coco.hints import missing_image_cure
 from hardnet_suite.data.coco.layout import check_layout, load_annotations, read_json
 from hardnet_suite.data.coco.reader import read_coco
@@ -36,4 +36,5 @@ __all__ = [
     "read_coco",
     "read_json",
     "require_coco",
+    "wrong_sizes",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hardnet_suite.data.coco.entries import DROPPED
+from hardnet_suite.data.coco.files import missing_images, wrong_size
 from hardnet_suite.data.coco.hints import missing_image_cure, suspect_corners
 from hardnet_suite.data.coco.reader import read_coco
 from hardnet_suite.data.coco.records import CocoFile, CocoImage
@@ -19,7 +18,7 @@ from hardnet_suite.data.report import Finding, Report, brief_lines
 from hardnet_suite.errors import UserError
 
 # the kinds of findings whose boxes or categories are used, but not as the file has them
-_READ_OTHERWISE = frozenset({"ignored box", "id of another type", "unused category"})
+_READ_OTHERWISE = frozenset({"ignored box", "id of another type", "unused category", "normalised boxes"})
 _COCO_NAMES = ("instances_train2017.json", "instances_val2017.json")
 
 
@@ -35,7 +34,7 @@ class CocoReport(Report):
         images_without_boxes: number of images with neither.
         per_class: class name -> number of boxes.
         sizes: (smallest width, smallest height, largest width, largest height) of the images in pixels, as
-            the file states them; None where it states none.
+            the file states them, or as their files have them where it states none.
     """
 
     LEFT_OUT = DROPPED
@@ -97,14 +96,13 @@ def check_coco(
         annotation_file: an ``instances_*.json``.
         image_folder: the folder that its ``file_name`` entries are relative to.
         class_names: the classes to train; None: those of the file.
-        read_images: decode every image (truncated files, wrong sizes); False only checks that each exists,
-            which for all of COCO takes less time than reading the annotation file.
+        read_images: decode every image (truncated files); False reads only the header of each (wrong sizes).
 
     Raises:
         UserError: the file or the folder is missing, or the file holds no COCO annotations.
     """
     require_coco(annotation_file, image_folder)
-    content = read_coco(annotation_file)
+    content = read_coco(annotation_file, image_folder=image_folder)
     if content.annotations is None:
         content.require_boxes()
     counts = Counter(box.category for box in content.boxes if not box.iscrowd)
@@ -141,37 +139,14 @@ def annotation_lines(content: CocoFile) -> list[str]:
     """
     kinds = DROPPED | _READ_OTHERWISE
     findings = tuple(finding for finding in content.findings if finding.kind in kinds)
-    return brief_lines(findings, DROPPED, "dropped, counts neither way")
-
-
-def missing_images(images: Iterable[CocoImage], folder: str | Path) -> list[CocoImage]:
-    """The images whose file does not exist; each folder is listed once.
-
-    Asking a network drive for each of 100 000 files would take minutes.
-    """
-    named = [image for image in images if image.file_name is not None]
-    listed = _list_files(Path(folder), {os.path.dirname(image.file_name) for image in named})
-    # names may be spelt otherwise than listed ("a//1.jpg", capitals on some systems): hence the question
-    return [
-        image
-        for image in named
-        if image.file_name not in listed and not _is_file(Path(folder, image.file_name))
-    ]
-
-
-def _list_files(folder: Path, parts: Iterable[str]) -> set[str]:
-    files = set()
-    for part in parts:
-        with contextlib.suppress(OSError, ValueError), os.scandir(folder / part) as entries:
-            files.update(os.path.join(part, entry.name) for entry in entries if entry.is_file())
-    return files
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
+    lines = brief_lines(findings, DROPPED, "dropped, counts neither way")
+    unknown = sum(image.width is None for image in content.images)
+    if unknown:
+        lines.append(
+            f"warning: {unknown} of the {len(content.images)} images state no valid width and height: their "
+            "boxes were not checked against the image"
+        )
+    return lines
 
 
 def _check_files(images: Sequence[CocoImage], folder: Path, read_images: bool) -> Iterable[Finding]:
@@ -179,25 +154,19 @@ def _check_files(images: Sequence[CocoImage], folder: Path, read_images: bool) -
     for image in missing:
         problem = f"no file {folder / image.file_name}; {missing_image_cure(image.file_name, folder)}"
         yield Finding("error", "missing image", f"image {image.id}", problem)
-    if not read_images:
-        return
+    absent = set(missing)
+    readable = [image for image in images if image.file_name is not None and image not in absent]
 
     def check(image: CocoImage) -> Finding | None:
         path, where = folder / image.file_name, f"image {image.id}"
         try:
-            size = image_size(path)
+            if read_images:
+                image_size(path)
+            return wrong_size(image, folder)
         except Exception as error:  # PIL raises half a dozen types on broken files, SyntaxError among them
             return Finding("error", "unreadable image", where, f"{path}: {error}")
-        if image.width is not None and size != (image.width, image.height):
-            problem = "{}: the file says {}×{}, the image is {}×{}".format(
-                path, image.width, image.height, *size
-            )
-            return Finding("error", "image size differs", where, problem)
-        return None
 
-    absent = set(missing)
     with ThreadPoolExecutor(4) as pool:
-        readable = [image for image in images if image.file_name is not None and image not in absent]
         yield from filter(None, pool.map(check, readable))
 
 

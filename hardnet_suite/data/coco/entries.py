@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hardnet_suite.data.coco.masks import read_mask
+from hardnet_suite.data.coco.masks import read_mask, require_mask_of_box
 from hardnet_suite.data.coco.records import CocoBox, CocoCategory, CocoImage
 from hardnet_suite.data.coco.values import as_flag, as_id, is_box, is_number, match_id
 from hardnet_suite.data.report import Finding
 
+_LARGEST_SIDE = 65535  # pixels; what a JPEG can have
 # the kinds of findings whose boxes are dropped
 DROPPED = frozenset(
     {
@@ -61,6 +63,24 @@ def read_categories(entries: list[dict]) -> tuple[list[CocoCategory], list[Findi
     return categories, findings
 
 
+def repeated_files(images: list[CocoImage]) -> list[Finding]:
+    """Findings of files that two images name: each would lack the boxes of the other."""
+    groups: defaultdict[str, list[int | str]] = defaultdict(list)
+    for image in images:
+        if image.file_name is not None:
+            groups[os.path.normpath(image.file_name.replace("\\", "/"))].append(image.id)
+    return [
+        Finding(
+            "error",
+            "duplicate file name",
+            f"file_name {name}",
+            f"belongs to the images {' and '.join(map(repr, keys[:3]))}: merge them, or correct one",
+        )
+        for name, keys in groups.items()
+        if len(set(map(str, keys))) > 1
+    ]
+
+
 def duplicates(kind: str, values: Iterable[int | str]) -> list[Finding]:
     """Findings of ids that occur twice, or that differ in type alone, so that no reference is ambiguous."""
     values = list(values)
@@ -100,6 +120,13 @@ def unique_names(categories: list[CocoCategory], used: Counter):
             problem = f"belongs to the ids {ids}: give every category a name of its own, or merge them"
             ambiguous.append(Finding("error", "duplicate category name", where, problem))
     return [category for category in categories if category.id not in dropped], ambiguous, unused
+
+
+def _largest(image: CocoImage | None) -> float:
+    """The number beyond which a coordinate in an image is an error: ten times its larger side."""
+    if image is None or image.width is None:
+        return 10 * _LARGEST_SIDE
+    return 10 * max(image.width, image.height)
 
 
 class BoxReader:
@@ -143,7 +170,7 @@ class BoxReader:
         if len(self.findings) > before and any(f.kind in DROPPED for f in self.findings[before:]):
             return None
         x, y, w, h = map(float, entry["bbox"])
-        area, mask = self._area(entry, w * h, where), self._mask(entry, image, where)
+        area, mask = self._area(entry, w * h, where), self._mask(entry, (x, y, w, h), image, where)
         return CocoBox(key, image_key, self.names[category_key], (x, y, w, h), area, crowd, mask)
 
     def _match(self, part: str, entry: dict, where: str, texts: Mapping[str, int | str]) -> int | str | None:
@@ -152,10 +179,10 @@ class BoxReader:
             return None
         key = match_id(given, texts)
         if key is None:
-            kind, problem = "unknown image", "the file has no image with this id"
-            if part == "category_id":
-                kind, problem = "unknown category", f"category_id {given} is not among the categories"
-            self._error(kind, where, problem)
+            plural = "images" if part == "image_id" else "categories"
+            problem = f"has {part} {given!r}, which is not among the {plural}: correct it, or add the entry"
+            self._error(f"unknown {part.removesuffix('_id')}", where, problem)
+            self.fatal.append(self.findings[-1])
         elif type(key) is not type(given):
             problem = f"{part} {given!r} is read as {key!r}, as the id is written where it is defined"
             self._warn("id of another type", where, problem)
@@ -166,6 +193,9 @@ class BoxReader:
             self._error("invalid box", where, f"{box} is not four finite numbers (x, y, width, height)")
             return
         x, y, w, h = box
+        if max(map(abs, box)) > _largest(image):
+            self._error("invalid box", where, f"{box} lies far beyond any image")
+            return
         if w <= 0 or h <= 0:
             self._error("empty box", where, f"{box} has no width or no height")
             return
@@ -188,16 +218,19 @@ class BoxReader:
 
     def _area(self, entry: dict, computed: float, where: str) -> float:
         area = entry.get("area")
-        if is_number(area) and not isinstance(area, bool) and area > 0:
+        if is_number(area) and area > 0:
             return float(area)
         kind = "empty area" if is_number(area) else "missing area"
         self._warn(kind, where, f"has area {area!r}, read as width · height = {computed:g}")
         return computed
 
-    def _mask(self, entry: dict, image: CocoImage | None, where: str):
+    def _mask(self, entry: dict, box: tuple, image: CocoImage | None, where: str):
         size = None if image is None or image.width is None else (image.height, image.width)
         try:
-            return read_mask(entry.get("segmentation"), size)
+            mask = read_mask(entry.get("segmentation"), size)
+            if mask is not None:
+                require_mask_of_box(mask, box, _largest(image))
+            return mask
         except ValueError as error:
             self._error("invalid mask", where, f"has {error}; its mask is dropped")
             return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from hardnet_suite.data.coco.values import is_number
+from hardnet_suite.data.coco.values import is_normalized, is_number
 
 
 def read_mask(value: Any, size: tuple[int, int] | None) -> list[np.ndarray] | dict[str, Any] | None:
@@ -28,7 +29,56 @@ def read_mask(value: Any, size: tuple[int, int] | None) -> list[np.ndarray] | di
         raise ValueError(f"a {type(value).__name__}, expected polygons or a run-length encoding")
     if is_number(value[0]):
         raise ValueError("a flat list of numbers, expected a list of polygons [[x1, y1, x2, y2, …], …]")
-    return [_read_polygon(points) for points in value]
+    rings = [points for points in value if not _is_empty(points)] or value
+    return [_read_polygon(points) for points in rings]
+
+
+def require_mask_of_box(
+    mask: list[np.ndarray] | dict[str, Any], box: Sequence[float], largest: float
+) -> None:
+    """Checks that a mask may be that of a box.
+
+    Args:
+        mask: as ``read_mask`` returns it.
+        box: (x, y, width, height) in pixels.
+        largest: the largest coordinate that is possible.
+
+    Raises:
+        ValueError: they do not meet, or the mask is normalised, empty or beyond any image.
+    """
+    if isinstance(mask, list):
+        values = np.concatenate(mask)
+        if np.abs(values).max() > largest:
+            raise ValueError(f"a polygon with the coordinate {values[np.abs(values).argmax()]:g}")
+        if is_normalized(values) and max(box[0] + box[2], box[1] + box[3]) > 3:
+            raise ValueError("polygons between 0 and 1, so normalised; COCO's are in pixels")
+        x, y = values[::2], values[1::2]
+    else:
+        x, y = _extent(mask)
+        if not len(x):
+            raise ValueError("a run-length encoding of no pixel")
+    bounds = [float(value) for value in (x.min(), y.min(), x.max(), y.max())]
+    # a pixel more for rounding
+    ends = box[0] + box[2] + 1, box[1] + box[3] + 1
+    if bounds[0] > ends[0] or bounds[1] > ends[1] or bounds[2] < box[0] - 1 or bounds[3] < box[1] - 1:
+        where = ", ".join(f"{value:g}" for value in bounds)
+        raise ValueError(f"a mask from x, y to x, y = {where}, which does not meet its box {list(box)}")
+
+
+def _extent(mask: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The x and the y between which the pixels of a run-length encoding lie; empty without a pixel."""
+    height, counts = mask["size"][0], mask["counts"]
+    runs = np.array(_decode_counts(counts) if isinstance(counts, str) else counts, np.int64)
+    stops = runs.cumsum()
+    first, last = (stops - runs)[1::2], stops[1::2] - 1
+    some = last >= first
+    first, last = first[some], last[some]
+    if not len(first):
+        return first, last
+    x = np.array([first[0] // height, last[-1] // height + 1])
+    if (first // height != last // height).any():  # a run into the next column
+        return x, np.array([0, height])
+    return x, np.array([(first % height).min(), (last % height).max() + 1])
 
 
 def mask_json(mask: list[np.ndarray] | dict[str, Any]) -> list[list[float]] | dict[str, Any]:
@@ -40,6 +90,10 @@ def mask_json(mask: list[np.ndarray] | dict[str, Any]) -> list[list[float]] | di
             "counts": counts if isinstance(counts, str) else list(counts),
         }
     return [points.tolist() for points in mask]
+
+
+def _is_empty(points: Any) -> bool:
+    return isinstance(points, list | tuple | np.ndarray) and not len(points)
 
 
 def _read_polygon(points: Any) -> np.ndarray:

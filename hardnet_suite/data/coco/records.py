@@ -13,7 +13,7 @@ from hardnet_suite.errors import UserError
 
 
 class CocoImage(NamedTuple):
-    """An image; ``file_name``, ``width`` and ``height`` are None where the file states none."""
+    """An image; ``file_name``, ``width`` and ``height`` are None where they are not known."""
 
     id: int | str
     file_name: str | None

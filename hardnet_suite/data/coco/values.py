@@ -11,10 +11,15 @@ _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite real number, of Python or NumPy."""
+    """Whether ``value`` is a finite real number, of Python or NumPy; booleans are none."""
     # int and float come first: asking an abstract class is slow, and COCO holds millions of numbers
     try:
-        return isinstance(value, (int, float, Real)) and math.isfinite(value)
+        return (
+            isinstance(value, (int, float, Real))
+            and value is not True
+            and value is not False
+            and math.isfinite(value)
+        )
     except OverflowError:  # an integer that no float can hold
         return False
 
@@ -22,6 +27,11 @@ def is_number(value: Any) -> bool:
 def is_box(value: Any) -> bool:
     """Whether ``value`` is a sequence of four finite numbers."""
     return hasattr(value, "__len__") and len(value) == 4 and all(is_number(item) for item in value)
+
+
+def is_normalized(box: Any) -> bool:
+    """Whether the four numbers of a box look normalised: all lie around [0, 1], where pixels rarely do."""
+    return all(-0.5 <= value <= 1.5 for value in box)
 
 
 def as_id(value: Any) -> int | str | None:
@@ -62,4 +72,6 @@ def as_flag(value: Any) -> bool | None:
         return False
     if isinstance(value, str):
         return _FLAGS.get(value.strip().lower())
+    if isinstance(value, bool):
+        return value
     return bool(value) if is_number(value) and value in (0, 1) else None

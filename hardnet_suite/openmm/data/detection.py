@@ -62,6 +62,7 @@ class DetectionDataset(BaseDetDataset):
         )
         if self.test_mode:  # the evaluator compares it with its own
             self._metainfo["annotation_file"] = str(self.part.annotation_file)
+            self._metainfo["image_folder"] = str(self.part.image_folder)
 
     def load_data_list(self) -> list[dict]:
         labels = {name: label for label, name in enumerate(self.part.classes)}

@@ -56,7 +56,7 @@ def postprocess_of(
         return DetectionPostprocess(
             score_threshold=_number(given, "score_thr", usual.score_threshold, where),
             max_boxes=_count(given, "max_per_img", usual.max_boxes, where),
-            clip=bool(given.get("clip_border", usual.clip)),
+            clip=bool(given.get("clip_border", False)),  # as published
             flip=bool(given.get("flip_test", usual.flip)),
         )
     if isinstance(arch, FCHarDNetArch):

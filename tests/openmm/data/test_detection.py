@@ -13,10 +13,11 @@ from mmengine.registry import DATASETS
 from PIL import Image
 
 import hardnet_suite.openmm  # noqa: F401, registers the data sets
-from hardnet_suite.data.coco import check_coco, read_coco
+from hardnet_suite.data.coco import annotation_lines, check_coco, read_coco
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import evaluate_coco
 from hardnet_suite.openmm.data.parts import parts
+from hardnet_suite.openmm.run.metrics.detection import CocoDetection
 
 CLASSES = ("cat", "dog", "owl")
 SQUARE = [[4, 4, 24, 4, 24, 24, 4, 24]]
@@ -121,6 +122,11 @@ def image_ids_of(kind, step=1):
     return change
 
 
+def every_third_normalised(content):
+    for entry in content["annotations"][::3]:
+        entry["bbox"] = [value / 64 for value in entry["bbox"]]
+
+
 def texts_everywhere(content):
     for entry in content["images"]:
         entry["id"] = f"a/b {entry['id']}"
@@ -172,14 +178,34 @@ CASES = {
         "none can be used.*lacks a valid image_id",
     ),
     "one image id boolean": (of_first("annotations", image_id=True), (7, 0)),
-    "one unknown image": (of_first("annotations", image_id=99), (7, 0)),
-    "unknown images": (of_annotations(lambda entry: entry.update(image_id=99)), "none can be used"),
+    "one unknown image": (
+        of_first("annotations", image_id=99),
+        "annotation 1 of image 99 has image_id 99, which is not among the images",
+    ),
+    "unknown images": (
+        of_annotations(lambda entry: entry.update(image_id=99)),
+        "image_id 99, which is not among the images.*and 8 more",
+    ),
     "category null": (
         of_annotations(lambda entry: entry.update(category_id=None)),
         "lacks a valid category_id",
     ),
     "categories text": (of_annotations(lambda e: e.update(category_id=str(e["category_id"]))), (8, 0)),
-    "one unknown category": (of_first("annotations", category_id=5), (7, 0)),
+    "one unknown category": (
+        of_first("annotations", category_id=5),
+        "annotation 1 of image 1 has category_id 5, which is not among the categories",
+    ),
+    "an unknown category as text": (
+        of_first("annotations", category_id="dog"),
+        "category_id 'dog', which is not",
+    ),
+    **{
+        f"two images of the file {name}": (
+            of_first("images", file_name=name),
+            r"file_name 2\.jpg belongs to the images 1 and 2",
+        )
+        for name in ("2.jpg", "./2.jpg", "x/../2.jpg")
+    },
     "duplicate image id": (
         lambda content: content["images"].append(dict(content["images"][0])),
         "image id 1 occurs 2 times",
@@ -207,6 +233,17 @@ CASES = {
         of_annotations(lambda entry: entry.update(bbox=[value / 64 for value in entry["bbox"]])),
         "all boxes of the file are between 0 and 1",
     ),
+    **{
+        f"normalised but for one {kind}": (
+            lambda content, values=values: [
+                of_annotations(lambda e: e.update(bbox=[value / 64 for value in e["bbox"]]))(content),
+                of_first("annotations", bbox=[4, 4, 20, 20], **values)(content),
+            ],
+            "7 of the 8 boxes of the file are between 0 and 1",
+        )
+        for kind, values in {"box": {}, "crowd": {"iscrowd": 1}, "ignored box": {"ignore": 1}}.items()
+    },
+    "a few normalised": (every_third_normalised, (8, 0)),
     "one box empty": (of_first("annotations", bbox=[]), (7, 0)),
     "one box null": (of_first("annotations", bbox=None), (7, 0)),
     "one box NaN": (of_first("annotations", bbox=[float("nan"), 1, 5, 5]), (7, 0)),
@@ -277,11 +314,10 @@ def test_check_training_and_scoring_use_the_same_boxes_or_give_the_same_error(
     message = messages.pop()
     assert str(path) in message
     assert "\n" not in message
-    # check-data tells it too, where it is an error of the file and not a lack of boxes
-    file = read_coco(path)
-    if file.fatal:
-        report = check_coco(path, tmp_path / "images", CLASSES, read_images=False)
-        assert set(file.fatal) <= set(report.errors)
+    # check-data tells it too
+    report = part_of(tmp_path).check(read=False)
+    assert report.errors
+    assert set(read_coco(path).fatal) <= set(report.errors)
 
 
 @pytest.mark.parametrize(
@@ -341,6 +377,7 @@ def test_bad_options_are_one_line(content, tmp_path, more, message):
 def test_filters_and_indices_have_their_effect(content, tmp_path):
     content["annotations"] = content["annotations"][2:]
     content["images"][3].update(width=20, height=30)
+    Image.new("RGB", (20, 30)).save(tmp_path / "images/4.jpg")
     write(content, tmp_path)
 
     def ids(**more):
@@ -373,6 +410,108 @@ def test_missing_images_and_boxes_are_told_before_the_first_iteration(content, t
     write(content, tmp_path)
     with pytest.raises(UserError, match="have no box of the 1 classes"):
         part_of(tmp_path, loader, metainfo={"classes": ["rat"]}).require()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"indices": 0}, "is left after filter_cfg and indices"),
+        ({"filter_cfg": {"min_size": 900}}, "is left after filter_cfg and indices"),
+        ({"type": "CocoDataset"}, "numbers labels by the order"),
+    ],
+)
+def test_check_data_tells_what_training_refuses(content, tmp_path, more, message):
+    write(content, tmp_path)
+    (finding,) = part_of(tmp_path, **more).check(read=False).errors
+    assert message in finding.what
+    with pytest.raises(UserError) as caught:
+        require(tmp_path, **more)
+    assert str(caught.value) == finding.what
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        (".\\1.jpg", "1.jpg"),
+        ("sub\\x.jpg", "sub/x.jpg"),
+        ("sub\\..\\1.jpg", "1.jpg"),
+        ("a\\b.jpg", "a\\b.jpg"),
+    ],
+)
+def test_backslashes_are_read_as_slashes_where_that_file_exists(content, tmp_path, name, path):
+    content["images"][0]["file_name"] = name
+    target = tmp_path / "images" / path
+    target.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (64, 48)).save(target)
+    write(content, tmp_path)
+    require(tmp_path)
+    pipeline = [{"type": "LoadImageFromFile"}]
+    assert build(tmp_path, pipeline=pipeline)[0]["img_path"] == str(target)
+    report = part_of(tmp_path).check()
+    assert not report.errors
+    assert len(report.warnings) == (name != path)
+    content["images"][0]["file_name"] = "nowhere\\1.jpg"
+    write(content, tmp_path)
+    with pytest.raises(UserError, match=r"an image does not exist: image 1 has no file"):
+        require(tmp_path)
+
+
+def save_turned(path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 48)).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("loader", ["train_dataloader", "val_dataloader", "test_dataloader"])
+@pytest.mark.parametrize(
+    ("stated", "suffix", "turned", "message"),
+    [
+        ((640, 480), "jpg", False, "the file says 640×480, the image is 64×48; correct width and height"),
+        ((48, 64), "jpg", False, "the file says 48×64, the image is 64×48"),
+        ((32, 24), "png", False, "the file says 32×24, the image is 64×48"),
+        *[((64, 48), suffix, True, "upright by its EXIF orientation") for suffix in ("jpg", "png", "webp")],
+        *[((48, 64), suffix, True, None) for suffix in ("jpg", "png", "webp", "tif")],
+    ],
+)
+def test_sizes_are_those_of_the_upright_images(content, tmp_path, loader, stated, suffix, turned, message):
+    """A box beyond the stated size would be dropped as outside."""
+    for image in content["images"][1:3]:
+        image.update(file_name=f"{image['id']}.{suffix}", width=stated[0], height=stated[1])
+        path = tmp_path / "images" / image["file_name"]
+        save_turned(path) if turned else Image.new("RGB", (64, 48)).save(path)
+    write(content, tmp_path)
+    if message is None:
+        part_of(tmp_path, loader).require()
+        return
+    with pytest.raises(UserError, match=message) as caught:
+        part_of(tmp_path, loader).require()
+    assert f"(2 of the 4 images): image 2, {tmp_path / 'images' / '2.'}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    for read in (True, False):
+        findings = part_of(tmp_path, loader).check(read=read).errors
+        assert [finding.where for finding in findings if finding.kind == "image size differs"] == [
+            "image 2",
+            "image 3",
+        ]
+
+
+@pytest.mark.parametrize("sizes", [{}, {"width": True, "height": True}, {"width": "64", "height": 48}])
+def test_boxes_are_checked_against_the_file_where_no_size_is_stated(content, tmp_path, sizes):
+    for image in content["images"]:
+        del image["width"], image["height"]
+        image.update(sizes)
+    content["annotations"][0]["bbox"] = [70, 4, 20, 20]
+    path = write(content, tmp_path)
+    require(tmp_path)
+    report = part_of(tmp_path).check()
+    assert (report.boxes, report.sizes) == (7, (64, 48, 64, 48))
+    assert len(instances(build(tmp_path))) == 7
+    scorer = CocoDetection(str(path))
+    scorer.dataset_meta = build(tmp_path, test_mode=True).metainfo
+    boxes = [entry["bbox"] for entry in content["annotations"][1:2]]
+    assert scorer.compute_metrics([(1, boxes, [0.5], [1])])["bbox_mAP"] == pytest.approx(1)
+    (line,) = [line for line in annotation_lines(read_coco(path)) if "not checked" in line]
+    assert line.startswith("warning: 4 of the 4 images state no valid width and height")
 
 
 @pytest.mark.parametrize("wrap", ["ConcatDataset", "RepeatDataset", "ClassBalancedDataset"])

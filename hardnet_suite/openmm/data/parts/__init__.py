@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 from hardnet_suite.data.classes import class_names, require_same_classes
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.classification import ClassificationPart, classification_samples
-from hardnet_suite.openmm.data.parts.detection import DetectionPart
+from hardnet_suite.openmm.data.parts.detection import DetectionPart, require_evaluator
 from hardnet_suite.openmm.data.parts.part import LOADERS, Part, inner_datasets, walk
 from hardnet_suite.openmm.data.parts.segmentation import SegmentationPart, label_set
 
@@ -29,6 +29,7 @@ __all__ = [
     "label_set",
     "parts",
     "require_data",
+    "require_evaluator",
     "require_same_data_classes",
     "walk",
 ]
@@ -79,9 +80,10 @@ def require_data(cfg: Config, loaders: Sequence[str]) -> None:
     """Checks the data of these loaders and the classes of all loaders, before anything is built.
 
     Raises:
-        UserError: data that are not there or not fit for use, other classes than the model's, or data sets
-            that differ in their class names or the order of them.
+        UserError: data that are not there or not fit for use, other classes than the model's, data sets
+            that differ in their class names or the order of them, or an evaluator of other annotations.
     """
+    require_evaluator(cfg, loaders)
     for part in parts(cfg, loaders):
         part.require()
         for count in class_counts(cfg):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, DefaultScope
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.coco import (
@@ -23,12 +24,14 @@ from hardnet_suite.data.coco import (
     missing_images,
     read_coco,
     require_coco,
+    wrong_sizes,
 )
-from hardnet_suite.data.images import image_size
+from hardnet_suite.data.images import header_sizes
 from hardnet_suite.data.options import checked_indices, require_known, take
+from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
-from hardnet_suite.openmm.data.parts.part import Part
+from hardnet_suite.openmm.data.parts.part import Part, inner_datasets
 from hardnet_suite.visualization.detection import draw_results
 from hardnet_suite.visualization.heatmap import draw_heatmaps
 
@@ -43,8 +46,17 @@ _OPTIONS = (
 # the findings with which mmdet's CocoDataset does the same as the suite
 _HARMLESS = frozenset(
     {
-        *("unknown image", "unknown category", "empty box", "tiny box"),
+        *("empty box", "tiny box"),
         *("box outside the image", "box partly outside the image"),
+    }
+)
+# the errors of a report that ``require`` refuses
+_REFUSED = frozenset(
+    {
+        *("missing image", "unreadable image", "image size differs", "missing class", "incomplete category"),
+        *("duplicate image id", "duplicate annotation id", "duplicate category id", "duplicate file name"),
+        *("duplicate category name", "unknown image", "unknown category", "normalised boxes"),
+        *("no usable box", "invalid iscrowd", "invalid ignore"),
     }
 )
 
@@ -156,7 +168,7 @@ class DetectionPart(Part):
         Raises:
             UserError: the file is missing, cannot be used, or lacks a class.
         """
-        return read_coco(self.annotation_file).require_classes(self.classes)
+        return read_coco(self.annotation_file, image_folder=self.image_folder).require_classes(self.classes)
 
     def images(self) -> list[tuple[CocoImage, list[CocoBox]]]:
         """Each image with its boxes of the classes, after the filters; ``indices`` are not applied.
@@ -185,7 +197,7 @@ class DetectionPart(Part):
     def size_of(self, image: CocoImage) -> tuple[int, int]:
         """(width, height) of an image, read from its file if the annotations do not state it."""
         if image.width is None or image.height is None:
-            return image_size(self.path_of(image))
+            return header_sizes(self.path_of(image))[1]
         return image.width, image.height
 
     def require(self) -> None:
@@ -196,6 +208,8 @@ class DetectionPart(Part):
         if self.positional:
             self._require_mmdet_agrees(content)
         self._require_files(content.images)
+        if self.annotated:
+            self._require_sizes(content.images)
         pairs = take(self.images(), self.indices, self.loader)
         if not pairs:
             raise UserError(
@@ -210,10 +224,20 @@ class DetectionPart(Part):
     def _require_files(self, images: Sequence[CocoImage]) -> None:
         missing = missing_images(images, self.image_folder)
         if missing:
-            count = f"{len(missing)} of the {len(images)} images do" if len(missing) > 1 else "an image does"
+            count = f" ({len(missing)} of the {len(images)} images)" if len(missing) > 1 else ""
             raise UserError(
-                f"{self.annotation_file}: {count} not exist: image {missing[0].id} has no file "
+                f"{self.annotation_file}: an image does not exist{count}: image {missing[0].id} has no file "
                 f"{self.path_of(missing[0])}; {missing_image_cure(missing[0].file_name, self.image_folder)}"
+            )
+
+    def _require_sizes(self, images: Sequence[CocoImage]) -> None:
+        """With a wrong size, boxes would be dropped as outside, or kept though they are."""
+        wrong = wrong_sizes(images, self.image_folder)
+        if wrong:
+            count = f" ({len(wrong)} of the {len(images)} images)" if len(wrong) > 1 else ""
+            raise UserError(
+                f"{self.annotation_file}: an image has another size than stated{count}: {wrong[0].where}, "
+                f"{wrong[0].what}"
             )
 
     def _require_mmdet_agrees(self, content: CocoFile) -> None:
@@ -234,9 +258,17 @@ class DetectionPart(Part):
             )
 
     def check(self, *, read: bool = True) -> CocoReport | None:
+        """As ``Part.check``; what ``require`` refuses is among the errors."""
         if not self.annotated:
             return None
-        return check_coco(self.annotation_file, self.image_folder, self.classes, read_images=read)
+        report = check_coco(self.annotation_file, self.image_folder, self.classes, read_images=read)
+        try:
+            self.require()
+        except UserError as error:
+            if not any(finding.kind in _REFUSED for finding in report.errors):
+                refusal = Finding("error", "unusable data set", self.loader, str(error))
+                report = replace(report, findings=(*report.findings, refusal))
+        return report
 
     def log_lines(self, report: CocoReport) -> list[str]:
         lines = report.brief()
@@ -278,6 +310,41 @@ class DetectionPart(Part):
             place = self.annotation_file, work_dir / _HEATMAPS, self.image_folder, out_dir
             count += draw_heatmaps(*place, image_ids=images)
         return count
+
+
+def require_evaluator(cfg: Config, loaders: Sequence[str]) -> None:
+    """Checks that the evaluators of these loaders score against the annotations of their data sets.
+
+    Args:
+        cfg: the config.
+        loaders: ``val_dataloader``, ``test_dataloader``; others have no evaluator.
+
+    Raises:
+        UserError: an evaluator has another ``ann_file``.
+    """
+    for loader in loaders:
+        name = loader.replace("_dataloader", "_evaluator")
+        given = cfg.get(name) if name != loader else None
+        evaluators = given if isinstance(given, list | tuple) else [given]
+        with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
+            data_parts = [
+                part
+                for dataset in inner_datasets((cfg.get(loader) or {}).get("dataset"))
+                if (part := DetectionPart.of_dataset(loader, dataset)) is not None and part.annotated
+            ]
+        for evaluator in evaluators:
+            annotation_file = evaluator.get("ann_file") if isinstance(evaluator, dict) else None
+            if annotation_file and data_parts:
+                require_same_annotations(annotation_file, data_parts[0].annotation_file, name, loader)
+
+
+def require_same_annotations(ann_file: str | Path, annotation_file: str | Path, name: str, loader: str):
+    """``UserError`` unless an evaluator's ``ann_file`` is the annotation file of its data set."""
+    if os.path.realpath(ann_file) != os.path.realpath(annotation_file):
+        raise UserError(
+            f"{name}.ann_file is {ann_file}, but {loader} predicts the images of {annotation_file}; give "
+            "both the same file"
+        )
 
 
 def _is_coco(dataset_type: str) -> bool:

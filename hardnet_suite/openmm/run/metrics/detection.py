@@ -12,8 +12,8 @@ from mmengine.registry import METRICS
 from PIL import Image
 
 from hardnet_suite.data.coco import annotation_lines, read_coco
-from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import evaluate_coco
+from hardnet_suite.openmm.data.parts.detection import require_same_annotations
 from hardnet_suite.visualization.heatmap import heatmap_name
 
 
@@ -56,24 +56,17 @@ class CocoDetection(BaseMetric):
 
     @property
     def dataset_meta(self) -> dict | None:
-        """What the data set says of itself: its ``classes``, and its ``annotation_file`` if it is ours."""
+        """``classes`` of the data set; ours adds ``annotation_file`` and ``image_folder``."""
         return self._dataset_meta
 
     @dataset_meta.setter
     def dataset_meta(self, meta: dict) -> None:
-        content = read_coco(self.ann_file)
+        if "annotation_file" in meta:
+            require_same_annotations(self.ann_file, meta["annotation_file"], "the evaluator", "the data set")
+        content = read_coco(self.ann_file, image_folder=meta.get("image_folder"))
         if not self.format_only:
             content.require_boxes()
         content.require_classes(tuple(meta["classes"]))
-        if "annotation_file" in meta:
-            predicted = read_coco(meta["annotation_file"])
-            known = {image.id for image in content.images}
-            image = next((image for image in predicted.images if image.id not in known), None)
-            if image is not None:
-                raise UserError(
-                    f"the evaluator's ann_file {self.ann_file} has no image {image.id!r}, which the data "
-                    f"set's {predicted.source} has; give both the same file"
-                )
         self._dataset_meta = meta
 
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
@@ -96,7 +89,7 @@ class CocoDetection(BaseMetric):
             )
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        annotations = read_coco(self.ann_file)
+        annotations = read_coco(self.ann_file, image_folder=self.dataset_meta.get("image_folder"))
         classes = tuple(self.dataset_meta["classes"])
         ids = annotations.require_classes(classes).category_ids
         category_ids = [ids[name] for name in classes]
