@@ -49,16 +49,36 @@ def load_config(
     except Exception as error:  # a config is a program, and may raise anything
         raise UserError(f"cannot read the config {path}: {type(error).__name__}: {error}") from error
     require_known_keys(cfg, path, skip=OWN_CONFIGS)
+    _settle_data_preprocessor(cfg, path)
     for line in check_options(cfg, options or {}):
         warn(line)
     try:
         cfg.merge_from_dict(options or {})
         settle_arch(cfg, before=arch)
+        _settle_data_preprocessor(cfg, path)
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"cannot apply the options to {path}: {type(error).__name__}: {error}") from error
     return cfg
+
+
+def _settle_data_preprocessor(cfg: Config, path: Path) -> None:
+    """Moves a top-level data preprocessor into a model that has none, as mmengine's runner does.
+
+    Raises:
+        UserError: the model has one with other values: the top-level one would have no effect.
+    """
+    if not isinstance(cfg.get("model"), dict) or not cfg.get("data_preprocessor"):
+        return
+    outer = cfg.pop("data_preprocessor")
+    inner = cfg.model.setdefault("data_preprocessor", outer)
+    if other := [key for key in outer if key not in inner or inner[key] != outer[key]]:
+        name = f"data_preprocessor.{other[0]}"
+        raise UserError(
+            f"{path}: {name} has no effect, since the model has a data preprocessor of its own; "
+            f"set model.{name}"
+        )
 
 
 def own_configs() -> dict[str, Path]:

@@ -43,6 +43,11 @@ def _check_option(cfg: Config, key: str, value: Any) -> str | None:
     top, *rest = key.split(".")
     if top not in OPTION_KEYS:
         raise UserError(f"--cfg-options {key}: {_why_unread(cfg, top)}")
+    if top == "data_preprocessor" and "data_preprocessor" in (cfg.get("model") or {}):
+        raise UserError(
+            f"--cfg-options {key}: the model has a data preprocessor of its own, so that this has no effect; "
+            f"set model.{key}"
+        )
     node: Any = cfg.get(top)
     path = top
     for name in rest:

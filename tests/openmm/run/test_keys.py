@@ -35,6 +35,8 @@ def test_the_suites_own_configs_pass(name, tmp_path):
         ("lr", "nothing reads lr"),
         ("load_form", "did you mean load_from"),
         ("seed", "nothing reads seed"),
+        ("data_preprocessor.mean", "so that this has no effect; set model.data_preprocessor.mean"),
+        ("data_preprocessor", "so that this has no effect; set model.data_preprocessor"),
         ("size", "size only serves to build other entries"),
         ("classes", "classes only serves"),
         ("train_pipeline.0.type", "train_pipeline only serves"),
@@ -152,3 +154,30 @@ def test_reading_a_config_changes_no_default_scope(name):
         before = DefaultScope.get_current_instance()
         load_config(name)
         assert DefaultScope.get_current_instance() is before
+
+
+def test_a_data_preprocessor_of_a_model_that_has_its_own(tmp_path):
+    path = config(tmp_path, "data_preprocessor = dict(mean=[1.0, 2.0, 3.0])")
+    with pytest.raises(
+        UserError, match=r"data_preprocessor\.mean has no effect.*set model\.data_preprocessor\.mean"
+    ):
+        load_config(path)
+    text = "data_preprocessor = dict(mean=[1.0, 2.0, 3.0])\nmodel = dict(data_preprocessor=data_preprocessor)"
+    cfg = load_config(config(tmp_path, text))
+    assert cfg.model.data_preprocessor.mean == [1.0, 2.0, 3.0]
+    assert "data_preprocessor" not in cfg  # written to a work dir, it would contradict later options
+    assert cfg.model.data_preprocessor.type == load_config(BASE).model.data_preprocessor.type
+
+
+def test_a_data_preprocessor_beside_a_model_without_one(tmp_path):
+    text = """
+arch = "ssd512_hardnet68"
+model = dict(type="SSD", arch=arch)
+data_preprocessor = dict(type="DetDataPreprocessor", mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 1.0])
+"""
+    path = tmp_path / "alone.py"
+    path.write_text(text)
+    assert load_config(path).model.data_preprocessor.mean == [1.0, 2.0, 3.0]
+    path.write_text(text.replace("data_preprocessor =", "_unused ="))
+    cfg = load_config(path, {"data_preprocessor.mean": [4.0, 5.0, 6.0]})
+    assert cfg.model.data_preprocessor.mean == [4.0, 5.0, 6.0]
