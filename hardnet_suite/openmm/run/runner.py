@@ -15,9 +15,11 @@ import torch
 import torchvision
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import init_dist
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.registry import VISBACKENDS
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.utils.dl_utils import set_multi_processing
 from mmengine.visualization import LocalVisBackend
 from torch import nn
 from torch.utils.data import DataLoader
@@ -177,9 +179,19 @@ def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", bf16: 
         for loop in filter(None, (cfg.get("val_cfg"), cfg.get("test_cfg"))):
             loop.fp16 = True  # "autocast" in mmengine's loops; its type is set by amp.bfloat16_loops
     cfg.launcher = launcher = launcher if launcher != "none" else cfg.get("launcher", "none")
-    if launcher != "none" and get_device() == "cpu" and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo")  # mmengine would look for a GPU for each rank
+    if launcher != "none" and not torch.distributed.is_initialized():
+        _init_ranks(cfg)
     return cfg
+
+
+def _init_ranks(cfg: Config) -> None:
+    """Starts the ranks before the runner would: they must agree on a folder before it is built."""
+    if get_device() == "cpu":
+        torch.distributed.init_process_group("gloo")  # mmengine would look for a GPU for each rank
+        return
+    env = cfg.get("env_cfg") or {}
+    set_multi_processing(**env.get("mp_cfg", {}), distributed=True)
+    init_dist(cfg.launcher, **env.get("dist_cfg", {}))
 
 
 def versions() -> dict[str, str]:

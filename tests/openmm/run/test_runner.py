@@ -8,6 +8,8 @@ import pytest
 import torch
 from toy_runs import toy_config
 
+from hardnet_suite.openmm.run import runner as run
+
 
 @pytest.mark.parametrize(
     "options",
@@ -72,3 +74,15 @@ def test_a_resumed_checkpoint_runs_none_of_its_config(toy_train, tmp_path):
     runner, _ = toy_train(toy_config(epochs=2), resume=True)
     assert runner.iter == 8
     assert not canary.exists()
+
+
+def test_on_gpus_the_ranks_start_before_the_runner(monkeypatch, tmp_path):
+    """They agree on one folder for their results before a runner exists."""
+    started = []
+    monkeypatch.setattr(run, "get_device", lambda: "cuda")
+    monkeypatch.setattr(run, "set_multi_processing", lambda **options: None)
+    monkeypatch.setattr(run, "init_dist", lambda launcher, **options: started.append((launcher, options)))
+    cfg = toy_config(epochs=1)
+    cfg.env_cfg = {"dist_cfg": {"backend": "nccl", "timeout": 60}}
+    run.prepare(cfg, work_dir=tmp_path, launcher="slurm")
+    assert started == [("slurm", {"backend": "nccl", "timeout": 60})]
