@@ -17,7 +17,7 @@ from hardnet_suite.data.shapes import write_shapes
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run.configs import OWN_CONFIGS, load_config, set_data_root
 from hardnet_suite.openmm.run.test import TestOptions, plan_test
-from hardnet_suite.openmm.run.train import _compare_initial_classes, train
+from hardnet_suite.openmm.run.train import _compare_initial_weights, train
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 BASES = {
@@ -164,11 +164,11 @@ def test_weights_of_other_classes_to_start_from(config, checkpoint, task, classe
     path, own = str(checkpoint(classes)), CLASSES[task]
     if sorted(classes) == sorted(own):
         with pytest.raises(UserError, match="list the classes in the checkpoint's order"):
-            _compare_initial_classes(config(task), path)
+            _compare_initial_weights(config(task), path)
         return
-    (note,) = _compare_initial_classes(config(task), path)
+    (note,) = _compare_initial_weights(config(task), path)
     assert ("start from the file's" if len(classes) == len(own) else "are re-initialised") in note
-    assert _compare_initial_classes(config(task), str(checkpoint(own))) == []
+    assert _compare_initial_weights(config(task), str(checkpoint(own))) == []
 
 
 @pytest.mark.parametrize("task", BASES)

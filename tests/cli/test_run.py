@@ -237,6 +237,25 @@ def test_training_begins_with_given_weights(cli, config, drawn, trained, tmp_pat
             assert torch.equal(left[key], value), key
 
 
+@pytest.mark.parametrize("way", ["load_from", "resume"])
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("model.data_preprocessor.mean=[1,2,3]", "mean"), ("model.test_cfg.score_thr=0.3", "score")],
+)
+def test_weights_of_other_rules_are_named(cli, config, drawn, trained, tmp_path, way, option, name):
+    checkpoint, work = trained / "epoch_1.pth", tmp_path / "work"
+    start, settings = (
+        ([], [f"load_from={checkpoint}"]) if way == "load_from" else (["--resume", checkpoint], [])
+    )
+    arguments = ["train", config, "--data-root", drawn, "--work-dir", work, *start, "--cfg-options"]
+    settings.append("train_cfg.max_epochs=1")
+    assert cli(*arguments, *settings, option)[0] == 0
+    lines = {line for log in work.rglob("*.log") for line in log.read_text().splitlines()}
+    (line,) = (line for line in lines if "differ from those that" in line)
+    assert name in line
+    assert str(checkpoint) in line
+
+
 def test_a_work_dir_keeps_what_the_suite_did_not_write(cli, error_of, config, drawn, trained, tmp_path):
     work = tmp_path / "work"
     own = [work / "predictions/notes.txt", work / "heatmaps/mine.png", work / "mine.json"]

@@ -14,8 +14,9 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import parts, require_data
 from hardnet_suite.openmm.run.amp import bfloat16_loops
 from hardnet_suite.openmm.run.configs import drop_pretrained
+from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of, records_of
 from hardnet_suite.openmm.run.runner import SuiteRunner
-from hardnet_suite.weights import open_weights, read_checkpoint
+from hardnet_suite.weights import Checkpoint, open_weights, read_checkpoint
 from hardnet_suite.weights.runs import saved_checkpoints
 
 _DATA = ("train_dataloader", "val_dataloader")
@@ -44,9 +45,9 @@ def train(cfg: Config, *, from_scratch: bool = False, resume: bool | str = False
         raise UserError(f"--from-scratch starts from random weights: drop it, or load_from={cfg.load_from}")
     notes = []
     if checkpoint:
-        _require_same_run(cfg, checkpoint)
+        notes = _require_same_run(cfg, checkpoint)
     elif cfg.get("load_from"):
-        notes = _compare_initial_classes(cfg, cfg.load_from)
+        notes = _compare_initial_weights(cfg, cfg.load_from)
     cfg.load_from, cfg.resume = checkpoint or cfg.get("load_from"), checkpoint is not None
     if from_scratch or cfg.load_from:
         drop_pretrained(cfg)
@@ -60,15 +61,19 @@ def train(cfg: Config, *, from_scratch: bool = False, resume: bool | str = False
     return runner
 
 
-def _require_same_run(cfg: Config, path: str) -> None:
-    """UserError unless the file is a run's checkpoint, of the config's classes in the config's order."""
+def _require_same_run(cfg: Config, path: str) -> list[str]:
+    """UserError unless the file is a run's checkpoint, of the config's classes in the config's order.
+
+    Returns what a log should say of other input or output rules.
+    """
     checkpoint = read_checkpoint(path)
     if not {"meta", "optimizer"} <= checkpoint.keys():
         raise UserError(
             f"{path} holds weights, but no run to resume; "
             f"to start from these weights: --cfg-options load_from={path}"
         )
-    trained = open_weights(Path(path), cfg.get("arch"), known=False).classes
+    weights = open_weights(Path(path), cfg.get("arch"), known=False)
+    trained = weights.classes
     for part in parts(cfg, ["train_dataloader"]):
         if trained:
             require_same_classes(
@@ -78,14 +83,26 @@ def _require_same_run(cfg: Config, path: str) -> None:
                 expected_where=path,
                 cure="resume with the classes of the run, or start a new one in another --work-dir",
             )
+    return _compare_rules(cfg, weights)
 
 
-def _compare_initial_classes(cfg: Config, path: str) -> list[str]:
-    """What a log should say of weights to start from that were trained on other classes.
+def _compare_rules(cfg: Config, weights: Checkpoint) -> list[str]:
+    """The line about rules of test time that differ between the config and the file, if they do."""
+    records = records_of(cfg)
+    if not records:
+        return []
+    preprocess = preprocess_of(cfg) if "preprocess" in records else None
+    different = weights.rule_differences(preprocess, postprocess_of(cfg))
+    return [different] if different else []
+
+
+def _compare_initial_weights(cfg: Config, path: str) -> list[str]:
+    """What a log should say of weights to start from that were trained on other classes, or other input.
 
     The same names in another order would start every class from another's weights: a UserError.
     """
-    trained, notes = open_weights(Path(path), cfg.get("arch"), known=False).classes, []
+    weights = open_weights(Path(path), cfg.get("arch"), known=False)
+    trained, notes = weights.classes, _compare_rules(cfg, weights)
     for part in parts(cfg, ["train_dataloader"]):
         if not trained or part.classes == trained:
             continue
