@@ -76,6 +76,7 @@ PACKAGES = (
     Package("pillow", "PIL", "10.1"),
     Package("pycocotools", "pycocotools.mask", "2.0.8"),
     Package("matplotlib", "matplotlib", "3.8"),
+    Package("fonttools", "fontTools", "4.40"),
     Package("safetensors", "safetensors", "0.5"),
     Package("shapely", "shapely", "2.0"),
     Package("tensorboard", "torch.utils.tensorboard", "2.16"),
