@@ -18,9 +18,15 @@ from hardnet_suite.networks import PREPROCESS, Arch, Palette, Postprocess, Prepr
 from hardnet_suite.weights import registry
 from hardnet_suite.weights.download import obtain
 from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded
-from hardnet_suite.weights.identification import best_form, identify, split_trunk
+from hardnet_suite.weights.identification import (
+    Identified,
+    best_form,
+    identify,
+    main_part,
+    split_trunk,
+)
 from hardnet_suite.weights.registry import WeightsRow
-from hardnet_suite.weights.tables import state_dict_of
+from hardnet_suite.weights.tables import few, state_dict_of
 
 _RECORDS = ("classes", "palette", "preprocess", "postprocess")
 
@@ -175,13 +181,34 @@ def chosen_row(model: str | None, source: bool | str | Path) -> WeightsRow | Non
     return None
 
 
+def _whole_network(
+    path: Path, state: Mapping[str, Tensor], model: str | None, arch: Arch | None
+) -> Identified:
+    """The network that the tensors are; failing that, the one that most of them are, with a warning."""
+    try:
+        return identify(state, model, arch)
+    except UserError:
+        for prefix, tensors in main_part(state):
+            try:
+                whole = identify(tensors, model, arch)
+            except UserError:
+                continue
+            beside = [key for key in state if not key.startswith(prefix)]
+            warnings.warn(
+                f"{path}: the network is {prefix}*; left out are the tensors beside it: {few(beside)}",
+                stacklevel=2,
+            )
+            return whole
+        raise
+
+
 def _describe(
     file: WeightsFile, model: str | None, arch: Arch | None, known: bool, row: WeightsRow | None
 ) -> Checkpoint:
     state = state_dict_of(file.content)
     form, tensors, left, classes, channels = "", {}, {}, None, None
     try:
-        whole = identify(state, model, arch)
+        whole = _whole_network(file.path, state, model, arch)
         model, form, tensors = whole.model, whole.form, whole.tensors
         classes, channels = whole.num_classes, whole.in_chans
     except UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -105,6 +106,20 @@ def common_prefixes(keys: Iterable[str]) -> Iterator[str]:
             return
         prefix += f"{parts[0]}."
         yield prefix
+
+
+def main_part(state_dict: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Each longer prefix that most keys begin with, though not all, with the entries below it.
+
+    A training module (Lightning's, for one) keeps its losses and metrics beside the network.
+    """
+    prefix, below = "", dict(state_dict)
+    while len(below) * 2 > len(state_dict):
+        if len(below) < len(state_dict):
+            yield prefix, {key.removeprefix(prefix): value for key, value in below.items()}
+        firsts = Counter(key.removeprefix(prefix).partition(".")[0] for key in below)
+        prefix += f"{firsts.most_common(1)[0][0]}."
+        below = {key: value for key, value in below.items() if key.startswith(prefix)}
 
 
 def split_trunk(

@@ -40,6 +40,35 @@ def test_prefixes_and_wrappers(tmp_path, state, prefix, wrapper):
     assert all(torch.equal(value, state[key]) for key, value in weights.tensors.items())
 
 
+BESIDE = [
+    {"loss.weight": torch.ones(3)},
+    {"criterion.weight": torch.ones(3), "train_acc.correct": torch.zeros(3), "temperature": torch.ones(1)},
+    {"net_loss.weight": torch.ones(3)},
+]
+
+
+@pytest.mark.parametrize("prefix", ["net.", "model.", "module.net.", "a.b.c."])
+@pytest.mark.parametrize("beside", BESIDE)
+@pytest.mark.parametrize("inside", ["", "module."])
+def test_tensors_beside_the_network_are_named(tmp_path, state, prefix, beside, inside):
+    table = prefixed(beside, inside) | prefixed(state, f"{inside}{prefix}")
+    torch.save({"state_dict": table, "pytorch-lightning_version": "2.4.0"}, tmp_path / "w.ckpt")
+    with pytest.warns(UserWarning, match=rf"network is [a-z.]+\*; left out .*{next(iter(beside))}"):
+        weights = open_weights(tmp_path / "w.ckpt")
+    assert (weights.model, weights.num_classes) == ("hardnet39ds", 3)
+    assert all(torch.equal(value, state[key]) for key, value in weights.tensors.items())
+    with pytest.warns(UserWarning, match="left out"):
+        network = create_model("hardnet39ds", pretrained=tmp_path / "w.ckpt")
+    assert network.num_classes == 3
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+def test_of_two_networks_neither_is_chosen(tmp_path, state):
+    torch.save(prefixed(state, "student.") | prefixed(state, "teacher."), tmp_path / "w.pth")
+    with pytest.raises(UserError, match="not the weights of any model"):
+        open_weights(tmp_path / "w.pth")
+
+
 def test_a_prefix_before_some_keys_is_not_dropped(tmp_path, state):
     first, *rest = state
     torch.save(
