@@ -188,6 +188,7 @@ def report_test(plan: TestPlan, outcome: Outcome, folder: Path) -> dict:
         "images": len(outcome.images),
         "scales": list(plan.options.scales),
         "flip": plan.options.flip,
+        "bf16": bool(plan.cfg.get("bf16")),
         "config": plan.cfg.filename,
         "config_sha256": plan.settings_sha256,
         "checkpoint": str(outcome.checkpoint.path),
