@@ -1,4 +1,4 @@
-"""Official checkpoints to ours, and back: the key maps.
+"""Conversion of state dicts between the official programs' key names, ours and OpenMMLab's.
 
 A network records the official names of its parts while it is built (``official_prefixes``); a key map is
 nothing but that record applied to its keys, so it is data and bijective. The one change of values: SSD's
@@ -51,14 +51,14 @@ TARGETS: dict[str, dict[type, dict[str, str]]] = {
 
 @cache
 def class_layers(name: str) -> tuple[str, ...]:
-    """How those keys of our network begin that depend on the number of classes."""
+    """Prefixes of the keys of our network whose tensors depend on the number of classes."""
     with torch.device("meta"):
         return build_network(name).class_layers
 
 
 @cache
 def _official_keys(name: str, arch: Arch | None = None) -> dict[str, str]:
-    """Ours -> official, every key of the network of the row ``name``, or of a record in its place."""
+    """Our key -> official key, for every key of the network ``name`` or of a record in its place."""
     with torch.device("meta"):
         network = build_network(name, arch=arch)
     return {key: _renamed(key, network.official_prefixes) for key in network.state_dict()}
@@ -108,10 +108,17 @@ def _roll_background(row: Arch, key: str, value: Tensor, step: int) -> Tensor:
 def split_official(
     name: str, state_dict: Mapping[str, Tensor], arch: Arch | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The entries of an official state dict that network ``name`` has a place for, and the keys it has not.
+    """Splits an official state dict into what the network has and the rest.
 
-    A file of the bare trunk, whose keys begin with a number, is taken as the trunk. ``arch``: a record in
-    place of the table's row.
+    The keys of an official trunk alone begin with a number; they are converted to those of the trunk.
+
+    Args:
+        name: a name of ``list_models()``.
+        state_dict: tensors under the official keys, without wrapping such as ``module.``.
+        arch: a record in place of the table's row.
+
+    Returns:
+        The network's tensors under its own keys, and the official keys that it lacks.
     """
     row = arch or find_arch(name)
     official_to_ours = {theirs: ours for ours, theirs in _official_keys(name, arch).items()}
@@ -134,11 +141,16 @@ def is_bare_trunk(state_dict: Mapping[str, Tensor]) -> bool:
 def convert_official(
     name: str, state_dict: Mapping[str, Tensor], *, target: str = "network"
 ) -> dict[str, Tensor]:
-    """An official state dict under the names of ``target``.
+    """Converts an official state dict to the keys of ``target``.
 
-    target: "network" loads into ``create_model(name)``; "mmdet" / "mmseg" into the detector / segmentor.
-    The official keys are those of the published programs, without wrapping such as ``module.``.
-    Raises ValueError for an unknown name or target, and for keys that the model has no place for.
+    Args:
+        name: a name of ``list_models()``.
+        state_dict: tensors under the published program's keys, without wrapping such as ``module.``.
+        target: "network" loads into ``create_model(name)``, "mmdet" into the detector, "mmseg" into the
+            segmentor, "mmengine" into the classifier.
+
+    Raises:
+        ValueError: an unknown name or target, or a key that the model does not have.
     """
     converted, left = split_official(name, state_dict)
     if left:
@@ -147,7 +159,7 @@ def convert_official(
 
 
 def in_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dict[str, Tensor]:
-    """A state dict of our network ``name`` under the names of the target's model."""
+    """Converts a state dict of our network ``name`` to the keys of the target's model."""
     prefixes = _target_prefixes(name, target)
     if prefixes is None:
         return dict(state_dict)
@@ -155,9 +167,10 @@ def in_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dict[
 
 
 def from_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dict[str, Tensor]:
-    """The way back from ``in_target``: a state dict of the target's model under our network's names.
+    """Converts a state dict of the target's model to the keys of our network; the inverse of ``in_target``.
 
-    Raises ValueError for an unknown name or target, and for keys that the target's model does not have.
+    Raises:
+        ValueError: an unknown name or target, or a key that the target's model does not have.
     """
     converted, left = split_target(name, state_dict, target)
     if left:
@@ -168,7 +181,7 @@ def from_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dic
 def split_target(
     name: str, state_dict: Mapping[str, Tensor], target: str, arch: Arch | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """As ``split_official``, of a state dict of the target's model."""
+    """Like ``split_official``, for a state dict of the target's model."""
     prefixes = _target_prefixes(name, target)
     back = None if prefixes is None else {theirs: ours for ours, theirs in prefixes.items()}
     known = _official_keys(name, arch)
@@ -185,10 +198,11 @@ def split_target(
 def split_forms(
     name: str, state_dict: Mapping[str, Tensor], arch: Arch | None = None
 ) -> Iterator[tuple[str, dict[str, Tensor], list[str]]]:
-    """What the entries would be in each form that a file of model ``name`` may have.
+    """Reads a state dict in each form that a file of the model ``name`` may have.
 
-    Yields (form, those under our names, the keys left). The form is "network", "official" or one of
-    ``TARGETS``.
+    Yields:
+        The form ("network", "official" or one of ``TARGETS``), the tensors under our network's keys, and the
+        keys that it lacks.
     """
     kind = type(find_arch(name))
     for target in ("network", *(target for target, kinds in TARGETS.items() if kind in kinds)):
@@ -197,9 +211,10 @@ def split_forms(
 
 
 def to_official(name: str, state_dict: Mapping[str, Tensor], *, target: str = "network") -> dict[str, Tensor]:
-    """The way back: a state dict of ``target`` under the names of the published program.
+    """Converts a state dict of ``target`` to the published program's keys; inverts ``convert_official``.
 
-    Raises ValueError for an unknown name or target, and for keys that the target's model does not have.
+    Raises:
+        ValueError: an unknown name or target, or a key that the target's model does not have.
     """
     row, official_keys = find_arch(name), _official_keys(name)
     return {

@@ -1,10 +1,9 @@
-"""What a pickled checkpoint may hold beside tensors and plain containers: NumPy's numbers, and the log that
-mmengine keeps in the checkpoints of a run.
+"""What a pickled checkpoint may hold besides tensors and plain containers.
 
-The published segmentation checkpoints carry a ``best_iou``, which is a number. Pickle writes it as a call of
-``scalar`` on a ``dtype``; these two names, under the module paths of NumPy 1 and 2, are all that it takes. A
-run's log is buffers of arrays. Nobody who wants the weights reads it, so that without mmengine it becomes
-objects that do nothing.
+These are NumPy scalars and the log buffers that mmengine stores in the checkpoints of a run. The published
+segmentation checkpoints contain ``best_iou``, which pickle writes as a call of ``scalar`` with a ``dtype``:
+these two names, under the module paths of NumPy 1 and 2, are allowed. Loading weights does not need the log;
+without mmengine, its buffers become empty objects.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 
 _LOCK = threading.RLock()
-_HARMLESS = ("torch.", "collections.", "numpy")  # to name in an error are others
+_HARMLESS = ("torch.", "collections.", "numpy")  # not named in errors
 NUMBERS = ("?", "b", "B", "h", "H", "i", "I", "l", "L", "q", "Q", "e", "f", "d")
 
 
@@ -32,7 +31,7 @@ def multiarray():
 
 
 def under_name(function: Callable, module: str, name: str) -> Callable:
-    """The function under another name, by which torch knows what it may call."""
+    """The function under another qualified name, which is what torch compares with its list."""
 
     def stand_in(*args):
         return function(*args)
@@ -69,13 +68,13 @@ def _name(allowed) -> str:
 
 
 def number_globals() -> list:
-    """What torch has to allow for NumPy's scalar numbers."""
+    """The globals that torch must allow for NumPy scalars."""
     dtypes = {type(np.dtype(code)) for code in NUMBERS}
     return [np.dtype, *dtypes, *under_both_paths(_number, "scalar")]
 
 
 class _LogBuffer:
-    """Stands where a run's checkpoint has an ``mmengine.logging.HistoryBuffer``."""
+    """Replaces ``mmengine.logging.HistoryBuffer`` when a run's checkpoint is read."""
 
     def __setstate__(self, state: object) -> None:
         pass
@@ -86,10 +85,10 @@ _LogBuffer.__name__ = _LogBuffer.__qualname__ = "HistoryBuffer"
 
 
 def log_globals(buffer: type = _LogBuffer) -> list:
-    """What torch has to allow for the log in a run's checkpoint, whose buffers become ``buffer``.
+    """The globals that torch must allow for the log in a run's checkpoint, whose buffers become ``buffer``.
 
-    Buffers pickle a table of their own methods, and pickle writes ``HistoryBuffer.mean`` as
-    ``getattr(HistoryBuffer, "mean")``: that much of ``getattr`` is allowed, and no more.
+    A buffer pickles a table of its own methods, and pickle writes ``HistoryBuffer.mean`` as
+    ``getattr(HistoryBuffer, "mean")``: ``getattr`` is allowed for these methods only.
     """
 
     def method(owner: type, name: str) -> Callable | None:

@@ -19,12 +19,20 @@ def save_weights(
     metadata: Mapping[str, str] | None = None,
     half: bool = True,
 ) -> str:
-    """Writes ``state_dict`` as .safetensors, or, by the name's suffix, as .pth; returns its SHA-256.
+    """Writes a state dict as .safetensors or, where the path ends in it, .pth; all of the file or none of it.
 
-    ``half``: floating point numbers in half precision, and without the counters of batch norms: inference
-    does without, and loaders fill them in. Otherwise every tensor is kept as it is. ``metadata`` goes into
-    the file's head, in a .pth under "meta". The file comes whole or not at all. ValueError for values that
-    are not finite, or do not fit half precision (over 65504).
+    Args:
+        state_dict: the tensors.
+        path: the file; missing folders are created.
+        metadata: goes into the file's header, in a .pth under "meta".
+        half: stores floating point tensors in half precision and drops the counters of batch norms, which
+            inference does not read and loaders fill in. Otherwise every tensor is kept as it is.
+
+    Returns:
+        The SHA-256 of the file, in hex.
+
+    Raises:
+        ValueError: a value is not finite, or exceeds half precision (65504).
     """
     kept = {}
     for key, value in state_dict.items():
