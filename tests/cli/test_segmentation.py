@@ -151,7 +151,7 @@ def test_mirror_image_and_scales_change_the_prediction(cli, tiny, camvid, segmen
     assert (several != flipped).any()
 
 
-def test_the_mean_of_a_image_and_its_mirror_image_is_symmetric(cli, tiny, data, segmentor, tmp_path):
+def test_the_mean_of_an_image_and_its_mirror_image_is_symmetric(cli, tiny, data, segmentor, tmp_path):
     """The mirror image of an image must give the mirror image of its prediction."""
     image = np.asarray(Image.open(data / "val/a.png"))
     save(data / "val/b.png", np.ascontiguousarray(image[:, ::-1]))

@@ -71,7 +71,7 @@ def test_a_turned_grey_tiff_is_upright(tmp_path, orientation, bits):
     assert np.array_equal(np.asarray(open_rgb(tmp_path / "a.tif"))[..., 0], turned)
 
 
-def test_a_image_beyond_pillows_limit_says_how_to_raise_it(tmp_path, monkeypatch):
+def test_an_image_beyond_pillows_limit_says_how_to_raise_it(tmp_path, monkeypatch):
     Image.new("RGB", (40, 40)).save(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UserError, match=r"large\.png: .*MAX_IMAGE_PIXELS raises the limit"):

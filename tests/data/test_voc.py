@@ -136,7 +136,7 @@ def test_splits(voc, tmp_path):
     assert {*only.splits} == {"trainval"}
 
 
-def test_a_image_by_its_stated_name_by_its_stem_and_its_size_from_itself(voc, tmp_path):
+def test_an_image_by_its_stated_name_by_its_stem_and_its_size_from_itself(voc, tmp_path):
     make(voc, {"a": xml(("cat", (1, 1, 9, 9)), size=None)}, suffix=".png")
     _, content = convert(voc, tmp_path)
     assert content["images"] == [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}]

@@ -368,7 +368,7 @@ def test_the_well_known_article(shared, golden, tmp_path, monkeypatch):
     assert np.all(np.diff(found.scores) <= 0)
 
 
-def test_a_image_is_never_drawn_over(saved, tmp_path):
+def test_an_image_is_never_drawn_over(saved, tmp_path):
     _, path = saved("hardnet39ds", 4)
     image = tmp_path / "dog.jpg"
     Image.fromarray(noise(40, 30)).save(image)

@@ -88,7 +88,7 @@ def test_the_wrapped_loss_passes_all_on():
         loss(logits, target, weight=torch.ones(1, 8, 8))
 
 
-def test_what_a_crop_adds_to_a_image_does_not_count():
+def test_what_a_crop_adds_to_an_image_does_not_count():
     rule = build().data_preprocessor
     image = torch.zeros(3, 100, 384, dtype=torch.uint8)
     data = {"inputs": [image], "data_samples": [sample(torch.ones(100, 384, dtype=torch.long))]}

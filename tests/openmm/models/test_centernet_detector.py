@@ -282,7 +282,7 @@ def test_extreme_images_through_the_whole_network(tmp_path, name, size):
     assert (boxes[:, 1::2] <= size[0]).all()
 
 
-def test_the_mean_of_a_image_and_its_mirror():
+def test_the_mean_of_an_image_and_its_mirror():
     hm, wh, reg = perfect_maps([10, 20, 41, 50], 1, (64, 96))
     mirrored = perfect_maps([96 - 41, 20, 96 - 10, 50], 1, (64, 96))
     both = [torch.cat(pair) for pair in zip((hm, wh, reg), mirrored, strict=True)]
