@@ -219,7 +219,7 @@ def _describe(
         elif model is not None:
             form, tensors, left = best_form(model, state, arch)
     metadata = _metadata(file)
-    names = metadata.get("classes") or None
+    names = metadata.get("classes") or (row.classes if row else None) or None
     if names and classes and len(names) != classes:
         raise UserError(f"its metadata names {len(names)} classes, but the weights have {classes}")
     return Checkpoint(

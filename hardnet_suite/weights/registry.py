@@ -19,6 +19,7 @@ SHIPPED: tuple[WeightsRow, ...] = (
         source="configs/ssd320_hardnet39ds_bccd.py",
         shipped="ssd320_hardnet39ds_bccd.safetensors",
         sha256="4a12ad81d290f8336dc4a23da524714099356ee1693904c992ce47dbb1e744ff",
+        classes=("RBC", "WBC", "Platelets"),
     ),
     WeightsRow(
         model="fchardnet70",
@@ -30,6 +31,19 @@ SHIPPED: tuple[WeightsRow, ...] = (
         source="configs/fchardnet70_camvid_finetune.py",
         shipped="fchardnet70_camvid.safetensors",
         sha256="5fc3480b89bb4bb7f07a1c2f6a8adbdb2aa2509cbfc867e01d0326930584f072",
+        classes=(
+            "Sky",
+            "Building",
+            "Pole",
+            "Road",
+            "Pavement",
+            "Tree",
+            "SignSymbol",
+            "Fence",
+            "Car",
+            "Pedestrian",
+            "Bicyclist",
+        ),
     ),
     WeightsRow(
         model="hardnet39ds",
@@ -41,6 +55,18 @@ SHIPPED: tuple[WeightsRow, ...] = (
         source="configs/hardnet39ds_tiny_imagenet10.py",
         shipped="hardnet39ds_tiny_imagenet10.safetensors",
         sha256="0c921745b37ff5ce050182eaa6bbb408c989696e1fac54a360f41b9eeb9d55be",
+        classes=(
+            "n01443537",
+            "n02099601",
+            "n02123045",
+            "n02504458",
+            "n02917067",
+            "n03100240",
+            "n03662601",
+            "n04146614",
+            "n07753592",
+            "n09246464",
+        ),
     ),
 )
 

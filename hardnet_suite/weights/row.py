@@ -48,8 +48,9 @@ class WeightsRow:
         metric: what the authors report; empty where they report nothing.
         source: the repository or config the weights come from.
         base_only: a pretrained trunk, without the heads.
-        shipped: the file in the package's ``weights/shipped``, in place of ``urls``; it names its classes.
+        shipped: the file in the package's ``weights/shipped``, in place of ``urls``.
         sha256: of the shipped file.
+        classes: names in the order of the labels, where they differ from the model's usual ones.
     """
 
     model: str
@@ -62,6 +63,7 @@ class WeightsRow:
     base_only: bool = False
     shipped: str | None = None
     sha256: str | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:

@@ -9,9 +9,8 @@ import safetensors.torch
 import torch
 
 from hardnet_suite import create_model
-from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.errors import UserError
-from hardnet_suite.weights import ROWS, fetch, find, open_weights, places, save_weights
+from hardnet_suite.weights import ROWS, fetch, find, places, save_weights
 
 SHIPPED = [row for row in ROWS if row.shipped]
 
@@ -39,17 +38,12 @@ def test_the_file_is_the_rows(row):
 @pytest.mark.parametrize("row", SHIPPED, ids=lambda row: row.tag)
 def test_the_model_of_its_tag(row, recwarn):
     model = create_model(row.model, pretrained=row.tag)
-    assert model.num_classes == len(open_weights(row).classes)
+    assert model.num_classes == len(row.classes)
     assert not [warning for warning in recwarn if "not in the weights" in str(warning.message)]
     tensors = safetensors.torch.load_file(fetch(row))
     for key, value in model.state_dict().items():
         if not key.endswith("num_batches_tracked"):
             assert torch.equal(value, tensors[key].float()), key
-
-
-def test_the_camvid_weights_name_the_label_sets_classes():
-    weights = open_weights(find("fchardnet70", "camvid"))
-    assert (weights.classes, weights.palette) == (LABEL_SETS["camvid"].classes, LABEL_SETS["camvid"].palette)
 
 
 def test_other_classes_and_features():
