@@ -9,8 +9,9 @@ import safetensors.torch
 import torch
 
 from hardnet_suite import create_model
+from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.errors import UserError
-from hardnet_suite.weights import ROWS, fetch, find, places, save_weights
+from hardnet_suite.weights import ROWS, fetch, find, open_weights, places, save_weights
 
 SHIPPED = [row for row in ROWS if row.shipped]
 
@@ -44,6 +45,15 @@ def test_the_model_of_its_tag(row, recwarn):
     for key, value in model.state_dict().items():
         if not key.endswith("num_batches_tracked"):
             assert torch.equal(value, tensors[key].float()), key
+
+
+@pytest.mark.parametrize("row", SHIPPED, ids=lambda row: row.tag)
+def test_row_file_and_label_set_name_the_same_classes(row):
+    weights = open_weights(fetch(row), row.model)
+    assert weights.classes == row.classes
+    if row.tag == "camvid":
+        camvid = LABEL_SETS["camvid"]
+        assert (weights.classes, weights.palette) == (camvid.classes, camvid.palette)
 
 
 def test_other_classes_and_features():
