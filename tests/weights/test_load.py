@@ -141,6 +141,7 @@ def test_a_safetensors_file_whose_length_spells_a_tag_is_no_web_page(tmp_path):
         ("bare.pth", saved(torch.zeros(2)), "holds no named tensors"),
         ("none.safetensors", safetensors.torch.save({}), "holds no named tensors"),
     ],
+    ids=lambda value: value if str(value).endswith((".pth", ".safetensors")) else "",
 )
 def test_a_file_that_is_no_good_is_named_with_the_reason(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)
