@@ -51,6 +51,7 @@ class Checkpoint:
         preprocess: input rule, if the file has one.
         postprocess: output rule, if the file has one.
         metadata: everything in the file besides the tensors.
+        content: the file's content as it was read; of a run's checkpoint, its optimizer and schedules too.
         row: the registry's row, if the source is one or the file is a copy of shipped weights.
     """
 
@@ -68,6 +69,7 @@ class Checkpoint:
     preprocess: Preprocess | None
     postprocess: Postprocess | None
     metadata: Mapping[str, Any] = field(repr=False)
+    content: Mapping[str, Any] = field(repr=False)
     row: WeightsRow | None
 
     def require_whole(self) -> Checkpoint:
@@ -237,6 +239,7 @@ def _describe(
         preprocess=_record(metadata, "preprocess", partial(Preprocess.from_dict, base=PREPROCESS.get(model))),
         postprocess=_record(metadata, "postprocess", Postprocess.from_dict),
         metadata=metadata,
+        content=file.content,
         row=row,
     )
 

@@ -18,7 +18,7 @@ from mmengine.device import get_device
 from mmengine.dist import init_dist
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.registry import VISBACKENDS
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner, load_state_dict
 from mmengine.utils.dl_utils import set_multi_processing
 from mmengine.visualization import LocalVisBackend
 from torch import nn
@@ -31,6 +31,7 @@ from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.checks import require_finite_weights
 from hardnet_suite.openmm.run.records import prepared_loader, records_of
 from hardnet_suite.openmm.run.schedules import lasts_one_epoch, resume_schedules
+from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
 
 # what a data loader without worker processes refuses or has no use for
 _WORKER_OPTIONS = ("persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context")
@@ -41,6 +42,7 @@ class SuiteRunner(Runner):
     strict loading, schedules that follow the config on resume, and an end at the first non-finite loss."""
 
     _records: ClassVar[dict] = {}  # of the config, see ``records_of``
+    _opened: Checkpoint | None = None  # the file of ``load_from``, until it is loaded
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         # before DistributedDataParallel takes the parameters: it relies on their layout
@@ -51,11 +53,16 @@ class SuiteRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     @classmethod
-    def from_cfg(cls, cfg: Config) -> SuiteRunner:
-        """As mmengine's; what the suite's inference cannot express is refused before anything is built."""
+    def from_cfg(cls, cfg: Config, opened: Checkpoint | None = None) -> SuiteRunner:
+        """As mmengine's; what the suite's inference cannot express is refused before anything is built.
+
+        Args:
+            cfg: the config of the run.
+            opened: the file of ``cfg.load_from``, if it has been read already.
+        """
         records = records_of(cfg)
         runner = super().from_cfg(cfg)
-        runner._records = records
+        runner._records, runner._opened = records, opened
         return runner
 
     def build_val_loop(self, loop):
@@ -73,17 +80,22 @@ class SuiteRunner(Runner):
             dataloader = {key: value for key, value in dataloader.items() if key not in _WORKER_OPTIONS}
         return Runner.build_dataloader(dataloader, *args, **options)
 
-    def load_checkpoint(self, filename: str, map_location="cpu", strict=False, **options):
+    def load_checkpoint(self, filename: str, *args, **options):
         """Initial weights (``load_from``) must fit except for the number of classes, those of a resumed run
         in every tensor; mmengine would load what fits and report the rest to nobody."""
+        opened, self._opened = self._opened, None
+        weights = opened or open_weights(Path(filename), self.cfg.get("arch"), known=False)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
         if self._resume:
-            checkpoint = super().load_checkpoint(filename, map_location, strict=True, **options)
+            checkpoint = dict(weights.content)
+            # mmengine would run the config in it as a program
+            checkpoint["meta"] = {key: value for key, value in checkpoint["meta"].items() if key != "config"}
+            self.call_hook("after_load_checkpoint", checkpoint=checkpoint)  # swaps in the averaged weights
+            load_state_dict(model, state_dict_of(checkpoint), strict=True, logger=self.logger)
             require_finite_weights(self.model.state_dict(), filename)
-            checkpoint.get("meta", {}).pop("config", None)  # mmengine would run it as a program
             self._resumed_schedules = checkpoint.get("param_schedulers")
             return checkpoint
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        report = load_checkpoint(model, filename, self.cfg.get("arch"), other_classes=True)
+        report = load_checkpoint(model, weights, other_classes=True)
         require_finite_weights(model.state_dict(), filename)
         self.logger.info(f"{filename}: {report}")
         loaded = {"state_dict": model.state_dict()}

@@ -16,7 +16,7 @@ from hardnet_suite.openmm.run.amp import bfloat16_loops
 from hardnet_suite.openmm.run.configs import drop_pretrained
 from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of, records_of
 from hardnet_suite.openmm.run.runner import SuiteRunner
-from hardnet_suite.weights import Checkpoint, open_weights, read_checkpoint
+from hardnet_suite.weights import Checkpoint, open_weights
 from hardnet_suite.weights.runs import saved_checkpoints
 
 _DATA = ("train_dataloader", "val_dataloader")
@@ -43,15 +43,14 @@ def train(cfg: Config, *, from_scratch: bool = False, resume: bool | str = False
         checkpoint = str(saved[-1]) if saved else None
     if from_scratch and cfg.get("load_from"):
         raise UserError(f"--from-scratch starts from random weights: drop it, or load_from={cfg.load_from}")
-    notes = []
-    if checkpoint:
-        notes = _require_same_run(cfg, checkpoint)
-    elif cfg.get("load_from"):
-        notes = _compare_initial_weights(cfg, cfg.load_from)
+    notes, opened = [], None
     cfg.load_from, cfg.resume = checkpoint or cfg.get("load_from"), checkpoint is not None
+    if cfg.load_from:
+        opened = open_weights(Path(cfg.load_from), cfg.get("arch"), known=False)
+        notes = (_require_same_run if cfg.resume else _compare_initial_weights)(cfg, opened)
     if from_scratch or cfg.load_from:
         drop_pretrained(cfg)
-    runner = SuiteRunner.from_cfg(cfg)
+    runner = SuiteRunner.from_cfg(cfg, opened)
     for note in notes:
         runner.logger.warning(note)
     if is_main_process():
@@ -61,19 +60,17 @@ def train(cfg: Config, *, from_scratch: bool = False, resume: bool | str = False
     return runner
 
 
-def _require_same_run(cfg: Config, path: str) -> list[str]:
+def _require_same_run(cfg: Config, weights: Checkpoint) -> list[str]:
     """UserError unless the file is a run's checkpoint, of the config's classes in the config's order.
 
     Returns what a log should say of other input or output rules.
     """
-    checkpoint = read_checkpoint(path)
-    if not {"meta", "optimizer"} <= checkpoint.keys():
+    path, trained = cfg.load_from, weights.classes
+    if not {"meta", "optimizer"} <= weights.content.keys():
         raise UserError(
             f"{path} holds weights, but no run to resume; "
             f"to start from these weights: --cfg-options load_from={path}"
         )
-    weights = open_weights(Path(path), cfg.get("arch"), known=False)
-    trained = weights.classes
     for part in parts(cfg, ["train_dataloader"]):
         if trained:
             require_same_classes(
@@ -96,13 +93,12 @@ def _compare_rules(cfg: Config, weights: Checkpoint) -> list[str]:
     return [different] if different else []
 
 
-def _compare_initial_weights(cfg: Config, path: str) -> list[str]:
+def _compare_initial_weights(cfg: Config, weights: Checkpoint) -> list[str]:
     """What a log should say of weights to start from that were trained on other classes, or other input.
 
     The same names in another order would start every class from another's weights: a UserError.
     """
-    weights = open_weights(Path(path), cfg.get("arch"), known=False)
-    trained, notes = weights.classes, _compare_rules(cfg, weights)
+    path, trained, notes = cfg.load_from, weights.classes, _compare_rules(cfg, weights)
     for part in parts(cfg, ["train_dataloader"]):
         if not trained or part.classes == trained:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from copy import deepcopy
 
 import pytest
@@ -86,3 +87,21 @@ def test_on_gpus_the_ranks_start_before_the_runner(monkeypatch, tmp_path):
     cfg.env_cfg = {"dist_cfg": {"backend": "nccl", "timeout": 60}}
     run.prepare(cfg, work_dir=tmp_path, launcher="slurm")
     assert started == [("slurm", {"backend": "nccl", "timeout": 60})]
+
+
+@pytest.mark.parametrize("way", ["resume", "load_from"])
+def test_a_checkpoint_is_read_once(toy_train, monkeypatch, way):
+    """From the comparison of classes to the optimizer's state: one reading, one hash."""
+    toy_train(toy_config(epochs=1))
+    path = toy_train.folder() / "epoch_1.pth"
+    reads, hashes = [], []
+    torch_load, sha256 = torch.load, hashlib.sha256
+    monkeypatch.setattr(torch, "load", lambda *args, **options: reads.append(1) or torch_load(*args, **options))
+    monkeypatch.setattr(hashlib, "sha256", lambda *data: hashes.append(1) or sha256(*data))
+    if way == "resume":
+        runner, _ = toy_train(toy_config(epochs=2), resume=str(path))
+        assert runner.optim_wrapper.optimizer.state_dict()["state"].keys()
+    else:
+        runner, _ = toy_train(toy_config(epochs=1, load_from=str(path)), "other")
+    assert runner.iter == (8 if way == "resume" else 4)
+    assert (len(reads), len(hashes)) == (1, 1)
