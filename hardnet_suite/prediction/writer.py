@@ -57,6 +57,7 @@ class PredictionWriter:
         self._path = self.folder / JSON_LINES
         self._outdated = False  # the file differs from _lines, so that it is rewritten as a whole
         self._lines: dict[str, _Line] = {}  # by the key of the stem
+        self._by_source: dict[str, str] = {}  # image -> the key of its last line
         try:
             names = os.listdir(self.folder)
             self._taken = {_key(name) for name in names}
@@ -162,6 +163,7 @@ class PredictionWriter:
             stem = next(name.removesuffix(_ENDINGS[key]) for key, name in present.items())
             self._outdated |= _key(stem) in self._lines
             self._lines[_key(stem)] = _Line(text, source, present)
+        self._by_source = _last_lines(self._lines)
 
     def _foreign(self, number: int, text: str) -> UserError:
         return UserError(
@@ -171,9 +173,7 @@ class PredictionWriter:
 
     def _earlier(self, source: str | None) -> str | None:
         """The key of the last line of the same image."""
-        if source is None:
-            return None
-        return next((key for key in reversed(self._lines) if self._lines[key].source == source), None)
+        return None if source is None else self._by_source.get(source)
 
     def _free_stem(self, prediction: Prediction, earlier: str | None) -> str:
         own = () if earlier is None else self._lines[earlier].files.values()
@@ -211,22 +211,30 @@ class PredictionWriter:
         obsolete = {name for old in replaced for name in old.files.values()} - set(line.files.values())
         if [line] == replaced and not self._outdated:
             return []
-        lines = {key if other == earlier else other: old for other, old in self._lines.items()}
-        lines[key] = line
         if replaced or self._outdated:
+            lines = {key if other == earlier else other: old for other, old in self._lines.items()}
+            lines[key] = line
             partial = self.folder / (_PARTIAL + JSON_LINES)
             try:
                 partial.write_text("".join(f"{each.text}\n" for each in lines.values()), encoding="utf-8")
                 os.replace(partial, self._path)
             finally:
                 partial.unlink(missing_ok=True)
+            self._lines, self._by_source = lines, _last_lines(lines)
         else:
             self._outdated = True  # until the line is complete
             with self._path.open("a", encoding="utf-8", newline="\n") as stream:
                 stream.write(f"{line.text}\n")
+            self._lines[key] = line
+            if line.source is not None:
+                self._by_source[line.source] = key
         self._outdated = False
-        self._lines = lines
         return sorted(obsolete)
+
+
+def _last_lines(lines: dict[str, _Line]) -> dict[str, str]:
+    """The key of the last line of every image."""
+    return {line.source: key for key, line in lines.items() if line.source is not None}
 
 
 def _numbered(stem: str, is_free: Callable[[str], bool]) -> str:
