@@ -28,8 +28,8 @@ def create_model(
 
     Args:
         name: one of ``list_models()``.
-        num_classes: number of classes. Default: that of the weights, else as published (ImageNet 1000, COCO
-            80, Cityscapes 19).
+        num_classes: number of classes. Default: that of ``arch`` where it states another than the table's
+            row, else that of the weights, else as published (ImageNet 1000, COCO 80, Cityscapes 19).
         in_chans: channels of the input. Default: those of the weights, else 3 (the patch descriptor: 1).
             Weights for three channels are adapted to other numbers as timm does.
         pretrained: False or None for random values, True for the published weights, a tag of the weights
@@ -52,8 +52,10 @@ def create_model(
         UserWarning: some parameters keep their initial values: the class predictions where ``num_classes``
             differs from the file's, or what a file of a trunk alone lacks.
     """
-    find_arch(name)
-    weights = None
+    row, weights = find_arch(name), None
+    if num_classes is None and arch is not None and not features_only:
+        stated = getattr(arch, "num_classes", None)  # the patch descriptor has no classes
+        num_classes = None if stated == getattr(row, "num_classes", None) else stated
     if pretrained is not False and pretrained is not None:
         weights = open_weights(pretrained, name, arch=arch)
         in_chans = weights.in_chans if in_chans is None else in_chans

@@ -96,7 +96,9 @@ def test_a_checkpoint_is_read_once(toy_train, monkeypatch, way):
     path = toy_train.folder() / "epoch_1.pth"
     reads, hashes = [], []
     torch_load, sha256 = torch.load, hashlib.sha256
-    monkeypatch.setattr(torch, "load", lambda *args, **options: reads.append(1) or torch_load(*args, **options))
+    monkeypatch.setattr(
+        torch, "load", lambda *args, **options: reads.append(1) or torch_load(*args, **options)
+    )
     monkeypatch.setattr(hashlib, "sha256", lambda *data: hashes.append(1) or sha256(*data))
     if way == "resume":
         runner, _ = toy_train(toy_config(epochs=2), resume=str(path))
