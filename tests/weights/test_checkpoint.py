@@ -135,16 +135,13 @@ def test_own_arch_and_a_file_of_the_trunk_alone(tmp_path, name, prefix):
 def test_the_classes_that_an_architecture_states_are_built(tmp_path):
     """Another number than the table's row has is the caller's; the row's own number yields to the file's."""
     row = ARCHS["hardnet39ds"]
-    torch.save(create_model("hardnet39ds", num_classes=3).state_dict(), tmp_path / "three.pth")
+    path, five = tmp_path / "three.pth", replace(row, num_classes=5)
+    torch.save(create_model("hardnet39ds", num_classes=3).state_dict(), path)
     with pytest.warns(UserWarning, match="of the model not in the weights"):
-        network = create_model(
-            "hardnet39ds", arch=replace(row, num_classes=5), pretrained=tmp_path / "three.pth"
-        )
-    assert network.num_classes == 5
+        assert create_model("hardnet39ds", arch=five, pretrained=path).num_classes == 5
     for arch in (row, replace(row, num_classes=3), None):
-        network = create_model("hardnet39ds", arch=arch, pretrained=tmp_path / "three.pth")
-        assert network.num_classes == 3
-    assert create_model("hardnet39ds", arch=replace(row, num_classes=5)).num_classes == 5
+        assert create_model("hardnet39ds", arch=arch, pretrained=path).num_classes == 3
+    assert create_model("hardnet39ds", arch=five).num_classes == 5
 
 
 def test_read_once_and_hashed_once(tmp_path, state, monkeypatch):
