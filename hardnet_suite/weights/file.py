@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import stat
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,11 +40,14 @@ class WeightsFile:
         """
         path = expanded(path)
         try:
+            mode = path.stat().st_mode
+            if stat.S_ISDIR(mode):
+                raise BadFileError("a folder, not a weights file")
+            if not stat.S_ISREG(mode):  # a named pipe may never be written to, a device never end
+                raise BadFileError("a pipe, socket or device, not a file")
             data = path.read_bytes()
         except FileNotFoundError as error:
             raise BadFileError("no such file") from error
-        except IsADirectoryError as error:
-            raise BadFileError("a folder, not a weights file") from error
         except OSError as error:
             raise BadFileError(f"cannot be opened: {error.strerror}") from error
         if not data:
@@ -66,28 +70,33 @@ class WeightsFile:
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """The checkpoint in the file, on the CPU.
+        """The checkpoint in the file, on the CPU; the log in a run's checkpoint as ``pickles.LogBuffer``.
 
         Raises:
-            BadFileError: the file is corrupt, holds no tensors, or could run code.
+            BadFileError: the file is corrupt, holds no tensors, could run code, or would take unreasonable
+                time or memory to read.
         """
         import safetensors.torch
         import torch
 
-        from hardnet_suite.weights.pickles import asks_for, plain_data_allowed
+        from hardnet_suite.weights import pickles
 
         try:
             if self.path.suffix == ".safetensors":
                 content = safetensors.torch.load(self.data)
             else:
+                pickles.require_modest(self.data)
                 # torch warns of what it refuses; the error already says so
-                with plain_data_allowed(), warnings.catch_warnings(action="ignore"):
+                with pickles.plain_data_allowed(), warnings.catch_warnings(action="ignore"):
                     content = torch.load(io.BytesIO(self.data), map_location="cpu", weights_only=True)
+            holds_tensors = pickles.measure(content, len(self.data))
+        except pickles.UnreasonableError as error:
+            raise BadFileError(f"cannot be read safely as weights: {error}") from error
         # a damaged file can raise anything in the readers (EOFError, KeyError, struct.error …)
         except Exception as error:
             # torch's own message is withheld: it advises switching the protection off
             reason = re.search(r"GLOBAL (\S+)|(TorchScript)", str(error))
-            if name := (reason[1] or reason[2]) if reason else asks_for(self.data):
+            if name := (reason[1] or reason[2]) if reason else pickles.asks_for(self.data):
                 raise BadFileError(
                     f"refused, because reading it could run code (it asks for {name}); "
                     "save only the state dict, best as .safetensors"
@@ -95,7 +104,7 @@ class WeightsFile:
             raise BadFileError(
                 "cannot be read safely as weights: corrupt, cut short or of another kind"
             ) from error
-        if not isinstance(content, dict) or not _holds_tensor(content):
+        if not isinstance(content, dict) or not holds_tensors:
             raise BadFileError("holds no named tensors")
         return content
 
@@ -135,13 +144,3 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         return WeightsFile.read(path).content
     except BadFileError as error:
         raise UserError(f"{expanded(path)}: {error}") from error
-
-
-def _holds_tensor(value: Any) -> bool:
-    from torch import Tensor
-
-    if isinstance(value, Mapping):
-        return any(map(_holds_tensor, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(_holds_tensor, value))
-    return isinstance(value, Tensor)

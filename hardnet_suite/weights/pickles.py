@@ -1,9 +1,10 @@
 """What a pickled checkpoint may hold besides tensors and plain containers.
 
-These are NumPy scalars and the log buffers that mmengine stores in the checkpoints of a run. The published
-segmentation checkpoints contain ``best_iou``, which pickle writes as a call of ``scalar`` with a ``dtype``:
-these two names, under the module paths of NumPy 1 and 2, are allowed. Loading weights does not need the log;
-without mmengine, its buffers become empty objects.
+These are NumPy's numbers and arrays of numbers, and the log that mmengine stores in the checkpoints of a run.
+(The published segmentation checkpoints contain ``best_iou``, which pickle writes as a call of ``scalar`` with
+a ``dtype``.) A pickle never gets NumPy's own functions: those trust their arguments, and would lay an array
+of objects over bytes of the file's choice. Under NumPy's names torch's reader finds the stand-ins of this
+module, which make arrays of numbers from exactly the bytes that these need, and nothing else.
 """
 
 from __future__ import annotations
@@ -13,36 +14,141 @@ import pickle
 import pickletools
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import BinaryIO
+from dataclasses import dataclass
+from math import prod
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 import torch
+from torch import _weights_only_unpickler
 
 _LOCK = threading.RLock()
 _HARMLESS = ("torch.", "collections.", "numpy")  # not named in errors
-NUMBERS = ("?", "b", "B", "h", "H", "i", "I", "l", "L", "q", "Q", "e", "f", "d")
+# kind and size in bytes; the byte order is the file's
+_NUMBERS = ("b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8")
+_METHODS = ("min", "max", "mean", "current")  # of mmengine's HistoryBuffer, which pickles a table of them
+
+_PICKLES = 5  # in a row, before torch's older files' numbers
+
+MAX_OPERATIONS = 5_000_000  # of the pickle of one file; a checkpoint of 1000 tensors has about 50,000
+MAX_SLACK = 64 << 20  # bytes by which the entries of an archive may exceed the archive
+MAX_DEPTH = 100  # of containers within containers
+MAX_LONGS = 10_000  # integers of more than 32 bits, of which dictionaries can be made slow
+MAX_ITEMS = 20_000_000  # of all containers, those that occur several times counted each time
 
 
-def multiarray():
-    """NumPy's module of that name, which moved in NumPy 2."""
-    return (np._core if hasattr(np, "_core") else np.core).multiarray
+class UnreasonableError(Exception):
+    """What is wrong with a file that would take unreasonable time or memory to read."""
 
 
-def under_name(function: Callable, module: str, name: str) -> Callable:
-    """The function under another qualified name, which is what torch compares with its list."""
-
-    def stand_in(*args):
-        return function(*args)
-
-    stand_in.__module__, stand_in.__name__, stand_in.__qualname__ = module, name, name
-    return stand_in
+def _refuse(what: str, value: object) -> NoReturn:
+    raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {what} of {str(value)[:60]!r}")
 
 
-def under_both_paths(function: Callable, name: str) -> list[Callable]:
-    """NumPy 1 and 2 name the same function under different paths; a file may hold either."""
-    return [under_name(function, f"numpy.{core}.multiarray", name) for core in ("core", "_core")]
+class _Dtype:
+    """``numpy.dtype`` in a pickle: one of the numbers, and a byte order."""
+
+    def __init__(self, code: object = None, align: object = False, copy: object = True):
+        if code not in _NUMBERS:
+            _refuse("numpy.dtype", code)
+        self.value = np.dtype(code)
+
+    def __setstate__(self, state: object) -> None:
+        order, rest = (state[1], state[2:]) if isinstance(state, tuple) and len(state) > 2 else (None, None)
+        if order not in ("<", ">", "|", "=") or rest != (None, None, None, -1, -1, 0):
+            _refuse("numpy.dtype.__setstate__", state)
+        self.value = self.value if order == "|" else self.value.newbyteorder(order)
+
+
+class _Array(np.ndarray):
+    """``numpy.ndarray`` in a pickle: numbers, of which the file has every byte."""
+
+    def __new__(cls, *args: object, **options: object) -> NoReturn:
+        _refuse("numpy.ndarray", args)
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            _refuse("numpy.ndarray.__setstate__", type(state))
+        version, shape, dtype, by_columns, data = state
+        is_shape = isinstance(shape, tuple) and len(shape) <= 32
+        if not is_shape or not all(type(size) is int and 0 <= size < 2**40 for size in shape):
+            _refuse("numpy.ndarray.__setstate__", shape)
+        if type(dtype) is not _Dtype or type(data) is not bytes or type(by_columns) not in (bool, int):
+            _refuse("numpy.ndarray.__setstate__", (type(dtype), type(data)))
+        if version != 1 or len(data) != prod(shape) * dtype.value.itemsize:
+            _refuse("numpy.ndarray.__setstate__", f"{shape} numbers in {len(data)} bytes")
+        super().__setstate__((1, shape, dtype.value, bool(by_columns), data))
+
+    def __reduce_ex__(self, protocol: int) -> Any:
+        return self.view(np.ndarray).__reduce_ex__(protocol)  # saved as NumPy's own
+
+
+def _reconstruct(kind: object, shape: object, code: object) -> _Array:
+    """The empty array that ``__setstate__`` fills."""
+    if kind is not _Array or shape != (0,) or code not in (b"b", "b"):
+        _refuse("numpy.core.multiarray._reconstruct", (kind, shape, code))
+    return np.ndarray.__new__(_Array, (0,), np.int8)
+
+
+def _scalar(dtype: object, data: object = None) -> np.generic:
+    if type(dtype) is not _Dtype or type(data) is not bytes or len(data) != dtype.value.itemsize:
+        _refuse("numpy.core.multiarray.scalar", (type(dtype), data))
+    return np.frombuffer(data, dtype.value)[0]
+
+
+@dataclass
+class LogBuffer:
+    """A figure over the iterations of a run, as mmengine's ``HistoryBuffer`` has it.
+
+    Attributes:
+        log: values, (N,) float.
+        count: how many samples each is the mean of, (N,).
+        max_length: only so many are kept.
+    """
+
+    log: np.ndarray
+    count: np.ndarray
+    max_length: int
+
+    def __setstate__(self, state: object) -> None:
+        fields = [
+            state.get(key) if isinstance(state, Mapping) else None
+            for key in ("_log_history", "_count_history", "max_length")
+        ]
+        log, count, length = fields
+        if (
+            not all(isinstance(each, _Array) and each.ndim == 1 for each in (log, count))
+            or log.size != count.size
+        ):
+            _refuse(
+                "mmengine.logging.history_buffer.HistoryBuffer.__setstate__", "other state than two arrays"
+            )
+        if type(length) is not int or length < 1:
+            _refuse("mmengine.logging.history_buffer.HistoryBuffer.__setstate__", length)
+        self.log, self.count, self.max_length = log.view(np.ndarray), count.view(np.ndarray), length
+
+
+def _method(owner: object, name: object = None) -> str:
+    """``getattr(HistoryBuffer, "mean")``, as which pickle writes the method; its name will do."""
+    if owner is not LogBuffer or name not in _METHODS:
+        _refuse("builtins.getattr", (owner, name))
+    return name
+
+
+def _allowed() -> list[tuple[Callable, str]]:
+    """The stand-ins and the names that they go by in pickles; NumPy 1 and 2 differ in a module's."""
+    modules = [f"numpy.{core}.multiarray" for core in ("core", "_core")]
+    return [
+        (_Dtype, "numpy.dtype"),
+        (_Array, "numpy.ndarray"),
+        *((_reconstruct, f"{module}._reconstruct") for module in modules),
+        *((_scalar, f"{module}.scalar") for module in modules),
+        (LogBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
+        (_method, "builtins.getattr"),
+    ]
 
 
 @contextmanager
@@ -50,63 +156,122 @@ def plain_data_allowed() -> Iterator[None]:
     """Within, ``torch.load(weights_only=True)`` also takes NumPy's numbers and a run's log.
 
     torch's list of allowed names is process-wide and unlocked, so one thread at a time holds the allowance;
-    the rest wait. It ends with the context.
+    the rest wait. It ends with the context; what the process itself allows under the same names is set aside
+    until then.
     """
+    ours = _allowed()
+    names = {name for _, name in ours}
     with _LOCK:
-        names = {_name(allowed) for allowed in torch.serialization.get_safe_globals()}
-        # by name, as mmengine's own buffers are allowed once it is imported; torch's context also drops at
-        # its end what was allowed before
-        missing = [allowed for allowed in log_globals() if _name(allowed) not in names]
-        with torch.serialization.safe_globals(missing):
-            yield
+        aside = [each for each in torch.serialization.get_safe_globals() if _name(each) in names]
+        _weights_only_unpickler._remove_safe_globals(aside)
+        try:
+            with torch.serialization.safe_globals(ours):
+                yield
+        finally:
+            torch.serialization.add_safe_globals(aside)
 
 
-def _name(allowed) -> str:
+def _name(allowed: Any) -> str:
     if isinstance(allowed, tuple):  # an object and the name it goes by
         return allowed[1]
     return f"{allowed.__module__}.{allowed.__qualname__}"
 
 
-def number_globals() -> list:
-    """The globals that torch must allow for NumPy scalars."""
-    dtypes = {type(np.dtype(code)) for code in NUMBERS}
-    return [np.dtype, *dtypes, *under_both_paths(_number, "scalar")]
+def require_modest(data: bytes) -> None:
+    """Refuses, before it is read, a file that would take unreasonable time or memory.
 
-
-class _LogBuffer:
-    """Replaces ``mmengine.logging.HistoryBuffer`` when a run's checkpoint is read."""
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-_LogBuffer.__module__ = "mmengine.logging.history_buffer"
-_LogBuffer.__name__ = _LogBuffer.__qualname__ = "HistoryBuffer"
-
-
-def log_globals(buffer: type = _LogBuffer) -> list:
-    """The globals that torch must allow for the log in a run's checkpoint, whose buffers become ``buffer``.
-
-    A buffer pickles a table of its own methods, and pickle writes ``HistoryBuffer.mean`` as
-    ``getattr(HistoryBuffer, "mean")``: ``getattr`` is allowed for these methods only.
+    Raises:
+        UnreasonableError: an archive whose entries are far larger than itself, or whose checksums are wrong;
+            a pickle of too many operations.
     """
+    pickled = data
+    if data.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                declared = sum(entry.file_size for entry in archive.infolist())
+                if declared > len(data) + MAX_SLACK:
+                    raise UnreasonableError(
+                        f"it declares {declared / 2**20:,.0f} MiB of contents in {len(data) / 2**20:,.1f} MiB"
+                    )
+                if damaged := archive.testzip():
+                    raise UnreasonableError(f"damaged: the checksum of {damaged!a} in it is wrong")
+                pickled = _pickle_of(archive)
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            NotImplementedError,
+            EOFError,
+            OSError,
+            RuntimeError,
+        ) as error:
+            raise UnreasonableError("damaged: its archive cannot be read to its end") from error
+    longs = 0
+    for count, (operation, _, _) in enumerate(_operations(pickled), 1):
+        longs += operation.name in ("LONG", "LONG1", "LONG4")
+        if count > MAX_OPERATIONS or longs > MAX_LONGS:
+            raise UnreasonableError("its pickle has more entries than any checkpoint")
 
-    def method(owner: type, name: str) -> Callable | None:
-        if owner is not buffer or name not in ("min", "max", "mean", "current"):
-            raise pickle.UnpicklingError(
-                f"Unsupported global: GLOBAL builtins.getattr, of {owner!r} and {name!r}"
-            )
-        return getattr(owner, name, None)
 
-    rebuild = multiarray()._reconstruct
-    arrays = [np.ndarray, rebuild, *under_both_paths(rebuild, "_reconstruct")]
-    return [buffer, *number_globals(), *arrays, under_name(method, "builtins", "getattr")]
+def _pickle_of(archive: zipfile.ZipFile) -> bytes:
+    """The pickle in a torch file; empty where it has none."""
+    return next((archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")), b"")
 
 
-def _number(dtype: np.dtype, data: bytes) -> np.generic:
-    if not isinstance(dtype, np.dtype) or dtype.char not in NUMBERS or not isinstance(data, bytes):
-        raise pickle.UnpicklingError(f"Unsupported global: GLOBAL numpy.core.multiarray.scalar of {dtype!r}")
-    return multiarray().scalar(dtype, data)
+def _operations(data: bytes) -> Iterator[tuple]:
+    """Those of the pickles at the beginning of the data, as far as they can be read."""
+    stream = io.BytesIO(data)
+    for _ in range(_PICKLES):
+        try:
+            yield from pickletools.genops(stream)
+        except Exception:  # no pickle, or not to its end
+            return
+
+
+def measure(content: Any, data: int) -> bool:
+    """Whether a checkpoint's content holds a tensor; walked without recursion.
+
+    Args:
+        content: what was read.
+        data: size of the file in bytes.
+
+    Raises:
+        UnreasonableError: containers that contain themselves, are nested too deeply, or share parts so that
+            walking them would take unreasonably long; tensors far larger than the file.
+    """
+    sizes: dict[int, tuple[int, int]] = {}  # of a container: items in all below it, levels
+    open_containers: set[int] = set()
+    tensors: dict[int, int] = {}
+    stack: list[tuple[Any, bool]] = [(content, False)]
+    while stack:
+        value, is_leaving = stack.pop()
+        if isinstance(value, torch.Tensor):
+            tensors[id(value)] = value.numel() * value.element_size()
+            continue
+        if not isinstance(value, Mapping | list | tuple | set | frozenset):
+            continue
+        below = [*value.keys(), *value.values()] if isinstance(value, Mapping) else list(value)
+        if is_leaving:
+            open_containers.discard(id(value))
+            known = [sizes.get(id(each), (1, 0)) for each in below]
+            items = 1 + sum(count for count, _ in known)
+            levels = 1 + max((depth for _, depth in known), default=0)
+            if items > MAX_ITEMS or levels > MAX_DEPTH:
+                raise UnreasonableError(
+                    "its containers are nested deeper, or repeated more often, than in any checkpoint"
+                )
+            sizes[id(value)] = (items, levels)
+        elif id(value) in open_containers:
+            raise UnreasonableError("a container in it contains itself")
+        elif id(value) not in sizes:
+            open_containers.add(id(value))
+            stack.append((value, True))
+            stack.extend((each, False) for each in below)
+    total = sum(tensors.values())
+    if total > 8 * data + MAX_SLACK:
+        raise UnreasonableError(
+            f"its tensors have {total / 2**20:,.0f} MiB in a file of {data / 2**20:,.1f} MiB"
+        )
+    return bool(tensors)
 
 
 def asks_for(data: bytes) -> str | None:
@@ -117,9 +282,9 @@ def asks_for(data: bytes) -> str | None:
     try:
         if zipfile.is_zipfile(io.BytesIO(data)):
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                data = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+                data = _pickle_of(archive)
         stream = io.BytesIO(data)
-        while stream.tell() < len(data):  # torch's old files are several pickles in a row, then numbers
+        for _ in range(_PICKLES):
             name = next((name for name in _imports(stream) if not name.startswith(_HARMLESS)), None)
             if name:
                 return name

@@ -12,14 +12,17 @@ import mmengine.fileio
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.fileio.backends import LocalBackend
+from mmengine.infer import BaseInferencer
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.registry import OPTIM_WRAPPERS
-from mmengine.runner import load_checkpoint, save_checkpoint
+from mmengine.runner import CheckpointLoader, load_checkpoint, save_checkpoint
 from torch import nn
 
 import hardnet_suite.openmm
+from hardnet_suite.errors import UserError
 from hardnet_suite.openmm import compat
 from hardnet_suite.openmm.compat import AtomicLocalBackend
 from hardnet_suite.weights import read_checkpoint, state_dict_of
@@ -175,18 +178,64 @@ def training_state() -> dict:
 def test_a_runs_checkpoint_loads_without_running_code(tmp_path):
     path = tmp_path / "epoch_1.pth"
     save_checkpoint(training_state(), str(path))
-    for loaded in (torch.load(path, weights_only=True), torch.load(path), read_checkpoint(path)):
-        buffer = loaded["message_hub"]["log_scalars"]["train/loss"]
-        assert isinstance(buffer, HistoryBuffer)
-        np.testing.assert_array_equal(buffer.data[0], [3.0, 2.5, 2.0])
-        assert buffer.mean() == 2.5
-        info = loaded["message_hub"]["runtime_info"]
+    loaded = CheckpointLoader.load_checkpoint(str(path), "cpu")
+    buffer = loaded["message_hub"]["log_scalars"]["train/loss"]
+    assert type(buffer) is HistoryBuffer
+    np.testing.assert_array_equal(buffer.data[0], [3.0, 2.5, 2.0])
+    assert (buffer.mean(), buffer.max_length) == (2.5, 10)
+    for content in (loaded, read_checkpoint(path)):
+        info = content["message_hub"]["runtime_info"]
         assert (info["best"], info["count"], info["single"], info["flag"]) == (0.5, 7, 0.25, True)
         np.testing.assert_array_equal(info["pixels"], np.arange(4))
     assert torch.equal(state_dict_of(read_checkpoint(path))["weight"], torch.arange(3.0))
     layer = nn.Linear(3, 1, bias=False)
     save_checkpoint(training_state() | {"state_dict": layer.state_dict()}, str(path))
     assert load_checkpoint(nn.Linear(3, 1, bias=False), str(path))["meta"]["epoch"] == 1
+
+
+def test_what_was_read_is_saved_as_mmengine_saves_it(tmp_path):
+    """The stand-ins of the reader leave no trace in the next checkpoint, nor in what torch allows."""
+    first, second = tmp_path / "epoch_1.pth", tmp_path / "epoch_2.pth"
+    before = {*torch.serialization.get_safe_globals()}
+    save_checkpoint(training_state(), str(first))
+    save_checkpoint(CheckpointLoader.load_checkpoint(str(first), "cpu"), str(second))
+    assert b"hardnet_suite" not in second.read_bytes()
+    again = CheckpointLoader.load_checkpoint(str(second), "cpu")
+    np.testing.assert_array_equal(again["message_hub"]["runtime_info"]["pixels"], np.arange(4))
+    assert again["message_hub"]["log_scalars"]["train/loss"].current() == 2.0
+    assert {*torch.serialization.get_safe_globals()} == before
+
+
+PROGRAM = "open({trace!r}, 'w').close()\n"
+
+
+@pytest.mark.parametrize("key", ["config", "cfg"])
+def test_programs_in_a_checkpoint_never_reach_mmengine(tmp_path, key):
+    """``Runner.resume`` and ``BaseInferencer`` run these entries where they find them."""
+    trace, path = tmp_path / "trace", tmp_path / "epoch_1.pth"
+    program = PROGRAM.format(trace=str(trace)) + "model = dict(type='Linear')\n"
+    state = training_state()
+    state["meta"][key] = state["message_hub"]["runtime_info"][key] = program
+    save_checkpoint(state, str(path))
+    loaded = CheckpointLoader.load_checkpoint(str(path), "cpu")
+    assert loaded["meta"] == {"epoch": 1, "iter": 3, "seed": 0}
+    assert key not in loaded["message_hub"]["runtime_info"]
+    with pytest.raises(ValueError, match="Cannot find the config in the checkpoint"):
+        BaseInferencer._init_model(None, Config(), str(path), "cpu")
+    assert not trace.exists()
+
+
+def test_a_missing_checkpoint_is_mmengines_own_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="can not be found"):
+        load_checkpoint(nn.Linear(3, 1), str(tmp_path / "absent.pth"))
+
+
+def test_tensors_are_moved_to_the_device(tmp_path):
+    path = tmp_path / "epoch_1.pth"
+    save_checkpoint(training_state(), str(path))
+    loaded = CheckpointLoader.load_checkpoint(str(path), "meta")
+    assert loaded["state_dict"]["weight"].is_meta
+    assert loaded["optimizer"]["state"][0]["step"].is_meta
 
 
 @pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
@@ -211,7 +260,7 @@ def test_files_of_numpy_1_and_2_both_load(core, tmp_path):
         warnings.simplefilter("ignore")
         torch.save(value, path, pickle_module=Module, pickle_protocol=2)
     assert core.encode() + b".multiarray" in path.read_bytes()
-    loaded = torch.load(path, weights_only=True)
+    loaded = read_checkpoint(path)
     assert loaded["best"] == 0.75
     np.testing.assert_array_equal(loaded["row"], np.arange(3.0))
 
@@ -229,10 +278,10 @@ class Intruder:
 def test_a_checkpoint_that_carries_code_is_refused(tmp_path):
     path, trace = tmp_path / "epoch_1.pth", tmp_path / "trace"
     save_checkpoint(training_state() | {"hook": Intruder(str(trace))}, str(path))
-    with pytest.raises(pickle.UnpicklingError, match=r"io\.open"):
-        torch.load(path, weights_only=True)
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(UserError, match=r"could run code \(it asks for io\.open\)"):
         load_checkpoint(nn.Linear(3, 1), str(path))
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
     assert not trace.exists()
 
 

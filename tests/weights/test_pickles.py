@@ -92,14 +92,27 @@ def test_anything_else_is_refused_with_the_reason(tmp_path, capsys, extra):
     assert "code ran" not in capsys.readouterr().out
 
 
-def test_scalar_makes_numbers_only():
-    from hardnet_suite.weights.pickles import number_globals
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("code", ["b1", "u1", "i2", "i8", "f2", "f4", "f8"])
+def test_arrays_of_numbers_in_any_byte_order(tmp_path, order, code):
+    path = tmp_path / "model.pkl"
+    rows = np.arange(6).reshape(2, 3).astype(np.dtype(code).newbyteorder(order))
+    content = {"a": torch.ones(2), "rows": rows, "columns": np.asfortranarray(rows), "one": rows[1, 2]}
+    torch.save(content, path)
+    read = read_checkpoint(path)
+    for key in ("rows", "columns", "one"):
+        np.testing.assert_array_equal(read[key], content[key])
+        assert read[key].dtype.newbyteorder("=") == content[key].dtype.newbyteorder("=")
+    torch.save(read, tmp_path / "again.pkl")  # in NumPy's own form
+    np.testing.assert_array_equal(read_checkpoint(tmp_path / "again.pkl")["rows"], rows)
 
-    scalar = next(one for one in number_globals() if getattr(one, "__name__", "") == "scalar")
-    assert scalar(np.dtype("f4"), np.float32(2.5).tobytes()) == 2.5
-    for dtype, data in ((np.dtype("O"), b"x"), (np.dtype("U4"), b"x" * 16), (np.dtype("f4"), [1])):
-        with pytest.raises(pickle.UnpicklingError):
-            scalar(dtype, data)
+
+@pytest.mark.parametrize("kind", ["U3", "S3", "O", "M8[s]", "c8", [("a", "f4")]])
+def test_arrays_of_other_things_are_refused(tmp_path, kind):
+    path = tmp_path / "model.pkl"
+    torch.save({"a": torch.ones(2), "x": np.zeros(2, kind)}, path)
+    with pytest.raises(UserError, match=r"could run code \(it asks for numpy\.dtype\)"):
+        read_checkpoint(path)
 
 
 def test_the_allowance_ends_with_the_reading(tmp_path):
@@ -109,3 +122,15 @@ def test_the_allowance_ends_with_the_reading(tmp_path):
     save_pickle(path, {"model_state": {"a": torch.ones(2)}, "best_iou": np.float64(1)})
     read_checkpoint(path)
     assert {*torch.serialization.get_safe_globals()} == before
+
+
+def test_what_the_process_allows_is_not_used(tmp_path):
+    """NumPy's own functions, allowed by others for their files, do not read ours."""
+    reconstruct = np._core.multiarray._reconstruct
+    path = tmp_path / "model.pkl"
+    torch.save({"a": torch.ones(2), "x": np.array([None], dtype=object)}, path)
+    with torch.serialization.safe_globals([np.dtype, np.ndarray, reconstruct, type(np.dtype("O"))]):
+        torch.load(path, weights_only=True)
+        with pytest.raises(UserError, match="could run code"):
+            read_checkpoint(path)
+        torch.load(path, weights_only=True)

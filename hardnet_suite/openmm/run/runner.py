@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from hardnet_suite import __version__
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.compat import repair_ssd_heads
+from hardnet_suite.openmm.compat import for_mmengine, repair_ssd_heads
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.checks import require_finite_weights
 from hardnet_suite.openmm.run.records import prepared_loader, records_of
@@ -87,9 +87,7 @@ class SuiteRunner(Runner):
         weights = opened or open_weights(Path(filename), self.cfg.get("arch"), known=False)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         if self._resume:
-            checkpoint = dict(weights.content)
-            # mmengine would run the config in it as a program
-            checkpoint["meta"] = {key: value for key, value in checkpoint["meta"].items() if key != "config"}
+            checkpoint = for_mmengine(weights.content)
             self.call_hook("after_load_checkpoint", checkpoint=checkpoint)  # swaps in the averaged weights
             load_state_dict(model, state_dict_of(checkpoint), strict=True, logger=self.logger)
             require_finite_weights(self.model.state_dict(), filename)
