@@ -28,7 +28,7 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.weights import ROWS, Checkpoint, chosen_row, fill, open_weights
-from hardnet_suite.weights.runs import newest_checkpoint
+from hardnet_suite.weights.runs import require_newest_checkpoint
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _choose(model: str) -> _Choice:
     if model in list_models():
         return _Choice(name=model)
     if os.sep in path and Path(path).is_dir():
-        return _Choice(file=newest_checkpoint(path))
+        return _Choice(file=require_newest_checkpoint(path))
     if Path(path).is_file() and not path.endswith(".py"):
         return _Choice(file=Path(path))
     return _of_config(path)

@@ -26,6 +26,7 @@ from hardnet_suite.weights.identification import (
     split_trunk,
 )
 from hardnet_suite.weights.registry import WeightsRow
+from hardnet_suite.weights.runs import whole_one_beside
 from hardnet_suite.weights.tables import few, state_dict_of
 
 _RECORDS = ("classes", "palette", "preprocess", "postprocess")
@@ -122,7 +123,7 @@ class Checkpoint:
 
 
 def open_weights(
-    source: WeightsRow | bool | str | Path,
+    source: WeightsRow | WeightsFile | bool | str | Path,
     model: str | None = None,
     *,
     arch: Arch | None = None,
@@ -131,8 +132,8 @@ def open_weights(
     """Reads a weights file once and identifies its model.
 
     Args:
-        source: a row of the registry, True (the published weights of ``model``), a tag of ``model``, or a
-            path ("~" is the home folder).
+        source: a row of the registry, True (the published weights of ``model``), a tag of ``model``, a path
+            ("~" is the home folder), or a file that was read.
         model: name of the model, one of ``list_models()``. If given, the file may hold only a part of it, or
             not fit at all, which ``fill`` reports. Otherwise the file must be a whole network.
         arch: architecture in place of that of ``model``, which the weights belong to.
@@ -143,17 +144,18 @@ def open_weights(
             no model or more than one; the file's metadata contradicts its tensors.
         ValueError: an unknown model or tag.
     """
-    row = source if isinstance(source, WeightsRow) else chosen_row(model, source)
+    given = source if isinstance(source, WeightsFile) else None
+    row = source if isinstance(source, WeightsRow) else None if given else chosen_row(model, source)
     if row is not None and model is None:
         model = row.model
-    path = expanded(source) if row is None else None
+    path = given.path if given else expanded(source) if row is None else None
     try:
-        file = WeightsFile.read(path) if row is None else obtain(row)
+        file = given or (WeightsFile.read(path) if row is None else obtain(row))
         path = file.path
         row = row or _row_of_copy(file, model)
         return _describe(file, model, arch, known, row)
     except BadFileError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}{whole_one_beside(path)}") from error
     except UserError as error:
         message = str(error)
         if path is None or message.startswith(str(path)):

@@ -92,6 +92,8 @@ class WeightsFile:
             holds_tensors = pickles.measure(content, len(self.data))
         except pickles.UnreasonableError as error:
             raise BadFileError(f"cannot be read safely as weights: {error}") from error
+        except pickles.DamagedError as error:
+            raise BadFileError(f"corrupt or cut short: {error}") from error
         # a damaged file can raise anything in the readers (EOFError, KeyError, struct.error …)
         except Exception as error:
             # torch's own message is withheld: it advises switching the protection off

@@ -41,7 +41,11 @@ MAX_ITEMS = 20_000_000  # of all containers, those that occur several times coun
 
 
 class UnreasonableError(Exception):
-    """What is wrong with a file that would take unreasonable time or memory to read."""
+    """Why a file would take unreasonable time or memory to read."""
+
+
+class DamagedError(Exception):
+    """What is broken in an archive."""
 
 
 def _refuse(what: str, value: object) -> NoReturn:
@@ -181,8 +185,9 @@ def require_modest(data: bytes) -> None:
     """Refuses, before it is read, a file that would take unreasonable time or memory.
 
     Raises:
-        UnreasonableError: an archive whose entries are far larger than itself, or whose checksums are wrong;
-            a pickle of too many operations.
+        UnreasonableError: an archive whose entries are far larger than itself, or a pickle of too many
+            operations.
+        DamagedError: an archive that is cut short, or whose checksums are wrong.
     """
     pickled = data
     if data.startswith(b"PK"):
@@ -194,7 +199,7 @@ def require_modest(data: bytes) -> None:
                         f"it declares {declared / 2**20:,.0f} MiB of contents in {len(data) / 2**20:,.1f} MiB"
                     )
                 if damaged := archive.testzip():
-                    raise UnreasonableError(f"damaged: the checksum of {damaged!a} in it is wrong")
+                    raise DamagedError(f"the checksum of {damaged!a} in it is wrong")
                 pickled = _pickle_of(archive)
         except (
             zipfile.BadZipFile,
@@ -204,7 +209,7 @@ def require_modest(data: bytes) -> None:
             OSError,
             RuntimeError,
         ) as error:
-            raise UnreasonableError("damaged: its archive cannot be read to its end") from error
+            raise DamagedError("its archive cannot be read to its end") from error
     longs = 0
     for count, (operation, _, _) in enumerate(_operations(pickled), 1):
         longs += operation.name in ("LONG", "LONG1", "LONG4")

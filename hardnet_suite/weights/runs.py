@@ -3,22 +3,87 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.weights.file import BadFileError, WeightsFile
 
 _NUMBERED = re.compile(r"(epoch|iter)_(\d+)\.pth")
 
 
-def saved_checkpoints(work_dir: str | Path) -> list[Path]:
-    """The checkpoints that a run can be resumed from, oldest first."""
-    files = [path for path in Path(work_dir).glob("*.pth") if _NUMBERED.fullmatch(path.name)]
-    return sorted(files, key=lambda path: path.stat().st_mtime_ns)
+def saved_checkpoints(work_dir: str | Path, kind: str = "(epoch|iter)") -> list[Path]:
+    """The checkpoints that a run can be resumed from: whole epochs, then those within one, each by number.
+
+    The times of the files say nothing: a copy of a folder has others.
+
+    Args:
+        work_dir: the folder of the run.
+        kind: "epoch" or "iter" for one of them.
+    """
+    numbers = {path: _NUMBERED.fullmatch(path.name) for path in Path(work_dir).glob("*.pth")}
+    chosen = [path for path, match in numbers.items() if match and re.fullmatch(kind, match[1])]
+    return sorted(chosen, key=lambda path: (numbers[path][1], int(numbers[path][2])))
 
 
-def newest_checkpoint(work_dir: str | Path) -> Path:
-    """The last of ``saved_checkpoints``; UserError where there is none."""
-    saved = saved_checkpoints(work_dir)
-    if not saved:
+def newest_checkpoint(work_dir: str | Path) -> WeightsFile | None:
+    """The checkpoint of a run that was saved last, by what the files say; None where there is none.
+
+    Of several saved in one second, the one after most iterations. Every checkpoint in the folder is read.
+
+    Raises:
+        UserError: the last one by number cannot be read.
+    """
+    newest, rank, unreadable = None, None, None
+    for path in saved_checkpoints(work_dir):
+        try:
+            file = WeightsFile.read(path)
+            saved = _saved_at(file)
+        except BadFileError as error:
+            unreadable = path, error
+            continue
+        if unreadable and _kind(unreadable[0]) == _kind(path):
+            unreadable = None  # a later one is whole
+        if rank is None or saved > rank:
+            newest, rank = file, saved
+    if unreadable:
+        path, error = unreadable
+        raise UserError(f"{path}: {error}{whole_one_beside(path)}") from error
+    return newest
+
+
+def require_newest_checkpoint(work_dir: str | Path) -> WeightsFile:
+    """As ``newest_checkpoint``; UserError where there is none."""
+    newest = newest_checkpoint(work_dir)
+    if newest is None:
         raise UserError(f"no checkpoint epoch_N.pth or iter_N.pth in {work_dir}; train first")
-    return saved[-1]
+    return newest
+
+
+def whole_one_beside(path: Path) -> str:
+    """The end of a message about a damaged checkpoint: the last one before it that can be read, if any."""
+    for other in _before(path):
+        try:
+            _ = WeightsFile.read(other).content
+        except BadFileError:
+            continue
+        return f"; the last whole checkpoint before it is {other} (train --resume {other})"
+    return ""
+
+
+def _before(path: Path) -> Iterator[Path]:
+    """Other checkpoints of the folder, the last first; of the same kind those of lower numbers."""
+    for kind in ("iter", "epoch"):
+        paths = saved_checkpoints(path.parent, kind)
+        yield from reversed(paths[: paths.index(path)] if path in paths else paths)
+
+
+def _kind(path: Path) -> str:
+    return _NUMBERED.fullmatch(path.name)[1]
+
+
+def _saved_at(file: WeightsFile) -> tuple[str, int]:
+    """When a checkpoint was saved, as mmengine writes it (20261126_151205), and after how many iterations."""
+    meta = file.content.get("meta")
+    time, done = (meta.get("time"), meta.get("iter")) if isinstance(meta, Mapping) else (None, None)
+    return time if isinstance(time, str) else "", done if type(done) is int else 0

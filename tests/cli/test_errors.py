@@ -79,7 +79,7 @@ def test_checkpoints_that_cannot_be_used(error_of, options, trained, tmp_path):
     wrong = own | {key: own[key][:1]}
     assert f"1 of another shape ({key}" in error({"state_dict": wrong})
     path.write_bytes((trained / "epoch_1.pth").read_bytes()[:5000])
-    assert "corrupt, cut short" in error_of("test", options[0], path, *options[1:])
+    assert "corrupt or cut short" in error_of("test", options[0], path, *options[1:])
     assert "no such file" in error_of("test", options[0], tmp_path / "none.pth", *options[1:])
     assert "no checkpoint" in error_of("test", options[0], tmp_path, *options[1:])
 

@@ -17,7 +17,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.compat import ATOMIC
 from hardnet_suite.openmm.models.config import require_settled
 from hardnet_suite.openmm.run.checks import any_rank, require_finite_weights
-from hardnet_suite.weights.runs import saved_checkpoints
+from hardnet_suite.weights.runs import newest_checkpoint, saved_checkpoints
 
 
 @HOOKS.register_module()
@@ -41,8 +41,8 @@ class FiniteLossHook(Hook):
             ", ".join(f"{key} is {float(losses[key])}" for key in bad)
             or "the loss of another rank is not finite"
         )
-        saved = saved_checkpoints(runner.work_dir)
-        kept = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint has been saved yet"
+        saved = newest_checkpoint(runner.work_dir)
+        kept = f"the last good checkpoint is {saved.path}" if saved else "no checkpoint has been saved yet"
         raise UserError(
             f"the training has diverged at epoch {runner.epoch + 1}, iteration {runner.iter + 1}: {terms}; "
             f"{kept}; train with a lower learning rate, a longer warm-up or clipped gradients"
@@ -56,6 +56,9 @@ class FiniteLossHook(Hook):
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
     """mmengine's CheckpointHook, which also saves within an epoch and removes old epochs only after saving.
+
+    What it removes are checkpoints of this run, or of the one that it resumes in the same folder: those of
+    another run stay, unless one of the same name replaces them.
 
     Args:
         every_minutes, every_iters: how often to save within an epoch (0: never); one such file is kept.
@@ -76,6 +79,7 @@ class ResumableCheckpointHook(CheckpointHook):
             self.backend_args = ATOMIC
         super().before_train(runner)
         self._saved_at = time.monotonic()
+        self._own = self._resumed(runner)
         if is_main_process():
             for leftover in Path(self.out_dir).glob(".*.pth.*.tmp"):  # of a run killed while writing
                 leftover.unlink()
@@ -95,8 +99,8 @@ class ResumableCheckpointHook(CheckpointHook):
         name = f"iter_{runner.iter + 1}.pth"
         runner.save_checkpoint(self.out_dir, name, by_epoch=False, backend_args=self.backend_args)
         self._saved_at = time.monotonic()
-        if is_main_process():
-            _remove_within_epoch(self.out_dir, but=name)
+        self._own.add(name)
+        self._remove("iter", but=name)
 
     def _is_due(self, runner) -> bool:
         if self.every_iters and (runner.iter + 1) % self.every_iters == 0:
@@ -110,18 +114,33 @@ class ResumableCheckpointHook(CheckpointHook):
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)
         self._saved_at = time.monotonic()
-        if is_main_process():
-            _remove_within_epoch(self.out_dir)
-            if self.keep > 0:
-                epochs = [path for path in saved_checkpoints(self.out_dir) if path.name.startswith("epoch_")]
-                for path in epochs[: -self.keep]:
-                    path.unlink()
+        self._own.add(self.filename_tmpl.format(step))
+        self._remove("iter")
+        if self.keep > 0:
+            self._remove("epoch", keep=self.keep)
 
+    def _resumed(self, runner) -> set[str]:
+        """The checkpoints of the run that is resumed, if it was trained in this folder."""
+        folder = Path(self.out_dir)
+        source = Path(runner._load_from) if runner._resume and runner._load_from else None
+        if source is None or source.resolve().parent != folder.resolve():
+            return set()
+        passed = {"epoch": runner.epoch, "iter": runner.iter}
+        return {
+            path.name
+            for kind, done in passed.items()
+            for path in saved_checkpoints(folder, kind)
+            if int(path.stem.rpartition("_")[2]) <= done
+        }
 
-def _remove_within_epoch(folder: str, but: str = "") -> None:
-    for path in saved_checkpoints(folder):
-        if path.name.startswith("iter_") and path.name != but:
-            path.unlink()
+    def _remove(self, kind: str, *, but: str = "", keep: int = 0) -> None:
+        """Removes the run's checkpoints of that kind, but for one name or the last few."""
+        if not is_main_process():
+            return
+        own = [path for path in saved_checkpoints(self.out_dir, kind) if path.name in self._own]
+        for path in own[: max(len(own) - keep, 0)]:
+            if path.name != but:
+                path.unlink()
 
 
 @HOOKS.register_module()

@@ -29,7 +29,7 @@ from hardnet_suite.openmm.run.records import is_suites, postprocess_of, preproce
 from hardnet_suite.openmm.run.results import publish, require_replaceable, staging_folder
 from hardnet_suite.openmm.run.runner import SuiteRunner, versions
 from hardnet_suite.weights import Checkpoint, WeightsRow, find, open_weights
-from hardnet_suite.weights.runs import newest_checkpoint
+from hardnet_suite.weights.runs import require_newest_checkpoint
 
 _LARGEST_SCALE = 16
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")
@@ -250,9 +250,8 @@ def _choose_checkpoint(cfg: Config, checkpoint: str | Path | None) -> Checkpoint
         except ValueError as error:
             raise UserError(f"no checkpoint given, and no weights to fetch: {error}") from None
     checkpoint = Path(checkpoint).expanduser()
-    if checkpoint.is_dir():
-        checkpoint = newest_checkpoint(checkpoint)
-    return open_weights(Path(checkpoint), cfg.get("arch"), known=False)
+    source = require_newest_checkpoint(checkpoint) if checkpoint.is_dir() else checkpoint
+    return open_weights(source, cfg.get("arch"), known=False)
 
 
 def _require_checkpoint_classes(part: Part, source: Checkpoint | WeightsRow) -> None:

@@ -17,7 +17,8 @@ from hardnet_suite.openmm.run.configs import drop_pretrained
 from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of, records_of
 from hardnet_suite.openmm.run.runner import SuiteRunner
 from hardnet_suite.weights import Checkpoint, open_weights
-from hardnet_suite.weights.runs import saved_checkpoints
+from hardnet_suite.weights.file import WeightsFile
+from hardnet_suite.weights.runs import newest_checkpoint
 
 _DATA = ("train_dataloader", "val_dataloader")
 
@@ -37,16 +38,15 @@ def train(cfg: Config, *, from_scratch: bool = False, resume: bool | str = False
     require_data(cfg, _DATA)
     if not resume and cfg.get("resume"):  # mmengine's own entries for it
         resume = cfg.get("load_from") or True
-    checkpoint = resume if isinstance(resume, str) else None
-    if resume is True:
-        saved = saved_checkpoints(cfg.work_dir)
-        checkpoint = str(saved[-1]) if saved else None
+    source = resume if isinstance(resume, str) else newest_checkpoint(cfg.work_dir) if resume else None
+    checkpoint = str(source.path) if isinstance(source, WeightsFile) else source
     if from_scratch and cfg.get("load_from"):
         raise UserError(f"--from-scratch starts from random weights: drop it, or load_from={cfg.load_from}")
     notes, opened = [], None
     cfg.load_from, cfg.resume = checkpoint or cfg.get("load_from"), checkpoint is not None
     if cfg.load_from:
-        opened = open_weights(Path(cfg.load_from), cfg.get("arch"), known=False)
+        source = source if isinstance(source, WeightsFile) else Path(cfg.load_from)
+        opened = open_weights(source, cfg.get("arch"), known=False)
         notes = (_require_same_run if cfg.resume else _compare_initial_weights)(cfg, opened)
     if from_scratch or cfg.load_from:
         drop_pretrained(cfg)

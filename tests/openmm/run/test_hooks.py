@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from types import SimpleNamespace
 
 import pytest
+from toy_runs import toy_config
 
 import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.openmm.run.hooks import ProgressLineHook
-from hardnet_suite.weights.runs import saved_checkpoints
 
 
 class Terminal(io.StringIO):
@@ -40,11 +39,28 @@ def test_progress_line_on_terminals_only(monkeypatch, stream):
     assert end == "\033[K"
 
 
-def test_saved_checkpoints_are_numbered_ones_oldest_first(tmp_path):
-    for age, name in enumerate(
-        ["iter_9.pth", "epoch_1.pth", "best_x_epoch_1.pth", ".epoch_2.pth.a.tmp", "a.pth"]
-    ):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (1000 - age, 1000 - age))
-    assert [path.name for path in saved_checkpoints(tmp_path)] == ["epoch_1.pth", "iter_9.pth"]
-    assert saved_checkpoints(tmp_path / "nothing") == []
+def test_checkpoints_of_another_run_are_left_alone(toy_train):
+    """A run removes its own old epochs; those that lie in its folder already are somebody's work."""
+    toy_train(toy_config(epochs=2))
+    folder = toy_train.folder()
+    others = {f"epoch_{k}.pth": folder.joinpath("epoch_2.pth").read_bytes() + bytes(k) for k in (3, 5, 50)}
+    for name, content in others.items():
+        (folder / name).write_bytes(content)
+    cfg = toy_config(epochs=8)
+    cfg.default_hooks.checkpoint.update(interval=2, max_keep_ckpts=1)
+    toy_train(cfg)
+    kept = sorted(path.name for path in folder.glob("epoch_*.pth"))
+    assert kept == sorted([*others, "epoch_1.pth", "epoch_8.pth"])
+    assert all((folder / name).read_bytes() == content for name, content in others.items())
+
+
+def test_a_resumed_run_removes_the_old_epochs_of_its_first_part(toy_train):
+    cfg = toy_config(epochs=3)
+    cfg.default_hooks.checkpoint.update(max_keep_ckpts=2)
+    toy_train(cfg)
+    folder = toy_train.folder()
+    assert sorted(path.name for path in folder.glob("epoch_*.pth")) == ["epoch_2.pth", "epoch_3.pth"]
+    cfg = toy_config(epochs=5)
+    cfg.default_hooks.checkpoint.update(max_keep_ckpts=2)
+    toy_train(cfg, resume=True)
+    assert sorted(path.name for path in folder.glob("epoch_*.pth")) == ["epoch_4.pth", "epoch_5.pth"]
