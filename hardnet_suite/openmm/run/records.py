@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from hardnet_suite.networks import (
     ARCHS,
     CenterNetArch,
     FCHarDNetArch,
+    HarDNetArch,
     Pad,
     Postprocess,
     Preprocess,
@@ -35,21 +37,17 @@ _PACK_STEPS = ("PackDetInputs", "PackSegInputs", "PackClass")
 _LOAD_STEPS = ("LoadImageFromFile", "LoadPicture")
 # options of data preprocessors that have no effect at test time
 _TRAINING_ONLY = {
-    "type",
-    "batch_augments",
-    "boxtype2tensor",
-    "cutmix",
-    "mask_pad_value",
-    "mix_probability",
-    "mixup",
-    "non_blocking",
-    "num_classes",
-    "pad_mask",
-    "pad_seg",
-    "seg_pad_val",
-    "seg_pad_value",
-    "size",
-    "size_divisor",
+    "DetDataPreprocessor": {
+        "batch_augments",
+        "boxtype2tensor",
+        "mask_pad_value",
+        "non_blocking",
+        "pad_mask",
+        "pad_seg",
+        "seg_pad_value",
+    },
+    "SegDataPreProcessor": {"batch_augments", "non_blocking", "seg_pad_val", "size", "size_divisor"},
+    "ClassificationPreprocessor": {"cutmix", "mix_probability", "mixup", "non_blocking", "num_classes"},
 }
 
 
@@ -86,7 +84,7 @@ def _preprocess_of_steps(cfg: Config, steps: Sequence[Mapping[str, Any]]) -> Pre
         raise UserError(f"{cfg.filename}: {error}") from None
     arch = ARCHS[cfg.arch]
     if isinstance(arch, SSDArch) and (arch.size, arch.size) not in (
-        rule.height_width if rule.pad is None else None,
+        rule.height_width if rule.pad is None and rule.resize == "stretch" else None,
         rule.pad.to if rule.pad else None,
     ):
         size = f"({arch.size}, {arch.size})"
@@ -119,7 +117,7 @@ def _is_multiple(rule: Preprocess, step: int) -> bool:
 
 # what the suite's models decide themselves, so that a config cannot
 _FIXED = {
-    "bbox_head": ("anchor_generator", "bbox_coder", "reg_decoded_bbox"),
+    "bbox_head": ("anchor_generator", "bbox_coder", "reg_decoded_bbox", "test_cfg", "train_cfg"),
     "decode_head": ("align_corners", "dropout_ratio", "in_index", "input_transform"),
 }
 
@@ -128,6 +126,8 @@ def _require_free(model: Mapping[str, Any], where: str) -> None:
     for part, keys in _FIXED.items():
         given = model.get(part)
         for key in keys if isinstance(given, Mapping) else ():
+            if key.endswith("_cfg") and key in given:
+                raise UserError(f"{where}.{part}.{key} has no effect; set {where}.{key}")
             if key in given:
                 raise UserError(f"{where}.{part} has {key}, which follows from the architecture; remove it")
 
@@ -177,7 +177,7 @@ def prepared(steps: Sequence[Mapping[str, Any]], rule: Preprocess) -> list[dict[
         The steps that load the image, ``PrepareImage``, those that load labels, and the one that packs.
     """
     steps = [dict(step) for step in steps]
-    load = [step for step in steps if _name(step) in _LOAD_STEPS]
+    load = [own_decoder(step) for step in steps if _name(step) in _LOAD_STEPS]
     labels = [step for step in steps if _name(step) in _LABEL_STEPS]
     pack = [_packed(step) for step in steps if _name(step) in _PACK_STEPS]
     return [*load, {"type": "PrepareImage", "rule": rule.to_dict()}, *labels, *pack]
@@ -202,6 +202,12 @@ def augmented(
     return [*steps[:at], {"type": "TestTimeAug", "transforms": branches}]
 
 
+def own_decoder(step: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A step of a pipeline; where it loads an image, the decoder is the suite's, whatever its scope."""
+    is_mmcvs = isinstance(step, Mapping) and "type" in step and _name(step) in _LOAD_STEPS
+    return {**step, "type": "LoadImageFromFile"} if is_mmcvs else step
+
+
 def _packed(step: Mapping[str, Any]) -> dict[str, Any]:
     """The packing step, which passes on where the image lies."""
     step = dict(step)
@@ -216,6 +222,8 @@ def _packed(step: Mapping[str, Any]) -> dict[str, Any]:
 
 def _name(step: Mapping[str, Any]) -> str:
     """A step's type without the scope: mmseg.Resize -> Resize."""
+    if not isinstance(step, Mapping) or "type" not in step:
+        raise UserError(f"a step of the test pipeline is {step!r}, expected dict(type=…, …)")
     kind = step["type"] if isinstance(step["type"], str) else step["type"].__name__
     return kind.rsplit(".", 1)[-1]
 
@@ -223,7 +231,7 @@ def _name(step: Mapping[str, Any]) -> str:
 def _steps_to_options(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[str, Any]:
     """The arguments of ``Preprocess`` that the steps of a test pipeline make."""
     made: dict[str, Any] = {"resize": "keep"}
-    packed = False
+    packed, loaded = False, isinstance(ARCHS[cfg.arch], HarDNetArch)  # whose data set loads the image
     for step in steps:
         if packed:
             raise UserError(
@@ -252,6 +260,7 @@ def _steps_to_options(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[s
         if packed or name in _LABEL_STEPS:
             continue
         if name in _LOAD_STEPS:
+            loaded = True
             _require_plain(options, where)
         elif name == "RandomFlip" and not options.get("prob"):
             continue
@@ -277,6 +286,9 @@ def _steps_to_options(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[s
                 f"{where} cannot be expressed at test time: expected at most one Resize, then one Pad or "
                 "CenterPad (classifiers: torchvision/Resize, torchvision/CenterCrop), then the packing step"
             )
+    if not packed or not loaded:
+        missing = "LoadImageFromFile" if packed else f"{', '.join(_PACK_STEPS[:-1])} or {_PACK_STEPS[-1]}"
+        raise UserError(f"{cfg.filename}: the test pipeline has no {missing}")
     return made
 
 
@@ -308,9 +320,13 @@ def _resize(options: Mapping[str, Any], where: str) -> dict[str, Any]:
         return made | {"resize": "fit" if options.get("keep_ratio") else "stretch"}
     if options.get("scale_factor") is None:
         raise UserError(f"{where} needs scale or scale_factor")
-    horizontal, vertical = pair(options["scale_factor"])
-    if not (horizontal > 0 and vertical > 0):
+    try:
+        factors = pair(options["scale_factor"])
+    except TypeError:
+        factors = ()
+    if len(factors) != 2 or not all(type(f) in (int, float) and math.isfinite(f) and f > 0 for f in factors):
         raise UserError(f"{where}.scale_factor is {options['scale_factor']!r}, expected numbers above 0")
+    horizontal, vertical = factors
     if options.get("keep_ratio") and horizontal != vertical:
         raise UserError(f"{where}: two scale factors and keep_ratio=True contradict each other")
     return made | {"resize": "factor", "factor": (vertical, horizontal)}
@@ -373,7 +389,9 @@ def _normalisation(given: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
     """The arguments of ``Preprocess`` that the model's data preprocessor makes."""
     where = f"{cfg.filename}: model.data_preprocessor"
     kind = _name(given) if "type" in given else ""
-    options = {key: value for key, value in given.items() if key not in _TRAINING_ONLY}
+    options = {
+        key: value for key, value in given.items() if key not in {"type", *_TRAINING_ONLY.get(kind, ())}
+    }
     colours = {"mean", "std", "bgr_to_rgb", "rgb_to_bgr"}
     allowed = {
         "DetDataPreprocessor": colours | {"pad_size_divisor", "pad_value"},
@@ -383,22 +401,41 @@ def _normalisation(given: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
     if kind not in allowed:
         raise UserError(f"{where} has type {kind or 'none'}; expected {', '.join(allowed)}")
     require_known(options, allowed[kind], where)
+    if options.get("bgr_to_rgb") and options.get("rgb_to_bgr"):
+        raise UserError(f"{where}: bgr_to_rgb and rgb_to_bgr contradict each other; set one of them")
     mean, std = options.get("mean"), options.get("std")
+    if (mean is None) != (std is None):
+        raise UserError(f"{where} has mean={mean!r} and std={std!r}; expected both, or neither")
+    if mean is None and kind == "ClassificationPreprocessor":
+        raise UserError(f"{where} has neither mean nor std; expected both")
     made: dict[str, Any] = {
         "scale": 1.0,
-        "mean": (0.0,) * 3 if mean is None else tuple(float(value) for value in mean),
-        "std": (1.0,) * 3 if std is None else tuple(float(value) for value in std),
+        "mean": (0.0,) * 3 if mean is None else _per_channel(mean, f"{where}.mean"),
+        "std": (1.0,) * 3 if std is None else _per_channel(std, f"{where}.std"),
     }
-    if len(made["mean"]) != 3:
-        raise UserError(f"{where} has a mean of {len(made['mean'])} numbers; expected one per channel, three")
     is_rgb = kind == "ClassificationPreprocessor" or options.get("bgr_to_rgb") or options.get("rgb_to_bgr")
     made["channels"] = "rgb" if is_rgb else "bgr"
     test = options.get("test_cfg") or {}
     require_known(test, {"size", "size_divisor"}, f"{where}.test_cfg")
     if test and (test.get("size") is None) == (test.get("size_divisor") is None):
         raise UserError(f"{where}.test_cfg needs size or size_divisor, one of them: got {dict(test)}")
-    made["input_divisor"] = options.get("pad_size_divisor") or test.get("size_divisor") or 1
-    if test.get("size"):
-        made["input_size"] = pair(test["size"])
-    made["input_value"] = float(options.get("pad_value", options.get("pad_val", 0)))
+    divisor = options.get("pad_size_divisor", test.get("size_divisor"))
+    made["input_divisor"] = 1 if divisor is None else rules.integers(divisor, f"{where}: the divisor")[0]
+    if test.get("size") is not None:
+        if not isinstance(test["size"], Sequence):
+            raise UserError(f"{where}.test_cfg.size is {test['size']!r}, expected (height, width)")
+        made["input_size"] = rules.integers(test["size"], f"{where}.test_cfg.size")
+    value = options.get("pad_value", options.get("pad_val", 0))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{where} pads with {value!r}, expected one number")
+    made["input_value"] = float(value)
     return made
+
+
+def _per_channel(values: Any, where: str) -> tuple[float, ...]:
+    numbers = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else []
+    if len(numbers) != 3 or not all(
+        type(number) in (int, float) and math.isfinite(number) for number in numbers
+    ):
+        raise UserError(f"{where} is {values!r}, expected one finite number per channel, three")
+    return tuple(map(float, numbers))

@@ -27,9 +27,10 @@ from torch.utils.data import DataLoader
 from hardnet_suite import __version__
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.compat import for_mmengine, repair_ssd_heads
+from hardnet_suite.openmm.data.parts import inner_datasets
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.checks import require_finite_weights
-from hardnet_suite.openmm.run.records import prepared_loader, records_of
+from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
 from hardnet_suite.openmm.run.schedules import lasts_one_epoch, resume_schedules
 from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
 
@@ -75,7 +76,13 @@ class SuiteRunner(Runner):
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, *args, **options) -> DataLoader:
-        """Without worker processes (``num_workers=0``) the options for them are dropped."""
+        """Without worker processes (``num_workers=0``) the options for them are dropped; every pipeline loads
+        its images with the suite's decoder, also where it names mmcv's by its scope."""
+        if isinstance(dataloader, dict) and isinstance(dataloader.get("dataset"), dict):
+            dataloader = deepcopy(dataloader)
+            for dataset in inner_datasets(dataloader["dataset"]):
+                if dataset.get("pipeline"):
+                    dataset["pipeline"] = [own_decoder(step) for step in dataset["pipeline"]]
         if isinstance(dataloader, dict) and not dataloader.get("num_workers"):
             dataloader = {key: value for key, value in dataloader.items() if key not in _WORKER_OPTIONS}
         return Runner.build_dataloader(dataloader, *args, **options)

@@ -10,6 +10,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Pad, Postprocess, Preprocess
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.records import (
+    own_decoder,
     postprocess_of,
     prepared,
     prepared_loader,
@@ -89,6 +90,9 @@ def replaced(cfg, step: dict, place: int = 1):
         ("classifier", {"type": "PackClass"}, "torchvision/Resize follows the packing step"),
         ("segmentor", {"type": "Resize", "scale": (224, 0)}, "scale is .*, expected integers of at least 1"),
         ("segmentor", {"type": "Resize", "scale_factor": -1.0}, "expected numbers above 0"),
+        ("segmentor", {"type": "Resize", "scale_factor": "2"}, "expected numbers above 0"),
+        ("segmentor", {"type": "Resize", "scale_factor": (1, 2, 3)}, "expected numbers above 0"),
+        ("segmentor", {"scale": (64, 64)}, r"expected dict\(type="),
     ],
 )
 def test_steps_without_a_record_are_refused(config, task, step, words):
@@ -111,6 +115,45 @@ def test_steps_without_a_record_are_refused(config, task, step, words):
 def test_images_are_decoded_in_one_way(config, option):
     cfg = replaced(config("ssd"), {"type": "LoadImageFromFile"} | option, 0)
     with pytest.raises(UserError, match="test images are decoded as 8-bit colour"):
+        preprocess_of(cfg)
+
+
+@pytest.mark.parametrize("task", ["ssd", "centernet", "segmentor"])
+@pytest.mark.parametrize("scope", ["mmcv", "mmdet", "mmseg", "mmengine"])
+def test_a_scope_does_not_choose_another_decoder(config, task, scope):
+    """mmcv.LoadImageFromFile is mmcv's own class, which decodes with OpenCV: in no pipeline of ours."""
+    cfg = replaced(config(task), {"type": f"{scope}.LoadImageFromFile"}, 0)
+    cfg.train_dataloader.dataset.pipeline = [{"type": f"{scope}.LoadImageFromFile"}]
+    steps = prepared_loader(cfg.test_dataloader, cfg)["dataset"]["pipeline"]
+    assert steps[0]["type"] == "LoadImageFromFile"
+    assert own_decoder(cfg.train_dataloader.dataset.pipeline[0])["type"] == "LoadImageFromFile"
+
+
+@pytest.mark.parametrize(
+    ("task", "place", "missing"),
+    [("ssd", 0, "LoadImageFromFile"), ("ssd", -1, "PackDetInputs"), ("segmentor", 0, "LoadImageFromFile"),
+     ("segmentor", -1, "PackSegInputs"), ("classifier", -1, "PackClass")],
+)  # fmt: skip
+def test_a_pipeline_loads_and_packs(config, task, place, missing):
+    cfg = config(task)
+    steps = list(steps_of(cfg))
+    del steps[place]
+    cfg.test_dataloader.dataset.pipeline = steps
+    with pytest.raises(UserError, match=f"the test pipeline has no .*{missing}"):
+        preprocess_of(cfg)
+
+
+def test_keeping_the_aspect_ratio_needs_padding(config):
+    step = {"type": "Resize", "scale": (320, 320), "keep_ratio": True}
+    with pytest.raises(UserError, match=r"takes inputs of 320×320 pixels; .*Pad\(size="):
+        preprocess_of(replaced(config("ssd"), step))
+
+
+@pytest.mark.parametrize("key", ["test_cfg", "train_cfg"])
+def test_options_of_the_head_that_mmdet_replaces(config, key):
+    cfg = config("ssd")
+    cfg.model.bbox_head[key] = {"score_thr": 0.99}
+    with pytest.raises(UserError, match=rf"model\.bbox_head\.{key} has no effect; set .*model\.{key}"):
         preprocess_of(cfg)
 
 
@@ -161,10 +204,27 @@ def test_test_options_without_a_record_are_refused(config, task, options, words)
     ("task", "options", "words"),
     [
         ("ssd", {"type": "mmdet.BatchFixedSizePad"}, "has type BatchFixedSizePad; expected"),
-        ("ssd", {"mean": [1.0]}, "one per channel"),
+        ("ssd", {"mean": [1.0]}, "one finite number per channel"),
         ("ssd", {"std": [1.0, 0.0, 1.0]}, "std ≠ 0"),
         ("ssd", {"bgr2rgb": True}, "did you mean bgr_to_rgb"),
         ("segmentor", {"test_cfg": {"sizes": (3, 3)}}, "did you mean size"),
+        *(
+            (task, {key: None}, "expected both, or neither")
+            for task in ("ssd", "centernet", "segmentor", "classifier")
+            for key in ("mean", "std")
+        ),
+        ("classifier", {"mean": None, "std": None}, "neither mean nor std"),
+        ("ssd", {"mean": 127}, "mean is 127, expected one finite number per channel"),
+        ("centernet", {"mean": ["a", "b", "c"]}, "expected one finite number per channel"),
+        ("segmentor", {"mean": "abc"}, "expected one finite number per channel"),
+        ("segmentor", {"std": [1.0, float("nan"), 1.0]}, "expected one finite number per channel"),
+        ("centernet", {"bgr_to_rgb": True, "rgb_to_bgr": True}, "contradict each other"),
+        ("ssd", {"size_divisor": 64}, "no option 'size_divisor'"),  # mmseg's
+        ("segmentor", {"pad_size_divisor": 64}, "no option 'pad_size_divisor'"),  # mmdet's
+        ("centernet", {"pad_size_divisor": 0}, "the divisor is 0, expected integers of at least 1"),
+        ("segmentor", {"test_cfg": {"size": None, "size_divisor": 0}}, "the divisor is 0"),
+        ("segmentor", {"test_cfg": {"size": 200}}, r"test_cfg.size is 200, expected \(height, width\)"),
+        ("segmentor", {"pad_val": (1, 2, 3)}, "expected one number"),
     ],
 )
 def test_data_preprocessors_without_a_record_are_refused(config, task, options, words):
