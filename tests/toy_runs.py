@@ -32,9 +32,11 @@ class ToyNumbers:
 class ToyModel(BaseModel):
     """``spoil``: which of "loss", "gradient" and "buffer" becomes ``value``, in iteration ``spoil_at``."""
 
-    def __init__(self, spoil: str = "", spoil_at: int = -1, value: float = float("nan"), **options):
+    def __init__(
+        self, spoil: str = "", spoil_at: int = -1, value: float = float("nan"), width: int = 3, **options
+    ):
         super().__init__(**options)
-        self.layer, self.norm = nn.Linear(2, 3), nn.BatchNorm1d(3)
+        self.layer, self.norm = nn.Linear(2, width), nn.BatchNorm1d(width)
         self.register_buffer("seen", torch.zeros(2))
         self.spoil, self.spoil_at, self.value, self.count = spoil, spoil_at, value, 0
 

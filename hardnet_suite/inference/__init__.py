@@ -59,6 +59,9 @@ def answers(
 
     Returns:
         One answer per image: ``Boxes``, ``Mask`` or ``Guesses``, by the task of the rule.
+
+    Raises:
+        UserError: the network's output holds NaN or infinity.
     """
     if isinstance(rule, ClassificationPostprocess):
         return logits_to_guesses(forward(inputs))

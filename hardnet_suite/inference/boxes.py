@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
+from hardnet_suite.inference.finite import require_finite
 from hardnet_suite.inference.nms import batched_nms
 from hardnet_suite.inference.prepare import Placement
 from hardnet_suite.networks import DetectionPostprocess, SSDArch, centernet, ssd
@@ -42,7 +43,11 @@ def ssd_boxes(
 
     Returns:
         One ``Boxes`` per image.
+
+    Raises:
+        UserError: the maps are not finite.
     """
+    require_finite(*out["cls"], *out["box"])
     fractions, probabilities = ssd.decode(out, arch)
     levels = [maps.shape[1] // 4 * maps.shape[2] * maps.shape[3] for maps in out["box"]]
     results = []
@@ -105,6 +110,7 @@ def centernet_maps(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``hm`` as probabilities, ``wh`` and ``reg``, with ``flip`` averaged with those of the mirror image."""
     out = forward(torch.cat([inputs, inputs.flip(3)]) if flip else inputs)
+    require_finite(out["hm"], out["wh"], out["reg"])
     hm, wh, reg = out["hm"].float().sigmoid(), out["wh"].float(), out["reg"].float()
     return centernet.average_flipped(hm, wh, reg) if flip else (hm, wh, reg)
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from hardnet_suite.inference.finite import require_finite
+
 
 class Guesses(NamedTuple):
     """The classes of one image, best first; equal ones by index.
@@ -18,6 +20,7 @@ class Guesses(NamedTuple):
 
 
 def logits_to_guesses(logits: Tensor) -> list[Guesses]:
-    """(N, classes) logits to one ``Guesses`` per image."""
+    """(N, classes) logits to one ``Guesses`` per image; UserError unless they are finite."""
+    require_finite(logits)
     best = logits.float().softmax(1).sort(dim=1, descending=True, stable=True)
     return [Guesses(labels, scores) for labels, scores in zip(best.indices, best.values, strict=True)]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hardnet_suite.inference.finite import require_finite
 from hardnet_suite.inference.prepare import Placement
 from hardnet_suite.networks import SegmentationPostprocess
 
@@ -49,11 +50,15 @@ def segmentation_logits(
 
     Returns:
         One (classes, height, width) tensor per image, in the image's own size.
+
+    Raises:
+        UserError: the logits are not finite.
     """
     if rule.window is None:
         logits = forward(inputs)
     else:
         logits = _slide(forward, inputs, rule.window, rule.stride or rule.window)
+    require_finite(logits)
     return [placement.map_to_image(row.float()) for row, placement in zip(logits, placements, strict=True)]
 
 

@@ -113,6 +113,8 @@ def draw_results(
     *,
     image_ids: Iterable[int | str] | None = None,
     least_score: float = 0.3,
+    classes: Sequence[str] | None = None,
+    palette: Sequence[Color] | None = None,
 ) -> int:
     """Draw each image of a COCO annotation file twice, ground truth beside detections.
 
@@ -127,6 +129,9 @@ def draw_results(
         out_dir: the folder of the drawings.
         image_ids: draw these images only (None: all).
         least_score: detections below it are not drawn.
+        classes: class names in the order of their labels, which colours go by; others follow. None: the order
+            of the file.
+        palette: one (red, green, blue) per class of ``classes``; None for the usual colours.
 
     Returns:
         The number of files written.
@@ -137,7 +142,9 @@ def draw_results(
     """
     content = read_coco(annotation_file, image_folder=image_folder).require()
     images = pick_images(content, image_ids)
-    names = list(content.category_ids)
+    names = list(dict.fromkeys([*(classes or ()), *content.category_ids]))
+    if palette is not None:
+        palette = (*palette, *map(class_color, range(len(palette), len(names))))
     texts = {str(key): name for name, key in content.category_ids.items()}
     detections: defaultdict[str, list[tuple[str, Sequence[float], float]]] = defaultdict(list)
     for entry in load_results(results_file):
@@ -154,8 +161,8 @@ def draw_results(
         drawing = read_rgb(Path(image_folder, image.file_name))
         boxes = [box for box in content.boxes_of_image[image.id] if not box.iscrowd]
         truth = [(box.category, box.bbox, None) for box in boxes]
-        left = _draw_entries(drawing, truth, names)
-        right = _draw_entries(drawing, detections[str(image.id)], names)
+        left = _draw_entries(drawing, truth, names, palette)
+        right = _draw_entries(drawing, detections[str(image.id)], names, palette)
         path = free_path(Path(out_dir, f"{Path(image.file_name).stem}.jpg"), numbers)
         save_image(path, beside(left, right))
     return len(images)
@@ -176,14 +183,17 @@ def pick_images(content: CocoFile, image_ids: Iterable[int | str] | None) -> lis
 
 
 def _draw_entries(
-    image: np.ndarray, entries: Sequence[tuple[str, Sequence[float], float | None]], names: list[str]
+    image: np.ndarray,
+    entries: Sequence[tuple[str, Sequence[float], float | None]],
+    names: list[str],
+    palette: Sequence[Color] | None,
 ) -> np.ndarray:
     """The image with (class name, (x, y, width, height), score or None) drawn on it."""
     boxes = np.array([box for _, box, _ in entries], float).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     labels = np.array([names.index(name) for name, _, _ in entries], int)
     scores = [score for _, _, score in entries if score is not None]
-    return draw_boxes(image, boxes, labels, names=names, scores=scores or None)
+    return draw_boxes(image, boxes, labels, names=names, scores=scores or None, palette=palette)
 
 
 def _draw_chip(draw, text, box, color, fonts, size, taken) -> tuple[int, int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -97,9 +98,15 @@ def parse_options(pairs: list[str]) -> dict:
     bad = [pair for pair in pairs if "=" not in pair]
     if bad:
         raise UserError(f"--cfg-options takes KEY=VALUE, got {bad[0]!r}")
+    for pair in pairs:
+        if re.search(r"dict\(|\{\s*['\"]", pair.partition("=")[2]):
+            raise UserError(
+                f"--cfg-options {pair}: expected a number, a word or a list of them; a dictionary is set key "
+                "by key (model.test_cfg.score_thr=0.1, param_scheduler.0.end=9), or in a config"
+            )
     try:
         return parser.parse_args(["--options", *pairs]).options if pairs else {}
-    except (argparse.ArgumentError, AssertionError, ValueError, IndexError) as error:
+    except (argparse.ArgumentError, AssertionError, ValueError, IndexError, RecursionError) as error:
         raise UserError(f"--cfg-options {' '.join(pairs)}: cannot be read: {error}") from None
 
 

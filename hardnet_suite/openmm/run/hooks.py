@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 import time
@@ -9,10 +10,12 @@ from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 
+import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 
+from hardnet_suite.data.options import require_known
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.compat import ATOMIC
 from hardnet_suite.openmm.models.config import require_settled
@@ -33,13 +36,16 @@ class FiniteLossHook(Hook):
     priority = "HIGHEST"
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        losses = {key: value for key, value in (outputs or {}).items() if "loss" in key}
-        bad = [key for key, value in losses.items() if not math.isfinite(float(value))]
+        losses = {
+            key: float(value.detach() if isinstance(value, torch.Tensor) else value)
+            for key, value in (outputs or {}).items()
+            if "loss" in key
+        }
+        bad = [key for key, value in losses.items() if not math.isfinite(value)]
         if not any_rank(bool(bad)):
             return
         terms = (
-            ", ".join(f"{key} is {float(losses[key])}" for key in bad)
-            or "the loss of another rank is not finite"
+            ", ".join(f"{key} is {losses[key]}" for key in bad) or "the loss of another rank is not finite"
         )
         saved = newest_checkpoint(runner.work_dir)
         kept = f"the last good checkpoint is {saved.path}" if saved else "no checkpoint has been saved yet"
@@ -68,6 +74,8 @@ class ResumableCheckpointHook(CheckpointHook):
     def __init__(
         self, *args, every_minutes: float = 10, every_iters: int = 0, max_keep_ckpts: int = 3, **kwargs
     ):
+        known = inspect.signature(CheckpointHook.__init__).parameters.keys() - {"self", "kwargs"}
+        require_known(kwargs, known | {"every_minutes", "every_iters"}, "ResumableCheckpointHook")
         super().__init__(*args, **kwargs)
         self.every_minutes, self.every_iters, self.keep = every_minutes, every_iters, max_keep_ckpts
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import tempfile
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import ClassVar
@@ -31,8 +32,9 @@ from hardnet_suite.openmm.data.parts import inner_datasets
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.checks import require_finite_weights
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
-from hardnet_suite.openmm.run.schedules import lasts_one_epoch, resume_schedules
+from hardnet_suite.openmm.run.schedules import lasts_one_epoch, require_same_optimizer, resume_schedules
 from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
+from hardnet_suite.weights.tables import few
 
 # what a data loader without worker processes refuses or has no use for
 _WORKER_OPTIONS = ("persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context")
@@ -96,6 +98,8 @@ class SuiteRunner(Runner):
         if self._resume:
             checkpoint = for_mmengine(weights.content)
             self.call_hook("after_load_checkpoint", checkpoint=checkpoint)  # swaps in the averaged weights
+            _require_fit(model, state_dict_of(checkpoint), filename)
+            require_same_optimizer(self.optim_wrapper, checkpoint.get("optimizer"), filename)
             load_state_dict(model, state_dict_of(checkpoint), strict=True, logger=self.logger)
             require_finite_weights(self.model.state_dict(), filename)
             self._resumed_schedules = checkpoint.get("param_schedulers")
@@ -158,8 +162,29 @@ class SuiteRunner(Runner):
         super().save_checkpoint(*args, meta=(meta or {}) | self._records, **options)
 
     def dump_config(self) -> None:
-        if self._train_loop is not None:  # scoring must not overwrite the record of the training
-            super().dump_config()
+        """Writes the whole config into the work dir, unless that would replace the file it was read from."""
+        if self._train_loop is None:  # scoring must not overwrite the record of the training
+            return
+        source = Path(self.cfg.filename or "")
+        target = Path(self.work_dir, source.name)
+        if source.is_file() and target.is_file() and target.samefile(source):
+            return  # vis_data/config.py has it whole
+        super().dump_config()
+
+
+def _require_fit(model: nn.Module, state: Mapping[str, torch.Tensor], path: str) -> None:
+    """UserError unless a resumed checkpoint has the model's tensors, no other ones, in their shapes."""
+    own = model.state_dict()
+    faults = {
+        "missing": [key for key in own if key not in state],
+        "unexpected": [key for key in state if key not in own],
+        "of another shape": [key for key in own if key in state and own[key].shape != state[key].shape],
+    }
+    told = "; ".join(f"{len(keys)} tensors {fault} ({few(keys)})" for fault, keys in faults.items() if keys)
+    if told:
+        raise UserError(
+            f"cannot resume: {path} is of another model: {told}; resume with the config of that run"
+        )
 
 
 @VISBACKENDS.register_module()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.optim.scheduler.param_scheduler import ReduceOnPlateauParamScheduler, _ParamScheduler
 from mmengine.runner import EpochBasedTrainLoop
 
@@ -56,6 +57,43 @@ def warn_of_early_end(runner: SuiteRunner) -> None:
         )
 
 
+_TELLING = ("betas", "momentum", "alpha", "rho", "lambd", "lr_decay")  # of a kind of optimizer
+
+
+def require_same_optimizer(optimizer: OptimWrapper | OptimWrapperDict, state: Any, path: str) -> None:
+    """Checks that a checkpoint's optimizer can be loaded into the config's.
+
+    Args:
+        optimizer: as the config made it.
+        state: ``optimizer`` of the checkpoint.
+        path: of the checkpoint, for the error.
+
+    Raises:
+        UserError: it is of another kind, or has other parameter groups.
+    """
+    if not isinstance(optimizer, OptimWrapper):  # several optimizers
+        return
+    groups = state.get("param_groups") if isinstance(state, Mapping) else None
+    if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
+        raise UserError(f"cannot resume: {path} has no state of one optimizer")
+    own = optimizer.param_groups
+    cure = f"or start a new run from its weights: --cfg-options load_from={path}"
+    kinds = [{key for key in _TELLING if all(key in group for group in side)} for side in (groups, own)]
+    if kinds[0] != kinds[1]:
+        old, new = (", ".join(sorted(kind)) or "neither momentum nor betas" for kind in kinds)
+        raise UserError(
+            f"cannot resume: the optimizer of {path} has {old}, the config's "
+            f"{type(optimizer.optimizer).__name__} has {new}; resume with the optimizer of the run, {cure}"
+        )
+    sizes = [[len(group["params"]) if "params" in group else 0 for group in side] for side in (groups, own)]
+    if sizes[0] != sizes[1]:
+        raise UserError(
+            f"cannot resume: the optimizer of {path} has {len(groups)} parameter groups of {sum(sizes[0])} "
+            f"parameters, the config's {len(own)} of {sum(sizes[1])}; resume with the same paramwise_cfg, "
+            f"{cure}"
+        )
+
+
 def resume_schedules(runner: SuiteRunner, fresh: Sequence[dict], states: Any) -> None:
     """Brings the runner's schedules to its current iteration.
 
@@ -69,14 +107,9 @@ def resume_schedules(runner: SuiteRunner, fresh: Sequence[dict], states: Any) ->
         states: ``param_schedulers`` of the checkpoint.
 
     Raises:
-        UserError: a schedule that depends on past scores was changed, or the optimizer has other groups.
+        UserError: a schedule that depends on past scores was changed.
     """
     groups, schedulers = runner.optim_wrapper.param_groups, runner.param_schedulers
-    if len(groups) != len(fresh):
-        raise UserError(
-            f"cannot resume: the checkpoint's optimizer has {len(groups)} parameter groups, the config's "
-            f"{len(fresh)}; resume with the same paramwise_cfg"
-        )
     schedulers = [] if schedulers is None else schedulers
     if isinstance(schedulers, dict):  # several optimizers; the suite's configs have one
         raise UserError("cannot resume: a run of several optimizers is not supported")

@@ -205,7 +205,12 @@ def draw(plan: TestPlan, outcome: Outcome, out_dir: Path) -> int:
     options = plan.options
     score = SCORE if options.score is None else options.score
     return plan.part.draw(
-        out_dir, plan.work_dir, outcome.images, score=score, format_only=options.format_only
+        out_dir,
+        plan.work_dir,
+        outcome.images,
+        score=score,
+        format_only=options.format_only,
+        heatmaps=plan.part.has_heatmaps(plan.cfg),
     )
 
 

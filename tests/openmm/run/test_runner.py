@@ -9,6 +9,7 @@ import pytest
 import torch
 from toy_runs import toy_config
 
+from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run import runner as run
 
 
@@ -107,3 +108,43 @@ def test_a_checkpoint_is_read_once(toy_train, monkeypatch, way):
         runner, _ = toy_train(toy_config(epochs=1, load_from=str(path)), "other")
     assert runner.iter == (8 if way == "resume" else 4)
     assert (len(reads), len(hashes)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {"type": "ToyModel", "width": 4}}, r"another model: 6 tensors of another shape \(layer"),
+        ({"optimizer": {"type": "AdamW", "lr": 0.1}}, r"has momentum, the config's AdamW has betas"),
+        ({"optimizer": {"type": "RMSprop", "lr": 0.1}}, "has momentum, the config's RMSprop has alpha"),
+        ({"paramwise_cfg": {"bias_lr_mult": 2.0}}, "has 1 parameter groups of 4 .* config's 5 of 5"),
+    ],
+)
+def test_a_run_of_another_model_or_optimizer_is_not_resumed(toy_train, change, message):
+    toy_train(toy_config(epochs=1))
+    cfg = toy_config(epochs=2)
+    if "model" in change:
+        cfg.merge_from_dict(change)
+    else:
+        cfg.optim_wrapper = cfg.optim_wrapper.to_dict() | change
+    with pytest.raises(UserError, match=f"cannot resume: .*{message}") as raised:
+        toy_train(cfg, resume=True)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_config_of_a_user_is_never_replaced(toy_train):
+    """A config that lies in the work dir, or is linked there, under the name of the run's record of it."""
+    folder = toy_train.folder()
+    folder.mkdir()
+    text = "# notes\nepochs = 1\n"
+    (folder / "mine.py").write_text(text)
+    cfg = toy_config(epochs=1)
+    cfg._filename = str(folder / "mine.py")
+    toy_train(cfg)
+    assert (folder / "mine.py").read_text() == text
+
+
+def test_an_unknown_option_of_the_checkpoint_hook_is_told_at_once(toy_train):
+    cfg = toy_config(epochs=1)
+    cfg.default_hooks.checkpoint["intervall"] = 1
+    with pytest.raises(UserError, match="no option 'intervall'; did you mean interval"):
+        toy_train(cfg)

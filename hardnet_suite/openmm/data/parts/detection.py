@@ -297,16 +297,27 @@ class DetectionPart(Part):
             super().augment_test(cfg, scales=scales, flip=flip)
         cfg.model.test_cfg = {**(cfg.model.get("test_cfg") or {}), "flip_test": True}
 
+    def has_heatmaps(self, cfg: Config) -> bool:
+        return cfg.model.type == _CENTERNET
+
     def keep_heatmaps(self, cfg: Config) -> None:
-        if cfg.model.type == _CENTERNET:
+        if self.has_heatmaps(cfg):
             cfg.model.test_cfg = {**(cfg.model.get("test_cfg") or {}), "keep_heatmap": True}
 
     def draw(
-        self, out_dir: Path, work_dir: Path, images: Sequence, *, score: float, format_only: bool
+        self,
+        out_dir: Path,
+        work_dir: Path,
+        images: Sequence,
+        *,
+        score: float,
+        format_only: bool,
+        heatmaps: bool = False,
     ) -> int:
         place = self.annotation_file, work_dir / self.results, self.image_folder, out_dir
-        count = draw_results(*place, image_ids=images, least_score=score)
-        if (work_dir / _HEATMAPS).is_dir():
+        look = {"classes": self.classes, "palette": self.palette}
+        count = draw_results(*place, image_ids=images, least_score=score, **look)
+        if heatmaps:
             place = self.annotation_file, work_dir / _HEATMAPS, self.image_folder, out_dir
             count += draw_heatmaps(*place, image_ids=images)
         return count

@@ -101,6 +101,10 @@ class Part(ABC):
         """
         raise UserError("--scales is for segmentation, and --flip for that and for CenterNet")
 
+    def has_heatmaps(self, cfg: Config) -> bool:
+        """Whether the config's model makes heat maps."""
+        return False
+
     def keep_heatmaps(self, cfg: Config) -> None:
         """Makes the config's model return its heat maps; a no-op unless it has some."""
         return
@@ -110,7 +114,14 @@ class Part(ABC):
         return
 
     def draw(
-        self, out_dir: Path, work_dir: Path, images: Sequence, *, score: float, format_only: bool
+        self,
+        out_dir: Path,
+        work_dir: Path,
+        images: Sequence,
+        *,
+        score: float,
+        format_only: bool,
+        heatmaps: bool = False,
     ) -> int:
         """Draws the predictions in the work dir beside the labels.
 
@@ -120,6 +131,7 @@ class Part(ABC):
             images: what was scored, as the evaluator names it.
             score: boxes below it are not drawn.
             format_only: whether the results were written that way.
+            heatmaps: whether the work dir has the model's heat maps, to be drawn too.
 
         Returns:
             The number of images drawn.

@@ -194,7 +194,14 @@ class SegmentationPart(Part):
         cfg.model = {"type": "HarDNetSegmentorTTA", "module": cfg.model}
 
     def draw(
-        self, out_dir: Path, work_dir: Path, images: Sequence, *, score: float, format_only: bool
+        self,
+        out_dir: Path,
+        work_dir: Path,
+        images: Sequence,
+        *,
+        score: float,
+        format_only: bool,
+        heatmaps: bool = False,
     ) -> int:
         labels = dict(self.pairs())
         ids = self._prediction_ids(format_only)

@@ -1,0 +1,20 @@
+"""A network that has diverged finds nothing, or one class everywhere: such outputs are errors."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hardnet_suite.errors import UserError
+
+
+def require_finite(*maps: Tensor) -> None:
+    """Checks a network's raw outputs before anything is read from them.
+
+    Raises:
+        UserError: one holds NaN or infinity.
+    """
+    if not all(bool(values.isfinite().all()) for values in maps):
+        raise UserError(
+            "the network's output holds NaN or infinity: its weights are damaged, or its training has "
+            "diverged; use other weights"
+        )
