@@ -135,7 +135,10 @@ def test_segmentation_errors(error_of, label_folders):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bbox": [9, 9, 0, 4]}, "error: empty box (1, dropped, counts neither way): annotation"),
+        (
+            {"bbox": [9, 9, 0, 4]},
+            "error: empty box (1, dropped; a detection of it counts as false): annotation",
+        ),
         ({"image_id": "1"}, "warning: id of another type (1)"),
         ({"ignore": 1}, "warning: ignored box (1)"),
     ],

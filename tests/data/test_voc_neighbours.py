@@ -247,6 +247,18 @@ def test_rotated_boxes_alone_are_named(convert):
     ("content", "message"),
     [
         (xml(element(box=(0.1, 0.2, 0.5, 0.75))), "expected coordinates in pixels, got fractions"),
+        (xml(element(box=(0.4, 0.3, 1.01, 0.9))), "expected coordinates in pixels, got fractions"),
+        (xml(element(box=(-0.02, 0, 1.2, 0.5))), "expected coordinates in pixels, got fractions"),
+        (xml(element().replace("object>", "Object>")), "1 <bndbox> that are not in an <object>"),
+        (xml(f"<objects>{element()}{element()}</objects>"), "2 <bndbox> that are not in an <object>"),
+        (
+            xml(element(), "<shape>" + element() + "</shape>"),
+            "1 <bndbox> that are not in an <object>",
+        ),
+        (
+            xml(element().replace("</object>", "<bndbox><xmin>1</xmin></bndbox></object>")),
+            "has several <bndbox>; write one <object> for each",
+        ),
         ("<annotations><image/></annotations>", "expected VOC's <annotation>, got <annotations>"),
         (xml(element("汽车")).encode("gbk"), "in another encoding than utf-8"),
     ],

@@ -139,7 +139,7 @@ def annotation_lines(content: CocoFile) -> list[str]:
     """
     kinds = DROPPED | _READ_OTHERWISE
     findings = tuple(finding for finding in content.findings if finding.kind in kinds)
-    lines = brief_lines(findings, DROPPED, "dropped, counts neither way")
+    lines = brief_lines(findings, DROPPED, "dropped; a detection of it counts as false")
     unknown = sum(image.width is None for image in content.images)
     if unknown:
         lines.append(

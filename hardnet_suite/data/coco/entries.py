@@ -156,6 +156,8 @@ class BoxReader:
         lacking = [part for part, present in valid.items() if not present]
         if lacking:
             self._error("incomplete annotation", named, f"lacks a valid {', '.join(lacking)}")
+            if {"image_id", "category_id"} & {*lacking}:  # whose it is cannot be known
+                self.fatal.append(self.findings[-1])
         image_key = self._match("image_id", entry, where, self.image_texts)
         category_key = self._match("category_id", entry, where, self.category_texts)
         self.seen[category_key] += 1

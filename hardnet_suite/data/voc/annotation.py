@@ -56,6 +56,7 @@ def read_annotation(path: Path) -> Annotation:
     root = _parse(path)
     if root.tag != "annotation":
         raise UserError(f"{path}: expected VOC's <annotation>, got <{root.tag}>; convert it to VOC's format")
+    _require_read_boxes(root, path)
     width, height = (_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
     size = (int(width), int(height)) if width and height and min(width, height) >= 1 else None
     objects = tuple(
@@ -68,6 +69,23 @@ def read_annotation(path: Path) -> Annotation:
         for element in root.findall("object")
     )
     return Annotation(path, (root.findtext("filename") or "").strip(), size, objects)
+
+
+def _require_read_boxes(root: ElementTree.Element, path: Path) -> None:
+    """UserError where a box lies elsewhere than VOC puts it, so that reading would lose it."""
+    read = root.findall("object")
+    for element in read:
+        if len(element.findall("bndbox")) > 1:
+            name = (element.findtext("name") or "").strip()
+            raise UserError(f"{path}: the object {name!r} has several <bndbox>; write one <object> for each")
+    own = sum(element.find("bndbox") is not None for element in read)
+    parts = sum(len(part.findall("bndbox")) for part in root.iter("part"))  # of a person: VOC's layout task
+    boxes = sum(element.tag.lower() == "bndbox" for element in root.iter())
+    if boxes > own + parts:
+        raise UserError(
+            f"{path} has {boxes - own - parts} <bndbox> that are not in an <object> directly below "
+            "<annotation>, where VOC has them; convert it to VOC's format"
+        )
 
 
 def boxes_on_image(
@@ -142,7 +160,8 @@ def _bbox(
         return None, [("box dropped", "has no <bndbox>; rotated boxes and polygons are not supported")]
     if None in item.ends:
         return None, [("box dropped", "a coordinate is missing or not a number")]
-    if all(0 <= end <= 1 for end in item.ends) and any(end not in (0, 1) for end in item.ends):
+    # fractions may overshoot the image a little; as pixels these would be boxes of less than one
+    if all(-0.5 <= end <= 1.5 for end in item.ends) and any(end % 1 for end in item.ends):
         raise UserError(
             f"{path}, {item.name} {list(item.ends)}: expected coordinates in pixels, got fractions of the "
             "image; multiply them by its width and height"

@@ -175,9 +175,16 @@ CASES = {
     "image id boolean": (of_first("images", id=True), "image True lacks a valid id"),
     "image ids boolean in annotations": (
         of_annotations(lambda entry: entry.update(image_id=True)),
-        "none can be used.*lacks a valid image_id",
+        "annotation 1 lacks a valid image_id",
     ),
-    "one image id boolean": (of_first("annotations", image_id=True), (7, 0)),
+    **{
+        f"one {part} that is {value!r}": (
+            of_first("annotations", **{part: value}),
+            f"annotation 1 lacks a valid {part}",
+        )
+        for part in ("image_id", "category_id")
+        for value in (True, None, 1.5, [1], {})
+    },
     "one unknown image": (
         of_first("annotations", image_id=99),
         "annotation 1 of image 99 has image_id 99, which is not among the images",
