@@ -54,13 +54,23 @@ def walk_files(folder: str | Path, suffixes: Sequence[str] | None = None) -> lis
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 (links if entry.is_symlink() else folders).append(entry.path)
-            elif (endings is None or entry.name.lower().endswith(endings)) and (
-                entry.is_file() or entry.is_symlink()
-            ):
+            elif (endings is None or entry.name.lower().endswith(endings)) and _is_file(entry):
                 files.append(Path(entry.path))
     return sorted(files)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    """Whether opening the entry reads a file, or says what is wrong with a link."""
+    return entry.is_symlink() or entry.is_file()
 
 
 def read_rgb(
@@ -215,14 +225,33 @@ def _content(source: str | Path | bytes | BinaryIO) -> bytes:
     return source if isinstance(source, bytes) else source.read()
 
 
+def open_image(content: bytes) -> Image.Image:
+    """An image file, opened by Pillow and not yet decoded.
+
+    Pillow 13 takes the pixels of a BMP whose palette is black and white for single bits, also where they have
+    4 or 8: such a palette is changed for the opening, and set right afterwards.
+    """
+    at = int.from_bytes(content[14:18], "little") + 14  # where the palette begins
+    bits, colors = content[28:30], content[46:50]
+    if content[:2] == b"BM" and at >= 54 and bits in (b"\4\0", b"\x08\0") and colors == b"\2\0\0\0":
+        palette = [*content[at : at + 3][::-1], *content[at + 4 : at + 7][::-1]]
+        coloured = content[:at] + b"\1\2\3" + content[at + 3 :]
+        image = Image.open(io.BytesIO(coloured))
+        image.load()
+        if image.mode == "P":
+            image.putpalette(palette)
+        return image
+    return Image.open(io.BytesIO(content))
+
+
 def _decode(content: bytes, channels: str) -> np.ndarray:
     pixels = decode_plain(content, channels)
     if pixels is not None:
         return pixels
-    with Image.open(io.BytesIO(content)) as image:
+    with open_image(content) as image:
         image.load()
         upright = ImageOps.exif_transpose(image)
-        if image.mode == "I" and image.format == "PNG":  # older Pillow's way to open 16 bits
+        if image.mode == "I" and image.format in ("PNG", "PPM"):  # Pillow's way to open 16 bits
             upright = upright.convert("I;16")
         upright = to_rgb(upright)
     shape = (upright.height, upright.width, 3)

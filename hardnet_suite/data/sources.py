@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 from PIL import Image, ImageOps
 
-from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb, to_rgb, walk_files
+from hardnet_suite.data.images import IMAGE_SUFFIXES, image_errors, open_rgb, to_rgb, walk_files
 from hardnet_suite.errors import UserError
 
 JSON_LINES = "predictions.jsonl"  # beside drawings; it names them
@@ -159,7 +159,10 @@ def _of_array(values: np.ndarray, channels: str) -> SourceImage:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    return to_rgb(ImageOps.exif_transpose(image))
+    with image_errors("in memory"):
+        if not all(image.size):
+            raise UserError("it has no pixels")
+        return to_rgb(ImageOps.exif_transpose(image))
 
 
 class _Fetched:

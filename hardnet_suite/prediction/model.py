@@ -28,6 +28,7 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.weights import ROWS, Checkpoint, chosen_row, fill, open_weights
+from hardnet_suite.weights.file import expanded
 from hardnet_suite.weights.runs import require_newest_checkpoint
 
 
@@ -248,7 +249,7 @@ def _weights_of(name: str, weights: str | Path | None):
     if weights is None and "published" not in tags:
         available = f"available: {', '.join(tags)}; or" if tags else "there are none;"
         raise UserError(f"{name} has no published weights; {available} give a file as its weights")
-    return chosen_row(name, weights or True) or Path(weights).expanduser()
+    return chosen_row(name, weights or True) or expanded(weights)
 
 
 def _require_a_task(name: str) -> None:

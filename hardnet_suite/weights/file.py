@@ -82,7 +82,7 @@ class WeightsFile:
         from hardnet_suite.weights import pickles
 
         try:
-            if self.path.suffix == ".safetensors":
+            if self.path.suffix.lower() == ".safetensors":
                 content = safetensors.torch.load(self.data)
             else:
                 pickles.require_modest(self.data)
@@ -113,7 +113,7 @@ class WeightsFile:
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """What the file says beside its tensors: the head of a .safetensors file, else its "meta"."""
-        if self.path.suffix != ".safetensors":
+        if self.path.suffix.lower() != ".safetensors":
             meta = self.content.get("meta")
             return dict(meta) if isinstance(meta, Mapping) else {}
         length = int.from_bytes(self.data[:8], "little")

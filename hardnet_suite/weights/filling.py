@@ -118,7 +118,7 @@ def load_weights(
 
     Raises:
         UserError: a shape differs, no key fits, a key is missing or unexpected that may not be, or a value
-            is not finite.
+            is not finite, or of another kind of number (quantised weights).
     """
     may_miss = may_miss or (lambda key: not strict)
     own = module.state_dict()
@@ -131,6 +131,21 @@ def load_weights(
         if state_dict[key].shape != own[key].shape
     ]
 
+    strange = [
+        key
+        for key in common
+        if (
+            state_dict[key].is_floating_point() != own[key].is_floating_point() and not key.endswith(_COUNTER)
+        )
+        or state_dict[key].layout is not torch.strided
+    ]
+    if strange:
+        value = state_dict[strange[0]]
+        kind = f"{value.dtype}" if value.layout is torch.strided else f"sparse {value.dtype}"
+        raise UserError(
+            f"{len(strange)} of these tensors are not plain {own[strange[0]].dtype} or another float "
+            f"({strange[0]} is {kind}): quantised or sparse weights cannot be loaded; save them as float"
+        )
     diverged = non_finite({key: state_dict[key] for key in common})
     if diverged:
         raise UserError(

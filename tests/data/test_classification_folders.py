@@ -187,3 +187,29 @@ def test_indices_in_place_of_names(tmp_path):
 
 def test_pixels_are_still_those_of_the_decoder(folder):
     assert np.array(read_folder(folder).open(0)).shape == (6, 8, 3)
+
+
+@pytest.mark.parametrize("kind", ["a folder elsewhere", "a file elsewhere", "a file of the other class"])
+def test_one_file_under_two_classes_is_refused(tmp_path, kind):
+    """Whichever links make it so: the same conflict in a list is an error as well."""
+    root, extra = tmp_path / "train", tmp_path / "extra"
+    for folder in (root / "a", root / "b", extra):
+        folder.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(folder / f"{folder.name}.png")
+    if kind == "a folder elsewhere":
+        for name in "ab":
+            (root / name / "more").symlink_to(extra)
+    elif kind == "a file elsewhere":
+        for name in "ab":
+            (root / name / f"x{name}.png").symlink_to(extra / "extra.png")
+    else:
+        (root / "b" / "copy.png").symlink_to(root / "a" / "a.png")
+    with pytest.raises(UserError, match="are one file under two class names: remove one of the links"):
+        read_folder(root)
+
+
+def test_one_file_twice_in_one_class_is_two_samples_of_it(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "a/x.png")
+    (tmp_path / "a/y.png").symlink_to(tmp_path / "a/x.png")
+    assert read_folder(tmp_path).labels == (0, 0)

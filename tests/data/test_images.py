@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb, walk_files
+from hardnet_suite.data.segmentation.label_images import read_stored
 from hardnet_suite.errors import UserError
 
 
@@ -184,3 +185,36 @@ def test_a_walk_skips_hidden_files_and_lists_broken_links(tmp_path):
 def test_a_walk_of_no_folder(tmp_path):
     with pytest.raises(UserError, match=r"cannot read the folder .*none: No such file"):
         walk_files(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "palette", [(0, 0, 0, 255, 255, 255), (255, 255, 255, 0, 0, 0), (9, 8, 7, 90, 80, 70)]
+)
+def test_a_bmp_with_a_palette_of_two_colours(tmp_path, palette):
+    """Pillow takes 8 bits per pixel for one each where the palette is black and white."""
+    indices = np.zeros((12, 20), np.uint8)
+    indices[3:9, 5:15] = 1
+    image = Image.fromarray(indices, "P")
+    image.putpalette(palette)
+    image.save(tmp_path / "a.bmp")
+    expected = np.array(palette, np.uint8).reshape(2, 3)[indices]
+    np.testing.assert_array_equal(pixels(tmp_path / "a.bmp"), expected)
+    np.testing.assert_array_equal(read_stored(tmp_path / "a.bmp"), indices)
+
+
+def test_a_portable_greymap_of_16_bits(tmp_path):
+    values = np.array([[0, 257, 32896, 65535]], ">u2")
+    (tmp_path / "a.pgm").write_bytes(b"P5 4 1 65535\n" + values.tobytes())
+    assert pixels(tmp_path / "a.pgm")[0, :, 1].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("suffixes", [IMAGE_SUFFIXES, None])
+def test_a_link_to_itself_is_listed_and_ends_nothing(tmp_path, suffixes):
+    (tmp_path / "x.png").symlink_to(tmp_path / "x.png")
+    (tmp_path / "ring").symlink_to(tmp_path / "gnir.png")
+    (tmp_path / "gnir.png").symlink_to(tmp_path / "ring")
+    Image.new("RGB", (4, 4)).save(tmp_path / "y.png")
+    names = [path.name for path in walk_files(tmp_path, suffixes)]
+    assert {"x.png", "y.png", "gnir.png"} <= {*names}
+    with pytest.raises(UserError, match="cannot read the image"):
+        open_rgb(tmp_path / "x.png")

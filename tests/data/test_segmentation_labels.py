@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +17,7 @@ from hardnet_suite.data.segmentation import (
     read_label,
     write_label,
 )
+from hardnet_suite.data.segmentation.label_images import read_stored
 from hardnet_suite.errors import UserError
 
 
@@ -224,3 +227,28 @@ def test_check_refuses_255_where_it_hides_a_class(tmp_path):
     (finding,) = check_segmentation(*pair(tmp_path, [[0, 255]]), custom(2)).findings
     assert (finding.level, finding.kind, finding.where) == ("error", "class without pixels", "class 1")
     assert "hold 0, 255, of which 255 is ignored; set stored={255: 1} if 255 is that class" in finding.what
+
+
+def tiff(values: np.ndarray, bits: int) -> bytes:
+    """A grey TIFF of 2 or 4 bits per pixel, uncompressed; Pillow cannot write one."""
+    height, width = values.shape
+    count = 8 // bits
+    padded = np.pad(values, ((0, 0), (0, -width % count)))
+    packed = sum(padded[:, k::count] << (8 - bits * (k + 1)) for k in range(count)).astype(np.uint8).tobytes()
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    offset = struct.pack("<I", 8 + len(packed))
+    return b"II*\0" + offset + packed + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_a_tiff_of_few_bits_holds_the_numbers_that_it_stores(tmp_path, bits):
+    values = np.arange(6 * 10).reshape(6, 10) % 2**bits
+    (tmp_path / "a.tif").write_bytes(tiff(values, bits))
+    np.testing.assert_array_equal(read_stored(tmp_path / "a.tif"), values)
+
+
+def test_what_is_no_image_is_told_by_its_path(tmp_path):
+    (tmp_path / "a.png").write_text("not an image")
+    with pytest.raises(UserError, match=r"a\.png: it is not an image; replace the file$"):
+        read_stored(tmp_path / "a.png")

@@ -355,3 +355,14 @@ def test_an_address_is_asked_once(server, monkeypatch):
     first = image.open()
     monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: pytest.fail("asked again"))
     assert image.open().tobytes() == first.tobytes()
+
+
+def test_images_in_memory_that_cannot_be_decoded_are_one_line(tmp_path):
+    Image.effect_noise((64, 64), 50).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[: len(content) // 2])
+    for image in (Image.open(tmp_path / "a.png"), Image.new("RGB", (0, 5)), Image.new("RGB", (5, 0))):
+        (source,) = images_of(image)
+        with pytest.raises(UserError, match="cannot read the image in memory") as caught:
+            source.open()
+        assert "\n" not in str(caught.value)

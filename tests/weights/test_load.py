@@ -129,7 +129,7 @@ def test_a_safetensors_file_whose_length_spells_a_tag_is_no_web_page(tmp_path):
         ("page.safetensors", b"\xef\xbb\xbf<html>", "web page"),
         ("text.pth", b"no weights at all\n", "cannot be read safely as weights"),
         ("pointer.pth", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
-        ("cut_zip.pth", GOOD[: len(GOOD) // 2], "cannot be read safely as weights"),
+        ("cut_zip.pth", GOOD[: len(GOOD) // 2], "corrupt or cut short"),
         (
             "cut_legacy.pth",
             saved(TENSORS, _use_new_zipfile_serialization=False)[:-9],
@@ -704,3 +704,23 @@ def test_weights_of_a_diverged_training_are_refused(value, tmp_path):
     before = network.state_dict()["fc.bias"].clone()
     assert "NaN" in message_of(load_weights, network, state)
     assert torch.equal(network.state_dict()["fc.bias"], before)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int32, torch.bool])
+def test_integers_are_no_float_weights(kind):
+    """Quantised weights lack their scale: copied as numbers, they would be wrong without a word."""
+    layer = nn.Linear(3, 2)
+    before = layer.weight.clone()
+    with pytest.raises(UserError, match=rf"weight is {kind}\): quantised or sparse"):
+        load_weights(layer, {"weight": torch.ones(2, 3).to(kind), "bias": torch.zeros(2)})
+    assert torch.equal(layer.weight, before)
+
+
+def test_sparse_tensors_are_told():
+    with pytest.raises(UserError, match=r"weight is sparse torch.float32\): quantised or sparse"):
+        load_weights(nn.Linear(3, 2), {"weight": torch.ones(2, 3).to_sparse(), "bias": torch.zeros(2)})
+
+
+def test_the_ending_of_a_file_is_read_in_any_case(tmp_path):
+    (tmp_path / "a.SAFETENSORS").write_bytes(safetensors.torch.save(TENSORS))
+    assert_same(read_checkpoint(tmp_path / "a.SAFETENSORS"), TENSORS)

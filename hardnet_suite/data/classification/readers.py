@@ -63,7 +63,21 @@ def read_folder(folder: str | Path, classes: Sequence[str] | None = None) -> Sam
         labels += [index[name]] * len(of_class)
     if not images:
         raise UserError(f"{folder} has {len(places)} class folders, but not a single image in them")
+    _require_one_class(images, labels)
     return Samples(str(folder), tuple(index), tuple(images), tuple(labels), strays=tuple(strays))
+
+
+def _require_one_class(images: Sequence[Path], labels: Sequence[int]) -> None:
+    """UserError where links make one file an image of two classes."""
+    folders: dict[Path, str] = {}
+    first: dict[str, tuple[Path, int]] = {}
+    for path, label in zip(images, labels, strict=True):
+        if path.parent not in folders:
+            folders[path.parent] = os.path.realpath(path.parent)
+        real = os.path.realpath(path) if path.is_symlink() else os.path.join(folders[path.parent], path.name)
+        other, other_label = first.setdefault(real, (path, label))
+        if other_label != label:
+            raise UserError(f"{path} and {other} are one file under two class names: remove one of the links")
 
 
 def _is_image(path: Path) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from hardnet_suite.data.images import open_image
 from hardnet_suite.data.segmentation.labels import IGNORE, LabelSet
 from hardnet_suite.errors import UserError
 
@@ -63,13 +63,14 @@ def read_stored(path: str | Path) -> np.ndarray:
         content = Path(
             path
         ).read_bytes()  # by its path, Pillow 13 maps a rotated grey TIFF at the wrong width
-        with Image.open(io.BytesIO(content)) as image:
-            stretch = _STRETCH.get(image.tile[0][3], 1) if image.format == "PNG" and image.tile else 1
-            mode = image.mode
+        with open_image(content) as image:
+            stretch, mode = _stretch(image), image.mode
             image.load()
             values = np.array(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise UserError(f"no label image {path}") from None
+    except UnidentifiedImageError:
+        raise UserError(f"cannot read the label image {path}: it is not an image; replace the file") from None
     except Exception as error:  # PIL raises half a dozen types on broken files
         raise UserError(f"cannot read the label image {path} ({error}): replace the file") from None
     if mode not in ("1", "L", "P"):
@@ -78,6 +79,15 @@ def read_stored(path: str | Path) -> np.ndarray:
             "that holds one class number per pixel"
         )
     return values.astype(np.uint8) // stretch
+
+
+def _stretch(image: Image.Image) -> int:
+    """By what Pillow multiplies the stored values of a grey image that is opened and not yet decoded."""
+    if image.format not in ("PNG", "TIFF") or not image.tile:
+        return 1
+    arguments = image.tile[0][3]
+    rawmode = arguments if isinstance(arguments, str) else arguments[0]
+    return next((factor for mode, factor in _STRETCH.items() if str(rawmode).startswith(mode)), 1)
 
 
 def write_label(path: str | Path, array: np.ndarray, labels: LabelSet) -> None:
