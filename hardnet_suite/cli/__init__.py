@@ -8,7 +8,8 @@ import os
 import select
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from hardnet_suite.errors import UserError
 
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
+    for name, value in vars(args).items():
+        setattr(args, name, _at_home(value))
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:
@@ -67,6 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+
+
+def _at_home(value: Any) -> Any:
+    """An option with "~" at its start as the home folder: bash leaves the one in --out=~/found alone."""
+    if isinstance(value, str | Path) and str(value).startswith("~"):
+        return type(value)(os.path.expanduser(value))
+    return [_at_home(each) for each in value] if isinstance(value, list) else value
 
 
 def _nobody_reads() -> bool:

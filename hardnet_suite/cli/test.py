@@ -48,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.pretrained and args.checkpoint:
         raise UserError(f"--pretrained is for the published weights: leave out {args.checkpoint}, or it")
+    if args.show_dir and args.show_dir.exists() and not args.show_dir.is_dir():
+        raise UserError(f"--show-dir {args.show_dir} is a file: choose a folder")
     cfg = load_run_config(args)
     from mmengine.dist import is_main_process
 

@@ -143,3 +143,18 @@ def test_options_that_cannot_be_parsed_are_one_line(value, capsys):
     err = capsys.readouterr().err
     assert err.startswith("error: --cfg-options")
     assert err.count("\n") == 1
+
+
+def test_the_home_folder_in_every_path(monkeypatch, tmp_path):
+    """As shells leave it: in ``--out=~/x``, in quotes, in lists; a ~ elsewhere is part of a name."""
+    seen = {}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("predict", "test", "plot"):
+        module = importlib.import_module(f"hardnet_suite.cli.{name}")
+        monkeypatch.setattr(module, "run", lambda args: seen.update(vars(args)))
+    main(["predict", "~/a.jpg", "b~.jpg", "~no one/c.jpg", "--model", "hardnet68", "--out=~/found"])
+    assert seen["images"] == [f"{tmp_path}/a.jpg", "b~.jpg", "~no one/c.jpg"]
+    assert seen["out"] == f"{tmp_path}/found"
+    main(["test", "~/c.py", "--show-dir=~/d", "--data-root=~/e", "--work-dir=~"])
+    assert (seen["config"], seen["show_dir"]) == (f"{tmp_path}/c.py", tmp_path / "d")
+    assert (seen["data_root"], seen["work_dir"]) == (f"{tmp_path}/e", str(tmp_path))

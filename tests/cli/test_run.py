@@ -7,12 +7,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
 
-import hardnet_suite.openmm  # noqa: F401  (lets torch.load read mmengine's log buffers)
+from hardnet_suite.data.images import read_rgb
 from hardnet_suite.evaluation.coco import COCO_METRICS
 from hardnet_suite.openmm.data import parts
 from hardnet_suite.openmm.run import configs
@@ -321,3 +322,26 @@ def test_data_of_every_split_are_required_first(error_of, config, data, trained,
     message = error_of("train", config, "--data-root", data, "--work-dir", work, *resume)
     assert f"instances_{missing}.json" in message
     assert sorted(work.rglob("*")) == before
+
+
+def test_drawings_have_the_configs_palette_and_no_heat_maps_of_others(cli, config, drawn, trained, tmp_path):
+    """An SSD makes no heat maps: a folder of that name in the work dir is somebody else's."""
+    work, images = tmp_path / "work", tmp_path / "images"
+    (work / "heatmaps").mkdir(parents=True)
+    for name in ("1.png", "notes.txt"):
+        (work / "heatmaps" / name).write_bytes(b"mine")
+    colour = (255, 0, 255)
+    palette = f"test_dataloader.dataset.metainfo.palette=[{','.join([str(colour).replace(' ', '')] * 6)}]"
+    arguments = ("--data-root", drawn, "--work-dir", work, "--show-dir", images, "--cfg-options", palette)
+    assert cli("test", config, trained / "epoch_1.pth", *arguments)[0] == 0
+    assert not [path for path in images.iterdir() if "heatmap" in path.name]
+    assert {path.name for path in (work / "heatmaps").iterdir()} == {"1.png", "notes.txt"}
+    pixels = np.concatenate([read_rgb(path).reshape(-1, 3) for path in images.iterdir()]).astype(int)
+    assert (abs(pixels - colour).max(1) < 40).sum() > 100
+
+
+def test_a_folder_of_drawings_that_is_a_file_is_told_first(error_of, config, drawn, trained, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    options = ("--data-root", drawn, "--work-dir", tmp_path / "w", "--show-dir", tmp_path / "file")
+    assert "is a file: choose a folder" in error_of("test", config, trained, *options)
+    assert not (tmp_path / "w").exists()

@@ -11,6 +11,7 @@ from hardnet_suite.data.segmentation import (
     check_segmentation,
     own_labels,
     preflight,
+    require_aligned,
     require_meaning,
 )
 from hardnet_suite.errors import UserError
@@ -106,3 +107,21 @@ def test_only_a_doubt_reads_more_than_the_sample(tmp_path, monkeypatch, last):
 def test_unknown_values_are_named_before_the_first_iteration(tmp_path):
     with pytest.raises(UserError, match=r"labels/0\.png holds 9, which the config has no class for"):
         require_meaning(make(tmp_path, [[0, 9]]), own(2), "the_loader", train=True)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
+def test_a_label_of_another_size_is_named_before_the_first_iteration(tmp_path, suffix):
+    image, label, turned = (tmp_path / name for name in ("a.jpg", f"b.{suffix}", "c.jpg"))
+    Image.new("RGB", (60, 40)).save(image)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 60)).save(turned, exif=exif)  # upright, it is as wide as the other
+    for size in ((60, 40), (40, 60), (59, 40)):
+        Image.new("L", size).save(label)
+        if size == (60, 40):
+            require_aligned([(image, label), (turned, label)], "val_dataloader")
+            continue
+        with pytest.raises(
+            UserError, match=rf"val_dataloader: the label image {label} is {size[0]}×{size[1]}"
+        ):
+            require_aligned([(image, label)], "val_dataloader")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hardnet_suite.data.images import exif_orientation, stored_size
+from hardnet_suite.data.images import exif_orientation, header_sizes, stored_size
 from hardnet_suite.data.segmentation.label_images import describe_unknown, read_stored
 from hardnet_suite.data.segmentation.labels import IGNORE, LABEL_SETS, LabelSet, labels_of
 from hardnet_suite.errors import UserError
@@ -84,15 +84,27 @@ def hidden_classes(counts: np.ndarray, labels: LabelSet, *, train: bool) -> str 
 
 
 def require_aligned(pairs: Sequence[tuple[Path, Path]], where: str) -> None:
-    """Checks every pair with ``orientation_conflict``; reads the heads of the files alone.
+    """Checks every pair with ``misalignment``; reads the heads of the files alone.
 
     Raises:
         UserError: a pair may not be aligned.
     """
     with ThreadPoolExecutor(4) as pool:
-        for message in pool.map(lambda pair: orientation_conflict(*pair), pairs):
+        for message in pool.map(lambda pair: misalignment(*pair), pairs):
             if message:
                 raise UserError(f"{where}: {message}")
+
+
+def misalignment(image: Path, label: Path) -> str | None:
+    """``orientation_conflict``, or that the label is of another size than its image; None for a good pair."""
+    if conflict := orientation_conflict(image, label):
+        return conflict
+    sizes = [header_sizes(path)[1] for path in (image, label)]
+    if sizes[0] == sizes[1]:
+        return None
+    return "the label image {} is {}×{} pixels, its image {} is {}×{}".format(
+        label, *sizes[1], image, *sizes[0]
+    )
 
 
 def orientation_conflict(image: Path, label: Path) -> str | None:
