@@ -148,3 +148,12 @@ def test_an_unknown_option_of_the_checkpoint_hook_is_told_at_once(toy_train):
     cfg.default_hooks.checkpoint["intervall"] = 1
     with pytest.raises(UserError, match="no option 'intervall'; did you mean interval"):
         toy_train(cfg)
+
+
+@pytest.mark.parametrize("key", ["batch_size", "num_workers"])
+@pytest.mark.parametrize("value", [None, -1, 2.0, "2", True])
+def test_counts_of_a_data_loader_are_integers(toy_train, key, value):
+    cfg = toy_config(epochs=1)
+    cfg.train_dataloader[key] = value
+    with pytest.raises(UserError, match=f"a data loader's {key} is {value!r}, expected an integer"):
+        toy_train(cfg)
