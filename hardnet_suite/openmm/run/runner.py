@@ -88,7 +88,8 @@ class SuiteRunner(Runner):
         for key, least in (("batch_size", 1), ("num_workers", 0)):
             value = dataloader.get(key, least) if isinstance(dataloader, dict) else least
             if type(value) is not int or value < least:
-                raise UserError(f"a data loader's {key} is {value!r}, expected an integer of at least {least}")
+                expected = f"expected an integer of at least {least}"
+                raise UserError(f"a data loader's {key} is {value!r}, {expected}")
         if isinstance(dataloader, dict) and not dataloader.get("num_workers"):
             dataloader = {key: value for key, value in dataloader.items() if key not in _WORKER_OPTIONS}
         return Runner.build_dataloader(dataloader, *args, **options)
