@@ -68,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         if args.debug:
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        from hardnet_suite.cli._options import printable
+
+        print(printable(f"error: {one_line(error)}", sys.stderr), file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
 
 

@@ -7,7 +7,9 @@ import contextlib
 import ctypes
 import os
 import sys
+import unicodedata
 from pathlib import Path
+from typing import TextIO
 
 from hardnet_suite.errors import UserError
 
@@ -103,3 +105,11 @@ def choose_device(device: str | None) -> None:
     if not torch.cuda.is_available() or int(number or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {device}: {torch.cuda.device_count()} CUDA devices found here")
     torch.cuda.set_device(int(number or 0))
+
+
+def printable(text: str, stream: TextIO | None = None) -> str:
+    """The text with escapes for control characters, which could drive a terminal, and for what the stream
+    cannot encode, such as file names that are not UTF-8."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    plain = "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" and c != "\n" else c for c in text)
+    return plain.encode(encoding, "backslashreplace").decode(encoding)

@@ -6,9 +6,9 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
-from hardnet_suite.cli._options import add_bf16_argument, choose_device, flush_denormals
+from hardnet_suite.cli._options import add_bf16_argument, choose_device, flush_denormals, printable
 from hardnet_suite.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     def show_skipped() -> None:
         nonlocal shown
         for _, reason in failed[shown:]:
-            tqdm.write(_printable(f"skipped: {reason}", sys.stderr), file=sys.stderr)
+            tqdm.write(printable(f"skipped: {reason}", sys.stderr), file=sys.stderr)
         shown = len(failed)
 
     with warnings.catch_warnings():
@@ -74,14 +74,14 @@ def run(args: argparse.Namespace) -> int:
         try:
             for prediction in tqdm(predictions, total=total, unit="image", disable=hidden):
                 show_skipped()
-                tqdm.write(_printable(str(prediction), sys.stdout), file=sys.stdout)
+                tqdm.write(printable(str(prediction), sys.stdout), file=sys.stdout)
                 count += 1
                 if writer is not None:
                     writer.write(prediction)
         finally:
             show_skipped()
     if writer is not None:
-        print(_printable(f"{count} {'image' if count == 1 else 'images'}: {args.out}", sys.stdout))
+        print(printable(f"{count} {'image' if count == 1 else 'images'}: {args.out}", sys.stdout))
     return 1 if failed else 0
 
 
@@ -94,9 +94,3 @@ def _writer(args: argparse.Namespace) -> PredictionWriter | None:
     if any(Path(source).is_dir() and Path(source).resolve() == out.resolve() for source in args.images):
         raise UserError(f"--out {out} is the folder of the images: choose another, or drawings mix with them")
     return PredictionWriter(out)
-
-
-def _printable(text: str, stream: TextIO) -> str:
-    """The text with escapes for what the stream cannot encode, such as file names that are not UTF-8."""
-    encoding = stream.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)

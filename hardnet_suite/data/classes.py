@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -16,20 +17,29 @@ def class_names(value: object, where: str) -> tuple[str, ...]:
         where: what the error calls the place, such as ``train_dataloader.dataset.metainfo.classes``.
 
     Raises:
-        UserError: anything but a non-empty list or tuple of distinct, non-empty strings.
+        UserError: anything but a non-empty list or tuple of distinct names, see ``is_class_name``.
     """
     if isinstance(value, str):
         raise UserError(f"{where} is the string {value!r}, expected a list of names, such as ({value!r},)")
     if not isinstance(value, list | tuple) or not value:
         raise UserError(f"{where} is {value!r}, expected a non-empty list of class names")
     for name in value:
-        if not isinstance(name, str) or not name:
-            raise UserError(f"{where} contains {name!r}, expected a non-empty string for every class")
+        if not is_class_name(name):
+            raise UserError(f"{where} contains {name!a}, expected printable text for every class")
     names = tuple(value)
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
         raise UserError(f"{where} names {duplicates[0]!r} twice; class names must be distinct")
     return names
+
+
+def is_class_name(value: object) -> bool:
+    """Whether a value is text, not empty and without control characters, which could drive a terminal."""
+    return isinstance(value, str) and bool(value) and not any(map(_is_control, value))
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs")  # Cs: half of a character
 
 
 def require_same_classes(

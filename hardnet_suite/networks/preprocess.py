@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -15,6 +14,21 @@ _LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601), 
 CHANNELS = ("rgb", "bgr", "grey")
 RESIZES = ("keep", "stretch", "fit", "short", "factor")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+MAX_SIDE = 2**14  # pixels of what a rule resizes or pads to: a larger side is a mistake, or an attack
+_MAX_FACTOR = 100
+
+
+def _are_sides(*values: Any) -> bool:
+    return all(type(value) is int and 1 <= value <= MAX_SIDE for value in values)
+
+
+def _are_numbers(*values: Any) -> bool:
+    """Whether each is a number, not a boolean, that float32 can hold."""
+    return all(type(value) in (int, float) and abs(value) < 1e38 for value in values)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2
 
 
 @dataclass(frozen=True)
@@ -38,11 +52,20 @@ class Pad:
     value: float | tuple[float, float, float] = 0.0
 
     def __post_init__(self) -> None:
+        if self.to is not None and not _is_pair(self.to):
+            raise ValueError(f"the padded size must be (height, width), got {self.to!r}")
         sides = (*(self.to or ()), self.multiple)
-        if not all(type(side) is int and side >= 1 for side in sides):
-            raise ValueError(f"padded sizes must be integers of at least 1, got {sides}")
+        if not _are_sides(*sides):
+            raise ValueError(f"padded sizes must be integers from 1 to {MAX_SIDE}, got {sides}")
+        flags = (self.larger, self.square, self.center)
+        if not all(type(flag) is bool for flag in flags):
+            raise ValueError(f"larger, square and center must be true or false, got {flags}")
         values = self.value if isinstance(self.value, tuple) else (self.value,)
-        if len(values) not in (1, 3) or not all(0 <= value <= 255 for value in values):
+        if (
+            len(values) not in (1, 3)
+            or not _are_numbers(*values)
+            or not 0 <= min(values) <= max(values) <= 255
+        ):
             raise ValueError(f"the value of padding must be one number or three, 0 to 255, got {self.value}")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
@@ -115,20 +138,32 @@ class Preprocess:
         needed = {"stretch": "size", "fit": "size", "factor": "factor"}.get(self.resize)
         if needed and getattr(self, needed) is None:
             raise ValueError(f"resize={self.resize!r} needs {needed}")
-        sizes = [value for value in (self.height_width, self.input_size) if value is not None]
-        sides = [*(side for size in sizes for side in size), self.input_divisor]
+        pairs = [size for size in (self.height_width, self.input_size) if size is not None]
+        if not all(map(_is_pair, pairs)):
+            raise ValueError(
+                f"a size must be an integer or (height, width), got {self.size}, {self.input_size}"
+            )
+        sides = [*(side for size in pairs for side in size), self.input_divisor]
         sides += [] if self.resize_to is None else [self.resize_to]
-        if not all(type(side) is int and side >= 1 for side in sides):
-            raise ValueError(f"sizes must be integers of at least 1, got {sides}")
-        if self.factor is not None and not all(0 < factor < math.inf for factor in self.factor):
-            raise ValueError(f"factor={self.factor} must be finite and above 0")
+        if not _are_sides(*sides):
+            raise ValueError(f"sizes must be integers from 1 to {MAX_SIDE}, got {sides}")
+        if self.factor is not None and not (
+            _is_pair(self.factor)
+            and _are_numbers(*self.factor)
+            and 0 < min(self.factor) <= max(self.factor) <= _MAX_FACTOR
+        ):
+            raise ValueError(f"factor={self.factor} must be two numbers above 0, up to {_MAX_FACTOR}")
+        if type(self.antialias) is not bool or not isinstance(self.pad, Pad | None):
+            raise ValueError(
+                f"antialias={self.antialias!r} must be true or false, pad={self.pad!r} a padding"
+            )
         numbers = (self.scale, self.input_value, *self.mean, *self.std)
-        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        if not _are_numbers(*numbers):
             raise ValueError(f"scale, mean, std and input_value must be finite numbers, got {numbers}")
-        if not self.scale:
-            raise ValueError("scale must not be 0")
-        if len(self.mean) != len(self.std) or not all(self.std):
-            raise ValueError(f"mean={self.mean} and std={self.std} must have one number per channel, std ≠ 0")
+        if self.scale <= 0:
+            raise ValueError(f"scale must be above 0, got {self.scale}")
+        if len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
+            raise ValueError(f"mean={self.mean} and std={self.std} must have one number per channel, std > 0")
 
     @property
     def height_width(self) -> tuple[int, int] | None:

@@ -14,7 +14,16 @@ from torch import Tensor
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.errors import UserError
-from hardnet_suite.networks import PREPROCESS, Arch, Palette, Postprocess, Preprocess, Usage, default_usage
+from hardnet_suite.networks import (
+    ARCHS,
+    PREPROCESS,
+    Arch,
+    Palette,
+    Postprocess,
+    Preprocess,
+    Usage,
+    default_usage,
+)
 from hardnet_suite.weights import registry
 from hardnet_suite.weights.download import obtain
 from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded
@@ -223,9 +232,15 @@ def _describe(
         elif model is not None:
             form, tensors, left = best_form(model, state, arch)
     metadata = _metadata(file)
+    said = metadata.get("model")
+    if said in ARCHS and model is not None and said != model and form != "trunk":
+        raise UserError(f"its metadata says that it is {said}, but its weights are those of {model}")
     names = metadata.get("classes") or (row.classes if row else None) or None
     if names and classes and len(names) != classes:
         raise UserError(f"its metadata names {len(names)} classes, but the weights have {classes}")
+    colours = metadata.get("palette")
+    if colours and classes and len(colours) != classes:
+        raise UserError(f"its metadata's palette has {len(colours)} colours for {classes} classes")
     return Checkpoint(
         path=file.path,
         digest=file.sha256,
@@ -254,7 +269,7 @@ def _metadata(file: WeightsFile) -> dict[str, Any]:
     "input" is read as "preprocess".
 
     Raises:
-        UserError: "classes" or "palette" are not what they should be.
+        UserError: an entry is not JSON; "classes" or "palette" are not what they should be.
     """
     meta = dict(file.metadata)
     if "input" in meta:
@@ -264,10 +279,9 @@ def _metadata(file: WeightsFile) -> dict[str, Any]:
             try:
                 meta[key] = json.loads(meta[key])
             except (ValueError, RecursionError):
-                warnings.warn(
-                    f"{file.path}: {key!r} in its metadata is not JSON, and is ignored", stacklevel=4
-                )
-                del meta[key]
+                raise UserError(f"in its metadata, {key!r} is not JSON") from None
+            if meta[key] is None:
+                raise UserError(f"in its metadata, {key!r} is null")
     dataset = meta.get("dataset_meta")
     if isinstance(dataset, Mapping) and dataset.get("classes") is not None:
         meta["classes"] = dataset["classes"]

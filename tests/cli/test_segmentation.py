@@ -311,7 +311,8 @@ def test_what_only_one_task_can_do(error_of, tiny, config, drawn, camvid, traine
         assert f"--scales {float(scale)}" in error_of(*arguments, "--scales", scale)
     option = ("--cfg-options", "test_dataloader.dataset.type=CityscapesDataset")
     assert "scores one SegmentationDataset" in error_of(*arguments, *option)
-    option = ("--cfg-options", "test_evaluator=[dict(type='SegmentationIoU')]")
-    assert "the config's test_evaluator is" in error_of(*arguments, *option)
+    several = tmp_path / "several.py"
+    several.write_text(f'_base_ = "{tiny}"\ntest_evaluator = [dict(type="SegmentationIoU")]\n')
+    assert "the config's test_evaluator is" in error_of("test", several, *arguments[2:])
     option = ("--cfg-options", "test_evaluator.type=IoUMetric")
     assert "test_evaluator is IoUMetric" in error_of(*arguments, *option)

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hardnet_suite.data.classes import is_class_name
 from hardnet_suite.data.coco.masks import read_mask, require_mask_of_box
 from hardnet_suite.data.coco.records import CocoBox, CocoCategory, CocoImage
 from hardnet_suite.data.coco.values import as_flag, as_id, is_box, is_number, match_id
@@ -53,7 +54,7 @@ def read_categories(entries: list[dict]) -> tuple[list[CocoCategory], list[Findi
     categories, findings = [], []
     for index, entry in enumerate(entries):
         key, name = as_id(entry.get("id")), entry.get("name")
-        valid = {"id": key is not None, "name": isinstance(name, str) and bool(name)}
+        valid = {"id": key is not None, "name": is_class_name(name)}
         if all(valid.values()):
             categories.append(CocoCategory(key, name))
         else:

@@ -20,7 +20,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.compat import ATOMIC
 from hardnet_suite.openmm.models.config import require_settled
 from hardnet_suite.openmm.run.checks import any_rank, require_finite_weights
-from hardnet_suite.weights.runs import newest_checkpoint, saved_checkpoints
+from hardnet_suite.weights.runs import saved_checkpoints
 
 
 @HOOKS.register_module()
@@ -47,8 +47,8 @@ class FiniteLossHook(Hook):
         terms = (
             ", ".join(f"{key} is {losses[key]}" for key in bad) or "the loss of another rank is not finite"
         )
-        saved = newest_checkpoint(runner.work_dir)
-        kept = f"the last good checkpoint is {saved.path}" if saved else "no checkpoint has been saved yet"
+        saved = runner.last_saved
+        kept = f"the last good checkpoint is {saved}" if saved else "no checkpoint has been saved yet"
         raise UserError(
             f"the training has diverged at epoch {runner.epoch + 1}, iteration {runner.iter + 1}: {terms}; "
             f"{kept}; train with a lower learning rate, a longer warm-up or clipped gradients"

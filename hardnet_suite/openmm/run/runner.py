@@ -46,6 +46,7 @@ class SuiteRunner(Runner):
 
     _records: ClassVar[dict] = {}  # of the config, see ``records_of``
     _opened: Checkpoint | None = None  # the file of ``load_from``, until it is loaded
+    last_saved: Path | None = None  # the checkpoint that this run saved last, or was resumed from
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         # before DistributedDataParallel takes the parameters: it relies on their layout
@@ -138,6 +139,7 @@ class SuiteRunner(Runner):
                 f"set a larger train_cfg.max_{unit}s"
             )
         resume_schedules(self, fresh, self._resumed_schedules)
+        self.last_saved = Path(filename)
 
     def build_param_scheduler(self, scheduler):
         """A warm-up over the first epoch never ends in mmengine if that is a single batch: it is dropped."""
@@ -161,10 +163,13 @@ class SuiteRunner(Runner):
         super().register_default_hooks(hooks)
         self.register_hook({"type": "FiniteLossHook"})
 
-    def save_checkpoint(self, *args, meta: dict | None = None, **options) -> None:
+    def save_checkpoint(
+        self, out_dir: str, filename: str, *args, meta: dict | None = None, **options
+    ) -> None:
         """The checkpoint says how its input is made and its output is read, for ``predict``."""
         require_finite_weights(self.model.state_dict(), f"the model after iteration {self.iter}")
-        super().save_checkpoint(*args, meta=(meta or {}) | self._records, **options)
+        super().save_checkpoint(out_dir, filename, *args, meta=(meta or {}) | self._records, **options)
+        self.last_saved = Path(out_dir, filename)
 
     def dump_config(self) -> None:
         """Writes the whole config into the work dir, unless that would replace the file it was read from."""

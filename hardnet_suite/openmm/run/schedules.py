@@ -76,7 +76,7 @@ def require_same_optimizer(optimizer: OptimWrapper | OptimWrapperDict, state: An
     groups = state.get("param_groups") if isinstance(state, Mapping) else None
     if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
         raise UserError(f"cannot resume: {path} has no state of one optimizer")
-    own = optimizer.param_groups
+    own = optimizer.optimizer.param_groups
     cure = f"or start a new run from its weights: --cfg-options load_from={path}"
     kinds = [{key for key in _TELLING if all(key in group for group in side)} for side in (groups, own)]
     if kinds[0] != kinds[1]:

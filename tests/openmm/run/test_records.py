@@ -205,7 +205,7 @@ def test_test_options_without_a_record_are_refused(config, task, options, words)
     [
         ("ssd", {"type": "mmdet.BatchFixedSizePad"}, "has type BatchFixedSizePad; expected"),
         ("ssd", {"mean": [1.0]}, "one finite number per channel"),
-        ("ssd", {"std": [1.0, 0.0, 1.0]}, "std ≠ 0"),
+        ("ssd", {"std": [1.0, 0.0, 1.0]}, "std > 0"),
         ("ssd", {"bgr2rgb": True}, "did you mean bgr_to_rgb"),
         ("segmentor", {"test_cfg": {"sizes": (3, 3)}}, "did you mean size"),
         *(
