@@ -14,8 +14,8 @@ def _entry(name: str):
 
     build.__name__ = name
     build.__doc__ = (
-        f"The network {name}. pretrained: False, True (the published weights), a tag of the weights "
-        "registry, or a path; further options as of hardnet_suite.create_model, such as num_classes."
+        f"Builds {name}.\n\nArgs:\n    pretrained: False, True (the published weights), a tag of the weights "
+        "registry, or a path.\n    **options: see hardnet_suite.create_model, for example num_classes."
     )
     return build
 

@@ -195,8 +195,12 @@ class PredictionWriter:
         return _numbered(short.strip(" .") or "image", is_free)
 
     def _given_stem(self, prediction: Prediction, stem: str) -> str:
-        if not stem or stem != os.path.basename(stem) or "\\" in stem:
+        if not stem or stem != os.path.basename(stem) or "\\" in stem or "\0" in stem:
             raise ValueError(f"expected the stem of a file name, got {stem!r}")
+        if len(os.fsencode(stem)) > _LONGEST:
+            raise UserError(
+                f"the stem {stem[:20]!r}… is too long for a file name: expected up to {_LONGEST} bytes"
+            )
         for ending in _ENDINGS.values():
             path = self.folder / (stem + ending)
             if path.is_dir():

@@ -1,4 +1,4 @@
-"""From a row of the registry to a file on this machine: found, or downloaded and checked."""
+"""Local files for the rows of the registry: found on this machine, or downloaded and verified."""
 
 from __future__ import annotations
 
@@ -23,30 +23,33 @@ _OWN_DISK = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT)
 
 
 def fetch(row: WeightsRow, *, file: str | Path | None = None, timeout: float = 30) -> Path:
-    """The local path of the weights of a row, downloaded into the cache if they are nowhere else.
+    """Returns the path of a row's weights, downloaded into the cache if necessary.
 
-    The arguments, the order of places and the errors are those of ``obtain``.
+    See ``obtain`` for the arguments, the order in which places are searched, and the errors.
     """
     return obtain(row, file=file, timeout=timeout).path
 
 
 def obtain(row: WeightsRow, *, file: str | Path | None = None, timeout: float = 30) -> WeightsFile:
-    """The weights of a row as a file in memory, read once and checked.
+    """Reads the weights of a row into memory, once, and verifies them.
 
-    Places, in order: ``file``, taken as it is; the package itself, for weights that it ships;
-    ``$HARDNET_WEIGHTS_DIR``, then the cache, under the file name of any address; then each address of the
-    row. A file must have the hash of its address, where one is known, and otherwise be of the row's model.
-    Files in ``$HARDNET_WEIGHTS_DIR`` need only be of the model, since two hosts' bytes may differ. A file
-    enters the cache only when whole and checked.
+    These places are searched in order: ``file``, which is not verified; the package, for weights that it
+    ships; ``$HARDNET_WEIGHTS_DIR`` and the cache, for the file name of any of the row's addresses; the
+    addresses. A file must have the hash of its address if one is known, and otherwise hold weights of the
+    row's model. Files in ``$HARDNET_WEIGHTS_DIR`` are compared with the model only, because hosts may serve
+    different bytes. Downloads are added to the cache when they are complete and verified.
 
     Args:
-        row: the weights.
-        file: a local file to take in place of all that.
-        timeout: seconds, for each wait on the network.
+        row: row of the registry.
+        file: path of a local file to read instead.
+        timeout: timeout of each network operation, in seconds.
+
+    Returns:
+        The file in memory.
 
     Raises:
-        UserError: ``file`` is missing, a file in ``$HARDNET_WEIGHTS_DIR`` is unusable, no address has the
-            weights, or the cache cannot be written.
+        UserError: ``file`` is missing, a file in ``$HARDNET_WEIGHTS_DIR`` is unusable, the weights are
+            unavailable at every address, or the cache is not writable.
     """
     if file is not None:
         return _read_or_complain(file)
@@ -101,7 +104,7 @@ def _read_or_complain(path: str | Path) -> WeightsFile:
 
 
 def _checked(path: Path, address: Address, row: WeightsRow) -> WeightsFile:
-    """The file at ``path``; BadFileError unless it may be that of the row."""
+    """Reads and verifies a file; raises BadFileError if it is not the row's."""
     file = WeightsFile.read(path)
     if address.sha256_prefix and not file.sha256.startswith(address.sha256_prefix):
         raise BadFileError(_wrong_hash("sha256", file.sha256, address.sha256_prefix))

@@ -1,4 +1,4 @@
-"""Which model a state dict is of, told by its keys and shapes alone."""
+"""Identifies the model of a state dict by its keys and shapes alone."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Identified:
-    """A whole state dict of a model.
+    """A complete state dict of a model.
 
     Attributes:
-        model: its name.
-        form: "network", "official" or one of ``convert.TARGETS``.
-        num_classes: 0 for the patch descriptor.
-        tensors: under our names.
-        in_chans: channels of the input.
+        model: name of the model, one of ``list_models()``.
+        form: naming scheme of the keys: "network", "official" or one of ``convert.TARGETS``.
+        num_classes: number of classes; 0 for the patch descriptor.
+        tensors: the tensors under the names of ``create_model``'s network.
+        in_chans: number of input channels.
     """
 
     model: str
@@ -40,7 +40,7 @@ class Identified:
 
 @cache
 def _shapes(model: str, num_classes: int | None = None, arch: Arch | None = None) -> Shapes:
-    """Key -> shape of the network, without the counters of batch norms."""
+    """Shapes of a network's tensors by key, without the batch norms' counters."""
     with torch.device("meta"):
         state = build_network(model, num_classes=num_classes, arch=arch).state_dict()
     return {key: tuple(value.shape) for key, value in state.items() if not key.endswith(_COUNTER)}
@@ -48,7 +48,7 @@ def _shapes(model: str, num_classes: int | None = None, arch: Arch | None = None
 
 @cache
 def _feature_keys(model: str, arch: Arch | None = None) -> frozenset[str]:
-    """Keys of the ``features_only`` network under ``trunk.``, without the counters of batch norms."""
+    """Keys of the ``features_only`` network with the prefix ``trunk.``, without the batch norms' counters."""
     with torch.device("meta"):
         keys = build_network(model, arch=arch, features_only=True).state_dict()
     return frozenset(f"{_TRUNK}{key}" for key in keys if not key.endswith(_COUNTER))
@@ -67,17 +67,21 @@ def _class_rule(model: str, arch: Arch | None = None) -> tuple[str, int, int, in
 def identify(
     state_dict: Mapping[str, Tensor], model: str | None = None, arch: Arch | None = None
 ) -> Identified:
-    """The model and the form of a whole state dict, whatever its numbers of classes and input channels.
+    """Identifies the model and the naming scheme of a complete state dict.
 
-    A prefix before every key (``module.``, ``net.``, ``model.net.`` …) is dropped if the rest is a model's.
+    The numbers of classes and of input channels may be any. A prefix common to all keys (``module.``,
+    ``net.``, ``model.net.`` …) is dropped if the remaining keys are those of a model.
 
     Args:
-        state_dict: the tensors.
-        model: look for this one only.
-        arch: a record in place of the row of ``model``.
+        state_dict: the tensors by name.
+        model: name of the only model to compare with; None compares with all of them.
+        arch: architecture in place of that of ``model``.
+
+    Returns:
+        The model, its naming scheme and its tensors under the names of ``create_model``'s network.
 
     Raises:
-        UserError: it is of no model, or of several alike.
+        UserError: no model fits, or more than one does.
     """
     for prefix in common_prefixes(state_dict):
         tensors = {key.removeprefix(prefix): value for key, value in state_dict.items()}
@@ -97,7 +101,7 @@ def identify(
 
 
 def common_prefixes(keys: Iterable[str]) -> Iterator[str]:
-    """ "" and each longer dotted prefix that every key begins with."""
+    """The dotted prefixes that all keys share, the shortest first, beginning with the empty one."""
     split = [key.split(".")[:-1] for key in keys]
     prefix = ""
     yield prefix
@@ -109,9 +113,9 @@ def common_prefixes(keys: Iterable[str]) -> Iterator[str]:
 
 
 def main_part(state_dict: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Each longer prefix that most keys begin with, though not all, with the entries below it.
+    """The dotted prefixes that most, but not all, keys share, each with the entries below it.
 
-    A training module (Lightning's, for one) keeps its losses and metrics beside the network.
+    A training module, such as Lightning's, keeps its losses and metrics beside the network.
     """
     prefix, below = "", dict(state_dict)
     while len(below) * 2 > len(state_dict):
@@ -125,11 +129,19 @@ def main_part(state_dict: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str,
 def split_trunk(
     model: str, state_dict: Mapping[str, Tensor], arch: Arch | None = None
 ) -> tuple[dict[str, Tensor], list[str]] | None:
-    """The entries of a file of the trunk alone under our network's names, and the keys left.
+    """Splits a state dict of a trunk alone into the trunk's entries and the remaining keys.
 
-    Taken are an official trunk, with ``base.`` or a bare number before its keys, the ``trunk.`` entries of
-    our network, and those of a network of ``features_only``; with a prefix before every key or without.
-    Returns None for anything else. An official trunk with numbered keys may lack parts and have more.
+    The forms are: an official trunk, whose keys begin with ``base.`` or a bare number; the ``trunk.`` entries
+    of ``create_model``'s network; and a ``features_only`` network; each with or without a common prefix.
+
+    Args:
+        model: name of the model.
+        state_dict: the tensors by name.
+        arch: architecture in place of that of ``model``.
+
+    Returns:
+        The trunk's entries under the names of ``create_model``'s network, and the keys that are not part of
+        it; None for any other state dict. An official trunk with numbered keys may be incomplete.
     """
     if isinstance(find_arch(model), DescriptorArch):
         return None
@@ -161,7 +173,11 @@ def split_trunk(
 def best_form(
     model: str, state_dict: Mapping[str, Tensor], arch: Arch | None = None
 ) -> tuple[str, dict[str, Tensor], dict[str, Tensor]]:
-    """(form, entries under our names, the rest), in the form and without the prefix that fit most of them."""
+    """Reads a state dict that fits no model completely, in the form in which most of its entries fit.
+
+    Returns:
+        The form, the entries under the names of ``create_model``'s network, and the remaining entries.
+    """
     candidates = []
     for prefix in common_prefixes(state_dict):
         tensors = {key.removeprefix(prefix): value for key, value in state_dict.items()}
@@ -183,7 +199,7 @@ def _whole(model: str, state_dict: Mapping[str, Tensor], arch: Arch | None) -> I
 def _sizes_if_whole(
     model: str, tensors: Mapping[str, Tensor], arch: Arch | None = None
 ) -> tuple[int, int] | None:
-    """(classes, input channels), if nothing is missing and every other shape fits; otherwise None."""
+    """Numbers of classes and input channels if the tensors are complete and all shapes fit; None otherwise."""
     given = {key: tuple(value.shape) for key, value in tensors.items() if not key.endswith(_COUNTER)}
     classes = 0
     if class_layers(model):

@@ -306,3 +306,29 @@ def test_the_blood_cells(shared, tmp_path):
         found = check_coco(path, tmp_path / "images", ("RBC", "WBC", "Platelets"), read_images=False)
         assert found.errors == ()
         assert found.boxes == report.splits[split].boxes
+
+
+@pytest.mark.parametrize("name", ["annotations/instances_train.json", "images/BloodImage_00001.jpg"])
+def test_files_of_others_in_the_target_are_kept(tmp_path, name):
+    """A second conversion replaces what the first one wrote, and nothing else."""
+    voc = tmp_path / "voc"
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (voc / folder).mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(voc / "JPEGImages/BloodImage_00001.jpg")
+    (voc / "ImageSets/Main/train.txt").write_text("BloodImage_00001\n")
+    box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    xml = f"<annotation><object><name>cat</name>{box}</object></annotation>"
+    (voc / "Annotations/BloodImage_00001.xml").write_text(xml)
+    path = tmp_path / "target" / name
+    path.parent.mkdir(parents=True)
+    path.write_text('{"images": []}')
+    with pytest.raises(UserError, match=f"{path} exists, and no earlier conversion wrote it"):
+        convert_voc(voc, tmp_path / "target")
+    assert path.read_text() == '{"images": []}'
+    assert [each for each in (tmp_path / "target").rglob("*") if each.is_file()] == [path]
+    path.unlink()
+    convert_voc(voc, tmp_path / "target")
+    Image.new("RGB", (40, 30), "red").save(voc / "JPEGImages/BloodImage_00001.jpg")
+    convert_voc(voc, tmp_path / "target")
+    expected = (voc / "JPEGImages/BloodImage_00001.jpg").read_bytes()
+    assert (tmp_path / "target/images/BloodImage_00001.jpg").read_bytes() == expected

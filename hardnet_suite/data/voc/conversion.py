@@ -8,16 +8,19 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.images import image_size
 from hardnet_suite.data.report import Finding
 from hardnet_suite.data.voc.annotation import Box, boxes_on_image, read_annotation
 from hardnet_suite.data.voc.lists import Entry, VocFolder
 from hardnet_suite.errors import UserError
+
+_MARK = "converted from PASCAL VOC by hardnet-suite"  # in the annotation files that a conversion wrote
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ def convert_voc(
 
     Raises:
         UserError: a file or folder is missing, broken or not writable, a class is repeated, two images share
-            a name, or there is nothing to convert.
+            a name, there is nothing to convert, or ``target`` has a file of that name that no conversion
+            wrote.
         ValueError: ``difficult`` is neither of the two.
     """
     if difficult not in ("ignore", "keep"):
@@ -113,7 +117,9 @@ def convert_voc(
         findings.append(Finding("warning", "class left out", name, message))
 
     contents = {split: _coco(split_images, chosen, difficult) for split, split_images in read.items()}
-    for name, path in _by_name(images).items():
+    named = _by_name(images)
+    _require_replaceable(target, [f"instances_{split}.json" for split in contents], named)
+    for name, path in named.items():
         _bring(path, target / "images" / name, link)
     for split, content in contents.items():
         _write(target / "annotations" / f"instances_{split}.json", content)
@@ -182,7 +188,8 @@ def _coco(images: list[_Image], classes: tuple[str, ...], difficult: str) -> dic
                     }
                 )
     categories = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
-    return {"images": entries, "annotations": annotations, "categories": categories}
+    info = {"description": _MARK}
+    return {"info": info, "images": entries, "annotations": annotations, "categories": categories}
 
 
 def _summary(content: dict[str, Any]) -> Split:
@@ -199,6 +206,31 @@ def _by_name(images: dict[Path, _Image]) -> dict[str, Path]:
         if first != path:
             raise UserError(f"two images have one name, {first} and {path}: rename one of them")
     return paths
+
+
+def _require_replaceable(target: Path, annotations: Sequence[str], images: Mapping[str, Path]) -> None:
+    """UserError where the conversion would replace a file that no earlier conversion wrote."""
+    folder = target / "annotations"
+    own = {path for path in folder.glob("*.json") if _has_mark(path)}
+    foreign = [path for name in annotations if os.path.lexists(path := folder / name) and path not in own]
+    if not own:
+        foreign += [
+            path
+            for name, image in images.items()
+            if os.path.lexists(path := target / "images" / name)
+            and not (path.is_file() and filecmp.cmp(image, path, shallow=False))
+        ]
+    if foreign:
+        raise UserError(
+            f"{foreign[0]} exists, and no earlier conversion wrote it: move it away, or choose another folder"
+        )
+
+
+def _has_mark(path: Path) -> bool:
+    try:
+        return read_json(path)["info"]["description"] == _MARK
+    except (UserError, TypeError, KeyError):
+        return False
 
 
 def _bring(path: Path, target: Path, link: bool) -> None:
