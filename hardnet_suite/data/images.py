@@ -13,6 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from hardnet_suite.data.fast_decoding import decode_plain
+from hardnet_suite.data.files import read_bytes, require_regular
 from hardnet_suite.errors import UserError
 
 # names that stand for an image; one that this Pillow cannot decode (.heic) is reported, not dropped
@@ -131,7 +132,7 @@ def header_sizes(path: str | Path) -> tuple[tuple[int, int], tuple[int, int]]:
     Raises:
         UserError: the file is missing or not an image.
     """
-    with image_errors(str(path)), Image.open(path) as image:
+    with image_errors(str(path)), _opened(path) as image:
         tags = getattr(image, "tag_v2", None)  # of a TIFF, whose .size Pillow turns upright
         if tags:
             return (tags[256], tags[257]), image.size
@@ -140,13 +141,18 @@ def header_sizes(path: str | Path) -> tuple[tuple[int, int], tuple[int, int]]:
         return image.size, image.size[::-1] if turned else image.size
 
 
+def _opened(path: str | Path) -> Image.Image:
+    require_regular(path)
+    return Image.open(path)
+
+
 def exif_orientation(path: str | Path) -> int:
     """The EXIF orientation that ``read_rgb`` applies, 1 to 8; 1 where the image has none.
 
     Raises:
         UserError: the file is missing or not an image.
     """
-    with image_errors(str(path)), Image.open(path) as image:
+    with image_errors(str(path)), _opened(path) as image:
         if image.format == "PNG" and not _png_has_exif(Path(path)):
             return 1  # spares decoding the whole file for what may follow its pixels
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -221,7 +227,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _content(source: str | Path | bytes | BinaryIO) -> bytes:
     """The whole file in memory: by its path, Pillow 13 maps a rotated grey TIFF at the wrong width."""
     if isinstance(source, str | Path):
-        return Path(source).read_bytes()
+        return read_bytes(source)
     return source if isinstance(source, bytes) else source.read()
 
 

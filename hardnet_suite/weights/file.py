@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import re
-import stat
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hardnet_suite.data.files import NotAFileError, read_bytes
 from hardnet_suite.errors import UserError
 
 # "<" alone is not enough: a .safetensors file begins with a length, whose bytes may spell it
@@ -40,14 +40,13 @@ class WeightsFile:
         """
         path = expanded(path)
         try:
-            mode = path.stat().st_mode
-            if stat.S_ISDIR(mode):
-                raise BadFileError("a folder, not a weights file")
-            if not stat.S_ISREG(mode):  # a named pipe may never be written to, a device never end
-                raise BadFileError("a pipe, socket or device, not a file")
-            data = path.read_bytes()
+            data = read_bytes(path)
         except FileNotFoundError as error:
             raise BadFileError("no such file") from error
+        except IsADirectoryError as error:
+            raise BadFileError("a folder, not a weights file") from error
+        except NotAFileError as error:
+            raise BadFileError(str(error)) from error
         except OSError as error:
             raise BadFileError(f"cannot be opened: {error.strerror}") from error
         if not data:

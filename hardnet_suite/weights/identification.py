@@ -199,7 +199,7 @@ def _whole(model: str, state_dict: Mapping[str, Tensor], arch: Arch | None) -> I
 def _sizes_if_whole(
     model: str, tensors: Mapping[str, Tensor], arch: Arch | None = None
 ) -> tuple[int, int] | None:
-    """Numbers of classes and input channels if the tensors are complete and all shapes fit; None otherwise."""
+    """Numbers of classes and input channels if the tensors are complete and fit; None otherwise."""
     given = {key: tuple(value.shape) for key, value in tensors.items() if not key.endswith(_COUNTER)}
     classes = 0
     if class_layers(model):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hardnet_suite.data.files import read_bytes
 from hardnet_suite.errors import UserError
 
 _LISTS = ("images", "annotations", "categories")
@@ -19,7 +20,7 @@ def read_json(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: check the path") from None
     except OSError as error:

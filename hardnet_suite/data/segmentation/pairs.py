@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hardnet_suite.data.files import read_text
 from hardnet_suite.data.images import walk_files
 from hardnet_suite.data.segmentation.labels import LabelSet
 from hardnet_suite.errors import UserError
@@ -159,7 +160,7 @@ def _listed(
 ) -> dict[str, Path]:
     """The images that a list names, in its order."""
     try:
-        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(list_file).splitlines()
     except FileNotFoundError:
         raise UserError(f"no list of images {list_file}: correct the data set's ann_file") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from hardnet_suite.data.files import read_bytes
 from hardnet_suite.data.images import image_size, stored_size
 from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
@@ -204,7 +205,7 @@ class _WithoutDoctype(ElementTree.TreeBuilder):
 
 def _parse(path: Path) -> ElementTree.Element:
     try:
-        content: bytes | str = path.read_bytes()
+        content: bytes | str = read_bytes(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     declared = _DECLARED.match(content)

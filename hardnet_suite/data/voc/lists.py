@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from hardnet_suite.data.files import read_text
 from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
 from hardnet_suite.errors import UserError
 
@@ -113,7 +114,7 @@ class VocFolder:
             existing = ", ".join(sorted(file.stem for file in self.list_folder.glob("*.txt"))) or "none"
             raise UserError(f"no split {split}: no file {path} (there are: {existing})")
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            text = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read: {error}; save it as UTF-8 text") from None
         lines = [line.strip() for line in text.splitlines() if line.strip()]

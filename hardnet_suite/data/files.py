@@ -1,0 +1,41 @@
+"""Reading of local files: a named pipe that nobody writes to, or a device without end, is an error."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from pathlib import Path
+
+
+class NotAFileError(OSError):
+    """A path that is neither a file nor a folder."""
+
+    def __init__(self, path: str | Path):
+        super().__init__(errno.EINVAL, "a pipe, socket or device, not a file", str(path))
+
+    def __str__(self) -> str:
+        return self.strerror
+
+
+def require_regular(path: str | Path) -> None:
+    """Checks what is about to be opened; a folder passes, since opening it says what it is.
+
+    Raises:
+        NotAFileError: the path is a pipe, socket or device.
+        OSError: there is nothing at the path.
+    """
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise NotAFileError(path)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The contents of a file; the errors are those of ``require_regular`` and of ``Path.read_bytes``."""
+    require_regular(path)
+    return Path(path).read_bytes()
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark; errors as of ``read_bytes``."""
+    require_regular(path)
+    return Path(path).read_text(encoding="utf-8-sig")
