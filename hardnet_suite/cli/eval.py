@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hardnet_suite.data.coco import annotation_lines, read_coco
+from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import evaluate_coco, without_nan
@@ -44,12 +45,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.out:
+        _require_replaceable(Path(args.out))
     figures = args.score(args)
     if args.out:
         try:
             Path(args.out).write_text(json.dumps(figures, indent=2) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {args.out}: {error.strerror}; choose another --out") from None
+
+
+def _require_replaceable(path: Path) -> None:
+    """UserError where the file exists and is not the result of an earlier run."""
+    if not path.is_file():
+        return
+    try:
+        content = read_json(path)
+    except UserError:
+        content = None
+    if not isinstance(content, dict) or "metrics" not in content:
+        raise UserError(f"--out {path} exists, and no earlier run wrote it: move it away, or choose another")
 
 
 def _score_coco(args: argparse.Namespace) -> dict[str, Any]:

@@ -78,6 +78,21 @@ def test_figures_that_cannot_be_written(error_of, files, tmp_path):
     assert f"cannot write {tmp_path}" in error_of("eval", "coco", *files, "--out", tmp_path)
 
 
+@pytest.mark.parametrize("which", [1, 3, None])
+def test_figures_replace_figures_alone(cli, error_of, files, tmp_path, which):
+    """Neither the annotations nor the detections, nor another file of the user's."""
+    out = tmp_path / "notes.txt" if which is None else files[which]
+    if which is None:
+        out.write_text("mine")
+    before = out.read_bytes()
+    assert f"--out {out} exists, and no earlier run wrote it" in error_of(
+        "eval", "coco", *files, "--out", out
+    )
+    assert out.read_bytes() == before
+    for _ in range(2):
+        assert cli("eval", "coco", *files, "--out", tmp_path / "figures.json")[0] == 0
+
+
 @pytest.fixture
 def label_folders(tmp_path):
     """Truth and prediction of one CamVid image: a road right, half of a car taken for a bicyclist."""

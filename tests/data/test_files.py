@@ -25,9 +25,8 @@ def path(request, tmp_path):
     elif request.param == "device":
         path.symlink_to("/dev/zero")
     else:
-        server = socket.socket(socket.AF_UNIX)
-        server.bind(str(path))
-        request.addfinalizer(server.close)
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
     return path
 
 
