@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         required=True,
-        help="a name such as hardnet68, a config (a .py file, which is run), a file of weights, or a run's folder",
+        help="a name such as hardnet68, a config (.py, which runs), a file of weights, or a run's folder",
     )
     parser.add_argument("--weights", help="a tag such as camvid, or a file (default: the published weights)")
     parser.add_argument("--out", help="write drawings, masks and predictions.jsonl into this folder")
