@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         setattr(args, name, _at_home(value))
     try:
         return args.run(args) or 0
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
 
 from hardnet_suite.cli._options import add_run_arguments, load_run_config
 
@@ -26,6 +31,28 @@ def run(args: argparse.Namespace) -> None:
 
     from hardnet_suite.openmm.run.train import train
 
-    train(cfg, from_scratch=args.from_scratch, resume=args.resume)
+    with stop_on_termination() as stop:
+        train(cfg, from_scratch=args.from_scratch, resume=args.resume, stop=stop)
     if is_main_process():
         print(f"checkpoints and logs are in {cfg.work_dir}")
+
+
+@contextlib.contextmanager
+def stop_on_termination() -> Iterator[threading.Event]:
+    """Within, SIGTERM, which schedulers and containers send, sets the event instead of ending the process."""
+    stop, process = threading.Event(), os.getpid()
+
+    def handle(number: int, frame: object) -> None:
+        if os.getpid() != process:  # a forked worker of the data loader, which is to end
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+        yield stop
+        return
+    previous = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 
@@ -102,13 +102,29 @@ class ResumableCheckpointHook(CheckpointHook):
                 del state[key]
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if batch_idx + 1 == len(runner.train_dataloader) or not self._is_due(runner):
+        if batch_idx + 1 == len(runner.train_dataloader):
+            return
+        is_stopping = _is_stopping(runner)
+        if not is_stopping and not self._is_due(runner):
             return
         name = f"iter_{runner.iter + 1}.pth"
         runner.save_checkpoint(self.out_dir, name, by_epoch=False, backend_args=self.backend_args)
         self._saved_at = time.monotonic()
         self._own.add(name)
         self._remove("iter", but=name)
+        if is_stopping:
+            _stop(runner)
+
+    def after_train_epoch(self, runner) -> None:
+        super().after_train_epoch(runner)
+        if _is_stopping(runner):
+            if self.filename_tmpl.format(runner.epoch + 1) not in self._own:
+                self._save_checkpoint(runner)
+            _stop(runner)
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if _is_stopping(runner):  # the epoch has been saved, if it was due
+            _stop(runner)
 
     def _is_due(self, runner) -> bool:
         if self.every_iters and (runner.iter + 1) % self.every_iters == 0:
@@ -149,6 +165,21 @@ class ResumableCheckpointHook(CheckpointHook):
         for path in own[: max(len(own) - keep, 0)]:
             if path.name != but:
                 path.unlink()
+
+
+class Stopped(KeyboardInterrupt):
+    """A training that was asked to stop, at an iteration from which it can be resumed."""
+
+
+def _is_stopping(runner) -> bool:
+    """Whether any rank has been asked to stop; asks the others only where a stop can be requested."""
+    return runner.stop is not None and any_rank(runner.stop.is_set())
+
+
+def _stop(runner) -> None:
+    barrier()  # the main rank has saved
+    saved = runner.last_saved
+    raise Stopped(f"the run is saved in {saved}; --resume resumes it" if saved else "nothing was saved yet")
 
 
 @HOOKS.register_module()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import tempfile
+import threading
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -46,6 +47,7 @@ class SuiteRunner(Runner):
 
     _records: ClassVar[dict] = {}  # of the config, see ``records_of``
     _opened: Checkpoint | None = None  # the file of ``load_from``, until it is loaded
+    stop: threading.Event | None = None  # once set, the run is saved and ends with ``hooks.Stopped``
     last_saved: Path | None = None  # the checkpoint that this run saved last, or was resumed from
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:

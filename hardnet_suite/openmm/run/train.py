@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from copy import deepcopy
 from pathlib import Path
 
@@ -23,15 +24,23 @@ from hardnet_suite.weights.runs import newest_checkpoint
 _DATA = ("train_dataloader", "val_dataloader")
 
 
-def train(cfg: Config, *, from_scratch: bool = False, resume: bool | str = False) -> Runner:
+def train(
+    cfg: Config,
+    *,
+    from_scratch: bool = False,
+    resume: bool | str = False,
+    stop: threading.Event | None = None,
+) -> Runner:
     """Trains as the config says; the data and the classes are checked before anything is built.
 
     Args:
         cfg: as ``prepare`` returns it; left unchanged.
         from_scratch: starts from random weights: no published ones are fetched.
         resume: True resumes from the run's newest checkpoint, if there is one; a path from that checkpoint.
+        stop: once set, by another thread or a signal, the run is saved after the current iteration and ends.
 
     Raises:
+        Stopped: ``stop`` was set; it is a ``KeyboardInterrupt``.
         UserError: data, classes, weights or a checkpoint that do not fit; a training that diverges.
     """
     cfg = deepcopy(cfg)
@@ -51,6 +60,7 @@ def train(cfg: Config, *, from_scratch: bool = False, resume: bool | str = False
     if from_scratch or cfg.load_from:
         drop_pretrained(cfg)
     runner = SuiteRunner.from_cfg(cfg, opened)
+    runner.stop = stop
     for note in notes:
         runner.logger.warning(note)
     if is_main_process():

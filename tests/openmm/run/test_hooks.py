@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 from toy_runs import toy_config
 
 import hardnet_suite.openmm  # noqa: F401
-from hardnet_suite.openmm.run.hooks import ProgressLineHook
+from hardnet_suite.openmm.run.hooks import ProgressLineHook, Stopped
+from hardnet_suite.weights.runs import newest_checkpoint
 
 
 class Terminal(io.StringIO):
@@ -64,3 +69,38 @@ def test_a_resumed_run_removes_the_old_epochs_of_its_first_part(toy_train):
     cfg.default_hooks.checkpoint.update(max_keep_ckpts=2)
     toy_train(cfg, resume=True)
     assert sorted(path.name for path in folder.glob("epoch_*.pth")) == ["epoch_4.pth", "epoch_5.pth"]
+
+
+@pytest.mark.parametrize("after", [1, 3, 4, 7, 8])
+@pytest.mark.parametrize("interval", [1, 5])
+def test_a_stop_saves_the_iteration_it_ends_at(toy_train, after, interval):
+    """Within an epoch and at its end (4 iterations each), whether that epoch's checkpoint is due or not."""
+    stop = threading.Event()
+    cfg = toy_config(epochs=4)
+    cfg.default_hooks.checkpoint["interval"] = interval
+    cfg.custom_hooks = [{"type": "StopAfter", "iterations": after}]
+    StopAfter.event = stop
+    with pytest.raises(Stopped, match=r"the run is saved in .*pth; --resume resumes it"):
+        toy_train(cfg, stop=stop)
+    saved = torch.load(newest_checkpoint(toy_train.folder()).path, weights_only=False)
+    assert saved["meta"]["iter"] == after
+    cfg.custom_hooks = []
+    runner, _ = toy_train(cfg, resume=True)
+    assert runner.iter == 16
+
+
+def test_without_a_request_nothing_stops(toy_train):
+    runner, _ = toy_train(toy_config(epochs=2), stop=threading.Event())
+    assert runner.iter == 8
+
+
+@HOOKS.register_module()
+class StopAfter(Hook):
+    event: threading.Event
+
+    def __init__(self, iterations: int):
+        self.iterations = iterations
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter + 1 == self.iterations:
+            self.event.set()

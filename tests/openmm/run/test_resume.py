@@ -109,3 +109,25 @@ def test_an_epoch_killed_before_its_validation_is_validated_on_resuming(tiny, ru
     for output in (first, again):
         assert output.count("coco/bbox_mAP:") == 1
     assert "Epoch(train)" not in again
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_terminated_run_saves_and_resumes_bit_for_bit(tiny, launch, run, tmp_path, workers):
+    """SIGTERM, as schedulers and containers send it."""
+    config, data = tiny
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = ["--cfg-options", f"train_dataloader.num_workers={workers}"]
+    common = ["tools/train.py", config, "--data-root", data, "--seed", 7, "--device", "cpu"]
+    run(*common, "--work-dir", whole, *options)
+
+    process = launch(*common, "--work-dir", broken, *options, start_new_session=True)
+    wait_for(broken / "iter_4.pth", process, 300)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    saved = max(broken.glob("*_*.pth"), key=lambda path: path.stat().st_mtime_ns)
+    assert f"interrupted: the run is saved in {saved}; --resume resumes it" in output
+    run(*common, "--work-dir", broken, "--resume", *options)
+    ends = [torch.load(folder / "epoch_2.pth", weights_only=False) for folder in (whole, broken)]
+    for part in ("state_dict", "ema_state_dict", "optimizer", "param_schedulers"):
+        assert_identical(ends[0][part], ends[1][part], part)
