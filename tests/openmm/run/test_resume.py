@@ -111,7 +111,7 @@ def test_an_epoch_killed_before_its_validation_is_validated_on_resuming(tiny, ru
     assert "Epoch(train)" not in again
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_terminated_run_saves_and_resumes_bit_for_bit(tiny, launch, run, tmp_path, workers):
     """SIGTERM, as schedulers and containers send it."""
     config, data = tiny
