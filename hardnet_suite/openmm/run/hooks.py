@@ -47,7 +47,7 @@ class FiniteLossHook(Hook):
         terms = (
             ", ".join(f"{key} is {losses[key]}" for key in bad) or "the loss of another rank is not finite"
         )
-        saved = runner.last_saved
+        saved = getattr(runner, "last_saved", None)  # mmengine's own runner has none
         kept = f"the last good checkpoint is {saved}" if saved else "no checkpoint has been saved yet"
         raise UserError(
             f"the training has diverged at epoch {runner.epoch + 1}, iteration {runner.iter + 1}: {terms}; "
@@ -173,7 +173,8 @@ class Stopped(KeyboardInterrupt):
 
 def _is_stopping(runner) -> bool:
     """Whether any rank has been asked to stop; asks the others only where a stop can be requested."""
-    return runner.stop is not None and any_rank(runner.stop.is_set())
+    stop = getattr(runner, "stop", None)  # mmengine's own runner has none
+    return stop is not None and any_rank(stop.is_set())
 
 
 def _stop(runner) -> None:
