@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import parts, require_data
 from hardnet_suite.openmm.run.amp import bfloat16_loops
 from hardnet_suite.openmm.run.configs import drop_pretrained
+from hardnet_suite.openmm.run.lock import sole_training
 from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of, records_of
 from hardnet_suite.openmm.run.runner import SuiteRunner
 from hardnet_suite.weights import Checkpoint, open_weights
@@ -41,7 +43,8 @@ def train(
 
     Raises:
         Stopped: ``stop`` was set; it is a ``KeyboardInterrupt``.
-        UserError: data, classes, weights or a checkpoint that do not fit; a training that diverges.
+        UserError: data, classes, weights or a checkpoint that do not fit; a training that diverges; another
+            one in the same work dir.
     """
     cfg = deepcopy(cfg)
     require_data(cfg, _DATA)
@@ -59,14 +62,15 @@ def train(
         notes = (_require_same_run if cfg.resume else _compare_initial_weights)(cfg, opened)
     if from_scratch or cfg.load_from:
         drop_pretrained(cfg)
-    runner = SuiteRunner.from_cfg(cfg, opened)
-    runner.stop = stop
-    for note in notes:
-        runner.logger.warning(note)
-    if is_main_process():
-        _log_data(runner)
-    with bfloat16_loops(bool(cfg.get("bf16"))):
-        runner.train()
+    with sole_training(cfg.work_dir) if is_main_process() else nullcontext():
+        runner = SuiteRunner.from_cfg(cfg, opened)
+        runner.stop = stop
+        for note in notes:
+            runner.logger.warning(note)
+        if is_main_process():
+            _log_data(runner)
+        with bfloat16_loops(bool(cfg.get("bf16"))):
+            runner.train()
     return runner
 
 
