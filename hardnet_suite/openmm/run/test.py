@@ -204,14 +204,12 @@ def draw(plan: TestPlan, outcome: Outcome, out_dir: Path) -> int:
     """Draws the published results beside the labels; returns the number of images."""
     options = plan.options
     score = SCORE if options.score is None else options.score
-    return plan.part.draw(
-        out_dir,
-        plan.work_dir,
-        outcome.images,
-        score=score,
-        format_only=options.format_only,
-        heatmaps=plan.part.has_heatmaps(plan.cfg),
+    count = plan.part.draw(
+        out_dir, plan.work_dir, outcome.images, score=score, format_only=options.format_only
     )
+    if plan.part.has_heatmaps(plan.cfg):
+        count += plan.part.draw_heatmaps(out_dir, plan.work_dir, outcome.images)
+    return count
 
 
 def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tuple[TestPlan, Outcome]:

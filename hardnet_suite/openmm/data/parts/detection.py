@@ -305,22 +305,15 @@ class DetectionPart(Part):
             cfg.model.test_cfg = {**(cfg.model.get("test_cfg") or {}), "keep_heatmap": True}
 
     def draw(
-        self,
-        out_dir: Path,
-        work_dir: Path,
-        images: Sequence,
-        *,
-        score: float,
-        format_only: bool,
-        heatmaps: bool = False,
+        self, out_dir: Path, work_dir: Path, images: Sequence, *, score: float, format_only: bool
     ) -> int:
         place = self.annotation_file, work_dir / self.results, self.image_folder, out_dir
         look = {"classes": self.classes, "palette": self.palette}
-        count = draw_results(*place, image_ids=images, least_score=score, **look)
-        if heatmaps:
-            place = self.annotation_file, work_dir / _HEATMAPS, self.image_folder, out_dir
-            count += draw_heatmaps(*place, image_ids=images)
-        return count
+        return draw_results(*place, image_ids=images, least_score=score, **look)
+
+    def draw_heatmaps(self, out_dir: Path, work_dir: Path, images: Sequence) -> int:
+        place = self.annotation_file, work_dir / _HEATMAPS, self.image_folder, out_dir
+        return draw_heatmaps(*place, image_ids=images)
 
 
 def require_evaluator(cfg: Config, loaders: Sequence[str]) -> None:

@@ -114,14 +114,7 @@ class Part(ABC):
         return
 
     def draw(
-        self,
-        out_dir: Path,
-        work_dir: Path,
-        images: Sequence,
-        *,
-        score: float,
-        format_only: bool,
-        heatmaps: bool = False,
+        self, out_dir: Path, work_dir: Path, images: Sequence, *, score: float, format_only: bool
     ) -> int:
         """Draws the predictions in the work dir beside the labels.
 
@@ -131,11 +124,14 @@ class Part(ABC):
             images: what was scored, as the evaluator names it.
             score: boxes below it are not drawn.
             format_only: whether the results were written that way.
-            heatmaps: whether the work dir has the model's heat maps, to be drawn too.
 
         Returns:
             The number of images drawn.
         """
+        raise NotImplementedError
+
+    def draw_heatmaps(self, out_dir: Path, work_dir: Path, images: Sequence) -> int:
+        """Draws the heat maps in the work dir, where ``has_heatmaps``; as ``draw``."""
         raise NotImplementedError
 
     @classmethod

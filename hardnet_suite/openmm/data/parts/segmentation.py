@@ -194,14 +194,7 @@ class SegmentationPart(Part):
         cfg.model = {"type": "HarDNetSegmentorTTA", "module": cfg.model}
 
     def draw(
-        self,
-        out_dir: Path,
-        work_dir: Path,
-        images: Sequence,
-        *,
-        score: float,
-        format_only: bool,
-        heatmaps: bool = False,
+        self, out_dir: Path, work_dir: Path, images: Sequence, *, score: float, format_only: bool
     ) -> int:
         labels = dict(self.pairs())
         ids = self._prediction_ids(format_only)
