@@ -233,7 +233,7 @@ def _describe(
             form, tensors, left = best_form(model, state, arch)
     metadata = _metadata(file)
     said = metadata.get("model")
-    if said in ARCHS and model is not None and said != model and form != "trunk":
+    if isinstance(said, str) and said in ARCHS and model is not None and said != model and form != "trunk":
         raise UserError(f"its metadata says that it is {said}, but its weights are those of {model}")
     names = metadata.get("classes") or (row.classes if row else None) or None
     if names and classes and len(names) != classes:

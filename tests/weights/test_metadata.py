@@ -89,3 +89,9 @@ def test_class_names_in_a_runs_checkpoint(state, tmp_path, value, where):
     with pytest.raises(UserError, match=r"epoch_1\.pth: its metadata") as caught:
         open_weights(tmp_path / "epoch_1.pth")
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("value", [{"type": "x"}, ["hardnet68"], 5, None, "another"])
+def test_what_other_programs_call_a_model_is_no_contradiction(state, tmp_path, value):
+    torch.save({"state_dict": state, "meta": {"model": value}}, tmp_path / "w.pth")
+    assert open_weights(tmp_path / "w.pth").model == "hardnet39ds"
