@@ -16,13 +16,14 @@ RATES: list[float] = []  # of every iteration since the last run began
 
 @DATASETS.register_module()
 class ToyNumbers:
-    """Eight samples of two numbers."""
+    """Samples of two numbers, eight by default."""
 
-    def __init__(self, classes=("a", "b")):
+    def __init__(self, classes=("a", "b"), length: int = 8):
         self.metainfo = {"classes": tuple(classes)}
+        self.length = length
 
     def __len__(self) -> int:
-        return 8
+        return self.length
 
     def __getitem__(self, index: int) -> dict:
         return {"inputs": torch.tensor([1.0, index / 8])}
@@ -94,3 +95,19 @@ def toy_config(schedule: list | None = None, *, epochs: int = 2, lr: float = 0.1
             **changes,
         }
     )
+
+
+def assert_identical(a, b, where: str = "") -> None:
+    """Compares nested containers of tensors bit for bit."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_identical(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), where
+        for index, pair in enumerate(zip(a, b, strict=True)):
+            assert_identical(*pair, f"{where}[{index}]")
+    else:
+        assert a == b, where

@@ -17,7 +17,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type="ProgressLineHook"),
-    dict(type="SyncBuffersHook"),  # averages running statistics over the ranks before validation and saving
+    dict(type="AverageBuffersHook"),  # running statistics, over the ranks, before validation and saving
 ]
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=True)
 env_cfg = dict(

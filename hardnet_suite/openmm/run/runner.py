@@ -31,6 +31,12 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.compat import for_mmengine, repair_ssd_heads
 from hardnet_suite.openmm.data.parts import inner_datasets
 from hardnet_suite.openmm.models.initializers import load_checkpoint
+from hardnet_suite.openmm.run.buffers import (
+    RANK_BUFFERS,
+    AverageBuffersHook,
+    averaged_buffers,
+    restore_buffers,
+)
 from hardnet_suite.openmm.run.checks import require_finite_weights
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
 from hardnet_suite.openmm.run.schedules import lasts_one_epoch, require_same_optimizer, resume_schedules
@@ -47,6 +53,7 @@ class SuiteRunner(Runner):
 
     _records: ClassVar[dict] = {}  # of the config, see ``records_of``
     _opened: Checkpoint | None = None  # the file of ``load_from``, until it is loaded
+    _rank_buffers: list[dict[str, torch.Tensor]] | None = None  # while a checkpoint is saved
     stop: threading.Event | None = None  # once set, the run is saved and ends with ``hooks.Stopped``
     last_saved: Path | None = None  # the checkpoint that this run saved last, or was resumed from
 
@@ -110,6 +117,7 @@ class SuiteRunner(Runner):
             require_same_optimizer(self.optim_wrapper, checkpoint.get("optimizer"), filename)
             load_state_dict(model, state_dict_of(checkpoint), strict=True, logger=self.logger)
             require_finite_weights(self.model.state_dict(), filename)
+            restore_buffers(self, checkpoint.get(RANK_BUFFERS))
             self._resumed_schedules = checkpoint.get("param_schedulers")
             return checkpoint
         report = load_checkpoint(model, weights, other_classes=True)
@@ -165,13 +173,28 @@ class SuiteRunner(Runner):
         super().register_default_hooks(hooks)
         self.register_hook({"type": "FiniteLossHook"})
 
+    def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
+        super().register_hooks(default_hooks, custom_hooks)
+        if not any(isinstance(hook, AverageBuffersHook) for hook in self.hooks):
+            self.register_hook(AverageBuffersHook())
+
     def save_checkpoint(
         self, out_dir: str, filename: str, *args, meta: dict | None = None, **options
     ) -> None:
-        """The checkpoint says how its input is made and its output is read, for ``predict``."""
+        """The checkpoint says how its input is made and its output is read, for ``predict``.
+
+        Its running statistics are the averages over the ranks; those of each rank are saved beside them.
+        """
         require_finite_weights(self.model.state_dict(), f"the model after iteration {self.iter}")
-        super().save_checkpoint(out_dir, filename, *args, meta=(meta or {}) | self._records, **options)
+        with averaged_buffers(self) as self._rank_buffers:
+            super().save_checkpoint(out_dir, filename, *args, meta=(meta or {}) | self._records, **options)
         self.last_saved = Path(out_dir, filename)
+
+    def call_hook(self, fn_name: str, **options) -> None:
+        """As mmengine's; a checkpoint that is about to be saved gets the buffers of all ranks."""
+        if fn_name == "before_save_checkpoint" and self._rank_buffers:
+            options["checkpoint"][RANK_BUFFERS] = self._rank_buffers
+        super().call_hook(fn_name, **options)
 
     def dump_config(self) -> None:
         """Writes the whole config into the work dir, unless that would replace the file it was read from."""

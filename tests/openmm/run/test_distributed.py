@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
 import torch
+from toy_runs import assert_identical
 
 import hardnet_suite.openmm  # noqa: F401
 
@@ -75,3 +77,60 @@ def test_all_ranks_end_where_one_diverges(run, tmp_path):
         assert "epoch_1.pth" in line
     assert "the loss of another rank is not finite" in min(lines)
     assert "loss_bad is nan" in max(lines)
+
+
+@pytest.mark.parametrize(
+    ("ending", "buffers"),
+    [
+        ("SIGKILL", "average"),
+        pytest.param("SIGKILL", "copy", marks=pytest.mark.slow),
+        pytest.param("SIGTERM", "average", marks=pytest.mark.slow),
+    ],
+)
+def test_ranks_that_end_in_mid_epoch_resume_bit_for_bit(run, launch, tmp_path, ending, buffers):
+    """The running statistics of the ranks differ within an epoch; saving leaves them as they are."""
+    script = SCRIPT.with_name("train_on_ranks.py")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir(), broken.mkdir()
+    run(*TORCHRUN, script, whole, 0, buffers)  # never saves within an epoch
+
+    process = launch(*TORCHRUN, script, broken, 1, buffers, ending, 6)  # 4 iterations an epoch
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode, output
+    assert not (broken / "epoch_2.pth").exists()
+    saved = sorted(broken.glob("iter_*.pth"))
+    assert [path.name for path in saved] == ["iter_7.pth" if ending == "SIGTERM" else "iter_6.pth"]
+    content = torch.load(saved[0], weights_only=False)
+    own = [rank["0.norm.running_mean"] for rank in content["rank_buffers"]]
+    assert not torch.equal(*own)
+    if buffers == "copy":  # what predict reads are the averages, as at the end of an epoch
+        torch.testing.assert_close(content["state_dict"]["norm.running_mean"], sum(own) / 2)
+    if ending == "SIGTERM":
+        assert output.count(f"the run is saved in {saved[0]}") == 2
+
+    run(*TORCHRUN, script, broken, 1, buffers)
+    ends = [torch.load(folder / "epoch_3.pth", weights_only=False) for folder in (whole, broken)]
+    for part in ("state_dict", "ema_state_dict", "optimizer"):
+        assert_identical(ends[0][part], ends[1][part], part)
+    assert "rank_buffers" not in ends[0]
+    for name in ("rank0_iter11.pth", "rank1_iter11.pth"):
+        assert_identical(*(torch.load(folder / name) for folder in (whole, broken)), name)
+
+
+@pytest.mark.slow
+def test_two_nodes_compute_what_one_computes(run, launch, tmp_path):
+    script = SCRIPT.with_name("train_on_ranks.py")
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir(), two.mkdir()
+    run(*TORCHRUN, script, one, 0, "average")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    rendezvous = ["--rdzv-backend", "c10d", "--rdzv-id", "x", "--rdzv-endpoint", endpoint]
+    node = [*TORCHRUN[:2], "--nnodes", 2, "--nproc-per-node", 1, *rendezvous]
+    for process in [launch(*node, script, two, 0, "average") for _ in range(2)]:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+    ends = [torch.load(folder / "epoch_3.pth", weights_only=False) for folder in (one, two)]
+    for part in ("state_dict", "ema_state_dict", "optimizer"):
+        assert_identical(ends[0][part], ends[1][part], part)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from toy_runs import assert_identical
 
 import hardnet_suite.openmm  # noqa: F401  (lets torch.load read mmengine's log buffers)
 from hardnet_suite.openmm.data.sampling import ResumableBatchSampler, SeededDataset
@@ -18,21 +19,6 @@ def wait_for(path, process, seconds: float) -> None:
         assert process.poll() is None, process.stdout.read()[-4000:]
         assert time.monotonic() < end, f"no {path.name} after {seconds} s"
         time.sleep(0.005)
-
-
-def assert_identical(a, b, where: str = "") -> None:
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_identical(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list):
-        assert len(a) == len(b), where
-        for index, pair in enumerate(zip(a, b, strict=True)):
-            assert_identical(*pair, f"{where}[{index}]")
-    else:
-        assert a == b, where
 
 
 def test_killed_in_mid_epoch_and_resumed_is_bit_for_bit_the_same(tiny, launch, run, tmp_path):
