@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import http.client
 import os
-import shutil
-import urllib.error
-import urllib.request
 import uuid
 from dataclasses import replace
 from pathlib import Path
 
+from hardnet_suite.data.fetching import FetchError, Limits, receive
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks.arch import ARCHS
 from hardnet_suite.weights import places
@@ -19,18 +15,23 @@ from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded
 from hardnet_suite.weights.places import cache_dir, own_folder
 from hardnet_suite.weights.registry import Address, WeightsRow
 
-_OWN_DISK = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT)
+# several times the largest published file; a large file over a slow line takes its time, so there is no total
+DOWNLOAD_LIMITS = Limits(size=2 << 30)
 
 
-def fetch(row: WeightsRow, *, file: str | Path | None = None, timeout: float = 30) -> Path:
+def fetch(
+    row: WeightsRow, *, file: str | Path | None = None, timeout: float = 30, limits: Limits | None = None
+) -> Path:
     """Returns the path of a row's weights, downloaded into the cache if necessary.
 
     See ``obtain`` for the arguments, the order in which places are searched, and the errors.
     """
-    return obtain(row, file=file, timeout=timeout).path
+    return obtain(row, file=file, timeout=timeout, limits=limits).path
 
 
-def obtain(row: WeightsRow, *, file: str | Path | None = None, timeout: float = 30) -> WeightsFile:
+def obtain(
+    row: WeightsRow, *, file: str | Path | None = None, timeout: float = 30, limits: Limits | None = None
+) -> WeightsFile:
     """Reads the weights of a row into memory, once, and verifies them.
 
     These places are searched in order: ``file``, which is not verified; the package, for weights that it
@@ -43,6 +44,8 @@ def obtain(row: WeightsRow, *, file: str | Path | None = None, timeout: float = 
         row: row of the registry.
         file: path of a local file to read instead.
         timeout: timeout of each network operation, in seconds.
+        limits: of each download, in place of ``DOWNLOAD_LIMITS`` (2 GiB, at least 60 KiB per minute) with
+            ``timeout``.
 
     Returns:
         The file in memory.
@@ -63,6 +66,8 @@ def obtain(row: WeightsRow, *, file: str | Path | None = None, timeout: float = 
         except BadFileError as error:
             raise UserError(f"{path}: {error}; reinstall the package") from error
 
+    if limits is None:
+        limits = replace(DOWNLOAD_LIMITS, wait=timeout, window=max(DOWNLOAD_LIMITS.window, 2 * timeout))
     cache, folder = cache_dir(), own_folder()
     for address in row.urls if folder else ():
         path = folder / address.file
@@ -82,13 +87,13 @@ def obtain(row: WeightsRow, *, file: str | Path | None = None, timeout: float = 
                 failures.append(f"{path} ({error})")
     for address in row.urls:
         try:
-            return _download(address, row, cache, timeout)
-        except (BadFileError, OSError, http.client.HTTPException) as error:
-            if getattr(error, "errno", None) in _OWN_DISK:
-                raise UserError(
-                    f"cannot write {row.file} into {cache}: {error.strerror}; set TORCH_HOME elsewhere"
-                ) from None
-            failures.append(f"{address.url} ({_reason(error)})")
+            return _download(address, row, cache, limits)
+        except (BadFileError, FetchError) as error:
+            failures.append(f"{address.url} ({error})")
+        except OSError as error:
+            raise UserError(
+                f"cannot write {row.file} into {cache}: {error.strerror or error}; set TORCH_HOME elsewhere"
+            ) from None
     raise UserError(
         f"could not get {row.file}, the {row.tag} weights of {row.model}: "
         f"{'; '.join(dict.fromkeys(failures))}; "
@@ -130,12 +135,12 @@ def _wrong_hash(kind: str, digest: str, expected: str) -> str:
     return f"wrong contents: {kind} begins {digest[: len(expected[:16])]}, not {expected[:16]}"
 
 
-def _download(address: Address, row: WeightsRow, folder: Path, timeout: float) -> WeightsFile:
+def _download(address: Address, row: WeightsRow, folder: Path, limits: Limits) -> WeightsFile:
     folder.mkdir(parents=True, exist_ok=True)
     # the name ends as the real one does, since the reader is chosen by the suffix
     part = folder / f"partial-{uuid.uuid4().hex}-{address.file}"
     try:
-        _receive(address, part, timeout)
+        _receive(address, part, limits)
         file = _checked(part, address, row)
         _ = file.content  # a hash may be known to be right of a file that is refused
         target = folder / address.file
@@ -148,56 +153,16 @@ def _download(address: Address, row: WeightsRow, folder: Path, timeout: float) -
         part.unlink(missing_ok=True)
 
 
-def _receive(address: Address, part: Path, timeout: float) -> None:
-    """Downloads an address into ``part``, with a progress bar on a terminal.
-
-    A connection that ends too soon is resumed there for as long as more arrives, if the server says that the
-    file is still the same or a hash will tell; otherwise the download starts over.
-    """
+def _receive(address: Address, part: Path, limits: Limits) -> None:
+    """Downloads an address into the new file ``part``, with a progress bar on a terminal."""
     from tqdm import tqdm
 
-    part.touch(exist_ok=False)
-    version = None  # of the file, in the server's words
-    while True:
-        have = part.stat().st_size
-        headers = {"User-Agent": "hardnet-suite"}
-        if have and (version or address.pinned):
-            headers["Range"] = f"bytes={have}-"
-            if version:
-                headers["If-Range"] = version
-        total = None
-        try:
-            request = urllib.request.Request(address.url, headers=headers)
-            with urllib.request.urlopen(request, timeout=timeout) as response:
-                begin = have if response.status == 206 else 0  # not every server sends a part
-                given = response.headers
-                if begin and not given.get("Content-Range", "").startswith(f"bytes {have}-"):
-                    raise BadFileError("the server sends another part of the file than was requested")
-                tag = given.get("ETag", "")
-                version = tag if tag and not tag.startswith("W/") else given.get("Last-Modified")
-                length = response.headers.get("Content-Length")
-                total = begin + int(length) if length else None
-                bar = {"total": total, "initial": begin, "desc": address.file, "unit": "B", "disable": None}
-                with (
-                    part.open("ab" if begin else "wb") as stream,
-                    tqdm.wrapattr(stream, "write", unit_scale=True, **bar) as counted,
-                ):
-                    shutil.copyfileobj(response, counted)
-        except (OSError, http.client.HTTPException):
-            if part.stat().st_size <= have:
-                raise
-            continue
-        size = part.stat().st_size
-        # read in pieces, a body that ends too soon raises nothing by itself
-        if total is None or size >= total:
-            return
-        if size <= have:
-            raise BadFileError(f"cut short: {size} of {total} bytes")
+    # disable=None: no bar where there is no terminal
+    bar = tqdm(desc=address.file, unit="B", unit_scale=True, disable=None)
 
+    def progress(size: int, total: int | None) -> None:
+        bar.total = total
+        bar.update(size - bar.n)
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP {error.code}"
-    if isinstance(error, urllib.error.URLError):
-        return getattr(error.reason, "strerror", None) or str(error.reason)
-    return str(error) or type(error).__name__
+    with part.open("xb") as stream, bar:
+        receive(address.url, stream, limits, pinned=address.pinned, progress=progress)

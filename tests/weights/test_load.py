@@ -447,10 +447,10 @@ def test_a_bad_file_put_by_hand_is_named(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_not_blamed_on_the_address(server, cache, monkeypatch):
-    def full(source, target):
+    def full(url, stream, limits, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("hardnet_suite.weights.download.shutil.copyfileobj", full)
+    monkeypatch.setattr("hardnet_suite.weights.download.receive", full)
     message = message_of(fetch, row_of(Address(server.put("w.pth", GOOD))))
     assert message.startswith(f"cannot write w.pth into {cache}: No space left on device")
     assert left_in(cache) == []
@@ -534,11 +534,11 @@ def test_a_good_second_address_makes_up_for_a_bad_first(server, cache, kind):
 
 
 def test_an_interrupted_download_leaves_nothing(server, cache, monkeypatch):
-    def interrupted(source, target):
-        target.write(source.read(10))
+    def interrupted(url, stream, limits, **options):
+        stream.write(GOOD[:10])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hardnet_suite.weights.download.shutil.copyfileobj", interrupted)
+    monkeypatch.setattr("hardnet_suite.weights.download.receive", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch(row_of(Address(server.put("w.pth", GOOD))))
     assert left_in(cache) == []
