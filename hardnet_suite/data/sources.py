@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import http.client
 import json
 import os
 import re
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from hardnet_suite.data.fetching import FetchError, Limits, fetch_bytes, shown
 from hardnet_suite.data.images import IMAGE_SUFFIXES, image_errors, open_rgb, to_rgb, walk_files
 from hardnet_suite.errors import UserError
 
@@ -27,7 +26,10 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".f4v"),
     *(".3gp", ".3g2", ".ts", ".mts", ".m2ts", ".vob", ".ogv", ".mjpg", ".mjpeg", ".mxf", ".divx"),
 )
-_TIMEOUT = 30  # seconds, for each wait on the network
+# 256 MiB: an uncompressed RGB image of PIL.Image.MAX_IMAGE_PIXELS, beyond which Pillow warns
+IMAGE_LIMITS = Limits(size=256 << 20, total=120)
+# how playlists and stream descriptions begin: FFmpeg may open the files that they name
+_SCRIPTS = (b"#extm3u", b"ffconcat", b"[playlist]", b"v=0", b"<?xml", b"<mpd")
 _LONGEST_STEM = 120
 _LOST_FRAMES = 0.05  # of a video's: its header's count is an estimate
 
@@ -52,7 +54,7 @@ class SourceImage:
         return re.sub(r"[^\w .()+,=@~-]", "_", stem)[-_LONGEST_STEM:].strip(" .") or "image"
 
 
-def images_of(source: Any, channels: str = "rgb") -> Iterator[SourceImage]:
+def images_of(source: Any, channels: str = "rgb", *, limits: Limits | None = None) -> Iterator[SourceImage]:
     """All images of a source, in order; files of a folder or pattern sorted by name.
 
     Args:
@@ -61,6 +63,8 @@ def images_of(source: Any, channels: str = "rgb") -> Iterator[SourceImage]:
             (H, W, 4) RGBA or (H, W) grey; the number of a camera, or "camera:0"; or a list or iterator of
             these.
         channels: the order of the channels in arrays: "rgb", or "bgr" for those that OpenCV read.
+        limits: of size, time and redirects for an image at an address; default: ``IMAGE_LIMITS`` (256 MiB,
+            120 s). Of a video at an address, ``wait`` limits the time to open it and to read each frame.
 
     In folders and patterns, drawings and masks of an earlier run are skipped: files that a
     ``predictions.jsonl`` beside them names. Of an animation the first frame is taken. An unreadable member of
@@ -81,10 +85,10 @@ def images_of(source: Any, channels: str = "rgb") -> Iterator[SourceImage]:
     elif isinstance(source, int):
         yield from _frames(source, f"camera:{source}")
     elif isinstance(source, str | Path):
-        yield from _of_text(_text(source))
+        yield from _of_text(_text(source), limits or IMAGE_LIMITS)
     elif isinstance(source, Sequence | Iterator) and not isinstance(source, bytes | bytearray):
         for number, member in enumerate(source):
-            for image in _or_failure(images_of(member, channels), member):
+            for image in _or_failure(images_of(member, channels, limits=limits), member):
                 in_memory = isinstance(member, np.ndarray | Image.Image)
                 yield SourceImage(f"image_{number}", image.open) if in_memory else image
     elif hasattr(source, "detach") and hasattr(source, "shape"):  # a tensor, without an import of torch
@@ -168,29 +172,35 @@ def _upright(image: Image.Image) -> Image.Image:
 class _Fetched:
     """An image at an address; drawn later, it need not be fetched again."""
 
-    def __init__(self, url: str):
-        self.url, self.body = url, None
+    def __init__(self, url: str, limits: Limits):
+        self.url, self.limits, self.body = url, limits, None
 
     def __call__(self) -> Image.Image:
         if self.body is None:
-            self.body = _download(self.url)
-        return open_rgb(self.body, self.url)
+            try:
+                self.body = fetch_bytes(self.url, self.limits)
+            except FetchError as error:
+                raise UserError(f"cannot fetch {shown(self.url)}: {error}") from None
+        return open_rgb(self.body, shown(self.url))
 
 
 def _text(source: str | Path) -> str:
     return os.path.expanduser(str(source))
 
 
-def _of_text(text: str) -> Iterator[SourceImage]:
+def _of_text(text: str, limits: Limits) -> Iterator[SourceImage]:
     if not text:
         raise UserError("expected an image, got an empty name")
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", text) and not _is_address(text):
-        raise UserError(f"cannot fetch {text}: only http and https addresses are")
-    if _is_camera(text):
+    if _is_address(text):
+        if _is_video(text):
+            yield from _frames_at(text, limits)
+        else:
+            yield SourceImage(shown(text), _Fetched(text, limits))
+    elif re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", text):
+        raise UserError(f"cannot fetch {shown(text)}: only http and https addresses are")
+    elif _is_camera(text):
         yield from _frames(int(text.split(":")[1]), text)
-    elif _is_address(text) and not _is_video(text):
-        yield SourceImage(text, _Fetched(text))
-    elif not _is_address(text) and (Path(text).is_dir() or _is_pattern(text)):
+    elif Path(text).is_dir() or _is_pattern(text):
         files = _files(text)
         if not files:
             raise UserError(f"no images in {text} (drawings of an earlier run do not count)")
@@ -202,11 +212,37 @@ def _of_text(text: str) -> Iterator[SourceImage]:
 
 def _of_file(path: str) -> Iterator[SourceImage]:
     if _is_video(path):
-        if not _is_address(path) and not Path(path).is_file():
+        if not Path(path).is_file():
             raise UserError(f"no video {path}")
-        yield from _frames(path, path)
+        _refuse_script(path)
+        # from the root: FFmpeg takes "concat:a.mp4" for a protocol
+        yield from _frames(os.path.abspath(path), path)
     else:
         yield SourceImage(path, partial(open_rgb, path))
+
+
+def _refuse_script(path: str) -> None:
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError as error:
+        raise UserError(f"cannot open {path}: {error.strerror}") from None
+    if start.lower().startswith(_SCRIPTS):
+        raise UserError(f"{path} is a playlist that names other files, not a video; replace the file")
+
+
+def _frames_at(url: str, limits: Limits) -> Iterator[SourceImage]:
+    """The frames of a video at an address.
+
+    FFmpeg reads it as it comes, so that live streams play. Over http it opens no local file and no protocol
+    but http and https, whatever the server sends or redirects to, save for ports that a stream description
+    asks it to listen on.
+    """
+    import cv2
+
+    wait = round(1000 * limits.wait)
+    timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, wait, cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait]
+    return _frames(url, shown(url), cv2.CAP_FFMPEG, timeouts)
 
 
 def _or_failure(images: Iterator[SourceImage], source: Any) -> Iterator[SourceImage]:
@@ -214,7 +250,8 @@ def _or_failure(images: Iterator[SourceImage], source: Any) -> Iterator[SourceIm
     try:
         yield from images
     except UserError as error:
-        yield _failure(str(source), error)
+        name = str(source)
+        yield _failure(shown(name) if "://" in name else name, error)
 
 
 def _failure(name: str, error: UserError) -> SourceImage:
@@ -267,21 +304,11 @@ def drawn_in(folder: str | Path) -> set[str]:
     return drawn
 
 
-def _download(url: str) -> bytes:
-    try:
-        plain = quote(url, safe=":/?#[]@!$&'()*+,;=%~")  # spaces and the like, as browsers send them
-        request = urllib.request.Request(plain, headers={"User-Agent": "hardnet-suite"})
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
-            return response.read()
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise UserError(f"cannot fetch {url}: {getattr(error, 'reason', None) or error}") from None
-
-
-def _frames(source: int | str, name: str) -> Iterator[SourceImage]:
-    """The frames of a video or camera, one at a time, until it ends."""
+def _frames(source: int | str, name: str, *options: Any) -> Iterator[SourceImage]:
+    """The frames of a video or camera, one at a time, until it ends; ``options`` are of ``VideoCapture``."""
     import cv2
 
-    capture = cv2.VideoCapture(source)
+    capture = cv2.VideoCapture(source, *options)
     try:
         if not capture.isOpened():
             raise UserError(

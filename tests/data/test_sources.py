@@ -353,7 +353,7 @@ def test_odd_addresses(server, folder):
 def test_an_address_is_asked_once(server, monkeypatch):
     (image,) = images_of(f"{server}/b.png")
     first = image.open()
-    monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: pytest.fail("asked again"))
+    monkeypatch.setattr("hardnet_suite.data.sources.fetch_bytes", lambda *a: pytest.fail("asked again"))
     assert image.open().tobytes() == first.tobytes()
 
 
