@@ -22,6 +22,7 @@ IMAGE_SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpf", ".jpx", ".tga"),
 )
 
+_METADATA = 1 << 20  # bytes of a file beside its pixels
 _EXIF_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts of a PNG that Pillow reads as EXIF
 
 
@@ -227,8 +228,26 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _content(source: str | Path | bytes | BinaryIO) -> bytes:
     """The whole file in memory: by its path, Pillow 13 maps a rotated grey TIFF at the wrong width."""
     if isinstance(source, str | Path):
-        return read_bytes(source)
+        return image_bytes(source)
     return source if isinstance(source, bytes) else source.read()
+
+
+def image_bytes(path: str | Path) -> bytes:
+    """The contents of an image file, of at most the bytes that Pillow's limit of pixels takes uncompressed.
+
+    Raises:
+        UserError: the file is larger; the message follows the path, as within ``image_errors``.
+        OSError: as ``files.read_bytes``.
+    """
+    if Image.MAX_IMAGE_PIXELS is not None:
+        # Pillow refuses twice as many pixels; four channels of 16 bits each, and what else a file may hold
+        limit = 2 * 8 * Image.MAX_IMAGE_PIXELS + _METADATA
+        size = os.stat(path).st_size
+        if size > limit:
+            raise UserError(
+                f"{size} bytes, the limit is {limit}; PIL.Image.MAX_IMAGE_PIXELS raises the limit"
+            )
+    return read_bytes(path)
 
 
 def open_image(content: bytes) -> Image.Image:

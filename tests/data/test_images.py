@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb, walk_files
+from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb, read_rgb, walk_files
 from hardnet_suite.data.segmentation.label_images import read_stored
 from hardnet_suite.errors import UserError
 
@@ -218,3 +219,20 @@ def test_a_link_to_itself_is_listed_and_ends_nothing(tmp_path, suffixes):
     assert {"x.png", "y.png", "gnir.png"} <= {*names}
     with pytest.raises(UserError, match="cannot read the image"):
         open_rgb(tmp_path / "x.png")
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "a.bmp"
+    Image.new("RGB", (8, 6)).save(path)
+    os.truncate(path, 1 << 40)
+    with pytest.raises(UserError, match=r"a\.bmp: 1099511627776 bytes, the limit is 1432704336; PIL"):
+        read_rgb(path)
+    with pytest.raises(UserError, match=r"a\.bmp .*the limit is 1432704336"):
+        read_stored(path)
+    os.truncate(path, 2 << 20)
+    assert read_rgb(path).shape == (6, 8, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)
+    with pytest.raises(UserError, match="2097152 bytes, the limit is 1049600"):
+        read_rgb(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert read_rgb(path).shape == (6, 8, 3)

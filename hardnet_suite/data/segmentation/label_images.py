@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from hardnet_suite.data.files import read_bytes
-from hardnet_suite.data.images import open_image
+from hardnet_suite.data.images import image_bytes, open_image
 from hardnet_suite.data.segmentation.labels import IGNORE, LabelSet
 from hardnet_suite.errors import UserError
 
@@ -61,7 +60,7 @@ def read_stored(path: str | Path) -> np.ndarray:
         UserError: the file is missing, broken, in color or of 16 bits.
     """
     try:
-        content = read_bytes(path)  # by its path, Pillow 13 maps a rotated grey TIFF at the wrong width
+        content = image_bytes(path)  # by its path, Pillow 13 maps a rotated grey TIFF at the wrong width
         with open_image(content) as image:
             stretch, mode = _stretch(image), image.mode
             image.load()

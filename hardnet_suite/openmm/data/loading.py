@@ -8,8 +8,7 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from mmengine.registry import TRANSFORMS
 
-from hardnet_suite.data.files import read_bytes
-from hardnet_suite.data.images import image_errors, read_rgb
+from hardnet_suite.data.images import image_bytes, image_errors, read_rgb
 from hardnet_suite.data.segmentation import labels_of, read_label
 from hardnet_suite.errors import UserError
 
@@ -69,7 +68,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         if self.file_client_args is not None:
             return fileio.FileClient.infer_client(self.file_client_args, path).get(path)
         if self.backend_args is None and "://" not in path:
-            return read_bytes(path)  # a local file; finding its backend takes longer
+            return image_bytes(path)  # a local file; finding its backend takes longer
         return fileio.get(path, backend_args=self.backend_args)
 
 
