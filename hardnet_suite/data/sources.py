@@ -242,7 +242,7 @@ def _frames_at(url: str, limits: Limits) -> Iterator[SourceImage]:
 
     wait = round(1000 * limits.wait)
     timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, wait, cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait]
-    return _frames(url, shown(url), cv2.CAP_FFMPEG, timeouts)
+    return _frames(url, shown(url), cv2.CAP_ANY, timeouts)
 
 
 def _or_failure(images: Iterator[SourceImage], source: Any) -> Iterator[SourceImage]:
