@@ -196,8 +196,10 @@ class _TimedSocket:
         return io.BufferedReader(_TimedStream(self._sock, self._clock))
 
 
-class _TimedHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+class _TimedHandler(urllib.request.HTTPHandler):
     """urllib's connections, whose answers, those of a proxy included, are read by the clock."""
+
+    https_request = urllib.request.HTTPHandler.http_request
 
     def __init__(self, clock: _Clock):
         super().__init__()
