@@ -1,4 +1,4 @@
-"""The exception for errors that users can fix themselves."""
+"""The exceptions for errors that users can fix themselves."""
 
 from __future__ import annotations
 
@@ -8,3 +8,15 @@ class UserError(RuntimeError):
 
     The command line prints the message only (with ``--debug`` also the traceback) and exits with status 2.
     """
+
+
+class WriteError(OSError):
+    """A file that cannot be written, with the system's reason.
+
+    Attributes:
+        size: of the content in bytes, where it is known.
+    """
+
+    def __init__(self, number: int | None, reason: str, path: str, *, size: int | None = None):
+        super().__init__(number, reason, path)
+        self.size = size

@@ -33,6 +33,7 @@ ROOMS = (
     ("cli",),
 )
 STEPS = {room: step for step, rooms in enumerate(ROOMS) for room in rooms}
+BELOW_ALL = ("errors", "failures", "files")  # modules of the standard library alone
 ABOVE_ALL = len(ROOMS)  # hardnet_suite/__init__.py
 
 BLOCKER = """
@@ -128,7 +129,7 @@ def own_part(name: str) -> str | None:
 
 
 def step_of(part: str) -> int:
-    return STEPS.get(part, -1 if part == "errors" else ABOVE_ALL)
+    return STEPS.get(part, -1 if part in BELOW_ALL else ABOVE_ALL)
 
 
 def differing_in_case(names: Iterable[str]) -> list[set[str]]:

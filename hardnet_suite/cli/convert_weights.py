@@ -73,8 +73,6 @@ def run(args: argparse.Namespace) -> None:
     metadata |= weights.records()
     try:
         save_weights(renamed, target, metadata=metadata, half=args.half)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot write {target}: {error}") from None
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
     part = " (a part of it)" if weights.form == "trunk" else ""

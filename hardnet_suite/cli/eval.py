@@ -14,6 +14,7 @@ from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import evaluate_coco, without_nan
 from hardnet_suite.evaluation.segmentation import evaluate_folders
+from hardnet_suite.files import write_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,10 +50,7 @@ def run(args: argparse.Namespace) -> None:
         _require_replaceable(Path(args.out))
     figures = args.score(args)
     if args.out:
-        try:
-            Path(args.out).write_text(json.dumps(figures, indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {args.out}: {error.strerror}; choose another --out") from None
+        write_file(args.out, json.dumps(figures, indent=2) + "\n")
 
 
 def _require_replaceable(path: Path) -> None:

@@ -22,6 +22,6 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out or Path(args.work_dir, "training.png"))
     try:
         plot_training(rows, out, title=Path(args.work_dir).name)
-    except (OSError, ValueError) as error:  # not writable, unknown suffix, or nothing to plot
+    except ValueError as error:  # unknown suffix, or nothing to plot
         raise UserError(f"cannot write {out}: {error}") from None
     print(f"plot: {out}")

@@ -18,8 +18,6 @@ scores.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +31,7 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 import _hardnet_suite_mmcv
+from hardnet_suite.files import write_file
 from hardnet_suite.weights import read_checkpoint
 from hardnet_suite.weights.file import expanded
 from hardnet_suite.weights.pickles import LogBuffer
@@ -44,24 +43,10 @@ class AtomicLocalBackend(LocalBackend):
     """Writes a file beside its place and renames it: a file is whole, or not there."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        folder, name = os.path.split(os.path.abspath(filepath))
-        os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)  # mkstemp creates 0600, which others cannot read
-            os.replace(temporary, filepath)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_file(filepath, obj)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
-        self.put(obj.encode(encoding), filepath)
+        write_file(filepath, obj.encode(encoding))
 
 
 def install() -> None:

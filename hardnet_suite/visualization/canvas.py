@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import io
 import math
 import os
 import unicodedata
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from hardnet_suite.data.images import open_rgb
 from hardnet_suite.errors import UserError
+from hardnet_suite.files import write_file
 from hardnet_suite.visualization.fonts import Font
 
 Color = tuple[int, int, int]
@@ -179,6 +181,18 @@ def save_image(path: Path, image: np.ndarray) -> None:
         Image.fromarray(image).save(path, quality=92, subsampling=0)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another folder") from None
+
+
+def save_figure(figure, path: str | Path) -> None:
+    """Write a Matplotlib figure in the format of the suffix, by default PNG; missing folders are created.
+
+    Raises:
+        ValueError: there is no such format.
+        WriteError: the file cannot be written.
+    """
+    stream = io.BytesIO()
+    figure.savefig(stream, format=Path(path).suffix.removeprefix(".") or "png")
+    write_file(path, stream.getvalue())
 
 
 def as_image(image: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hardnet_suite.visualization.canvas import INK, PAPER, as_image, title_font
+from hardnet_suite.visualization.canvas import INK, PAPER, as_image, save_figure, title_font
 from hardnet_suite.visualization.fonts import drawable, matplotlib_style
 
 _NAMED = 40  # the most classes for which names and numbers fit
@@ -62,8 +62,7 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Pa
             color = "white" if shares[row, column] > 0.55 else "#333333"
             text = f"{100 * shares[row, column]:.0f}"
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _cut(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.visualization.canvas import save_figure
 from hardnet_suite.visualization.fonts import matplotlib_style
 
 _MAP, _MAP50 = "coco/bbox_mAP", "coco/bbox_AP50"
@@ -73,7 +74,8 @@ def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | 
         title: a heading, in any script.
 
     Raises:
-        ValueError: there is no row of either kind.
+        ValueError: there is no row of either kind, or no such format.
+        WriteError: the file cannot be written.
     """
     from matplotlib.figure import Figure  # draws with Agg, without pyplot's global state
 
@@ -103,8 +105,7 @@ def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | 
             axes.legend(frameon=False, fontsize=9)
     if title:
         figure.suptitle("").set(**matplotlib_style(title, 13))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _points(rows: list[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor
+
+from hardnet_suite.files import write_file
 
 
 def save_weights(
@@ -33,6 +35,7 @@ def save_weights(
 
     Raises:
         ValueError: a value is not finite, or exceeds half precision (65504).
+        WriteError: the file cannot be written.
     """
     kept = {}
     for key, value in state_dict.items():
@@ -44,15 +47,11 @@ def save_weights(
                 raise ValueError(f"{key} holds values that are not finite")
             raise ValueError(f"{key} holds values that half precision cannot: up to {value.abs().max():g}")
         kept[key] = small.contiguous()
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        if path.suffix == ".pth":
-            torch.save({"state_dict": kept, "meta": dict(metadata or {})}, partial)
-        else:
-            safetensors.torch.save_file(kept, partial, metadata=dict(metadata or {}))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    if Path(path).suffix == ".pth":
+        stream = io.BytesIO()
+        torch.save({"state_dict": kept, "meta": dict(metadata or {})}, stream)
+        content = stream.getvalue()
+    else:
+        content = safetensors.torch.save(kept, metadata=dict(metadata or {}))
+    write_file(path, content)
+    return hashlib.sha256(content).hexdigest()

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.files import write_file
 
 MANIFEST = ".test_results.json"
 
@@ -104,6 +105,4 @@ def _lies_inside(name: str) -> bool:
 
 
 def _write_manifest(work_dir: Path, names: set[str]) -> None:
-    part = work_dir / f"{MANIFEST}.tmp"
-    part.write_text(json.dumps(sorted(names)) + "\n")
-    os.replace(part, work_dir / MANIFEST)
+    write_file(work_dir / MANIFEST, json.dumps(sorted(names)) + "\n")

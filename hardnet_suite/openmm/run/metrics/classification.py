@@ -14,6 +14,7 @@ from mmengine.registry import METRICS
 
 from hardnet_suite.data.classification import readable
 from hardnet_suite.evaluation.classification import score_guesses
+from hardnet_suite.files import writing
 from hardnet_suite.inference import logits_to_guesses
 
 
@@ -58,7 +59,8 @@ class ImageClassification(BaseMetric):
         return scores.metrics
 
     def _save(self, results: list, classes: Sequence[str]) -> None:
-        with Path(self.results_file).open("w", encoding="utf-8") as stream:
+        path = Path(self.results_file)
+        with writing(path), path.open("w", encoding="utf-8") as stream:
             for name, label, guesses, shares in results:
                 row = {
                     "name": name,

@@ -13,6 +13,7 @@ from PIL import Image
 
 from hardnet_suite.data.coco import annotation_lines, read_coco
 from hardnet_suite.evaluation.coco import evaluate_coco
+from hardnet_suite.files import write_file, writing
 from hardnet_suite.openmm.data.parts.detection import require_same_annotations
 from hardnet_suite.visualization.heatmap import heatmap_name
 
@@ -75,7 +76,9 @@ class CocoDetection(BaseMetric):
                 heat = sample["pred_heatmap"]["data"][0].float().mul(255).round().byte().cpu().numpy()
                 folder = Path(self.heatmap_dir)
                 folder.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(heat).save(folder / heatmap_name(sample["img_id"]))
+                path = folder / heatmap_name(sample["img_id"])
+                with writing(path):
+                    Image.fromarray(heat).save(path)
             instances = sample["pred_instances"]
             boxes = instances["bboxes"].float().cpu().numpy()
             boxes[:, 2:] -= boxes[:, :2]
@@ -101,7 +104,7 @@ class CocoDetection(BaseMetric):
         ]
         self.image_ids = list(of_image)
         if self.results_file:
-            Path(self.results_file).write_text(json.dumps(detections))
+            write_file(self.results_file, json.dumps(detections))
         if self.format_only:
             return {}
         scores = evaluate_coco(annotations, detections, image_ids=self.image_ids, classes=classes)
