@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.failures import explain
 
 # command -> what it does; each is a module here with add_arguments(parser) and run(args) -> exit status
 COMMANDS = {
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from hardnet_suite.cli._options import printable
 
         print(printable(f"error: {one_line(error)}", sys.stderr), file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
+        return 2 if isinstance(error, UserError) or explain(error) else 1
 
 
 def _at_home(value: Any) -> Any:
@@ -97,11 +98,16 @@ def _nobody_reads() -> bool:
 
 def one_line(error: Exception) -> str:
     """The error's message as one line, also when a data loader's worker wrapped it in its own traceback."""
+    explanation = explain(error)
+    if explanation:
+        return explanation
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     wrapped = lines[0].startswith("Caught ") and "worker process" in lines[0]
     if wrapped:  # the last line is "package.Type: message"
         lines = [lines[-1].split(": ", 1)[-1]]
     if isinstance(error, UserError):
         return " ".join(lines)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror} (--debug shows where)"
     message = f": {lines[0]}" if lines[0] else ""
     return f"{type(error).__name__}{message} (--debug shows where)"

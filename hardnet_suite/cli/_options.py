@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import sys
+import threading
 import unicodedata
 from pathlib import Path
 from typing import TextIO
@@ -59,6 +60,7 @@ def read_config(args: argparse.Namespace):
 def load_run_config(args: argparse.Namespace):
     """The config with all options applied, ready to run; sets what is process-wide."""
     choose_device(args.device)
+    threading.excepthook = _show_error_of_thread
     from mmengine.device import get_device
 
     from hardnet_suite.openmm.run.runner import prepare
@@ -71,6 +73,12 @@ def load_run_config(args: argparse.Namespace):
         flush_denormals()
         _keep_freed_memory()
     return prepare(cfg, work_dir=work_dir, launcher=args.launcher, bf16=args.bf16)
+
+
+def _show_error_of_thread(args) -> None:
+    """As Python's, except for TensorBoard's writer: its error is raised again where the next row is added."""
+    if type(args.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(args)
 
 
 def flush_denormals() -> None:
