@@ -17,6 +17,7 @@ from mmengine.registry import HOOKS
 
 from hardnet_suite.data.options import require_known
 from hardnet_suite.errors import UserError
+from hardnet_suite.files import remove_leftovers
 from hardnet_suite.openmm.compat import ATOMIC
 from hardnet_suite.openmm.models.config import require_settled
 from hardnet_suite.openmm.run.checks import any_rank, require_finite_weights
@@ -89,8 +90,7 @@ class ResumableCheckpointHook(CheckpointHook):
         self._saved_at = time.monotonic()
         self._own = self._resumed(runner)
         if is_main_process():
-            for leftover in Path(self.out_dir).glob(".*.pth.*.tmp"):  # of a run killed while writing
-                leftover.unlink()
+            remove_leftovers(self.out_dir, "*.pth")  # of a run killed while writing
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """OneCycle schedules keep a function in their state, which would make the file one that runs code;
@@ -143,6 +143,20 @@ class ResumableCheckpointHook(CheckpointHook):
         if self.keep > 0:
             self._remove("epoch", keep=self.keep)
 
+    def _save_best_checkpoint(self, runner, metrics: dict) -> None:
+        """mmengine removes the best checkpoint so far before it saves a better one, which may fail."""
+        if not self.save_best:
+            return
+        single, several = getattr(self, "best_ckpt_path", None), getattr(self, "best_ckpt_path_dict", {})
+        self.best_ckpt_path, self.best_ckpt_path_dict = None, dict.fromkeys(several)
+        super()._save_best_checkpoint(runner, metrics)
+        self.best_ckpt_path = self.best_ckpt_path or single
+        self.best_ckpt_path_dict = {key: self.best_ckpt_path_dict[key] or several[key] for key in several}
+        kept = {self.best_ckpt_path, *self.best_ckpt_path_dict.values()}
+        for path in {single, *several.values()} - kept:
+            if path and is_main_process() and self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+
     def _resumed(self, runner) -> set[str]:
         """The checkpoints of the run that is resumed, if it was trained in this folder."""
         folder = Path(self.out_dir)
@@ -164,7 +178,7 @@ class ResumableCheckpointHook(CheckpointHook):
         own = [path for path in saved_checkpoints(self.out_dir, kind) if path.name in self._own]
         for path in own[: max(len(own) - keep, 0)]:
             if path.name != but:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
 
 class Stopped(KeyboardInterrupt):

@@ -7,6 +7,7 @@ import platform
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import ClassVar
@@ -17,17 +18,17 @@ import torch
 import torchvision
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import init_dist
+from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.registry import VISBACKENDS
 from mmengine.runner import EpochBasedTrainLoop, Runner, load_state_dict
-from mmengine.utils.dl_utils import set_multi_processing
 from mmengine.visualization import LocalVisBackend
 from torch import nn
 from torch.utils.data import DataLoader
 
 from hardnet_suite import __version__
 from hardnet_suite.errors import UserError
+from hardnet_suite.files import writing
 from hardnet_suite.openmm.compat import for_mmengine, repair_ssd_heads
 from hardnet_suite.openmm.data.parts import inner_datasets
 from hardnet_suite.openmm.models.initializers import load_checkpoint
@@ -38,6 +39,8 @@ from hardnet_suite.openmm.run.buffers import (
     restore_buffers,
 )
 from hardnet_suite.openmm.run.checks import require_finite_weights
+from hardnet_suite.openmm.run.launch import require_launched, start_ranks
+from hardnet_suite.openmm.run.logs import close_log, handle_errors
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
 from hardnet_suite.openmm.run.schedules import lasts_one_epoch, require_same_optimizer, resume_schedules
 from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
@@ -74,9 +77,25 @@ class SuiteRunner(Runner):
             opened: the file of ``cfg.load_from``, if it has been read already.
         """
         records = records_of(cfg)
-        runner = super().from_cfg(cfg)
+        try:
+            runner = super().from_cfg(cfg)
+        except BaseException:
+            close_log(MMLogger.get_current_instance())
+            raise
         runner._records, runner._opened = records, opened
         return runner
+
+    def build_logger(self, *args, **options) -> MMLogger:
+        """A log file that cannot be written ends the run; Python would print a traceback for every line."""
+        logger = super().build_logger(*args, **options)
+        handle_errors(logger)
+        return logger
+
+    def close(self) -> None:
+        """Closes the run's files; what is logged later opens the log again."""
+        with suppress(OSError):  # what a full disk did not take
+            self.visualizer.close()
+        close_log(self.logger)
 
     def build_val_loop(self, loop):
         self._val_dataloader = prepared_loader(self._val_dataloader, self.cfg)
@@ -186,9 +205,10 @@ class SuiteRunner(Runner):
         Its running statistics are the averages over the ranks; those of each rank are saved beside them.
         """
         require_finite_weights(self.model.state_dict(), f"the model after iteration {self.iter}")
-        with averaged_buffers(self) as self._rank_buffers:
+        with averaged_buffers(self) as self._rank_buffers, writing(Path(out_dir, filename)):
             super().save_checkpoint(out_dir, filename, *args, meta=(meta or {}) | self._records, **options)
-        self.last_saved = Path(out_dir, filename)
+        if options.get("save_optimizer", True):  # the best one is saved without: it cannot be resumed
+            self.last_saved = Path(out_dir, filename)
 
     def call_hook(self, fn_name: str, **options) -> None:
         """As mmengine's; a checkpoint that is about to be saved gets the buffers of all ranks."""
@@ -231,7 +251,8 @@ class StrictJsonVisBackend(LocalVisBackend):
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in value_dict.items()
         }
-        super()._dump(strict, file_path, file_format)
+        with writing(file_path):
+            super()._dump(strict, file_path, file_format)
 
 
 def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", bf16: bool = False) -> Config:
@@ -244,8 +265,13 @@ def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", bf16: 
         bf16: computes under autocast to bfloat16, in training and scoring.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written; the process was not started as the launcher starts them, or
+            the ranks cannot reach each other.
     """
+    launcher = launcher if launcher != "none" else cfg.get("launcher", "none")
+    started = torch.distributed.is_initialized()
+    if not started:
+        require_launched(launcher)
     _require_writable(Path(work_dir))
     cfg = deepcopy(cfg)
     cfg.work_dir = str(work_dir)
@@ -255,20 +281,10 @@ def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", bf16: 
             cfg.optim_wrapper.type = "BFloat16OptimWrapper"
         for loop in filter(None, (cfg.get("val_cfg"), cfg.get("test_cfg"))):
             loop.fp16 = True  # "autocast" in mmengine's loops; its type is set by amp.bfloat16_loops
-    cfg.launcher = launcher = launcher if launcher != "none" else cfg.get("launcher", "none")
-    if launcher != "none" and not torch.distributed.is_initialized():
-        _init_ranks(cfg)
+    cfg.launcher = launcher
+    if launcher != "none" and not started:
+        start_ranks(launcher, cfg.get("env_cfg") or {})
     return cfg
-
-
-def _init_ranks(cfg: Config) -> None:
-    """Starts the ranks before the runner would: they must agree on a folder before it is built."""
-    if get_device() == "cpu":
-        torch.distributed.init_process_group("gloo")  # mmengine would look for a GPU for each rank
-        return
-    env = cfg.get("env_cfg") or {}
-    set_multi_processing(**env.get("mp_cfg", {}), distributed=True)
-    init_dist(cfg.launcher, **env.get("dist_cfg", {}))
 
 
 def versions() -> dict[str, str]:

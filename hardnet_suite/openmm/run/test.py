@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from hardnet_suite.data.classes import require_same_classes
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
+from hardnet_suite.files import write_file
 from hardnet_suite.openmm.data.parts import Part, inner_datasets, parts, require_data
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.amp import bfloat16_loops
@@ -28,6 +30,7 @@ from hardnet_suite.openmm.run.configs import drop_pretrained
 from hardnet_suite.openmm.run.records import is_suites, postprocess_of, preprocess_of
 from hardnet_suite.openmm.run.results import publish, require_replaceable, staging_folder
 from hardnet_suite.openmm.run.runner import SuiteRunner, versions
+from hardnet_suite.openmm.run.surroundings import explained
 from hardnet_suite.weights import Checkpoint, WeightsRow, find, open_weights
 from hardnet_suite.weights.runs import require_newest_checkpoint
 
@@ -165,17 +168,17 @@ def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
     checkpoint = plan.checkpoint
     if isinstance(checkpoint, WeightsRow):
         checkpoint = open_weights(checkpoint, cfg.get("arch"))
-    runner = SuiteRunner.from_cfg(cfg)
-    if is_suites(cfg):
-        different = checkpoint.rule_differences(preprocess_of(cfg), postprocess_of(cfg))
-        if different and not isinstance(runner.model, BaseTTAModel):
-            runner.logger.warning(different)
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    model = model.module if isinstance(model, BaseTTAModel) else model
-    load_checkpoint(model, checkpoint, cfg.get("arch"))
-    require_finite_weights(model.state_dict(), checkpoint.path)
-    with bfloat16_loops(bool(cfg.get("bf16"))):
-        figures = runner.test()
+    with closing(SuiteRunner.from_cfg(cfg)) as runner:
+        if is_suites(cfg):
+            different = checkpoint.rule_differences(preprocess_of(cfg), postprocess_of(cfg))
+            if different and not isinstance(runner.model, BaseTTAModel):
+                runner.logger.warning(different)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model.module if isinstance(model, BaseTTAModel) else model
+        load_checkpoint(model, checkpoint, cfg.get("arch"))
+        require_finite_weights(model.state_dict(), checkpoint.path)
+        with bfloat16_loops(bool(cfg.get("bf16"))):
+            figures = runner.test()
     metric = runner.test_loop.evaluator.metrics[0]
     return Outcome(figures, metric.details, metric.image_ids, checkpoint), metric
 
@@ -196,7 +199,7 @@ def report_test(plan: TestPlan, outcome: Outcome, folder: Path) -> dict:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }
-    (folder / METRICS).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_file(folder / METRICS, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return content
 
 
@@ -218,7 +221,7 @@ def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tu
     The arguments and errors are those of ``plan_test`` and ``run_test``.
     """
     plan = plan_test(cfg, checkpoint, options)
-    with staging_folder(plan.work_dir) as folder:
+    with explained(plan.work_dir), staging_folder(plan.work_dir) as folder:
         outcome, metric = run_test(plan, folder)
         if is_main_process():
             report_test(plan, outcome, folder)

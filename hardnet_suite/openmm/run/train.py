@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import nullcontext
+from contextlib import closing
 from copy import deepcopy
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from hardnet_suite.openmm.run.configs import drop_pretrained
 from hardnet_suite.openmm.run.lock import sole_training
 from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of, records_of
 from hardnet_suite.openmm.run.runner import SuiteRunner
+from hardnet_suite.openmm.run.surroundings import WorkDirHook, explained, how_to_resume
 from hardnet_suite.weights import Checkpoint, open_weights
 from hardnet_suite.weights.file import WeightsFile
 from hardnet_suite.weights.runs import newest_checkpoint
@@ -44,7 +45,7 @@ def train(
     Raises:
         Stopped: ``stop`` was set; it is a ``KeyboardInterrupt``.
         UserError: data, classes, weights or a checkpoint that do not fit; a training that diverges; another
-            one in the same work dir.
+            one in the same work dir; space, memory or files that run out.
     """
     cfg = deepcopy(cfg)
     require_data(cfg, _DATA)
@@ -62,14 +63,20 @@ def train(
         notes = (_require_same_run if cfg.resume else _compare_initial_weights)(cfg, opened)
     if from_scratch or cfg.load_from:
         drop_pretrained(cfg)
-    with sole_training(cfg.work_dir) if is_main_process() else nullcontext():
+    runner = None
+    with (
+        explained(cfg.work_dir, lambda: how_to_resume(runner, cfg.work_dir)),
+        sole_training(cfg.work_dir, main=is_main_process()) as lock,
+    ):
         runner = SuiteRunner.from_cfg(cfg, opened)
         runner.stop = stop
+        if lock:
+            runner.register_hook(WorkDirHook(lock))
         for note in notes:
             runner.logger.warning(note)
         if is_main_process():
             _log_data(runner)
-        with bfloat16_loops(bool(cfg.get("bf16"))):
+        with closing(runner), bfloat16_loops(bool(cfg.get("bf16"))):
             runner.train()
     return runner
 

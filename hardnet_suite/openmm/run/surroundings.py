@@ -1,0 +1,97 @@
+"""A training and what happens around it: a work dir that is removed, a full disk, a killed worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.failures import explain
+from hardnet_suite.files import writing
+from hardnet_suite.openmm.run.lock import TrainingLock
+from hardnet_suite.openmm.run.logs import close_log
+
+
+@contextmanager
+def explained(work_dir: str | Path, advice: Callable[[], str] | None = None) -> Iterator[None]:
+    """Within, what the system does to a run becomes one line.
+
+    Args:
+        work_dir: of the run.
+        advice: gives the end of the line.
+
+    Raises:
+        UserError: space, memory or files ran out, the work dir cannot be written, or a data loader worker was
+            killed.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = explain(error, work_dir)
+        if reason is None:
+            raise
+        raise UserError(f"{reason}; {advice()}" if advice else reason) from error
+
+
+def how_to_resume(runner: Runner | None, work_dir: str | Path) -> str:
+    """The end of a message about a training that has ended early.
+
+    Args:
+        runner: of the training, if it has begun.
+        work_dir: its folder.
+    """
+    saved = getattr(runner, "last_saved", None)
+    if saved is None:
+        return "no checkpoint has been saved yet"
+    if not saved.exists():
+        return f"the last checkpoint, {saved}, is gone"
+    option = "--resume" if saved.resolve().parent == Path(work_dir).resolve() else f"--resume {saved}"
+    return f"the last good checkpoint is {saved}: resume with {option}"
+
+
+class WorkDirHook(Hook):
+    """Creates a work dir anew that was removed during the training: what is still to come is not lost.
+
+    Its priority puts it before the hooks that log and save.
+
+    Args:
+        lock: of the work dir, which goes with it.
+
+    Raises:
+        UserError: another training has begun in the folder.
+        WriteError: the folder cannot be created.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, lock: TrainingLock):
+        self._lock = lock
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._require_work_dir(runner)
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._require_work_dir(runner)
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        self._require_work_dir(runner)
+
+    def _require_work_dir(self, runner) -> None:
+        if not self._lock.is_lost():
+            return
+        self._lock.renew()
+        log_dir = Path(runner.log_dir)
+        if log_dir.is_dir():  # somebody removed the lock alone
+            return
+        with writing(log_dir):
+            Path(log_dir, "vis_data").mkdir(parents=True)
+            close_log(runner.logger)  # its file is opened again, in the new folder
+            runner.dump_config()
+        runner.logger.warning(
+            f"{runner.work_dir} was removed during the training and is created again; the checkpoints and "
+            "the log up to here are lost"
+        )
