@@ -125,6 +125,14 @@ def test_annotations_that_are_no_json(error_of, config, data, tmp_path, command)
     assert f"{path} is not valid JSON, or is truncated" in err
 
 
+def test_launcher_without_torchrun(error_of, options, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    for way in (["--launcher", "pytorch"], ["--cfg-options", "launcher=pytorch"]):
+        assert "expects a process started by torchrun" in error_of("train", *options, *way)
+    assert not options[-1].exists()
+
+
 def test_unknown_config(error_of):
     err = error_of("train", "ssd512_hardnet99")
     assert "no config ssd512_hardnet99" in err

@@ -13,7 +13,7 @@ import pytest
 
 from hardnet_suite import cli as package
 from hardnet_suite.cli import COMMANDS, main, one_line
-from hardnet_suite.errors import UserError
+from hardnet_suite.errors import UserError, WriteError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,6 +69,12 @@ def test_wrong_usage(arguments, capsys):
         (UserError("no file x:\n give one"), 2, "error: no file x: give one\n"),
         (KeyError("x"), 1, "error: KeyError: 'x' (--debug shows where)\n"),
         (RuntimeError("first\nsecond"), 1, "error: RuntimeError: first (--debug shows where)\n"),
+        (FileNotFoundError(2, "No such file", "a"), 1, "error: a: No such file (--debug shows where)\n"),
+        (
+            WriteError(30, "Read-only", "a"),
+            2,
+            "error: cannot write a: Read-only; make it writable, or choose another folder\n",
+        ),
         (AssertionError(), 1, "error: AssertionError (--debug shows where)\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],

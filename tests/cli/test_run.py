@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -28,6 +29,13 @@ def strings(node):
         yield node
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
         yield from strings(child)
+
+
+def open_files(folder):
+    """What this process has open below a folder: a run that leaves its log open adds a file each time."""
+    links = [Path("/proc/self/fd", number) for number in os.listdir("/proc/self/fd")]
+    paths = [link.readlink() for link in links if link.is_symlink()]
+    return [path for path in paths if path.is_relative_to(folder)]
 
 
 def test_train_leaves_checkpoint_config_and_log(trained):
@@ -90,6 +98,7 @@ def test_amp_and_a_runs_folder_in_place_of_a_checkpoint(cli, config, drawn, trai
     plain, half, alias = (json.loads((tmp_path / name / "detections.json").read_text()) for name in "012")
     assert plain != half  # bfloat16 was at work
     assert half == alias
+    assert not open_files(tmp_path)
 
 
 def test_a_finished_run_is_not_trained_further(cli, config, drawn, trained, tmp_path):
@@ -98,6 +107,8 @@ def test_a_finished_run_is_not_trained_further(cli, config, drawn, trained, tmp_
     assert status == 0
     assert str(work) in out
     assert (work / "epoch_1.pth").read_bytes() == (trained / "epoch_1.pth").read_bytes()
+    assert not open_files(work)
+    assert not open_files(trained)
 
 
 def test_train_in_bfloat16(cli, config, data, tmp_path):

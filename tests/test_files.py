@@ -1,0 +1,85 @@
+"""Files that are written as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from hardnet_suite import files
+from hardnet_suite.cli import main
+from hardnet_suite.errors import WriteError
+from hardnet_suite.files import remove_leftovers, write_file
+
+
+@contextmanager
+def limited(size: int):
+    """The system refuses to write files beyond ``size`` bytes, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path):
+    path = tmp_path / "new/a.bin"
+    write_file(path, "old")
+    with limited(1000), pytest.raises(WriteError, match="File too large") as caught:
+        write_file(path, bytes(5000))
+    assert (caught.value.filename, caught.value.size) == (str(path), 5000)
+    assert path.read_text() == "old"
+    assert os.listdir(path.parent) == ["a.bin"]
+
+
+@pytest.mark.parametrize(("form", "size"), [("safetensors", 1000), ("pth", 1000)])
+def test_commands_name_the_file(capsys, tmp_path, form, size):
+    import torch
+
+    from hardnet_suite import create_model
+
+    source, target = tmp_path / "hardnet39ds.pth", tmp_path / f"mine.{form}"
+    torch.save(create_model("hardnet39ds").state_dict(), source)
+    with limited(size):
+        assert main(["convert-weights", str(source), str(target), "--model", "hardnet39ds"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: cannot write {target}: File too large (")
+    assert err.count("\n") == 1
+    assert os.listdir(tmp_path) == [source.name]
+
+
+def test_plots_name_the_file(capsys, tmp_path):
+    log = tmp_path / "run/vis_data/scalars.json"
+    log.parent.mkdir(parents=True)
+    log.write_text('{"loss": 1.0, "step": 1}\n')
+    with limited(1000):
+        assert main(["plot", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: cannot write {tmp_path}/training.png: File too large")
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_leftovers_of_living_processes_stay(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host, day = files._host(), 24 * 3600
+    ages = {
+        f".a.pth.{host}.{ended.pid}.x1.tmp": (0, False),
+        f".a.pth.{host}.{os.getppid()}.x2.tmp": (2 * day, True),
+        ".a.pth.elsewhere.17.x3.tmp": (day / 2, True),
+        ".a.pth.elsewhere.17.x4.tmp": (2 * day, False),
+        ".a.pth.x5.tmp": (day / 2, True),
+        ".a.pth.x6.tmp": (2 * day, False),
+        ".a.json.x7.tmp": (2 * day, True),
+    }
+    for name, (age, _) in ages.items():
+        path = tmp_path / name
+        path.touch()
+        os.utime(path, (time.time() - age,) * 2)
+    remove_leftovers(tmp_path, "*.pth")
+    assert set(os.listdir(tmp_path)) == {name for name, (_, stays) in ages.items() if stays}
