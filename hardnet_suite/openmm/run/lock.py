@@ -48,9 +48,10 @@ class TrainingLock:
             return True
 
     def renew(self) -> None:
-        """Takes the lock again; the errors are those of the first time."""
+        """Takes a lost lock again; the errors are those of the first time."""
+        file = self._acquire()
         self._close()
-        self._file = self._acquire()
+        self._file = file
 
     def release(self) -> None:
         if not self.is_lost():
