@@ -10,6 +10,7 @@ import torch
 from toy_runs import toy_config
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.run import launch
 from hardnet_suite.openmm.run import runner as run
 
 
@@ -81,9 +82,11 @@ def test_a_resumed_checkpoint_runs_none_of_its_config(toy_train, tmp_path):
 def test_on_gpus_the_ranks_start_before_the_runner(monkeypatch, tmp_path):
     """They agree on one folder for their results before a runner exists."""
     started = []
-    monkeypatch.setattr(run, "get_device", lambda: "cuda")
-    monkeypatch.setattr(run, "set_multi_processing", lambda **options: None)
-    monkeypatch.setattr(run, "init_dist", lambda launcher, **options: started.append((launcher, options)))
+    monkeypatch.setattr(launch, "get_device", lambda: "cuda")
+    monkeypatch.setattr(launch, "set_multi_processing", lambda **options: None)
+    monkeypatch.setattr(launch, "init_dist", lambda launcher, **options: started.append((launcher, options)))
+    for name, value in {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_NODELIST": "node1"}.items():
+        monkeypatch.setenv(name, value)
     cfg = toy_config(epochs=1)
     cfg.env_cfg = {"dist_cfg": {"backend": "nccl", "timeout": 60}}
     run.prepare(cfg, work_dir=tmp_path, launcher="slurm")
