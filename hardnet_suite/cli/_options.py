@@ -6,12 +6,13 @@ import argparse
 import contextlib
 import ctypes
 import os
+import re
 import sys
 import threading
-import unicodedata
 from pathlib import Path
 from typing import TextIO
 
+from hardnet_suite.data.report import escaped
 from hardnet_suite.errors import UserError
 
 
@@ -48,7 +49,7 @@ def read_config(args: argparse.Namespace):
     from hardnet_suite.openmm.run import configs
 
     def warn(message: str) -> None:
-        print(f"warning: {message}", file=sys.stderr)
+        show(f"warning: {message}", sys.stderr)
 
     cfg = configs.load_config(args.config, configs.parse_options(args.cfg_options), warn=warn)
     init_default_scope(cfg.get("default_scope", "mmengine"))
@@ -103,7 +104,7 @@ def choose_device(device: str | None) -> None:
     if device is None:
         return
     kind, _, number = device.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+    if kind not in ("cpu", "cuda") or (number and not re.fullmatch("[0-9]{1,4}", number)):
         raise UserError(f"--device {device} is unknown, expected cpu, cuda or cuda:N")
     if kind == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -119,5 +120,10 @@ def printable(text: str, stream: TextIO | None = None) -> str:
     """The text with escapes for control characters, which could drive a terminal, and for what the stream
     cannot encode, such as file names that are not UTF-8."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    plain = "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" and c != "\n" else c for c in text)
-    return plain.encode(encoding, "backslashreplace").decode(encoding)
+    return escaped(text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def show(text: str, stream: TextIO | None = None) -> None:
+    """Prints a text as ``printable`` has it; None: on standard output."""
+    stream = stream or sys.stdout
+    print(printable(text, stream), file=stream)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hardnet_suite.cli._options import add_config_arguments, read_config
+from hardnet_suite.cli._options import add_config_arguments, read_config, show
 from hardnet_suite.errors import UserError
 
 
@@ -24,10 +24,10 @@ def run(args: argparse.Namespace) -> int:
         if report is None:
             continue
         checked += 1
-        print(f"{part.loader}\n{report.table()}\n")
+        show(f"{part.loader}\n{report.table()}\n")
         errors += len(report.errors)
         for count in parts.class_counts(cfg) - {len(part.classes)}:
-            print(f"error: the model has num_classes={count}, the data set {len(part.classes)} classes\n")
+            show(f"error: the model has num_classes={count}, the data set {len(part.classes)} classes\n")
             errors += 1
     if not checked:
         raise UserError(f"{args.config} names no data that can be checked")
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             require(cfg)
         except UserError as error:
-            print(f"error: {error}\n")
+            show(f"error: {error}\n")
             errors += 1
-    print(f"{errors} errors", file=sys.stderr if errors else sys.stdout)
+    show(f"{errors} errors", sys.stderr if errors else sys.stdout)
     return 1 if errors else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
+from hardnet_suite.cli._options import show
 from hardnet_suite.data.voc import convert_voc
 
 
@@ -40,6 +41,6 @@ def run(args: argparse.Namespace) -> None:
         difficult=args.difficult,
         link=args.link,
     )
-    print(report.table())
-    print(f"COCO annotations and images: {args.target}")
-    print(f"next: hardnet-suite check-data CONFIG --data-root {shlex.quote(args.target)}")
+    show(report.table())
+    show(f"COCO annotations and images: {args.target}")
+    show(f"next: hardnet-suite check-data CONFIG --data-root {shlex.quote(args.target)}")

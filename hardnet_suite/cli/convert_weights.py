@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from hardnet_suite.cli._options import show
 from hardnet_suite.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     if weights.form == "trunk":
         _require_shapes(weights)
         if weights.left:
-            print(f"dropped, as {weights.model} has no place for them: {', '.join(weights.left)}")
+            show(f"dropped, as {weights.model} has no place for them: {', '.join(weights.left)}")
     else:
         weights.require_whole()
     model, tensors = weights.model, weights.tensors
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{source}: {error}") from None
     part = " (a part of it)" if weights.form == "trunk" else ""
     form = "official" if part else weights.form
-    print(f"{len(renamed)} tensors of {model}{part}, {form} to {args.to}: {target}")
+    show(f"{len(renamed)} tensors of {model}{part}, {form} to {args.to}: {target}")
 
 
 def _require_shapes(weights: Checkpoint) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hardnet_suite.cli._options import show
 from hardnet_suite.errors import UserError
 from hardnet_suite.visualization.curves import plot_training, read_scalars
 
@@ -24,4 +25,4 @@ def run(args: argparse.Namespace) -> None:
         plot_training(rows, out, title=Path(args.work_dir).name)
     except ValueError as error:  # unknown suffix, or nothing to plot
         raise UserError(f"cannot write {out}: {error}") from None
-    print(f"plot: {out}")
+    show(f"plot: {out}")

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardnet_suite.cli._options import add_bf16_argument, choose_device, flush_denormals, printable
+from hardnet_suite.cli._options import add_bf16_argument, choose_device, flush_denormals, printable, show
 from hardnet_suite.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         finally:
             show_skipped()
     if writer is not None:
-        print(printable(f"{count} {'image' if count == 1 else 'images'}: {args.out}", sys.stdout))
+        show(f"{count} {'image' if count == 1 else 'images'}: {args.out}")
     return 1 if failed else 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hardnet_suite.cli._options import add_run_arguments, load_run_config
+from hardnet_suite.cli._options import add_run_arguments, load_run_config, show
 from hardnet_suite.errors import UserError
 
 
@@ -66,6 +66,6 @@ def run(args: argparse.Namespace) -> None:
     if not is_main_process():
         return
     for title, name in (("figures", METRICS), *plan.part.outputs.items()):
-        print(f"{title}: {plan.work_dir / name}")
+        show(f"{title}: {plan.work_dir / name}")
     if args.show_dir:
-        print(f"{draw(plan, outcome, args.show_dir)} images: {args.show_dir}")
+        show(f"{draw(plan, outcome, args.show_dir)} images: {args.show_dir}")

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-from hardnet_suite.cli._options import add_run_arguments, load_run_config
+from hardnet_suite.cli._options import add_run_arguments, load_run_config, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     with stop_on_termination() as stop:
         train(cfg, from_scratch=args.from_scratch, resume=args.resume, stop=stop)
     if is_main_process():
-        print(f"checkpoints and logs are in {cfg.work_dir}")
+        show(f"checkpoints and logs are in {cfg.work_dir}")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,15 @@ from typing import ClassVar, Literal
 _EXAMPLES = 3  # findings of one kind that a table shows in full
 _BRIEF = 12  # lines that a training log has room for
 _LONGEST = 300  # characters of such a line; a polygon in the place of a box would fill pages
+
+
+def escaped(text: str) -> str:
+    """The text with escapes for control characters, which could drive a terminal, and for lone surrogates.
+
+    Line ends stay.
+    """
+    plain = "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" and c != "\n" else c for c in text)
+    return plain.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)
@@ -57,10 +67,10 @@ class Report(ABC):
 
         for (level, kind), group in self._groups().items():
             lines += ["", f"{level.upper()}  {kind} ({len(group)})"]
-            lines += [f"    {finding.where}: {finding.what}" for finding in group[:_EXAMPLES]]
+            lines += [f"    {_one_line(finding)}" for finding in group[:_EXAMPLES]]
             if len(group) > _EXAMPLES:
                 lines.append(f"    … and {len(group) - _EXAMPLES} more")
-        return "\n".join(lines)
+        return escaped("\n".join(lines))
 
     def brief(self) -> list[str]:
         """At most a dozen lines for a training log, errors first; none where nothing was found.
@@ -86,11 +96,15 @@ def brief_lines(findings: Sequence[Finding], left_out: frozenset[str], fate: str
         note = f", {fate}" if kind in left_out else ""
         such_as = ", e.g." if len(group) > 1 else ":"
         line = f"{level}: {kind} ({len(group)}{note}){such_as} {group[0].where}: {group[0].what}"
-        lines.append(textwrap.shorten(line, _LONGEST, placeholder=" …"))
+        lines.append(textwrap.shorten(escaped(line), _LONGEST, placeholder=" …"))
     if len(lines) > _BRIEF:
         rest = len(lines) - _BRIEF + 1
         lines[_BRIEF - 1 :] = [f"… and {rest} more kinds of findings: `hardnet-suite check-data` shows all"]
     return lines
+
+
+def _one_line(finding: Finding) -> str:
+    return f"{finding.where}: {finding.what}".replace("\n", "\\n")
 
 
 def _by_kind(findings: Sequence[Finding]) -> dict[tuple[str, str], list[Finding]]:
