@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hardnet_suite.cli._options import show
 from hardnet_suite.data.coco import annotation_lines, read_coco
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.segmentation import LABEL_SETS
@@ -46,10 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.out:
+    if args.out is not None:
         _require_replaceable(Path(args.out))
     figures = args.score(args)
-    if args.out:
+    if args.out is not None:
         write_file(args.out, json.dumps(figures, indent=2) + "\n")
 
 
@@ -68,11 +69,11 @@ def _require_replaceable(path: Path) -> None:
 def _score_coco(args: argparse.Namespace) -> dict[str, Any]:
     annotations = read_coco(args.annotations)
     scores = evaluate_coco(annotations, args.results)
-    for line in annotation_lines(annotations):
-        print(line, file=sys.stderr)
-    print(scores.table())
+    for line in (*annotation_lines(annotations), *scores.warnings):
+        show(line, sys.stderr)
+    show(scores.table())
     if args.classwise:
-        print(scores.class_table())
+        show(scores.class_table())
     per_class = {name: without_nan(row) for name, row in scores.per_class.items()}
     return {"metrics": without_nan(scores.metrics), "per_class": per_class}
 
@@ -86,7 +87,7 @@ def _score_segmentation(args: argparse.Namespace) -> dict[str, Any]:
             )
         prediction_labels = LABEL_SETS["cityscapes_ids"]
     scores = evaluate_folders(args.predictions, args.annotations, labels, prediction_labels=prediction_labels)
-    print(scores.table(labels.classes))
+    show(scores.table(labels.classes))
     if labels.categories:
-        print(scores.category_table())
+        show(scores.category_table())
     return scores.report(labels.classes)

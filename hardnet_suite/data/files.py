@@ -29,6 +29,14 @@ def require_regular(path: str | Path) -> None:
         raise NotAFileError(path)
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether a file exists; False for a name that no file can have."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_bytes(path: str | Path) -> bytes:
     """The contents of a file; the errors are those of ``require_regular`` and of ``Path.read_bytes``."""
     require_regular(path)

@@ -22,7 +22,7 @@ from hardnet_suite.data.coco import (
     read_coco,
     read_json,
 )
-from hardnet_suite.data.coco.values import is_normalized, match_id
+from hardnet_suite.data.coco.values import LARGEST_NUMBER, is_normalized, match_id
 from hardnet_suite.errors import UserError
 
 __all__ = [
@@ -57,12 +57,14 @@ class CocoScores:
     """Figures in [0, 1]; nan where the ground truth has nothing to measure them on (pycocotools says -1).
 
     ``metrics`` holds COCO_METRICS in this order; ``per_class`` maps a class name to its "AP" and "AP50".
-    The names AR_1, AR_10 and AR_100 stand for the first, second and third of ``max_dets``.
+    The names AR_1, AR_10 and AR_100 stand for the first, second and third of ``max_dets``. ``warnings`` are
+    lines about detections that can match nothing.
     """
 
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
     max_dets: tuple[int, int, int] = (1, 10, 100)
+    warnings: tuple[str, ...] = ()
 
     def table(self) -> str:
         """The twelve figures as aligned plain text, described as pycocotools does."""
@@ -160,6 +162,7 @@ def evaluate_coco(
             for index, category in enumerate(ordered)
         },
         max_dets=max_dets,
+        warnings=_result_warnings(results, results_source),
     )
 
 
@@ -206,7 +209,10 @@ def _check_results(results: Any, source: str) -> list[dict[str, Any]]:
 
 
 def _require_pixels(results: list[dict], source: str) -> None:
-    """Refuses a results file half of whose boxes or more are normalised: their figures would be 0."""
+    """Refuses a results file with a box beyond any image, or half of whose boxes or more are normalised."""
+    for index, entry in enumerate(results):
+        if max(map(abs, entry["bbox"])) > LARGEST_NUMBER:
+            raise UserError(f"{source}: entry {index} has bbox {entry['bbox']}, far beyond any image")
     boxes = [entry["bbox"] for entry in results if entry["bbox"][2] > 0 and entry["bbox"][3] > 0]
     normalized = sum(map(is_normalized, boxes))
     if normalized and 2 * normalized >= len(boxes):
@@ -214,6 +220,18 @@ def _require_pixels(results: list[dict], source: str) -> None:
         raise UserError(
             f"{source}: {which} are between 0 and 1, so normalised; expected x, y, width, height in pixels"
         )
+
+
+def _result_warnings(results: list[tuple[dict, int | str, int | str]], source: str) -> tuple[str, ...]:
+    """A line about the boxes of negative width or height, which pycocotools may leave out of its counts."""
+    negative = [entry for entry, _, _ in results if min(entry["bbox"][2:]) < 0]
+    if not negative:
+        return ()
+    first = negative[0]
+    return (
+        f"warning: {source}: {len(negative)} of the {len(results)} detections have a negative width or "
+        f"height and match nothing, e.g. bbox {list(first['bbox'])} of image {first['image_id']}",
+    )
 
 
 def _with_known_ids(

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from hardnet_suite.data.coco.entries import DROPPED
+from hardnet_suite.data.coco.entries import DROPPED, NO_AREA
 from hardnet_suite.data.coco.files import missing_images, wrong_size
 from hardnet_suite.data.coco.hints import missing_image_cure, suspect_corners
 from hardnet_suite.data.coco.reader import read_coco
@@ -18,7 +18,17 @@ from hardnet_suite.data.report import Finding, Report, brief_lines
 from hardnet_suite.errors import UserError
 
 # the kinds of findings whose boxes or categories are used, but not as the file has them
-_READ_OTHERWISE = frozenset({"ignored box", "id of another type", "unused category", "normalised boxes"})
+_READ_OTHERWISE = frozenset(
+    {
+        "ignored box",
+        "id of another type",
+        "unused category",
+        "normalised boxes",
+        "missing area",
+        "empty area",
+        "area beyond the image",
+    }
+)
 _COCO_NAMES = ("instances_train2017.json", "instances_val2017.json")
 
 
@@ -138,7 +148,11 @@ def annotation_lines(content: CocoFile) -> list[str]:
     One line per kind, with the number of entries and the first of them.
     """
     kinds = DROPPED | _READ_OTHERWISE
-    findings = tuple(finding for finding in content.findings if finding.kind in kinds)
+    findings = tuple(
+        finding
+        for finding in content.findings
+        if finding.kind in kinds and not finding.what.startswith(NO_AREA)
+    )
     lines = brief_lines(findings, DROPPED, "dropped; a detection of it counts as false")
     unknown = sum(image.width is None for image in content.images)
     if unknown:

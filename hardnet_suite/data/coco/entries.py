@@ -10,10 +10,18 @@ from typing import Any
 from hardnet_suite.data.classes import is_class_name
 from hardnet_suite.data.coco.masks import read_mask, require_mask_of_box
 from hardnet_suite.data.coco.records import CocoBox, CocoCategory, CocoImage
-from hardnet_suite.data.coco.values import as_flag, as_id, is_box, is_number, match_id
+from hardnet_suite.data.coco.values import (
+    LARGEST_NUMBER,
+    as_flag,
+    as_id,
+    as_side,
+    is_box,
+    is_number,
+    match_id,
+)
 from hardnet_suite.data.report import Finding
 
-_LARGEST_SIDE = 65535  # pixels; what a JPEG can have
+NO_AREA = "has no area"  # of an annotation: what many files leave out
 # the kinds of findings whose boxes are dropped
 DROPPED = frozenset(
     {
@@ -32,8 +40,8 @@ def read_images(entries: list[dict]) -> tuple[list[CocoImage], list[Finding], li
     images, findings, fatal = [], [], []
     for index, entry in enumerate(entries):
         key, file_name = as_id(entry.get("id")), entry.get("file_name")
-        sides = [entry.get(side) for side in ("width", "height")]
-        known = [is_number(side) and side > 0 for side in sides]
+        sides = [as_side(entry.get(side)) for side in ("width", "height")]
+        known = [side is not None for side in sides]
         named = isinstance(file_name, str) and bool(file_name)
         complete = zip(("id", "file_name", "width", "height"), (key is not None, named, *known), strict=True)
         lacking = [name for name, present in complete if not present]
@@ -126,7 +134,7 @@ def unique_names(categories: list[CocoCategory], used: Counter):
 def _largest(image: CocoImage | None) -> float:
     """The number beyond which a coordinate in an image is an error: ten times its larger side."""
     if image is None or image.width is None:
-        return 10 * _LARGEST_SIDE
+        return LARGEST_NUMBER
     return 10 * max(image.width, image.height)
 
 
@@ -173,7 +181,8 @@ class BoxReader:
         if len(self.findings) > before and any(f.kind in DROPPED for f in self.findings[before:]):
             return None
         x, y, w, h = map(float, entry["bbox"])
-        area, mask = self._area(entry, w * h, where), self._mask(entry, (x, y, w, h), image, where)
+        area = self._area(entry, w * h, _largest(image) ** 2, where)
+        mask = self._mask(entry, (x, y, w, h), image, where)
         return CocoBox(key, image_key, self.names[category_key], (x, y, w, h), area, crowd, mask)
 
     def _match(self, part: str, entry: dict, where: str, texts: Mapping[str, int | str]) -> int | str | None:
@@ -219,12 +228,15 @@ class BoxReader:
             self.fatal.append(self.findings[-1])
         return bool(flag)
 
-    def _area(self, entry: dict, computed: float, where: str) -> float:
+    def _area(self, entry: dict, computed: float, largest: float, where: str) -> float:
         area = entry.get("area")
-        if is_number(area) and area > 0:
+        if is_number(area) and 0 < area <= largest:
             return float(area)
-        kind = "empty area" if is_number(area) else "missing area"
-        self._warn(kind, where, f"has area {area!r}, read as width · height = {computed:g}")
+        kind = "missing area"
+        if is_number(area):
+            kind = "empty area" if area <= 0 else "area beyond the image"
+        stated = NO_AREA if area is None else f"has area {area!r}"
+        self._warn(kind, where, f"{stated}, read as width · height = {computed:g}")
         return computed
 
     def _mask(self, entry: dict, box: tuple, image: CocoImage | None, where: str):

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from hardnet_suite.data.coco.records import CocoImage
+from hardnet_suite.data.files import is_file
 from hardnet_suite.data.images import header_sizes
 from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
@@ -28,14 +29,6 @@ def missing_images(images: Iterable[CocoImage], folder: str | Path) -> list[Coco
         for image in named
         if image.file_name not in listed and not is_file(Path(folder, image.file_name))
     ]
-
-
-def is_file(path: Path) -> bool:
-    """Whether a file exists; False for a name that no file can have."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def with_slashes(images: Sequence[CocoImage], folder: str | Path) -> tuple[list[CocoImage], list[Finding]]:

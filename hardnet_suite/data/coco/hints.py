@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 
 from hardnet_suite.data.coco.records import CocoBox, CocoImage
+from hardnet_suite.data.files import is_file
 from hardnet_suite.data.report import Finding
 
 _SHARE = 0.1  # of the boxes must leave their images before corners are suspected
@@ -22,13 +23,13 @@ def missing_image_cure(file_name: str, folder: Path) -> str:
     if "\\" in file_name:
         parts = PureWindowsPath(file_name).parts
         endings = (os.path.join(*parts[start:]) for start in range(len(parts)))
-        ending = next((ending for ending in endings if _exists(folder / ending)), None)
+        ending = next((ending for ending in endings if is_file(folder / ending)), None)
         if ending is not None:
             return f"write file_name as {ending!r}, with / in place of \\"
     parts = Path(file_name).parts
     for start in range(1, len(parts)):
         ending = os.path.join(*parts[start:])
-        if _exists(folder / ending):
+        if is_file(folder / ending):
             return f"data_prefix and file_name both contain {os.path.join(*parts[:start])!r}: shorten one"
     parent, name = os.path.split(file_name)
     try:
@@ -43,13 +44,6 @@ def missing_image_cure(file_name: str, folder: Path) -> str:
     if same:
         return f"the folder has {same[0]!r}, of another suffix: correct file_name"
     return "add the files, or correct data_prefix or file_name"
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
 
 
 def suspect_corners(images: Iterable[CocoImage], boxes: Sequence[CocoBox]) -> list[Finding]:

@@ -16,7 +16,8 @@ def read_json(path: str | Path) -> Any:
     """The content of a JSON file in UTF-8, with or without a byte order mark.
 
     Raises:
-        UserError: the file is missing, unreadable, empty, truncated, in another encoding, or not JSON.
+        UserError: the file is missing, unreadable, empty, truncated, in another encoding, not JSON, or has a
+            key twice in one object.
     """
     path = Path(path)
     try:
@@ -26,7 +27,9 @@ def read_json(path: str | Path) -> Any:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     try:
-        return json.loads(content.decode("utf-8-sig"))
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_object)
+    except _RepeatedKeyError as error:
+        raise UserError(f"{path} has {error}: JSON keeps the last alone; remove one of them") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not valid JSON: it is not UTF-8; save it again in UTF-8") from None
     except (ValueError, RecursionError) as error:
@@ -34,6 +37,20 @@ def read_json(path: str | Path) -> Any:
         raise UserError(
             f"{path} is not valid JSON, or is truncated ({reason}): write or download it again"
         ) from None
+
+
+class _RepeatedKeyError(Exception):
+    """An object of JSON that holds a key twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        where = f" of id {values['id']!r}" if "id" in values else ""
+        raise _RepeatedKeyError(f"the key {repeated!a} twice in one object{where}")
+    return values
 
 
 def load_annotations(path: str | Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hardnet_suite.data.coco.values import is_normalized, is_number
+from hardnet_suite.data.coco.values import LARGEST_NUMBER, is_normalized, is_number
 
 
 def read_mask(value: Any, size: tuple[int, int] | None) -> list[np.ndarray] | dict[str, Any] | None:
@@ -123,7 +123,7 @@ def _read_encoding(value: dict[str, Any], size: tuple[int, int] | None) -> dict[
     if (
         not isinstance(shape, list | tuple)
         or len(shape) != 2
-        or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in shape)
+        or not all(type(side) is int and 0 < side <= LARGEST_NUMBER for side in shape)
     ):
         raise ValueError(f"a run-length encoding with size {shape!r}, expected [height, width]")
     if size is not None and tuple(shape) != size:
@@ -138,9 +138,10 @@ def _read_encoding(value: dict[str, Any], size: tuple[int, int] | None) -> dict[
         runs = counts = tuple(counts)
     else:
         raise ValueError(f"a run-length encoding with counts of type {type(counts).__name__}")
-    if not all(isinstance(run, int) and run >= 0 for run in runs):
+    area = shape[0] * shape[1]
+    if not all(type(run) is int and 0 <= run <= LARGEST_NUMBER**2 for run in runs):
         raise ValueError("a run-length encoding with counts that are not integers from 0")
-    if sum(runs) != shape[0] * shape[1]:
+    if sum(runs) != area:
         raise ValueError(
             f"a run-length encoding whose counts add up to {sum(runs)}, expected {shape[0]} · {shape[1]}"
         )

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
+LARGEST_SIDE = 65535  # pixels; what a JPEG can have
+LARGEST_NUMBER = 10 * LARGEST_SIDE  # beyond which a coordinate or side of any image is an error
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 
 
@@ -27,6 +29,11 @@ def is_number(value: Any) -> bool:
 def is_box(value: Any) -> bool:
     """Whether ``value`` is a sequence of four finite numbers."""
     return hasattr(value, "__len__") and len(value) == 4 and all(is_number(item) for item in value)
+
+
+def as_side(value: Any) -> int | None:
+    """The width or height of an image, an integer from 1 to ``LARGEST_NUMBER``; None if it is none."""
+    return int(value) if is_number(value) and 1 <= value <= LARGEST_NUMBER and value % 1 == 0 else None
 
 
 def is_normalized(box: Any) -> bool:
