@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from hardnet_suite.data.fetching import FetchError, Limits, fetch_bytes, shown
+from hardnet_suite.data.files import read_bytes
 from hardnet_suite.data.images import IMAGE_SUFFIXES, image_errors, open_rgb, to_rgb, walk_files
 from hardnet_suite.errors import UserError
 
@@ -113,7 +114,7 @@ def count_of(source: Any) -> int | None:
             return None
         if _is_address(text):
             return 1
-        if Path(text).is_dir() or _is_pattern(text):
+        if os.path.isdir(text) or _is_pattern(text):
             files = _files(text)
             return None if any(map(_is_video, files)) else len(files)
         return 1
@@ -125,7 +126,7 @@ def is_single(source: Any) -> bool:
     if isinstance(source, str | Path) and _is_address(str(source)):
         return not _is_video(str(source))
     return count_of(source) == 1 and not (
-        isinstance(source, str | Path) and (Path(_text(source)).is_dir() or _is_pattern(_text(source)))
+        isinstance(source, str | Path) and (os.path.isdir(_text(source)) or _is_pattern(_text(source)))
     )
 
 
@@ -200,7 +201,7 @@ def _of_text(text: str, limits: Limits) -> Iterator[SourceImage]:
         raise UserError(f"cannot fetch {shown(text)}: only http and https addresses are")
     elif _is_camera(text):
         yield from _frames(int(text.split(":")[1]), text)
-    elif Path(text).is_dir() or _is_pattern(text):
+    elif os.path.isdir(text) or _is_pattern(text):
         files = _files(text)
         if not files:
             raise UserError(f"no images in {text} (drawings of an earlier run do not count)")
@@ -212,7 +213,7 @@ def _of_text(text: str, limits: Limits) -> Iterator[SourceImage]:
 
 def _of_file(path: str) -> Iterator[SourceImage]:
     if _is_video(path):
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise UserError(f"no video {path}")
         _refuse_script(path)
         # from the root: FFmpeg takes "concat:a.mp4" for a protocol
@@ -276,19 +277,19 @@ def _is_video(text: str) -> bool:
 
 
 def _is_pattern(text: str) -> bool:
-    return not Path(text).exists() and glob.has_magic(text)
+    return not os.path.exists(text) and glob.has_magic(text)
 
 
 def _is_camera(text: str) -> bool:
-    return text.startswith("camera:") and text.removeprefix("camera:").isdigit()
+    return text.startswith("camera:") and re.fullmatch("[0-9]{1,9}", text.removeprefix("camera:")) is not None
 
 
 def _files(text: str) -> list[str]:
     """Images and videos of a folder, or whatever a pattern finds, sorted, without earlier drawings."""
-    if Path(text).is_dir():
+    if os.path.isdir(text):
         found = [str(path) for path in walk_files(text, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))]
     else:
-        found = [path for path in glob.glob(text, recursive=True) if Path(path).is_file()]
+        found = [path for path in glob.glob(text, recursive=True) if os.path.isfile(path)]
     drawn = {folder: {JSON_LINES, *drawn_in(folder)} for folder in {os.path.dirname(path) for path in found}}
     return sorted(path for path in found if os.path.basename(path) not in drawn[os.path.dirname(path)])
 
@@ -297,8 +298,8 @@ def drawn_in(folder: str | Path) -> set[str]:
     """The names of the drawings and masks in a folder that its ``predictions.jsonl`` tells of."""
     drawn = set()
     with contextlib.suppress(OSError):
-        for line in Path(folder, JSON_LINES).read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, AttributeError):
+        for line in read_bytes(Path(folder, JSON_LINES)).decode("utf-8", "replace").splitlines():
+            with contextlib.suppress(ValueError, AttributeError, RecursionError):
                 row = json.loads(line)
                 drawn |= {name for key in ("drawing", "mask") if isinstance(name := row.get(key), str)}
     return drawn

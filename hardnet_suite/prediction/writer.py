@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hardnet_suite.data.files import is_file, read_text
 from hardnet_suite.data.segmentation import LabelSet, write_label
 from hardnet_suite.data.sources import JSON_LINES, is_camera
 from hardnet_suite.errors import UserError
@@ -62,7 +63,7 @@ class PredictionWriter:
             names = os.listdir(self.folder)
             self._taken = {_key(name) for name in names}
             self._leftover = [name for name in names if name.startswith(_PARTIAL)]  # of a killed process
-            content = self._path.read_text(encoding="utf-8-sig") if _key(JSON_LINES) in self._taken else ""
+            content = read_text(self._path) if _key(JSON_LINES) in self._taken else ""
         except (FileNotFoundError, NotADirectoryError):
             self._taken, self._leftover, content = set(), [], ""
         except OSError as error:
@@ -152,7 +153,7 @@ class PredictionWriter:
                 files = _files_of(row)
             except (ValueError, RecursionError):
                 raise self._foreign(number, text) from None
-            present = {key: name for key, name in files.items() if (self.folder / name).is_file()}
+            present = {key: name for key, name in files.items() if is_file(self.folder / name)}
             if present != files:
                 self._outdated = True
                 row = {key: value for key, value in row.items() if key not in files or key in present}
@@ -277,6 +278,8 @@ def _is_cut(text: str) -> bool:
 def _files_of(row: Any) -> dict[str, str]:
     """The files that a row names; ValueError for a row that is not of a ``PredictionWriter``."""
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("name", "task")):
+        raise ValueError
+    if not isinstance(row.get("source", ""), str):
         raise ValueError
     files = {key: row[key] for key in _ENDINGS if key in row}
     for key, name in files.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hardnet_suite.data.files import read_bytes
 from hardnet_suite.errors import UserError
 from hardnet_suite.visualization.canvas import save_figure
 from hardnet_suite.visualization.fonts import matplotlib_style
@@ -23,6 +24,11 @@ _SCORES = {
     _MIOU: ("share", {_PIXELS: "right pixels", _MIOU: "mean IoU of the classes"}),
     _TOP1: ("accuracy", {_TOP5: "top-5", _TOP1: "top-1"}),
 }
+_STEPS = frozenset(("step", "iter", "epoch"))
+_PLOTTED = frozenset(
+    (*_STEPS, "loss", "loss_cls", "loss_bbox", *_SCORES, *_OTHER_NAMES, _MAP50, _PIXELS, _TOP5)
+)
+_LARGEST = 1e38  # of a loss in single precision
 _COLORS = {
     "loss": "#c0392b",
     "loss_cls": "#2c7fb8",
@@ -40,10 +46,11 @@ def read_scalars(path: str | Path) -> list[dict[str, Any]]:
     """The rows of a training log, one JSON object per line; a truncated last line is dropped.
 
     Raises:
-        UserError: the file cannot be read, or a line other than the last is not a JSON object.
+        UserError: the file cannot be read, a line other than the last is not a JSON object, or one holds no
+            number where a number is plotted.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_bytes(path).decode("utf-8", "replace").splitlines()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): give a scalars.json") from None
     rows = []
@@ -52,14 +59,27 @@ def read_scalars(path: str | Path) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # ValueError: integers of thousands of digits too
             if number == len(lines) and rows:
                 break
             raise UserError(f"{path}, line {number} is not JSON ({error}): give a scalars.json") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number} is not a JSON object: give a scalars.json")
+        _require_numbers(row, f"{path}, line {number}")
         rows.append(row)
     return rows
+
+
+def _require_numbers(row: dict[str, Any], where: str) -> None:
+    """``UserError`` where the row has a value that cannot be plotted; values may be null, NaN or infinity."""
+    for key in row.keys() & _PLOTTED:
+        value, is_step = row[key], key in _STEPS
+        if value is None and key != "epoch":
+            continue
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        odd = isinstance(value, float) and not math.isfinite(value)
+        if not is_number or (is_step if odd else abs(value) > _LARGEST):
+            raise UserError(f"{where}: {key} is {repr(value)[:60]}, expected a number of a training log")
 
 
 def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,10 +12,12 @@ from typing import Any
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.classification.samples import Samples
+from hardnet_suite.data.files import read_bytes
 from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
 from hardnet_suite.errors import UserError
 
 _COLUMNS = ("file", "label")
+_LONGEST_NUMBER = 18  # digits of a label that is a number
 
 
 def read_folder(folder: str | Path, classes: Sequence[str] | None = None) -> Samples:
@@ -44,7 +47,7 @@ def read_folder(folder: str | Path, classes: Sequence[str] | None = None) -> Sam
     places = {name: real for name, real in places.items() if not _contains(real, root)}
     if not places:
         raise UserError(f"{folder} has no folder per class, expected FOLDER/CLASS/IMAGE")
-    index = {name: label for label, name in enumerate(order or places)}
+    index = {name: label for label, name in enumerate(order or class_names([*places], str(folder)))}
     unknown = [name for name in places if name not in index]
     if unknown:
         raise UserError(f"{folder / unknown[0]} is not the folder of a class: {_known(index)}")
@@ -121,7 +124,8 @@ def read_csv(path: str | Path, folder: str | Path, classes: Sequence[str] | None
     pairs = _csv_pairs(path)
     if order is None:
         labels = {label for _, _, label in pairs}
-        order = sorted(labels, key=int if all(label.isdecimal() for label in labels) else None)
+        numbered = all(label.isdecimal() and len(label) <= _LONGEST_NUMBER for label in labels)
+        order = class_names(sorted(labels, key=int if numbered else None), f"{path}, the column label")
     index = {name: label for label, name in enumerate(order)}
     for number, _, label in pairs:
         if label not in index:
@@ -146,14 +150,18 @@ def _require_one_label(path: Path, images: Sequence[Path], pairs: Sequence[tuple
             )
 
 
+def _quoted(name: str) -> str:
+    return name if name.isprintable() and len(name) < 100 else ascii(name[:100])
+
+
 def _csv_pairs(path: Path) -> list[tuple[int, str, str]]:
     """(line, file, label) of each row of a list."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True)
-            header = reader.fieldnames or []
-            reader.fieldnames = [name.strip() for name in header]
-            rows = [(reader.line_num, row) for row in reader]
+        stream = io.StringIO(read_bytes(path).decode("utf-8-sig"), newline="")
+        reader = csv.DictReader(stream, skipinitialspace=True)
+        header = reader.fieldnames or []
+        reader.fieldnames = [name.strip() for name in header]
+        rows = [(reader.line_num, row) for row in reader]
     except FileNotFoundError:
         raise UserError(f"no CSV list {path}: give the data with --data-root") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -165,7 +173,8 @@ def _csv_pairs(path: Path) -> list[tuple[int, str, str]]:
         separator = next((mark for mark in (";", "\t", "|") if mark in "".join(header)), None)
         cure = f"; separate its values by commas, not by {separator!r}" if separator else ""
         raise UserError(
-            f"{path}, line 1: the columns are {', '.join(names)}, expected file and label once each{cure}"
+            f"{path}, line 1: the columns are {', '.join(map(_quoted, names))}, expected file and label "
+            f"once each{cure}"
         )
     if not rows:
         raise UserError(f"{path} lists no image; it has a line of column names only")

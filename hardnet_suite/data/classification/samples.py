@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hardnet_suite.data.files import is_file
 from hardnet_suite.data.images import open_rgb, to_rgb
 from hardnet_suite.errors import UserError
 
@@ -107,7 +108,7 @@ def missing_files(samples: Samples) -> list[Path]:
         folder, name = os.path.split(path)
         if folder not in present:
             present[folder] = _file_names(folder or ".")
-        return name in present[folder] or path.is_file()  # file systems may fold case and accents
+        return name in present[folder] or is_file(path)  # file systems may fold case and accents
 
     return [image for image in samples.images if isinstance(image, Path) and not is_there(image)]
 
@@ -116,7 +117,7 @@ def _file_names(folder: str) -> set[str]:
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if entry.is_file()}
-    except OSError:
+    except (OSError, ValueError):
         return set()
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from hardnet_suite.data.classes import is_class_name
 from hardnet_suite.data.files import read_bytes
 from hardnet_suite.data.images import image_size, stored_size
 from hardnet_suite.data.report import Finding
@@ -157,6 +158,8 @@ def _bbox(
     """(x, y, width, height) or None, and what was changed as (kind, message)."""
     if not item.name:
         return None, [("box dropped", "has no class name")]
+    if not is_class_name(item.name):
+        return None, [("box dropped", "its class name contains control characters")]
     if not item.has_box:
         return None, [("box dropped", "has no <bndbox>; rotated boxes and polygons are not supported")]
     if None in item.ends:
@@ -226,6 +229,8 @@ def _number(text: str | None) -> float | int | None:
     try:
         value = float(text)
     except (TypeError, ValueError):
+        return None
+    if "_" in text:  # which Python reads as 10 in "1_0"
         return None
     if not math.isfinite(value):
         return None

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.images import image_size
-from hardnet_suite.data.report import Finding
+from hardnet_suite.data.report import Finding, escaped
 from hardnet_suite.data.voc.annotation import Box, boxes_on_image, read_annotation
 from hardnet_suite.data.voc.lists import Entry, VocFolder
 from hardnet_suite.errors import UserError
@@ -57,8 +58,9 @@ class ConversionReport:
         for name, split in self.splits.items():
             counts = [f"{split.per_class[label]:>{len(label)}}" for label in self.classes]
             lines.append("  ".join([name.ljust(width), f"{split.images:>6}", f"{split.boxes:>6}", *counts]))
-        lines += [f"{finding.kind}: {finding.where}: {finding.what}" for finding in self.findings]
-        return "\n".join(lines)
+        for finding in self.findings:
+            lines.append(f"{finding.kind}: {finding.where}: {finding.what}".replace("\n", "\\n"))
+        return escaped("\n".join(lines))
 
 
 def convert_voc(
@@ -99,6 +101,8 @@ def convert_voc(
     repeated = [name for name, count in Counter(classes or ()).items() if count > 1]
     if repeated:
         raise UserError(f"repeated in the classes: {', '.join(repeated)}; name each class once")
+    if classes is not None:
+        classes = class_names(list(classes), "the list of classes")
     source, target = Path(source), Path(target)
     folder = VocFolder(source)
     findings: list[Finding] = []
