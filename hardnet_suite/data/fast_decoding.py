@@ -18,6 +18,8 @@ from PIL import Image
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')  # what Pillow looks for in XMP
+# what follows the frame of no undamaged JPEG that has a single end
+_ODD_MARKER = re.compile(rb"\xff(?:[\x01-\xc3\xc5-\xcf\xd8\xde\xdf\xf0-\xfd\xff]|\xd9(?!\Z))")
 # chunks that change no pixel; tRNS, acTL and PLTE do, eXIf, iTXt and zTXt may hold an orientation
 _NEUTRAL_CHUNKS = frozenset((b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt", b"tIME", b"sRGB"))
 
@@ -47,13 +49,23 @@ def _is_plain_jpeg(content: bytes) -> bool:
         length = int.from_bytes(content[start + 2 : start + 4], "big")
         segment = content[start + 4 : start + 2 + length]
         if marker in (0xC0, 0xC1, 0xC2):  # baseline, extended and progressive frames: the header ends here
+            if len(segment) < 6:
+                return False
             bits, height, width = segment[0], segment[1:3], segment[3:5]
             area = int.from_bytes(height, "big") * int.from_bytes(width, "big")
-            return bits == 8 and segment[5] in (1, 3) and _is_within_limit(area)
+            plain = bits == 8 and segment[5] in (1, 3) and _is_within_limit(area)
+            return plain and _has_plain_scans(content, start + 2 + length, progressive=marker == 0xC2)
         if not _is_neutral_segment(marker, segment):
             return False
         start += 2 + length
     return False
+
+
+def _has_plain_scans(content: bytes, start: int, *, progressive: bool) -> bool:
+    """Whether what follows the frame looks undamaged: OpenCV returns half an image where Pillow raises."""
+    if _ODD_MARKER.search(content, start):
+        return False
+    return progressive or content.count(b"\xff\xda", start) == 1
 
 
 def _is_neutral_segment(marker: int, segment: bytes) -> bool:
