@@ -23,6 +23,7 @@ IMAGE_SUFFIXES = (
 )
 
 _METADATA = 1 << 20  # bytes of a file beside its pixels
+_BAND = 1 << 24  # pixels that are converted at once
 _EXIF_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts of a PNG that Pillow reads as EXIF
 
 
@@ -220,9 +221,25 @@ def to_rgb(image: Image.Image) -> Image.Image:
         if isinstance(transparent, tuple) and max(transparent) > 255:  # 16 bits; Pillow keeps the upper 8
             image.info["transparency"] = tuple(value >> 8 for value in transparent)
         image = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(ground, image).convert("RGB")
+        return _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """An RGBA image composited on white, as RGB; by bands, as a small file may hold a huge image."""
+    result = Image.new("RGB", image.size)
+    for top, bottom in _bands(image):
+        band = image.crop((0, top, image.width, bottom))
+        ground = Image.new("RGBA", band.size, "white")
+        result.paste(Image.alpha_composite(ground, band).convert("RGB"), (0, top))
+    return result
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, int]]:
+    """(first row, row after the last) of parts of an image that hold at most ``_BAND`` pixels, or one row."""
+    rows = max(1, _BAND // max(1, image.width))
+    for top in range(0, image.height, rows):
+        yield top, min(top + rows, image.height)
 
 
 def _content(source: str | Path | bytes | BinaryIO) -> bytes:
@@ -275,9 +292,18 @@ def _decode(content: bytes, channels: str) -> np.ndarray:
         return pixels
     with open_image(content) as image:
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        if image.mode == "I" and image.format in ("PNG", "PPM"):  # Pillow's way to open 16 bits
-            upright = upright.convert("I;16")
-        upright = to_rgb(upright)
-    shape = (upright.height, upright.width, 3)
-    return np.frombuffer(bytearray(upright.tobytes("raw", channels.upper())), np.uint8).reshape(shape)
+        ImageOps.exif_transpose(image, in_place=True)
+        is_deep = image.mode == "I" and image.format in ("PNG", "PPM")  # Pillow's way to open 16 bits
+        upright = to_rgb(image.convert("I;16") if is_deep else image)
+    return _pixels(upright, channels)
+
+
+def _pixels(image: Image.Image, channels: str) -> np.ndarray:
+    """The pixels of an RGB image, (H, W, 3) uint8, copied by bands."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top, bottom in _bands(image):
+        whole = bottom - top == image.height
+        band = image if whole else image.crop((0, top, image.width, bottom))
+        content = band.tobytes("raw", channels.upper())
+        pixels[top:bottom] = np.frombuffer(content, np.uint8).reshape(bottom - top, image.width, 3)
+    return pixels
