@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import select
@@ -69,9 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         if args.debug:
             raise
-        from hardnet_suite.cli._options import printable
+        from hardnet_suite.cli._options import show
 
-        print(printable(f"error: {one_line(error)}", sys.stderr), file=sys.stderr)
+        error = _as_user_error(error)
+        show(f"error: {one_line(error)}", sys.stderr)
         return 2 if isinstance(error, UserError) or explain(error) else 1
 
 
@@ -80,6 +82,13 @@ def _at_home(value: Any) -> Any:
     if isinstance(value, str | Path) and str(value).startswith("~"):
         return type(value)(os.path.expanduser(value))
     return [_at_home(each) for each in value] if isinstance(value, list) else value
+
+
+def _as_user_error(error: Exception) -> Exception:
+    """The error itself, or the ``UserError`` that says the same of a path that no file system can have."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UserError(f"the path {str(error.filename)[:60]!r}… is too long: expected the path of a file")
+    return error
 
 
 def _nobody_reads() -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from hardnet_suite.cli._options import show
 from hardnet_suite.data.shapes import write_shapes
+from hardnet_suite.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    folder = write_shapes(args.folder, train=args.train, val=args.val, size=args.size, seed=args.seed)
-    print(f"drawn shapes: {folder} ({args.train} training and {args.val} held-out images)")
-    print(f"crops of single shapes, one folder per class: {folder / 'classes'}")
+    try:
+        folder = write_shapes(args.folder, train=args.train, val=args.val, size=args.size, seed=args.seed)
+    except ValueError as error:  # a number out of range
+        raise UserError(f"cannot draw shapes: {error}") from None
+    show(f"drawn shapes: {folder} ({args.train} training and {args.val} held-out images)")
+    show(f"crops of single shapes, one folder per class: {folder / 'classes'}")

@@ -26,6 +26,7 @@ LEAST_VISIBLE = 0.4  # visible fraction of every object
 _OVERSAMPLE = 4  # supersampling for smooth edges
 _LEAST_GAP = 120.0  # RGB distance of an object's colour from the ground and from the objects below it
 _MOST_COVERED = 0.15  # fraction of a class image covered by other objects
+_LARGEST = 4096  # pixels; drawn at four times that
 _FIRST_VAL = 1_000_000  # held-out scenes do not depend on the number of training scenes
 
 
@@ -142,6 +143,8 @@ def draw_scene(seed: int, index: int, size: int = 320) -> Scene:
 def _check_size(size: int) -> None:
     if size < 96:
         raise ValueError(f"size={size} must be at least 96 pixels")
+    if size > _LARGEST:
+        raise ValueError(f"size={size} must be at most {_LARGEST} pixels")
 
 
 def _alpha(shape: str, extent: float, turn: float) -> np.ndarray:
@@ -237,10 +240,10 @@ def write_shapes(
 
     Raises:
         UserError: ``root`` has other contents, or is not writable.
-        ValueError: Counts below 1, more than a million training images, a size below 96 or a negative seed.
+        ValueError: Counts below 1 or above a million, a size below 96 or above 4096, or a negative seed.
     """
-    if not 1 <= train <= _FIRST_VAL or val < 1:
-        raise ValueError(f"train={train} must be 1 to {_FIRST_VAL} and val={val} at least 1")
+    if not 1 <= train <= _FIRST_VAL or not 1 <= val <= _FIRST_VAL:
+        raise ValueError(f"train={train} and val={val} must be 1 to {_FIRST_VAL}")
     _check_size(size)
     if seed < 0:
         raise ValueError(f"seed={seed} must be at least 0")

@@ -1,17 +1,71 @@
-"""Checks of weights: they must be finite, on all ranks."""
+"""Checks of the numbers of a config, and of weights, which must be finite on all ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.weights.tables import non_finite
+
+_MOST = 10**9  # epochs or iterations
+# the numbers that set how long a run is, and how often it validates and logs: (least, most)
+_INTEGERS = {
+    "randomness.seed": (0, 2**32 - 1),
+    "train_cfg.max_epochs": (1, _MOST),
+    "train_cfg.max_iters": (1, _MOST),
+    "train_cfg.val_interval": (1, _MOST),
+    "default_hooks.logger.interval": (1, _MOST),
+}
+_LARGEST_RATE = 1e6  # of learning
+
+
+def require_numbers(cfg: Config) -> None:
+    """Checks the numbers of a config that mmengine would meet in the middle of a run, or loop over.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    for key, (least, most) in _INTEGERS.items():
+        value = _entry(cfg, key)
+        if value is not None:
+            require_integer(value, least, most, key)
+    rate = _entry(cfg, "optim_wrapper.optimizer.lr")
+    if isinstance(rate, int | float) and not 0 <= rate <= _LARGEST_RATE:  # False for NaN
+        raise UserError(f"optim_wrapper.optimizer.lr is {_shortened(rate)}, expected 0 to {_LARGEST_RATE:g}")
+
+
+def require_integer(value: Any, least: int, most: int, where: str) -> None:
+    """Checks one number.
+
+    Raises:
+        UserError: it is not an integer from ``least`` to ``most``.
+    """
+    if type(value) is not int or value < least:
+        raise UserError(f"{where} is {_shortened(value)}, expected an integer of at least {least}")
+    if value > most:
+        raise UserError(f"{where} is {_shortened(value)}, expected an integer of at most {most}")
+
+
+def _shortened(value: Any) -> str:
+    """A value as a message shows it, however many digits it has."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:20]}… ({len(text)} characters)"
+
+
+def _entry(cfg: Config, key: str) -> Any:
+    """The value of a dotted key; None where it is missing."""
+    value: Any = cfg
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Config | dict) else None
+    return value
 
 
 def require_finite_weights(tensors: Mapping[str, Tensor], where: str | Path) -> None:

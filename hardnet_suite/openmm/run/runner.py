@@ -38,7 +38,7 @@ from hardnet_suite.openmm.run.buffers import (
     averaged_buffers,
     restore_buffers,
 )
-from hardnet_suite.openmm.run.checks import require_finite_weights
+from hardnet_suite.openmm.run.checks import require_finite_weights, require_integer, require_numbers
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
@@ -46,6 +46,7 @@ from hardnet_suite.openmm.run.schedules import lasts_one_epoch, require_same_opt
 from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
 from hardnet_suite.weights.tables import few
 
+_MOST_IMAGES, _MOST_WORKERS = 1_000_000, 1024  # per data loader
 # what a data loader without worker processes refuses or has no use for
 _WORKER_OPTIONS = ("persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context")
 
@@ -114,11 +115,9 @@ class SuiteRunner(Runner):
             for dataset in inner_datasets(dataloader["dataset"]):
                 if dataset.get("pipeline"):
                     dataset["pipeline"] = [own_decoder(step) for step in dataset["pipeline"]]
-        for key, least in (("batch_size", 1), ("num_workers", 0)):
+        for key, least, most in (("batch_size", 1, _MOST_IMAGES), ("num_workers", 0, _MOST_WORKERS)):
             value = dataloader.get(key, least) if isinstance(dataloader, dict) else least
-            if type(value) is not int or value < least:
-                expected = f"expected an integer of at least {least}"
-                raise UserError(f"a data loader's {key} is {value!r}, {expected}")
+            require_integer(value, least, most, f"a data loader's {key}")
         if isinstance(dataloader, dict) and not dataloader.get("num_workers"):
             dataloader = {key: value for key, value in dataloader.items() if key not in _WORKER_OPTIONS}
         return Runner.build_dataloader(dataloader, *args, **options)
@@ -265,9 +264,10 @@ def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", bf16: 
         bf16: computes under autocast to bfloat16, in training and scoring.
 
     Raises:
-        UserError: the folder cannot be written; the process was not started as the launcher starts them, or
-            the ranks cannot reach each other.
+        UserError: a number of the config is out of range; the folder cannot be written; the process was not
+            started as the launcher starts them, or the ranks cannot reach each other.
     """
+    require_numbers(cfg)
     launcher = launcher if launcher != "none" else cfg.get("launcher", "none")
     started = torch.distributed.is_initialized()
     if not started:
