@@ -415,6 +415,32 @@ def images(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
         yield f"{k}_{name}", _mutated(content, draw)
 
 
+def labels(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """Label images: bytes mutated, or values, modes and sizes that no label image should have."""
+    draw = random.Random(seed)
+    grey = Image.fromarray(np.arange(48 * SIZE, dtype=np.uint16).reshape(48, SIZE).astype(np.uint8) % 11)
+    deep = Image.fromarray(np.full((48, SIZE), 300, np.uint16))
+    turned = Image.Exif()
+    turned[0x0112] = draw.choice([3, 6, 8])
+    forms = [
+        *((grey.convert(mode), "PNG", {}) for mode in ("L", "P", "1", "RGB", "RGBA", "LA")),
+        *(
+            (deep, "PNG", {}),
+            (grey.point(lambda value: value + 200), "PNG", {}),
+            (grey.rotate(90), "PNG", {}),
+        ),
+        *((grey.resize((size, 48)), "PNG", {}) for size in (1, SIZE - 1, SIZE + 1)),
+        *((grey, "PNG", {"exif": turned}), (grey, "TIFF", {}), (grey.convert("F"), "TIFF", {})),
+        *((grey, "BMP", {}), (grey, "JPEG", {}), (grey.convert("P"), "GIF", {}), (grey, "WEBP", {})),
+    ]
+    for k in range(count):
+        image, form, options = forms[k % len(forms)]
+        stream = io.BytesIO()
+        image.save(stream, form, **options)
+        content = stream.getvalue()
+        yield f"{k}_label.png", _mutated(content, draw) if draw.random() < 0.6 else content
+
+
 def _mutated(content: bytes, draw: random.Random) -> bytes:
     changed = bytearray(content)
     for _ in range(draw.choice([1, 1, 1, 2, 5, 20])):
@@ -473,6 +499,7 @@ MAKERS: dict[str, Callable[[int, int], Iterator[tuple[str, bytes]]]] = {
     "logs": logs,
     "rows": rows,
     "images": images,
+    "labels": labels,
 }
 
 

@@ -10,7 +10,16 @@ from hostile_data import counted
 
 
 def test_mutated_files(tmp_path):
-    counts = {"coco": 30, "results": 15, "voc": 20, "lists": 10, "tables": 15, "rows": 10, "logs": 5}
+    counts = {
+        "coco": 30,
+        "results": 15,
+        "voc": 20,
+        "lists": 10,
+        "tables": 15,
+        "rows": 10,
+        "logs": 5,
+        "labels": 25,
+    }
     tables = counted(tmp_path, counts, 0)
     assert tables["coco"]["answered"] >= 5  # the mutations do not only break the JSON
     assert tables["coco"]["refused"] >= 5
@@ -19,5 +28,6 @@ def test_mutated_files(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_many_mutated_files(tmp_path, seed):
-    counts = {"coco": 600, "results": 400, "voc": 500, "lists": 200, "tables": 300, "rows": 200, "logs": 100}
+    counts = {"coco": 600, "results": 400, "voc": 500, "lists": 200, "tables": 300, "rows": 200}
+    counts |= {"logs": 100, "labels": 300}
     counted(tmp_path, counts, seed)
