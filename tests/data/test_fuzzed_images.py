@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import subprocess
+import sys
 
 import hostile_data
 import numpy as np
 import pytest
 from PIL import Image
 
+from hardnet_suite.data import images
 from hardnet_suite.data.fast_decoding import decode_plain
 from hardnet_suite.data.images import header_sizes, read_rgb
 from hardnet_suite.errors import UserError
@@ -71,3 +74,29 @@ def test_a_frame_of_no_length_is_refused(tmp_path):
     path.write_bytes(b"\xff\xd8\xff\xc0\0\2\xff\xd9")
     with pytest.raises(UserError, match="cannot read the image"):
         read_rgb(path)
+
+
+@pytest.mark.parametrize("channels", ["rgb", "bgr"])
+@pytest.mark.parametrize("name", hostile_data.good_images())
+def test_bands_change_no_pixel(tmp_path, monkeypatch, name, channels):
+    path = tmp_path / name
+    path.write_bytes(hostile_data.good_images()[name])
+    whole = read_rgb(path, channels=channels)
+    monkeypatch.setattr(images, "_BAND", 5 * hostile_data.SIZE + 1)
+    assert np.array_equal(read_rgb(path, channels=channels), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_a_small_file_of_a_huge_image_takes_bounded_memory(tmp_path, mode):
+    path = tmp_path / "a.png"
+    Image.new(mode, (13370, 13370)).save(
+        path, compress_level=1, **({"transparency": 0} if mode == "P" else {})
+    )
+    program = (
+        "import resource, sys; from hardnet_suite.data.images import read_rgb; read_rgb(sys.argv[1]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program, str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=hostile_data.ROOT)
+    assert int(result.stdout) < 3 << 20  # KiB

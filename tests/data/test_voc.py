@@ -332,3 +332,15 @@ def test_files_of_others_in_the_target_are_kept(tmp_path, name):
     convert_voc(voc, tmp_path / "target")
     expected = (voc / "JPEGImages/BloodImage_00001.jpg").read_bytes()
     assert (tmp_path / "target/images/BloodImage_00001.jpg").read_bytes() == expected
+
+
+def test_class_names_with_control_characters_are_dropped(voc, tmp_path):
+    """XML allows those of 0x80 to 0x9f; the annotations would be refused when they are read."""
+    make(voc, {"a": xml(("cat", (1, 1, 20, 20)), ("c\x9b2J", (1, 1, 20, 20)))})
+    report, content = convert(voc, tmp_path)
+    assert report.classes == ("cat",)
+    assert len(content["annotations"]) == 1
+    assert "its class name contains control characters" in report.table()
+    assert "\x9b" not in report.table()
+    with pytest.raises(UserError, match="expected printable text"):
+        convert(voc, tmp_path, classes=["c\x1b[2J"])
