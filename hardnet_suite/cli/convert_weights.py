@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardnet_suite.cli._options import show
 from hardnet_suite.errors import UserError
+from hardnet_suite.outputs import require_replaceable
 
 if TYPE_CHECKING:
     from hardnet_suite.weights import Checkpoint
@@ -48,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{target}: the name must end in .safetensors or .pth")
     if target.exists() and source.exists() and target.samefile(source):
         raise UserError(f"{target} is the source itself: choose another name")
+    require_replaceable(target, _is_conversion, writer="convert-weights", option="name")
     if args.model is not None and args.model not in list_models():
         raise UserError(f"no model {args.model}; there are {', '.join(list_models())}")
     try:
@@ -79,6 +82,16 @@ def run(args: argparse.Namespace) -> None:
     part = " (a part of it)" if weights.form == "trunk" else ""
     form = "official" if part else weights.form
     show(f"{len(renamed)} tensors of {model}{part}, {form} to {args.to}: {target}")
+
+
+def _is_conversion(path: Path) -> bool:
+    """Whether a file is what an earlier conversion wrote."""
+    from hardnet_suite.weights import open_weights
+
+    try:
+        return open_weights(path, known=False).metadata.get("form") in _FORMS
+    except UserError:
+        return False
 
 
 def _require_shapes(weights: Checkpoint) -> None:

@@ -15,7 +15,9 @@ from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import evaluate_coco, without_nan
 from hardnet_suite.evaluation.segmentation import evaluate_folders
-from hardnet_suite.files import write_file
+from hardnet_suite.outputs import require_replaceable, write_file
+
+_PROGRAM = "hardnet-suite eval"  # the mark of its reports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,22 +50,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     if args.out is not None:
-        _require_replaceable(Path(args.out))
+        require_replaceable(args.out, _is_report, writer="eval", option="--out")
     figures = args.score(args)
     if args.out is not None:
-        write_file(args.out, json.dumps(figures, indent=2) + "\n")
+        write_file(args.out, json.dumps({"program": _PROGRAM, **figures}, indent=2) + "\n")
 
 
-def _require_replaceable(path: Path) -> None:
-    """UserError where the file exists and is not the result of an earlier run."""
-    if not path.is_file():
-        return
+def _is_report(path: Path) -> bool:
+    """Whether a file is what an earlier run wrote."""
     try:
-        content = read_json(path)
-    except UserError:
-        content = None
-    if not isinstance(content, dict) or "metrics" not in content:
-        raise UserError(f"--out {path} exists, and no earlier run wrote it: move it away, or choose another")
+        return read_json(path)["program"] == _PROGRAM
+    except (UserError, TypeError, KeyError):
+        return False
 
 
 def _score_coco(args: argparse.Namespace) -> dict[str, Any]:

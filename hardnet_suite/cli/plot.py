@@ -7,6 +7,8 @@ from pathlib import Path
 
 from hardnet_suite.cli._options import show
 from hardnet_suite.errors import UserError
+from hardnet_suite.outputs import require_replaceable
+from hardnet_suite.visualization.canvas import is_figure
 from hardnet_suite.visualization.curves import plot_training, read_scalars
 
 
@@ -20,7 +22,8 @@ def run(args: argparse.Namespace) -> None:
     rows = [row for log in logs for row in read_scalars(log)]
     if not rows:
         raise UserError(f"no training log under {args.work_dir} (*/vis_data/scalars.json)")
-    out = Path(args.out or Path(args.work_dir, "training.png"))
+    out = Path(args.work_dir, "training.png") if args.out is None else Path(args.out)
+    require_replaceable(out, is_figure, writer="plot", option="--out")
     try:
         plot_training(rows, out, title=Path(args.work_dir).name)
     except ValueError as error:  # unknown suffix, or nothing to plot

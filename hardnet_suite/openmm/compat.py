@@ -31,7 +31,7 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 import _hardnet_suite_mmcv
-from hardnet_suite.files import write_file
+from hardnet_suite.outputs import write_file
 from hardnet_suite.weights import read_checkpoint
 from hardnet_suite.weights.file import expanded
 from hardnet_suite.weights.pickles import LogBuffer

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hardnet_suite.data.images import open_rgb
-from hardnet_suite.errors import UserError
-from hardnet_suite.files import write_file
+from hardnet_suite.errors import UserError, WriteError
+from hardnet_suite.failures import explain
+from hardnet_suite.outputs import whole_file, write_file
 from hardnet_suite.visualization.fonts import Font
 
 Color = tuple[int, int, int]
@@ -23,6 +24,16 @@ Color = tuple[int, int, int]
 INK: Color = (28, 30, 34)
 PAPER: Color = (245, 245, 242)
 _GAP = 6  # pixels between images
+_PROGRAM = "hardnet-suite"
+_LARGEST_FIGURE = 1 << 26  # bytes
+# how a figure of each format names its creator, for Matplotlib
+_CREATOR = {
+    "png": {"metadata": {"Software": _PROGRAM}},
+    "jpg": {"pil_kwargs": {"comment": _PROGRAM}},
+    "jpeg": {"pil_kwargs": {"comment": _PROGRAM}},
+    "pdf": {"metadata": {"Creator": _PROGRAM}},
+    "svg": {"metadata": {"Creator": _PROGRAM}},
+}
 _LEGEND_NAME = 30  # times the size of the font: where the image is narrower, longer names are cut
 
 
@@ -176,23 +187,32 @@ def save_image(path: Path, image: np.ndarray) -> None:
         UserError: the file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         # JPEG without chroma subsampling, which would take the hue of thin lines; PNG ignores both options
-        Image.fromarray(image).save(path, quality=92, subsampling=0)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another folder") from None
+        with whole_file(path) as temporary:
+            image_format = Image.registered_extensions()[path.suffix.lower()]
+            Image.fromarray(image).save(temporary, image_format, quality=92, subsampling=0)
+    except WriteError as error:
+        raise UserError(explain(error)) from None
 
 
 def save_figure(figure, path: str | Path) -> None:
     """Write a Matplotlib figure in the format of the suffix, by default PNG; missing folders are created.
+
+    PNG, JPEG, PDF and SVG files name the suite as their creator, which ``is_figure`` recognises.
 
     Raises:
         ValueError: there is no such format.
         WriteError: the file cannot be written.
     """
     stream = io.BytesIO()
-    figure.savefig(stream, format=Path(path).suffix.removeprefix(".") or "png")
+    image_format = Path(path).suffix.removeprefix(".").lower() or "png"
+    figure.savefig(stream, format=image_format, **_CREATOR.get(image_format, {}))
     write_file(path, stream.getvalue())
+
+
+def is_figure(path: Path) -> bool:
+    """Whether ``save_figure`` wrote a file, as far as its format tells."""
+    return path.stat().st_size < _LARGEST_FIGURE and _PROGRAM.encode() in path.read_bytes()
 
 
 def as_image(image: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from hardnet_suite.files import write_file
+from hardnet_suite.outputs import write_file
 
 
 def save_weights(

@@ -75,19 +75,17 @@ def test_missing_and_garbage_files(error_of, files, which, content, message):
 def test_figures_that_cannot_be_written(error_of, files, tmp_path):
     out = files[1] / "figures.json"
     assert f"cannot write {out}" in error_of("eval", "coco", *files, "--out", out)
-    assert f"cannot write {tmp_path}" in error_of("eval", "coco", *files, "--out", tmp_path)
+    assert f"{tmp_path} exists, and no earlier eval" in error_of("eval", "coco", *files, "--out", tmp_path)
 
 
-@pytest.mark.parametrize("which", [1, 3, None])
+@pytest.mark.parametrize("which", [1, 3, "mine", '{"metrics": {"mAP": 0.5}}'])
 def test_figures_replace_figures_alone(cli, error_of, files, tmp_path, which):
     """Neither the annotations nor the detections, nor another file of the user's."""
-    out = tmp_path / "notes.txt" if which is None else files[which]
-    if which is None:
-        out.write_text("mine")
+    out = tmp_path / "notes.json" if isinstance(which, str) else files[which]
+    if isinstance(which, str):
+        out.write_text(which)
     before = out.read_bytes()
-    assert f"--out {out} exists, and no earlier run wrote it" in error_of(
-        "eval", "coco", *files, "--out", out
-    )
+    assert f"{out} exists, and no earlier eval wrote it" in error_of("eval", "coco", *files, "--out", out)
     assert out.read_bytes() == before
     for _ in range(2):
         assert cli("eval", "coco", *files, "--out", tmp_path / "figures.json")[0] == 0

@@ -22,7 +22,7 @@ from mmengine.runner import CheckpointLoader, load_checkpoint, save_checkpoint
 from torch import nn
 
 import hardnet_suite.openmm
-from hardnet_suite import files
+from hardnet_suite import outputs
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm import compat
 from hardnet_suite.openmm.compat import AtomicLocalBackend
@@ -332,13 +332,13 @@ def broken_write(monkeypatch, failure):
             super().write(data[: len(data) // 2])
             failure()
 
-    monkeypatch.setattr(files.os, "fdopen", File)
+    monkeypatch.setattr(outputs.Path, "open", lambda path, mode: File(path, mode))
 
 
 BREAKS = {
     "write": broken_write,
-    "fsync": lambda monkeypatch, failure: monkeypatch.setattr(files.os, "fsync", failure),
-    "replace": lambda monkeypatch, failure: monkeypatch.setattr(files.os, "replace", failure),
+    "fsync": lambda monkeypatch, failure: monkeypatch.setattr(outputs.os, "fsync", failure),
+    "replace": lambda monkeypatch, failure: monkeypatch.setattr(outputs.os, "replace", failure),
 }
 
 

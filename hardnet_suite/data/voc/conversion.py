@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import filecmp
 import json
-import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +17,9 @@ from hardnet_suite.data.images import image_size
 from hardnet_suite.data.report import Finding, escaped
 from hardnet_suite.data.voc.annotation import Box, boxes_on_image, read_annotation
 from hardnet_suite.data.voc.lists import Entry, VocFolder
-from hardnet_suite.errors import UserError
+from hardnet_suite.errors import UserError, WriteError
+from hardnet_suite.failures import explain
+from hardnet_suite.outputs import require_replaceable, whole_file, write_file
 
 _MARK = "converted from PASCAL VOC by hardnet-suite"  # in the annotation files that a conversion wrote
 
@@ -123,10 +123,13 @@ def convert_voc(
     contents = {split: _coco(split_images, chosen, difficult) for split, split_images in read.items()}
     named = _by_name(images)
     _require_replaceable(target, [f"instances_{split}.json" for split in contents], named)
-    for name, path in named.items():
-        _bring(path, target / "images" / name, link)
-    for split, content in contents.items():
-        _write(target / "annotations" / f"instances_{split}.json", content)
+    try:
+        for name, path in named.items():
+            _bring(path, target / "images" / name, link)
+        for split, content in contents.items():
+            write_file(target / "annotations" / f"instances_{split}.json", json.dumps(content))
+    except WriteError as error:
+        raise UserError(explain(error)) from None
     return ConversionReport(
         chosen, {split: _summary(content) for split, content in contents.items()}, (*findings,)
     )
@@ -215,19 +218,14 @@ def _by_name(images: dict[Path, _Image]) -> dict[str, Path]:
 def _require_replaceable(target: Path, annotations: Sequence[str], images: Mapping[str, Path]) -> None:
     """UserError where the conversion would replace a file that no earlier conversion wrote."""
     folder = target / "annotations"
-    own = {path for path in folder.glob("*.json") if _has_mark(path)}
-    foreign = [path for name in annotations if os.path.lexists(path := folder / name) and path not in own]
-    if not own:
-        foreign += [
-            path
-            for name, image in images.items()
-            if os.path.lexists(path := target / "images" / name)
-            and not (path.is_file() and filecmp.cmp(image, path, shallow=False))
-        ]
-    if foreign:
-        raise UserError(
-            f"{foreign[0]} exists, and no earlier conversion wrote it: move it away, or choose another folder"
-        )
+    words = {"writer": "conversion", "option": "folder"}
+    for name in annotations:
+        require_replaceable(folder / name, _has_mark, **words)
+    if any(map(_has_mark, folder.glob("*.json"))):
+        return
+    for name, image in images.items():
+        path = target / "images" / name
+        require_replaceable(path, lambda path, image=image: filecmp.cmp(image, path, shallow=False), **words)
 
 
 def _has_mark(path: Path) -> bool:
@@ -240,29 +238,8 @@ def _has_mark(path: Path) -> bool:
 def _bring(path: Path, target: Path, link: bool) -> None:
     if target.exists() and target.is_symlink() == link and filecmp.cmp(path, target, shallow=False):
         return
-    with _whole(target) as partial:
+    with whole_file(target) as temporary:
         if link:
-            partial.symlink_to(path.resolve())
+            temporary.symlink_to(path.resolve())
         else:
-            shutil.copyfile(path, partial)
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with _whole(path) as partial:
-        partial.write_text(json.dumps(content))
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that replaces it on success and is removed otherwise."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.unlink(missing_ok=True)  # left by a run that was killed
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}; make room, or choose another folder") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+            shutil.copyfile(path, temporary)

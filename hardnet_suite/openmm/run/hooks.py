@@ -17,10 +17,10 @@ from mmengine.registry import HOOKS
 
 from hardnet_suite.data.options import require_known
 from hardnet_suite.errors import UserError
-from hardnet_suite.files import remove_leftovers
 from hardnet_suite.openmm.compat import ATOMIC
 from hardnet_suite.openmm.models.config import require_settled
 from hardnet_suite.openmm.run.checks import any_rank, require_finite_weights
+from hardnet_suite.outputs import remove_leftovers
 from hardnet_suite.weights.runs import saved_checkpoints
 
 

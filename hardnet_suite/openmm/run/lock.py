@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.files import writing
+from hardnet_suite.outputs import writing
 
 try:
     import fcntl

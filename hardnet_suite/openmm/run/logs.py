@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from logging import FileHandler, Handler, Logger, LogRecord
 
-from hardnet_suite.files import writing
+from hardnet_suite.outputs import writing
 
 
 def handle_errors(logger: Logger) -> None:

@@ -15,8 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 
-from hardnet_suite.errors import UserError
-from hardnet_suite.files import write_file
+from hardnet_suite import outputs
 
 MANIFEST = ".test_results.json"
 
@@ -45,24 +44,13 @@ def require_replaceable(work_dir: Path, files: Iterable[str]) -> None:
         UserError: a file of that name is there, and no earlier test wrote it.
     """
     own = _written(work_dir)
+    words = {"writer": "test run", "option": "--work-dir"}
     for name in files:
         path = work_dir / name
-        blocked = next(
-            (
-                folder
-                for folder in path.parents
-                if folder != work_dir
-                and folder.is_relative_to(work_dir)
-                and (folder.is_symlink() or folder.exists())
-                and not folder.is_dir()
-            ),
-            None,
-        )
-        if blocked or (name not in own and (path.exists() or path.is_symlink())):
-            raise UserError(
-                f"{blocked or path} exists, and no earlier test run wrote it: move it away, or choose "
-                "another --work-dir"
-            )
+        for folder in path.relative_to(work_dir).parents[:-1]:
+            if not (work_dir / folder).is_dir():
+                outputs.require_replaceable(work_dir / folder, lambda _: False, **words)
+        outputs.require_replaceable(path, lambda _, name=name: name in own, **words)
 
 
 def publish(staging: Path, work_dir: Path) -> None:
@@ -105,4 +93,4 @@ def _lies_inside(name: str) -> bool:
 
 
 def _write_manifest(work_dir: Path, names: set[str]) -> None:
-    write_file(work_dir / MANIFEST, json.dumps(sorted(names)) + "\n")
+    outputs.write_file(work_dir / MANIFEST, json.dumps(sorted(names)) + "\n")

@@ -28,7 +28,6 @@ from torch.utils.data import DataLoader
 
 from hardnet_suite import __version__
 from hardnet_suite.errors import UserError
-from hardnet_suite.files import writing
 from hardnet_suite.openmm.compat import for_mmengine, repair_ssd_heads
 from hardnet_suite.openmm.data.parts import inner_datasets
 from hardnet_suite.openmm.models.initializers import load_checkpoint
@@ -43,6 +42,7 @@ from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
 from hardnet_suite.openmm.run.schedules import lasts_one_epoch, require_same_optimizer, resume_schedules
+from hardnet_suite.outputs import writing
 from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
 from hardnet_suite.weights.tables import few
 

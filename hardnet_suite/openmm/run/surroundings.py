@@ -11,9 +11,9 @@ from mmengine.runner import Runner
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.failures import explain
-from hardnet_suite.files import writing
 from hardnet_suite.openmm.run.lock import TrainingLock
 from hardnet_suite.openmm.run.logs import close_log
+from hardnet_suite.outputs import writing
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from hardnet_suite.data.classes import require_same_classes
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
-from hardnet_suite.files import write_file
 from hardnet_suite.openmm.data.parts import Part, inner_datasets, parts, require_data
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.amp import bfloat16_loops
@@ -31,6 +30,7 @@ from hardnet_suite.openmm.run.records import is_suites, postprocess_of, preproce
 from hardnet_suite.openmm.run.results import publish, require_replaceable, staging_folder
 from hardnet_suite.openmm.run.runner import SuiteRunner, versions
 from hardnet_suite.openmm.run.surroundings import explained
+from hardnet_suite.outputs import write_file
 from hardnet_suite.weights import Checkpoint, WeightsRow, find, open_weights
 from hardnet_suite.weights.runs import require_newest_checkpoint
 

@@ -14,8 +14,8 @@ from mmengine.registry import METRICS
 
 from hardnet_suite.data.classification import readable
 from hardnet_suite.evaluation.classification import score_guesses
-from hardnet_suite.files import writing
 from hardnet_suite.inference import logits_to_guesses
+from hardnet_suite.outputs import writing
 
 
 @METRICS.register_module()

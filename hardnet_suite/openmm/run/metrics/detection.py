@@ -13,8 +13,8 @@ from PIL import Image
 
 from hardnet_suite.data.coco import annotation_lines, read_coco
 from hardnet_suite.evaluation.coco import evaluate_coco
-from hardnet_suite.files import write_file, writing
 from hardnet_suite.openmm.data.parts.detection import require_same_annotations
+from hardnet_suite.outputs import write_file, writing
 from hardnet_suite.visualization.heatmap import heatmap_name
 
 

@@ -1,17 +1,18 @@
-"""Files that are written as a whole or not at all, by errors that say which file."""
+"""Results on disk: written whole or not at all, and only over earlier results."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
-import tempfile
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hardnet_suite.errors import WriteError
+from hardnet_suite.errors import UserError, WriteError
 
 _DAY = 24 * 60 * 60
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[^.]+)\.(?P<process>\d+)\.[^.]+\.tmp", re.DOTALL)
@@ -33,6 +34,36 @@ def writing(path: str | Path, size: int | None = None) -> Iterator[None]:
         raise WriteError(error.errno, error.strerror or str(error), str(path), size=size) from error
 
 
+@contextmanager
+def whole_file(path: str | Path, size: int | None = None) -> Iterator[Path]:
+    """A path beside a file's place, for its content; the finished file takes the place.
+
+    The file is what is written within, or what it was before. A link is replaced, not followed.
+
+    Args:
+        path: the file; missing folders are created.
+        size: of the content in bytes, for the message of an error.
+
+    Yields:
+        The temporary path, where nothing is yet.
+
+    Raises:
+        WriteError: the file cannot be written, or its place holds a folder, pipe, socket or device.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    with writing(path, size):
+        os.makedirs(folder, exist_ok=True)
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise WriteError(errno.EINVAL, "not a regular file", str(path))
+        temporary = Path(folder, f".{name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):  # the folder may be gone
+                temporary.unlink()
+
+
 def write_file(path: str | Path, content: str | bytes) -> None:
     """Writes a file beside its place and renames it: it is whole, or what it was before.
 
@@ -44,23 +75,31 @@ def write_file(path: str | Path, content: str | bytes) -> None:
         WriteError: the file cannot be written; no part of it is left.
     """
     content = content.encode() if isinstance(content, str) else content
-    folder, name = os.path.split(os.path.abspath(path))
-    with writing(path, len(content)):
-        os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=_prefix(name), suffix=".tmp", dir=folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)  # mkstemp creates 0600, which others cannot read
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):  # the folder may be gone
-                os.unlink(temporary)
-            raise
+    with whole_file(path, len(content)) as temporary, temporary.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def require_replaceable(
+    path: str | Path, is_own: Callable[[Path], bool], *, writer: str, option: str
+) -> None:
+    """Checks, before anything is computed, that a result may take its place.
+
+    Args:
+        path: the file.
+        is_own: whether an existing file is an earlier result of the same kind.
+        writer: what writes such results, for the message.
+        option: what chooses another place.
+
+    Raises:
+        UserError: something else is there.
+    """
+    path = Path(path)
+    if os.path.lexists(path) and not (path.is_file() and is_own(path)):
+        raise UserError(
+            f"{path} exists, and no earlier {writer} wrote it: move it away, or choose another {option}"
+        )
 
 
 def remove_leftovers(folder: str | Path, pattern: str) -> None:
@@ -77,10 +116,6 @@ def remove_leftovers(folder: str | Path, pattern: str) -> None:
         with suppress(OSError):  # another run may have removed it
             if _is_abandoned(path):
                 path.unlink()
-
-
-def _prefix(name: str) -> str:
-    return f".{name}.{_host()}.{os.getpid()}."
 
 
 def _host() -> str:

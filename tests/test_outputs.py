@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from hardnet_suite import files
+from hardnet_suite import outputs
 from hardnet_suite.cli import main
 from hardnet_suite.errors import WriteError
-from hardnet_suite.files import remove_leftovers, write_file
+from hardnet_suite.outputs import remove_leftovers, write_file
 
 
 @contextmanager
@@ -64,10 +64,59 @@ def test_plots_name_the_file(capsys, tmp_path):
     assert os.listdir(tmp_path) == ["run"]
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "pdf", "svg"])
+def test_plots_replace_plots_alone(capsys, tmp_path, suffix):
+    log = tmp_path / "run/vis_data/scalars.json"
+    log.parent.mkdir(parents=True)
+    log.write_text('{"loss": 1.0, "step": 1}\n')
+    mine, out = tmp_path / f"mine.{suffix}", tmp_path / f"plot.{suffix}"
+    mine.write_bytes(b"mine")
+    assert main(["plot", str(tmp_path), "--out", str(mine)]) == 2
+    assert f"{mine} exists, and no earlier plot wrote it" in capsys.readouterr().err
+    assert mine.read_bytes() == b"mine"
+    for _ in range(2):
+        assert main(["plot", str(tmp_path), "--out", str(out)]) == 0
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_conversions_replace_conversions_alone(capsys, tmp_path, suffix):
+    import torch
+
+    from hardnet_suite import create_model
+
+    source, mine, out = (tmp_path / name for name in ("hardnet39ds.pth", f"mine.{suffix}", f"out.{suffix}"))
+    torch.save(create_model("hardnet39ds").state_dict(), source)
+    for content in (b"mine", source.read_bytes()):
+        mine.write_bytes(content)
+        assert main(["convert-weights", str(source), str(mine)]) == 2
+        assert f"{mine} exists, and no earlier convert-weights wrote it" in capsys.readouterr().err
+        assert mine.read_bytes() == content
+    for _ in range(2):
+        assert main(["convert-weights", str(source), str(out)]) == 0
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for name in ("pipe", "link"):
+        with pytest.raises(WriteError, match="not a regular file"):
+            write_file(tmp_path / name, "text")
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+    assert os.readlink(tmp_path / "link") == "/dev/null"
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path):
+    (tmp_path / "target").write_text("mine")
+    (tmp_path / "link").symlink_to("target")
+    write_file(tmp_path / "link", "text")
+    assert (tmp_path / "target").read_text() == "mine"
+    assert (tmp_path / "link").read_text() == "text"
+
+
 def test_leftovers_of_living_processes_stay(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    host, day = files._host(), 24 * 3600
+    host, day = outputs._host(), 24 * 3600
     ages = {
         f".a.pth.{host}.{ended.pid}.x1.tmp": (0, False),
         f".a.pth.{host}.{os.getppid()}.x2.tmp": (2 * day, True),
