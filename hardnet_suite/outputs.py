@@ -11,8 +11,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
 from hardnet_suite.errors import UserError, WriteError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 _DAY = 24 * 60 * 60
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[^.]+)\.(?P<process>\d+)\.[^.]+\.tmp", re.DOTALL)
@@ -100,6 +107,52 @@ def require_replaceable(
         raise UserError(
             f"{path} exists, and no earlier {writer} wrote it: move it away, or choose another {option}"
         )
+
+
+class FolderLock:
+    """Keeps other processes that ask for it out of a folder, until it is garbage or the process ends.
+
+    The lock is the system's, on the folder itself: nothing is written. Where a file system has no locks, or
+    the system none on folders, there is none. Within a process, all who ask for a folder share one lock.
+
+    Args:
+        folder: an existing folder.
+
+    Raises:
+        BlockingIOError: another process has the lock.
+    """
+
+    _held: ClassVar[WeakValueDictionary[str, FolderLock]] = WeakValueDictionary()
+
+    def __new__(cls, folder: str | Path) -> FolderLock:
+        key = os.path.realpath(folder)
+        lock = cls._held.get(key)
+        if lock is None:
+            lock = super().__new__(cls)
+            lock._handle = _locked(key)
+            cls._held[key] = lock
+        return lock
+
+    def __del__(self):
+        handle = self.__dict__.pop("_handle", None)
+        if handle is not None:
+            os.close(handle)
+
+
+def _locked(folder: str) -> int | None:
+    """An open descriptor of the folder that holds its lock; None where there are no locks."""
+    if fcntl is None:
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def remove_leftovers(folder: str | Path, pattern: str) -> None:

@@ -19,6 +19,7 @@ from hardnet_suite.data.files import is_file, read_text
 from hardnet_suite.data.segmentation import LabelSet, write_label
 from hardnet_suite.data.sources import JSON_LINES, is_camera
 from hardnet_suite.errors import UserError
+from hardnet_suite.outputs import FolderLock
 from hardnet_suite.visualization.detection import save_image
 
 if TYPE_CHECKING:
@@ -44,33 +45,27 @@ class PredictionWriter:
     added to those of earlier runs, a prediction of the same image (the same absolute path, address or frame)
     replaces its line, drawing and mask. Images in memory and camera frames are always added. Equal stems are
     numbered, without regard to case; a file that no line names is never overwritten. One process at a time
-    may write into a folder.
+    may write into a folder: another one is refused until the writer is garbage.
 
     Args:
         folder: may be missing; it is created by ``create`` or by the first ``write``.
 
     Raises:
-        UserError: the folder cannot be read, or holds a ``predictions.jsonl`` of another kind.
+        UserError: the folder cannot be read, holds a ``predictions.jsonl`` of another kind, or another
+            process writes into it.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self._path = self.folder / JSON_LINES
+        self._lock: FolderLock | None = None
+        self._leftover: list[str] = []  # partial files of a killed process
+        self._taken: set[str] = set()
         self._outdated = False  # the file differs from _lines, so that it is rewritten as a whole
         self._lines: dict[str, _Line] = {}  # by the key of the stem
         self._by_source: dict[str, str] = {}  # image -> the key of its last line
-        try:
-            names = os.listdir(self.folder)
-            self._taken = {_key(name) for name in names}
-            self._leftover = [name for name in names if name.startswith(_PARTIAL)]  # of a killed process
-            content = read_text(self._path) if _key(JSON_LINES) in self._taken else ""
-        except (FileNotFoundError, NotADirectoryError):
-            self._taken, self._leftover, content = set(), [], ""
-        except OSError as error:
-            raise UserError(f"cannot read {self._path}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise self._foreign(1, "bytes that are not UTF-8") from None
-        self._read(content)
+        if self.folder.is_dir():
+            self._lock_and_read()
 
     def create(self) -> None:
         """Creates the folder and ``predictions.jsonl`` where they are missing, and removes partial files.
@@ -80,6 +75,8 @@ class PredictionWriter:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if self._lock is None:
+                self._lock_and_read()
             self._path.open("a").close()
             while self._leftover:
                 (self.folder / self._leftover.pop()).unlink(missing_ok=True)
@@ -138,6 +135,25 @@ class PredictionWriter:
         self._taken -= {_key(name) for name in obsolete}
         self._taken |= {_key(name) for name in files.values()}
         return self.folder / files["drawing"]
+
+    def _lock_and_read(self) -> None:
+        """Reads the folder under its lock: no other process writes into it from now on."""
+        try:
+            self._lock = FolderLock(self.folder)
+            names = os.listdir(self.folder)
+            self._taken = {_key(name) for name in names}
+            self._leftover = [name for name in names if name.startswith(_PARTIAL)]
+            content = read_text(self._path) if _key(JSON_LINES) in self._taken else ""
+        except BlockingIOError:
+            raise UserError(
+                f"another process writes predictions into {self.folder}: wait for its end, or choose another "
+                "folder"
+            ) from None
+        except OSError as error:
+            raise UserError(f"cannot read {self._path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise self._foreign(1, "bytes that are not UTF-8") from None
+        self._read(content)
 
     def _read(self, content: str) -> None:
         complete, _, last = content.rpartition("\n")

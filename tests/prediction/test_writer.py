@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -394,3 +396,32 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "out/predictions.jsonl").mkdir(parents=True)
     with pytest.raises(UserError, match="cannot read"):
         prediction.save(tmp_path / "out")
+
+
+def test_two_processes_do_not_write_into_one_folder(tmp_path):
+    script = (
+        "import sys\nfrom hardnet_suite.prediction import PredictionWriter\n"
+        "writer = PredictionWriter(sys.argv[1])\nwriter.create()\nprint('ready', flush=True)\ninput()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "ready\n"
+        with pytest.raises(UserError, match="another process writes predictions into"):
+            PredictionWriter(tmp_path / "out")
+        other.communicate("\n")
+    writers = [PredictionWriter(tmp_path / "out") for _ in range(2)]  # those of one process share the lock
+    for each in writers:
+        each.create()
+    handle = writers[0]._lock._handle
+    del each, writers
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handle)
+
+
+def test_lines_that_another_process_wrote_meanwhile_are_kept(tmp_path):
+    late = PredictionWriter(tmp_path / "out")  # before there is a folder
+    first = PredictionWriter(tmp_path / "out")
+    first.write(prediction_of(image_file(tmp_path / "a.png")))
+    del first
+    late.write(prediction_of(image_file(tmp_path / "b.png")))
+    assert len((tmp_path / "out/predictions.jsonl").read_text().splitlines()) == 2
