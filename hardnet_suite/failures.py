@@ -55,6 +55,11 @@ def explain(error: BaseException, folder: str | Path | None = None) -> str | Non
         return None
     if "Too many open files" in text or "received 0 items of ancdata" in text:
         return _explain_system(OSError(errno.EMFILE, ""))
+    if stalled := re.search(r"DataLoader timed out after (\d+) seconds", text):
+        return (
+            f"the data loader workers brought no batch for {stalled[1]} s; a full shared memory (/dev/shm) or a "
+            "slow disk are usual causes; num_workers=0 shows where, a data loader's timeout sets the limit"
+        )
     worker = _WORKER.search(text)
     signal = (worker and worker[2]) or ""
     if worker and not signal and error.__cause__ is not None and (known := explain(error.__cause__)):

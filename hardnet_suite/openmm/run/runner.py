@@ -47,6 +47,7 @@ from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
 from hardnet_suite.weights.tables import few
 
 _MOST_IMAGES, _MOST_WORKERS = 1_000_000, 1024  # per data loader
+_LONGEST_WAIT = 30 * 60  # seconds for a batch: with a full /dev/shm it would never come
 # what a data loader without worker processes refuses or has no use for
 _WORKER_OPTIONS = ("persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context")
 
@@ -108,8 +109,9 @@ class SuiteRunner(Runner):
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, *args, **options) -> DataLoader:
-        """Without worker processes (``num_workers=0``) the options for them are dropped; every pipeline loads
-        its images with the suite's decoder, also where it names mmcv's by its scope."""
+        """Without worker processes (``num_workers=0``) the options for them are dropped, with them a wait for
+        a batch ends; every pipeline loads its images with the suite's decoder, also where it names mmcv's by
+        its scope."""
         if isinstance(dataloader, dict) and isinstance(dataloader.get("dataset"), dict):
             dataloader = deepcopy(dataloader)
             for dataset in inner_datasets(dataloader["dataset"]):
@@ -120,6 +122,8 @@ class SuiteRunner(Runner):
             require_integer(value, least, most, f"a data loader's {key}")
         if isinstance(dataloader, dict) and not dataloader.get("num_workers"):
             dataloader = {key: value for key, value in dataloader.items() if key not in _WORKER_OPTIONS}
+        elif isinstance(dataloader, dict):
+            dataloader = {"timeout": _LONGEST_WAIT, **dataloader}
         return Runner.build_dataloader(dataloader, *args, **options)
 
     def load_checkpoint(self, filename: str, *args, **options):

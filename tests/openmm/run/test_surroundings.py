@@ -164,6 +164,24 @@ def test_a_killed_worker(toy_train, number, reason):
         toy_train(cfg)
 
 
+def test_a_worker_that_brings_nothing(toy_train):
+    cfg = toy_config()
+    cfg.train_dataloader.update(num_workers=1, persistent_workers=True, timeout=1)
+    cfg.train_dataloader.dataset = {"type": "DeadlyNumbers", "signal": 0}
+    with pytest.raises(UserError, match=r"brought no batch for 1 s; .*epoch_1.pth: resume with --resume"):
+        toy_train(cfg)
+
+
+@pytest.mark.parametrize("timeout", [None, 7])
+def test_the_wait_for_a_worker_has_an_end(toy_train, timeout):
+    cfg = toy_config(epochs=1)
+    cfg.train_dataloader.num_workers = 1
+    if timeout is not None:
+        cfg.train_dataloader.timeout = timeout
+    runner, _ = toy_train(cfg)
+    assert runner.train_dataloader.timeout == (timeout or 1800)
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
