@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded
 from hardnet_suite.weights.places import cache_dir, own_folder
 from hardnet_suite.weights.registry import Address, WeightsRow
 
+_DAY = 24 * 60 * 60  # seconds; no download that lives is silent for as long
 # several times the largest published file; a large file over a slow line takes its time, so there is no total
 DOWNLOAD_LIMITS = Limits(size=2 << 30)
 
@@ -137,6 +140,10 @@ def _wrong_hash(kind: str, digest: str, expected: str) -> str:
 
 def _download(address: Address, row: WeightsRow, folder: Path, limits: Limits) -> WeightsFile:
     folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f"partial-{32 * '[0-9a-f]'}-*"):  # of a process that was killed
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _DAY:
+                leftover.unlink()
     # the name ends as the real one does, since the reader is chosen by the suffix
     part = folder / f"partial-{uuid.uuid4().hex}-{address.file}"
     try:

@@ -7,6 +7,7 @@ import os
 import pickle
 import socket
 import threading
+import time
 import types
 import zipfile
 from collections import OrderedDict
@@ -330,6 +331,17 @@ def test_downloads_checks_and_keeps(server, cache):
 
     assert fetch(row) == path
     assert server.hits == ["/w.pth"]  # the second time came from the cache
+
+
+def test_what_a_killed_download_left_goes_after_a_day(server, cache):
+    cache.mkdir(parents=True)
+    old, new, foreign = f"partial-{32 * 'a'}-w.pth", f"partial-{32 * 'b'}-w.pth", "partial-notes.txt"
+    for name in (old, new, foreign):
+        (cache / name).touch()
+        age = 3600 if name == new else 2 * 24 * 3600
+        os.utime(cache / name, (time.time() - age,) * 2)
+    fetch(row_of(Address(server.put("w.pth", GOOD), GOOD_HASH)))
+    assert left_in(cache) == sorted([new, foreign, "w.pth"])
 
 
 OTHER = saved({key: value + 100 for key, value in TENSORS.items()})
