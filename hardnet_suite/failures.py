@@ -57,8 +57,8 @@ def explain(error: BaseException, folder: str | Path | None = None) -> str | Non
         return _explain_system(OSError(errno.EMFILE, ""))
     if stalled := re.search(r"DataLoader timed out after (\d+) seconds", text):
         return (
-            f"the data loader workers brought no batch for {stalled[1]} s: a full shared memory (/dev/shm) or "
-            "a slow disk are usual causes; num_workers=0 shows where, a data loader's timeout sets the limit"
+            f"the data loader workers brought no batch for {stalled[1]} s: a full shared memory (/dev/shm) "
+            "or a slow disk are usual causes; num_workers=0 shows where, the loader's timeout sets the limit"
         )
     worker = _WORKER.search(text)
     signal = (worker and worker[2]) or ""
