@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import sys
 import time
 from datetime import timedelta
@@ -87,6 +88,7 @@ class ResumableCheckpointHook(CheckpointHook):
         if self.backend_args is None and "://" not in str(self.out_dir or runner.work_dir):
             self.backend_args = ATOMIC
         super().before_train(runner)
+        self._keep_own_best(runner.message_hub.runtime_info)
         self._saved_at = time.monotonic()
         self._own = self._resumed(runner)
         if is_main_process():
@@ -156,6 +158,34 @@ class ResumableCheckpointHook(CheckpointHook):
         for path in {single, *several.values()} - kept:
             if path and is_main_process() and self.file_backend.isfile(path):
                 self.file_backend.remove(path)
+
+    def _keep_own_best(self, info: dict) -> None:
+        """Of the best checkpoints that a resumed file names, keeps those in this folder.
+
+        They are removed for a better one: another path is of the folder that this one was copied from, or of
+        whatever the file says. Scores that are not numbers are dropped.
+        """
+        if not self.save_best:
+            return
+        keys = self.key_indicators if len(self.key_indicators) > 1 else [None]
+        for key in keys:
+            suffix = "" if key is None else f"_{key}"
+            path = self._in_folder(info.pop(f"best_ckpt{suffix}", None))
+            if path is not None:
+                info[f"best_ckpt{suffix}"] = path
+            if key is None:
+                self.best_ckpt_path = path
+            else:
+                self.best_ckpt_path_dict[key] = path
+            score = info.get(f"best_score{suffix}")
+            if isinstance(score, bool) or not isinstance(score, int | float):
+                info.pop(f"best_score{suffix}", None)
+
+    def _in_folder(self, path: object) -> str | None:
+        """The best checkpoint of that name in this folder; None where there is none."""
+        name = os.path.basename(path) if isinstance(path, str) else ""
+        own = os.path.join(self.out_dir, name)
+        return own if name.startswith("best_") and name.endswith(".pth") and os.path.isfile(own) else None
 
     def _resumed(self, runner) -> set[str]:
         """The checkpoints of the run that is resumed, if it was trained in this folder."""

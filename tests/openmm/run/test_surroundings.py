@@ -218,22 +218,70 @@ def test_a_run_leaves_no_file_open(toy_train):
 
 
 @pytest.mark.parametrize("indicators", [["a"], ["a", "b"]])
-def test_the_best_checkpoint_is_removed_once_a_better_one_is_saved(tmp_path, indicators):
-    hook = ResumableCheckpointHook(save_best=indicators, rule="greater")
+@pytest.mark.parametrize("named", ["mine/thesis.txt", "mine", "mine/best_a_epoch_1.pth", 7, ["x"], None])
+@pytest.mark.parametrize("score", [-1.0, "x"])
+def test_what_a_resumed_checkpoint_names_is_not_removed(tmp_path, indicators, named, score):
+    """The best checkpoint so far gives way to a better one: its path and score come from the file."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("thesis.txt", "best_a_epoch_1.pth"):
+        (mine / name).write_text("mine")
+    work_dir = tmp_path / "work"
+    work_dir.mkdir()
+    suffixes = [""] if indicators == ["a"] else ["_a", "_b"]
     info: dict = {}
+    for suffix in suffixes:
+        info[f"best_ckpt{suffix}"] = str(tmp_path / named) if isinstance(named, str) else named
+        info[f"best_score{suffix}"] = score
+    hook = ResumableCheckpointHook(save_best=indicators, rule="greater")
+    runner = best_runner(work_dir, info)
+    runner._resume = True
+    hook.before_train(runner)
+    hook.after_val_epoch(runner, dict.fromkeys(indicators, 0.5))
+    assert sorted(path.name for path in mine.iterdir()) == ["best_a_epoch_1.pth", "thesis.txt"]
+    assert sorted(os.listdir(work_dir)) == sorted(f"best_{name}_epoch_1.pth" for name in indicators)
+
+
+def test_the_best_checkpoint_of_a_copied_run_stays_in_the_original(tmp_path):
+    for name in ("run", "copy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "best_a_epoch_1.pth").write_text("old")
+    info = {"best_ckpt": str(tmp_path / "run/best_a_epoch_1.pth"), "best_score": 0.1}
+    hook, runner = (
+        ResumableCheckpointHook(save_best="a", rule="greater"),
+        best_runner(tmp_path / "copy", info),
+    )
+    runner._resume, runner.epoch = True, 2
+    hook.before_train(runner)
+    hook.after_val_epoch(runner, {"a": 0.5})
+    assert os.listdir(tmp_path / "run") == ["best_a_epoch_1.pth"]
+    assert os.listdir(tmp_path / "copy") == ["best_a_epoch_2.pth"]
+
+
+def best_runner(work_dir: Path, info: dict) -> SimpleNamespace:
+    """What the checkpoint hook needs of a runner to save the best checkpoint."""
 
     def save(folder, filename, **options) -> None:
         Path(folder, filename).write_bytes(b"weights")
 
-    runner = SimpleNamespace(
-        work_dir=str(tmp_path),
+    return SimpleNamespace(
+        work_dir=str(work_dir),
         epoch=1,
         iter=1,
         save_checkpoint=save,
         logger=SimpleNamespace(info=lambda text: None),
         message_hub=SimpleNamespace(runtime_info=info, get_info=info.get, update_info=info.__setitem__),
         _resume=False,
+        _load_from=None,
     )
+
+
+@pytest.mark.parametrize("indicators", [["a"], ["a", "b"]])
+def test_the_best_checkpoint_is_removed_once_a_better_one_is_saved(tmp_path, indicators):
+    hook = ResumableCheckpointHook(save_best=indicators, rule="greater")
+    info: dict = {}
+    runner = best_runner(tmp_path, info)
+    save = runner.save_checkpoint
     hook.before_train(runner)
     hook.after_val_epoch(runner, dict.fromkeys(indicators, 0.1))
     first = sorted(f"best_{name}_epoch_1.pth" for name in indicators)
