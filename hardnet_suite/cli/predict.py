@@ -88,8 +88,10 @@ def run(args: argparse.Namespace) -> int:
 def _writer(args: argparse.Namespace) -> PredictionWriter | None:
     from hardnet_suite.prediction import PredictionWriter
 
-    if not args.out:
+    if args.out is None:
         return None
+    if not args.out:
+        raise UserError("--out is empty: give the name of a folder")
     out = Path(args.out)
     if any(Path(source).is_dir() and Path(source).resolve() == out.resolve() for source in args.images):
         raise UserError(f"--out {out} is the folder of the images: choose another, or drawings mix with them")

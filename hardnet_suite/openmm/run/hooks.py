@@ -21,8 +21,10 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.compat import ATOMIC
 from hardnet_suite.openmm.models.config import require_settled
 from hardnet_suite.openmm.run.checks import any_rank, require_finite_weights
-from hardnet_suite.outputs import remove_leftovers
+from hardnet_suite.outputs import remove_leftovers, require_replaceable
 from hardnet_suite.weights.runs import saved_checkpoints
+
+_OWN = "own_checkpoints"  # of a run, among mmengine's runtime information
 
 
 @HOOKS.register_module()
@@ -85,6 +87,7 @@ class ResumableCheckpointHook(CheckpointHook):
         require_settled(runner.cfg)
 
     def before_train(self, runner) -> None:
+        self._require_work_dir(runner)
         if self.backend_args is None and "://" not in str(self.out_dir or runner.work_dir):
             self.backend_args = ATOMIC
         super().before_train(runner)
@@ -110,9 +113,9 @@ class ResumableCheckpointHook(CheckpointHook):
         if not is_stopping and not self._is_due(runner):
             return
         name = f"iter_{runner.iter + 1}.pth"
+        self._note(runner, name)
         runner.save_checkpoint(self.out_dir, name, by_epoch=False, backend_args=self.backend_args)
         self._saved_at = time.monotonic()
-        self._own.add(name)
         self._remove("iter", but=name)
         if is_stopping:
             _stop(runner)
@@ -138,9 +141,9 @@ class ResumableCheckpointHook(CheckpointHook):
         return due[0]
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+        self._note(runner, self.filename_tmpl.format(step))
         super()._save_checkpoint_with_step(runner, step, meta)
         self._saved_at = time.monotonic()
-        self._own.add(self.filename_tmpl.format(step))
         self._remove("iter")
         if self.keep > 0:
             self._remove("epoch", keep=self.keep)
@@ -187,19 +190,42 @@ class ResumableCheckpointHook(CheckpointHook):
         own = os.path.join(self.out_dir, name)
         return own if name.startswith("best_") and name.endswith(".pth") and os.path.isfile(own) else None
 
+    def _require_work_dir(self, runner) -> None:
+        """Checks, before anything is trained, what saving a checkpoint would meet at its end.
+
+        Raises:
+            UserError: checkpoints would go to another folder than the work dir, or ``last_checkpoint`` is not
+                what mmengine wrote there.
+        """
+        work_dir = Path(runner.work_dir)
+        folder = str(self.out_dir or work_dir)
+        if "://" not in folder and Path(folder).resolve() != work_dir.resolve():
+            raise UserError(
+                f"default_hooks.checkpoint.out_dir is {folder}, but --resume, test and predict look for "
+                "checkpoints in the work dir: leave it out, and choose the folder by --work-dir"
+            )
+        if is_main_process():
+            pointer = work_dir / "last_checkpoint"
+            require_replaceable(pointer, _is_pointer, writer="training", option="--work-dir")
+
+    def _note(self, runner, name: str) -> None:
+        """Makes a checkpoint that is about to be saved one of this run's, which its file says too."""
+        self._own.add(name)
+        runner.message_hub.update_info(_OWN, sorted(self._own))
+
     def _resumed(self, runner) -> set[str]:
-        """The checkpoints of the run that is resumed, if it was trained in this folder."""
+        """The checkpoints of the run that is resumed, by its own words, if it was trained in this folder."""
         folder = Path(self.out_dir)
         source = Path(runner._load_from) if runner._resume and runner._load_from else None
         if source is None or source.resolve().parent != folder.resolve():
             return set()
-        passed = {"epoch": runner.epoch, "iter": runner.iter}
-        return {
-            path.name
-            for kind, done in passed.items()
-            for path in saved_checkpoints(folder, kind)
-            if int(path.stem.rpartition("_")[2]) <= done
-        }
+        said = runner.message_hub.runtime_info.get(_OWN)
+        names = (
+            {source.name, *(name for name in said if isinstance(name, str))}
+            if isinstance(said, list)
+            else set()
+        )
+        return names & {path.name for path in saved_checkpoints(folder)}
 
     def _remove(self, kind: str, *, but: str = "", keep: int = 0) -> None:
         """Removes the run's checkpoints of that kind, but for one name or the last few."""
@@ -209,6 +235,14 @@ class ResumableCheckpointHook(CheckpointHook):
         for path in own[: max(len(own) - keep, 0)]:
             if path.name != but:
                 path.unlink(missing_ok=True)
+
+
+def _is_pointer(path: Path) -> bool:
+    """Whether a file holds the path of a checkpoint, as mmengine writes ``last_checkpoint``."""
+    if path.is_symlink() or path.stat().st_size > 10_000:
+        return False
+    text = path.read_text(errors="replace").strip()
+    return not text or (text.endswith(".pth") and "\n" not in text)
 
 
 class Stopped(KeyboardInterrupt):

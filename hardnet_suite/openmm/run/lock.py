@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.outputs import writing
+from hardnet_suite.outputs import require_replaceable, writing
 
 try:
     import fcntl
@@ -19,6 +20,8 @@ except ImportError:  # Windows
     fcntl = None
 
 LOCK = ".train.lock"
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_PROCESS = re.compile(r"(process \d+ on .*\n)?")  # the content of a lock, unless a full disk left it empty
 
 
 class TrainingLock:
@@ -66,20 +69,26 @@ class TrainingLock:
     def _acquire(self) -> TextIO:
         with writing(self.work_dir):
             self.work_dir.mkdir(parents=True, exist_ok=True)
-            file = self._path.open("a+")
+            require_replaceable(
+                self._path, lambda path: not path.is_symlink(), writer="training", option="--work-dir"
+            )
+            file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666), "r+")
         try:
             if fcntl is not None:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                file.seek(0)
                 holder = file.read(200).strip() or "unknown process"
                 file.close()
                 raise UserError(
                     f"another training runs in {self.work_dir} ({holder}): "
                     "end it, or choose another --work-dir"
                 ) from None
+        if not _PROCESS.fullmatch(file.read(1000)):
+            file.close()
+            require_replaceable(self._path, lambda _: False, writer="training", option="--work-dir")
         with suppress(OSError):  # the lock holds without its text, which a full disk does not take
+            file.seek(0)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()

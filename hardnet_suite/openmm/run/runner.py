@@ -18,6 +18,7 @@ import torch
 import torchvision
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import master_only
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.registry import VISBACKENDS
@@ -42,11 +43,13 @@ from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
 from hardnet_suite.openmm.run.schedules import lasts_one_epoch, require_same_optimizer, resume_schedules
-from hardnet_suite.outputs import writing
+from hardnet_suite.openmm.run.workers import shield_workers
+from hardnet_suite.outputs import require_replaceable, write_file, writing
 from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
 from hardnet_suite.weights.tables import few
 
 _MOST_IMAGES, _MOST_WORKERS = 1_000_000, 1024  # per data loader
+_DUMP = "# The config of a run, as hardnet-suite train wrote it.\n"
 _LONGEST_WAIT = 30 * 60  # seconds for a batch: with a full /dev/shm it would never come
 # what a data loader without worker processes refuses or has no use for
 _WORKER_OPTIONS = ("persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context")
@@ -124,7 +127,7 @@ class SuiteRunner(Runner):
             dataloader = {key: value for key, value in dataloader.items() if key not in _WORKER_OPTIONS}
         elif isinstance(dataloader, dict):
             dataloader = {"timeout": _LONGEST_WAIT, **dataloader}
-        return Runner.build_dataloader(dataloader, *args, **options)
+        return shield_workers(Runner.build_dataloader(dataloader, *args, **options))
 
     def load_checkpoint(self, filename: str, *args, **options):
         """Initial weights (``load_from``) must fit except for the number of classes, those of a resumed run
@@ -219,15 +222,26 @@ class SuiteRunner(Runner):
             options["checkpoint"][RANK_BUFFERS] = self._rank_buffers
         super().call_hook(fn_name, **options)
 
+    @master_only
     def dump_config(self) -> None:
-        """Writes the whole config into the work dir, unless that would replace the file it was read from."""
+        """Writes the whole config into the work dir, unless a file of the user's is in the way.
+
+        The log's ``vis_data/config.py`` has it in any case.
+        """
         if self._train_loop is None:  # scoring must not overwrite the record of the training
             return
-        source = Path(self.cfg.filename or "")
-        target = Path(self.work_dir, source.name)
-        if source.is_file() and target.is_file() and target.samefile(source):
-            return  # vis_data/config.py has it whole
-        super().dump_config()
+        target = Path(self.work_dir, Path(self.cfg.filename or self.timestamp).stem + ".py")
+        try:
+            require_replaceable(target, _is_dump, writer="training", option="--work-dir")
+        except UserError:
+            self.logger.info(f"{target} exists and stays as it is: vis_data/config.py has the whole config")
+            return
+        write_file(target, _DUMP + self.cfg.pretty_text)
+
+
+def _is_dump(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(_DUMP)) == _DUMP.encode()
 
 
 def _require_fit(model: nn.Module, state: Mapping[str, torch.Tensor], path: str) -> None:
