@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 
@@ -99,7 +100,7 @@ def test_an_epoch_killed_before_its_validation_is_validated_on_resuming(tiny, ru
 
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_terminated_run_saves_and_resumes_bit_for_bit(tiny, launch, run, tmp_path, workers):
-    """SIGTERM, as schedulers and containers send it."""
+    """SIGTERM to all processes of the group, as schedulers and torchrun send it."""
     config, data = tiny
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     options = ["--cfg-options", f"train_dataloader.num_workers={workers}"]
@@ -108,7 +109,7 @@ def test_a_terminated_run_saves_and_resumes_bit_for_bit(tiny, launch, run, tmp_p
 
     process = launch(*common, "--work-dir", broken, *options, start_new_session=True)
     wait_for(broken / "iter_4.pth", process, 300)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     saved = max(broken.glob("*_*.pth"), key=lambda path: path.stat().st_mtime_ns)
