@@ -102,6 +102,8 @@ def require_replaceable(
     Raises:
         UserError: something else is there.
     """
+    if not str(path):
+        raise UserError(f"cannot write: the {option} is empty")
     path = Path(path)
     if os.path.lexists(path) and not (path.is_file() and is_own(path)):
         raise UserError(

@@ -31,11 +31,17 @@ COMMANDS = {
 }
 
 
+_LONGEST = 4000  # characters of an error
+
+
 class _Parser(argparse.ArgumentParser):
     """Wrong usage is one line, as every other error."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} ({self.prog} --help shows the usage)\n")
+        from hardnet_suite.cli._options import printable
+
+        line = _shortened(message.replace("\n", "\\n"))
+        self.exit(2, printable(f"error: {line} ({self.prog} --help shows the usage)\n", sys.stderr))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from hardnet_suite.cli._options import show
 
         error = _as_user_error(error)
-        show(f"error: {one_line(error)}", sys.stderr)
+        show(f"error: {_shortened(one_line(error))}", sys.stderr)
         return 2 if isinstance(error, UserError) or explain(error) else 1
 
 
@@ -82,6 +88,11 @@ def _at_home(value: Any) -> Any:
     if isinstance(value, str | Path) and str(value).startswith("~"):
         return type(value)(os.path.expanduser(value))
     return [_at_home(each) for each in value] if isinstance(value, list) else value
+
+
+def _shortened(line: str) -> str:
+    """A line that a terminal has room for, however long the value is that a message shows."""
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
 
 
 def _as_user_error(error: Exception) -> Exception:

@@ -21,6 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from hardnet_suite.cli._options import show
+
 
 @dataclass(frozen=True)
 class Check:
@@ -100,9 +102,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     checks = [examine(what, check) for what, check in CHECKS.items()]
-    print(table(checks))
+    show(table(checks))
     problems, warned = (sum(check.status == status for check in checks) for status in ("problem", "warning"))
-    print(f"\n{problems} problems, {warned} warnings")
+    show(f"\n{problems} problems, {warned} warnings")
     return 1 if problems else 0
 
 

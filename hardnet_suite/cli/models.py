@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from hardnet_suite.cli._options import show
+
 # name -> (height, width) of the usual input, parameters, multiply-adds at that size. Stored, so that the
 # command needs no torch; tests/cli/test_models.py measures them on the networks
 FIGURES: dict[str, tuple[tuple[int, int], int, int]] = {
@@ -56,4 +58,4 @@ def run(args: argparse.Namespace) -> None:
             table.append((*left, *right))
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     for row in table:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        show("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -27,7 +28,7 @@ def class_names(value: object, where: str) -> tuple[str, ...]:
         if not is_class_name(name):
             raise UserError(f"{where} contains {name!a}, expected printable text for every class")
     names = tuple(value)
-    duplicates = sorted({name for name in names if names.count(name) > 1})
+    duplicates = sorted(name for name, count in Counter(names).items() if count > 1)
     if duplicates:
         raise UserError(f"{where} names {duplicates[0]!r} twice; class names must be distinct")
     return names

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +23,11 @@ IMAGE_SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpf", ".jpx", ".tga"),
 )
 
+_FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "TGA"),
+    *("TIFF", "WEBP"),
+)
+_MOST_SCANS = 200  # of a JPEG file; each may take as long as the decoding of the whole image
 _METADATA = 1 << 20  # bytes of a file beside its pixels
 _BAND = 1 << 24  # pixels that are converted at once
 _EXIF_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts of a PNG that Pillow reads as EXIF
@@ -145,7 +151,17 @@ def header_sizes(path: str | Path) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def _opened(path: str | Path) -> Image.Image:
     require_regular(path)
-    return Image.open(path)
+    return Image.open(path, formats=_formats())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """The formats that are read, of those that this Pillow knows.
+
+    Others are left out: for EPS Pillow starts Ghostscript, which runs the file as a program.
+    """
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def exif_orientation(path: str | Path) -> int:
@@ -186,7 +202,7 @@ def image_errors(name: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         message = f"{error}; PIL.Image.MAX_IMAGE_PIXELS raises the limit"
     except UnidentifiedImageError:
-        message = "it is not an image in a format that Pillow decodes; replace the file"
+        message = "it is not an image in a format that is read (JPEG, PNG, TIFF, …); replace the file"
     except PermissionError:
         message = "permission denied"
     except FileNotFoundError:
@@ -278,15 +294,17 @@ def open_image(content: bytes) -> Image.Image:
     if content[:2] == b"BM" and at >= 54 and bits in (b"\4\0", b"\x08\0") and colors == b"\2\0\0\0":
         palette = [*content[at : at + 3][::-1], *content[at + 4 : at + 7][::-1]]
         coloured = content[:at] + b"\1\2\3" + content[at + 3 :]
-        image = Image.open(io.BytesIO(coloured))
+        image = Image.open(io.BytesIO(coloured), formats=_formats())
         image.load()
         if image.mode == "P":
             image.putpalette(palette)
         return image
-    return Image.open(io.BytesIO(content))
+    return Image.open(io.BytesIO(content), formats=_formats())
 
 
 def _decode(content: bytes, channels: str) -> np.ndarray:
+    if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > _MOST_SCANS:
+        raise UserError(f"a JPEG file of more than {_MOST_SCANS} scans; replace the file")
     pixels = decode_plain(content, channels)
     if pixels is not None:
         return pixels

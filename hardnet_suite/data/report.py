@@ -13,13 +13,16 @@ _EXAMPLES = 3  # findings of one kind that a table shows in full
 _BRIEF = 12  # lines that a training log has room for
 _LONGEST = 300  # characters of such a line; a polygon in the place of a box would fill pages
 
+_DIRECTIONS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
 
 def escaped(text: str) -> str:
-    """The text with escapes for control characters, which could drive a terminal, and for lone surrogates.
+    """The text with escapes for what could drive a terminal or disguise a name, and for lone surrogates.
 
-    Line ends stay.
+    These are control characters, line and paragraph separators and marks of writing direction. Line ends
+    stay.
     """
-    plain = "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" and c != "\n" else c for c in text)
+    plain = "".join(_escape(c) if c != "\n" and _is_hidden(c) else c for c in text)
     return plain.encode("utf-8", "backslashreplace").decode()
 
 
@@ -101,6 +104,14 @@ def brief_lines(findings: Sequence[Finding], left_out: frozenset[str], fate: str
         rest = len(lines) - _BRIEF + 1
         lines[_BRIEF - 1 :] = [f"… and {rest} more kinds of findings: `hardnet-suite check-data` shows all"]
     return lines
+
+
+def _is_hidden(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Zl", "Zp") or character in _DIRECTIONS
+
+
+def _escape(character: str) -> str:
+    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
 
 
 def _one_line(finding: Finding) -> str:

@@ -315,6 +315,9 @@ def _frames(source: int | str, name: str, *options: Any) -> Iterator[SourceImage
             raise UserError(
                 f"cannot open {name}: is it a video that OpenCV reads, or a camera that is there?"
             )
+        width, height = (capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        if Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS:
+            raise UserError(f"{name} has frames of {width:.0f}×{height:.0f} pixels, beyond Pillow's limit")
         number = 0
         while True:
             there, frame = capture.read()

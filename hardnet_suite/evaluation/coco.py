@@ -50,6 +50,7 @@ _FIGURES: dict[str, tuple[bool, float | None, str, int]] = {
     "AR_large": (False, None, "large", 2),
 }
 COCO_METRICS: tuple[str, ...] = tuple(_FIGURES)
+_LONGEST_NAME = 60  # characters of a class name in a table
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,11 @@ class CocoScores:
 
     def class_table(self) -> str:
         """AP and AP50 of every class as aligned plain text, in the order of the category ids."""
-        width = max([len("class"), *map(len, self.per_class)])
+        width = min(max([len("class"), *map(len, self.per_class)]), _LONGEST_NAME)
         lines = [f"{'class':<{width}}  {'AP':>6}  {'AP50':>6}"]
         for name, row in self.per_class.items():
-            lines.append(f"{name:<{width}}  {_format(row['AP'])}  {_format(row['AP50'])}")
+            shown = name if len(name) <= width else f"{name[: width - 1]}…"
+            lines.append(f"{shown:<{width}}  {_format(row['AP'])}  {_format(row['AP50'])}")
         return "\n".join(lines)
 
 

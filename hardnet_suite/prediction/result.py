@@ -106,4 +106,5 @@ class Prediction:
 
     def __str__(self) -> str:
         classes = [f"{name} {100 * score:.1f} %" for name, score in zip(self.names, self.scores, strict=True)]
-        return f"{self.name}: {', '.join(classes) or 'nothing'}"
+        name = self.name.replace("\n", "\\n")  # a file's name may hold line ends
+        return f"{name}: {', '.join(classes) or 'nothing'}"

@@ -106,7 +106,10 @@ def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | 
     ]
     if not training and not validation:
         raise ValueError(f"expected rows with 'loss' or a score, got none among {len(scalars)} rows")
-    if any((row[main] or 0) > 1 for row in validation):
+    is_percent = any((row[main] or 0) > 1 for row in validation)
+    if is_percent and main == _MAP:
+        raise ValueError(f"expected {main} of at most 1, got {max(row[main] or 0 for row in validation):g}")
+    if is_percent:
         validation = [
             {key: row[key] / 100 if key in _SCORES[main][1] else row[key] for key in row}
             for row in validation

@@ -104,7 +104,7 @@ def _read_heat(path: Path, image_name: str) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"no heat map {path} for the image {image_name}: {advice}")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             image.load()
     except Exception as error:  # PIL raises half a dozen types on broken files, SyntaxError among them
         raise UserError(f"cannot read the heat map {path} ({error}): {advice}") from None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import hostile_data
 import pytest
 
 from hardnet_suite.cli import main
+from hardnet_suite.data.report import escaped
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run.checks import require_integer, require_numbers
-from hardnet_suite.openmm.run.configs import load_config
+from hardnet_suite.openmm.run.configs import load_config, parse_options
 
 HUGE = "1" + "0" * 400
 LONG = "a" * 5000
@@ -99,3 +102,39 @@ def test_numbers_of_a_config(key, value):
 def test_integers_of_a_data_loader(value):
     with pytest.raises(UserError, match="batch_size is "):
         require_integer(value, 1, 1000, "batch_size")
+
+
+@pytest.mark.parametrize(
+    "key", ["a': x('1", "model.\u00b2", "model." + "a." * 60 + "b", "1a", "model.test cfg", "model.a\nb", ""]
+)
+def test_keys_of_options_are_names(capsys, key):
+    """The config of a run is written as Python, with the keys as they are."""
+    with pytest.raises(UserError, match=r"expected a key of letters, digits and dots|KEY=VALUE"):
+        parse_options([f"{key}=1"])
+    assert parse_options(["model.test_cfg.score_thr=0.1", "param_scheduler.0.end=9"])
+
+
+@pytest.mark.parametrize("name", ["--\x1b[31mred.jpg", "--x\nerror: two.jpg", "\x9b31m"])
+def test_unknown_options_do_not_drive_the_terminal(capsys, name):
+    with pytest.raises(SystemExit):
+        main(["predict", "a.jpg", name, "--model"])
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "\x1b" not in err
+    assert "\x9b" not in err
+
+
+@pytest.mark.parametrize("character", "\u202e\u2066\u2028\u2029\x1b\x9b\x00")
+def test_hidden_characters_are_printed_as_escapes(character):
+    assert escaped(f"a{character}b\n") == f"a{ascii(character)[1:-1]}b\n"
+
+
+def test_errors_fit_a_terminal(capsys, tmp_path):
+    (tmp_path / "a.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    (tmp_path / "b.json").write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": [1] * 100_000}]))
+    assert (
+        main(["eval", "coco", "--annotations", f"{tmp_path}/a.json", "--results", f"{tmp_path}/b.json"]) == 2
+    )
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert len(err) < 5000

@@ -32,7 +32,7 @@ def changed(**entry):
 
 @pytest.mark.parametrize(
     ("area", "kind"),
-    [("x", "missing area"), (HUGE, "missing area"), (1e308, "area beyond the image"), (-1, "empty area")],
+    [("x", "missing area"), (HUGE, "missing area"), (1e308, "area beyond the box"), (-1, "empty area")],
 )
 def test_an_area_that_is_not_used_is_told_where_boxes_are_scored(area, kind):
     content = read_coco(changed(area=area))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb, read_rgb, walk_files
+from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb, read_rgb, stored_size, walk_files
 from hardnet_suite.data.segmentation.label_images import read_stored
 from hardnet_suite.errors import UserError
 
@@ -236,3 +236,27 @@ def test_a_file_larger_than_any_image_is_not_read(tmp_path, monkeypatch):
         read_rgb(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert read_rgb(path).shape == (6, 8, 3)
+
+
+def test_postscript_is_no_image(tmp_path, monkeypatch):
+    """Pillow would start Ghostscript for it, which runs it as a program."""
+    script = tmp_path / "gs"
+    script.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\n%%EOF\n")
+    for read in (read_rgb, stored_size):
+        with pytest.raises(UserError, match="not an image in a format that is read"):
+            read(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_jpeg_of_endless_scans_is_refused():
+    stream = io.BytesIO()
+    Image.new("L", (16, 16)).save(stream, "JPEG", progressive=True)
+    content = stream.getvalue()
+    assert read_rgb(content).shape == (16, 16, 3)
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x01\x01\x00"
+    with pytest.raises(UserError, match="more than 200 scans"):
+        read_rgb(content[:-2] + 201 * scan + b"\xff\xd9")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -344,3 +345,20 @@ def test_class_names_with_control_characters_are_dropped(voc, tmp_path):
     assert "\x9b" not in report.table()
     with pytest.raises(UserError, match="expected printable text"):
         convert(voc, tmp_path, classes=["c\x1b[2J"])
+
+
+@pytest.mark.parametrize(
+    "old",
+    ["<name>cat</name>", "<xmin>1</xmin>", "<difficult>0</difficult>"],
+)
+@pytest.mark.parametrize("kind", ["twice", "split"])
+def test_values_that_are_there_twice_or_in_parts_are_refused(voc, tmp_path, old, kind):
+    tag = re.match(r"<(\w+)>", old)[1]
+    text = xml(("cat", (1, 1, 9, 9)))
+    if old not in text:
+        text, old = text.replace("<bndbox>", f"{old}<bndbox>"), old
+    assert old in text
+    new = old + old if kind == "twice" else old.replace("</", "<b/></")
+    make(voc, {"a": text.replace(old, new)})
+    with pytest.raises(UserError, match=rf"the object 'cat' has (several|elements in its) <(bndbox/)?{tag}>"):
+        convert_voc(voc, tmp_path / "coco")

@@ -26,7 +26,7 @@ _READ_OTHERWISE = frozenset(
         "normalised boxes",
         "missing area",
         "empty area",
-        "area beyond the image",
+        "area beyond the box",
     }
 )
 _COCO_NAMES = ("instances_train2017.json", "instances_val2017.json")

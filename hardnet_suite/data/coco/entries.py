@@ -21,6 +21,7 @@ from hardnet_suite.data.coco.values import (
 )
 from hardnet_suite.data.report import Finding
 
+_SLACK = 2  # pixels by which a box may be smaller than its mask, as rounded
 NO_AREA = "has no area"  # of an annotation: what many files leave out
 # the kinds of findings whose boxes are dropped
 DROPPED = frozenset(
@@ -181,7 +182,7 @@ class BoxReader:
         if len(self.findings) > before and any(f.kind in DROPPED for f in self.findings[before:]):
             return None
         x, y, w, h = map(float, entry["bbox"])
-        area = self._area(entry, w * h, _largest(image) ** 2, where)
+        area = self._area(entry, (w, h), where)
         mask = self._mask(entry, (x, y, w, h), image, where)
         return CocoBox(key, image_key, self.names[category_key], (x, y, w, h), area, crowd, mask)
 
@@ -228,13 +229,14 @@ class BoxReader:
             self.fatal.append(self.findings[-1])
         return bool(flag)
 
-    def _area(self, entry: dict, computed: float, largest: float, where: str) -> float:
-        area = entry.get("area")
-        if is_number(area) and 0 < area <= largest:
+    def _area(self, entry: dict, size: tuple[float, float], where: str) -> float:
+        """The stated area, unless a mask in the box, rounded outwards, cannot have it."""
+        area, computed = entry.get("area"), size[0] * size[1]
+        if is_number(area) and 0 < area <= (size[0] + _SLACK) * (size[1] + _SLACK):
             return float(area)
         kind = "missing area"
         if is_number(area):
-            kind = "empty area" if area <= 0 else "area beyond the image"
+            kind = "empty area" if area <= 0 else "area beyond the box"
         stated = NO_AREA if area is None else f"has area {area!r}"
         self._warn(kind, where, f"{stated}, read as width · height = {computed:g}")
         return computed

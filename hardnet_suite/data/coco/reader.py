@@ -11,8 +11,8 @@ The rules:
 - ``width`` and ``height`` are integers from 1; 64.0 is read as 64.
 - Where an image states no width and height, those of its file are used, if the folder is known.
 - Backslashes in a file name are read as / if such a file exists, with a warning.
-- ``area``: width · height where it is missing, no number, not above 0, or beyond that of any box that fits,
-  with a warning.
+- ``area``: width · height where it is missing, no number, not above 0, or larger than the box rounded
+  outwards, with a warning.
 - ``iscrowd``: 0, 1, false, true, or these as strings; missing is 0.
 - ``ignore``: as ``iscrowd``, and such a box is treated as a crowd region, with a warning: training takes no
   example from it, and in scoring it counts neither way.

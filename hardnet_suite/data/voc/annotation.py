@@ -77,9 +77,14 @@ def _require_read_boxes(root: ElementTree.Element, path: Path) -> None:
     """UserError where a box lies elsewhere than VOC puts it, so that reading would lose it."""
     read = root.findall("object")
     for element in read:
+        name = (element.findtext("name") or "").strip()
         if len(element.findall("bndbox")) > 1:
-            name = (element.findtext("name") or "").strip()
             raise UserError(f"{path}: the object {name!r} has several <bndbox>; write one <object> for each")
+        for tag in ("name", "difficult", *(f"bndbox/{end}" for end in _ENDS)):
+            values = element.findall(tag)
+            if len(values) > 1 or any(len(value) for value in values):
+                fault = "several" if len(values) > 1 else "elements in its"
+                raise UserError(f"{path}: the object {name!r} has {fault} <{tag}>; keep one value")
     own = sum(element.find("bndbox") is not None for element in read)
     parts = sum(len(part.findall("bndbox")) for part in root.iter("part"))  # of a person: VOC's layout task
     boxes = sum(element.tag.lower() == "bndbox" for element in root.iter())

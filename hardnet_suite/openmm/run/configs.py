@@ -22,6 +22,10 @@ _INSTALLED = _PACKAGE / "configs"
 OWN_CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "configs"  # else in the source tree
 
 
+# names and numbers of entries, joined by dots; a config is written as Python, with the keys as they are
+_KEY = re.compile(r"[A-Za-z_]\w*(\.[\w-]+){0,50}", re.ASCII)
+
+
 def load_config(
     name: str | Path, options: dict | None = None, *, warn: Callable[[str], None] = warnings.warn
 ) -> Config:
@@ -99,6 +103,12 @@ def parse_options(pairs: list[str]) -> dict:
     if bad:
         raise UserError(f"--cfg-options takes KEY=VALUE, got {bad[0]!r}")
     for pair in pairs:
+        key = pair.partition("=")[0]
+        if not _KEY.fullmatch(key):
+            raise UserError(
+                f"--cfg-options {key[:60]!r}: expected a key of letters, digits and dots, such as "
+                "train_dataloader.batch_size"
+            )
         if re.search(r"dict\(|\{\s*['\"]", pair.partition("=")[2]):
             raise UserError(
                 f"--cfg-options {pair}: expected a number, a word or a list of them; a dictionary is set key "

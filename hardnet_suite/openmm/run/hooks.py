@@ -80,6 +80,11 @@ class ResumableCheckpointHook(CheckpointHook):
     ):
         known = inspect.signature(CheckpointHook.__init__).parameters.keys() - {"self", "kwargs"}
         require_known(kwargs, known | {"every_minutes", "every_iters"}, "ResumableCheckpointHook")
+        if kwargs.get("filename_tmpl") not in (None, "epoch_{}.pth", "iter_{}.pth"):
+            raise UserError(
+                f"checkpoint.filename_tmpl is {kwargs['filename_tmpl']!r}, but --resume and test look for "
+                "epoch_N.pth and iter_N.pth: leave it out"
+            )
         super().__init__(*args, **kwargs)
         self.every_minutes, self.every_iters, self.keep = every_minutes, every_iters, max_keep_ckpts
 
