@@ -26,7 +26,7 @@ except ImportError:  # Windows
 
 _DAY = 24 * 60 * 60
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[^.]+)\.(?P<process>\d+)\.[^.]+\.tmp", re.DOTALL)
-_LONGEST_STEM = 200  # bytes: file systems allow 255 for the whole name
+LONGEST_STEM = 200  # bytes: file systems allow 255 for the whole name
 _LONGEST_ORIGIN = 150  # bytes of a file's name within that of its temporary file
 _in_use: set[Path] = set()  # temporary folders of this process
 
@@ -103,7 +103,7 @@ def temporary_folder(path: str | Path) -> Iterator[Path]:
 
 def short_stem(stem: str) -> str:
     """A stem whose file name, with a number and a suffix, fits every file system: its last 200 bytes."""
-    return _last_bytes(stem, _LONGEST_STEM)
+    return _last_bytes(stem, LONGEST_STEM)
 
 
 def write_file(path: str | Path, content: str | bytes) -> None:
