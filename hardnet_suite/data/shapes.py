@@ -7,8 +7,6 @@ a pure function of (seed, index, size), so only this generator is shipped.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from hardnet_suite.data.files import read_text
 from hardnet_suite.errors import UserError
+from hardnet_suite.outputs import temporary_folder
 
 VERSION = 2  # of the images, recorded in each data set: increase it with every change of a pixel
 OBJECTS = (2, 8)  # objects per image, both ends included
@@ -225,7 +225,7 @@ def write_shapes(
     are label + 1), masks/{train,val}2017/ (label images, 0 is the ground) and classes/{train,val}/<shape>/
     (crops of single, mostly uncovered objects). Held-out images are never training images of a set with the
     same seed. If the folder already has exactly this data set, nothing is done. An interrupted run leaves the
-    folder unchanged.
+    folder unchanged; what a killed one left beside it is removed by the next.
 
     Args:
         root: The folder.
@@ -249,37 +249,32 @@ def write_shapes(
         raise ValueError(f"seed={seed} must be at least 0")
     root = Path(root)
     record = {"version": VERSION, "train": train, "val": val, "size": size, "seed": seed}
-    temporary = None
     try:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             if _read_record(root) != record:
                 raise UserError(f"{root} exists and is not this set of drawn shapes; choose another folder")
             return root
         root.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-        temporary.chmod(0o755)  # mkdtemp gives access to the owner only
-        done = 0
-        for split, indices in (("train", range(train)), ("val", range(_FIRST_VAL, _FIRST_VAL + val))):
-            for _ in _write_split(temporary, split, indices, size, seed):
-                done += 1
-                if progress is not None:
-                    progress(done, train + val)
-        (temporary / "shapes.json").write_text(json.dumps(record) + "\n")
-        temporary.replace(root)
+        with temporary_folder(root) as temporary:
+            done = 0
+            for split, indices in (("train", range(train)), ("val", range(_FIRST_VAL, _FIRST_VAL + val))):
+                for _ in _write_split(temporary, split, indices, size, seed):
+                    done += 1
+                    if progress is not None:
+                        progress(done, train + val)
+            (temporary / "shapes.json").write_text(json.dumps(record) + "\n")
+            temporary.replace(root)
     except OSError as error:
         raise UserError(
             f"cannot write drawn shapes to {root}: {error.strerror}; choose another folder"
         ) from None
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)  # no-op after the renaming
     return root
 
 
 def _read_record(root: Path) -> Any:
     try:
-        return json.loads((root / "shapes.json").read_text())
-    except (OSError, ValueError):
+        return json.loads(read_text(root / "shapes.json"))
+    except (OSError, ValueError, RecursionError):
         return None
 
 

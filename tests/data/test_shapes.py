@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -288,3 +291,15 @@ def test_bad_arguments_of_a_set(tmp_path, bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         write_shapes(tmp_path / "deep" / "set", **{**SMALL, **bad})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_a_killed_run_goes_with_the_next(tmp_path):
+    code = """if True:
+        import os, sys
+        from hardnet_suite.data.shapes import write_shapes
+        write_shapes(sys.argv[1], train=2, val=1, size=96, progress=lambda *_: os.kill(os.getpid(), 9))
+    """
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "set")], timeout=300)
+    assert len(os.listdir(tmp_path)) == 1
+    write_shapes(tmp_path / "set", train=1, val=1, size=96)
+    assert os.listdir(tmp_path) == ["set"]
