@@ -7,6 +7,7 @@ a pure function of (seed, index, size), so only this generator is shipped.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hardnet_suite.data.files import read_text
+from hardnet_suite.data.files import is_file, read_text
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import temporary_folder
 
@@ -239,7 +240,7 @@ def write_shapes(
         ``root``.
 
     Raises:
-        UserError: ``root`` has other contents, or is not writable.
+        UserError: ``root`` has other contents, lacks some of its own, or is not writable.
         ValueError: Counts below 1 or above a million, a size below 96 or above 4096, or a negative seed.
     """
     if not 1 <= train <= _FIRST_VAL or not 1 <= val <= _FIRST_VAL:
@@ -253,6 +254,7 @@ def write_shapes(
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             if _read_record(root) != record:
                 raise UserError(f"{root} exists and is not this set of drawn shapes; choose another folder")
+            _require_complete(root, {"train": train, "val": val})
             return root
         root.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(root) as temporary:
@@ -276,6 +278,23 @@ def _read_record(root: Path) -> Any:
         return json.loads(read_text(root / "shapes.json"))
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def _require_complete(root: Path, counts: dict[str, int]) -> None:
+    """Checks that a set still has its annotations and images, by their names."""
+    found = 0
+    for split, count in counts.items():
+        annotations = root / "annotations" / f"instances_{split}2017.json"
+        if not is_file(annotations):
+            raise UserError(
+                f"{root} is damaged (no {annotations.relative_to(root)}): remove it, or choose another folder"
+            )
+        folder = root / f"{split}2017"
+        names = set(os.listdir(folder)) if folder.is_dir() else set()
+        found += sum(f"{number:012d}.jpg" in names for number in range(1, count + 1))
+    total = sum(counts.values())
+    if found != total:
+        raise UserError(f"{root} is damaged ({found} of {total} images): remove it, or choose another folder")
 
 
 def _write_split(root: Path, split: str, indices: range, size: int, seed: int) -> Iterator[None]:

@@ -18,7 +18,7 @@ from hardnet_suite.data.files import read_bytes
 from hardnet_suite.data.images import open_rgb
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.failures import explain
-from hardnet_suite.outputs import whole_file, write_file
+from hardnet_suite.outputs import short_stem, whole_file, write_file
 from hardnet_suite.visualization.fonts import Font
 
 Color = tuple[int, int, int]
@@ -160,12 +160,13 @@ def free_path(path: Path, numbers: dict[str, int]) -> Path:
 
     A path is free if nothing exists there and no earlier call with the same ``numbers`` has returned it, in
     upper or lower case, so that each image of a call has its own file on every file system and no file is
-    overwritten.
+    overwritten. A stem that leaves no room in a file's name is cut to its last 200 bytes.
 
     Args:
         path: where a drawing would be written.
         numbers: what was returned before; start with an empty dict, it is updated.
     """
+    path = path.with_name(short_stem(path.stem) + path.suffix)
     key = _folded(path)
     number = numbers.get(key, 0)
     while True:

@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from hardnet_suite.data.segmentation import LabelSet
-from hardnet_suite.visualization.canvas import PAPER, free_path, is_figure, with_legend
+from hardnet_suite.visualization.canvas import PAPER, free_path, is_figure, save_image, with_legend
 from hardnet_suite.visualization.detection import draw_results
 from hardnet_suite.visualization.fonts import Font
 from hardnet_suite.visualization.heatmap import draw_heatmaps
@@ -150,6 +150,17 @@ def test_legends_stay_narrow_enough_to_be_saved(name):
     assert drawn.shape[1] < 500
     assert (drawn == (200, 0, 0)).all(-1).sum() > 60
     assert (drawn[-10:, :5] == PAPER).all()
+
+
+@pytest.mark.parametrize("stem", ["漢" * 83, "a" * 250 + "é", "漢" * 80 + "_heatmap"])
+def test_a_long_name_leaves_room_for_a_number(tmp_path, stem):
+    numbers = {}
+    paths = [free_path(tmp_path / f"{stem}.jpg", numbers) for _ in range(2)]
+    for path in paths:
+        save_image(path, np.zeros((8, 8, 3), np.uint8))
+        assert len(path.stem.encode()) <= 202
+        assert path.stem.removesuffix("_2") in stem
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
 MARK = b"hardnet-suite plot (replaced by the next)"
