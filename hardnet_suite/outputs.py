@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
+import glob
 import os
 import re
+import shutil
 import socket
 import time
 import uuid
@@ -23,6 +26,9 @@ except ImportError:  # Windows
 
 _DAY = 24 * 60 * 60
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[^.]+)\.(?P<process>\d+)\.[^.]+\.tmp", re.DOTALL)
+LONGEST_STEM = 200  # bytes: file systems allow 255 for the whole name
+_LONGEST_ORIGIN = 150  # bytes of a file's name within that of its temporary file
+_in_use: set[Path] = set()  # temporary folders of this process
 
 
 @contextmanager
@@ -62,13 +68,42 @@ def whole_file(path: str | Path, size: int | None = None) -> Iterator[Path]:
         os.makedirs(folder, exist_ok=True)
         if os.path.exists(path) and not os.path.isfile(path):
             raise WriteError(errno.EINVAL, "not a regular file", str(path))
-        temporary = Path(folder, f".{name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary = _temporary(Path(folder, name))
         try:
             yield temporary
             os.replace(temporary, path)
         finally:
             with suppress(OSError):  # the folder may be gone
                 temporary.unlink()
+
+
+@contextmanager
+def temporary_folder(path: str | Path) -> Iterator[Path]:
+    """A fresh folder beside a place, for what will stand there; removed at the end unless it was renamed.
+
+    Those of the same place whose processes were killed are removed first, as by ``remove_leftovers``.
+
+    Args:
+        path: the place; its folder exists.
+
+    Raises:
+        OSError: the folder cannot be created.
+    """
+    path = _absolute(Path(path))
+    remove_leftovers(path.parent, glob.escape(path.name))
+    temporary = _temporary(path)
+    _in_use.add(temporary)
+    try:
+        temporary.mkdir()
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _in_use.discard(temporary)
+
+
+def short_stem(stem: str) -> str:
+    """A stem whose file name, with a number and a suffix, fits every file system: its last 200 bytes."""
+    return _last_bytes(stem, LONGEST_STEM)
 
 
 def write_file(path: str | Path, content: str | bytes) -> None:
@@ -158,30 +193,56 @@ def _locked(folder: str) -> int | None:
 
 
 def remove_leftovers(folder: str | Path, pattern: str) -> None:
-    """Removes what ``write_file`` left in a folder when its process was killed.
+    """Removes what ``write_file`` and ``temporary_folder`` left in a folder when their process was killed.
 
-    Files of a process that lives stay; those of another machine, or without a process in their name, stay
-    for a day.
+    What belongs to a process that lives stays; files of another machine, or without a process in their name,
+    stay for a day, and so do folders of another machine. Other folders, and links to folders, are none.
 
     Args:
         folder: where to look.
-        pattern: of the names of the files that were to be written, such as ``*.pth``.
+        pattern: of the names of what was to be written, such as ``*.pth``.
     """
     for path in Path(folder).glob(f".{pattern}.*.tmp"):
         with suppress(OSError):  # another run may have removed it
-            if _is_abandoned(path):
-                path.unlink()
+            if not path.is_dir() or path.is_symlink():
+                if _is_abandoned(path):
+                    path.unlink()
+            elif _is_temporary_folder(path, pattern) and _is_abandoned(path):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A path beside another one, whose name tells which process of which machine writes there."""
+    origin = _last_bytes(path.name, _LONGEST_ORIGIN)
+    return path.with_name(f".{origin}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _last_bytes(text: str, count: int) -> str:
+    """The end of a text that has up to ``count`` bytes, from the start of a character."""
+    content = text.encode(errors="surrogatepass")
+    return text if len(content) <= count else content[-count:].decode(errors="ignore")
 
 
 def _host() -> str:
     return re.sub(r"[^\w-]", "-", socket.gethostname())[:48] or "localhost"
 
 
+def _is_temporary_folder(path: Path, pattern: str) -> bool:
+    """Whether the name is one that ``temporary_folder`` gives, and none that this process uses now."""
+    owner = re.fullmatch(r"\.(.*)\.[\w-]+\.\d+\.[0-9a-f]{8}\.tmp", path.name, re.DOTALL)
+    return bool(owner) and fnmatch.fnmatchcase(owner[1], pattern) and _absolute(path) not in _in_use
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
 def _is_abandoned(path: Path) -> bool:
     owner = _TEMPORARY.fullmatch(path.name)
     if owner and owner["host"] == _host() and os.name == "posix":
         return not _lives(int(owner["process"]))
-    return time.time() - path.stat().st_mtime > _DAY
+    parts = [path, *path.iterdir()] if path.is_dir() and not path.is_symlink() else [path]
+    return time.time() - max(part.lstat().st_mtime for part in parts) > _DAY
 
 
 def _lives(process: int) -> bool:

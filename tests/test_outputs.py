@@ -14,7 +14,7 @@ import pytest
 from hardnet_suite import outputs
 from hardnet_suite.cli import main
 from hardnet_suite.errors import WriteError
-from hardnet_suite.outputs import remove_leftovers, write_file
+from hardnet_suite.outputs import remove_leftovers, temporary_folder, write_file
 
 
 @contextmanager
@@ -132,3 +132,36 @@ def test_leftovers_of_living_processes_stay(tmp_path):
         os.utime(path, (time.time() - age,) * 2)
     remove_leftovers(tmp_path, "*.pth")
     assert set(os.listdir(tmp_path)) == {name for name, (_, stays) in ages.items() if stays}
+
+
+def test_folders_of_ended_processes_go(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host, day = outputs._host(), 24 * 3600
+    ages = {
+        f".se[t.{host}.{ended.pid}.0123abcd.tmp": (0, False),
+        f".se[t.{host}.{os.getppid()}.0123abcd.tmp": (2 * day, True),
+        ".se[t.elsewhere.17.0123abcd.tmp": (2 * day, False),
+        ".se[t.elsewhere.18.0123abcd.tmp": (day / 2, True),
+        f".se[t.{host}.{ended.pid}.notes.tmp": (2 * day, True),
+        f".se[t.old.{host}.{ended.pid}.0123abcd.tmp": (2 * day, True),
+        ".se[t.mine.tmp": (2 * day, True),
+        f".other.{host}.{ended.pid}.0123abcd.tmp": (2 * day, True),
+    }
+    for name, (age, _) in ages.items():
+        path = tmp_path / name / "sub"
+        path.mkdir(parents=True)
+        for each in (path, path.parent):
+            os.utime(each, (time.time() - age,) * 2)
+    (tmp_path / "target").mkdir()
+    (tmp_path / f".se[t.{host}.{ended.pid}.fedc0123.tmp").symlink_to("target")
+    with temporary_folder(tmp_path / "se[t") as first, temporary_folder(tmp_path / "se[t") as second:
+        assert first.is_dir()
+        assert second.is_dir()
+    assert set(os.listdir(tmp_path)) == {"target"} | {name for name, (_, stays) in ages.items() if stays}
+
+
+def test_the_longest_name_can_be_written(tmp_path):
+    for name in ("漢" * 84 + ".md", "a" * 255):
+        write_file(tmp_path / name, "text")
+        assert (tmp_path / name).read_text() == "text"

@@ -7,8 +7,11 @@ import errno
 import importlib
 import os
 import select
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -66,8 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     for name, value in vars(args).items():
         setattr(args, name, _at_home(value))
+    # train saves a checkpoint before it ends
+    ending = nullcontext() if args.command == "train" else _exit_on_termination()
     try:
-        return args.run(args) or 0
+        with ending:
+            return args.run(args) or 0
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
         return 130
@@ -81,6 +87,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         error = _as_user_error(error)
         show(f"error: {_shortened(one_line(error))}", sys.stderr)
         return 2 if isinstance(error, UserError) or explain(error) else 1
+
+
+@contextmanager
+def _exit_on_termination() -> Iterator[None]:
+    """Within, SIGTERM ends the process as an exception does: temporary files and folders are removed.
+
+    A handler that the process has already, or a signal that it ignores, stays as it is.
+    """
+    process = os.getpid()
+
+    def handle(number: int, frame: object) -> None:
+        if os.getpid() != process:  # a forked worker of the data loader, which ends at once
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        raise SystemExit(128 + number)
+
+    main_thread = threading.current_thread() is threading.main_thread()  # handlers can be set there alone
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _at_home(value: Any) -> Any:

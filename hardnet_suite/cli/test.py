@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from hardnet_suite.cli._options import add_run_arguments, load_run_config, show
@@ -48,8 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.pretrained and args.checkpoint:
         raise UserError(f"--pretrained is for the published weights: leave out {args.checkpoint}, or it")
-    if args.show_dir and args.show_dir.exists() and not args.show_dir.is_dir():
-        raise UserError(f"--show-dir {args.show_dir} is a file: choose a folder")
+    if args.show_dir and not args.show_dir.is_dir() and os.path.lexists(args.show_dir):
+        what = "a file" if args.show_dir.exists() else "a link to nowhere"
+        raise UserError(f"--show-dir {args.show_dir} is {what}: choose a folder")
     cfg = load_run_config(args)
     from mmengine.dist import is_main_process
 

@@ -7,8 +7,7 @@ a pure function of (seed, index, size), so only this generator is shipped.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from hardnet_suite.data.files import is_file, read_text
 from hardnet_suite.errors import UserError
+from hardnet_suite.outputs import temporary_folder
 
 VERSION = 2  # of the images, recorded in each data set: increase it with every change of a pixel
 OBJECTS = (2, 8)  # objects per image, both ends included
@@ -225,7 +226,7 @@ def write_shapes(
     are label + 1), masks/{train,val}2017/ (label images, 0 is the ground) and classes/{train,val}/<shape>/
     (crops of single, mostly uncovered objects). Held-out images are never training images of a set with the
     same seed. If the folder already has exactly this data set, nothing is done. An interrupted run leaves the
-    folder unchanged.
+    folder unchanged; what a killed one left beside it is removed by the next.
 
     Args:
         root: The folder.
@@ -239,7 +240,7 @@ def write_shapes(
         ``root``.
 
     Raises:
-        UserError: ``root`` has other contents, or is not writable.
+        UserError: ``root`` has other contents, lacks some of its own, or is not writable.
         ValueError: Counts below 1 or above a million, a size below 96 or above 4096, or a negative seed.
     """
     if not 1 <= train <= _FIRST_VAL or not 1 <= val <= _FIRST_VAL:
@@ -249,38 +250,51 @@ def write_shapes(
         raise ValueError(f"seed={seed} must be at least 0")
     root = Path(root)
     record = {"version": VERSION, "train": train, "val": val, "size": size, "seed": seed}
-    temporary = None
     try:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             if _read_record(root) != record:
                 raise UserError(f"{root} exists and is not this set of drawn shapes; choose another folder")
+            _require_complete(root, {"train": train, "val": val})
             return root
         root.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-        temporary.chmod(0o755)  # mkdtemp gives access to the owner only
-        done = 0
-        for split, indices in (("train", range(train)), ("val", range(_FIRST_VAL, _FIRST_VAL + val))):
-            for _ in _write_split(temporary, split, indices, size, seed):
-                done += 1
-                if progress is not None:
-                    progress(done, train + val)
-        (temporary / "shapes.json").write_text(json.dumps(record) + "\n")
-        temporary.replace(root)
+        with temporary_folder(root) as temporary:
+            done = 0
+            for split, indices in (("train", range(train)), ("val", range(_FIRST_VAL, _FIRST_VAL + val))):
+                for _ in _write_split(temporary, split, indices, size, seed):
+                    done += 1
+                    if progress is not None:
+                        progress(done, train + val)
+            (temporary / "shapes.json").write_text(json.dumps(record) + "\n")
+            temporary.replace(root)
     except OSError as error:
         raise UserError(
             f"cannot write drawn shapes to {root}: {error.strerror}; choose another folder"
         ) from None
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)  # no-op after the renaming
     return root
 
 
 def _read_record(root: Path) -> Any:
     try:
-        return json.loads((root / "shapes.json").read_text())
-    except (OSError, ValueError):
+        return json.loads(read_text(root / "shapes.json"))
+    except (OSError, ValueError, RecursionError):
         return None
+
+
+def _require_complete(root: Path, counts: dict[str, int]) -> None:
+    """Checks that a set still has its annotations and images, by their names."""
+    found = 0
+    for split, count in counts.items():
+        annotations = root / "annotations" / f"instances_{split}2017.json"
+        if not is_file(annotations):
+            raise UserError(
+                f"{root} is damaged (no {annotations.relative_to(root)}): remove it, or choose another folder"
+            )
+        folder = root / f"{split}2017"
+        names = set(os.listdir(folder)) if folder.is_dir() else set()
+        found += sum(f"{number:012d}.jpg" in names for number in range(1, count + 1))
+    total = sum(counts.values())
+    if found != total:
+        raise UserError(f"{root} is damaged ({found} of {total} images): remove it, or choose another folder")
 
 
 def _write_split(root: Path, split: str, indices: range, size: int, seed: int) -> Iterator[None]:

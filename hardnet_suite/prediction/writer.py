@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from hardnet_suite.data.files import is_file, read_text
 from hardnet_suite.data.segmentation import LabelSet, write_label
 from hardnet_suite.data.sources import JSON_LINES, is_camera
 from hardnet_suite.errors import UserError
-from hardnet_suite.outputs import FolderLock
+from hardnet_suite.outputs import LONGEST_STEM, FolderLock, short_stem
 from hardnet_suite.visualization.detection import save_image
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 _ENDINGS = {"drawing": ".jpg", "mask": "_mask.png"}  # a row's key -> what follows the stem
 _START = '{"name": '  # of every line, however early its writing was interrupted
 _PARTIAL = ".hardnet-suite-partial_"  # a hidden file, which images_of skips, until it is complete
-_LONGEST = 200  # bytes of a stem: file systems allow 255 for the whole name
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class PredictionWriter:
     added to those of earlier runs, a prediction of the same image (the same absolute path, address or frame)
     replaces its line, drawing and mask. Images in memory and camera frames are always added. Equal stems are
     numbered, without regard to case; a file that no line names is never overwritten. One process at a time
-    may write into a folder: another one is refused until the writer is garbage.
+    may write into a folder: another one is refused until the writer is garbage. A ``predictions.jsonl`` that
+    is a link, or has a second name elsewhere, is replaced by a new file before its first new line.
 
     Args:
         folder: may be missing; it is created by ``create`` or by the first ``write``.
@@ -77,7 +78,10 @@ class PredictionWriter:
             self.folder.mkdir(parents=True, exist_ok=True)
             if self._lock is None:
                 self._lock_and_read()
-            self._path.open("a").close()
+            if not os.path.lexists(self._path):
+                self._path.open("x").close()  # follows no link
+            elif not self._is_shared():
+                self._path.open("a").close()
             while self._leftover:
                 (self.folder / self._leftover.pop()).unlink(missing_ok=True)
         except OSError as error:
@@ -208,15 +212,15 @@ class PredictionWriter:
             key, name = next(iter(self._lines[earlier].files.items()))
             if is_free(stem := name.removesuffix(_ENDINGS[key])):
                 return stem
-        short = prediction.source.stem.encode(errors="ignore")[-_LONGEST:].decode(errors="ignore")
+        short = short_stem(prediction.source.stem.encode(errors="ignore").decode())
         return _numbered(short.strip(" .") or "image", is_free)
 
     def _given_stem(self, prediction: Prediction, stem: str) -> str:
         if not stem or stem != os.path.basename(stem) or "\\" in stem or "\0" in stem:
             raise ValueError(f"expected the stem of a file name, got {stem!r}")
-        if len(os.fsencode(stem)) > _LONGEST:
+        if short_stem(stem) != stem:
             raise UserError(
-                f"the stem {stem[:20]!r}… is too long for a file name: expected up to {_LONGEST} bytes"
+                f"the stem {stem[:20]!r}… is too long for a file name: expected up to {LONGEST_STEM} bytes"
             )
         for ending in _ENDINGS.values():
             path = self.folder / (stem + ending)
@@ -226,13 +230,18 @@ class PredictionWriter:
                 raise UserError(f"{path} is the image itself: choose another folder or name for its drawing")
         return stem
 
+    def _is_shared(self) -> bool:
+        """Whether an appended line would change another folder's file: by a link, or by a second name."""
+        status = self._path.lstat()
+        return stat.S_ISLNK(status.st_mode) or status.st_nlink > 1
+
     def _put(self, key: str, line: _Line, earlier: str | None) -> list[str]:
         """Brings a line into the file; the names of the files that no line names any more."""
         replaced = [self._lines[other] for other in {key, earlier} if other in self._lines]
         obsolete = {name for old in replaced for name in old.files.values()} - set(line.files.values())
         if [line] == replaced and not self._outdated:
             return []
-        if replaced or self._outdated:
+        if replaced or self._outdated or self._is_shared():
             lines = {key if other == earlier else other: old for other, old in self._lines.items()}
             lines[key] = line
             partial = self.folder / (_PARTIAL + JSON_LINES)

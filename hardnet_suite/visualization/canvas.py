@@ -7,16 +7,18 @@ import io
 import math
 import os
 import unicodedata
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from hardnet_suite.data.files import read_bytes
 from hardnet_suite.data.images import open_rgb
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.failures import explain
-from hardnet_suite.outputs import whole_file, write_file
+from hardnet_suite.outputs import short_stem, whole_file, write_file
 from hardnet_suite.visualization.fonts import Font
 
 Color = tuple[int, int, int]
@@ -24,15 +26,16 @@ Color = tuple[int, int, int]
 INK: Color = (28, 30, 34)
 PAPER: Color = (245, 245, 242)
 _GAP = 6  # pixels between images
-_PROGRAM = "hardnet-suite"
+_MARK = "hardnet-suite plot (replaced by the next)"  # never shorten it: other files name the program
 _LARGEST_FIGURE = 1 << 26  # bytes
+_SVG_HEAD = 4096  # bytes, within which Matplotlib writes the creator
 # how a figure of each format names its creator, for Matplotlib
 _CREATOR = {
-    "png": {"metadata": {"Software": _PROGRAM}},
-    "jpg": {"pil_kwargs": {"comment": _PROGRAM}},
-    "jpeg": {"pil_kwargs": {"comment": _PROGRAM}},
-    "pdf": {"metadata": {"Creator": _PROGRAM}},
-    "svg": {"metadata": {"Creator": _PROGRAM}},
+    "png": {"metadata": {"Software": _MARK}},
+    "jpg": {"pil_kwargs": {"comment": _MARK}},
+    "jpeg": {"pil_kwargs": {"comment": _MARK}},
+    "pdf": {"metadata": {"Creator": _MARK}},
+    "svg": {"metadata": {"Creator": _MARK}},
 }
 _LEGEND_NAME = 30  # times the size of the font: where the image is narrower, longer names are cut
 
@@ -157,12 +160,13 @@ def free_path(path: Path, numbers: dict[str, int]) -> Path:
 
     A path is free if nothing exists there and no earlier call with the same ``numbers`` has returned it, in
     upper or lower case, so that each image of a call has its own file on every file system and no file is
-    overwritten.
+    overwritten. A stem that leaves no room in a file's name is cut to its last 200 bytes.
 
     Args:
         path: where a drawing would be written.
         numbers: what was returned before; start with an empty dict, it is updated.
     """
+    path = path.with_name(short_stem(path.stem) + path.suffix)
     key = _folded(path)
     number = numbers.get(key, 0)
     while True:
@@ -198,7 +202,7 @@ def save_image(path: Path, image: np.ndarray) -> None:
 def save_figure(figure, path: str | Path) -> None:
     """Write a Matplotlib figure in the format of the suffix, by default PNG; missing folders are created.
 
-    PNG, JPEG, PDF and SVG files name the suite as their creator, which ``is_figure`` recognises.
+    PNG, JPEG, PDF and SVG files name the suite's plot as their creator, which ``is_figure`` recognises.
 
     Raises:
         ValueError: there is no such format.
@@ -211,8 +215,23 @@ def save_figure(figure, path: str | Path) -> None:
 
 
 def is_figure(path: Path) -> bool:
-    """Whether ``save_figure`` wrote a file, as far as its format tells."""
-    return path.stat().st_size < _LARGEST_FIGURE and _PROGRAM.encode() in path.read_bytes()
+    """Whether ``save_figure`` wrote a file: its mark is where the file's format names the creator."""
+    if path.stat().st_size >= _LARGEST_FIGURE:
+        return False
+    content = read_bytes(path)
+    mark = _MARK.encode()
+    if content.startswith(b"%PDF"):
+        escaped = mark.replace(b"(", rb"\(").replace(b")", rb"\)")
+        return any(b"/Creator (" + each + b")" in content for each in (mark, escaped))
+    if content.startswith(b"<?xml"):
+        return b"<dc:title>" + mark + b"</dc:title>" in content[:_SVG_HEAD]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decoded
+            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
+                return mark in (image.info.get("comment"), str(image.info.get("Software")).encode())
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
 
 
 def as_image(image: np.ndarray) -> np.ndarray:

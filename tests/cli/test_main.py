@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -164,3 +166,52 @@ def test_the_home_folder_in_every_path(monkeypatch, tmp_path):
     main(["test", "~/c.py", "--show-dir=~/d", "--data-root=~/e", "--work-dir=~"])
     assert (seen["config"], seen["show_dir"]) == (f"{tmp_path}/c.py", tmp_path / "d")
     assert (seen["data_root"], seen["work_dir"]) == (f"{tmp_path}/e", str(tmp_path))
+
+
+def test_termination_leaves_no_temporary_folder(tmp_path):
+    code = "import sys; from hardnet_suite.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "draw-shapes", "set", "--train", "100000"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    try:
+        for _ in range(6000):
+            if any(tmp_path.glob(".set.*/train2017/*.jpg")):
+                break
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_forked_process_ends_by_the_signal_itself(monkeypatch):
+    statuses = []
+
+    def run(args):
+        child = os.fork()
+        if child == 0:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+            finally:
+                os._exit(1)
+        statuses.append(os.waitpid(child, 0)[1])
+
+    monkeypatch.setattr(importlib.import_module("hardnet_suite.cli.plot"), "run", run)
+    assert main(["plot", "folder"]) == 0
+    assert os.WTERMSIG(statuses[0]) == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda *_: None])
+def test_a_handler_of_the_process_stays(monkeypatch, handler):
+    def run(args):
+        assert signal.getsignal(signal.SIGTERM) is handler
+
+    monkeypatch.setattr(importlib.import_module("hardnet_suite.cli.plot"), "run", run)
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        assert main(["plot", "folder"]) == 0
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)

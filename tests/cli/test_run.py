@@ -355,4 +355,7 @@ def test_a_folder_of_drawings_that_is_a_file_is_told_first(error_of, config, dra
     (tmp_path / "file").write_text("mine")
     options = ("--data-root", drawn, "--work-dir", tmp_path / "w", "--show-dir", tmp_path / "file")
     assert "is a file: choose a folder" in error_of("test", config, trained, *options)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    options = (*options[:-1], tmp_path / "link")
+    assert "is a link to nowhere: choose a folder" in error_of("test", config, trained, *options)
     assert not (tmp_path / "w").exists()

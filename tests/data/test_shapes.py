@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -288,3 +292,34 @@ def test_bad_arguments_of_a_set(tmp_path, bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         write_shapes(tmp_path / "deep" / "set", **{**SMALL, **bad})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("lost", "what"),
+    [
+        ("train2017", "4 of 12 images"),
+        ("val2017/000000000002.jpg", "11 of 12 images"),
+        ("annotations/instances_val2017.json", "no annotations/instances_val2017.json"),
+        ("annotations", "no annotations/instances_train2017.json"),
+    ],
+)
+def test_a_set_that_lacks_files_is_damaged(drawn, tmp_path, lost, what):
+    root = shutil.copytree(drawn, tmp_path / "set")
+    shutil.rmtree(root / lost) if (root / lost).is_dir() else (root / lost).unlink()
+    before = _files(root)
+    with pytest.raises(UserError) as caught:
+        write_shapes(root, **SMALL)
+    assert str(caught.value) == f"{root} is damaged ({what}): remove it, or choose another folder"
+    assert _files(root) == before
+
+
+def test_the_folder_of_a_killed_run_goes_with_the_next(tmp_path):
+    code = """if True:
+        import os, sys
+        from hardnet_suite.data.shapes import write_shapes
+        write_shapes(sys.argv[1], train=2, val=1, size=96, progress=lambda *_: os.kill(os.getpid(), 9))
+    """
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "set")], timeout=300)
+    assert len(os.listdir(tmp_path)) == 1
+    write_shapes(tmp_path / "set", train=1, val=1, size=96)
+    assert os.listdir(tmp_path) == ["set"]

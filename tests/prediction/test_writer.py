@@ -425,3 +425,51 @@ def test_lines_that_another_process_wrote_meanwhile_are_kept(tmp_path):
     del first
     late.write(prediction_of(image_file(tmp_path / "b.png")))
     assert len((tmp_path / "out/predictions.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("kind", ["hard link", "link", "link to an empty file"])
+def test_a_file_that_another_folder_shares_is_replaced(tmp_path, kind):
+    first, second = (prediction_of(image_file(tmp_path / f"{name}.png")) for name in "ab")
+    out, other = tmp_path / "out", tmp_path / "other.jsonl"
+    first.save(out)
+    path = out / "predictions.jsonl"
+    if kind == "hard link":
+        os.link(path, other)
+    else:
+        path.replace(other)
+        path.symlink_to(other)
+        if "empty" in kind:
+            other.write_text("")
+            (out / "a.jpg").unlink()
+    before = other.read_bytes()
+    second.save(out)
+    assert other.read_bytes() == before
+    assert not path.is_symlink()
+    assert path.stat().st_nlink == 1
+    expected = ["b.jpg"] if "empty" in kind else ["a.jpg", "b.jpg"]
+    assert [row["drawing"] for row in rows_of(out)] == expected
+    require_exact(out)
+
+
+def test_a_copy_made_between_two_writes_stays(tmp_path):
+    folder = PredictionWriter(tmp_path / "out")
+    folder.write(prediction_of(image_file(tmp_path / "a.png")))
+    os.link(tmp_path / "out/predictions.jsonl", tmp_path / "copy.jsonl")
+    folder.write(prediction_of(image_file(tmp_path / "b.png")))
+    assert len((tmp_path / "copy.jsonl").read_text().splitlines()) == 1
+    assert len(rows_of(tmp_path / "out")) == 2
+
+
+def test_a_link_to_nowhere_is_not_followed(tmp_path):
+    folder = PredictionWriter(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "late").mkdir()
+    late = PredictionWriter(tmp_path / "late")
+    for each in (tmp_path / "out", tmp_path / "late"):
+        (each / "predictions.jsonl").symlink_to(tmp_path / "elsewhere.jsonl")
+    prediction = prediction_of(image_file(tmp_path / "a.png"))
+    with pytest.raises(UserError, match="cannot read"):
+        folder.write(prediction)
+    late.write(prediction)
+    assert not (tmp_path / "elsewhere.jsonl").exists()
+    require_exact(tmp_path / "late")

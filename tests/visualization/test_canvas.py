@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from hardnet_suite.data.segmentation import LabelSet
-from hardnet_suite.visualization.canvas import PAPER, free_path, with_legend
+from hardnet_suite.visualization.canvas import PAPER, free_path, is_figure, save_image, with_legend
 from hardnet_suite.visualization.detection import draw_results
 from hardnet_suite.visualization.fonts import Font
 from hardnet_suite.visualization.heatmap import draw_heatmaps
@@ -149,3 +150,49 @@ def test_legends_stay_narrow_enough_to_be_saved(name):
     assert drawn.shape[1] < 500
     assert (drawn == (200, 0, 0)).all(-1).sum() > 60
     assert (drawn[-10:, :5] == PAPER).all()
+
+
+@pytest.mark.parametrize("stem", ["漢" * 83, "a" * 250 + "é", "漢" * 80 + "_heatmap"])
+def test_a_long_name_leaves_room_for_a_number(tmp_path, stem):
+    numbers = {}
+    paths = [free_path(tmp_path / f"{stem}.jpg", numbers) for _ in range(2)]
+    for path in paths:
+        save_image(path, np.zeros((8, 8, 3), np.uint8))
+        assert len(path.stem.encode()) <= 202
+        assert path.stem.removesuffix("_2") in stem
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
+MARK = b"hardnet-suite plot (replaced by the next)"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"# my project, uses hardnet-suite",
+        b"a note about " + MARK,
+        b"%PDF-1.4 https://x/hardnet-suite my thesis",
+        b"%PDF-1.4 (" + MARK + b")",
+        b"<svg><text>" + MARK + b"</text></svg>",
+        b"<?xml?><svg><text>hardnet-suite</text></svg>",
+        b"<?xml?>" + b" " * 4096 + b"<dc:title>" + MARK + b"</dc:title>",
+        b"\x89PNG\r\n\x1a\n" + MARK,
+        b"\xff\xd8\xff" + MARK,
+        b"",
+    ],
+)
+def test_a_file_that_only_mentions_the_suite_is_no_figure(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    assert not is_figure(tmp_path / "file")
+
+
+@pytest.mark.parametrize("text", ["hardnet-suite", "made after " + MARK.decode()])
+def test_an_image_of_another_program_is_no_figure(tmp_path, text):
+    info = PngInfo()
+    info.add_text("Software", text)
+    info.add_text("Title", MARK.decode())
+    image = Image.new("RGB", (8, 8))
+    image.save(tmp_path / "a.png", pnginfo=info)
+    image.save(tmp_path / "a.jpg", comment=text)
+    assert not is_figure(tmp_path / "a.png")
+    assert not is_figure(tmp_path / "a.jpg")

@@ -1,36 +1,44 @@
 """Results in a work dir: written aside, then put in the place of the ones that an earlier run wrote.
 
-A manifest in the work dir lists what ``test`` wrote there. Nothing else is ever replaced or removed.
+A manifest in the work dir has the SHA-256 of each file that ``test`` wrote there. A file that differs, lies
+behind a link, or is not listed is never replaced or removed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import shutil
-import tempfile
+import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 
 from hardnet_suite import outputs
+from hardnet_suite.data.files import read_text
 
 MANIFEST = ".test_results.json"
+_STAGING = "test_results"
+_WORDS = {"writer": "test run", "option": "--work-dir"}
+_Hashes = dict[str, tuple[str, ...]]  # relative POSIX path -> what the file may hold, as SHA-256
 
 
 @contextmanager
 def staging_folder(work_dir: Path) -> Iterator[Path]:
-    """A fresh folder inside the work dir, the same on all ranks; removed at the end."""
-    name = [tempfile.mkdtemp(prefix=".test_", dir=work_dir) if is_main_process() else None]
-    broadcast_object_list(name)
-    try:
+    """A fresh folder inside the work dir, the same on all ranks; removed at the end.
+
+    Those of test runs that were killed are removed first.
+    """
+    with ExitStack() as stack:
+        name = [None]
+        if is_main_process():
+            outputs.remove_leftovers(work_dir, MANIFEST)
+            name[0] = str(stack.enter_context(outputs.temporary_folder(work_dir / _STAGING)))
+        broadcast_object_list(name)
         yield Path(name[0])
         barrier()
-    finally:
-        if is_main_process():
-            shutil.rmtree(name[0], ignore_errors=True)
 
 
 def require_replaceable(work_dir: Path, files: Iterable[str]) -> None:
@@ -41,56 +49,93 @@ def require_replaceable(work_dir: Path, files: Iterable[str]) -> None:
         files: the results, as relative POSIX paths.
 
     Raises:
-        UserError: a file of that name is there, and no earlier test wrote it.
+        UserError: a file of that name is there that no earlier test wrote or that has changed since, or a
+            link is in the place of a folder.
     """
+    outputs.require_replaceable(work_dir / MANIFEST, lambda _: True, **_WORDS)
     own = _written(work_dir)
-    words = {"writer": "test run", "option": "--work-dir"}
     for name in files:
-        path = work_dir / name
-        for folder in path.relative_to(work_dir).parents[:-1]:
-            if not (work_dir / folder).is_dir():
-                outputs.require_replaceable(work_dir / folder, lambda _: False, **words)
-        outputs.require_replaceable(path, lambda _, name=name: name in own, **words)
+        _require_replaceable(work_dir, name, own)
 
 
 def publish(staging: Path, work_dir: Path) -> None:
     """Moves all files of the staging folder into the work dir, and removes what an earlier run wrote there.
 
     Raises:
-        UserError: a file of that name is there, and no earlier test wrote it.
+        UserError: as of ``require_replaceable``.
     """
     files = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
     require_replaceable(work_dir, files)
     before = _written(work_dir)
-    _write_manifest(work_dir, before | set(files))  # a run that is killed in between owns both
+    new = {name: (_sha256(staging / name),) for name in files}
+    both = {name: (*before.get(name, ()), *new.get(name, ())) for name in before | new}
+    _write_manifest(work_dir, both)  # a run that is killed in between owns both
     for name in files:
         target = work_dir / name
+        _require_replaceable(work_dir, name, before)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(staging / name, target)
-    for name in sorted(before - set(files)):
+    for name in sorted(before.keys() - new.keys()):
+        if not _is_own(work_dir, name, before):
+            continue
         (work_dir / name).unlink(missing_ok=True)
-        for folder in (work_dir / name).parents:
-            if folder == work_dir or not folder.is_dir() or any(folder.iterdir()):
-                break
-            folder.rmdir()
-    _write_manifest(work_dir, set(files))
+        for folder in list((work_dir / name).relative_to(work_dir).parents)[:-1]:
+            with suppress(OSError):  # something else is in it
+                (work_dir / folder).rmdir()
+    _write_manifest(work_dir, new)
 
 
-def _written(work_dir: Path) -> set[str]:
-    """What an earlier test wrote into the folder; a manifest that cannot be read owns nothing."""
+def _require_replaceable(work_dir: Path, name: str, own: _Hashes) -> None:
+    for folder in list((work_dir / name).relative_to(work_dir).parents)[:-1]:
+        path = work_dir / folder
+        if path.is_symlink() or not path.is_dir():
+            outputs.require_replaceable(path, lambda _: False, **_WORDS)
+    outputs.require_replaceable(work_dir / name, lambda _: _is_own(work_dir, name, own), **_WORDS)
+
+
+def _is_own(work_dir: Path, name: str, own: _Hashes) -> bool:
+    """Whether a file is as a test wrote it, in the work dir itself."""
+    if name not in own:
+        return False
+    path = work_dir / name
     try:
-        names = json.loads((work_dir / MANIFEST).read_text())
+        if os.path.realpath(path) != str(Path(os.path.realpath(work_dir), *PurePosixPath(name).parts)):
+            return False
+        return stat.S_ISREG(path.lstat().st_mode) and _sha256(path) in own[name]
     except (OSError, ValueError):
-        return set()
-    if not isinstance(names, list):
-        return set()
-    return {name for name in names if isinstance(name, str) and _lies_inside(name)}
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _written(work_dir: Path) -> _Hashes:
+    """What earlier tests wrote into the folder; a manifest that cannot be read owns nothing."""
+    try:
+        content = json.loads(read_text(work_dir / MANIFEST))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    hashes = {name: value if isinstance(value, list) else [value] for name, value in content.items()}
+    return {
+        name: tuple(each for each in values if isinstance(each, str))
+        for name, values in hashes.items()
+        if _lies_inside(name)
+    }
 
 
 def _lies_inside(name: str) -> bool:
     path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    return bool(path.parts) and "\0" not in name and not path.is_absolute() and ".." not in path.parts
 
 
-def _write_manifest(work_dir: Path, names: set[str]) -> None:
-    outputs.write_file(work_dir / MANIFEST, json.dumps(sorted(names)) + "\n")
+def _write_manifest(work_dir: Path, hashes: _Hashes) -> None:
+    """One hash of a file is a string; two, while a run replaces it, are a list."""
+    content = {
+        name: values[0] if len(values) == 1 else list(dict.fromkeys(values))
+        for name, values in sorted(hashes.items())
+    }
+    outputs.write_file(work_dir / MANIFEST, json.dumps(content) + "\n")
