@@ -255,10 +255,145 @@ def test_images_of_one_name_do_not_overwrite_each_other(voc, tmp_path):
 
 
 def test_a_target_that_cannot_be_written(voc, tmp_path):
+    """A file in the place of a folder is met before anything is written."""
     make(voc, {"a": xml(("cat", (1, 1, 9, 9)))})
-    (tmp_path / "coco").write_text("a file")
-    with pytest.raises(UserError, match=r"cannot write .*a.jpg: Not a directory; a file is in the place"):
+    for name in ("images", "annotations", ""):
+        place = tmp_path / "coco" / name
+        place.parent.mkdir(exist_ok=True)
+        place.write_text("a file")
+        with pytest.raises(UserError, match=f"{place} is not a folder: move it away"):
+            convert_voc(voc, tmp_path / "coco")
+        assert place.read_text() == "a file"
+        assert [*place.parent.iterdir()] == [place] or not name
+        place.unlink()
+        if name == "annotations":
+            (tmp_path / "coco").rmdir()
+    (tmp_path / "coco").symlink_to("nowhere")
+    with pytest.raises(UserError, match="coco is not a folder"):
         convert_voc(voc, tmp_path / "coco")
+
+
+def state(root: Path) -> dict[str, tuple[str | bytes | None, int]]:
+    """What a folder holds: path -> (where a link leads, or the bytes of a file; the time of its change)."""
+    return {
+        str(path.relative_to(root)): (
+            str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else None,
+            path.lstat().st_mtime_ns,
+        )
+        for path in root.rglob("*")
+    }
+
+
+def two_images(root: Path) -> Path:
+    """A VOC folder with two different images, and a way in by another name."""
+    make(root, {"a": xml(("cat", (1, 1, 9, 9))), "b": xml(("dog", (1, 1, 9, 9)))})
+    Image.new("RGB", (64, 48), "red").save(root / "JPEGImages/b.jpg")
+    return root
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("case", ["folder", "chain", "images", "folder in between", "links to images"])
+def test_an_image_in_its_own_place_is_left_alone(voc, tmp_path, link, case):
+    """However the target's images lead to the source's, the source is as it was, and the target is whole."""
+    two_images(voc)
+    images, places = voc / "JPEGImages", tmp_path / "coco/images"
+    places.parent.mkdir()
+    if case == "folder":
+        places.symlink_to("../voc/JPEGImages")
+    elif case == "chain":
+        (tmp_path / "way").symlink_to(images)
+        places.symlink_to(tmp_path / "way")
+    elif case == "folder in between":  # the source's folder is a link to the target's
+        images.rename(places)
+        images.symlink_to(places)
+    elif case == "images":  # the images of the source are hard links
+        places.mkdir()
+        for name in ("a.jpg", "b.jpg"):
+            (places / name).hardlink_to(images / name)
+    else:  # a source made of links
+        places.symlink_to(images)
+        (tmp_path / "pool").mkdir()
+        for name in ("a.jpg", "b.jpg"):
+            (images / name).rename(tmp_path / "pool" / name)
+            (images / name).symlink_to(tmp_path / "pool" / name)
+    before, placed = state(tmp_path / "voc"), state(places)
+    for _ in range(2):
+        convert_voc(voc, tmp_path / "coco", link=link)
+        assert (state(tmp_path / "voc"), state(places)) == (before, placed)
+        report = check_coco(tmp_path / "coco/annotations/instances_train.json", places, ("cat", "dog"))
+        assert (report.errors, report.boxes) == ((), 2)
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("inner", ["", "coco", "images"])
+def test_a_target_at_or_in_the_source(voc, link, inner):
+    two_images(voc)
+    if inner == "images":  # the tool that made the data set calls its folder so
+        (voc / "JPEGImages").rename(voc / "images")
+        (voc / "JPEGImages").symlink_to("images")
+    target = voc / inner if inner == "coco" else voc
+    before = state(voc)
+    for _ in range(2):
+        convert_voc(voc, target, link=link)
+        after = state(voc)
+        ours = ("annotations", "images", "coco")
+        assert {name: after[name] for name in before} == before
+        assert {name for name in after.keys() - before.keys() if not name.startswith(ours)} == set()
+        report = check_coco(target / "annotations/instances_train.json", target / "images", ("cat", "dog"))
+        assert (report.errors, report.boxes) == ((), 2)
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize(
+    ("place", "to"),
+    [
+        ("annotations", "voc/Annotations"),
+        ("annotations", "voc/JPEGImages/new"),
+        ("annotations", "voc/ImageSets/Main"),
+        ("images", "voc/JPEGImages/s"),
+        ("images", "voc/Annotations"),
+        ("images", "elsewhere"),
+        (".", "voc/JPEGImages"),
+    ],
+)
+def test_a_target_in_a_folder_of_the_source_is_refused(voc, tmp_path, link, place, to):
+    two_images(voc)
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (64, 48), "blue").save(tmp_path / "elsewhere/c.jpg")
+    (voc / "JPEGImages/linked").symlink_to(tmp_path / "elsewhere")
+    (voc / "ImageSets/Main/train.txt").write_text("a\nb\nlinked/c\n")
+    (tmp_path / to).mkdir(exist_ok=True)
+    target = tmp_path / "coco"
+    if place == ".":
+        target.symlink_to(tmp_path / to)
+    else:
+        target.mkdir()
+        (target / place).symlink_to(tmp_path / to)
+    before = state(tmp_path)
+    with pytest.raises(UserError, match="a folder of the data set to convert: choose another folder"):
+        convert_voc(voc, target, link=link)
+    assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_place_that_an_image_of_the_source_is_a_link_to(voc, tmp_path, link):
+    """Whoever replaced the images of the source by links to the copies keeps both."""
+    two_images(voc)
+    convert(voc, tmp_path)
+    copies = tmp_path / "coco/images"
+    (voc / "JPEGImages/a.jpg").unlink()
+    (voc / "JPEGImages/a.jpg").symlink_to(copies / "b.jpg")
+    before = state(copies)
+    Image.new("RGB", (64, 48), "blue").save(voc / "JPEGImages/b.jpg")
+    with pytest.raises(UserError, match=r"JPEGImages/a\.jpg is a link to .*images/b\.jpg: choose another"):
+        convert_voc(voc, tmp_path / "coco", link=link)
+    assert state(copies) == before
+    Image.open(copies / "b.jpg").save(voc / "JPEGImages/b.jpg")
+    for name in ("a.jpg", "b.jpg"):
+        (voc / "JPEGImages" / name).unlink()
+        (voc / "JPEGImages" / name).symlink_to(copies / name)
+    convert_voc(voc, tmp_path / "coco", link=link)
+    assert state(copies) == before
 
 
 def test_nothing_half_written_stays(voc, tmp_path, monkeypatch):
