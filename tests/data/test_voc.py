@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -63,7 +64,9 @@ def test_pixels_count_from_one_and_both_ends_belong_to_the_box(voc, tmp_path):
         "area": 40,
         "iscrowd": 0,
     }
-    assert content["images"] == [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}]
+    digest = hashlib.sha256((voc / "JPEGImages/a.jpg").read_bytes()).hexdigest()
+    expected = {"id": 1, "file_name": "a.jpg", "width": 64, "height": 48, "sha256": digest}
+    assert content["images"] == [expected]
     assert content["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
     assert report.findings == ()
     assert report.splits["train"].per_class == {"cat": 2, "dog": 1}
@@ -139,7 +142,9 @@ def test_splits(voc, tmp_path):
 def test_an_image_by_its_stated_name_by_its_stem_and_its_size_from_itself(voc, tmp_path):
     make(voc, {"a": xml(("cat", (1, 1, 9, 9)), size=None)}, suffix=".png")
     _, content = convert(voc, tmp_path)
-    assert content["images"] == [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}]
+    digest = hashlib.sha256((voc / "JPEGImages/a.png").read_bytes()).hexdigest()
+    expected = {"id": 1, "file_name": "a.png", "width": 64, "height": 48, "sha256": digest}
+    assert content["images"] == [expected]
     (voc / "JPEGImages" / "a.png").rename(voc / "JPEGImages" / "other.png")
     (voc / "Annotations" / "a.xml").write_text(
         xml(("cat", (1, 1, 9, 9)), filename="x/other.png", size=(0, 0))
@@ -479,3 +484,116 @@ def test_class_names_with_control_characters_are_dropped(voc, tmp_path):
     assert "\x9b" not in report.table()
     with pytest.raises(UserError, match="expected printable text"):
         convert(voc, tmp_path, classes=["c\x1b[2J"])
+
+
+def paint(path: Path, colour: str) -> bytes:
+    Image.new("RGB", (64, 48), colour).save(path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_every_image_has_its_digest_and_readers_do_not_mind(voc, tmp_path, link):
+    two_images(voc)
+    _, content = convert(voc, tmp_path, link=link)
+    images = tmp_path / "coco/images"
+    for entry in content["images"]:
+        expected = hashlib.sha256((images / entry["file_name"]).read_bytes()).hexdigest()
+        assert entry["sha256"] == expected
+    assert len({entry["sha256"] for entry in content["images"]}) == 2
+    report = check_coco(tmp_path / "coco/annotations/instances_train.json", images, ("cat", "dog"))
+    assert (report.findings, report.boxes) == ((), 2)
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("case", ["retouched", "link", "no digest", "digest of another", "no mark"])
+def test_an_image_that_no_conversion_wrote_is_kept(voc, tmp_path, link, case):
+    """A mark in the annotations is not enough: the image must still be the one that they list."""
+    two_images(voc)
+    convert(voc, tmp_path)
+    target = tmp_path / "coco"
+    place, file = target / "images/a.jpg", target / "annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    if case == "retouched":
+        paint(place, "green")
+    elif case == "link":
+        paint(tmp_path / "my.jpg", "green")
+        place.unlink()
+        place.symlink_to(tmp_path / "my.jpg")
+    elif case == "no digest":
+        del content["images"][0]["sha256"]
+    elif case == "digest of another":
+        content["images"][0]["sha256"] = content["images"][1]["sha256"]
+    else:
+        file.rename(target / "annotations/mine.json")
+        del content["info"]
+        file = target / "annotations/mine.json"
+    file.write_text(json.dumps(content))
+    paint(voc / "JPEGImages/a.jpg", "yellow")
+    (voc / "JPEGImages/0.jpg").write_bytes((voc / "JPEGImages/b.jpg").read_bytes())  # comes first
+    (voc / "ImageSets/Main/train.txt").write_text("0\na\nb\n")
+    before = state(tmp_path)
+    with pytest.raises(UserError, match=f"^{place} exists, and no earlier conversion wrote it: move it away"):
+        convert(voc, tmp_path, link=link)
+    assert state(tmp_path) == before
+    place.unlink()
+    convert(voc, tmp_path, link=link)
+    assert place.read_bytes() == (voc / "JPEGImages/a.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_another_data_set_does_not_change_the_images_of_the_first(tmp_path, link):
+    """The boxes of the first one's annotations, which stay, are those of its own image."""
+    box = xml(("cat", (1, 1, 9, 9)))
+    first, second = make(tmp_path / "A", {"1": box}), make(tmp_path / "B", {"1": box}, {"val": "1"})
+    paint(second / "JPEGImages/1.jpg", "blue")
+    convert_voc(first, tmp_path / "T", link=link)
+    place = tmp_path / "T/images/1.jpg"
+    for _ in range(2):
+        before = state(tmp_path)
+        with pytest.raises(UserError, match=r"instances_train\.json lists another image 1\.jpg: convert its"):
+            convert_voc(second, tmp_path / "T", link=link)
+        assert state(tmp_path) == before
+        place.unlink(missing_ok=True)
+    (second / "ImageSets/Main/val.txt").rename(second / "ImageSets/Main/train.txt")
+    convert_voc(second, tmp_path / "T", link=link)  # takes the place of the first one
+    assert place.read_bytes() == (second / "JPEGImages/1.jpg").read_bytes()
+    assert place.is_symlink() == link
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("before", [False, True])
+def test_what_a_conversion_wrote_is_replaced(voc, tmp_path, link, before):
+    """Images that changed, copies for links and links for copies, and links to where the source was."""
+    two_images(voc)
+    convert(voc, tmp_path, link=before)
+    place = tmp_path / "coco/images/a.jpg"
+    convert(voc, tmp_path, link=link)
+    assert place.is_symlink() == link
+    expected = paint(voc / "JPEGImages/a.jpg", "yellow")
+    convert(voc, tmp_path, link=link)
+    assert (place.is_symlink(), place.read_bytes()) == (link, expected)
+    moved = voc.rename(tmp_path / "moved")
+    convert(moved, tmp_path, link=link)
+    assert (place.is_symlink(), place.read_bytes()) == (link, expected)
+    assert not link or place.resolve() == moved / "JPEGImages/a.jpg"
+
+
+def test_a_link_that_leads_nowhere_and_to_no_listed_image_is_kept(voc, tmp_path):
+    two_images(voc)
+    place = tmp_path / "coco/images/a.jpg"
+    place.parent.mkdir(parents=True)
+    place.symlink_to("a disk that is not there")
+    with pytest.raises(UserError, match=f"{place} exists, and no earlier conversion wrote it"):
+        convert(voc, tmp_path)
+    assert [*(tmp_path / "coco").rglob("*")] == [place.parent, place]
+
+
+def test_a_conversion_goes_on_where_it_was_stopped(voc, tmp_path, monkeypatch):
+    """What was brought before is the image to be written, though no annotations list it yet."""
+    two_images(voc)
+    with monkeypatch.context() as patch:
+        patch.setattr("hardnet_suite.data.voc.conversion.write_file", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            convert(voc, tmp_path)
+    _, content = convert(voc, tmp_path)
+    assert len(content["images"]) == 2

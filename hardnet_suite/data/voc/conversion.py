@@ -15,7 +15,7 @@ from hardnet_suite.data.images import image_size
 from hardnet_suite.data.report import Finding, escaped
 from hardnet_suite.data.voc.annotation import Box, boxes_on_image, read_annotation
 from hardnet_suite.data.voc.lists import Entry, VocFolder
-from hardnet_suite.data.voc.target import MARK, Target
+from hardnet_suite.data.voc.target import MARK, Target, sha256
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.failures import explain
 from hardnet_suite.outputs import whole_file, write_file
@@ -72,6 +72,7 @@ def convert_voc(
     """Converts a VOC folder (Annotations/, ImageSets/Main/, JPEGImages/) to COCO.
 
     Writes one ``target``/annotations/instances_SPLIT.json per split, and the images to ``target``/images.
+    Every image in an annotation file has its "sha256", by which a later conversion knows what it may replace.
     Nothing is written before everything has been read. Nothing of ``source`` changes: an image whose place in
     ``target`` leads to that very image is left alone. ``boxes_on_image`` states how boxes are read.
 
@@ -121,12 +122,14 @@ def convert_voc(
     contents = {split: _coco(split_images, chosen, difficult) for split, split_images in read.items()}
     named = _by_name(images)
     place = Target(target, _folders(folder, images.values()))
-    place.require_replaceable([f"instances_{split}.json" for split in contents])
-    due = place.images_to_write(named, link)
+    due = place.images_to_write([f"instances_{split}.json" for split in contents], named, link)
+    digests = {name: sha256(path) for name, path in named.items() if name not in due}
     try:
-        for name in due:
-            _bring(named[name], place.images / name, link)
+        for name, path in due.items():
+            digests[name] = _bring(path, place.images / name, link)
         for split, content in contents.items():
+            for entry in content["images"]:
+                entry["sha256"] = digests[entry["file_name"]]
             write_file(place.annotations / f"instances_{split}.json", json.dumps(content))
     except WriteError as error:
         raise UserError(explain(error)) from None
@@ -223,9 +226,11 @@ def _by_name(images: dict[Path, _Image]) -> dict[str, Path]:
     return paths
 
 
-def _bring(path: Path, target: Path, link: bool) -> None:
+def _bring(path: Path, target: Path, link: bool) -> str:
+    """Copies or links an image; returns the SHA-256 of what was brought."""
     with whole_file(target) as temporary:
         if link:
             temporary.symlink_to(path.resolve())
         else:
             shutil.copyfile(path, temporary)
+        return sha256(temporary)

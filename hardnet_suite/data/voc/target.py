@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hardnet_suite.data.coco.layout import read_json
@@ -33,40 +34,75 @@ class Target:
         for folder in (path, self.annotations, self.images):
             _require_folder(folder)
         self._require_outside(self.annotations)
+        listed = ((file, _listed_images(file)) for file in self.annotations.rglob("*.json"))
+        self._listed = {file: images for file, images in listed if images is not None}
 
-    def require_replaceable(self, names: Sequence[str]) -> None:
-        """UserError where an annotation file would replace a file that no earlier conversion wrote."""
-        for name in names:
-            require_replaceable(self.annotations / name, _has_mark, **_WORDS)
+    def images_to_write(
+        self, annotations: Sequence[str], images: Mapping[str, Path], link: bool
+    ) -> dict[str, Path]:
+        """Those of the images that their places do not hold yet, after every check of what they replace.
 
-    def images_to_write(self, images: Mapping[str, Path], link: bool) -> list[str]:
-        """The images whose place does not hold them yet.
+        A file in a place is of an earlier conversion if an annotation file of one lists it with the SHA-256
+        that it still has. Of a link that leads nowhere, the image to be written must have that SHA-256.
 
         Args:
+            annotations: names of the annotation files to be written.
             images: file name -> image of the source.
             link: whether links are wanted rather than copies.
 
         Raises:
-            UserError: another file is in a place and no earlier conversion wrote it, or writing would change
-                the source.
+            UserError: a file that no earlier conversion wrote would be replaced, an image would no longer be
+                the one that another annotation file lists, or the source would change.
         """
-        own = any(map(_has_mark, self.annotations.glob("*.json")))
+        files = {self.annotations / name for name in annotations}
+        for file in sorted(files):
+            require_replaceable(file, self._listed.__contains__, **_WORDS)
+        kept = [file for file in self._listed if file not in files]
         passed = {step: image for image in images.values() for step in _steps(image)}
-        keep = self._folder_of_source(self.images) is not None
-        due = []
+        in_source = self._folder_of_source(self.images) is not None
+        folder = Path(os.path.realpath(self.images))
+        due = {}
         for name, image in images.items():
             place = self.images / name
+            entry = folder / name
             if os.path.exists(place) and place.samefile(image):
-                swap = not link and not keep and _entry(place) not in passed
-                if swap and _is_link_of_conversion(place, image):
-                    due.append(name)
-            elif _is_due(place, image, link, lambda _: own):
-                if _entry(place) in passed:
-                    raise UserError(f"{passed[_entry(place)]} is a link to {place}: choose another folder")
-                due.append(name)
+                to_copy = not link and not in_source and entry not in passed
+                if to_copy and _is_link_of_conversion(place, image):
+                    due[name] = image
+            elif self._is_due(place, image, link, kept):
+                if entry in passed:
+                    raise UserError(f"{passed[entry]} is a link to {place}: choose another folder")
+                due[name] = image
         if due:
             self._require_outside(self.images)
         return due
+
+    def _is_due(self, place: Path, image: Path, link: bool, kept: Sequence[Path]) -> bool:
+        """Whether an image must be written to its place, which is not it; UserError where it must not."""
+        if _is_equal(place, image):
+            return place.is_symlink() != link and self._is_own(place)
+        leads_nowhere = place.is_symlink() and not os.path.exists(place)
+        if not (leads_nowhere and self._is_listed(place.name, image)):
+            require_replaceable(place, self._is_own, **_WORDS)
+        name = place.name
+        for file in kept:
+            if self._listed[file].get(name) and self._listed[file][name] != sha256(image):
+                raise UserError(
+                    f"{file} lists another image {name}: convert its split too, or choose another folder"
+                )
+        return True
+
+    def _is_own(self, place: Path) -> bool:
+        """Whether an earlier conversion wrote what is in a place."""
+        return self._is_listed(place.name, place)
+
+    def _is_listed(self, name: str, file: Path) -> bool:
+        """Whether an annotation file of a conversion lists an image with that name and the file's SHA-256."""
+        digests = {listed.get(name) for listed in self._listed.values()} - {None}
+        try:
+            return bool(digests) and sha256(file) in digests
+        except OSError:  # it cannot be read
+            return False
 
     def _require_outside(self, folder: Path) -> None:
         """UserError where a folder is one of the source's, or in one."""
@@ -81,6 +117,12 @@ class Target:
         real = Path(os.path.realpath(folder))
         parents = (parent for parent in (real, *real.parents) if os.path.exists(parent))
         return next((parent for parent in parents if _identity(parent) in self._sources), None)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -107,17 +149,6 @@ def _require_folder(path: Path) -> None:
             raise UserError(f"{folder} is not a folder: move it away, or choose another folder")
 
 
-def _is_due(place: Path, image: Path, link: bool, is_own: Callable[[Path], bool]) -> bool:
-    """Whether an image must be written to its place, which is not it; UserError where a file of others is."""
-    if not os.path.lexists(place):
-        return True
-    if _is_equal(place, image):
-        return place.is_symlink() != link and is_own(place)
-    if not is_own(place):
-        require_replaceable(place, lambda _: False, **_WORDS)
-    return True
-
-
 def _is_link_of_conversion(place: Path, image: Path) -> bool:
     """Whether the place of an image is the link to it that a conversion writes, not a link of the user."""
     return place.is_symlink() and place.readlink() == image.resolve()
@@ -130,8 +161,16 @@ def _is_equal(place: Path, image: Path) -> bool:
         return False
 
 
-def _has_mark(path: Path) -> bool:
+def _listed_images(path: Path) -> dict[str, str | None] | None:
+    """File name -> SHA-256 of the images in an annotation file; None where no conversion wrote the file.
+
+    The files of versions that wrote no SHA-256 have None in its place.
+    """
     try:
-        return read_json(path)["info"]["description"] == MARK
-    except (UserError, TypeError, KeyError):
-        return False
+        content = read_json(path)
+        if content["info"]["description"] == MARK:
+            digests = {image["file_name"]: image.get("sha256") for image in content["images"]}
+            return {name: digest if isinstance(digest, str) else None for name, digest in digests.items()}
+    except (UserError, TypeError, KeyError, AttributeError):
+        pass
+    return None
