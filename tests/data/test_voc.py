@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -64,7 +65,9 @@ def test_pixels_count_from_one_and_both_ends_belong_to_the_box(voc, tmp_path):
         "area": 40,
         "iscrowd": 0,
     }
-    assert content["images"] == [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}]
+    digest = hashlib.sha256((voc / "JPEGImages/a.jpg").read_bytes()).hexdigest()
+    expected = {"id": 1, "file_name": "a.jpg", "width": 64, "height": 48, "sha256": digest}
+    assert content["images"] == [expected]
     assert content["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
     assert report.findings == ()
     assert report.splits["train"].per_class == {"cat": 2, "dog": 1}
@@ -140,7 +143,9 @@ def test_splits(voc, tmp_path):
 def test_an_image_by_its_stated_name_by_its_stem_and_its_size_from_itself(voc, tmp_path):
     make(voc, {"a": xml(("cat", (1, 1, 9, 9)), size=None)}, suffix=".png")
     _, content = convert(voc, tmp_path)
-    assert content["images"] == [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}]
+    digest = hashlib.sha256((voc / "JPEGImages/a.png").read_bytes()).hexdigest()
+    expected = {"id": 1, "file_name": "a.png", "width": 64, "height": 48, "sha256": digest}
+    assert content["images"] == [expected]
     (voc / "JPEGImages" / "a.png").rename(voc / "JPEGImages" / "other.png")
     (voc / "Annotations" / "a.xml").write_text(
         xml(("cat", (1, 1, 9, 9)), filename="x/other.png", size=(0, 0))
@@ -256,10 +261,145 @@ def test_images_of_one_name_do_not_overwrite_each_other(voc, tmp_path):
 
 
 def test_a_target_that_cannot_be_written(voc, tmp_path):
+    """A file in the place of a folder is met before anything is written."""
     make(voc, {"a": xml(("cat", (1, 1, 9, 9)))})
-    (tmp_path / "coco").write_text("a file")
-    with pytest.raises(UserError, match=r"cannot write .*a.jpg: Not a directory; a file is in the place"):
+    for name in ("images", "annotations", ""):
+        place = tmp_path / "coco" / name
+        place.parent.mkdir(exist_ok=True)
+        place.write_text("a file")
+        with pytest.raises(UserError, match=f"{place} is not a folder: move it away"):
+            convert_voc(voc, tmp_path / "coco")
+        assert place.read_text() == "a file"
+        assert [*place.parent.iterdir()] == [place] or not name
+        place.unlink()
+        if name == "annotations":
+            (tmp_path / "coco").rmdir()
+    (tmp_path / "coco").symlink_to("nowhere")
+    with pytest.raises(UserError, match="coco is not a folder"):
         convert_voc(voc, tmp_path / "coco")
+
+
+def state(root: Path) -> dict[str, tuple[str | bytes | None, int]]:
+    """What a folder holds: path -> (where a link leads, or the bytes of a file; the time of its change)."""
+    return {
+        str(path.relative_to(root)): (
+            str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else None,
+            path.lstat().st_mtime_ns,
+        )
+        for path in root.rglob("*")
+    }
+
+
+def two_images(root: Path) -> Path:
+    """A VOC folder with two different images, and a way in by another name."""
+    make(root, {"a": xml(("cat", (1, 1, 9, 9))), "b": xml(("dog", (1, 1, 9, 9)))})
+    Image.new("RGB", (64, 48), "red").save(root / "JPEGImages/b.jpg")
+    return root
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("case", ["folder", "chain", "images", "folder in between", "links to images"])
+def test_an_image_in_its_own_place_is_left_alone(voc, tmp_path, link, case):
+    """However the target's images lead to the source's, the source is as it was, and the target is whole."""
+    two_images(voc)
+    images, places = voc / "JPEGImages", tmp_path / "coco/images"
+    places.parent.mkdir()
+    if case == "folder":
+        places.symlink_to("../voc/JPEGImages")
+    elif case == "chain":
+        (tmp_path / "way").symlink_to(images)
+        places.symlink_to(tmp_path / "way")
+    elif case == "folder in between":  # the source's folder is a link to the target's
+        images.rename(places)
+        images.symlink_to(places)
+    elif case == "images":  # the images of the source are hard links
+        places.mkdir()
+        for name in ("a.jpg", "b.jpg"):
+            (places / name).hardlink_to(images / name)
+    else:  # a source made of links
+        places.symlink_to(images)
+        (tmp_path / "pool").mkdir()
+        for name in ("a.jpg", "b.jpg"):
+            (images / name).rename(tmp_path / "pool" / name)
+            (images / name).symlink_to(tmp_path / "pool" / name)
+    before, placed = state(tmp_path / "voc"), state(places)
+    for _ in range(2):
+        convert_voc(voc, tmp_path / "coco", link=link)
+        assert (state(tmp_path / "voc"), state(places)) == (before, placed)
+        report = check_coco(tmp_path / "coco/annotations/instances_train.json", places, ("cat", "dog"))
+        assert (report.errors, report.boxes) == ((), 2)
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("inner", ["", "coco", "images"])
+def test_a_target_at_or_in_the_source(voc, link, inner):
+    two_images(voc)
+    if inner == "images":  # the tool that made the data set calls its folder so
+        (voc / "JPEGImages").rename(voc / "images")
+        (voc / "JPEGImages").symlink_to("images")
+    target = voc / inner if inner == "coco" else voc
+    before = state(voc)
+    for _ in range(2):
+        convert_voc(voc, target, link=link)
+        after = state(voc)
+        ours = ("annotations", "images", "coco")
+        assert {name: after[name] for name in before} == before
+        assert {name for name in after.keys() - before.keys() if not name.startswith(ours)} == set()
+        report = check_coco(target / "annotations/instances_train.json", target / "images", ("cat", "dog"))
+        assert (report.errors, report.boxes) == ((), 2)
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize(
+    ("place", "to"),
+    [
+        ("annotations", "voc/Annotations"),
+        ("annotations", "voc/JPEGImages/new"),
+        ("annotations", "voc/ImageSets/Main"),
+        ("images", "voc/JPEGImages/s"),
+        ("images", "voc/Annotations"),
+        ("images", "elsewhere"),
+        (".", "voc/JPEGImages"),
+    ],
+)
+def test_a_target_in_a_folder_of_the_source_is_refused(voc, tmp_path, link, place, to):
+    two_images(voc)
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (64, 48), "blue").save(tmp_path / "elsewhere/c.jpg")
+    (voc / "JPEGImages/linked").symlink_to(tmp_path / "elsewhere")
+    (voc / "ImageSets/Main/train.txt").write_text("a\nb\nlinked/c\n")
+    (tmp_path / to).mkdir(exist_ok=True)
+    target = tmp_path / "coco"
+    if place == ".":
+        target.symlink_to(tmp_path / to)
+    else:
+        target.mkdir()
+        (target / place).symlink_to(tmp_path / to)
+    before = state(tmp_path)
+    with pytest.raises(UserError, match="a folder of the data set to convert: choose another folder"):
+        convert_voc(voc, target, link=link)
+    assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_place_that_an_image_of_the_source_is_a_link_to(voc, tmp_path, link):
+    """Whoever replaced the images of the source by links to the copies keeps both."""
+    two_images(voc)
+    convert(voc, tmp_path)
+    copies = tmp_path / "coco/images"
+    (voc / "JPEGImages/a.jpg").unlink()
+    (voc / "JPEGImages/a.jpg").symlink_to(copies / "b.jpg")
+    before = state(copies)
+    Image.new("RGB", (64, 48), "blue").save(voc / "JPEGImages/b.jpg")
+    with pytest.raises(UserError, match=r"JPEGImages/a\.jpg is a link to .*images/b\.jpg: choose another"):
+        convert_voc(voc, tmp_path / "coco", link=link)
+    assert state(copies) == before
+    Image.open(copies / "b.jpg").save(voc / "JPEGImages/b.jpg")
+    for name in ("a.jpg", "b.jpg"):
+        (voc / "JPEGImages" / name).unlink()
+        (voc / "JPEGImages" / name).symlink_to(copies / name)
+    convert_voc(voc, tmp_path / "coco", link=link)
+    assert state(copies) == before
 
 
 def test_nothing_half_written_stays(voc, tmp_path, monkeypatch):
@@ -362,3 +502,116 @@ def test_values_that_are_there_twice_or_in_parts_are_refused(voc, tmp_path, old,
     make(voc, {"a": text.replace(old, new)})
     with pytest.raises(UserError, match=rf"the object 'cat' has (several|elements in its) <(bndbox/)?{tag}>"):
         convert_voc(voc, tmp_path / "coco")
+
+
+def paint(path: Path, colour: str) -> bytes:
+    Image.new("RGB", (64, 48), colour).save(path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_every_image_has_its_digest_and_readers_do_not_mind(voc, tmp_path, link):
+    two_images(voc)
+    _, content = convert(voc, tmp_path, link=link)
+    images = tmp_path / "coco/images"
+    for entry in content["images"]:
+        expected = hashlib.sha256((images / entry["file_name"]).read_bytes()).hexdigest()
+        assert entry["sha256"] == expected
+    assert len({entry["sha256"] for entry in content["images"]}) == 2
+    report = check_coco(tmp_path / "coco/annotations/instances_train.json", images, ("cat", "dog"))
+    assert (report.findings, report.boxes) == ((), 2)
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("case", ["retouched", "link", "no digest", "digest of another", "no mark"])
+def test_an_image_that_no_conversion_wrote_is_kept(voc, tmp_path, link, case):
+    """A mark in the annotations is not enough: the image must still be the one that they list."""
+    two_images(voc)
+    convert(voc, tmp_path)
+    target = tmp_path / "coco"
+    place, file = target / "images/a.jpg", target / "annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    if case == "retouched":
+        paint(place, "green")
+    elif case == "link":
+        paint(tmp_path / "my.jpg", "green")
+        place.unlink()
+        place.symlink_to(tmp_path / "my.jpg")
+    elif case == "no digest":
+        del content["images"][0]["sha256"]
+    elif case == "digest of another":
+        content["images"][0]["sha256"] = content["images"][1]["sha256"]
+    else:
+        file.rename(target / "annotations/mine.json")
+        del content["info"]
+        file = target / "annotations/mine.json"
+    file.write_text(json.dumps(content))
+    paint(voc / "JPEGImages/a.jpg", "yellow")
+    (voc / "JPEGImages/0.jpg").write_bytes((voc / "JPEGImages/b.jpg").read_bytes())  # comes first
+    (voc / "ImageSets/Main/train.txt").write_text("0\na\nb\n")
+    before = state(tmp_path)
+    with pytest.raises(UserError, match=f"^{place} exists, and no earlier conversion wrote it: move it away"):
+        convert(voc, tmp_path, link=link)
+    assert state(tmp_path) == before
+    place.unlink()
+    convert(voc, tmp_path, link=link)
+    assert place.read_bytes() == (voc / "JPEGImages/a.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_another_data_set_does_not_change_the_images_of_the_first(tmp_path, link):
+    """The boxes of the first one's annotations, which stay, are those of its own image."""
+    box = xml(("cat", (1, 1, 9, 9)))
+    first, second = make(tmp_path / "A", {"1": box}), make(tmp_path / "B", {"1": box}, {"val": "1"})
+    paint(second / "JPEGImages/1.jpg", "blue")
+    convert_voc(first, tmp_path / "T", link=link)
+    place = tmp_path / "T/images/1.jpg"
+    for _ in range(2):
+        before = state(tmp_path)
+        with pytest.raises(UserError, match=r"instances_train\.json lists another image 1\.jpg: convert its"):
+            convert_voc(second, tmp_path / "T", link=link)
+        assert state(tmp_path) == before
+        place.unlink(missing_ok=True)
+    (second / "ImageSets/Main/val.txt").rename(second / "ImageSets/Main/train.txt")
+    convert_voc(second, tmp_path / "T", link=link)  # takes the place of the first one
+    assert place.read_bytes() == (second / "JPEGImages/1.jpg").read_bytes()
+    assert place.is_symlink() == link
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("before", [False, True])
+def test_what_a_conversion_wrote_is_replaced(voc, tmp_path, link, before):
+    """Images that changed, copies for links and links for copies, and links to where the source was."""
+    two_images(voc)
+    convert(voc, tmp_path, link=before)
+    place = tmp_path / "coco/images/a.jpg"
+    convert(voc, tmp_path, link=link)
+    assert place.is_symlink() == link
+    expected = paint(voc / "JPEGImages/a.jpg", "yellow")
+    convert(voc, tmp_path, link=link)
+    assert (place.is_symlink(), place.read_bytes()) == (link, expected)
+    moved = voc.rename(tmp_path / "moved")
+    convert(moved, tmp_path, link=link)
+    assert (place.is_symlink(), place.read_bytes()) == (link, expected)
+    assert not link or place.resolve() == moved / "JPEGImages/a.jpg"
+
+
+def test_a_link_that_leads_nowhere_and_to_no_listed_image_is_kept(voc, tmp_path):
+    two_images(voc)
+    place = tmp_path / "coco/images/a.jpg"
+    place.parent.mkdir(parents=True)
+    place.symlink_to("a disk that is not there")
+    with pytest.raises(UserError, match=f"{place} exists, and no earlier conversion wrote it"):
+        convert(voc, tmp_path)
+    assert [*(tmp_path / "coco").rglob("*")] == [place.parent, place]
+
+
+def test_a_conversion_goes_on_where_it_was_stopped(voc, tmp_path, monkeypatch):
+    """What was brought before is the image to be written, though no annotations list it yet."""
+    two_images(voc)
+    with monkeypatch.context() as patch:
+        patch.setattr("hardnet_suite.data.voc.conversion.write_file", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            convert(voc, tmp_path)
+    _, content = convert(voc, tmp_path)
+    assert len(content["images"]) == 2

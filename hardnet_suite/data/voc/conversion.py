@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import filecmp
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from hardnet_suite.data.classes import class_names
-from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.images import image_size
 from hardnet_suite.data.report import Finding, escaped
 from hardnet_suite.data.voc.annotation import Box, boxes_on_image, read_annotation
 from hardnet_suite.data.voc.lists import Entry, VocFolder
+from hardnet_suite.data.voc.target import MARK, Target, sha256
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.failures import explain
-from hardnet_suite.outputs import require_replaceable, whole_file, write_file
-
-_MARK = "converted from PASCAL VOC by hardnet-suite"  # in the annotation files that a conversion wrote
+from hardnet_suite.outputs import whole_file, write_file
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,9 @@ def convert_voc(
     """Converts a VOC folder (Annotations/, ImageSets/Main/, JPEGImages/) to COCO.
 
     Writes one ``target``/annotations/instances_SPLIT.json per split, and the images to ``target``/images.
-    Nothing is written before everything has been read. ``boxes_on_image`` states how boxes are read.
+    Every image in an annotation file has its "sha256", by which a later conversion knows what it may replace.
+    Nothing is written before everything has been read. Nothing of ``source`` changes: an image whose place in
+    ``target`` leads to that very image is left alone. ``boxes_on_image`` states how boxes are read.
 
     Args:
         source: the VOC folder.
@@ -92,8 +91,8 @@ def convert_voc(
 
     Raises:
         UserError: a file or folder is missing, broken or not writable, a class is repeated, two images share
-            a name, there is nothing to convert, or ``target`` has a file of that name that no conversion
-            wrote.
+            a name, there is nothing to convert, ``target`` has a file of that name that no conversion wrote,
+            or writing there would change the source.
         ValueError: ``difficult`` is neither of the two.
     """
     if difficult not in ("ignore", "keep"):
@@ -122,12 +121,16 @@ def convert_voc(
 
     contents = {split: _coco(split_images, chosen, difficult) for split, split_images in read.items()}
     named = _by_name(images)
-    _require_replaceable(target, [f"instances_{split}.json" for split in contents], named)
+    place = Target(target, _folders(folder, images.values()))
+    due = place.images_to_write([f"instances_{split}.json" for split in contents], named, link)
+    digests = {name: sha256(path) for name, path in named.items() if name not in due}
     try:
-        for name, path in named.items():
-            _bring(path, target / "images" / name, link)
+        for name, path in due.items():
+            digests[name] = _bring(path, place.images / name, link)
         for split, content in contents.items():
-            write_file(target / "annotations" / f"instances_{split}.json", json.dumps(content))
+            for entry in content["images"]:
+                entry["sha256"] = digests[entry["file_name"]]
+            write_file(place.annotations / f"instances_{split}.json", json.dumps(content))
     except WriteError as error:
         raise UserError(explain(error)) from None
     return ConversionReport(
@@ -195,7 +198,7 @@ def _coco(images: list[_Image], classes: tuple[str, ...], difficult: str) -> dic
                     }
                 )
     categories = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
-    info = {"description": _MARK}
+    info = {"description": MARK}
     return {"info": info, "images": entries, "annotations": annotations, "categories": categories}
 
 
@@ -203,6 +206,14 @@ def _summary(content: dict[str, Any]) -> Split:
     counts = Counter(entry["category_id"] for entry in content["annotations"])
     per_class = {category["name"]: counts[category["id"]] for category in content["categories"]}
     return Split(len(content["images"]), len(content["annotations"]), per_class)
+
+
+def _folders(folder: VocFolder, images: Iterable[_Image]) -> set[Path]:
+    """The folders of a VOC data set, and those of its files, which links may have led to."""
+    files = {file for image in images for file in (image.path, image.annotation) if file}
+    return {folder.annotation_folder, folder.image_folder, folder.list_folder} | {
+        each.parent for each in files
+    }
 
 
 def _by_name(images: dict[Path, _Image]) -> dict[str, Path]:
@@ -215,31 +226,11 @@ def _by_name(images: dict[Path, _Image]) -> dict[str, Path]:
     return paths
 
 
-def _require_replaceable(target: Path, annotations: Sequence[str], images: Mapping[str, Path]) -> None:
-    """UserError where the conversion would replace a file that no earlier conversion wrote."""
-    folder = target / "annotations"
-    words = {"writer": "conversion", "option": "folder"}
-    for name in annotations:
-        require_replaceable(folder / name, _has_mark, **words)
-    if any(map(_has_mark, folder.glob("*.json"))):
-        return
-    for name, image in images.items():
-        path = target / "images" / name
-        require_replaceable(path, lambda path, image=image: filecmp.cmp(image, path, shallow=False), **words)
-
-
-def _has_mark(path: Path) -> bool:
-    try:
-        return read_json(path)["info"]["description"] == _MARK
-    except (UserError, TypeError, KeyError):
-        return False
-
-
-def _bring(path: Path, target: Path, link: bool) -> None:
-    if target.exists() and target.is_symlink() == link and filecmp.cmp(path, target, shallow=False):
-        return
+def _bring(path: Path, target: Path, link: bool) -> str:
+    """Copies or links an image; returns the SHA-256 of what was brought."""
     with whole_file(target) as temporary:
         if link:
             temporary.symlink_to(path.resolve())
         else:
             shutil.copyfile(path, temporary)
+        return sha256(temporary)

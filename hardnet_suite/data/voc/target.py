@@ -1,0 +1,176 @@
+"""The folder that a conversion writes to: what may take which place in it, before anything is written."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from hardnet_suite.data.coco.layout import read_json
+from hardnet_suite.errors import UserError
+from hardnet_suite.outputs import require_replaceable
+
+MARK = "converted from PASCAL VOC by hardnet-suite"  # in the annotation files that a conversion wrote
+_WORDS = {"writer": "conversion", "option": "folder"}
+
+
+class Target:
+    """The places of annotation files (annotations/) and images (images/) in the target of a conversion.
+
+    Args:
+        path: the target; it need not exist.
+        sources: the folders that hold files of the source, of which nothing may change.
+
+    Raises:
+        UserError: a file is in the place of a folder, or annotations/ is in the source.
+    """
+
+    def __init__(self, path: Path, sources: Iterable[Path]):
+        self.annotations = path / "annotations"
+        self.images = path / "images"
+        self._sources = {_identity(folder) for folder in sources}
+        for folder in (path, self.annotations, self.images):
+            _require_folder(folder)
+        self._require_outside(self.annotations)
+        listed = ((file, _listed_images(file)) for file in self.annotations.rglob("*.json"))
+        self._listed = {file: images for file, images in listed if images is not None}
+
+    def images_to_write(
+        self, annotations: Sequence[str], images: Mapping[str, Path], link: bool
+    ) -> dict[str, Path]:
+        """Those of the images that their places do not hold yet, after every check of what they replace.
+
+        A file in a place is of an earlier conversion if an annotation file of one lists it with the SHA-256
+        that it still has. Of a link that leads nowhere, the image to be written must have that SHA-256.
+
+        Args:
+            annotations: names of the annotation files to be written.
+            images: file name -> image of the source.
+            link: whether links are wanted rather than copies.
+
+        Raises:
+            UserError: a file that no earlier conversion wrote would be replaced, an image would no longer be
+                the one that another annotation file lists, or the source would change.
+        """
+        files = {self.annotations / name for name in annotations}
+        for file in sorted(files):
+            require_replaceable(file, self._listed.__contains__, **_WORDS)
+        kept = [file for file in self._listed if file not in files]
+        passed = {step: image for image in images.values() for step in _steps(image)}
+        in_source = self._folder_of_source(self.images) is not None
+        folder = Path(os.path.realpath(self.images))
+        due = {}
+        for name, image in images.items():
+            place = self.images / name
+            entry = folder / name
+            if os.path.exists(place) and place.samefile(image):
+                to_copy = not link and not in_source and entry not in passed
+                if to_copy and _is_link_of_conversion(place, image):
+                    due[name] = image
+            elif self._is_due(place, image, link, kept):
+                if entry in passed:
+                    raise UserError(f"{passed[entry]} is a link to {place}: choose another folder")
+                due[name] = image
+        if due:
+            self._require_outside(self.images)
+        return due
+
+    def _is_due(self, place: Path, image: Path, link: bool, kept: Sequence[Path]) -> bool:
+        """Whether an image must be written to its place, which is not it; UserError where it must not."""
+        if _is_equal(place, image):
+            return place.is_symlink() != link and self._is_own(place)
+        leads_nowhere = place.is_symlink() and not os.path.exists(place)
+        if not (leads_nowhere and self._is_listed(place.name, image)):
+            require_replaceable(place, self._is_own, **_WORDS)
+        name = place.name
+        for file in kept:
+            if self._listed[file].get(name) and self._listed[file][name] != sha256(image):
+                raise UserError(
+                    f"{file} lists another image {name}: convert its split too, or choose another folder"
+                )
+        return True
+
+    def _is_own(self, place: Path) -> bool:
+        """Whether an earlier conversion wrote what is in a place."""
+        return self._is_listed(place.name, place)
+
+    def _is_listed(self, name: str, file: Path) -> bool:
+        """Whether an annotation file of a conversion lists an image with that name and the file's SHA-256."""
+        digests = {listed.get(name) for listed in self._listed.values()} - {None}
+        try:
+            return bool(digests) and sha256(file) in digests
+        except OSError:  # it cannot be read
+            return False
+
+    def _require_outside(self, folder: Path) -> None:
+        """UserError where a folder is one of the source's, or in one."""
+        source = self._folder_of_source(folder)
+        if source:
+            raise UserError(
+                f"{folder} is in {source}, a folder of the data set to convert: choose another folder"
+            )
+
+    def _folder_of_source(self, folder: Path) -> Path | None:
+        """The folder of the source that a folder is or lies in, links followed."""
+        real = Path(os.path.realpath(folder))
+        parents = (parent for parent in (real, *real.parents) if os.path.exists(parent))
+        return next((parent for parent in parents if _identity(parent) in self._sources), None)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _entry(path: Path) -> Path:
+    """A path without links to folders; the last part may be a link."""
+    return Path(os.path.realpath(path.parent), path.name)
+
+
+def _steps(path: Path) -> Iterator[Path]:
+    """The places that a link leads over, up to the file."""
+    while path.is_symlink():
+        path = path.parent / path.readlink()
+        yield _entry(path)
+
+
+def _require_folder(path: Path) -> None:
+    """UserError where something else is in the place of a folder, or of one that it is in."""
+    for folder in (path, *path.parents):
+        if os.path.lexists(folder) and not os.path.isdir(folder):
+            raise UserError(f"{folder} is not a folder: move it away, or choose another folder")
+
+
+def _is_link_of_conversion(place: Path, image: Path) -> bool:
+    """Whether the place of an image is the link to it that a conversion writes, not a link of the user."""
+    return place.is_symlink() and place.readlink() == image.resolve()
+
+
+def _is_equal(place: Path, image: Path) -> bool:
+    try:
+        return place.is_file() and filecmp.cmp(image, place, shallow=False)
+    except OSError:  # a file of others that cannot be read
+        return False
+
+
+def _listed_images(path: Path) -> dict[str, str | None] | None:
+    """File name -> SHA-256 of the images in an annotation file; None where no conversion wrote the file.
+
+    The files of versions that wrote no SHA-256 have None in its place.
+    """
+    try:
+        content = read_json(path)
+        if content["info"]["description"] == MARK:
+            digests = {image["file_name"]: image.get("sha256") for image in content["images"]}
+            return {name: digest if isinstance(digest, str) else None for name, digest in digests.items()}
+    except (UserError, TypeError, KeyError, AttributeError):
+        pass
+    return None
