@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     def show_skipped() -> None:
         nonlocal shown
         for _, reason in failed[shown:]:
-            tqdm.write(printable(f"skipped: {reason}", sys.stderr), file=sys.stderr)
+            tqdm.write(printable(f"skipped: {reason}".replace("\n", "\\n"), sys.stderr), file=sys.stderr)
         shown = len(failed)
 
     with warnings.catch_warnings():

@@ -6,6 +6,8 @@ import errno
 import stat
 from pathlib import Path
 
+_LONGEST = 4096  # bytes of a path, on most systems
+
 
 class NotAFileError(OSError):
     """A path that is neither a file nor a folder."""
@@ -35,6 +37,11 @@ def is_file(path: str | Path) -> bool:
         return Path(path).is_file()
     except (OSError, ValueError):
         return False
+
+
+def is_path(name: str) -> bool:
+    """Whether a name is short enough to be the path of a file; looking into its folders would take long."""
+    return len(name.encode(errors="surrogatepass")) < _LONGEST
 
 
 def read_bytes(path: str | Path) -> bytes:

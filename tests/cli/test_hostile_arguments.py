@@ -82,6 +82,7 @@ def test_an_empty_out_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        *(("optim_wrapper.optimizer.lr", value) for value in ("x", True)),
         *(("randomness.seed", value) for value in (-1, 2**32, 10**400, float("nan"), "x", True)),
         *(("train_cfg.max_epochs", value) for value in (0, -1, 10**400, float("nan"), [1])),
         *(("train_cfg.val_interval", value) for value in (0, -1, 1.5)),
@@ -137,3 +138,8 @@ def test_errors_fit_a_terminal(capsys, tmp_path):
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert len(err) < 5000
+
+
+def test_options_are_no_programs():
+    with pytest.raises(UserError, match="longer than 10000 characters"):
+        parse_options([f"model.x={'(' * 60_000}{')' * 60_000}"])

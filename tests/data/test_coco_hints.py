@@ -55,3 +55,9 @@ def test_corners_are_suspected_only_of_corners(seed):
     assert (finding.level, finding.kind) == ("warning", "boxes like corners")
     assert suspect_corners([CocoImage(1, "1.jpg", None, None)], boxes_of(rows)) == []
     assert suspect_corners(images, []) == []
+
+
+@pytest.mark.parametrize("separator", ["/", "\\"])
+def test_a_name_longer_than_any_path_is_not_looked_into(tmp_path, separator):
+    cure = missing_image_cure(20_000 * f"a{separator}" + "x.png", tmp_path)
+    assert cure == "correct file_name, which is longer than any path"

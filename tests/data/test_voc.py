@@ -615,3 +615,27 @@ def test_a_conversion_goes_on_where_it_was_stopped(voc, tmp_path, monkeypatch):
             convert(voc, tmp_path)
     _, content = convert(voc, tmp_path)
     assert len(content["images"]) == 2
+
+
+@pytest.mark.parametrize(("value", "difficult"), [("1", True), ("Yes", True), ("0", False), ("", False)])
+def test_difficult_is_0_or_1(voc, tmp_path, value, difficult):
+    text = xml(("cat", (1, 1, 9, 9))).replace("<difficult>0<", f"<difficult>{value}<")
+    report, content = convert(make(voc, {"a": text}), tmp_path)
+    assert content["annotations"][0]["iscrowd"] == difficult
+    assert not report.findings
+
+
+@pytest.mark.parametrize("value", ["2", "on", "nan", "x"])
+def test_another_difficult_is_told(voc, tmp_path, value):
+    text = xml(("cat", (1, 1, 9, 9))).replace("<difficult>0<", f"<difficult>{value}<")
+    report, content = convert(make(voc, {"a": text}), tmp_path)
+    assert content["annotations"][0]["iscrowd"] == 0
+    assert [finding.what for finding in report.findings] == [
+        f"difficult is {value!r}, read as not difficult; write 0 or 1"
+    ]
+
+
+def test_a_line_longer_than_any_path_is_refused(voc, tmp_path):
+    make(voc, {"a": xml(("cat", (1, 1, 9, 9)))}, {"train": "a\n" + 60_000 * "/a"})
+    with pytest.raises(UserError, match="a line longer than any path"):
+        convert_voc(voc, tmp_path / "coco")

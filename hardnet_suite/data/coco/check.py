@@ -18,6 +18,7 @@ from hardnet_suite.data.report import Finding, Report, brief_lines
 from hardnet_suite.errors import UserError
 
 # the kinds of findings whose boxes or categories are used, but not as the file has them
+_EXPLAINED = 20  # missing images whose folders are looked into
 _READ_OTHERWISE = frozenset(
     {
         "ignored box",
@@ -165,8 +166,9 @@ def annotation_lines(content: CocoFile) -> list[str]:
 
 def _check_files(images: Sequence[CocoImage], folder: Path, read_images: bool) -> Iterable[Finding]:
     missing = missing_images(images, folder)
-    for image in missing:
-        problem = f"no file {folder / image.file_name}; {missing_image_cure(image.file_name, folder)}"
+    for number, image in enumerate(missing):
+        cure = missing_image_cure(image.file_name, folder) if number < _EXPLAINED else "as the others"
+        problem = f"no file {folder / image.file_name}; {cure}"
         yield Finding("error", "missing image", f"image {image.id}", problem)
     absent = set(missing)
     readable = [image for image in images if image.file_name is not None and image not in absent]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 
 from hardnet_suite.data.coco.records import CocoBox, CocoImage
-from hardnet_suite.data.files import is_file
+from hardnet_suite.data.files import is_file, is_path
 from hardnet_suite.data.report import Finding
 
 _SHARE = 0.1  # of the boxes must leave their images before corners are suspected
@@ -20,6 +20,8 @@ def missing_image_cure(file_name: str, folder: Path) -> str:
         file_name: as in the annotations.
         folder: the folder that it is relative to.
     """
+    if not is_path(file_name):
+        return "correct file_name, which is longer than any path"
     if "\\" in file_name:
         parts = PureWindowsPath(file_name).parts
         endings = (os.path.join(*parts[start:]) for start in range(len(parts)))

@@ -16,6 +16,7 @@ from hardnet_suite.errors import UserError
 
 _ENDS = ("xmin", "ymin", "xmax", "ymax")
 _TRUE = frozenset({"1", "1.0", "true", "yes"})
+_FALSE = frozenset({"", "0", "0.0", "false", "no"})
 _DECLARED = re.compile(rb"""^(?:\xef\xbb\xbf)?\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
 _CHINESE = {"gb2312": "gb18030", "gbk": "gb18030"}  # what is declared as the smaller is often the larger
 
@@ -26,7 +27,7 @@ class VocObject:
 
     name: str
     ends: tuple[float | None, ...]
-    difficult: bool
+    difficult: str
     has_box: bool
 
 
@@ -65,7 +66,7 @@ def read_annotation(path: Path) -> Annotation:
         VocObject(
             name=(element.findtext("name") or "").strip(),
             ends=tuple(_number(element.findtext(f"bndbox/{end}")) for end in _ENDS),
-            difficult=(element.findtext("difficult") or "").strip().lower() in _TRUE,
+            difficult=(element.findtext("difficult") or "").strip().lower(),
             has_box=element.find("bndbox") is not None,
         )
         for element in root.findall("object")
@@ -125,7 +126,10 @@ def boxes_on_image(
         bbox, changes = _bbox(item, size, annotation.path)
         findings += [Finding("warning", kind, where, what) for kind, what in changes]
         if bbox is not None:
-            boxes.append(Box(item.name, bbox, item.difficult))
+            if item.difficult not in _TRUE | _FALSE:
+                problem = f"difficult is {item.difficult[:60]!r}, read as not difficult; write 0 or 1"
+                findings.append(Finding("warning", "difficult", where, problem))
+            boxes.append(Box(item.name, bbox, item.difficult in _TRUE))
     return size, boxes
 
 

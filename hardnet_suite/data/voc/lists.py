@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from hardnet_suite.data.files import read_text
+from hardnet_suite.data.files import is_path, read_text
 from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
 from hardnet_suite.errors import UserError
 
@@ -120,6 +120,8 @@ class VocFolder:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if not lines:
             raise UserError(f"{path} names no image")
+        if wrong := next((line for line in lines if not is_path(line)), None):
+            raise UserError(f"{path} has a line longer than any path: {wrong[:60]}…")
         return self._entries(path, lines)
 
     def _entries(self, path: Path, lines: list[str]) -> list[Entry]:

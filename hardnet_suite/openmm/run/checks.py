@@ -38,7 +38,8 @@ def require_numbers(cfg: Config) -> None:
         if value is not None:
             require_integer(value, least, most, key)
     rate = _entry(cfg, "optim_wrapper.optimizer.lr")
-    if isinstance(rate, int | float) and not 0 <= rate <= _LARGEST_RATE:  # False for NaN
+    is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if rate is not None and not (is_number and 0 <= rate <= _LARGEST_RATE):  # False for NaN
         raise UserError(f"optim_wrapper.optimizer.lr is {_shortened(rate)}, expected 0 to {_LARGEST_RATE:g}")
 
 

@@ -22,6 +22,7 @@ _INSTALLED = _PACKAGE / "configs"
 OWN_CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "configs"  # else in the source tree
 
 
+_LONGEST_OPTION = 10_000
 # names and numbers of entries, joined by dots; a config is written as Python, with the keys as they are
 _KEY = re.compile(r"[A-Za-z_]\w*(\.[\w-]+){0,50}", re.ASCII)
 
@@ -103,6 +104,10 @@ def parse_options(pairs: list[str]) -> dict:
     if bad:
         raise UserError(f"--cfg-options takes KEY=VALUE, got {bad[0]!r}")
     for pair in pairs:
+        if len(pair) > _LONGEST_OPTION:
+            raise UserError(
+                f"--cfg-options {pair[:60]}…: longer than {_LONGEST_OPTION} characters; use a config"
+            )
         key = pair.partition("=")[0]
         if not _KEY.fullmatch(key):
             raise UserError(
