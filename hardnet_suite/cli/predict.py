@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -38,6 +39,9 @@ def run(args: argparse.Namespace) -> int:
             f"--top {args.top} and --batch-size {args.batch_size} must be at least 1, --score {args.score} "
             "from 0 to 1"
         )
+    # what OpenCV and FFmpeg print of a damaged video; the error says it in a line
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from tqdm import tqdm
 
     from hardnet_suite.data.sources import count_of
@@ -60,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # show_skipped reports what cannot be read
+        warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # Pillow's, of what it reads
         predictions = predict(
             model,
             images,

@@ -217,7 +217,7 @@ def _of_file(path: str) -> Iterator[SourceImage]:
             raise UserError(f"no video {path}")
         _refuse_script(path)
         # from the root: FFmpeg takes "concat:a.mp4" for a protocol
-        yield from _frames(os.path.abspath(path), path)
+        yield from _frames(os.path.abspath(path), path, _backend())
     else:
         yield SourceImage(path, partial(open_rgb, path))
 
@@ -243,7 +243,14 @@ def _frames_at(url: str, limits: Limits) -> Iterator[SourceImage]:
 
     wait = round(1000 * limits.wait)
     timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, wait, cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait]
-    return _frames(url, shown(url), cv2.CAP_ANY, timeouts)
+    return _frames(url, shown(url), _backend(), timeouts)
+
+
+def _backend() -> int:
+    """FFmpeg, where OpenCV has it: other readers print parts of a damaged file on the terminal."""
+    import cv2
+
+    return cv2.CAP_FFMPEG if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG) else cv2.CAP_ANY
 
 
 def _or_failure(images: Iterator[SourceImage], source: Any) -> Iterator[SourceImage]:
@@ -315,14 +322,15 @@ def _frames(source: int | str, name: str, *options: Any) -> Iterator[SourceImage
             raise UserError(
                 f"cannot open {name}: is it a video that OpenCV reads, or a camera that is there?"
             )
-        width, height = (capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        if Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS:
-            raise UserError(f"{name} has frames of {width:.0f}×{height:.0f} pixels, beyond Pillow's limit")
         number = 0
         while True:
             there, frame = capture.read()
             if not there:
                 break
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and frame.shape[0] * frame.shape[1] > 2 * limit:
+                size = "×".join(map(str, frame.shape[1::-1]))
+                raise UserError(f"{name} has frames of {size} pixels, beyond Pillow's limit of {2 * limit}")
             image = Image.fromarray(np.ascontiguousarray(frame[..., ::-1]))
             yield SourceImage(f"{name}#{number:06d}", partial(_upright, image))
             number += 1

@@ -55,7 +55,7 @@ def test_checkpoint_is_scored_drawn_and_scored_again(cli, config, drawn, trained
         "test", config, checkpoint, "--data-root", drawn, "--work-dir", work, "--show-dir", images
     )
     assert (status, err) == (0, "")
-    table = {line.split()[0]: line.split()[-1] for line in out.splitlines() if "Average" in line}
+    table = {line.split()[0]: line.split()[-1] for line in out.splitlines() if " Average " in line}
     assert list(table) == list(COCO_METRICS)
 
     report = json.loads((work / "metrics.json").read_text())

@@ -268,7 +268,7 @@ def test_a_video_that_breaks_off_says_so(tmp_path, monkeypatch):
     class Broken:
         left = 3
 
-        def __init__(self, source):
+        def __init__(self, source, *options):
             pass
 
         def isOpened(self):  # noqa: N802
@@ -366,3 +366,13 @@ def test_images_in_memory_that_cannot_be_decoded_are_one_line(tmp_path):
         with pytest.raises(UserError, match="cannot read the image in memory") as caught:
             source.open()
         assert "\n" not in str(caught.value)
+
+
+def test_frames_have_pillows_limit(tmp_path, monkeypatch):
+    path = tmp_path / "huge.mp4"
+    Image.new("RGB", (64, 64)).save(tmp_path / "huge.png")
+    (tmp_path / "huge.png").rename(path)
+    assert [image.open().size for image in images_of(path)] == [(64, 64)]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    with pytest.raises(UserError, match=r"frames of 64×64 pixels, beyond Pillow's limit of 4000"):
+        list(images_of(path))
