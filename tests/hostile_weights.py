@@ -112,7 +112,31 @@ def doubling(levels: int) -> bytes:
     return b"(]q\0" + b"".join(steps) + b"t"
 
 
+def encoded(times: int) -> bytes:
+    """Text that codecs double so many times."""
+    value = data(b"x" * 1000)
+    for _ in range(times):
+        value = b"c_codecs\nencode\n(" + value + text("hex") + b"tR"
+    return value
+
+
+def with_decoy(pickled: bytes) -> bytes:
+    """A torch file with a second pickle, of another name, before the one that torch reads."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as file:
+        file.writestr("archive/0data.pkl", b"\x80\x02}.")
+        file.writestr("archive/data.pkl", pickled)
+        file.writestr("archive/byteorder", "little")
+        file.writestr("archive/data/0", bytes(8))
+        file.writestr("archive/version", "3\n")
+    return stream.getvalue()
+
+
 BOMBS = {
+    "a bytearray of 6 GB": beside_a_tensor(b"c__builtin__\nbytearray\n(\x8a\x05\x00\xbc\xa0\x65\x01tR"),
+    "text that codecs double": beside_a_tensor(encoded(22)),
+    "a second pickle": with_decoy(b"\x80\x02}" + text("a") + TENSOR + b"s."),
+    "a name of many parts": archive(b"\x80\x02}" + text(".".join(2500 * "a")) + TENSOR + b"s."),
     "nested lists": beside_a_tensor(b"]" * 10_000 + b"a" * 9_999),
     "nested dictionaries": archive(
         b"\x80\x02" + (b"}" + text("state_dict")) * 10_000 + TENSOR + b"s" * 10_000 + b"."

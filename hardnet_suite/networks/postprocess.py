@@ -121,6 +121,9 @@ class SegmentationPostprocess(Postprocess):
         sides = [*(self.window or ()), *(self.stride or ())]
         if not all(type(side) is int and side >= 1 for side in sides):
             raise ValueError(f"window and stride must be integers of at least 1, got {sides}")
+        for pair in (self.window, self.stride):
+            if pair is not None and len(pair) != 2:
+                raise ValueError(f"window and stride must be (height, width), got {pair}")
         if not (isinstance(self.threshold, int | float) and 0 <= self.threshold <= 1):
             raise ValueError(f"threshold={self.threshold!r} must be a number from 0 to 1")
 

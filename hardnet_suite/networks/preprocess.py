@@ -14,6 +14,7 @@ _LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601), 
 CHANNELS = ("rgb", "bgr", "grey")
 RESIZES = ("keep", "stretch", "fit", "short", "factor")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+MAX_DIVISOR = 512  # of a network's input; a larger one pads small images to huge ones
 MAX_SIDE = 2**14  # pixels of what a rule resizes or pads to: a larger side is a mistake, or an attack
 _MAX_FACTOR = 100
 
@@ -147,6 +148,8 @@ class Preprocess:
         sides += [] if self.resize_to is None else [self.resize_to]
         if not _are_sides(*sides):
             raise ValueError(f"sizes must be integers from 1 to {MAX_SIDE}, got {sides}")
+        if self.input_divisor > MAX_DIVISOR:
+            raise ValueError(f"input_divisor must be at most {MAX_DIVISOR}, got {self.input_divisor}")
         if self.factor is not None and not (
             _is_pair(self.factor)
             and _are_numbers(*self.factor)

@@ -9,6 +9,7 @@ module, which make arrays of numbers from exactly the bytes that these need, and
 
 from __future__ import annotations
 
+import codecs
 import io
 import pickle
 import pickletools
@@ -31,6 +32,8 @@ _HARMLESS = ("torch.", "collections.", "numpy")  # not named in errors
 _NUMBERS = ("b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8")
 _METHODS = ("min", "max", "mean", "current")  # of mmengine's HistoryBuffer, which pickles a table of them
 
+_ODD_CODECS = frozenset({"hex", "base64", "quopri", "uu", "zlib", "bz2", "rot13", "punycode", "idna"})
+_LONGEST_CODEC = 40  # characters of its name
 _PICKLES = 5  # in a row, before torch's older files' numbers
 
 MAX_OPERATIONS = 5_000_000  # of the pickle of one file; a checkpoint of 1000 tensors has about 50,000
@@ -210,16 +213,46 @@ def require_modest(data: bytes) -> None:
             RuntimeError,
         ) as error:
             raise DamagedError("its archive cannot be read to its end") from error
-    longs = 0
-    for count, (operation, _, _) in enumerate(_operations(pickled), 1):
+    longs, texts, imports = 0, set(), set()
+    for count, (operation, argument, _) in enumerate(_operations(pickled), 1):
         longs += operation.name in ("LONG", "LONG1", "LONG4")
+        if isinstance(argument, str) and len(argument) <= _LONGEST_CODEC:
+            (imports if operation.name in ("GLOBAL", "INST") else texts).add(argument)
         if count > MAX_OPERATIONS or longs > MAX_LONGS:
             raise UnreasonableError("its pickle has more entries than any checkpoint")
+    _require_plain_bytes(imports, texts)
+
+
+def _require_plain_bytes(imports: set[str], texts: set[str]) -> None:
+    """Refuses what makes bytes of a size that the pickle does not have: codecs, and bytearray(n).
+
+    Pickles have bytes as text encoded in Latin-1; other codecs multiply it, or take quadratic time.
+    """
+    if imports & {"builtins bytearray", "__builtin__ bytearray"} or {"bytearray"} <= texts:
+        raise UnreasonableError("its pickle makes a bytearray, which no checkpoint holds")
+    encodes = "_codecs encode" in imports or {"_codecs", "encode"} <= texts
+    odd = sorted(filter(_is_odd_codec, texts)) if encodes else []
+    if odd:
+        raise UnreasonableError(f"its pickle encodes text as {odd[0]!a}, expected Latin-1")
+
+
+def _is_odd_codec(name: str) -> bool:
+    try:
+        return codecs.lookup(name).name in _ODD_CODECS
+    except (LookupError, ValueError):
+        return False
 
 
 def _pickle_of(archive: zipfile.ZipFile) -> bytes:
-    """The pickle in a torch file; empty where it has none."""
-    return next((archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")), b"")
+    """The pickle in a torch file; empty where it has none.
+
+    Raises:
+        DamagedError: several, of which torch may take another than this.
+    """
+    names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+    if len(names) > 1:
+        raise DamagedError(f"it has several pickles, {names[0]!a} and {names[1]!a}")
+    return archive.read(names[0]) if names else b""
 
 
 def _operations(data: bytes) -> Iterator[tuple]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hardnet_suite.data.report import escaped
 from hardnet_suite.errors import UserError
 
 # in the order in which they are looked for. timm's averaged weights (state_dict_ema) are the ones it loads
@@ -26,6 +27,7 @@ _WRAPPERS = (
     "network",
     "ema_state_dict",
 )
+_LEVELS = 100  # of modules within modules
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 _EMA_COUNTERS = {"steps", "n_averaged"}  # of mmengine's and torch's averaged models
 
@@ -51,6 +53,9 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
             f"no state dict in this checkpoint: its keys are {few(map(str, checkpoint))}; "
             f"expected a table of tensors, plain or under one of {', '.join(_WRAPPERS)}"
         )
+    deepest = max(table, key=lambda key: key.count("."))
+    if deepest.count(".") > _LEVELS:
+        raise UserError(f"a tensor's name has {deepest.count('.') + 1} parts, which no network has")
     averaged = [key for key in table if key not in _EMA_COUNTERS]
     if averaged and all(key.startswith("module.") for key in averaged):
         table = {key: table[key] for key in averaged}
@@ -69,6 +74,6 @@ def non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def few(names: Iterable[str], most: int = 4) -> str:
-    """The first names, and "…" where there are more."""
+    """The first names, without control characters, and "…" where there are more."""
     names = list(names)
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+    return escaped(", ".join(names[:most])) + (", …" if len(names) > most else "")

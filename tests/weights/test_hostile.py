@@ -59,12 +59,17 @@ def test_bombs(tmp_path):
     """The limits of time and memory are the reader's process's."""
     write(tmp_path, hostile.BOMBS)
     results = outcomes(tmp_path, "read", "network", "mmengine")
-    assert {(name, door): outcome for name, door, outcome, _ in results if outcome != "refused"} == {}
+    read = {(name, door) for name, door, outcome, _ in results if outcome != "refused"}
+    # it is a table of tensors, of no network
+    assert read <= {("a name of many parts.pth", "read"), ("a name of many parts.pth", "mmengine")}
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
+        ("a bytearray of 6 GB", "makes a bytearray"),
+        ("text that codecs double", "encodes text as 'hex', expected Latin-1"),
+        ("a second pickle", "several pickles"),
         ("a compressed tensor", "it declares 200 MiB of contents"),
         ("a dictionary in itself", "contains itself"),
         ("nested lists", "nested deeper"),

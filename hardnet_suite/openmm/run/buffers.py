@@ -13,6 +13,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor
 
+from hardnet_suite.errors import UserError
+
 RANK_BUFFERS = "rank_buffers"  # of a checkpoint: one dict per rank, key -> tensor
 
 
@@ -71,9 +73,23 @@ def restore_buffers(runner, ranks: list[dict[str, Tensor]] | None) -> None:
     """Gives a resumed rank its own buffers, from ``RANK_BUFFERS`` of a checkpoint.
 
     With another number of ranks, or without that entry, the averages stay, which the state dict holds.
+
+    Raises:
+        UserError: the entry is not one dict of buffers per rank, in their shapes, finite.
     """
-    if ranks and len(ranks) == get_world_size():
-        _restore(runner, ranks[get_rank()])
+    if ranks is None or get_world_size() == 1:
+        return
+    if not isinstance(ranks, list) or not all(isinstance(values, dict) for values in ranks):
+        raise UserError("cannot resume: the checkpoint's rank_buffers are damaged")
+    if len(ranks) != get_world_size():
+        return
+    own = ranks[get_rank()]
+    for key, buffer in _buffers_of(runner).items():
+        value = own.get(key)
+        is_tensor = isinstance(value, Tensor) and value.dtype == buffer.dtype
+        if not is_tensor or value.shape != buffer.shape or not torch.isfinite(value).all():
+            raise UserError(f"cannot resume: the checkpoint's rank_buffers are damaged ({key})")
+    _restore(runner, own)
 
 
 def _restore(runner, values: dict[str, Tensor]) -> None:

@@ -163,7 +163,17 @@ class SuiteRunner(Runner):
             {key: value for key, value in group.items() if key != "params"}
             for group in self.optim_wrapper.param_groups
         ]
-        super().resume(filename, *args, **options | {"resume_param_scheduler": False})
+        try:
+            super().resume(filename, *args, **options | {"resume_param_scheduler": False})
+        except (UserError, MemoryError, OSError):
+            raise
+        except Exception as error:  # of whatever reads an entry that is not what a run writes
+            reason = str(error).partition("\n")[0][:200]
+            raise UserError(
+                f"cannot resume: {filename} is damaged, or not a checkpoint of such a run "
+                f"({type(error).__name__}: {reason}); resume from another"
+            ) from error
+        self._require_position(filename)
         by_epoch = isinstance(self.train_loop, EpochBasedTrainLoop)
         unit, now, end = (
             ("epoch", self.epoch, self.max_epochs) if by_epoch else ("iter", self.iter, self.max_iters)
@@ -175,6 +185,18 @@ class SuiteRunner(Runner):
             )
         resume_schedules(self, fresh, self._resumed_schedules)
         self.last_saved = Path(filename)
+
+    def _require_position(self, filename: str) -> None:
+        """UserError unless the checkpoint's iteration lies within its epoch."""
+        if not isinstance(self.train_loop, EpochBasedTrainLoop):
+            return
+        batches = self.message_hub.runtime_info.get("batches_per_epoch")
+        if batches is None:  # not of the suite's loop
+            return
+        is_count = all(type(number) is int and number >= 0 for number in (self.epoch, self.iter, batches))
+        if not is_count or not self.epoch * batches <= self.iter <= (self.epoch + 1) * batches:
+            place = f"epoch {self.epoch!a}, iteration {self.iter!a}, with {batches!a} batches per epoch"
+            raise UserError(f"cannot resume: {filename} is at {place}: it is damaged; resume from another")
 
     def build_param_scheduler(self, scheduler):
         """A warm-up over the first epoch never ends in mmengine if that is a single batch: it is dropped."""
@@ -251,6 +273,7 @@ def _require_fit(model: nn.Module, state: Mapping[str, torch.Tensor], path: str)
         "missing": [key for key in own if key not in state],
         "unexpected": [key for key in state if key not in own],
         "of another shape": [key for key in own if key in state and own[key].shape != state[key].shape],
+        "of complex numbers": [key for key in own if key in state and state[key].is_complex()],
     }
     told = "; ".join(f"{len(keys)} tensors {fault} ({few(keys)})" for fault, keys in faults.items() if keys)
     if told:
