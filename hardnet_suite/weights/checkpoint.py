@@ -114,6 +114,12 @@ class Checkpoint:
     def usage(self) -> Usage:
         """Input rule, output rule and class names: the file's own, otherwise those of the published model."""
         usual = default_usage(self.model)
+        own, task = self.postprocess, usual.postprocess and usual.postprocess.task
+        if own is not None and own.task != task:
+            raise UserError(
+                f"{self.path}: its metadata has an output rule for {own.task}, but {self.model} is for "
+                f"{task or 'none'}"
+            )
         return Usage(
             name=self.model,
             preprocess=self.preprocess or usual.preprocess,

@@ -11,7 +11,10 @@ import torch
 from hardnet_suite import create_model
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import PREPROCESS
+from hardnet_suite.networks.postprocess import SegmentationPostprocess
+from hardnet_suite.prediction import load_model
 from hardnet_suite.weights import open_weights
+from hardnet_suite.weights.places import SHIPPED
 
 CLASSES = ["ant", "bee", "cat"]
 RULE = PREPROCESS["hardnet39ds"].to_dict()
@@ -95,3 +98,12 @@ def test_class_names_in_a_runs_checkpoint(state, tmp_path, value, where):
 def test_what_other_programs_call_a_model_is_no_contradiction(state, tmp_path, value):
     torch.save({"state_dict": state, "meta": {"model": value}}, tmp_path / "w.pth")
     assert open_weights(tmp_path / "w.pth").model == "hardnet39ds"
+
+
+def test_the_output_rule_of_another_task_is_refused(tmp_path):
+    state = safetensors.torch.load_file(SHIPPED / "hardnet39ds_tiny_imagenet10.safetensors")
+    path = tmp_path / "w.safetensors"
+    rule = SegmentationPostprocess().to_dict()
+    safetensors.torch.save_file(state, path, metadata={"postprocess": json.dumps(rule)})
+    with pytest.raises(UserError, match="rule for segmentation, but hardnet39ds is for classification"):
+        load_model(path)
