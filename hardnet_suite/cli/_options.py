@@ -58,8 +58,13 @@ def read_config(args: argparse.Namespace):
     return cfg
 
 
-def load_run_config(args: argparse.Namespace):
-    """The config with all options applied, ready to run; sets what is process-wide."""
+def load_run_config(args: argparse.Namespace, suffix: str = ""):
+    """The config with all options applied, ready to run; sets what is process-wide.
+
+    Args:
+        args: of the command line.
+        suffix: of the work dir's name, where neither the command line nor the config gives one.
+    """
     choose_device(args.device)
     threading.excepthook = _show_error_of_thread
     from mmengine.device import get_device
@@ -69,7 +74,7 @@ def load_run_config(args: argparse.Namespace):
     cfg = read_config(args)
     if args.seed is not None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
-    work_dir = args.work_dir or cfg.get("work_dir") or Path("work_dirs", Path(args.config).stem)
+    work_dir = args.work_dir or cfg.get("work_dir") or Path("work_dirs", Path(args.config).stem + suffix)
     if get_device() == "cpu":
         flush_denormals()
         _keep_freed_memory()

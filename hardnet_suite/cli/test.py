@@ -12,10 +12,17 @@ from hardnet_suite.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
-    parser.add_argument("checkpoint", nargs="?", help="a file, or a run's folder; default: published weights")
     parser.add_argument(
-        "--pretrained", action="store_true", help="the published weights, as without a checkpoint"
+        "checkpoint",
+        nargs="?",
+        help="a file, or a run's folder: its best checkpoint, or its newest (default: the run in --work-dir)",
     )
+    parser.add_argument(
+        "--pretrained",
+        action="store_true",
+        help="score the config's weights of the registry, by default the published ones",
+    )
+    parser.add_argument("--weights", metavar="TAG", help="score these of the registry, such as camvid")
     parser.add_argument(
         "--flip", action="store_true", help="score the mean of each image and its mirror image"
     )
@@ -47,15 +54,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.pretrained and args.checkpoint:
-        raise UserError(f"--pretrained is for the published weights: leave out {args.checkpoint}, or it")
+    is_of_registry = args.pretrained or args.weights is not None
+    if is_of_registry and args.checkpoint:
+        option = "--pretrained" if args.pretrained else "--weights"
+        raise UserError(f"{option} scores weights of the registry: leave out {args.checkpoint}, or it")
+    if args.pretrained and args.weights is not None:
+        raise UserError("--pretrained and --weights each choose weights of the registry: leave out one")
     if args.show_dir and not args.show_dir.is_dir() and os.path.lexists(args.show_dir):
         what = "a file" if args.show_dir.exists() else "a link to nowhere"
         raise UserError(f"--show-dir {args.show_dir} is {what}: choose a folder")
-    cfg = load_run_config(args)
+    # apart from the run's, for whose figures others could be taken
+    cfg = load_run_config(args, suffix=f"_{args.weights or 'pretrained'}" if is_of_registry else "")
     from mmengine.dist import is_main_process
 
-    from hardnet_suite.openmm.run.test import METRICS, TestOptions, draw, test
+    from hardnet_suite.openmm.run.test import METRICS, TestOptions, draw, registry_weights, test
 
     options = TestOptions(
         draw=args.show_dir,
@@ -64,7 +76,8 @@ def run(args: argparse.Namespace) -> None:
         scales=tuple(args.scales),
         format_only=args.format_only,
     )
-    plan, outcome = test(cfg, args.checkpoint, options)
+    checkpoint = registry_weights(cfg, args.weights) if is_of_registry else args.checkpoint
+    plan, outcome = test(cfg, checkpoint, options, announce=lambda line: show(f"weights: {line}"))
     if not is_main_process():
         return
     for title, name in (("figures", METRICS), *plan.part.outputs.items()):

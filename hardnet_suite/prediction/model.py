@@ -29,7 +29,7 @@ from hardnet_suite.networks import (
 from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.weights import ROWS, Checkpoint, chosen_row, fill, open_weights
 from hardnet_suite.weights.file import expanded
-from hardnet_suite.weights.runs import require_newest_checkpoint
+from hardnet_suite.weights.runs import run_checkpoint
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ def load_model(
 
     Args:
         model: a name of ``list_models()``; a config, PATH.py or the name of one of the suite's; a file of
-            weights, whose keys tell the model; or a run's folder (DIR/RUN), of which the newest checkpoint is
-            taken. Checkpoints of runs and converted files know their classes, palette, input and output
-            rule; for other files the published ones hold.
+            weights, whose keys tell the model; or a run's folder (DIR/RUN), which stands for its best
+            checkpoint, or its newest where it has no best one. Checkpoints of runs and converted files know
+            their classes, palette, input and output rule; for other files the published ones hold.
         weights: for a name or a config, a tag of the weights registry or a file; None takes the published
             ones, or for a config those of its ``weights_tag``.
         classes: names of the classes in the order of their labels: for weights that do not know them, or to
@@ -236,7 +236,7 @@ def _choose(model: str) -> _Choice:
     if model in list_models():
         return _Choice(name=model)
     if os.sep in path and Path(path).is_dir():
-        return _Choice(file=require_newest_checkpoint(path))
+        return _Choice(file=run_checkpoint(path)[0])
     if Path(path).is_file() and not path.endswith(".py"):
         return _Choice(file=Path(path))
     return _of_config(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from hardnet_suite.errors import UserError
 from hardnet_suite.weights.file import BadFileError, WeightsFile
 
+_BEST = "best_"  # what the names of mmengine's best checkpoints begin with
 _NUMBERED = re.compile(r"(epoch|iter)_(\d+)\.pth")
 
 
@@ -52,12 +53,41 @@ def newest_checkpoint(work_dir: str | Path) -> WeightsFile | None:
     return newest
 
 
-def require_newest_checkpoint(work_dir: str | Path) -> WeightsFile:
-    """As ``newest_checkpoint``; UserError where there is none."""
+def run_checkpoint(work_dir: str | Path) -> tuple[WeightsFile, str]:
+    """The checkpoint that a run's folder stands for: the best one, or the newest where there is no best one.
+
+    Of several best ones, as of several metrics or runs, the one saved last by what the files say.
+
+    Args:
+        work_dir: the folder of the run.
+
+    Returns:
+        The checkpoint, and words for it that follow its path: "the best of the run".
+
+    Raises:
+        UserError: there is none, or the one to choose cannot be read.
+    """
+    best = [_readable(path) for path in sorted(Path(work_dir).glob(f"{_BEST}*.pth"))]
+    if best:
+        return max(best, key=_saved_at), "the best of the run"
     newest = newest_checkpoint(work_dir)
     if newest is None:
-        raise UserError(f"no checkpoint epoch_N.pth or iter_N.pth in {work_dir}; train first")
-    return newest
+        raise UserError(f"no checkpoint best_*.pth, epoch_N.pth or iter_N.pth in {work_dir}; train first")
+    return newest, "the newest of the run, which has no best one"
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a folder holds checkpoints of a run."""
+    return bool(saved_checkpoints(folder)) or any(Path(folder).glob(f"{_BEST}*.pth"))
+
+
+def _readable(path: Path) -> WeightsFile:
+    try:
+        file = WeightsFile.read(path)
+        _ = file.content
+    except BadFileError as error:
+        raise UserError(f"{path}: {error}{whole_one_beside(path)}") from error
+    return file
 
 
 def whole_one_beside(path: Path) -> str:

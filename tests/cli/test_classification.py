@@ -223,13 +223,13 @@ def test_a_runs_checkpoint_is_predicted_as_it_was_trained(classifier, tiny_class
 
 
 def test_a_folder_without_a_checkpoint_is_no_model(tmp_path):
-    with pytest.raises(UserError, match=r"no checkpoint epoch_N\.pth or iter_N\.pth in .*; train first"):
+    with pytest.raises(
+        UserError, match=r"no checkpoint best_\*\.pth, epoch_N\.pth or iter_N\.pth in .*; train first"
+    ):
         load_model(tmp_path)
 
 
-def test_the_published_weights_are_scored_without_a_checkpoint(
-    cli, error_of, shared, golden, tmp_path, monkeypatch
-):
+def test_the_published_weights_are_scored_on_demand(cli, error_of, shared, golden, tmp_path, monkeypatch):
     """As the original's ``main.py -a hardnet39ds --pretrained -e``."""
     monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path))
     torch.save(golden.state_dict("hardnet39ds"), tmp_path / find("hardnet39ds").file)
@@ -266,12 +266,12 @@ def test_the_published_weights_are_scored_without_a_checkpoint(
     right = sum(row["label"] == row["guesses"][0] for row in rows)
     assert report["metrics"]["top1"] == right / 6
     message = error_of("test", config, "some.pth", "--pretrained", *arguments[1:])
-    assert "--pretrained is for the published weights: leave out some.pth" in message
+    assert "--pretrained scores weights of the registry: leave out some.pth" in message
 
 
 def test_other_classes_than_the_published_weights(error_of, tiny_classes, tmp_path, monkeypatch):
     config, data = tiny_classes
-    arguments = ("test", config, "--data-root", data, "--work-dir", tmp_path)
+    arguments = ("test", config, "--pretrained", "--data-root", data, "--work-dir", tmp_path / "work")
     message = error_of(*arguments, "--cfg-options", "weights_tag=nothing")
     assert "no weights tagged 'nothing'" in message
     row = replace(find("hardnet39ds"), classes=("cat", "dog"))

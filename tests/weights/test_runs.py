@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.weights.runs import newest_checkpoint, require_newest_checkpoint, saved_checkpoints
+from hardnet_suite.weights.runs import is_run, newest_checkpoint, run_checkpoint, saved_checkpoints
 
 
 def save(folder, name, time, iterations, **meta) -> None:
@@ -71,8 +71,25 @@ def test_the_newest_is_what_the_files_say(tmp_path, seed, more, newest):
 
 def test_a_folder_without_any(tmp_path):
     assert newest_checkpoint(tmp_path) is None
-    with pytest.raises(UserError, match=r"no checkpoint epoch_N\.pth or iter_N\.pth"):
-        require_newest_checkpoint(tmp_path)
+    assert not is_run(tmp_path)
+    with pytest.raises(UserError, match=r"no checkpoint best_\*\.pth, epoch_N\.pth or iter_N\.pth"):
+        run_checkpoint(tmp_path)
+
+
+def test_a_run_stands_for_its_best_checkpoint(tmp_path):
+    for row in RUN:
+        save(tmp_path, *row)
+    file, which = run_checkpoint(tmp_path)
+    assert (file.path.name, which) == ("epoch_10.pth", "the newest of the run, which has no best one")
+    save(tmp_path, "best_coco_bbox_mAP_epoch_10.pth", "20261125_120000", 100)  # of an earlier run
+    save(tmp_path, "best_coco_bbox_mAP_epoch_8.pth", "20261126_120000", 80)
+    times(tmp_path, ["best_coco_bbox_mAP_epoch_8.pth", "best_coco_bbox_mAP_epoch_10.pth"])
+    file, which = run_checkpoint(tmp_path)
+    assert (file.path.name, which) == ("best_coco_bbox_mAP_epoch_8.pth", "the best of the run")
+    assert newest_checkpoint(tmp_path).path.name == "epoch_10.pth"
+    break_it(tmp_path / "best_coco_bbox_mAP_epoch_8.pth", "cut")
+    with pytest.raises(UserError, match=r"best_coco_bbox_mAP_epoch_8\.pth: corrupt.*epoch_10\.pth"):
+        run_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
@@ -126,6 +143,6 @@ def test_a_flipped_bit_is_damage_and_never_code(tmp_path, at):
     content[at % len(content)] ^= 4
     path.write_bytes(content)
     try:
-        require_newest_checkpoint(tmp_path)
+        run_checkpoint(tmp_path)
     except UserError as error:
         assert "corrupt" in str(error)  # noqa: PT017

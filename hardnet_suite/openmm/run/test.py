@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ from hardnet_suite.openmm.run.results import publish, require_replaceable, stagi
 from hardnet_suite.openmm.run.runner import SuiteRunner, versions
 from hardnet_suite.openmm.run.surroundings import explained
 from hardnet_suite.outputs import write_file
-from hardnet_suite.weights import Checkpoint, WeightsRow, find, open_weights
-from hardnet_suite.weights.runs import require_newest_checkpoint
+from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, find, open_weights
+from hardnet_suite.weights.runs import is_run, run_checkpoint
 
 _LARGEST_SCALE = 16
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")
@@ -70,6 +70,7 @@ class TestPlan:
         cfg: the config that the runner is built from; without the training, with test-time augmentation.
         part: the data set.
         checkpoint: the weights, or the row of the registry whose weights are fetched.
+        weights: which weights these are, in words.
         options: how it scores.
         work_dir: where the results go.
         settings_sha256: digest of the config as the user gave it.
@@ -80,6 +81,7 @@ class TestPlan:
     cfg: Config
     part: Part
     checkpoint: Checkpoint | WeightsRow
+    weights: str
     options: TestOptions
     work_dir: Path
     settings_sha256: str
@@ -107,17 +109,18 @@ class Outcome:
     checkpoint: Checkpoint
 
 
-def plan_test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> TestPlan:
+def plan_test(cfg: Config, checkpoint: str | Path | WeightsRow | None, options: TestOptions) -> TestPlan:
     """What a test run does, as a function of config and options; nothing is built, written or fetched.
 
     Args:
         cfg: as ``prepare`` returns it; left unchanged.
-        checkpoint: a file, a run's folder (its newest checkpoint), or None for the weights of the registry
-            that the config's ``weights_tag`` names, by default the published ones.
+        checkpoint: a file; a run's folder, which stands for its best checkpoint, or its newest where it has
+            no best one; a row of the registry; or None for the run in the work dir.
         options: how it scores.
 
     Raises:
-        UserError: no such checkpoint; data, classes or options that do not fit.
+        UserError: no such checkpoint; data, classes or options that do not fit; weights of the registry that
+            would be scored into the folder of a run.
     """
     given = {key: value for key, value in cfg.items() if key not in ("work_dir", "launcher")}
     digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
@@ -142,14 +145,14 @@ def plan_test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) 
     if options.score is not None and not (options.draw and part.has_scores):
         raise UserError("--score chooses the boxes that --show-dir draws for a detector; leave it out here")
     require_data(cfg, ["test_dataloader"])
-    source = _choose_checkpoint(cfg, checkpoint)
+    source, weights = _choose_checkpoint(cfg, checkpoint)
     _require_checkpoint_classes(part, source)
     require_replaceable(Path(cfg.work_dir), [METRICS, *part.result_files(format_only=options.format_only)])
     drop_pretrained(cfg)
     for key in _TRAINING:
         cfg[key] = None
     _augment(cfg, part, options)
-    return TestPlan(cfg, part, source, options, Path(cfg.work_dir), digest)
+    return TestPlan(cfg, part, source, weights, options, Path(cfg.work_dir), digest)
 
 
 def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
@@ -215,12 +218,21 @@ def draw(plan: TestPlan, outcome: Outcome, out_dir: Path) -> int:
     return count
 
 
-def test(cfg: Config, checkpoint: str | Path | None, options: TestOptions) -> tuple[TestPlan, Outcome]:
+def test(
+    cfg: Config,
+    checkpoint: str | Path | WeightsRow | None,
+    options: TestOptions,
+    *,
+    announce: Callable[[str], None] | None = None,  # noqa: PT028
+) -> tuple[TestPlan, Outcome]:
     """Plans, runs and reports; the results replace those of an earlier test in the work dir at the end.
 
-    The arguments and errors are those of ``plan_test`` and ``run_test``.
+    The arguments and errors are those of ``plan_test`` and ``run_test``; ``announce`` is called first, on the
+    main rank, with a line that says which weights are scored.
     """
     plan = plan_test(cfg, checkpoint, options)
+    if announce is not None and is_main_process():
+        announce(plan.weights)
     with explained(plan.work_dir), staging_folder(plan.work_dir) as folder:
         outcome, metric = run_test(plan, folder)
         if is_main_process():
@@ -247,17 +259,53 @@ def _only_part(cfg: Config) -> Part:
     return test_parts[0]
 
 
-def _choose_checkpoint(cfg: Config, checkpoint: str | Path | None) -> Checkpoint | WeightsRow:
-    if checkpoint is None:
-        if cfg.get("arch") is None:
-            raise UserError("no checkpoint given, and the config names no arch with published weights")
-        try:
-            return find(cfg.arch, cfg.get("weights_tag") or "published")
-        except ValueError as error:
-            raise UserError(f"no checkpoint given, and no weights to fetch: {error}") from None
-    checkpoint = Path(checkpoint).expanduser()
-    source = require_newest_checkpoint(checkpoint) if checkpoint.is_dir() else checkpoint
-    return open_weights(source, cfg.get("arch"), known=False)
+def registry_weights(cfg: Config, tag: str | None = None) -> WeightsRow:
+    """The row of the registry for a config's network.
+
+    Args:
+        cfg: names the network (``arch``).
+        tag: of the row; None: the config's ``weights_tag``, by default "published".
+
+    Raises:
+        UserError: there is no such row.
+    """
+    if cfg.get("arch") is None:
+        raise UserError(f"{cfg.filename} names no arch of the suite, which weights of the registry are for")
+    try:
+        return find(cfg.arch, tag or cfg.get("weights_tag") or "published")
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _choose_checkpoint(
+    cfg: Config, checkpoint: str | Path | WeightsRow | None
+) -> tuple[Checkpoint | WeightsRow, str]:
+    """The weights to score, and which these are in words."""
+    if isinstance(checkpoint, WeightsRow):
+        if is_run(cfg.work_dir):
+            raise UserError(
+                f"{cfg.work_dir} is the folder of a run: figures of the weights {checkpoint.tag!r} would be "
+                "taken for its own; choose another --work-dir"
+            )
+        return checkpoint, f"{checkpoint.file}, the weights {checkpoint.tag!r} of {checkpoint.model}"
+    if checkpoint is None and not is_run(cfg.work_dir):
+        raise UserError(
+            f"no checkpoint given, and none of a run in {cfg.work_dir}: train first, give a file or a run's "
+            f"folder, or score {_available(cfg)}"
+        )
+    path = Path(cfg.work_dir if checkpoint is None else checkpoint).expanduser()
+    source, which = run_checkpoint(path) if path.is_dir() else (path, "")
+    opened = open_weights(source, cfg.get("arch"), known=False)
+    return opened, f"{opened.path}, {which}" if which else str(opened.path)
+
+
+def _available(cfg: Config) -> str:
+    """What of the registry can be scored, for a message."""
+    tags = [row.tag for row in ROWS if row.model == cfg.get("arch") and not row.base_only]
+    default = cfg.get("weights_tag") or "published"
+    others = [f"--weights {tag}" for tag in tags if tag != default]
+    options = ["--pretrained"] * (default in tags) + others
+    return f"weights of the registry: {' or '.join(options)}" if options else "published weights (none)"
 
 
 def _require_checkpoint_classes(part: Part, source: Checkpoint | WeightsRow) -> None:
