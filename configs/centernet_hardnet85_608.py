@@ -2,7 +2,7 @@
 _base_ = "centernet_hardnet85.py"
 
 size = 608
-weights_tag = "published_608"  # in the weights registry; tested when no checkpoint is given
+weights_tag = "published_608"  # in the weights registry; `test --pretrained` scores them
 train_pipeline = _base_.train_pipeline
 train_pipeline[2].size = size
 test_pipeline = _base_.test_pipeline

@@ -2,7 +2,7 @@
 _base_ = ["_base_/runtime.py", "_base_/fchardnet.py", "_base_/camvid.py"]
 
 arch = "fchardnet70"  # row of hardnet_suite.networks.ARCHS
-weights_tag = "camvid"  # in the weights registry; tested when no checkpoint is given
+weights_tag = "camvid"  # in the weights registry; `test --pretrained` scores them
 crop = (288, 384)  # height, width
 num_classes = 11
 custom_imports = dict(imports=["hardnet_suite.openmm.segmentation"], allow_failed_imports=False)

@@ -2,7 +2,7 @@
 _base_ = "ssd512_hardnet68.py"
 
 arch = "ssd320_hardnet39ds"
-weights_tag = "bccd"  # in the weights registry; tested when no checkpoint is given
+weights_tag = "bccd"  # in the weights registry; `test --pretrained` scores them
 size = 320
 classes = ("RBC", "WBC", "Platelets")
 data_root = "data/bccd/"  # hardnet-suite convert-dataset voc BCCD data/bccd

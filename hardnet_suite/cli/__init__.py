@@ -26,6 +26,7 @@ COMMANDS = {
     "eval": "score saved predictions, without a model",
     "check-data": "check the data of a config before training",
     "models": "list the models and their weights",
+    "configs": "list the configs, or copy one to start from",
     "convert-weights": "convert a weights file to another form",
     "convert-dataset": "convert a data set to COCO annotations",
     "draw-shapes": "draw the built-in data set",

@@ -7,7 +7,6 @@ mmengine evaluates a base config before the one that derives from it, so a deriv
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 from mmengine.config import Config
@@ -21,6 +20,7 @@ from hardnet_suite.networks import (
     SSDArch,
     list_models,
 )
+from hardnet_suite.openmm.config_files import base_files, read_config
 from hardnet_suite.openmm.data.parts import walk
 
 MODEL_KINDS = {
@@ -98,29 +98,17 @@ def _newer(names: Names, base: Names, filename: str | Path) -> str:
 
 
 def _settled_in_file(path: Path) -> str | None:
-    cfg = Config.fromfile(path, import_custom_modules=False)
+    cfg = read_config(path, import_custom_modules=False)
     top, inner = names = _arch_names(cfg)
     if top == inner or None in names:
         return top or inner
     base_names: Names = (None, None)
     for file in base_files(path):
-        own = _arch_names(Config.fromfile(file, import_custom_modules=False))
+        own = _arch_names(read_config(file, import_custom_modules=False))
         if own == names:  # the base disagrees already
             return _settled_in_file(file)
         base_names = tuple(new or former for new, former in zip(own, base_names, strict=True))
     return _newer(names, base_names, path)
-
-
-def base_files(path: Path) -> list[Path]:
-    """The files of a Python config's ``_base_`` (those of an installed package, "mmdet::…", left out)."""
-    if path.suffix != ".py":
-        return []
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_base_":
-            given = ast.literal_eval(node.value)
-            names = [given] if isinstance(given, str) else given
-            return [path.parent / name for name in names if "::" not in name]
-    return []
 
 
 def _follow_size(cfg: Config, former: str, arch: str) -> None:

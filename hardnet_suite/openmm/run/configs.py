@@ -10,16 +10,12 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-import hardnet_suite
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
+from hardnet_suite.openmm.config_files import OWN_CONFIGS, own_configs, read_config
 from hardnet_suite.openmm.data.parts import parts, walk
 from hardnet_suite.openmm.models.config import settle_arch
 from hardnet_suite.openmm.run.keys import check_options, require_known_keys
-
-_PACKAGE = Path(hardnet_suite.__file__).parent
-_INSTALLED = _PACKAGE / "configs"
-OWN_CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "configs"  # else in the source tree
 
 
 _LONGEST_OPTION = 10_000
@@ -47,7 +43,7 @@ def load_config(
             raise UserError(f"no config {name}: give a path, or one of {', '.join(own)}")
         path = own[str(name)]
     try:
-        cfg = Config.fromfile(path)
+        cfg = read_config(path)
         settle_arch(cfg)
         arch = cfg.get("arch")
     except UserError:
@@ -79,17 +75,13 @@ def _settle_data_preprocessor(cfg: Config, path: Path) -> None:
         return
     outer = cfg.pop("data_preprocessor")
     inner = cfg.model.setdefault("data_preprocessor", outer)
-    if other := [key for key in outer if key not in inner or inner[key] != outer[key]]:
+    own = {key: value for key, value in outer.items() if key != "_scope_"}  # mmengine's mark of "mmseg::"
+    if other := [key for key, value in own.items() if key not in inner or inner[key] != value]:
         name = f"data_preprocessor.{other[0]}"
         raise UserError(
             f"{path}: {name} has no effect, since the model has a data preprocessor of its own; "
             f"set model.{name}"
         )
-
-
-def own_configs() -> dict[str, Path]:
-    """Name -> file of the configs that come with the suite."""
-    return {file.stem: file for file in sorted(OWN_CONFIGS.glob("*.py"))}
 
 
 def parse_options(pairs: list[str]) -> dict:

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from hardnet_suite.data.options import nearest
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.models.config import base_files
+from hardnet_suite.openmm.config_files import base_files
 
 # what mmengine's runner reads, then this suite
 _RUN_KEYS = frozenset(inspect.signature(Runner.__init__).parameters.keys() - {"self", "cfg"})
@@ -109,8 +109,7 @@ def require_known_keys(cfg: Config, path: Path, *, skip: Path) -> None:
         is_base = file != path
         tree = _tree(file)
         if tree is None:
-            unread = [key for key in cfg if key not in FILE_KEYS]  # JSON or YAML: no variables
-            unread = [key for key in unread if not _serves_data_root(cfg, key)]
+            unread = [key for key in cfg if not is_read(cfg, key)]  # JSON or YAML: no variables
             reads: set[str] = set()
         else:
             reads, _ = _names_read(tree)
@@ -124,6 +123,11 @@ def require_known_keys(cfg: Config, path: Path, *, skip: Path) -> None:
             ]
         if unread:
             raise UserError(f"{file}: {_why_unread_in_file(unread[0], cfg)}")
+
+
+def is_read(cfg: Config, key: str) -> bool:
+    """Whether mmengine or the suite reads a top-level key of a config, beside the file's own code."""
+    return key in FILE_KEYS or _serves_data_root(cfg, key)
 
 
 def _why_unread_in_file(key: str, cfg: Config) -> str:

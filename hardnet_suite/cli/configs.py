@@ -1,0 +1,40 @@
+"""``configs [NAME]``: lists the suite's configs, or copies one to start from."""
+
+from __future__ import annotations
+
+import argparse
+
+from hardnet_suite.cli._options import show
+from hardnet_suite.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="a config of the list: print it, flat and with its comments")
+    parser.add_argument("--copy", metavar="FILE.py", help="write it into this file instead, to be edited")
+
+
+def run(args: argparse.Namespace) -> None:
+    from hardnet_suite.openmm.config_files import own_configs
+    from hardnet_suite.openmm.run.config_copies import flat_copy, summary
+    from hardnet_suite.outputs import require_replaceable, write_file
+
+    configs = own_configs()
+    if args.name is None:
+        if args.copy is not None:
+            raise UserError("--copy writes one config: hardnet-suite configs NAME --copy FILE.py")
+        width = max(map(len, configs))
+        for name, path in configs.items():
+            show(f"{name.ljust(width)}  {summary(path)}")
+        return
+    name = args.name.removesuffix(".py")
+    if name not in configs:
+        raise UserError(f"no config {args.name}; there are {', '.join(configs)}")
+    if args.copy is None:
+        show(flat_copy(name).rstrip("\n"))
+        return
+    if not args.copy.endswith(".py"):
+        raise UserError(f"--copy {args.copy}: expected the name of a Python file (.py)")
+    require_replaceable(args.copy, lambda path: False, writer="copy", option="file")
+    write_file(args.copy, flat_copy(name))
+    show(f"config: {args.copy}")
+    show(f"next: edit it, then hardnet-suite check-data {args.copy}")
