@@ -17,7 +17,6 @@ from hardnet_suite.openmm.data.parts import parts, walk
 from hardnet_suite.openmm.models.config import settle_arch
 from hardnet_suite.openmm.run.keys import check_options, require_known_keys
 
-
 _LONGEST_OPTION = 10_000
 # names and numbers of entries, joined by dots; a config is written as Python, with the keys as they are
 _KEY = re.compile(r"[A-Za-z_]\w*(\.[\w-]+){0,50}", re.ASCII)
