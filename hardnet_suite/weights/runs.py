@@ -56,7 +56,7 @@ def newest_checkpoint(work_dir: str | Path) -> WeightsFile | None:
 def run_checkpoint(work_dir: str | Path) -> tuple[WeightsFile, str]:
     """The checkpoint that a run's folder stands for: the best one, or the newest where there is no best one.
 
-    Of several best ones, as of several metrics or runs, the one saved last by what the files say.
+    Of several best ones, as of several metrics, the one saved last by what the files say.
 
     Args:
         work_dir: the folder of the run.
@@ -67,10 +67,13 @@ def run_checkpoint(work_dir: str | Path) -> tuple[WeightsFile, str]:
     Raises:
         UserError: there is none, or the one to choose cannot be read.
     """
-    best = [_readable(path) for path in sorted(Path(work_dir).glob(f"{_BEST}*.pth"))]
-    if best:
-        return max(best, key=_saved_at), "the best of the run"
     newest = newest_checkpoint(work_dir)
+    paths = sorted(Path(work_dir).glob(f"{_BEST}*.pth"))
+    if newest is not None:  # it names the best ones of its run; others are of an earlier run in the folder
+        names = _best_names(newest)
+        paths = [path for path in paths if path.name in names]
+    if paths:
+        return max(map(_readable, paths), key=_saved_at), "the best of the run"
     if newest is None:
         raise UserError(f"no checkpoint best_*.pth, epoch_N.pth or iter_N.pth in {work_dir}; train first")
     return newest, "the newest of the run, which has no best one"
@@ -79,6 +82,16 @@ def run_checkpoint(work_dir: str | Path) -> tuple[WeightsFile, str]:
 def is_run(folder: str | Path) -> bool:
     """Whether a folder holds checkpoints of a run."""
     return bool(saved_checkpoints(folder)) or any(Path(folder).glob(f"{_BEST}*.pth"))
+
+
+def _best_names(file: WeightsFile) -> set[str]:
+    """The names of the best checkpoints that a run's checkpoint tells of; mmengine stores their paths."""
+    hub = file.content.get("message_hub")
+    info = hub.get("runtime_info") if isinstance(hub, Mapping) else None
+    entries = info.items() if isinstance(info, Mapping) else ()
+    return {
+        Path(path).name for key, path in entries if str(key).startswith("best_ckpt") and isinstance(path, str)
+    }
 
 
 def _readable(path: Path) -> WeightsFile:

@@ -13,10 +13,12 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.weights.runs import is_run, newest_checkpoint, run_checkpoint, saved_checkpoints
 
 
-def save(folder, name, time, iterations, **meta) -> None:
+def save(folder, name, time, iterations, best: str | None = None, **meta) -> None:
     folder.mkdir(exist_ok=True)
     meta = {"time": time, "iter": iterations} | meta
-    torch.save({"state_dict": {"w": torch.zeros(4)}, "meta": meta}, folder / name)
+    info = {} if best is None else {"best_ckpt": f"/elsewhere/{best}"}
+    content = {"state_dict": {"w": torch.zeros(4)}, "meta": meta, "message_hub": {"runtime_info": info}}
+    torch.save(content, folder / name)
 
 
 def times(folder, names) -> None:
@@ -82,7 +84,10 @@ def test_a_run_stands_for_its_best_checkpoint(tmp_path):
     file, which = run_checkpoint(tmp_path)
     assert (file.path.name, which) == ("epoch_10.pth", "the newest of the run, which has no best one")
     save(tmp_path, "best_coco_bbox_mAP_epoch_10.pth", "20261125_120000", 100)  # of an earlier run
+    file, which = run_checkpoint(tmp_path)
+    assert (file.path.name, which) == ("epoch_10.pth", "the newest of the run, which has no best one")
     save(tmp_path, "best_coco_bbox_mAP_epoch_8.pth", "20261126_120000", 80)
+    save(tmp_path, *RUN[-1], best="best_coco_bbox_mAP_epoch_8.pth")
     times(tmp_path, ["best_coco_bbox_mAP_epoch_8.pth", "best_coco_bbox_mAP_epoch_10.pth"])
     file, which = run_checkpoint(tmp_path)
     assert (file.path.name, which) == ("best_coco_bbox_mAP_epoch_8.pth", "the best of the run")
