@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import stat
 from pathlib import Path
 
@@ -54,3 +55,9 @@ def read_text(path: str | Path) -> str:
     """The text of a file in UTF-8, with or without a byte order mark; errors as of ``read_bytes``."""
     require_regular(path)
     return Path(path).read_text(encoding="utf-8-sig")
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, in hex digits; errors as of ``Path.open``."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hardnet_suite.data.classes import class_names
+from hardnet_suite.data.files import sha256
 from hardnet_suite.data.images import image_size
 from hardnet_suite.data.report import Finding, escaped
 from hardnet_suite.data.voc.annotation import Box, boxes_on_image, read_annotation
 from hardnet_suite.data.voc.lists import Entry, VocFolder
-from hardnet_suite.data.voc.target import MARK, Target, sha256
+from hardnet_suite.data.voc.target import MARK, Target
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.failures import explain
 from hardnet_suite.outputs import whole_file, write_file

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hardnet_suite.data.coco.layout import read_json
+from hardnet_suite.data.files import sha256
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import require_replaceable
 
@@ -117,12 +117,6 @@ class Target:
         real = Path(os.path.realpath(folder))
         parents = (parent for parent in (real, *real.parents) if os.path.exists(parent))
         return next((parent for parent in parents if _identity(parent) in self._sources), None)
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -6,7 +6,6 @@ behind a link, or is not listed is never replaced or removed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -17,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 
 from hardnet_suite import outputs
-from hardnet_suite.data.files import read_text
+from hardnet_suite.data.files import read_text, sha256
 
 MANIFEST = ".test_results.json"
 _STAGING = "test_results"
@@ -67,7 +66,7 @@ def publish(staging: Path, work_dir: Path) -> None:
     files = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
     require_replaceable(work_dir, files)
     before = _written(work_dir)
-    new = {name: (_sha256(staging / name),) for name in files}
+    new = {name: (sha256(staging / name),) for name in files}
     both = {name: (*before.get(name, ()), *new.get(name, ())) for name in before | new}
     _write_manifest(work_dir, both)  # a run that is killed in between owns both
     for name in files:
@@ -101,14 +100,9 @@ def _is_own(work_dir: Path, name: str, own: _Hashes) -> bool:
     try:
         if os.path.realpath(path) != str(Path(os.path.realpath(work_dir), *PurePosixPath(name).parts)):
             return False
-        return stat.S_ISREG(path.lstat().st_mode) and _sha256(path) in own[name]
+        return stat.S_ISREG(path.lstat().st_mode) and sha256(path) in own[name]
     except (OSError, ValueError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _written(work_dir: Path) -> _Hashes:
