@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     from hardnet_suite.data.sources import count_of
     from hardnet_suite.prediction import load_model, predict
 
+    if args.model.endswith(".py") and Path(args.model).is_file():
+        show(f"config: {args.model}, which runs as a program", sys.stderr)
     writer = _writer(args)  # first, as a folder of another program's predictions is refused
     flush_denormals()
     model = load_model(args.model, weights=args.weights, device=args.device, bf16=args.bf16)

@@ -185,3 +185,14 @@ def test_bad_arguments(error_of, images, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     assert "cannot write into" in error_of("predict", images, *MODEL, "--out", tmp_path / "file/out")
     assert "--device tpu is unknown" in error_of("predict", images, *MODEL, "--device", "tpu")
+
+
+def test_a_config_of_ones_own_is_said_to_run(cli, images, tmp_path):
+    ran = tmp_path / "ran"
+    (tmp_path / "mine.py").write_text(
+        f"_base_ = 'hardnet39ds_tiny_imagenet10.py'\n__import__('pathlib').Path({str(ran)!r}).touch()\n"
+    )
+    status, _, err = cli("predict", images / "one/a.png", "--model", tmp_path / "mine.py")
+    assert (status, ran.exists()) == (0, True)
+    assert err == f"config: {tmp_path / 'mine.py'}, which runs as a program\n"
+    assert "runs as a program" not in cli("predict", images / "one/a.png", *MODEL)[2]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from toy_runs import toy_config
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.run import buffers
+
+KEY, VARIANCE = "0.running_mean", "0.running_var"
+WRONG_BUFFERS = ["x", torch.ones(1), torch.ones(4), torch.full((3,), 1 + 5j), torch.full((3,), float("nan"))]
 
 WRONG = [
     (("meta", "epoch"), "x"),
@@ -48,3 +54,28 @@ def test_buffers_of_ranks_are_for_several_ranks(toy_train):
     cfg = toy_config(epochs=1)
     runner, _ = toy_train(cfg, resume=True)
     assert torch.equal(runner.model.norm.running_mean, mean)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [5, torch.ones(2), [1, 2], [{}, {}], *([{KEY: wrong}] * 2 for wrong in WRONG_BUFFERS)],
+    ids=lambda value: str(value)[:50].replace("\n", ""),
+)
+def test_wrong_buffers_of_ranks_are_one_line(monkeypatch, value):
+    monkeypatch.setattr(buffers, "get_world_size", lambda: 2)
+    monkeypatch.setattr(buffers, "get_rank", lambda: 1)
+    runner = SimpleNamespace(model=torch.nn.BatchNorm1d(3), hooks=[])
+    with pytest.raises(UserError, match="the checkpoint's rank_buffers are damaged"):
+        buffers.restore_buffers(runner, value)
+    assert torch.equal(runner.model.running_mean, torch.zeros(3))
+
+
+def test_the_buffers_of_a_rank_are_its_own(monkeypatch):
+    monkeypatch.setattr(buffers, "get_world_size", lambda: 2)
+    monkeypatch.setattr(buffers, "get_rank", lambda: 1)
+    runner = SimpleNamespace(model=torch.nn.BatchNorm1d(3), hooks=[])
+    ranks = [{KEY: torch.full((3,), float(rank)), VARIANCE: torch.ones(3)} for rank in (1, 2)]
+    buffers.restore_buffers(runner, ranks)
+    assert torch.equal(runner.model.running_mean, torch.full((3,), 2.0))
+    buffers.restore_buffers(runner, ranks[:1])  # of another number of ranks
+    assert torch.equal(runner.model.running_mean, torch.full((3,), 2.0))

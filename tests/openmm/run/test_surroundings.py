@@ -12,8 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.registry import DATASETS, HOOKS
+from mmengine.registry import DATASETS, HOOKS, METRICS
 from toy_runs import ToyNumbers, toy_config
 
 from hardnet_suite.errors import UserError, WriteError
@@ -161,6 +162,26 @@ def test_a_killed_worker(toy_train, number, reason):
     with pytest.raises(
         UserError, match=rf"data loader worker \d+ ({reason}).*epoch_1\.pth: resume with --res"
     ):
+        toy_train(cfg)
+
+
+@METRICS.register_module()
+class CountMetric(BaseMetric):
+    def process(self, data_batch, data_samples) -> None:
+        self.results.append(1)
+
+    def compute_metrics(self, results) -> dict:
+        return {"count": len(results)}
+
+
+def test_a_worker_that_is_killed_in_validation(toy_train):
+    loader = {"batch_size": 2, "num_workers": 1, "persistent_workers": True}
+    loader["dataset"] = {"type": "DeadlyNumbers", "signal": int(signal.SIGKILL)}
+    loader["sampler"] = {"type": "DefaultSampler", "shuffle": False}
+    cfg = toy_config(
+        val_dataloader=loader, val_cfg={"type": "ValLoop"}, val_evaluator={"type": "CountMetric"}
+    )
+    with pytest.raises(UserError, match=r"data loader worker \d+ .*epoch_2\.pth: resume with --resume"):
         toy_train(cfg)
 
 
