@@ -80,6 +80,7 @@ PACKAGES = (
     Package("pycocotools", "pycocotools.mask", "2.0.8"),
     Package("matplotlib", "matplotlib", "3.8"),
     Package("fonttools", "fontTools", "4.40"),
+    Package("setuptools", "pkg_resources", "70", "82"),
     Package("safetensors", "safetensors", "0.5"),
     Package("shapely", "shapely", "2.0"),
     Package("tensorboard", "torch.utils.tensorboard", "2.16"),

@@ -12,11 +12,12 @@ compat.install()  # before anything that imports mmcv.ops
 
 from hardnet_suite.openmm.data import classification, detection, loading, prepare, sampling, transforms
 from hardnet_suite.openmm.models import backbone, centernet, classifier, initializers, ssd
-from hardnet_suite.openmm.run import amp, hooks, loops, metrics
+from hardnet_suite.openmm.run import amp, buffers, hooks, loops, metrics
 
 __all__ = [
     "amp",
     "backbone",
+    "buffers",
     "centernet",
     "classification",
     "classifier",

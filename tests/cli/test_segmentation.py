@@ -113,6 +113,7 @@ def test_a_checkpoint_is_scored_drawn_and_scored_again(cli, tiny, camvid, segmen
     status, _, _ = cli("eval", "segmentation", *folders, "--dataset", "camvid", "--out", again)
     assert status == 0
     figures = json.loads(again.read_text())
+    assert figures.pop("program") == "hardnet-suite eval"
     assert {key: report[key] for key in figures} == figures
 
 
@@ -203,7 +204,11 @@ def test_cityscapes_from_label_ids_to_the_files_for_its_server(cli, cityscapes, 
     dataset = ("--dataset", "cityscapes", "--out", tmp_path / "again.json")
     assert cli("eval", "segmentation", *folders, *dataset)[0] == 0
     figures = json.loads((tmp_path / "again.json").read_text())
-    assert {key: report[key] for key in figures} == figures
+    assert figures["program"] == "hardnet-suite eval"
+    assert {
+        "program": figures["program"],
+        **{key: report[key] for key in figures if key != "program"},
+    } == figures
     plain = {
         path.name.split("_label")[0]: read_label(path, LABEL_SETS["cityscapes"])
         for path in (work / "predictions/ulm").iterdir()

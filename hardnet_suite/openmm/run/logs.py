@@ -21,11 +21,20 @@ def handle_errors(logger: Logger) -> None:
 
 
 def close_log(logger: Logger) -> None:
-    """Closes the files of a log; what is logged later opens them again."""
+    """Closes the files of a log and takes them off it: mmengine writes to the file of every handler it finds."""
+    for handler in [handler for handler in logger.handlers if isinstance(handler, FileHandler)]:
+        logger.removeHandler(handler)
+        with suppress(OSError):  # what a full disk did not take
+            handler.close()
+
+
+def reopen_log(logger: Logger) -> None:
+    """Opens the files of a log anew, where they or their folder were removed."""
     for handler in logger.handlers:
         if isinstance(handler, FileHandler):
-            with suppress(OSError):  # what a full disk did not take
+            with suppress(OSError):
                 handler.close()
+            handler.stream = handler._open()
 
 
 def _raise_write_error(handler: FileHandler, record: LogRecord) -> None:

@@ -97,7 +97,7 @@ class SuiteRunner(Runner):
         return logger
 
     def close(self) -> None:
-        """Closes the run's files; what is logged later opens the log again."""
+        """Closes the run's files."""
         with suppress(OSError):  # what a full disk did not take
             self.visualizer.close()
         close_log(self.logger)

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from hardnet_suite.errors import UserError
 from hardnet_suite.failures import explain
 from hardnet_suite.openmm.run.lock import TrainingLock
-from hardnet_suite.openmm.run.logs import close_log
+from hardnet_suite.openmm.run.logs import reopen_log
 from hardnet_suite.outputs import writing
 
 
@@ -89,7 +89,7 @@ class WorkDirHook(Hook):
             return
         with writing(log_dir):
             Path(log_dir, "vis_data").mkdir(parents=True)
-            close_log(runner.logger)  # its file is opened again, in the new folder
+            reopen_log(runner.logger)
             runner.dump_config()
         runner.logger.warning(
             f"{runner.work_dir} was removed during the training and is created again; the checkpoints and "

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from copy import deepcopy
+from logging import FileHandler
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 from toy_runs import toy_config
 
 from hardnet_suite.errors import UserError
@@ -160,3 +162,11 @@ def test_counts_of_a_data_loader_are_integers(toy_train, key, value):
     cfg.train_dataloader[key] = value
     with pytest.raises(UserError, match=f"a data loader's {key} is {value!r}, expected an integer"):
         toy_train(cfg)
+
+
+def test_after_a_run_models_of_mmengine_initialize(toy_train):
+    """mmengine writes the initialization to the files of the log, which the run has closed."""
+    runner, _ = toy_train(toy_config(epochs=1))
+    runner.close()
+    MODELS.build({"type": "HarDNet", "arch": "hardnet39ds"}).init_weights()
+    assert not [handler for handler in runner.logger.handlers if isinstance(handler, FileHandler)]
