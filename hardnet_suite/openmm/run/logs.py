@@ -21,7 +21,7 @@ def handle_errors(logger: Logger) -> None:
 
 
 def close_log(logger: Logger) -> None:
-    """Closes the files of a log and takes them off it: mmengine writes to the file of every handler it finds."""
+    """Closes the files of a log and takes them off it, as mmengine writes to every file it finds there."""
     for handler in [handler for handler in logger.handlers if isinstance(handler, FileHandler)]:
         logger.removeHandler(handler)
         with suppress(OSError):  # what a full disk did not take
