@@ -48,16 +48,80 @@ def _cross() -> np.ndarray:
     return np.concatenate([arm @ np.linalg.matrix_power(quarter, turns) for turns in range(4)])
 
 
-# outline and, for shapes with a hole, the hole's outline; in any scale, rotated at random when drawn
-_OUTLINES: dict[str, tuple[np.ndarray, ...]] = {
-    "circle": (_regular(72),),
-    "square": (_regular(4),),
-    "triangle": (_regular(3),),
-    "star": (_star(),),
-    "ring": (_regular(72), _regular(72, radius=0.55)),
-    "cross": (_cross(),),
+def _arc(start: float, end: float, radius: float = 1.0, center: tuple[float, float] = (0, 0)) -> np.ndarray:
+    angles = np.linspace(start, end, 48)
+    return np.array(center) + radius * np.stack([np.cos(angles), np.sin(angles)], 1)
+
+
+def _heart() -> np.ndarray:
+    t = np.linspace(0, 2 * np.pi, 96, endpoint=False)
+    y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+    return np.stack([16 * np.sin(t) ** 3, -y], 1)
+
+
+def _crescent() -> np.ndarray:
+    outer = _arc(np.radians(50), np.radians(310))
+    inner = _arc(np.radians(277), np.radians(83), np.hypot(0.093, 0.766), (0.55, 0))
+    return np.concatenate([outer, inner[1:-1]])
+
+
+def _gear() -> np.ndarray:
+    teeth = np.tile([1.0, 1.0, 0.72, 0.72], 9)
+    angles = (np.arange(36) + np.tile([0.15, -0.15, -0.15, 0.15], 9)) * 2 * np.pi / 36
+    return teeth[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+
+
+def _polygon(*points: tuple[float, float]) -> np.ndarray:
+    return np.array(points, float)
+
+
+# set -> shape -> outline and, for shapes with a hole, the hole's outline; in any scale, rotated at random
+# when drawn. No symbol is a shape: weights trained on symbols have seen none of the shapes.
+_OUTLINES: dict[str, dict[str, tuple[np.ndarray, ...]]] = {
+    "shapes": {
+        "circle": (_regular(72),),
+        "square": (_regular(4),),
+        "triangle": (_regular(3),),
+        "star": (_star(),),
+        "ring": (_regular(72), _regular(72, radius=0.55)),
+        "cross": (_cross(),),
+    },
+    "symbols": {
+        "heart": (_heart(),),
+        "crescent": (_crescent(),),
+        "arrow": (
+            _polygon((-1, -0.25), (0.1, -0.25), (0.1, -0.7), (1, 0), (0.1, 0.7), (0.1, 0.25), (-1, 0.25)),
+        ),
+        "bolt": (_polygon((0.2, -1), (-0.6, 0.15), (-0.05, 0.15), (-0.25, 1), (0.6, -0.2), (0.05, -0.2)),),
+        "drop": (np.concatenate([_arc(-0.15 * np.pi, 1.15 * np.pi), _polygon((0, -2.2))]),),
+        "half disc": (_arc(0, np.pi),),
+        "gear": (_gear(), _regular(36, radius=0.3)),
+        "ell": (_polygon((-1, -1), (-0.4, -1), (-0.4, 0.5), (0.7, 0.5), (0.7, 1.1), (-1, 1.1)),),
+        "tee": (
+            _polygon(
+                (-1, -1), (1, -1), (1, -0.45), (0.3, -0.45), (0.3, 1), (-0.3, 1), (-0.3, -0.45), (-1, -0.45)
+            ),
+        ),
+        "chevron": (_polygon((-1, -1), (0, -0.2), (1, -1), (1, -0.3), (0, 0.6), (-1, -0.3)),),
+        "frame": (_regular(4), _regular(4, radius=0.5)),
+        "pentagon": (_regular(5),),
+        "ellipse": (_regular(72) * [1, 0.55],),
+        "hourglass": (_polygon((-0.8, -1), (0.8, -1), (0.12, 0), (0.8, 1), (-0.8, 1), (-0.12, 0)),),
+    },
 }
-SHAPES: tuple[str, ...] = tuple(_OUTLINES)
+SETS: tuple[str, ...] = tuple(_OUTLINES)
+SHAPES: tuple[str, ...] = tuple(_OUTLINES["shapes"])
+
+
+def names_of_set(name: str) -> tuple[str, ...]:
+    """The classes of a set of drawn objects, in the order of their labels.
+
+    Raises:
+        ValueError: an unknown set.
+    """
+    if name not in _OUTLINES:
+        raise ValueError(f"unknown set of objects {name!r}, expected one of {', '.join(SETS)}")
+    return tuple(_OUTLINES[name])
 
 
 @dataclass(frozen=True)
@@ -67,7 +131,7 @@ class Scene:
     Attributes:
         image: (H, W, 3) uint8 RGB.
         boxes: (K, 4) float32 x1, y1, x2, y2 in pixels, around each whole shape.
-        labels: (K,) int64 indices into SHAPES.
+        labels: (K,) int64 indices into ``names_of_set(objects)``.
         masks: (K, H, W) bool, the visible part of each shape.
         semantic: (H, W) uint8, 0 for the ground, otherwise label + 1.
     """
@@ -79,7 +143,7 @@ class Scene:
     semantic: np.ndarray
 
 
-def draw_scene(seed: int, index: int, size: int = 320) -> Scene:
+def draw_scene(seed: int, index: int, size: int = 320, objects: str = "shapes") -> Scene:
     """Draws one scene.
 
     It has 2 to 8 objects, whose longer side is 1/12 to 1/2 of the image's (log-uniform); at least 40 % of
@@ -89,11 +153,13 @@ def draw_scene(seed: int, index: int, size: int = 320) -> Scene:
         seed: Seed of an unlimited set of scenes.
         index: Number of the scene in this set.
         size: Height and width of the image in pixels.
+        objects: What is drawn, one of SETS.
 
     Raises:
-        ValueError: A negative seed or index, or a size below 96.
+        ValueError: A negative seed or index, a size below 96, or an unknown set.
     """
     _check_size(size)
+    names = names_of_set(objects)
     if min(seed, index) < 0:
         raise ValueError(f"seed={seed} and index={index} must be at least 0")
     rng = np.random.default_rng((seed, index))
@@ -103,8 +169,8 @@ def draw_scene(seed: int, index: int, size: int = 320) -> Scene:
     extents = np.exp(rng.uniform(np.log(SIZES[0]), np.log(SIZES[1]), count)) * size
     boxes, labels, masks, wholes, colors = [], [], [], [], []
     for extent in sorted(extents, reverse=True):  # small ones last, on top, or they would be hidden
-        label = int(rng.integers(len(SHAPES)))
-        alpha = _alpha(SHAPES[label], extent, rng.uniform(0, 2 * np.pi))
+        label = int(rng.integers(len(names)))
+        alpha = _alpha(_OUTLINES[objects][names[label]], extent, rng.uniform(0, 2 * np.pi))
         solid = alpha >= 0.5
         height, width = alpha.shape
         for _ in range(50):
@@ -148,10 +214,10 @@ def _check_size(size: int) -> None:
         raise ValueError(f"size={size} must be at most {_LARGEST} pixels")
 
 
-def _alpha(shape: str, extent: float, turn: float) -> np.ndarray:
+def _alpha(shape: tuple[np.ndarray, ...], extent: float, turn: float) -> np.ndarray:
     """(h, w) coverage in [0, 1] of the rotated shape, whose longer side has ``extent`` pixels."""
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    outlines = [points @ rotation.T for points in _OUTLINES[shape]]
+    outlines = [points @ rotation.T for points in shape]
     low, high = outlines[0].min(0), outlines[0].max(0)
     scale = extent / (high - low).max()
     width, height = np.ceil((high - low) * scale).astype(int)
@@ -218,6 +284,7 @@ def write_shapes(
     val: int = 100,
     size: int = 320,
     seed: int = 0,
+    objects: str = "shapes",
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Writes the data set to a folder, in COCO layout.
@@ -234,6 +301,7 @@ def write_shapes(
         val: Number of held-out images.
         size: Height and width of the images in pixels.
         seed: Random seed.
+        objects: What is drawn, one of SETS: ``"shapes"``, or ``"symbols"``, none of which is a shape.
         progress: Called after every image with the number of images drawn and the total.
 
     Returns:
@@ -241,8 +309,10 @@ def write_shapes(
 
     Raises:
         UserError: ``root`` has other contents, lacks some of its own, or is not writable.
-        ValueError: Counts below 1 or above a million, a size below 96 or above 4096, or a negative seed.
+        ValueError: Counts below 1 or above a million, a size below 96 or above 4096, a negative seed, or an
+            unknown set.
     """
+    names_of_set(objects)
     if not 1 <= train <= _FIRST_VAL or not 1 <= val <= _FIRST_VAL:
         raise ValueError(f"train={train} and val={val} must be 1 to {_FIRST_VAL}")
     _check_size(size)
@@ -250,6 +320,8 @@ def write_shapes(
         raise ValueError(f"seed={seed} must be at least 0")
     root = Path(root)
     record = {"version": VERSION, "train": train, "val": val, "size": size, "seed": seed}
+    if objects != "shapes":  # the records of the first set have no entry for it
+        record["objects"] = objects
     try:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             if _read_record(root) != record:
@@ -260,7 +332,7 @@ def write_shapes(
         with temporary_folder(root) as temporary:
             done = 0
             for split, indices in (("train", range(train)), ("val", range(_FIRST_VAL, _FIRST_VAL + val))):
-                for _ in _write_split(temporary, split, indices, size, seed):
+                for _ in _write_split(temporary, split, indices, size, seed, objects):
                     done += 1
                     if progress is not None:
                         progress(done, train + val)
@@ -297,17 +369,20 @@ def _require_complete(root: Path, counts: dict[str, int]) -> None:
         raise UserError(f"{root} is damaged ({found} of {total} images): remove it, or choose another folder")
 
 
-def _write_split(root: Path, split: str, indices: range, size: int, seed: int) -> Iterator[None]:
+def _write_split(
+    root: Path, split: str, indices: range, size: int, seed: int, objects: str
+) -> Iterator[None]:
     """Yields after every image; the annotations are written last."""
     images, annotations = [], []
     image_folder, label_folder = root / f"{split}2017", root / "masks" / f"{split}2017"
     for folder in (image_folder, label_folder, root / "annotations"):
         folder.mkdir(parents=True, exist_ok=True)
-    crops = dict.fromkeys(SHAPES, 0)
-    for shape in SHAPES:
+    names = names_of_set(objects)
+    crops = dict.fromkeys(names, 0)
+    for shape in names:
         (root / "classes" / split / shape).mkdir(parents=True)
     for image_id, index in enumerate(indices, 1):
-        scene = draw_scene(seed, index, size)
+        scene = draw_scene(seed, index, size, objects)
         name = f"{image_id:012d}"
         image = Image.fromarray(scene.image)
         image.save(image_folder / f"{name}.jpg", quality=92)
@@ -317,7 +392,7 @@ def _write_split(root: Path, split: str, indices: range, size: int, seed: int) -
             annotations.append(_annotation(len(annotations) + 1, image_id, box, int(label), mask))
             x1, y1, x2, y2 = (int(v) for v in box)
             others = (scene.semantic[y1:y2, x1:x2] > 0) & ~mask[y1:y2, x1:x2]
-            shape = SHAPES[label]
+            shape = names[label]
             # at most half as many crops per class as scenes: few enough, and classes of about equal size
             if others.mean() <= _MOST_COVERED and crops[shape] < (len(indices) + 1) // 2:
                 crop = image.crop((x1, y1, x2, y2))
@@ -325,11 +400,13 @@ def _write_split(root: Path, split: str, indices: range, size: int, seed: int) -
                 crops[shape] += 1
         yield
     content = {
-        "info": {"description": f"hardnet_suite drawn shapes, version {VERSION}, seed {seed}"},
+        "info": {"description": f"hardnet_suite drawn {objects}, version {VERSION}, seed {seed}"},
         "licenses": [],
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": i, "name": name, "supercategory": "shape"} for i, name in enumerate(SHAPES, 1)],
+        "categories": [
+            {"id": i, "name": name, "supercategory": objects[:-1]} for i, name in enumerate(names, 1)
+        ],
     }
     (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
 
