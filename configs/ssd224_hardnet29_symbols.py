@@ -5,7 +5,7 @@ classes = (
     "heart", "crescent", "arrow", "bolt", "drop", "half disc", "gear",
     "ell", "tee", "chevron", "frame", "pentagon", "ellipse", "hourglass",
 )  # fmt: skip
-data_root = "data/symbols/"  # hardnet-suite draw-shapes data/symbols --objects symbols --train 16000 --size 224
+data_root = "data/symbols/"  # hardnet-suite draw-shapes data/symbols --objects symbols --train 8000 --size 224
 
 model = dict(bbox_head=dict(num_classes=len(classes)))
 drawn = dict(data_root=data_root, metainfo=dict(classes=classes))
@@ -14,3 +14,17 @@ val_dataloader = dict(dataset=drawn)
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/instances_val2017.json")
 test_evaluator = val_evaluator
+
+train_cfg = dict(max_epochs=3, val_interval=3)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=200),
+    dict(
+        type="CosineAnnealingLR",
+        eta_min=1e-5,
+        by_epoch=True,
+        begin=1,
+        end=3,
+        T_max=2,
+        convert_to_iter_based=True,
+    ),
+]
