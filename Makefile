@@ -2,8 +2,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= work_dirs/demo
-# bfloat16 where the CPU computes in it
-BF16 ?= $(shell grep -qE 'amx_bf16|avx512_bf16' /proc/cpuinfo 2>/dev/null && echo --bf16)
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
@@ -23,7 +21,8 @@ $(INSTALLED): requirements.txt pyproject.toml hardnet_suite_mmcv.pth
 # an interrupted or finished demo resumes
 demo: install
 	$(PY) tools/draw_shapes.py $(DEMO)/shapes --train 1000 --val 100 --size 224
-	$(PY) tools/train.py configs/demo_ssd224_shapes.py --data-root $(DEMO)/shapes --work-dir $(DEMO) $(BF16) --resume
+	$(PY) tools/train.py configs/demo_ssd224_shapes.py --data-root $(DEMO)/shapes --work-dir $(DEMO) \
+	  --precision auto --resume
 	$(PY) tools/test.py configs/demo_ssd224_shapes.py $(DEMO) --data-root $(DEMO)/shapes \
 	  --work-dir $(DEMO) --show-dir $(DEMO)/images
 	$(PY) tools/plot.py $(DEMO)

@@ -1,4 +1,5 @@
-# The demo: SSD224-HarDNet29 on the built-in drawn shapes, from random weights, minutes on a CPU.
+# The demo: SSD224-HarDNet29 on the built-in drawn shapes, minutes on a CPU. It starts from weights of drawn symbols,
+# which are other objects (ssd224_hardnet29_symbols.py); --from-scratch starts from random ones.
 _base_ = "ssd512_hardnet68.py"
 
 arch = "ssd224_hardnet29"
@@ -6,7 +7,11 @@ size = 224
 classes = ("circle", "square", "triangle", "star", "ring", "cross")
 data_root = "data/shapes/"  # hardnet-suite draw-shapes data/shapes
 
-model = dict(arch=arch, bbox_head=dict(num_classes=len(classes)), init_cfg=None)
+model = dict(
+    arch=arch,
+    bbox_head=dict(num_classes=len(classes)),
+    init_cfg=dict(type="HarDNetPretrained", tag="symbols"),
+)
 
 # Flips are enough augmentation for drawn scenes, and cheap on a machine with few cores.
 train_pipeline = [
@@ -28,20 +33,20 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/instances_val2017.json")
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=10, val_interval=2)
+train_cfg = dict(max_epochs=5, val_interval=2)
 optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type="AdamW", lr=2e-3, weight_decay=0.01),
+    optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.01),
     clip_grad=dict(max_norm=10.0),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=100),
+    dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=60),
     dict(
         type="CosineAnnealingLR",
         eta_min=1e-5,
         by_epoch=True,
         begin=1,
-        end=10,
-        T_max=9,
+        end=5,
+        T_max=4,
         convert_to_iter_based=True,
     ),
 ]

@@ -5,9 +5,12 @@ classes = (
     "heart", "crescent", "arrow", "bolt", "drop", "half disc", "gear",
     "ell", "tee", "chevron", "frame", "pentagon", "ellipse", "hourglass",
 )  # fmt: skip
-data_root = "data/symbols/"  # hardnet-suite draw-shapes data/symbols --objects symbols --train 8000 --size 224
+data_root = (
+    "data/symbols/"  # hardnet-suite draw-shapes data/symbols --objects symbols --train 8000 --size 224
+)
 
-model = dict(bbox_head=dict(num_classes=len(classes)))
+weights_tag = "symbols"  # in the weights registry; `test --pretrained` scores them
+model = dict(bbox_head=dict(num_classes=len(classes)), init_cfg=None)
 drawn = dict(data_root=data_root, metainfo=dict(classes=classes))
 train_dataloader = dict(batch_size=32, num_workers=4, dataset=drawn)
 val_dataloader = dict(dataset=drawn)
@@ -16,6 +19,7 @@ val_evaluator = dict(ann_file=data_root + "annotations/instances_val2017.json")
 test_evaluator = val_evaluator
 
 train_cfg = dict(max_epochs=3, val_interval=3)
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=200),
     dict(

@@ -78,7 +78,23 @@ def load_run_config(args: argparse.Namespace, suffix: str = ""):
     if get_device() == "cpu":
         flush_denormals()
         _keep_freed_memory()
-    return prepare(cfg, work_dir=work_dir, launcher=args.launcher, bf16=args.bf16)
+    return prepare(
+        cfg, work_dir=work_dir, launcher=args.launcher, bf16=args.bf16 or _is_bf16_faster(args, cfg)
+    )
+
+
+def _is_bf16_faster(args: argparse.Namespace, cfg) -> bool:
+    """Whether ``--precision`` asks for bfloat16, or for the faster one, and that is it."""
+    precision = getattr(args, "precision", None)
+    if precision == "auto":
+        if args.launcher != "none" or cfg.get("launcher", "none") != "none":
+            raise UserError("--precision auto times one process: choose float32 or bf16 under a launcher")
+        from hardnet_suite.openmm.run.precision import seconds_of_a_step
+
+        single, half = seconds_of_a_step(cfg)
+        precision = "bf16" if half < single else "float32"
+        show(f"precision: {precision} (a step takes {single:.2f} s in float32, {half:.2f} s in bfloat16)")
+    return precision == "bf16"
 
 
 def _show_error_of_thread(args) -> None:

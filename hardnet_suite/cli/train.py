@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 
 from hardnet_suite.cli._options import add_run_arguments, load_run_config, show
+from hardnet_suite.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CHECKPOINT",
         help="resume from the work dir's newest checkpoint (or from the one given)",
     )
+    parser.add_argument(
+        "--precision",
+        choices=["float32", "bf16", "auto"],
+        help="what to compute in: bf16 is --bf16, auto the faster one by a few timed steps",
+    )
     parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.bf16 and args.precision == "float32":
+        raise UserError("--bf16 and --precision float32 exclude each other")
     cfg = load_run_config(args)
     from mmengine.dist import is_main_process
 

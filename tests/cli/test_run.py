@@ -122,6 +122,32 @@ def test_train_in_bfloat16(cli, config, data, tmp_path):
     assert Config.fromfile(work / "tiny.py").optim_wrapper.type == "BFloat16OptimWrapper"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "wrapper", "said"),
+    [((1.0, 0.5), "BFloat16OptimWrapper", "bf16"), ((0.5, 1.0), "OptimWrapper", "float32")],
+)
+def test_the_faster_precision(cli, config, data, tmp_path, monkeypatch, seconds, wrapper, said):
+    from hardnet_suite.openmm.run import precision
+
+    monkeypatch.setattr(precision, "seconds_of_a_step", lambda cfg: seconds)
+    work = tmp_path / "work"
+    options = ["train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False", "val_cfg=None"]
+    options += ["val_dataloader=None", "val_evaluator=None", "train_dataloader.dataset.indices=2"]
+    arguments = ("--data-root", data, "--work-dir", work, "--precision", "auto", "--cfg-options", *options)
+    status, out, _ = cli("train", config, *arguments)
+    assert status == 0
+    assert (
+        f"precision: {said} (a step takes {seconds[0]:.2f} s in float32, {seconds[1]:.2f} s in bfloat16)"
+        in out
+    )
+    assert Config.fromfile(work / "tiny.py").optim_wrapper.type == wrapper
+
+
+def test_precisions_that_exclude_each_other(cli, config):
+    status, _, err = cli("train", config, "--bf16", "--precision", "float32")
+    assert (status, err) == (2, "error: --bf16 and --precision float32 exclude each other\n")
+
+
 def test_test_needs_the_test_data_only(cli, config, data, trained, tmp_path):
     (data / "annotations/instances_train2017.json").unlink()
     status, _, err = cli("test", config, trained, "--data-root", data, "--work-dir", tmp_path / "work")

@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from hardnet_suite.data import shapes
-from hardnet_suite.data.shapes import SHAPES, Scene, draw_scene, write_shapes
+from hardnet_suite.data.shapes import SHAPES, Scene, draw_scene, names_of_set, write_shapes
 from hardnet_suite.errors import UserError
 
 SIZE = 128
@@ -323,3 +323,48 @@ def test_the_folder_of_a_killed_run_goes_with_the_next(tmp_path):
     assert len(os.listdir(tmp_path)) == 1
     write_shapes(tmp_path / "set", train=1, val=1, size=96)
     assert os.listdir(tmp_path) == ["set"]
+
+
+# --- other objects
+
+
+def test_symbols_are_none_of_the_shapes():
+    symbols = names_of_set("symbols")
+    assert len(set(symbols)) == len(symbols) > len(SHAPES)
+    assert not set(symbols) & set(SHAPES)
+    drawn = {
+        (name, turn): shapes._alpha(outline, 64, turn)
+        for kind in ("shapes", "symbols")
+        for name, outline in shapes._OUTLINES[kind].items()
+        for turn in np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    }
+    for symbol in symbols:
+        alike = max(
+            _overlap(drawn[symbol, 0.0], other) for (name, _), other in drawn.items() if name in SHAPES
+        )
+        assert alike < 0.9, symbol
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """The intersection over union of two outlines, each with its box at the origin."""
+    size = [max(pair) for pair in zip(a.shape, b.shape, strict=True)]
+    a, b = (np.pad(x, [(0, s - n) for s, n in zip(size, x.shape, strict=True)]) >= 0.5 for x in (a, b))
+    return np.count_nonzero(a & b) / np.count_nonzero(a | b)
+
+
+def test_a_set_of_symbols(tmp_path):
+    root = write_shapes(tmp_path / "symbols", train=2, val=1, size=96, objects="symbols")
+    content = json.loads((root / "annotations/instances_train2017.json").read_text())
+    assert [row["name"] for row in content["categories"]] == list(names_of_set("symbols"))
+    assert sorted(path.name for path in (root / "classes/train").iterdir()) == sorted(names_of_set("symbols"))
+    assert write_shapes(root, train=2, val=1, size=96, objects="symbols") == root
+    with pytest.raises(UserError, match="is not this set of drawn shapes"):
+        write_shapes(root, train=2, val=1, size=96)
+    scene = draw_scene(0, 1, 96, "symbols")
+    boxes = [row["bbox"][:2] for row in content["annotations"] if row["image_id"] == 2]
+    assert boxes == scene.boxes[:, :2].tolist()
+
+
+def test_an_unknown_set_is_told(tmp_path):
+    with pytest.raises(ValueError, match="unknown set of objects 'toys', expected one of shapes, symbols"):
+        write_shapes(tmp_path / "toys", objects="toys")

@@ -17,8 +17,9 @@ from hardnet_suite.weights import Checkpoint, LoadReport, fill, find, open_weigh
 class HarDNetPretrained:
     """init_cfg=dict(type="HarDNetPretrained", …): published weights into a backbone or a whole model.
 
-    What the model has no place for is dropped, and heads that the file lacks keep their initial values; both
-    are logged. A shape that differs is an error, and so is a part of the backbone that would stay random.
+    What the model has no place for is dropped; heads that the file lacks, and layers of another number of
+    classes, keep their initial values; all are logged. Any other shape that differs is an error, and so is a
+    part of the backbone that would stay random.
 
     Args:
         model: whose weights, a name of ``list_models()``. Default: the backbone's own ``arch``.
@@ -37,7 +38,7 @@ class HarDNetPretrained:
             weights = open_weights(self.file or row, name)
         except UserError as error:
             raise UserError(f"{error} (train can do without it: --from-scratch)") from None
-        report = fill(module, weights, allow=("heads", "in_chans"))
+        report = fill(module, weights, allow=("heads", "in_chans", "classes"))
         print_log(f"{weights.path.name} into {type(module).__name__}: {report}", logger="current")
         if hasattr(module, "_params_init_info"):
             update_init_info(module, init_info=f"HarDNetPretrained: {weights.path}")

@@ -20,7 +20,7 @@ from hardnet_suite.openmm.run.lock import sole_training
 from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of, records_of
 from hardnet_suite.openmm.run.runner import SuiteRunner
 from hardnet_suite.openmm.run.surroundings import WorkDirHook, explained, how_to_resume
-from hardnet_suite.weights import Checkpoint, open_weights
+from hardnet_suite.weights import Checkpoint, find, open_weights
 from hardnet_suite.weights.file import WeightsFile
 from hardnet_suite.weights.runs import newest_checkpoint
 
@@ -63,6 +63,8 @@ def train(
         notes = (_require_same_run if cfg.resume else _compare_initial_weights)(cfg, opened)
     if from_scratch or cfg.load_from:
         drop_pretrained(cfg)
+    else:
+        notes = _compare_published(cfg)
     runner = None
     with (
         explained(cfg.work_dir, lambda: how_to_resume(runner, cfg.work_dir)),
@@ -119,7 +121,20 @@ def _compare_initial_weights(cfg: Config, weights: Checkpoint) -> list[str]:
 
     The same names in another order would start every class from another's weights: a UserError.
     """
-    path, trained, notes = cfg.load_from, weights.classes, _compare_rules(cfg, weights)
+    return _compare_rules(cfg, weights) + _compare_classes(cfg, cfg.load_from, weights.classes)
+
+
+def _compare_published(cfg: Config) -> list[str]:
+    """``_compare_initial_weights`` for a whole model that starts from weights of the registry."""
+    init = cfg.model.get("init_cfg") or {}
+    if not isinstance(init, dict) or init.get("type") != "HarDNetPretrained" or init.get("file"):
+        return []
+    row = find(init.get("model") or cfg.model.get("arch"), init.get("tag", "published"))
+    return _compare_classes(cfg, f"{row.model}:{row.tag}", row.classes)
+
+
+def _compare_classes(cfg: Config, path: str, trained: tuple[str, ...] | None) -> list[str]:
+    notes = []
     for part in parts(cfg, ["train_dataloader"]):
         if not trained or part.classes == trained:
             continue
