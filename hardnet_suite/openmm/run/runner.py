@@ -39,8 +39,10 @@ from hardnet_suite.openmm.run.buffers import (
     restore_buffers,
 )
 from hardnet_suite.openmm.run.checks import require_finite_weights, require_integer, require_numbers
+from hardnet_suite.openmm.run.drawings import DrawPredictionsHook
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
-from hardnet_suite.openmm.run.logs import close_log, handle_errors
+from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
+from hardnet_suite.openmm.run.progress import ProgressLineHook
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
 from hardnet_suite.openmm.run.schedules import lasts_one_epoch, require_same_optimizer, resume_schedules
 from hardnet_suite.openmm.run.workers import shield_workers
@@ -91,13 +93,20 @@ class SuiteRunner(Runner):
         return runner
 
     def build_logger(self, *args, **options) -> MMLogger:
-        """A log file that cannot be written ends the run; Python would print a traceback for every line."""
+        """A log file that cannot be written ends the run; Python would print a traceback for every line.
+
+        The console shows what ``quiet_console`` leaves of it.
+        """
         logger = super().build_logger(*args, **options)
+        set_console(logger)
         handle_errors(logger)
         return logger
 
     def close(self) -> None:
-        """Closes the run's files."""
+        """Closes the run's files, and the live line."""
+        for hook in self.hooks:
+            if isinstance(hook, ProgressLineHook):
+                hook.close()
         with suppress(OSError):  # what a full disk did not take
             self.visualizer.close()
         close_log(self.logger)
@@ -222,8 +231,9 @@ class SuiteRunner(Runner):
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
         super().register_hooks(default_hooks, custom_hooks)
-        if not any(isinstance(hook, AverageBuffersHook) for hook in self.hooks):
-            self.register_hook(AverageBuffersHook())
+        for kind in (AverageBuffersHook, ProgressLineHook, DrawPredictionsHook):
+            if not any(isinstance(hook, kind) for hook in self.hooks):
+                self.register_hook(kind())
 
     def save_checkpoint(
         self, out_dir: str, filename: str, *args, meta: dict | None = None, **options
