@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     from hardnet_suite.openmm.run.train import train
 
     if args.log:
-        add_trackers(cfg, args.log, Path(cfg.work_dir).name)
+        add_trackers(cfg, args.log)
     with stop_on_termination() as stop, quiet_console(args.verbose):
         runner = train(cfg, from_scratch=args.from_scratch, resume=args.resume, stop=stop)
     if is_main_process():

@@ -11,13 +11,13 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
-from mmengine.visualization import BaseVisBackend, LocalVisBackend
+from mmengine.visualization import BaseVisBackend, LocalVisBackend, MLflowVisBackend
 from PIL import Image
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import Part, parts
 
-_LONGEST_SIDE = 1024  # of what a tracker gets, in pixels
+_LONGEST_SIDE = 2048  # of what a tracker gets, in pixels
 
 
 @HOOKS.register_module()
@@ -71,7 +71,10 @@ class DrawPredictionsHook(Hook):
                 drawing = np.array(shrunk)
             self._drawn += 1
             for backend in backends:
-                backend.add_image(f"predictions/{self._drawn}", drawing, step=step)
+                name = f"predictions/{self._drawn}"
+                if isinstance(backend, MLflowVisBackend):  # a file there, whose name has a suffix
+                    name = f"{name}_step{step}.png"
+                backend.add_image(name, drawing, step=step)
 
 
 def _trackers(runner) -> list[BaseVisBackend]:

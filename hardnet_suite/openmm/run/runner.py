@@ -19,6 +19,7 @@ import torchvision
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import master_only
+from mmengine.hooks import LoggerHook
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.registry import VISBACKENDS
@@ -64,6 +65,7 @@ class SuiteRunner(Runner):
     _records: ClassVar[dict] = {}  # of the config, see ``records_of``
     _opened: Checkpoint | None = None  # the file of ``load_from``, until it is loaded
     _rank_buffers: list[dict[str, torch.Tensor]] | None = None  # while a checkpoint is saved
+    _is_visualizer_closed = False  # by mmengine's hook that logs
     stop: threading.Event | None = None  # once set, the run is saved and ends with ``hooks.Stopped``
     last_saved: Path | None = None  # the checkpoint that this run saved last, or was resumed from
 
@@ -107,8 +109,9 @@ class SuiteRunner(Runner):
         for hook in self.hooks:
             if isinstance(hook, ProgressLineHook):
                 hook.close()
-        with suppress(OSError):  # what a full disk did not take
-            self.visualizer.close()
+        if not self._is_visualizer_closed:
+            with suppress(OSError):  # what a full disk did not take
+                self.visualizer.close()
         close_log(self.logger)
 
     def build_val_loop(self, loop):
@@ -253,6 +256,8 @@ class SuiteRunner(Runner):
         if fn_name == "before_save_checkpoint" and self._rank_buffers:
             options["checkpoint"][RANK_BUFFERS] = self._rank_buffers
         super().call_hook(fn_name, **options)
+        if fn_name == "after_run":  # closed a second time, MLflow's would begin another run
+            self._is_visualizer_closed = any(isinstance(hook, LoggerHook) for hook in self.hooks)
 
     @master_only
     def dump_config(self) -> None:

@@ -16,13 +16,15 @@ _BACKENDS = {
 }
 
 
-def add_trackers(cfg: Config, names: Sequence[str], run: str) -> None:
+def add_trackers(cfg: Config, names: Sequence[str]) -> None:
     """Adds mmengine's visualization backends to a config that has none of their kind, in place.
 
+    The environment variables of the trackers count: ``WANDB_PROJECT``, ``WANDB_NAME``,
+    ``MLFLOW_TRACKING_URI`` (default: ``mlflow.db`` in the current folder) and ``MLFLOW_EXPERIMENT_NAME``.
+
     Args:
-        cfg: the config.
+        cfg: as ``prepare`` returns it.
         names: "tensorboard", "wandb", "mlflow".
-        run: what trackers call the run.
     """
     visualizer = cfg.get("visualizer") or {
         "type": "Visualizer",
@@ -31,17 +33,20 @@ def add_trackers(cfg: Config, names: Sequence[str], run: str) -> None:
     backends = list(visualizer.get("vis_backends") or [])
     for name in dict.fromkeys(names):
         if not any(backend.get("type") == _BACKENDS[name] for backend in backends):
-            backends.append({"type": _BACKENDS[name], **_options(name, Path(cfg.filename or run).stem, run)})
+            backends.append({"type": _BACKENDS[name], **_options(name, cfg)})
     cfg.visualizer = {**visualizer, "vis_backends": backends}
 
 
-def _options(name: str, config: str, run: str) -> dict[str, Any]:
+def _options(name: str, cfg: Config) -> dict[str, Any]:
+    folder, environment = Path(cfg.work_dir).resolve(), os.environ
     if name == "wandb":
-        project = os.environ.get("WANDB_PROJECT") or "hardnet-suite"
-        return {"init_kwargs": {"project": project, "name": os.environ.get("WANDB_NAME") or run}}
+        project = environment.get("WANDB_PROJECT") or "hardnet-suite"
+        return {"init_kwargs": {"project": project, "name": environment.get("WANDB_NAME") or folder.name}}
     if name == "mlflow":
-        address = os.environ.get("MLFLOW_TRACKING_URI")
-        return {"exp_name": os.environ.get("MLFLOW_EXPERIMENT_NAME") or config, "run_name": run} | (
-            {"tracking_uri": address} if address else {}
-        )
+        # without an address, mmengine's is a folder of files, which MLflow has given up; this is MLflow's own
+        return {
+            "exp_name": environment.get("MLFLOW_EXPERIMENT_NAME") or Path(cfg.filename or folder).stem,
+            "run_name": folder.name,
+            "tracking_uri": environment.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db",
+        }
     return {}

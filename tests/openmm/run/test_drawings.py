@@ -66,9 +66,14 @@ def test_the_first_images_go_to_the_trackers_alone(run, tmp_path):
     assert list(tracker.images) == ["predictions/1", "predictions/2", "predictions/3"]
     image, step = tracker.images["predictions/3"]
     assert step == 7
-    assert image.shape[1] == 1024  # large ones are shrunk
+    assert image.shape[1] == 2048  # large ones are shrunk
     assert int(image.mean()) == 3
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_mlflow_takes_files_with_a_suffix(run, monkeypatch):
+    monkeypatch.setattr(drawings, "MLflowVisBackend", Tracker)
+    assert list(run(images=2).images) == ["predictions/1_step7.png", "predictions/2_step7.png"]
 
 
 @pytest.mark.parametrize("changes", [{"images": 0}, {"_train_loop": {"type": "a config"}}])

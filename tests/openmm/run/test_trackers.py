@@ -18,8 +18,8 @@ def _no_environment(monkeypatch):
 
 
 def backends(names, visualizer=None):
-    cfg = Config({} if visualizer is None else {"visualizer": visualizer})
-    add_trackers(cfg, names, "my_run")
+    cfg = Config({"work_dir": "/runs/my_run"} | ({} if visualizer is None else {"visualizer": visualizer}))
+    add_trackers(cfg, names)
     return [dict(backend) for backend in cfg.visualizer.vis_backends]
 
 
@@ -38,7 +38,12 @@ def test_what_is_there_stays_and_is_not_doubled():
 def test_runs_have_names_and_the_environment_counts(monkeypatch):
     wandb, mlflow = backends(["wandb", "mlflow"])[1:]
     assert wandb["init_kwargs"] == {"project": "hardnet-suite", "name": "my_run"}
-    assert mlflow == {"type": "MLflowVisBackend", "exp_name": "my_run", "run_name": "my_run"}
+    assert mlflow == {
+        "type": "MLflowVisBackend",
+        "exp_name": "my_run",
+        "run_name": "my_run",
+        "tracking_uri": "sqlite:///mlflow.db",
+    }
     monkeypatch.setenv("WANDB_PROJECT", "cells")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
     wandb, mlflow = backends(["wandb", "mlflow"])[1:]
