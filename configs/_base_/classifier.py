@@ -9,3 +9,7 @@ model = dict(
     ),
 )
 default_scope = "mmengine"
+visualizer = dict(
+    type="Visualizer",
+    vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")],
+)

@@ -17,6 +17,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type="ProgressLineHook"),
+    dict(type="DrawPredictionsHook", images=4),  # at every validation, for TensorBoard and other trackers
     dict(type="AverageBuffersHook"),  # running statistics, over the ranks, before validation and saving
 ]
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=True)

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import TextIO
 
-from hardnet_suite.data.report import escaped
+from hardnet_suite.data.report import printable
 from hardnet_suite.errors import UserError
 
 
@@ -135,13 +135,6 @@ def choose_device(device: str | None) -> None:
     if not torch.cuda.is_available() or int(number or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {device}: {torch.cuda.device_count()} CUDA devices found here")
     torch.cuda.set_device(int(number or 0))
-
-
-def printable(text: str, stream: TextIO | None = None) -> str:
-    """The text with escapes for control characters, which could drive a terminal, and for what the stream
-    cannot encode, such as file names that are not UTF-8."""
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    return escaped(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def show(text: str, stream: TextIO | None = None) -> None:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import os
+import shlex
+import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
+from hardnet_suite import __version__
 from hardnet_suite.cli._options import add_run_arguments, load_run_config, show
 from hardnet_suite.errors import UserError
+
+# where a run can be logged to -> the package of PyPI that does it
+_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,20 +38,85 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to compute in: bf16 is --bf16, auto the faster one by a few timed steps",
     )
     parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
+    parser.add_argument(
+        "--log",
+        action="append",
+        choices=list(_PACKAGES),
+        default=[],
+        help="log to Weights & Biases, MLflow or TensorBoard as well; may be repeated",
+    )
+    parser.add_argument("--verbose", action="store_true", help="show on the console what the log file gets")
 
 
 def run(args: argparse.Namespace) -> None:
     if args.bf16 and args.precision == "float32":
         raise UserError("--bf16 and --precision float32 exclude each other")
+    for name in args.log:
+        if importlib.util.find_spec(_PACKAGES[name]) is None:
+            raise UserError(
+                f"--log {name} needs a package that is not installed: pip install {_PACKAGES[name]}"
+            )
+    if os.environ.get("RANK", "0") == "0":  # torchrun's; before anything that takes seconds
+        show(f"hardnet-suite {__version__}: train {args.config} (loading PyTorch and OpenMMLab …)")
+        sys.stdout.flush()
     cfg = load_run_config(args)
     from mmengine.dist import is_main_process
 
+    from hardnet_suite.openmm.run.logs import quiet_console
+    from hardnet_suite.openmm.run.trackers import add_trackers
     from hardnet_suite.openmm.run.train import train
 
-    with stop_on_termination() as stop:
-        train(cfg, from_scratch=args.from_scratch, resume=args.resume, stop=stop)
+    if args.log:
+        add_trackers(cfg, args.log)
+    with stop_on_termination() as stop, quiet_console(args.verbose):
+        runner = train(cfg, from_scratch=args.from_scratch, resume=args.resume, stop=stop)
     if is_main_process():
-        show(f"checkpoints and logs are in {cfg.work_dir}")
+        _report(args, runner)
+
+
+def _report(args: argparse.Namespace, runner) -> None:
+    """Says where the best weights and the curves are, and what to type next."""
+    from hardnet_suite.openmm.run.records import is_suites
+    from hardnet_suite.openmm.run.summary import best_of, example_image
+    from hardnet_suite.visualization.curves import plot_run, score_name
+
+    cfg, best = runner.cfg, best_of(runner)
+    if best is not None and best.key is not None and best.score is not None:
+        show(f"best: {score_name(best.key)} {best.score:.3f}, {best.path}")
+    elif best is not None:
+        show(f"newest: {best.path}")
+    try:
+        show(f"curves: {plot_run(cfg.work_dir)}")
+    except (UserError, OSError) as error:
+        show(f"warning: no curves are drawn: {error}", sys.stderr)
+    if best is None:
+        return
+    commands = []
+    if cfg.get("test_dataloader"):
+        commands.append(["test", args.config, *_repeated(args)])
+    image = example_image(cfg)
+    if image is not None and is_suites(cfg):
+        out = Path(cfg.work_dir, "drawings")
+        commands.append(["predict", str(image), "--model", str(cfg.work_dir), "--out", str(out)])
+    if commands:
+        show("next:")
+    for command in commands:
+        show(f"  {shlex.join([*_program(), *command])}")
+
+
+def _repeated(args: argparse.Namespace) -> list[str]:
+    """The options by which ``test`` scores the run that was trained with these."""
+    given = {"--data-root": args.data_root, "--work-dir": args.work_dir, "--device": args.device}
+    options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    entries = [pair for pair in args.cfg_options if pair.partition("=")[0] not in ("load_from", "resume")]
+    return [*options, *(["--cfg-options", *entries] if entries else [])]
+
+
+def _program() -> list[str]:
+    """How this program is called: by its name where that is found, as a module of this Python elsewhere."""
+    found = shutil.which("hardnet-suite")
+    is_this = found is not None and Path(found).parent == Path(sys.executable).parent
+    return ["hardnet-suite"] if is_this else [sys.executable, "-m", "hardnet_suite"]
 
 
 @contextlib.contextmanager

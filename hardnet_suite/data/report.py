@@ -7,7 +7,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TextIO
 
 _EXAMPLES = 3  # findings of one kind that a table shows in full
 _BRIEF = 12  # lines that a training log has room for
@@ -24,6 +24,13 @@ def escaped(text: str) -> str:
     """
     plain = "".join(_escape(c) if c != "\n" and _is_hidden(c) else c for c in text)
     return plain.encode("utf-8", "backslashreplace").decode()
+
+
+def printable(text: str, stream: TextIO | None = None) -> str:
+    """The text with escapes for control characters, which could drive a terminal, and for what the stream
+    cannot encode, such as file names that are not UTF-8."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return escaped(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ compat.install()  # before anything that imports mmcv.ops
 
 from hardnet_suite.openmm.data import classification, detection, loading, prepare, sampling, transforms
 from hardnet_suite.openmm.models import backbone, centernet, classifier, initializers, ssd
-from hardnet_suite.openmm.run import amp, buffers, hooks, loops, metrics
+from hardnet_suite.openmm.run import amp, buffers, drawings, hooks, loops, metrics, progress
 
 __all__ = [
     "amp",
@@ -22,12 +22,14 @@ __all__ = [
     "classification",
     "classifier",
     "detection",
+    "drawings",
     "hooks",
     "initializers",
     "loading",
     "loops",
     "metrics",
     "prepare",
+    "progress",
     "sampling",
     "ssd",
     "transforms",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import numpy as np
 
 from hardnet_suite.data.files import read_bytes
 from hardnet_suite.errors import UserError
-from hardnet_suite.visualization.canvas import save_figure
+from hardnet_suite.outputs import require_replaceable
+from hardnet_suite.visualization.canvas import is_figure, save_figure
 from hardnet_suite.visualization.fonts import matplotlib_style
 
 _MAP, _MAP50 = "coco/bbox_mAP", "coco/bbox_AP50"
@@ -24,6 +27,7 @@ _SCORES = {
     _MIOU: ("share", {_PIXELS: "right pixels", _MIOU: "mean IoU of the classes"}),
     _TOP1: ("accuracy", {_TOP5: "top-5", _TOP1: "top-1"}),
 }
+_SHORT = {_MAP: "mAP", _MAP50: "AP50", _MIOU: "mIoU", _PIXELS: "right pixels", _TOP1: "top-1", _TOP5: "top-5"}
 _STEPS = frozenset(("step", "iter", "epoch"))
 _PLOTTED = frozenset(
     (*_STEPS, "loss", "loss_cls", "loss_bbox", *_SCORES, *_OTHER_NAMES, _MAP50, _PIXELS, _TOP5)
@@ -80,6 +84,80 @@ def _require_numbers(row: dict[str, Any], where: str) -> None:
         odd = isinstance(value, float) and not math.isfinite(value)
         if not is_number or (is_step if odd else abs(value) > _LARGEST):
             raise UserError(f"{where}: {key} is {repr(value)[:60]}, expected a number of a training log")
+
+
+def main_scores(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The scores that matter most among those of a validation: (short name, value).
+
+    Those of an unknown kind are the first four numbers.
+    """
+    values = {
+        _OTHER_NAMES.get(key, key): float(value)
+        for key, value in metrics.items()
+        if isinstance(value, Real) and not isinstance(value, bool)
+    }
+    known = [(name, values[key]) for key, name in _SHORT.items() if key in values]
+    return known or list(values.items())[:4]
+
+
+def score_name(key: str) -> str:
+    """The short name of a score, such as mAP for coco/bbox_mAP."""
+    return _SHORT.get(_OTHER_NAMES.get(key, key), key)
+
+
+def read_run(work_dir: str | Path) -> list[dict[str, Any]]:
+    """The rows of the logs in a run's folder, as ``read_scalars`` gives them.
+
+    Where a later log begins before an earlier one ends, as of a resumed training or of one that began anew,
+    the rows of the earlier one from there on are dropped.
+
+    Raises:
+        UserError: there is no log, or one cannot be read.
+    """
+    kept: list[dict[str, Any]] = []
+    for log in sorted(Path(work_dir).glob("*/vis_data/scalars.json")):
+        rows = read_scalars(log)
+        training, validation = _steps(rows, training=True), _steps(rows, training=False)
+        if training:
+            interval = training[1] - training[0] if len(training) > 1 else 1
+            began = training[0] - interval
+            kept = [row for row in kept if began > 0 and not _is_after(row, began, training=True)]
+        if validation:
+            kept = [row for row in kept if not _is_after(row, validation[0] - 1, training=False)]
+        kept += rows
+    if not kept:
+        raise UserError(f"no training log under {work_dir} (*/vis_data/scalars.json)")
+    return kept
+
+
+def _steps(rows: list[dict[str, Any]], *, training: bool) -> list[float]:
+    steps = {row.get("step", row.get("iter")) for row in rows if ("loss" in row) == training}
+    return sorted(steps - {None})
+
+
+def _is_after(row: dict[str, Any], step: float, *, training: bool) -> bool:
+    return any(own > step for own in _steps([row], training=training))
+
+
+def plot_run(work_dir: str | Path, out: str | Path | None = None) -> Path:
+    """Plots the logs of a run's folder; returns the path of the picture.
+
+    Args:
+        work_dir: the folder.
+        out: the file; None: ``training.png`` in the folder.
+
+    Raises:
+        UserError: no log, one that cannot be read, or a picture that cannot be written or would replace
+            another file.
+    """
+    out = Path(work_dir, "training.png") if out is None else Path(out)
+    rows = read_run(work_dir)
+    require_replaceable(out, is_figure, writer="plot", option="--out")
+    try:
+        plot_training(rows, out, title=Path(work_dir).name)
+    except ValueError as error:  # unknown suffix, or nothing to plot
+        raise UserError(f"cannot write {out}: {error}") from None
+    return out
 
 
 def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | None = None) -> None:

@@ -15,7 +15,7 @@ def test_plot_of_a_run(cli, trained, tmp_path):
 
 
 def test_a_resumed_run_has_several_logs(cli, monkeypatch, tmp_path):
-    from hardnet_suite.cli import plot
+    from hardnet_suite.visualization import curves
 
     for name, steps in (("2_second", (3, 4)), ("1_first", (1, 2))):
         folder = tmp_path / name / "vis_data"
@@ -23,7 +23,7 @@ def test_a_resumed_run_has_several_logs(cli, monkeypatch, tmp_path):
         rows = [json.dumps({"loss": 1.0 / step, "step": step}) for step in steps]
         (folder / "scalars.json").write_text("\n".join(rows))
     drawn = []
-    monkeypatch.setattr(plot, "plot_training", lambda rows, out, title: drawn.extend([rows, out, title]))
+    monkeypatch.setattr(curves, "plot_training", lambda rows, out, title: drawn.extend([rows, out, title]))
     assert cli("plot", tmp_path)[0] == 0
     rows, out, title = drawn
     assert [row["step"] for row in rows] == [1, 2, 3, 4]

@@ -319,6 +319,20 @@ def test_a_work_dir_keeps_what_the_suite_did_not_write(cli, error_of, config, dr
         assert (other / name).read_text() == "mine"
 
 
+def test_initial_weights_of_the_config_are_not_scored(cli, config, drawn, trained, tmp_path):
+    """What a training started from, as in the config that it wrote, does not replace the checkpoint."""
+    other = torch.load(trained / "epoch_1.pth", weights_only=False)
+    for value in other["state_dict"].values():
+        value.zero_()
+    torch.save(other, tmp_path / "other.pth")
+    arguments = ("test", config, trained / "epoch_1.pth", "--data-root", drawn, "--work-dir")
+    assert cli(*arguments, tmp_path / "plain")[0] == 0
+    options = ("--cfg-options", f"load_from={tmp_path / 'other.pth'}")
+    assert cli(*arguments, tmp_path / "given", *options)[0] == 0
+    plain, given = ((tmp_path / name / "detections.json").read_text() for name in ("plain", "given"))
+    assert given == plain
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("form", ["run", "plain"])
 def test_weights_that_are_not_finite_are_not_scored(error_of, config, drawn, trained, tmp_path, value, form):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.visualization import curves
-from hardnet_suite.visualization.curves import plot_training, read_scalars
+from hardnet_suite.visualization.curves import main_scores, plot_training, read_run, read_scalars, score_name
 
 
 def train_row(step, loss, **more):
@@ -152,3 +152,66 @@ def test_matplotlib_is_imported_late_and_pyplot_never(tmp_path):
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def write_logs(folder, logs):
+    for name, rows in logs.items():
+        place = folder / name / "vis_data"
+        place.mkdir(parents=True)
+        (place / "scalars.json").write_text("\n".join(json.dumps(row) for row in rows))
+
+
+def of_training(*steps):
+    return [train_row(step, 1.0) for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        ((50, 100, 150), (200, 250), [50, 100, 150, 200, 250]),  # resumed after all that was logged
+        ((50, 100, 150), (150, 200), [50, 100, 150, 200]),  # resumed at 100, before the last row
+        ((50, 100, 150), (50, 100), [50, 100]),  # began anew
+        ((10, 20, 30), (26, 52), [26, 52]),  # anew, with another interval
+        ((50, 125, 200), (125, 200), [50, 125, 200]),  # resumed at 75; the last rows of an epoch are left out
+        ((1, 2), (3,), [1, 2, 3]),
+    ],
+)
+def test_rows_that_a_later_log_repeats_are_dropped(tmp_path, first, second, kept):
+    write_logs(tmp_path, {"2": of_training(*second), "1": of_training(*first)})
+    assert [row["step"] for row in read_run(tmp_path)] == kept
+
+
+def test_validations_of_an_earlier_run_are_dropped(tmp_path):
+    old = [*of_training(10, 20, 30), val_row(1, 0.9), val_row(2, 0.9)]
+    write_logs(tmp_path, {"1": old, "2": [*of_training(10, 20), val_row(2, 0.1)]})
+    assert [row["step"] for row in read_run(tmp_path)] == [10, 20, 2]
+    write_logs(tmp_path, {"3": [*of_training(30, 40), val_row(2, 0.2), val_row(3, 0.3)]})
+    assert [row.get("coco/bbox_mAP") for row in read_run(tmp_path)] == [None, None, None, None, 0.2, 0.3]
+
+
+def test_a_folder_without_a_log(tmp_path):
+    with pytest.raises(UserError, match="no training log under"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "scores"),
+    [
+        ({"coco/bbox_AP50": 0.5, "coco/bbox_mAP": 0.25, "time": 1.0}, [("mAP", 0.25), ("AP50", 0.5)]),
+        ({"coco/bbox_mAP": 0.25, "coco/bbox_mAP_50": 0.5}, [("mAP", 0.25), ("AP50", 0.5)]),
+        ({"top1": np.float32(0.5), "top5": 1}, [("top-1", 0.5), ("top-5", 1.0)]),
+        ({"mIoU": 0.5, "mAcc": 0.7, "aAcc": 0.9}, [("mIoU", 0.5), ("right pixels", 0.9)]),
+        ({"a": 1, "b": "text", "c": True, "d": 2.0}, [("a", 1.0), ("d", 2.0)]),
+        ({}, []),
+    ],
+)
+def test_main_scores(metrics, scores):
+    assert main_scores(metrics) == scores
+
+
+def test_score_names():
+    assert [score_name(key) for key in ("coco/bbox_mAP", "coco/bbox_mAP_50", "mine")] == [
+        "mAP",
+        "AP50",
+        "mine",
+    ]

@@ -45,6 +45,10 @@ class Samples:
             return open_rgb(self.images[index])
         return to_rgb(self.dataset[self.images[index]][0])
 
+    def open_named(self, name: str):
+        """As ``open``, by ``str`` of its entry in ``images``, which may have been emptied since."""
+        return open_rgb(name) if self.dataset is None else to_rgb(self.dataset[int(name)][0])
+
 
 @cache
 def imagenet_classes() -> dict[str, str]:

@@ -13,7 +13,6 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, TRANSFORMS
 from torchvision.transforms import v2
 
-from hardnet_suite.data.images import open_rgb, to_rgb
 from hardnet_suite.data.options import checked_indices, take
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import classification_samples
@@ -126,6 +125,5 @@ class ClassificationDataset(BaseDataset):
 
     def prepare_data(self, idx: int) -> Any:
         results = self.get_data_info(idx)
-        dataset = self._samples.dataset
-        results["img"] = to_rgb(dataset[int(results["name"])][0]) if dataset else open_rgb(results["name"])
+        results["img"] = self._samples.open_named(results["name"])
         return self.pipeline(results)

@@ -67,7 +67,7 @@ class ResumableBatchSampler:
     """
 
     def __init__(self, sampler: Sampler, batch_size: int, drop_last: bool = False, inner: dict | None = None):
-        self.sampler, self.start = sampler, 0
+        self.sampler, self.batch_size, self.start = sampler, batch_size, 0
         if inner is None:
             self.batches = BatchSampler(sampler, batch_size, drop_last)
         else:

@@ -1,13 +1,11 @@
-"""Hooks of the training run: checkpoints that lose nothing, and a live progress line."""
+"""Hooks of the training run: checkpoints that lose nothing, and an end where it diverges."""
 
 from __future__ import annotations
 
 import inspect
 import math
 import os
-import sys
 import time
-from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 
@@ -264,36 +262,3 @@ def _stop(runner) -> None:
     barrier()  # the main rank has saved
     saved = runner.last_saved
     raise Stopped(f"the run is saved in {saved}; --resume resumes it" if saved else "nothing was saved yet")
-
-
-@HOOKS.register_module()
-class ProgressLineHook(Hook):
-    """One live line on a terminal: epoch, iteration, loss, images per second, time left.
-
-    A no-op if standard error is not a terminal: the log has its own lines.
-    """
-
-    priority = "VERY_LOW"
-
-    def before_train(self, runner) -> None:
-        self._shown = is_main_process() and sys.stderr.isatty()
-        self._began, self._first_iter, self._images = time.monotonic(), runner.iter, 0
-
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if not self._shown:
-            return
-        self._images += len(data_batch["inputs"])
-        seconds = time.monotonic() - self._began
-        done = runner.iter + 1
-        left = timedelta(seconds=round(seconds / (done - self._first_iter) * (runner.max_iters - done)))
-        loss = float(outputs["loss"]) if outputs else float("nan")
-        line = (
-            f"epoch {runner.epoch + 1}/{runner.max_epochs}  {batch_idx + 1}/{len(runner.train_dataloader)}"
-            f"  loss {loss:.3f}  {self._images / seconds:.1f} img/s  {left} left"
-        )
-        # the cursor goes back to the line's beginning: what is logged next writes over it
-        print(f"\033[K{line}\r", end="", file=sys.stderr, flush=True)
-
-    def after_train_epoch(self, runner, metrics=None) -> None:
-        if self._shown:
-            print("\033[K", end="", file=sys.stderr, flush=True)

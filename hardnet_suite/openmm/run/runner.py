@@ -19,6 +19,7 @@ import torchvision
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import master_only
+from mmengine.hooks import LoggerHook
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.registry import VISBACKENDS
@@ -39,8 +40,10 @@ from hardnet_suite.openmm.run.buffers import (
     restore_buffers,
 )
 from hardnet_suite.openmm.run.checks import require_finite_weights, require_integer, require_numbers
+from hardnet_suite.openmm.run.drawings import DrawPredictionsHook
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
-from hardnet_suite.openmm.run.logs import close_log, handle_errors
+from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
+from hardnet_suite.openmm.run.progress import ProgressLineHook
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
 from hardnet_suite.openmm.run.schedules import lasts_one_epoch, require_same_optimizer, resume_schedules
 from hardnet_suite.openmm.run.workers import shield_workers
@@ -62,6 +65,7 @@ class SuiteRunner(Runner):
     _records: ClassVar[dict] = {}  # of the config, see ``records_of``
     _opened: Checkpoint | None = None  # the file of ``load_from``, until it is loaded
     _rank_buffers: list[dict[str, torch.Tensor]] | None = None  # while a checkpoint is saved
+    _is_visualizer_closed = False  # by mmengine's hook that logs
     stop: threading.Event | None = None  # once set, the run is saved and ends with ``hooks.Stopped``
     last_saved: Path | None = None  # the checkpoint that this run saved last, or was resumed from
 
@@ -91,15 +95,23 @@ class SuiteRunner(Runner):
         return runner
 
     def build_logger(self, *args, **options) -> MMLogger:
-        """A log file that cannot be written ends the run; Python would print a traceback for every line."""
+        """A log file that cannot be written ends the run; Python would print a traceback for every line.
+
+        The console shows what ``quiet_console`` leaves of it.
+        """
         logger = super().build_logger(*args, **options)
+        set_console(logger)
         handle_errors(logger)
         return logger
 
     def close(self) -> None:
-        """Closes the run's files."""
-        with suppress(OSError):  # what a full disk did not take
-            self.visualizer.close()
+        """Closes the run's files, and the live line."""
+        for hook in self.hooks:
+            if isinstance(hook, ProgressLineHook):
+                hook.close()
+        if not self._is_visualizer_closed:
+            with suppress(OSError):  # what a full disk did not take
+                self.visualizer.close()
         close_log(self.logger)
 
     def build_val_loop(self, loop):
@@ -222,8 +234,9 @@ class SuiteRunner(Runner):
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
         super().register_hooks(default_hooks, custom_hooks)
-        if not any(isinstance(hook, AverageBuffersHook) for hook in self.hooks):
-            self.register_hook(AverageBuffersHook())
+        for kind in (AverageBuffersHook, ProgressLineHook, DrawPredictionsHook):
+            if not any(isinstance(hook, kind) for hook in self.hooks):
+                self.register_hook(kind())
 
     def save_checkpoint(
         self, out_dir: str, filename: str, *args, meta: dict | None = None, **options
@@ -243,6 +256,8 @@ class SuiteRunner(Runner):
         if fn_name == "before_save_checkpoint" and self._rank_buffers:
             options["checkpoint"][RANK_BUFFERS] = self._rank_buffers
         super().call_hook(fn_name, **options)
+        if fn_name == "after_run":  # closed a second time, MLflow's would begin another run
+            self._is_visualizer_closed = any(isinstance(hook, LoggerHook) for hook in self.hooks)
 
     @master_only
     def dump_config(self) -> None:

@@ -151,6 +151,7 @@ def plan_test(cfg: Config, checkpoint: str | Path | WeightsRow | None, options: 
     drop_pretrained(cfg)
     for key in _TRAINING:
         cfg[key] = None
+    cfg.load_from, cfg.resume = None, False  # mmengine's runner would load it over the checkpoint
     _augment(cfg, part, options)
     return TestPlan(cfg, part, source, weights, options, Path(cfg.work_dir), digest)
 

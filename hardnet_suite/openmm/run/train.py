@@ -19,6 +19,7 @@ from hardnet_suite.openmm.run.configs import drop_pretrained
 from hardnet_suite.openmm.run.lock import sole_training
 from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of, records_of
 from hardnet_suite.openmm.run.runner import SuiteRunner
+from hardnet_suite.openmm.run.summary import announce_training, initial_weights
 from hardnet_suite.openmm.run.surroundings import WorkDirHook, explained, how_to_resume
 from hardnet_suite.weights import Checkpoint, find, open_weights
 from hardnet_suite.weights.file import WeightsFile
@@ -33,7 +34,7 @@ def train(
     from_scratch: bool = False,
     resume: bool | str = False,
     stop: threading.Event | None = None,
-) -> Runner:
+) -> SuiteRunner:
     """Trains as the config says; the data and the classes are checked before anything is built.
 
     Args:
@@ -74,11 +75,13 @@ def train(
         runner.stop = stop
         if lock:
             runner.register_hook(WorkDirHook(lock))
-        for note in notes:
-            runner.logger.warning(note)
-        if is_main_process():
-            _log_data(runner)
         with closing(runner), bfloat16_loops(bool(cfg.get("bf16"))):
+            if is_main_process():
+                announce_training(runner, initial_weights(cfg, opened, from_scratch=from_scratch))
+            for note in notes:
+                runner.logger.warning(note)
+            if is_main_process():
+                _log_data(runner)
             runner.train()
     return runner
 
@@ -160,4 +163,4 @@ def _log_data(runner: Runner) -> None:
     for part in parts(runner.cfg, _DATA):
         report = part.check(read=False)
         for line in [] if report is None else part.log_lines(report):
-            runner.logger.warning(f"{part.loader}: {line}")
+            runner.logger.warning(f"{part.loader}: {line.removeprefix('warning: ')}")

@@ -9,6 +9,7 @@ from logging import FileHandler
 import pytest
 import torch
 from mmengine.registry import MODELS
+from mmengine.visualization import LocalVisBackend
 from toy_runs import toy_config
 
 from hardnet_suite.errors import UserError
@@ -68,6 +69,17 @@ def test_the_library_switches_nothing_of_the_process(tmp_path):
     command = [sys.executable, "-c", PROCESS, str(tmp_path)]
     result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+@pytest.mark.parametrize("hook", [{"type": "LoggerHook", "interval": 1}, None])
+def test_the_trackers_of_a_run_are_closed_once(toy_train, monkeypatch, hook):
+    """A second time begins another run of MLflow's."""
+    closed = []
+    monkeypatch.setattr(LocalVisBackend, "close", lambda self: closed.append(1))
+    cfg = toy_config(epochs=1)
+    cfg.default_hooks.logger = hook
+    toy_train(cfg)
+    assert closed == [1]
 
 
 def test_a_resumed_checkpoint_runs_none_of_its_config(toy_train, tmp_path):

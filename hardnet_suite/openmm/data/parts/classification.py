@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.classification import (
@@ -25,8 +27,9 @@ from hardnet_suite.data.classification import (
 )
 from hardnet_suite.data.options import checked_indices, take
 from hardnet_suite.errors import UserError
+from hardnet_suite.inference import logits_to_guesses
 from hardnet_suite.openmm.data.parts.part import Part
-from hardnet_suite.visualization.classification import draw_confusion
+from hardnet_suite.visualization.classification import draw_confusion, draw_guesses
 
 _CONFUSION = "confusion.png"
 _OPTIONS = (
@@ -76,6 +79,22 @@ class ClassificationPart(Part):
 
     def require(self) -> None:
         require_files(self.samples, self.loader)
+
+    def counts(self) -> str:
+        return f"{len(self.samples)} images"
+
+    def example(self) -> Path | None:
+        first = self.samples.images[0]
+        return first if isinstance(first, Path) else None
+
+    def draw_sample(self, sample: Mapping[str, Any]) -> np.ndarray:
+        guesses = logits_to_guesses(sample["scores"][None])[0]
+        names = readable(self.classes)
+        return draw_guesses(
+            np.array(self.samples.open_named(sample["name"])),
+            [names[label] for label in guesses.labels[:5].tolist()],
+            guesses.scores[:5].cpu().numpy(),
+        )
 
     def check(self, *, read: bool = True) -> ClassificationReport:
         return check_classification(self.samples, read=read)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
@@ -31,12 +33,14 @@ from hardnet_suite.data.options import checked_indices, require_known, take
 from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
-from hardnet_suite.openmm.data.parts.part import Part, inner_datasets
-from hardnet_suite.visualization.detection import draw_results
+from hardnet_suite.openmm.data.parts.part import DRAWN_SCORE, Part, inner_datasets
+from hardnet_suite.visualization.canvas import beside, read_rgb
+from hardnet_suite.visualization.detection import draw_boxes, draw_results
 from hardnet_suite.visualization.heatmap import draw_heatmaps
 
 _CENTERNET = "HarDNetCenterNet"  # the model that predicts heat maps
 _HEATMAPS = "heatmaps"
+_MOST_DRAWN = 50  # boxes of a sample: an untrained network predicts hundreds
 _TYPE = "DetectionDataset"
 _OPTIONS = (
     *("ann_file", "data_root", "data_prefix", "metainfo", "filter_cfg", "indices", "test_mode", "annotated"),
@@ -210,7 +214,7 @@ class DetectionPart(Part):
         self._require_files(content.images)
         if self.annotated:
             self._require_sizes(content.images)
-        pairs = take(self.images(), self.indices, self.loader)
+        pairs = self._chosen()
         if not pairs:
             raise UserError(
                 f"{self.loader}: no image of {self.annotation_file} is left after filter_cfg and indices"
@@ -256,6 +260,43 @@ class DetectionPart(Part):
                 f"{self.loader} is mmdet's CocoDataset, which reads {self.annotation_file} otherwise than "
                 f"scoring does: {other.where} {other.what}; {cure}"
             )
+
+    def _chosen(self) -> list[tuple[CocoImage, list[CocoBox]]]:
+        """``images`` after ``indices``."""
+        return take(self.images(), self.indices, self.loader)
+
+    def counts(self) -> str:
+        pairs = self._chosen()
+        count = sum(not box.iscrowd for _, boxes in pairs for box in boxes)
+        return f"{len(pairs)} images, {count} boxes" if self.annotated else f"{len(pairs)} images"
+
+    def example(self) -> Path:
+        return self.path_of(next((image for image, boxes in self._chosen() if boxes), self._chosen()[0][0]))
+
+    def draw_sample(self, sample: Mapping[str, Any]) -> np.ndarray:
+        found = sample["pred_instances"]
+        shown = (found["scores"] >= DRAWN_SCORE) & found["bboxes"].isfinite().all(1)
+        best = found["scores"].where(shown, -1).argsort(descending=True)[: min(int(shown.sum()), _MOST_DRAWN)]
+        boxes, labels, scores = (
+            found[key][best].float().cpu().numpy() for key in ("bboxes", "labels", "scores")
+        )
+        look = {"names": self.classes, "palette": self.palette}
+        image = read_rgb(Path(sample["img_path"]))
+        drawn = draw_boxes(image, boxes, labels.astype(int), scores=scores, **look)
+        truth = self._truth.get(str(sample["img_id"]))
+        if truth is None:
+            return drawn
+        corners = np.array([box.bbox for box in truth], float).reshape(-1, 4)
+        corners[:, 2:] += corners[:, :2]
+        names = np.array([self.classes.index(box.category) for box in truth], int)
+        return beside(draw_boxes(image, corners, names, **look), drawn)
+
+    @cached_property
+    def _truth(self) -> dict[str, list[CocoBox]]:
+        """The boxes of each image that are scored, by the image's id."""
+        if not self.annotated:
+            return {}
+        return {str(image.id): [box for box in boxes if not box.iscrowd] for image, boxes in self._chosen()}
 
     def check(self, *, read: bool = True) -> CocoReport | None:
         """As ``Part.check``; what ``require`` refuses is among the errors."""

@@ -7,12 +7,14 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from mmengine.config import Config, ConfigDict
 
 from hardnet_suite.data.report import Report
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
 
+DRAWN_SCORE = 0.3  # boxes below it are not drawn
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
@@ -72,6 +74,25 @@ class Part(ABC):
     @abstractmethod
     def require(self) -> None:
         """Raises ``UserError`` unless the data are there and fit for what the loader does with them."""
+
+    @abstractmethod
+    def counts(self) -> str:
+        """What the loader reads: "205 images, 2310 boxes"."""
+
+    @abstractmethod
+    def example(self) -> Path | None:
+        """The file of an image of the data set; None if its images are not files."""
+
+    @abstractmethod
+    def draw_sample(self, sample: Mapping[str, Any]) -> np.ndarray:
+        """The model's prediction for one image of the data set, drawn on it, beside the label if it has one.
+
+        Args:
+            sample: what the model returns for the image in validation, as a dict.
+
+        Returns:
+            (H, W, 3) uint8, RGB.
+        """
 
     @abstractmethod
     def check(self, *, read: bool = True) -> Report | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 
 from hardnet_suite.data.classes import class_names
@@ -29,8 +30,8 @@ from hardnet_suite.data.segmentation import (
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
 from hardnet_suite.openmm.data.parts.part import Part, inner_datasets
-from hardnet_suite.visualization.canvas import class_color
-from hardnet_suite.visualization.segmentation import draw_segmentation_results
+from hardnet_suite.visualization.canvas import class_color, read_rgb
+from hardnet_suite.visualization.segmentation import draw_segmentation_results, strip
 
 _FOLDERS = ("img_path", "seg_map_path")
 _LABELS = (
@@ -151,6 +152,20 @@ class SegmentationPart(Part):
     @property
     def _is_trained_on(self) -> bool:
         return self.loader == "train_dataloader"
+
+    def counts(self) -> str:
+        return f"{len(self.chosen_pairs())} images"
+
+    def example(self) -> Path:
+        return self.chosen_pairs()[0][0]
+
+    def draw_sample(self, sample: Mapping[str, Any]) -> np.ndarray:
+        image = read_rgb(Path(sample["img_path"]))
+        truth, mask = (
+            sample[key]["data"].cpu().numpy().reshape(image.shape[:2]).astype(int) if key in sample else None
+            for key in ("gt_sem_seg", "pred_sem_seg")
+        )
+        return strip(image, truth, self.labels.hide_background(mask), self.palette, self.classes)
 
     def check(self, *, read: bool = True) -> SegmentationReport | None:
         if self.label_folder is None:

@@ -1,0 +1,203 @@
+"""The progress of a run on the console: a live line on terminals, a few lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from datetime import timedelta
+from numbers import Real
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner.base_loop import BaseLoop
+from tqdm import tqdm
+
+from hardnet_suite.openmm.run.logs import announce, say
+from hardnet_suite.visualization.curves import main_scores
+
+_REFRESH = 0.1  # seconds between two states of a live line
+_SPARSE = 30.0  # seconds between two lines where there is no live one, at least
+_MOST_LINES = 200  # of a training
+_WINDOW = 50  # iterations that the speed is taken over
+
+
+@HOOKS.register_module()
+class ProgressLineHook(Hook):
+    """Shows where a run is: epoch, iteration, loss, images per second, time left, GPU memory.
+
+    If standard error is a terminal, this is one live line on it. Otherwise, a console that
+    ``logs.quiet_console`` keeps quiet gets a line after the first iteration, then one every 30 s at most and
+    200 per training. A quiet console also gets a line per validation.
+    """
+
+    priority = "VERY_LOW"  # after the hook that saves the best checkpoint
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._epochs = False
+        self._best: dict[str, Any] = {}
+
+    def before_train(self, runner) -> None:
+        self._epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        self._began, self._first_iter = time.monotonic(), runner.iter
+        self._times: deque[tuple[float, int]] = deque([(self._began, 0)], maxlen=_WINDOW)
+        self._shown_at, self._shown_iter = -math.inf, -math.inf
+        if runner.iter < runner.max_iters:
+            announce(runner.logger, f"schedule: {self._schedule(runner)}")
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        now = time.monotonic()
+        self._times.append((now, _count(data_batch)))
+        per_epoch, done = len(runner.train_dataloader), runner.iter + 1
+        if not self._is_due(now, done, runner.max_iters):
+            return
+        left = (now - self._began) / (done - self._first_iter) * (runner.max_iters - done)
+        loss = (outputs or {}).get("loss", math.nan)
+        loss = float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+        parts = [f"loss {loss:.4g}", self._speed(now), f"{timedelta(seconds=round(left))} left"]
+        if torch.cuda.is_available():
+            parts.append(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+        if self._epochs:
+            title = f"epoch {runner.epoch + 1}/{runner.max_epochs}"
+            self._show(runner, title, batch_idx + 1, per_epoch, parts)
+        else:
+            self._show(runner, "iteration", done, runner.max_iters, parts)
+
+    def before_val_epoch(self, runner) -> None:
+        self._begin_scoring(runner)
+
+    def before_test_epoch(self, runner) -> None:
+        self._begin_scoring(runner)
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._scored(runner, "validating", batch_idx + 1, len(runner.val_dataloader), data_batch)
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._scored(runner, "testing", batch_idx + 1, len(runner.test_dataloader), data_batch)
+
+    def after_val_epoch(self, runner, metrics: Mapping[str, Any] | None = None) -> None:
+        self.close()
+        if not isinstance(runner._train_loop, BaseLoop):  # a validation without a training
+            return
+        step = (
+            f"epoch {runner.epoch}/{runner.max_epochs}"
+            if self._epochs
+            else f"iteration {runner.iter}/{runner.max_iters}"
+        )
+        scores = "  ".join(f"{name} {value:.3f}" for name, value in main_scores(metrics or {}))
+        mark = "  (best so far)" if _best_scores(runner) != self._best else ""
+        say(runner.logger, f"{step}: {scores or 'no scores'}{mark}")
+        # what validation took is no part of the speed of training
+        self._times = deque([(time.monotonic(), 0)], maxlen=_WINDOW)
+
+    def after_test_epoch(self, runner, metrics: Mapping[str, Any] | None = None) -> None:
+        self.close()
+
+    def after_train_epoch(self, runner) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Removes the live line."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _begin_scoring(self, runner) -> None:
+        self._best = _best_scores(runner)
+        now = time.monotonic()
+        self._scoring = deque([(now, 0)], maxlen=_WINDOW)
+        self._scoring_shown = now
+
+    def _scored(self, runner, title: str, done: int, total: int, data_batch) -> None:
+        now = time.monotonic()
+        self._scoring.append((now, _count(data_batch)))
+        if now - self._scoring_shown < (_REFRESH if _has_live_line() else _SPARSE) and done < total:
+            return
+        if not _has_live_line() and now - self._scoring_shown < _SPARSE:
+            return
+        self._scoring_shown = now
+        self._show(runner, title, done, total, [_speed(self._scoring, now)])
+
+    def _is_due(self, now: float, done: int, total: int) -> bool:
+        if not is_main_process():
+            return False
+        if _has_live_line():
+            due = now - self._shown_at >= _REFRESH
+        else:
+            due = now - self._shown_at >= _SPARSE and done - self._shown_iter >= total / _MOST_LINES
+        if due:
+            self._shown_at, self._shown_iter = now, done
+        return due
+
+    def _speed(self, now: float) -> str:
+        return _speed(self._times, now)
+
+    def _show(self, runner, title: str, done: int, total: int, parts: list[str]) -> None:
+        if not is_main_process():
+            return
+        if not _has_live_line():
+            say(runner.logger, f"{title}  {done}/{total}  {'  '.join(parts)}")
+            return
+        if self._bar is None or (self._bar.desc, self._bar.total) != (title, total):
+            self.close()
+            self._bar = tqdm(
+                total=total,
+                desc=title,
+                leave=False,
+                position=0,
+                dynamic_ncols=True,
+                file=sys.stderr,
+                mininterval=0,
+                bar_format="{desc} |{bar:16}| {n_fmt}/{total_fmt}{postfix}",
+            )
+            self._bar.desc = title  # without tqdm's colon
+        self._bar.n = done
+        self._bar.postfix = "  ".join(parts)
+        self._bar.refresh()
+
+    def _schedule(self, runner) -> str:
+        size = getattr(getattr(runner.train_dataloader, "batch_sampler", None), "batch_size", None)
+        images = f" of {size * get_world_size()} images" if size else ""
+        if not self._epochs:
+            return f"{runner.max_iters} iterations{images}"
+        epochs = "1 epoch" if runner.max_epochs == 1 else f"{runner.max_epochs} epochs"
+        text = f"{epochs} of {len(runner.train_dataloader)} iterations{images}"
+        interval = getattr(runner.train_loop, "val_interval", None)
+        if runner.val_loop is not None and interval:
+            text += f"; validation every {interval} epochs" if interval > 1 else "; validation every epoch"
+        if runner.iter:
+            text += f"; goes on after iteration {runner.iter} of {runner.max_iters}"
+        return text
+
+
+def _has_live_line() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _speed(times: deque[tuple[float, int]], now: float) -> str:
+    """Images per second over the window, of all ranks."""
+    images = sum(count for _, count in list(times)[1:])
+    seconds = max(now - times[0][0], 1e-9)
+    return f"{get_world_size() * images / seconds:.1f} img/s"
+
+
+def _count(data_batch: Any) -> int:
+    """The number of images in a batch, 0 where the model's batches have another form."""
+    inputs = data_batch.get("inputs") if isinstance(data_batch, Mapping) else None
+    return len(inputs) if hasattr(inputs, "__len__") else 0
+
+
+def _best_scores(runner) -> dict[str, Any]:
+    info = runner.message_hub.runtime_info
+    return {
+        key: value
+        for key, value in info.items()
+        if key.startswith("best_score") and isinstance(value, Real | str)
+    }

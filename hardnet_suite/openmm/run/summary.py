@@ -1,0 +1,167 @@
+"""What a training says of itself before it begins, and where its best weights are at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import get_world_size
+from mmengine.runner import Runner
+
+from hardnet_suite.data.classification import readable
+from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.data.parts import inner_datasets, parts, walk
+from hardnet_suite.openmm.run.logs import announce
+from hardnet_suite.weights import Checkpoint, find
+
+_NAMES = 6  # classes that a line has room for
+_LOADERS = ("train_dataloader", "val_dataloader")
+
+
+def announce_training(runner: Runner, weights: str) -> None:
+    """Logs what is trained on what, in a few lines that a quiet console shows.
+
+    Args:
+        runner: before it trains.
+        weights: which the training starts from, in words.
+    """
+    cfg = runner.cfg
+    rows = {"weights": weights, "model": _model(runner)}
+    rows |= {loader.removesuffix("_dataloader"): line for loader in _LOADERS if (line := _data(cfg, loader))}
+    rows |= {"device": _device(cfg), "folder": str(runner.work_dir), "log": _log_file(runner)}
+    for name, text in rows.items():
+        announce(runner.logger, f"{name}: {text}")
+
+
+def initial_weights(cfg: Config, opened: Checkpoint | None, *, from_scratch: bool) -> str:
+    """Which weights a training starts from, in words.
+
+    Args:
+        cfg: of the run, with ``load_from`` and ``resume`` settled.
+        opened: the file of ``load_from``, if there is one.
+        from_scratch: whether published weights are left out.
+    """
+    if opened is not None and cfg.resume:
+        return f"{opened.path}, resumed{_position(opened.content)}"
+    if opened is not None:
+        return str(opened.path)
+    pretrained = [] if from_scratch else list(dict.fromkeys(_pretrained(cfg)))
+    seed = (cfg.get("randomness") or {}).get("seed")
+    return "; ".join(pretrained) or ("random" if seed is None else f"random (seed {seed})")
+
+
+def example_image(cfg: Config) -> Path | None:
+    """An image file of the data to try the model on, of the training data only if there is no other."""
+    for loader in ("test_dataloader", "val_dataloader", "train_dataloader"):
+        for part in parts(cfg, [loader]):
+            try:
+                path = part.example()
+            except (UserError, OSError):  # these data need not be there
+                continue
+            if path is not None and path.is_file():
+                return path
+    return None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights that a finished training leaves.
+
+    Attributes:
+        path: the checkpoint: the best by validation, or else the newest.
+        key: the name of the score that it is the best by; None without validation.
+        score: its value.
+    """
+
+    path: Path
+    key: str | None = None
+    score: float | None = None
+
+
+def best_of(runner: Runner) -> Best | None:
+    """The best checkpoint of a run, the newest where nothing was validated, None where nothing was saved."""
+    info = runner.message_hub.runtime_info
+    hook = next((hook for hook in runner.hooks if hasattr(hook, "best_ckpt_path")), None)
+    for key in getattr(hook, "key_indicators", None) or ():
+        suffix = f"_{key}" if len(hook.key_indicators) > 1 else ""
+        path, score = info.get(f"best_ckpt{suffix}"), info.get(f"best_score{suffix}")
+        if isinstance(path, str) and Path(path).is_file():
+            return Best(Path(path), key, score if isinstance(score, int | float) else None)
+    return Best(runner.last_saved) if runner.last_saved else None
+
+
+def _position(content: Mapping[str, Any]) -> str:
+    meta = content.get("meta")
+    epoch, iteration = (meta.get(key) if isinstance(meta, Mapping) else None for key in ("epoch", "iter"))
+    whole = type(epoch) is int and type(iteration) is int
+    return f" after epoch {epoch}, iteration {iteration}" if whole else ""
+
+
+def _pretrained(cfg: Config) -> Iterator[str]:
+    """What the ``init_cfg`` entries of the model load, in words."""
+    options: list[tuple[dict, str | None]] = []
+
+    def collect(node: dict) -> None:
+        init = node.get("init_cfg")
+        if isinstance(init, dict):
+            options.append((init, node.get("arch")))
+
+    walk(cfg.model, collect)
+    for init, arch in options:
+        if init.get("type") == "Pretrained":
+            yield str(init.get("checkpoint"))
+        elif init.get("type") == "HarDNetPretrained":
+            model, tag = init.get("model") or arch or cfg.get("arch"), init.get("tag", "published")
+            if init.get("file"):
+                yield str(init["file"])
+                continue
+            try:
+                row = find(model, tag)
+            except ValueError:  # told when the model is built
+                continue
+            kind = "shipped" if row.shipped else "published"
+            what = "trunk" if row.base_only else "weights"
+            yield f"{kind} {what} {row.tag!r} of {row.model}, {row.file}"
+
+
+def _model(runner: Runner) -> str:
+    count = sum(parameter.numel() for parameter in runner.model.parameters())
+    return f"{runner.cfg.get('arch') or runner._model_name}, {count / 1e6:.2f} M parameters"
+
+
+def _data(cfg: Config, loader: str) -> str:
+    lines = []
+    for part in parts(cfg, [loader]):
+        names = ", ".join(readable(part.classes[:_NAMES])) + (" …" if len(part.classes) > _NAMES else "")
+        kinds = "1 class" if len(part.classes) == 1 else f"{len(part.classes)} classes"
+        lines.append(f"{part.counts()}, {kinds} ({names})")
+    datasets = inner_datasets((cfg.get(loader) or {}).get("dataset"))
+    return "; ".join(lines) or ", ".join(str(dataset.get("type")) for dataset in datasets)
+
+
+def _device(cfg: Config) -> str:
+    ranks = get_world_size()
+    if get_device() == "cuda":
+        device = torch.cuda.get_device_name()
+    elif get_device() == "cpu":
+        threads = torch.get_num_threads()
+        device = f"CPU, {threads} thread{'s' * (threads != 1)}"
+    else:
+        device = get_device()
+    kind = str((cfg.get("optim_wrapper") or {}).get("type", ""))
+    if cfg.get("bf16"):
+        precision = "bfloat16 where it is safe"
+    elif kind == "AmpOptimWrapper":
+        precision = f"{cfg.optim_wrapper.get('dtype') or 'float16'} where it is safe"
+    else:
+        precision = "float32"
+    return f"{f'{ranks} × ' if ranks > 1 else ''}{device}, {precision}"
+
+
+def _log_file(runner: Runner) -> str:
+    return str(Path(runner.log_dir, f"{runner.timestamp}.log"))
