@@ -13,7 +13,7 @@ from hardnet_suite.data.coco import annotation_lines, read_coco
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.errors import UserError
-from hardnet_suite.evaluation.coco import evaluate_coco, without_nan
+from hardnet_suite.evaluation.coco import evaluate_coco
 from hardnet_suite.evaluation.segmentation import evaluate_folders
 from hardnet_suite.outputs import require_replaceable, write_file
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     coco = kinds.add_parser("coco", help="score boxes in COCO result format")
     coco.add_argument("--annotations", required=True, help="COCO annotation file")
     coco.add_argument("--results", required=True, help="COCO result file")
-    coco.add_argument("--classwise", action="store_true", help="also print AP and AP50 per class")
+    coco.add_argument("--classwise", action="store_true", help="also print AP, AP50, AP75 and AR per class")
     coco.set_defaults(score=_score_coco)
 
     segmentation = kinds.add_parser("segmentation", help="score label images")
@@ -72,8 +72,7 @@ def _score_coco(args: argparse.Namespace) -> dict[str, Any]:
     show(scores.table())
     if args.classwise:
         show(scores.class_table())
-    per_class = {name: without_nan(row) for name, row in scores.per_class.items()}
-    return {"metrics": without_nan(scores.metrics), "per_class": per_class}
+    return scores.report()
 
 
 def _score_segmentation(args: argparse.Namespace) -> dict[str, Any]:

@@ -33,12 +33,15 @@ def test_figures_are_printed_and_written(cli, files, tmp_path):
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
     assert set(COCO_METRICS) | {"cat", "dog"} <= rows.keys()
     assert rows["mAP"][-1] == "0.500"
-    assert rows["cat"] == ["1.000", "1.000"]
-    assert rows["dog"] == ["0.000", "0.000"]
+    assert rows["cat"] == ["1.000", "1.000", "1.000", "1.000", "2"]
+    assert rows["dog"] == ["0.000", "0.000", "0.000", "0.000", "1"]
     content = json.loads((tmp_path / "figures.json").read_text())
     assert content["metrics"]["mAP"] == pytest.approx(0.5)
     assert list(content["metrics"]) == list(COCO_METRICS)
     assert content["per_class"]["cat"]["AP"] == pytest.approx(1)
+    assert content["per_class"]["dog"]["AP_large"] is None
+    assert content["per_class"]["dog"]["boxes"] == 1
+    assert "NaN" not in (tmp_path / "figures.json").read_text()
 
 
 def test_classes_are_listed_on_demand_only(cli, files):
