@@ -150,11 +150,15 @@ class CocoMistakes:
         confusion: (C + 1, C + 1) counts; rows are true classes, columns detected ones. The last row counts
             detections on no true box, the last column true boxes without a detection.
         images: id of each scored image -> its mistakes.
+        iou: least overlap of a detection with its box.
+        least_score: detections below it are left out.
     """
 
     classes: tuple[str, ...]
     confusion: np.ndarray
     images: dict[int | str, ImageMistakes]
+    iou: float
+    least_score: float
 
     def worst_first(self) -> list[int | str]:
         """Image ids by their number of mistakes, descending; equals in the order of the scoring."""
@@ -204,7 +208,7 @@ def evaluate_coco(
     if len(max_dets) != 3 or not 0 < max_dets[0] < max_dets[1] < max_dets[2]:
         raise ValueError(f"max_dets must be three increasing numbers above 0, got {max_dets}")
 
-    inputs = _inputs(read_coco(annotations).require_boxes(), results, image_ids, classes)
+    inputs = _compared(read_coco(annotations).require_boxes(), results, image_ids, classes)
     truth, categories, scored = inputs.truth, inputs.categories, set(inputs.image_ids)
     names = {category.name for category in categories}
     boxes = [box for box in truth.boxes if box.image_id in scored and box.category in names]
@@ -257,7 +261,7 @@ def find_mistakes(
     Raises:
         UserError: as of ``evaluate_coco``.
     """
-    inputs = _inputs(read_coco(annotations).require(), results, image_ids, classes)
+    inputs = _compared(read_coco(annotations).require(), results, image_ids, classes)
     names = tuple(category.name for category in inputs.categories) if classes is None else tuple(classes)
     labels = {name: index for index, name in enumerate(names)}
     label_of_id = {category.id: labels[category.name] for category in inputs.categories}
@@ -277,7 +281,7 @@ def find_mistakes(
             confused=sum(true != found and -1 not in (true, found) for true, found in pairs),
             false=sum(true == -1 for true, _ in pairs),
         )
-    return CocoMistakes(names, confusion, images)
+    return CocoMistakes(names, confusion, images, iou, least_score)
 
 
 def _pairs(
@@ -336,7 +340,7 @@ def without_nan(figures: Mapping[str, float]) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
-class _Inputs(NamedTuple):
+class _Comparison(NamedTuple):
     """What is compared: the categories and image ids that are scored, sorted, and the results with their ids.
 
     Attributes:
@@ -354,12 +358,12 @@ class _Inputs(NamedTuple):
     source: str
 
 
-def _inputs(
+def _compared(
     truth: CocoFile,
     results: str | Path | list[dict[str, Any]],
     image_ids: Sequence[int | str] | None,
     classes: Sequence[str] | None,
-) -> _Inputs:
+) -> _Comparison:
     if isinstance(results, (str, Path)):
         source, results = str(results), load_results(results)
         _require_pixels(results, source)
@@ -373,7 +377,7 @@ def _inputs(
     known = _with_known_ids(truth, images, results, source)
     scored = set(images.values()) if image_ids is None else _choose(images, image_ids, truth.source)
     ordered = sorted(categories, key=lambda category: _order(category.id))
-    return _Inputs(truth, ordered, known, sorted(scored, key=_order), source)
+    return _Comparison(truth, ordered, known, sorted(scored, key=_order), source)
 
 
 def _mean(values: np.ndarray) -> float:

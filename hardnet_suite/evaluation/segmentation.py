@@ -70,6 +70,19 @@ class SegmentationScores:
         """The scores under OpenMMLab's names: mIoU, aAcc (over pixels) and mAcc (over classes)."""
         return {"mIoU": self.miou, "aAcc": self.pixel_accuracy, "mAcc": self.mean_accuracy}
 
+    def chart(self, classes: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+        """The confusion matrix as a square one, with the name of each row and column.
+
+        Pixels predicted as no class have a column "void" if there are any; a set of one class has a row and
+        a column "background".
+        """
+        count, matrix = self.num_classes, self.confusion
+        if len(matrix) > count:
+            return matrix, (*classes, "background")
+        if not matrix[:, count:].any():
+            return matrix[:, :count], tuple(classes)
+        return np.vstack([matrix, np.zeros_like(matrix[:1])]), (*classes, "void")
+
     def report(self, classes: Sequence[str]) -> dict[str, Any]:
         """The metrics and the scores per class and category, for JSON: None instead of nan."""
         rows = zip(classes, self.iou.tolist(), self.accuracy.tolist(), strict=True)

@@ -6,7 +6,9 @@ import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-__all__ = ["class_table", "extremes", "format_score"]
+__all__ = ["MOST_CLASSES", "class_table", "extremes", "format_score"]
+
+MOST_CLASSES = 30  # that a console lists
 
 _LONGEST_NAME = 60  # columns
 _SHOWN = 10  # of the worst and of the best classes, where not all are listed
