@@ -60,9 +60,9 @@ def draw_precision_recall(scores: CocoScores, path: str | Path) -> None:
 
     names = list(scores.per_class)
     average = [row["AP"] for row in scores.per_class.values()]
-    best, worst = extremes(average, len(names) if len(names) <= _COLORED else _COLORED // 2)
-    chosen = [*best, *worst] if len(names) > _COLORED else [k for k in range(len(names)) if k in best]
     scored = [k for k, value in enumerate(average) if not np.isnan(value)]
+    best, worst = extremes(average, _COLORED // 2)
+    chosen = scored if len(scored) <= _COLORED else [*best, *worst]
     if not scored:
         raise ValueError("expected a class with a box, got none")
     colors = dict(zip(chosen, matplotlib.colormaps["tab10"].colors, strict=False))
