@@ -13,9 +13,12 @@ from hardnet_suite.data.coco import annotation_lines, read_coco
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.errors import UserError
-from hardnet_suite.evaluation.coco import evaluate_coco, without_nan
+from hardnet_suite.evaluation.coco import evaluate_coco, find_mistakes
 from hardnet_suite.evaluation.segmentation import evaluate_folders
 from hardnet_suite.outputs import require_replaceable, write_file
+from hardnet_suite.visualization.canvas import is_figure
+from hardnet_suite.visualization.classification import CONFUSION, draw_confusion
+from hardnet_suite.visualization.detection_charts import CHARTS, draw_detection_charts
 
 _PROGRAM = "hardnet-suite eval"  # the mark of its reports
 
@@ -25,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     coco = kinds.add_parser("coco", help="score boxes in COCO result format")
     coco.add_argument("--annotations", required=True, help="COCO annotation file")
     coco.add_argument("--results", required=True, help="COCO result file")
-    coco.add_argument("--classwise", action="store_true", help="also print AP and AP50 per class")
-    coco.set_defaults(score=_score_coco)
+    coco.add_argument("--classwise", action="store_true", help="also print AP, AP50, AP75 and AR per class")
+    coco.set_defaults(score=_score_coco, charts=tuple(CHARTS.values()))
 
     segmentation = kinds.add_parser("segmentation", help="score label images")
     segmentation.add_argument("--annotations", required=True, type=Path, help="folder of true label images")
@@ -42,16 +45,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="trainIds",
         help="pixel values of the predictions: class indices (default) or Cityscapes' label ids",
     )
-    segmentation.set_defaults(score=_score_segmentation)
+    segmentation.set_defaults(score=_score_segmentation, charts=(CONFUSION,))
 
     for kind in (coco, segmentation):
         kind.add_argument("--out", help="write the scores to this file as JSON")
+    coco.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help="draw precision-recall curves and the confusion matrix"
+    )
+    segmentation.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the confusion matrix")
 
 
 def run(args: argparse.Namespace) -> None:
     if args.out is not None:
         require_replaceable(args.out, _is_report, writer="eval", option="--out")
+    for name in args.charts if args.plots is not None else ():
+        require_replaceable(args.plots / name, is_figure, writer="eval", option="--plots")
     figures = args.score(args)
+    for name in args.charts if args.plots is not None else ():
+        show(f"plot: {args.plots / name}")
     if args.out is not None:
         write_file(args.out, json.dumps({"program": _PROGRAM, **figures}, indent=2) + "\n")
 
@@ -72,8 +83,9 @@ def _score_coco(args: argparse.Namespace) -> dict[str, Any]:
     show(scores.table())
     if args.classwise:
         show(scores.class_table())
-    per_class = {name: without_nan(row) for name, row in scores.per_class.items()}
-    return {"metrics": without_nan(scores.metrics), "per_class": per_class}
+    if args.plots is not None:
+        draw_detection_charts(scores, find_mistakes(annotations, args.results), args.plots)
+    return scores.report()
 
 
 def _score_segmentation(args: argparse.Namespace) -> dict[str, Any]:
@@ -88,4 +100,6 @@ def _score_segmentation(args: argparse.Namespace) -> dict[str, Any]:
     show(scores.table(labels.classes))
     if labels.categories:
         show(scores.category_table())
+    if args.plots is not None:
+        draw_confusion(*scores.chart(labels.classes), args.plots / CONFUSION, unit="pixels")
     return scores.report(labels.classes)

@@ -51,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="detection: do not draw boxes with a score below S (default 0.3)",
     )
+    parser.add_argument(
+        "--worst",
+        type=int,
+        metavar="N",
+        help="draw only the N images with the most mistakes into --show-dir, the worst first by name",
+    )
+    parser.add_argument("--verbose", action="store_true", help="show the whole log")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -67,20 +74,24 @@ def run(args: argparse.Namespace) -> None:
     cfg = load_run_config(args, suffix=f"_{args.weights or 'pretrained'}" if is_of_registry else "")
     from mmengine.dist import is_main_process
 
-    from hardnet_suite.openmm.run.test import METRICS, TestOptions, draw, registry_weights, test
+    from hardnet_suite.openmm.run.test import TestOptions, draw, registry_weights, test
 
     options = TestOptions(
         draw=args.show_dir,
         score=args.score,
+        worst=args.worst,
         flip=args.flip,
         scales=tuple(args.scales),
         format_only=args.format_only,
+        verbose=args.verbose,
     )
     checkpoint = registry_weights(cfg, args.weights) if is_of_registry else args.checkpoint
     plan, outcome = test(cfg, checkpoint, options, announce=lambda line: show(f"weights: {line}"))
     if not is_main_process():
         return
-    for title, name in (("figures", METRICS), *plan.part.outputs.items()):
+    if outcome.summary:
+        show(f"\n{outcome.summary}\n")
+    for title, name in outcome.files.items():
         show(f"{title}: {plan.work_dir / name}")
     if args.show_dir:
         show(f"{draw(plan, outcome, args.show_dir)} images: {args.show_dir}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hardnet_suite.evaluation.coco import without_nan
+from hardnet_suite.evaluation.tables import class_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,11 +19,16 @@ class ClassificationScores:
 
     Attributes:
         confusion: (C, C) counts; rows are true classes, columns first guesses.
-        top5: Fraction of the images whose class is among the first five guesses.
+        in_five: (C,) per true class, the images whose class is among the first five guesses.
     """
 
     confusion: np.ndarray
-    top5: float
+    in_five: np.ndarray
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(C,) images per true class."""
+        return self.confusion.sum(axis=1)
 
     @property
     def top1(self) -> float:
@@ -31,10 +37,22 @@ class ClassificationScores:
         return float(np.trace(self.confusion) / total) if total else math.nan
 
     @property
+    def top5(self) -> float:
+        """Fraction of the images whose class is among the first five guesses."""
+        total = self.confusion.sum()
+        return float(self.in_five.sum() / total) if total else math.nan
+
+    @property
     def per_class(self) -> np.ndarray:
         """(C,) top-1 accuracy per class; nan for a class without images."""
         with np.errstate(invalid="ignore"):
-            return np.diagonal(self.confusion) / self.confusion.sum(axis=1)
+            return np.diagonal(self.confusion) / self.counts
+
+    @property
+    def per_class_top5(self) -> np.ndarray:
+        """(C,) top-5 accuracy per class; nan for a class without images."""
+        with np.errstate(invalid="ignore"):
+            return self.in_five / self.counts
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -49,31 +67,35 @@ class ClassificationScores:
         return [(int(i), int(j), int(counts[i, j])) for i, j in pairs if counts[i, j]]
 
     def report(self, classes: Sequence[str]) -> dict[str, Any]:
-        """The metrics and the accuracy per class, for JSON: None instead of nan."""
-        rows = zip(classes, self.per_class.tolist(), strict=True)
-        return {"metrics": without_nan(self.metrics), "per_class": without_nan(dict(rows))}
+        """The metrics, and accuracies and number of images per class, for JSON: None instead of nan."""
+        columns = self.per_class.tolist(), self.per_class_top5.tolist(), self.counts.tolist()
+        per_class = {
+            name: without_nan({"top1": top1, "top5": top5, "images": count})
+            for name, top1, top5, count in zip(classes, *columns, strict=True)
+        }
+        return {"metrics": without_nan(self.metrics), "per_class": per_class}
 
-    def table(self, classes: Sequence[str], most: int = 40) -> str:
+    def table(self, classes: Sequence[str], most: int | None = None) -> str:
         """The scores as aligned plain text.
 
-        Lists accuracy and number of images per class (only classes with images, and only the ``most`` worst
-        of them), the totals, and the most frequent mistakes.
+        Lists accuracies and number of images per class with images, the totals, and the most frequent
+        mistakes.
 
         Args:
             classes: Class names.
-            most: Maximum number of classes listed.
+            most: With more classes than this, only the ten best and the ten worst are listed; None: all.
         """
-        counts, accuracy = self.confusion.sum(axis=1), self.per_class
-        shown = [index for index in range(len(classes)) if counts[index]]
-        if len(shown) > most:
-            shown = sorted(shown, key=lambda index: accuracy[index])[:most]
-        width = max([len("all images"), *(len(classes[index]) for index in shown)])
-        head = "class" if len(shown) == np.count_nonzero(counts) else f"the {len(shown)} worst classes"
-        width = max(width, len(head))
-        lines = [f"{head:<{width}}  {'top-1':>6}  images"]
-        lines += [f"{classes[i]:<{width}}  {accuracy[i]:6.4f}  {counts[i]:8d}" for i in shown]
-        lines.append(f"{'all images':<{width}}  {_format(self.top1)}  {counts.sum():8d}")
-        lines.append(f"{'top-5':<{width}}  {_format(self.top5)}")
+        shown = np.flatnonzero(self.counts)
+        columns = {"top-1": self.per_class, "top-5": self.per_class_top5, "images": self.counts}
+        lines = [
+            class_table(
+                [classes[index] for index in shown],
+                {name: values[shown].tolist() for name, values in columns.items()},
+                totals={"all images": (self.top1, self.top5, int(self.confusion.sum()))},
+                digits=4,
+                most=most,
+            )
+        ]
         mistakes = self.mistakes(5)
         if mistakes:
             lines.append(
@@ -125,9 +147,5 @@ def score_guesses(guesses: np.ndarray, labels: np.ndarray, count: int) -> Classi
         raise ValueError(f"expected integer labels in [0, {count})")
     confusion = np.zeros((count, count), np.int64)
     np.add.at(confusion, (labels, guesses[:, 0]), 1)
-    top5 = float((guesses == labels[:, None]).any(axis=1).mean()) if labels.size else math.nan
-    return ClassificationScores(confusion, top5)
-
-
-def _format(value: float) -> str:
-    return f"{'n/a':>6}" if math.isnan(value) else f"{value:6.4f}"
+    right = labels[(guesses == labels[:, None]).any(axis=1)]
+    return ClassificationScores(confusion, np.bincount(right, minlength=count))

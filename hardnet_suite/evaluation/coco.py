@@ -1,18 +1,20 @@
-"""The twelve COCO figures of a detector, by pycocotools, with inputs checked and prints silenced."""
+"""COCO scores of a detector: the twelve figures and those of each class, by pycocotools, and its mistakes."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hardnet_suite.data.coco import (
+    CocoBox,
     CocoCategory,
     CocoFile,
     as_id,
@@ -24,11 +26,15 @@ from hardnet_suite.data.coco import (
 )
 from hardnet_suite.data.coco.values import LARGEST_NUMBER, is_normalized, match_id
 from hardnet_suite.errors import UserError
+from hardnet_suite.evaluation.tables import class_table, format_score
 
 __all__ = [
     "COCO_METRICS",
+    "CocoMistakes",
     "CocoScores",
+    "ImageMistakes",
     "evaluate_coco",
+    "find_mistakes",
     "load_annotations",
     "load_results",
     "without_nan",
@@ -50,22 +56,35 @@ _FIGURES: dict[str, tuple[bool, float | None, str, int]] = {
     "AR_large": (False, None, "large", 2),
 }
 COCO_METRICS: tuple[str, ...] = tuple(_FIGURES)
-_LONGEST_NAME = 60  # characters of a class name in a table
+# name of a class's figure -> that of all classes whose rule it follows
+_CLASS_FIGURES = {
+    "AP": "mAP",
+    **{name: name for name in ("AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_100")},
+}
+MISTAKE_IOU, MISTAKE_SCORE = 0.5, 0.3
 
 
 @dataclass(frozen=True)
 class CocoScores:
     """Figures in [0, 1]; nan where the ground truth has nothing to measure them on (pycocotools says -1).
 
-    ``metrics`` holds COCO_METRICS in this order; ``per_class`` maps a class name to its "AP" and "AP50".
-    The names AR_1, AR_10 and AR_100 stand for the first, second and third of ``max_dets``. ``warnings`` are
-    lines about detections that can match nothing.
+    The names AR_1, AR_10 and AR_100 stand for the first, second and third of ``max_dets``.
+
+    Attributes:
+        metrics: COCO_METRICS in this order.
+        per_class: class name -> its "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_100" and
+            "boxes", the number of boxes to find; in the order of the category ids.
+        max_dets: the limits on the detections of one class in one image.
+        warnings: lines about detections that can match nothing.
+        precision: (10, 101, C) precision at IoU 0.50, 0.55 … 0.95 and recall 0, 0.01 … 1 of each class: 0
+            where that recall is not reached, NaN for a class without boxes.
     """
 
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
     max_dets: tuple[int, int, int] = (1, 10, 100)
     warnings: tuple[str, ...] = ()
+    precision: np.ndarray = field(default_factory=lambda: np.zeros((10, 101, 0)), repr=False, compare=False)
 
     def table(self) -> str:
         """The twelve figures as aligned plain text, described as pycocotools does."""
@@ -73,18 +92,77 @@ class CocoScores:
         for name, (is_precision, iou, area, limit) in _FIGURES.items():
             what = "Average Precision" if is_precision else "Average Recall"
             ious = "0.50:0.95" if iou is None else f"{iou:.2f}"
-            value = _format(self.metrics[name])
-            lines.append(f"{name:<10}  {what:<17}  {ious:<9}  {area:<6}  {self.max_dets[limit]:>8}  {value}")
+            value = format_score(self.metrics[name], 3)
+            lines.append(
+                f"{name:<10}  {what:<17}  {ious:<9}  {area:<6}  {self.max_dets[limit]:>8}  {value:>6}"
+            )
         return "\n".join(lines)
 
-    def class_table(self) -> str:
-        """AP and AP50 of every class as aligned plain text, in the order of the category ids."""
-        width = min(max([len("class"), *map(len, self.per_class)]), _LONGEST_NAME)
-        lines = [f"{'class':<{width}}  {'AP':>6}  {'AP50':>6}"]
-        for name, row in self.per_class.items():
-            shown = name if len(name) <= width else f"{name[: width - 1]}…"
-            lines.append(f"{shown:<{width}}  {_format(row['AP'])}  {_format(row['AP50'])}")
-        return "\n".join(lines)
+    def class_table(self, most: int | None = None) -> str:
+        """AP, AP50, AP75, AR and the number of boxes of every class as aligned plain text.
+
+        Args:
+            most: with more classes than this, only the ten best and the ten worst by AP; None: all.
+        """
+        keys = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "AR": "AR_100", "boxes": "boxes"}
+        rows = list(self.per_class.values())
+        columns = {heading: [row[key] for row in rows] for heading, key in keys.items()}
+        return class_table(list(self.per_class), columns, most=most)
+
+    def report(self) -> dict[str, Any]:
+        """The figures and those of each class, for JSON: None instead of nan."""
+        return {
+            "metrics": without_nan(self.metrics),
+            "per_class": {name: without_nan(row) for name, row in self.per_class.items()},
+        }
+
+
+@dataclass(frozen=True)
+class ImageMistakes:
+    """What a detector gets wrong in one image.
+
+    Attributes:
+        missed: true boxes that no detection is on.
+        confused: true boxes with a detection of another class on them, and none of their own.
+        false: detections on no true box, second ones on a box included.
+    """
+
+    missed: int = 0
+    confused: int = 0
+    false: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.missed + self.confused + self.false
+
+    def __str__(self) -> str:
+        """Such as "2 missed, 1 false"."""
+        counts = {"missed": self.missed, "wrong class": self.confused, "false": self.false}
+        return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "all found"
+
+
+@dataclass(frozen=True, eq=False)
+class CocoMistakes:
+    """Which classes a detector takes for which, and where.
+
+    Attributes:
+        classes: C class names.
+        confusion: (C + 1, C + 1) counts; rows are true classes, columns detected ones. The last row counts
+            detections on no true box, the last column true boxes without a detection.
+        images: id of each scored image -> its mistakes.
+        iou: least overlap of a detection with its box.
+        least_score: detections below it are left out.
+    """
+
+    classes: tuple[str, ...]
+    confusion: np.ndarray
+    images: dict[int | str, ImageMistakes]
+    iou: float
+    least_score: float
+
+    def worst_first(self) -> list[int | str]:
+        """Image ids by their number of mistakes, descending; equals in the order of the scoring."""
+        return sorted(self.images, key=lambda key: -self.images[key].total)
 
 
 def load_results(path: str | Path) -> list[dict[str, Any]]:
@@ -130,51 +208,176 @@ def evaluate_coco(
     if len(max_dets) != 3 or not 0 < max_dets[0] < max_dets[1] < max_dets[2]:
         raise ValueError(f"max_dets must be three increasing numbers above 0, got {max_dets}")
 
-    truth = read_coco(annotations).require_boxes()
+    inputs = _compared(read_coco(annotations).require_boxes(), results, image_ids, classes)
+    truth, categories, scored = inputs.truth, inputs.categories, set(inputs.image_ids)
+    names = {category.name for category in categories}
+    boxes = [box for box in truth.boxes if box.image_id in scored and box.category in names]
+    if all(box.iscrowd for box in boxes):
+        raise UserError(
+            f"{truth.source} holds no box of the classes in the {len(scored)} images that are scored: "
+            "there is nothing to score against"
+        )
+    precision, recall, params = _run_pycocotools(
+        boxes, categories, inputs.results, inputs.image_ids, max_dets
+    )
+    counts, per_class = Counter(box.category for box in boxes if not box.iscrowd), {}
+    for index, category in enumerate(categories):
+        own = precision[:, :, index : index + 1], recall[:, index : index + 1], params
+        figures = {name: _figure(*own, *_FIGURES[rule]) for name, rule in _CLASS_FIGURES.items()}
+        per_class[category.name] = {**figures, "boxes": counts[category.name]}
+    curves = precision[..., params.areaRngLbl.index("all"), 2]
+    return CocoScores(
+        metrics={name: _figure(precision, recall, params, *row) for name, row in _FIGURES.items()},
+        per_class=per_class,
+        max_dets=max_dets,
+        warnings=_result_warnings(inputs.results, inputs.source),
+        precision=np.where(curves < 0, np.nan, curves),
+    )
+
+
+def find_mistakes(
+    annotations: str | Path | dict[str, Any] | CocoFile,
+    results: str | Path | list[dict[str, Any]],
+    *,
+    iou: float = MISTAKE_IOU,
+    least_score: float = MISTAKE_SCORE,
+    image_ids: Sequence[int | str] | None = None,
+    classes: Sequence[str] | None = None,
+) -> CocoMistakes:
+    """Compares detections with COCO annotations, box by box.
+
+    By descending score, each detection takes the free true box of its class that it overlaps most, as in
+    COCO's scoring. The detections that are left then take free boxes of other classes in the same way, unless
+    they lie on a crowd region of their own class: these count neither way.
+
+    Args:
+        annotations: as of ``evaluate_coco``; a file without boxes is allowed.
+        results: as of ``evaluate_coco``.
+        iou: least overlap of a detection with its box.
+        least_score: detections below it are left out.
+        image_ids: as of ``evaluate_coco``.
+        classes: as of ``evaluate_coco``, and the order of the classes; None: that of the category ids.
+
+    Raises:
+        UserError: as of ``evaluate_coco``.
+    """
+    inputs = _compared(read_coco(annotations).require(), results, image_ids, classes)
+    names = tuple(category.name for category in inputs.categories) if classes is None else tuple(classes)
+    labels = {name: index for index, name in enumerate(names)}
+    label_of_id = {category.id: labels[category.name] for category in inputs.categories}
+    detections: defaultdict[int | str, list[tuple[int, Sequence[float], float]]] = defaultdict(list)
+    for entry, image_id, category_id in inputs.results:
+        if category_id in label_of_id and entry["score"] >= least_score:
+            detections[image_id].append((label_of_id[category_id], entry["bbox"], entry["score"]))
+    confusion = np.zeros((len(names) + 1, len(names) + 1), np.int64)
+    images = {}
+    for image_id in inputs.image_ids:
+        boxes = [box for box in inputs.truth.boxes_of_image[image_id] if box.category in labels]
+        pairs = _pairs(boxes, [labels[box.category] for box in boxes], detections[image_id], iou)
+        for true, found in pairs:
+            confusion[true, found] += 1
+        images[image_id] = ImageMistakes(
+            missed=sum(found == -1 for _, found in pairs),
+            confused=sum(true != found and -1 not in (true, found) for true, found in pairs),
+            false=sum(true == -1 for true, _ in pairs),
+        )
+    return CocoMistakes(names, confusion, images, iou, least_score)
+
+
+def _pairs(
+    boxes: Sequence[CocoBox],
+    true_labels: Sequence[int],
+    detections: Sequence[tuple[int, Sequence[float], float]],
+    iou: float,
+) -> list[tuple[int, int]]:
+    """(true label, detected label) of what is in one image; −1 where there is no box or no detection.
+
+    Args:
+        boxes: of the ground truth.
+        true_labels: of the boxes.
+        detections: (label, (x, y, width, height), score) each.
+        iou: least overlap of a pair.
+    """
+    from pycocotools import mask
+
+    detections = sorted(detections, key=lambda detection: -detection[2])  # keeps the order of equal scores
+    overlaps = np.zeros((len(detections), len(boxes)))
+    if detections and boxes:
+        found = [[float(value) for value in bbox] for _, bbox, _ in detections]
+        crowds = [int(box.iscrowd) for box in boxes]  # of these, the share of the detection that is inside
+        overlaps = np.array(mask.iou(found, [list(box.bbox) for box in boxes], crowds))
+        overlaps[[min(bbox[2:]) < 0 for bbox in found]] = 0
+    free = [index for index, box in enumerate(boxes) if not box.iscrowd]
+    pairs: list[tuple[int, int]] = []
+
+    def take(number: int, candidates: list[int]) -> bool:
+        candidates = [index for index in candidates if overlaps[number, index] >= iou]
+        if not candidates:
+            return False
+        # of equal overlaps the last, as in pycocotools
+        best = max(candidates, key=lambda index: (overlaps[number, index], index))
+        free.remove(best)
+        pairs.append((true_labels[best], detections[number][0]))
+        return True
+
+    left = []
+    for number, (label, _, _) in enumerate(detections):
+        if not take(number, [index for index in free if true_labels[index] == label]):
+            left.append(number)
+    for number in left:
+        label = detections[number][0]
+        on_crowd = any(
+            box.iscrowd and true_labels[index] == label and overlaps[number, index] >= iou
+            for index, box in enumerate(boxes)
+        )
+        if not on_crowd and not take(number, list(free)):
+            pairs.append((-1, label))
+    return pairs + [(true_labels[index], -1) for index in free]
+
+
+def without_nan(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """Figures as strict JSON can hold them: nan becomes None (null)."""
+    return {name: None if math.isnan(value) else value for name, value in figures.items()}
+
+
+class _Comparison(NamedTuple):
+    """What is compared: the categories and image ids that are scored, sorted, and the results with their ids.
+
+    Attributes:
+        truth: the annotations.
+        categories: those that are scored, by id.
+        results: (result, id of its image, id of its category), the ids as the annotations have them.
+        image_ids: of the images that are scored, sorted.
+        source: what messages call the results.
+    """
+
+    truth: CocoFile
+    categories: list[CocoCategory]
+    results: list[tuple[dict, int | str, int | str]]
+    image_ids: list[int | str]
+    source: str
+
+
+def _compared(
+    truth: CocoFile,
+    results: str | Path | list[dict[str, Any]],
+    image_ids: Sequence[int | str] | None,
+    classes: Sequence[str] | None,
+) -> _Comparison:
     if isinstance(results, (str, Path)):
-        results_source, results = str(results), load_results(results)
-        _require_pixels(results, results_source)
+        source, results = str(results), load_results(results)
+        _require_pixels(results, source)
     else:
-        results_source, results = "the results", _check_results(results, "the results")
+        source, results = "the results", _check_results(results, "the results")
     images = {str(image.id): image.id for image in truth.images}
     categories = truth.categories
     if classes is not None:
         truth.require_classes(classes)
         categories = tuple(category for category in categories if category.name in set(classes))
-    results = _with_known_ids(truth, images, results, results_source)
+    known = _with_known_ids(truth, images, results, source)
     scored = set(images.values()) if image_ids is None else _choose(images, image_ids, truth.source)
-    names = {category.name for category in categories}
-    if not any(box.image_id in scored and box.category in names and not box.iscrowd for box in truth.boxes):
-        raise UserError(
-            f"{truth.source} holds no box of the classes in the {len(scored)} images that are scored: "
-            "there is nothing to score against"
-        )
-
     ordered = sorted(categories, key=lambda category: _order(category.id))
-    precision, recall, params = _run_pycocotools(
-        truth, ordered, results, sorted(scored, key=_order), max_dets
-    )
-    return CocoScores(
-        metrics={name: _figure(precision, recall, params, *row) for name, row in _FIGURES.items()},
-        per_class={
-            category.name: {
-                "AP": _mean(precision[:, :, index, 0, 2]),
-                "AP50": _mean(precision[0, :, index, 0, 2]),
-            }
-            for index, category in enumerate(ordered)
-        },
-        max_dets=max_dets,
-        warnings=_result_warnings(results, results_source),
-    )
-
-
-def without_nan(figures: dict[str, float]) -> dict[str, float | None]:
-    """Figures as strict JSON can hold them: nan becomes None (null)."""
-    return {name: None if math.isnan(value) else value for name, value in figures.items()}
-
-
-def _format(value: float) -> str:
-    return f"{'n/a':>6}" if math.isnan(value) else f"{value:6.3f}"
+    return _Comparison(truth, ordered, known, sorted(scored, key=_order), source)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -276,7 +479,7 @@ def _order(key: int | str) -> tuple[bool, int | str]:
 
 
 def _run_pycocotools(
-    truth: CocoFile,
+    true_boxes: Sequence[CocoBox],
     categories: Sequence[CocoCategory],
     results: list[tuple[dict, int | str, int | str]],
     image_ids: Sequence[int | str],
@@ -291,9 +494,7 @@ def _run_pycocotools(
     numbers = {category.id: index + 1 for index, category in enumerate(categories)}
     names = {category.name: numbers[category.id] for category in categories}
     boxes = [
-        (box.image_id, names[box.category], box.bbox, box.area, int(box.iscrowd), None)
-        for box in truth.boxes
-        if box.category in names and box.image_id in image_numbers
+        (box.image_id, names[box.category], box.bbox, box.area, int(box.iscrowd), None) for box in true_boxes
     ]
     detections = [
         (image_id, numbers[category_id], box, box[2] * box[3], 0, float(entry["score"]))

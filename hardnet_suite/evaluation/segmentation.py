@@ -16,6 +16,7 @@ from hardnet_suite.data.segmentation import IGNORE, LABEL_SETS, LabelSet, labels
 from hardnet_suite.data.segmentation.pairs import labels_by_name
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
+from hardnet_suite.evaluation.tables import class_table, format_score
 
 # in order of preference, for frames that have both
 _CITYSCAPES_TRUTH = tuple(end.removesuffix(".png") for end in LABEL_SETS["cityscapes"].label_endings)
@@ -69,6 +70,19 @@ class SegmentationScores:
         """The scores under OpenMMLab's names: mIoU, aAcc (over pixels) and mAcc (over classes)."""
         return {"mIoU": self.miou, "aAcc": self.pixel_accuracy, "mAcc": self.mean_accuracy}
 
+    def chart(self, classes: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+        """The confusion matrix as a square one, with the name of each row and column.
+
+        Pixels predicted as no class have a column "void" if there are any; a set of one class has a row and
+        a column "background".
+        """
+        count, matrix = self.num_classes, self.confusion
+        if len(matrix) > count:
+            return matrix, (*classes, "background")
+        if not matrix[:, count:].any():
+            return matrix[:, :count], tuple(classes)
+        return np.vstack([matrix, np.zeros_like(matrix[:1])]), (*classes, "void")
+
     def report(self, classes: Sequence[str]) -> dict[str, Any]:
         """The metrics and the scores per class and category, for JSON: None instead of nan."""
         rows = zip(classes, self.iou.tolist(), self.accuracy.tolist(), strict=True)
@@ -78,8 +92,13 @@ class SegmentationScores:
             "per_category": without_nan(self.category_iou),
         }
 
-    def table(self, classes: Sequence[str]) -> str:
+    def table(self, classes: Sequence[str], most: int | None = None) -> str:
         """IoU, accuracy and share of the true pixels per class, and their means, as aligned plain text.
+
+        Args:
+            classes: Class names.
+            most: With more classes than this, only the ten best and the ten worst by IoU are listed; None:
+                all.
 
         Raises:
             ValueError: The number of names is not the number of classes.
@@ -87,20 +106,24 @@ class SegmentationScores:
         if len(classes) != self.num_classes:
             raise ValueError(f"expected {self.num_classes} class names, got {len(classes)}")
         share = _ratio(self.confusion[: self.num_classes].sum(axis=1), self.confusion.sum())
-        width = max(map(len, [*classes, "all pixels"]))
-        lines = [f"{'class':<{width}}  {'IoU':>6}  {'Acc':>6}  {'pixels':>6}"]
-        for name, *figures in zip(classes, self.iou, self.accuracy, share, strict=True):
-            lines.append(f"{name:<{width}}  {'  '.join(map(_format, figures))}")
-        lines.append(f"{'mean':<{width}}  {_format(self.miou)}  {_format(self.mean_accuracy)}")
-        lines.append(f"{'all pixels':<{width}}  {'':>6}  {_format(self.pixel_accuracy)}")
-        return "\n".join(lines)
+        return class_table(
+            classes,
+            {"IoU": self.iou.tolist(), "Acc": self.accuracy.tolist(), "pixels": share.tolist()},
+            totals={
+                "mean": (self.miou, self.mean_accuracy, None),
+                "all pixels": (None, self.pixel_accuracy, None),
+            },
+            digits=4,
+            most=most,
+        )
 
     def category_table(self) -> str:
         """IoU per category, and its mean, as aligned plain text."""
         rows = {**self.category_iou, "mean": _mean(np.array(list(self.category_iou.values())))}
         width = max(map(len, [*rows, "category"]))
         head = f"{'category':<{width}}  {'IoU':>6}"
-        return "\n".join([head, *(f"{name:<{width}}  {_format(value)}" for name, value in rows.items())])
+        lines = [f"{name:<{width}}  {format_score(value, 4):>6}" for name, value in rows.items()]
+        return "\n".join([head, *lines])
 
 
 def confusion_matrix(
@@ -288,7 +311,3 @@ def _merged_iou(confusion: np.ndarray, members: list[int]) -> float:
     intersection = confusion[np.ix_(members, members)].sum()
     true, predicted = confusion[members].sum(), confusion[:, members].sum()
     return float(_ratio(intersection, true + predicted - intersection))
-
-
-def _format(value: float) -> str:
-    return f"{'n/a':>6}" if math.isnan(value) else f"{value:6.4f}"

@@ -26,6 +26,9 @@ Color = tuple[int, int, int]
 INK: Color = (28, 30, 34)
 PAPER: Color = (245, 245, 242)
 _GAP = 6  # pixels between images
+_SPACE = 28  # pixels between captioned images
+_CAPTION = 19  # size of the font of captions
+_FAINT: Color = (110, 113, 120)
 _MARK = "hardnet-suite plot (replaced by the next)"  # never shorten it: other files name the program
 _LARGEST_FIGURE = 1 << 26  # bytes
 _SVG_HEAD = 4096  # bytes, within which Matplotlib writes the creator
@@ -74,8 +77,13 @@ def title_font(image: np.ndarray) -> Font:
     return Font(max(11, round(math.sqrt(image.shape[0] * image.shape[1]) / 28)))
 
 
-def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
+def grid(images: Sequence[np.ndarray], columns: int, gap: int = _GAP) -> np.ndarray:
     """A contact sheet, row by row: each image (H, W, 3) uint8 centred in a cell of the largest size.
+
+    Args:
+        images: at least one.
+        columns: images in a row.
+        gap: pixels between them.
 
     Raises:
         ValueError: no images, fewer than one column, or an image of another shape or type.
@@ -87,14 +95,50 @@ def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
     rows = math.ceil(len(drawings) / columns)
     cell_h = max(drawing.shape[0] for drawing in drawings)
     cell_w = max(drawing.shape[1] for drawing in drawings)
-    shape = (rows * (cell_h + _GAP) - _GAP, columns * (cell_w + _GAP) - _GAP, 3)
+    shape = (rows * (cell_h + gap) - gap, columns * (cell_w + gap) - gap, 3)
     sheet = np.full(shape, PAPER, np.uint8)
     for index, drawing in enumerate(drawings):
         row, column = divmod(index, columns)
-        top = row * (cell_h + _GAP) + (cell_h - drawing.shape[0]) // 2
-        left = column * (cell_w + _GAP) + (cell_w - drawing.shape[1]) // 2
+        top = row * (cell_h + gap) + (cell_h - drawing.shape[0]) // 2
+        left = column * (cell_w + gap) + (cell_w - drawing.shape[1]) // 2
         sheet[top : top + drawing.shape[0], left : left + drawing.shape[1]] = drawing
     return sheet
+
+
+def fitted(image: np.ndarray, side: int) -> np.ndarray:
+    """An image (H, W, 3) uint8 resized so that its longer side has ``side`` pixels."""
+    return resized(as_image(image), side / max(image.shape[:2]), Image.Resampling.BICUBIC)
+
+
+def resized(image: np.ndarray, scale: float, method: Image.Resampling) -> np.ndarray:
+    """An image (H, W, 3) or a map (H, W), uint8, at another scale; no side is shorter than a pixel."""
+    height, width = (max(1, round(scale * side)) for side in image.shape[:2])
+    return np.array(Image.fromarray(image).resize((width, height), method))
+
+
+def captioned(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
+    """The image (H, W, 3) uint8 above lines of text, each cut with an ellipsis where it is wider."""
+    image = as_image(image)
+    height, width = image.shape[:2]
+    font = Font(_CAPTION)
+    step = round(1.5 * font.size)
+    canvas = Image.new("RGB", (width, height + step * len(lines) + font.size), PAPER)
+    canvas.paste(Image.fromarray(image))
+    draw = ImageDraw.Draw(canvas)
+    for number, line in enumerate(lines):
+        place = (width / 2, height + font.size / 2 + (number + 0.5) * step)
+        text = font.shorten(line, width - font.size)
+        font.draw(draw, place, text, fill=INK if not number else _FAINT, anchor="m")
+    return np.array(canvas)
+
+
+def sheet(cells: Sequence[np.ndarray]) -> np.ndarray:
+    """A contact sheet of captioned images, three in a row, with space between and around them."""
+    body, margin = grid(cells, 3, _SPACE), _SPACE // 2
+    height, width = body.shape[:2]
+    canvas = np.full((height + 2 * margin, width + 2 * margin, 3), PAPER, np.uint8)
+    canvas[margin : margin + height, margin : margin + width] = body
+    return canvas
 
 
 def with_legend(image: np.ndarray, entries: Sequence[tuple[Color, str]], font: Font) -> np.ndarray:
@@ -153,6 +197,17 @@ def read_rgb(path: Path) -> np.ndarray:
         UserError: the file does not exist or cannot be decoded.
     """
     return np.array(open_rgb(path))
+
+
+def ranked_name(name: str, rank: int | None, count: int) -> str:
+    """A name with the rank of its image in front, so that names sort by it; unchanged without a rank.
+
+    Args:
+        name: of a file.
+        rank: from 1.
+        count: the highest rank.
+    """
+    return name if rank is None else f"{rank:0{max(3, len(str(count)))}d}_{name}"
 
 
 def free_path(path: Path, numbers: dict[str, int]) -> Path:

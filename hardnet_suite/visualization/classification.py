@@ -2,73 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hardnet_suite.visualization.canvas import INK, PAPER, as_image, save_figure, title_font
-from hardnet_suite.visualization.fonts import drawable, matplotlib_style
+from hardnet_suite.visualization.canvas import (
+    INK,
+    PAPER,
+    as_image,
+    captioned,
+    fitted,
+    save_figure,
+    save_image,
+    sheet,
+    title_font,
+)
+from hardnet_suite.visualization.fonts import chart_name, matplotlib_style
 
-_NAMED = 40  # the most classes for which names and numbers fit
-_NAME = 32  # the most characters of a name beside the matrix
+CONFUSION = "confusion.png"  # the usual name
+_NUMBERED, _NAMED = 40, 120  # the most classes for which numbers fit, and names
 _BAR = (31, 78, 158)
+_CELL = 420  # pixels of the longer side of an image on a sheet
 _LEAST_WIDTH = 320  # pixels, so that names have room
 
 
-def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Path) -> None:
+def draw_confusion(
+    confusion: np.ndarray,
+    classes: Sequence[str],
+    path: str | Path,
+    *,
+    unit: str = "images",
+    title: str = "",
+) -> None:
     """Write the confusion matrix as an image: one row per true class, one column per guess; dark is frequent.
 
-    Each row shows shares of its class's images. With up to 40 classes, names and percentages are added;
-    with more, classes that do not occur are omitted.
+    Each row shows shares of its class. Percentages from 1 are added with up to 40 classes; the names, and how
+    many there are of each class, with up to 120. With more than 40, classes that do not occur are omitted,
+    and shades follow the square root.
 
     Args:
         confusion: (C, C) counts; the row is the true class, the column the first guess.
         classes: C names, in any script; long ones are cut.
         path: the file, in the format of its suffix; missing folders are created.
+        unit: what is counted.
+        title: a heading, in any script.
 
     Raises:
         ValueError: other shapes.
     """
+    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure  # draws with Agg, without pyplot's global state
 
     confusion = np.asarray(confusion)
     count = len(classes)
     if confusion.shape != (count, count) or not count:
         raise ValueError(f"confusion must be ({count}, {count}) for {count} classes, got {confusion.shape}")
-    if count > _NAMED:
+    if count > _NUMBERED:
         shown = np.flatnonzero(confusion.sum(axis=0) + confusion.sum(axis=1))
         confusion, classes = confusion[np.ix_(shown, shown)], [classes[index] for index in shown]
         count = len(classes)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    named = count <= _NAMED
-    names = [_cut(name) for name in classes] if named else []
-    side = 2.6 + 0.42 * count + 0.06 * max(map(len, names)) if named else 9.0
+    numbered, named = count <= _NUMBERED, count <= _NAMED
+    names = [chart_name(name) for name in classes] if named else []
+    totals = [
+        f"{name}  ({_count(number)})" for name, number in zip(names, confusion.sum(axis=1), strict=False)
+    ]
+    cell = 0.42 if numbered else 0.17
+    side = 2.6 + cell * count + 0.06 * max(map(len, names), default=0) if named else 9.0
     figure = Figure(figsize=(side + 1, side), dpi=130, layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the class's images")
+    norm = PowerNorm(1 if numbered else 0.5, vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
+    figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02, label=f"share of the class's {unit}")
     axes.set(xlabel="taken for", ylabel="true class")
     if named:
-        styles = [matplotlib_style(name, 10) for name in names]
+        styles = [matplotlib_style(name, 10 if numbered else 7) for name in (*names, *totals)]
         texts = [style.pop("text") for style in styles]
-        axes.set_xticks(range(count), texts, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(count), texts)
+        slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if numbered else {"rotation": 90}
+        axes.set_xticks(range(count), texts[:count], **slant)
+        axes.set_yticks(range(count), texts[count:])
+        if not numbered:  # lines to follow a row by
+            axes.set_xticks(np.arange(0.5, count - 1), minor=True)
+            axes.set_yticks(np.arange(0.5, count - 1), minor=True)
+            axes.grid(which="minor", color="#e4e4e4", linewidth=0.4)
+            axes.tick_params(which="minor", length=0)
         labels = [*axes.get_xticklabels(), *axes.get_yticklabels()]
-        for label, style in zip(labels, [*styles, *styles], strict=True):
+        for label, style in zip(labels, styles, strict=True):
             label.set(**style)
-        for row, column in zip(*np.nonzero(confusion), strict=True):
+        for row, column in zip(*np.nonzero(shares >= 0.005), strict=True) if numbered else ():
             color = "white" if shares[row, column] > 0.55 else "#333333"
             text = f"{100 * shares[row, column]:.0f}"
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+    if title:
+        figure.suptitle("").set(**matplotlib_style(title, 11))
     save_figure(figure, path)
 
 
-def _cut(name: str) -> str:
-    """A class name as it is drawn, cut with an ellipsis."""
-    name = drawable(name)
-    return name if len(name) <= _NAME else name[: _NAME - 1].rstrip() + "…"
+def _count(number: int) -> str:
+    """A count in three or four digits, such as 950, 12.3k, 4.56M."""
+    for factor, letter in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
+        if number >= 10 * factor or (number >= factor and factor > 1_000):
+            return f"{number / factor:.3g}{letter}"
+    return str(number)
+
+
+def draw_worst_guesses(
+    images: Iterable[np.ndarray], captions: Sequence[Sequence[str]], path: str | Path
+) -> None:
+    """Draw images on one sheet, three in a row, each above its caption.
+
+    Args:
+        images: (H, W, 3) uint8, RGB; at least one.
+        captions: the lines below each.
+        path: the file, in the format of its suffix; missing folders are created.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    cells = [
+        captioned(_squared(fitted(image, _CELL)), lines)
+        for image, lines in zip(images, captions, strict=True)
+    ]
+    save_image(Path(path), sheet(cells))
+
+
+def _squared(image: np.ndarray) -> np.ndarray:
+    """The image in the middle of a square of its longer side, so that all captions are at one height."""
+    height, width = image.shape[:2]
+    side = max(height, width)
+    canvas = np.full((side, side, 3), PAPER, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas[top : top + height, left : left + width] = image
+    return canvas
 
 
 def draw_guesses(image: np.ndarray, names: Sequence[str], scores: np.ndarray) -> np.ndarray:

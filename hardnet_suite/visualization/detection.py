@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,18 @@ from hardnet_suite.visualization.canvas import (
     Color,
     as_image,
     beside,
+    captioned,
     class_color,
+    fitted,
     free_path,
+    ranked_name,
     read_rgb,
     save_image,
+    sheet,
 )
 from hardnet_suite.visualization.fonts import Font
+
+_CELL = 480  # pixels of the longer side of an image on a sheet
 
 
 def draw_boxes(
@@ -115,6 +121,7 @@ def draw_results(
     least_score: float = 0.3,
     classes: Sequence[str] | None = None,
     palette: Sequence[Color] | None = None,
+    ranked: bool = False,
 ) -> int:
     """Draw each image of a COCO annotation file twice, ground truth beside detections.
 
@@ -132,6 +139,7 @@ def draw_results(
         classes: class names in the order of their labels, which colours go by; others follow. None: the order
             of the file.
         palette: one (red, green, blue) per class of ``classes``; None for the usual colours.
+        ranked: puts the place of an image in ``image_ids`` in front of the name, as in ``001_a.jpg``.
 
     Returns:
         The number of files written.
@@ -140,60 +148,122 @@ def draw_results(
         UserError: a file is missing or malformed, the files do not belong together, an image is broken, or
             the folder cannot be written.
     """
-    content = read_coco(annotation_file, image_folder=image_folder).require()
-    images = pick_images(content, image_ids)
-    names = list(dict.fromkeys([*(classes or ()), *content.category_ids]))
-    if palette is not None:
-        palette = (*palette, *map(class_color, range(len(palette), len(names))))
-    texts = {str(key): name for name, key in content.category_ids.items()}
-    detections: defaultdict[str, list[tuple[str, Sequence[float], float]]] = defaultdict(list)
-    for entry in load_results(results_file):
-        name = match_id(entry["category_id"], texts)
-        if name is None:
-            raise UserError(
-                f"{results_file} has category_id {entry['category_id']}, which {annotation_file} does not "
-                "have: do results and annotations belong together?"
-            )
-        if entry["score"] >= least_score:
-            detections[str(as_id(entry["image_id"]))].append((name, entry["bbox"], entry["score"]))
+    drawer = _PairDrawer(annotation_file, results_file, image_folder, least_score, classes, palette)
+    images = pick_images(drawer.content, image_ids, ordered=ranked)
     numbers: dict = {}
-    for image in images:
-        drawing = read_rgb(Path(image_folder, image.file_name))
-        boxes = [box for box in content.boxes_of_image[image.id] if not box.iscrowd]
-        truth = [(box.category, box.bbox, None) for box in boxes]
-        left = _draw_entries(drawing, truth, names, palette)
-        right = _draw_entries(drawing, detections[str(image.id)], names, palette)
-        path = free_path(Path(out_dir, f"{Path(image.file_name).stem}.jpg"), numbers)
-        save_image(path, beside(left, right))
+    for rank, image in enumerate(images, 1):
+        name = ranked_name(f"{Path(image.file_name).stem}.jpg", rank if ranked else None, len(images))
+        save_image(free_path(Path(out_dir, name), numbers), beside(*drawer.draw(image)))
     return len(images)
 
 
-def pick_images(content: CocoFile, image_ids: Iterable[int | str] | None) -> list[CocoImage]:
-    """The images with one of these ids (None: all), in the file's order.
+def draw_worst_detections(
+    annotation_file: str | Path,
+    results_file: str | Path,
+    image_folder: str | Path,
+    path: str | Path,
+    captions: Mapping[int | str, str],
+    *,
+    least_score: float = 0.3,
+    classes: Sequence[str] | None = None,
+    palette: Sequence[Color] | None = None,
+) -> None:
+    """Draw images on one sheet, three in a row, each as ground truth beside detections above its caption.
+
+    Args:
+        annotation_file: as of ``draw_results``, like all that is not named here.
+        results_file: likewise.
+        image_folder: likewise.
+        path: the file, in the format of its suffix; missing folders are created.
+        captions: id of each image -> what is written below it; at least one.
+        least_score: as of ``draw_results``.
+        classes: likewise.
+        palette: likewise.
+
+    Raises:
+        UserError: as ``draw_results``.
+    """
+    drawer = _PairDrawer(annotation_file, results_file, image_folder, least_score, classes, palette)
+    cells = []
+    for image in pick_images(drawer.content, captions, ordered=True):
+        pair = beside(*drawer.draw(image, side=_CELL))
+        cells.append(captioned(pair, (captions[image.id], image.file_name)))
+    save_image(Path(path), sheet(cells))
+
+
+class _PairDrawer:
+    """Draws ground truth and detections of one image after another; the arguments are ``draw_results``'."""
+
+    def __init__(
+        self,
+        annotation_file: str | Path,
+        results_file: str | Path,
+        image_folder: str | Path,
+        least_score: float,
+        classes: Sequence[str] | None,
+        palette: Sequence[Color] | None,
+    ):
+        self.content = read_coco(annotation_file, image_folder=image_folder).require()
+        self.folder = Path(image_folder)
+        self.names = list(dict.fromkeys([*(classes or ()), *self.content.category_ids]))
+        if palette is not None:
+            palette = (*palette, *map(class_color, range(len(palette), len(self.names))))
+        self.palette = palette
+        texts = {str(key): name for name, key in self.content.category_ids.items()}
+        self.detections: defaultdict[str, list[tuple[str, Sequence[float], float]]] = defaultdict(list)
+        for entry in load_results(results_file):
+            name = match_id(entry["category_id"], texts)
+            if name is None:
+                raise UserError(
+                    f"{results_file} has category_id {entry['category_id']}, which {annotation_file} does "
+                    "not have: do results and annotations belong together?"
+                )
+            if entry["score"] >= least_score:
+                image = str(as_id(entry["image_id"]))
+                self.detections[image].append((name, entry["bbox"], entry["score"]))
+
+    def draw(self, image: CocoImage, side: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The image with its true boxes, and with its detections.
+
+        Args:
+            image: of the annotation file.
+            side: of the longer side in pixels; None: as large as the image.
+        """
+        drawing, scale = read_rgb(self.folder / image.file_name), 1.0
+        if side is not None:
+            scale = side / max(drawing.shape[:2])
+            drawing = fitted(drawing, side)
+        boxes = [box for box in self.content.boxes_of_image[image.id] if not box.iscrowd]
+        truth = [(box.category, box.bbox, None) for box in boxes]
+        return self._draw(drawing, truth, scale), self._draw(drawing, self.detections[str(image.id)], scale)
+
+    def _draw(
+        self, image: np.ndarray, entries: Sequence[tuple[str, Sequence[float], float | None]], scale: float
+    ) -> np.ndarray:
+        """The image with (class name, (x, y, width, height), score or None) drawn on it."""
+        boxes = np.array([box for _, box, _ in entries], float).reshape(-1, 4) * scale
+        boxes[:, 2:] += boxes[:, :2]
+        labels = np.array([self.names.index(name) for name, _, _ in entries], int)
+        scores = [score for _, _, score in entries if score is not None]
+        return draw_boxes(image, boxes, labels, names=self.names, scores=scores or None, palette=self.palette)
+
+
+def pick_images(
+    content: CocoFile, image_ids: Iterable[int | str] | None, *, ordered: bool = False
+) -> list[CocoImage]:
+    """The images with one of these ids (None: all), in the file's order, with ``ordered`` in the ids'.
 
     Raises:
         UserError: one of them has no file name.
     """
-    chosen = None if image_ids is None else {str(as_id(key)) for key in image_ids}
+    chosen = None if image_ids is None else {str(as_id(key)): rank for rank, key in enumerate(image_ids)}
     images = [image for image in content.images if chosen is None or str(image.id) in chosen]
+    if ordered and chosen is not None:
+        images.sort(key=lambda image: chosen[str(image.id)])
     for image in images:
         if image.file_name is None:
             raise UserError(f"{content.source}: image {image.id} has no valid file_name to draw")
     return images
-
-
-def _draw_entries(
-    image: np.ndarray,
-    entries: Sequence[tuple[str, Sequence[float], float | None]],
-    names: list[str],
-    palette: Sequence[Color] | None,
-) -> np.ndarray:
-    """The image with (class name, (x, y, width, height), score or None) drawn on it."""
-    boxes = np.array([box for _, box, _ in entries], float).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    labels = np.array([names.index(name) for name, _, _ in entries], int)
-    scores = [score for _, _, score in entries if score is not None]
-    return draw_boxes(image, boxes, labels, names=names, scores=scores or None, palette=palette)
 
 
 def _draw_chip(draw, text, box, color, fonts, size, taken) -> tuple[int, int, int, int]:

@@ -63,6 +63,12 @@ def matplotlib_style(text: str, size: float) -> dict[str, Any]:
     return {"text": shown, "fontproperties": FontProperties(fname=path, size=size), "parse_math": False}
 
 
+def chart_name(name: str, longest: int = 32) -> str:
+    """A class name as charts show it: ``drawable``, cut with an ellipsis."""
+    name = drawable(name)
+    return name if len(name) <= longest else name[: longest - 1].rstrip() + "…"
+
+
 @dataclass(frozen=True)
 class Font:
     """Text of one size in any script; each part is set in the first font that has its characters."""

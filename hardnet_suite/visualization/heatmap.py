@@ -11,7 +11,7 @@ from PIL import Image
 
 from hardnet_suite.data.coco import read_coco
 from hardnet_suite.errors import UserError
-from hardnet_suite.visualization.canvas import as_image, beside, free_path, read_rgb, save_image
+from hardnet_suite.visualization.canvas import as_image, beside, free_path, ranked_name, read_rgb, save_image
 from hardnet_suite.visualization.detection import pick_images
 
 _COLORS = "inferno"  # its lightness rises monotonically to pale yellow
@@ -61,6 +61,7 @@ def draw_heatmaps(
     out_folder: str | Path,
     *,
     image_ids: Iterable[int | str] | None = None,
+    ranked: bool = False,
 ) -> int:
     """Draw each image of a COCO annotation file beside its heat map.
 
@@ -75,6 +76,7 @@ def draw_heatmaps(
         image_folder: the folder that the annotations' ``file_name`` entries are relative to.
         out_folder: the folder of the drawings.
         image_ids: draw these images only (None: all).
+        ranked: puts the place of an image in ``image_ids`` in front of the name.
 
     Returns:
         The number of files written.
@@ -84,12 +86,14 @@ def draw_heatmaps(
             or the folder cannot be written.
     """
     content, numbers = read_coco(annotation_file, image_folder=image_folder), {}
-    images = pick_images(content, image_ids)
-    for image in images:
+    images = pick_images(content, image_ids, ordered=ranked)
+    for rank, image in enumerate(images, 1):
         drawing = read_rgb(Path(image_folder, image.file_name))
         heat = _read_heat(Path(heatmap_folder, heatmap_name(image.id)), image.file_name)
         pair = beside(drawing, overlay_heatmap(drawing, heat), titles=("image", "heat map"))
-        save_image(free_path(Path(out_folder, f"{Path(image.file_name).stem}_heatmap.png"), numbers), pair)
+        name = f"{Path(image.file_name).stem}_heatmap.png"
+        name = ranked_name(name, rank if ranked else None, len(images))
+        save_image(free_path(Path(out_folder, name), numbers), pair)
     return len(images)
 
 

@@ -14,15 +14,25 @@ from hardnet_suite.visualization.canvas import (
     Color,
     as_image,
     beside,
+    captioned,
+    fitted,
     free_path,
+    ranked_name,
     read_rgb,
+    resized,
     save_image,
+    sheet,
     title_font,
     with_corner_text,
     with_legend,
 )
 from hardnet_suite.visualization.fonts import Font
 
+# an image, its label file or None, and the prediction: train labels, or a label image of them
+Pair = tuple[str | Path, str | Path | None, np.ndarray | str | Path]
+
+_CELL = 480  # pixels of the longer side of an image on a sheet
+_NEAREST = Image.Resampling.NEAREST
 _OUTLINE: Color = (255, 255, 255)
 _OUTLINE_OPACITY = 0.6  # of the opacity of the tint: at full strength the lines drown small regions
 _WRONG: Color = (255, 24, 40)
@@ -219,9 +229,7 @@ def before_after(
 
 
 def draw_segmentation_results(
-    pairs: Iterable[tuple[str | Path, str | Path | None, np.ndarray | str | Path]],
-    labels: LabelSet,
-    out_folder: str | Path,
+    pairs: Iterable[Pair], labels: LabelSet, out_folder: str | Path, *, ranks: int | None = None
 ) -> int:
     """Draw the ``strip`` of each image.
 
@@ -234,6 +242,7 @@ def draw_segmentation_results(
             labels, or a label image of them.
         labels: the meaning of the values in label files, the names and colours of the classes.
         out_folder: the folder of the drawings.
+        ranks: the number of images, to put the place of each in front of its name, as in ``001_a.jpg``.
 
     Returns:
         The number of files written.
@@ -244,23 +253,57 @@ def draw_segmentation_results(
         ValueError: an array with labels that the label set does not have.
     """
     count, numbers = 0, {}
-    for image_path, label_path, prediction in pairs:
-        image = read_rgb(Path(image_path))
-        target = None if label_path is None else read_label(label_path, labels_of(label_path, labels))
-        source = "the prediction"
-        if isinstance(prediction, str | Path):
-            source = f"the prediction {prediction}"
-            prediction = read_label(prediction, predicted_as(labels))
-        for name, array in ((f"the label {label_path}", target), (source, prediction)):
-            if array is not None and np.shape(array) != image.shape[:2]:
-                raise UserError(
-                    f"{name} has shape {np.shape(array)} (height, width), but its image {image_path} "
-                    f"has {image.shape[:2]}: they must be of one size"
-                )
-        drawing = strip(image, target, prediction, labels.palette, labels.classes)
-        save_image(free_path(Path(out_folder, f"{Path(image_path).stem}.jpg"), numbers), drawing)
+    for pair in pairs:
         count += 1
+        drawing = strip(*_read_pair(pair, labels), labels.palette, labels.classes)
+        name = ranked_name(f"{Path(pair[0]).stem}.jpg", None if ranks is None else count, ranks or 0)
+        save_image(free_path(Path(out_folder, name), numbers), drawing)
     return count
+
+
+def draw_worst_segmentations(
+    pairs: Iterable[Pair], captions: Sequence[Sequence[str]], labels: LabelSet, path: str | Path
+) -> None:
+    """Draw labelled images on one sheet, three in a row, each as ground truth beside prediction.
+
+    Args:
+        pairs: as of ``draw_segmentation_results``, each with its label file; at least one.
+        captions: the lines below each.
+        labels: as of ``draw_segmentation_results``.
+        path: the file, in the format of its suffix; missing folders are created.
+
+    Raises:
+        UserError: as ``draw_segmentation_results``.
+    """
+    cells, shown = [], []
+    for pair, lines in zip(pairs, captions, strict=True):
+        image, *maps = _read_pair(pair, labels)
+        scale = _CELL / max(image.shape[:2])
+        # nearest: a mean of two labels is a third
+        maps = [resized(labels.hide_background(each).astype(np.uint8), scale, _NEAREST) for each in maps]
+        shown += maps
+        image = fitted(image, _CELL)
+        tinted = [overlay_labels(image, each, labels.palette) for each in maps]
+        cells.append(captioned(beside(*tinted), lines))
+    save_image(Path(path), _with_legend(sheet(cells), shown, labels.palette, labels.classes, Font(22)))
+
+
+def _read_pair(pair: Pair, labels: LabelSet) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """The image, its train labels if it has some, and the predicted ones, all of one size."""
+    image_path, label_path, prediction = pair
+    image = read_rgb(Path(image_path))
+    target = None if label_path is None else read_label(label_path, labels_of(label_path, labels))
+    source = "the prediction"
+    if isinstance(prediction, str | Path):
+        source = f"the prediction {prediction}"
+        prediction = read_label(prediction, predicted_as(labels))
+    for name, array in ((f"the label {label_path}", target), (source, prediction)):
+        if array is not None and np.shape(array) != image.shape[:2]:
+            raise UserError(
+                f"{name} has shape {np.shape(array)} (height, width), but its image {image_path} "
+                f"has {image.shape[:2]}: they must be of one size"
+            )
+    return image, target, prediction
 
 
 def _as_labels(labels: np.ndarray) -> np.ndarray:

@@ -149,6 +149,14 @@ def test_a_checkpoint_is_scored(cli, tiny_classes, classifier, tmp_path):
     assert report["metrics"]["top1"] == sum(right) / 4
     assert all(sum(row["probabilities"]) == pytest.approx(1, abs=1e-4) for row in rows)
     assert Image.open(tmp_path / "confusion.png").size[0] > 300
+    assert report["per_class"]["dog"]["images"] == 2
+    mistakes = [json.loads(line) for line in (tmp_path / "mistakes.jsonl").read_text().splitlines()]
+    wrong = [row["label"] != row["guess"] for row in mistakes]
+    assert wrong == sorted(wrong, reverse=True)
+    assert sum(wrong) == 4 - sum(right)
+    assert (tmp_path / "worst.jpg").exists() == any(wrong)
+    sure = [row["probability"] for row in mistakes[: sum(wrong)]]
+    assert sure == sorted(sure, reverse=True)
 
 
 def test_check_data(cli, tiny_classes, tmp_path):

@@ -33,12 +33,29 @@ def test_figures_are_printed_and_written(cli, files, tmp_path):
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
     assert set(COCO_METRICS) | {"cat", "dog"} <= rows.keys()
     assert rows["mAP"][-1] == "0.500"
-    assert rows["cat"] == ["1.000", "1.000"]
-    assert rows["dog"] == ["0.000", "0.000"]
+    assert rows["cat"] == ["1.000", "1.000", "1.000", "1.000", "2"]
+    assert rows["dog"] == ["0.000", "0.000", "0.000", "0.000", "1"]
     content = json.loads((tmp_path / "figures.json").read_text())
     assert content["metrics"]["mAP"] == pytest.approx(0.5)
     assert list(content["metrics"]) == list(COCO_METRICS)
     assert content["per_class"]["cat"]["AP"] == pytest.approx(1)
+    assert content["per_class"]["dog"]["AP_large"] is None
+    assert content["per_class"]["dog"]["boxes"] == 1
+    assert "NaN" not in (tmp_path / "figures.json").read_text()
+
+
+def test_plots_replace_plots_alone(cli, error_of, files, tmp_path):
+    plots = tmp_path / "plots"
+    for _ in range(2):
+        status, out, err = cli("eval", "coco", *files, "--plots", plots)
+        assert (status, err) == (0, "")
+        assert sorted(path.name for path in plots.iterdir()) == ["confusion.png", "precision_recall.png"]
+        assert f"plot: {plots / 'confusion.png'}" in out
+    (plots / "confusion.png").write_text("mine")
+    message = error_of("eval", "coco", *files, "--plots", plots)
+    assert f"{plots / 'confusion.png'} exists, and no earlier eval wrote it" in message
+    assert (plots / "confusion.png").read_text() == "mine"
+    assert "cannot write" in error_of("eval", "coco", *files, "--plots", files[1])
 
 
 def test_classes_are_listed_on_demand_only(cli, files):
@@ -101,9 +118,11 @@ def label_folders(tmp_path):
 
 
 def test_segmentation_figures_are_printed_and_written(cli, label_folders, tmp_path):
-    out = tmp_path / "figures.json"
-    status, printed, err = cli("eval", "segmentation", *label_folders, "--dataset", "camvid", "--out", out)
+    out, plots = tmp_path / "figures.json", tmp_path / "plots"
+    options = "--dataset", "camvid", "--out", out, "--plots", plots
+    status, printed, err = cli("eval", "segmentation", *label_folders, *options)
     assert (status, err) == (0, "")
+    assert [path.name for path in plots.iterdir()] == ["confusion.png"]
     rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines()}
     assert rows["Road"] == ["1.0000", "1.0000", "0.5000"]
     assert rows["Car"] == ["0.5000", "0.5000", "0.5000"]

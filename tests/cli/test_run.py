@@ -57,6 +57,24 @@ def test_checkpoint_is_scored_drawn_and_scored_again(cli, config, drawn, trained
     assert (status, err) == (0, "")
     table = {line.split()[0]: line.split()[-1] for line in out.splitlines() if " Average " in line}
     assert list(table) == list(COCO_METRICS)
+    lines = out.splitlines()
+    assert lines[0] == f"weights: {checkpoint}"
+    assert len(lines) < 40
+    assert "INFO" not in out
+    (log,) = work.glob("*/*.log")
+    assert "INFO" in log.read_text()
+    written = (
+        "metrics.json",
+        "detections.json",
+        "precision_recall.png",
+        "confusion.png",
+        "mistakes.jsonl",
+        "worst.jpg",
+    )
+    assert {f"{work / name}" for name in written} == {
+        line.split(": ")[1] for line in lines if f" {work}/" in line
+    }
+    assert all((work / name).stat().st_size for name in written)
 
     report = json.loads((work / "metrics.json").read_text())
     assert report["checkpoint"] == str(checkpoint)
@@ -82,12 +100,38 @@ def test_checkpoint_is_scored_drawn_and_scored_again(cli, config, drawn, trained
         tmp_path / "again.json",
     )
     assert status == 0
-    again = json.loads((tmp_path / "again.json").read_text())["metrics"]
-    assert again == figures
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert again["metrics"] == figures
+    assert again["per_class"] == report["per_class"]
+    assert {line.split()[0] for line in lines if line} >= report["per_class"].keys()
+    truth = json.loads((drawn / "annotations/instances_val2017.json").read_text())
+    assert sum(row["boxes"] for row in report["per_class"].values()) == len(truth["annotations"])
+
+    rows = [json.loads(line) for line in (work / "mistakes.jsonl").read_text().splitlines()]
+    totals = [row["missed"] + row["confused"] + row["false"] for row in rows]
+    assert len(rows) == 3
+    assert totals == sorted(totals, reverse=True)
 
     names = sorted(path.stem for path in (drawn / "val2017").iterdir())
     assert sorted(path.stem for path in images.iterdir()) == names
     assert Image.open(images / f"{names[0]}.jpg").size[0] >= 2 * 96
+
+
+def test_the_worst_images_are_drawn_and_the_log_is_shown_on_demand(
+    cli, error_of, config, drawn, trained, tmp_path
+):
+    work, images = tmp_path / "work", tmp_path / "images"
+    arguments = ("test", config, trained, "--data-root", drawn, "--work-dir", work)
+    assert "--worst chooses the images that --show-dir draws" in error_of(*arguments, "--worst", 2)
+    assert "--worst 0: expected" in error_of(*arguments, "--show-dir", images, "--worst", 0)
+    options = ("--show-dir", images, "--worst", 2, "--score", 0, "--verbose")
+    status, out, err = cli(*arguments, *options)
+    assert (status, err) == (0, "")
+    assert "mmengine - INFO" in out
+    rows = [json.loads(line) for line in (work / "mistakes.jsonl").read_text().splitlines()]
+    assert sum(row["false"] for row in rows) > 100  # of all scores
+    expected = [f"{rank:03d}_{Path(row['file_name']).stem}.jpg" for rank, row in enumerate(rows[:2], 1)]
+    assert sorted(path.name for path in images.iterdir()) == expected
 
 
 def test_amp_and_a_runs_folder_in_place_of_a_checkpoint(cli, config, drawn, trained, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -99,6 +100,12 @@ def test_a_checkpoint_is_scored_drawn_and_scored_again(cli, tiny, camvid, segmen
     status, out, err = cli(*arguments, "--show-dir", images)
     assert (status, err) == (0, "")
     assert f"predictions: {work / 'predictions'}" in out
+    assert re.search(r"^Road +[\d.]+ +[\d.]+ +[\d.]+$", out, re.MULTILINE)
+    assert (work / "confusion.png").stat().st_size
+    rows = [json.loads(line) for line in (work / "mistakes.jsonl").read_text().splitlines()]
+    assert sorted(Path(row["image"]).name for row in rows) == ["a.png", "b.png"]
+    assert [row["mIoU"] for row in rows] == sorted(row["mIoU"] for row in rows)
+    assert Image.open(work / "worst.jpg").size[0] > 4 * 480
     report = json.loads((work / "metrics.json").read_text())
     assert (report["images"], report["flip"], report["scales"]) == (2, False, [1.0])
     assert list(report["per_class"]) == list(LABEL_SETS["camvid"].classes)

@@ -37,7 +37,13 @@ def test_perfect_detections_score_one():
     scores = evaluate_coco(truth(*boxes), [{**b, "score": 0.9} for b in boxes])
     assert tuple(scores.metrics) == COCO_METRICS
     assert all(value == pytest.approx(1) for value in scores.metrics.values())
-    assert scores.per_class == {name: pytest.approx({"AP": 1, "AP50": 1}) for name in ("cat", "dog")}
+    assert list(scores.per_class) == ["cat", "dog"]
+    for row, sizes, boxes in zip(
+        scores.per_class.values(), (["medium"], ["small", "large"]), (1, 2), strict=True
+    ):
+        expected = dict.fromkeys(("AP", "AP50", "AP75", "AR_100"), 1)
+        expected |= {f"AP_{size}": 1 if size in sizes else math.nan for size in ("small", "medium", "large")}
+        assert row == pytest.approx({**expected, "boxes": boxes}, nan_ok=True)
 
 
 def test_no_detections_score_zero():
@@ -170,12 +176,23 @@ def test_equals_pycocotools(val2017, jittered, tmp_path, capsys):
 
     precision = evaluation.eval["precision"]
     for index, category in enumerate(reference.loadCats(sorted(reference.getCatIds()))):
-        for figure, values in (
-            ("AP", precision[:, :, index, 0, -1]),
-            ("AP50", precision[0, :, index, 0, -1]),
-        ):
-            expected = values[values > -1].mean() if (values > -1).any() else np.nan
-            np.testing.assert_equal(scores.per_class[category["name"]][figure], expected)
+        figures = {
+            "AP": precision[:, :, index, 0, -1],
+            "AP50": precision[0, :, index, 0, -1],
+            "AP75": precision[5, :, index, 0, -1],
+            "AP_small": precision[:, :, index, 1, -1],
+            "AP_medium": precision[:, :, index, 2, -1],
+            "AP_large": precision[:, :, index, 3, -1],
+            "AR_100": evaluation.eval["recall"][:, index, 0, -1],
+        }
+        expected = {
+            name: values[values > -1].mean() if (values > -1).any() else np.nan
+            for name, values in figures.items()
+        }
+        expected["boxes"] = len(reference.getAnnIds(catIds=category["id"], iscrowd=False))
+        np.testing.assert_equal(scores.per_class[category["name"]], expected)
+        curve = precision[:, :, index, 0, -1]
+        np.testing.assert_equal(scores.precision[..., index], np.where(curve < 0, np.nan, curve))
 
 
 def test_order_of_input_is_irrelevant_and_inputs_stay_as_they_are(val2017, jittered):
@@ -205,9 +222,9 @@ def test_tables():
     assert lines[6].split()[-3:] == ["large", "100", "n/a"]
     assert lines[7].split() == ["AR_1", "Average", "Recall", "0.50:0.95", "all", "1", "1.000"]
     assert [line.split() for line in scores.class_table().splitlines()] == [
-        ["class", "AP", "AP50"],
-        ["cat", "n/a", "n/a"],
-        ["dog", "1.000", "1.000"],
+        ["class", "AP", "AP50", "AP75", "AR", "boxes"],
+        ["cat", "n/a", "n/a", "n/a", "n/a", "0"],
+        ["dog", "1.000", "1.000", "1.000", "1.000", "1"],
     ]
 
 

@@ -10,7 +10,17 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from hardnet_suite.data.segmentation import LabelSet
-from hardnet_suite.visualization.canvas import PAPER, free_path, is_figure, save_image, with_legend
+from hardnet_suite.visualization.canvas import (
+    PAPER,
+    captioned,
+    fitted,
+    free_path,
+    is_figure,
+    ranked_name,
+    save_image,
+    sheet,
+    with_legend,
+)
 from hardnet_suite.visualization.detection import draw_results
 from hardnet_suite.visualization.fonts import Font
 from hardnet_suite.visualization.heatmap import draw_heatmaps
@@ -196,3 +206,44 @@ def test_an_image_of_another_program_is_no_figure(tmp_path, text):
     image.save(tmp_path / "a.jpg", comment=text)
     assert not is_figure(tmp_path / "a.png")
     assert not is_figure(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((20, 40), (60, 120)), ((400, 200), (120, 60)), ((1, 5000), (1, 120)), ((120, 120), (120, 120))],
+)
+def test_fitted_images_have_the_longer_side_asked_for(shape, expected):
+    assert fitted(np.zeros((*shape, 3), np.uint8), 120).shape == (*expected, 3)
+
+
+def test_captions_stand_below_and_stay_within_the_width():
+    image = np.full((50, 300, 3), (200, 30, 30), np.uint8)
+    for lines in (("2 missed",), ("2 missed", "a name that is much too long for one line " * 3)):
+        drawn = captioned(image, lines)
+        assert drawn.shape[1] == 300
+        np.testing.assert_array_equal(drawn[:50], image)
+        rows = np.flatnonzero((drawn[50:] != PAPER).any(-1).any(1))
+        breaks = (np.diff(rows) > 4).sum()
+        assert breaks == len(lines) - 1
+        assert (drawn[50:, :3] == PAPER).all()
+
+
+def test_a_sheet_has_three_columns_and_a_margin():
+    cells = [np.full((20, 30, 3), value, np.uint8) for value in (10, 20, 30, 40)]
+    drawn = sheet(cells)
+    assert (drawn[:5] == PAPER).all()
+    rows = [np.unique(drawn[(drawn == value).all(-1)]).tolist() for value in (10, 40)]
+    assert rows == [[10], [40]]
+    tops, lefts = zip(
+        *(np.argwhere((drawn == value).all(-1))[0].tolist() for value in (10, 20, 30, 40)), strict=True
+    )
+    assert tops[0] == tops[1] == tops[2] < tops[3]
+    assert lefts[0] == lefts[3] < lefts[1] < lefts[2]
+
+
+@pytest.mark.parametrize("count", [5, 12_345])
+def test_ranked_names_sort_by_rank(count):
+    assert ranked_name("a.jpg", None, count) == "a.jpg"
+    names = [ranked_name("a.jpg", rank, count) for rank in range(1, count + 1)]
+    assert names == sorted(names)
+    assert names[0].endswith("01_a.jpg")

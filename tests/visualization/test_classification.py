@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardnet_suite.visualization.classification import draw_confusion, draw_guesses
+from hardnet_suite.visualization.classification import (
+    _count,
+    draw_confusion,
+    draw_guesses,
+    draw_worst_guesses,
+)
 
 
 def dark(path) -> int:
@@ -56,3 +61,29 @@ def test_narrow_images_are_padded_and_no_guesses_add_nothing():
     assert draw_guesses(np.zeros((20, 400, 3), np.uint8), (), np.zeros(0)).shape == (20, 400, 3)
     with pytest.raises(ValueError, match="as many names as scores"):
         draw_guesses(np.zeros((20, 10, 3), np.uint8), ("cat",), np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (950, "950"), (9_999, "9999"), (12_345, "12.3k"), (1_070_000, "1.07M"), (5 * 10**9, "5G")],
+)
+def test_counts_are_short(number, text):
+    assert _count(number) == text
+
+
+def test_of_a_background_and_many_classes_every_row_is_named(tmp_path):
+    names = [*(f"class {index}" for index in range(80)), "background"]
+    draw_confusion(np.eye(81, dtype=int), names, tmp_path / "named.png", unit="boxes", title="IoU 0.50")
+    draw_confusion(np.eye(81, dtype=int), names, tmp_path / "plain.png")
+    named, plain = (Image.open(tmp_path / f"{name}.png").size for name in ("named", "plain"))
+    assert min(named) > 1500
+    assert named == plain
+
+
+def test_worst_guesses_on_one_sheet(tmp_path):
+    images = [np.full((size, 40, 3), (0, 200, 0), np.uint8) for size in (40, 20, 40, 80)]
+    captions = [("predicted cat, 88 %", "true class dog")] * 4
+    draw_worst_guesses(iter(images), captions, tmp_path / "worst.png")
+    drawn = np.asarray(Image.open(tmp_path / "worst.png"))
+    green = (np.abs(drawn.astype(int) - (0, 200, 0)).max(-1) < 10).sum()
+    assert green == pytest.approx(420 * 420 * (1 + 0.5 + 1 + 0.5), rel=0.02)

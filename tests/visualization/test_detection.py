@@ -10,7 +10,7 @@ from PIL import Image
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.visualization.canvas import beside, class_color, grid
-from hardnet_suite.visualization.detection import draw_boxes, draw_results
+from hardnet_suite.visualization.detection import draw_boxes, draw_results, draw_worst_detections
 
 NAMES = ("cat", "dog", "wine glass")
 
@@ -244,3 +244,26 @@ def test_draw_results_bad_files(scored, tmp_path):
     (folder / "b.jpg").write_bytes(b"\xff\xd8 broken")
     with pytest.raises(UserError, match=r"cannot read the image .*b\.jpg"):
         draw_results(truth, results, folder, tmp_path / "drawn")
+
+
+def test_ranks_stand_in_front_of_the_names_in_the_order_given(scored, tmp_path):
+    assert draw_results(*scored, tmp_path / "drawn", image_ids=[9, 7], ranked=True) == 2
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["001_b.jpg", "002_a.jpg"]
+    draw_results(*scored, tmp_path / "drawn", image_ids=["7"], ranked=True)
+    assert (tmp_path / "drawn/001_a.jpg").exists()
+
+
+def test_worst_images_are_drawn_on_one_sheet_in_the_order_given(scored, tmp_path):
+    draw_worst_detections(*scored, tmp_path / "worst.jpg", {9: "1 missed", 7: "1 false"})
+    drawn = np.asarray(Image.open(tmp_path / "worst.jpg"))
+    assert drawn.shape[1] > 4 * 480
+    cat, dog = class_color(0), class_color(1)
+    half = drawn.shape[1] // 2
+    assert not near(drawn[:, :half], cat).any()  # the grey image without boxes
+    places = np.argwhere(near(drawn[:, half:], dog))  # the true box, three times as large
+    height, width = places.max(0) - places.min(0)
+    assert width == pytest.approx(240, abs=6)
+    assert 150 <= height <= 190  # with the chip above it
+    assert near(drawn[:, half:], cat).any()
+    draw_worst_detections(*scored, tmp_path / "all.jpg", {7: "1 false"}, least_score=0.9)
+    assert not near(np.asarray(Image.open(tmp_path / "all.jpg")), cat).any()

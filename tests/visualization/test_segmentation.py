@@ -13,6 +13,7 @@ from hardnet_suite.visualization.segmentation import (
     before_after,
     colorize,
     draw_segmentation_results,
+    draw_worst_segmentations,
     error_map,
     overlay_labels,
     overlay_with_legend,
@@ -402,3 +403,21 @@ def test_cityscapes_truth_may_be_label_ids(tmp_path):
     drawn = np.asarray(Image.open(tmp_path / "out/a_leftImg8bit.jpg"), int)
     expected = strip(draw_image(), halves(left=0, right=13), pair[2], labels.palette, labels.classes)
     assert np.abs(drawn - expected).mean() < 8
+
+
+def test_worst_images_are_drawn_as_truth_beside_prediction(tmp_path):
+    labels = LabelSet("own", NAMES, PALETTE)
+    pairs = []
+    for name in ("a", "b"):
+        Image.fromarray(np.full((60, 80, 3), 128, np.uint8)).save(tmp_path / f"{name}.png")
+        Image.fromarray(halves(right=1)).save(tmp_path / f"{name}_label.png")
+        pairs.append((tmp_path / f"{name}.png", tmp_path / f"{name}_label.png", halves(right=2)))
+    draw_worst_segmentations(pairs, [("mIoU 0.3", "a.png")] * 2, labels, tmp_path / "worst.png")
+    drawn = np.asarray(Image.open(tmp_path / "worst.png")).astype(int)
+    assert drawn.shape[1] > 4 * 480
+    tints = [np.rint(128 + 0.55 * (np.array(color) - 128)) for color in PALETTE]
+    shown = [(np.abs(drawn - tint).max(-1) < 3).sum() for tint in tints]
+    # a half of four maps, of two, of two
+    assert shown == pytest.approx([240 * 360 * 4, 240 * 360 * 2, 240 * 360 * 2], rel=0.05)
+    assert draw_segmentation_results(pairs, labels, tmp_path / "drawn", ranks=2) == 2
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["001_a.jpg", "002_b.jpg"]

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from hardnet_suite.data.classes import require_same_classes
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
-from hardnet_suite.openmm.data.parts import Part, inner_datasets, parts, require_data
+from hardnet_suite.openmm.data.parts import Part, ScoreSummary, inner_datasets, parts, require_data
+from hardnet_suite.openmm.data.parts.part import DRAWN_SCORE
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.amp import bfloat16_loops
 from hardnet_suite.openmm.run.checks import require_finite_weights
 from hardnet_suite.openmm.run.configs import drop_pretrained
+from hardnet_suite.openmm.run.logs import quiet_console
 from hardnet_suite.openmm.run.records import is_suites, postprocess_of, preprocess_of
 from hardnet_suite.openmm.run.results import publish, require_replaceable, staging_folder
 from hardnet_suite.openmm.run.runner import SuiteRunner, versions
@@ -37,7 +39,6 @@ from hardnet_suite.weights.runs import is_run, run_checkpoint
 _LARGEST_SCALE = 16
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")
 METRICS = "metrics.json"
-SCORE = 0.3  # boxes below it are not drawn
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class TestOptions:
         draw: folder that the predictions will be drawn into, if at all; then the heat maps of a model that
             predicts them are saved, too.
         score: boxes below it are not drawn (None: 0.3).
+        worst: draws this many images with the most mistakes, their ranks in the names; None: all images.
+        verbose: shows the whole log on the console.
     """
 
     __test__ = False  # not a class of tests
@@ -60,6 +63,13 @@ class TestOptions:
     format_only: bool = False
     draw: Path | None = None
     score: float | None = None
+    worst: int | None = None
+    verbose: bool = False
+
+    @property
+    def least_score(self) -> float:
+        """Boxes below it are not drawn."""
+        return DRAWN_SCORE if self.score is None else self.score
 
 
 @dataclass(frozen=True)
@@ -101,12 +111,18 @@ class Outcome:
         details: further figures, such as those of each class.
         images: what was scored: COCO's ids, or paths.
         checkpoint: the weights.
+        summary: the figures as a table; empty without any.
+        files: what messages call each result -> its name in the work dir.
+        worst: the images with mistakes, the worst first.
     """
 
     figures: dict[str, float]
     details: dict[str, Any]
     images: list
     checkpoint: Checkpoint
+    summary: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    worst: list = field(default_factory=list)
 
 
 def plan_test(cfg: Config, checkpoint: str | Path | WeightsRow | None, options: TestOptions) -> TestPlan:
@@ -144,6 +160,12 @@ def plan_test(cfg: Config, checkpoint: str | Path | WeightsRow | None, options: 
         raise UserError(f"--score {options.score}: expected a number from 0 to 1")
     if options.score is not None and not (options.draw and part.has_scores):
         raise UserError("--score chooses the boxes that --show-dir draws for a detector; leave it out here")
+    if options.worst is not None and options.worst < 1:
+        raise UserError(f"--worst {options.worst}: expected a number of images, from 1")
+    if options.worst is not None and not (options.draw and not options.format_only):
+        raise UserError(
+            "--worst chooses the images that --show-dir draws beside their labels; leave it out here"
+        )
     require_data(cfg, ["test_dataloader"])
     source, weights = _choose_checkpoint(cfg, checkpoint)
     _require_checkpoint_classes(part, source)
@@ -172,7 +194,7 @@ def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
     checkpoint = plan.checkpoint
     if isinstance(checkpoint, WeightsRow):
         checkpoint = open_weights(checkpoint, cfg.get("arch"))
-    with closing(SuiteRunner.from_cfg(cfg)) as runner:
+    with quiet_console(options.verbose), closing(SuiteRunner.from_cfg(cfg)) as runner:
         if is_suites(cfg):
             different = checkpoint.rule_differences(preprocess_of(cfg), postprocess_of(cfg))
             if different and not isinstance(runner.model, BaseTTAModel):
@@ -184,7 +206,7 @@ def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
         with bfloat16_loops(bool(cfg.get("bf16"))):
             figures = runner.test()
     metric = runner.test_loop.evaluator.metrics[0]
-    return Outcome(figures, metric.details, metric.image_ids, checkpoint), metric
+    return Outcome(figures, metric.details, metric.image_ids, checkpoint, metric.summary), metric
 
 
 def report_test(plan: TestPlan, outcome: Outcome, folder: Path) -> dict:
@@ -208,14 +230,14 @@ def report_test(plan: TestPlan, outcome: Outcome, folder: Path) -> dict:
 
 
 def draw(plan: TestPlan, outcome: Outcome, out_dir: Path) -> int:
-    """Draws the published results beside the labels; returns the number of images."""
-    options = plan.options
-    score = SCORE if options.score is None else options.score
-    count = plan.part.draw(
-        out_dir, plan.work_dir, outcome.images, score=score, format_only=options.format_only
-    )
+    """Draws the published results beside the labels, all or the worst; returns the number of images."""
+    options, ranked = plan.options, plan.options.worst is not None
+    images = outcome.worst[: options.worst] if ranked else outcome.images
+    place = out_dir, plan.work_dir, images
+    look = {"score": options.least_score, "format_only": options.format_only}
+    count = plan.part.draw(*place, ranked=ranked, **look)
     if plan.part.has_heatmaps(plan.cfg):
-        count += plan.part.draw_heatmaps(out_dir, plan.work_dir, outcome.images)
+        count += plan.part.draw_heatmaps(*place, ranked=ranked)
     return count
 
 
@@ -238,7 +260,11 @@ def test(
         outcome, metric = run_test(plan, folder)
         if is_main_process():
             report_test(plan, outcome, folder)
-            plan.part.draw_summary(metric, folder)
+            summary = ScoreSummary()
+            if not options.format_only:
+                summary = plan.part.draw_summary(metric, folder, score=options.least_score)
+            files = {"figures": METRICS, **plan.part.outputs, **summary.files}
+            outcome = replace(outcome, files=files, worst=summary.worst)
             publish(folder, plan.work_dir)
     return plan, outcome
 

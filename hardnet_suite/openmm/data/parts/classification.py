@@ -28,10 +28,20 @@ from hardnet_suite.data.classification import (
 from hardnet_suite.data.options import checked_indices, take
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import logits_to_guesses
-from hardnet_suite.openmm.data.parts.part import Part
-from hardnet_suite.visualization.classification import draw_confusion, draw_guesses
+from hardnet_suite.openmm.data.parts.part import (
+    MOST_WORST,
+    WORST,
+    Part,
+    ScoreSummary,
+    write_mistakes,
+)
+from hardnet_suite.visualization.classification import (
+    CONFUSION,
+    draw_confusion,
+    draw_guesses,
+    draw_worst_guesses,
+)
 
-_CONFUSION = "confusion.png"
 _OPTIONS = (
     *("data_root", "folder", "csv", "torchvision", "classes", "hold_out", "hold_out_seed", "held_out"),
     "indices",
@@ -45,7 +55,7 @@ class ClassificationPart(Part):
     task = "classification"
     dataset_name = "ClassificationDataset"
     results = "predictions.jsonl"
-    outputs = MappingProxyType({"predictions": results, "confusion": _CONFUSION})
+    outputs = MappingProxyType({"predictions": results})
     evaluator = "ImageClassification"
     drawable = False
     classes_key = "classes"
@@ -103,11 +113,31 @@ class ClassificationPart(Part):
     def declared_classes(self) -> tuple[str, ...] | None:
         return _given_classes(self.options)
 
-    def result_files(self, *, format_only: bool = False) -> list[str]:
-        return [self.results, _CONFUSION]
-
-    def draw_summary(self, metric: Any, folder: Path) -> None:
-        draw_confusion(metric.confusion, readable(metric.dataset_meta["classes"]), folder / _CONFUSION)
+    def draw_summary(self, metric: Any, folder: Path, *, score: float) -> ScoreSummary:
+        names = readable(metric.dataset_meta["classes"])
+        draw_confusion(metric.confusion, names, folder / CONFUSION)
+        # wrong guesses first, the most confident of them first; then right ones, the least confident first
+        rows = [(name, label, guesses[0], shares[0]) for name, label, guesses, shares in metric.guesses]
+        rows.sort(key=lambda row: row[3] if row[1] == row[2] else -1 - row[3])
+        mistakes = write_mistakes(
+            folder,
+            (
+                {"image": name, "label": self.classes[label], "guess": self.classes[guess]}
+                | {"probability": round(share, 6)}
+                for name, label, guess, share in rows
+            ),
+        )
+        files = {"confusion": CONFUSION, "mistakes": mistakes}
+        wrong = [row for row in rows if row[1] != row[2]]
+        if worst := wrong[:MOST_WORST]:
+            captions = [
+                (f"predicted {names[guess]}, {100 * share:.0f} %", f"true class {names[label]}")
+                for _, label, guess, share in worst
+            ]
+            images = (np.array(self.samples.open_named(name)) for name, *_ in worst)
+            draw_worst_guesses(images, captions, folder / WORST)
+            files["worst images"] = WORST
+        return ScoreSummary(files, [name for name, *_ in wrong])
 
 
 def classification_samples(options: dict) -> Samples:

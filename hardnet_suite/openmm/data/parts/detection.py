@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -32,10 +32,20 @@ from hardnet_suite.data.images import header_sizes
 from hardnet_suite.data.options import checked_indices, require_known, take
 from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
+from hardnet_suite.evaluation.coco import MISTAKE_SCORE, find_mistakes
 from hardnet_suite.networks import Palette
-from hardnet_suite.openmm.data.parts.part import DRAWN_SCORE, Part, inner_datasets
+from hardnet_suite.openmm.data.parts.part import (
+    DRAWN_SCORE,
+    MOST_WORST,
+    WORST,
+    Part,
+    ScoreSummary,
+    inner_datasets,
+    write_mistakes,
+)
 from hardnet_suite.visualization.canvas import beside, read_rgb
-from hardnet_suite.visualization.detection import draw_boxes, draw_results
+from hardnet_suite.visualization.detection import draw_boxes, draw_results, draw_worst_detections
+from hardnet_suite.visualization.detection_charts import CHARTS, draw_detection_charts
 from hardnet_suite.visualization.heatmap import draw_heatmaps
 
 _CENTERNET = "HarDNetCenterNet"  # the model that predicts heat maps
@@ -85,6 +95,7 @@ class DetectionPart(Part):
     dataset_name = "COCO data set"
     results = "detections.json"
     outputs = MappingProxyType({"detections": results})
+    charts = tuple(CHARTS.values())
     evaluator = "CocoDetection"
     has_scores = True
     format_only = True
@@ -345,16 +356,48 @@ class DetectionPart(Part):
         if self.has_heatmaps(cfg):
             cfg.model.test_cfg = {**(cfg.model.get("test_cfg") or {}), "keep_heatmap": True}
 
+    def draw_summary(self, metric: Any, folder: Path, *, score: float) -> ScoreSummary:
+        scores, mistakes = metric.scores, metric.mistakes
+        draw_detection_charts(scores, mistakes, folder)
+        if score != MISTAKE_SCORE:  # the order of the images goes by the boxes that are drawn
+            which = {"image_ids": metric.image_ids, "classes": self.classes}
+            place = self.annotation_file, folder / self.results
+            mistakes = find_mistakes(*place, least_score=score, **which)
+        images, order = mistakes.images, mistakes.worst_first()
+        paths = {image.id: image.file_name for image in self.read().images}
+        rows = ({"image": key, "file_name": paths[key], **asdict(images[key])} for key in order)
+        files = {**CHARTS, "mistakes": write_mistakes(folder, rows)}
+        worst = [key for key in order if images[key].total]
+        if worst:
+            draw_worst_detections(
+                *(self.annotation_file, folder / self.results, self.image_folder, folder / WORST),
+                {key: str(images[key]) for key in worst[:MOST_WORST]},
+                least_score=score,
+                **self._look,
+            )
+            files["worst images"] = WORST
+        return ScoreSummary(files, worst)
+
+    @property
+    def _look(self) -> dict[str, Any]:
+        return {"classes": self.classes, "palette": self.palette}
+
     def draw(
-        self, out_dir: Path, work_dir: Path, images: Sequence, *, score: float, format_only: bool
+        self,
+        out_dir: Path,
+        work_dir: Path,
+        images: Sequence,
+        *,
+        score: float,
+        format_only: bool = False,
+        ranked: bool = False,
     ) -> int:
         place = self.annotation_file, work_dir / self.results, self.image_folder, out_dir
-        look = {"classes": self.classes, "palette": self.palette}
-        return draw_results(*place, image_ids=images, least_score=score, **look)
+        return draw_results(*place, image_ids=images, least_score=score, ranked=ranked, **self._look)
 
-    def draw_heatmaps(self, out_dir: Path, work_dir: Path, images: Sequence) -> int:
+    def draw_heatmaps(self, out_dir: Path, work_dir: Path, images: Sequence, *, ranked: bool = False) -> int:
         place = self.annotation_file, work_dir / _HEATMAPS, self.image_folder, out_dir
-        return draw_heatmaps(*place, image_ids=images)
+        return draw_heatmaps(*place, image_ids=images, ranked=ranked)
 
 
 def require_evaluator(cfg: Config, loaders: Sequence[str]) -> None:

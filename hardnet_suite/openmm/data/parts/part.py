@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,10 +14,28 @@ from mmengine.config import Config, ConfigDict
 
 from hardnet_suite.data.report import Report
 from hardnet_suite.errors import UserError
+from hardnet_suite.evaluation.coco import MISTAKE_SCORE
 from hardnet_suite.networks import Palette
+from hardnet_suite.outputs import write_file
+from hardnet_suite.visualization.classification import CONFUSION
 
-DRAWN_SCORE = 0.3  # boxes below it are not drawn
+DRAWN_SCORE = MISTAKE_SCORE  # boxes below it are not drawn
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+WORST, MISTAKES = "worst.jpg", "mistakes.jsonl"
+MOST_WORST = 9  # images on the sheet of the worst
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """What sums up a scored data set.
+
+    Attributes:
+        files: what messages call each file -> its name.
+        worst: the images with mistakes, as the evaluator names them, the worst first.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    worst: list = field(default_factory=list)
 
 
 class Part(ABC):
@@ -25,6 +45,7 @@ class Part(ABC):
         task: "detection", "segmentation" or "classification".
         dataset_name: what messages call such a data set.
         results: name of the file or folder in the work dir that ``test`` writes the predictions to.
+        charts: names of the images in the work dir that sum up the scores.
         outputs: what messages call each result -> its name in the work dir.
         evaluator: type of the ``test_evaluator`` that scores it.
         format_only: whether predictions can be saved without labels, for a test server.
@@ -37,6 +58,7 @@ class Part(ABC):
     task: ClassVar[str]
     dataset_name: ClassVar[str]
     results: ClassVar[str]
+    charts: ClassVar[tuple[str, ...]] = (CONFUSION,)
     evaluator: ClassVar[str]
     outputs: ClassVar[Mapping[str, str]]
     format_only: ClassVar[bool] = False
@@ -107,7 +129,12 @@ class Part(ABC):
         raise NotImplementedError
 
     def result_files(self, *, format_only: bool = False) -> list[str]:
-        """The files that ``test`` writes, relative to the work dir, beside the figures."""
+        """The files that ``test`` may write, relative to the work dir, beside the figures."""
+        summary = [] if format_only else [*self.charts, WORST, MISTAKES]
+        return [*self.prediction_files(format_only=format_only), *summary]
+
+    def prediction_files(self, *, format_only: bool = False) -> list[str]:
+        """Those of the predictions."""
         return [self.results]
 
     def evaluator_options(self, folder: Path, *, format_only: bool, heatmaps: bool) -> dict[str, Any]:
@@ -130,12 +157,26 @@ class Part(ABC):
         """Makes the config's model return its heat maps; a no-op unless it has some."""
         return
 
-    def draw_summary(self, metric: Any, folder: Path) -> None:
-        """Draws what sums up a scored data set into ``folder``; a no-op unless the task has such a figure."""
-        return
+    @abstractmethod
+    def draw_summary(self, metric: Any, folder: Path, *, score: float) -> ScoreSummary:
+        """Writes what sums up a scored data set into ``folder``: charts, one line per image, the worst first
+        (``MISTAKES``), and a sheet of the worst.
+
+        Args:
+            metric: the evaluator's, after scoring.
+            folder: where to write; holds the predictions already.
+            score: boxes below it are not drawn.
+        """
 
     def draw(
-        self, out_dir: Path, work_dir: Path, images: Sequence, *, score: float, format_only: bool
+        self,
+        out_dir: Path,
+        work_dir: Path,
+        images: Sequence,
+        *,
+        score: float,
+        format_only: bool = False,
+        ranked: bool = False,
     ) -> int:
         """Draws the predictions in the work dir beside the labels.
 
@@ -145,13 +186,14 @@ class Part(ABC):
             images: what was scored, as the evaluator names it.
             score: boxes below it are not drawn.
             format_only: whether the results were written that way.
+            ranked: puts the place of each image in front of the name of its drawing.
 
         Returns:
             The number of images drawn.
         """
         raise NotImplementedError
 
-    def draw_heatmaps(self, out_dir: Path, work_dir: Path, images: Sequence) -> int:
+    def draw_heatmaps(self, out_dir: Path, work_dir: Path, images: Sequence, *, ranked: bool = False) -> int:
         """Draws the heat maps in the work dir, where ``has_heatmaps``; as ``draw``."""
         raise NotImplementedError
 
@@ -159,6 +201,13 @@ class Part(ABC):
     def evaluators(cls) -> dict[str, str]:
         """Type of each evaluator -> what it scores."""
         return {kind.evaluator: kind.dataset_name for kind in cls.__subclasses__()}
+
+
+def write_mistakes(folder: Path, rows: Iterable[Mapping[str, Any]]) -> str:
+    """Writes one JSON line per image into ``MISTAKES``; returns the name."""
+    lines = (json.dumps(dict(row), allow_nan=False) + "\n" for row in rows)
+    write_file(folder / MISTAKES, "".join(lines))
+    return MISTAKES
 
 
 def walk(node, change: Callable[[ConfigDict], None]) -> None:

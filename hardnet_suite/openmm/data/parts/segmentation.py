@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -28,10 +29,26 @@ from hardnet_suite.data.segmentation import (
     require_pairs,
 )
 from hardnet_suite.errors import UserError
+from hardnet_suite.evaluation.coco import without_nan
+from hardnet_suite.evaluation.segmentation import score_confusion
+from hardnet_suite.evaluation.tables import format_score
 from hardnet_suite.networks import Palette
-from hardnet_suite.openmm.data.parts.part import Part, inner_datasets
+from hardnet_suite.openmm.data.parts.part import (
+    MOST_WORST,
+    WORST,
+    Part,
+    ScoreSummary,
+    inner_datasets,
+    write_mistakes,
+)
 from hardnet_suite.visualization.canvas import class_color, read_rgb
-from hardnet_suite.visualization.segmentation import draw_segmentation_results, strip
+from hardnet_suite.visualization.classification import CONFUSION, draw_confusion
+from hardnet_suite.visualization.segmentation import (
+    Pair,
+    draw_segmentation_results,
+    draw_worst_segmentations,
+    strip,
+)
 
 _FOLDERS = ("img_path", "seg_map_path")
 _LABELS = (
@@ -183,7 +200,7 @@ class SegmentationPart(Part):
     def drop_labels(self, dataset: dict) -> None:
         dataset["data_prefix"].pop("seg_map_path", None)
 
-    def result_files(self, *, format_only: bool = False) -> list[str]:
+    def prediction_files(self, *, format_only: bool = False) -> list[str]:
         ids = self._prediction_ids(format_only)
         return [
             Path(self.results, prediction_path(image, self.image_folder, self.labels, ids)).as_posix()
@@ -208,20 +225,53 @@ class SegmentationPart(Part):
             dataset["pipeline"] = augmented(cfg, dataset["pipeline"], scales=scales, flip=flip)
         cfg.model = {"type": "HarDNetSegmentorTTA", "module": cfg.model}
 
-    def draw(
-        self, out_dir: Path, work_dir: Path, images: Sequence, *, score: float, format_only: bool
-    ) -> int:
-        labels = dict(self.pairs())
-        ids = self._prediction_ids(format_only)
-        files = (
-            (
-                image,
-                labels[Path(image)],
-                work_dir / self.results / prediction_path(image, self.image_folder, self.labels, ids),
-            )
-            for image in images
+    def draw_summary(self, metric: Any, folder: Path, *, score: float) -> ScoreSummary:
+        if metric.scores is None:  # no image has labels
+            return ScoreSummary()
+        draw_confusion(*metric.scores.chart(self.classes), folder / CONFUSION, unit="pixels")
+        rows = []
+        for image, confusion in metric.confusions.items():
+            if confusion is None or not confusion.any():
+                continue
+            scores = score_confusion(confusion, self.labels)
+            rows.append((image, scores.miou, scores.pixel_accuracy))
+        rows.sort(key=lambda row: -1 if math.isnan(row[1]) else row[1])
+        # a frame of background alone has no IoU: where all of it is right it is last
+        rows.sort(key=lambda row: row[2] == 1)
+        mistakes = write_mistakes(
+            folder, ({"image": image, **without_nan({"mIoU": iou, "aAcc": acc})} for image, iou, acc in rows)
         )
-        return draw_segmentation_results(files, self.labels, out_dir)
+        files = {"confusion": CONFUSION, "mistakes": mistakes}
+        wrong = [row for row in rows if row[2] < 1]
+        if worst := wrong[:MOST_WORST]:
+            captions = [
+                (f"mIoU {format_score(iou, 3)}, {100 * acc:.1f} % of the pixels right", Path(image).name)
+                for image, iou, acc in worst
+            ]
+            pairs = self._drawn([image for image, *_ in worst], folder, format_only=False)
+            draw_worst_segmentations(pairs, captions, self.labels, folder / WORST)
+            files["worst images"] = WORST
+        return ScoreSummary(files, [image for image, *_ in wrong])
+
+    def draw(
+        self,
+        out_dir: Path,
+        work_dir: Path,
+        images: Sequence,
+        *,
+        score: float,
+        format_only: bool = False,
+        ranked: bool = False,
+    ) -> int:
+        pairs = self._drawn(images, work_dir, format_only=format_only)
+        return draw_segmentation_results(pairs, self.labels, out_dir, ranks=len(images) if ranked else None)
+
+    def _drawn(self, images: Sequence, folder: Path, *, format_only: bool) -> Iterator[Pair]:
+        """Each image with its label image and the prediction in a folder."""
+        labels, ids = dict(self.pairs()), self._prediction_ids(format_only)
+        for image in images:
+            prediction = prediction_path(image, self.image_folder, self.labels, ids)
+            yield image, labels[Path(image)], folder / self.results / prediction
 
 
 def label_set(

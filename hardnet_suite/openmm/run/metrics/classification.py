@@ -14,6 +14,7 @@ from mmengine.registry import METRICS
 
 from hardnet_suite.data.classification import readable
 from hardnet_suite.evaluation.classification import score_guesses
+from hardnet_suite.evaluation.tables import MOST_CLASSES
 from hardnet_suite.inference import logits_to_guesses
 from hardnet_suite.outputs import writing
 
@@ -29,7 +30,9 @@ class ImageClassification(BaseMetric):
 
     Attributes:
         image_ids: After scoring, the names of the images.
-        details: After scoring, the metrics and the accuracy per class.
+        details: After scoring, the metrics and the accuracies per class.
+        summary: After scoring, the scores as a table, of many classes the best and the worst.
+        guesses: After scoring, (name, label, first five guesses, their probabilities) of each image.
         confusion: After scoring, (C, C) counts; rows are true classes, columns first guesses.
     """
 
@@ -38,6 +41,8 @@ class ImageClassification(BaseMetric):
         self.results_file = results_file
         self.image_ids: list[str] = []
         self.details: dict[str, Any] = {}
+        self.summary = ""
+        self.guesses: list[tuple[str, int, list[int], list[float]]] = []
         self.confusion = np.zeros((0, 0), np.int64)
 
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
@@ -50,11 +55,12 @@ class ImageClassification(BaseMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         classes = self.dataset_meta["classes"]
         names, labels, guesses, _ = zip(*results, strict=True)  # mmengine has dropped the ranks' duplicates
-        self.image_ids = list(names)
+        self.image_ids, self.guesses = list(names), results
         if self.results_file:
             self._save(results, classes)
         scores = score_guesses(np.array(guesses), np.array(labels), len(classes))
         self.details, self.confusion = scores.report(classes), scores.confusion
+        self.summary = scores.table(readable(classes), MOST_CLASSES)
         MMLogger.get_current_instance().info("\n" + scores.table(readable(classes)))
         return scores.metrics
 

@@ -12,7 +12,8 @@ from mmengine.registry import METRICS
 from PIL import Image
 
 from hardnet_suite.data.coco import annotation_lines, read_coco
-from hardnet_suite.evaluation.coco import evaluate_coco
+from hardnet_suite.evaluation.coco import CocoMistakes, CocoScores, evaluate_coco, find_mistakes
+from hardnet_suite.evaluation.tables import MOST_CLASSES
 from hardnet_suite.openmm.data.parts.detection import require_same_annotations
 from hardnet_suite.outputs import write_file, writing
 from hardnet_suite.visualization.heatmap import heatmap_name
@@ -33,7 +34,10 @@ class CocoDetection(BaseMetric):
 
     Attributes:
         image_ids: after scoring, the ids of the images.
-        details: stays empty.
+        details: after scoring, the figures per class.
+        summary: after scoring, the figures as a table, of many classes the best and the worst.
+        scores: after scoring, all figures.
+        mistakes: after scoring with a ``results_file``, what is missed, false or of another class.
     """
 
     default_prefix = "coco"
@@ -53,6 +57,9 @@ class CocoDetection(BaseMetric):
         self.format_only = format_only
         self.image_ids: list = []
         self.details: dict[str, Any] = {}
+        self.summary = ""
+        self.scores: CocoScores | None = None
+        self.mistakes: CocoMistakes | None = None
         self._warned = False
 
     @property
@@ -107,11 +114,16 @@ class CocoDetection(BaseMetric):
             write_file(self.results_file, json.dumps(detections))
         if self.format_only:
             return {}
-        scores = evaluate_coco(annotations, detections, image_ids=self.image_ids, classes=classes)
+        which = {"image_ids": self.image_ids, "classes": classes}
+        scores = self.scores = evaluate_coco(annotations, detections, **which)
+        if self.results_file:
+            self.mistakes = find_mistakes(annotations, detections, **which)
+        self.details = {"per_class": scores.report()["per_class"]}
+        self.summary = f"{scores.table()}\n\n{scores.class_table(MOST_CLASSES)}"
         logger = MMLogger.get_current_instance()
         if not self._warned:  # at the first of a run's validations
             for line in annotation_lines(annotations):
                 logger.warning(f"{self.ann_file}: {line}")
             self._warned = True
-        logger.info("\n" + scores.table())
+        logger.info(f"\n{scores.table()}\n\n{scores.class_table()}")
         return {f"bbox_{name}": value for name, value in scores.metrics.items()}

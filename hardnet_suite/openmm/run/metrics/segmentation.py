@@ -12,7 +12,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 
 from hardnet_suite.data.segmentation import LABEL_SETS, LabelSet, prediction_path, write_label
-from hardnet_suite.evaluation.segmentation import count_pixels, score_confusion
+from hardnet_suite.evaluation.segmentation import SegmentationScores, count_pixels, score_confusion
+from hardnet_suite.evaluation.tables import MOST_CLASSES
 
 
 @METRICS.register_module()
@@ -32,6 +33,9 @@ class SegmentationIoU(BaseMetric):
     Attributes:
         image_ids: After scoring, the paths of the images.
         details: After scoring, the metrics and the scores per class and category.
+        summary: After scoring, the scores as a table, of many classes the best and the worst.
+        scores: After scoring, all scores.
+        confusions: After scoring, path of each image -> its confusion matrix; None without labels.
     """
 
     def __init__(
@@ -48,6 +52,9 @@ class SegmentationIoU(BaseMetric):
         self.prediction_ids = prediction_ids
         self.image_ids: list[str] = []
         self.details: dict[str, Any] = {}
+        self.summary = ""
+        self.scores: SegmentationScores | None = None
+        self.confusions: dict[str, np.ndarray | None] = {}
 
     @property
     def labels(self) -> LabelSet:
@@ -76,16 +83,15 @@ class SegmentationIoU(BaseMetric):
         write_label(Path(self.predictions_dir, path), prediction, stored)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        of_image = dict(results)  # ranks may see an image twice
+        of_image = self.confusions = dict(results)  # ranks may see an image twice
         self.image_ids = list(of_image)
         confusions = [confusion for confusion in of_image.values() if confusion is not None]
         if not confusions:
             return {}
         labels = self.labels
-        scores = score_confusion(np.sum(confusions, axis=0), labels)
+        scores = self.scores = score_confusion(np.sum(confusions, axis=0), labels)
         self.details = scores.report(labels.classes)
-        logger = MMLogger.get_current_instance()
-        logger.info("\n" + scores.table(labels.classes))
-        if labels.categories:
-            logger.info("\n" + scores.category_table())
+        categories = f"\n\n{scores.category_table()}" if labels.categories else ""
+        self.summary = scores.table(labels.classes, MOST_CLASSES) + categories
+        MMLogger.get_current_instance().info(f"\n{scores.table(labels.classes)}{categories}")
         return scores.metrics
