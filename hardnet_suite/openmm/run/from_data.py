@@ -142,9 +142,10 @@ def write_config(
     if found != task:
         what = f"has data for {found}" if found else "has no data of a known layout"
         raise UserError(f"{data} {what}, but {model} is for {task}: it needs {_NEEDED[task]}")
+    path = work_dir / f"{work_dir.name}.py"
+    require_replaceable(path, _is_unchanged, writer="training", option="--work-dir")
     build = {"detection": _detection, "segmentation": _segmentation, "classification": _classification}[task]
     text = build(model, data, work_dir, choices, gpu, say)
-    path = work_dir / f"{work_dir.name}.py"
     title = f"# {model} on {data}."
     if "{{" in text:
         raise UserError(f"{data}: a path or class name contains {{{{, which configs read as a variable")
@@ -152,7 +153,6 @@ def write_config(
         derived = Path(folder, path.name)
         derived.write_text(f"{title}\n{text}\nwork_dir = {str(work_dir)!r}\n", encoding="utf-8")
         flat = flat_copy(derived, origin=f"# `hardnet-suite train {model} --data …` chose it from the data.")
-    require_replaceable(path, _is_unchanged, writer="training", option="--work-dir")
     write_file(path, f"{_WRITTEN}{_digest(flat)}\n{flat}")
     say(f"config: {path}; train, test and predict read it")
     return path
