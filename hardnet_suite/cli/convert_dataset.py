@@ -7,12 +7,14 @@ import shlex
 
 from hardnet_suite.cli._options import show
 from hardnet_suite.data.conversion.convert import SOURCES, TARGETS, convert_dataset
+from hardnet_suite.data.masks import MaskReport
 from hardnet_suite.errors import UserError
 
 _WRITTEN = {
     "coco": "COCO annotations and images",
     "voc": "VOC annotations, lists and images",
     "yolo": "data.yaml, labels and images",
+    "masks": "classes.txt, labels and images",
 }
 
 
@@ -24,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="source_format", choices=SOURCES, help="format of the source (default: as detected)"
     )
     parser.add_argument(
-        "--to", dest="target_format", choices=TARGETS, default="coco", help="format to write (default: coco)"
+        "--to",
+        dest="target_format",
+        choices=TARGETS,
+        help="format to write; masks (folders of label images) of LabelMe's or CVAT's files (default: coco, "
+        "of CVAT's masks)",
     )
     parser.add_argument("--splits", nargs="+", help="splits to convert (default: all)")
     parser.add_argument(
@@ -63,5 +69,7 @@ def run(args: argparse.Namespace) -> None:
         link=args.link,
     )
     show(report.table())
-    show(f"{_WRITTEN[args.target_format]}: {target}")
-    show(f"next: hardnet-suite train ssd320_hardnet39ds --data {shlex.quote(target)}")
+    masks = isinstance(report, MaskReport)
+    show(f"{_WRITTEN['masks' if masks else args.target_format or 'coco']}: {target}")
+    model = "fchardnet70" if masks else "ssd320_hardnet39ds"
+    show(f"next: hardnet-suite train {model} --data {shlex.quote(target)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -66,7 +67,13 @@ def task_of(folder: Path) -> str | None:
     Raises:
         UserError: it does not exist, or is of several formats.
     """
-    if detect_format(folder):
+    kind = detect_format(folder)
+    if kind == "cvat":
+        raise UserError(
+            f"{folder} has CVAT's colour masks: convert them first, with "
+            f"`hardnet-suite convert-dataset {shlex.quote(str(folder))} TARGET`"
+        )
+    if kind:
         return "detection"
     if not folder.is_dir():
         return None
@@ -114,11 +121,6 @@ def find_segmentation(folder: Path) -> SegmentationFolder | None:
     if lists:
         places = dict.fromkeys(lists, places["train"])
     names = next((folder / name for name in _NAME_FILES if is_file(folder / name)), None)
-    if (folder / "labelmap.txt").is_file():
-        raise UserError(
-            f"{folder} has colour masks with a labelmap.txt (CVAT): convert them first with "
-            f"`hardnet-suite convert-dataset {folder} TARGET`"
-        )
     if names:
         try:
             lines = [line.strip() for line in read_text(names).splitlines() if line.strip()]

@@ -14,11 +14,12 @@ from PIL import Image
 
 from hardnet_suite.data.boxes import Box, BoxData, BoxImage
 from hardnet_suite.data.conversion.coco import coco_content, write_coco
-from hardnet_suite.data.conversion.convert import TARGETS, convert_dataset, detect_format, read_boxes
+from hardnet_suite.data.conversion.convert import convert_dataset, detect_format, read_boxes
 from hardnet_suite.data.conversion.voc import write_voc
 from hardnet_suite.data.conversion.yolo import write_yolo
 from hardnet_suite.errors import UserError
 
+BOXES = ("coco", "voc", "yolo")
 TOLERANCE = {"coco": 0, "voc": 1e-9, "yolo": 1e-5}  # pixels
 
 
@@ -99,7 +100,7 @@ def test_coco_through_another_format_keeps_boxes_and_names(through, drawn):
             assert other[1:] == pytest.approx(one[1:], abs=TOLERANCE[through])
 
 
-@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("kind", BOXES)
 def test_formats_are_detected(source, tmp_path, kind):
     convert_dataset(source, tmp_path / "out", target_format=kind)
     assert detect_format(tmp_path / "out") == kind
@@ -110,7 +111,7 @@ def test_formats_are_detected(source, tmp_path, kind):
 
 
 @pytest.mark.parametrize("link", [False, True])
-@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("kind", BOXES)
 def test_a_conversion_can_be_repeated_and_changes_nothing_of_the_source(source, tmp_path, kind, link):
     before = files(source)
     target = tmp_path / "out"
@@ -149,7 +150,7 @@ def test_an_earlier_conversion_of_other_images_is_not_mixed_in(source, tmp_path,
     assert files(target) == before
 
 
-@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("kind", BOXES)
 def test_the_target_is_not_in_the_source(source, kind):
     before = files(source)
     with pytest.raises(UserError, match="a folder of the data set to convert"):

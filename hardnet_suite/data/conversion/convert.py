@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from hardnet_suite.data.boxes import BoxData, ConversionReport
 from hardnet_suite.data.coco.folder import annotation_files, read_coco_folder
 from hardnet_suite.data.conversion.coco import write_coco
+from hardnet_suite.data.conversion.masks import write_masks
 from hardnet_suite.data.conversion.voc import write_voc
 from hardnet_suite.data.conversion.yolo import write_yolo
+from hardnet_suite.data.labelme import is_labelme, read_labelme, read_labelme_masks
+from hardnet_suite.data.masks import MaskData, MaskReport
+from hardnet_suite.data.segmentation.cvat import is_cvat, read_cvat
 from hardnet_suite.data.voc import read_voc
 from hardnet_suite.data.yolo import find_yaml, has_label_files, read_yolo
 from hardnet_suite.errors import UserError
 
-SOURCES = ("coco", "voc", "yolo")
-TARGETS = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo}
+SOURCES = ("coco", "voc", "yolo", "labelme", "cvat")
+TARGETS = ("coco", "voc", "yolo", "masks")
+_Data = TypeVar("_Data", BoxData, MaskData)
+_BOX_WRITERS = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo}
+_MASK_READERS = {"labelme": read_labelme_masks, "cvat": read_cvat}
 
 
 def detect_format(source: str | Path) -> str | None:
-    """The format of a data set of boxes, one of ``SOURCES``; None where it is none of them.
+    """The format of a data set, one of ``SOURCES``; None where it is none of them.
 
     Args:
         source: a folder, the JSON file of a COCO data set, or the YAML file of a YOLO one.
@@ -40,6 +48,10 @@ def detect_format(source: str | Path) -> str | None:
         found.append("yolo")
     if annotation_files(source):
         found.append("coco")
+    if is_cvat(source):
+        found = ["cvat"]  # whose folders are named like VOC's
+    elif not found and is_labelme(source):
+        found.append("labelme")
     if len(found) > 1:
         raise UserError(
             f"{source} is a data set of {' and of '.join(found)}: choose one with --from {found[0]}"
@@ -69,7 +81,8 @@ def read_boxes(
     if kind is None:
         raise UserError(
             f"{source} is no data set of boxes: expected COCO (annotations/*.json), VOC (Annotations/, "
-            "ImageSets/Main/, JPEGImages/) or YOLO (data.yaml, images/, labels/)"
+            "ImageSets/Main/, JPEGImages/), YOLO (data.yaml, images/, labels/) or LabelMe (a JSON file "
+            "beside each image)"
         )
     if kind == "voc":
         return read_voc(source, splits=splits, difficult=difficult)
@@ -77,9 +90,11 @@ def read_boxes(
         raise UserError("--difficult keep is for VOC, whose objects have such a mark")
     if kind == "coco":
         return read_coco_folder(source, splits=splits)
-    if kind == "yolo":
-        data = read_yolo(source)
+    if kind in ("yolo", "labelme"):
+        data = read_yolo(source) if kind == "yolo" else read_labelme(source)
         return data if splits is None else _only(data, splits)
+    if kind == "cvat":
+        raise UserError(f"{source} has masks, no boxes: convert it with --to masks")
     raise UserError(f"unknown format {kind}; known are {', '.join(SOURCES)}")
 
 
@@ -88,19 +103,19 @@ def convert_dataset(
     target: str | Path,
     *,
     source_format: str | None = None,
-    target_format: str = "coco",
+    target_format: str | None = None,
     splits: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     difficult: Literal["ignore", "keep"] = "ignore",
     link: bool = False,
-) -> ConversionReport:
-    """Converts a data set of boxes; nothing is written before everything has been read.
+) -> ConversionReport | MaskReport:
+    """Converts a data set of boxes or masks; nothing is written before everything has been read.
 
     Args:
         source: its folder, COCO's JSON file or YOLO's YAML file; nothing of it changes.
         target: the folder to write to.
-        source_format: "coco", "voc" or "yolo"; None: as detected.
-        target_format: the same.
+        source_format: one of ``SOURCES``; None: as detected.
+        target_format: one of ``TARGETS``; None: "masks" for CVAT's masks, else "coco".
         splits: which of its splits; None: all (of VOC, those of train, val and test that exist).
         classes: class names in the order of their labels, boxes of others are dropped; None: all, in the
             order of the source, or sorted where it has none.
@@ -113,14 +128,34 @@ def convert_dataset(
     Raises:
         UserError: the source cannot be read, or the target cannot be written, see ``write_coco``.
     """
-    if target_format not in TARGETS:
+    if target_format not in (None, *TARGETS):
         raise UserError(f"unknown format {target_format}; known are {', '.join(TARGETS)}")
-    data = read_boxes(source, source_format, splits=splits, difficult=difficult)
-    return TARGETS[target_format](data, target, classes=classes, link=link)
+    kind = source_format or detect_format(source)
+    if (target_format or ("masks" if kind == "cvat" else "coco")) == "masks":
+        return _convert_masks(source, target, kind, splits=splits, classes=classes, link=link)
+    data = read_boxes(source, kind, splits=splits, difficult=difficult)
+    return _BOX_WRITERS[target_format or "coco"](data, target, classes=classes, link=link)
 
 
-def _only(data: BoxData, splits: Sequence[str]) -> BoxData:
+def _convert_masks(
+    source: str | Path,
+    target: str | Path,
+    kind: str | None,
+    *,
+    splits: Sequence[str] | None,
+    classes: Sequence[str] | None,
+    link: bool,
+) -> MaskReport:
+    if kind not in _MASK_READERS:
+        raise UserError(f"masks are made of LabelMe's or CVAT's files, got {kind or source}; leave out --to")
+    if classes is not None:
+        raise UserError("--classes is for boxes: masks keep every class")
+    data = _MASK_READERS[kind](source)
+    return write_masks(data if splits is None else _only(data, splits), target, link=link)
+
+
+def _only(data: _Data, splits: Sequence[str]) -> _Data:
     if missing := [name for name in splits if name not in data.splits]:
         raise UserError(f"no split {missing[0]} in {data.source} (there are: {', '.join(data.splits)})")
     kept = {name: data.splits[name] for name in splits}
-    return BoxData(data.source, data.format, data.classes, kept, data.findings, data.folders)
+    return replace(data, splits=kept)

@@ -20,6 +20,7 @@ from hardnet_suite.data.conversion.target import (
     require_folder,
 )
 from hardnet_suite.data.files import sha256
+from hardnet_suite.data.masks import MaskData
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.failures import explain
 from hardnet_suite.outputs import require_replaceable, write_file
@@ -28,14 +29,19 @@ LIST = "hardnet_suite.json"  # path -> SHA-256 of what a conversion wrote
 
 
 def write_tree(
-    data: BoxData, target: Path, texts: Mapping[str, str], images: Mapping[str, Path], *, link: bool
+    data: BoxData | MaskData,
+    target: Path,
+    contents: Mapping[str, str | bytes],
+    images: Mapping[str, Path],
+    *,
+    link: bool,
 ) -> None:
-    """Writes texts and images into a folder, after every check; nothing but earlier conversions is replaced.
+    """Writes files and images into a folder, after every check; nothing but earlier conversions is replaced.
 
     Args:
         data: what is converted.
         target: the folder; it need not exist.
-        texts: path in the folder -> content.
+        contents: path in the folder -> content; text is written as UTF-8.
         images: path in the folder -> image.
         link: create symbolic links to the images instead of copies.
 
@@ -43,7 +49,7 @@ def write_tree(
         UserError: a file is in the way, the folder is one of the source's, or it holds other files of an
             earlier conversion, which would be read with the new ones.
     """
-    places = [*texts, *images]
+    places = [*contents, *images]
     sources = SourceFolders(data.folders)
     for folder in sorted({target, *((target / name).parent for name in places)}):
         require_folder(folder)
@@ -61,8 +67,9 @@ def write_tree(
             "them, or choose another folder"
         )
     digests: dict[str, str] = {}
-    for name, text in texts.items():
-        digests[name] = hashlib.sha256(text.encode()).hexdigest()
+    for name, value in contents.items():
+        raw = value.encode() if isinstance(value, str) else value
+        digests[name] = hashlib.sha256(raw).hexdigest()
         if not (target / name).is_file() or sha256(target / name) != digests[name]:
             require_replaceable(target / name, is_own(name), **WORDS)
     due = []
@@ -76,8 +83,8 @@ def write_tree(
     try:
         for name in due:
             digests[name] = bring(images[name], target / name, link)
-        for name, text in texts.items():
-            write_file(target / name, text)
+        for name, value in contents.items():
+            write_file(target / name, value)
         content = {"info": {"description": mark(data.format)}, "files": digests}
         write_file(target / LIST, json.dumps(content, indent=0, ensure_ascii=False))
     except WriteError as error:

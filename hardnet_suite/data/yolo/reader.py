@@ -82,8 +82,10 @@ def find_yaml(folder: Path) -> Path | None:
 
 def has_label_files(folder: Path) -> bool:
     """Whether a folder without a YAML file is a YOLO data set: names of classes and folders of labels."""
-    named = any(is_file(folder / name) for name in _NAME_FILES)
-    return named and any(True for _ in _split_folders(folder))
+    if not any(is_file(folder / name) for name in _NAME_FILES):
+        return False
+    images = (path for _, place in _split_folders(folder) for path in walk_files(place, IMAGE_SUFFIXES)[:100])
+    return any(_label_file(path) for path in images)
 
 
 def read_yolo(source: str | Path) -> BoxData:

@@ -53,7 +53,7 @@ _TASKS = {
     HarDNetArch: "classification",
 }
 _NEEDED = {
-    "detection": "COCO, VOC or YOLO boxes",
+    "detection": "COCO, VOC, YOLO or LabelMe boxes",
     "segmentation": "images and label images (images/train and labels/train …)",
     "classification": "a folder of images per class (train/CLASS/IMAGE)",
 }
@@ -252,6 +252,8 @@ def _plan(
     """The plan; ``batch``: the most images of an iteration on a GPU and on a CPU."""
     chosen = choose_batch_size(images, on_gpu=batch[0], on_cpu=batch[1], gpu=gpu)
     batch_size = min(choices.batch_size or chosen, images)
+    if start.load_from is not None:  # a whole network needs less than one that begins at random
+        iterations //= 2
     epochs = choices.epochs or choose_epochs(images, batch_size, iterations)
     return Plan(model, classes, images, size, batch_size, epochs, choose_workers(), start)
 
@@ -292,7 +294,7 @@ def _detection(
     side = arch.size if isinstance(arch, SSDArch) else choices.image_size or _side(splits["train"])
     start = _start(model, classes, choices, say)
     batch = (32, 8) if side <= 320 else (16, 4)
-    plan = _plan(model, classes, used, (side, side), start, choices, gpu, batch=batch, iterations=5000)
+    plan = _plan(model, classes, used, (side, side), start, choices, gpu, batch=batch, iterations=6000)
     _tell(plan, say, f"images resized to {side}×{side}")
     return detection(plan, root, files)
 
@@ -385,7 +387,7 @@ def _segmentation(
     )
     start = _start(model, classes, choices, say)
     plan = _plan(
-        model, classes, len(images["train"]), crop, start, choices, gpu, batch=(16, 4), iterations=4000
+        model, classes, len(images["train"]), crop, start, choices, gpu, batch=(16, 4), iterations=6000
     )
     _tell(plan, say, "crops of {}×{}".format(*crop))
     return segmentation(plan, data, folders, lists, dataset=options, image_size=(height, width))
@@ -448,7 +450,7 @@ def _classification(
     side = min(_usual_size(walk_files(data / folders["train"], IMAGE_SUFFIXES)))
     size = choices.image_size or (224 if side >= 160 else max(32, side // 32 * 32))
     start = _start(model, classes, choices, say)
-    plan = _plan(model, classes, images, (size, size), start, choices, gpu, batch=(128, 32), iterations=4000)
+    plan = _plan(model, classes, images, (size, size), start, choices, gpu, batch=(128, 32), iterations=6000)
     _tell(plan, say, f"images of {size}×{size}")
     enlarged = round(size * 8 / 7) if side > size else size
     return classification(plan, data, folders, hold_out=hold_out, enlarged=enlarged)
