@@ -61,8 +61,8 @@ class ClassFolder:
     splits: Mapping[str, str]
 
 
-def task_of(folder: Path) -> str | None:
-    """The task whose data a folder has: "detection", "segmentation" or "classification"; None for none.
+def tasks_of(folder: Path) -> list[str]:
+    """The tasks whose data a folder has: "detection", "segmentation" or, of neither, "classification".
 
     Raises:
         UserError: it does not exist, or is of several formats.
@@ -73,13 +73,11 @@ def task_of(folder: Path) -> str | None:
             f"{folder} has CVAT's colour masks: convert them first, with "
             f"`hardnet-suite convert-dataset {shlex.quote(str(folder))} TARGET`"
         )
-    if kind:
-        return "detection"
-    if not folder.is_dir():
-        return None
-    if _segmentation_places(folder):
-        return "segmentation"
-    return "classification" if find_class_folders(folder) else None
+    tasks = ["detection"] if kind else []
+    if folder.is_dir() and _segmentation_places(folder):
+        tasks.append("segmentation")
+    # folders of images such as COCO's train2017 are no classes
+    return tasks or (["classification"] if folder.is_dir() and find_class_folders(folder) else [])
 
 
 def find_class_folders(folder: Path) -> ClassFolder | None:

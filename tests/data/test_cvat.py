@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from hardnet_suite.data.conversion.convert import convert_dataset, detect_format, read_boxes
-from hardnet_suite.data.folders import find_segmentation, task_of
+from hardnet_suite.data.folders import find_segmentation, tasks_of
 from hardnet_suite.data.segmentation.cvat import read_cvat
 from hardnet_suite.errors import UserError
 
@@ -51,7 +51,7 @@ def test_colors_become_indices(tmp_path, palette, images):
         np.testing.assert_array_equal(np.array(image), labels)
         np.testing.assert_array_equal(np.array(image.convert("RGB")), COLORS[labels])
     assert before == {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()}
-    assert task_of(tmp_path / "out") == "segmentation"
+    assert tasks_of(tmp_path / "out") == ["segmentation"]
     assert find_segmentation(tmp_path / "out").classes == ("background", "road", "car")
 
 
@@ -104,4 +104,4 @@ def test_it_has_no_boxes(tmp_path):
     with pytest.raises(UserError, match="has masks, no boxes"):
         read_boxes(tmp_path)
     with pytest.raises(UserError, match="convert-dataset"):
-        task_of(tmp_path)
+        tasks_of(tmp_path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardnet_suite.data.folders import draw_validation, find_class_folders, find_segmentation, task_of
+from hardnet_suite.data.folders import draw_validation, find_class_folders, find_segmentation, tasks_of
 from hardnet_suite.errors import UserError
 
 
@@ -30,7 +30,7 @@ def test_images_and_label_images(tmp_path, layout):
     images, labels = LAYOUTS[layout]
     put(tmp_path / images / "a.jpg")
     put(tmp_path / labels / "a.png", [0, 1, 14, 255])
-    assert task_of(tmp_path) == "segmentation"
+    assert tasks_of(tmp_path) == ["segmentation"]
     folder = find_segmentation(tmp_path)
     assert folder.splits == {"train": (images, labels)}
     assert folder.known is None
@@ -81,7 +81,7 @@ def test_labels_of_boxes_are_no_label_images(tmp_path, suffix):
         (tmp_path / "labels/train/a.png").unlink()
         (tmp_path / "labels/train/a.txt").write_text("0 0.5 0.5 0.5 0.5")
         (tmp_path / "classes.txt").write_text("cat")
-    assert task_of(tmp_path) == ("segmentation" if suffix == ".png" else "detection")
+    assert tasks_of(tmp_path) == ["segmentation" if suffix == ".png" else "detection"]
 
 
 def test_class_folders(tmp_path):
@@ -89,7 +89,7 @@ def test_class_folders(tmp_path):
         put(tmp_path / "flat" / name / "a.jpg")
         put(tmp_path / "split/train" / name / "a.jpg")
         put(tmp_path / "split/valid" / name / "b.jpg")
-    assert task_of(tmp_path / "flat") == "classification"
+    assert tasks_of(tmp_path / "flat") == ["classification"]
     assert find_class_folders(tmp_path / "flat").splits == {"train": "."}
     assert find_class_folders(tmp_path / "split").splits == {"train": "train", "val": "valid"}
 
@@ -102,9 +102,9 @@ def test_two_folders_of_one_split(tmp_path):
 
 
 def test_nothing(tmp_path):
-    assert task_of(tmp_path) is None
+    assert tasks_of(tmp_path) == []
     put(tmp_path / "a.jpg")
-    assert task_of(tmp_path) is None
+    assert tasks_of(tmp_path) == []
 
 
 @pytest.mark.parametrize("count", [2, 3, 10, 101])

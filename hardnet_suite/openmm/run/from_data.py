@@ -24,7 +24,7 @@ from hardnet_suite.data.folders import (
     draw_validation,
     find_class_folders,
     find_segmentation,
-    task_of,
+    tasks_of,
 )
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
 from hardnet_suite.data.report import brief_lines
@@ -138,9 +138,9 @@ def write_config(
     _require_choices(model, choices)
     if not data.exists():
         raise UserError(f"no folder {data}: give the folder of the data with --data")
-    found = task_of(data)
-    if found != task:
-        what = f"has data for {found}" if found else "has no data of a known layout"
+    tasks = tasks_of(data)
+    if task not in tasks:
+        what = f"has data for {' and '.join(tasks)}" if tasks else "has no data of a known layout"
         raise UserError(f"{data} {what}, but {model} is for {task}: it needs {_NEEDED[task]}")
     path = work_dir / f"{work_dir.name}.py"
     require_replaceable(path, _is_unchanged, writer="training", option="--work-dir")
