@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 
 from hardnet_suite.cli._options import add_run_arguments, choose_device, load_run_config, show
+from hardnet_suite.cli.models import FIGURES
 from hardnet_suite.errors import UserError
 
 _WITHOUT_CONFIG = ("epochs", "image_size", "batch_size")
@@ -48,6 +49,8 @@ def run(args: argparse.Namespace) -> None:
             f"--{given[0].replace('_', '-')} goes with --data FOLDER; with a config, use --cfg-options, such "
             "as train_cfg.max_epochs=9 or train_dataloader.batch_size=4"
         )
+    else:
+        _require_config(args.config)
     cfg = load_run_config(args)
     from mmengine.dist import is_main_process
 
@@ -57,6 +60,18 @@ def run(args: argparse.Namespace) -> None:
         train(cfg, from_scratch=args.from_scratch, resume=args.resume, stop=stop)
     if is_main_process():
         show(f"checkpoints and logs are in {cfg.work_dir}")
+
+
+def _require_config(name: str) -> None:
+    """UserError where the name of a model is given in the place of a config."""
+    if name in FIGURES and not os.path.exists(name):
+        from hardnet_suite.openmm.config_files import own_configs
+
+        if name not in own_configs():
+            raise UserError(
+                f"{name} is a model, not a config: add --data FOLDER to train it on a data folder, or give "
+                "one of the configs that `hardnet-suite configs` lists"
+            )
 
 
 def _write_config(args: argparse.Namespace) -> None:

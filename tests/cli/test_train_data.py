@@ -21,7 +21,7 @@ def test_yolo_to_a_detector(cli, drawn, tmp_path, monkeypatch):
     before = {path: path.read_bytes() for path in (tmp_path / "shapes").rglob("*") if path.is_file()}
     status, out, err = cli("train", "ssd224_hardnet29", "--data", "shapes", "--epochs", 1, *QUICK)
     assert status == 0, err
-    assert f"data: {tmp_path}/shapes (YOLO), 4 training and 3 validation images" in out
+    assert "data: shapes (YOLO), 4 training and 3 validation images" in out
     run = tmp_path / "work_dirs/ssd224_hardnet29-shapes"
     assert (run / "epoch_1.pth").is_file()
     config = run / "ssd224_hardnet29-shapes.py"
@@ -56,6 +56,7 @@ def test_data_root_of_another_format_says_how_to_go_on(error_of, drawn, tmp_path
         (["hardnet_descriptor", "--data", "{data}"], "describes patches"),
         (["ssd224_hardnet29", "--data", "{data}", "--data-root", "{data}"], "exclude each other"),
         (["ssd224_hardnet29", "--data", "{data}/nowhere"], "no folder"),
+        (["hardnet68"], "hardnet68 is a model, not a config: add --data FOLDER"),
         (["ssd320_hardnet39ds_bccd", "--epochs", "3"], "--epochs goes with --data FOLDER"),
         (["ssd320_hardnet39ds_bccd", "--image-size", "3"], "--image-size goes with --data FOLDER"),
     ],

@@ -87,6 +87,10 @@ def test_names_as_list_or_dict(yolo, names):
         ("train: images/train\nval: images/train\nvalid: images/train\nnames: [cat]\n", "both val and valid"),
         ("train: 'images\nnames: [cat]\n", "not valid YAML"),
         ("- a\n- b\n", "has no names"),
+        ("train: images/train\nnames: [cat]\nnames: [dog]\n", "the key 'names' twice"),
+        ("train: images/train\nnames:\n  0: cat\n  0: dog\n", "the key '0' twice"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]\n", r"has an alias \(\*name\)"),
+        ("train: !!python/object/apply:os.system [ls]\nnames: [cat]\n", "not valid YAML"),
         ("train: images/train\nnames: [cat]\nkpt_shape: 17\n", "kpt_shape"),
     ],
 )

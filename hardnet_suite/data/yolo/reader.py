@@ -132,10 +132,24 @@ def _is_data_set(path: Path) -> bool:
 
 
 def _read_yaml(path: Path) -> Any:
+    """The content of a YAML file; aliases, by which a small file can stand for a huge one, are an error."""
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent, index):
+            if self.check_event(yaml.AliasEvent):
+                raise UserError(f"{path} has an alias (*name): write the value in its place")
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node, deep=False):
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            repeated = next((key for key in keys if keys.count(key) > 1), None)
+            if repeated is not None:
+                raise UserError(f"{path} has the key {repeated!r} twice in one place: remove one of them")
+            return super().construct_mapping(node, deep)
+
     try:
-        return yaml.safe_load(read_text(path))
+        return yaml.load(read_text(path), Loader)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: check the path") from None
     except (OSError, UnicodeDecodeError) as error:

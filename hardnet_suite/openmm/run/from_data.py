@@ -154,8 +154,14 @@ def write_config(
         derived.write_text(f"{title}\n{text}\nwork_dir = {str(work_dir)!r}\n", encoding="utf-8")
         flat = flat_copy(derived, origin=f"# `hardnet-suite train {model} --data …` chose it from the data.")
     write_file(path, f"{_WRITTEN}{_digest(flat)}\n{flat}")
-    say(f"config: {path}; train, test and predict read it")
+    say(f"config: {_shown(path)}; train, test and predict read it")
     return path
+
+
+def _shown(path: Path) -> str:
+    """A path as a line shows it: from the current folder where it is in it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _digest(text: str) -> str:
@@ -197,7 +203,7 @@ def _start(model: str, classes: Sequence[str], choices: Choices, say: Callable[[
     unavailable: list[str] = []
     for row in rows:
         try:
-            path = fetch(row, timeout=10)
+            path = fetch(row, timeout=5)
         except UserError as error:
             unavailable.append(f"{row.tag} ({str(error).split(':')[0][:80]})")
             continue
@@ -285,8 +291,8 @@ def _detection(
         write_file(files[split], json.dumps(content))
     used = sum(any(box.name in classes for box in image.boxes) for image in splits["train"])
     say(
-        f"data: {data} ({boxes.format}), {len(splits['train'])} training and {len(splits['val'])} validation "
-        f"images, {sum(counts.values())} training boxes, {_listed(classes)}"
+        f"data: {_shown(data)} ({boxes.format}), {len(splits['train'])} training and {len(splits['val'])} "
+        f"validation images, {sum(counts.values())} training boxes, {_listed(classes)}"
     )
     if note:
         say(note)
@@ -374,8 +380,8 @@ def _segmentation(
         note = f"no validation split: {len(drawn)} of the {len(names)} images, drawn at random, are held out"
     classes = labels.classes
     say(
-        f"data: {data} (images and label images), {len(images['train'])} training and {len(images['val'])} "
-        f"validation images, {_listed(classes)}"
+        f"data: {_shown(data)} (images and label images), {len(images['train'])} training and "
+        f"{len(images['val'])} validation images, {_listed(classes)}"
     )
     for line in (*folder.notes, *filter(None, [note])):
         say(line)
@@ -442,7 +448,7 @@ def _classification(
         note = f"no validation split: {hold_out} images of each class, drawn at random, are held out"
     images = len(samples) - (0 if "val" in folders else held)
     say(
-        f"data: {data} (folders of classes), {images} training and {held} validation images, "
+        f"data: {_shown(data)} (folders of classes), {images} training and {held} validation images, "
         f"{_listed(classes)}"
     )
     if note:
