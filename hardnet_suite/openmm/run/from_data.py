@@ -268,7 +268,8 @@ def _detection(
     model: str, data: Path, work_dir: Path, choices: Choices, gpu: bool, say: Callable[[str], None]
 ) -> str:
     boxes = read_boxes(data)
-    for line in brief_lines(boxes.findings, frozenset(), ""):
+    findings = [finding for finding in boxes.findings if finding.kind != "masks left out"]  # not needed here
+    for line in brief_lines(findings, frozenset(), ""):
         say(line)
     root = data.parent if data.is_file() else data
     splits, note = _with_validation(boxes)
