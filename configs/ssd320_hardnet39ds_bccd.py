@@ -5,7 +5,7 @@ arch = "ssd320_hardnet39ds"
 weights_tag = "bccd"  # in the weights registry; `test --pretrained` scores them
 size = 320
 classes = ("RBC", "WBC", "Platelets")
-data_root = "data/bccd/"  # hardnet-suite convert-dataset voc BCCD data/bccd
+data_root = "data/bccd/"  # hardnet-suite convert-dataset BCCD data/bccd
 
 model = dict(arch=arch, bbox_head=dict(num_classes=len(classes)), init_cfg=None)
 

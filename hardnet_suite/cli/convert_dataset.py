@@ -1,4 +1,4 @@
-"""``convert-dataset voc SOURCE TARGET``."""
+"""``convert-dataset SOURCE TARGET``."""
 
 from __future__ import annotations
 
@@ -6,26 +6,44 @@ import argparse
 import shlex
 
 from hardnet_suite.cli._options import show
-from hardnet_suite.data.voc import convert_voc
+from hardnet_suite.data.conversion.convert import SOURCES, TARGETS, convert_dataset
+from hardnet_suite.data.masks import MaskReport
+from hardnet_suite.errors import UserError
+
+_WRITTEN = {
+    "coco": "COCO annotations and images",
+    "voc": "VOC annotations, lists and images",
+    "yolo": "data.yaml, labels and images",
+    "masks": "classes.txt, labels and images",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("format", choices=["voc"], help="format of the data set")
-    parser.add_argument("source", help="its folder, with Annotations/, ImageSets/Main/ and JPEGImages/")
-    parser.add_argument("target", help="folder for annotations/instances_SPLIT.json and images/")
+    parser.add_argument("source", help="folder of the data set, COCO's JSON file or YOLO's data.yaml")
+    parser.add_argument("target", help="folder to write to")
+    parser.add_argument("after", nargs="?", help=argparse.SUPPRESS)  # FORMAT SOURCE TARGET
     parser.add_argument(
-        "--splits", nargs="+", help="lists in ImageSets/Main (default: those of train, val, test that exist)"
+        "--from", dest="source_format", choices=SOURCES, help="format of the source (default: as detected)"
     )
+    parser.add_argument(
+        "--to",
+        dest="target_format",
+        choices=TARGETS,
+        help="format to write; masks (folders of label images) of LabelMe's or CVAT's files (default: coco, "
+        "of CVAT's masks)",
+    )
+    parser.add_argument("--splits", nargs="+", help="splits to convert (default: all)")
     parser.add_argument(
         "--classes",
         nargs="+",
-        help="class names in this order; others are dropped (default: all, alphabetical)",
+        help="class names in this order; others are dropped (default: all, in the order of the data set, or "
+        "sorted where it has none)",
     )
     parser.add_argument(
         "--difficult",
         choices=["ignore", "keep"],
         default="ignore",
-        help="objects marked difficult: regions that do not count (default), or kept like others",
+        help="VOC's objects marked difficult: regions that do not count (default), or kept like others",
     )
     parser.add_argument(
         "--link", action="store_true", help="create symbolic links to the images instead of copies"
@@ -33,14 +51,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    report = convert_voc(
-        args.source,
-        args.target,
+    source, target, source_format = args.source, args.target, args.source_format
+    if args.after is not None:
+        if source not in SOURCES:
+            raise UserError(f"expected SOURCE TARGET, got {source} {target} {args.after}")
+        if source_format not in (None, source):
+            raise UserError(f"{source} and --from {source_format} contradict each other: leave out one")
+        source_format, source, target = source, target, args.after
+    report = convert_dataset(
+        source,
+        target,
+        source_format=source_format,
+        target_format=args.target_format,
         splits=args.splits,
         classes=args.classes,
         difficult=args.difficult,
         link=args.link,
     )
     show(report.table())
-    show(f"COCO annotations and images: {args.target}")
-    show(f"next: hardnet-suite check-data CONFIG --data-root {shlex.quote(args.target)}")
+    masks = isinstance(report, MaskReport)
+    show(f"{_WRITTEN['masks' if masks else args.target_format or 'coco']}: {target}")
+    model = "fchardnet70" if masks else "ssd320_hardnet39ds"
+    show(f"next: hardnet-suite train {model} --data {shlex.quote(target)}")

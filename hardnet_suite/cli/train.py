@@ -1,4 +1,4 @@
-"""``train CONFIG``."""
+"""``train CONFIG``, or ``train MODEL --data FOLDER``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hardnet_suite import __version__
-from hardnet_suite.cli._options import add_run_arguments, load_run_config, show
+from hardnet_suite.cli._options import add_run_arguments, choose_device, load_run_config, show
+from hardnet_suite.cli.models import FIGURES
 from hardnet_suite.errors import UserError
 
+_WITHOUT_CONFIG = ("epochs", "image_size", "batch_size")
 # where a run can be logged to -> the package of PyPI that does it
 _PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 
@@ -46,6 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="log to Weights & Biases, MLflow or TensorBoard as well; may be repeated",
     )
     parser.add_argument("--verbose", action="store_true", help="show on the console what the log file gets")
+    group = parser.add_argument_group("without a config", "the name of a model in the place of the config")
+    group.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="COCO, VOC or YOLO boxes, images and label images, or folders of classes; a config for them is "
+        "written into the work dir (default: work_dirs/MODEL-FOLDER)",
+    )
+    group.add_argument("--epochs", type=int, help="default: by the number of images")
+    group.add_argument(
+        "--image-size", type=int, metavar="PIXELS", help="side of the input (default: by the images)"
+    )
+    group.add_argument("--batch-size", type=int, help="default: by the number of images and the device")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -59,6 +73,15 @@ def run(args: argparse.Namespace) -> None:
     if os.environ.get("RANK", "0") == "0":  # torchrun's; before anything that takes seconds
         show(f"hardnet-suite {__version__}: train {args.config} (loading PyTorch and OpenMMLab …)")
         sys.stdout.flush()
+    if args.data is not None:
+        _write_config(args)
+    elif given := [name for name in _WITHOUT_CONFIG if getattr(args, name) is not None]:
+        raise UserError(
+            f"--{given[0].replace('_', '-')} goes with --data FOLDER; with a config, use --cfg-options, such "
+            "as train_cfg.max_epochs=9 or train_dataloader.batch_size=4"
+        )
+    else:
+        _require_config(args.config)
     cfg = load_run_config(args)
     from mmengine.dist import is_main_process
 
@@ -117,6 +140,44 @@ def _program() -> list[str]:
     found = shutil.which("hardnet-suite")
     is_this = found is not None and Path(found).parent == Path(sys.executable).parent
     return ["hardnet-suite"] if is_this else [sys.executable, "-m", "hardnet_suite"]
+
+
+def _require_config(name: str) -> None:
+    """UserError where the name of a model is given in the place of a config."""
+    if name in FIGURES and not os.path.exists(name):
+        from hardnet_suite.openmm.config_files import own_configs
+
+        if name not in own_configs():
+            raise UserError(
+                f"{name} is a model, not a config: add --data FOLDER to train it on a data folder, or give "
+                "one of the configs that `hardnet-suite configs` lists"
+            )
+
+
+def _write_config(args: argparse.Namespace) -> None:
+    """Writes the config for a model and a data folder, which the run then reads as any other."""
+    if args.data_root:
+        raise UserError("--data and --data-root exclude each other: --data FOLDER is where the data are")
+    choose_device(args.device)
+    import torch
+
+    from hardnet_suite.openmm.run.from_data import Choices, default_work_dir, require_model, write_config
+
+    require_model(args.config)
+    work_dir = args.work_dir or default_work_dir(args.config, args.data)
+    choices = Choices(args.epochs, args.image_size, args.batch_size, args.from_scratch)
+    is_first = os.environ.get("RANK", "0") == "0"
+    args.config = str(
+        write_config(
+            args.config,
+            args.data,
+            work_dir,
+            choices,
+            gpu=torch.cuda.is_available(),
+            say=show if is_first else lambda _: None,
+        )
+    )
+    args.work_dir = str(work_dir)
 
 
 @contextlib.contextmanager

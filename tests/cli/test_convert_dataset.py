@@ -19,7 +19,7 @@ def test_a_dropped_box_is_named_and_no_failure(cli, shared, tmp_path):
     assert (status, err) == (0, "")
     assert "box dropped: BloodImage_00338.xml, RBC [504, 337, 504, 337]: it has no width or no height" in out
     assert "box dropped: BloodImage_00343.xml, RBC [181, 329, 181, 329]: it has no width or no height" in out
-    assert out.endswith(f"next: hardnet-suite check-data CONFIG --data-root '{target}'\n")
+    assert out.endswith(f"next: hardnet-suite train ssd320_hardnet39ds --data '{target}'\n")
 
 
 def test_no_voc_folder(error_of, tmp_path):

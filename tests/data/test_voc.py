@@ -610,7 +610,7 @@ def test_a_conversion_goes_on_where_it_was_stopped(voc, tmp_path, monkeypatch):
     """What was brought before is the image to be written, though no annotations list it yet."""
     two_images(voc)
     with monkeypatch.context() as patch:
-        patch.setattr("hardnet_suite.data.voc.conversion.write_file", lambda *_: 1 / 0)
+        patch.setattr("hardnet_suite.data.conversion.coco.write_file", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             convert(voc, tmp_path)
     _, content = convert(voc, tmp_path)

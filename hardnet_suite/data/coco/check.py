@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -80,10 +81,13 @@ def require_coco(annotation_file: str | Path, image_folder: str | Path) -> None:
         missing.append(f"no annotation file {annotation_file}")
     if not Path(image_folder).is_dir():
         missing.append(f"no image folder {image_folder}")
+    other = _other_format(Path(annotation_file)) if missing else ""
+    if other:
+        raise UserError(f"{missing[0]}: {other}")
     if missing and Path(annotation_file).name not in _COCO_NAMES:
         raise UserError(
             f"{' and '.join(missing)}: give the folder of the data with --data-root, or correct ann_file and "
-            "data_prefix in the config (VOC data: `hardnet-suite convert-dataset`)"
+            "data_prefix in the config (VOC and YOLO data: `hardnet-suite convert-dataset`)"
         )
     if missing:
         raise UserError(
@@ -92,6 +96,27 @@ def require_coco(annotation_file: str | Path, image_folder: str | Path) -> None:
             "https://cocodataset.org/#download, or draw the built-in set with "
             "`hardnet-suite draw-shapes data/shapes`, for `demo_ssd224_shapes --data-root data/shapes`"
         )
+
+
+def _other_format(annotation_file: Path) -> str:
+    """What to do with the data set of another format, or layout, that is where annotations are looked for."""
+    from hardnet_suite.data.conversion.convert import detect_format  # which reads COCO's records
+
+    root = annotation_file.parent.parent if annotation_file.parent.name == "annotations" else None
+    if root is None or not root.is_dir():
+        return ""
+    try:
+        kind = detect_format(root)
+    except UserError:
+        return ""
+    if kind is None or (kind == "coco" and annotation_file.parent.is_dir()):
+        return ""
+    folder = shlex.quote(str(root))
+    name = "a COCO data set of another layout" if kind == "coco" else f"a {kind.upper()} data set"
+    return (
+        f"{root} is {name}: convert it with `hardnet-suite convert-dataset {folder} TARGET`, or train "
+        f"without a config: `hardnet-suite train MODEL --data {folder}`"
+    )
 
 
 def check_coco(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from hardnet_suite.data.boxes import Box
 from hardnet_suite.data.classes import is_class_name
 from hardnet_suite.data.files import read_bytes
 from hardnet_suite.data.images import image_size, stored_size
@@ -39,15 +40,6 @@ class Annotation:
     filename: str
     size: tuple[int, int] | None
     objects: tuple[VocObject, ...]
-
-
-@dataclass(frozen=True)
-class Box:
-    """A valid object: ``bbox`` is (x, y, width, height) in pixels of the upright image, counted from 0."""
-
-    name: str
-    bbox: tuple[float, float, float, float]
-    difficult: bool
 
 
 def read_annotation(path: Path) -> Annotation:

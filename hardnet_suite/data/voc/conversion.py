@@ -1,64 +1,29 @@
-"""PASCAL VOC data sets as COCO: boxes from XML files to one annotation file per split."""
+"""PASCAL VOC data sets: boxes from XML files, per split, and their conversion to COCO."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from hardnet_suite.data.boxes import (
+    BoxData,
+    BoxImage,
+    ConversionReport,
+    require_distinct,
+    shared_images,
+)
 from hardnet_suite.data.classes import class_names
-from hardnet_suite.data.files import sha256
+from hardnet_suite.data.conversion.coco import write_coco
 from hardnet_suite.data.images import image_size
-from hardnet_suite.data.report import Finding, escaped
-from hardnet_suite.data.voc.annotation import Box, boxes_on_image, read_annotation
+from hardnet_suite.data.report import Finding
+from hardnet_suite.data.voc.annotation import boxes_on_image, read_annotation
 from hardnet_suite.data.voc.lists import Entry, VocFolder
-from hardnet_suite.data.voc.target import MARK, Target
-from hardnet_suite.errors import UserError, WriteError
-from hardnet_suite.failures import explain
-from hardnet_suite.outputs import whole_file, write_file
+from hardnet_suite.errors import UserError
 
-
-@dataclass(frozen=True)
-class _Image:
-    """An image with its annotation file (None: a background image), (width, height) and boxes."""
-
-    path: Path
-    annotation: Path | None
-    size: tuple[int, int]
-    boxes: tuple[Box, ...]
-
-
-@dataclass(frozen=True)
-class Split:
-    """The number of images and boxes in one split, and of boxes per class."""
-
-    images: int
-    boxes: int
-    per_class: dict[str, int]
-
-
-@dataclass(frozen=True)
-class ConversionReport:
-    """The splits that a conversion wrote; ``findings`` names each box that it dropped or changed."""
-
-    classes: tuple[str, ...]
-    splits: dict[str, Split]
-    findings: tuple[Finding, ...]
-
-    def table(self) -> str:
-        """Plain text: one row per split, then every finding."""
-        width = max(5, *map(len, self.splits))
-        lines = ["  ".join(["split".ljust(width), "images", " boxes", *self.classes])]
-        for name, split in self.splits.items():
-            counts = [f"{split.per_class[label]:>{len(label)}}" for label in self.classes]
-            lines.append("  ".join([name.ljust(width), f"{split.images:>6}", f"{split.boxes:>6}", *counts]))
-        for finding in self.findings:
-            lines.append(f"{finding.kind}: {finding.where}: {finding.what}".replace("\n", "\\n"))
-        return escaped("\n".join(lines))
+FORMAT = "PASCAL VOC"
 
 
 def convert_voc(
@@ -96,52 +61,41 @@ def convert_voc(
             or writing there would change the source.
         ValueError: ``difficult`` is neither of the two.
     """
-    if difficult not in ("ignore", "keep"):
-        raise ValueError(f"difficult must be 'ignore' or 'keep', got {difficult!r}")
-    repeated = [name for name, count in Counter(classes or ()).items() if count > 1]
-    if repeated:
-        raise UserError(f"repeated in the classes: {', '.join(repeated)}; name each class once")
+    require_distinct(classes or ())
     if classes is not None:
         classes = class_names(list(classes), "the list of classes")
-    source, target = Path(source), Path(target)
-    folder = VocFolder(source)
+    data = read_voc(source, splits=splits, difficult=difficult)
+    return write_coco(data, target, classes=classes, link=link)
+
+
+def read_voc(
+    source: str | Path,
+    *,
+    splits: Sequence[str] | None = None,
+    difficult: Literal["ignore", "keep"] = "ignore",
+) -> BoxData:
+    """The images and boxes of a VOC folder; arguments and errors as of ``convert_voc``."""
+    if difficult not in ("ignore", "keep"):
+        raise ValueError(f"difficult must be 'ignore' or 'keep', got {difficult!r}")
+    folder = VocFolder(Path(source))
     findings: list[Finding] = []
-    images: dict[Path, _Image] = {}
+    images: dict[Path, BoxImage] = {}
     read = {
-        split: _read_split(folder, split, entries, images, findings)
+        split: _read_split(folder, split, entries, images, findings, difficult == "keep")
         for split, entries in folder.read_lists(splits).items()
     }
-    findings += _shared_images(read)
-    counts = Counter(box.name for split in read.values() for image in split for box in image.boxes)
-    chosen = tuple(sorted(counts) if classes is None else classes)
-    if not chosen or not counts.keys() & {*chosen}:
-        raise UserError(f"{source} has no box of {'any class' if classes is None else ', '.join(chosen)}")
-    for name in sorted(counts.keys() - {*chosen}):
-        message = f"is not among the chosen classes, boxes dropped: {counts[name]}"
-        findings.append(Finding("warning", "class left out", name, message))
-
-    contents = {split: _coco(split_images, chosen, difficult) for split, split_images in read.items()}
-    named = _by_name(images)
-    place = Target(target, _folders(folder, images.values()))
-    due = place.images_to_write([f"instances_{split}.json" for split in contents], named, link)
-    digests = {name: sha256(path) for name, path in named.items() if name not in due}
-    try:
-        for name, path in due.items():
-            digests[name] = _bring(path, place.images / name, link)
-        for split, content in contents.items():
-            for entry in content["images"]:
-                entry["sha256"] = digests[entry["file_name"]]
-            write_file(place.annotations / f"instances_{split}.json", json.dumps(content))
-    except WriteError as error:
-        raise UserError(explain(error)) from None
-    return ConversionReport(
-        chosen, {split: _summary(content) for split, content in contents.items()}, (*findings,)
-    )
+    findings += shared_images(read)
+    return BoxData(Path(source), FORMAT, None, read, tuple(findings), _folders(folder, images.values()))
 
 
 def _read_split(
-    folder: VocFolder, split: str, entries: list[Entry], known: dict[Path, _Image], findings: list[Finding]
-) -> list[_Image]:
+    folder: VocFolder,
+    split: str,
+    entries: list[Entry],
+    known: dict[Path, BoxImage],
+    findings: list[Finding],
+    keep_difficult: bool,
+) -> list[BoxImage]:
     """The images of one split, each once; ``known`` holds those of the splits read before."""
     counts: Counter[Path] = Counter()
     for entry in entries:
@@ -157,10 +111,12 @@ def _read_split(
         if annotation is None:
             message = f"no {folder.annotation_folder / entry.stem}.xml; kept as an image without boxes"
             findings.append(Finding("warning", "image without annotation file", path.name, message))
-            known[path] = _Image(path, None, image_size(path), ())
+            known[path] = BoxImage(path, path.name, image_size(path))
         else:
             size, boxes = boxes_on_image(annotation, path, findings)
-            known[path] = _Image(path, file, size, (*boxes,))
+            if keep_difficult:
+                boxes = [replace(box, difficult=False) for box in boxes]
+            known[path] = BoxImage(path, path.name, size, (*boxes,), file)
     for path, count in counts.items():
         if count > 1:
             message = f"appears {count} times in {split}; used once"
@@ -168,70 +124,8 @@ def _read_split(
     return [known[path] for path in counts]
 
 
-def _shared_images(read: dict[str, list[_Image]]) -> list[Finding]:
-    """A warning for every image that is in several splits."""
-    splits: dict[Path, list[str]] = {}
-    for split, images in read.items():
-        for image in images:
-            splits.setdefault(image.path, []).append(split)
-    return [
-        Finding("warning", "image in several splits", path.name, f"is in {' and '.join(names)}")
-        for path, names in splits.items()
-        if len(names) > 1
-    ]
-
-
-def _coco(images: list[_Image], classes: tuple[str, ...], difficult: str) -> dict[str, Any]:
-    entries, annotations = [], []
-    for image_id, image in enumerate(images, 1):
-        width, height = image.size
-        entries.append({"id": image_id, "file_name": image.path.name, "width": width, "height": height})
-        for box in image.boxes:
-            if box.name in classes:
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image_id,
-                        "category_id": classes.index(box.name) + 1,
-                        "bbox": [*box.bbox],
-                        "area": box.bbox[2] * box.bbox[3],
-                        "iscrowd": int(box.difficult and difficult == "ignore"),
-                    }
-                )
-    categories = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
-    info = {"description": MARK}
-    return {"info": info, "images": entries, "annotations": annotations, "categories": categories}
-
-
-def _summary(content: dict[str, Any]) -> Split:
-    counts = Counter(entry["category_id"] for entry in content["annotations"])
-    per_class = {category["name"]: counts[category["id"]] for category in content["categories"]}
-    return Split(len(content["images"]), len(content["annotations"]), per_class)
-
-
-def _folders(folder: VocFolder, images: Iterable[_Image]) -> set[Path]:
+def _folders(folder: VocFolder, images: Iterable[BoxImage]) -> frozenset[Path]:
     """The folders of a VOC data set, and those of its files, which links may have led to."""
     files = {file for image in images for file in (image.path, image.annotation) if file}
-    return {folder.annotation_folder, folder.image_folder, folder.list_folder} | {
-        each.parent for each in files
-    }
-
-
-def _by_name(images: dict[Path, _Image]) -> dict[str, Path]:
-    """File name -> image; the lists may name images of several folders, which become one."""
-    paths: dict[str, Path] = {}
-    for path in images:
-        first = paths.setdefault(path.name, path)
-        if first != path:
-            raise UserError(f"two images have one name, {first} and {path}: rename one of them")
-    return paths
-
-
-def _bring(path: Path, target: Path, link: bool) -> str:
-    """Copies or links an image; returns the SHA-256 of what was brought."""
-    with whole_file(target) as temporary:
-        if link:
-            temporary.symlink_to(path.resolve())
-        else:
-            shutil.copyfile(path, temporary)
-        return sha256(temporary)
+    own = {folder.annotation_folder, folder.image_folder, folder.list_folder}
+    return frozenset(own | {each.parent for each in files})

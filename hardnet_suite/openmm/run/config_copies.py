@@ -24,21 +24,22 @@ def summary(path: Path) -> str:
     return " ".join(line.lstrip("# ") for line in lines)
 
 
-def flat_copy(name: str) -> str:
+def flat_copy(name: str | Path, origin: str | None = None) -> str:
     """A config of the suite as the text of one file without bases, which reads as the same config.
 
     Of the variables that only the original's own code reads, lists are kept, such as pipelines.
 
     Args:
-        name: of ``own_configs()``.
+        name: of ``own_configs()``, or the path of a config.
+        origin: the comment that says where it comes from.
     """
-    path = own_configs()[name]
+    path = name if isinstance(name, Path) else own_configs()[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cfg = load_config(path)
     comments = _comments(path)
     head = _comments_above(path.read_text(encoding="utf-8").splitlines(), None)
-    blocks = ["\n".join([*head, f"# A copy of the suite's config {name}, with its bases."])]
+    blocks = ["\n".join([*head, origin or f"# A copy of the suite's config {name}, with its bases."])]
     # lists that the original has a name for, such as pipelines, keep it
     lists = {key: value for key, value in cfg.items() if not is_read(cfg, key) and isinstance(value, list)}
     written: set[str] = set()

@@ -4,16 +4,74 @@ from __future__ import annotations
 
 import filecmp
 import os
+import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from hardnet_suite.data.boxes import BoxImage
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.files import sha256
 from hardnet_suite.errors import UserError
-from hardnet_suite.outputs import require_replaceable
+from hardnet_suite.outputs import require_replaceable, whole_file
 
-MARK = "converted from PASCAL VOC by hardnet-suite"  # in the annotation files that a conversion wrote
-_WORDS = {"writer": "conversion", "option": "folder"}
+_MARK = re.compile("converted from .+ by hardnet-suite")
+WORDS = {"writer": "conversion", "option": "folder"}
+
+
+def mark(source_format: str) -> str:
+    """What the annotation files that a conversion wrote say of themselves."""
+    return f"converted from {source_format} by hardnet-suite"
+
+
+def is_mark(text: object) -> bool:
+    """Whether a text is a ``mark``."""
+    return isinstance(text, str) and bool(_MARK.fullmatch(text))
+
+
+def unique_places(images: Iterable[BoxImage]) -> dict[str, Path]:
+    """Name -> path of the images, which may lie in several folders and become one.
+
+    Raises:
+        UserError: two images have one name.
+    """
+    paths: dict[str, Path] = {}
+    for image in images:
+        first = paths.setdefault(image.name, image.path)
+        if first != image.path:
+            raise UserError(f"two images have one name, {first} and {image.path}: rename one of them")
+    return paths
+
+
+def bring(path: Path, target: Path, link: bool) -> str:
+    """Copies or links an image; returns the SHA-256 of what was brought."""
+    with whole_file(target) as temporary:
+        if link:
+            temporary.symlink_to(path.resolve())
+        else:
+            shutil.copyfile(path, temporary)
+        return sha256(temporary)
+
+
+class SourceFolders:
+    """The folders that hold files of the data set to convert, of which nothing may change."""
+
+    def __init__(self, folders: Iterable[Path]):
+        self._identities = {_identity(folder) for folder in folders}
+
+    def holding(self, folder: Path) -> Path | None:
+        """The folder of the source that a folder is or lies in, links followed."""
+        real = Path(os.path.realpath(folder))
+        parents = (parent for parent in (real, *real.parents) if os.path.exists(parent))
+        return next((parent for parent in parents if _identity(parent) in self._identities), None)
+
+    def require_outside(self, folder: Path) -> None:
+        """UserError where a folder is one of the source's, or in one."""
+        source = self.holding(folder)
+        if source:
+            raise UserError(
+                f"{folder} is in {source}, a folder of the data set to convert: choose another folder"
+            )
 
 
 class Target:
@@ -30,10 +88,10 @@ class Target:
     def __init__(self, path: Path, sources: Iterable[Path]):
         self.annotations = path / "annotations"
         self.images = path / "images"
-        self._sources = {_identity(folder) for folder in sources}
+        self._sources = SourceFolders(sources)
         for folder in (path, self.annotations, self.images):
-            _require_folder(folder)
-        self._require_outside(self.annotations)
+            require_folder(folder)
+        self._sources.require_outside(self.annotations)
         listed = ((file, _listed_images(file)) for file in self.annotations.rglob("*.json"))
         self._listed = {file: images for file, images in listed if images is not None}
 
@@ -56,45 +114,49 @@ class Target:
         """
         files = {self.annotations / name for name in annotations}
         for file in sorted(files):
-            require_replaceable(file, self._listed.__contains__, **_WORDS)
+            require_replaceable(file, self._listed.__contains__, **WORDS)
         kept = [file for file in self._listed if file not in files]
         passed = {step: image for image in images.values() for step in _steps(image)}
-        in_source = self._folder_of_source(self.images) is not None
-        folder = Path(os.path.realpath(self.images))
         due = {}
+        in_source = {
+            folder: self._sources.holding(folder) is not None
+            for folder in {(self.images / name).parent for name in images}
+        }
         for name, image in images.items():
             place = self.images / name
-            entry = folder / name
+            entry = _entry(place)
             if os.path.exists(place) and place.samefile(image):
-                to_copy = not link and not in_source and entry not in passed
+                to_copy = not link and not in_source[place.parent] and entry not in passed
                 if to_copy and _is_link_of_conversion(place, image):
                     due[name] = image
-            elif self._is_due(place, image, link, kept):
+            elif self._is_due(name, image, link, kept):
                 if entry in passed:
                     raise UserError(f"{passed[entry]} is a link to {place}: choose another folder")
                 due[name] = image
-        if due:
-            self._require_outside(self.images)
+        for folder in sorted({(self.images / name).parent for name in due}):
+            require_folder(folder)
+            self._sources.require_outside(folder)
         return due
 
-    def _is_due(self, place: Path, image: Path, link: bool, kept: Sequence[Path]) -> bool:
+    def _is_due(self, name: str, image: Path, link: bool, kept: Sequence[Path]) -> bool:
         """Whether an image must be written to its place, which is not it; UserError where it must not."""
-        if _is_equal(place, image):
-            return place.is_symlink() != link and self._is_own(place)
+        place = self.images / name
+
+        def is_own(file: Path) -> bool:
+            """Whether an earlier conversion wrote what is in the place."""
+            return self._is_listed(name, file)
+
+        if is_equal(place, image):
+            return place.is_symlink() != link and is_own(place)
         leads_nowhere = place.is_symlink() and not os.path.exists(place)
-        if not (leads_nowhere and self._is_listed(place.name, image)):
-            require_replaceable(place, self._is_own, **_WORDS)
-        name = place.name
+        if not (leads_nowhere and is_own(image)):
+            require_replaceable(place, is_own, **WORDS)
         for file in kept:
             if self._listed[file].get(name) and self._listed[file][name] != sha256(image):
                 raise UserError(
                     f"{file} lists another image {name}: convert its split too, or choose another folder"
                 )
         return True
-
-    def _is_own(self, place: Path) -> bool:
-        """Whether an earlier conversion wrote what is in a place."""
-        return self._is_listed(place.name, place)
 
     def _is_listed(self, name: str, file: Path) -> bool:
         """Whether an annotation file of a conversion lists an image with that name and the file's SHA-256."""
@@ -103,20 +165,6 @@ class Target:
             return bool(digests) and sha256(file) in digests
         except OSError:  # it cannot be read
             return False
-
-    def _require_outside(self, folder: Path) -> None:
-        """UserError where a folder is one of the source's, or in one."""
-        source = self._folder_of_source(folder)
-        if source:
-            raise UserError(
-                f"{folder} is in {source}, a folder of the data set to convert: choose another folder"
-            )
-
-    def _folder_of_source(self, folder: Path) -> Path | None:
-        """The folder of the source that a folder is or lies in, links followed."""
-        real = Path(os.path.realpath(folder))
-        parents = (parent for parent in (real, *real.parents) if os.path.exists(parent))
-        return next((parent for parent in parents if _identity(parent) in self._sources), None)
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -136,7 +184,7 @@ def _steps(path: Path) -> Iterator[Path]:
         yield _entry(path)
 
 
-def _require_folder(path: Path) -> None:
+def require_folder(path: Path) -> None:
     """UserError where something else is in the place of a folder, or of one that it is in."""
     for folder in (path, *path.parents):
         if os.path.lexists(folder) and not os.path.isdir(folder):
@@ -148,7 +196,7 @@ def _is_link_of_conversion(place: Path, image: Path) -> bool:
     return place.is_symlink() and place.readlink() == image.resolve()
 
 
-def _is_equal(place: Path, image: Path) -> bool:
+def is_equal(place: Path, image: Path) -> bool:
     try:
         return place.is_file() and filecmp.cmp(image, place, shallow=False)
     except OSError:  # a file of others that cannot be read
@@ -162,7 +210,7 @@ def _listed_images(path: Path) -> dict[str, str | None] | None:
     """
     try:
         content = read_json(path)
-        if content["info"]["description"] == MARK:
+        if is_mark(content["info"]["description"]):
             digests = {image["file_name"]: image.get("sha256") for image in content["images"]}
             return {name: digest if isinstance(digest, str) else None for name, digest in digests.items()}
     except (UserError, TypeError, KeyError, AttributeError):

@@ -1,0 +1,219 @@
+"""Images with boxes, whatever format they were read from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from hardnet_suite.data.classes import class_names
+from hardnet_suite.data.images import header_sizes
+from hardnet_suite.data.report import Finding, escaped
+from hardnet_suite.errors import UserError
+
+BoxTuple = tuple[float, float, float, float]
+_SLACK = 0.5  # pixels beyond the edge that rounding explains
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+@dataclass(frozen=True)
+class Box:
+    """A valid object.
+
+    Attributes:
+        name: its class.
+        bbox: (x, y, width, height) in pixels of the upright image, counted from 0.
+        difficult: it counts neither as detected nor as missed: VOC's difficult, COCO's iscrowd.
+    """
+
+    name: str
+    bbox: BoxTuple
+    difficult: bool = False
+
+
+@dataclass(frozen=True)
+class BoxImage:
+    """An image and its boxes.
+
+    Attributes:
+        path: the file.
+        name: its path below the folder of images in a converted data set, with "/".
+        size: (width, height) in pixels of the upright image.
+        boxes: its objects; empty for a background image.
+        annotation: the file that they were read from; None where there is none.
+    """
+
+    path: Path
+    name: str
+    size: tuple[int, int]
+    boxes: tuple[Box, ...] = ()
+    annotation: Path | None = None
+
+
+@dataclass(frozen=True)
+class BoxData:
+    """What a reader made of a data set.
+
+    Attributes:
+        source: the folder or file.
+        format: its format, as messages call it.
+        classes: the names in the data set's own order; None: it has none, and classes are sorted by name.
+        splits: name -> images.
+        findings: what was dropped, changed, or is odd.
+        folders: every folder that holds files of the data set.
+    """
+
+    source: Path
+    format: str
+    classes: tuple[str, ...] | None
+    splits: Mapping[str, Sequence[BoxImage]]
+    findings: tuple[Finding, ...]
+    folders: frozenset[Path]
+
+    @property
+    def images(self) -> dict[Path, BoxImage]:
+        """Path -> image, of all splits."""
+        return {image.path: image for images in self.splits.values() for image in images}
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Class -> number of its boxes in all splits."""
+        return count_boxes(image for images in self.splits.values() for image in images)
+
+    def choose_classes(self, classes: Sequence[str] | None = None) -> tuple[tuple[str, ...], list[Finding]]:
+        """The classes to write, and a finding for each whose boxes are dropped.
+
+        Args:
+            classes: the names in the order of their labels; None: all.
+
+        Raises:
+            UserError: a name is given twice, or no box is left.
+        """
+        if classes is not None:
+            require_distinct(classes)
+            classes = class_names(list(classes), "the list of classes")
+        counts = self.counts
+        chosen = tuple(classes or self.classes or sorted(counts))
+        if not counts.keys() & {*chosen}:
+            what = "any class" if classes is None else ", ".join(chosen)
+            raise UserError(f"{self.source} has no box of {what}")
+        dropped = sorted(counts.keys() - {*chosen})
+        message = "is not among the chosen classes, boxes dropped: {}"
+        return chosen, [
+            Finding("warning", "class left out", name, message.format(counts[name])) for name in dropped
+        ]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The number of images and boxes in one split, and of boxes per class."""
+
+    images: int
+    boxes: int
+    per_class: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """The splits that a conversion wrote; ``findings`` names each box that it dropped or changed."""
+
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    findings: tuple[Finding, ...]
+
+    def table(self) -> str:
+        """Plain text: one row per split, then every finding."""
+        width = max(5, *map(len, self.splits))
+        lines = ["  ".join(["split".ljust(width), "images", " boxes", *self.classes])]
+        for name, split in self.splits.items():
+            counts = [f"{split.per_class[label]:>{len(label)}}" for label in self.classes]
+            lines.append("  ".join([name.ljust(width), f"{split.images:>6}", f"{split.boxes:>6}", *counts]))
+        for finding in self.findings:
+            lines.append(f"{finding.kind}: {finding.where}: {finding.what}".replace("\n", "\\n"))
+        return escaped("\n".join(lines))
+
+
+def require_distinct(classes: Sequence[str]) -> None:
+    """UserError where the names of classes repeat."""
+    repeated = [name for name, count in Counter(classes).items() if count > 1]
+    if repeated:
+        raise UserError(f"repeated in the classes: {', '.join(repeated)}; name each class once")
+
+
+def count_boxes(images: Iterable[BoxImage]) -> Counter[str]:
+    """Class -> number of its boxes."""
+    return Counter(box.name for image in images for box in image.boxes)
+
+
+def summary(images: Sequence[BoxImage], classes: Sequence[str]) -> Split:
+    """The counts of one split, of the given classes."""
+    counts = count_boxes(images)
+    per_class = {name: counts[name] for name in classes}
+    return Split(len(images), sum(per_class.values()), per_class)
+
+
+def split_name(folder: str) -> str | None:
+    """ "train", "val" or "test" of a folder called so or alike ("valid"); None for other folders."""
+    return _SPLITS.get(folder.lower())
+
+
+def target_name(path: Path, root: Path, split: str) -> str:
+    """The ``name`` of an image: its path in ``root`` without folders called images, or below its split."""
+    try:
+        parts = path.relative_to(root).parts
+    except ValueError:
+        return f"{split}/{path.name}"
+    folders = [part for part in parts[:-1] if part not in ("images", "JPEGImages")]
+    return "/".join([*folders, parts[-1]])
+
+
+def upright_sizes(paths: Sequence[Path]) -> dict[Path, tuple[int, int]]:
+    """(width, height) of each upright image; reads the headers alone.
+
+    Raises:
+        UserError: a file is not an image.
+    """
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(paths, pool.map(lambda path: header_sizes(path)[1], paths), strict=True))
+
+
+def clip_box(corners: BoxTuple, size: tuple[int, int]) -> tuple[BoxTuple | None, list[tuple[str, str]]]:
+    """A box within its image, and what was changed.
+
+    Args:
+        corners: (x1, y1, x2, y2) in pixels.
+        size: (width, height) of the image.
+
+    Returns:
+        (x, y, width, height), None where nothing of it is in the image or it has no extent; then (kind,
+        message) of each change beyond what rounding explains.
+    """
+    x1, y1, x2, y2 = corners
+    width, height = size
+    if x2 <= x1 or y2 <= y1:
+        return None, [("box dropped", "it has no width or no height")]
+    left, top, right, bottom = max(0, x1), max(0, y1), min(width, x2), min(height, y2)
+    if right <= left or bottom <= top:
+        return None, [("box dropped", f"it lies outside the image of {width}×{height}")]
+    beyond = max(left - x1, top - y1, x2 - right, y2 - bottom)
+    changes = [("box cut", f"it leaves the image of {width}×{height}")] if beyond > _SLACK else []
+    return (left, top, right - left, bottom - top), changes
+
+
+def shared_images(splits: Mapping[str, Sequence[BoxImage]]) -> list[Finding]:
+    """A warning for every image that is in several splits."""
+    names: dict[Path, list[str]] = {}
+    for split, images in splits.items():
+        for image in images:
+            names.setdefault(image.path, []).append(split)
+    return [
+        Finding("warning", "image in several splits", path.name, f"is in {' and '.join(of_image)}")
+        for path, of_image in names.items()
+        if len(of_image) > 1
+    ]

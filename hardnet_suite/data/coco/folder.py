@@ -1,0 +1,215 @@
+"""A COCO data set as images with boxes: its annotation files, and the images that they name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from hardnet_suite.data.boxes import (
+    Box,
+    BoxData,
+    BoxImage,
+    clip_box,
+    shared_images,
+    split_name,
+    upright_sizes,
+)
+from hardnet_suite.data.coco.files import missing_images, wrong_size
+from hardnet_suite.data.coco.hints import missing_image_cure
+from hardnet_suite.data.coco.reader import read_coco
+from hardnet_suite.data.coco.records import CocoBox, CocoFile, CocoImage
+from hardnet_suite.data.files import is_file
+from hardnet_suite.data.report import Finding, brief_lines
+from hardnet_suite.errors import UserError
+
+FORMAT = "COCO"
+_YEAR = re.compile(r"(19|20)\d\d$")
+_START = 65536  # characters in which a COCO file shows its keys
+
+
+def annotation_files(source: Path) -> dict[str, Path]:
+    """Split -> annotation file of a COCO data set; empty where there is none.
+
+    ``source`` is a JSON file, or a folder with annotations/instances_SPLIT.json (a year at the end is no part
+    of the split's name), or with SPLIT/*.json as Roboflow writes it, or with SPLIT.json or any one file.
+
+    Raises:
+        UserError: two files are of one split.
+    """
+    if source.is_file():
+        return {_split_of(source): source}
+    files: dict[str, Path] = {}
+    folders = [source / "annotations", *_subfolders(source), source]
+    for folder in filter(Path.is_dir, folders):
+        for path in sorted(folder.glob("*.json")):
+            if not _looks_like_coco(path):
+                continue
+            split = _split_of(path)
+            if split in files:
+                raise UserError(
+                    f"{files[split]} and {path} are both of the split {split}: give the path of one of them"
+                )
+            files[split] = path
+        if files and folder == source / "annotations":
+            break
+    order = {name: number for number, name in enumerate(("train", "val", "test"))}
+    return dict(sorted(files.items(), key=lambda item: (order.get(item[0], 3), item[0])))
+
+
+def read_coco_folder(source: str | Path, *, splits: Sequence[str] | None = None) -> BoxData:
+    """The images and boxes of a COCO data set; masks are left out, which is told.
+
+    Args:
+        source: see ``annotation_files``.
+        splits: which of them; None: all.
+
+    Raises:
+        UserError: no such files, they cannot be used, images are missing or of another size than stated.
+    """
+    source = Path(source)
+    files = annotation_files(source)
+    if not files:
+        raise UserError(
+            f"{source} has no COCO annotations: expected annotations/instances_train.json or alike"
+        )
+    if splits is not None:
+        if missing := [name for name in splits if name not in files]:
+            raise UserError(f"no split {missing[0]} in {source} (there are: {', '.join(files)})")
+        files = {name: files[name] for name in splits}
+    findings: list[Finding] = []
+    read: dict[str, list[BoxImage]] = {}
+    classes: dict[str, None] = {}
+    folders: set[Path] = set()
+    for split, path in files.items():
+        folder = _image_folder(path, split, source if source.is_dir() else path.parent)
+        content = read_coco(path, image_folder=folder).require()
+        _note_findings(content, findings)
+        classes |= dict.fromkeys(category.name for category in content.categories)
+        read[split] = _images(content, folder, path, findings)
+        folders |= {path.parent, *(image.path.parent for image in read[split])}
+    read = _with_unique_names(read)
+    findings += shared_images(read)
+    return BoxData(source, FORMAT, tuple(classes), read, tuple(findings), frozenset(folders))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and split_name(path.name))
+
+
+def _split_of(path: Path) -> str:
+    """The split that a file's name tells, else its folder's, else "train"."""
+    stem = _YEAR.sub("", path.name.removesuffix(".json").removeprefix("instances_")).strip("_-")
+    own = split_name(stem) or split_name(path.parent.name)
+    if own is None and path.name.startswith("instances_"):
+        own = stem
+    return own or next(filter(None, map(split_name, re.split(r"[._-]", stem))), "train")
+
+
+def _looks_like_coco(path: Path) -> bool:
+    """Whether the beginning or the end of a JSON file shows COCO's keys."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_START)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _START))
+            text = start + file.read(_START)
+    except OSError:
+        return False
+    keys = (b'"images"', b'"annotations"', b'"categories"')
+    return text.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and sum(key in text for key in keys) >= 2
+
+
+def _image_folder(path: Path, split: str, root: Path) -> Path:
+    """The folder that the file names of an annotation file are relative to.
+
+    Raises:
+        UserError: the images are in none of the usual places.
+    """
+    images = [image for image in read_coco(path).images if image.file_name is not None][:20]
+    stem = path.stem.removeprefix("instances_")
+    tops = dict.fromkeys((root, path.parent, path.parent.parent))
+    inner = (
+        "images",
+        f"images/{stem}",
+        stem,
+        split,
+        f"{split}/images",
+        f"images/{split}",
+        "",
+        "valid",
+        "data",
+    )
+    for top in tops:
+        for name in inner:
+            folder = top / name
+            if folder.is_dir() and images and any(_exists(folder, image) for image in images):
+                return folder
+    name = images[0].file_name if images else "any image"
+    raise UserError(
+        f"{path}: no image {name} in {root}, nor in its folders {stem}, {split}, images or images/{split}"
+    )
+
+
+def _exists(folder: Path, image: CocoImage) -> bool:
+    return is_file(folder / image.file_name) or is_file(folder / image.file_name.replace("\\", "/"))
+
+
+def _note_findings(content: CocoFile, findings: list[Finding]) -> None:
+    for line in brief_lines(content.findings, frozenset(), ""):
+        level, _, text = line.partition(": ")
+        findings.append(Finding("warning", level, Path(content.source).name, text))
+
+
+def _images(content: CocoFile, folder: Path, path: Path, findings: list[Finding]) -> list[BoxImage]:
+    missing = missing_images(content.images, folder)
+    if missing:
+        name = missing[0].file_name
+        more = f" (and {len(missing) - 1} more of {len(content.images)})" if len(missing) > 1 else ""
+        raise UserError(f"{path}: no image {folder / name}{more}: {missing_image_cure(name, folder)}")
+    unnamed = next((image for image in content.images if image.file_name is None), None)
+    if unnamed is not None:
+        raise UserError(f"{path}: image {unnamed.id} has no file_name")
+    places = [Path(os.path.normpath(folder / image.file_name)) for image in content.images]
+    sizes = upright_sizes(places)
+    masks = sum(box.segmentation is not None for box in content.boxes)
+    if masks:
+        problem = f"{masks} of {len(content.boxes)} objects have one; their boxes are used"
+        findings.append(Finding("warning", "masks left out", path.name, problem))
+    images = []
+    for image, place in zip(content.images, places, strict=True):
+        if wrong := wrong_size(image, folder):
+            raise UserError(f"{path}: {wrong.where}: {wrong.what}")
+        boxes = [_box(box, sizes[place], path, findings) for box in content.boxes_of_image[image.id]]
+        name = PurePosixPath(os.path.relpath(place, folder).replace(os.sep, "/")).as_posix()
+        images.append(BoxImage(place, name, sizes[place], tuple(filter(None, boxes)), path))
+    return images
+
+
+def _box(box: CocoBox, size: tuple[int, int], path: Path, findings: list[Finding]) -> Box | None:
+    x, y, width, height = box.bbox
+    bbox = box.bbox
+    if x < 0 or y < 0 or x + width > size[0] or y + height > size[1]:
+        bbox, changes = clip_box((x, y, x + width, y + height), size)
+        where = f"{path.name}, annotation {box.id}, {box.category}"
+        findings += [Finding("warning", kind, where, what) for kind, what in changes]
+    return None if bbox is None else Box(box.category, bbox, box.iscrowd)
+
+
+def _with_unique_names(splits: dict[str, list[BoxImage]]) -> dict[str, list[BoxImage]]:
+    """The images, each below its split where two splits have different images of one name."""
+    places: dict[str, Path] = {}
+    clash = any(
+        places.setdefault(image.name, image.path) != image.path or image.name.startswith("..")
+        for images in splits.values()
+        for image in images
+    )
+    if not clash:
+        return splits
+    return {
+        split: [
+            BoxImage(i.path, f"{split}/{i.name.replace('../', '')}", i.size, i.boxes, i.annotation)
+            for i in images
+        ]
+        for split, images in splits.items()
+    }

@@ -1,0 +1,1 @@
+"""Conversion of data sets of boxes: ``convert`` reads any format and writes another."""

@@ -1,0 +1,84 @@
+"""Images with boxes as COCO annotations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hardnet_suite.data.boxes import BoxData, BoxImage, ConversionReport, summary
+from hardnet_suite.data.conversion.target import Target, bring, mark, unique_places
+from hardnet_suite.data.files import sha256
+from hardnet_suite.errors import UserError, WriteError
+from hardnet_suite.failures import explain
+from hardnet_suite.outputs import write_file
+
+
+def write_coco(
+    data: BoxData, target: str | Path, *, classes: Sequence[str] | None = None, link: bool = False
+) -> ConversionReport:
+    """Writes one ``target``/annotations/instances_SPLIT.json per split, and the images to ``target``/images.
+
+    Every image in an annotation file has its "sha256", by which a later conversion knows what it may replace.
+    Nothing of the source changes: an image whose place in ``target`` leads to that very image is left alone.
+
+    Args:
+        data: the images and boxes.
+        target: the folder to write to.
+        classes: class names in the order of their category ids; None: all.
+        link: create symbolic links to the images instead of copies.
+
+    Raises:
+        UserError: nothing is left to write, two images share a name, a file cannot be written, or
+            ``target`` has a file of that name that no conversion wrote, or is in the source.
+    """
+    chosen, left_out = data.choose_classes(classes)
+    named = unique_places(data.images.values())
+    contents = {
+        split: coco_content(images, chosen, mark(data.format)) for split, images in data.splits.items()
+    }
+    place = Target(Path(target), data.folders)
+    due = place.images_to_write([f"instances_{split}.json" for split in contents], named, link)
+    digests = {name: sha256(path) for name, path in named.items() if name not in due}
+    try:
+        for name, path in due.items():
+            digests[name] = bring(path, place.images / name, link)
+        for split, content in contents.items():
+            for entry in content["images"]:
+                entry["sha256"] = digests[entry["file_name"]]
+            write_file(place.annotations / f"instances_{split}.json", json.dumps(content))
+    except WriteError as error:
+        raise UserError(explain(error)) from None
+    splits = {split: summary(images, chosen) for split, images in data.splits.items()}
+    return ConversionReport(chosen, splits, (*data.findings, *left_out))
+
+
+def coco_content(images: Sequence[BoxImage], classes: Sequence[str], description: str) -> dict[str, Any]:
+    """The content of a COCO annotation file, boxes of other classes left out.
+
+    Args:
+        images: their ``name`` becomes the file_name.
+        classes: in the order of the category ids, from 1.
+        description: what ``info`` says.
+    """
+    numbers = {name: number for number, name in enumerate(classes, 1)}
+    entries, annotations = [], []
+    for image_id, image in enumerate(images, 1):
+        width, height = image.size
+        entries.append({"id": image_id, "file_name": image.name, "width": width, "height": height})
+        for box in image.boxes:
+            if box.name in numbers:
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "category_id": numbers[box.name],
+                        "bbox": [*box.bbox],
+                        "area": box.bbox[2] * box.bbox[3],
+                        "iscrowd": int(box.difficult),
+                    }
+                )
+    categories = [{"id": number, "name": name} for name, number in numbers.items()]
+    info = {"description": description}
+    return {"info": info, "images": entries, "annotations": annotations, "categories": categories}

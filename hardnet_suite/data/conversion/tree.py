@@ -1,0 +1,102 @@
+"""A folder of files that a conversion writes, with a list of them by which a later one knows its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from hardnet_suite.data.boxes import BoxData
+from hardnet_suite.data.coco.layout import read_json
+from hardnet_suite.data.conversion.target import (
+    WORDS,
+    SourceFolders,
+    bring,
+    is_equal,
+    is_mark,
+    mark,
+    require_folder,
+)
+from hardnet_suite.data.files import sha256
+from hardnet_suite.data.masks import MaskData
+from hardnet_suite.errors import UserError, WriteError
+from hardnet_suite.failures import explain
+from hardnet_suite.outputs import require_replaceable, write_file
+
+LIST = "hardnet_suite.json"  # path -> SHA-256 of what a conversion wrote
+
+
+def write_tree(
+    data: BoxData | MaskData,
+    target: Path,
+    contents: Mapping[str, str | bytes],
+    images: Mapping[str, Path],
+    *,
+    link: bool,
+) -> None:
+    """Writes files and images into a folder, after every check; nothing but earlier conversions is replaced.
+
+    Args:
+        data: what is converted.
+        target: the folder; it need not exist.
+        contents: path in the folder -> content; text is written as UTF-8.
+        images: path in the folder -> image.
+        link: create symbolic links to the images instead of copies.
+
+    Raises:
+        UserError: a file is in the way, the folder is one of the source's, or it holds other files of an
+            earlier conversion, which would be read with the new ones.
+    """
+    places = [*contents, *images]
+    sources = SourceFolders(data.folders)
+    for folder in sorted({target, *((target / name).parent for name in places)}):
+        require_folder(folder)
+        sources.require_outside(folder)
+    listed = _listed(target / LIST)
+    require_replaceable(target / LIST, lambda _: listed is not None, **WORDS)
+
+    def is_own(name: str) -> Callable[[Path], bool]:
+        return lambda path: (listed or {}).get(name) == sha256(path)
+
+    stale = [name for name in listed or () if name not in {*places} and os.path.lexists(target / name)]
+    if stale:
+        raise UserError(
+            f"{target} holds {len(stale)} other files of an earlier conversion, such as {stale[0]}: remove "
+            "them, or choose another folder"
+        )
+    digests: dict[str, str] = {}
+    for name, value in contents.items():
+        raw = value.encode() if isinstance(value, str) else value
+        digests[name] = hashlib.sha256(raw).hexdigest()
+        if not (target / name).is_file() or sha256(target / name) != digests[name]:
+            require_replaceable(target / name, is_own(name), **WORDS)
+    due = []
+    for name, path in images.items():
+        place = target / name
+        if place.is_symlink() == link and is_equal(place, path):
+            digests[name] = sha256(path)
+            continue
+        require_replaceable(place, is_own(name), **WORDS)
+        due.append(name)
+    try:
+        for name in due:
+            digests[name] = bring(images[name], target / name, link)
+        for name, value in contents.items():
+            write_file(target / name, value)
+        content = {"info": {"description": mark(data.format)}, "files": digests}
+        write_file(target / LIST, json.dumps(content, indent=0, ensure_ascii=False))
+    except WriteError as error:
+        raise UserError(explain(error)) from None
+
+
+def _listed(path: Path) -> dict[str, str] | None:
+    """Path -> SHA-256 of an earlier conversion; None where there was none."""
+    try:
+        content = read_json(path)
+        if is_mark(content["info"]["description"]):
+            return {str(name): str(digest) for name, digest in content["files"].items()}
+    except (UserError, TypeError, KeyError, AttributeError):
+        pass
+    return None

@@ -1,0 +1,96 @@
+"""Images with boxes as a PASCAL VOC data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+
+from hardnet_suite.data.boxes import Box, BoxData, BoxImage, ConversionReport, summary
+from hardnet_suite.data.conversion.target import unique_places
+from hardnet_suite.data.conversion.tree import write_tree
+from hardnet_suite.data.report import Finding
+from hardnet_suite.errors import UserError
+
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def write_voc(
+    data: BoxData, target: str | Path, *, classes: Sequence[str] | None = None, link: bool = False
+) -> ConversionReport:
+    """Writes Annotations/, ImageSets/Main/ and JPEGImages/; arguments and errors as of ``write_coco``.
+
+    VOC counts pixels from 1 and its boxes hold both ends: xmin = x + 1, xmax = x + width, which need not be
+    integers. A box of one pixel or less in width or height is dropped, and told: as VOC it has no extent.
+    """
+    chosen, left_out = data.choose_classes(classes)
+    for name in chosen:
+        if name != name.strip() or _NOT_XML.search(name):
+            raise UserError(f"the class {name!r} cannot be stored as VOC's XML: rename it")
+    findings = [*data.findings, *left_out]
+    splits = {
+        split: [_extended(image, chosen, findings) for image in images]
+        for split, images in data.splits.items()
+    }
+    places = unique_places(image for images in splits.values() for image in images)
+    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in places}
+    first: dict[str, str] = {}
+    for name, stem in stems.items():
+        if first.setdefault(stem, name) != name:
+            raise UserError(f"{first[stem]} and {name} would share {stem}.xml: rename one of them")
+        if stem != stem.strip() or "\n" in stem:
+            raise UserError(f"the name {name!r} cannot stand in a list of VOC: rename the image")
+    texts = {
+        f"ImageSets/Main/{split}.txt": "".join(f"{stems[image.name]}\n" for image in images)
+        for split, images in splits.items()
+    }
+    for images in splits.values():
+        for image in images:
+            texts[f"Annotations/{stems[image.name]}.xml"] = _xml(image)
+    brought = {f"JPEGImages/{name}": path for name, path in places.items()}
+    write_tree(data, Path(target), texts, brought, link=link)
+    counts = {split: summary(images, chosen) for split, images in splits.items()}
+    return ConversionReport(chosen, counts, tuple(findings))
+
+
+def _extended(image: BoxImage, classes: Sequence[str], findings: list[Finding]) -> BoxImage:
+    boxes = []
+    for box in image.boxes:
+        if box.name not in classes:
+            continue
+        ends = _ends(box)
+        # what readers take for fractions of the image
+        looks_normalised = max(ends) <= 1.5 and any(end % 1 for end in ends)
+        if ends[2] <= ends[0] or ends[3] <= ends[1] or looks_normalised:
+            where = f"{image.name}, {box.name} {[*box.bbox]}"
+            findings.append(Finding("warning", "box dropped", where, "VOC cannot store a box of one pixel"))
+            continue
+        boxes.append(box)
+    return BoxImage(image.path, image.name, image.size, tuple(boxes), image.annotation)
+
+
+def _ends(box: Box) -> tuple[float, float, float, float]:
+    x, y, width, height = box.bbox
+    return x + 1, y + 1, x + width, y + height
+
+
+def _xml(image: BoxImage) -> str:
+    root = ElementTree.Element("annotation")
+
+    def add(parent: ElementTree.Element, tag: str, value: object) -> None:
+        ElementTree.SubElement(parent, tag).text = str(value)
+
+    add(root, "filename", PurePosixPath(image.name).name)
+    size = ElementTree.SubElement(root, "size")
+    for tag, value in zip(("width", "height", "depth"), (*image.size, 3), strict=True):
+        add(size, tag, value)
+    for box in image.boxes:
+        item = ElementTree.SubElement(root, "object")
+        add(item, "name", box.name)
+        add(item, "difficult", int(box.difficult))
+        ends = ElementTree.SubElement(item, "bndbox")
+        for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), _ends(box), strict=True):
+            add(ends, tag, int(value) if float(value).is_integer() else repr(float(value)))
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"

@@ -1,0 +1,66 @@
+"""Images with boxes as a YOLO data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from hardnet_suite.data.boxes import Box, BoxData, BoxImage, ConversionReport, summary
+from hardnet_suite.data.conversion.target import mark
+from hardnet_suite.data.conversion.tree import write_tree
+from hardnet_suite.data.report import Finding
+from hardnet_suite.errors import UserError
+
+_DIGITS = 10  # after the point; an error below 1e-5 pixels in the largest image
+
+
+def write_yolo(
+    data: BoxData, target: str | Path, *, classes: Sequence[str] | None = None, link: bool = False
+) -> ConversionReport:
+    """Writes ``target``/data.yaml, images/SPLIT and labels/SPLIT; arguments and errors as of ``write_coco``.
+
+    Fractions have ten decimals. YOLO has no objects that count neither way: those are dropped, and told.
+    """
+    chosen, left_out = data.choose_classes(classes)
+    numbers = {name: number for number, name in enumerate(chosen)}
+    findings = [*data.findings, *left_out]
+    splits = {split: [_plain(image) for image in images] for split, images in data.splits.items()}
+    count = sum(box.difficult for image in data.images.values() for box in image.boxes)
+    if count:
+        problem = f"{count} that count neither way (difficult or crowd), which YOLO cannot say"
+        findings.append(Finding("warning", "boxes dropped", "the data set", problem))
+    texts = {"data.yaml": _yaml(data, chosen)}
+    images: dict[str, Path] = {}
+    for split, members in splits.items():
+        for image in members:
+            name = image.name.removeprefix(f"{split}/")
+            place = f"images/{split}/{name}"
+            labels = f"labels/{split}/{PurePosixPath(name).with_suffix('.txt')}"
+            if place in images or labels in texts:
+                raise UserError(f"{image.path} and another image would share {labels}: rename one of them")
+            images[place] = image.path
+            texts[labels] = "".join(
+                _row(box, image.size, numbers) for box in image.boxes if box.name in numbers
+            )
+    write_tree(data, Path(target), texts, images, link=link)
+    counts = {split: summary(members, chosen) for split, members in splits.items()}
+    return ConversionReport(chosen, counts, tuple(findings))
+
+
+def _plain(image: BoxImage) -> BoxImage:
+    return replace(image, boxes=tuple(box for box in image.boxes if not box.difficult))
+
+
+def _row(box: Box, size: tuple[int, int], numbers: Mapping[str, int]) -> str:
+    (x, y, width, height), (columns, rows) = box.bbox, size
+    values = (x + width / 2) / columns, (y + height / 2) / rows, width / columns, height / rows
+    return " ".join([str(numbers[box.name]), *(f"{value:.{_DIGITS}f}" for value in values)]) + "\n"
+
+
+def _yaml(data: BoxData, classes: Sequence[str]) -> str:
+    import yaml
+
+    content = {split: f"images/{split}" for split in data.splits}
+    content |= {"nc": len(classes), "names": dict(enumerate(classes))}
+    return f"# {mark(data.format)}\n" + yaml.safe_dump(content, allow_unicode=True, sort_keys=False)

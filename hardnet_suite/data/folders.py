@@ -1,0 +1,234 @@
+"""What a data folder holds, told from its layout: boxes, label images or folders of classes."""
+
+from __future__ import annotations
+
+import random
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hardnet_suite.data.boxes import split_name
+from hardnet_suite.data.classes import class_names
+from hardnet_suite.data.conversion.convert import detect_format
+from hardnet_suite.data.files import is_file, read_text
+from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
+from hardnet_suite.data.segmentation.label_images import read_stored
+from hardnet_suite.data.segmentation.labels import IGNORE, LABEL_SETS
+from hardnet_suite.errors import UserError
+
+_IMAGES = ("images", "imgs", "image", "JPEGImages")
+_LABELS = ("labels", "masks", "annotations", "SegmentationClass", "label", "mask", "annots")
+_NAME_FILES = ("classes.txt", "labels.txt", "names.txt")
+_MOST_SCANNED = 2000  # label images of which the values are read where no file names the classes
+HELD_OUT = 0.2  # of the images, where a data set has no validation split
+
+
+@dataclass(frozen=True)
+class SegmentationFolder:
+    """Images and label images.
+
+    Attributes:
+        root: the folder.
+        splits: name -> (folder of images, folder of label images), relative to ``root``.
+        known: name of a known label set; None: custom classes.
+        classes: the names, in the order of the train labels.
+        stored: stored value -> train label, where it is not the same.
+        label_suffix: how the names of label images end.
+        lists: split -> file that lists its images; a split without one has all.
+        notes: what was assumed.
+    """
+
+    root: Path
+    splits: Mapping[str, tuple[str, str]]
+    known: str | None
+    classes: tuple[str, ...]
+    stored: Mapping[int, int] = field(default_factory=dict)
+    label_suffix: str = ".png"
+    lists: Mapping[str, Path] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClassFolder:
+    """Folders of classes: split -> folder relative to ``root``, "." where there are no splits."""
+
+    root: Path
+    splits: Mapping[str, str]
+
+
+def tasks_of(folder: Path) -> list[str]:
+    """The tasks whose data a folder has: "detection", "segmentation" or, of neither, "classification".
+
+    Raises:
+        UserError: it does not exist, or is of several formats.
+    """
+    kind = detect_format(folder)
+    if kind == "cvat":
+        raise UserError(
+            f"{folder} has CVAT's colour masks: convert them first, with "
+            f"`hardnet-suite convert-dataset {shlex.quote(str(folder))} TARGET`"
+        )
+    tasks = ["detection"] if kind else []
+    if folder.is_dir() and _segmentation_places(folder):
+        tasks.append("segmentation")
+    # folders of images such as COCO's train2017 are no classes
+    return tasks or (["classification"] if folder.is_dir() and find_class_folders(folder) else [])
+
+
+def find_class_folders(folder: Path) -> ClassFolder | None:
+    """FOLDER/train/CLASS/IMAGE and so on, or FOLDER/CLASS/IMAGE; None for another layout."""
+    splits: dict[str, str] = {}
+    for child in _children(folder):
+        split = split_name(child.name)
+        if split and _has_images_in_folders(child):
+            if split in splits:
+                raise UserError(f"{folder} has both {splits[split]} and {child.name}: rename one of them")
+            splits[split] = child.name
+    if splits:
+        return ClassFolder(folder, splits)
+    return ClassFolder(folder, {"train": "."}) if _has_images_in_folders(folder) else None
+
+
+def find_segmentation(folder: Path) -> SegmentationFolder | None:
+    """The images and label images of a folder; None for another layout.
+
+    The layouts are Cityscapes', CamVid's (train/, trainannot/), and folders of images and label images:
+    images/train and labels/train, train/images and train/labels, or images and labels alone, where labels
+    may be called masks, annotations or SegmentationClass. Classes are the lines of classes.txt; without it
+    they are the values in the label images, told in ``notes``.
+
+    Raises:
+        UserError: label images that cannot be read, or an unusable classes.txt.
+    """
+    places = _segmentation_places(folder)
+    if not places:
+        return None
+    if "leftImg8bit/train" in {images for images, _ in places.values()}:
+        return SegmentationFolder(folder, places, "cityscapes", LABEL_SETS["cityscapes"].classes)
+    suffix = _label_suffix(folder, *next(iter(places.values())))
+    lists = {}
+    for split in ("train", "val", "test"):
+        file = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
+        if list(places) == ["train"] and file.is_file():
+            lists[split] = file
+    if lists:
+        places = dict.fromkeys(lists, places["train"])
+    names = next((folder / name for name in _NAME_FILES if is_file(folder / name)), None)
+    if names:
+        try:
+            lines = [line.strip() for line in read_text(names).splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{names} cannot be read: {error}; save it as UTF-8 text") from None
+        classes = class_names(lines, str(names))
+        stored = {255: 0} if len(classes) == 1 and _is_0_255(folder, places, suffix) else {}
+        return SegmentationFolder(folder, places, None, classes, stored, suffix, lists)
+    values = _values(folder, places, suffix)
+    if _is_camvid(folder, places, values):
+        note = f"{folder.name} has CamVid's layout: its 11 classes, 11 is void"
+        classes = LABEL_SETS["camvid"].classes
+        return SegmentationFolder(folder, places, "camvid", classes, {}, suffix, lists, (note,))
+    if values <= {0, 1} or values <= {0, 255}:
+        note = "the label images hold two values: one class, object, and background (classes.txt names it)"
+        stored = {255: 0} if IGNORE in values else {}
+        return SegmentationFolder(folder, places, None, ("object",), stored, suffix, lists, (note,))
+    count = max(values - {IGNORE}) + 1
+    classes = tuple(f"class_{index}" for index in range(count))
+    note = f"no classes.txt: {count} classes by the values in the label images, 255 is ignored"
+    return SegmentationFolder(folder, places, None, classes, {}, suffix, lists, (note,))
+
+
+def draw_validation(names: Sequence[str], share: float = HELD_OUT) -> set[str]:
+    """The names of a validation split, at least one of them and never all; the same for the same names."""
+    count = min(max(1, round(share * len(names))), len(names) - 1)
+    return set(random.Random(0).sample(sorted(names), count))
+
+
+def _children(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _has_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir() if path.is_file())
+
+
+def _has_images_in_folders(folder: Path) -> bool:
+    return any(_has_images(child) for child in _children(folder))
+
+
+def _segmentation_places(folder: Path) -> dict[str, tuple[str, str]]:
+    """Split -> (images, label images), relative to a folder."""
+    if (folder / "leftImg8bit").is_dir() and (folder / "gtFine").is_dir():
+        pairs = {split: (f"leftImg8bit/{split}", f"gtFine/{split}") for split in ("train", "val")}
+        return {split: pair for split, pair in pairs.items() if (folder / pair[0]).is_dir()}
+    places: dict[str, tuple[str, str]] = {}
+    for child in _children(folder):
+        split, annotations = split_name(child.name), f"{child.name}annot"
+        if split and _is_pair(folder, child.name, annotations):
+            places.setdefault(split, (child.name, annotations))
+        for images in _IMAGES if split else ():
+            for labels in _LABELS:
+                if _is_pair(folder, f"{child.name}/{images}", f"{child.name}/{labels}"):
+                    places.setdefault(split, (f"{child.name}/{images}", f"{child.name}/{labels}"))
+    if places:
+        return _in_order(places)
+    for images in _IMAGES:
+        for labels in _LABELS:
+            if not ((folder / images).is_dir() and (folder / labels).is_dir()):
+                continue
+            for child in _children(folder / images):
+                split = split_name(child.name)
+                if split and _is_pair(folder, f"{images}/{child.name}", f"{labels}/{child.name}"):
+                    places.setdefault(split, (f"{images}/{child.name}", f"{labels}/{child.name}"))
+            if places:
+                return _in_order(places)
+            if _is_pair(folder, images, labels):
+                return {"train": (images, labels)}
+    return {}
+
+
+def _in_order(places: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    return {split: places[split] for split in ("train", "val", "test") if split in places}
+
+
+def _is_pair(folder: Path, images: str, labels: str) -> bool:
+    """Whether a folder has images and another label images."""
+    if not ((folder / images).is_dir() and (folder / labels).is_dir()):
+        return False
+    return bool(walk_files(folder / images, IMAGE_SUFFIXES)) and bool(walk_files(folder / labels, (".png",)))
+
+
+def _label_suffix(folder: Path, images: str, labels: str) -> str:
+    """How the names of label images go on after those of the images."""
+    image = walk_files(folder / images, IMAGE_SUFFIXES)[0]
+    place = (folder / labels / image.relative_to(folder / images)).parent
+    if (place / f"{image.stem}.png").is_file() or not place.is_dir():
+        return ".png"
+    near = [path.name for path in sorted(place.glob("*.png")) if path.name.startswith(image.stem)]
+    endings = [name.removeprefix(image.stem) for name in near]
+    return next((ending for ending in endings if re.match("[._-]", ending)), ".png")
+
+
+def _values(folder: Path, places: Mapping[str, tuple[str, str]], suffix: str) -> set[int]:
+    """The values that the label images store."""
+    files = [
+        path
+        for labels in dict.fromkeys(labels for _, labels in places.values())
+        for path in walk_files(folder / labels, (suffix,))
+    ]
+    step = max(1, len(files) // _MOST_SCANNED)
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda path: set(np.unique(read_stored(path)).tolist()), files[::step])
+        return set().union(*found)
+
+
+def _is_0_255(folder: Path, places: Mapping[str, tuple[str, str]], suffix: str) -> bool:
+    return _values(folder, places, suffix) == {0, IGNORE}
+
+
+def _is_camvid(folder: Path, places: Mapping[str, tuple[str, str]], values: set[int]) -> bool:
+    return all(labels == f"{images}annot" for images, labels in places.values()) and values <= {*range(12)}

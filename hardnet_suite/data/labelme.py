@@ -1,0 +1,240 @@
+"""The one reading of LabelMe's JSON files, one per image, as boxes or as label masks.
+
+The rules:
+
+- Every JSON file of the folder and its subfolders that has ``shapes`` and ``imagePath`` belongs to the image
+  that it names, relative to itself, or else to one of its own name beside it. An image without such a file
+  has not been annotated, and is left out, which is told. The folders train, val and test are splits;
+  without these all is train.
+- A rectangle is its box. Of a polygon, circle or mask the bounding box is used, which is told. Points and
+  lines have no area: they are dropped, and told.
+- Coordinates are pixels of the upright image. A stated size that differs from it is an error.
+- In masks, later shapes cover earlier ones, what no shape covers is the class background, and shapes
+  called ``__ignore__`` are 255.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from hardnet_suite.data.boxes import (
+    Box,
+    BoxData,
+    BoxImage,
+    BoxTuple,
+    clip_box,
+    shared_images,
+    split_name,
+    target_name,
+)
+from hardnet_suite.data.classes import is_class_name
+from hardnet_suite.data.coco.layout import read_json
+from hardnet_suite.data.coco.values import is_number
+from hardnet_suite.data.files import is_file, read_bytes
+from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
+from hardnet_suite.data.masks import IGNORED, MaskData, MaskImage
+from hardnet_suite.data.report import Finding
+from hardnet_suite.errors import UserError
+
+FORMAT = "LabelMe"
+BACKGROUND = "background"
+_BACKGROUNDS = frozenset({"background", "_background_", "__background__"})
+_IGNORE = "__ignore__"
+_WITHOUT_AREA = frozenset({"point", "points", "line", "linestrip"})
+_LOOKED_AT = 20  # JSON files
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A shape with an area: its class, kind and points in pixels."""
+
+    name: str
+    kind: str
+    points: tuple[tuple[float, float], ...]
+
+    @property
+    def corners(self) -> BoxTuple:
+        """(x1, y1, x2, y2)."""
+        if self.kind == "circle":
+            (x, y), edge = self.points
+            radius = math.dist((x, y), edge)
+            return x - radius, y - radius, x + radius, y + radius
+        xs, ys = zip(*self.points, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    file: Path
+    image: Path
+    size: tuple[int, int]
+    shapes: tuple[_Shape, ...]
+
+
+def is_labelme(folder: Path) -> bool:
+    """Whether one of the first JSON files of a folder is LabelMe's."""
+    files = [path for pattern in ("*.json", "*/*.json") for path in sorted(folder.glob(pattern))]
+    return any(map(_is_labelme_file, files[:_LOOKED_AT]))
+
+
+def read_labelme(source: str | Path) -> BoxData:
+    """The images and boxes of a folder of LabelMe's files, by the rules of this module.
+
+    Raises:
+        UserError: there are none, or a file cannot be used.
+    """
+    source = Path(source)
+    findings: list[Finding] = []
+    splits: dict[str, list[BoxImage]] = {}
+    boxed = 0
+    for split, annotation in _read(source, findings):
+        boxed += sum(shape.kind != "rectangle" for shape in annotation.shapes)
+        boxes = []
+        for shape in annotation.shapes:
+            bbox, changes = clip_box(shape.corners, annotation.size)
+            where = f"{annotation.file.name}, {shape.name}"
+            findings += [Finding("warning", kind, where, what) for kind, what in changes]
+            if bbox is not None:
+                boxes.append(Box(shape.name, bbox))
+        name = target_name(annotation.image, source, split)
+        image = BoxImage(annotation.image, name, annotation.size, tuple(boxes), annotation.file)
+        splits.setdefault(split, []).append(image)
+    if boxed:
+        problem = f"{boxed} shapes that are no rectangles; their bounding boxes are used"
+        findings.append(Finding("warning", "polygons", "the data set", problem))
+    findings += shared_images(splits)
+    images = [image for members in splits.values() for image in members]
+    folders = {folder for image in images for folder in (image.path.parent, image.annotation.parent)}
+    return BoxData(source, FORMAT, None, splits, tuple(findings), frozenset(folders))
+
+
+def read_labelme_masks(source: str | Path) -> MaskData:
+    """The images and label masks of a folder of LabelMe's files, by the rules of this module.
+
+    Raises:
+        UserError: there are none, a file cannot be used, or there are more than 255 classes.
+    """
+    source = Path(source)
+    findings: list[Finding] = []
+    read = list(_read(source, findings))
+    names = {shape.name for _, annotation in read for shape in annotation.shapes}
+    classes = (BACKGROUND, *sorted(names - _BACKGROUNDS - {_IGNORE}))
+    labels = {name: index for index, name in enumerate(classes)} | {_IGNORE: IGNORED}
+    labels |= dict.fromkeys(_BACKGROUNDS, 0)
+    splits: dict[str, list[MaskImage]] = {}
+    for split, annotation in read:
+        name = target_name(annotation.image, source, split)
+        mask = _drawn(annotation, labels)
+        splits.setdefault(split, []).append(MaskImage(annotation.image, name, mask))
+    folders = {folder for _, item in read for folder in (item.image.parent, item.file.parent)}
+    return MaskData(source, FORMAT, classes, None, splits, tuple(findings), frozenset(folders))
+
+
+def _is_labelme_file(path: Path) -> bool:
+    try:
+        content = read_bytes(path)
+    except OSError:
+        return False
+    return b'"shapes"' in content and b'"imagePath"' in content
+
+
+def _read(source: Path, findings: list[Finding]) -> Iterator[tuple[str, _Annotation]]:
+    files = [path for path in walk_files(source, (".json",)) if _is_labelme_file(path)]
+    if not files:
+        raise UserError(f"{source} has no JSON file of LabelMe, with shapes and imagePath")
+    known: dict[Path, Path] = {}
+    for path in files:
+        annotation = _annotation(path, findings)
+        other = known.setdefault(annotation.image, path)
+        if other != path:
+            raise UserError(f"{other} and {path} both annotate {annotation.image}: remove one of them")
+        top = path.relative_to(source).parts[0] if path.parent != source else ""
+        yield split_name(top) or "train", annotation
+    folders = {image.parent for image in known}
+    images = {path for folder in folders for path in walk_files(folder, IMAGE_SUFFIXES)}
+    if left := sorted(images - {*known}):
+        problem = f"{len(left)}, not annotated; left out"
+        findings.append(Finding("warning", "images without annotation file", str(left[0]), problem))
+
+
+def _annotation(path: Path, findings: list[Finding]) -> _Annotation:
+    content = read_json(path)
+    shapes = content.get("shapes") if isinstance(content, dict) else None
+    if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
+        raise UserError(f"{path} has no list of shapes: expected LabelMe's JSON")
+    image = _image_of(path, content.get("imagePath"))
+    size = header_sizes(image)[1]
+    stated = content.get("imageWidth"), content.get("imageHeight")
+    if all(map(is_number, stated)) and stated != size:
+        raise UserError(
+            "{}: the file says {}×{}, but {} is {}×{} (upright): use the image that was annotated".format(
+                path, *stated, image, *size
+            )
+        )
+    read = (_shape(shape, path, findings) for shape in shapes)
+    return _Annotation(path, image, size, tuple(shape for shape in read if shape))
+
+
+def _image_of(path: Path, named: Any) -> Path:
+    if isinstance(named, str) and named:
+        for text in (named.replace("\\", "/"), PureWindowsPath(named).name):
+            if is_file(path.parent / text):
+                return Path(os.path.normpath(path.parent / text))
+    beside = [
+        file
+        for file in sorted(path.parent.iterdir())
+        if file.stem == path.stem and file.suffix.lower() in IMAGE_SUFFIXES
+    ]
+    if len(beside) == 1:
+        return beside[0]
+    raise UserError(f"{path}: no image {named!r} beside it (image data inside of the file are not read)")
+
+
+def _shape(shape: dict, path: Path, findings: list[Finding]) -> _Shape | None:
+    """A shape with an area; None for others, which are told."""
+    name, points, kind = shape.get("label"), shape.get("points"), shape.get("shape_type") or "polygon"
+    where = f"{path.name}, {str(name)[:60]}"
+
+    def drop(problem: str) -> None:
+        findings.append(Finding("warning", "shape dropped", where, problem))
+
+    if not is_class_name(name):
+        return drop("it has no class name, or one with control characters")
+    if kind in _WITHOUT_AREA:
+        return drop(f"a {kind} has no area")
+    if kind not in ("polygon", "rectangle", "circle", "mask", "rotation", "oriented_rectangle"):
+        return drop(f"shapes of the kind {str(kind)[:30]!r} are unknown")
+    valid = isinstance(points, list) and all(
+        isinstance(point, list) and len(point) == 2 and all(map(is_number, point)) for point in points
+    )
+    count = 2 if kind in ("rectangle", "circle", "mask") else None
+    if not valid or (len(points) < 3 if count is None else len(points) not in (count, 4)):
+        return drop(f"its points are not those of a {kind}")
+    if kind == "circle" and len(points) != 2:
+        return drop("its points are not those of a circle")
+    return _Shape(name, kind, tuple((float(x), float(y)) for x, y in points))
+
+
+def _drawn(annotation: _Annotation, labels: dict[str, int]) -> np.ndarray:
+    """The label mask of an image, (H, W) uint8."""
+    mask = Image.new("L", annotation.size, 0)
+    pen = ImageDraw.Draw(mask)
+    for shape in annotation.shapes:
+        label = labels[shape.name]
+        if shape.kind == "mask":
+            raise UserError(f"{annotation.file}: shapes of the kind mask are boxes here: convert to coco")
+        if shape.kind == "circle":
+            pen.ellipse(shape.corners, fill=label)
+        elif shape.kind == "rectangle":
+            pen.rectangle(shape.corners, fill=label)
+        else:
+            pen.polygon(shape.points, fill=label)
+    return np.asarray(mask)

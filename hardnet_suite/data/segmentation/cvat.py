@@ -1,0 +1,142 @@
+"""The one reading of CVAT's export "Segmentation mask 1.1": colour masks, their colours in labelmap.txt.
+
+The rules:
+
+- ``labelmap.txt`` has a line ``name:red,green,blue::`` per class, in the order of the labels; lines that
+  begin with # are comments. A color that is not listed is an error.
+- The masks are SegmentationClass/NAME.png; the images are in JPEGImages/ or images/, or beside labelmap.txt.
+- The lists in ImageSets/Segmentation are the splits, "default" is train; without lists all is train. An
+  image without a mask is left out, which is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from hardnet_suite.data.boxes import split_name
+from hardnet_suite.data.classes import class_names
+from hardnet_suite.data.files import read_text
+from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, read_rgb, walk_files
+from hardnet_suite.data.masks import MaskData, MaskImage
+from hardnet_suite.data.report import Finding
+from hardnet_suite.errors import UserError
+
+FORMAT = "CVAT"
+_MASKS = "SegmentationClass"
+
+
+def is_cvat(folder: Path) -> bool:
+    """Whether a folder is such an export."""
+    return (folder / "labelmap.txt").is_file() and (folder / _MASKS).is_dir()
+
+
+def read_cvat(source: str | Path) -> MaskData:
+    """The images and label masks of an export, by the rules of this module.
+
+    Raises:
+        UserError: files are missing or broken, or a color is not in labelmap.txt.
+    """
+    source = Path(source)
+    if not is_cvat(source):
+        raise UserError(f"{source} has no labelmap.txt and {_MASKS}/: expected CVAT's Segmentation mask 1.1")
+    colors = _labelmap(source / "labelmap.txt")
+    masks = {
+        path.relative_to(source / _MASKS).with_suffix("").as_posix(): path
+        for path in walk_files(source / _MASKS, (".png",))
+    }
+    images = _images(source)
+    findings: list[Finding] = []
+    splits: dict[str, list[MaskImage]] = {}
+    for split, name in _entries(source, masks):
+        if name not in masks:
+            findings.append(Finding("warning", "image without mask", name, f"is in {split}; left out"))
+            continue
+        if name not in images:
+            raise UserError(
+                f"no image {name} in {source}/JPEGImages, {source}/images or {source}: export with images, "
+                "or copy them there"
+            )
+        labels = _labels(masks[name], colors)
+        size = header_sizes(images[name])[1]
+        if size != labels.shape[::-1]:
+            raise UserError(
+                "{} is {}×{}, but its image {} is {}×{}".format(
+                    masks[name], *labels.shape[::-1], images[name], *size
+                )
+            )
+        place = f"{name}{images[name].suffix}"
+        splits.setdefault(split, []).append(MaskImage(images[name], place, labels))
+    if not splits:
+        raise UserError(f"{source}/{_MASKS} holds no mask")
+    folders = {source, source / _MASKS, *(path.parent for path in (*masks.values(), *images.values()))}
+    palette = tuple(colors)
+    return MaskData(
+        source, FORMAT, tuple(colors.values()), palette, splits, tuple(findings), frozenset(folders)
+    )
+
+
+def _labelmap(path: Path) -> dict[tuple[int, int, int], str]:
+    """Color -> class, in the order of the file."""
+    try:
+        lines = read_text(path).splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}; save it as UTF-8 text") from None
+    colors: dict[tuple[int, int, int], str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        try:
+            color = tuple(int(value) for value in rest.split(":")[0].split(","))
+        except ValueError:
+            color = ()
+        if len(color) != 3 or not all(0 <= value <= 255 for value in color):
+            raise UserError(f"{path}, line {number}: expected name:red,green,blue::, got {line[:60]!r}")
+        if color in colors:
+            raise UserError(f"{path}: {colors[color]} and {name} have one color: give each its own")
+        colors[color] = name.strip()
+    class_names(list(colors.values()), str(path))
+    if len(colors) > 255:
+        raise UserError(f"{path} has {len(colors)} classes, expected 1 to 255")
+    return colors
+
+
+def _images(source: Path) -> dict[str, Path]:
+    """Path without suffix -> image."""
+    for folder in (source / "JPEGImages", source / "images"):
+        if folder.is_dir():
+            paths = walk_files(folder, IMAGE_SUFFIXES)
+            return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+    own = [path for path in sorted(source.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
+    return {path.stem: path for path in own}
+
+
+def _entries(source: Path, masks: dict[str, Path]) -> Iterator[tuple[str, str]]:
+    """(split, name) of each image."""
+    lists = sorted((source / "ImageSets" / "Segmentation").glob("*.txt"))
+    for path in lists:
+        split = "train" if path.stem == "default" else split_name(path.stem) or path.stem
+        try:
+            lines = read_text(path).splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read: {error}; save it as UTF-8 text") from None
+        yield from ((split, name) for name in dict.fromkeys(line.strip() for line in lines) if name)
+    if not lists:
+        yield from (("train", name) for name in masks)
+
+
+def _labels(path: Path, colors: dict[tuple[int, int, int], str]) -> np.ndarray:
+    """(H, W) uint8 class indices of a colour mask."""
+    pixels = read_rgb(path).astype(np.uint32)
+    codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
+    known = {(red << 16) | (green << 8) | blue: index for index, (red, green, blue) in enumerate(colors)}
+    values, inverse = np.unique(codes, return_inverse=True)
+    for value in values.tolist():
+        if value not in known:
+            color = value >> 16, (value >> 8) & 255, value & 255
+            raise UserError(f"{path} has the color {color}, which labelmap.txt does not list")
+    table = np.array([known[value] for value in values.tolist()], np.uint8)
+    return table[inverse].reshape(codes.shape)

@@ -1,0 +1,463 @@
+"""From a model's name and a data folder to a config: ``train MODEL --data FOLDER``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hardnet_suite.data.boxes import BoxData, BoxImage, count_boxes
+from hardnet_suite.data.classification import read_folder
+from hardnet_suite.data.coco.layout import read_json
+from hardnet_suite.data.conversion.coco import coco_content
+from hardnet_suite.data.conversion.convert import read_boxes
+from hardnet_suite.data.folders import (
+    HELD_OUT,
+    SegmentationFolder,
+    draw_validation,
+    find_class_folders,
+    find_segmentation,
+    tasks_of,
+)
+from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
+from hardnet_suite.data.report import brief_lines
+from hardnet_suite.data.segmentation import find_pairs
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import ARCHS, CenterNetArch, FCHarDNetArch, HarDNetArch, SSDArch
+from hardnet_suite.openmm.data.parts import label_set
+from hardnet_suite.openmm.run.config_copies import flat_copy
+from hardnet_suite.openmm.run.recipes import (
+    Plan,
+    Start,
+    choose_batch_size,
+    choose_epochs,
+    choose_workers,
+    classification,
+    detection,
+    segmentation,
+)
+from hardnet_suite.outputs import require_replaceable, write_file
+from hardnet_suite.weights import ROWS, WeightsRow, fetch
+
+_TASKS = {
+    SSDArch: "detection",
+    CenterNetArch: "detection",
+    FCHarDNetArch: "segmentation",
+    HarDNetArch: "classification",
+}
+_NEEDED = {
+    "detection": "COCO, VOC, YOLO or LabelMe boxes",
+    "segmentation": "images and label images (images/train and labels/train …)",
+    "classification": "a folder of images per class (train/CLASS/IMAGE)",
+}
+_WRITTEN = "# Written by hardnet-suite train --data; to change it, copy it. SHA-256 of the rest: "
+_DESCRIPTION = "written by hardnet-suite train --data"
+_LOOKED_AT = 200  # images whose sizes are read
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user chose in place of the data; None: as the data suggest.
+
+    Attributes:
+        epochs: how often every image is seen.
+        image_size: side of the input in pixels; of a segmentor, of the crop.
+        batch_size: images of one iteration.
+        from_scratch: starts from random weights.
+    """
+
+    epochs: int | None = None
+    image_size: int | None = None
+    batch_size: int | None = None
+    from_scratch: bool = False
+
+
+def default_work_dir(model: str, data: str | Path) -> Path:
+    """Where a run goes by default; the "-" keeps it apart from the runs of the suite's configs."""
+    path = Path(os.path.abspath(data))
+    name = path.stem if path.is_file() else path.name
+    return Path("work_dirs", f"{model}-" + re.sub(r"[^\w.-]", "_", name))
+
+
+def require_model(name: str) -> str:
+    """The task of a model that can be trained from a data folder.
+
+    Raises:
+        UserError: an unknown name, or a model without such a task.
+    """
+    trainable = [model for model in sorted(ARCHS) if type(ARCHS[model]) in _TASKS]
+    if name not in ARCHS:
+        raise UserError(f"--data goes with the name of a model, got {name}; there are {', '.join(trainable)}")
+    if name not in trainable:
+        raise UserError(
+            f"{name} describes patches and is not trained from a data folder; models that are: "
+            f"{', '.join(trainable)}"
+        )
+    return _TASKS[type(ARCHS[name])]
+
+
+def write_config(
+    model: str,
+    data: str | Path,
+    work_dir: str | Path,
+    choices: Choices | None = None,
+    *,
+    gpu: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Writes a config for training a model on a data folder, with all that it needs beside the images.
+
+    The config, flat, is ``work_dir``/NAME.py; annotations in COCO's format and lists of images go to
+    ``work_dir``/annotations. Images stay where they are.
+
+    Args:
+        model: a name of ``list_models()``.
+        data: folder of the data; of COCO and YOLO data sets also the JSON or YAML file.
+        work_dir: folder of the run.
+        choices: what the data need not decide.
+        gpu: whether it is trained on a GPU, for batch and image sizes.
+        say: called with each line that tells what was chosen.
+
+    Returns:
+        The path of the config.
+
+    Raises:
+        UserError: the data cannot be read or are of another task, a choice is out of range, or a file of the
+            user's is in the way.
+    """
+    task = require_model(model)
+    data, work_dir = Path(os.path.abspath(data)), Path(os.path.abspath(work_dir))
+    choices = choices or Choices()
+    _require_choices(model, choices)
+    if not data.exists():
+        raise UserError(f"no folder {data}: give the folder of the data with --data")
+    tasks = tasks_of(data)
+    if task not in tasks:
+        what = f"has data for {' and '.join(tasks)}" if tasks else "has no data of a known layout"
+        raise UserError(f"{data} {what}, but {model} is for {task}: it needs {_NEEDED[task]}")
+    path = work_dir / f"{work_dir.name}.py"
+    require_replaceable(path, _is_unchanged, writer="training", option="--work-dir")
+    build = {"detection": _detection, "segmentation": _segmentation, "classification": _classification}[task]
+    text = build(model, data, work_dir, choices, gpu, say)
+    title = f"# {model} on {data}."
+    if "{{" in text:
+        raise UserError(f"{data}: a path or class name contains {{{{, which configs read as a variable")
+    with tempfile.TemporaryDirectory() as folder:
+        derived = Path(folder, path.name)
+        derived.write_text(f"{title}\n{text}\nwork_dir = {str(work_dir)!r}\n", encoding="utf-8")
+        flat = flat_copy(derived, origin=f"# `hardnet-suite train {model} --data …` chose it from the data.")
+    write_file(path, f"{_WRITTEN}{_digest(flat)}\n{flat}")
+    say(f"config: {_shown(path)}; train, test and predict read it")
+    return path
+
+
+def _shown(path: Path) -> str:
+    """A path as a line shows it: from the current folder where it is in it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_unchanged(path: Path) -> bool:
+    """Whether a config is as an earlier run wrote it."""
+    try:
+        first, _, rest = path.read_text(encoding="utf-8").partition("\n")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return first == _WRITTEN + _digest(rest)
+
+
+def _require_choices(model: str, choices: Choices) -> None:
+    for name, value in (("--epochs", choices.epochs), ("--batch-size", choices.batch_size)):
+        if value is not None and not 1 <= value <= 100_000:
+            raise UserError(f"{name} {value}: expected a number from 1")
+    size, arch = choices.image_size, ARCHS[model]
+    if size is None:
+        return
+    if isinstance(arch, SSDArch) and size != arch.size:
+        others = [name for name, other in ARCHS.items() if isinstance(other, SSDArch) and other.size == size]
+        more = f" ({', '.join(others)} takes {size})" if others else ""
+        raise UserError(
+            f"--image-size {size}: the boxes of {model} are made for {arch.size}×{arch.size} pixels{more}"
+        )
+    if not 32 <= size <= 4096 or (size % 32 and not isinstance(arch, SSDArch | HarDNetArch)):
+        raise UserError(f"--image-size {size}: expected a multiple of 32, from 32 to 4096")
+
+
+def _start(model: str, classes: Sequence[str], choices: Choices, say: Callable[[str], None]) -> Start:
+    """The best weights that can be had: whole networks before trunks, published before shipped."""
+    if choices.from_scratch:
+        return Start()
+    rows = [row for row in ROWS if row.model == model and row.tag != "published_2"]
+    rows.sort(key=lambda row: (row.base_only, not _fits(row, classes), row.shipped is not None))
+    unavailable: list[str] = []
+    for row in rows:
+        try:
+            path = fetch(row, timeout=5)
+        except UserError as error:
+            unavailable.append(f"{row.tag} ({str(error).split(':')[0][:80]})")
+            continue
+        if unavailable:
+            say(f"weights that are not available: {', '.join(unavailable)}")
+        told = f"{row.tag}" + (f" ({row.metric})" if row.metric else "")
+        return Start(None, row.tag, told) if row.base_only else Start(str(path), None, told)
+    missing = f" ({', '.join(unavailable)} not available)" if unavailable else ""
+    return Start(told=f"random: no trained ones for {model}{missing}")
+
+
+def _fits(row: WeightsRow, classes: Sequence[str]) -> bool:
+    return sorted(row.classes) == sorted(classes)
+
+
+def _in_order_of_weights(model: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """The classes, in the order of a row of weights with the same ones, so that each starts from its own."""
+    return next((row.classes for row in ROWS if row.model == model and _fits(row, classes)), tuple(classes))
+
+
+def _listed(classes: Sequence[str]) -> str:
+    names = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
+    return f"{len(classes)} class{'es' * (len(classes) > 1)}: {names}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" + "s" * (number != 1)
+
+
+def _tell(plan: Plan, say: Callable[[str], None], size: str) -> None:
+    say(f"model: {plan.model}, {size}, batches of {plan.batch_size}")
+    often = "each epoch" if plan.val_interval == 1 else f"every {plan.val_interval} epochs"
+    say(
+        f"schedule: {_count(plan.epochs, 'epoch')} of {_count(plan.iterations, 'iteration')}, AdamW with "
+        f"learning rate {plan.lr:g}, warm-up over {_count(plan.warm_up, 'iteration')}, validation {often}"
+    )
+    say(f"weights to start from: {plan.start.told}")
+
+
+def _plan(
+    model: str,
+    classes: tuple[str, ...],
+    images: int,
+    size: tuple[int, int],
+    start: Start,
+    choices: Choices,
+    gpu: bool,
+    *,
+    batch: tuple[int, int],
+    iterations: int,
+) -> Plan:
+    """The plan; ``batch``: the most images of an iteration on a GPU and on a CPU."""
+    chosen = choose_batch_size(images, on_gpu=batch[0], on_cpu=batch[1], gpu=gpu)
+    batch_size = min(choices.batch_size or chosen, images)
+    if start.load_from is not None:  # a whole network needs less than one that begins at random
+        iterations //= 2
+    epochs = choices.epochs or choose_epochs(images, batch_size, iterations)
+    return Plan(model, classes, images, size, batch_size, epochs, choose_workers(), start)
+
+
+def _detection(
+    model: str, data: Path, work_dir: Path, choices: Choices, gpu: bool, say: Callable[[str], None]
+) -> str:
+    boxes = read_boxes(data)
+    findings = [finding for finding in boxes.findings if finding.kind != "masks left out"]  # not needed here
+    for line in brief_lines(findings, frozenset(), ""):
+        say(line)
+    root = data.parent if data.is_file() else data
+    splits, note = _with_validation(boxes)
+    counts = count_boxes(splits["train"])
+    declared, _ = boxes.choose_classes()
+    classes = tuple(name for name in declared if counts[name])
+    if not classes:
+        raise UserError(f"{data}: no training image has a box")
+    if left_out := [name for name in declared if not counts[name]]:
+        say(f"classes without a training box are left out: {', '.join(left_out)}")
+    classes = _in_order_of_weights(model, classes)
+    if not set(count_boxes(splits["val"])) & set(classes):
+        raise UserError(f"{data}: no validation image has a box of {', '.join(classes)}")
+    files = {}
+    for split, images in splits.items():
+        named = [replace(image, name=_relative(image.path, root)) for image in images]
+        content = coco_content(named, classes, _DESCRIPTION)
+        files[split] = work_dir / "annotations" / f"instances_{split}.json"
+        require_replaceable(files[split], _is_own_json, writer="training", option="--work-dir")
+        write_file(files[split], json.dumps(content))
+    used = sum(any(box.name in classes for box in image.boxes) for image in splits["train"])
+    say(
+        f"data: {_shown(data)} ({boxes.format}), {len(splits['train'])} training and {len(splits['val'])} "
+        f"validation images, {sum(counts.values())} training boxes, {_listed(classes)}"
+    )
+    if note:
+        say(note)
+    arch = ARCHS[model]
+    side = arch.size if isinstance(arch, SSDArch) else choices.image_size or _side(splits["train"])
+    start = _start(model, classes, choices, say)
+    batch = (32, 8) if side <= 320 else (16, 4)
+    plan = _plan(model, classes, used, (side, side), start, choices, gpu, batch=batch, iterations=6000)
+    _tell(plan, say, f"images resized to {side}×{side}")
+    return detection(plan, root, files)
+
+
+def _is_own_json(path: Path) -> bool:
+    try:
+        return read_json(path)["info"]["description"] == _DESCRIPTION
+    except (UserError, TypeError, KeyError):
+        return False
+
+
+def _relative(path: Path, root: Path) -> str:
+    """The path of an image from the data folder where it is in it, else the whole path."""
+    path = Path(os.path.abspath(path))
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], str]:
+    """train, val and, where there is one, test; and what to tell of a split that was drawn."""
+    splits = {name: [*images] for name, images in boxes.splits.items()}
+    if "train" not in splits and len(splits) == 1:
+        splits = {"train": next(iter(splits.values()))}
+    if "train" not in splits:
+        raise UserError(f"{boxes.source} has no training split (there are: {', '.join(splits)})")
+    splits = {name: splits[name] for name in ("train", "val", "test") if name in splits}
+    if "val" in splits:
+        return splits, ""
+    images = splits["train"]
+    names = {str(image.path): image for image in images}
+    with_boxes = [name for name, image in names.items() if image.boxes]
+    if len(with_boxes) < 2:
+        raise UserError(f"{boxes.source} has no validation split, and too few images with boxes to draw one")
+    drawn = draw_validation(with_boxes)
+    background = [name for name in names if name not in with_boxes]
+    if len(background) > 1:
+        drawn |= draw_validation(background)
+    splits["train"] = [image for name, image in names.items() if name not in drawn]
+    splits["val"] = [image for name, image in names.items() if name in drawn]
+    note = f"no validation split: {len(drawn)} of the {len(images)} images, drawn at random, are held out"
+    return {name: splits[name] for name in ("train", "val", "test") if name in splits}, note
+
+
+def _side(images: Sequence[BoxImage]) -> int:
+    """The side of a CenterNet's input: the usual longer side, a multiple of 32, 256 to 512."""
+    usual = statistics.median(max(image.size) for image in images)
+    return min(512, max(256, math.ceil(usual / 32) * 32))
+
+
+def _segmentation(
+    model: str, data: Path, work_dir: Path, choices: Choices, gpu: bool, say: Callable[[str], None]
+) -> str:
+    folder = find_segmentation(data)
+    if "train" not in folder.splits:
+        raise UserError(f"{data} has no training split (there are: {', '.join(folder.splits)})")
+    options = _dataset_options(folder)
+    labels = label_set(**options)
+    folders, lists = dict(folder.splits), dict(folder.lists)
+    images = {
+        split: [pair[0] for pair in find_pairs(data / place, None, labels, lists.get(split))]
+        for split, (place, _) in folders.items()
+    }
+    note = ""
+    if "val" not in folders:
+        place = data / folders["train"][0]
+        names = [path.relative_to(place).as_posix() for path in images["train"]]
+        if len(names) < 2:
+            raise UserError(f"{data} has no validation split, and too few images to draw one")
+        drawn = draw_validation(names)
+        folders["val"] = folders["train"]
+        for split, members in (
+            ("train", [n for n in names if n not in drawn]),
+            ("val", [n for n in names if n in drawn]),
+        ):
+            lists[split] = work_dir / "annotations" / f"{split}.txt"
+            _write_list(lists[split], "".join(f"{name}\n" for name in members))
+            images[split] = [place / name for name in members]
+        note = f"no validation split: {len(drawn)} of the {len(names)} images, drawn at random, are held out"
+    classes = labels.classes
+    say(
+        f"data: {_shown(data)} (images and label images), {len(images['train'])} training and "
+        f"{len(images['val'])} validation images, {_listed(classes)}"
+    )
+    for line in (*folder.notes, *filter(None, [note])):
+        say(line)
+    height, width = _usual_size(images["train"])
+    most = (768, 768) if gpu else (384, 512)
+    crop = tuple(
+        choices.image_size or max(64, min(limit, side // 32 * 32))
+        for limit, side in zip(most, (height, width), strict=True)
+    )
+    start = _start(model, classes, choices, say)
+    plan = _plan(
+        model, classes, len(images["train"]), crop, start, choices, gpu, batch=(16, 4), iterations=6000
+    )
+    _tell(plan, say, "crops of {}×{}".format(*crop))
+    return segmentation(plan, data, folders, lists, dataset=options, image_size=(height, width))
+
+
+def _dataset_options(folder: SegmentationFolder) -> dict:
+    options: dict = {"labels": folder.known}
+    if folder.known is None:
+        options["metainfo"] = {"classes": folder.classes}
+    if folder.stored:
+        options["stored"] = dict(folder.stored)
+    if folder.label_suffix != ".png":
+        options["seg_map_suffix"] = folder.label_suffix
+    return options
+
+
+def _write_list(path: Path, text: str) -> None:
+    require_replaceable(
+        path,
+        lambda file: file.read_text(encoding="utf-8") == text,
+        writer="training on the same images",
+        option="--work-dir",
+    )
+    write_file(path, text)
+
+
+def _usual_size(images: Sequence[Path]) -> tuple[int, int]:
+    """(height, width), the medians of images spread over the data; reads their headers."""
+    sizes = [header_sizes(path)[1] for path in images[:: max(1, len(images) // _LOOKED_AT)]]
+    width, height = (int(statistics.median(side)) for side in zip(*sizes, strict=True))
+    return height, width
+
+
+def _classification(
+    model: str, data: Path, work_dir: Path, choices: Choices, gpu: bool, say: Callable[[str], None]
+) -> str:
+    folders: Mapping[str, str] = find_class_folders(data).splits
+    if "train" not in folders:
+        raise UserError(f"{data} has no training split (there are: {', '.join(folders)})")
+    samples = read_folder(data / folders["train"])
+    classes = _in_order_of_weights(model, samples.classes)
+    counts = [samples.labels.count(label) for label in range(len(samples.classes))]
+    hold_out, note = 0, ""
+    if "val" in folders:
+        held = len(read_folder(data / folders["val"], classes))
+    else:
+        hold_out = max(1, round(HELD_OUT * min(counts)))
+        if min(counts) <= hold_out:
+            name = samples.classes[counts.index(min(counts))]
+            raise UserError(f"{data} has no validation split, and too few images of {name} to draw one")
+        held = hold_out * len(classes)
+        note = f"no validation split: {hold_out} images of each class, drawn at random, are held out"
+    images = len(samples) - (0 if "val" in folders else held)
+    say(
+        f"data: {_shown(data)} (folders of classes), {images} training and {held} validation images, "
+        f"{_listed(classes)}"
+    )
+    if note:
+        say(note)
+    side = min(_usual_size(walk_files(data / folders["train"], IMAGE_SUFFIXES)))
+    size = choices.image_size or (224 if side >= 160 else max(32, side // 32 * 32))
+    start = _start(model, classes, choices, say)
+    plan = _plan(model, classes, images, (size, size), start, choices, gpu, batch=(128, 32), iterations=6000)
+    _tell(plan, say, f"images of {size}×{size}")
+    enlarged = round(size * 8 / 7) if side > size else size
+    return classification(plan, data, folders, hold_out=hold_out, enlarged=enlarged)

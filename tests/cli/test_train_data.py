@@ -1,0 +1,67 @@
+"""``train MODEL --data FOLDER``, then test and predict with what it wrote."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hardnet_suite.data.conversion.convert import convert_dataset
+
+QUICK = [
+    "--cfg-options",
+    *(f"{loader}_dataloader.num_workers=0" for loader in ("train", "val", "test")),
+    *(f"{loader}_dataloader.persistent_workers=False" for loader in ("train", "val", "test")),
+]
+
+
+def test_yolo_to_a_detector(cli, drawn, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    convert_dataset(drawn, "shapes", target_format="yolo")
+    before = {path: path.read_bytes() for path in (tmp_path / "shapes").rglob("*") if path.is_file()}
+    status, out, err = cli("train", "ssd224_hardnet29", "--data", "shapes", "--epochs", 1, *QUICK)
+    assert status == 0, err
+    assert "data: shapes (YOLO), 4 training and 3 validation images" in out
+    run = tmp_path / "work_dirs/ssd224_hardnet29-shapes"
+    assert (run / "epoch_1.pth").is_file()
+    config = run / "ssd224_hardnet29-shapes.py"
+    status, out, err = cli("test", config, *QUICK)
+    assert status == 0, err
+    assert (run / "metrics.json").is_file()
+    status, out, err = cli("predict", "shapes/images/val", "--model", run, "--out", "drawings")
+    assert status == 0, err
+    assert len((tmp_path / "drawings/predictions.jsonl").read_text().splitlines()) == 3
+    assert {path: path.read_bytes() for path in (tmp_path / "shapes").rglob("*") if path.is_file()} == before
+    content = json.loads((run / "annotations/instances_val.json").read_text())
+    assert all(image["file_name"].startswith("images/val/") for image in content["images"])
+    # the same again goes on with the run
+    status, out, err = cli("train", "ssd224_hardnet29", "--data", "shapes", "--epochs", 1, "--resume", *QUICK)
+    assert status == 0, err
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo"])
+def test_data_root_of_another_format_says_how_to_go_on(error_of, drawn, tmp_path, kind):
+    folder = tmp_path / "my data"
+    convert_dataset(drawn, folder, target_format=kind)
+    err = error_of("train", "ssd320_hardnet39ds_bccd", "--data-root", folder, "--work-dir", tmp_path / "run")
+    assert f"{folder} is a {kind.upper()} data set" in err
+    assert f"`hardnet-suite convert-dataset '{folder}' TARGET`" in err
+    assert f"`hardnet-suite train MODEL --data '{folder}'`" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ssd320_hardnet39ds_bccd", "--data", "{data}"], "--data goes with the name of a model"),
+        (["hardnet_descriptor", "--data", "{data}"], "describes patches"),
+        (["ssd224_hardnet29", "--data", "{data}", "--data-root", "{data}"], "exclude each other"),
+        (["ssd224_hardnet29", "--data", "{data}/nowhere"], "no folder"),
+        (["hardnet68"], "hardnet68 is a model, not a config: add --data FOLDER"),
+        (["ssd320_hardnet39ds_bccd", "--epochs", "3"], "--epochs goes with --data FOLDER"),
+        (["ssd320_hardnet39ds_bccd", "--image-size", "3"], "--image-size goes with --data FOLDER"),
+    ],
+)
+def test_wrong_use(error_of, drawn, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in error_of("train", *(argument.format(data=drawn) for argument in arguments))
+    assert not [*tmp_path.iterdir()]

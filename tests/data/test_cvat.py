@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hardnet_suite.data.conversion.convert import convert_dataset, detect_format, read_boxes
+from hardnet_suite.data.folders import find_segmentation, tasks_of
+from hardnet_suite.data.segmentation.cvat import read_cvat
+from hardnet_suite.errors import UserError
+
+MAP = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nroad:128,64,128::\ncar:0,0,142::\n"
+COLORS = np.uint8([[0, 0, 0], [128, 64, 128], [0, 0, 142]])
+
+
+def make(folder, *, palette=False, images="JPEGImages", text=MAP, lists=("default",)):
+    labels = np.resize(np.uint8([0, 1, 2, 2]), (8, 12))
+    for name in ("a", "sub/b"):
+        mask = folder / "SegmentationClass" / f"{name}.png"
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        if palette:
+            image = Image.fromarray(labels)
+            image.putpalette(COLORS.flatten().tolist())
+            image.save(mask)
+        else:
+            Image.fromarray(COLORS[labels]).save(mask)
+        if images:
+            path = folder / images / f"{name}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (12, 8)).save(path)
+    (folder / "labelmap.txt").write_text(text)
+    for name in lists:
+        path = folder / "ImageSets/Segmentation" / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a\nsub/b\n")
+    return labels
+
+
+@pytest.mark.parametrize("palette", [False, True])
+@pytest.mark.parametrize("images", ["JPEGImages", "images"])
+def test_colors_become_indices(tmp_path, palette, images):
+    labels = make(tmp_path / "in", palette=palette, images=images)
+    assert detect_format(tmp_path / "in") == "cvat"
+    before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()}
+    report = convert_dataset(tmp_path / "in", tmp_path / "out")
+    assert report.images == {"train": 2}
+    assert report.shares == pytest.approx({"background": 0.25, "road": 0.25, "car": 0.5})
+    for name in ("a", "sub/b"):
+        image = Image.open(tmp_path / f"out/labels/train/{name}.png")
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.array(image), labels)
+        np.testing.assert_array_equal(np.array(image.convert("RGB")), COLORS[labels])
+    assert before == {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()}
+    assert tasks_of(tmp_path / "out") == ["segmentation"]
+    assert find_segmentation(tmp_path / "out").classes == ("background", "road", "car")
+
+
+@pytest.mark.parametrize(("lists", "splits"), [((), ["train"]), (("train", "val"), ["train", "val"])])
+def test_splits(tmp_path, lists, splits):
+    make(tmp_path, lists=lists)
+    assert [*read_cvat(tmp_path).splits] == splits
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("background:0,0,0::\nroad:128,64,128::\n", r"has the color \(0, 0, 142\)"),
+        (MAP + "bus:0,0,142::\n", "car and bus have one color"),
+        (MAP + "bus:0,0::\n", "line 5: expected name:red,green,blue"),
+        (MAP + "bus:0,0,300::\n", "line 5: expected"),
+        (MAP + "car:1,1,1::\n", "names 'car' twice"),
+        ("", "non-empty list"),
+    ],
+)
+def test_a_wrong_labelmap(tmp_path, text, message):
+    make(tmp_path, text=text)
+    with pytest.raises(UserError, match=message):
+        read_cvat(tmp_path)
+
+
+def test_images_that_were_not_exported(tmp_path):
+    make(tmp_path, images=None)
+    with pytest.raises(UserError, match="export with images"):
+        read_cvat(tmp_path)
+
+
+def test_a_mask_of_another_size(tmp_path):
+    make(tmp_path)
+    Image.new("RGB", (13, 8)).save(tmp_path / "JPEGImages/a.jpg")
+    with pytest.raises(UserError, match=r"is 12×8, but its image .* is 13×8"):
+        read_cvat(tmp_path)
+
+
+def test_a_listed_image_without_mask_is_told(tmp_path):
+    make(tmp_path)
+    (tmp_path / "SegmentationClass/a.png").unlink()
+    data = read_cvat(tmp_path)
+    assert [finding.kind for finding in data.findings] == ["image without mask"]
+    assert [image.name for image in data.splits["train"]] == ["sub/b.jpg"]
+
+
+def test_it_has_no_boxes(tmp_path):
+    make(tmp_path)
+    with pytest.raises(UserError, match="has masks, no boxes"):
+        read_boxes(tmp_path)
+    with pytest.raises(UserError, match="convert-dataset"):
+        tasks_of(tmp_path)

@@ -1,0 +1,272 @@
+"""Configs from data folders: what is chosen, and that each one can be read and built."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from hardnet_suite import list_models
+from hardnet_suite.data.shapes import write_shapes
+from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.data.parts import parts, require_data
+from hardnet_suite.openmm.run import from_data
+from hardnet_suite.openmm.run.configs import load_config
+from hardnet_suite.openmm.run.from_data import Choices, default_work_dir, write_config
+from hardnet_suite.openmm.run.recipes import Plan, Start, choose_batch_size, choose_epochs
+
+SCRATCH = Choices(from_scratch=True)
+TRAINABLE = [name for name in list_models() if "descriptor" not in name]
+
+
+def task(model):
+    kinds = {"ssd": "boxes", "cen": "boxes", "fch": "masks"}
+    return kinds.get(model[:3], "classes")
+
+
+def picture(path, size=(48, 40)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A small folder for each task, none with a validation split but the boxes."""
+    folder = tmp_path_factory.mktemp("data")
+    write_shapes(folder / "boxes", train=6, val=3, size=96)
+    for number in range(6):
+        picture(folder / f"masks/images/{number}.jpg", (128, 96))
+        label = np.resize(np.uint8([0, 1, 2, 255]), (96, 128))
+        (folder / "masks/labels").mkdir(exist_ok=True)
+        Image.fromarray(label).save(folder / f"masks/labels/{number}.png")
+        for name in ("cat", "dog"):
+            picture(folder / f"classes/{name}/{number}.png")
+    return folder
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("model", TRAINABLE)
+def test_every_trainable_model(data, tmp_path, model):
+    before = files(data)
+    lines = []
+    path = write_config(model, data / task(model), tmp_path / "run", SCRATCH, say=lines.append)
+    cfg = load_config(path, warn=pytest.fail)
+    init_default_scope(cfg.default_scope)
+    require_data(cfg, ["train_dataloader", "val_dataloader", "test_dataloader"])
+    assert cfg.arch == model
+    assert cfg.load_from is None
+    assert cfg.work_dir == str(tmp_path / "run")
+    assert not any(name.endswith("_base_") for name in cfg)
+    assert files(data) == before
+    told = "\n".join(lines)
+    for start in ("data: ", "model: ", "schedule: ", "weights to start from: random", "config: "):
+        assert f"\n{start}" in f"\n{told}"
+
+
+@pytest.mark.parametrize("name", ["hardnet_descriptor", "hardnet_descriptor_ps"])
+def test_the_descriptor(data, tmp_path, name):
+    with pytest.raises(UserError, match=f"{name} describes patches"):
+        write_config(name, data / "boxes", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("model", "folder", "message"),
+    [
+        ("ssd320_hardnet39ds", "masks", "has data for segmentation, but ssd320_hardnet39ds is for detection"),
+        ("ssd320_hardnet39ds", "classes", "has data for classification"),
+        ("fchardnet70", "boxes", "has data for detection"),
+        ("hardnet68", "masks", "it needs a folder of images per class"),
+        ("hardnet68", "nowhere", "no folder"),
+        ("hardnet68", ".", "has no data of a known layout"),
+        ("hardnet99", "classes", "got hardnet99; there are"),
+    ],
+)
+def test_data_of_another_task(data, tmp_path, model, folder, message):
+    if folder == ".":
+        (tmp_path / "empty").mkdir()
+        data, folder = tmp_path, "empty"
+    with pytest.raises(UserError, match=message):
+        write_config(model, data / folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "choices", "message"),
+    [
+        ("ssd320_hardnet39ds", Choices(image_size=512), r"320×320 pixels \(ssd512_hardnet68"),
+        ("ssd320_hardnet39ds", Choices(epochs=0), "--epochs 0"),
+        ("hardnet68", Choices(batch_size=-1), "--batch-size -1"),
+        ("fchardnet70", Choices(image_size=100), "a multiple of 32"),
+        ("centernet_hardnet68", Choices(image_size=8192), "from 32 to 4096"),
+    ],
+)
+def test_choices_out_of_range(data, tmp_path, model, choices, message):
+    with pytest.raises(UserError, match=message):
+        write_config(model, data / task(model), tmp_path / "run", choices)
+
+
+@pytest.mark.parametrize("model", ["centernet_hardnet68", "fchardnet70", "hardnet39ds"])
+def test_choices_have_an_effect(data, tmp_path, model):
+    choices = Choices(epochs=3, image_size=96, batch_size=3, from_scratch=True)
+    path = write_config(model, data / task(model), tmp_path / "run", choices, say=lambda _: None)
+    cfg = load_config(path)
+    assert cfg.train_cfg.max_epochs == 3
+    assert cfg.train_dataloader.batch_size == 3
+    steps = {step["type"]: step for step in cfg.train_dataloader.dataset.pipeline}
+    if model == "fchardnet70":
+        assert tuple(steps["mmseg.RandomCrop"]["crop_size"]) == (96, 96)
+    elif model == "hardnet39ds":
+        assert steps["torchvision/RandomResizedCrop"]["size"] == 96
+    else:
+        assert tuple(steps["Resize"]["scale"]) == (96, 96)
+    end = cfg.param_scheduler[-1]["end"]
+    count = {"fchardnet70": 5, "hardnet39ds": 10}.get(model, 6)  # what is not held out
+    assert end == 3 * -(-count // 3)
+
+
+def test_a_drawn_split_is_disjoint_and_the_same_each_time(data, tmp_path):
+    for model in ("fchardnet70", "hardnet39ds"):
+        members = []
+        for run in ("a", "b"):
+            path = write_config(
+                model, data / task(model), tmp_path / model / run, SCRATCH, say=lambda _: None
+            )
+            cfg = load_config(path)
+            init_default_scope(cfg.default_scope)
+            found = []
+            for part in parts(cfg, ["train_dataloader", "val_dataloader"]):
+                images = part.samples.images if model == "hardnet39ds" else [i for i, _ in part.pairs()]
+                found.append({str(image) for image in images})
+            assert not found[0] & found[1]
+            assert len(found[0] | found[1]) == (12 if model == "hardnet39ds" else 6)
+            members.append(found)
+        assert members[0] == members[1]
+
+
+def test_boxes_without_a_validation_split(data, tmp_path):
+    source = tmp_path / "source"
+    write_shapes(source, train=6, val=1, size=96)
+    (source / "annotations/instances_val2017.json").unlink()
+    lines = []
+    write_config("ssd224_hardnet29", source, tmp_path / "run", SCRATCH, say=lines.append)
+    assert "no validation split: 1 of the 6 images, drawn at random, are held out" in lines
+    names = [
+        {
+            image["file_name"]
+            for image in json.loads((tmp_path / f"run/annotations/instances_{split}.json").read_text())[
+                "images"
+            ]
+        }
+        for split in ("train", "val")
+    ]
+    assert [len(found) for found in names] == [5, 1]
+    assert not names[0] & names[1]
+
+
+def test_a_changed_config_is_not_replaced(data, tmp_path):
+    def write(**choices):
+        return write_config(
+            "ssd224_hardnet29",
+            data / "boxes",
+            tmp_path / "run",
+            Choices(from_scratch=True, **choices),
+            say=lambda _: None,
+        )
+
+    path = write()
+    first = path.read_text()
+    assert write().read_text() == first
+    assert write(epochs=2).read_text() != first
+    path.write_text(path.read_text() + "\n# mine\n")
+    with pytest.raises(UserError, match=r"run\.py exists"):
+        write()
+    assert path.read_text().endswith("# mine\n")
+
+
+def test_annotations_of_others_are_not_replaced(data, tmp_path):
+    place = tmp_path / "run/annotations/instances_train.json"
+    place.parent.mkdir(parents=True)
+    place.write_text("{}")
+    with pytest.raises(UserError, match="no earlier training wrote it"):
+        write_config("ssd224_hardnet29", data / "boxes", tmp_path / "run", SCRATCH, say=lambda _: None)
+    assert place.read_text() == "{}"
+
+
+@pytest.mark.parametrize("available", [{"published", "base"}, {"base"}, {"camvid"}, set()])
+def test_the_best_available_weights(data, tmp_path, monkeypatch, available):
+    def fetch(row, **_):
+        if row.tag in available:
+            return tmp_path / f"{row.tag}.pth"
+        raise UserError(f"could not get {row.tag}: no network")
+
+    monkeypatch.setattr(from_data, "fetch", fetch)
+    lines = []
+    cfg = load_config(write_config("fchardnet70", data / "masks", tmp_path / "run", say=lines.append))
+    told = "\n".join(lines)
+    if "published" in available:
+        assert cfg.load_from.endswith("published.pth")
+        assert "not available" not in told
+    elif available == {"base"}:
+        assert cfg.load_from is None
+        assert cfg.model.init_cfg.tag == "base"
+        assert "published" in told
+        assert "not available" in told
+    elif available:
+        assert cfg.load_from.endswith("camvid.pth")
+    else:
+        assert "weights to start from: random: no trained ones for fchardnet70" in told
+        assert cfg.model.init_cfg is None
+
+
+def test_the_order_of_classes_is_that_of_weights_with_the_same_ones(tmp_path, monkeypatch):
+    """The names in another order would be an error of training."""
+    for name in ("WBC", "Platelets", "RBC"):
+        picture(tmp_path / "cells/images/train" / f"{name}.jpg")
+        picture(tmp_path / "cells/images/val" / f"{name}.jpg")
+        number = ["WBC", "Platelets", "RBC"].index(name)
+        for split in ("train", "val"):
+            label = tmp_path / f"cells/labels/{split}/{name}.txt"
+            label.parent.mkdir(parents=True, exist_ok=True)
+            label.write_text(f"{number} 0.5 0.5 0.5 0.5")
+    (tmp_path / "cells/data.yaml").write_text(
+        "train: images/train\nval: images/val\nnames: [WBC, Platelets, RBC]\n"
+    )
+    cfg = load_config(
+        write_config("ssd320_hardnet39ds", tmp_path / "cells", tmp_path / "run", say=lambda _: None)
+    )
+    assert tuple(cfg.train_dataloader.dataset.metainfo.classes) == ("RBC", "WBC", "Platelets")
+    assert cfg.load_from.endswith("ssd320_hardnet39ds_bccd.safetensors")
+
+
+def test_classes_without_a_training_box_are_left_out(tmp_path):
+    for split, label in (("train", 0), ("val", 0)):
+        picture(tmp_path / f"data/images/{split}/a.jpg")
+        (tmp_path / f"data/labels/{split}").mkdir(parents=True)
+        (tmp_path / f"data/labels/{split}/a.txt").write_text(f"{label} 0.5 0.5 0.5 0.5")
+    (tmp_path / "data/data.yaml").write_text("train: images/train\nval: images/val\nnames: [a, b]\n")
+    lines = []
+    cfg = load_config(write_config("ssd224_hardnet29", tmp_path / "data", tmp_path / "run", say=lines.append))
+    assert cfg.model.bbox_head.num_classes == 1
+    assert "classes without a training box are left out: b" in lines
+
+
+@pytest.mark.parametrize("images", [1, 2, 7, 64, 1000, 120_000])
+def test_choices_by_the_number_of_images(images):
+    batch_size = choose_batch_size(images, on_gpu=32, on_cpu=8, gpu=True)
+    epochs = choose_epochs(images, batch_size, 5000)
+    plan = Plan("ssd320_hardnet39ds", ("a",), images, (320, 320), batch_size, epochs, 1, Start())
+    assert 1 <= batch_size <= min(32, images)
+    assert 10 <= epochs <= 150
+    assert 0 <= plan.warm_up < plan.iterations * epochs
+    assert 1 <= plan.val_interval <= epochs
+
+
+def test_the_default_work_dir_is_not_that_of_a_config():
+    assert str(default_work_dir("ssd320_hardnet39ds", "/data/bccd/")) == "work_dirs/ssd320_hardnet39ds-bccd"
+    assert str(default_work_dir("hardnet68", "/data/my cats")) == "work_dirs/hardnet68-my_cats"
