@@ -13,9 +13,9 @@ from hardnet_suite.cli.samples import MODELS, SAMPLES
 from hardnet_suite.weights import registry
 
 
-def test_every_shipped_weight_has_a_sample():
+def test_every_sample_is_for_weights_in_the_package():
     assert {path.name for path in SAMPLES.iterdir()} == {*MODELS}
-    assert sorted(MODELS.values()) == sorted((row.model, row.tag) for row in registry.SHIPPED)
+    assert {*MODELS.values()} <= {(row.model, row.tag) for row in registry.SHIPPED}
 
 
 def test_they_are_written_and_written_again(tmp_path, capsys, monkeypatch):
