@@ -29,6 +29,7 @@ COMMANDS = {
     "configs": "list the configs, or copy one to start from",
     "convert-weights": "convert a weights file to another form",
     "convert-dataset": "convert a data set to COCO annotations",
+    "samples": "write sample images for the weights in the package",
     "draw-shapes": "draw the built-in data set",
     "plot": "plot the loss and scores of a run",
     "doctor": "check this installation",

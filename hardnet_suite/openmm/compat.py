@@ -7,8 +7,8 @@ Importing ``hardnet_suite.openmm`` changes these things in a process, and nothin
   the suite's decoder.
 - mmengine's loader of local checkpoints is the suite's reader (:func:`load_local`), which takes the log that
   mmengine keeps in a run's checkpoint, so that stock ``Runner.resume`` and ``load_checkpoint`` work under
-  torch ≥ 2.6. The config that a checkpoint has as text is left out, since mmengine would run it.
-  ``torch.load`` stays as it is.
+  torch ≥ 2.6, and the class names of a weights file of the suite. The config that a checkpoint has as text is
+  left out, since mmengine would run it. ``torch.load`` stays as it is.
 - ``atomic_local`` is added to mmengine's file backends. It is used where it is named, as the suite's
   ``ResumableCheckpointHook`` does.
 
@@ -32,7 +32,7 @@ from torch import nn
 
 import _hardnet_suite_mmcv
 from hardnet_suite.outputs import write_file
-from hardnet_suite.weights import read_checkpoint
+from hardnet_suite.weights import open_weights, read_checkpoint, state_dict_of
 from hardnet_suite.weights.file import expanded
 from hardnet_suite.weights.pickles import LogBuffer
 
@@ -59,6 +59,9 @@ def install() -> None:
 def load_local(filename: str, map_location: str | torch.device | None = None) -> dict[str, Any]:
     """What mmengine loads from a local path.
 
+    Class names and palette of a file that is not mmengine's own are put where OpenMMLab's inferencers look
+    for them, which otherwise assume those of COCO or Cityscapes.
+
     Args:
         filename: path of the checkpoint.
         map_location: device of its tensors; None is the CPU.
@@ -70,7 +73,19 @@ def load_local(filename: str, map_location: str | torch.device | None = None) ->
     if not expanded(filename).exists():
         raise FileNotFoundError(f"{filename} can not be found.")  # mmengine's own error
     checkpoint = for_mmengine(read_checkpoint(filename))
+    if not isinstance(checkpoint.get("meta"), Mapping):
+        checkpoint = _with_classes(checkpoint, expanded(filename))
     return checkpoint if map_location in (None, "cpu") else _moved(checkpoint, map_location)
+
+
+def _with_classes(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+    weights = open_weights(path, known=False)
+    if weights.classes is None:
+        return checkpoint
+    names = {"classes": weights.classes}
+    if weights.palette is not None:
+        names["palette"] = [list(colour) for colour in weights.palette]
+    return {"state_dict": OrderedDict(state_dict_of(checkpoint)), "meta": {"dataset_meta": names}}
 
 
 def for_mmengine(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

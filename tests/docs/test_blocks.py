@@ -1,31 +1,94 @@
-"""The Python blocks of the README and the documents run."""
+"""The Python blocks of the README and the documents run, their commands parse, their links lead somewhere."""
 
 from __future__ import annotations
 
+import importlib
 import re
+import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+
+from hardnet_suite.cli import COMMANDS, main
+from hardnet_suite.openmm.config_files import own_configs
+from hardnet_suite.openmm.run.config_copies import flat_copy
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+]
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/models.md"])
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/quickstart.md", "docs/models.md"])
 def test_python_blocks_run(document, tmp_path, monkeypatch):
+    """In a folder with the sample images, and copies of the configs that OpenMMLab's inferencers take."""
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(np.full((240, 320, 3), 200, np.uint8)).save("cells.jpg")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
+    assert main(["samples"]) == 0
+    for name in ("ssd320_hardnet39ds_bccd", "fchardnet70_camvid"):
+        Path(f"{name}.py").write_text(flat_copy(name))
+    blocks = re.findall(r"```python\n(.*?)```", text_of(document), re.DOTALL)
     assert blocks
     namespace: dict = {}
     for block in blocks:
         exec(compile(block, document, "exec"), namespace)
 
 
-@pytest.mark.parametrize("document", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_and_images_exist(document):
     path = ROOT / document
-    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text_of(document))
     missing = [target for target in targets if not (path.parent / target).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_into_documents_name_headings(document):
+    path = ROOT / document
+    for target, anchor in re.findall(r"\]\(([^)#: ]*)#([^)]+)\)", text_of(document)):
+        headings = re.findall(
+            r"^#+ (.+)$", (path.parent / target if target else path).read_text(), re.MULTILINE
+        )
+        anchors = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+        assert anchor in anchors, f"{target}#{anchor}"
+
+
+def commands(document: str) -> list[list[str]]:
+    """Arguments of every ``hardnet-suite`` command of a document's shell blocks."""
+    found = []
+    for block in re.findall(r"```sh\n(.*?)```", text_of(document), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if "hardnet-suite" in words[:1]:
+                found.append(words[1:])
+            elif "hardnet_suite" in words:
+                found.append(words[words.index("hardnet_suite") + 1 :])
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_parse_and_configs_exist(document, monkeypatch):
+    """Each command is parsed as the program does, and not run."""
+    parsed = []
+    for name in COMMANDS:
+        monkeypatch.setattr(
+            importlib.import_module(f"hardnet_suite.cli.{name.replace('-', '_')}"), "run", parsed.append
+        )
+    given = commands(document)
+    for arguments in given:
+        assert main(arguments) == 0, shlex.join(arguments)
+        if arguments[0] in ("train", "test", "check-data") and not arguments[1].endswith(".py"):
+            assert arguments[1] in own_configs(), shlex.join(arguments)
+    assert len(parsed) == len(given)
+
+
+def test_only_one_line_speaks_of_the_tools_of_a_source_checkout():
+    """An installed package has none; mmdet has some of its own."""
+    lines = [line for document in DOCUMENTS for line in text_of(document).splitlines()]
+    assert sum("tools/" in line and "mmdet" not in line for line in lines) == 1

@@ -110,7 +110,9 @@ def site_folder(tmp_path_factory) -> Path:
 def run(code: str, folder: Path, site_folder: Path | None = None) -> str:
     """Runs the code in a fresh Python, outside the source tree, and returns its output."""
     if site_folder is not None:
-        code = f"import site\nsite.addsitedir({str(site_folder)!r})\n{code}"
+        # this tree, also where another one is installed
+        first = f"import site, sys\nsite.addsitedir({str(site_folder)!r})\nsys.path.insert(0, {str(ROOT)!r})"
+        code = f"{first}\n{code}"
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     env |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
@@ -206,3 +208,49 @@ def test_mmdets_inference_tools_as_installed(trained, tiny):
         pytest.skip("hardnet-suite is not installed")
     code = USE.format(first="init_detector", arguments=arguments(trained, tiny)) + INIT_DETECTOR
     assert run(code, trained).endswith("done\n")
+
+
+SHIPPED = ROOT / "hardnet_suite/weights/shipped"
+BOXES = """
+inferencer = DetInferencer(config, checkpoint, device="cpu", show_progress=False)
+found = inferencer(image)["predictions"][0]
+assert tuple(inferencer.model.dataset_meta["classes"]) == ("RBC", "WBC", "Platelets")
+
+import numpy as np
+from hardnet_suite import predict
+(ours,) = predict(config, image, weights=checkpoint, score=0.01)
+assert len(found["bboxes"]) == len(ours.boxes) > 0
+assert found["labels"] == ours.labels.tolist()
+np.testing.assert_allclose(found["bboxes"], ours.boxes, rtol=0, atol=0.01)
+np.testing.assert_allclose(found["scores"], ours.scores, rtol=0, atol=1e-4)
+print("done")
+"""
+MASKS = """
+inferencer = MMSegInferencer(config, checkpoint, device="cpu")
+found = inferencer(image, return_vis=False)["predictions"]
+meta = inferencer.model.dataset_meta
+assert (meta["classes"][0], list(meta["palette"][0])) == ("Sky", [128, 128, 128])
+
+from hardnet_suite import predict
+(ours,) = predict(config, image, weights=checkpoint)
+assert found.shape == ours.mask.shape
+assert (found != ours.mask).mean() < 0.001
+assert len(ours.names) > 1
+print("done")
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "first", "config", "code"),
+    [
+        ("mmdet", "DetInferencer", "ssd320_hardnet39ds_bccd", BOXES),
+        ("mmseg", "MMSegInferencer", "fchardnet70_camvid", MASKS),
+    ],
+)
+def test_inferencers_on_configs_and_weights_of_the_suite(
+    package, first, config, code, tiny, site_folder, tmp_path
+):
+    image = str(next((tiny[1] / "val2017").glob("*.jpg")))
+    arguments = (str(ROOT / f"configs/{config}.py"), str(SHIPPED / f"{config}.safetensors"), image)
+    code = USE.replace("mmdet", package).format(first=first, arguments=arguments) + code
+    assert run(code, tmp_path, site_folder).endswith("done\n")

@@ -40,6 +40,7 @@ from hardnet_suite.openmm.models.arch import (
     row_of,
     trunk_channels,
 )
+from hardnet_suite.openmm.models.forms import LoadsEveryForm
 from hardnet_suite.openmm.models.inference import PerShapeInference, input_placement, placement_of
 from hardnet_suite.openmm.models.rules import postprocess_of
 
@@ -145,7 +146,7 @@ class HarDNetCenterNetHead(BaseDenseHead):
 
 
 @MODELS.register_module()
-class HarDNetCenterNet(PerShapeInference, SingleStageDetector):
+class HarDNetCenterNet(LoadsEveryForm, PerShapeInference, SingleStageDetector):
     """CenterNet-HarDNet as an mmdet detector.
 
     Args:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from hardnet_suite.networks import build_network
+from hardnet_suite.openmm.models.forms import LoadsEveryForm
 
 
 @MODELS.register_module()
@@ -60,7 +61,7 @@ class ClassificationPreprocessor(BaseDataPreprocessor):
 
 
 @MODELS.register_module()
-class ImageClassifier(BaseModel):
+class ImageClassifier(LoadsEveryForm, BaseModel):
     """A classifier with cross entropy as its loss.
 
     In mode "predict", ``forward`` returns one dict per image, with ``scores``: (num_classes,) logits,

@@ -34,6 +34,7 @@ from hardnet_suite.openmm.models.arch import (
     row_of,
     trunk_channels,
 )
+from hardnet_suite.openmm.models.forms import LoadsEveryForm
 from hardnet_suite.openmm.models.inference import PerShapeInference, placement_of
 from hardnet_suite.openmm.models.rules import postprocess_of
 
@@ -101,7 +102,7 @@ class FCHarDNetHead(BaseDecodeHead):
 
 
 @MODELS.register_module()
-class HarDNetSegmentor(PerShapeInference, EncoderDecoder):
+class HarDNetSegmentor(LoadsEveryForm, PerShapeInference, EncoderDecoder):
     """FC-HarDNet as an mmsegmentation model.
 
     Args:

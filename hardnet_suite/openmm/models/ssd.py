@@ -31,6 +31,7 @@ from hardnet_suite.openmm.models.arch import (
     row_of,
     trunk_channels,
 )
+from hardnet_suite.openmm.models.forms import LoadsEveryForm
 from hardnet_suite.openmm.models.inference import PerShapeInference, input_placement, placement_of
 from hardnet_suite.openmm.models.rules import postprocess_of
 
@@ -151,7 +152,7 @@ class HarDNetSSDHead(SSDHead):
 
 
 @MODELS.register_module()
-class HarDNetSSD(PerShapeInference, SingleStageDetector):
+class HarDNetSSD(LoadsEveryForm, PerShapeInference, SingleStageDetector):
     """SSD-HarDNet as an mmdet detector.
 
     Args:
