@@ -1,36 +1,48 @@
 """HarDNet for classification, detection and segmentation, and the HardNet patch descriptor.
 
-The public face: ``create_model``, ``list_models``, ``convert_official``, ``predict``. They are imported when
-first asked for, so that the command line starts at once and ``doctor`` runs even where torch does not.
+The public face: ``create_model``, ``list_models``, ``load_model``, ``predict``, ``convert_official``. They
+are imported when first asked for, so that the command line starts at once and ``doctor`` runs even where
+torch does not.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hardnet_suite.models import create_model
     from hardnet_suite.networks import list_models
-    from hardnet_suite.prediction import predict
+    from hardnet_suite.prediction import LoadedModel, Prediction, load_model, predict
     from hardnet_suite.weights import convert_official
 
 __version__ = "0.1.0"
-__all__ = ["convert_official", "create_model", "list_models", "predict"]
+__all__ = [
+    "LoadedModel",
+    "Prediction",
+    "convert_official",
+    "create_model",
+    "list_models",
+    "load_model",
+    "predict",
+]
 
 _HOMES = {
+    "LoadedModel": "hardnet_suite.prediction",
+    "Prediction": "hardnet_suite.prediction",
     "convert_official": "hardnet_suite.weights",
     "create_model": "hardnet_suite.models",
     "list_models": "hardnet_suite.networks",
+    "load_model": "hardnet_suite.prediction",
     "predict": "hardnet_suite.prediction",
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

@@ -92,6 +92,18 @@ assert bootstrapped_cross_entropy(logits, torch.zeros(1, 4, 4, dtype=torch.long)
 print("ran")
 """
 
+# what takes a second or more to import, or runs code of another framework, and a prediction does not need
+SLOW = OPENMMLAB | {"matplotlib", "sympy", "torch._dynamo", "torchvision", "triton"}
+PREDICT = f"""
+import sys
+import numpy as np
+from hardnet_suite import predict
+
+(prediction,) = predict(sys.argv[1], np.zeros((60, 80, 3), np.uint8), weights=sys.argv[2])
+prediction.draw()
+print(*sorted(set({sorted(SLOW)!r}) & set(sys.modules)))
+"""
+
 
 def files() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
@@ -156,6 +168,14 @@ def module_name(path: Path) -> str:
 
 def test_the_package_runs_with_torch_alone():
     assert run_python(RUN_ALONE) == ["ran"]
+
+
+@pytest.mark.parametrize(
+    ("model", "weights"),
+    [("ssd320_hardnet39ds", "bccd"), ("fchardnet70", "camvid"), ("hardnet39ds", "tiny_imagenet10")],
+)
+def test_a_prediction_imports_nothing_slow(model, weights):
+    assert run_python(PREDICT, model, weights) == []
 
 
 def test_networks_losses_and_inference_run_with_torch_and_torchvision_alone():

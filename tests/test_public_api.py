@@ -50,6 +50,8 @@ KINDS = {
 def test_the_public_names():
     assert {"create_model", "list_models", "convert_official"} <= {*hardnet_suite.__all__}
     assert all(hasattr(hardnet_suite, name) for name in hardnet_suite.__all__)
+    assert {"LoadedModel", "Prediction", "load_model", "predict"} <= {*hardnet_suite.__all__}
+    assert {*hardnet_suite.__all__} <= {*dir(hardnet_suite)}
     assert hardnet_suite.__version__.count(".") == 2
 
 
@@ -73,6 +75,30 @@ def test_the_list():
     assert names == sorted(names)
     names.clear()
     assert list_models()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*hardnet68*", ["centernet_hardnet68", "hardnet68", "hardnet68ds", "ssd512_hardnet68"]),
+        ("hardnet68", ["hardnet68"]),
+        ("hardnet??", ["hardnet68", "hardnet85"]),
+        (["hardnet8*", "*85"], ["centernet_hardnet85", "hardnet85", "ssd512_hardnet85"]),
+        (("fchardnet70",), ["fchardnet70"]),
+        ("resnet*", []),
+        ("HarDNet68", []),
+        ("", []),
+        ([], []),
+    ],
+)
+def test_patterns_of_names(pattern, expected):
+    assert list_models(pattern) == expected
+
+
+@pytest.mark.parametrize("pattern", [3, [3], b"hardnet*", ["hardnet*", None]])
+def test_patterns_that_are_none(pattern):
+    with pytest.raises(ValueError, match="expected a pattern such as"):
+        list_models(pattern)
 
 
 @pytest.mark.parametrize("name", list_models())

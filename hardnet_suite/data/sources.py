@@ -8,18 +8,27 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from hardnet_suite.data.fetching import FetchError, Limits, fetch_bytes, shown
 from hardnet_suite.data.files import read_bytes
-from hardnet_suite.data.images import IMAGE_SUFFIXES, image_errors, open_rgb, to_rgb, walk_files
+from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb, walk_files
+from hardnet_suite.data.in_memory import (
+    arrays_of_tensor,
+    content_of,
+    image_of_array,
+    is_file_object,
+    is_tensor,
+    name_of_file,
+    upright,
+)
 from hardnet_suite.errors import UserError
 
 JSON_LINES = "predictions.jsonl"  # beside drawings; it names them
@@ -32,6 +41,7 @@ IMAGE_LIMITS = Limits(size=256 << 20, total=120)
 # how playlists and stream descriptions begin: FFmpeg may open the files that they name
 _SCRIPTS = (b"#extm3u", b"ffconcat", b"[playlist]", b"v=0", b"<?xml", b"<mpd")
 _LONGEST_STEM = 120
+_LARGEST_FPS = 1000  # cameras and streams may say 90000, the ticks of their clock
 _LOST_FRAMES = 0.05  # of a video's: its header's count is an estimate
 
 
@@ -39,20 +49,27 @@ _LOST_FRAMES = 0.05  # of a video's: its header's count is an estimate
 class SourceImage:
     """One image that is opened when it is needed: ``open()`` gives a PIL image, RGB, or a UserError.
 
-    ``name``: of the file, address or frame.
+    ``name``: of the file, address or frame. ``fps``: frames per second of its video, if it is of one that
+    says so.
     """
 
     name: str
     open: Callable[[], Image.Image]
+    fps: float | None = None
 
     @property
     def stem(self) -> str:
-        """A name for files made of it: without folder and suffix, with the number of a frame."""
-        frame = re.search(r"#(\d{6,})$", self.name)
-        path = self.name[: frame.start()] if frame else self.name
-        path = unquote(_without_query(path)) if _is_address(path) else path
-        stem = Path(path).stem + (f"_{frame[1]}" if frame else "")
-        return re.sub(r"[^\w .()+,=@~-]", "_", stem)[-_LONGEST_STEM:].strip(" .") or "image"
+        """A name for files made of it, see ``stem_of``."""
+        return stem_of(self.name)
+
+
+def stem_of(name: str) -> str:
+    """A name for files made of an image: without folder and suffix, with the number of a frame."""
+    frame = re.search(r"#(\d{6,})$", name)
+    path = name[: frame.start()] if frame else name
+    path = unquote(_without_query(path)) if _is_address(path) else path
+    stem = Path(path).stem + (f"_{frame[1]}" if frame else "")
+    return re.sub(r"[^\w .()+,=@~-]", "_", stem)[-_LONGEST_STEM:].strip(" .") or "image"
 
 
 def images_of(source: Any, channels: str = "rgb", *, limits: Limits | None = None) -> Iterator[SourceImage]:
@@ -61,11 +78,14 @@ def images_of(source: Any, channels: str = "rgb", *, limits: Limits | None = Non
     Args:
         source: a path of an image, video or folder (with its subfolders); a pattern with ``*``, ``?`` or
             ``[``; an http address of an image or video; a PIL image; a NumPy array, uint8, (H, W, 3) RGB,
-            (H, W, 4) RGBA or (H, W) grey; the number of a camera, or "camera:0"; or a list or iterator of
-            these.
-        channels: the order of the channels in arrays: "rgb", or "bgr" for those that OpenCV read.
+            (H, W, 4) RGBA or (H, W) grey; a tensor (3, H, W) or (N, 3, H, W), uint8 or float in 0…1; the
+            bytes of an image file, or the file, opened in binary mode; the number of a camera, or
+            "camera:0"; or a list or iterator of these.
+        channels: the order of the channels in arrays and tensors: "rgb", or "bgr" as OpenCV reads images.
         limits: of size, time and redirects for an image at an address; default: ``IMAGE_LIMITS`` (256 MiB,
             120 s). Of a video at an address, ``wait`` limits the time to open it and to read each frame.
+
+    A name of digits alone, such as "0", is a camera unless there is a file or folder of that name.
 
     In folders and patterns, drawings and masks of an earlier run are skipped: files that a
     ``predictions.jsonl`` beside them names. Of an animation the first frame is taken. An unreadable member of
@@ -78,29 +98,46 @@ def images_of(source: Any, channels: str = "rgb", *, limits: Limits | None = Non
     if channels not in ("rgb", "bgr"):
         raise ValueError(f"expected channels 'rgb' or 'bgr', got {channels!r}")
     if isinstance(source, Image.Image):
-        yield SourceImage("image", partial(_upright, source))
+        yield SourceImage("image", partial(upright, source))
     elif isinstance(source, np.ndarray):
-        yield _of_array(source, channels)
+        yield SourceImage("image", partial(upright, image_of_array(source, channels)))
     elif isinstance(source, bool):
         raise ValueError(f"expected an image, got {source}")
     elif isinstance(source, int):
         yield from _frames(source, f"camera:{source}")
     elif isinstance(source, str | Path):
         yield from _of_text(_text(source), limits or IMAGE_LIMITS)
-    elif isinstance(source, Sequence | Iterator) and not isinstance(source, bytes | bytearray):
+    elif is_tensor(source):
+        for number, values in enumerate(arrays_of_tensor(source)):
+            name = "image" if source.ndim == 3 else f"image_{number}"
+            yield SourceImage(name, partial(upright, image_of_array(values, channels)))
+    elif isinstance(source, bytes | bytearray | memoryview):
+        yield SourceImage("image", partial(open_rgb, bytes(source), "in memory"))
+    elif is_file_object(source):
+        path = name_of_file(source)
+        if path is not None and _is_video(path):
+            raise ValueError(f"expected the path of a video, got the open file {path}")
+        yield SourceImage(path or "image", partial(open_rgb, content_of(source), path or "in memory"))
+    elif isinstance(source, Sequence | Iterator):
         for number, member in enumerate(source):
-            for image in _or_failure(images_of(member, channels, limits=limits), member):
-                in_memory = isinstance(member, np.ndarray | Image.Image)
-                yield SourceImage(f"image_{number}", image.open) if in_memory else image
-    elif hasattr(source, "detach") and hasattr(source, "shape"):  # a tensor, without an import of torch
-        raise ValueError(
-            f"expected an image, path or array, got a tensor of shape {tuple(source.shape)}, {source.dtype}: "
-            "pass an array (H, W, 3) uint8 in 0…255, e.g. tensor.permute(1, 2, 0).numpy()"
-        )
+            images = images_of(member, channels, limits=limits)
+            if _has_no_name(member):
+                for image in _or_failure(images, "image"):
+                    yield replace(image, name=f"image_{number}{image.name.removeprefix('image')}")
+            else:
+                yield from _or_failure(images, member)
     else:
         raise ValueError(
-            f"expected an image, path, array, or a list or iterator of these, got a {type(source).__name__}"
+            "expected an image, path, array, tensor, bytes, an open file, or a list or iterator of these, "
+            f"got a {type(source).__name__}"
         )
+
+
+def _has_no_name(source: Any) -> bool:
+    """Whether a source is in memory: its images are called "image", or "image_N" of a batch."""
+    if is_file_object(source):
+        return name_of_file(source) is None
+    return isinstance(source, np.ndarray | Image.Image | bytes | bytearray | memoryview) or is_tensor(source)
 
 
 def count_of(source: Any) -> int | None:
@@ -118,7 +155,10 @@ def count_of(source: Any) -> int | None:
             files = _files(text)
             return None if any(map(_is_video, files)) else len(files)
         return 1
-    return None if isinstance(source, int | Iterator) else 1
+    if is_tensor(source) and source.ndim == 4:
+        return len(source)
+    endless = isinstance(source, int | Iterator) and not is_file_object(source)
+    return None if endless else 1
 
 
 def is_single(source: Any) -> bool:
@@ -130,44 +170,25 @@ def is_single(source: Any) -> bool:
     )
 
 
+def is_one_video(source: Any) -> bool:
+    """Whether the source names one video or camera."""
+    if isinstance(source, str | Path):
+        text = _text(source)
+        is_one = _is_address(text) or not (os.path.isdir(text) or _is_pattern(text))
+        return _is_camera(text) or (_is_video(text) and is_one)
+    return is_camera(source) and not isinstance(source, list | tuple)
+
+
 def is_camera(source: Any) -> bool:
     """Whether the source, or one of the list, is a camera: it never ends."""
     if isinstance(source, list | tuple):
         return any(map(is_camera, source))
     if isinstance(source, str):
-        return _is_camera(source)
+        return _is_camera(_text(source))
     return isinstance(source, int) and not isinstance(source, bool)
 
 
-def _of_array(values: np.ndarray, channels: str) -> SourceImage:
-    if values.dtype != np.uint8 or not (
-        values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3, 4))
-    ):
-        advice = ""
-        if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] not in (1, 3, 4):
-            advice = "; transpose (C, H, W) with array.transpose(1, 2, 0)"
-        if values.dtype != np.uint8:
-            advice += "; convert the values to uint8 in 0…255"
-        raise ValueError(
-            "expected an array of shape (H, W, 3), (H, W, 4) or (H, W), uint8, "
-            f"got shape {values.shape}, {values.dtype}{advice}"
-        )
-    if not values.size:
-        raise ValueError(f"expected an array with pixels, got shape {values.shape}")
-    flat = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
-    if channels == "bgr" and flat.ndim == 3:
-        flat = flat[..., [2, 1, 0, 3][: flat.shape[2]]]
-    return SourceImage("image", partial(_upright, Image.fromarray(np.ascontiguousarray(flat))))
-
-
 # what opens an image is a plain function of plain values, so that a prediction can be pickled
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    with image_errors("in memory"):
-        if not all(image.size):
-            raise UserError("it has no pixels")
-        return to_rgb(ImageOps.exif_transpose(image))
 
 
 class _Fetched:
@@ -200,7 +221,8 @@ def _of_text(text: str, limits: Limits) -> Iterator[SourceImage]:
     elif re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", text):
         raise UserError(f"cannot fetch {shown(text)}: only http and https addresses are")
     elif _is_camera(text):
-        yield from _frames(int(text.split(":")[1]), text)
+        number = int(text.removeprefix("camera:"))
+        yield from _frames(number, f"camera:{number}")
     elif os.path.isdir(text) or _is_pattern(text):
         files = _files(text)
         if not files:
@@ -288,7 +310,8 @@ def _is_pattern(text: str) -> bool:
 
 
 def _is_camera(text: str) -> bool:
-    return text.startswith("camera:") and re.fullmatch("[0-9]{1,9}", text.removeprefix("camera:")) is not None
+    number = text.removeprefix("camera:")
+    return re.fullmatch("[0-9]{1,9}", number) is not None and (number != text or not os.path.lexists(text))
 
 
 def _files(text: str) -> list[str]:
@@ -322,6 +345,8 @@ def _frames(source: int | str, name: str, *options: Any) -> Iterator[SourceImage
             raise UserError(
                 f"cannot open {name}: is it a video that OpenCV reads, or a camera that is there?"
             )
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        fps = rate if 0 < rate <= _LARGEST_FPS else None
         number = 0
         while True:
             there, frame = capture.read()
@@ -332,7 +357,7 @@ def _frames(source: int | str, name: str, *options: Any) -> Iterator[SourceImage
                 size = "×".join(map(str, frame.shape[1::-1]))
                 raise UserError(f"{name} has frames of {size} pixels, beyond Pillow's limit of {2 * limit}")
             image = Image.fromarray(np.ascontiguousarray(frame[..., ::-1]))
-            yield SourceImage(f"{name}#{number:06d}", partial(_upright, image))
+            yield SourceImage(f"{name}#{number:06d}", partial(upright, image), fps)
             number += 1
         if not number:
             raise UserError(f"{name} has not a single frame that can be read")

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import clip_boxes_to_image
 
 from hardnet_suite.inference.finite import require_finite
 from hardnet_suite.inference.nms import batched_nms
@@ -133,5 +132,6 @@ def _finished(
     order = scores.argsort(descending=True, stable=True)[: rule.max_boxes]
     boxes = boxes[order]
     if rule.clip:
-        boxes = clip_boxes_to_image(boxes, placement.image_size)
+        height, width = placement.image_size
+        boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height] * 2))
     return Boxes(boxes, scores[order], labels[order])

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
 import torch
-import torchvision.ops
 from torch import Tensor
 
 _FIRST = 1000  # candidates per class that are looked at first
@@ -24,7 +30,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, *, offset: int = 0)
     boxes = at_least_float32(boxes)
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
-    return torchvision.ops.nms(boxes, scores.to(boxes.dtype), _as_float32(iou_threshold))
+    return _operator()(boxes, scores.to(boxes.dtype), _as_float32(iou_threshold))
 
 
 def soft_nms(
@@ -153,3 +159,22 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 def _as_float32(threshold: float) -> float:
     """mmcv's compiled operator compares in float32: 0.3 as a double would decide ties the other way."""
     return torch.tensor(threshold, dtype=torch.float32).item()
+
+
+@cache
+def _operator() -> Callable[[Tensor, Tensor, float], Tensor]:
+    """torchvision's compiled suppression, (boxes, scores, threshold) -> indices.
+
+    The library is loaded alone: the Python package around it imports its models and torch's compiler, which
+    takes as long as torch itself.
+    """
+    spec = None if "torchvision" in sys.modules else importlib.util.find_spec("torchvision")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for library in sorted(Path(folder).glob("_C*")):  # _C, since 0.29 _C_stable
+            with suppress(OSError):
+                torch.ops.load_library(library)
+    with suppress(AttributeError):
+        return torch.ops.torchvision.nms
+    import torchvision.ops  # says what does not fit
+
+    return torchvision.ops.nms

@@ -9,8 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as tvf
 
 from hardnet_suite.networks import Preprocess
 
@@ -74,8 +72,10 @@ def prepare(image: Image.Image, rule: Preprocess, scale: float = 1.0) -> tuple[T
     top = left = 0
     if rule.resize == "short" and rule.size is not None:
         crop_height, crop_width = rule.height_width
-        pixels = tvf.center_crop(pixels, [crop_height, crop_width])
         top, left = -_crop_start(new_height, crop_height), -_crop_start(new_width, crop_width)
+        # a side that is too short is padded with zeros: negative padding crops
+        margins = left, crop_width - new_width - left, top, crop_height - new_height - top
+        pixels = F.pad(pixels, margins)
     if rule.pad is not None:
         pixels, pad_top, pad_left = _padded(pixels, rule)
         top, left = top + pad_top, left + pad_left
@@ -142,7 +142,7 @@ def _resized(image: Image.Image, height: int, width: int, rule: Preprocess) -> T
     """(3, height, width) uint8."""
     if rule.antialias:  # Pillow's own resampling, as torchvision has it for images
         if (image.height, image.width) != (height, width):
-            image = tvf.resize(image, [height, width], InterpolationMode(rule.interpolation))
+            image = image.resize((width, height), Image.Resampling[rule.interpolation.upper()])
         return _pixels(image)
     pixels = _pixels(image)
     if pixels.shape[1:] == (height, width):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from hardnet_suite.networks.arch import CenterNetArch
 from hardnet_suite.networks.hardblock import HarDBlock
 from hardnet_suite.networks.hardnet import HarDNetTrunk
-from hardnet_suite.networks.layers import ConvNormAct, init_weights
+from hardnet_suite.networks.layers import ConvNormAct, init_weights, is_meta
 
 INPUT_MULTIPLE = 32  # of the input's sides, in pixels
 OUTPUT_STRIDE = 4  # input pixels per output pixel
@@ -107,7 +107,8 @@ def branch(in_channels: int, out: int, least_width: int, bias: float = 0.0) -> n
         nn.Conv2d(in_channels, width, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(width, out, 1)
     )
     init_weights(layers)
-    nn.init.normal_(layers[-1].weight, std=0.001)
+    if not is_meta(layers):
+        nn.init.normal_(layers[-1].weight, std=0.001)
     nn.init.constant_(layers[-1].bias, bias)
     return layers
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardnet_suite.networks.arch import DescriptorArch
+from hardnet_suite.networks.layers import is_meta
 
 
 class PatchDescriptor(nn.Module):
@@ -53,7 +54,7 @@ class PatchDescriptor(nn.Module):
         if arch.last_norm:
             self.features.append(nn.BatchNorm2d(arch.length, affine=affine))
         for layer in self.features:
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, nn.Conv2d) and not is_meta(layer):
                 nn.init.orthogonal_(layer.weight, gain=0.6)
                 if layer.bias is not None:
                     nn.init.constant_(layer.bias, 0.01)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 from torch import nn
 
@@ -34,9 +35,24 @@ NETWORKS = {
 }
 
 
-def list_models() -> list[str]:
-    """Sorted names of the available models."""
-    return sorted(ARCHS)
+def list_models(pattern: str | Sequence[str] | None = None) -> list[str]:
+    """Sorted names of the available models.
+
+    Args:
+        pattern: Wildcards as in file names, such as "*hardnet68*", or several of them. None: all models.
+
+    Returns:
+        The names that match a pattern; none is an empty list.
+
+    Raises:
+        ValueError: A pattern that is not a string.
+    """
+    if pattern is None:
+        return sorted(ARCHS)
+    patterns = [pattern] if isinstance(pattern, str) else pattern
+    if not isinstance(patterns, Iterable) or not all(isinstance(each, str) for each in patterns):
+        raise ValueError(f"expected a pattern such as '*hardnet68*', or a list of them, got {pattern!r}")
+    return sorted(name for name in ARCHS if any(fnmatchcase(name, each) for each in patterns))
 
 
 def find_arch(name: str) -> Arch:

@@ -75,7 +75,12 @@ class L2Norm(nn.Module):
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initialises the convolutions of ``module`` as He et al., and its linear layers with std 0.01."""
+    """Initialises the convolutions of ``module`` as He et al., and its linear layers with std 0.01.
+
+    A no-op on the meta device.
+    """
+    if is_meta(module):
+        return
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             # fan_in: for depthwise layers, torch's fan_out counts all channels instead of one group
@@ -85,6 +90,11 @@ def init_weights(module: nn.Module) -> None:
         elif isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
+
+
+def is_meta(module: nn.Module) -> bool:
+    """Whether a module is built without values; torch would import its compiler to draw random ones there."""
+    return any(parameter.is_meta for parameter in module.parameters())
 
 
 def check_images(x: Tensor, channels: int, least: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -22,6 +21,8 @@ def multiply_adds(network: nn.Module, input_shape: tuple[int, ...]) -> int:
         network: The network.
         input_shape: Shape of the input, (N, C, H, W).
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton
+
     parameter = next(network.parameters())
     training = network.training
     network.eval()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import torch
 from torch import nn
@@ -14,7 +15,9 @@ from torch import nn
 from hardnet_suite.data.classes import class_names, require_same_classes
 from hardnet_suite.data.classification import imagenet_classes, readable
 from hardnet_suite.data.coco import COCO_CLASSES
+from hardnet_suite.data.images import IMAGE_SUFFIXES
 from hardnet_suite.data.segmentation import LABEL_SETS
+from hardnet_suite.data.sources import VIDEO_SUFFIXES
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import (
     DescriptorArch,
@@ -28,13 +31,21 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.weights import ROWS, Checkpoint, chosen_row, fill, open_weights
-from hardnet_suite.weights.file import expanded
+from hardnet_suite.weights.file import WeightsFile, expanded
 from hardnet_suite.weights.runs import run_checkpoint
 
+if TYPE_CHECKING:
+    from hardnet_suite.prediction.options import RunOptions
+    from hardnet_suite.prediction.result import Prediction
 
-@dataclass(frozen=True)
+_LISTED = 4  # classes in a repr
+
+
+@dataclass(frozen=True, repr=False)
 class LoadedModel:
-    """A network with everything that a prediction needs.
+    """A network with everything that a prediction needs; a call of it predicts.
+
+    ``model(images, **options)`` is ``predict(model, images, **options)``.
 
     Attributes:
         name: the model's name in ``list_models()``.
@@ -45,6 +56,7 @@ class LoadedModel:
         palette: one RGB colour per class.
         device: where the network computes.
         bf16: whether it computes in bfloat16.
+        weights: which weights these are, in words; None for a network of ``create_model``.
     """
 
     name: str
@@ -55,11 +67,54 @@ class LoadedModel:
     palette: Palette
     device: torch.device
     bf16: bool = False
+    weights: str | None = None
 
     @property
     def task(self) -> str:
         """ "classification", "detection" or "segmentation"."""
         return self.postprocess.task
+
+    @overload
+    def __call__(
+        self, images: Any, *, stream: Literal[False] = False, **options: Unpack[RunOptions]
+    ) -> list[Prediction]: ...
+
+    @overload
+    def __call__(
+        self, images: Any, *, stream: Literal[True], **options: Unpack[RunOptions]
+    ) -> Iterator[Prediction]: ...
+
+    def __call__(
+        self, images: Any, *, stream: bool = False, **options: Unpack[RunOptions]
+    ) -> list[Prediction] | Iterator[Prediction]:
+        """Classifies, detects or segments images: ``predict`` with this model.
+
+        Args:
+            images: as for ``predict``: a path, folder, pattern, address, PIL image, array, tensor, bytes,
+                open file, video, camera, or a list or iterator of these.
+            stream: returns an iterator that reads on as it is asked.
+            **options: of ``predict``: ``top``, ``score``, ``channels``, ``batch_size`` and ``failed``.
+
+        Returns:
+            One ``Prediction`` per image, in order.
+
+        Raises:
+            UserError: no such images, or a single one that cannot be read.
+            ValueError: an option out of range, or something that is not an image.
+        """
+        from hardnet_suite.prediction.run import predict
+
+        return predict(self, images, stream=stream, **options)
+
+    def __repr__(self) -> str:
+        listed = ", ".join(self.classes[:_LISTED]) + (", …" if len(self.classes) > _LISTED else "")
+        kind = "class" if len(self.classes) == 1 else "classes"
+        weights = "" if self.weights is None else f"; weights: {self.weights}"
+        precision = ", bfloat16" if self.bf16 else ""
+        return (
+            f"<LoadedModel {self.name}: {self.task} of {len(self.classes)} {kind} ({listed}), "
+            f"{self.device}{precision}{weights}>"
+        )
 
 
 def load_model(
@@ -90,7 +145,7 @@ def load_model(
     """
     if not isinstance(model, str | Path):
         raise UserError(
-            f"expected a model's name, a config, a file or a network, got a {type(model).__name__}"
+            f"expected a model's name, a config or a file of weights, got a {type(model).__name__}"
         )
     choice = _choose(str(model))
     if choice.file is not None and weights is not None:
@@ -108,7 +163,9 @@ def load_model(
         network = network.eval().to(device, memory_format=torch.channels_last)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"cannot compute on the device {device}: {str(error).splitlines()[0]}") from None
-    return _loaded(network, usage, classes, bf16)
+    row = checkpoint.row if choice.file is None else None
+    words = str(checkpoint.path) if row is None else f"{row.file}, the weights {row.tag!r} of {row.model}"
+    return _loaded(network, usage, classes, bf16, f"{words}, {choice.which}" if choice.which else words)
 
 
 def model_of_network(
@@ -136,7 +193,9 @@ def model_of_network(
     return _loaded(network, usage, classes, bf16)
 
 
-def _loaded(network: nn.Module, usage: Usage, classes: Sequence[str] | None, bf16: bool) -> LoadedModel:
+def _loaded(
+    network: Any, usage: Usage, classes: Sequence[str] | None, bf16: bool, weights: str | None = None
+) -> LoadedModel:
     channels = len(usage.preprocess.mean)
     if network.trunk.in_chans != channels:
         raise UserError(
@@ -175,6 +234,7 @@ def _loaded(network: nn.Module, usage: Usage, classes: Sequence[str] | None, bf1
         palette=usage.palette or _palette(usage.postprocess.task, names),
         device=next(network.parameters()).device,
         bf16=bf16,
+        weights=weights,
     )
 
 
@@ -189,12 +249,14 @@ def _palette(task: str, classes: tuple[str, ...]) -> Palette:
 class _Choice:
     """What a user's word for a model stands for.
 
-    A ``file`` of weights, or the ``name`` of a model with what a config says of it: its ``weights`` (a tag or
-    a file), its records, its ``classes`` and ``palette``, and every number of classes in it.
+    A ``file`` of weights (``which`` of a run's, in words), or the ``name`` of a model with what a config says
+    of it: its ``weights`` (a tag or a file), its records, its ``classes`` and ``palette``, and every number
+    of classes in it.
     """
 
     name: str | None = None
-    file: Path | None = None
+    file: Path | WeightsFile | None = None
+    which: str = ""
     weights: str | None = None
     preprocess: Preprocess | None = None
     postprocess: Postprocess | None = None
@@ -236,7 +298,10 @@ def _choose(model: str) -> _Choice:
     if model in list_models():
         return _Choice(name=model)
     if os.sep in path and Path(path).is_dir():
-        return _Choice(file=run_checkpoint(path)[0])
+        file, which = run_checkpoint(path)
+        return _Choice(file=file, which=which)
+    if path.lower().endswith((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)):
+        raise UserError(f"{path} is an image or video, expected a model first: predict(model, images)")
     if Path(path).is_file() and not path.endswith(".py"):
         return _Choice(file=Path(path))
     return _of_config(path)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Unpack, overload
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from hardnet_suite.data.sources import SourceImage, images_of, is_camera, is_single
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import NO_CLASS, Boxes, Guesses, Mask, Placement, answers, prepare, to_input
+from hardnet_suite.networks import list_models
 from hardnet_suite.prediction.model import LoadedModel, load_model, model_of_network
+from hardnet_suite.prediction.options import PredictOptions
 from hardnet_suite.prediction.result import Prediction
 
 
@@ -24,6 +27,36 @@ class _Prepared(NamedTuple):
     image: Image.Image
     pixels: Tensor
     placement: Placement
+
+
+@overload
+def predict(
+    model: str | Path | LoadedModel | nn.Module,
+    images: Any,
+    *,
+    stream: Literal[False] = False,
+    **options: Unpack[PredictOptions],
+) -> list[Prediction]: ...
+
+
+@overload
+def predict(
+    model: str | Path | LoadedModel | nn.Module,
+    images: Any,
+    *,
+    stream: Literal[True],
+    **options: Unpack[PredictOptions],
+) -> Iterator[Prediction]: ...
+
+
+@overload
+def predict(
+    model: str | Path | LoadedModel | nn.Module,
+    images: Any,
+    *,
+    stream: bool,
+    **options: Unpack[PredictOptions],
+) -> list[Prediction] | Iterator[Prediction]: ...
 
 
 def predict(
@@ -46,13 +79,14 @@ def predict(
     Args:
         model: a name of ``list_models()``, a config, a file of weights, a run's folder, what ``load_model``
             returned, or a network of ``create_model``, which is used as it is, in eval mode.
-        images: a path, folder, pattern, address, PIL image, array (H, W, 3) RGB uint8, video, camera, or a
+        images: a path, folder, pattern, address, PIL image, array (H, W, 3) uint8, tensor (3, H, W) or
+            (N, 3, H, W) of uint8 or of floats in 0…1, bytes of an image file, open file, video, camera, or a
             list or iterator of these, see ``images_of``.
         weights: for a name or a config, a tag of the weights registry or a file; default: the published.
         classes: names of the classes, where the weights do not bring them along.
         top: how many classes of a classifier.
         score: boxes that score lower, 0 to 1, are left out.
-        channels: channel order of arrays, "rgb" or "bgr" (as OpenCV reads images).
+        channels: channel order of arrays and tensors, "rgb" or "bgr" (as OpenCV reads images).
         batch_size: images per batch; only images whose inputs have the same size go together.
         device: "cpu", "cuda", …; None: a GPU where there is one.
         bf16: computes in bfloat16.
@@ -62,7 +96,7 @@ def predict(
     An image that cannot be read is skipped with a warning; if it is the only one, it is an error.
 
     Raises:
-        UserError: no such model, weights or images.
+        UserError: no such model, weights or images, or the two arguments are swapped.
         ValueError: ``top`` or ``batch_size`` below 1, ``score`` outside 0 to 1, something that is not an
             image, options of ``load_model`` beside a loaded model, or a camera without ``stream``.
     """
@@ -70,6 +104,7 @@ def predict(
         raise ValueError(
             f"top={top} and batch_size={batch_size} must be at least 1, score={score} from 0 to 1"
         )
+    _require_order(model, images)
     if is_camera(images) and not stream:
         raise ValueError("a camera has no end: stream=True returns its images one by one")
     if isinstance(model, LoadedModel | nn.Module):
@@ -85,6 +120,18 @@ def predict(
         model, images_of(images, channels=channels), is_single(images), top, score, batch_size, failed
     )
     return predictions if stream else list(predictions)
+
+
+def _require_order(model: Any, images: Any) -> None:
+    """Refuses ``predict(images, model)``; where both are text, ``load_model`` does."""
+    names_model = isinstance(images, str) and images in list_models() and not os.path.lexists(images)
+    if isinstance(images, LoadedModel | nn.Module):
+        shown = f"a {type(images).__name__}"
+    elif names_model and not isinstance(model, str | Path | LoadedModel | nn.Module):
+        shown = repr(images)
+    else:
+        return
+    raise UserError(f"the arguments are swapped: expected predict(model, images), got {shown} as images")
 
 
 def _run(

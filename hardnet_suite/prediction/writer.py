@@ -41,6 +41,8 @@ class _Line:
 class PredictionWriter:
     """Writes predictions into a folder: STEM.jpg, for masks STEM_mask.png, and one line of JSON per image.
 
+    A mask holds one class index per pixel, in the colours of the classes (mode P).
+
     ``predictions.jsonl`` names exactly the drawings and masks of the folder: predictions of other images are
     added to those of earlier runs, a prediction of the same image (the same absolute path, address or frame)
     replaces its line, drawing and mask. Images in memory and camera frames are always added. Equal stems are
@@ -124,7 +126,9 @@ class PredictionWriter:
         try:
             save_image(staged[files["drawing"]], np.array(prediction.draw()))
             if prediction.mask is not None:
-                write_label(staged[files["mask"]], prediction.mask, LabelSet("", (), ()))
+                write_label(
+                    staged[files["mask"]], prediction.mask, LabelSet("", (), prediction.palette or ())
+                )
             obsolete = self._put(_key(stem), line, earlier)
             for name, partial in staged.items():
                 os.replace(partial, self.folder / name)
@@ -279,7 +283,7 @@ def _key(name: str) -> str:
 
 def _identity(name: str) -> str | None:
     """The absolute path or address of an image; None for images in memory and of cameras."""
-    if re.fullmatch(r"image(_\d+)?", name) or is_camera(name.partition("#")[0]):
+    if re.fullmatch(r"image(_\d+)*", name) or is_camera(name.partition("#")[0]):
         return None
     return name if name.lower().startswith(("http://", "https://")) else os.path.abspath(name)
 

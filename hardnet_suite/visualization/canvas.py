@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from hardnet_suite.data.files import read_bytes
 from hardnet_suite.data.images import open_rgb
@@ -30,6 +31,7 @@ _SPACE = 28  # pixels between captioned images
 _CAPTION = 19  # size of the font of captions
 _FAINT: Color = (110, 113, 120)
 _MARK = "hardnet-suite plot (replaced by the next)"  # never shorten it: other files name the program
+_DRAWING = "hardnet-suite prediction (replaced by the next)"
 _LARGEST_FIGURE = 1 << 26  # bytes
 _SVG_HEAD = 4096  # bytes, within which Matplotlib writes the creator
 # how a figure of each format names its creator, for Matplotlib
@@ -245,11 +247,27 @@ def save_image(path: Path, image: np.ndarray) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    _save(path, image)
+
+
+def save_drawing(path: Path, image: np.ndarray) -> None:
+    """``save_image`` of a prediction's drawing, JPEG or PNG, with a mark that ``is_drawing`` recognises."""
+    text = PngInfo()
+    text.add_text("Software", _DRAWING)
+    _save(path, image, pnginfo=text, comment=_DRAWING)
+
+
+def is_drawing(path: Path) -> bool:
+    """Whether ``save_drawing`` wrote a file."""
+    return _has_mark(path, _DRAWING)
+
+
+def _save(path: Path, image: np.ndarray, **options: object) -> None:
     try:
         # JPEG without chroma subsampling, which would take the hue of thin lines; PNG ignores both options
         with whole_file(path) as temporary:
             image_format = Image.registered_extensions()[path.suffix.lower()]
-            Image.fromarray(image).save(temporary, image_format, quality=92, subsampling=0)
+            Image.fromarray(image).save(temporary, image_format, quality=92, subsampling=0, **options)
     except WriteError as error:
         raise UserError(explain(error)) from None
 
@@ -280,11 +298,17 @@ def is_figure(path: Path) -> bool:
         return any(b"/Creator (" + each + b")" in content for each in (mark, escaped))
     if content.startswith(b"<?xml"):
         return b"<dc:title>" + mark + b"</dc:title>" in content[:_SVG_HEAD]
+    return _has_mark(io.BytesIO(content), _MARK)
+
+
+def _has_mark(file: Path | io.BytesIO, mark: str) -> bool:
+    """Whether a PNG or JPEG file names its creator so."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decoded
-            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-                return mark in (image.info.get("comment"), str(image.info.get("Software")).encode())
+            with Image.open(file, formats=("PNG", "JPEG")) as image:
+                creators = image.info.get("comment"), str(image.info.get("Software")).encode()
+                return mark.encode() in creators
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
 

@@ -111,7 +111,7 @@ def test_progress_shows_on_a_terminal(cli, images, monkeypatch):
     status, out, err = cli("predict", images, *MODEL)
     assert status == 0
     assert "2/2" in err
-    assert len(out.splitlines()) == 2
+    assert len(out.splitlines()) == 3
     assert "1/1" not in cli("predict", images / "one/a.png", *MODEL)[2]  # one image needs none
 
 
@@ -196,3 +196,110 @@ def test_a_config_of_ones_own_is_said_to_run(cli, images, tmp_path):
     assert (status, ran.exists()) == (0, True)
     assert err == f"config: {tmp_path / 'mine.py'}, which runs as a program\n"
     assert "runs as a program" not in cli("predict", images / "one/a.png", *MODEL)[2]
+
+
+def test_the_first_line_names_the_weights_the_last_the_files(cli, images, tmp_path):
+    image = images / "one/a.png"
+    lines = cli("predict", image, *MODEL, "--out", tmp_path / "out")[1].splitlines()
+    assert (
+        lines[0] == "weights: ssd320_hardnet39ds_bccd.safetensors, the weights 'bccd' of ssd320_hardnet39ds"
+    )
+    assert lines[1].startswith(f"{image}: ")
+    assert lines[2:] == [f"1 image: {tmp_path / 'out'}"]
+    network = create_model("hardnet39ds", num_classes=6)
+    for name in ("epoch_1.pth", "best_top1_epoch_1.pth"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        torch.save(network.state_dict(), tmp_path / "run" / name)
+    folder = f"{tmp_path / 'run'}{os.sep}"
+    lines = cli("predict", image, "--model", folder)[1].splitlines()
+    assert lines[0].startswith(f"weights: {tmp_path / 'run'}{os.sep}")
+    assert "of the run" in lines[0]
+    file = tmp_path / "run/epoch_1.pth"
+    assert cli("predict", image, "--model", file)[1].splitlines()[0] == f"weights: {file}"
+
+
+@pytest.mark.parametrize("name", ["result.jpg", "new/result.PNG"])
+def test_one_image_into_one_file(cli, error_of, images, tmp_path, name):
+    out, image = tmp_path / name, images / "one/a.png"
+    for _ in range(2):
+        status, text, err = cli("predict", image, *MODEL, "--out", out)
+        assert (status, err) == (0, "")
+        assert text.splitlines()[-1] == f"1 image: {out}"
+        assert Image.open(out).size == (80, 60)
+        assert os.listdir(out.parent) == [out.name] if "new" in name else True
+    before = image.read_bytes()
+    message = error_of("predict", image, *MODEL, "--out", image)
+    assert "a.png exists, and no earlier prediction wrote it" in message
+    assert image.read_bytes() == before
+    for sources, words in (
+        ([images], "2 images"),
+        ([image, image], "2 images"),
+        (["camera:0"], "a video or camera"),
+        ([tmp_path / "clip.mp4"], "a video or camera"),
+    ):
+        message = error_of("predict", *sources, *MODEL, "--out", out)
+        assert f"is one image, got {words}: give a folder" in message
+    for other in ("a.webp", "a.avi", "a.TIF"):
+        message = error_of("predict", image, *MODEL, "--out", tmp_path / other)
+        assert "expected a folder, or a file .jpg, .png or .mp4" in message
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        MODEL,
+        ("--model", "fchardnet70", "--weights", "camvid"),
+        ("--model", "hardnet39ds", "--weights", "tiny_imagenet10"),
+    ],
+)
+def test_a_video_into_a_video(cli, error_of, images, tmp_path, model):
+    import cv2
+
+    source, out = tmp_path / "in.avi", tmp_path / "out.mp4"
+    writer = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*"MJPG"), 7, (96, 64))
+    for shade in range(5):
+        writer.write(np.full((64, 96, 3), 40 * shade, np.uint8))
+    writer.release()
+    status, text, err = cli("predict", source, *model, "--out", out)
+    assert (status, err) == (0, "")
+    assert len(text.splitlines()) == 2
+    assert text.splitlines()[-1] == f"5 frames: {out}"
+    capture = cv2.VideoCapture(str(out))
+    assert [capture.get(key) for key in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT)] == [7, 5]
+    frames = [capture.read()[1] for _ in range(5)]
+    assert {frame.shape for frame in frames} == {(64, 96, 3)}
+    for sources in ([images], [images / "one/a.png"], [source, source]):
+        assert "is for the frames of one video" in error_of("predict", *sources, *model, "--out", out)
+    before = out.read_bytes()
+    assert "is the image itself" in error_of("predict", out, *model, "--out", out)
+    assert "breaks" not in error_of("predict", tmp_path / "none.mp4", *model, "--out", out)
+    assert out.read_bytes() == before
+
+
+def test_arguments_in_the_wrong_places(error_of, images):
+    image = images / "one/a.png"
+    message = error_of("predict", "ssd320_hardnet39ds", "--model", image)
+    assert f"{image} is an image or video, expected a model" in message
+
+
+def test_masks_are_in_colour_and_score_as_before(cli, tmp_path):
+    """A saved mask is read back by ``eval`` as its class indices."""
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (48, 64, 3), np.uint8)).save(tmp_path / "a.png")
+    arguments = ("--model", "fchardnet70", "--weights", "camvid", "--out", tmp_path / "out")
+    assert cli("predict", tmp_path / "a.png", *arguments)[0] == 0
+    with Image.open(tmp_path / "out/a_mask.png") as image:
+        assert image.mode == "P"
+        values = np.asarray(image)
+    for folder in ("labels", "grey", "colour"):
+        (tmp_path / folder).mkdir()
+    truth = np.where(random.random(values.shape) < 0.8, values, 0).astype(np.uint8)
+    Image.fromarray(truth).save(tmp_path / "labels/a.png")
+    Image.fromarray(values).save(tmp_path / "grey/a.png")
+    (tmp_path / "out/a_mask.png").rename(tmp_path / "colour/a.png")
+    options = ("--annotations", tmp_path / "labels", "--dataset", "camvid")
+    grey, colour = (
+        cli("eval", "segmentation", "--predictions", tmp_path / name, *options) for name in ("grey", "colour")
+    )
+    assert grey == colour
+    assert grey[0] == 0

@@ -284,7 +284,9 @@ def test_written_labels_are_read_again(tmp_path, name):
     labels = LABEL_SETS[name]
     values = np.arange(len(labels.classes), dtype=np.int64)[None]
     write_label(tmp_path / "deep/a.png", values, labels)
-    assert Image.open(tmp_path / "deep/a.png").mode == "L"
+    with Image.open(tmp_path / "deep/a.png") as image:
+        assert image.mode == "P"
+        assert np.array_equal(np.asarray(image.convert("RGB"))[0], labels.palette)
     assert read_label(tmp_path / "deep/a.png", labels).tolist() == values.tolist()
     if name == "cityscapes_ids":
         assert np.asarray(Image.open(tmp_path / "deep/a.png"))[0, :3].tolist() == [7, 8, 11]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import io
 import os
 import pickle
 import threading
@@ -13,7 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from hardnet_suite.data.sources import VIDEO_SUFFIXES, SourceImage, count_of, images_of, is_single
+from hardnet_suite.data.images import open_rgb
+from hardnet_suite.data.sources import (
+    VIDEO_SUFFIXES,
+    SourceImage,
+    count_of,
+    images_of,
+    is_camera,
+    is_one_video,
+    is_single,
+)
 from hardnet_suite.errors import UserError
 
 
@@ -71,10 +81,8 @@ def test_iterators_are_read_as_they_come(folder):
 
 
 def test_odd_sources_are_refused(folder, monkeypatch):
-    for bad in (b"xx", bytearray(b"xx"), {"a": 1}):
-        with pytest.raises(
-            ValueError, match="expected an image, path, array, or a list or iterator of these"
-        ):
+    for bad in ({"a": 1}, None, {"a.png"}, 1.5):
+        with pytest.raises(ValueError, match="expected an image, path, array, tensor, bytes, an open file"):
             names(bad)
     with pytest.raises(UserError, match="expected an image, got an empty name"):
         names("")
@@ -127,11 +135,20 @@ def test_images_and_arrays():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (
-            torch.zeros(3, 6, 8),
-            r"got a tensor of shape \(3, 6, 8\), torch\.float32: pass an array \(H, W, 3\)",
-        ),
-        (torch.zeros(6, 8, 3, dtype=torch.uint8), r"got a tensor of shape \(6, 8, 3\), torch\.uint8"),
+        (torch.zeros(6, 8, 3, dtype=torch.uint8), r"got shape \(6, 8, 3\), .*: tensor\.permute\(2, 0, 1\)"),
+        (torch.zeros(2, 6, 8, 3), r"got shape \(2, 6, 8, 3\), .*: tensor\.permute\(0, 3, 1, 2\)"),
+        (torch.zeros(6, 8), r"expected a tensor of shape \(3, H, W\) or \(N, 3, H, W\), got shape \(6, 8\)"),
+        (torch.zeros(2, 6, 8), r"got shape \(2, 6, 8\), torch\.float32$"),
+        (torch.zeros(1, 1, 3, 6, 8), r"got shape \(1, 1, 3, 6, 8\)"),
+        (torch.zeros(3, 0, 8), "expected a tensor with pixels"),
+        (torch.zeros(0, 3, 6, 8), "expected a tensor with pixels"),
+        (torch.zeros(3, 6, 8, dtype=torch.int64), r"torch\.int64; convert the values to uint8"),
+        (torch.zeros(3, 6, 8, dtype=torch.bool), r"torch\.bool; convert the values to uint8"),
+        (255 * torch.ones(3, 6, 8), r"got values from 255 to 255: divide by 255"),
+        (torch.linspace(-2, 2, 144).view(3, 6, 8), r"from -2 to 2: a normalised input\?"),
+        (torch.linspace(-0.1, 1.02, 144).view(3, 6, 8), r"from -0\.1 to 1\.02: tensor\.clamp\(0, 1\)"),
+        (torch.full((3, 6, 8), float("nan")), "it holds NaN or infinity"),
+        (torch.full((3, 6, 8), float("inf")), "it holds NaN or infinity"),
         (np.zeros((3, 6, 8), np.uint8), r"got shape \(3, 6, 8\), uint8; transpose \(C, H, W\)"),
         (np.zeros((3, 6, 8), np.float32), r"float32; transpose .*; convert the values to uint8"),
         (np.zeros((6, 8, 3)), r"float64; convert the values to uint8 in 0…255$"),
@@ -143,6 +160,99 @@ def test_tensors_and_other_arrays_are_refused_with_the_cure(values, words):
         with pytest.raises(ValueError, match=words) as caught:
             list(images_of(source))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_tensors(dtype):
+    values = torch.randint(0, 256, (3, 3, 5, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    given = values if dtype == torch.uint8 else values.to(dtype) / 255
+    off = 1 if dtype in (torch.float16, torch.bfloat16) else 0
+    images = list(images_of(given.requires_grad_() if dtype.is_floating_point else given))
+    assert [image.name for image in images] == ["image_0", "image_1", "image_2"]
+    assert (count_of(given), is_single(given), count_of(given[0]), is_single(given[0])) == (3, False, 1, True)
+    for image, expected in zip(images, values, strict=True):
+        difference = np.asarray(image.open()).astype(int) - expected.permute(1, 2, 0).numpy()
+        assert np.abs(difference).max() <= off
+    (image,) = images_of(given[0])
+    assert image.name == "image"
+    (bgr,) = images_of(given[0].flip(0), channels="bgr")
+    assert np.array_equal(np.asarray(bgr.open()), np.asarray(image.open()))
+    (grey,) = images_of(given[0, :1])
+    assert np.array_equal(np.asarray(grey.open())[..., 2], np.asarray(image.open())[..., 0])
+    assert names([given, "a.png", given[0]]) == ["image_0_0", "image_0_1", "image_0_2", "a.png", "image_2"]
+
+
+def test_the_floats_of_torchvision_come_back_exactly():
+    values = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    (image,) = images_of(torch.from_numpy(values).permute(2, 0, 1).float() / 255)
+    assert np.array_equal(np.asarray(image.open()), values)
+
+
+def test_bytes_and_open_files(folder):
+    path = folder / "b.png"
+    expected = open_rgb(path).tobytes()
+    content = path.read_bytes()
+    written = io.BytesIO()
+    Image.open(path).save(written, "PNG")  # its end is where reading would begin
+    for source in (content, bytearray(content), memoryview(content), io.BytesIO(content), written):
+        assert (count_of(source), is_single(source)) == (1, True)
+        (image,) = images_of(source)
+        assert (image.name, image.open().tobytes()) == ("image", expected)
+        assert names([source, source]) == ["image_0", "image_1"]
+    with path.open("rb") as file:
+        (image,) = images_of(file)
+    assert (image.name, image.stem, image.open().tobytes()) == (str(path), "b", expected)
+    assert pickle.loads(pickle.dumps(image)).open().tobytes() == expected
+
+    class Upload:  # neither seekable nor named
+        def read(self):
+            return content
+
+    assert names([Upload()]) == ["image_0"]
+
+
+def test_bytes_and_files_that_hold_no_image(folder):
+    for source in (b"", b"xx", io.BytesIO(b"xx"), (folder / "b.png").read_bytes()[:50]):
+        (image,) = images_of(source)
+        with pytest.raises(UserError, match="cannot read the image in memory"):
+            image.open()
+    with (folder / "notes.txt").open() as text, pytest.raises(ValueError, match=r"open\(path, 'rb'\)"):
+        names(text)
+    with pytest.raises(ValueError, match="opened in binary mode"):
+        names(io.StringIO("a"))
+    with pytest.raises(ValueError, match="got a VideoCapture whose read"):
+        names(cv2.VideoCapture())
+    (folder / "clip.mp4").write_bytes(b"video")
+    with (folder / "clip.mp4").open("rb") as file, pytest.raises(ValueError, match="the path of a video"):
+        names(file)
+    file = (folder / "b.png").open("rb")
+    file.close()
+    with pytest.raises(ValueError, match="closed"):
+        names(file)
+
+
+def test_digits_are_a_camera_unless_something_has_that_name(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    for name in ("0", "12", "camera:0"):
+        assert is_camera(name)
+        assert is_one_video(name)
+        assert count_of(name) is None
+    (folder / "b.png").rename(folder / "0")
+    (folder / "deep").rename(folder / "12")
+    assert names("0") == ["0"]
+    assert names("12") == ["12/c.webp"]
+    assert not is_camera("0")
+    assert not is_one_video("12")
+    assert is_camera("camera:0")
+
+
+def test_one_video(folder):
+    (folder / "folder.mp4").mkdir()
+    assert is_one_video("clip.mp4")
+    assert is_one_video("https://h/clip.MP4?x=1")
+    assert is_one_video(0)
+    for source in ("a.png", folder, folder / "folder.mp4", "*.mp4", ["clip.mp4"], [0], b"xx"):
+        assert not is_one_video(source)
 
 
 def test_the_order_of_an_arrays_channels():
@@ -235,7 +345,7 @@ def test_names_fit_for_files():
     assert {name: SourceImage(name, None).stem for name in stems} == stems
 
 
-def test_a_cameras_frames_come_as_they_are_asked_for(monkeypatch):
+def test_a_cameras_frames_come_as_they_are_asked_for(monkeypatch, tmp_path):
     class Camera:
         asked = 0
 
@@ -249,15 +359,20 @@ def test_a_cameras_frames_come_as_they_are_asked_for(monkeypatch):
             Camera.asked += 1
             return True, np.full((4, 6, 3), (0, 0, Camera.asked), np.uint8)  # BGR
 
+        def get(self, key):
+            return 90_000.0  # the ticks of a clock, no rate
+
         def release(self):
             Camera.asked = -1
 
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
-    for source in (1, "camera:1"):
+    monkeypatch.chdir(tmp_path)
+    for source in (1, "camera:1", "1", "camera:01"):
         Camera.asked = 0
         images = images_of(source)
         first, second = next(images), next(images)
         assert Camera.asked == 2
+        assert first.fps is None
         assert [first.name, second.name] == ["camera:1#000000", "camera:1#000001"]
         assert np.asarray(second.open())[0, 0].tolist() == [2, 0, 0]
         images.close()

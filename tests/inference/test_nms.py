@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
+import torchvision.ops
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hardnet_suite.inference.nms import batched_nms, iou_with, nms, soft_nms
+from hardnet_suite.inference.nms import _operator, batched_nms, iou_with, nms, soft_nms
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +127,32 @@ def test_suppression_does_not_depend_on_the_class_or_the_place(suppressed):
         boxes = torch.tensor([first, second], dtype=torch.float32)
         kept = batched_nms(boxes, torch.tensor([0.9, 0.8]), torch.tensor([79, 79]), 0.45, offset=1)
         assert len(kept) == 2 - suppressed
+
+
+def test_the_operator_is_torchvisions_without_its_package():
+    code = """
+import sys
+import torch
+from hardnet_suite.inference.nms import nms
+
+generator = torch.Generator().manual_seed(0)
+corners = torch.rand(500, 2, generator=generator)
+boxes = torch.cat([corners, corners + 0.3 * torch.rand(500, 2, generator=generator)], 1)
+scores = torch.rand(500, generator=generator)
+keep = nms(boxes, scores, 0.5)
+assert "torchvision" not in sys.modules
+import torchvision.ops  # loads the library again
+assert torch.equal(keep, torchvision.ops.nms(boxes, scores, 0.5))
+assert torch.equal(keep, nms(boxes, scores, 0.5))
+print(len(keep))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert 1 < int(run.stdout) < 500
+
+
+def test_a_library_that_does_not_load_leaves_the_package(monkeypatch):
+    _operator.cache_clear()
+    monkeypatch.setattr(torch.ops, "torchvision", object(), raising=False)
+    assert _operator() is torchvision.ops.nms
+    _operator.cache_clear()

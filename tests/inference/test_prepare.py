@@ -67,7 +67,7 @@ def test_other_interpolations_are_opencvs_to_the_rounding(size, target, interpol
 @pytest.mark.parametrize(
     "size", [(300, 400), (400, 300), (50, 70), (256, 256), (10, 300), (224, 224), (255, 511)]
 )
-@pytest.mark.parametrize("crop", [224, (96, 200), None])
+@pytest.mark.parametrize("crop", [224, (96, 200), (300, 281), None])
 def test_classifiers_input_is_torchvisions_exactly(size, crop):
     image = image_of(*size)
     pixels, _ = prepare(image, replace(PREPROCESS["hardnet68"], size=crop))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import weakref
@@ -19,7 +20,7 @@ from hardnet_suite.data.images import open_rgb
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import PREPROCESS
 from hardnet_suite.openmm.run.configs import OWN_CONFIGS, load_config
-from hardnet_suite.prediction import load_model
+from hardnet_suite.prediction import LoadedModel, load_model
 from hardnet_suite.weights import fetch, find, save_weights
 
 assert hardnet_suite.openmm
@@ -439,3 +440,77 @@ def test_one_bad_part_does_not_end_the_rest(saved, tmp_path):
         found = predict(path, [f"{tmp_path}/x*", tmp_path / "none.mp4", tmp_path / "a.png"], failed=failed)
     assert [one.name[-5:] for one in found] == ["a.png"]
     assert [reason.split(" ")[0] for _, reason in failed] == ["cannot", "no", "no"]
+
+
+def test_a_loaded_model_is_called(tmp_path):
+    model = hardnet_suite.load_model("ssd320_hardnet39ds", weights="bccd")
+    assert isinstance(model, LoadedModel)
+    image = noise(120, 90)
+    options = {"score": 0.01, "batch_size": 2, "channels": "bgr"}
+    ours = [one.to_dict() for one in model([image, image[::2]], **options)]
+    assert ours == [one.to_dict() for one in predict(model, [image, image[::2]], **options)]
+    assert ours == [
+        one.to_dict() for one in predict("ssd320_hardnet39ds", [image, image[::2]], weights="bccd", **options)
+    ]
+    assert next(model(iter([image]), stream=True, **options)).to_dict()["boxes"] == ours[0]["boxes"]
+    assert "detection of 3 classes (RBC, WBC, Platelets), cpu; weights: " in repr(model)
+    assert "the weights 'bccd' of ssd320_hardnet39ds>" in repr(model)
+    assert "\n" not in repr(model)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'threshold'"):
+        model(image, threshold=0.5)
+    with pytest.raises(ValueError, match="are for load_model"):
+        predict(model, image, weights="bccd")
+
+
+def test_the_repr_of_many_classes_and_of_a_network(saved):
+    _, path = saved("hardnet39ds")
+    text = repr(load_model(path, bf16=True))
+    assert "classification of 1000 classes (" in text
+    assert ", …), cpu, bfloat16; weights: " in text
+    assert text.endswith(f"{path}>")
+    assert len(text) < 200 + len(str(path))
+
+
+@pytest.mark.parametrize("kind", ["tensor", "float", "batch", "list", "bytes", "file", "bgr"])
+def test_every_form_of_an_image_gives_one_answer(tmp_path, kind):
+    """Lossless files, arrays and tensors hold the same pixels."""
+    model = load_model("fchardnet70", weights="camvid")
+    values = noise(64, 64)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    (expected,) = model(tmp_path / "a.png")
+    tensor = torch.from_numpy(values.copy()).permute(2, 0, 1)
+    source = {
+        "tensor": tensor,
+        "float": tensor / 255,
+        "batch": torch.stack([tensor, tensor]),
+        "list": [tensor, tmp_path / "a.png"],
+        "bytes": (tmp_path / "a.png").read_bytes(),
+        "file": io.BytesIO((tmp_path / "a.png").read_bytes()),
+        "bgr": np.ascontiguousarray(values[..., ::-1]),
+    }[kind]
+    found = model(source, channels="bgr" if kind == "bgr" else "rgb", batch_size=2)
+    assert len(found) == (2 if kind in ("batch", "list") else 1)
+    for one in found:
+        assert np.array_equal(one.mask, expected.mask)
+        assert one.draw().tobytes() == expected.draw().tobytes()
+
+
+def test_swapped_arguments_are_told(tmp_path):
+    model = load_model("ssd320_hardnet39ds", weights="bccd")
+    image = noise(64, 64)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    for arguments in (
+        (tmp_path / "a.png", model),
+        (image, model),
+        (str(tmp_path / "a.png"), model.network),
+        (torch.zeros(3, 8, 8), model),
+        (image, "ssd320_hardnet39ds"),
+        ([image], "ssd320_hardnet39ds"),
+    ):
+        with pytest.raises(UserError, match=r"swapped: expected predict\(model, images\), got .* as images"):
+            predict(*arguments)
+    for name in ("a.png", "clip.mp4"):
+        with pytest.raises(UserError, match=r"is an image or video, expected a model first: predict\(model"):
+            predict(tmp_path / name, "ssd320_hardnet39ds")
+    with pytest.raises(UserError, match="expected a model's name, a config or a file of weights, got a list"):
+        predict([tmp_path / "a.png"], tmp_path / "a.png")

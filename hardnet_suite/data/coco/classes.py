@@ -1,4 +1,4 @@
-"""The classes of COCO."""
+"""The classes of COCO, and their ids in its annotations."""
 
 # the 80 classes whose boxes are scored, in the order of their ids
 COCO_CLASSES: tuple[str, ...] = (
@@ -82,4 +82,8 @@ COCO_CLASSES: tuple[str, ...] = (
     "teddy bear",
     "hair drier",
     "toothbrush",
+)
+# ten of the ids up to 90 were never used
+COCO_CATEGORY_IDS: tuple[int, ...] = tuple(
+    number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 )

@@ -92,7 +92,8 @@ def write_label(path: str | Path, array: np.ndarray, labels: LabelSet) -> None:
     """Writes train labels as a label image that ``read_label`` reads back with the same set.
 
     Args:
-        path: where to; missing folders are made. The file is a grey PNG of 8 bits.
+        path: where to; missing folders are made. The file is a PNG of 8 bits: grey, or with the palette of
+            the set in the colours of the classes (mode P), what is of no class in black.
         array: (H, W) integers, train labels.
         labels: the set. Of several values with one meaning the lowest is written, 255 for ignored pixels
             where it means that.
@@ -112,6 +113,19 @@ def write_label(path: str | Path, array: np.ndarray, labels: LabelSet) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(table[array]).save(path)
+        image = Image.fromarray(table[array])
+        if labels.palette:
+            image = image.convert("P")  # keeps the values
+            image.putpalette(_stored_palette(labels).tobytes())
+        image.save(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _stored_palette(labels: LabelSet) -> np.ndarray:
+    """(256, 3) uint8: the colour of every stored value; all 256, as PNG would take fewer bits for less."""
+    colors = np.zeros((256, 3), np.uint8)
+    for value, label in labels.values.items():
+        if label < len(labels.palette):
+            colors[value] = labels.palette[label]
+    return colors

@@ -1,0 +1,232 @@
+"""A drawing or a video of drawings in one file, which replaces earlier ones and nothing else."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from hardnet_suite.data.sources import images_of
+from hardnet_suite.errors import UserError
+from hardnet_suite.prediction import Prediction, VideoFile
+from hardnet_suite.prediction.files import DrawingFile, names_file, names_video
+
+TASKS = ("classification", "detection", "segmentation")
+
+
+def prediction_of(source, task="detection") -> Prediction:
+    mask = np.zeros((48, 64), np.uint8)
+    mask[:, 32:] = 1
+    return Prediction(
+        name=source.name,
+        task=task,
+        size=(64, 48),
+        labels=np.array([0]),
+        names=("cat",),
+        scores=np.array([0.5]),
+        boxes=np.array([[8.0, 8.0, 40.0, 40.0]]) if task == "detection" else None,
+        mask=mask if task == "segmentation" else None,
+        classes=("cat", "dog"),
+        palette=((255, 0, 0), (0, 255, 0)),
+        source=source,
+    )
+
+
+@pytest.fixture
+def prediction(tmp_path) -> Prediction:
+    Image.new("RGB", (64, 48), "grey").save(tmp_path / "a.png")
+    (image,) = images_of(tmp_path / "a.png")
+    return prediction_of(image)
+
+
+def write_video(path, count=7, fps=12.5, size=(64, 48)):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
+    for shade in range(count):
+        writer.write(np.full((size[1], size[0], 3), 20 * shade, np.uint8))
+    writer.release()
+    return path
+
+
+def read_video(path) -> tuple[list[np.ndarray], float]:
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while (frame := capture.read())[0]:
+        frames.append(frame[1])
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == len(frames)
+    return frames, capture.get(cv2.CAP_PROP_FPS)
+
+
+def listing(folder) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in os.listdir(folder)}
+
+
+@pytest.mark.parametrize("name", ["r.jpg", "r.JPEG", "r.png", "new/deep/r.png"])
+def test_a_drawing_is_saved_and_replaced(tmp_path, prediction, name):
+    path = tmp_path / name
+    assert prediction.save(path) == path
+    with Image.open(path) as image:
+        assert image.size == (64, 48)
+        if path.suffix == ".png":
+            assert np.array_equal(np.asarray(image), np.asarray(prediction.draw()))
+    before = path.read_bytes()
+    replace(prediction, scores=np.array([0.25])).save(path)
+    assert path.read_bytes() != before
+    assert not list(tmp_path.rglob("predictions.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["r.jpg", "r.png"])
+def test_files_of_others_are_kept(tmp_path, prediction, name):
+    for content in ("image", b"", b"no image"):
+        path = tmp_path / name
+        if content == "image":
+            Image.new("RGB", (5, 5)).save(path)
+        else:
+            path.write_bytes(content)
+        before = path.read_bytes()
+        with pytest.raises(UserError, match=r"exists, and no earlier prediction wrote it: move it away"):
+            prediction.save(path)
+        assert path.read_bytes() == before
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="exists, and no earlier prediction wrote it"):
+        prediction.save(path)
+
+
+def test_a_drawing_is_not_drawn_over_itself(tmp_path, prediction):
+    path = prediction.save(tmp_path / "r.png")
+    (image,) = images_of(path)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"r\.png is the image itself"):
+        prediction_of(image).save(path)
+    assert path.read_bytes() == before
+
+
+def test_folders_stay_folders(tmp_path, prediction):
+    (tmp_path / "old.jpg").mkdir()
+    assert prediction.save(tmp_path / "old.jpg") == tmp_path / "old.jpg/a.jpg"
+    assert prediction.save(tmp_path / "results.v2") == tmp_path / "results.v2/a.jpg"
+    with pytest.raises(ValueError, match="a stem is for a folder"):
+        prediction.save(tmp_path / "b.jpg", "stem")
+    assert not names_file("a.mp4")
+    assert names_video("a.MP4")
+    assert not names_video("a.avi")
+
+
+def test_a_file_that_cannot_be_written(tmp_path, prediction):
+    (tmp_path / "file").touch()
+    for write in (DrawingFile(tmp_path / "file/r.jpg").write, VideoFile(tmp_path / "file/r.mp4").write):
+        with pytest.raises(UserError, match="file") as caught:
+            write(prediction)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("fps", [12.5, 29.97])
+def test_a_video_has_the_frames_size_and_rate_of_its_source(tmp_path, task, fps):
+    source = write_video(tmp_path / "in.mp4", fps=fps)
+    with VideoFile(tmp_path / "out/clip.mp4") as video:
+        for image in images_of(source):
+            assert image.fps == pytest.approx(fps)
+            video.write(prediction_of(image, task))
+        assert not (tmp_path / "out/clip.mp4").exists()
+    frames, rate = read_video(tmp_path / "out/clip.mp4")
+    assert rate == pytest.approx(fps)
+    assert {frame.shape for frame in frames} == {(48, 64, 3)}
+    original, _ = read_video(source)
+    assert len(frames) == len(original) == 7
+    # brighter from frame to frame, as the source
+    assert np.all(np.diff([frame[2:6].mean() for frame in frames]) > 5)
+    assert os.listdir(tmp_path / "out") == ["clip.mp4"]
+
+
+def test_a_frame_is_what_draw_returns(tmp_path):
+    (image,) = images_of(write_video(tmp_path / "in.mp4", 1))
+    prediction = prediction_of(image)
+    with VideoFile(tmp_path / "out.mp4") as video:
+        video.write(prediction)
+    ((frame,), _) = read_video(tmp_path / "out.mp4")
+    difference = frame[..., ::-1].astype(int) - np.asarray(prediction.draw())
+    assert np.abs(difference).mean() < 8  # the codec's loss; swapped channels give 30
+    assert np.abs(frame.astype(int) - np.asarray(prediction.draw())).mean() > 8
+
+
+def test_videos_replace_their_own_kind_alone(tmp_path):
+    source = write_video(tmp_path / "in.mp4")
+    images = list(images_of(source))
+    for count in (3, 2):
+        with VideoFile(tmp_path / "out.mp4") as video:
+            for image in images[:count]:
+                video.write(prediction_of(image))
+        assert len(read_video(tmp_path / "out.mp4")[0]) == count
+    for content in (source.read_bytes(), b"", b"mine"):
+        (tmp_path / "own.mp4").write_bytes(content)
+        with pytest.raises(UserError, match="no earlier prediction wrote it"):
+            VideoFile(tmp_path / "own.mp4")
+        assert (tmp_path / "own.mp4").read_bytes() == content
+
+
+def test_a_video_is_not_drawn_over_itself(tmp_path):
+    source = write_video(tmp_path / "in.mp4", 2)
+    with VideoFile(tmp_path / "out.mp4") as video:
+        for image in images_of(source):
+            video.write(prediction_of(image))
+    before = (tmp_path / "out.mp4").read_bytes()
+    first, *_ = images_of(tmp_path / "out.mp4")
+    video = VideoFile(tmp_path / "out.mp4")
+    with pytest.raises(UserError, match=r"out\.mp4 is the image itself"):
+        video.write(prediction_of(first))
+    video.close()
+    assert (tmp_path / "out.mp4").read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError, UserError])
+@pytest.mark.parametrize("camera", [False, True])
+def test_an_interruption_ends_a_recording_and_drops_an_unfinished_video(tmp_path, error, camera):
+    images = list(images_of(write_video(tmp_path / "in.mp4")))
+    before = listing(tmp_path)
+
+    def record() -> None:
+        with VideoFile(tmp_path / "out.mp4") as video:
+            for number in range(4):
+                image = replace(images[number], name=f"camera:0#{number:06d}") if camera else images[number]
+                video.write(prediction_of(image))
+            raise error
+
+    with pytest.raises(error):
+        record()
+    if camera and error in (KeyboardInterrupt, SystemExit):
+        assert len(read_video(tmp_path / "out.mp4")[0]) == 4
+    else:
+        assert listing(tmp_path) == before
+
+
+def test_frames_of_another_size_and_no_frames(tmp_path):
+    first, *_ = images_of(write_video(tmp_path / "in.mp4"))
+    other, *_ = images_of(write_video(tmp_path / "other.mp4", size=(32, 32)))
+    before = listing(tmp_path)
+    with VideoFile(tmp_path / "out.mp4") as video:
+        video.write(prediction_of(first))
+        with pytest.raises(UserError, match=r"has 32×32 pixels, the frames of .*out\.mp4 have 64×48"):
+            video.write(replace(prediction_of(other), size=(32, 32)))
+        video.close(complete=False)
+    with VideoFile(tmp_path / "out.mp4"):
+        pass
+    assert listing(tmp_path) == before
+
+
+def test_frames_without_a_rate_get_the_usual_one(tmp_path, prediction):
+    with VideoFile(tmp_path / "out.mp4") as video:
+        video.write(prediction)
+    assert read_video(tmp_path / "out.mp4")[1] == 30
+
+
+def test_an_odd_side_loses_a_pixel(tmp_path):
+    image = Image.new("RGB", (65, 49), "grey")
+    (source,) = images_of(image)
+    with VideoFile(tmp_path / "out.mp4") as video:
+        video.write(replace(prediction_of(source), size=(65, 49)))
+    assert read_video(tmp_path / "out.mp4")[0][0].shape == (48, 64, 3)
