@@ -70,18 +70,19 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(
                 f"--log {name} needs a package that is not installed: pip install {_PACKAGES[name]}"
             )
+    given = [name for name in _WITHOUT_CONFIG if getattr(args, name) is not None]
+    if args.data is None and given:
+        raise UserError(
+            f"--{given[0].replace('_', '-')} goes with --data FOLDER; with a config, use --cfg-options, such "
+            "as train_cfg.max_epochs=9 or train_dataloader.batch_size=4"
+        )
+    if args.data is None:
+        _require_config(args.config)
     if os.environ.get("RANK", "0") == "0":  # torchrun's; before anything that takes seconds
         show(f"hardnet-suite {__version__}: train {args.config} (loading PyTorch and OpenMMLab …)")
         sys.stdout.flush()
     if args.data is not None:
         _write_config(args)
-    elif given := [name for name in _WITHOUT_CONFIG if getattr(args, name) is not None]:
-        raise UserError(
-            f"--{given[0].replace('_', '-')} goes with --data FOLDER; with a config, use --cfg-options, such "
-            "as train_cfg.max_epochs=9 or train_dataloader.batch_size=4"
-        )
-    else:
-        _require_config(args.config)
     cfg = load_run_config(args)
     from mmengine.dist import is_main_process
 
