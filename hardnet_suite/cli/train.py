@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hardnet_suite import __version__
-from hardnet_suite.cli._options import add_run_arguments, load_run_config, show
+from hardnet_suite.cli._options import add_run_arguments, is_first_rank, load_run_config, show
 from hardnet_suite.errors import UserError
 
 # where a run can be logged to -> the package of PyPI that does it
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(
                 f"--log {name} needs a package that is not installed: pip install {_PACKAGES[name]}"
             )
-    if os.environ.get("RANK", "0") == "0":  # torchrun's; before anything that takes seconds
+    if is_first_rank():  # before anything that takes seconds
         show(f"hardnet-suite {__version__}: train {args.config} (loading PyTorch and OpenMMLab …)")
         sys.stdout.flush()
     cfg = load_run_config(args)
