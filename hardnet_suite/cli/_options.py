@@ -49,13 +49,19 @@ def read_config(args: argparse.Namespace):
     from hardnet_suite.openmm.run import configs
 
     def warn(message: str) -> None:
-        show(f"warning: {message}", sys.stderr)
+        if is_first_rank():
+            show(f"warning: {message}", sys.stderr)
 
     cfg = configs.load_config(args.config, configs.parse_options(args.cfg_options), warn=warn)
     init_default_scope(cfg.get("default_scope", "mmengine"))
     if args.data_root:
         configs.set_data_root(cfg, args.data_root)
     return cfg
+
+
+def is_first_rank() -> bool:
+    """Whether this is the process of torchrun's that prints, or one that torchrun did not start."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def load_run_config(args: argparse.Namespace, suffix: str = ""):

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hardnet_suite import __version__
-from hardnet_suite.cli._options import add_run_arguments, choose_device, load_run_config, show
+from hardnet_suite.cli._options import add_run_arguments, choose_device, is_first_rank, load_run_config, show
 from hardnet_suite.cli.models import FIGURES
 from hardnet_suite.errors import UserError
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.data is None:
         _require_config(args.config)
-    if os.environ.get("RANK", "0") == "0":  # torchrun's; before anything that takes seconds
+    if is_first_rank():  # before anything that takes seconds
         show(f"hardnet-suite {__version__}: train {args.config} (loading PyTorch and OpenMMLab …)")
         sys.stdout.flush()
     if args.data is not None:

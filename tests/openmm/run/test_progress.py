@@ -158,6 +158,18 @@ def test_a_line_per_validation(runner, clock, capsys):
     ]
 
 
+def test_memory_of_the_gpu(monkeypatch, runner, clock):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**29)
+    hook = ProgressLineHook()
+    hook.before_train(runner)
+    clock.seconds += 1
+    step(hook, runner)
+    hook.close()
+    assert "left  1.5 GiB" in sys.stderr.getvalue()
+
+
 def test_other_ranks_show_nothing(monkeypatch, runner, clock):
     monkeypatch.setattr(progress, "is_main_process", lambda: False)
     monkeypatch.setattr(sys, "stderr", Terminal())

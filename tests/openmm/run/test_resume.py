@@ -90,6 +90,7 @@ def test_batches_begin_where_they_are_told_to(start):
 def test_an_epoch_killed_before_its_validation_is_validated_on_resuming(tiny, run, tmp_path):
     config, data = tiny
     common = ["tools/train.py", config, "--data-root", data, "--device", "cpu", "--work-dir", tmp_path]
+    common.append("--verbose")
     options = ["--cfg-options", "train_cfg.max_epochs=1", "train_dataloader.batch_size=6"]
     first = run(*common, *options)
     again = run(*common, *options, "--resume")
