@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -61,7 +62,7 @@ def create_model(
         in_chans = weights.in_chans if in_chans is None else in_chans
         if num_classes is None and not features_only:
             num_classes = weights.num_classes or None  # 0: a patch descriptor
-    network = build_network(
+    network: Any = build_network(
         name,
         num_classes=num_classes,
         in_chans=in_chans,

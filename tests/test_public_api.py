@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,6 +55,16 @@ def test_the_public_names():
     assert {"LoadedModel", "Prediction", "load_model", "predict"} <= {*hardnet_suite.__all__}
     assert {*hardnet_suite.__all__} <= {*dir(hardnet_suite)}
     assert hardnet_suite.__version__.count(".") == 2
+
+
+def test_editors_and_type_checkers_see_the_public_names():
+    path = Path(hardnet_suite.__file__)
+    assert (path.parent / "py.typed").is_file()
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    (block,) = [n for n in nodes if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING"]
+    imported = {alias.name: node.module for node in block.body for alias in node.names}
+    assert imported == hardnet_suite._HOMES
+    assert sorted(imported) == hardnet_suite.__all__
 
 
 def test_the_contracts_signatures():

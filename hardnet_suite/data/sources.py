@@ -144,7 +144,8 @@ def count_of(source: Any) -> int | None:
     """How many images a source has, as far as that is known without opening videos; otherwise None."""
     if isinstance(source, list | tuple):
         counts = [count_of(member) for member in source]
-        return None if None in counts else sum(counts)
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
     if isinstance(source, str | Path):
         text = _text(source)
         if _is_camera(text) or _is_video(text):
@@ -195,7 +196,8 @@ class _Fetched:
     """An image at an address; drawn later, it need not be fetched again."""
 
     def __init__(self, url: str, limits: Limits):
-        self.url, self.limits, self.body = url, limits, None
+        self.url, self.limits = url, limits
+        self.body: bytes | None = None
 
     def __call__(self) -> Image.Image:
         if self.body is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
@@ -113,7 +114,9 @@ def build_network(
     for argument, value, least in (("num_classes", num_classes, least_classes), ("in_chans", in_chans, 1)):
         if value is not None and (type(value) is not int or value < least):
             raise ValueError(f"{argument}={value!r} must be an integer of at least {least}")
-    channels = {} if in_chans is None else {"in_chans": in_chans}  # each network has its own default
+    channels: dict[str, Any] = (
+        {} if in_chans is None else {"in_chans": in_chans}
+    )  # each network has its own default
     if features_only:
         trunk = _trunk_of(name, row)
         tap = features_only if isinstance(features_only, str) else "transition"

@@ -42,10 +42,10 @@ class Postprocess:
         Raises:
             ValueError: anything else.
         """
-        kind = _KINDS.get(values.get("task")) if isinstance(values, Mapping) else None
+        kind = _KINDS.get(values.get("task", "")) if isinstance(values, Mapping) else None
         if kind is None or set(values) - {"task"} != {field.name for field in fields(kind)}:
             raise ValueError(f"not an output rule: {values}")
-        options = {
+        options: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in values.items()
             if key != "task"

@@ -122,9 +122,9 @@ class VideoFile:
             self._size = size
             self._is_recording = is_camera(prediction.name.partition("#")[0])
             self._open(size, prediction.source.fps if prediction.source else None)
-        if size != self._size:
-            was, now = ("×".join(map(str, each)) for each in (self._size, size))
-            raise UserError(f"{prediction.name} has {now} pixels, the frames of {self.path} have {was}")
+        if size != self._size and self._size is not None:
+            was, now = (f"{width}×{height} pixels" for width, height in (self._size, size))
+            raise UserError(f"{prediction.name} has {now}, the frames of {self.path} have {was}")
         self._writer.write(np.ascontiguousarray(frame[..., ::-1]))
         return self.path
 
@@ -135,7 +135,7 @@ class VideoFile:
         with _write_errors(self.path):
             folder = self._stack.enter_context(temporary_folder(self.path))
         self._temporary = folder / "video.mp4"  # OpenCV takes the format from the suffix
-        codec = cv2.VideoWriter_fourcc(*"mp4v")
+        codec = cv2.VideoWriter.fourcc(*"mp4v")
         self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, codec, fps or _USUAL_FPS, size)
         if not self._writer.isOpened():
             self.close(complete=False)

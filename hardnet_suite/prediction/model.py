@@ -30,7 +30,7 @@ from hardnet_suite.networks import (
     list_models,
 )
 from hardnet_suite.visualization.canvas import class_color
-from hardnet_suite.weights import ROWS, Checkpoint, chosen_row, fill, open_weights
+from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, chosen_row, fill, open_weights
 from hardnet_suite.weights.file import WeightsFile, expanded
 from hardnet_suite.weights.runs import run_checkpoint
 
@@ -83,6 +83,11 @@ class LoadedModel:
     def __call__(
         self, images: Any, *, stream: Literal[True], **options: Unpack[RunOptions]
     ) -> Iterator[Prediction]: ...
+
+    @overload
+    def __call__(
+        self, images: Any, *, stream: bool, **options: Unpack[RunOptions]
+    ) -> list[Prediction] | Iterator[Prediction]: ...
 
     def __call__(
         self, images: Any, *, stream: bool = False, **options: Unpack[RunOptions]
@@ -151,20 +156,20 @@ def load_model(
     if choice.file is not None and weights is not None:
         raise UserError(f"{model} is a file of weights already: leave out weights={weights}")
     source = choice.file or _weights_of(choice.name, weights or choice.weights)
-    checkpoint = open_weights(source, choice.name).require_whole()
-    _require_a_task(checkpoint.model)
-    network = build_network(
-        checkpoint.model, num_classes=checkpoint.num_classes, in_chans=checkpoint.in_chans
-    )
+    checkpoint = open_weights(source, choice.name or None).require_whole()
+    name = checkpoint.model or choice.name
+    _require_a_task(name)
+    network = build_network(name, num_classes=checkpoint.num_classes, in_chans=checkpoint.in_chans)
     fill(network, checkpoint)
     usage = _usage(choice, checkpoint, str(model))
     try:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        network = network.eval().to(device, memory_format=torch.channels_last)
+        network = network.eval().to(device).to(memory_format=torch.channels_last)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"cannot compute on the device {device}: {str(error).splitlines()[0]}") from None
-    row = checkpoint.row if choice.file is None else None
-    words = str(checkpoint.path) if row is None else f"{row.file}, the weights {row.tag!r} of {row.model}"
+    words = str(checkpoint.path)
+    if isinstance(source, WeightsRow):
+        words = f"{source.file}, the weights {source.tag!r} of {source.model}"
     return _loaded(network, usage, classes, bf16, f"{words}, {choice.which}" if choice.which else words)
 
 
@@ -202,8 +207,8 @@ def _loaded(
             f"the network takes {network.trunk.in_chans} channels, but its input rule makes {channels}: "
             "predict is for images in colour; call the network itself"
         )
-    count = network.num_classes
-    if not count:
+    count, postprocess = network.num_classes, usage.postprocess
+    if not count or postprocess is None:
         raise UserError(f"this {usage.name} has num_classes=0: it returns features, not classes")
     names = usage.classes
     if classes is not None:
@@ -221,7 +226,7 @@ def _loaded(
             "classification": tuple(imagenet_classes()),
             "detection": COCO_CLASSES,
             "segmentation": LABEL_SETS["cityscapes"].classes,
-        }[usage.postprocess.task]
+        }[postprocess.task]
         names = usual if len(usual) == count else tuple(f"class {index}" for index in range(count))
     if len(names) != count:
         raise UserError(f"{len(names)} class names are given, but the weights have {count} classes")
@@ -229,9 +234,9 @@ def _loaded(
         name=usage.name,
         network=network,
         preprocess=usage.preprocess,
-        postprocess=usage.postprocess,
+        postprocess=postprocess,
         classes=readable(names),
-        palette=usage.palette or _palette(usage.postprocess.task, names),
+        palette=usage.palette or _palette(postprocess.task, names),
         device=next(network.parameters()).device,
         bf16=bf16,
         weights=weights,
@@ -254,7 +259,7 @@ class _Choice:
     of classes in it.
     """
 
-    name: str | None = None
+    name: str = ""
     file: Path | WeightsFile | None = None
     which: str = ""
     weights: str | None = None
@@ -307,14 +312,14 @@ def _choose(model: str) -> _Choice:
     return _of_config(path)
 
 
-def _weights_of(name: str, weights: str | Path | None):
+def _weights_of(name: str, weights: str | Path | None) -> WeightsRow | Path:
     """What ``open_weights`` opens for a model: a row of the registry, or a path."""
     _require_a_task(name)
     tags = sorted(row.tag for row in ROWS if row.model == name)
     if weights is None and "published" not in tags:
         available = f"available: {', '.join(tags)}; or" if tags else "there are none;"
         raise UserError(f"{name} has no published weights; {available} give a file as its weights")
-    return chosen_row(name, weights or True) or expanded(weights)
+    return chosen_row(name, weights or True) or expanded(weights or "")
 
 
 def _require_a_task(name: str) -> None:

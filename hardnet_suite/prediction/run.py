@@ -173,16 +173,17 @@ def _prepare(image: Image.Image, model: LoadedModel, name: str) -> tuple[Tensor,
 def _predictions(model: LoadedModel, batch: list[_Prepared], top: int, score: float) -> Iterator[Prediction]:
     pixels = torch.stack([prepared.pixels for prepared in batch]).to(model.device)
     placements = [prepared.placement for prepared in batch]
-    modes = [(module, module.training) for module in model.network.modules()]
-    model.network.eval()
-    dtype = next(model.network.parameters()).dtype
+    network: Any = model.network
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    dtype = next(network.parameters()).dtype
     try:
         with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=model.bf16):
-            results = answers(
-                model.network,
+            results: Sequence[Any] = answers(
+                network,
                 to_input(pixels, model.preprocess).to(dtype),
                 placements,
-                arch=model.network.arch,
+                arch=network.arch,
                 rule=model.postprocess,
             )
     finally:

@@ -18,7 +18,7 @@ import numpy as np
 
 from hardnet_suite.data.files import is_file, read_text
 from hardnet_suite.data.segmentation import LabelSet, write_label
-from hardnet_suite.data.sources import JSON_LINES, is_camera
+from hardnet_suite.data.sources import JSON_LINES, is_camera, stem_of
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import LONGEST_STEM, FolderLock, short_stem
 from hardnet_suite.visualization.detection import save_image
@@ -216,7 +216,7 @@ class PredictionWriter:
             key, name = next(iter(self._lines[earlier].files.items()))
             if is_free(stem := name.removesuffix(_ENDINGS[key])):
                 return stem
-        short = short_stem(prediction.source.stem.encode(errors="ignore").decode())
+        short = short_stem(stem_of(prediction.name).encode(errors="ignore").decode())
         return _numbered(short.strip(" .") or "image", is_free)
 
     def _given_stem(self, prediction: Prediction, stem: str) -> str:
