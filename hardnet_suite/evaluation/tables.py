@@ -6,6 +6,8 @@ import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from hardnet_suite.data.report import escaped
+
 __all__ = ["MOST_CLASSES", "class_table", "extremes", "format_score"]
 
 MOST_CLASSES = 30  # that a console lists
@@ -41,6 +43,9 @@ def class_table(
     else:
         upper, lower = rows, []
     further = list((totals or {}).items())
+    upper, lower = (
+        [(escaped(name).replace("\n", "\\n"), row) for name, row in group] for group in (upper, lower)
+    )
     listed = [*upper, *lower, *further]
     width = min(max([5, *(_columns(name) for name, _ in listed)]), _LONGEST_NAME)
     widths = [max(digits + 3, len(heading)) for heading in columns]

@@ -79,13 +79,8 @@ def title_font(image: np.ndarray) -> Font:
     return Font(max(11, round(math.sqrt(image.shape[0] * image.shape[1]) / 28)))
 
 
-def grid(images: Sequence[np.ndarray], columns: int, gap: int = _GAP) -> np.ndarray:
+def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
     """A contact sheet, row by row: each image (H, W, 3) uint8 centred in a cell of the largest size.
-
-    Args:
-        images: at least one.
-        columns: images in a row.
-        gap: pixels between them.
 
     Raises:
         ValueError: no images, fewer than one column, or an image of another shape or type.
@@ -97,12 +92,12 @@ def grid(images: Sequence[np.ndarray], columns: int, gap: int = _GAP) -> np.ndar
     rows = math.ceil(len(drawings) / columns)
     cell_h = max(drawing.shape[0] for drawing in drawings)
     cell_w = max(drawing.shape[1] for drawing in drawings)
-    shape = (rows * (cell_h + gap) - gap, columns * (cell_w + gap) - gap, 3)
+    shape = (rows * (cell_h + _GAP) - _GAP, columns * (cell_w + _GAP) - _GAP, 3)
     sheet = np.full(shape, PAPER, np.uint8)
     for index, drawing in enumerate(drawings):
         row, column = divmod(index, columns)
-        top = row * (cell_h + gap) + (cell_h - drawing.shape[0]) // 2
-        left = column * (cell_w + gap) + (cell_w - drawing.shape[1]) // 2
+        top = row * (cell_h + _GAP) + (cell_h - drawing.shape[0]) // 2
+        left = column * (cell_w + _GAP) + (cell_w - drawing.shape[1]) // 2
         sheet[top : top + drawing.shape[0], left : left + drawing.shape[1]] = drawing
     return sheet
 
@@ -135,12 +130,22 @@ def captioned(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
 
 
 def sheet(cells: Sequence[np.ndarray]) -> np.ndarray:
-    """A contact sheet of captioned images, three in a row, with space between and around them."""
-    body, margin = grid(cells, 3, _SPACE), _SPACE // 2
-    height, width = body.shape[:2]
-    canvas = np.full((height + 2 * margin, width + 2 * margin, 3), PAPER, np.uint8)
-    canvas[margin : margin + height, margin : margin + width] = body
-    return canvas
+    """A contact sheet of captioned images (H, W, 3) uint8, three in a row, with space around each.
+
+    Columns are as wide as the widest image, each row as high as its highest; captions are at one height.
+    """
+    columns = min(3, len(cells))
+    width = max(cell.shape[1] for cell in cells) + _SPACE
+    rows = []
+    for start in range(0, len(cells), columns):
+        row = cells[start : start + columns]
+        height = max(cell.shape[0] for cell in row) + _SPACE
+        canvas = np.full((height, columns * width, 3), PAPER, np.uint8)
+        for index, cell in enumerate(row):
+            bottom, left = height - _SPACE // 2, index * width + (width - cell.shape[1]) // 2
+            canvas[bottom - cell.shape[0] : bottom, left : left + cell.shape[1]] = cell
+        rows.append(canvas)
+    return np.concatenate(rows)
 
 
 def with_legend(image: np.ndarray, entries: Sequence[tuple[Color, str]], font: Font) -> np.ndarray:

@@ -33,6 +33,12 @@ def test_long_and_wide_names_keep_the_columns():
     assert lines[3].index("0.300") == lines[4].index("0.400") + 5  # a mark has no column
 
 
+def test_a_name_never_breaks_a_line_or_drives_the_terminal():
+    lines = class_table(["two\nlines", "\x1b[2J", "bad\ud83d"], {"AP": [0.1, 0.2, 0.3]}).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["two\\nlines", "\\x1b[2J", "bad\\ud83d"]
+    assert len({len(line) for line in lines}) == 1
+
+
 @pytest.mark.parametrize("count", [30, 31, 80])
 def test_of_many_classes_the_best_and_the_worst_are_listed(count):
     names = [f"class{index}" for index in range(count)]

@@ -228,17 +228,18 @@ def test_captions_stand_below_and_stay_within_the_width():
         assert (drawn[50:, :3] == PAPER).all()
 
 
-def test_a_sheet_has_three_columns_and_a_margin():
-    cells = [np.full((20, 30, 3), value, np.uint8) for value in (10, 20, 30, 40)]
-    drawn = sheet(cells)
-    assert (drawn[:5] == PAPER).all()
-    rows = [np.unique(drawn[(drawn == value).all(-1)]).tolist() for value in (10, 40)]
-    assert rows == [[10], [40]]
-    tops, lefts = zip(
-        *(np.argwhere((drawn == value).all(-1))[0].tolist() for value in (10, 20, 30, 40)), strict=True
-    )
-    assert tops[0] == tops[1] == tops[2] < tops[3]
-    assert lefts[0] == lefts[3] < lefts[1] < lefts[2]
+def test_a_sheet_has_three_columns_and_rows_as_high_as_their_images():
+    sizes = {10: (20, 30), 20: (50, 30), 30: (20, 10), 40: (25, 30)}
+    drawn = sheet([np.full((*size, 3), value, np.uint8) for value, size in sizes.items()])
+    assert drawn.shape == (50 + 25 + 2 * 28, 3 * (30 + 28), 3)
+    places = {value: np.argwhere((drawn == value).all(-1)) for value in sizes}
+    for value, (height, width) in sizes.items():
+        assert len(places[value]) == height * width
+    bottoms = [places[value][:, 0].max() for value in sizes]
+    assert bottoms[0] == bottoms[1] == bottoms[2] < places[40][:, 0].min()
+    middles = [places[value][:, 1].mean() for value in sizes]
+    assert middles[0] == middles[3] < middles[1] < middles[2]
+    assert sheet([np.zeros((20, 30, 3), np.uint8)]).shape == (48, 58, 3)
 
 
 @pytest.mark.parametrize("count", [5, 12_345])
