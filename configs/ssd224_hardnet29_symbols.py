@@ -5,7 +5,9 @@ classes = (
     "heart", "crescent", "arrow", "bolt", "drop", "half disc", "gear",
     "ell", "tee", "chevron", "frame", "pentagon", "ellipse", "hourglass",
 )  # fmt: skip
-data_root = "data/symbols/"  # hardnet-suite draw-shapes data/symbols --objects symbols --train 16000 --size 224
+data_root = (
+    "data/symbols/"  # hardnet-suite draw-shapes data/symbols --objects symbols --train 16000 --size 224
+)
 
 model = dict(bbox_head=dict(num_classes=len(classes)))
 drawn = dict(data_root=data_root, metainfo=dict(classes=classes))

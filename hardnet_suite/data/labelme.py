@@ -152,7 +152,7 @@ def _read(source: Path, findings: list[Finding]) -> Iterator[tuple[str, _Annotat
         raise UserError(f"{source} has no JSON file of LabelMe, with shapes and imagePath")
     known: dict[Path, Path] = {}
     for path in files:
-        annotation = _annotation(path, findings)
+        annotation = _read_file(path, findings)
         other = known.setdefault(annotation.image, path)
         if other != path:
             raise UserError(f"{other} and {path} both annotate {annotation.image}: remove one of them")
@@ -165,7 +165,7 @@ def _read(source: Path, findings: list[Finding]) -> Iterator[tuple[str, _Annotat
         findings.append(Finding("warning", "images without annotation file", str(left[0]), problem))
 
 
-def _annotation(path: Path, findings: list[Finding]) -> _Annotation:
+def _read_file(path: Path, findings: list[Finding]) -> _Annotation:
     content = read_json(path)
     shapes = content.get("shapes") if isinstance(content, dict) else None
     if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
@@ -179,7 +179,7 @@ def _annotation(path: Path, findings: list[Finding]) -> _Annotation:
                 path, *stated, image, *size
             )
         )
-    read = (_shape(shape, path, findings) for shape in shapes)
+    read = (_read_shape(shape, path, findings) for shape in shapes)
     return _Annotation(path, image, size, tuple(shape for shape in read if shape))
 
 
@@ -198,7 +198,7 @@ def _image_of(path: Path, named: Any) -> Path:
     raise UserError(f"{path}: no image {named!r} beside it (image data inside of the file are not read)")
 
 
-def _shape(shape: dict, path: Path, findings: list[Finding]) -> _Shape | None:
+def _read_shape(shape: dict, path: Path, findings: list[Finding]) -> _Shape | None:
     """A shape with an area; None for others, which are told."""
     name, points, kind = shape.get("label"), shape.get("points"), shape.get("shape_type") or "polygon"
     where = f"{path.name}, {str(name)[:60]}"
