@@ -72,7 +72,7 @@ class _Shape:
 
 
 @dataclass(frozen=True)
-class _Annotation:
+class _LabelledFile:
     file: Path
     image: Path
     size: tuple[int, int]
@@ -146,13 +146,13 @@ def _is_labelme_file(path: Path) -> bool:
     return b'"shapes"' in content and b'"imagePath"' in content
 
 
-def _read(source: Path, findings: list[Finding]) -> Iterator[tuple[str, _Annotation]]:
+def _read(source: Path, findings: list[Finding]) -> Iterator[tuple[str, _LabelledFile]]:
     files = [path for path in walk_files(source, (".json",)) if _is_labelme_file(path)]
     if not files:
         raise UserError(f"{source} has no JSON file of LabelMe, with shapes and imagePath")
     known: dict[Path, Path] = {}
     for path in files:
-        annotation = _annotation(path, findings)
+        annotation = _read_file(path, findings)
         other = known.setdefault(annotation.image, path)
         if other != path:
             raise UserError(f"{other} and {path} both annotate {annotation.image}: remove one of them")
@@ -165,7 +165,7 @@ def _read(source: Path, findings: list[Finding]) -> Iterator[tuple[str, _Annotat
         findings.append(Finding("warning", "images without annotation file", str(left[0]), problem))
 
 
-def _annotation(path: Path, findings: list[Finding]) -> _Annotation:
+def _read_file(path: Path, findings: list[Finding]) -> _LabelledFile:
     content = read_json(path)
     shapes = content.get("shapes") if isinstance(content, dict) else None
     if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
@@ -179,8 +179,8 @@ def _annotation(path: Path, findings: list[Finding]) -> _Annotation:
                 path, *stated, image, *size
             )
         )
-    read = (_shape(shape, path, findings) for shape in shapes)
-    return _Annotation(path, image, size, tuple(shape for shape in read if shape))
+    read = (_read_shape(shape, path, findings) for shape in shapes)
+    return _LabelledFile(path, image, size, tuple(shape for shape in read if shape))
 
 
 def _image_of(path: Path, named: Any) -> Path:
@@ -198,7 +198,7 @@ def _image_of(path: Path, named: Any) -> Path:
     raise UserError(f"{path}: no image {named!r} beside it (image data inside of the file are not read)")
 
 
-def _shape(shape: dict, path: Path, findings: list[Finding]) -> _Shape | None:
+def _read_shape(shape: dict, path: Path, findings: list[Finding]) -> _Shape | None:
     """A shape with an area; None for others, which are told."""
     name, points, kind = shape.get("label"), shape.get("points"), shape.get("shape_type") or "polygon"
     where = f"{path.name}, {str(name)[:60]}"
@@ -223,7 +223,7 @@ def _shape(shape: dict, path: Path, findings: list[Finding]) -> _Shape | None:
     return _Shape(name, kind, tuple((float(x), float(y)) for x, y in points))
 
 
-def _drawn(annotation: _Annotation, labels: dict[str, int]) -> np.ndarray:
+def _drawn(annotation: _LabelledFile, labels: dict[str, int]) -> np.ndarray:
     """The label mask of an image, (H, W) uint8."""
     mask = Image.new("L", annotation.size, 0)
     pen = ImageDraw.Draw(mask)

@@ -194,8 +194,13 @@ def _require_choices(model: str, choices: Choices) -> None:
         raise UserError(f"--image-size {size}: expected a multiple of 32, from 32 to 4096")
 
 
-def _start(model: str, classes: Sequence[str], choices: Choices, say: Callable[[str], None]) -> Start:
-    """The best weights that can be had: whole networks before trunks, published before shipped."""
+def _start(
+    model: str, classes: Sequence[str], choices: Choices, say: Callable[[str], None], *, drawn: bool
+) -> Start:
+    """The best weights that can be had: whole networks before trunks, published before shipped.
+
+    ``drawn``: whether the validation images were drawn from the training images.
+    """
     if choices.from_scratch:
         return Start()
     rows = [row for row in ROWS if row.model == model and row.tag != "published_2"]
@@ -210,6 +215,8 @@ def _start(model: str, classes: Sequence[str], choices: Choices, say: Callable[[
         if unavailable:
             say(f"weights that are not available: {', '.join(unavailable)}")
         told = f"{row.tag}" + (f" ({row.metric})" if row.metric else "")
+        if drawn and _fits(row, classes):
+            told += "; trained on these classes: if on these images, the held-out ones are not new to them"
         return Start(None, row.tag, told) if row.base_only else Start(str(path), None, told)
     missing = f" ({', '.join(unavailable)} not available)" if unavailable else ""
     return Start(told=f"random: no trained ones for {model}{missing}")
@@ -299,7 +306,7 @@ def _detection(
         say(note)
     arch = ARCHS[model]
     side = arch.size if isinstance(arch, SSDArch) else choices.image_size or _side(splits["train"])
-    start = _start(model, classes, choices, say)
+    start = _start(model, classes, choices, say, drawn=bool(note))
     batch = (32, 8) if side <= 320 else (16, 4)
     plan = _plan(model, classes, used, (side, side), start, choices, gpu, batch=batch, iterations=6000)
     _tell(plan, say, f"images resized to {side}×{side}")
@@ -392,7 +399,7 @@ def _segmentation(
         choices.image_size or max(64, min(limit, side // 32 * 32))
         for limit, side in zip(most, (height, width), strict=True)
     )
-    start = _start(model, classes, choices, say)
+    start = _start(model, classes, choices, say, drawn=bool(note))
     plan = _plan(
         model, classes, len(images["train"]), crop, start, choices, gpu, batch=(16, 4), iterations=6000
     )
@@ -456,7 +463,7 @@ def _classification(
         say(note)
     side = min(_usual_size(walk_files(data / folders["train"], IMAGE_SUFFIXES)))
     size = choices.image_size or (224 if side >= 160 else max(32, side // 32 * 32))
-    start = _start(model, classes, choices, say)
+    start = _start(model, classes, choices, say, drawn=bool(note))
     plan = _plan(model, classes, images, (size, size), start, choices, gpu, batch=(128, 32), iterations=6000)
     _tell(plan, say, f"images of {size}×{size}")
     enlarged = round(size * 8 / 7) if side > size else size
