@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from hardnet_suite.networks import Arch, build_network, find_arch
+from hardnet_suite.names import known_name
+from hardnet_suite.networks import Arch, build_network, find_arch, list_models
 from hardnet_suite.weights import open_weights
 from hardnet_suite.weights.filling import fill_what_fits
 
@@ -28,7 +29,7 @@ def create_model(
     """Builds a network as a plain torch module, with or without trained weights.
 
     Args:
-        name: one of ``list_models()``.
+        name: one of ``list_models()``; case, hyphens and underscores may differ.
         num_classes: number of classes. Default: that of ``arch`` where it states another than the table's
             row, else that of the weights, else as published (ImageNet 1000, COCO 80, Cityscapes 19).
         in_chans: channels of the input. Default: those of the weights, else 3 (the patch descriptor: 1).
@@ -53,6 +54,7 @@ def create_model(
         UserWarning: some parameters keep their initial values: the class predictions where ``num_classes``
             differs from the file's, or what a file of a trunk alone lacks.
     """
+    name = known_name(name, list_models()) or name
     row, weights = find_arch(name), None
     if num_classes is None and arch is not None and not features_only:
         stated = getattr(arch, "num_classes", None)  # the patch descriptor has no classes

@@ -22,8 +22,9 @@ from hardnet_suite.networks import (
     build_network,
 )
 from hardnet_suite.openmm.data.parts import class_counts
-from hardnet_suite.openmm.run.configs import OWN_CONFIGS, class_names, load_config
+from hardnet_suite.openmm.run.configs import class_names, load_config
 from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of
+from hardnet_suite.recipes import OWN_CONFIGS
 
 NAMES = sorted(path.stem for path in OWN_CONFIGS.glob("*.py"))
 

@@ -14,6 +14,9 @@ from typing import TextIO
 
 from hardnet_suite.data.report import printable
 from hardnet_suite.errors import UserError
+from hardnet_suite.recipes import find_config
+
+_MOST_THREADS = 1024
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,12 +24,32 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work-dir", help="folder of checkpoints and logs (default: work_dirs/CONFIG)")
     add_bf16_argument(parser)
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
+    add_threads_argument(parser)
     parser.add_argument(
         "--launcher", choices=["none", "pytorch"], default="none", help="pytorch under torchrun"
     )
     parser.add_argument("--seed", type=int, help="of all randomness (default: the config's)")
     # torch.distributed.launch passes this
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_threads_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: one per core)")
+
+
+def set_threads(threads: int | None) -> None:
+    """Limits what PyTorch computes on the CPU to so many threads; None: one per core, as PyTorch has it.
+
+    Call it before PyTorch is imported, for the libraries that read ``OMP_NUM_THREADS``.
+    """
+    if threads is None:
+        return
+    if not 1 <= threads <= _MOST_THREADS:
+        raise UserError(f"--threads {threads}: expected 1 to {_MOST_THREADS}")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def add_bf16_argument(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +65,21 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="entries to change")
 
 
+def settle_config(args: argparse.Namespace) -> None:
+    """Checks the config's name and the data folder, before anything is imported that takes seconds.
+
+    Raises:
+        UserError: there is none of that name, or no such folder.
+    """
+    if not os.path.isfile(args.config):
+        args.config = find_config(args.config).stem
+    if args.data_root and not os.path.isdir(args.data_root):
+        raise UserError(f"--data-root {args.data_root}: no such folder")
+
+
 def read_config(args: argparse.Namespace):
     """The config with ``add_config_arguments``'s options applied; warnings go to standard error."""
+    settle_config(args)
     from mmengine.registry import init_default_scope
 
     from hardnet_suite.openmm.run import configs
@@ -71,7 +107,9 @@ def load_run_config(args: argparse.Namespace, suffix: str = ""):
         args: of the command line.
         suffix: of the work dir's name, where neither the command line nor the config gives one.
     """
+    settle_config(args)
     choose_device(args.device)
+    set_threads(args.threads)
     threading.excepthook = _show_error_of_thread
     from mmengine.device import get_device
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hardnet_suite.cli._options import add_config_arguments, read_config, show
+from hardnet_suite.cli._options import add_config_arguments, read_config, settle_config, show
 from hardnet_suite.errors import UserError
 
 
@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    settle_config(args)
     from hardnet_suite.openmm.data import parts
 
     cfg = read_config(args)

@@ -6,6 +6,7 @@ import argparse
 
 from hardnet_suite.cli._options import show
 from hardnet_suite.errors import UserError
+from hardnet_suite.recipes import find_config, own_configs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,21 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from hardnet_suite.openmm.config_files import own_configs
+    name = None if args.name is None else find_config(args.name.removesuffix(".py")).stem
     from hardnet_suite.openmm.run.config_copies import flat_copy, summary
     from hardnet_suite.outputs import require_replaceable, write_file
 
     configs = own_configs()
-    if args.name is None:
+    if name is None:
         if args.copy is not None:
             raise UserError("--copy writes one config: hardnet-suite configs NAME --copy FILE.py")
         width = max(map(len, configs))
-        for name, path in configs.items():
-            show(f"{name.ljust(width)}  {summary(path)}")
+        for each, path in configs.items():
+            show(f"{each.ljust(width)}  {summary(path)}")
         return
-    name = args.name.removesuffix(".py")
-    if name not in configs:
-        raise UserError(f"no config {args.name}; there are {', '.join(configs)}")
     if args.copy is None:
         show(flat_copy(name).rstrip("\n"))
         return

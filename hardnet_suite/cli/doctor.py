@@ -83,6 +83,8 @@ PACKAGES = (
     Package("setuptools", "pkg_resources", "70", "82"),
     Package("safetensors", "safetensors", "0.5"),
     Package("shapely", "shapely", "2.0"),
+    Package("argcomplete", "argcomplete", "3.1"),
+    Package("pyyaml", "yaml", "6.0"),
     Package("tensorboard", "torch.utils.tensorboard", "2.16"),
     Package("tqdm", "tqdm", "4.64"),
     Package("ftfy", "ftfy", "6.1"),

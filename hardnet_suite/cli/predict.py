@@ -10,8 +10,19 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardnet_suite.cli._options import add_bf16_argument, choose_device, flush_denormals, printable, show
+from hardnet_suite.cli._options import (
+    add_bf16_argument,
+    add_threads_argument,
+    choose_device,
+    flush_denormals,
+    printable,
+    set_threads,
+    show,
+)
+from hardnet_suite.cli.models import FIGURES
 from hardnet_suite.errors import UserError
+from hardnet_suite.names import did_you_mean, known_name
+from hardnet_suite.recipes import own_configs
 
 if TYPE_CHECKING:
     from hardnet_suite.prediction import PredictionWriter
@@ -41,11 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--score", type=float, default=0.3, help="least score of a box, 0 to 1 (default 0.3)")
     parser.add_argument("--batch-size", type=int, default=1, help="images at once (default 1)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
+    add_threads_argument(parser)
     add_bf16_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    _require_model(args.model)
     choose_device(args.device)
+    set_threads(args.threads)
     if args.top < 1 or args.batch_size < 1 or not 0 <= args.score <= 1:
         raise UserError(
             f"--top {args.top} and --batch-size {args.batch_size} must be at least 1, --score {args.score} "
@@ -107,6 +121,21 @@ def run(args: argparse.Namespace) -> int:
         unit = "frame" if is_video else "image"
         show(f"{count} {unit if count == 1 else f'{unit}s'}: {args.out}")
     return 1 if failed else 0
+
+
+def _require_model(model: str) -> None:
+    """Checks a name before anything is imported that takes seconds; what looks like a path is left for later.
+
+    Raises:
+        UserError: it is neither a model nor a config of the suite, and no file or folder.
+    """
+    names = [*FIGURES, *own_configs()]
+    if os.sep in model or Path(model).suffix or os.path.exists(model) or known_name(model, names):
+        return
+    raise UserError(
+        f"{model} is not a model, config (.py) or file of weights; {did_you_mean(model, names)}models: "
+        f"{', '.join(FIGURES)}"
+    )
 
 
 def _writer(args: argparse.Namespace, images: str | list[str]) -> Writer | None:

@@ -15,9 +15,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hardnet_suite import __version__
-from hardnet_suite.cli._options import add_run_arguments, choose_device, is_first_rank, load_run_config, show
+from hardnet_suite.cli._options import (
+    add_run_arguments,
+    choose_device,
+    is_first_rank,
+    load_run_config,
+    settle_config,
+    show,
+)
 from hardnet_suite.cli.models import FIGURES
 from hardnet_suite.errors import UserError
+from hardnet_suite.names import known_name
+from hardnet_suite.recipes import own_configs
 
 _WITHOUT_CONFIG = ("epochs", "image_size", "batch_size")
 # where a run can be logged to -> the package of PyPI that does it
@@ -77,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
             "as train_cfg.max_epochs=9 or train_dataloader.batch_size=4"
         )
     if args.data is None:
-        _require_config(args.config)
+        _require_config(args)
     if is_first_rank():  # before anything that takes seconds
         show(f"hardnet-suite {__version__}: train {args.config} (loading PyTorch and OpenMMLab …)")
         sys.stdout.flush()
@@ -143,16 +152,15 @@ def _program() -> list[str]:
     return ["hardnet-suite"] if is_this else [sys.executable, "-m", "hardnet_suite"]
 
 
-def _require_config(name: str) -> None:
-    """UserError where the name of a model is given in the place of a config."""
-    if name in FIGURES and not os.path.exists(name):
-        from hardnet_suite.openmm.config_files import own_configs
-
-        if name not in own_configs():
-            raise UserError(
-                f"{name} is a model, not a config: add --data FOLDER to train it on a data folder, or give "
-                "one of the configs that `hardnet-suite configs` lists"
-            )
+def _require_config(args: argparse.Namespace) -> None:
+    """``settle_config``; the name of a model in the place of a config is told as such."""
+    model = known_name(args.config, FIGURES)
+    if model and not os.path.exists(args.config) and not known_name(args.config, own_configs()):
+        raise UserError(
+            f"{model} is a model, not a config: add --data FOLDER to train it on a data folder, or give one "
+            "of the configs that `hardnet-suite configs` lists"
+        )
+    settle_config(args)
 
 
 def _write_config(args: argparse.Namespace) -> None:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from difflib import get_close_matches
 from numbers import Integral
 from typing import Any
 
 from hardnet_suite.errors import UserError
-
-
-def nearest(name: str, known: Collection[str], cutoff: float = 0.5) -> str | None:
-    """The known name that is spelt most like ``name``; None where none is alike."""
-    return next(iter(get_close_matches(str(name), sorted(map(str, known)), n=1, cutoff=cutoff)), None)
+from hardnet_suite.names import nearest
 
 
 def require_known(given: Iterable[str], known: Collection[str], where: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from hardnet_suite.names import did_you_mean
 from hardnet_suite.networks.arch import (
     ARCHS,
     Arch,
@@ -63,7 +64,9 @@ def find_arch(name: str) -> Arch:
         ValueError: Unknown name; the message lists the known ones.
     """
     if name not in ARCHS:
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(list_models())}")
+        raise ValueError(
+            f"unknown model {name!r}; {did_you_mean(name, ARCHS)}known: {', '.join(list_models())}"
+        )
     return ARCHS[name]
 
 

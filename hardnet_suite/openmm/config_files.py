@@ -11,17 +11,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-import hardnet_suite
+from hardnet_suite.recipes import OWN_CONFIGS
 
-_PACKAGE = Path(hardnet_suite.__file__).parent
-_INSTALLED = _PACKAGE / "configs"
-OWN_CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "configs"  # else in the source tree
 _LOOKING = threading.Lock()  # for the bases of a config
-
-
-def own_configs() -> dict[str, Path]:
-    """Name -> file of the configs that come with the suite."""
-    return {file.stem: file for file in sorted(OWN_CONFIGS.glob("*.py"))}
 
 
 def read_config(path: str | Path, **options) -> Config:

@@ -19,6 +19,7 @@ from hardnet_suite.data.images import IMAGE_SUFFIXES
 from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.data.sources import VIDEO_SUFFIXES
 from hardnet_suite.errors import UserError
+from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.networks import (
     DescriptorArch,
     Palette,
@@ -29,6 +30,7 @@ from hardnet_suite.networks import (
     find_arch,
     list_models,
 )
+from hardnet_suite.recipes import own_configs
 from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, chosen_row, fill, open_weights
 from hardnet_suite.weights.file import WeightsFile, expanded
@@ -300,8 +302,8 @@ def _usage(choice: _Choice, checkpoint: Checkpoint, model: str) -> Usage:
 
 def _choose(model: str) -> _Choice:
     path = os.path.expanduser(model)
-    if model in list_models():
-        return _Choice(name=model)
+    if name := known_name(model, list_models()):
+        return _Choice(name=name)
     if os.sep in path and Path(path).is_dir():
         file, which = run_checkpoint(path)
         return _Choice(file=file, which=which)
@@ -335,9 +337,11 @@ def _of_config(path: str) -> _Choice:
     from hardnet_suite.openmm.data.parts import class_counts
     from hardnet_suite.openmm.run import configs, records
 
-    if not path.endswith(".py") and path not in configs.own_configs():
+    if not path.endswith(".py") and known_name(path, own_configs()) is None:
+        near = did_you_mean(path, [*list_models(), *own_configs()])
         raise UserError(
-            f"{path} is not a model, config (.py) or file of weights; models: {', '.join(list_models())}"
+            f"{path} is not a model, config (.py) or file of weights; {near}models: "
+            f"{', '.join(list_models())}"
         )
     cfg = configs.load_config(path)
     if not records.is_suites(cfg):

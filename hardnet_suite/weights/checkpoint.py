@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.errors import UserError
+from hardnet_suite.names import did_you_mean
 from hardnet_suite.networks import (
     ARCHS,
     PREPROCESS,
@@ -196,7 +197,9 @@ def chosen_row(model: str | None, source: bool | str | Path) -> WeightsRow | Non
         raise UserError(f"{source} is an address: download the file, and give its path")
     if model is not None and not Path(source).suffix and not expanded(source).exists():
         tags_of = f"tags of {model}: {', '.join(tags)}" if tags else f"{model} has no tags"
-        raise UserError(f"no weights {source}: neither a file nor a tag; {tags_of}")
+        raise UserError(
+            f"no weights {source}: neither a file nor a tag; {did_you_mean(str(source), tags)}{tags_of}"
+        )
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hardnet_suite.names import did_you_mean
 from hardnet_suite.weights.published import PUBLISHED
 from hardnet_suite.weights.row import Address, WeightsRow
 
@@ -104,8 +105,13 @@ def find(model: str, tag: str = "published") -> WeightsRow:
     """The row of ``model`` under ``tag``; ValueError, with what there is, for an unknown model or tag."""
     tags = {row.tag: row for row in ROWS if row.model == model}
     if not tags:
-        models = ", ".join(dict.fromkeys(row.model for row in ROWS))
-        raise ValueError(f"no published weights for model {model!r}; there are weights for: {models}")
+        models = list(dict.fromkeys(row.model for row in ROWS))
+        near = did_you_mean(model, models)
+        raise ValueError(
+            f"no published weights for model {model!r}; {near}there are weights for: {', '.join(models)}"
+        )
     if tag not in tags:
-        raise ValueError(f"no weights tagged {tag!r} for {model}; allowed tags: {', '.join(tags)}")
+        raise ValueError(
+            f"no weights tagged {tag!r} for {model}; {did_you_mean(tag, tags)}allowed tags: {', '.join(tags)}"
+        )
     return tags[tag]

@@ -13,7 +13,7 @@ import torch
 
 import hardnet_suite.openmm  # noqa: F401  (lets torch.load read mmengine's log buffers)
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.run.configs import OWN_CONFIGS
+from hardnet_suite.recipes import OWN_CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,10 +12,11 @@ from mmengine.config import Config, DictAction
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
-from hardnet_suite.openmm.config_files import OWN_CONFIGS, own_configs, read_config
+from hardnet_suite.openmm.config_files import read_config
 from hardnet_suite.openmm.data.parts import parts, walk
 from hardnet_suite.openmm.models.config import settle_arch
 from hardnet_suite.openmm.run.keys import check_options, require_known_keys
+from hardnet_suite.recipes import OWN_CONFIGS, find_config
 
 _LONGEST_OPTION = 10_000
 # names and numbers of entries, joined by dots; a config is written as Python, with the keys as they are
@@ -37,10 +38,7 @@ def load_config(
     """
     path = Path(name)
     if not path.is_file():
-        own = own_configs()
-        if str(name) not in own:
-            raise UserError(f"no config {name}: give a path, or one of {', '.join(own)}")
-        path = own[str(name)]
+        path = find_config(str(name))
     try:
         cfg = read_config(path)
         settle_arch(cfg)

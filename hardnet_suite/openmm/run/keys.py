@@ -11,8 +11,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from hardnet_suite.data.options import nearest
 from hardnet_suite.errors import UserError
+from hardnet_suite.names import nearest
 from hardnet_suite.openmm.config_files import base_files
 
 # what mmengine's runner reads, then this suite

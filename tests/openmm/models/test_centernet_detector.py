@@ -20,7 +20,8 @@ from hardnet_suite.networks import build_network
 from hardnet_suite.networks.centernet import average_flipped, decode
 from hardnet_suite.openmm.models.centernet import HarDNetCenterNetHead
 from hardnet_suite.openmm.models.initializers import load_checkpoint
-from hardnet_suite.openmm.run.configs import OWN_CONFIGS, load_config
+from hardnet_suite.openmm.run.configs import load_config
+from hardnet_suite.recipes import OWN_CONFIGS
 from hardnet_suite.weights import convert_official
 
 OFFICIAL = ("centernet_hardnet68", "centernet_hardnet85")

@@ -13,7 +13,8 @@ import hardnet_suite.openmm.segmentation  # noqa: F401
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, build_network
 from hardnet_suite.openmm.models.config import settle_arch
-from hardnet_suite.openmm.run.configs import OWN_CONFIGS, load_config
+from hardnet_suite.openmm.run.configs import load_config
+from hardnet_suite.recipes import OWN_CONFIGS
 
 SWITCHES = [
     ("ssd512_hardnet68", "ssd512_hardnet85"),

@@ -8,8 +8,9 @@ import pytest
 from mmengine.registry import DefaultScope
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.run.configs import OWN_CONFIGS, load_config, own_configs
+from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.keys import require_known_keys
+from hardnet_suite.recipes import OWN_CONFIGS, own_configs
 
 BASE = OWN_CONFIGS / "demo_ssd224_shapes.py"
 

@@ -1,0 +1,35 @@
+"""Names that people type: in any case, with hyphens or underscores, and the nearest one to a wrong name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def known_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is meant by ``name``; None where there is none.
+
+    An exact spelling comes first; otherwise one that differs in case, hyphens, underscores and spaces alone.
+    """
+    known = list(known)
+    if name in known:
+        return name
+    alike = [other for other in known if _plain(other) == _plain(name)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The known name that is spelt most like ``name``; None where none is alike."""
+    return next(iter(get_close_matches(str(name), sorted(map(str, known)), n=1, cutoff=cutoff)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ "did you mean NAME? ", for the middle of a message; empty where no known name is alike."""
+    plain = {_plain(other): other for other in known}
+    near = nearest(_plain(str(name)), plain, cutoff=0.6)
+    return f"did you mean {plain[near]}? " if near is not None else ""
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_\s]", "", name.casefold())

@@ -1,0 +1,50 @@
+"""Names that people type."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardnet_suite.cli.models import FIGURES
+from hardnet_suite.names import did_you_mean, known_name
+from hardnet_suite.recipes import own_configs
+
+NAMES = [*FIGURES, *own_configs()]
+
+
+@given(name=st.sampled_from(NAMES), data=st.data())
+def test_case_hyphens_and_underscores_are_forgiven(name, data):
+    typed = "".join(
+        data.draw(st.sampled_from([c.lower(), c.upper()] if c != "_" else ["_", "-", "", " "])) for c in name
+    )
+    assert known_name(typed, dict.fromkeys(NAMES)) == name
+
+
+@given(name=st.sampled_from(NAMES), data=st.data())
+def test_an_exact_name_is_itself(name, data):
+    assert known_name(name, dict.fromkeys(data.draw(st.permutations(NAMES)))) == name
+
+
+@pytest.mark.parametrize("name", ["", "-", "resnet50", "hardnet", "hardnet680", "ssd512", "../hardnet68"])
+def test_other_names_are_none(name):
+    assert known_name(name, NAMES) is None
+
+
+def test_names_that_are_alike_are_not_chosen_from():
+    assert known_name("AB", ["a_b", "a-b"]) is None
+    assert known_name("a-b", ["a_b", "a-b"]) == "a-b"
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("hardnet86", "did you mean hardnet85? "),
+        ("SSD512-HarDNet-86", "did you mean ssd512_hardnet85? "),
+        ("fcharnet70", "did you mean fchardnet70? "),
+        ("zzz", ""),
+        ("", ""),
+    ],
+)
+def test_the_nearest_name(name, near):
+    assert did_you_mean(name, FIGURES) == near
