@@ -11,6 +11,7 @@ import torch
 from mmengine.registry import MODELS
 
 import hardnet_suite.openmm.segmentation  # noqa: F401
+from hardnet_suite.config_names import OWN_CONFIGS
 from hardnet_suite.data.coco import COCO_CLASSES
 from hardnet_suite.networks import (
     ARCHS,
@@ -24,7 +25,6 @@ from hardnet_suite.networks import (
 from hardnet_suite.openmm.data.parts import class_counts
 from hardnet_suite.openmm.run.configs import class_names, load_config
 from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of
-from hardnet_suite.recipes import OWN_CONFIGS
 
 NAMES = sorted(path.stem for path in OWN_CONFIGS.glob("*.py"))
 

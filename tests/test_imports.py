@@ -33,7 +33,13 @@ ROOMS = (
     ("cli",),
 )
 STEPS = {room: step for step, rooms in enumerate(ROOMS) for room in rooms}
-BELOW_ALL = ("errors", "failures", "names", "outputs", "recipes")  # modules of the standard library alone
+BELOW_ALL = (
+    "config_names",
+    "errors",
+    "failures",
+    "names",
+    "outputs",
+)  # modules of the standard library alone
 ABOVE_ALL = len(ROOMS)  # hardnet_suite/__init__.py
 
 BLOCKER = """

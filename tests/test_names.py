@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardnet_suite.cli.models import FIGURES
+from hardnet_suite.config_names import own_configs
 from hardnet_suite.names import did_you_mean, known_name
-from hardnet_suite.recipes import own_configs
 
 NAMES = [*FIGURES, *own_configs()]
 

@@ -12,9 +12,9 @@ import threading
 from pathlib import Path
 from typing import TextIO
 
+from hardnet_suite.config_names import find_config
 from hardnet_suite.data.report import printable
 from hardnet_suite.errors import UserError
-from hardnet_suite.recipes import find_config
 
 _MOST_THREADS = 1024
 

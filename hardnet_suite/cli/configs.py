@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from hardnet_suite.cli._options import show
+from hardnet_suite.config_names import find_config, own_configs
 from hardnet_suite.errors import UserError
-from hardnet_suite.recipes import find_config, own_configs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

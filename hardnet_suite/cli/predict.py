@@ -20,9 +20,9 @@ from hardnet_suite.cli._options import (
     show,
 )
 from hardnet_suite.cli.models import FIGURES
+from hardnet_suite.config_names import own_configs
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import did_you_mean, known_name
-from hardnet_suite.recipes import own_configs
 
 if TYPE_CHECKING:
     from hardnet_suite.prediction import PredictionWriter

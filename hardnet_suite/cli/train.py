@@ -24,9 +24,9 @@ from hardnet_suite.cli._options import (
     show,
 )
 from hardnet_suite.cli.models import FIGURES
+from hardnet_suite.config_names import own_configs
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import known_name
-from hardnet_suite.recipes import own_configs
 
 _WITHOUT_CONFIG = ("epochs", "image_size", "batch_size")
 # where a run can be logged to -> the package of PyPI that does it

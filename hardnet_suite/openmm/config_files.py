@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from hardnet_suite.recipes import OWN_CONFIGS
+from hardnet_suite.config_names import OWN_CONFIGS
 
 _LOOKING = threading.Lock()  # for the bases of a config
 

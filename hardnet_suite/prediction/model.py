@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 import torch
 from torch import nn
 
+from hardnet_suite.config_names import own_configs
 from hardnet_suite.data.classes import class_names, require_same_classes
 from hardnet_suite.data.classification import imagenet_classes, readable
 from hardnet_suite.data.coco import COCO_CLASSES
@@ -30,7 +31,6 @@ from hardnet_suite.networks import (
     find_arch,
     list_models,
 )
-from hardnet_suite.recipes import own_configs
 from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, chosen_row, fill, open_weights
 from hardnet_suite.weights.file import WeightsFile, expanded

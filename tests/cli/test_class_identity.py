@@ -13,12 +13,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import hardnet_suite.openmm  # noqa: F401
+from hardnet_suite.config_names import OWN_CONFIGS
 from hardnet_suite.data.shapes import write_shapes
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run.configs import load_config, set_data_root
 from hardnet_suite.openmm.run.test import TestOptions, plan_test
 from hardnet_suite.openmm.run.train import _compare_initial_weights, train
-from hardnet_suite.recipes import OWN_CONFIGS
 from hardnet_suite.weights import open_weights
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")

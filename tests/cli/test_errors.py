@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import hardnet_suite.openmm  # noqa: F401  (lets torch.load read mmengine's log buffers)
+from hardnet_suite.config_names import OWN_CONFIGS
 from hardnet_suite.errors import UserError
-from hardnet_suite.recipes import OWN_CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from hardnet_suite import create_model, predict
+from hardnet_suite.config_names import OWN_CONFIGS
 from hardnet_suite.data.shapes import SHAPES
 from hardnet_suite.prediction import load_model
-from hardnet_suite.recipes import OWN_CONFIGS
 
 PALETTE = [(1, 2, 3), (250, 120, 0), (7, 200, 9)]
 CLASSES = ("road", "path", "obstacle")

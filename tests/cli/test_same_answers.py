@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 from hardnet_suite import create_model, predict
+from hardnet_suite.config_names import OWN_CONFIGS
 from hardnet_suite.data.coco import COCO_CLASSES
 from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.openmm.run.configs import load_config
-from hardnet_suite.recipes import OWN_CONFIGS
 from hardnet_suite.weights import find, save_weights
 
 CELLS = ("RBC", "WBC", "Platelets")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hardnet_suite.cli import COMMANDS, main
+from hardnet_suite.config_names import own_configs
 from hardnet_suite.openmm.run.config_copies import flat_copy
-from hardnet_suite.recipes import own_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [

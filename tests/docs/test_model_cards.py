@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hardnet_suite.recipes import OWN_CONFIGS
+from hardnet_suite.config_names import OWN_CONFIGS
 from hardnet_suite.weights import registry
 from hardnet_suite.weights.places import SHIPPED
 

@@ -7,11 +7,11 @@ import shutil
 import pytest
 
 from hardnet_suite.cli import main
+from hardnet_suite.config_names import OWN_CONFIGS, own_configs
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run.config_copies import flat_copy, summary
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.keys import is_read
-from hardnet_suite.recipes import OWN_CONFIGS, own_configs
 
 
 def content(path) -> dict:

@@ -16,12 +16,12 @@ from PIL import Image
 
 import hardnet_suite.openmm
 from hardnet_suite import create_model, predict
+from hardnet_suite.config_names import OWN_CONFIGS
 from hardnet_suite.data.images import open_rgb
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import PREPROCESS
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.prediction import LoadedModel, load_model
-from hardnet_suite.recipes import OWN_CONFIGS
 from hardnet_suite.weights import fetch, find, save_weights
 
 assert hardnet_suite.openmm

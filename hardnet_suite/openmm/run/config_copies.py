@@ -10,10 +10,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+from hardnet_suite.config_names import own_configs
 from hardnet_suite.openmm.config_files import base_files
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.keys import is_read
-from hardnet_suite.recipes import own_configs
 
 _MARK = "the list "
 _COMMENT = re.compile(r"\s*#")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
+from hardnet_suite.config_names import OWN_CONFIGS, find_config
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
 from hardnet_suite.openmm.config_files import read_config
 from hardnet_suite.openmm.data.parts import parts, walk
 from hardnet_suite.openmm.models.config import settle_arch
 from hardnet_suite.openmm.run.keys import check_options, require_known_keys
-from hardnet_suite.recipes import OWN_CONFIGS, find_config
 
 _LONGEST_OPTION = 10_000
 # names and numbers of entries, joined by dots; a config is written as Python, with the keys as they are

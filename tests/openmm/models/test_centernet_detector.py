@@ -16,12 +16,12 @@ from reference import assert_parity
 from torch import nn
 
 import hardnet_suite.openmm  # noqa: F401
+from hardnet_suite.config_names import OWN_CONFIGS
 from hardnet_suite.networks import build_network
 from hardnet_suite.networks.centernet import average_flipped, decode
 from hardnet_suite.openmm.models.centernet import HarDNetCenterNetHead
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.configs import load_config
-from hardnet_suite.recipes import OWN_CONFIGS
 from hardnet_suite.weights import convert_official
 
 OFFICIAL = ("centernet_hardnet68", "centernet_hardnet85")

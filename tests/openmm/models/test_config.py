@@ -10,11 +10,11 @@ from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS, DefaultScope
 
 import hardnet_suite.openmm.segmentation  # noqa: F401
+from hardnet_suite.config_names import OWN_CONFIGS
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, build_network
 from hardnet_suite.openmm.models.config import settle_arch
 from hardnet_suite.openmm.run.configs import load_config
-from hardnet_suite.recipes import OWN_CONFIGS
 
 SWITCHES = [
     ("ssd512_hardnet68", "ssd512_hardnet85"),

@@ -7,10 +7,10 @@ import warnings
 import pytest
 from mmengine.registry import DefaultScope
 
+from hardnet_suite.config_names import OWN_CONFIGS, own_configs
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.keys import require_known_keys
-from hardnet_suite.recipes import OWN_CONFIGS, own_configs
 
 BASE = OWN_CONFIGS / "demo_ssd224_shapes.py"
 
