@@ -19,6 +19,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 from tqdm import tqdm
 
+from hardnet_suite.openmm.data.parts import counted
 from hardnet_suite.openmm.run.logs import announce, say
 from hardnet_suite.visualization.curves import main_scores
 
@@ -164,11 +165,11 @@ class ProgressLineHook(Hook):
 
     def _schedule(self, runner) -> str:
         size = getattr(getattr(runner.train_dataloader, "batch_sampler", None), "batch_size", None)
-        images = f" of {size * get_world_size()} images" if size else ""
+        images = f" of {counted(size * get_world_size(), 'image')}" if size else ""
         if not self._epochs:
-            return f"{runner.max_iters} iterations{images}"
-        epochs = "1 epoch" if runner.max_epochs == 1 else f"{runner.max_epochs} epochs"
-        text = f"{epochs} of {len(runner.train_dataloader)} iterations{images}"
+            return f"{counted(runner.max_iters, 'iteration')}{images}"
+        per_epoch = counted(len(runner.train_dataloader), "iteration")
+        text = f"{counted(runner.max_epochs, 'epoch')} of {per_epoch}{images}"
         interval = getattr(runner.train_loop, "val_interval", None)
         if runner.val_loop is not None and interval:
             text += f"; validation every {interval} epochs" if interval > 1 else "; validation every epoch"

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from hardnet_suite.data.classification import readable
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.data.parts import inner_datasets, parts, walk
+from hardnet_suite.openmm.data.parts import counted, inner_datasets, parts, walk
 from hardnet_suite.openmm.run.logs import announce
 from hardnet_suite.weights import Checkpoint, find
 
@@ -138,8 +138,7 @@ def _data(cfg: Config, loader: str) -> str:
     lines = []
     for part in parts(cfg, [loader]):
         names = ", ".join(readable(part.classes[:_NAMES])) + (" …" if len(part.classes) > _NAMES else "")
-        kinds = "1 class" if len(part.classes) == 1 else f"{len(part.classes)} classes"
-        lines.append(f"{part.counts()}, {kinds} ({names})")
+        lines.append(f"{part.counts()}, {counted(len(part.classes), 'class')} ({names})")
     datasets = inner_datasets((cfg.get(loader) or {}).get("dataset"))
     return "; ".join(lines) or ", ".join(str(dataset.get("type")) for dataset in datasets)
 
@@ -149,8 +148,7 @@ def _device(cfg: Config) -> str:
     if get_device() == "cuda":
         device = torch.cuda.get_device_name()
     elif get_device() == "cpu":
-        threads = torch.get_num_threads()
-        device = f"CPU, {threads} thread{'s' * (threads != 1)}"
+        device = f"CPU, {counted(torch.get_num_threads(), 'thread')}"
     else:
         device = get_device()
     kind = str((cfg.get("optim_wrapper") or {}).get("type", ""))

@@ -118,7 +118,7 @@ def test_without_a_terminal_lines_are_few(runner, clock, capsys):
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert err == ""
-    assert lines[0] == "schedule: 100 epochs of 1000 iterations"
+    assert lines[0] == "schedule: 100 epochs of 1,000 iterations"
     assert lines[1].startswith("epoch 1/100  1/1000  loss 1  1.0 img/s")
     assert 150 < len(lines) < 250
 

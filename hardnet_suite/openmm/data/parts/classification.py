@@ -28,7 +28,7 @@ from hardnet_suite.data.classification import (
 from hardnet_suite.data.options import checked_indices, take
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import logits_to_guesses
-from hardnet_suite.openmm.data.parts.part import Part
+from hardnet_suite.openmm.data.parts.part import Part, counted
 from hardnet_suite.visualization.classification import draw_confusion, draw_guesses
 
 _CONFUSION = "confusion.png"
@@ -81,7 +81,7 @@ class ClassificationPart(Part):
         require_files(self.samples, self.loader)
 
     def counts(self) -> str:
-        return f"{len(self.samples)} images"
+        return counted(len(self.samples), "image")
 
     def example(self) -> Path | None:
         first = self.samples.images[0]

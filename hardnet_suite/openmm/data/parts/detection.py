@@ -33,7 +33,7 @@ from hardnet_suite.data.options import checked_indices, require_known, take
 from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
-from hardnet_suite.openmm.data.parts.part import DRAWN_SCORE, Part, inner_datasets
+from hardnet_suite.openmm.data.parts.part import DRAWN_SCORE, Part, counted, inner_datasets
 from hardnet_suite.visualization.canvas import beside, read_rgb
 from hardnet_suite.visualization.detection import draw_boxes, draw_results
 from hardnet_suite.visualization.heatmap import draw_heatmaps
@@ -268,7 +268,8 @@ class DetectionPart(Part):
     def counts(self) -> str:
         pairs = self._chosen()
         count = sum(not box.iscrowd for _, boxes in pairs for box in boxes)
-        return f"{len(pairs)} images, {count} boxes" if self.annotated else f"{len(pairs)} images"
+        images = counted(len(pairs), "image")
+        return f"{images}, {counted(count, 'box')}" if self.annotated else images
 
     def example(self) -> Path:
         return self.path_of(next((image for image, boxes in self._chosen() if boxes), self._chosen()[0][0]))

@@ -77,7 +77,7 @@ class Part(ABC):
 
     @abstractmethod
     def counts(self) -> str:
-        """What the loader reads: "205 images, 2310 boxes"."""
+        """What the loader reads: "205 images, 2,804 boxes"."""
 
     @abstractmethod
     def example(self) -> Path | None:
@@ -159,6 +159,12 @@ class Part(ABC):
     def evaluators(cls) -> dict[str, str]:
         """Type of each evaluator -> what it scores."""
         return {kind.evaluator: kind.dataset_name for kind in cls.__subclasses__()}
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun: "1 image", "2,804 boxes"."""
+    ending = "es" if noun.endswith(("s", "x")) else "s"
+    return f"{count:,} {noun}{ending * (count != 1)}"
 
 
 def walk(node, change: Callable[[ConfigDict], None]) -> None:

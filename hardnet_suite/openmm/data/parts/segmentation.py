@@ -29,7 +29,7 @@ from hardnet_suite.data.segmentation import (
 )
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
-from hardnet_suite.openmm.data.parts.part import Part, inner_datasets
+from hardnet_suite.openmm.data.parts.part import Part, counted, inner_datasets
 from hardnet_suite.visualization.canvas import class_color, read_rgb
 from hardnet_suite.visualization.segmentation import draw_segmentation_results, strip
 
@@ -154,7 +154,7 @@ class SegmentationPart(Part):
         return self.loader == "train_dataloader"
 
     def counts(self) -> str:
-        return f"{len(self.chosen_pairs())} images"
+        return counted(len(self.chosen_pairs()), "image")
 
     def example(self) -> Path:
         return self.chosen_pairs()[0][0]
