@@ -50,8 +50,7 @@ class ProgressLineHook(Hook):
         self._began, self._first_iter = time.monotonic(), runner.iter
         self._times: deque[tuple[float, int]] = deque([(self._began, 0)], maxlen=_WINDOW)
         self._shown_at, self._shown_iter = -math.inf, -math.inf
-        if runner.iter < runner.max_iters:
-            announce(runner.logger, f"schedule: {self._schedule(runner)}")
+        announce(runner.logger, f"schedule: {self._schedule(runner)}")
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         now = time.monotonic()
@@ -173,7 +172,9 @@ class ProgressLineHook(Hook):
         interval = getattr(runner.train_loop, "val_interval", None)
         if runner.val_loop is not None and interval:
             text += f"; validation every {interval} epochs" if interval > 1 else "; validation every epoch"
-        if runner.iter:
+        if runner.iter >= runner.max_iters:
+            text += "; all of them are done already"
+        elif runner.iter:
             text += f"; goes on after iteration {runner.iter} of {runner.max_iters}"
         return text
 

@@ -33,7 +33,7 @@ def announce_training(runner: Runner, weights: str) -> None:
     cfg = runner.cfg
     rows = {"weights": weights, "model": _model(runner)}
     rows |= {loader.removesuffix("_dataloader"): line for loader in _LOADERS if (line := _data(cfg, loader))}
-    rows |= {"device": _device(cfg), "folder": str(runner.work_dir), "log": _log_file(runner)}
+    rows |= {"device": _device(cfg), "folder": shown_path(runner.work_dir), "log": _log_file(runner)}
     for name, text in rows.items():
         announce(runner.logger, f"{name}: {text}")
 
@@ -162,4 +162,10 @@ def _device(cfg: Config) -> str:
 
 
 def _log_file(runner: Runner) -> str:
-    return str(Path(runner.log_dir, f"{runner.timestamp}.log"))
+    return shown_path(Path(runner.log_dir, f"{runner.timestamp}.log"))
+
+
+def shown_path(path: str | Path) -> str:
+    """A path as people read it: relative to the current folder where it lies in it."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
