@@ -110,14 +110,14 @@ def run(args: argparse.Namespace) -> None:
 def _report(args: argparse.Namespace, runner) -> None:
     """Says where the best weights and the curves are, and what to type next."""
     from hardnet_suite.openmm.run.records import is_suites
-    from hardnet_suite.openmm.run.summary import best_of, example_image
+    from hardnet_suite.openmm.run.summary import best_of, example_image, shown_path
     from hardnet_suite.visualization.curves import plot_run, score_name
 
     cfg, best = runner.cfg, best_of(runner)
     if best is not None and best.key is not None and best.score is not None:
-        show(f"best: {score_name(best.key)} {best.score:.3f}, {best.path}")
+        show(f"best: {score_name(best.key)} {best.score:.3f}, {shown_path(best.path)}")
     elif best is not None:
-        show(f"newest: {best.path}")
+        show(f"newest: {shown_path(best.path)}")
     try:
         show(f"curves: {plot_run(cfg.work_dir)}")
     except (UserError, OSError) as error:

@@ -99,8 +99,8 @@ def test_threads_are_pytorchs(tmp_path):
     [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
 )
 def test_waiting_threads_do_not_spin_for_long(tmp_path, variables, expected):
-    code = "import os; from hardnet_suite.cli import main; main(['models']); "
-        "print(os.environ.get('GOMP_SPINCOUNT'))"
+    code = "import os; from hardnet_suite.cli import main; main(['models'])\n"
+    code += "print(os.environ.get('GOMP_SPINCOUNT'))"
     env = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     env |= {"PYTHONPATH": str(ROOT)} | variables
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)

@@ -95,7 +95,7 @@ BOTH_ORDERS = """
 import sys
 import torch
 import hardnet_suite.openmm.segmentation
-from hardnet_suite.openmm.run.configs import OWN_CONFIGS
+from hardnet_suite.config_names import OWN_CONFIGS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope

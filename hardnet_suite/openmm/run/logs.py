@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
@@ -72,14 +72,17 @@ def quiet_console(verbose: bool = False) -> Iterator[None]:
 
 
 def set_console(logger: Logger) -> None:
-    """Makes a log print as little as ``quiet_console`` asks for where this is called."""
+    """Makes a log print as little as ``quiet_console`` asks for where this is called, above a live line."""
     quiet = _quiet.get()
-    if quiet is None:
-        return
     for index, handler in enumerate(logger.handlers):
-        if isinstance(handler, StreamHandler) and not isinstance(handler, FileHandler):
+        if not isinstance(handler, StreamHandler) or isinstance(handler, FileHandler):
+            continue
+        if quiet is None:
+            handler.emit = partial(_emit_above, handler, handler.emit)
+        else:
             logger.handlers[index] = _ConsoleHandler(handler.filters)
-    quiet.follow(logger)
+    if quiet is not None:
+        quiet.follow(logger)
 
 
 def announce(logger: Logger, text: str) -> None:
@@ -110,6 +113,11 @@ class _ConsoleHandler(StreamHandler):
                 print_above(f"{record.levelname.lower()}: {message}", sys.stderr)
         except Exception:
             self.handleError(record)
+
+
+def _emit_above(handler: StreamHandler, emit: Callable[[LogRecord], None], record: LogRecord) -> None:
+    with tqdm.external_write_mode(file=handler.stream):
+        emit(record)
 
 
 def print_above(text: str, stream: TextIO) -> None:

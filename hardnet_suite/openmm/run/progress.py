@@ -19,6 +19,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 from tqdm import tqdm
 
+from hardnet_suite.openmm.data.parts import counted
 from hardnet_suite.openmm.run.logs import announce, say
 from hardnet_suite.visualization.curves import main_scores
 
@@ -49,8 +50,7 @@ class ProgressLineHook(Hook):
         self._began, self._first_iter = time.monotonic(), runner.iter
         self._times: deque[tuple[float, int]] = deque([(self._began, 0)], maxlen=_WINDOW)
         self._shown_at, self._shown_iter = -math.inf, -math.inf
-        if runner.iter < runner.max_iters:
-            announce(runner.logger, f"schedule: {self._schedule(runner)}")
+        announce(runner.logger, f"schedule: {self._schedule(runner)}")
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         now = time.monotonic()
@@ -164,15 +164,17 @@ class ProgressLineHook(Hook):
 
     def _schedule(self, runner) -> str:
         size = getattr(getattr(runner.train_dataloader, "batch_sampler", None), "batch_size", None)
-        images = f" of {size * get_world_size()} images" if size else ""
+        images = f" of {counted(size * get_world_size(), 'image')}" if size else ""
         if not self._epochs:
-            return f"{runner.max_iters} iterations{images}"
-        epochs = "1 epoch" if runner.max_epochs == 1 else f"{runner.max_epochs} epochs"
-        text = f"{epochs} of {len(runner.train_dataloader)} iterations{images}"
+            return f"{counted(runner.max_iters, 'iteration')}{images}"
+        per_epoch = counted(len(runner.train_dataloader), "iteration")
+        text = f"{counted(runner.max_epochs, 'epoch')} of {per_epoch}{images}"
         interval = getattr(runner.train_loop, "val_interval", None)
         if runner.val_loop is not None and interval:
             text += f"; validation every {interval} epochs" if interval > 1 else "; validation every epoch"
-        if runner.iter:
+        if runner.iter >= runner.max_iters:
+            text += "; all of them are done already"
+        elif runner.iter:
             text += f"; goes on after iteration {runner.iter} of {runner.max_iters}"
         return text
 

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from hardnet_suite.data.classification import readable
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.data.parts import inner_datasets, parts, walk
+from hardnet_suite.openmm.data.parts import counted, inner_datasets, parts, walk
 from hardnet_suite.openmm.run.logs import announce
 from hardnet_suite.weights import Checkpoint, find
 
@@ -33,7 +33,7 @@ def announce_training(runner: Runner, weights: str) -> None:
     cfg = runner.cfg
     rows = {"weights": weights, "model": _model(runner)}
     rows |= {loader.removesuffix("_dataloader"): line for loader in _LOADERS if (line := _data(cfg, loader))}
-    rows |= {"device": _device(cfg), "folder": str(runner.work_dir), "log": _log_file(runner)}
+    rows |= {"device": _device(cfg), "folder": shown_path(runner.work_dir), "log": _log_file(runner)}
     for name, text in rows.items():
         announce(runner.logger, f"{name}: {text}")
 
@@ -138,8 +138,7 @@ def _data(cfg: Config, loader: str) -> str:
     lines = []
     for part in parts(cfg, [loader]):
         names = ", ".join(readable(part.classes[:_NAMES])) + (" …" if len(part.classes) > _NAMES else "")
-        kinds = "1 class" if len(part.classes) == 1 else f"{len(part.classes)} classes"
-        lines.append(f"{part.counts()}, {kinds} ({names})")
+        lines.append(f"{part.counts()}, {counted(len(part.classes), 'class')} ({names})")
     datasets = inner_datasets((cfg.get(loader) or {}).get("dataset"))
     return "; ".join(lines) or ", ".join(str(dataset.get("type")) for dataset in datasets)
 
@@ -149,8 +148,7 @@ def _device(cfg: Config) -> str:
     if get_device() == "cuda":
         device = torch.cuda.get_device_name()
     elif get_device() == "cpu":
-        threads = torch.get_num_threads()
-        device = f"CPU, {threads} thread{'s' * (threads != 1)}"
+        device = f"CPU, {counted(torch.get_num_threads(), 'thread')}"
     else:
         device = get_device()
     kind = str((cfg.get("optim_wrapper") or {}).get("type", ""))
@@ -164,4 +162,10 @@ def _device(cfg: Config) -> str:
 
 
 def _log_file(runner: Runner) -> str:
-    return str(Path(runner.log_dir, f"{runner.timestamp}.log"))
+    return shown_path(Path(runner.log_dir, f"{runner.timestamp}.log"))
+
+
+def shown_path(path: str | Path) -> str:
+    """A path as people read it: relative to the current folder where it lies in it."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

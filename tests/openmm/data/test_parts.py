@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.data.parts import inner_datasets, parts, require_data
+from hardnet_suite.openmm.data.parts import counted, inner_datasets, parts, require_data
 
 CLASSES = ("a", "b")
 
@@ -46,3 +46,11 @@ def test_every_inner_data_set_is_a_part(name):
 
 def test_no_data_set():
     assert list(parts(Config({"train_dataloader": None, "val_dataloader": {}}))) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [(0, "image", "0 images"), (1, "box", "1 box"), (2804, "box", "2,804 boxes"), (3, "class", "3 classes")],
+)
+def test_counted(count, noun, text):
+    assert counted(count, noun) == text

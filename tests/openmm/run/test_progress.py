@@ -26,10 +26,14 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def runner():
-    """12 iterations in 3 epochs, which has done none; its loop is one that counts by epochs."""
+    MMLogger._instance_dict.clear()
+    return make_runner(MMLogger.get_instance("progress"))
+
+
+def make_runner(logger):
+    """A runner of 12 iterations in 3 epochs, which has done none; its loop counts by epochs."""
     loop = object.__new__(progress.EpochBasedTrainLoop)
     loop.__dict__.update(_max_epochs=3, _max_iters=12, val_interval=1, val_begin=1)
-    MMLogger._instance_dict.clear()
     return SimpleNamespace(
         iter=0,
         epoch=0,
@@ -41,7 +45,7 @@ def runner():
         val_loop=None,
         val_dataloader=range(5),
         test_dataloader=range(6),
-        logger=MMLogger.get_instance("progress"),
+        logger=logger,
         message_hub=SimpleNamespace(runtime_info={}),
     )
 
@@ -106,6 +110,32 @@ def test_lines_are_printed_above_the_live_one(monkeypatch, runner, clock):
     assert line.rsplit("\r", 1)[-1] == "above"
 
 
+def test_the_log_of_a_verbose_run_is_printed_above_the_live_line(monkeypatch, clock, capsys):
+    both = Terminal()
+    monkeypatch.setattr(sys, "stderr", both)
+    monkeypatch.setattr(sys, "stdout", both)
+    MMLogger._instance_dict.clear()
+    logger = MMLogger.get_instance("verbose")
+    with quiet_console(verbose=True):
+        set_console(logger)
+    hook, run = ProgressLineHook(), make_runner(logger)
+    hook.before_train(run)
+    clock.seconds += 1
+    step(hook, run)
+    logger.info("above")
+    hook.close()
+    (line,) = (line for line in both.getvalue().split("\n") if line.endswith("above"))
+    assert "img/s" not in line.rsplit("\r", 1)[-1]
+
+
+def test_a_training_that_is_done_already_says_so(runner, capsys):
+    runner.iter = 12
+    with quiet_console():
+        set_console(runner.logger)
+        ProgressLineHook().before_train(runner)
+    assert capsys.readouterr().out == "schedule: 3 epochs of 4 iterations; all of them are done already\n"
+
+
 def test_without_a_terminal_lines_are_few(runner, clock, capsys):
     runner.max_iters, runner.train_dataloader, runner.max_epochs = 100_000, range(1000), 100
     with quiet_console():
@@ -118,7 +148,7 @@ def test_without_a_terminal_lines_are_few(runner, clock, capsys):
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert err == ""
-    assert lines[0] == "schedule: 100 epochs of 1000 iterations"
+    assert lines[0] == "schedule: 100 epochs of 1,000 iterations"
     assert lines[1].startswith("epoch 1/100  1/1000  loss 1  1.0 img/s")
     assert 150 < len(lines) < 250
 

@@ -110,3 +110,10 @@ def test_data_of_another_kind_are_named_by_their_type():
     assert summary._data(cfg, "train_dataloader") == "Other"
     assert summary._data(cfg, "val_dataloader") == ""
     assert example_image(cfg) is None
+
+
+def test_paths_are_relative_where_they_lie_below(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert summary.shown_path(tmp_path / "work_dirs/run") == "work_dirs/run"
+    assert summary.shown_path("work_dirs/run") == "work_dirs/run"
+    assert summary.shown_path(tmp_path.parent / "other") == str(tmp_path.parent / "other")

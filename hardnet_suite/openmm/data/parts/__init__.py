@@ -14,7 +14,7 @@ from hardnet_suite.data.classes import class_names, require_same_classes
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.classification import ClassificationPart, classification_samples
 from hardnet_suite.openmm.data.parts.detection import DetectionPart, require_evaluator
-from hardnet_suite.openmm.data.parts.part import LOADERS, Part, ScoreSummary, inner_datasets, walk
+from hardnet_suite.openmm.data.parts.part import LOADERS, Part, ScoreSummary, counted, inner_datasets, walk
 from hardnet_suite.openmm.data.parts.segmentation import SegmentationPart, label_set
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "SegmentationPart",
     "class_counts",
     "classification_samples",
+    "counted",
     "inner_datasets",
     "label_set",
     "parts",

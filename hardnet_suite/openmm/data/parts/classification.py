@@ -33,6 +33,7 @@ from hardnet_suite.openmm.data.parts.part import (
     WORST,
     Part,
     ScoreSummary,
+    counted,
     write_mistakes,
 )
 from hardnet_suite.visualization.classification import (
@@ -91,7 +92,7 @@ class ClassificationPart(Part):
         require_files(self.samples, self.loader)
 
     def counts(self) -> str:
-        return f"{len(self.samples)} images"
+        return counted(len(self.samples), "image")
 
     def example(self) -> Path | None:
         first = self.samples.images[0]

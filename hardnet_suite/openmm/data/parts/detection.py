@@ -40,6 +40,7 @@ from hardnet_suite.openmm.data.parts.part import (
     WORST,
     Part,
     ScoreSummary,
+    counted,
     inner_datasets,
     write_mistakes,
 )
@@ -279,7 +280,8 @@ class DetectionPart(Part):
     def counts(self) -> str:
         pairs = self._chosen()
         count = sum(not box.iscrowd for _, boxes in pairs for box in boxes)
-        return f"{len(pairs)} images, {count} boxes" if self.annotated else f"{len(pairs)} images"
+        images = counted(len(pairs), "image")
+        return f"{images}, {counted(count, 'box')}" if self.annotated else images
 
     def example(self) -> Path:
         return self.path_of(next((image for image, boxes in self._chosen() if boxes), self._chosen()[0][0]))

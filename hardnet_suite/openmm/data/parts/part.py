@@ -99,7 +99,7 @@ class Part(ABC):
 
     @abstractmethod
     def counts(self) -> str:
-        """What the loader reads: "205 images, 2310 boxes"."""
+        """What the loader reads: "205 images, 2,804 boxes"."""
 
     @abstractmethod
     def example(self) -> Path | None:
@@ -208,6 +208,12 @@ def write_mistakes(folder: Path, rows: Iterable[Mapping[str, Any]]) -> str:
     lines = (json.dumps(dict(row), allow_nan=False) + "\n" for row in rows)
     write_file(folder / MISTAKES, "".join(lines))
     return MISTAKES
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun: "1 image", "2,804 boxes"."""
+    ending = "es" if noun.endswith(("s", "x")) else "s"
+    return f"{count:,} {noun}{ending * (count != 1)}"
 
 
 def walk(node, change: Callable[[ConfigDict], None]) -> None:

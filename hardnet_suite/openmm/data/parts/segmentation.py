@@ -38,6 +38,7 @@ from hardnet_suite.openmm.data.parts.part import (
     WORST,
     Part,
     ScoreSummary,
+    counted,
     inner_datasets,
     write_mistakes,
 )
@@ -171,7 +172,7 @@ class SegmentationPart(Part):
         return self.loader == "train_dataloader"
 
     def counts(self) -> str:
-        return f"{len(self.chosen_pairs())} images"
+        return counted(len(self.chosen_pairs()), "image")
 
     def example(self) -> Path:
         return self.chosen_pairs()[0][0]
