@@ -2,16 +2,16 @@
 
 from hardnet_suite.data.sources import SourceImage, images_of
 from hardnet_suite.prediction.files import VideoFile
-from hardnet_suite.prediction.items import Detection, Guess, Segment
+from hardnet_suite.prediction.items import Guess, PredictedBox, Segment
 from hardnet_suite.prediction.model import LoadedModel, load_model
 from hardnet_suite.prediction.result import Prediction
 from hardnet_suite.prediction.run import predict
 from hardnet_suite.prediction.writer import PredictionWriter
 
 __all__ = [
-    "Detection",
     "Guess",
     "LoadedModel",
+    "PredictedBox",
     "Prediction",
     "PredictionWriter",
     "Segment",

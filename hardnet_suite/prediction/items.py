@@ -23,7 +23,7 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class Detection:
+class PredictedBox:
     """A box.
 
     Attributes:

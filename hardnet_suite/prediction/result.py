@@ -19,7 +19,7 @@ from hardnet_suite.data.coco import COCO_CATEGORY_IDS, COCO_CLASSES
 from hardnet_suite.data.sources import SourceImage, stem_of
 from hardnet_suite.errors import UserError
 from hardnet_suite.prediction.files import DrawingFile, names_file
-from hardnet_suite.prediction.items import Detection, Guess, Segment
+from hardnet_suite.prediction.items import Guess, PredictedBox, Segment
 from hardnet_suite.prediction.writer import PredictionWriter
 from hardnet_suite.visualization.canvas import with_corner_text
 from hardnet_suite.visualization.classification import draw_guesses
@@ -99,11 +99,11 @@ class Prediction:
         """True, also where nothing was found: ``len(prediction)`` says that."""
         return True
 
-    def __iter__(self) -> Iterator[Detection] | Iterator[Guess] | Iterator[Segment]:
-        """The boxes as ``Detection``, the guesses as ``Guess``, or the classes of the mask as ``Segment``."""
+    def __iter__(self) -> Iterator[PredictedBox] | Iterator[Guess] | Iterator[Segment]:
+        """The boxes (``PredictedBox``), guesses (``Guess``), or classes of the mask (``Segment``)."""
         triples = zip(self.labels.tolist(), self.names, self.scores.tolist(), strict=True)
         if self.boxes is not None:
-            return (Detection(*t, tuple(box)) for t, box in zip(triples, self.boxes.tolist(), strict=True))
+            return (PredictedBox(*t, tuple(box)) for t, box in zip(triples, self.boxes.tolist(), strict=True))
         if self.mask is not None:
             return (Segment(label, name, score, self.mask == label) for label, name, score in triples)
         return (Guess(*triple) for triple in triples)
@@ -118,7 +118,7 @@ class Prediction:
         rows: list[dict[str, Any]] = []
         for item in self:
             row = {"image": self.name, "label": item.label, "name": item.name, "score": item.score}
-            if isinstance(item, Detection):
+            if isinstance(item, PredictedBox):
                 row |= zip(_CORNERS, item.xyxy, strict=True)
             elif isinstance(item, Segment):
                 row["pixels"] = int(item.mask.sum())
@@ -195,7 +195,7 @@ class Prediction:
         entries: list[dict[str, Any]] = []
         for item in self:
             entry: dict[str, Any] = {"image_id": image_id, "category_id": categories[item.name]}
-            if isinstance(item, Detection):
+            if isinstance(item, PredictedBox):
                 x1, y1, x2, y2 = item.xyxy
                 entry |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "score": item.score}
             elif isinstance(item, Segment):

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from hardnet_suite.data.coco import COCO_CATEGORY_IDS, COCO_CLASSES
 from hardnet_suite.data.sources import images_of
 from hardnet_suite.errors import UserError
-from hardnet_suite.prediction import Detection, Guess, Prediction, Segment
+from hardnet_suite.prediction import Guess, PredictedBox, Prediction, Segment
 
 MASK = np.zeros((16, 24), np.uint8)
 MASK[4:9, 3:20] = 2
@@ -46,8 +46,8 @@ def test_boxes_are_detections():
     prediction = prediction_of("detection")
     assert len(prediction) == 2
     assert list(prediction) == [
-        Detection(2, "cow", 0.75, (1.0, 2.0, 20.5, 12.0)),
-        Detection(0, "cat", 0.25, (0.0, 0.0, 4.0, 4.0)),
+        PredictedBox(2, "cow", 0.75, (1.0, 2.0, 20.5, 12.0)),
+        PredictedBox(0, "cat", 0.25, (0.0, 0.0, 4.0, 4.0)),
     ]
     assert [type(value) for value in next(iter(prediction)).xyxy] == [float] * 4
 
