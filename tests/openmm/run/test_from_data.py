@@ -127,7 +127,7 @@ def test_choices_have_an_effect(data, tmp_path, model):
         assert tuple(steps["Resize"]["scale"]) == (96, 96)
     end = cfg.param_scheduler[-1]["end"]
     count = {"fchardnet70": 5, "hardnet39ds": 10}.get(model, 6)  # what is not held out
-    assert end == 3 * -(-count // 3)
+    assert end == 3 * (count // 3)
 
 
 def test_a_drawn_split_is_disjoint_and_the_same_each_time(data, tmp_path):
