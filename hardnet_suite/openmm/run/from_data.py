@@ -261,6 +261,7 @@ def _plan(
     *,
     batch: tuple[int, int],
     iterations: int,
+    drop_last: bool = True,
 ) -> Plan:
     """The plan; ``batch``: the most images of an iteration on a GPU and on a CPU."""
     chosen = choose_batch_size(images, on_gpu=batch[0], on_cpu=batch[1], gpu=gpu)
@@ -268,7 +269,7 @@ def _plan(
     if start.load_from is not None:  # a whole network needs less than one that begins at random
         iterations //= 2
     epochs = choices.epochs or choose_epochs(images, batch_size, iterations)
-    return Plan(model, classes, images, size, batch_size, epochs, choose_workers(), start)
+    return Plan(model, classes, images, size, batch_size, epochs, choose_workers(), start, drop_last)
 
 
 def _detection(
@@ -308,7 +309,9 @@ def _detection(
     side = arch.size if isinstance(arch, SSDArch) else choices.image_size or _side(splits["train"])
     start = _start(model, classes, choices, say, drawn=bool(note))
     batch = (32, 8) if side <= 320 else (16, 4)
-    plan = _plan(model, classes, used, (side, side), start, choices, gpu, batch=batch, iterations=6000)
+    plan = _plan(
+        model, classes, used, (side, side), start, choices, gpu, batch=batch, iterations=6000, drop_last=False
+    )
     _tell(plan, say, f"images resized to {side}×{side}")
     return detection(plan, root, files)
 
@@ -462,7 +465,7 @@ def _classification(
     if note:
         say(note)
     side = min(_usual_size(walk_files(data / folders["train"], IMAGE_SUFFIXES)))
-    size = choices.image_size or (224 if side >= 160 else max(32, side // 32 * 32))
+    size = choices.image_size or (224 if side >= 160 else max(64, side // 32 * 32))
     start = _start(model, classes, choices, say, drawn=bool(note))
     plan = _plan(model, classes, images, (size, size), start, choices, gpu, batch=(128, 32), iterations=6000)
     _tell(plan, say, f"images of {size}×{size}")

@@ -49,6 +49,7 @@ class Plan:
         epochs: how often every image is seen.
         workers: processes that load images.
         start: the weights to begin with.
+        drop_last: whether an epoch ends with the last full batch.
     """
 
     model: str
@@ -59,11 +60,14 @@ class Plan:
     epochs: int
     workers: int
     start: Start = field(default_factory=Start)
+    drop_last: bool = False
 
     @property
     def iterations(self) -> int:
         """Of one epoch."""
-        return max(1, math.ceil(self.images / self.batch_size))
+        if self.drop_last:
+            return self.images // self.batch_size
+        return math.ceil(self.images / self.batch_size)
 
     @property
     def warm_up(self) -> int:
@@ -226,7 +230,7 @@ shared = dict(data_root=data_root, {_arguments(dataset)})
 train_dataloader = dict(
     batch_size={plan.batch_size},
     num_workers={plan.workers},
-    drop_last={plan.images >= plan.batch_size},
+    drop_last={plan.drop_last},
     dataset={entries["train"]},
 )
 val_dataloader = dict(num_workers={plan.workers}, dataset={entries["val"]})
@@ -286,7 +290,7 @@ loading = dict(
 shared = dict(type="ClassificationDataset", data_root=data_root, classes=classes)
 train_dataloader = dict(
     batch_size={plan.batch_size},
-    drop_last={plan.images >= plan.batch_size},
+    drop_last={plan.drop_last},
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict({train}pipeline=train_pipeline, **shared),
     **loading,

@@ -127,7 +127,7 @@ def test_choices_have_an_effect(data, tmp_path, model):
         assert tuple(steps["Resize"]["scale"]) == (96, 96)
     end = cfg.param_scheduler[-1]["end"]
     count = {"fchardnet70": 5, "hardnet39ds": 10}.get(model, 6)  # what is not held out
-    assert end == 3 * -(-count // 3)
+    assert end == 3 * (count // 3)
 
 
 def test_a_drawn_split_is_disjoint_and_the_same_each_time(data, tmp_path):
@@ -270,3 +270,23 @@ def test_choices_by_the_number_of_images(images):
 def test_the_default_work_dir_is_not_that_of_a_config():
     assert str(default_work_dir("ssd320_hardnet39ds", "/data/bccd/")) == "work_dirs/ssd320_hardnet39ds-bccd"
     assert str(default_work_dir("hardnet68", "/data/my cats")) == "work_dirs/hardnet68-my_cats"
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_held_out_images_that_the_weights_may_know_are_told(tmp_path, monkeypatch, same):
+    from hardnet_suite.weights import find
+
+    row = find("hardnet39ds", "tiny_imagenet10")
+    for name in row.classes if same else ("cat", "dog"):
+        for number in range(2):
+            picture(tmp_path / "data" / name / f"{number}.png")
+
+    def fetch(row, **_):
+        if row.shipped:
+            return tmp_path / "shipped.pth"
+        raise UserError("no network")
+
+    monkeypatch.setattr(from_data, "fetch", fetch)
+    lines = []
+    write_config("hardnet39ds", tmp_path / "data", tmp_path / "run", say=lines.append)
+    assert ("not new to them" in "\n".join(lines)) == same
