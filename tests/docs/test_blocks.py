@@ -11,6 +11,7 @@ import pytest
 
 from hardnet_suite.cli import COMMANDS, main
 from hardnet_suite.config_names import own_configs
+from hardnet_suite.networks import list_models
 from hardnet_suite.openmm.run.config_copies import flat_copy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +74,7 @@ def commands(document: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_commands_parse_and_configs_exist(document, monkeypatch):
+def test_commands_parse_and_their_configs_and_models_exist(document, monkeypatch):
     """Each command is parsed as the program does, and not run."""
     parsed = []
     for name in COMMANDS:
@@ -84,7 +85,8 @@ def test_commands_parse_and_configs_exist(document, monkeypatch):
     for arguments in given:
         assert main(arguments) == 0, shlex.join(arguments)
         if arguments[0] in ("train", "test", "check-data") and not arguments[1].endswith(".py"):
-            assert arguments[1] in own_configs(), shlex.join(arguments)
+            known = list_models() if "--data" in arguments else own_configs()
+            assert arguments[1] in known, shlex.join(arguments)
     assert len(parsed) == len(given)
 
 
