@@ -241,11 +241,11 @@ def _count(number: int, thing: str) -> str:
 
 
 def _tell(plan: Plan, say: Callable[[str], None], size: str) -> None:
-    say(f"model: {plan.model}, {size}, batches of {plan.batch_size}")
     often = "each epoch" if plan.val_interval == 1 else f"every {plan.val_interval} epochs"
     say(
-        f"schedule: {_count(plan.epochs, 'epoch')} of {_count(plan.iterations, 'iteration')}, AdamW with "
-        f"learning rate {plan.lr:g}, warm-up over {_count(plan.warm_up, 'iteration')}, validation {often}"
+        f"chosen: {size}, batches of {plan.batch_size}, {_count(plan.epochs, 'epoch')} of "
+        f"{_count(plan.iterations, 'iteration')}, AdamW with learning rate {plan.lr:g}, "
+        f"warm-up over {_count(plan.warm_up, 'iteration')}, validation {often}"
     )
     say(f"weights to start from: {plan.start.told}")
 

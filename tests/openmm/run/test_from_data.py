@@ -65,7 +65,7 @@ def test_every_trainable_model(data, tmp_path, model):
     assert not any(name.endswith("_base_") for name in cfg)
     assert files(data) == before
     told = "\n".join(lines)
-    for start in ("data: ", "model: ", "schedule: ", "weights to start from: random", "config: "):
+    for start in ("data: ", "chosen: ", "weights to start from: random", "config: "):
         assert f"\n{start}" in f"\n{told}"
 
 
