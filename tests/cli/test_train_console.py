@@ -118,3 +118,19 @@ def test_a_picture_of_the_users_is_left_alone(cli, config, drawn, tmp_path):
     (line,) = err.splitlines()
     assert line.startswith(f"warning: no curves are drawn: {work}/training.png exists")
     assert (work / "training.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("rank", "lines"), [(None, 2), ("0", 2), ("1", 0)])
+def test_the_first_of_several_processes_prints(cli, config, tmp_path, monkeypatch, rank, lines):
+    """Its first line, and a warning of an option; the data that are missing are every process's error."""
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    (tmp_path / "empty").mkdir()
+    arguments = ("--data-root", tmp_path / "empty", "--work-dir", tmp_path / "work")
+    option = "train_dataloader.dataset.indices=2"
+    status, out, err = cli("train", config, *arguments, "--cfg-options", option)
+    assert status == 2
+    printed = [*out.splitlines(), *(line for line in err.splitlines() if line.startswith("warning: "))]
+    assert len(printed) == lines
+    assert "error: " in err
