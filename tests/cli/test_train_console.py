@@ -28,7 +28,8 @@ def said(config, drawn, tmp_path_factory):
     work = tmp_path_factory.mktemp("said") / "it's my run"
     MMLogger._instance_dict.clear()
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        assert main(["train", str(config), "--data-root", str(drawn), "--work-dir", str(work)]) == 0
+        arguments = ["--data-root", str(drawn), "--work-dir", str(work), "--from-scratch"]
+        assert main(["train", str(config), *arguments]) == 0
     return out.getvalue(), work
 
 
@@ -95,6 +96,7 @@ def test_where_a_resumed_or_started_training_begins(cli, config, drawn, trained,
 def test_verbose_shows_the_log(cli, config, drawn, tmp_path):
     arguments = ("train", config, "--data-root", drawn, "--work-dir", tmp_path / "run", "--verbose")
     out = cli(*arguments, "--cfg-options", *NO_WORKERS)[1]
+    assert "weights: shipped weights 'symbols' of ssd224_hardnet29" in out  # those of the config
     assert out.count("Epoch(train)") == 2
     assert "Hooks will be executed" in out
 
@@ -112,8 +114,8 @@ def test_a_picture_of_the_users_is_left_alone(cli, config, drawn, tmp_path):
     work = tmp_path / "run"
     work.mkdir()
     (work / "training.png").write_text("mine")
-    arguments = ("train", config, "--data-root", drawn, "--work-dir", work, "--cfg-options", *NO_WORKERS)
-    status, _, err = cli(*arguments)
+    arguments = ("train", config, "--data-root", drawn, "--work-dir", work, "--from-scratch")
+    status, _, err = cli(*arguments, "--cfg-options", *NO_WORKERS)
     assert status == 0
     (line,) = err.splitlines()
     assert line.startswith(f"warning: no curves are drawn: {work}/training.png exists")
