@@ -33,7 +33,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/instances_val2017.json")
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=5, val_interval=2)
+train_cfg = dict(max_epochs=4, val_interval=2)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.01),
     clip_grad=dict(max_norm=10.0),
@@ -45,8 +45,8 @@ param_scheduler = [
         eta_min=1e-5,
         by_epoch=True,
         begin=1,
-        end=5,
-        T_max=4,
+        end=4,
+        T_max=3,
         convert_to_iter_based=True,
     ),
 ]

@@ -6,7 +6,7 @@ classes = (
     "ell", "tee", "chevron", "frame", "pentagon", "ellipse", "hourglass",
 )  # fmt: skip
 data_root = (
-    "data/symbols/"  # hardnet-suite draw-shapes data/symbols --objects symbols --train 8000 --size 224
+    "data/symbols/"  # hardnet-suite draw-shapes data/symbols --objects symbols --train 12800 --size 224
 )
 
 weights_tag = "symbols"  # in the weights registry; `test --pretrained` scores them
@@ -18,17 +18,18 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/instances_val2017.json")
 test_evaluator = val_evaluator
 
+# The training was stopped after three epochs of eight.
 train_cfg = dict(max_epochs=3, val_interval=3)
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=200),
+    dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=300),
     dict(
         type="CosineAnnealingLR",
         eta_min=1e-5,
         by_epoch=True,
         begin=1,
-        end=3,
-        T_max=2,
+        end=8,
+        T_max=7,
         convert_to_iter_based=True,
     ),
 ]

@@ -31,7 +31,7 @@ SHIPPED: tuple[WeightsRow, ...] = (
         metric="drawn symbols, held-out mAP 0.223; to start from",
         source="configs/ssd224_hardnet29_symbols.py",
         shipped="ssd224_hardnet29_symbols.safetensors",
-        sha256="879ee044b756557caf9e5fc1f71ff1a4e3f788e45870407acd9d434997642cec",
+        sha256="ab6654d02409bdd23c49262a84e57d8c0b55a6fd3ad03b869b07616e08116f14",
         classes=(
             "heart",
             "crescent",
