@@ -189,6 +189,7 @@ def test_data_that_does_not_fit(error_of, tiny_classes, tmp_path):
     assert "num_classes=3, but train_dataloader has 2 classes" in message
     message = error_of("train", config, *arguments, "--cfg-options", "train_dataloader.batch_size=9")
     assert "8 images are too few for a batch of 9" in message
+    (tmp_path / "none").mkdir()
     message = error_of("train", config, "--data-root", tmp_path / "none", "--work-dir", tmp_path)
     assert "expected FOLDER/CLASS/IMAGE" in message
     message = error_of(

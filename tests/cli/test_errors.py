@@ -39,8 +39,10 @@ def options(config, data, tmp_path):
 
 @pytest.mark.parametrize("command", ["train", "test", "check-data"])
 def test_no_data(error_of, config, command, tmp_path):
-    err = error_of(command, config, "--data-root", tmp_path / "nothing")
-    assert "nothing/annotations/instances_" in err
+    assert "nothing: no such folder" in error_of(command, config, "--data-root", tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    err = error_of(command, config, "--data-root", tmp_path / "empty")
+    assert "empty/annotations/instances_" in err
     assert "ROOT/train2017/*.jpg" in err
     assert "https://cocodataset.org" in err
     assert "draw-shapes" in err

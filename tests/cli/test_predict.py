@@ -83,7 +83,7 @@ def test_three_runs_leave_three_drawings_and_three_lines(cli, images, tmp_path):
 def test_predictions_of_another_program_are_refused_before_anything_runs(error_of, images, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/predictions.jsonl").write_text('{"img": "a.png"}\n')
-    message = error_of("predict", images, "--model", "no such model", "--out", tmp_path / "out")
+    message = error_of("predict", images, "--model", "hardnet68", "--out", tmp_path / "out")
     assert "predictions.jsonl, line 1: expected a line that predict wrote" in message
     assert (tmp_path / "out/predictions.jsonl").read_text() == '{"img": "a.png"}\n'
 

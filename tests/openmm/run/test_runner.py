@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from copy import deepcopy
 from logging import FileHandler
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,9 @@ from toy_runs import toy_config
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run import launch
 from hardnet_suite.openmm.run import runner as run
+from hardnet_suite.openmm.run import train as training
+from hardnet_suite.openmm.run.configs import load_config
+from hardnet_suite.weights import find
 
 
 @pytest.mark.parametrize(
@@ -182,3 +186,30 @@ def test_after_a_run_models_of_mmengine_initialize(toy_train):
     runner.close()
     MODELS.build({"type": "HarDNet", "arch": "hardnet39ds"}).init_weights()
     assert not [handler for handler in runner.logger.handlers if isinstance(handler, FileHandler)]
+
+
+SYMBOLS = find("ssd224_hardnet29", "symbols").classes
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (SYMBOLS, []),
+        (SYMBOLS[:6], []),
+        (("a", *SYMBOLS[1:]), ["the layers that depend on the classes start from the file's"]),
+    ],
+)
+def test_classes_of_the_weights_that_a_config_starts_from(tiny, classes, said, monkeypatch):
+    cfg = load_config(tiny[0])
+    part = SimpleNamespace(classes=classes, loader="train_dataloader", classes_key="metainfo.classes")
+    monkeypatch.setattr(training, "parts", lambda *_: [part])
+    notes = training._compare_published(cfg)
+    assert len(notes) == len(said)
+    assert all(text in note for text, note in zip(said, notes, strict=True))
+
+
+def test_the_same_classes_in_another_order_are_refused(tiny, monkeypatch):
+    part = SimpleNamespace(classes=SYMBOLS[::-1], loader="train_dataloader", classes_key="metainfo.classes")
+    monkeypatch.setattr(training, "parts", lambda *_: [part])
+    with pytest.raises(UserError, match="ssd224_hardnet29:symbols"):
+        training._compare_published(load_config(tiny[0]))
