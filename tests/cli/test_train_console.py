@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
+import os
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from mmengine.logging import MMLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hardnet_suite.cli import main
-
+ROOT = Path(__file__).resolve().parents[2]
 NO_WORKERS = ("train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False")
 
 
@@ -24,13 +24,14 @@ def rows(out):
 
 @pytest.fixture(scope="module")
 def said(config, drawn, tmp_path_factory):
-    """(output, work dir) of a training in a folder whose name a shell would split."""
+    """(output, work dir) of a training, a process of its own, in a folder whose name a shell would split."""
     work = tmp_path_factory.mktemp("said") / "it's my run"
-    MMLogger._instance_dict.clear()
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        arguments = ["--data-root", str(drawn), "--work-dir", str(work), "--from-scratch"]
-        assert main(["train", str(config), *arguments]) == 0
-    return out.getvalue(), work
+    arguments = ["train", config, "--data-root", drawn, "--work-dir", work, "--from-scratch"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "hardnet_suite", *map(str, arguments)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout, work
 
 
 def test_the_lines_of_a_training(said, config):

@@ -42,7 +42,7 @@ def test_the_suites_own_configs_pass(name, tmp_path):
         ("classes", "classes only serves"),
         ("train_pipeline.0.type", "train_pipeline only serves"),
         ("data_root", "use --data-root"),
-        ("train_cfg.max_epochs.x", r"train_cfg.max_epochs is 10, which has no entry 'x'"),
+        ("train_cfg.max_epochs.x", r"train_cfg.max_epochs is 4, which has no entry 'x'"),
         ("model.type.name", "model.type is 'HarDNetSSD', which has no entry 'name'"),
         ("param_scheduler.7.end", "param_scheduler is a list of 2, expected an index, got '7'"),
         ("param_scheduler.end", "expected an index, got 'end'"),
