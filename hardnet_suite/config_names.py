@@ -18,11 +18,12 @@ def own_configs() -> dict[str, Path]:
     return {file.stem: file for file in sorted(OWN_CONFIGS.glob("*.py"))}
 
 
-def find_config(name: str) -> Path:
+def find_config(name: str, *, or_path: bool = True) -> Path:
     """The file of a config of the suite.
 
     Args:
         name: such as "ssd512_hardnet68"; case, hyphens and underscores may differ.
+        or_path: whether a path would do, too, as the message says then.
 
     Raises:
         UserError: there is none of that name.
@@ -31,5 +32,6 @@ def find_config(name: str) -> Path:
     found = known_name(name, own)
     if found is None:
         near = did_you_mean(Path(name).stem, own)
-        raise UserError(f"no config {name}: {near}give a path, or one of {', '.join(own)}")
+        choice = "give a path, or one of" if or_path else "there are"
+        raise UserError(f"no config {name}: {near}{choice} {', '.join(own)}")
     return own[found]

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    name = None if args.name is None else find_config(args.name.removesuffix(".py")).stem
+    name = None if args.name is None else find_config(args.name.removesuffix(".py"), or_path=False).stem
     from hardnet_suite.openmm.run.config_copies import flat_copy, summary
     from hardnet_suite.outputs import require_replaceable, write_file
 
