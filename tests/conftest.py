@@ -6,6 +6,8 @@ import importlib.util
 import os
 from pathlib import Path
 
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line; before torch, for tests side by side
+
 import numpy as np
 import pytest
 import torch
