@@ -175,7 +175,6 @@ def _write_config(args: argparse.Namespace) -> None:
     require_model(args.config)
     work_dir = args.work_dir or default_work_dir(args.config, args.data)
     choices = Choices(args.epochs, args.image_size, args.batch_size, args.from_scratch)
-    is_first = os.environ.get("RANK", "0") == "0"
     args.config = str(
         write_config(
             args.config,
@@ -183,7 +182,7 @@ def _write_config(args: argparse.Namespace) -> None:
             work_dir,
             choices,
             gpu=torch.cuda.is_available(),
-            say=show if is_first else lambda _: None,
+            say=show if is_first_rank() else lambda _: None,
         )
     )
     args.work_dir = str(work_dir)
