@@ -20,7 +20,7 @@ _CURES = {
     errno.EROFS: "make it writable, or choose another folder",
     errno.EACCES: "give yourself permission to write there, or choose another folder",
     errno.EPERM: "give yourself permission to write there, or choose another folder",
-    errno.ENOENT: "its folder has been removed: create it again",
+    errno.ENOENT: "its folder is not there, and could not be created: choose another folder",
     errno.ENOTDIR: "a file is in the place of its folder: move it away",
     errno.EEXIST: "a file is in the place of its folder: move it away",
 }
@@ -139,3 +139,17 @@ def _free_space(path: str | Path) -> list[str]:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
+
+
+def cannot_meet(error: Exception) -> UserError:
+    """Ranks of a distributed run that cannot reach each other, in a line.
+
+    Args:
+        error: what ``torch.distributed`` raised.
+    """
+    address = ":".join(os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    reason = str(error).partition("\n")[0]
+    return UserError(
+        f"the ranks cannot meet at {address} (MASTER_ADDR:MASTER_PORT): {reason}; choose a free port "
+        "(torchrun --master-port), and start all ranks with the same address"
+    )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hardnet_suite.cli.models import FIGURES
 from hardnet_suite.config_names import own_configs
-from hardnet_suite.names import did_you_mean, known_name
+from hardnet_suite.names import did_you_mean, known_name, matching
 
 NAMES = [*FIGURES, *own_configs()]
 
@@ -48,3 +48,23 @@ def test_names_that_are_alike_are_not_chosen_from():
 )
 def test_the_nearest_name(name, near):
     assert did_you_mean(name, FIGURES) == near
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*hardnet68*", ["ssd512_hardnet68", "hardnet68", "hardnet68ds"]),
+        ("*HARDNET68*", ["ssd512_hardnet68", "hardnet68", "hardnet68ds"]),
+        ("*HarDNet-68*", ["ssd512_hardnet68", "hardnet68", "hardnet68ds"]),
+        ("SSD512-*", ["ssd512_hardnet68"]),
+        ("*_hardnet68", ["ssd512_hardnet68"]),  # not hardnet68, though it would do without the underscore
+        ("*-HARDNET68", ["ssd512_hardnet68"]),
+        ("hardnet[6-8]8", ["hardnet68"]),
+        ("HarDNet[6-8]8", ["hardnet68"]),
+        ("hardnet?8", ["hardnet68"]),
+        ("resnet*", []),
+        ("", []),
+    ],
+)
+def test_patterns(pattern, expected):
+    assert matching(pattern, ["ssd512_hardnet68", "hardnet68", "hardnet68ds", "fchardnet70"]) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hardnet_suite.data.classes import class_names
+from hardnet_suite.data.files import copies_across
 from hardnet_suite.data.images import header_sizes
 from hardnet_suite.data.report import Finding, escaped
 from hardnet_suite.errors import UserError
 
 BoxTuple = tuple[float, float, float, float]
+OUTLINES = "polygons"  # the findings that a target with outlines has no need to tell
+_MOST_COLUMNS = 10  # classes of a table that has a column for each
 _SLACK = 0.5  # pixels beyond the edge that rounding explains
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -30,11 +34,14 @@ class Box:
         name: its class.
         bbox: (x, y, width, height) in pixels of the upright image, counted from 0.
         difficult: it counts neither as detected nor as missed: VOC's difficult, COCO's iscrowd.
+        outline: the polygons (x1, y1, x2, y2 …) that ``bbox`` encloses, in pixels and as the source has
+            them, so that they may leave the image; empty where it has none.
     """
 
     name: str
     bbox: BoxTuple
     difficult: bool = False
+    outline: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,12 +135,32 @@ class ConversionReport:
     findings: tuple[Finding, ...]
 
     def table(self) -> str:
-        """Plain text: one row per split, then every finding."""
+        """Plain text: one row per split, or of many classes one row per class; then every finding."""
+        if len(self.classes) > _MOST_COLUMNS:
+            return self._with_findings(self._table_of_classes())
         width = max(5, *map(len, self.splits))
         lines = ["  ".join(["split".ljust(width), "images", " boxes", *self.classes])]
         for name, split in self.splits.items():
             counts = [f"{split.per_class[label]:>{len(label)}}" for label in self.classes]
             lines.append("  ".join([name.ljust(width), f"{split.images:>6}", f"{split.boxes:>6}", *counts]))
+        return self._with_findings(lines)
+
+    def _table_of_classes(self) -> list[str]:
+        splits = self.splits.values()
+        rows = {
+            "": [*self.splits],
+            "images": [split.images for split in splits],
+            "boxes": [split.boxes for split in splits],
+            **{f"  {name}": [split.per_class[name] for split in splits] for name in self.classes},
+        }
+        width = max(map(len, rows))
+        widths = [max(7, len(name)) for name in self.splits]
+        return [
+            "  ".join([name.ljust(width), *(f"{cell!s:>{w}}" for cell, w in zip(cells, widths, strict=True))])
+            for name, cells in rows.items()
+        ]
+
+    def _with_findings(self, lines: list[str]) -> str:
         for finding in self.findings:
             lines.append(f"{finding.kind}: {finding.where}: {finding.what}".replace("\n", "\\n"))
         return escaped("\n".join(lines))
@@ -164,13 +191,19 @@ def split_name(folder: str) -> str | None:
 
 
 def target_name(path: Path, root: Path, split: str) -> str:
-    """The ``name`` of an image: its path in ``root`` without folders called images, or below its split."""
-    try:
-        parts = path.relative_to(root).parts
-    except ValueError:
+    """The ``name`` of an image: its path in ``root``, or in the folder that holds ``root``, without folders
+    called images; elsewhere its file name below its split."""
+    path, root = Path(os.path.abspath(path)), Path(os.path.abspath(root))
+    top = next((folder for folder in (root, root.parent) if path.is_relative_to(folder)), None)
+    if top is None:
         return f"{split}/{path.name}"
-    folders = [part for part in parts[:-1] if part not in ("images", "JPEGImages")]
-    return "/".join([*folders, parts[-1]])
+    *folders, name = path.relative_to(top).parts
+    return "/".join([*without_image_folders(folders), name])
+
+
+def without_image_folders(parts: Iterable[str]) -> list[str]:
+    """The folders of a path that are not called images, by which YOLO's readers find labels."""
+    return [part for part in parts if part not in ("images", "JPEGImages")]
 
 
 def upright_sizes(paths: Sequence[Path]) -> dict[Path, tuple[int, int]]:
@@ -181,6 +214,13 @@ def upright_sizes(paths: Sequence[Path]) -> dict[Path, tuple[int, int]]:
     """
     with ThreadPoolExecutor(8) as pool:
         return dict(zip(paths, pool.map(lambda path: header_sizes(path)[1], paths), strict=True))
+
+
+def outline_bounds(polygons: Iterable[Sequence[float]]) -> BoxTuple:
+    """(x1, y1, x2, y2) of polygons (x1, y1, x2, y2 …)."""
+    values = [value for polygon in polygons for value in polygon]
+    xs, ys = values[::2], values[1::2]
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def clip_box(corners: BoxTuple, size: tuple[int, int]) -> tuple[BoxTuple | None, list[tuple[str, str]]]:
@@ -207,13 +247,25 @@ def clip_box(corners: BoxTuple, size: tuple[int, int]) -> tuple[BoxTuple | None,
 
 
 def shared_images(splits: Mapping[str, Sequence[BoxImage]]) -> list[Finding]:
-    """A warning for every image that is in several splits."""
+    """A warning for every image that is in several splits, and one for all copies in another split."""
     names: dict[Path, list[str]] = {}
     for split, images in splits.items():
         for image in images:
             names.setdefault(image.path, []).append(split)
-    return [
+    findings = [
         Finding("warning", "image in several splits", path.name, f"is in {' and '.join(of_image)}")
         for path, of_image in names.items()
         if len(of_image) > 1
     ]
+    told = copies_told({split: [image.path for image in images] for split, images in splits.items()})
+    return [*findings, *([Finding("warning", "image in several splits", *told)] if told else [])]
+
+
+def copies_told(splits: Mapping[str, Sequence[Path]]) -> tuple[str, str] | None:
+    """Which image of a split has a copy in another one, and what of it; None where there are no copies."""
+    copies = copies_across(splits)
+    if not copies:
+        return None
+    first, other = copies[0]
+    more = f", and {len(copies) - 1} more have copies in other splits" if len(copies) > 1 else ""
+    return str(first), f"is the same image as {other}{more}"

@@ -8,13 +8,14 @@ import io
 import math
 import re
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
-from urllib.parse import quote, urljoin
+from urllib.parse import quote, urljoin, urlsplit
 
 _CHUNK = 1 << 16  # bytes
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -30,18 +31,23 @@ class ConnectionLostError(FetchError):
     """A failure of the network or server that another attempt may not meet."""
 
 
+class UnreachableError(ConnectionLostError):
+    """No connection to the host, or the proxy, comes about."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What fetching one file may take.
 
     Attributes:
         size: bytes of the file, both declared by the server and received.
-        wait: seconds of each wait: to connect, or for the next bytes.
+        wait: seconds of each wait: to connect, at most ``connect``, or for the next bytes.
         total: seconds for everything, redirects and resumptions included; None: no limit.
         window: seconds within which ``least`` more bytes of the file, or the rest of it, must arrive, however
             steadily the server sends; longer than ``wait``, so that a stalled connection can be resumed.
         least: bytes.
         redirects: how many are followed.
+        connect: seconds to look up a host, and to connect to it.
     """
 
     size: int
@@ -50,6 +56,49 @@ class Limits:
     window: float = 60
     least: int = 60 << 10
     redirects: int = 5
+    connect: float = 10
+
+
+def host_of(url: str) -> str:
+    """The host of an address in lower case, with its port if it has one."""
+    return urlsplit(url).netloc.rpartition("@")[2].lower()
+
+
+def unknown_hosts(urls: Iterable[str], wait: float) -> dict[str, str]:
+    """The hosts of addresses that have no entry in the name service -> why, as a clause of a message.
+
+    All are looked up side by side: without a network each look-up may wait for seconds. Hosts that a proxy of
+    the environment would look up are left out.
+
+    Args:
+        urls: http or https addresses.
+        wait: seconds for all of them; a host whose look-up has not ended by then is among the answers.
+    """
+    proxies = urllib.request.getproxies()
+    names = {}
+    for url in urls:
+        parts = urlsplit(url)
+        proxied = parts.scheme.lower() in proxies or "all" in proxies
+        if parts.hostname and not (proxied and not urllib.request.proxy_bypass(parts.netloc)):
+            names[host_of(url)] = parts.hostname
+    answers: dict[str, str | None] = {}
+
+    def look_up(host: str, name: str) -> None:
+        try:
+            socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            answers[host] = None
+        except (OSError, UnicodeError) as error:  # UnicodeError: of a name that no host can have
+            answers[host] = getattr(error, "strerror", None) or str(error)
+
+    end = time.monotonic() + wait
+    threads = [threading.Thread(target=look_up, args=item, daemon=True) for item in names.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    late = f"timed out: no answer of the name service for {wait:g} s"
+    reasons = {host: answers.get(host, late) for host in names}
+    return {host: reason for host, reason in reasons.items() if reason is not None}
 
 
 def fetch_bytes(url: str, limits: Limits) -> bytes:
@@ -233,7 +282,8 @@ def _open(url: str, part: dict[str, str], clock: _Clock, pinned: bool) -> http.c
     with _network_errors(clock):
         url = _sendable(url)
         for _ in range(clock.limits.redirects + 1):
-            response = opener.open(urllib.request.Request(url, headers=headers), timeout=clock.allowance())
+            wait = min(clock.allowance(), clock.limits.connect)
+            response = opener.open(urllib.request.Request(url, headers=headers), timeout=wait)
             if response.status not in _REDIRECTS:
                 break
             response.close()
@@ -291,6 +341,7 @@ def _chunks(response: http.client.HTTPResponse, declared: int | None, clock: _Cl
 @contextlib.contextmanager
 def _network_errors(clock: _Clock) -> Iterator[None]:
     """Turns what urllib, http.client and sockets raise into one line."""
+    kind, wait = ConnectionLostError, clock.limits.wait
     try:
         yield
         return
@@ -299,14 +350,16 @@ def _network_errors(clock: _Clock) -> Iterator[None]:
     except http.client.IncompleteRead:
         message = "cut short"
     except (OSError, http.client.HTTPException) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        reason = error
+        if isinstance(error, urllib.error.URLError):  # urllib's, before there is an answer to read
+            kind, wait, reason = UnreachableError, min(wait, clock.limits.connect), error.reason
         if isinstance(reason, TimeoutError):
             clock.allowance()  # whose error it is if that time is up
-            message = f"timed out: no answer for {clock.limits.wait:g} s"
+            message = f"timed out: no answer for {wait:g} s"
         elif isinstance(reason, http.client.HTTPException) and not isinstance(reason, OSError):
             message = f"the answer is not valid HTTP ({type(reason).__name__})"
         else:
             message = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
     except ValueError as error:
         raise FetchError(f"an invalid address: {error}") from None
-    raise ConnectionLostError(message.replace("\n", " "))
+    raise kind(message.replace("\n", " "))

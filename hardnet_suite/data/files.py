@@ -4,10 +4,66 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import stat
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 _LONGEST = 4096  # bytes of a path, on most systems
+_END = 4096  # bytes at a file's end, which differ for most images of one size
+_BLOCK = 1 << 20  # bytes read at once
+
+
+_found: dict[Hashable, object] | None = None  # within ``looking_once``
+
+
+@contextmanager
+def looking_once() -> Iterator[None]:
+    """Within, files are taken to stay as they are: what a function ``kept_while_looking`` returns is kept."""
+    global _found
+    if _found is not None:
+        yield
+        return
+    _found = {}
+    try:
+        yield
+    finally:
+        _found = None
+
+
+def stop_looking() -> None:
+    """Forgets what is kept, within ``looking_once``: files are read anew from here on."""
+    global _found
+    _found = None
+
+
+def kept_while_looking(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """A function of hashable values whose result depends on files; the result must not be changed."""
+
+    @wraps(function)
+    def look(*args: Arguments.args, **options: Arguments.kwargs) -> Result:
+        found = _found
+        if found is None:
+            return function(*args, **options)
+        key = function, args, tuple(sorted(options.items()))
+        if key not in found:
+            found[key] = function(*args, **options)
+        return found[key]
+
+    return look
+
+
+@kept_while_looking
+def folder_entries(folder: str) -> tuple[os.DirEntry, ...]:
+    """What is in a folder, sorted by name; errors as of ``os.scandir``."""
+    with os.scandir(folder) as entries:
+        return tuple(sorted(entries, key=lambda entry: entry.name))
 
 
 class NotAFileError(OSError):
@@ -57,7 +113,53 @@ def read_text(path: str | Path) -> str:
     return Path(path).read_text(encoding="utf-8-sig")
 
 
-def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, in hex digits; errors as of ``Path.open``."""
+def sha256(path: str | Path, size: int | None = None) -> str:
+    """The SHA-256 of a file, or of its first ``size`` bytes, in hex digits; errors as of ``Path.open``."""
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if size is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while size > 0 and (block := file.read(min(size, _BLOCK))):
+            digest.update(block)
+            size -= len(block)
+        return digest.hexdigest()
+
+
+def copies_across(splits: Mapping[str, Sequence[Path]]) -> list[tuple[Path, Path]]:
+    """Pairs of files of one content in two splits; the same path in both is none.
+
+    Files of equal size and end alone are read as a whole. What cannot be read is left out.
+    """
+    sizes: dict[int, dict[Path, str]] = {}
+    for split, paths in splits.items():
+        for path in paths:
+            try:
+                sizes.setdefault(path.stat().st_size, {}).setdefault(path, split)
+            except OSError:
+                continue
+    pairs = []
+    for group in sizes.values():
+        for like in _across(group, _end):
+            for same in _across(like, sha256):
+                first, *others = same
+                pairs += [(first, other) for other in others if same[other] != same[first]]
+    return pairs
+
+
+def _across(files: Mapping[Path, str], key: Callable[[Path], str | bytes]) -> list[dict[Path, str]]:
+    """The groups of files with one key that are of several splits."""
+    if len({*files.values()}) < 2:
+        return []
+    groups: dict[str | bytes, dict[Path, str]] = {}
+    for path, split in files.items():
+        try:
+            groups.setdefault(key(path), {})[path] = split
+        except OSError:
+            continue
+    return [group for group in groups.values() if len({*group.values()}) > 1]
+
+
+def _end(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _END))
+        return file.read()

@@ -68,7 +68,7 @@ def tasks_of(folder: Path) -> list[str]:
         UserError: it does not exist, or is of several formats.
     """
     kind = detect_format(folder)
-    if kind == "cvat":
+    if kind == "cvat-masks":
         raise UserError(
             f"{folder} has CVAT's colour masks: convert them first, with "
             f"`hardnet-suite convert-dataset {shlex.quote(str(folder))} TARGET`"

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from hardnet_suite.data.fast_decoding import decode_plain
-from hardnet_suite.data.files import read_bytes, require_regular
+from hardnet_suite.data.files import folder_entries, kept_while_looking, read_bytes, require_regular
 from hardnet_suite.errors import UserError
 
 # names that stand for an image; one that this Pillow cannot decode (.heic) is reported, not dropped
@@ -57,7 +57,7 @@ def walk_files(folder: str | Path, suffixes: Sequence[str] | None = None) -> lis
             continue
         visited.add(real)
         try:
-            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+            entries = folder_entries(path)
         except OSError as error:
             raise UserError(f"cannot read the folder {path}: {error.strerror}") from None
         for entry in entries:
@@ -115,6 +115,27 @@ def open_rgb(source: str | Path | bytes | BinaryIO, name: str | None = None) -> 
     return Image.fromarray(read_rgb(source, name))
 
 
+def read_grey(source: str | Path | bytes | BinaryIO, name: str | None = None) -> np.ndarray:
+    """The luma (ITU-R 601-2: 0.299 R + 0.587 G + 0.114 B) of ``read_rgb``; grey images keep their values.
+
+    Returns:
+        (H, W) uint8, contiguous and writable.
+
+    Raises:
+        UserError: as ``read_rgb``.
+    """
+    name = name or (str(source) if isinstance(source, str | Path) else "the image")
+    with image_errors(name):
+        content = _content(source)
+        pixels = _decode_grey_bmp(content)
+        return to_grey(_decode(content, "rgb")) if pixels is None else pixels
+
+
+def to_grey(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) RGB uint8 -> (H, W) uint8 luma (ITU-R 601-2), as Pillow's and OpenCV's conversions."""
+    return np.array(Image.fromarray(pixels).convert("L"))
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """(width, height) of an image as ``read_rgb`` decodes it; it is decoded to its end.
 
@@ -141,12 +162,28 @@ def header_sizes(path: str | Path) -> tuple[tuple[int, int], tuple[int, int]]:
         UserError: the file is missing or not an image.
     """
     with image_errors(str(path)), _opened(path) as image:
-        tags = getattr(image, "tag_v2", None)  # of a TIFF, whose .size Pillow turns upright
-        if tags:
-            return (tags[256], tags[257]), image.size
-        # a PNG's own getexif decodes the pixels
-        turned = Image.Image.getexif(image).get(0x0112) in (5, 6, 7, 8)
-        return image.size, image.size[::-1] if turned else image.size
+        return _sizes(image)
+
+
+@kept_while_looking
+def header(path: str | Path) -> tuple[tuple[int, int], tuple[int, int], int]:
+    """``header_sizes`` and ``exif_orientation`` of an image, by opening it once.
+
+    Raises:
+        UserError: the file is missing or not an image.
+    """
+    with image_errors(str(path)), _opened(path) as image:
+        orientation = _orientation(image)  # first, as it reads on in a PNG
+        return *_sizes(image), orientation
+
+
+def _sizes(image: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
+    tags = getattr(image, "tag_v2", None)  # of a TIFF, whose .size Pillow turns upright
+    if tags:
+        return (tags[256], tags[257]), image.size
+    # a PNG's own getexif decodes the pixels
+    turned = Image.Image.getexif(image).get(0x0112) in (5, 6, 7, 8)
+    return image.size, image.size[::-1] if turned else image.size
 
 
 def _opened(path: str | Path) -> Image.Image:
@@ -170,16 +207,21 @@ def exif_orientation(path: str | Path) -> int:
     Raises:
         UserError: the file is missing or not an image.
     """
-    with image_errors(str(path)), _opened(path) as image:
-        if image.format == "PNG" and not _png_has_exif(Path(path)):
-            return 1  # spares decoding the whole file for what may follow its pixels
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return orientation if orientation in range(1, 9) else 1
+    return header(path)[2]
 
 
-def _png_has_exif(path: Path) -> bool:
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an image that is opened and not yet decoded."""
+    if image.format == "PNG" and not _png_has_exif(image.fp):
+        return 1  # spares decoding the whole file for what may follow its pixels
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _png_has_exif(stream: BinaryIO) -> bool:
     """Whether a chunk of a PNG may hold an orientation; reads the heads of the chunks alone."""
-    with path.open("rb") as stream:
+    place = stream.tell()
+    try:
         stream.seek(8)
         while len(head := stream.read(8)) == 8:
             following = stream.tell() + int.from_bytes(head[:4], "big") + 4
@@ -188,7 +230,9 @@ def _png_has_exif(path: Path) -> bool:
             if head[4:] in (b"iTXt", b"tEXt", b"zTXt") and stream.read(32).startswith(_EXIF_TEXTS):
                 return True
             stream.seek(following)
-    return False
+        return False
+    finally:
+        stream.seek(place)
 
 
 @contextlib.contextmanager
@@ -314,6 +358,14 @@ def _decode(content: bytes, channels: str) -> np.ndarray:
         is_deep = image.mode == "I" and image.format in ("PNG", "PPM")  # Pillow's way to open 16 bits
         upright = to_rgb(image.convert("I;16") if is_deep else image)
     return _pixels(upright, channels)
+
+
+def _decode_grey_bmp(content: bytes) -> np.ndarray | None:
+    """A BMP file whose pixels are grey values, (H, W) uint8, twenty times as fast as by way of RGB."""
+    if not content.startswith(b"BM"):
+        return None
+    with open_image(content) as image:
+        return np.array(image) if image.mode == "L" else None
 
 
 def _pixels(image: Image.Image, channels: str) -> np.ndarray:

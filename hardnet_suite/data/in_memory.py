@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+_LOADING = [Lock() for _ in range(64)]  # by the image's identity: Pillow reads a file on its first use
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -27,6 +29,8 @@ def upright(image: Image.Image) -> Image.Image:
     with image_errors("in memory"):
         if not all(image.size):
             raise UserError("it has no pixels")
+        with _LOADING[id(image) // 64 % len(_LOADING)]:
+            image.load()
         return to_rgb(ImageOps.exif_transpose(image))
 
 
@@ -87,6 +91,9 @@ def arrays_of_tensor(tensor: Tensor) -> list[np.ndarray]:
         )
     if not tensor.numel():
         raise ValueError(f"expected a tensor with pixels, got shape {shape}")
+    if tensor.is_meta or tensor.layout != torch.strided:
+        kind = "on the meta device" if tensor.is_meta else f"of layout {tensor.layout}"
+        raise ValueError(f"expected a dense tensor with values, got one {kind}")
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point():
         tensor = tensor.float()

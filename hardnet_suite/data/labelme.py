@@ -6,8 +6,10 @@ The rules:
   that it names, relative to itself, or else to one of its own name beside it. An image without such a file
   has not been annotated, and is left out, which is told. The folders train, val and test are splits;
   without these all is train.
-- A rectangle is its box. Of a polygon, circle or mask the bounding box is used, which is told. Points and
-  lines have no area: they are dropped, and told.
+- A rectangle is its box. Of a polygon, circle or mask the bounding box is used, which is told; a polygon is
+  also the outline of its box. Those of one label and one group_id are one object. Points and lines have no
+  area: they are dropped, and told.
+- A shape with the flag ``difficult``, or as X-AnyLabeling writes it, counts neither way.
 - Coordinates are pixels of the upright image. A stated size that differs from it is an error.
 - In masks, later shapes cover earlier ones, what no shape covers is the class background, and shapes
   called ``__ignore__`` are 255.
@@ -26,11 +28,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hardnet_suite.data.boxes import (
+    OUTLINES,
     Box,
     BoxData,
     BoxImage,
     BoxTuple,
     clip_box,
+    outline_bounds,
     shared_images,
     split_name,
     target_name,
@@ -38,27 +42,28 @@ from hardnet_suite.data.boxes import (
 from hardnet_suite.data.classes import is_class_name
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.coco.values import is_number
-from hardnet_suite.data.files import is_file, read_bytes
+from hardnet_suite.data.files import is_file, is_path, read_bytes
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
-from hardnet_suite.data.masks import IGNORED, MaskData, MaskImage
+from hardnet_suite.data.masks import IGNORED, IGNORED_CLASS, MaskData, MaskImage
 from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
 
 FORMAT = "LabelMe"
 BACKGROUND = "background"
 _BACKGROUNDS = frozenset({"background", "_background_", "__background__"})
-_IGNORE = "__ignore__"
 _WITHOUT_AREA = frozenset({"point", "points", "line", "linestrip"})
 _LOOKED_AT = 20  # JSON files
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """A shape with an area: its class, kind and points in pixels."""
+    """A shape with an area: its class, kind, points in pixels, and the object that it is part of."""
 
     name: str
     kind: str
     points: tuple[tuple[float, float], ...]
+    group: int | str | None = None
+    difficult: bool = False
 
     @property
     def corners(self) -> BoxTuple:
@@ -81,8 +86,7 @@ class _LabelledFile:
 
 def is_labelme(folder: Path) -> bool:
     """Whether one of the first JSON files of a folder is LabelMe's."""
-    files = [path for pattern in ("*.json", "*/*.json") for path in sorted(folder.glob(pattern))]
-    return any(map(_is_labelme_file, files[:_LOOKED_AT]))
+    return any(map(_is_labelme_file, walk_files(folder, (".json",))[:_LOOKED_AT]))
 
 
 def read_labelme(source: str | Path) -> BoxData:
@@ -94,22 +98,25 @@ def read_labelme(source: str | Path) -> BoxData:
     source = Path(source)
     findings: list[Finding] = []
     splits: dict[str, list[BoxImage]] = {}
-    boxed = 0
+    outlined = boxed = 0
     for split, annotation in _read(source, findings):
-        boxed += sum(shape.kind != "rectangle" for shape in annotation.shapes)
         boxes = []
-        for shape in annotation.shapes:
-            bbox, changes = clip_box(shape.corners, annotation.size)
-            where = f"{annotation.file.name}, {shape.name}"
+        for parts in _objects(annotation.shapes):
+            bbox, changes = clip_box(outline_bounds(part.corners for part in parts), annotation.size)
+            where = f"{annotation.file.name}, {parts[0].name}"
             findings += [Finding("warning", kind, where, what) for kind, what in changes]
+            outline = _outline(parts)
+            outlined += bool(outline)
+            boxed += not outline and parts[0].kind != "rectangle"
             if bbox is not None:
-                boxes.append(Box(shape.name, bbox))
+                boxes.append(Box(parts[0].name, bbox, any(part.difficult for part in parts), outline))
         name = target_name(annotation.image, source, split)
         image = BoxImage(annotation.image, name, annotation.size, tuple(boxes), annotation.file)
         splits.setdefault(split, []).append(image)
-    if boxed:
-        problem = f"{boxed} shapes that are no rectangles; their bounding boxes are used"
-        findings.append(Finding("warning", "polygons", "the data set", problem))
+    for kind, count in ((OUTLINES, outlined), ("circles and masks", boxed)):
+        if count:
+            problem = f"{count} objects; their bounding boxes are used"
+            findings.append(Finding("warning", kind, "the data set", problem))
     findings += shared_images(splits)
     images = [image for members in splits.values() for image in members]
     folders = {folder for image in images for folder in (image.path.parent, image.annotation.parent)}
@@ -126,8 +133,8 @@ def read_labelme_masks(source: str | Path) -> MaskData:
     findings: list[Finding] = []
     read = list(_read(source, findings))
     names = {shape.name for _, annotation in read for shape in annotation.shapes}
-    classes = (BACKGROUND, *sorted(names - _BACKGROUNDS - {_IGNORE}))
-    labels = {name: index for index, name in enumerate(classes)} | {_IGNORE: IGNORED}
+    classes = (BACKGROUND, *sorted(names - _BACKGROUNDS - {IGNORED_CLASS}))
+    labels = {name: index for index, name in enumerate(classes)} | {IGNORED_CLASS: IGNORED}
     labels |= dict.fromkeys(_BACKGROUNDS, 0)
     splits: dict[str, list[MaskImage]] = {}
     for split, annotation in read:
@@ -136,6 +143,21 @@ def read_labelme_masks(source: str | Path) -> MaskData:
         splits.setdefault(split, []).append(MaskImage(annotation.image, name, mask))
     folders = {folder for _, item in read for folder in (item.image.parent, item.file.parent)}
     return MaskData(source, FORMAT, classes, None, splits, tuple(findings), frozenset(folders))
+
+
+def _objects(shapes: tuple[_Shape, ...]) -> list[list[_Shape]]:
+    """The shapes of each object; rectangles are objects of their own."""
+    objects: dict[object, list[_Shape]] = {}
+    for index, shape in enumerate(shapes):
+        alone = shape.group is None or shape.kind == "rectangle"
+        objects.setdefault(index if alone else (shape.name, shape.group), []).append(shape)
+    return list(objects.values())
+
+
+def _outline(parts: list[_Shape]) -> tuple[tuple[float, ...], ...]:
+    if any(part.kind in ("rectangle", "circle", "mask") for part in parts):
+        return ()
+    return tuple(tuple(value for point in part.points for value in point) for part in parts)
 
 
 def _is_labelme_file(path: Path) -> bool:
@@ -151,13 +173,20 @@ def _read(source: Path, findings: list[Finding]) -> Iterator[tuple[str, _Labelle
     if not files:
         raise UserError(f"{source} has no JSON file of LabelMe, with shapes and imagePath")
     known: dict[Path, Path] = {}
+    named: list[Path] = []
+    unnamed: list[Path] = []
     for path in files:
         annotation = _read_file(path, findings)
         other = known.setdefault(annotation.image, path)
         if other != path:
             raise UserError(f"{other} and {path} both annotate {annotation.image}: remove one of them")
         top = path.relative_to(source).parts[0] if path.parent != source else ""
-        yield split_name(top) or "train", annotation
+        split = split_name(top)
+        (unnamed if split is None else named).append(path)
+        yield split or "train", annotation
+    if named and unnamed:
+        problem = f"{len(unnamed)} files in no folder train, val or test; read as train"
+        findings.append(Finding("warning", "split", str(unnamed[0]), problem))
     folders = {image.parent for image in known}
     images = {path for folder in folders for path in walk_files(folder, IMAGE_SUFFIXES)}
     if left := sorted(images - {*known}):
@@ -185,8 +214,8 @@ def _read_file(path: Path, findings: list[Finding]) -> _LabelledFile:
 
 def _image_of(path: Path, named: Any) -> Path:
     if isinstance(named, str) and named:
-        for text in (named.replace("\\", "/"), PureWindowsPath(named).name):
-            if is_file(path.parent / text):
+        for text in (named, named.replace("\\", "/"), PureWindowsPath(named).name):
+            if is_path(text) and is_file(path.parent / text):
                 return Path(os.path.normpath(path.parent / text))
     beside = [
         file
@@ -220,7 +249,16 @@ def _read_shape(shape: dict, path: Path, findings: list[Finding]) -> _Shape | No
         return drop(f"its points are not those of a {kind}")
     if kind == "circle" and len(points) != 2:
         return drop("its points are not those of a circle")
-    return _Shape(name, kind, tuple((float(x), float(y)) for x, y in points))
+    flags = shape.get("flags")
+    marks = shape.get("difficult"), flags.get("difficult") if isinstance(flags, dict) else None
+    group = shape.get("group_id")
+    return _Shape(
+        name,
+        kind,
+        tuple((float(x), float(y)) for x, y in points),
+        group if isinstance(group, int | str) else None,
+        difficult=any(mark is True for mark in marks),
+    )
 
 
 def _drawn(annotation: _LabelledFile, labels: dict[str, int]) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from hardnet_suite.data.report import Finding, escaped
 
 IGNORED = 255  # the label of pixels that do not count
+IGNORED_CLASS = "__ignore__"  # what files that name classes call them
 
 
 @dataclass(frozen=True)

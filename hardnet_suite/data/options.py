@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -26,6 +26,18 @@ def require_known(given: Iterable[str], known: Collection[str], where: str) -> N
             near = nearest(name, known)
             cure = f"did you mean {near}?" if near else f"known are {', '.join(known) or 'none'}"
             raise UserError(f"{where} has no option {name!r}; {cure}")
+
+
+def require_local(options: Mapping[str, Any], where: str) -> None:
+    """Checks that mmengine's option ``backend_args`` is None where it is given: files are local ones.
+
+    Raises:
+        UserError: it names another storage.
+    """
+    if options.get("backend_args") is not None:
+        raise UserError(
+            f"{where} has backend_args={options['backend_args']!r}, but reads local files; set it to None"
+        )
 
 
 def checked_indices(indices: Any, where: str) -> int | tuple[int, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 import unicodedata
 from abc import ABC, abstractmethod
@@ -31,6 +32,17 @@ def printable(text: str, stream: TextIO | None = None) -> str:
     cannot encode, such as file names that are not UTF-8."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return escaped(text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def has_live_line(stream: TextIO | None) -> bool:
+    """Whether a line that changes can be shown: on a terminal that says its size, as tqdm needs it."""
+    if stream is None or not stream.isatty():
+        return False
+    try:
+        size = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):  # a terminal in name only
+        return True
+    return size.lines > 0 and size.columns > 0
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,9 @@ def images_of(source: Any, channels: str = "rgb", *, limits: Limits | None = Non
         UserError: there is nothing, or nothing that is an image.
         ValueError: an array or tensor of another shape or type, or another order of channels.
     """
-    if channels not in ("rgb", "bgr"):
+    if not isinstance(channels, str) or channels.lower() not in ("rgb", "bgr"):
         raise ValueError(f"expected channels 'rgb' or 'bgr', got {channels!r}")
+    channels = channels.lower()
     if isinstance(source, Image.Image):
         yield SourceImage("image", partial(upright, source))
     elif isinstance(source, np.ndarray):
@@ -162,6 +163,49 @@ def count_of(source: Any) -> int | None:
     return None if endless else 1
 
 
+def expanded(sources: Sequence[str]) -> list[str]:
+    """Paths and addresses with folders and patterns as their files, listed once.
+
+    Raises:
+        UserError: the only source is a folder or pattern without images.
+    """
+    files: list[str] = []
+    for source in sources:
+        text = _text(source)
+        is_several = not (_is_address(text) or _is_camera(text)) and (
+            os.path.isdir(text) or _is_pattern(text)
+        )
+        found = _files(text) if is_several else []
+        if is_several and not found and len(sources) == 1:
+            raise UserError(_no_images(text))
+        files += found or [source]
+    return files
+
+
+def _no_images(text: str) -> str:
+    return f"no images in {text} (drawings of an earlier run do not count)"
+
+
+def require_some(sources: Sequence[str]) -> None:
+    """Checks that one of several sources is there, without opening it; cameras and addresses count as there.
+
+    Raises:
+        UserError: none is; the line is about the first.
+    """
+    absences = [_absence(_text(source)) for source in sources]
+    if absences and all(absences):
+        raise UserError(str(absences[0]))
+
+
+def _absence(text: str) -> str | None:
+    """Why a source is not there; None where it may be."""
+    if not text or _is_address(text) or "://" in text or _is_camera(text) or os.path.lexists(text):
+        return None
+    if _is_pattern(text):
+        return None if _files(text) else f"no images in {text}"
+    return f"no video {text}" if _is_video(text) else f"cannot open {text}: No such file or directory"
+
+
 def is_single(source: Any) -> bool:
     """Whether the source names one image, so that an error in it is an error of the whole call."""
     if isinstance(source, str | Path) and _is_address(str(source)):
@@ -178,6 +222,18 @@ def is_one_video(source: Any) -> bool:
         is_one = _is_address(text) or not (os.path.isdir(text) or _is_pattern(text))
         return _is_camera(text) or (_is_video(text) and is_one)
     return is_camera(source) and not isinstance(source, list | tuple)
+
+
+def is_live(source: Any) -> bool:
+    """Whether the next image of the source, or of one of the list, may still be on its way.
+
+    That is so for cameras, iterators and videos at an address.
+    """
+    if isinstance(source, list | tuple):
+        return any(map(is_live, source))
+    if isinstance(source, str | Path) and _is_address(str(source)):
+        return _is_video(str(source))
+    return is_camera(source) or (isinstance(source, Iterator) and not is_file_object(source))
 
 
 def is_camera(source: Any) -> bool:
@@ -228,7 +284,7 @@ def _of_text(text: str, limits: Limits) -> Iterator[SourceImage]:
     elif os.path.isdir(text) or _is_pattern(text):
         files = _files(text)
         if not files:
-            raise UserError(f"no images in {text} (drawings of an earlier run do not count)")
+            raise UserError(_no_images(text))
         for path in files:
             yield from _or_failure(_of_file(path), path)
     else:
@@ -344,9 +400,9 @@ def _frames(source: int | str, name: str, *options: Any) -> Iterator[SourceImage
     capture = cv2.VideoCapture(source, *options)
     try:
         if not capture.isOpened():
-            raise UserError(
-                f"cannot open {name}: is it a video that OpenCV reads, or a camera that is there?"
-            )
+            if isinstance(source, int):
+                raise UserError(f"cannot open {name}: no camera has that number, or another program uses it")
+            raise UserError(f"cannot open {name}: it is damaged, or not a video that OpenCV reads")
         rate = capture.get(cv2.CAP_PROP_FPS)
         fps = rate if 0 < rate <= _LARGEST_FPS else None
         number = 0

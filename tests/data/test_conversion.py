@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,15 +14,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hardnet_suite.data.boxes import Box, BoxData, BoxImage
+from hardnet_suite.data.boxes import Box, BoxData, BoxImage, ConversionReport, Split
+from hardnet_suite.data.coco.folder import annotation_files
 from hardnet_suite.data.conversion.coco import coco_content, write_coco
 from hardnet_suite.data.conversion.convert import convert_dataset, detect_format, read_boxes
+from hardnet_suite.data.conversion.cvat import write_cvat
+from hardnet_suite.data.conversion.labelme import write_labelme
 from hardnet_suite.data.conversion.voc import write_voc
 from hardnet_suite.data.conversion.yolo import write_yolo
+from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
 
 BOXES = ("coco", "voc", "yolo")
-TOLERANCE = {"coco": 0, "voc": 1e-9, "yolo": 1e-5}  # pixels
+TOLERANCE = {"coco": 0, "voc": 0.0101, "yolo": 1e-5}  # pixels
 
 
 def picture(path, size=(64, 48)):
@@ -36,10 +42,9 @@ def data_of(folder, images, classes=None):
 
 
 def records(data, split="train"):
-    """Name -> (class, box), sorted."""
+    """Name -> (class, box), in the order of the data set."""
     return {
-        Path(image.name).name: sorted((box.name, *box.bbox) for box in image.boxes)
-        for image in data.splits[split]
+        Path(image.name).name: [(box.name, *box.bbox) for box in image.boxes] for image in data.splits[split]
     }
 
 
@@ -158,6 +163,45 @@ def test_the_target_is_not_in_the_source(source, kind):
     assert files(source) == before
 
 
+@pytest.mark.parametrize("place", ["itself", "inner", "link"])
+@pytest.mark.parametrize("to", ["coco", "yolo"])  # of either writer
+@pytest.mark.parametrize("kind", ["coco", "voc", "yolo", "labelme", "cvat"])
+def test_no_format_is_written_into_its_source(source, tmp_path, kind, to, place):
+    folder = tmp_path / kind
+    convert_dataset(source, folder, target_format=kind)
+    target = folder / "new" if place == "inner" else folder
+    if place == "link":
+        target = tmp_path / "link"
+        target.symlink_to(folder)
+    before = files(folder)
+    with pytest.raises(UserError, match="a folder of the data set to convert"):
+        convert_dataset(folder, target, target_format=to)
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize("to", [*BOXES, "labelme", "cvat"])
+@pytest.mark.parametrize("kind", [*BOXES, "labelme", "cvat"])
+def test_a_target_has_one_format(source, tmp_path, kind, to):
+    """What a conversion wrote can be read without a choice of the format."""
+    target = tmp_path / "out"
+    convert_dataset(source, target, target_format=kind)
+    before = files(target)
+    if kind == to:
+        convert_dataset(source, target, target_format=to)
+    else:
+        with pytest.raises(UserError, match=f"is a data set of {kind}, and would be one of {to} as well"):
+            convert_dataset(source, target, target_format=to)
+    assert files(target) == before
+    assert detect_format(target) == kind
+
+
+def test_a_file_of_a_folder_is_not_converted_into_it(source):
+    before = files(source)
+    with pytest.raises(UserError, match="is a data set of coco, and would be one of yolo as well"):
+        convert_dataset(source / "annotations/instances_train2017.json", source, target_format="yolo")
+    assert files(source) == before
+
+
 def test_a_linked_target_is_not_in_the_source(source, tmp_path):
     before = files(source)
     (tmp_path / "out").mkdir()
@@ -195,13 +239,50 @@ def test_voc_has_no_box_of_one_pixel(tmp_path, bbox):
     assert records(read_boxes(tmp_path / "voc")) == {"a.png": [("cat", 4, 4, 8, 8)]}
 
 
+@pytest.mark.parametrize("through", ["coco", "yolo", "labelme", "cvat"])
+@pytest.mark.parametrize("size", [(64, 48), (640, 481), (1921, 1081)])
+def test_integers_of_voc_stay_integers(tmp_path, through, size):
+    """Also where fractions of the image have six decimals, as many tools write them."""
+    width, height = size
+    boxes = [
+        Box("cat", (x, y, width - 3 * x - 1, height // 2 - y)) for x, y in ((0, 0), (1, 3), (7, 11), (13, 17))
+    ]
+    image = BoxImage(picture(tmp_path / "in/a.png", size), "a.png", size, tuple(boxes))
+    data = BoxData(tmp_path / "in", "a test", None, {"train": [image]}, (), frozenset({tmp_path / "in"}))
+    write_voc(data, tmp_path / "voc")
+    convert_dataset(tmp_path / "voc", tmp_path / through, target_format=through)
+    if through == "yolo":
+        (labels,) = (tmp_path / "yolo/labels").rglob("*.txt")
+        rows = [line.split() for line in labels.read_text().splitlines()]
+        text = "".join(f"{label} {' '.join(f'{float(v):.6f}' for v in values)}\n" for label, *values in rows)
+        labels.write_text(text)
+    convert_dataset(tmp_path / through, tmp_path / "back", target_format="voc")
+    before, after = (
+        re.findall("<([xy]m..)>(.*?)<", file.read_text())
+        for folder in ("voc", "back")
+        for file in (tmp_path / folder / "Annotations").rglob("*.xml")
+    )
+    assert after == before
+    assert all(value.isdigit() for _, value in after)
+    assert len(after) == 16
+
+
+def test_voc_has_two_decimals(tmp_path):
+    data = data_of(tmp_path / "in", {"a.png": [Box("cat", (2.07, 3.123456, 10.5, 20.004))]})
+    write_voc(data, tmp_path / "voc")
+    text = (tmp_path / "voc/Annotations/a.xml").read_text()
+    for tag, value in (("xmin", "3.07"), ("ymin", "4.12"), ("xmax", "12.57"), ("ymax", "23.13")):
+        assert f"<{tag}>{value}</{tag}>" in text
+
+
 def test_images_of_one_name_in_two_splits(tmp_path):
+    folder = tmp_path / "in"
     for split in ("train", "val"):
-        data = data_of(tmp_path / split, {"a.png": [Box("cat", (1, 1, 9 if split == "val" else 5, 9))]})
+        data = data_of(folder / split, {"a.png": [Box("cat", (1, 1, 9 if split == "val" else 5, 9))]})
         content = coco_content(data.splits["train"], ("cat",), "a test")
-        (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(content))  # as Roboflow writes it
-    assert detect_format(tmp_path) == "coco"
-    report = convert_dataset(tmp_path, tmp_path / "out", target_format="yolo")
+        (folder / split / "_annotations.coco.json").write_text(json.dumps(content))  # as Roboflow writes it
+    assert detect_format(folder) == "coco"
+    report = convert_dataset(folder, tmp_path / "out", target_format="yolo")
     assert {name: split.images for name, split in report.splits.items()} == {"train": 1, "val": 1}
     assert records(read_boxes(tmp_path / "out"), "val")["a.png"][0][1:] == pytest.approx(
         (1, 1, 9, 9), abs=1e-5
@@ -227,6 +308,59 @@ def test_coco_boxes_are_cut_and_told(source, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "bbox",
+    [None, [1, 2, 3], [1, 2, float("nan"), 4], "1 2 3 4", [1, 2, -3, 4], [1, 2, 0, 4], [99, 99, 5, 5], ...],
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_dropped_box_of_coco_is_told(source, tmp_path, bbox, count):
+    path = source / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    first = content["annotations"][0]
+    bad = [first | {"id": 10 + number, "bbox": bbox} for number in range(count)]
+    if bbox is ...:
+        bad = [{key: value for key, value in entry.items() if key != "bbox"} for entry in bad]
+    content["annotations"] = [*bad, *content["annotations"]]
+    path.write_text(json.dumps(content))
+    assert detect_format(source) == "coco"
+    report = convert_dataset(source, tmp_path / "out")
+    assert report.splits["train"].boxes == 2
+    told = [finding for finding in report.findings if finding.kind == "box dropped"]
+    assert [finding.where for finding in told] == [path.name]
+    assert "annotation 10" in told[0].what
+    assert told[0].what.startswith("3 boxes, ") == (count == 3)
+    assert "error" not in report.table()
+
+
+@pytest.mark.parametrize("images", [[], [{"id": 1, "width": 64, "height": 48}]])
+def test_coco_without_a_file_name(source, images):
+    path = source / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text()) | {"images": images, "annotations": []}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match='names no image: none of its "images" has a file_name'):
+        read_boxes(source)
+
+
+def test_a_place_without_the_images_is_named_once(source):
+    path = source / "annotations/instances_train2017.json"
+    (source / "annotations/instances_train.json").write_text(path.read_text().replace("a.png", "x.png"))
+    path.unlink()
+    (source / "images").rename(source / "pictures")
+    with pytest.raises(UserError, match=r"nor in its folders train or images or images/train$"):
+        read_boxes(source)
+
+
+@pytest.mark.parametrize(
+    "order", [("images", "categories", "annotations"), ("annotations", "images", "info")]
+)
+def test_a_large_coco_file_is_known_by_keys_in_its_middle(tmp_path, order, monkeypatch):
+    monkeypatch.setattr("hardnet_suite.data.coco.folder._START", 64)
+    monkeypatch.setattr("hardnet_suite.data.coco.folder._PART", 50)
+    content = {key: [{"x": "y" * 100}] for key in order}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    assert annotation_files(tmp_path) == {"train": tmp_path / "a.json"}
+
+
+@pytest.mark.parametrize(
     ("key", "value", "message"), [("width", 99, "correct width"), ("file_name", "c.png", "no image")]
 )
 def test_coco_that_contradicts_its_images(source, key, value, message):
@@ -239,7 +373,7 @@ def test_coco_that_contradicts_its_images(source, key, value, message):
 
 
 def test_no_data_set(tmp_path):
-    with pytest.raises(UserError, match="is no data set of boxes"):
+    with pytest.raises(UserError, match="is not a data set of boxes"):
         read_boxes(tmp_path)
     with pytest.raises(UserError, match="no folder"):
         read_boxes(tmp_path / "nowhere")
@@ -248,7 +382,7 @@ def test_no_data_set(tmp_path):
 def test_two_formats_in_one_folder(source):
     picture(source / "images/train/a.png")
     (source / "data.yaml").write_text("train: images/train\nnames: [cat]\n")
-    with pytest.raises(UserError, match="of yolo and of coco: choose one with --from"):
+    with pytest.raises(UserError, match=r"of yolo and of coco: choose one, .*--from yolo"):
         detect_format(source)
 
 
@@ -266,3 +400,40 @@ def test_a_target_that_cannot_be_written(source, tmp_path):
         (tmp_path / "out").mkdir(mode=0o500)
     with pytest.raises(UserError, match="out"):
         convert_dataset(source, tmp_path / "out", target_format="voc")
+
+
+@pytest.mark.parametrize("name", ["../a.png", "b/../../a.png"])
+@pytest.mark.parametrize("write", [write_coco, write_yolo, write_voc, write_labelme, write_cvat])
+def test_no_image_leaves_the_target(tmp_path, write, name):
+    made = data_of(tmp_path / "in", {"a.png": [Box("cat", (1, 1, 9, 9))]})
+    (image,) = made.splits["train"]
+    data = replace(made, splits={"train": [replace(image, name=name)]})
+    with pytest.raises(UserError, match=r"outside of the target|begin with a dot"):
+        write(data, tmp_path / "deep/out")
+    assert not (tmp_path / "deep").exists()
+
+
+@pytest.mark.parametrize("count", [1, 10, 11, 80])
+def test_a_table_of_many_classes_has_a_row_for_each(count):
+    classes = tuple(f"class {number}" for number in range(count))
+    splits = {
+        split: Split(7, 3 * count, dict.fromkeys(classes, 3)) for split in ("train", "a long name of a split")
+    }
+    lines = ConversionReport(classes, splits, (Finding("warning", "odd", "here", "so"),)).table().splitlines()
+    assert lines[-1] == "odd: here: so"
+    assert len({len(line) for line in lines[:-1]}) == 1
+    if count > 10:
+        assert [line.split()[-2:] for line in lines[3:-1]] == [["3", "3"]] * count
+        assert lines[1].split() == ["images", "7", "7"]
+    else:
+        assert lines[1].split() == ["train", "7", str(3 * count), *["3"] * count]
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo"])
+def test_a_missing_image_of_a_conversion_has_no_config(source, tmp_path, to):
+    path = source / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["images"][1]["file_name"] = "gone.png"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"add the files, or correct file_name$"):
+        convert_dataset(source, tmp_path / "out", target_format=to)

@@ -40,7 +40,7 @@ def make(folder, *, palette=False, images="JPEGImages", text=MAP, lists=("defaul
 @pytest.mark.parametrize("images", ["JPEGImages", "images"])
 def test_colors_become_indices(tmp_path, palette, images):
     labels = make(tmp_path / "in", palette=palette, images=images)
-    assert detect_format(tmp_path / "in") == "cvat"
+    assert detect_format(tmp_path / "in") == "cvat-masks"
     before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()}
     report = convert_dataset(tmp_path / "in", tmp_path / "out")
     assert report.images == {"train": 2}

@@ -14,7 +14,7 @@ from hardnet_suite.data.coco import annotation_lines, read_coco, read_json
 from hardnet_suite.data.files import is_file
 from hardnet_suite.data.report import escaped
 from hardnet_suite.data.sources import count_of, drawn_in
-from hardnet_suite.data.voc.annotation import _number
+from hardnet_suite.data.xml_files import number as xml_number
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import evaluate_coco
 from hardnet_suite.prediction import PredictionWriter
@@ -124,7 +124,7 @@ def test_control_characters_are_escaped_in_reports(tmp_path, capsys):
 
 @pytest.mark.parametrize("text", ["1_0", "", "nan", "inf", "1e400", "7px", None])
 def test_what_is_no_number_in_voc(text):
-    assert _number(text) is None
+    assert xml_number(text) is None
 
 
 def test_labels_of_thousands_of_digits(tmp_path):

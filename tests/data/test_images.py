@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb, read_rgb, stored_size, walk_files
+from hardnet_suite.data.images import (
+    IMAGE_SUFFIXES,
+    open_rgb,
+    read_grey,
+    read_rgb,
+    stored_size,
+    to_grey,
+    walk_files,
+)
 from hardnet_suite.data.segmentation.label_images import read_stored
 from hardnet_suite.errors import UserError
 
@@ -23,6 +31,18 @@ def pixels(*arguments) -> np.ndarray:
 def test_grey_is_spread_over_the_channels(tmp_path):
     Image.fromarray(np.array([[0, 90, 255]], np.uint8)).save(tmp_path / "a.png")
     assert pixels(tmp_path / "a.png").tolist() == [[[0] * 3, [90] * 3, [255] * 3]]
+
+
+def test_grey_images_keep_their_values_and_colours_become_luma(tmp_path):
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(values).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_grey(tmp_path / "grey.png"), values)
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "colour.png")
+    luma = read_grey(tmp_path / "colour.png")
+    assert luma.shape == (9, 7)
+    assert luma.dtype == np.uint8
+    assert np.abs(luma - pixels @ np.array([0.299, 0.587, 0.114])).max() < 1
 
 
 def test_16_bits_become_8(tmp_path):
@@ -260,3 +280,10 @@ def test_a_jpeg_of_endless_scans_is_refused():
     scan = b"\xff\xda\x00\x08\x01\x01\x00\x01\x01\x00"
     with pytest.raises(UserError, match="more than 200 scans"):
         read_rgb(content[:-2] + 201 * scan + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "RGBA"])
+def test_grey_of_a_bmp_is_that_of_its_rgb(tmp_path, mode):
+    values = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    Image.fromarray(values).convert(mode).save(tmp_path / "a.bmp")
+    np.testing.assert_array_equal(read_grey(tmp_path / "a.bmp"), to_grey(read_rgb(tmp_path / "a.bmp")))

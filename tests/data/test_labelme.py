@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def shape(label="cat", kind="rectangle", points=RECTANGLE):
 
 def put(folder, name="a", *shapes, size=(64, 48), **content):
     folder.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size).save(folder / f"{name}.png")
+    Image.new("RGB", size, (zlib.crc32(name.encode()) % 256, 0, 0)).save(folder / f"{name}.png")
     content = {"imagePath": f"{name}.png", "imageWidth": size[0], "imageHeight": size[1]} | content
     (folder / f"{name}.json").write_text(json.dumps({"shapes": list(shapes), **content}))
 
@@ -44,7 +45,10 @@ def test_boxes(tmp_path, kind, points):
     assert detect_format(tmp_path) == "labelme"
     data = read_labelme(tmp_path)
     assert boxes(data) == [[("cat", 2, 3, 10, 20)]]
-    assert [finding.kind for finding in data.findings] == ([] if kind == "rectangle" else ["polygons"])
+    kinds = {"rectangle": [], "polygon": ["polygons"], "mask": ["circles and masks"]}
+    assert [finding.kind for finding in data.findings] == kinds[kind]
+    outline = ((2, 3, 12, 3, 12, 23, 2, 23),) if kind == "polygon" else ()
+    assert data.splits["train"][0].boxes[0].outline == outline
 
 
 def test_a_circle(tmp_path):
@@ -132,5 +136,48 @@ def test_masks(tmp_path):
 def test_masks_of_boxes_alone(tmp_path):
     put(tmp_path / "in", "a", shape())
     convert_dataset(tmp_path / "in", tmp_path / "coco")
-    with pytest.raises(UserError, match="masks are made of LabelMe's or CVAT's files"):
+    with pytest.raises(UserError, match="masks are made of LabelMe's shapes or CVAT's masks"):
         convert_dataset(tmp_path / "coco", tmp_path / "out", target_format="masks")
+
+
+def test_folders_that_are_no_split_beside_those_that_are(tmp_path):
+    put(tmp_path / "train", "a", shape())
+    put(tmp_path / "val", "b", shape())
+    put(tmp_path / "more", "c", shape())
+    data = read_labelme(tmp_path)
+    assert [len(images) for images in data.splits.values()] == [2, 1]
+    assert [finding.what for finding in data.findings] == [
+        "1 files in no folder train, val or test; read as train"
+    ]
+
+
+def test_files_in_deep_folders_are_found(tmp_path):
+    put(tmp_path / "train/street/night", "a", shape())
+    assert detect_format(tmp_path) == "labelme"
+    assert [*read_labelme(tmp_path).splits] == ["train"]
+
+
+def test_grouped_shapes_are_one_object(tmp_path):
+    parts = [[2, 3], [12, 3], [7, 23]], [[20, 30], [30, 30], [30, 40]]
+    grouped = [shape(kind="polygon", points=points) | {"group_id": 0} for points in parts]
+    boxed = [shape(points=points) | {"group_id": 0} for points in ([[1, 1], [4, 4]], [[5, 5], [9, 9]])]
+    put(tmp_path, "a", *grouped, *boxed, shape("dog", "polygon", parts[0]) | {"group_id": 0})
+    found = [
+        (box.name, box.bbox, len(box.outline)) for box in read_labelme(tmp_path).splits["train"][0].boxes
+    ]
+    assert found == [
+        ("cat", (2, 3, 28, 37), 2),
+        ("cat", (1, 1, 3, 3), 0),
+        ("cat", (5, 5, 4, 4), 0),
+        ("dog", (2, 3, 10, 20), 1),
+    ]
+
+
+def test_label_images_have_colors(tmp_path):
+    put(tmp_path / "in", "a", shape("cat"), shape("dog", points=[[20, 3], [30, 23]]))
+    convert_dataset(tmp_path / "in", tmp_path / "out", target_format="masks")
+    (label,) = (tmp_path / "out/labels").rglob("*.png")
+    with Image.open(label) as image:
+        assert image.mode == "P"
+        assert {*np.unique(np.asarray(image))} == {0, 1, 2}
+        assert image.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]

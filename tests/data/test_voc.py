@@ -130,6 +130,7 @@ def test_splits(voc, tmp_path):
     """The classes are those of all splits, lists of one class have a second column, blank lines are none."""
     images = {"a": xml(("cat", (1, 1, 9, 9))), "b": xml(("dog", (1, 1, 9, 9))), "c": xml()}
     make(voc, images, {"train": "c 1\n\na  -1\nc 1\n", "test": "b", "trainval": "a\nb"})
+    Image.new("RGB", (64, 48), "blue").save(voc / "JPEGImages/b.jpg")
     report, content = convert(voc, tmp_path)
     assert {*report.splits} == {"train", "test"}
     assert [image["file_name"] for image in content["images"]] == ["c.jpg", "a.jpg"]

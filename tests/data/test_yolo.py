@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import unicodedata
+import zlib
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
-from hardnet_suite.data.conversion.convert import detect_format
+from hardnet_suite.data.boxes import BoxData
+from hardnet_suite.data.conversion.convert import convert_dataset, detect_format, read_boxes
+from hardnet_suite.data.conversion.yolo import write_yolo
 from hardnet_suite.data.yolo import read_yolo
 from hardnet_suite.errors import UserError
 
@@ -15,7 +19,7 @@ BOX = (16, 18, 32, 12)
 
 def image(path, size=(64, 48), **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (90, 120, 30)).save(path, **options)
+    Image.new("RGB", size, (90, 120, zlib.crc32(bytes(path)) % 256)).save(path, **options)
     return path
 
 
@@ -277,3 +281,63 @@ def test_two_yaml_files(yolo):
     with pytest.raises(UserError, match="each describe a YOLO data set"):
         detect_format(yolo)
     assert boxes(read_yolo(yolo / "two.yaml")) == [("cat", BOX)]
+
+
+def test_a_label_file_of_two_images_is_told(yolo):
+    image(yolo / "images/train/a.png")
+    data = read_yolo(yolo)
+    assert boxes(data, index=0) == boxes(data, index=1)
+    assert kinds(data) == ["label file of several images"]
+
+
+def test_two_folders_of_one_split(tmp_path):
+    for split in ("val", "valid"):
+        put(tmp_path, split=split)
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    with pytest.raises(UserError, match="are both of the split val"):
+        read_yolo(tmp_path)
+
+
+@pytest.mark.parametrize("target", ["coco", "yolo", "voc", "labelme", "cvat"])
+def test_images_beside_the_folder_of_the_yaml_file_stay_in_the_target(tmp_path, target):
+    source = tmp_path / "source"
+    put(source, "sub/a.jpg")
+    (source / "yaml").mkdir()
+    (source / "yaml/data.yaml").write_text("train: ../images/train\nnames: [cat, dog]\n")
+    (data,) = read_yolo(source / "yaml/data.yaml").splits["train"]
+    assert data.name == "train/sub/a.jpg"
+    convert_dataset(source / "yaml/data.yaml", tmp_path / "parent/out", target_format=target)
+    assert [path.name for path in (tmp_path / "parent").iterdir()] == ["out"]
+    (again,) = read_boxes(tmp_path / "parent/out").splits["train"]
+    assert [box.name for box in again.boxes] == [box.name for box in data.boxes]
+
+
+def test_a_folder_called_images_in_the_images(tmp_path):
+    """Labels lie in the place of the last such folder, in this reader as in others."""
+    put(tmp_path / "source", "a.jpg")
+    describe(tmp_path / "source")
+    (data,) = read_yolo(tmp_path / "source").splits["train"]
+    made = BoxData(
+        data.path,
+        "a test",
+        ("cat", "dog"),
+        {"train": [replace(data, name="seq/images/a.jpg")]},
+        (),
+        frozenset(),
+    )
+    write_yolo(made, tmp_path / "out")
+    back = read_yolo(tmp_path / "out")
+    assert boxes(back) == [(box.name, pytest.approx(box.bbox)) for box in data.boxes]
+    assert kinds(back) == []
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [((0, 1, 2), "0 to 2"), ((0, 2), "0, 2"), ((0, 2, 3, 5), "0, 2 to 3, 5"), ((4,), "4")],
+)
+def test_an_unknown_class_beside_those_that_are_there(tmp_path, numbers, told):
+    put(tmp_path, rows="1 0.5 0.5 0.5 0.25\n" if 1 not in numbers else "9 0.5 0.5 0.5 0.25\n")
+    names = ", ".join(f"{number}: class{number}" for number in numbers)
+    describe(tmp_path, f"train: images/train\nnames: {{{names}}}\n")
+    with pytest.raises(UserError, match=f"but names has {told}: correct one"):
+        read_yolo(tmp_path)

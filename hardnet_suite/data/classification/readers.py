@@ -12,7 +12,7 @@ from typing import Any
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.classification.samples import Samples
-from hardnet_suite.data.files import read_bytes
+from hardnet_suite.data.files import folder_entries, kept_while_looking, read_bytes
 from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
 from hardnet_suite.errors import UserError
 
@@ -39,9 +39,14 @@ def read_folder(folder: str | Path, classes: Sequence[str] | None = None) -> Sam
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: expected FOLDER/CLASS/IMAGE; give the data with --data-root")
-    order = None if classes is None else class_names(classes, "classes")
+    return _read_folder(folder, None if classes is None else tuple(class_names(classes, "classes")))
+
+
+@kept_while_looking
+def _read_folder(folder: Path, order: tuple[str, ...] | None) -> Samples:
     root = os.path.realpath(folder)
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    names = (entry.name for entry in folder_entries(os.fspath(folder)))
+    entries = sorted(folder / name for name in names if not name.startswith("."))
     # a link to the data set or to what contains it is not a class
     places = {path.name: os.path.realpath(path) for path in entries if path.is_dir()}
     places = {name: real for name, real in places.items() if not _contains(real, root)}

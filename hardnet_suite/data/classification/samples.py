@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hardnet_suite.data.files import is_file
+from hardnet_suite.data.files import folder_entries, is_file
 from hardnet_suite.data.images import open_rgb, to_rgb
 from hardnet_suite.errors import UserError
 
@@ -119,8 +119,7 @@ def missing_files(samples: Samples) -> list[Path]:
 
 def _file_names(folder: str) -> set[str]:
     try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
+        return {entry.name for entry in folder_entries(folder) if entry.is_file()}
     except (OSError, ValueError):
         return set()
 

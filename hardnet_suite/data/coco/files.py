@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from hardnet_suite.data.coco.records import CocoImage
-from hardnet_suite.data.files import is_file
+from hardnet_suite.data.files import folder_entries, is_file
 from hardnet_suite.data.images import header_sizes
 from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
@@ -114,6 +114,7 @@ def _sizes_of(path: Path, time: int, length: int) -> tuple[tuple[int, int], tupl
 def _list_files(folder: Path, parts: Iterable[str]) -> set[str]:
     files = set()
     for part in parts:
-        with contextlib.suppress(OSError, ValueError), os.scandir(folder / part) as entries:
+        with contextlib.suppress(OSError, ValueError):
+            entries = folder_entries(os.path.join(folder, part))
             files.update(os.path.join(part, entry.name) for entry in entries if entry.is_file())
     return files

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from hardnet_suite.data.boxes import (
+    OUTLINES,
     Box,
     BoxData,
     BoxImage,
@@ -16,17 +18,20 @@ from hardnet_suite.data.boxes import (
     split_name,
     upright_sizes,
 )
+from hardnet_suite.data.coco.entries import DROPPED
 from hardnet_suite.data.coco.files import missing_images, wrong_size
 from hardnet_suite.data.coco.hints import missing_image_cure
 from hardnet_suite.data.coco.reader import read_coco
 from hardnet_suite.data.coco.records import CocoBox, CocoFile, CocoImage
 from hardnet_suite.data.files import is_file
-from hardnet_suite.data.report import Finding, brief_lines
+from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
 
 FORMAT = "COCO"
 _YEAR = re.compile(r"(19|20)\d\d$")
-_START = 65536  # characters in which a COCO file shows its keys
+_START = 65536  # bytes in which a COCO file usually shows its keys
+_LONGEST = 300  # characters of a finding; a polygon in the place of a box would fill pages
+_PART = 1 << 24  # bytes that are read at once
 
 
 def annotation_files(source: Path) -> dict[str, Path]:
@@ -59,7 +64,7 @@ def annotation_files(source: Path) -> dict[str, Path]:
 
 
 def read_coco_folder(source: str | Path, *, splits: Sequence[str] | None = None) -> BoxData:
-    """The images and boxes of a COCO data set; masks are left out, which is told.
+    """The images and boxes of a COCO data set, with polygons as outlines; other masks are left out, and told.
 
     Args:
         source: see ``annotation_files``.
@@ -108,16 +113,24 @@ def _split_of(path: Path) -> str:
 
 
 def _looks_like_coco(path: Path) -> bool:
-    """Whether the beginning or the end of a JSON file shows COCO's keys."""
+    """Whether a JSON file shows two of COCO's keys; beyond its beginning and end where these show one."""
+    keys = {b'"images"', b'"annotations"', b'"categories"'}
     try:
         with path.open("rb") as file:
             start = file.read(_START)
             file.seek(max(0, os.fstat(file.fileno()).st_size - _START))
             text = start + file.read(_START)
+            shown = {key for key in keys if key in text}
+            if not shown or not text.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+                return False
+            file.seek(0)
+            end = b""  # of the part before, for a key that is cut
+            while len(shown) < 2 and (part := file.read(_PART)):
+                shown |= {key for key in keys if key in end + part}
+                end = part[-20:]
     except OSError:
         return False
-    keys = (b'"images"', b'"annotations"', b'"categories"')
-    return text.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and sum(key in text for key in keys) >= 2
+    return len(shown) > 1
 
 
 def _image_folder(path: Path, split: str, root: Path) -> Path:
@@ -145,9 +158,11 @@ def _image_folder(path: Path, split: str, root: Path) -> Path:
             folder = top / name
             if folder.is_dir() and images and any(_exists(folder, image) for image in images):
                 return folder
-    name = images[0].file_name if images else "any image"
+    if not images:
+        raise UserError(f'{path} names no image: none of its "images" has a file_name')
+    places = dict.fromkeys((stem, split, "images", f"images/{split}"))
     raise UserError(
-        f"{path}: no image {name} in {root}, nor in its folders {stem}, {split}, images or images/{split}"
+        f"{path}: no image {images[0].file_name} in {root}, nor in its folders {' or '.join(places)}"
     )
 
 
@@ -156,9 +171,18 @@ def _exists(folder: Path, image: CocoImage) -> bool:
 
 
 def _note_findings(content: CocoFile, findings: list[Finding]) -> None:
-    for line in brief_lines(content.findings, frozenset(), ""):
-        level, _, text = line.partition(": ")
-        findings.append(Finding("warning", level, Path(content.source).name, text))
+    """Adds one finding per kind, of which a file may have thousands."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in content.findings:
+        groups.setdefault(finding.kind, []).append(finding)
+    for kind, group in groups.items():
+        dropped = kind in DROPPED
+        what = f"{kind}, " if dropped else ""
+        start = f"{len(group)} {'boxes' if dropped else 'times'}, {what}e.g. " if len(group) > 1 else what
+        text = textwrap.shorten(f"{start}{group[0].where}: {group[0].what}", _LONGEST, placeholder=" …")
+        findings.append(
+            Finding("warning", "box dropped" if dropped else kind, Path(content.source).name, text)
+        )
 
 
 def _images(content: CocoFile, folder: Path, path: Path, findings: list[Finding]) -> list[BoxImage]:
@@ -166,16 +190,19 @@ def _images(content: CocoFile, folder: Path, path: Path, findings: list[Finding]
     if missing:
         name = missing[0].file_name
         more = f" (and {len(missing) - 1} more of {len(content.images)})" if len(missing) > 1 else ""
-        raise UserError(f"{path}: no image {folder / name}{more}: {missing_image_cure(name, folder)}")
+        cure = missing_image_cure(name, folder, in_config=False)
+        raise UserError(f"{path}: no image {folder / name}{more}: {cure}")
     unnamed = next((image for image in content.images if image.file_name is None), None)
     if unnamed is not None:
         raise UserError(f"{path}: image {unnamed.id} has no file_name")
     places = [Path(os.path.normpath(folder / image.file_name)) for image in content.images]
     sizes = upright_sizes(places)
-    masks = sum(box.segmentation is not None for box in content.boxes)
-    if masks:
-        problem = f"{masks} of {len(content.boxes)} objects have one; their boxes are used"
-        findings.append(Finding("warning", "masks left out", path.name, problem))
+    polygons = sum(isinstance(box.segmentation, list) for box in content.boxes)
+    encoded = sum(box.segmentation is not None for box in content.boxes) - polygons
+    for kind, count in ((OUTLINES, polygons), ("masks left out", encoded)):
+        if count:
+            problem = f"{count} of {len(content.boxes)} objects have them; their boxes are used"
+            findings.append(Finding("warning", kind, path.name, problem))
     images = []
     for image, place in zip(content.images, places, strict=True):
         if wrong := wrong_size(image, folder):
@@ -193,7 +220,9 @@ def _box(box: CocoBox, size: tuple[int, int], path: Path, findings: list[Finding
         bbox, changes = clip_box((x, y, x + width, y + height), size)
         where = f"{path.name}, annotation {box.id}, {box.category}"
         findings += [Finding("warning", kind, where, what) for kind, what in changes]
-    return None if bbox is None else Box(box.category, bbox, box.iscrowd)
+    polygons = box.segmentation if isinstance(box.segmentation, list) else ()
+    outline = tuple(tuple(polygon.tolist()) for polygon in polygons)
+    return None if bbox is None else Box(box.category, bbox, box.iscrowd, outline)
 
 
 def _with_unique_names(splits: dict[str, list[BoxImage]]) -> dict[str, list[BoxImage]]:

@@ -13,12 +13,13 @@ from hardnet_suite.data.report import Finding
 _SHARE = 0.1  # of the boxes must leave their images before corners are suspected
 
 
-def missing_image_cure(file_name: str, folder: Path) -> str:
+def missing_image_cure(file_name: str, folder: Path, *, in_config: bool = True) -> str:
     """What to do about an image that does not exist, by how its name is spelt; a clause in the imperative.
 
     Args:
         file_name: as in the annotations.
         folder: the folder that it is relative to.
+        in_config: whether a config names the folder, as its data_prefix.
     """
     if not is_path(file_name):
         return "correct file_name, which is longer than any path"
@@ -32,7 +33,10 @@ def missing_image_cure(file_name: str, folder: Path) -> str:
     for start in range(1, len(parts)):
         ending = os.path.join(*parts[start:])
         if is_file(folder / ending):
-            return f"data_prefix and file_name both contain {os.path.join(*parts[:start])!r}: shorten one"
+            twice = os.path.join(*parts[:start])
+            if not in_config:
+                return f"there is {ending}: take {twice!r} out of file_name"
+            return f"data_prefix and file_name both contain {twice!r}: shorten one"
     parent, name = os.path.split(file_name)
     try:
         names = sorted(os.listdir(folder / parent))
@@ -45,7 +49,7 @@ def missing_image_cure(file_name: str, folder: Path) -> str:
     same = [other for other in names if os.path.splitext(other)[0].lower() == stem]
     if same:
         return f"the folder has {same[0]!r}, of another suffix: correct file_name"
-    return "add the files, or correct data_prefix or file_name"
+    return f"add the files, or correct {'data_prefix or ' if in_config else ''}file_name"
 
 
 def suspect_corners(images: Iterable[CocoImage], boxes: Sequence[CocoBox]) -> list[Finding]:

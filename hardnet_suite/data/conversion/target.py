@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hardnet_suite.data.boxes import BoxImage
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.files import sha256
+from hardnet_suite.data.masks import MaskImage
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import require_replaceable, whole_file
 
@@ -29,18 +30,26 @@ def is_mark(text: object) -> bool:
     return isinstance(text, str) and bool(_MARK.fullmatch(text))
 
 
-def unique_places(images: Iterable[BoxImage]) -> dict[str, Path]:
+def unique_places(images: Iterable[BoxImage | MaskImage]) -> dict[str, Path]:
     """Name -> path of the images, which may lie in several folders and become one.
 
     Raises:
-        UserError: two images have one name.
+        UserError: two images have one name, or one would lie outside of the folder.
     """
     paths: dict[str, Path] = {}
     for image in images:
+        require_inside(image.name)
         first = paths.setdefault(image.name, image.path)
         if first != image.path:
             raise UserError(f"two images have one name, {first} and {image.path}: rename one of them")
     return paths
+
+
+def require_inside(place: str) -> None:
+    """UserError where a path would lead out of the folder that it is in."""
+    parts = PurePosixPath(place)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise UserError(f"{place} would lie outside of the target: rename its folder in the data set")
 
 
 def bring(path: Path, target: Path, link: bool) -> str:

@@ -18,6 +18,7 @@ from hardnet_suite.data.conversion.target import (
     is_mark,
     mark,
     require_folder,
+    require_inside,
 )
 from hardnet_suite.data.files import sha256
 from hardnet_suite.data.masks import MaskData
@@ -50,6 +51,8 @@ def write_tree(
             earlier conversion, which would be read with the new ones.
     """
     places = [*contents, *images]
+    for place in places:
+        require_inside(place)
     sources = SourceFolders(data.folders)
     for folder in sorted({target, *((target / name).parent for name in places)}):
         require_folder(folder)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from hardnet_suite.data.boxes import Box, BoxData, BoxImage, ConversionReport, summary
-from hardnet_suite.data.conversion.target import unique_places
+from hardnet_suite.data.conversion.places import unique_stems
 from hardnet_suite.data.conversion.tree import write_tree
 from hardnet_suite.data.report import Finding
+from hardnet_suite.data.xml_files import is_xml_text
 from hardnet_suite.errors import UserError
 
-_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_DIGITS = 2  # decimals of a pixel, as many as COCO's own boxes have
 
 
 def write_voc(
@@ -21,26 +21,20 @@ def write_voc(
 ) -> ConversionReport:
     """Writes Annotations/, ImageSets/Main/ and JPEGImages/; arguments and errors as of ``write_coco``.
 
-    VOC counts pixels from 1 and its boxes hold both ends: xmin = x + 1, xmax = x + width, which need not be
-    integers. A box of one pixel or less in width or height is dropped, and told: as VOC it has no extent.
+    VOC counts pixels from 1 and its boxes hold both ends: xmin = x + 1, xmax = x + width, rounded to 0.01
+    pixels; integers are written as such, which many readers need. A box of one pixel or less in width or
+    height is dropped, and told: as VOC it has no extent.
     """
     chosen, left_out = data.choose_classes(classes)
     for name in chosen:
-        if name != name.strip() or _NOT_XML.search(name):
+        if not is_xml_text(name):
             raise UserError(f"the class {name!r} cannot be stored as VOC's XML: rename it")
     findings = [*data.findings, *left_out]
     splits = {
         split: [_extended(image, chosen, findings) for image in images]
         for split, images in data.splits.items()
     }
-    places = unique_places(image for images in splits.values() for image in images)
-    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in places}
-    first: dict[str, str] = {}
-    for name, stem in stems.items():
-        if first.setdefault(stem, name) != name:
-            raise UserError(f"{first[stem]} and {name} would share {stem}.xml: rename one of them")
-        if stem != stem.strip() or "\n" in stem:
-            raise UserError(f"the name {name!r} cannot stand in a list of VOC: rename the image")
+    places, stems = unique_stems((image for images in splits.values() for image in images), ".xml")
     texts = {
         f"ImageSets/Main/{split}.txt": "".join(f"{stems[image.name]}\n" for image in images)
         for split, images in splits.items()
@@ -72,7 +66,8 @@ def _extended(image: BoxImage, classes: Sequence[str], findings: list[Finding]) 
 
 def _ends(box: Box) -> tuple[float, float, float, float]:
     x, y, width, height = box.bbox
-    return x + 1, y + 1, x + width, y + height
+    left, top, right, bottom = (round(float(end), _DIGITS) for end in (x + 1, y + 1, x + width, y + height))
+    return left, top, right, bottom
 
 
 def _xml(image: BoxImage) -> str:
@@ -91,6 +86,6 @@ def _xml(image: BoxImage) -> str:
         add(item, "difficult", int(box.difficult))
         ends = ElementTree.SubElement(item, "bndbox")
         for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), _ends(box), strict=True):
-            add(ends, tag, int(value) if float(value).is_integer() else repr(float(value)))
+            add(ends, tag, int(value) if value.is_integer() else value)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode") + "\n"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from hardnet_suite.data.boxes import Box, BoxData, BoxImage, ConversionReport, summary
+from hardnet_suite.data.conversion.places import places_by_split, unusual_splits
 from hardnet_suite.data.conversion.target import mark
 from hardnet_suite.data.conversion.tree import write_tree
 from hardnet_suite.data.report import Finding
-from hardnet_suite.errors import UserError
 
 _DIGITS = 10  # after the point; an error below 1e-5 pixels in the largest image
 
@@ -26,23 +26,17 @@ def write_yolo(
     numbers = {name: number for number, name in enumerate(chosen)}
     findings = [*data.findings, *left_out]
     splits = {split: [_plain(image) for image in images] for split, images in data.splits.items()}
-    count = sum(box.difficult for image in data.images.values() for box in image.boxes)
+    boxes = (box for image in data.images.values() for box in image.boxes)
+    count = sum(box.difficult for box in boxes if box.name in numbers)
     if count:
         problem = f"{count} that count neither way (difficult or crowd), which YOLO cannot say"
         findings.append(Finding("warning", "boxes dropped", "the data set", problem))
     texts = {"data.yaml": _yaml(data, chosen)}
     images: dict[str, Path] = {}
-    for split, members in splits.items():
-        for image in members:
-            name = image.name.removeprefix(f"{split}/")
-            place = f"images/{split}/{name}"
-            labels = f"labels/{split}/{PurePosixPath(name).with_suffix('.txt')}"
-            if place in images or labels in texts:
-                raise UserError(f"{image.path} and another image would share {labels}: rename one of them")
-            images[place] = image.path
-            texts[labels] = "".join(
-                _row(box, image.size, numbers) for box in image.boxes if box.name in numbers
-            )
+    findings += unusual_splits(splits, "YOLO data sets")
+    for image, place, label in places_by_split(splits, images="images/{}", labels="labels/{}", suffix=".txt"):
+        images[place] = image.path
+        texts[label] = "".join(_row(box, image.size, numbers) for box in image.boxes if box.name in numbers)
     write_tree(data, Path(target), texts, images, link=link)
     counts = {split: summary(members, chosen) for split, members in splits.items()}
     return ConversionReport(chosen, counts, tuple(findings))

@@ -3,7 +3,7 @@
 The rules:
 
 - ``labelmap.txt`` has a line ``name:red,green,blue::`` per class, in the order of the labels; lines that
-  begin with # are comments. A color that is not listed is an error.
+  begin with # are comments. A color that is not listed is an error. Pixels of ``__ignore__`` are 255.
 - The masks are SegmentationClass/NAME.png; the images are in JPEGImages/ or images/, or beside labelmap.txt.
 - The lists in ImageSets/Segmentation are the splits, "default" is train; without lists all is train. An
   image without a mask is left out, which is told.
@@ -20,7 +20,7 @@ from hardnet_suite.data.boxes import split_name
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.files import read_text
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, read_rgb, walk_files
-from hardnet_suite.data.masks import MaskData, MaskImage
+from hardnet_suite.data.masks import IGNORED, IGNORED_CLASS, MaskData, MaskImage
 from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
 
@@ -43,6 +43,7 @@ def read_cvat(source: str | Path) -> MaskData:
     if not is_cvat(source):
         raise UserError(f"{source} has no labelmap.txt and {_MASKS}/: expected CVAT's Segmentation mask 1.1")
     colors = _labelmap(source / "labelmap.txt")
+    names = tuple(name for name in colors.values() if name != IGNORED_CLASS)
     masks = {
         path.relative_to(source / _MASKS).with_suffix("").as_posix(): path
         for path in walk_files(source / _MASKS, (".png",))
@@ -72,10 +73,8 @@ def read_cvat(source: str | Path) -> MaskData:
     if not splits:
         raise UserError(f"{source}/{_MASKS} holds no mask")
     folders = {source, source / _MASKS, *(path.parent for path in (*masks.values(), *images.values()))}
-    palette = tuple(colors)
-    return MaskData(
-        source, FORMAT, tuple(colors.values()), palette, splits, tuple(findings), frozenset(folders)
-    )
+    palette = tuple(color for color, name in colors.items() if name != IGNORED_CLASS)
+    return MaskData(source, FORMAT, names, palette, splits, tuple(findings), frozenset(folders))
 
 
 def _labelmap(path: Path) -> dict[tuple[int, int, int], str]:
@@ -99,8 +98,9 @@ def _labelmap(path: Path) -> dict[tuple[int, int, int], str]:
             raise UserError(f"{path}: {colors[color]} and {name} have one color: give each its own")
         colors[color] = name.strip()
     class_names(list(colors.values()), str(path))
-    if len(colors) > 255:
-        raise UserError(f"{path} has {len(colors)} classes, expected 1 to 255")
+    count = len(colors) - (IGNORED_CLASS in colors.values())
+    if not 1 <= count <= 255:
+        raise UserError(f"{path} has {count} classes, expected 1 to 255")
     return colors
 
 
@@ -132,7 +132,11 @@ def _labels(path: Path, colors: dict[tuple[int, int, int], str]) -> np.ndarray:
     """(H, W) uint8 class indices of a colour mask."""
     pixels = read_rgb(path).astype(np.uint32)
     codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
-    known = {(red << 16) | (green << 8) | blue: index for index, (red, green, blue) in enumerate(colors)}
+    classes = [name for name in colors.values() if name != IGNORED_CLASS]
+    known = {
+        (red << 16) | (green << 8) | blue: IGNORED if name == IGNORED_CLASS else classes.index(name)
+        for (red, green, blue), name in colors.items()
+    }
     values, inverse = np.unique(codes, return_inverse=True)
     for value in values.tolist():
         if value not in known:

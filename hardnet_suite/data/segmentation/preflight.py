@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hardnet_suite.data.images import exif_orientation, header_sizes, stored_size
+from hardnet_suite.data.images import header
 from hardnet_suite.data.segmentation.label_images import describe_unknown, read_stored
 from hardnet_suite.data.segmentation.labels import IGNORE, LABEL_SETS, LabelSet, labels_of
 from hardnet_suite.errors import UserError
@@ -99,7 +99,7 @@ def misalignment(image: Path, label: Path) -> str | None:
     """``orientation_conflict``, or that the label is of another size than its image; None for a good pair."""
     if conflict := orientation_conflict(image, label):
         return conflict
-    sizes = [header_sizes(path)[1] for path in (image, label)]
+    sizes = [header(path)[1] for path in (image, label)]
     if sizes[0] == sizes[1]:
         return None
     return "the label image {} is {}×{} pixels, its image {} is {}×{}".format(
@@ -114,14 +114,14 @@ def orientation_conflict(image: Path, label: Path) -> str | None:
     on the displayed image or on the stored pixels. Only a label that has the size of the displayed image and
     not that of the stored pixels tells which.
     """
-    tags = exif_orientation(image), exif_orientation(label)
-    if tags[0] == tags[1]:
+    (size, _, tag), (label_size, _, label_tag) = header(image), header(label)
+    if tag == label_tag:
         return None
-    size, label_size = stored_size(image), _upright(stored_size(label), tags[1])
-    if tags[1] == 1 and label_size == _upright(size, tags[0]) != size:
+    label_size = _upright(label_size, label_tag)
+    if label_tag == 1 and label_size == _upright(size, tag) != size:
         return None
     return (
-        f"the image {image} has EXIF orientation {tags[0]}, its label {label} {tags[1]}, so they may not be "
+        f"the image {image} has EXIF orientation {tag}, its label {label} {label_tag}, so they may not be "
         "aligned: save both upright and without EXIF orientation, or give both the same"
     )
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from hardnet_suite.data.boxes import Box
 from hardnet_suite.data.classes import is_class_name
-from hardnet_suite.data.files import read_bytes
 from hardnet_suite.data.images import image_size, stored_size
 from hardnet_suite.data.report import Finding
+from hardnet_suite.data.xml_files import number, read_xml
 from hardnet_suite.errors import UserError
 
 _ENDS = ("xmin", "ymin", "xmax", "ymax")
 _TRUE = frozenset({"1", "1.0", "true", "yes"})
 _FALSE = frozenset({"", "0", "0.0", "false", "no"})
-_DECLARED = re.compile(rb"""^(?:\xef\xbb\xbf)?\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
-_CHINESE = {"gb2312": "gb18030", "gbk": "gb18030"}  # what is declared as the smaller is often the larger
 
 
 @dataclass(frozen=True)
@@ -48,16 +44,16 @@ def read_annotation(path: Path) -> Annotation:
     Raises:
         UserError: the file cannot be read or decoded, is not VOC's XML, or declares a document type.
     """
-    root = _parse(path)
+    root = read_xml(path)
     if root.tag != "annotation":
         raise UserError(f"{path}: expected VOC's <annotation>, got <{root.tag}>; convert it to VOC's format")
     _require_read_boxes(root, path)
-    width, height = (_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    width, height = (number(root.findtext(f"size/{side}")) for side in ("width", "height"))
     size = (int(width), int(height)) if width and height and min(width, height) >= 1 else None
     objects = tuple(
         VocObject(
             name=(element.findtext("name") or "").strip(),
-            ends=tuple(_number(element.findtext(f"bndbox/{end}")) for end in _ENDS),
+            ends=tuple(number(element.findtext(f"bndbox/{end}")) for end in _ENDS),
             difficult=(element.findtext("difficult") or "").strip().lower(),
             has_box=element.find("bndbox") is not None,
         )
@@ -185,54 +181,3 @@ def _bbox(
     if xmin < 0 or ymin < 0 or xmax > width or ymax > height:  # some tools write 0 for the edge
         changes.append(("box cut", f"it leaves the image of {width}×{height}"))
     return (x1, y1, x2 - x1, y2 - y1), changes
-
-
-class _WithoutDoctype(ElementTree.TreeBuilder):
-    """Refuses a document type, the only place for entities, before any is expanded and in every encoding.
-
-    Tags lose their namespace, and comments are not part of the tree.
-    """
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self._path = path
-
-    def start(self, tag: str, attrs: dict[str, str]) -> ElementTree.Element:
-        return super().start(tag.rpartition("}")[2], attrs)
-
-    def end(self, tag: str) -> ElementTree.Element:
-        return super().end(tag.rpartition("}")[2])
-
-    def doctype(self, *_: str | None) -> None:
-        raise UserError(f"{self._path} has a DOCTYPE, which could declare entities: remove it")
-
-
-def _parse(path: Path) -> ElementTree.Element:
-    try:
-        content: bytes | str = read_bytes(path)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    declared = _DECLARED.match(content)
-    encoding = declared[1].decode("ascii").lower() if declared else "utf-8"
-    try:
-        if encoding.startswith("gb") or encoding in ("big5", "shift_jis", "euc-jp", "euc-kr"):
-            content = content.decode(_CHINESE.get(encoding, encoding))  # the parser knows no multi-byte ones
-        return ElementTree.fromstring(content, ElementTree.XMLParser(target=_WithoutDoctype(path)))
-    except ElementTree.ParseError as error:
-        raise UserError(
-            f"{path} is not valid XML, truncated, or in another encoding than {encoding}: {error}"
-        ) from None
-    except (LookupError, ValueError) as error:  # encodings that neither knows
-        raise UserError(f"{path} cannot be decoded: {error}; save it as UTF-8") from None
-
-
-def _number(text: str | None) -> float | int | None:
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        return None
-    if "_" in text:  # which Python reads as 10 in "1_0"
-        return None
-    if not math.isfinite(value):
-        return None
-    return int(value) if value.is_integer() else value

@@ -24,17 +24,19 @@ import math
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hardnet_suite.data.boxes import (
+    OUTLINES,
     Box,
     BoxData,
     BoxImage,
     BoxTuple,
     clip_box,
+    outline_bounds,
     shared_images,
     split_name,
     target_name,
@@ -117,6 +119,7 @@ def read_yolo(source: str | Path) -> BoxData:
     findings += [
         *_totals(tally, len(paths), sum(file is None for file in labels.values())),
         *_unused_labels(labels),
+        *_shared_labels(labels),
         *shared_images(splits),
     ]
     folders = layout.folders | {path.parent for path in paths} | {f.parent for f in labels.values() if f}
@@ -292,15 +295,20 @@ def _of_folder(folder: Path) -> _Layout:
 
 def _split_folders(folder: Path) -> Iterator[tuple[str, Path]]:
     """Split -> folder of images, of a data set without a YAML file."""
-    seen = set()
+    seen: dict[str, Path] = {}
     parents = (folder / "images", folder)
     for parent in filter(Path.is_dir, parents):
         for child in sorted(path for path in parent.iterdir() if path.is_dir()):
             split = split_name(child.name)
             place = child / "images" if parent == folder else child
-            if split and split not in seen and place.is_dir():
-                seen.add(split)
-                yield split, place
+            if split is None or not place.is_dir():
+                continue
+            if split in seen:
+                raise UserError(
+                    f"{seen[split]} and {place} are both of the split {split}: rename one of them"
+                )
+            seen[split] = place
+            yield split, place
     if not seen and (folder / "images").is_dir() and (folder / "labels").is_dir():
         yield "train", folder / "images"
 
@@ -377,7 +385,8 @@ def _boxes(
         bbox, changes = clip_box(corners, size)
         findings += [Finding("warning", kind, _short(file, number, name), what) for kind, what in changes]
         if bbox is not None:
-            boxes.append(Box(name, bbox))
+            is_polygon = layout.keypoints is None and len(coordinates) > 4
+            boxes.append(Box(name, bbox, outline=(_polygon(coordinates, size),) if is_polygon else ()))
     return boxes
 
 
@@ -410,9 +419,9 @@ def _row(line: str, layout: _Layout, where: str) -> tuple[str, tuple[float, ...]
         raise UserError(f"{where}: has {count + 1} values, expected {expected}{hint}")
     label, *coordinates = values
     if label not in layout.names:
-        first, last = min(layout.names), max(layout.names)
+        numbers = _ranges(layout.names)
         raise UserError(
-            f"{where}: has the class {words[0][:20]}, but names has {first} to {last}: correct one of them"
+            f"{where}: has the class {words[0][:20]}, but names has {numbers}: correct one of them"
         )
     of_box = coordinates[:4] if layout.keypoints is not None else coordinates
     if any(math.isfinite(value) and abs(value) > _LARGEST_FRACTION for value in of_box):
@@ -437,8 +446,12 @@ def _corners(
         x, y, w, h = coordinates
         return (x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height
     tally["polygons"] += 1
-    xs, ys = coordinates[::2], coordinates[1::2]
-    return min(xs) * width, min(ys) * height, max(xs) * width, max(ys) * height
+    return outline_bounds([_polygon(coordinates, size)])
+
+
+def _polygon(coordinates: Sequence[float], size: tuple[int, int]) -> tuple[float, ...]:
+    """(x1, y1, x2, y2 …) in pixels."""
+    return tuple(value * size[index % 2] for index, value in enumerate(coordinates))
 
 
 def _totals(tally: Counter[str], images: int, unlabelled: int) -> list[Finding]:
@@ -449,10 +462,22 @@ def _totals(tally: Counter[str], images: int, unlabelled: int) -> list[Finding]:
         findings.append(Finding("warning", "images without label file", "the data set", problem))
     if tally["polygons"]:
         problem = f"{tally['polygons']} rows; their bounding boxes are used"
-        findings.append(Finding("warning", "polygons", "the data set", problem))
+        findings.append(Finding("warning", OUTLINES, "the data set", problem))
     if tally["rows with keypoints"]:
         problem = f"in {tally['rows with keypoints']} rows; left out, their boxes are used"
         findings.append(Finding("warning", "keypoints", "the data set", problem))
+    return findings
+
+
+def _shared_labels(labels: Mapping[Path, Path | None]) -> list[Finding]:
+    """A warning for each label file of several images, such as a.jpg and a.png."""
+    first: dict[Path, Path] = {}
+    findings = []
+    for image, file in labels.items():
+        if file is not None and first.setdefault(file, image) != image:
+            where = f"{first[file].name} and {image.name}"
+            problem = f"have one label file, {file.name}, whose boxes are those of both"
+            findings.append(Finding("warning", "label file of several images", where, problem))
     return findings
 
 
@@ -472,3 +497,14 @@ def _unused_labels(labels: Mapping[Path, Path | None]) -> list[Finding]:
         return []
     problem = f"{len(stray)} label files have no image in a split; not used"
     return [Finding("warning", "label files without image", str(stray[0]), problem)]
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Numbers in words: "0, 2 to 5"."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

@@ -1,0 +1,28 @@
+"""What formats with polygons write of an object: its outline, or its box."""
+
+from __future__ import annotations
+
+from hardnet_suite.data.boxes import OUTLINES, Box, BoxData, outline_bounds
+from hardnet_suite.data.report import Finding
+
+_NEAR = 1.0  # pixels by which a box and its outline may differ
+
+
+def findings_with_outlines(data: BoxData) -> list[Finding]:
+    """What was found in a data set, for a target that keeps outlines in place of boxes."""
+    findings = [finding for finding in data.findings if finding.kind != OUTLINES]
+    other = sum(
+        _differs(box, image.size) for image in data.images.values() for box in image.boxes if box.outline
+    )
+    if other:
+        problem = f"{other} that differ from their outline by more than a pixel; the outline is written"
+        findings.append(Finding("warning", "boxes", "the data set", problem))
+    return findings
+
+
+def _differs(box: Box, size: tuple[int, int]) -> bool:
+    x, y, width, height = box.bbox
+    inside = (min(max(end, 0), size[axis % 2]) for axis, end in enumerate(outline_bounds(box.outline)))
+    return any(
+        abs(one - other) > _NEAR for one, other in zip(inside, (x, y, x + width, y + height), strict=True)
+    )
