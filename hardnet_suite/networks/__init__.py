@@ -29,7 +29,7 @@ from hardnet_suite.networks.postprocess import (
     default_postprocess,
 )
 from hardnet_suite.networks.preprocess import PREPROCESS, Pad, Preprocess
-from hardnet_suite.networks.profile import count_parameters, multiply_adds
+from hardnet_suite.networks.profile import convolutional_io, count_parameters, multiply_adds
 from hardnet_suite.networks.ssd import SSD, official_order, prior_boxes
 from hardnet_suite.networks.usage import Palette, Usage
 
@@ -64,6 +64,7 @@ __all__ = [
     "Stage",
     "Usage",
     "build_network",
+    "convolutional_io",
     "count_parameters",
     "default_postprocess",
     "default_usage",

@@ -10,7 +10,11 @@ arXiv 1705.10872) and their official implementations.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class HarDNetArch:
         stem: Widths of the convolutions at stride 2.
         stages: The stages, from stride 4 on.
         growth_mul: Width multiplier m of a harmonic link.
+        width_multiple: What the widths of the blocks' layers are rounded to a multiple of; 2 in the published
+            networks, 16 where they are aligned with the tiles of matrix units.
         depthwise: Use pairs of a 1×1 and a depthwise 3×3 convolution instead of 3×3 convolutions, and strided
             depthwise convolutions instead of pooling.
         act: Activation, a key of ``layers.ACTIVATIONS``.
@@ -52,6 +58,7 @@ class HarDNetArch:
     stem: tuple[int, ...]
     stages: tuple[Stage, ...]
     growth_mul: float = 1.7
+    width_multiple: int = 2
     depthwise: bool = False
     act: str = "relu6"
     pool: str = "max"
@@ -203,6 +210,8 @@ class DescriptorArch:
         affine: Convolutions have a bias, batch norms a weight and a bias.
         dropout: Dropout probability before the last convolution.
         last_norm: Whether a batch norm follows the last convolution.
+        pca_from: Channels of the last convolution where a PCA reduces them to ``length``; None: no PCA, the
+            last convolution has ``length`` channels.
     """
 
     layers: tuple[tuple[int, int], ...]
@@ -211,6 +220,7 @@ class DescriptorArch:
     affine: bool = False
     dropout: float = 0.3
     last_norm: bool = True
+    pca_from: int | None = None
 
 
 _HARDNET39DS = HarDNetArch(
@@ -246,6 +256,20 @@ _HARDNET85 = HarDNetArch(
         Stage(growth=36, layers=16, channels=480),
         Stage(growth=48, layers=16, channels=720, downsample=True),
         Stage(growth=256, layers=4, channels=1280),
+    ),
+)
+# our own, unpublished: HarDNet-68 at the same cost with fewer and wider layers, aligned with the tiles of
+# matrix units
+_HARDNET68A = replace(
+    _HARDNET68,
+    growth_mul=2.0,
+    width_multiple=16,
+    stages=(
+        Stage(growth=32, layers=4, channels=128, downsample=True),
+        Stage(growth=32, layers=4, channels=256),
+        Stage(growth=64, layers=4, channels=320, downsample=True),
+        Stage(growth=96, layers=4, channels=640, downsample=True),
+        Stage(growth=160, layers=4, channels=1024),
     ),
 )
 # our own, unpublished: small enough for the demo to train on a CPU within minutes
@@ -311,8 +335,11 @@ Arch = HarDNetArch | SSDArch | CenterNetArch | FCHarDNetArch | DescriptorArch
 
 ARCHS: dict[str, Arch] = {
     "hardnet39ds": _HARDNET39DS,
+    # our own, unpublished: the same, with widths aligned with the tiles of matrix units
+    "hardnet39dsa": replace(_HARDNET39DS, stem=(32, 48), width_multiple=16),
     "hardnet68ds": replace(_HARDNET68, depthwise=True, dropout=0.05),
     "hardnet68": _HARDNET68,
+    "hardnet68a": _HARDNET68A,
     "hardnet85": _HARDNET85,
     "ssd512_hardnet68": _SSD512,
     "ssd512_hardnet85": replace(
@@ -352,11 +379,78 @@ ARCHS: dict[str, Arch] = {
         ),
         last_channels=320,
     ),
+    # our own, unpublished: FC-HarDNet-70 at the same cost with fewer, wider and aligned layers
+    "fchardnet70a": FCHarDNetArch(
+        trunk=HarDNetArch(
+            stem=(16, 32),
+            stem_down=(32, 48),
+            width_multiple=16,
+            act="relu",
+            pool="average",
+            stages=(
+                Stage(growth=16, layers=2, channels=64, downsample=True),
+                Stage(growth=32, layers=2, channels=96, downsample=True),
+                Stage(growth=32, layers=4, channels=160, downsample=True),
+                Stage(growth=32, layers=8, channels=224, downsample=True),
+                Stage(growth=48, layers=8, channels=320),
+            ),
+        ),
+        last_channels=320,
+    ),
     # HardNet (NIPS 2017), unrelated to HarDNet
     "hardnet_descriptor": _DESCRIPTOR,
     # HardNet as trained by Mitra et al. on their PS data set (arXiv 1801.01466)
     "hardnet_descriptor_ps": replace(_DESCRIPTOR, affine=True, dropout=0.0, last_norm=False),
+    # HardNet8 (Pultar, arXiv 2007.09699), as kornia has it
+    "hardnet8_descriptor": replace(_DESCRIPTOR, layers=(*_DESCRIPTOR.layers, (256, 1)), pca_from=512),
     # small and fast, for demos, first steps and machines without a GPU; no published weights
     "ssd224_hardnet29": _small_ssd(_HARDNET29, 224, bridge=192),
     "ssd320_hardnet39ds": _small_ssd(_HARDNET39DS, 320, bridge=256),
 }
+
+_KINDS = {kind.__name__: kind for kind in get_args(Arch)}
+
+
+def arch_to_dict(row: Arch) -> dict[str, Any]:
+    """A row as numbers, strings, lists and dicts, with the name of its type under "kind"."""
+    return {"kind": type(row).__name__} | asdict(row)
+
+
+def arch_from_dict(values: Mapping[str, Any]) -> Arch:
+    """The inverse of ``arch_to_dict``, also after a round trip through JSON.
+
+    Raises:
+        ValueError: anything else.
+    """
+    kind = _KINDS.get(values["kind"]) if isinstance(values, Mapping) and "kind" in values else None
+    if kind is None:
+        raise ValueError(f"not a row of the architecture table: {str(values)[:100]}")
+    return _as_type({key: value for key, value in values.items() if key != "kind"}, kind, kind.__name__)
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _as_type(value: Any, kind: Any, where: str) -> Any:
+    """A value of JSON as a type of the rows: a dataclass, tuple, number, string or boolean."""
+    if is_dataclass(kind) and isinstance(value, Mapping):
+        names = {field.name for field in fields(kind)}
+        if set(value) == names:
+            return kind(**{key: _as_type(value[key], _hints(kind)[key], f"{where}.{key}") for key in names})
+    elif get_origin(kind) is tuple and isinstance(value, list | tuple):
+        kinds = get_args(kind)
+        if len(kinds) == 2 and kinds[1] is Ellipsis:
+            return tuple(_as_type(each, kinds[0], where) for each in value)
+        if len(kinds) == len(value):
+            return tuple(_as_type(each, own, where) for each, own in zip(value, kinds, strict=True))
+    elif isinstance(kind, UnionType):  # X | None
+        if value is None and NoneType in get_args(kind):
+            return None
+        return _as_type(value, get_args(kind)[0], where)
+    elif type(value) is kind:
+        return value
+    elif kind is float and type(value) is int:
+        return float(value)
+    raise ValueError(f"{where} is {str(value)[:100]!r}, expected {getattr(kind, '__name__', kind)}")

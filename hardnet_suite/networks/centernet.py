@@ -27,10 +27,14 @@ class ContextConcat(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        surroundings = F.avg_pool2d(x, 9, stride=1, padding=4)
-        # half precision is too coarse for a sum over thousands of pixels
-        share = (x.float() / (x.float().sum((2, 3), keepdim=True) + 0.1)).to(x.dtype)
-        return cat([x, surroundings, share], 1)
+        return cat([x, F.avg_pool2d(x, 9, stride=1, padding=4), share_of_sum(x)], 1)
+
+
+def share_of_sum(x: Tensor) -> Tensor:
+    """The map divided by (its sum over all pixels + 0.1): (N, C, H, W) -> (N, C, H, W)."""
+    # half precision is too coarse for a sum over thousands of pixels
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return (wide / (wide.sum((2, 3), keepdim=True) + 0.1)).to(x.dtype)
 
 
 class CenterNetDecoder(nn.Module):
@@ -58,12 +62,18 @@ class CenterNetDecoder(nn.Module):
         if len(in_channels) != expected:
             raise ValueError(f"expected in_channels with {expected} entries, one per map, got {in_channels}")
         growth_mul, act = arch.trunk.growth_mul, arch.trunk.act
+        multiple = arch.trunk.width_multiple
         self.arch = arch
         self.context = ContextConcat()
         self.last_proj = ConvNormAct(in_channels[-1], arch.last.channels, 1, act=act)
         self.down = nn.AvgPool2d(2)
         self.last_block = HarDBlock(
-            3 * arch.last.channels, arch.last.growth, growth_mul, arch.last.layers, act=act
+            3 * arch.last.channels,
+            arch.last.growth,
+            growth_mul,
+            arch.last.layers,
+            act=act,
+            width_multiple=multiple,
         )
         self.convs, self.blocks = nn.ModuleList(), nn.ModuleList()
         channels, skips = self.last_block.out_channels, list(in_channels)
@@ -71,7 +81,12 @@ class CenterNetDecoder(nn.Module):
             channels += skips.pop() if step.skip else 0
             self.convs.append(ConvNormAct(channels, step.channels, 1, act=act))
             block = HarDBlock(
-                3 * (step.channels - step.shortcut), step.growth, growth_mul, step.layers, act=act
+                3 * (step.channels - step.shortcut),
+                step.growth,
+                growth_mul,
+                step.layers,
+                act=act,
+                width_multiple=multiple,
             )
             self.blocks.append(block)
             channels = block.out_channels
@@ -339,11 +354,13 @@ def decode(hm: Tensor, wh: Tensor, reg: Tensor, k: int = 100) -> Tensor:
     is_peak = F.max_pool2d(hm, 3, stride=1, padding=1) == hm
     scores = torch.where(is_peak, hm, 0).flatten(1)
     scores, index = scores.topk(min(k, scores.shape[1]))  # (N, k)
-    place = index % (height * width)
+    # divisions alone: ONNX's exporter knows no remainder of a size that is free
+    labels = index // (height * width)
+    place = index - labels * (height * width)
+    y = place // width
     at = place[:, None].expand(-1, 2, -1)
     half = wh.to(dtype).flatten(2).gather(2, at) / 2  # (N, 2, k)
-    centre = torch.stack([place % width, place // width], 1) + reg.to(dtype).flatten(2).gather(2, at)
-    labels = index // (height * width)
+    centre = torch.stack([place - y * width, y], 1) + reg.to(dtype).flatten(2).gather(2, at)
     rows = [centre - half, centre + half, scores[:, None].to(dtype), labels[:, None].to(dtype)]
     return cat(rows, 1).transpose(1, 2)  # (N, 6, k) -> (N, k, 6)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 
-from hardnet_suite.names import did_you_mean
+from hardnet_suite.names import did_you_mean, matching
 from hardnet_suite.networks.arch import (
     ARCHS,
     Arch,
@@ -41,7 +40,8 @@ def list_models(pattern: str | Sequence[str] | None = None) -> list[str]:
     """Sorted names of the available models.
 
     Args:
-        pattern: Wildcards as in file names, such as "*hardnet68*", or several of them. None: all models.
+        pattern: Wildcards as in file names, such as "*hardnet68*", or several of them; where nothing matches,
+            case, hyphens and underscores may differ. None: all models.
 
     Returns:
         The names that match a pattern; none is an empty list.
@@ -54,7 +54,7 @@ def list_models(pattern: str | Sequence[str] | None = None) -> list[str]:
     patterns = [pattern] if isinstance(pattern, str) else pattern
     if not isinstance(patterns, Iterable) or not all(isinstance(each, str) for each in patterns):
         raise ValueError(f"expected a pattern such as '*hardnet68*', or a list of them, got {pattern!r}")
-    return sorted(name for name in ARCHS if any(fnmatchcase(name, each) for each in patterns))
+    return sorted({name for each in patterns for name in matching(each, ARCHS)})
 
 
 def find_arch(name: str) -> Arch:

@@ -36,14 +36,18 @@ class FCHarDNetDecoder(nn.Module):
             raise ValueError(
                 f"expected in_channels with {len(stages)} entries, one per map, got {in_channels}"
             )
-        act = arch.trunk.act
+        act, multiple = arch.trunk.act, arch.trunk.width_multiple
         self.last_proj = ConvNormAct(in_channels[-1], arch.last_channels, 1, act=act)
         self.convs, self.blocks = nn.ModuleList(), nn.ModuleList()
         channels = arch.last_channels
         for stage, skip in zip(stages[-2::-1], in_channels[-2::-1], strict=True):
             half = (channels + skip) // 2
             self.convs.append(ConvNormAct(channels + skip, half, 1, act=act))
-            self.blocks.append(HarDBlock(half, stage.growth, arch.trunk.growth_mul, stage.layers, act=act))
+            self.blocks.append(
+                HarDBlock(
+                    half, stage.growth, arch.trunk.growth_mul, stage.layers, act=act, width_multiple=multiple
+                )
+            )
             channels = self.blocks[-1].out_channels
         self.channels = channels
         init_weights(self)

@@ -24,18 +24,19 @@ def harmonic_links(layer: int) -> list[int]:
     return [layer - 2**n for n in range(layer.bit_length()) if layer % 2**n == 0]
 
 
-def layer_width(layer: int, growth: int, growth_mul: float) -> int:
-    """Output channels of a layer: growth · growth_mul^m with m links beyond the first, rounded to even.
+def layer_width(layer: int, growth: int, growth_mul: float, multiple: int = 2) -> int:
+    """Output channels of a layer: growth · growth_mul^m with m links beyond the first, rounded.
 
     Args:
         layer: Layer number, counted from 1.
         growth: Growth rate of the block.
         growth_mul: Width multiplier per link.
+        multiple: What the width is rounded to a multiple of; at least one such multiple.
     """
     width = float(growth)
     for _ in harmonic_links(layer)[1:]:
         width *= growth_mul  # repeated multiplication, to round like the official program
-    return int(int(width + 1) / 2) * 2
+    return max(int((width + multiple / 2) / multiple), 1) * multiple
 
 
 class HarDBlock(nn.Module):
@@ -50,6 +51,7 @@ class HarDBlock(nn.Module):
         layers: Number of convolution layers.
         depthwise: Use pairs of a 1×1 and a depthwise 3×3 convolution instead of 3×3 convolutions.
         act: Activation, a key of ``layers.ACTIVATIONS``.
+        width_multiple: What the layers' widths are multiples of.
 
     Attributes:
         out_channels: Number of output channels.
@@ -64,10 +66,12 @@ class HarDBlock(nn.Module):
         *,
         depthwise: bool = False,
         act: str = "relu",
+        width_multiple: int = 2,
     ):
         super().__init__()
         make_layer = PointwiseDepthwise if depthwise else ConvNormAct
-        widths = [in_channels] + [layer_width(k, growth, growth_mul) for k in range(1, layers + 1)]
+        widths = [in_channels]
+        widths += [layer_width(k, growth, growth_mul, width_multiple) for k in range(1, layers + 1)]
         self.links = [harmonic_links(k) for k in range(1, layers + 1)]
         self.outputs = [k for k in range(1, layers + 1) if k % 2 == 1 or k == layers]
         self.out_channels = sum(widths[k] for k in self.outputs)
@@ -79,5 +83,10 @@ class HarDBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         maps = [x]
         for links, layer in zip(self.links, self.layers, strict=True):
-            maps.append(layer(torch.cat([maps[i] for i in links], 1)))
-        return torch.cat([maps[k] for k in self.outputs], 1)
+            maps.append(layer(_join([maps[i] for i in links])))
+        return _join([maps[k] for k in self.outputs])
+
+
+def _join(maps: list[Tensor]) -> Tensor:
+    """Concatenated channels; ``torch.cat`` would copy a single map, too."""
+    return torch.cat(maps, 1) if len(maps) > 1 else maps[0]

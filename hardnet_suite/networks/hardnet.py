@@ -73,6 +73,7 @@ class HarDNetStage(nn.Module):
             stage.layers,
             depthwise=arch.depthwise,
             act=arch.act,
+            width_multiple=arch.width_multiple,
         )
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.transition = ConvNormAct(self.block.out_channels, stage.channels, 1, act=arch.act)

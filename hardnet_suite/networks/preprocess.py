@@ -110,7 +110,7 @@ class Preprocess:
         pad: padding in pixels.
         input_divisor: the normalised input is padded at the bottom and right to a multiple of it.
         input_size: (height, width) that the normalised input is padded to at least.
-        input_value: value of that padding, in normalised units.
+        input_value: value of that padding, in normalised units; one number, or one per channel.
     """
 
     channels: str
@@ -126,7 +126,7 @@ class Preprocess:
     pad: Pad | None = None
     input_divisor: int = 1
     input_size: tuple[int, int] = (1, 1)
-    input_value: float = 0.0
+    input_value: float | tuple[float, ...] = 0.0
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -160,7 +160,10 @@ class Preprocess:
             raise ValueError(
                 f"antialias={self.antialias!r} must be true or false, pad={self.pad!r} a padding"
             )
-        numbers = (self.scale, self.input_value, *self.mean, *self.std)
+        values = self.input_value if isinstance(self.input_value, tuple) else (self.input_value,)
+        if len(values) not in (1, len(self.mean)):
+            raise ValueError(f"input_value={self.input_value} must be one number, or one per channel")
+        numbers = (self.scale, *values, *self.mean, *self.std)
         if not _are_numbers(*numbers):
             raise ValueError(f"scale, mean, std and input_value must be finite numbers, got {numbers}")
         if self.scale <= 0:
@@ -223,6 +226,19 @@ class Preprocess:
         """The standard deviation in units of 0…255 pixels."""
         return tuple(value * self.scale for value in self.std)
 
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """What ``normalize`` does, as numbers: pixels (3,) become matrix @ pixels + offset.
+
+        Returns:
+            The matrix (C, 3) and the offset (C,), float64.
+        """
+        rgb = torch.eye(3, dtype=torch.float64)
+        luma = torch.tensor([_LUMA], dtype=torch.float64)
+        matrix = {"rgb": rgb, "bgr": rgb.flip(0), "grey": luma}[self.channels]
+        mean = torch.tensor(self.pixel_mean, dtype=torch.float64)
+        std = torch.tensor(self.pixel_std, dtype=torch.float64)
+        return matrix / std[:, None], -mean / std
+
     def normalize(self, images: Tensor) -> Tensor:
         """Converts channels and normalises.
 
@@ -242,9 +258,24 @@ class Preprocess:
             images = images.flip(1)
         elif self.channels == "grey":
             images = (images * torch.tensor(_LUMA, device=images.device).view(1, -1, 1, 1)).sum(1, True)
-        mean = torch.tensor(self.pixel_mean, device=images.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.pixel_std, device=images.device).view(1, -1, 1, 1)
+        mean, std = self._pixel_numbers(images)
         return (images - mean) / std
+
+    def denormalize(self, inputs: Tensor) -> Tensor:
+        """The inverse of ``normalize``: (N, C, H, W) -> (N, 3, H, W) float32 RGB pixels, not rounded."""
+        inputs = inputs.float()
+        mean, std = self._pixel_numbers(inputs)
+        images = inputs * std + mean
+        if self.channels == "grey":
+            return images.expand(-1, 3, -1, -1)
+        return images.flip(1) if self.channels == "bgr" else images
+
+    def _pixel_numbers(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """``pixel_mean`` and ``pixel_std``, (C, 1, 1) each."""
+        mean, std = (
+            torch.tensor(values, device=images.device) for values in (self.pixel_mean, self.pixel_std)
+        )
+        return mean.view(-1, 1, 1), std.view(-1, 1, 1)
 
 
 def _plain(value: Any) -> Any:
@@ -302,14 +333,18 @@ PREPROCESS: dict[str, Preprocess] = {
     "hardnet39ds": _IMAGENET,
     "hardnet68ds": _IMAGENET,
     "hardnet68": _IMAGENET,
+    "hardnet39dsa": _IMAGENET,
+    "hardnet68a": _IMAGENET,
     "hardnet85": _IMAGENET,
     "ssd512_hardnet68": _ssd(512),
     "ssd512_hardnet85": _ssd(512),
     "centernet_hardnet68": _CENTERNET_KEEP,
     "centernet_hardnet85": _CENTERNET,
     "fchardnet70": _FCHARDNET,
+    "fchardnet70a": _FCHARDNET,
     "hardnet_descriptor": _PATCH,
     "hardnet_descriptor_ps": _PATCH,
+    "hardnet8_descriptor": _PATCH,
     "ssd224_hardnet29": _ssd(224),
     "ssd320_hardnet39ds": _ssd(320),
 }

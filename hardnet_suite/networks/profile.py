@@ -1,6 +1,10 @@
-"""Parameters and multiply-adds of a network."""
+"""Parameters, multiply-adds and memory traffic of a network."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,19 +18,51 @@ def count_parameters(network: nn.Module) -> int:
 def multiply_adds(network: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Multiply-adds of the convolutions and linear layers for one input, in eval mode.
 
-    They are counted by torch's flop counter, at two flops per multiply-add. The training mode of the network
-    is restored.
+    They are counted by torch's flop counter, at two flops per multiply-add. Only shapes are computed; the
+    network stays as it is.
 
     Args:
         network: The network.
         input_shape: Shape of the input, (N, C, H, W).
     """
+    return sum(_count(network, input_shape, {}).values()) // 2
+
+
+def convolutional_io(network: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """CIO, the elements that the convolutions read and write: a model of the memory traffic, in eval mode.
+
+    It sums the sizes of the input and the output of every convolution, as if each were read and written
+    once; weights and all other layers are left out (HarDNet, arXiv 1909.00948, section 3). Only shapes are
+    computed.
+
+    Args:
+        network: The network.
+        input_shape: Shape of the input, (N, C, H, W).
+    """
+    aten = torch.ops.aten
+    counted = {aten.convolution: _input_and_output, aten._convolution: _input_and_output}
+    counts = _count(network, input_shape, counted)
+    return sum(counts.get(operator, 0) for operator in counted)
+
+
+def _input_and_output(input_shape: torch.Size, *_: Any, out_shape: torch.Size, **__: Any) -> int:
+    return math.prod(input_shape) + math.prod(out_shape)
+
+
+def _count(network: nn.Module, input_shape: tuple[int, ...], formulas: Mapping[Any, Any]) -> dict[Any, int]:
+    """Operator -> sum over its calls in one forward pass of its formula, by default its flops."""
     from torch.utils.flop_counter import FlopCounterMode  # imports Triton
 
-    parameter = next(network.parameters())
-    training = network.training
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    dtype = next((tensor.dtype for tensor in network.parameters()), torch.float32)
+    training = {module: module.training for module in network.modules()}
     network.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(input_shape, device=parameter.device, dtype=parameter.dtype))
-    network.train(training)
-    return counter.get_total_flops() // 2
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=dict(formulas)) as counter:
+            inputs = torch.zeros(input_shape, device="meta", dtype=dtype)
+            torch.func.functional_call(network, on_meta, (inputs,))
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return dict(counter.get_flop_counts()["Global"])

@@ -4,6 +4,8 @@ import re
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hardnet_suite.networks import ARCHS, HarDBlock, harmonic_links, layer_width
 
@@ -54,6 +56,28 @@ def test_layers_count_from_one(layer):
 )
 def test_widths_by_hand(layer, growth, growth_mul, width):
     assert layer_width(layer, growth, growth_mul) == width
+
+
+@pytest.mark.parametrize(
+    ("layer", "growth", "growth_mul", "multiple", "width"),
+    [
+        (1, 20, 1.7, 16, 16),
+        (1, 24, 1.7, 16, 32),
+        (4, 16, 2.0, 16, 64),
+        (4, 14, 1.7, 8, 40),
+        (1, 3, 1.7, 16, 16),
+    ],
+)
+def test_widths_rounded_to_a_multiple(layer, growth, growth_mul, multiple, width):
+    assert layer_width(layer, growth, growth_mul, multiple) == width
+
+
+@given(layer=st.integers(1, 64), growth=st.integers(1, 400), growth_mul=st.floats(1, 2.2))
+def test_the_official_rounding_is_to_even(layer, growth, growth_mul):
+    width = float(growth)
+    for _ in harmonic_links(layer)[1:]:
+        width *= growth_mul
+    assert layer_width(layer, growth, growth_mul) == max(int(int(width + 1) / 2) * 2, 2)
 
 
 @pytest.mark.parametrize("name", ["hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85"])
