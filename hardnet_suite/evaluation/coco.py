@@ -1,8 +1,9 @@
-"""COCO scores of a detector: the twelve figures and those of each class, by pycocotools, and its mistakes."""
+"""COCO scores of a detector: the twelve figures and those of each class, and its mistakes."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import math
 from collections import Counter, defaultdict
@@ -29,6 +30,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.tables import class_table, format_score
 
 __all__ = [
+    "COCO_BACKENDS",
     "COCO_METRICS",
     "CocoMistakes",
     "CocoScores",
@@ -62,6 +64,13 @@ _CLASS_FIGURES = {
     **{name: name for name in ("AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_100")},
 }
 MISTAKE_IOU, MISTAKE_SCORE = 0.5, 0.3
+# package -> (module of its data sets, their class, module of its evaluation, its class)
+_BACKENDS = {
+    "pycocotools": ("pycocotools.coco", "COCO", "pycocotools.cocoeval", "COCOeval"),
+    "faster-coco-eval": ("faster_coco_eval", "COCO", "faster_coco_eval", "COCOeval_faster"),
+    "hotcoco": ("hotcoco", "COCO", "hotcoco", "COCOeval"),
+}
+COCO_BACKENDS: tuple[str, ...] = tuple(_BACKENDS)
 
 
 @dataclass(frozen=True)
@@ -182,6 +191,7 @@ def evaluate_coco(
     max_dets: Sequence[int] = (1, 10, 100),
     image_ids: Sequence[int | str] | None = None,
     classes: Sequence[str] | None = None,
+    backend: str = "pycocotools",
 ) -> CocoScores:
     """Scores detections against COCO annotations; both are left unchanged.
 
@@ -196,12 +206,17 @@ def evaluate_coco(
         max_dets: three increasing limits on the detections of one class in one image.
         image_ids: score these images only; results on the others are left out.
         classes: score the categories of these names only; None: all.
+        backend: one of ``COCO_BACKENDS``, which give the same figures: pycocotools, the reference, or a
+            faster package that computes the same.
 
     Raises:
-        UserError: a file is missing or malformed, what is scored holds no box, or the results, ``image_ids``
-            or ``classes`` name images or categories that the annotations do not have.
-        ValueError: another ``iou_type`` or other ``max_dets`` than allowed, or empty ``image_ids``.
+        UserError: a file is missing or malformed, what is scored holds no box, the results, ``image_ids`` or
+            ``classes`` name images or categories that the annotations do not have, or the backend is not
+            installed.
+        ValueError: another ``iou_type``, ``backend`` or other ``max_dets`` than allowed, or empty
+            ``image_ids``.
     """
+    require_backend(backend)
     if iou_type != "bbox":
         raise ValueError(f"iou_type must be 'bbox', got {iou_type!r}")
     max_dets = tuple(max_dets)
@@ -217,8 +232,8 @@ def evaluate_coco(
             f"{truth.source} holds no box of the classes in the {len(scored)} images that are scored: "
             "there is nothing to score against"
         )
-    precision, recall, params = _run_pycocotools(
-        boxes, categories, inputs.results, inputs.image_ids, max_dets
+    precision, recall, params = _run_backend(
+        backend, boxes, categories, inputs.results, inputs.image_ids, max_dets
     )
     counts, per_class = Counter(box.category for box in boxes if not box.iscrowd), {}
     for index, category in enumerate(categories):
@@ -478,7 +493,32 @@ def _order(key: int | str) -> tuple[bool, int | str]:
     return isinstance(key, str), key
 
 
-def _run_pycocotools(
+def require_backend(backend: str) -> None:
+    """Checks a backend of ``evaluate_coco`` before anything is computed.
+
+    Raises:
+        UserError: it is not installed.
+        ValueError: there is none of that name.
+    """
+    if backend not in _BACKENDS:
+        raise ValueError(f"expected a backend of {', '.join(_BACKENDS)}, got {backend!r}")
+    _backend(backend)
+
+
+def _backend(name: str) -> tuple[Any, Any]:
+    """The classes of data sets and of evaluations, which have pycocotools' interface."""
+    data_module, data_class, evaluation_module, evaluation_class = _BACKENDS[name]
+    try:
+        data = getattr(importlib.import_module(data_module), data_class)
+        return data, getattr(importlib.import_module(evaluation_module), evaluation_class)
+    except ImportError as error:
+        raise UserError(
+            f"the backend {name} is not installed ({error}): pip install 'hardnet-suite[eval]'"
+        ) from None
+
+
+def _run_backend(
+    backend: str,
     true_boxes: Sequence[CocoBox],
     categories: Sequence[CocoCategory],
     results: list[tuple[dict, int | str, int | str]],
@@ -486,9 +526,7 @@ def _run_pycocotools(
     max_dets: tuple[int, int, int],
 ):
     """(precision (10, 101, classes, 4, 3), recall (10, classes, 4, 3), parameters); -1: nothing to find."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
+    data_class, evaluation_class = _backend(backend)
     # pycocotools is given numbers from 1 for all ids: it takes a match with id 0 for no match, and sorts ids
     image_numbers = {key: index + 1 for index, key in enumerate(image_ids)}
     numbers = {category.id: index + 1 for index, category in enumerate(categories)}
@@ -503,11 +541,11 @@ def _run_pycocotools(
         for box in [[float(value) for value in entry["bbox"]]]
     ]
 
-    def content(rows: list[tuple]) -> COCO:
-        coco = COCO()
+    def content(rows: list[tuple]) -> Any:
+        coco = data_class()
         coco.dataset = {
             "images": [{"id": number} for number in image_numbers.values()],
-            "categories": [{"id": number} for number in numbers.values()],
+            "categories": [{"id": number, "name": str(number)} for number in numbers.values()],
             "annotations": [
                 {
                     "id": index + 1,
@@ -525,8 +563,12 @@ def _run_pycocotools(
         return coco
 
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(content(boxes), content(detections), "bbox")
+        evaluation = evaluation_class(content(boxes), content(detections), "bbox")
         evaluation.params.maxDets = list(max_dets)
         evaluation.evaluate()
         evaluation.accumulate()
-    return evaluation.eval["precision"], evaluation.eval["recall"], evaluation.params
+    params = evaluation.params
+    shape = len(params.iouThrs), len(categories), len(params.areaRngLbl), len(max_dets)
+    recall = np.asarray(evaluation.eval["recall"]).reshape(shape)
+    precision = np.asarray(evaluation.eval["precision"]).reshape(shape[0], -1, *shape[1:])
+    return precision, recall, params

@@ -23,6 +23,7 @@ def class_table(
     totals: Mapping[str, Sequence[float | int | None]] | None = None,
     digits: int = 3,
     most: int | None = None,
+    heading: str = "class",
 ) -> str:
     """One line per class: its name, then its scores; integers are counts, NaN is "n/a".
 
@@ -33,6 +34,7 @@ def class_table(
         digits: decimal places of the scores.
         most: with more classes than this, the ten that score best in the first column and the ten that score
             worst are listed alone; None lists all.
+        heading: of the names.
     """
     rows = [(name, [column[index] for column in columns.values()]) for index, name in enumerate(names)]
     gap: list[str] = []
@@ -47,8 +49,12 @@ def class_table(
         [(escaped(name).replace("\n", "\\n"), row) for name, row in group] for group in (upper, lower)
     )
     listed = [*upper, *lower, *further]
-    width = min(max([5, *(_columns(name) for name, _ in listed)]), _LONGEST_NAME)
-    widths = [max(digits + 3, len(heading)) for heading in columns]
+    width = min(max([_columns(heading), *(_columns(name) for name, _ in listed)]), _LONGEST_NAME)
+    cells = [[_cell(value, digits) for value in values] for _, values in listed]
+    widths = [
+        max(digits + 3, len(column), *(len(row[index]) for row in cells))
+        for index, column in enumerate(columns)
+    ]
 
     def line(name: str, cells: Sequence[str]) -> str:
         shown = "  ".join(f"{cell:>{size}}" for cell, size in zip(cells, widths, strict=True))
@@ -57,7 +63,7 @@ def class_table(
     def lines(group: Sequence[tuple[str, Sequence]]) -> list[str]:
         return [line(name, [_cell(value, digits) for value in values]) for name, values in group]
 
-    return "\n".join([line("class", list(columns)), *lines(upper), *gap, *lines(lower), *lines(further)])
+    return "\n".join([line(heading, list(columns)), *lines(upper), *gap, *lines(lower), *lines(further)])
 
 
 def extremes(values: Sequence[float], count: int) -> tuple[list[int], list[int]]:
@@ -79,7 +85,7 @@ def format_score(value: float, digits: int) -> str:
 def _cell(value: float | int | None, digits: int) -> str:
     if value is None:
         return ""
-    return format_score(value, digits) if isinstance(value, float) else str(value)
+    return format_score(value, digits) if isinstance(value, float) else f"{value:,}"
 
 
 def _columns(text: str) -> int:

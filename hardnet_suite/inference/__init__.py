@@ -15,6 +15,7 @@ from torch import Tensor
 from hardnet_suite.inference.boxes import Boxes, centernet_boxes, ssd_boxes
 from hardnet_suite.inference.labels import Guesses, logits_to_guesses
 from hardnet_suite.inference.masks import NO_CLASS, Mask, segmentation_masks
+from hardnet_suite.inference.patches import resize_patches
 from hardnet_suite.inference.prepare import Placement, prepare, to_input
 from hardnet_suite.networks import (
     Arch,
@@ -34,6 +35,7 @@ __all__ = [
     "centernet_boxes",
     "logits_to_guesses",
     "prepare",
+    "resize_patches",
     "segmentation_masks",
     "ssd_boxes",
     "to_input",

@@ -126,6 +126,33 @@ def peaks_to_boxes(
     return results
 
 
+def placed_boxes(
+    out: Mapping[str, Tensor], placements: Sequence[Placement], rule: DetectionPostprocess
+) -> list[Boxes]:
+    """Boxes in the input, as exported files with their own postprocessing return them, to boxes in the image.
+
+    Args:
+        out: ``boxes`` (N, K, 4) in pixels of the input, ``scores`` and ``labels`` (N, K); −1 in unused rows.
+        placements: where each image lies in the input.
+        rule: the output rule; suppression is over.
+
+    Returns:
+        One ``Boxes`` per image.
+
+    Raises:
+        UserError: the boxes are not finite.
+    """
+    require_finite(out["boxes"], out["scores"])
+    results = []
+    for boxes, scores, labels, placement in zip(
+        out["boxes"].float(), out["scores"].float(), out["labels"].long(), placements, strict=True
+    ):
+        used = (labels >= 0) & (scores > rule.score_threshold)
+        boxes = placement.boxes_to_image(boxes[used])
+        results.append(_finished(boxes, scores[used], labels[used], placement, rule))
+    return results
+
+
 def _finished(
     boxes: Tensor, scores: Tensor, labels: Tensor, placement: Placement, rule: DetectionPostprocess
 ) -> Boxes:

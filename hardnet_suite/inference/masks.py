@@ -54,12 +54,20 @@ def segmentation_logits(
     Raises:
         UserError: the logits are not finite.
     """
+    logits = input_logits(forward, inputs, rule)
+    return [placement.map_to_image(row) for row, placement in zip(logits, placements, strict=True)]
+
+
+def input_logits(
+    forward: Callable[[Tensor], Tensor], inputs: Tensor, rule: SegmentationPostprocess
+) -> Tensor:
+    """(N, classes, H, W) float32 logits for each pixel of the inputs; UserError unless they are finite."""
     if rule.window is None:
         logits = forward(inputs)
     else:
         logits = _slide(forward, inputs, rule.window, rule.stride or rule.window)
     require_finite(logits)
-    return [placement.map_to_image(row.float()) for row, placement in zip(logits, placements, strict=True)]
+    return logits.float()
 
 
 def logits_to_mask(logits: Tensor, rule: SegmentationPostprocess) -> Tensor:

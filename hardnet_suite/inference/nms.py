@@ -161,6 +161,11 @@ def _as_float32(threshold: float) -> float:
     return torch.tensor(threshold, dtype=torch.float32).item()
 
 
+def load_operator() -> None:
+    """Makes ``torch.ops.torchvision.nms`` known, for programs that call it by that name."""
+    _operator()
+
+
 @cache
 def _operator() -> Callable[[Tensor, Tensor, float], Tensor]:
     """torchvision's compiled suppression, (boxes, scores, threshold) -> indices.

@@ -120,12 +120,29 @@ def to_input(pixels: Tensor, rule: Preprocess) -> Tensor:
     """
     images = rule.normalize(pixels)
     height, width = images.shape[2:]
-    step = rule.input_divisor
-    bottom = max(-(-height // step) * step, rule.input_size[0]) - height
-    right = max(-(-width // step) * step, rule.input_size[1]) - width
+    padded_height, padded_width = input_size(height, width, rule)
+    bottom, right = padded_height - height, padded_width - width
     if bottom or right:
-        images = F.pad(images, (0, right, 0, bottom), value=rule.input_value)
+        images = _padded_input(images, bottom, right, rule.input_value)
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def input_size(height: int, width: int, rule: Preprocess) -> tuple[int, int]:
+    """(height, width) of what ``to_input`` makes of pixels of that size."""
+    step = rule.input_divisor
+    return (
+        max(-(-height // step) * step, rule.input_size[0]),
+        max(-(-width // step) * step, rule.input_size[1]),
+    )
+
+
+def _padded_input(images: Tensor, bottom: int, right: int, value: float | tuple[float, ...]) -> Tensor:
+    if not isinstance(value, tuple):
+        return F.pad(images, (0, right, 0, bottom), value=value)
+    batch, _, height, width = images.shape
+    canvas = images.new_tensor(value).view(1, -1, 1, 1).repeat(batch, 1, height + bottom, width + right)
+    canvas[:, :, :height, :width] = images
+    return canvas
 
 
 def _fit(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:

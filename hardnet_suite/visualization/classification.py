@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from hardnet_suite.visualization.canvas import (
     as_image,
     captioned,
     fitted,
+    free_path,
+    ranked_name,
     save_figure,
     save_image,
     sheet,
@@ -25,6 +28,7 @@ CONFUSION = "confusion.png"  # the usual name
 _NUMBERED, _NAMED = 40, 120  # the most classes for which numbers fit, and names
 _BAR = (31, 78, 158)
 _CELL = 420  # pixels of the longer side of an image on a sheet
+_DRAWN = 512  # pixels of the longer side of one that is drawn alone
 _LEAST_WIDTH = 320  # pixels, so that names have room
 
 
@@ -126,6 +130,49 @@ def draw_worst_guesses(
         for image, lines in zip(images, captions, strict=True)
     ]
     save_image(Path(path), sheet(cells))
+
+
+@dataclass(frozen=True)
+class GuessResult:
+    """A classified image, (H, W, 3) uint8 RGB, its guesses, best first, their probabilities, and class."""
+
+    name: str
+    image: np.ndarray
+    guesses: Sequence[str]
+    scores: Sequence[float]
+    true_class: str
+
+
+def draw_guess_results(
+    results: Iterable[GuessResult], out_folder: str | Path, *, ranks: int | None = None
+) -> int:
+    """Draw each image above its true class and its guesses, the right one marked.
+
+    One image at a time is in memory. ``sub/a.png`` is drawn into ``out_folder/a.jpg``, or into the first of
+    ``a_2.jpg``, ``a_3.jpg`` … that is free. The folder is created if missing.
+
+    Args:
+        results: of ``test``.
+        out_folder: the folder of the drawings.
+        ranks: the number of images, to put the place of each in front of its name, as in ``001_a.jpg``.
+
+    Returns:
+        The number of files written.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    count, numbers = 0, {}
+    for result in results:
+        count += 1
+        names = [f"{name} (true)" if name == result.true_class else name for name in result.guesses]
+        drawing = draw_guesses(fitted(result.image, _DRAWN), names, np.array(result.scores))
+        name = ranked_name(f"{Path(result.name).stem}.jpg", None if ranks is None else count, ranks or 0)
+        save_image(
+            free_path(Path(out_folder, name), numbers),
+            captioned(drawing, [f"true class {result.true_class}"]),
+        )
+    return count
 
 
 def _squared(image: np.ndarray) -> np.ndarray:

@@ -21,13 +21,24 @@ _MAP, _MAP50 = "coco/bbox_mAP", "coco/bbox_AP50"
 _OTHER_NAMES = {"coco/bbox_mAP_50": _MAP50}  # mmdet's own metric
 _MIOU, _PIXELS = "mIoU", "aAcc"
 _TOP1, _TOP5 = "top1", "top5"
+_FPR95 = "fpr95"
 # the main score of a task -> the axis, and each curve with its name
 _SCORES = {
     _MAP: ("mAP", {_MAP50: "mAP at IoU 0.50", _MAP: "mAP at IoU 0.50:0.95"}),
-    _MIOU: ("share", {_PIXELS: "right pixels", _MIOU: "mean IoU of the classes"}),
+    _MIOU: ("share", {_PIXELS: "pixel accuracy", _MIOU: "mean IoU of the classes"}),
     _TOP1: ("accuracy", {_TOP5: "top-5", _TOP1: "top-1"}),
+    _FPR95: ("false positives at 95 % recall", {_FPR95: "FPR95"}),
 }
-_SHORT = {_MAP: "mAP", _MAP50: "AP50", _MIOU: "mIoU", _PIXELS: "right pixels", _TOP1: "top-1", _TOP5: "top-5"}
+_LOWER_IS_BETTER = frozenset({_FPR95, "FPR95"})  # keys and short names
+_SHORT = {
+    _MAP: "mAP",
+    _MAP50: "AP50",
+    _MIOU: "mIoU",
+    _PIXELS: "pixel accuracy",
+    _TOP1: "top-1",
+    _TOP5: "top-5",
+    _FPR95: "FPR95",
+}
 _STEPS = frozenset(("step", "iter", "epoch"))
 _PLOTTED = frozenset(
     (*_STEPS, "loss", "loss_cls", "loss_bbox", *_SCORES, *_OTHER_NAMES, _MAP50, _PIXELS, _TOP5)
@@ -43,6 +54,7 @@ _COLORS = {
     _PIXELS: "#8fb3e0",
     _TOP1: "#1f4e9e",
     _TOP5: "#8fb3e0",
+    _FPR95: "#1f4e9e",
 }
 
 
@@ -103,6 +115,11 @@ def main_scores(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
 def score_name(key: str) -> str:
     """The short name of a score, such as mAP for coco/bbox_mAP."""
     return _SHORT.get(_OTHER_NAMES.get(key, key), key)
+
+
+def score_text(key: str, value: float) -> str:
+    """The value of a score as people read it; that of an error rate, which is small, has a digit more."""
+    return f"{value:.4f}" if key in _LOWER_IS_BETTER else f"{value:.3f}"
 
 
 def read_run(work_dir: str | Path) -> list[dict[str, Any]]:
@@ -166,8 +183,9 @@ def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | 
     Args:
         scalars: rows of ``read_scalars``. Training rows hold "loss" (optionally "loss_cls", "loss_bbox") and
             "step" or "iter"; validation rows "coco/bbox_mAP", "coco/bbox_AP50" (mmdet: "coco/bbox_mAP_50"),
-            or "mIoU" and "aAcc" (mmseg: in percent), or "top1" and "top5", and "step": the epoch, or the
-            iteration in trainings that are counted by iterations. Other rows are ignored.
+            or "mIoU" and "aAcc" (mmseg: in percent), or "top1" and "top5", or "fpr95" and "fpr95/SET", and
+            "step": the epoch, or the iteration in trainings that are counted by iterations. Other rows are
+            ignored.
         path: the file, in the format of its suffix; missing folders are created.
         title: a heading, in any script.
 
@@ -267,12 +285,21 @@ def _plot_scores(axes, rows: list[dict[str, Any]], main: str, unit: str) -> None
         steps, values = _points(rows, key)
         highest = max([highest, *(value for value in values if math.isfinite(value))])
         axes.plot(steps, values, color=_COLORS[key], linewidth=2, marker="o", markersize=4, label=name)
+    parts = sorted({key for row in rows for key in row if key.startswith(f"{main}/")})
+    for key in parts:  # of the data sets
+        steps, values = _points(rows, key)
+        highest = max([highest, *(value for value in values if math.isfinite(value))])
+        axes.plot(steps, values, linewidth=1, alpha=0.7, label=key.removeprefix(f"{main}/"))
     top = 1.15 * highest or 1
-    best, step = max(finite, key=lambda point: point[0])
+    choose = min if main in _LOWER_IS_BETTER else max
+    best, step = choose(finite, key=lambda point: point[0])
     axes.plot([step], [best], marker="o", markersize=9, markerfacecolor="none", color=_COLORS[main])
     offset = (0, -18) if best > 0.15 * top else (0, 12)  # below the curve, unless that is below the axis
-    style = {"textcoords": "offset points", "ha": "center", "color": _COLORS[main]}
-    axes.annotate(f"best {best:.3f}", (step, best), offset, **style)
+    first, last = min(at for _, at in finite), max(at for _, at in finite)
+    place = (step - first) / (last - first) if last > first else 0.5
+    side = "left" if place < 0.15 else "right" if place > 0.85 else "center"  # within the axes
+    style = {"textcoords": "offset points", "ha": side, "color": _COLORS[main]}
+    axes.annotate(f"best {score_text(main, best)}", (step, best), offset, **style)
     axes.set(xlabel=unit, ylabel=label, ylim=(0, top))
 
 

@@ -115,7 +115,7 @@ def error_map(
 ) -> np.ndarray:
     """Wrong pixels in red, right ones as the dimmed grey image, ignored ones hatched in black.
 
-    The share of right pixels among those not ignored is written into the lower left corner if it fits,
+    The pixel accuracy among those not ignored is written into the lower left corner if it fits,
     rounded down: "100.0 %" means every pixel.
 
     Args:

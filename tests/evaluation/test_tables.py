@@ -12,12 +12,12 @@ from hardnet_suite.evaluation.tables import class_table, extremes
 def test_columns_are_aligned_and_totals_follow():
     table = class_table(
         ["cat", "a class of a long name"],
-        {"AP": [0.5, math.nan], "boxes": [12, 0]},
+        {"AP": [0.5, math.nan], "boxes": [1200, 0]},
         totals={"mean": (0.5, None)},
     )
     assert [line.split() for line in table.splitlines()] == [
         ["class", "AP", "boxes"],
-        ["cat", "0.500", "12"],
+        ["cat", "0.500", "1,200"],
         [*["a", "class", "of", "a", "long", "name"], "n/a", "0"],
         ["mean", "0.500"],
     ]

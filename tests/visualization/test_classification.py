@@ -5,8 +5,10 @@ import pytest
 from PIL import Image
 
 from hardnet_suite.visualization.classification import (
+    GuessResult,
     _count,
     draw_confusion,
+    draw_guess_results,
     draw_guesses,
     draw_worst_guesses,
 )
@@ -87,3 +89,20 @@ def test_worst_guesses_on_one_sheet(tmp_path):
     drawn = np.asarray(Image.open(tmp_path / "worst.png"))
     green = (np.abs(drawn.astype(int) - (0, 200, 0)).max(-1) < 10).sum()
     assert green == pytest.approx(420 * 420 * (1 + 0.5 + 1 + 0.5), rel=0.02)
+
+
+def test_each_image_is_drawn_above_its_guesses(tmp_path):
+    images = [np.full((40, 60, 3), 90, np.uint8), np.full((900, 30, 3), 30, np.uint8)]
+    results = [
+        GuessResult(f"sub/{number}/a.png", image, ["猫", "dog"], [0.9, 0.1], "dog")
+        for number, image in enumerate(images)
+    ]
+    assert draw_guess_results(iter(results), tmp_path / "ranked", ranks=2) == 2
+    assert sorted(path.name for path in (tmp_path / "ranked").iterdir()) == ["001_a.jpg", "002_a.jpg"]
+    for _ in range(2):  # no drawing is overwritten
+        assert draw_guess_results(results[:1], tmp_path / "plain") == 1
+    assert sorted(path.name for path in (tmp_path / "plain").iterdir()) == ["a.jpg", "a_2.jpg"]
+    drawn = np.asarray(Image.open(tmp_path / "ranked/001_a.jpg")).astype(int)
+    assert drawn.shape[1] == 512
+    assert (abs(drawn[:300] - 90) < 6).all()
+    assert (drawn[-30:] < 100).any()  # the caption

@@ -12,7 +12,14 @@ from PIL import Image
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.visualization import curves
-from hardnet_suite.visualization.curves import main_scores, plot_training, read_run, read_scalars, score_name
+from hardnet_suite.visualization.curves import (
+    main_scores,
+    plot_training,
+    read_run,
+    read_scalars,
+    score_name,
+    score_text,
+)
 
 
 def train_row(step, loss, **more):
@@ -200,7 +207,7 @@ def test_a_folder_without_a_log(tmp_path):
         ({"coco/bbox_AP50": 0.5, "coco/bbox_mAP": 0.25, "time": 1.0}, [("mAP", 0.25), ("AP50", 0.5)]),
         ({"coco/bbox_mAP": 0.25, "coco/bbox_mAP_50": 0.5}, [("mAP", 0.25), ("AP50", 0.5)]),
         ({"top1": np.float32(0.5), "top5": 1}, [("top-1", 0.5), ("top-5", 1.0)]),
-        ({"mIoU": 0.5, "mAcc": 0.7, "aAcc": 0.9}, [("mIoU", 0.5), ("right pixels", 0.9)]),
+        ({"mIoU": 0.5, "mAcc": 0.7, "aAcc": 0.9}, [("mIoU", 0.5), ("pixel accuracy", 0.9)]),
         ({"a": 1, "b": "text", "c": True, "d": 2.0}, [("a", 1.0), ("d", 2.0)]),
         ({}, []),
     ],
@@ -215,3 +222,33 @@ def test_score_names():
         "AP50",
         "mine",
     ]
+
+
+@pytest.mark.parametrize(("best", "side"), [(1, "left"), (6, "center"), (12, "right")])
+def test_the_best_score_is_written_within_the_axes(tmp_path, monkeypatch, best, side):
+    sides = []
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.annotate", lambda self, *args, **options: sides.append(options["ha"])
+    )
+    rows = [{"fpr95": 0.4 + 0.01 * (k != best), "step": k} for k in range(1, 13)]
+    plot_training([*TRAIN, *rows], tmp_path / "a.png")
+    assert sides == [side]
+
+
+def test_of_the_false_positive_rate_the_lowest_is_the_best(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.annotate", lambda self, text, *args, **options: said.append((text, args[0]))
+    )
+    rows = [
+        {"fpr95": v, "fpr95/a": v / 2, "fpr95/b": 1.5 * v, "step": k}
+        for k, v in ((1, 0.3), (2, 0.1), (3, 0.2))
+    ]
+    plot_training([*TRAIN, *rows], tmp_path / "a.png")
+    assert said == [("best 0.1000", (2, 0.1))]
+    assert main_scores(rows[0]) == [("FPR95", 0.3)]
+    assert score_name("fpr95") == "FPR95"
+    assert [score_text(key, 0.01234) for key in ("fpr95", "FPR95", "mAP")] == ["0.0123", "0.0123", "0.012"]
+    alone = tmp_path / "alone.png"
+    plot_training([*TRAIN, *({"fpr95": row["fpr95"], "step": row["step"]} for row in rows)], alone)
+    assert alone.read_bytes() != (tmp_path / "a.png").read_bytes()

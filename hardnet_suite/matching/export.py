@@ -1,0 +1,220 @@
+"""Keypoints and matches for structure from motion: hloc's HDF5 files, COLMAP's text files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from hardnet_suite.data.coco.layout import read_json
+from hardnet_suite.data.files import sha256
+from hardnet_suite.errors import UserError
+from hardnet_suite.matching.keypoints import Features
+from hardnet_suite.matching.pair import Matches
+from hardnet_suite.outputs import require_replaceable, whole_file, write_file
+
+FEATURES, MATCHES, PAIRS = "features.h5", "matches.h5", "pairs.txt"  # hloc
+MATCH_LIST = "matches.txt"  # COLMAP
+LIST = "hardnet_suite.json"  # path -> SHA-256 of what was written: the formats have no room for a mark
+_PROGRAM = "hardnet-suite match"
+_COLMAP_LENGTH = 128  # of a descriptor, in COLMAP
+
+
+def write_hloc(
+    folder: str | Path, matches: Iterable[Matches], names: Mapping[int, str] | None = None
+) -> Path:
+    """Writes ``features.h5``, ``matches.h5`` and ``pairs.txt`` as hloc reads them.
+
+    hloc is Hierarchical-Localization. An image is a group of ``features.h5`` under its name: keypoints
+    (N, 2), descriptors (D, N), scores (N,), image_size (width, height), and of each keypoint the scale σ and
+    the orientation in degrees. A pair is the group ``a/b`` of ``matches.h5``, "/" in names replaced by "-":
+    matches0 (N,), the partners in b or -1, and matching_scores0 (N,), (1 + cosine) / 2. Keypoints have pixel
+    centres at integers; hloc adds 0.5 when it fills COLMAP's database.
+
+    Args:
+        folder: of the files; earlier ones of this function are replaced.
+        matches: of pairs of images. Features of one image are one object in all of its pairs.
+        names: by ``id(features)``, the paths of the images within hloc's folder of images. Default: those
+            within the common folder of all images.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: h5py is not installed, two images of one name, names with spaces, or other files in the
+            place.
+    """
+    h5py = _h5py()
+    matches = list(matches)
+    images = _named(matches, names)
+    _require_names_without_spaces("hloc", images)
+    folder = Path(folder)
+    require_hloc_replaceable(folder)
+    with whole_file(folder / FEATURES) as temporary, h5py.File(temporary, "w") as file:
+        for name, features in images.items():
+            group = file.create_group(name)
+            keypoints = features.keypoints
+            group["keypoints"] = keypoints.xy
+            group["keypoints"].attrs["uncertainty"] = 1.0  # pixels
+            group["descriptors"] = np.ascontiguousarray(features.descriptors.T)
+            group["scores"] = keypoints.response
+            group["scales"] = keypoints.size / 2
+            group["oris"] = keypoints.angle
+            group["image_size"] = np.array(features.size)
+    name_of = {id(features): name for name, features in images.items()}
+    lines = []
+    with whole_file(folder / MATCHES) as temporary, h5py.File(temporary, "w") as file:
+        for pair in matches:
+            a, b = name_of[id(pair.a)], name_of[id(pair.b)]
+            partners = np.full(len(pair.a.keypoints), -1, np.int32)
+            scores = np.zeros(len(partners), np.float32)
+            partners[pair.pairs[:, 0]] = pair.pairs[:, 1]
+            scores[pair.pairs[:, 0]] = 1 - pair.distances**2 / 4
+            group = file.create_group(f"{a.replace('/', '-')}/{b.replace('/', '-')}")
+            group["matches0"], group["matching_scores0"] = partners, scores
+            lines.append(f"{a} {b}\n")
+    write_file(folder / PAIRS, "".join(lines))
+    _list(folder, (FEATURES, MATCHES, PAIRS))
+    return folder
+
+
+def write_colmap(
+    folder: str | Path, matches: Iterable[Matches], names: Mapping[int, str] | None = None
+) -> Path:
+    """Writes a text file of features per image, ``NAME.txt``, and ``matches.txt``, as COLMAP imports them.
+
+    ``colmap feature_importer --import_path FOLDER`` reads the features: a line "N 128", then for each
+    keypoint x, y, the scale σ, the orientation in radians and 128 integers. COLMAP's pixel centres are at
+    0.5, so 0.5 is added to x and y. Its descriptors are 0 to 255: 128 + 256 d, rounded and clipped; match
+    with ``matches.txt`` (``colmap matches_importer --match_type raw``), not in COLMAP, whose matcher takes
+    descriptors for SIFT's.
+
+    Args:
+        folder: of the files; earlier ones of this function are replaced.
+        matches: as for ``write_hloc``.
+        names: as for ``write_hloc``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: descriptors that are not 128 numbers long, two images of one name, names with spaces, or
+            other files in the place.
+    """
+    matches = list(matches)
+    images = _named(matches, names)
+    _require_names_without_spaces("COLMAP", images)
+    folder = Path(folder)
+    for features in images.values():
+        if features.descriptors.shape[1] != _COLMAP_LENGTH:
+            length = features.descriptors.shape[1]
+            raise UserError(f"COLMAP imports descriptors of {_COLMAP_LENGTH} numbers, these have {length}")
+    require_colmap_replaceable(folder, images)
+    for name, features in images.items():
+        write_file(folder / f"{name}.txt", _feature_lines(features))
+    name_of = {id(features): name for name, features in images.items()}
+    blocks = []
+    for pair in matches:
+        rows = "".join(f"{i} {j}\n" for i, j in pair.pairs.tolist())
+        blocks.append(f"{name_of[id(pair.a)]} {name_of[id(pair.b)]}\n{rows}\n")
+    write_file(folder / MATCH_LIST, "".join(blocks))
+    _list(folder, (*(f"{name}.txt" for name in images), MATCH_LIST))
+    return folder
+
+
+def _feature_lines(features: Features) -> str:
+    keypoints = features.keypoints
+    values = np.clip(np.rint(128 + 256 * features.descriptors), 0, 255).astype(int)
+    places = np.column_stack([keypoints.xy + 0.5, keypoints.size / 2, np.radians(keypoints.angle)])
+    rows = [
+        " ".join([*(f"{number:.6g}" for number in place), *map(str, row)])
+        for place, row in zip(places.tolist(), values.tolist(), strict=True)
+    ]
+    return "\n".join([f"{len(keypoints)} {_COLMAP_LENGTH}", *rows]) + "\n"
+
+
+def require_hloc_replaceable(folder: str | Path) -> None:
+    """Checks, before anything is computed, that ``write_hloc`` may write.
+
+    Raises:
+        UserError: h5py is not installed, or other files are in the place.
+    """
+    _h5py()
+    _require_own(Path(folder), (FEATURES, MATCHES, PAIRS))
+
+
+def require_colmap_replaceable(folder: str | Path, names: Iterable[str]) -> None:
+    """Checks that ``write_colmap`` may write the features of images of these names.
+
+    Raises:
+        UserError: other files are in the place.
+    """
+    _require_own(Path(folder), (*(f"{name}.txt" for name in names), MATCH_LIST))
+
+
+def _require_names_without_spaces(program: str, names: Iterable[str]) -> None:
+    for name in names:
+        if any(character.isspace() for character in name):
+            raise UserError(f"{name!r}: {program}'s list of pairs takes no spaces in names; rename the image")
+
+
+def _require_own(folder: Path, names: Iterable[str]) -> None:
+    """Checks that files are missing, or as an earlier call wrote them."""
+    digests = _listed(folder)
+    words = {"writer": "match", "option": "folder"}
+    require_replaceable(folder / LIST, lambda _: digests is not None, **words)
+    for name in names:
+        digest = (digests or {}).get(name)
+        require_replaceable(folder / name, lambda path, digest=digest: sha256(path) == digest, **words)
+
+
+def _list(folder: Path, names: Iterable[str]) -> None:
+    digests = (_listed(folder) or {}) | {name: sha256(folder / name) for name in names}
+    write_file(folder / LIST, json.dumps({"program": _PROGRAM, "files": digests}, indent=0))
+
+
+def _listed(folder: Path) -> dict[str, str] | None:
+    """Path -> SHA-256 of what earlier calls wrote; None where there were none."""
+    try:
+        content = read_json(folder / LIST)
+        return dict(content["files"]) if content["program"] == _PROGRAM else None
+    except (UserError, TypeError, KeyError, ValueError):
+        return None
+
+
+def _named(matches: list[Matches], names: Mapping[int, str] | None) -> dict[str, Features]:
+    """The features of all images by their names."""
+    by_id = {id(features): features for pair in matches for features in (pair.a, pair.b)}
+    names = names or image_names(list(by_id.values()))
+    images: dict[str, Features] = {}
+    for key, features in by_id.items():
+        name = names[key]
+        if name in images:
+            raise UserError(f"two images are called {name}: names of images must differ")
+        images[name] = features
+    return images
+
+
+def image_names(images: list[Features]) -> dict[int, str]:
+    """By ``id(features)``, the path of each image within the common folder of all, with "/" between parts."""
+    names = {id(features): features.name for features in images}
+    files = {key: os.path.abspath(name) for key, name in names.items() if os.path.exists(name)}
+    if not files:
+        return {key: PurePosixPath(name).name for key, name in names.items()}
+    common = os.path.commonpath([os.path.dirname(path) for path in files.values()])
+    relative = {key: Path(os.path.relpath(path, common)).as_posix() for key, path in files.items()}
+    return {key: relative.get(key, PurePosixPath(name).name) for key, name in names.items()}
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError:
+        raise UserError(
+            "hloc's files need h5py: pip install 'hardnet-suite[descriptor]', or pip install h5py"
+        ) from None
+    return h5py

@@ -1,0 +1,433 @@
+"""An index of images by their local descriptors: finds images of the same object or place.
+
+Images are ranked by VLAD or bag of words, and the best of them, where asked for, again by the inliers of a
+homography ("spatial verification").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hardnet_suite.data.files import require_regular
+from hardnet_suite.data.sources import images_of, is_single
+from hardnet_suite.deploy.session import Session
+from hardnet_suite.errors import UserError
+from hardnet_suite.matching.aggregation import InvertedFile, kmeans, load_faiss, vlad
+from hardnet_suite.matching.keypoints import HardNetDetector
+from hardnet_suite.matching.nearest import mutual_matches
+from hardnet_suite.matching.pair import RATIO, estimate_geometry
+from hardnet_suite.matching.patches import DESCRIPTOR, load_descriptor
+from hardnet_suite.outputs import write_file
+
+METHODS = ("vlad", "bow")
+TOP_K = 1000  # keypoints per image
+VERIFIED = 100  # images that are verified
+_WORDS = {"vlad": 64, "bow": 4096}
+_PER_WORD = 8  # descriptors, at least, where the number of words is not given
+_PROGRAM = "hardnet-suite index"
+_DETECTION = ("top_k", "upright", "region", "contrast")  # options of the detector that change descriptors
+_ARRAYS = {
+    "codebook": (np.float32, 2),
+    "counts": (np.int64, 1),
+    "xy": (np.float32, 2),
+    "descriptors": (np.float16, 2),
+    "words": (np.int32, 1),
+}
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An image that a search found.
+
+    Attributes:
+        name: of the image, its path.
+        number: its place in the index.
+        score: cosine of the aggregated descriptors: 1 for the same image.
+        inliers: matches that agree with a homography; 0 where none is found, None where not verified.
+    """
+
+    name: str
+    number: int
+    score: float
+    inliers: int | None = None
+
+
+class ImageIndex:
+    """Images by their local descriptors; made by ``build_index`` or ``load_index``.
+
+    VLAD (Jégou et al., CVPR 2010) adds, for each word of a small codebook, the differences of the image's
+    descriptors from it; here with power law, intra-normalisation (Arandjelović and Zisserman, CVPR 2013) and
+    a flat index of inner products. Bag of words (Sivic and Zisserman, ICCV 2003) counts words of a large
+    codebook, weighted by tf-idf, in an inverted file.
+
+    Args:
+        detector: of keypoints and descriptors.
+        method: "vlad" or "bow".
+        codebook: (K, D) float32.
+
+    Raises:
+        UserError: faiss is not installed.
+        ValueError: another method, or a codebook of another shape.
+    """
+
+    def __init__(self, detector: HardNetDetector, method: str, codebook: np.ndarray):
+        _check_method(method)
+        codebook = np.ascontiguousarray(codebook, np.float32)
+        if codebook.ndim != 2 or not len(codebook) or codebook.shape[1] != detector.descriptorSize():
+            raise ValueError(f"expected a codebook (K, {detector.descriptorSize()}), got {codebook.shape}")
+        if not np.isfinite(codebook).all():
+            raise ValueError("the codebook holds NaN or infinity")
+        self.detector, self.method, self.codebook = detector, method, codebook
+        self.names: list[str] = []
+        self._images: list[_LocalFeatures] = []
+        self._nearest_word = load_faiss().IndexFlatL2(codebook.shape[1])
+        self._nearest_word.add(codebook)
+        self._ranking: Callable[[_LocalFeatures], np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def add(self, images: Any, *, failed: list[tuple[str, str]] | None = None) -> int:
+        """Adds images; the codebook stays. An image may be added twice.
+
+        An image that cannot be read, or has no keypoints, is skipped with a warning; if it is the only one,
+        it is an error.
+
+        Args:
+            images: as for ``predict``.
+            failed: images that are skipped are added to it, as (name, reason).
+
+        Returns:
+            How many images were added.
+
+        Raises:
+            UserError: no images, or a single one that cannot be added.
+        """
+        added = list(_features_of(self.detector, images, failed))
+        self._extend(added)
+        return len(added)
+
+    def search(
+        self, image: Any, *, top: int | None = 10, verify: bool | int = False, name: str | None = None
+    ) -> list[Hit]:
+        """Images of the index by their similarity to an image, the most similar first.
+
+        Args:
+            image: one image, as for ``match_images``.
+            top: how many; None: all.
+            verify: the best ``VERIFIED`` images, or as many as this says, are ranked anew by the inliers of a
+                homography, before all others; equal numbers keep their order.
+            name: of the image, for errors.
+
+        Raises:
+            UserError: the image cannot be read, or has no keypoints.
+            ValueError: a number below 1.
+        """
+        if top is not None and top < 1:
+            raise ValueError(f"expected top of at least 1, or None, got {top}")
+        if verify is not False and verify < 1:
+            raise ValueError(f"expected verify of at least 1, or a bool, got {verify}")
+        query = _described(self.detector, image, name)
+        if not self.names:
+            return []
+        scores = self._scores(query)
+        order = np.argsort(-scores, kind="stable")
+        hits = [Hit(self.names[number], int(number), float(scores[number])) for number in order]
+        if verify:
+            count = VERIFIED if verify is True else verify
+            verified = [
+                Hit(hit.name, hit.number, hit.score, _inliers(query, self._images[hit.number]))
+                for hit in hits[:count]
+            ]
+            hits[:count] = sorted(verified, key=lambda hit: -(hit.inliers or 0))
+        return hits[:top]
+
+    def save(self, path: str | Path) -> None:
+        """Writes the index: a .safetensors file, which ``load_index`` reads.
+
+        It holds the codebook, the names, and of each keypoint its place, word and descriptor in half
+        precision: about 270 kB per image of 1000 keypoints.
+
+        Raises:
+            WriteError: the file cannot be written.
+        """
+        from safetensors.numpy import save
+
+        arrays = {
+            "codebook": self.codebook,
+            "counts": np.array([len(image.words) for image in self._images], np.int64),
+            "xy": np.concatenate([np.empty((0, 2), np.float32), *(image.xy for image in self._images)]),
+            "descriptors": np.concatenate(
+                [
+                    np.empty((0, self.codebook.shape[1]), np.float16),
+                    *(image.descriptors for image in self._images),
+                ]
+            ),
+            "words": np.concatenate([np.empty(0, np.int32), *(image.words for image in self._images)]),
+        }
+        metadata = {
+            "program": _PROGRAM,
+            "method": self.method,
+            "names": json.dumps(self.names),
+            "weights": _weights_of(self.detector.model),
+            "weights_digest": digest_of(self.detector.model),
+            "detection": json.dumps({key: getattr(self.detector, key) for key in _DETECTION}),
+        }
+        write_file(path, save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, metadata))
+
+    def _extend(self, images: Iterable[tuple[str, _LocalFeatures]]) -> None:
+        for name, image in images:
+            if image.words is None:
+                image.words = self._words(image.descriptors)
+            self.names.append(name)
+            self._images.append(image)
+        self._ranking = None
+
+    def _words(self, descriptors: np.ndarray) -> np.ndarray:
+        """(N,) int32 nearest words."""
+        return self._nearest_word.search(descriptors.astype(np.float32), 1)[1][:, 0].astype(np.int32)
+
+    def _scores(self, query: _LocalFeatures) -> np.ndarray:
+        """(len(self),) similarities; what they are computed from is made once the images are complete."""
+        query.words = self._words(query.descriptors)
+        if self._ranking is None:
+            self._ranking = (self._rank_by_vlad if self.method == "vlad" else self._rank_by_words)()
+        return self._ranking(query)
+
+    def _rank_by_vlad(self) -> Callable[[_LocalFeatures], np.ndarray]:
+        index = load_faiss().IndexFlatIP(self.codebook.size)
+        for image in self._images:
+            index.add(vlad(image.descriptors, image.words, self.codebook)[None])
+
+        def scores(query: _LocalFeatures) -> np.ndarray:
+            values, numbers = index.search(
+                vlad(query.descriptors, query.words, self.codebook)[None], index.ntotal
+            )
+            ordered = np.empty(index.ntotal, np.float32)
+            ordered[numbers[0]] = values[0]
+            return ordered
+
+        return scores
+
+    def _rank_by_words(self) -> Callable[[_LocalFeatures], np.ndarray]:
+        inverted = InvertedFile([image.words for image in self._images], len(self.codebook))
+        return lambda query: inverted.scores(query.words)
+
+
+@dataclass(eq=False)
+class _LocalFeatures:
+    """Of an image: places (N, 2) float32, descriptors (N, D) float16 and words (N,) int32, N at least 1."""
+
+    xy: np.ndarray
+    descriptors: np.ndarray
+    words: np.ndarray | None = None
+
+
+def build_index(
+    images: Any,
+    *,
+    detector: HardNetDetector | None = None,
+    method: str = "vlad",
+    words: int | None = None,
+    codebook: np.ndarray | None = None,
+    seed: int = 0,
+    failed: list[tuple[str, str]] | None = None,
+) -> ImageIndex:
+    """An index of images.
+
+    Args:
+        images: as for ``ImageIndex.add``.
+        detector: of keypoints and descriptors; default: ``HardNetDetector(top_k=1000)``.
+        method: "vlad" or "bow", see ``ImageIndex``.
+        words: size of the codebook, by k-means of the images' descriptors. Default: 64 of VLAD, 4096 of bag
+            of words, fewer where there are fewer than 8 descriptors per word.
+        codebook: (K, D), another one, such as an index's ``codebook``; instead of ``words``.
+        seed: of k-means.
+        failed: as for ``ImageIndex.add``.
+
+    Raises:
+        UserError: no image can be added, fewer descriptors than words, or faiss is not installed.
+        ValueError: a value out of range.
+    """
+    _check_method(method)
+    if words is not None and (words < 1 or codebook is not None):
+        raise ValueError(f"expected words of at least 1, or a codebook, got words={words}")
+    load_faiss()  # before minutes of describing
+    detector = detector or HardNetDetector(top_k=TOP_K, channels="rgb")
+    features = list(_features_of(detector, images, failed))
+    if not features:
+        raise UserError("no image to index: none can be read and has keypoints")
+    if codebook is None:
+        descriptors = np.concatenate([image.descriptors for _, image in features])
+        codebook = kmeans(
+            descriptors, words or max(1, min(_WORDS[method], len(descriptors) // _PER_WORD)), seed
+        )
+    index = ImageIndex(detector, method, codebook)
+    index._extend(features)
+    return index
+
+
+def load_index(
+    path: str | Path,
+    *,
+    model: nn.Module | str | Path = DESCRIPTOR,
+    weights: str | Path | None = None,
+    device: str | torch.device | None = None,
+    bf16: bool = False,
+) -> ImageIndex:
+    """Reads what ``ImageIndex.save`` wrote; no code of the file is run.
+
+    Args:
+        path: the file.
+        model: the descriptor that the index was made with, as for ``HardNetDetector``.
+        weights: as for ``load_descriptor``.
+        device: as for ``load_descriptor``.
+        bf16: describes queries in bfloat16.
+
+    Raises:
+        UserError: no such file, not an index, damaged, or made with other weights.
+    """
+    arrays, metadata = _read(Path(path))
+    if not isinstance(model, nn.Module):
+        model = load_descriptor(model, weights=weights, device=device)
+    elif weights is not None or device is not None:
+        raise ValueError("weights and device are for a model given by its name: a network has its own")
+    if metadata["weights_digest"] != digest_of(model):
+        raise UserError(
+            f"{path} was made with {metadata['weights']} (digest {metadata['weights_digest'][:12]}), "
+            f"not with {_weights_of(model)} (digest {digest_of(model)[:12]}): search with the same weights"
+        )
+    try:
+        detection = json.loads(metadata["detection"])
+        detector = HardNetDetector(
+            model, channels="rgb", bf16=bf16, **{key: detection[key] for key in _DETECTION}
+        )
+        index = ImageIndex(detector, metadata["method"], arrays["codebook"])
+        names = json.loads(metadata["names"])
+        _check_content(arrays, names)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    ends = np.cumsum(arrays["counts"])
+    for name, start, end in zip(names, ends - arrays["counts"], ends, strict=True):
+        parts = (arrays[key][start:end] for key in ("xy", "descriptors", "words"))
+        index._extend([(name, _LocalFeatures(*parts))])
+    return index
+
+
+def is_index(path: Path) -> bool:
+    """Whether a file is what ``ImageIndex.save`` wrote."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            return (file.metadata() or {}).get("program") == _PROGRAM
+    except (OSError, SafetensorError):
+        return False
+
+
+def digest_of(model: nn.Module) -> str:
+    """SHA-256 of a network's weights, in hex: of the tensors, whatever file they come from."""
+    if isinstance(model, Session):
+        return model.digest
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        if not key.endswith(".num_batches_tracked"):
+            array = value.detach().cpu().float().contiguous().numpy()
+            digest.update(f"{key} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        raise ValueError(f"expected a method of {', '.join(METHODS)}, got {method!r}")
+
+
+def _features_of(
+    detector: HardNetDetector, images: Any, failed: list[tuple[str, str]] | None
+) -> Iterable[tuple[str, _LocalFeatures]]:
+    single = is_single(images)
+    for source in images_of(images, detector.channels):
+        try:
+            features = _described(detector, source.open(), source.name)
+        except UserError as error:
+            if single:
+                raise
+            warnings.warn(f"skipped: {error}", stacklevel=3)
+            if failed is not None:
+                failed.append((source.name, str(error)))
+            continue
+        yield source.name, features
+
+
+def _described(detector: HardNetDetector, image: Any, name: str | None) -> _LocalFeatures:
+    features = detector.features(image, name=name)
+    if not len(features.keypoints):
+        raise UserError(f"{features.name} has no keypoints")
+    return _LocalFeatures(features.keypoints.xy, features.descriptors.astype(np.float16))
+
+
+def _inliers(a: _LocalFeatures, b: _LocalFeatures) -> int:
+    """Matches of two images that agree with a homography."""
+    pairs, _ = mutual_matches(a.descriptors, b.descriptors, RATIO)
+    geometry = estimate_geometry(a.xy[pairs[:, 0]], b.xy[pairs[:, 1]])
+    return 0 if geometry is None else geometry.count
+
+
+def _weights_of(model: nn.Module) -> str:
+    return getattr(model, "weights", None) or f"a {type(model).__name__} given as a network"
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and header of an index, with the types and dimensions that they should have."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        require_regular(path)
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("program") != _PROGRAM:
+                raise UserError(f"{path} is not an index of images: expected what hardnet-suite index writes")
+            arrays = {key: file.get_tensor(key) for key in file.keys() if key in _ARRAYS}  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except SafetensorError:
+        raise UserError(f"{path} is damaged, or not an index of images") from None
+    for key, (dtype, dimensions) in _ARRAYS.items():
+        if key not in arrays or arrays[key].dtype != dtype or arrays[key].ndim != dimensions:
+            raise UserError(
+                f"{path} is damaged: expected {key} of {np.dtype(dtype)}, {dimensions}-dimensional"
+            )
+    missing = {"method", "names", "weights", "weights_digest", "detection"} - set(metadata)
+    if missing:
+        raise UserError(f"{path} is damaged: its header has no {', '.join(sorted(missing))}")
+    return arrays, metadata
+
+
+def _check_content(arrays: dict[str, np.ndarray], names: Any) -> None:
+    counts, words = arrays["counts"], arrays["words"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("expected a list of names")
+    if len(names) != len(counts) or (counts < 1).any() or (counts > len(words)).any():
+        raise ValueError(f"expected keypoints of {len(names)} images")
+    total = sum(map(int, counts))  # of Python: no overflow
+    if arrays["xy"].shape != (total, 2) or words.shape != (total,):
+        raise ValueError(f"expected {total} places and words")
+    if arrays["descriptors"].shape != (total, arrays["codebook"].shape[1]):
+        raise ValueError(f"expected {total} descriptors as long as the codebook's")
+    if total and (words.min() < 0 or words.max() >= len(arrays["codebook"])):
+        raise ValueError("words beyond the codebook")
+    if not (np.isfinite(arrays["xy"]).all() and np.isfinite(arrays["descriptors"]).all()):
+        raise ValueError("places or descriptors hold NaN or infinity")

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from hardnet_suite.inference import nearest
+from hardnet_suite.inference.nearest import mutual_matches, nearest_neighbours
+
+
+def brute_force(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every distance in float64; equal ones in the order of their indices."""
+    distances = np.sqrt(((a[:, None].astype(float) - b[None].astype(float)) ** 2).sum(-1))
+    order = np.argsort(distances, axis=1, kind="stable")
+    return order, np.take_along_axis(distances, order, axis=1)
+
+
+def unit_rows(rng: np.random.Generator, count: int, length: int = 128) -> np.ndarray:
+    rows = rng.normal(size=(count, length)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+small_integers = st.integers(-2, 2).map(float)
+
+
+def sets(count: st.SearchStrategy[int]) -> st.SearchStrategy[np.ndarray]:
+    return count.flatmap(lambda n: arrays(np.float32, (n, 3), elements=small_integers))
+
+
+@settings(deadline=None, max_examples=60)
+@given(sets(st.integers(0, 12)), sets(st.integers(1, 12)), st.integers(1, 4))
+def test_neighbours_are_those_of_brute_force_ties_included(a, b, k):
+    indices, distances = nearest_neighbours(a, b, k)
+    order, expected = brute_force(a, b)
+    assert indices.dtype == np.int64
+    assert distances.dtype == np.float32
+    np.testing.assert_array_equal(indices, order[:, :k])
+    np.testing.assert_allclose(distances, expected[:, :k], rtol=1e-6)
+
+
+@pytest.mark.parametrize("at_once", [1, 1 << 10, 1 << 24])
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_chunks_change_nothing(monkeypatch, at_once, precision):
+    monkeypatch.setattr(nearest, "_AT_ONCE", at_once)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
+    rng = np.random.default_rng(0)
+    a, b = unit_rows(rng, 60), unit_rows(rng, 47)
+    b[20:24] = b[3]
+    a[:5] = b[3]
+    order, expected = brute_force(a, b)
+    indices, distances = nearest_neighbours(a, b, 6)
+    np.testing.assert_array_equal(indices, order[:, :6])
+    np.testing.assert_allclose(distances, expected[:, :6], atol=1e-7)
+
+
+def test_neighbours_that_products_cannot_tell_apart():
+    """Far from the origin, float32 products lose the last digits of the distances."""
+    rng = np.random.default_rng(1)
+    b = (1000 + rng.normal(scale=1e-2, size=(300, 16))).astype(np.float32)
+    a = (1000 + rng.normal(scale=1e-2, size=(40, 16))).astype(np.float32)
+    order, expected = brute_force(a, b)
+    indices, distances = nearest_neighbours(a, b, 2)
+    np.testing.assert_array_equal(indices, order[:, :2])
+    np.testing.assert_allclose(distances, expected[:, :2], rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sets(st.integers(1, 12)), sets(st.integers(1, 12)))
+def test_mutual_matches_are_those_of_opencv_ties_included(a, b):
+    cv2 = pytest.importorskip("cv2")
+    expected = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(a, b)
+    expected = sorted(expected, key=lambda match: match.queryIdx)
+    pairs, distances = mutual_matches(a, b)
+    assert [tuple(pair) for pair in pairs.tolist()] == [(m.queryIdx, m.trainIdx) for m in expected]
+    np.testing.assert_allclose(distances, [m.distance for m in expected], rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sets(st.integers(0, 10)), sets(st.integers(0, 10)), st.sampled_from([None, 0.6, 0.9, 1.0]))
+def test_mutual_matches_by_their_definition_and_symmetric(a, b, ratio):
+    expected = []
+    if len(a) and len(b) and (ratio is None or min(len(a), len(b)) > 1):
+        to_b, there = brute_force(a, b)
+        to_a, back = brute_force(b, a)
+        for i, j in enumerate(to_b[:, 0]):
+            unambiguous = ratio is None or (
+                there[i, 0] < ratio * there[i, 1] and back[j, 0] < ratio * back[j, 1]
+            )
+            if to_a[j, 0] == i and unambiguous:
+                expected.append([i, j])
+    pairs, distances = mutual_matches(a, b, ratio)
+    assert pairs.tolist() == expected
+    assert pairs.shape == (len(expected), 2)
+    reverse, _ = mutual_matches(b, a, ratio)
+    assert sorted(reverse[:, ::-1].tolist()) == expected
+    np.testing.assert_allclose(
+        distances, np.linalg.norm(a[pairs[:, 0]] - b[pairs[:, 1]], axis=1), rtol=1e-6, atol=1e-7
+    )
+
+
+def test_duplicates_have_no_unambiguous_match():
+    a = np.eye(3, dtype=np.float32)
+    b = np.concatenate([a, a[:1]])
+    assert mutual_matches(a, b)[0].tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert mutual_matches(a, b, ratio=1.0)[0].tolist() == [[1, 1], [2, 2]]
+
+
+@pytest.mark.parametrize(("count", "other"), [(0, 0), (0, 5), (5, 0)])
+@pytest.mark.parametrize("ratio", [None, 0.8])
+def test_nothing_matches_nothing(count, other, ratio):
+    pairs, distances = mutual_matches(np.zeros((count, 8)), np.zeros((other, 8)), ratio)
+    assert pairs.shape == (0, 2)
+    assert pairs.dtype == np.int64
+    assert distances.shape == (0,)
+    indices, _ = nearest_neighbours(np.zeros((count, 8)), np.zeros((other, 8)), k=3)
+    assert indices.shape == (count, min(3, other))
+
+
+def test_one_descriptor_has_no_second_nearest():
+    rng = np.random.default_rng(0)
+    a, b = unit_rows(rng, 5), unit_rows(rng, 1)
+    assert len(mutual_matches(a, b)[0]) == 1
+    assert len(mutual_matches(a, b, 0.9)[0]) == len(mutual_matches(b, a, 0.9)[0]) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.uint8])
+def test_tensors_stay_tensors_and_any_dtype_is_compared(dtype):
+    rng = np.random.default_rng(2)
+    a, b = (torch.from_numpy(100 + 50 * unit_rows(rng, n)).to(dtype) for n in (20, 30))
+    pairs, distances = mutual_matches(a, b)
+    expected, _ = mutual_matches(a.double().numpy(), b.double().numpy())
+    assert isinstance(pairs, torch.Tensor)
+    assert distances.dtype == torch.float32
+    assert pairs.tolist() == expected.tolist()
+
+
+def test_the_ratio_test_is_that_of_kornia():
+    feature = pytest.importorskip("kornia.feature")
+    rng = np.random.default_rng(3)
+    b = unit_rows(rng, 200)
+    a = b[rng.permutation(200)] + rng.normal(scale=0.12, size=(200, 128)).astype(np.float32)
+    _, expected = feature.match_smnn(torch.from_numpy(a), torch.from_numpy(b), 0.8)
+    pairs, _ = mutual_matches(a, b, 0.8)
+    assert 0 < len(pairs) < 200
+    assert pairs.tolist() == sorted(expected.tolist())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("side", [0, 1])
+def test_values_that_are_not_finite_are_refused(value, side):
+    pair = [np.zeros((3, 4), np.float32), np.zeros((3, 4), np.float32)]
+    pair[side][1, 2] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        mutual_matches(*pair)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        nearest_neighbours(*pair)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "options", "message"),
+    [
+        (np.zeros(4), np.zeros((3, 4)), {}, r"shape \(N, D\), got \(4,\)"),
+        (np.zeros((3, 0)), np.zeros((3, 0)), {}, r"got \(3, 0\)"),
+        (np.zeros((3, 4)), np.zeros((3, 5)), {}, "one length, got 4 and 5"),
+        (np.zeros((3, 4), complex), np.zeros((3, 4)), {}, "real"),
+        (np.zeros((3, 4)), np.zeros((3, 4)), {"ratio": 0}, r"ratio in \(0, 1\], got 0"),
+        (np.zeros((3, 4)), np.zeros((3, 4)), {"ratio": 1.5}, "got 1.5"),
+        (np.zeros((3, 4)), np.zeros((3, 4)), {"ratio": float("nan")}, "got nan"),
+    ],
+)
+def test_bad_arguments(a, b, options, message):
+    with pytest.raises(ValueError, match=message):
+        mutual_matches(a, b, **options)
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, True])
+def test_bad_counts(k):
+    with pytest.raises(ValueError, match="k of at least 1"):
+        nearest_neighbours(np.zeros((3, 4)), np.zeros((3, 4)), k)

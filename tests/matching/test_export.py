@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import builtins
+
+import numpy as np
+import pytest
+from drawn_pairs import drawn_pair, save_pair, small_descriptor
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.matching import HardNetDetector, match_features, write_colmap, write_hloc
+from hardnet_suite.matching.pair import Matches
+
+
+@pytest.fixture(scope="module")
+def matches(tmp_path_factory) -> Matches:
+    detector = HardNetDetector(small_descriptor(), top_k=80)
+    features = [detector.features(path) for path in save_pair(tmp_path_factory.mktemp("images"))]
+    return match_features(*features)
+
+
+def test_hlocs_files(matches, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    assert write_hloc(tmp_path / "out", [matches]) == tmp_path / "out"
+    with h5py.File(tmp_path / "out/features.h5") as file:
+        assert sorted(key for key in file) == ["a.png", "b.png"]
+        group = file["a.png"]
+        np.testing.assert_array_equal(group["keypoints"], matches.keypoints_a.xy)
+        assert group["keypoints"].attrs["uncertainty"] == 1
+        np.testing.assert_array_equal(group["descriptors"], matches.a.descriptors.T)
+        assert group["descriptors"].shape == (128, 80)
+        np.testing.assert_array_equal(group["scores"], matches.keypoints_a.response)
+        assert group["image_size"][()].tolist() == [320, 320]
+    with h5py.File(tmp_path / "out/matches.h5") as file:
+        partners, scores = (file["a.png/b.png"][key][()] for key in ("matches0", "matching_scores0"))
+    # as hloc.utils.io.get_matches reads them
+    found = np.flatnonzero(partners != -1)
+    assert np.stack([found, partners[found]], -1).tolist() == matches.pairs.tolist()
+    cosines = (matches.a.descriptors[found] * matches.b.descriptors[partners[found]]).sum(1)
+    np.testing.assert_allclose(scores[found], (1 + cosines) / 2, atol=1e-5)
+    assert (scores[partners == -1] == 0).all()
+    assert (tmp_path / "out/pairs.txt").read_text() == "a.png b.png\n"
+
+
+def test_names_within_the_common_folder_and_their_pairs(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    detector = HardNetDetector(small_descriptor(), top_k=10)
+    for name in ("left", "right/inner"):
+        (tmp_path / name).mkdir(parents=True)
+        save_pair(tmp_path / name)
+    paths = [tmp_path / "left/a.png", tmp_path / "right/inner/a.png", tmp_path / "left/b.png"]
+    first, second, third = (detector.features(path) for path in paths)
+    pairs = [match_features(first, second, geometry="none"), match_features(third, second, geometry="none")]
+    write_hloc(tmp_path / "out", pairs)
+    with h5py.File(tmp_path / "out/features.h5") as file:
+        assert set(file) == {"left", "right"}
+        assert set(file["right/inner"]) == {"a.png"}
+    with h5py.File(tmp_path / "out/matches.h5") as file:
+        assert set(file) == {"left-a.png", "left-b.png"}
+        assert set(file["left-b.png"]) == {"right-inner-a.png"}
+    lines = (tmp_path / "out/pairs.txt").read_text().splitlines()
+    assert lines == ["left/a.png right/inner/a.png", "left/b.png right/inner/a.png"]
+
+
+def test_images_in_memory_need_names(tmp_path):
+    pytest.importorskip("h5py")
+    detector = HardNetDetector(small_descriptor(), top_k=10, channels="rgb")
+    features = [detector.features(image) for image in drawn_pair()]
+    matches = match_features(*features, geometry="none")
+    with pytest.raises(UserError, match="two images are called image"):
+        write_hloc(tmp_path, [matches])
+    write_hloc(tmp_path, [matches], {id(each): f"{i}.jpg" for i, each in enumerate(features)})
+    assert (tmp_path / "pairs.txt").read_text() == "0.jpg 1.jpg\n"
+
+
+def test_colmaps_files(matches, tmp_path):
+    write_colmap(tmp_path, [matches])
+    header, *rows = (tmp_path / "a.png.txt").read_text().splitlines()
+    assert header == "80 128"
+    values = np.array([row.split() for row in rows], float)
+    assert values.shape == (80, 4 + 128)
+    # pixel centres at 0.5, σ, radians
+    np.testing.assert_allclose(values[:, :2] - 0.5, matches.keypoints_a.xy, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(values[:, 2], matches.keypoints_a.size / 2, rtol=1e-5)
+    np.testing.assert_allclose(values[:, 3], np.radians(matches.keypoints_a.angle), rtol=1e-5)
+    descriptors = values[:, 4:]
+    assert descriptors.min() >= 0
+    assert descriptors.max() <= 255
+    assert (descriptors == descriptors.round()).all()
+    np.testing.assert_allclose((descriptors - 128) / 256, matches.a.descriptors.clip(-0.5, 0.5), atol=3e-3)
+    pair, *rows, last = (tmp_path / "matches.txt").read_text().split("\n")[:-1]
+    assert pair == "a.png b.png"
+    assert last == ""
+    assert [list(map(int, row.split())) for row in rows] == matches.pairs.tolist()
+
+
+@pytest.mark.parametrize("write", [write_hloc, write_colmap])
+def test_own_files_are_replaced_and_no_others(matches, tmp_path, write):
+    if write is write_hloc:
+        pytest.importorskip("h5py")
+    write(tmp_path, [matches])
+    write(tmp_path, [matches])
+    name = "features.h5" if write is write_hloc else "matches.txt"
+    (tmp_path / name).write_text("notes of a person\n")
+    with pytest.raises(UserError, match=f"{name} exists"):
+        write(tmp_path, [matches])
+    assert (tmp_path / name).read_text() == "notes of a person\n"
+
+
+def test_images_without_keypoints_are_written(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    detector = HardNetDetector(small_descriptor(), top_k=10)
+    features = [detector.features(np.zeros((40, 60), np.uint8), name=name) for name in ("a.png", "b.png")]
+    matches = match_features(*features)
+    write_hloc(tmp_path, [matches])
+    write_colmap(tmp_path, [matches])
+    with h5py.File(tmp_path / "features.h5") as file:
+        assert file["a.png/keypoints"].shape == (0, 2)
+        assert file["a.png/descriptors"].shape == (128, 0)
+        assert file["a.png/image_size"][()].tolist() == [60, 40]
+    assert (tmp_path / "a.png.txt").read_text() == "0 128\n"
+    assert (tmp_path / "matches.txt").read_text() == "a.png b.png\n\n"
+    write_colmap(tmp_path, [matches])
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "content"),
+    [
+        (write_hloc, "pairs.txt", "a.png b.png\n"),
+        (write_colmap, "matches.txt", "a.png b.png\n0 0\n\n"),
+        (write_colmap, "a.png.txt", "0 128\n"),
+    ],
+)
+def test_files_of_other_programs_are_kept(matches, tmp_path, write, name, content):
+    if write is write_hloc:
+        pytest.importorskip("h5py")
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=f"{name} exists"):
+        write(tmp_path, [matches])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    (tmp_path / name).unlink()
+    write(tmp_path, [matches])
+    edited = (tmp_path / name).read_text() + "0 0\n"
+    (tmp_path / name).write_text(edited)
+    with pytest.raises(UserError, match=f"{name} exists"):
+        write(tmp_path, [matches])
+    assert (tmp_path / name).read_text() == edited
+
+
+def test_hloc_and_colmap_share_a_folder(matches, tmp_path):
+    pytest.importorskip("h5py")
+    for _ in range(2):
+        write_hloc(tmp_path, [matches])
+        write_colmap(tmp_path, [matches])
+
+
+@pytest.mark.parametrize("write", [write_hloc, write_colmap])
+def test_names_that_no_list_of_pairs_can_hold(tmp_path, write):
+    if write is write_hloc:
+        pytest.importorskip("h5py")
+    detector = HardNetDetector(small_descriptor())
+    blank = np.zeros((40, 60), np.uint8)
+    matches = match_features(
+        detector.features(blank, name="my house.png"), detector.features(blank, name="b")
+    )
+    with pytest.raises(UserError, match="no spaces in names"):
+        write(tmp_path, [matches])
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_h5py_there_is_one_clear_line(matches, tmp_path, monkeypatch):
+    original = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name == "h5py":
+            raise ImportError(name)
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(UserError, match=r"hardnet-suite\[descriptor\]"):
+        write_hloc(tmp_path, [matches])
+    assert not list(tmp_path.iterdir())
