@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.errors import UserError
-from hardnet_suite.names import did_you_mean
+from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.networks import (
     ARCHS,
     PREPROCESS,
@@ -25,6 +26,7 @@ from hardnet_suite.networks import (
     Usage,
     default_usage,
 )
+from hardnet_suite.networks.usage import palette_of, plain_records
 from hardnet_suite.weights import registry
 from hardnet_suite.weights.download import obtain
 from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded
@@ -36,7 +38,7 @@ from hardnet_suite.weights.identification import (
     split_trunk,
 )
 from hardnet_suite.weights.registry import WeightsRow
-from hardnet_suite.weights.runs import whole_one_beside
+from hardnet_suite.weights.runs import run_checkpoint, whole_one_beside
 from hardnet_suite.weights.tables import few, state_dict_of
 
 _RECORDS = ("classes", "palette", "preprocess", "postprocess")
@@ -131,11 +133,8 @@ class Checkpoint:
 
     def records(self) -> dict[str, str]:
         """Class names, palette and rules as JSON, as the metadata of a weights file has them."""
-        values = {"classes": self.classes, "palette": self.palette}
-        for key in ("preprocess", "postprocess"):
-            record = getattr(self, key)
-            values[key] = None if record is None else record.to_dict()
-        return {key: json.dumps(value) for key, value in values.items() if value is not None}
+        values = plain_records(self.classes, self.palette, self.preprocess, self.postprocess)
+        return {key: json.dumps(value) for key, value in values.items()}
 
 
 def open_weights(
@@ -149,7 +148,8 @@ def open_weights(
 
     Args:
         source: a row of the registry, True (the published weights of ``model``), a tag of ``model``, a path
-            ("~" is the home folder), or a file that was read.
+            ("~" is the home folder), or a file that was read. The folder of a run stands for its best
+            checkpoint, or its newest where it has no best one.
         model: name of the model, one of ``list_models()``. If given, the file may hold only a part of it, or
             not fit at all, which ``fill`` reports. Otherwise the file must be a whole network.
         arch: architecture in place of that of ``model``, which the weights belong to.
@@ -165,6 +165,8 @@ def open_weights(
     if row is not None and model is None:
         model = row.model
     path = given.path if given else expanded(source) if row is None else None
+    if given is None and path is not None and path.is_dir():
+        given, _ = run_checkpoint(path)
     try:
         file = given or (WeightsFile.read(path) if row is None else obtain(row))
         path = file.path
@@ -189,8 +191,9 @@ def chosen_row(model: str | None, source: bool | str | Path) -> WeightsRow | Non
     tags = [row.tag for row in registry.ROWS if row.model == model]
     if source is True and model is not None:
         return registry.find(model, "published")
-    if source in tags and isinstance(source, str):
-        return registry.find(model, source)
+    tag = known_name(source, tags) if isinstance(source, str) else None
+    if tag is not None and (tag == source or not os.path.lexists(expanded(source))):  # a file comes first
+        return registry.find(model, tag)
     if not isinstance(source, str | Path):
         raise ValueError(f"pretrained={source!r} must be True, False, a tag or a path")
     if "://" in str(source):
@@ -305,18 +308,13 @@ def _metadata(file: WeightsFile) -> dict[str, Any]:
 
 
 def _palette(value: Any, classes: tuple[str, ...] | None) -> Palette:
-    def is_colour(colour: Any) -> bool:
-        return (
-            isinstance(colour, list | tuple)
-            and len(colour) == 3
-            and all(type(part) is int and 0 <= part <= 255 for part in colour)
-        )
-
-    if not isinstance(value, list | tuple) or not all(map(is_colour, value)):
-        raise UserError("its metadata's palette is not a list of [red, green, blue], each 0 to 255")
-    if classes is not None and len(value) != len(classes):
-        raise UserError(f"its metadata's palette has {len(value)} colours for {len(classes)} classes")
-    return tuple(tuple(colour) for colour in value)
+    try:
+        palette = palette_of(value)
+    except ValueError as error:
+        raise UserError(f"its metadata's {error}") from None
+    if classes is not None and len(palette) != len(classes):
+        raise UserError(f"its metadata's palette has {len(palette)} colours for {len(classes)} classes")
+    return palette
 
 
 def _record(metadata: Mapping[str, Any], key: str, read: Callable[[Any], Any]) -> Any | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from hardnet_suite.networks import (
     Arch,
     CenterNetArch,
+    DescriptorArch,
     FCHarDNetArch,
     HarDNetArch,
     SSDArch,
@@ -42,10 +43,11 @@ _FCHARDNET_IN_MMSEG = {
     "classifier": "decode_head.conv_seg",
 }
 _CLASSIFIER_IN_MMENGINE = {"trunk": "network.trunk", "fc": "network.fc"}
+_DESCRIPTOR_IN_MMENGINE = {name: f"network.{name}" for name in ("features", "components", "mean")}
 TARGETS: dict[str, dict[type, dict[str, str]]] = {
     "mmdet": {SSDArch: _SSD_IN_MMDET, CenterNetArch: _CENTERNET_IN_MMDET},
     "mmseg": {FCHarDNetArch: _FCHARDNET_IN_MMSEG},
-    "mmengine": {HarDNetArch: _CLASSIFIER_IN_MMENGINE},
+    "mmengine": {HarDNetArch: _CLASSIFIER_IN_MMENGINE, DescriptorArch: _DESCRIPTOR_IN_MMENGINE},
 }
 
 
@@ -147,7 +149,7 @@ def convert_official(
         name: a name of ``list_models()``.
         state_dict: tensors under the published program's keys, without wrapping such as ``module.``.
         target: "network" loads into ``create_model(name)``, "mmdet" into the detector, "mmseg" into the
-            segmentor, "mmengine" into the classifier.
+            segmentor, "mmengine" into the classifier or the descriptor's model.
 
     Raises:
         ValueError: an unknown name or target, or a key that the model does not have.

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from hardnet_suite.data.fetching import FetchError, Limits, receive
+from hardnet_suite.data.fetching import FetchError, Limits, UnreachableError, host_of, receive, unknown_hosts
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks.arch import ARCHS
 from hardnet_suite.weights import places
@@ -39,9 +39,10 @@ def obtain(
 
     These places are searched in order: ``file``, which is not verified; the package, for weights that it
     ships; ``$HARDNET_WEIGHTS_DIR`` and the cache, for the file name of any of the row's addresses; the
-    addresses. A file must have the hash of its address if one is known, and otherwise hold weights of the
-    row's model. Files in ``$HARDNET_WEIGHTS_DIR`` are compared with the model only, because hosts may serve
-    different bytes. Downloads are added to the cache when they are complete and verified.
+    addresses, without those of a host that cannot be reached. A file must have the hash of its address if
+    one is known, and otherwise hold weights of the row's model. Files in ``$HARDNET_WEIGHTS_DIR`` are
+    compared with the model only, because hosts may serve different bytes. Downloads are added to the
+    cache when they are complete and verified.
 
     Args:
         row: row of the registry.
@@ -88,11 +89,18 @@ def obtain(
                 return _checked(path, address, row)
             except BadFileError as error:
                 failures.append(f"{path} ({error})")
+    unreachable = unknown_hosts((address.url for address in row.urls), min(limits.wait, limits.connect))
     for address in row.urls:
+        host = host_of(address.url)
+        if host in unreachable:
+            failures.append(f"{address.url} ({unreachable[host]})")
+            continue
         try:
             return _download(address, row, cache, limits)
         except (BadFileError, FetchError) as error:
             failures.append(f"{address.url} ({error})")
+            if isinstance(error, UnreachableError):
+                unreachable[host] = str(error)
         except OSError as error:
             raise UserError(
                 f"cannot write {row.file} into {cache}: {error.strerror or error}; set TORCH_HOME elsewhere"

@@ -210,7 +210,7 @@ def _sizes_if_whole(
         if classes < 1:
             return None
     expected = dict(_shapes(model, classes or None, arch))
-    first = next(iter(expected))  # the convolution that takes the input
+    first = next(key for key, shape in expected.items() if len(shape) == 4)  # takes the input
     if len(given.get(first, ())) != 4:
         return None
     channels = given[first][1]

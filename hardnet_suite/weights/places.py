@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from hardnet_suite.weights.registry import WeightsRow
+from hardnet_suite.weights.registry import ROWS, WeightsRow
 
 SHIPPED = Path(__file__).parent / "shipped"
 
@@ -27,6 +27,18 @@ def own_folder() -> Path | None:
     """The folder that ``$HARDNET_WEIGHTS_DIR`` names, if it is set."""
     folder = os.environ.get("HARDNET_WEIGHTS_DIR")
     return Path(folder).expanduser() if folder else None
+
+
+def row_of(path: str | Path) -> WeightsRow | None:
+    """The row whose weights a file is, judged by its place and name; None for any other file."""
+    path = Path(path).absolute()
+    folders = [folder.absolute() for folder in (own_folder(), cache_dir()) if folder]
+    for row in ROWS:
+        if row.shipped and path == (SHIPPED / row.shipped).absolute():
+            return row
+        if path.parent in folders and path.name in [address.file for address in row.urls]:
+            return row
+    return None
 
 
 def where(row: WeightsRow) -> str:

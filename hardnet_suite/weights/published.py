@@ -14,6 +14,7 @@ _SSD = "https://github.com/PingoLH/PytorchSSD-HarDNet"
 _FCHARDNET = "https://github.com/PingoLH/FCHarDNet"
 _CENTERNET = "https://github.com/PingoLH/CenterNet-HarDNet"
 _DESCRIPTOR = "https://github.com/DagnyT/hardnet"
+_HARDNET8 = "https://huggingface.co/kornia/hardnet"
 # the last commit of DagnyT/hardnet with the files that were deleted later
 _BEFORE_DELETION = "98e55b37f07f52337e846d4f99aedd0263a4a764"
 
@@ -324,5 +325,20 @@ PUBLISHED: tuple[WeightsRow, ...] = (
         "3rd_party/HardNetPS/HardNetPS.pth",
         "2d5b2988f18d6bd9523c69907ee4cbf07e060ab0",
         model="hardnet_descriptor_ps",
+    ),
+    WeightsRow(
+        model="hardnet8_descriptor",
+        tag="published",
+        urls=tuple(
+            Address(
+                f"{folder}/hardnet8v2.pt",
+                sha256_prefix="5982f6d2c647545f13e74e8b011110fea2408130015a1496713253d9c00a941b",
+            )
+            for folder in (f"{_HARDNET8}/resolve/main", "https://cmp.felk.cvut.cz/~mishkdmy")
+        ),
+        task="descriptor",
+        licence="MIT",
+        metric="",
+        source=_HARDNET8,
     ),
 )

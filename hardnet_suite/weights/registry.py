@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hardnet_suite.names import did_you_mean
+from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.weights.published import PUBLISHED
 from hardnet_suite.weights.row import Address, WeightsRow
 
@@ -96,22 +96,39 @@ SHIPPED: tuple[WeightsRow, ...] = (
             "n09246464",
         ),
     ),
+    WeightsRow(
+        model="hardnet_descriptor",
+        tag="homography",
+        urls=(),
+        task="descriptor",
+        licence="non-commercial research, as CamVid and ImageNet, whose images are in the training set",
+        metric="HPatches' v_churchill, matching mAP 86.3 (RootSIFT 61.9)",
+        source="configs/hardnet_descriptor_homography.py",
+        shipped="hardnet_descriptor_homography.safetensors",
+        sha256="c036f1ae6f5382ee00adf18c5b75676ca88e7cabd49657cdd9b7174cf930a33a",
+    ),
 )
 
 ROWS: tuple[WeightsRow, ...] = PUBLISHED + SHIPPED
 
 
 def find(model: str, tag: str = "published") -> WeightsRow:
-    """The row of ``model`` under ``tag``; ValueError, with what there is, for an unknown model or tag."""
+    """The row of ``model`` under ``tag``, in any case and with hyphens or underscores.
+
+    Raises:
+        ValueError: an unknown model or tag; the message says what there is.
+    """
+    models = list(dict.fromkeys(row.model for row in ROWS))
+    model = known_name(model, models) or model
     tags = {row.tag: row for row in ROWS if row.model == model}
     if not tags:
-        models = list(dict.fromkeys(row.model for row in ROWS))
         near = did_you_mean(model, models)
         raise ValueError(
             f"no published weights for model {model!r}; {near}there are weights for: {', '.join(models)}"
         )
-    if tag not in tags:
+    known = known_name(tag, tags)
+    if known is None:
         raise ValueError(
             f"no weights tagged {tag!r} for {model}; {did_you_mean(tag, tags)}allowed tags: {', '.join(tags)}"
         )
-    return tags[tag]
+    return tags[known]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -76,12 +77,19 @@ def run_checkpoint(work_dir: str | Path) -> tuple[WeightsFile, str]:
         return max(map(_readable, paths), key=_saved_at), "the best of the run"
     if newest is None:
         raise UserError(f"no checkpoint best_*.pth, epoch_N.pth or iter_N.pth in {work_dir}; train first")
-    return newest, "the newest of the run, which has no best one"
+    return newest, "the newest of the run (it has no best one)"
 
 
 def is_run(folder: str | Path) -> bool:
     """Whether a folder holds checkpoints of a run."""
     return bool(saved_checkpoints(folder)) or any(Path(folder).glob(f"{_BEST}*.pth"))
+
+
+def is_of_run(weights: str | Path, folder: str | Path) -> bool:
+    """Whether a file or folder of weights lies in the folder of a run, or is it; links count either way."""
+    return any(
+        Path(form(weights)).is_relative_to(form(folder)) for form in (os.path.abspath, os.path.realpath)
+    )
 
 
 def _best_names(file: WeightsFile) -> set[str]:

@@ -8,7 +8,7 @@ from hardnet_suite.networks import build_network, list_models
 from hardnet_suite.weights import identify, to_official
 from hardnet_suite.weights.convert import TARGETS, in_target
 
-DESCRIPTORS = ["hardnet_descriptor", "hardnet_descriptor_ps"]
+DESCRIPTORS = ["hardnet_descriptor", "hardnet_descriptor_ps", "hardnet8_descriptor"]
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_every_model_in_every_form(name, classes):
             continue
     if name in DESCRIPTORS:  # our names are the official ones, and no OpenMMLab model is made of them
         assert forms.pop("official").keys() == own.keys()
-    assert len(forms) == (1 if name in DESCRIPTORS else 3)
+    assert len(forms) == (2 if name in DESCRIPTORS else 3)
     for form, state in forms.items():
         found = identify(state)
         assert (found.model, found.num_classes) == (name, network.num_classes)

@@ -736,3 +736,81 @@ def test_sparse_tensors_are_told():
 def test_the_ending_of_a_file_is_read_in_any_case(tmp_path):
     (tmp_path / "a.SAFETENSORS").write_bytes(safetensors.torch.save(TENSORS))
     assert_same(read_checkpoint(tmp_path / "a.SAFETENSORS"), TENSORS)
+
+
+@pytest.fixture
+def row_of_two_hosts(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    places = (
+        "http://one.test/a.pth",
+        "https://one.test/b.pth",
+        "http://two.test/a.pth",
+        "http://one.test/c.pth",
+    )
+    return row_of(*map(Address, places))
+
+
+def test_without_a_network_each_host_is_looked_up_once(row_of_two_hosts, cache, monkeypatch):
+    asked = []
+
+    def look_up(host, *args, **options):
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(UserError) as caught:
+        fetch(row_of_two_hosts)
+    assert sorted(asked) == ["one.test", "two.test"]
+    for address in row_of_two_hosts.urls:
+        assert f"{address.url} (Name or service not known)" in str(caught.value)
+    assert "put the file by hand" in str(caught.value)
+    assert left_in(cache) == []
+
+
+def test_a_name_service_that_never_answers_is_not_waited_for(row_of_two_hosts, monkeypatch):
+    """All hosts together take one wait; here it would be for ever."""
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: over.wait())
+    reason = r"two\.test/a\.pth \(timed out: no answer of the name service for 0.05 s"
+    with pytest.raises(UserError, match=reason):
+        fetch(row_of_two_hosts, timeout=0.05)
+    over.set()
+
+
+def test_a_host_that_refuses_is_not_tried_again(server, cache, monkeypatch):
+    """Its other addresses are named with the same reason; other hosts are tried."""
+    tried, connect = [], socket.create_connection
+
+    def counted(address, *args, **options):
+        tried.append(address)
+        if address[1] == 9:
+            raise ConnectionRefusedError(111, "Connection refused")
+        return connect(address, *args, **options)
+
+    monkeypatch.setattr(socket, "create_connection", counted)
+    closed = [Address(f"http://127.0.0.1:9/{name}.pth") for name in "ab"]
+    with pytest.raises(UserError, match=r"9/b\.pth \(Connection refused\)"):
+        fetch(row_of(*closed))
+    assert len(tried) == 1
+    fetch(row_of(*closed, Address(server.put("w.pth", GOOD), GOOD_HASH)))
+    assert len(tried) == 3
+    assert left_in(cache) == ["w.pth"]
+
+
+def test_a_proxy_looks_up_hosts_itself(row_of_two_hosts, monkeypatch):
+    asked, look_up = [], socket.getaddrinfo
+
+    def noted(host, *args, **options):
+        asked.append(host)
+        return look_up(host, *args, **options)
+
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr(socket, "getaddrinfo", noted)
+    with pytest.raises(UserError, match="could not get"):
+        fetch(row_of_two_hosts, timeout=2)
+    assert {*asked} == {"127.0.0.1"}

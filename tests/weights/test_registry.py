@@ -9,12 +9,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from hardnet_suite.errors import UserError
 from hardnet_suite.networks import list_models
+from hardnet_suite.weights.checkpoint import chosen_row
 from hardnet_suite.weights.registry import ROWS, Address, find
 
 
 def test_every_row_is_found_under_its_own_name_and_tag():
-    assert len(ROWS) == 28
+    assert len(ROWS) == 30
     for row in ROWS:
         assert find(row.model, row.tag) is row
         assert row.model in list_models()
@@ -71,18 +73,19 @@ def test_addresses_are_well_formed():
         assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", parts.netloc)
         assert parts.path.startswith("/")
         assert not re.search(r"\s|//|\.\.", parts.path.replace("/https://", "/"))
-        assert re.fullmatch(r"[\w.+-]+\.(pth|pkl)", address.file), address
+        assert re.fullmatch(r"[\w.+-]+\.(pth|pkl|pt)", address.file), address
         assert address.git_blob is None or re.fullmatch(r"[0-9a-f]{40}", address.git_blob)
         assert address.sha256_prefix is None or re.fullmatch(r"[0-9a-f]{8,64}", address.sha256_prefix)
 
 
 def test_a_hash_stands_in_the_name_of_its_file_as_torch_hub_writes_it():
     addresses = [address for row in ROWS for address in row.urls]
-    assert sum(address.sha256_prefix is not None for address in addresses) == 8  # and the archive's copies
+    in_name = [address for address in addresses if len(address.sha256_prefix or "") == 8]
+    assert len(in_name) == 8  # and the archive's copies
     for address in addresses:
         assert address.url.startswith("https://")
-        if address.sha256_prefix:
-            assert len(address.sha256_prefix) == 8
+        assert len(address.sha256_prefix or "") in (0, 8, 64)
+        if address in in_name:
             assert address.file.endswith(f"-{address.sha256_prefix}.pth")
 
 
@@ -132,3 +135,20 @@ def test_rows_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         find("hardnet68").tag = "other"
     assert Address("https://host/folder/name.pth").file == "name.pth"
+
+
+@pytest.mark.parametrize("tag", ["bccd", "BCCD", "B-C-C-D", "Bccd"])
+@pytest.mark.parametrize("model", ["ssd320_hardnet39ds", "SSD320-HarDNet39DS"])
+def test_names_and_tags_in_any_spelling(tag, model):
+    assert find(model, tag) is find("ssd320_hardnet39ds", "bccd")
+
+
+def test_a_file_comes_before_a_tag_that_is_spelt_otherwise(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "ssd320_hardnet39ds"
+    assert chosen_row(name, "BCCD") is chosen_row(name, "bccd") is find(name, "bccd")
+    (tmp_path / "BCCD").touch()
+    assert chosen_row(name, "BCCD") is None
+    assert chosen_row(name, "bccd") is find(name, "bccd")
+    with pytest.raises(UserError, match=r"no weights bcd: .*did you mean bccd\?"):
+        chosen_row(name, "bcd")

@@ -82,10 +82,10 @@ def test_a_run_stands_for_its_best_checkpoint(tmp_path):
     for row in RUN:
         save(tmp_path, *row)
     file, which = run_checkpoint(tmp_path)
-    assert (file.path.name, which) == ("epoch_10.pth", "the newest of the run, which has no best one")
+    assert (file.path.name, which) == ("epoch_10.pth", "the newest of the run (it has no best one)")
     save(tmp_path, "best_coco_bbox_mAP_epoch_10.pth", "20261125_120000", 100)  # of an earlier run
     file, which = run_checkpoint(tmp_path)
-    assert (file.path.name, which) == ("epoch_10.pth", "the newest of the run, which has no best one")
+    assert (file.path.name, which) == ("epoch_10.pth", "the newest of the run (it has no best one)")
     save(tmp_path, "best_coco_bbox_mAP_epoch_8.pth", "20261126_120000", 80)
     save(tmp_path, *RUN[-1], best="best_coco_bbox_mAP_epoch_8.pth")
     times(tmp_path, ["best_coco_bbox_mAP_epoch_8.pth", "best_coco_bbox_mAP_epoch_10.pth"])
