@@ -1,0 +1,311 @@
+"""From a network to a function that runs one forward pass of it, in each engine."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hardnet_suite.deploy.formats import FORMATS, Format, without_messages
+from hardnet_suite.deploy.quantize import require_quantizer, write_quantized
+from hardnet_suite.deploy.record import Content
+from hardnet_suite.deploy.transforms import (
+    cast,
+    fuse_batch_norms,
+    merge_decoders,
+    pack,
+    separate_averages,
+    split_concats,
+)
+from hardnet_suite.deploy.tuning import PRECISIONS as DTYPES
+from hardnet_suite.errors import UserError
+from hardnet_suite.names import did_you_mean, known_name
+from hardnet_suite.networks import Usage
+
+# engines of PyTorch itself -> what they run
+PYTORCH = {
+    "eager": "the network as it is built",
+    "fused": "eager, batch norms folded into convolutions",
+    "packed": "fused, on the CPU with weights in oneDNN's own layout, decoders without large copies",
+    "split": "packed, with HarDBlocks that add instead of concatenating",
+    "compile": "torch.compile of the fused network",
+    "cudagraphs": "the fused network, replayed as a CUDA graph",
+}
+
+# "int8+bf16": with bfloat16 for the layers that stay in float
+PRECISIONS = {**DTYPES, "int8": torch.int8, "int8+bf16": torch.int8}
+Pass = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a network is run.
+
+    Attributes:
+        engine: of ``engine_names()``.
+        precision: of ``PRECISIONS``.
+        channels_last: memory layout of weights and input, for the engines of PyTorch.
+        device: "cpu", "cuda" or "cuda:N"; exported files run on the CPU.
+        threads: of the CPU; None: as many as PyTorch uses.
+    """
+
+    engine: str = "eager"
+    precision: str = "fp32"
+    channels_last: bool = False
+    device: str = "cpu"
+    threads: int | None = None
+
+
+def engine_names() -> list[str]:
+    """The engines of PyTorch, then those of the formats of ``export``."""
+    return list(dict.fromkeys([*PYTORCH, *(each.engine for each in FORMATS.values())]))
+
+
+def find_engine(name: str) -> str:
+    """The engine that is meant by a name: its own, or that of the format of its files.
+
+    Raises:
+        UserError: there is none, or its packages, or those that write its files, are missing.
+    """
+    names, formats = engine_names(), {each.name: each.engine for each in FORMATS.values()}
+    engine = known_name(name, names) or formats.get(known_name(name, formats) or "")
+    if engine is None:
+        raise UserError(f"unknown engine {name!r}; {did_you_mean(name, names)}known: {', '.join(names)}")
+    if engine not in PYTORCH:
+        _format_of(engine).require_packages(to_write=True)
+    return engine
+
+
+def is_integer(precision: str) -> bool:
+    """Whether a precision of a setting is 8-bit integers."""
+    return PRECISIONS[precision] == torch.int8
+
+
+def integer_engines() -> list[str]:
+    """The engines that have int8."""
+    return list(dict.fromkeys(each.engine for each in FORMATS.values() if "int8" in each.precisions))
+
+
+def require_integers(engine: str) -> None:
+    """UserError where an engine has no int8, or a package is missing that makes its files so."""
+    if engine not in integer_engines():
+        raise UserError(f"{engine} has no int8; the engines that have: {', '.join(integer_engines())}")
+    require_quantizer(_format_of(engine))
+
+
+def load_engine(engine: str) -> None:
+    """Imports the packages of an engine."""
+    own = ("torch._inductor.compile_fx",) if engine == "compile" else ()
+    for package in own if engine in PYTORCH else _format_of(engine).packages:
+        import_module(package)
+
+
+@dataclass(frozen=True)
+class EngineForm:
+    """A network in the form in which an engine runs it.
+
+    Attributes:
+        setting: how it is run.
+        network: for the engines of PyTorch.
+        file: for the others, what was exported.
+        record: what the file's writer was told.
+    """
+
+    setting: Setting
+    network: nn.Module | None = None
+    file: Path | None = None
+    record: PlainRecord | None = None
+
+
+def prepare(network: nn.Module, inputs: Tensor, setting: Setting, folder: Path) -> EngineForm:
+    """The form of a network for an engine; exported, where that is another than PyTorch.
+
+    Args:
+        network: In eval mode; left as it is.
+        inputs: (N, C, H, W) float32, on which int8 is calibrated, too.
+        setting: How it is to be run.
+        folder: For exported files.
+
+    Raises:
+        Exception: whatever the engine's writer raises for a network that it cannot express.
+    """
+    if is_integer(setting.precision):
+        require_integers(setting.engine)
+    if setting.engine in PYTORCH:
+        form = copy.deepcopy(network).eval() if setting.engine == "eager" else fused(network)
+        if setting.engine in ("packed", "split"):
+            form = separate_averages(merge_decoders(form))
+        if setting.engine == "split":
+            form = split_concats(form)
+        return EngineForm(setting, network=_cast(form, DTYPES[setting.precision]))
+    file, record = _exported(network, inputs, setting, folder)
+    return EngineForm(setting, file=file, record=record)
+
+
+def make_pass(prepared: EngineForm, inputs: Tensor) -> Pass:
+    """A function without arguments that runs a prepared network once on the same input.
+
+    Args:
+        prepared: Of ``prepare``; its network is moved to the device.
+        inputs: (N, C, H, W) float32.
+
+    Raises:
+        Exception: whatever an engine raises that cannot run it.
+    """
+    if prepared.network is not None:
+        return _pytorch_pass(prepared.network, inputs, prepared.setting)
+    return _engine_pass(prepared, inputs)
+
+
+def fused(network: nn.Module) -> nn.Module:
+    """A copy in eval mode without batch norms after convolutions, of any network.
+
+    Networks whose layers are not in order in containers are traced by torch.fx, where that is possible.
+    """
+    folded = fuse_batch_norms(network)
+    if not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules()):
+        return folded
+    from torch.fx.experimental.optimization import fuse
+
+    try:
+        return fuse(copy.deepcopy(network).eval())
+    except Exception:  # symbolic tracing refuses what depends on data, by errors of many types
+        return folded
+
+
+def _pytorch_pass(network: nn.Module, inputs: Tensor, setting: Setting) -> Pass:
+    layout = torch.channels_last if setting.channels_last else torch.contiguous_format
+    network = network.to(setting.device).to(memory_format=layout)
+    packs = setting.engine in ("packed", "split") and setting.device == "cpu"
+    inputs = inputs.to(setting.device, DTYPES[setting.precision]).contiguous(memory_format=layout)
+    if setting.engine == "cudagraphs":
+        return _graph_pass(network, inputs)
+    call: Callable[[Tensor], Any] = pack(network, inputs) if packs else network
+    if setting.engine == "compile":
+        call = torch.compile(network, dynamic=False, options={"freezing": setting.device == "cpu"})
+
+    @torch.inference_mode()
+    def run() -> Any:
+        return call(inputs)
+
+    if setting.engine == "compile":
+        # networks of one class share its code: beyond the usual limit the next would run uncompiled
+        with torch._dynamo.config.patch(recompile_limit=1024, fail_on_recompile_limit_hit=True):
+            run()
+    return run
+
+
+def _graph_pass(network: nn.Module, inputs: Tensor) -> Pass:
+    if inputs.device.type != "cuda":
+        raise UserError("the engine cudagraphs needs a CUDA device")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.inference_mode(), torch.cuda.stream(stream):
+        for _ in range(3):  # cuDNN chooses its algorithms before the capture
+            network(inputs)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.inference_mode(), torch.cuda.graph(graph):
+        network(inputs)
+    return graph.replay
+
+
+@dataclass(frozen=True)
+class PlainRecord:
+    """What a writer of ``deploy.formats`` asks of a record, for a network of any package.
+
+    Attributes:
+        outputs: names of the outputs, in order.
+        input_shape: of the input.
+        precision: of the numbers in the file.
+        arch: of the network; None: of another package.
+    """
+
+    outputs: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    precision: str = "fp32"
+    arch: Any = None
+    includes: tuple[str, ...] = ()
+    input_name: str = "images"
+    least_side: int = 1
+    side_multiple: int = 1
+    contents: tuple[Content, ...] = ()
+
+    @property
+    def free_dimensions(self) -> dict[int, str]:
+        return {}
+
+    def to_json(self) -> str:
+        return "{}"
+
+
+class _TupleOutput(nn.Module):
+    """A network with its tensors in a tuple, in float32 outside as the files of ``export``."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype):
+        super().__init__()
+        self.network, self.dtype = _cast(network, dtype), dtype
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensor.float() for tensor in _tensors(self.network(images.to(self.dtype))))
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    values = output.values() if isinstance(output, Mapping) else output
+    return [tensor for value in values for tensor in _tensors(value)]
+
+
+def _exported(network: nn.Module, inputs: Tensor, setting: Setting, folder: Path) -> tuple[Path, PlainRecord]:
+    form = _format_of(setting.engine)
+    in_file = "int8" if is_integer(setting.precision) else setting.precision
+    in_file = in_file if in_file in form.precisions else "fp32"
+    path = folder / f"{sum(1 for _ in folder.iterdir())}_{setting.engine}{form.suffixes[0]}"
+    flat = _TupleOutput(fused(network), DTYPES.get(in_file, torch.float32)).eval()
+    with torch.no_grad():
+        names = tuple(f"output_{index}" for index, _ in enumerate(flat(inputs)))
+    arch = network.arch if isinstance(getattr(network, "usage", None), Usage) else None
+    record = PlainRecord(names, tuple(inputs.shape), in_file, arch)
+    example = inputs.contiguous()
+    with without_messages():
+        if in_file == "int8":
+            write_quantized(
+                form, flat, example, path, record=record, dynamic="none", inputs=[example.numpy()]
+            )
+        else:
+            form.write(flat, example, path, record=record, dynamic="none")
+    return path, record
+
+
+def _engine_pass(prepared: EngineForm, inputs: Tensor) -> Pass:
+    setting = prepared.setting
+    run = _format_of(setting.engine).open(
+        prepared.file,
+        record=prepared.record,
+        precision=setting.precision,
+        threads=setting.threads or torch.get_num_threads(),
+    )
+    array = inputs.contiguous().numpy()
+    return lambda: run(array)
+
+
+def _cast(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A network on the CPU in another precision; the suite's keep in float32 what needs it."""
+    network = network.to("cpu")
+    if dtype == torch.float32:
+        return network
+    try:
+        return cast(network, dtype)
+    except ValueError:  # a network of another package
+        return network.to(dtype)
+
+
+def _format_of(engine: str) -> Format:
+    return next(each for each in FORMATS.values() if each.engine == engine)

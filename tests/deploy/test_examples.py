@@ -1,0 +1,168 @@
+"""The programs of docs that run exported files without PyTorch."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_networks import tiny
+
+from hardnet_suite import create_model, load_model, predict
+from hardnet_suite.deploy import export
+from hardnet_suite.networks import Pad
+
+ROOT = Path(__file__).parents[2]
+ALONE = """
+import runpy, sys
+sys.modules.update(dict.fromkeys(["torch", "torchvision", "hardnet_suite"]))  # None: cannot be imported
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0])
+"""
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+def noise(width: int, height: int) -> Image.Image:
+    small = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def cells() -> np.ndarray:
+    """Red discs on a light ground: the detector of blood cells finds them."""
+    y, x = np.mgrid[:320, :320]
+    image = np.full((320, 320, 3), (225, 215, 220), np.uint8)
+    for row, column in ((60, 80), (150, 200), (240, 90), (250, 250)):
+        image[(y - row) ** 2 + (x - column) ** 2 < 30**2] = (190, 120, 130)
+    return image
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory) -> Path:
+    network = create_model("ssd320_hardnet39ds", num_classes=3, pretrained="bccd")
+    return export(
+        network,
+        tmp_path_factory.mktemp("cells") / "cells.onnx",
+        preprocess=True,
+        postprocess=True,
+        images=cells(),
+    )
+
+
+def run_alone(path: Path, image: Image.Image, folder: Path) -> subprocess.CompletedProcess[str]:
+    image.save(folder / "image.png")
+    command = [sys.executable, "-c", ALONE, ROOT / "docs/predict_onnx.py", path, folder / "image.png"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+
+def run_python(path: Path, image: Image.Image, folder: Path) -> list[list[str]]:
+    """The words of each printed line."""
+    result = run_alone(path, image, folder)
+    assert result.returncode == 0, result.stderr
+    return [line.split() for line in result.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_classes_without_pytorch(tmp_path, inside):
+    network = create_model("hardnet39ds", num_classes=10, pretrained="tiny_imagenet10")
+    path = export(
+        network, tmp_path / "tiny.onnx", preprocess=inside, postprocess=True, images=np.asarray(noise(80, 64))
+    )
+    image = noise(90, 70)
+    (expected,) = predict(load_model(path), image)
+    rows = run_python(path, image, tmp_path)
+    names = load_model(path).network.usage.classes
+    assert [" ".join(row[:-1]) for row in rows] == [names[label] for label in expected.labels]
+    np.testing.assert_allclose([float(row[-1]) for row in rows], expected.scores, atol=1e-3)
+
+
+def test_boxes_without_pytorch(detector, tmp_path):
+    image = Image.fromarray(cells())
+    (expected,) = predict(detector, image)
+    rows = run_python(detector, image, tmp_path)
+    assert len(rows) == len(expected.boxes) > 0
+    assert [row[0] for row in rows] == list(expected.names)
+    np.testing.assert_allclose([[float(word) for word in row[2:]] for row in rows], expected.boxes, atol=0.1)
+
+
+def test_a_mask_without_pytorch(tmp_path):
+    network = create_model("fchardnet70", num_classes=11, pretrained="camvid")
+    image = noise(96, 64)
+    path = export(
+        network, tmp_path / "street.onnx", size=(64, 96), postprocess=True, images=np.asarray(image)
+    )
+    assert run_python(path, image, tmp_path) == []
+    (expected,) = predict(path, image)
+    assert (np.asarray(Image.open(tmp_path / "mask.png")) == expected.mask).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "options", "message"),
+    [
+        ("hardnet68", {"resize": "fit", "size": (64, 96), "pad": Pad(to=(64, 96))}, {}, "without padding"),
+        (
+            "hardnet68",
+            {"resize": "stretch", "size": (60, 90), "pad": Pad(to=(64, 96))},
+            {},
+            "without padding",
+        ),
+        ("hardnet68", {"resize": "stretch", "size": (60, 90), "input_divisor": 32}, {}, "without padding"),
+        ("fchardnet70", {"resize": "keep"}, {}, "without padding"),
+        ("fchardnet70", {"resize": "short", "size": (64, 96), "resize_to": 64}, {}, "without padding"),
+        ("hardnet68", {}, {"postprocess": False}, "--with postprocess"),
+        ("hardnet_descriptor", {}, {}, "expected a classifier, detector or"),
+    ],
+)
+def test_what_it_cannot_prepare_is_refused(tmp_path, name, rule, options, message):
+    network = tiny(name)
+    preprocess = network.usage.preprocess
+    if rule:
+        preprocess = replace(preprocess, **{"resize_to": None} | rule)
+    network.usage = replace(network.usage, preprocess=preprocess)
+    image = noise(96, 64)
+    path = export(network, tmp_path / "net.onnx", images=np.asarray(image), **{"postprocess": True} | options)
+    result = run_alone(path, image, tmp_path)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_boxes_in_cpp(detector, tmp_path):
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None or find_spec("openvino") is None:
+        pytest.skip("no C++ compiler, or no OpenVINO")
+    import openvino
+
+    folder = Path(openvino.__file__).parent
+    libraries = [*folder.glob("libs/libopenvino.so*")]
+    if not (folder / "include/openvino/openvino.hpp").is_file() or not libraries:
+        pytest.skip("OpenVINO without its headers")
+    flags = ["-std=c++17", "-O1", f"-I{folder}/include", f"-Wl,-rpath,{folder}/libs"]
+    source = ROOT / "docs/predict_openvino.cpp"
+    subprocess.run([compiler, *flags, source, libraries[0], "-o", tmp_path / "predict"], check=True)
+    image = Image.fromarray(cells())
+    image.save(tmp_path / "image.ppm")
+    printed = subprocess.run(
+        [tmp_path / "predict", detector, tmp_path / "image.ppm"], check=True, capture_output=True, text=True
+    ).stdout
+    rows = np.loadtxt(printed.splitlines(), ndmin=2)
+    (expected,) = predict(detector, image)
+    assert len(expected.boxes) > 0
+    np.testing.assert_array_equal(rows[:, 0], expected.labels)
+    np.testing.assert_allclose(rows[:, 2:], expected.boxes, atol=0.5)
+    noise(64, 64).save(tmp_path / "small.ppm")
+    wrong = subprocess.run(
+        [tmp_path / "predict", detector, tmp_path / "small.ppm"], capture_output=True, text=True
+    )
+    assert (wrong.returncode, wrong.stderr) == (
+        1,
+        "expected a binary PPM of the size that the file takes\n",
+    )

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_networks import tiny
+from torch import nn
+
+from hardnet_suite import create_model, load_model
+from hardnet_suite.deploy import deploy, export, formats, fuse_batch_norms
+from hardnet_suite.deploy.benchmark import benchmark
+from hardnet_suite.deploy.formats import torchscript
+from hardnet_suite.deploy.session import open_session
+from hardnet_suite.errors import UserError, WriteError
+from hardnet_suite.networks import build_network
+
+ROOT = Path(__file__).parents[2]
+
+
+def trained(name: str) -> nn.Module:
+    """A network with running statistics as of a trained one."""
+    torch.manual_seed(0)
+    network = build_network(name)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+            if layer.affine:
+                nn.init.normal_(layer.weight, 1.0, 0.2)
+                nn.init.normal_(layer.bias, 0.0, 0.2)
+    with torch.no_grad():
+        side = 32 if name.endswith(("descriptor", "_ps")) else 64
+        network.train()(torch.rand(16, network.in_chans if side == 32 else 3, side, side))
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def descriptor() -> nn.Module:
+    return trained("hardnet_descriptor")
+
+
+@pytest.mark.parametrize("name", ["hardnet_descriptor", "hardnet_descriptor_ps", "hardnet39ds"])
+def test_folded_batch_norms_change_nothing(name):
+    network = trained(name)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    fused = fuse_batch_norms(network)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in fused.modules())
+    images = torch.rand(3, 1, 32, 32) if "descriptor" in name else torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(images), network(images), rtol=1e-4, atol=1e-5)
+        if "descriptor" in name:
+            whole = torch.rand(1, 1, 40, 44) * 255
+            torch.testing.assert_close(fused.dense(whole), network.dense(whole), rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert not fused.training
+
+
+def test_a_batch_norm_that_follows_no_convolution_is_kept():
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)).eval()
+    fused = fuse_batch_norms(network)
+    assert [type(layer) for layer in fused] == [type(layer) for layer in network]
+
+
+def test_torchscript_runs_without_the_package(descriptor, tmp_path):
+    path = export(descriptor.train(), tmp_path / "deep" / "descriptor.pt")
+    assert descriptor.training
+    descriptor.eval()
+    patches = torch.rand(5, 1, 32, 32)
+    np.save(tmp_path / "patches.npy", patches.numpy())
+    code = (
+        "import sys, torch, numpy\n"
+        "out = torch.jit.load(sys.argv[1])(torch.from_numpy(numpy.load(sys.argv[2])))\n"
+        "assert 'hardnet_suite' not in sys.modules\n"
+        "numpy.save(sys.argv[3], out.detach().numpy())\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, path, tmp_path / "patches.npy", tmp_path / "out.npy"],
+        check=True,
+        cwd=tmp_path,
+    )
+    with torch.inference_mode():
+        expected = descriptor(patches).numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_onnx_takes_any_number_of_patches(descriptor, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path = export(descriptor, tmp_path / "descriptor.onnx")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (given,), (returned,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.shape[1:], returned.name) == ("patches", [1, 32, 32], "descriptors")
+    assert [file.name for file in tmp_path.iterdir()] == ["descriptor.onnx"]
+    for patches in (
+        torch.rand(1, 1, 32, 32),
+        torch.rand(7, 1, 32, 32) * 255,
+        torch.full((3, 1, 32, 32), 0.3),
+    ):
+        (out,) = session.run(None, {"patches": patches.numpy()})
+        with torch.inference_mode():
+            np.testing.assert_allclose(out, descriptor(patches).numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_half_precision_is_exported_in_float32(descriptor, tmp_path):
+    path = export(fuse_batch_norms(descriptor).half(), tmp_path / "descriptor.pt")
+    assert torch.jit.load(path)(torch.rand(2, 1, 32, 32)).dtype == torch.float32
+
+
+def test_a_file_that_disagrees_is_not_kept(descriptor, tmp_path, monkeypatch):
+    def write(network, example, path, **options):
+        with torch.no_grad():
+            network.network.features[0].weight[0] += 0.1
+        write_as_usual(network, example, path, **options)
+
+    write_as_usual = torchscript.write
+    monkeypatch.setattr(torchscript, "write", write)
+    with pytest.raises(UserError, match="the outputs differ from PyTorch's by"):
+        export(descriptor, tmp_path / "descriptor.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_earlier_export_is_replaced_and_nothing_else(descriptor, tmp_path):
+    path = tmp_path / "descriptor.pt"
+    export(descriptor, path)
+    assert export(descriptor, path) == path
+    torch.save({"weights": torch.zeros(3)}, path)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="exists, and no earlier export wrote it"):
+        export(descriptor, path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("foreign", ["descriptor.xml", "descriptor.bin"])
+def test_neither_file_of_openvino_may_be_another(descriptor, tmp_path, foreign):
+    pytest.importorskip("openvino", exc_type=ImportError)
+    (tmp_path / foreign).write_bytes(b"<mine/>")
+    with pytest.raises(UserError, match=rf"{foreign} exists, and no earlier export wrote it"):
+        export(descriptor, tmp_path / "descriptor.xml")
+    assert [each.name for each in tmp_path.iterdir()] == [foreign]
+    assert (tmp_path / foreign).read_bytes() == b"<mine/>"
+
+
+def test_features_are_not_exported(tmp_path):
+    features = build_network("hardnet39ds", num_classes=0).eval()
+    for write in (partial(export, path=tmp_path / "net.pt"), partial(deploy, target="cpu")):
+        with pytest.raises(UserError, match="hardnet39ds has num_classes=0: it returns features"):
+            write(features)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "format", "message"),
+    [
+        ("descriptor.bin", None, r"must end in one of .onnx \(onnx\), .pt \(torchscript\)"),
+        ("descriptor.pt", "caffe", "unknown format 'caffe'; known: onnx, torchscript"),
+    ],
+)
+def test_bad_formats(descriptor, tmp_path, file, format, message):
+    with pytest.raises(UserError, match=message):
+        export(descriptor, tmp_path / file, format=format)
+
+
+def test_without_onnx(descriptor, tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'hardnet-suite\[deploy\]'"):
+        export(descriptor, tmp_path / "descriptor.onnx")
+
+
+@pytest.mark.slow
+def test_the_cpp_program(descriptor, tmp_path):
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    torch_folder = Path(torch.__file__).parent
+    if compiler is None or not (torch_folder / "include" / "torch" / "script.h").is_file():
+        pytest.skip("no C++ compiler, or torch without its headers")
+    libraries = [
+        name for name in ("torch", "torch_cpu", "c10") if (torch_folder / f"lib/lib{name}.so").is_file()
+    ]
+    subprocess.run(
+        [
+            compiler, "-std=c++20", "-O1", ROOT / "docs" / "descriptor.cpp", "-o", tmp_path / "describe",
+            f"-I{torch_folder}/include", f"-I{torch_folder}/include/torch/csrc/api/include",
+            f"-L{torch_folder}/lib", f"-Wl,-rpath,{torch_folder}/lib", "-Wl,--no-as-needed",
+            *(f"-l{name}" for name in libraries),
+        ],
+        check=True,
+    )  # fmt: skip
+    path = export(descriptor, tmp_path / "descriptor.pt")
+    patches = torch.randint(0, 256, (5, 1, 32, 32), dtype=torch.uint8)
+    patches.numpy().tofile(tmp_path / "patches.raw")
+    command = [tmp_path / "describe", path, tmp_path / "patches.raw"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    with torch.inference_mode():
+        expected = descriptor(patches).numpy()
+    np.testing.assert_allclose(np.loadtxt(printed.splitlines()), expected, rtol=1e-3, atol=1e-4)
+    (tmp_path / "short.raw").write_bytes(b"123")
+    broken = subprocess.run(
+        [*command[:2], tmp_path / "short.raw"], capture_output=True, text=True, check=False
+    )
+    assert broken.returncode == 1
+    assert "32" in broken.stderr
+
+
+def renamed(*classes: str) -> nn.Module:
+    network = tiny("hardnet68")
+    network.usage = replace(network.usage, classes=classes)
+    return network
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [("a\nb", "c", "d", "e", "f"), ("a", "a", "b", "c", "d"), ("a", "b"), ("", "b", "c", "d", "e")],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".onnx"])
+def test_class_names_that_no_file_may_have(classes, suffix, tmp_path):
+    with pytest.raises(UserError, match=r"cannot export this hardnet68: .*class"):
+        export(renamed(*classes), tmp_path / f"net{suffix}", size=64)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_more_classes_than_a_mask_holds(inside, tmp_path):
+    network = build_network("fchardnet70", num_classes=256).eval()
+    with pytest.raises(UserError, match="masks of 8 bits hold up to 255 classes, got 256"):
+        export(network, tmp_path / "net.pt", size=64, postprocess=inside)
+
+
+def test_a_path_behind_a_file(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(WriteError, match=r"file.net\.pt"):
+        export(tiny("hardnet68"), tmp_path / "file" / "net.pt", size=64)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+SIZES = [-1, 0, "64", 1.5, (64,), (64, 64, 64), (64, -2), (64.0, 64), 10**6, True, object()]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda network, size, path: export(network, path, size=size),
+        lambda network, size, path: deploy(network, size=size),
+        lambda network, size, path: benchmark(network, size=size),
+    ],
+)
+def test_sizes_that_are_none(call, size, tmp_path):
+    with pytest.raises(UserError, match="size"):
+        call(tiny("hardnet68"), size, tmp_path / "net.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_whole_model(tmp_path):
+    trunk = create_model("hardnet68", features_only=True)
+    for call in (deploy, lambda model: export(model, tmp_path / "net.pt")):
+        with pytest.raises(UserError, match="is no whole model"):
+            call(trunk)
+        with pytest.raises(UserError, match="this int is no model"):
+            call(3)
+    path = export(tiny("hardnet68"), tmp_path / "net.pt", size=64)
+    with pytest.raises(UserError, match="a file for another engine is timed by its model's name"):
+        benchmark(load_model(path))
+    session = open_session(path)
+    for values in (np.zeros((1, 3, 64, 64), np.float32), [[0.0]]):
+        with pytest.raises(TypeError, match="expected a tensor"):
+            session(values)
+    for threads in (0, -1, 1.5, "2", True):
+        with pytest.raises(UserError, match="threads must be an integer of at least 1"):
+            open_session(path, threads=threads)

@@ -1,0 +1,42 @@
+"""Peak memory, in processes of their own."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from hardnet_suite.deploy.memory import peak_memory
+from hardnet_suite.deploy.runners import EngineForm, Setting
+
+MIB = 1 << 20
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it")
+
+
+class Unreachable(nn.Module):
+    """A class that another process cannot import."""
+
+    def forward(self, images):
+        return images
+
+
+def test_weights_and_activations_count_and_each_network_apart():
+    heavy = nn.Conv2d(1, 64 * MIB // 4, 1, bias=False)  # 64 MiB of weights, 64 MiB of output
+    wide = nn.Sequential(nn.Upsample(scale_factor=512), nn.Upsample(scale_factor=8))  # 64 MiB at the end
+    light = nn.Conv2d(1, 4, 1)
+    networks = [heavy, wide, light, Unreachable()]
+    prepared = [EngineForm(Setting(), network=network.eval()) for network in networks]
+    peaks = peak_memory(prepared, [(1, 1, 1, 1)] * len(networks))
+    assert 120 * MIB <= peaks[0] <= 220 * MIB
+    assert 60 * MIB <= peaks[1] <= 110 * MIB
+    assert peaks[2] <= 24 * MIB
+    assert peaks[3] is None
+
+
+def test_what_cannot_run_has_no_memory():
+    prepared = EngineForm(Setting(), network=nn.Conv2d(3, 4, 1))
+    assert peak_memory([prepared], [(1, 5, 8, 8)]) == [None]
+    assert torch.is_grad_enabled()

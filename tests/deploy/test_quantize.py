@@ -1,0 +1,208 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_networks import SIDES, tiny
+
+from hardnet_suite.deploy import DisagreementError, Quantization, quantize
+from hardnet_suite.deploy.exporting import export_file
+from hardnet_suite.deploy.formats import FORMATS
+from hardnet_suite.deploy.quantize import QUANTIZERS
+from hardnet_suite.deploy.session import open_in_precision, open_session
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import ARCHS, SSDArch, build_network
+
+pytest.importorskip("onnxruntime", exc_type=ImportError)
+KINDS = ["hardnet68", "hardnet39ds", "fchardnet70", "ssd512_hardnet68", "centernet_hardnet68"]
+
+
+def require(format: str) -> None:
+    if format not in FORMATS:
+        pytest.skip(f"no format {format}")
+    for package in {"openvino": ("openvino", "nncf")}.get(format, ()):
+        pytest.importorskip(package, exc_type=ImportError)
+
+
+@pytest.fixture(scope="module")
+def textures() -> list[np.ndarray]:
+    """Images of the kind that the tiny networks' statistics are of."""
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, (96, 96, 3), dtype=np.uint8) for _ in range(12)]
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", KINDS)
+def test_networks_of_each_kind(name, format, textures, tmp_path):
+    require(format)
+    path = tmp_path / f"net{FORMATS[format].suffixes[0]}"
+    network = tiny(name)
+    settings = Quantization(textures, max_drop=100)
+    export = export_file(network, path, size=SIDES[name], precision="int8", quantization=settings)
+    assert export.record.precision == "int8"
+    assert 0 < export.agreement.values < 1  # neither the same nor something else
+    session = open_session(path)
+    assert session.precision == "int8"
+    assert session.record == export.record
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_presets_and_kept_layers_have_an_effect(format, textures, tmp_path):
+    require(format)
+    network = tiny("hardnet68")
+    images = torch.rand(2, 3, 64, 64)
+    outputs = {}
+    for words, options in {
+        "mixed": {},
+        "performance": {"preset": "performance"},
+        "kept": {"keep": ("trunk.stem.", "fc")},
+        "all kept": {"keep": ("trunk.", "fc.")},
+    }.items():
+        path = tmp_path / f"{words}{FORMATS[format].suffixes[0]}"
+        settings = Quantization(textures, max_drop=100, **options)
+        export_file(network, path, size=64, precision="int8", quantization=settings)
+        outputs[words] = open_session(path)(images)
+    assert len({tuple(each.flatten().tolist()) for each in outputs.values()}) == 4
+    with torch.inference_mode():
+        expected = network(images)
+    errors = {words: (each - expected).abs().max() for words, each in outputs.items()}
+    assert errors["all kept"] < errors["mixed"]
+
+
+@pytest.mark.parametrize("format", QUANTIZERS)
+def test_a_file_in_int8_computes_in_int8_and_says_so(format, textures, tmp_path):
+    path = tmp_path / f"net{FORMATS[format].suffixes[0]}"
+    export_file(
+        tiny("hardnet68"), path, size=64, precision="int8", quantization=Quantization(textures, max_drop=100)
+    )
+    assert open_session(path).precision == "int8"
+    for precision in ("fp32", "fp16", "nonsense"):
+        with pytest.raises(UserError, match=rf"net\.(xml|onnx).*(not in {precision}|holds int8)"):
+            open_session(path, precision=precision)
+    with pytest.raises(UserError, match=r"not in fp32|holds int8"):
+        open_in_precision(path, "float32")
+    try:  # where the processor has bfloat16
+        session = open_session(path, precision="bf16")
+    except UserError as error:
+        assert format == "onnx" or "no int8+bf16 on this processor" in str(error)  # noqa: PT017
+    else:
+        assert (format, session.precision) == ("openvino", "int8+bf16")
+    session, choice = open_in_precision(path, "auto")
+    assert session.precision == choice.precision
+    assert session.precision.startswith("int8")
+
+
+def test_a_larger_drop_keeps_the_former_file(textures, tmp_path):
+    path = tmp_path / "net.onnx"
+    network = tiny("fchardnet70")
+    export_file(network, path, size=96)
+    before = path.read_bytes()
+    with pytest.raises(DisagreementError, match="% of pixels equal PyTorch's, expected 100 %"):
+        export_file(network, path, size=96, precision="int8", quantization=Quantization(textures, max_drop=0))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_descriptors_are_held_to_their_neighbours(textures, tmp_path, monkeypatch):
+    network = tiny("hardnet_descriptor")
+    path = tmp_path / "net.onnx"
+    export = export_file(network, path, precision="int8", quantization=Quantization(textures))
+    assert export.agreement.unit == "nearest patches"
+    assert 0.9 <= export.agreement.answers <= 1
+
+    def noise(source, target, inputs, record, keep, preset):
+        with torch.no_grad():
+            broken = tiny("hardnet_descriptor")
+            broken.features[0].weight.copy_(torch.randn_like(broken.features[0].weight))
+        export_file(broken, target)
+
+    monkeypatch.setitem(quantize.QUANTIZERS, "onnx", noise)
+    before = path.read_bytes()
+    with pytest.raises(DisagreementError, match="% of nearest patches equal PyTorch's, expected 90 %"):
+        export_file(network, path, precision="int8", quantization=Quantization(textures))
+    assert path.read_bytes() == before
+
+
+def test_images_are_spread_over_the_source(tmp_path, textures, monkeypatch):
+    seen = []
+
+    def keep(source, target, inputs, record, keep, preset):
+        seen.extend(inputs)
+        raise UserError("enough")
+
+    monkeypatch.setitem(quantize.QUANTIZERS, "onnx", keep)
+    network = tiny("hardnet68")
+    settings = Quantization([np.full((64, 64, 3), value, np.uint8) for value in range(10)], count=5)
+    with pytest.raises(UserError, match="enough"):
+        export_file(
+            network,
+            tmp_path / "net.onnx",
+            size=64,
+            includes=("preprocess",),
+            precision="int8",
+            quantization=settings,
+        )
+    assert [int(each.max()) for each in seen] == [0, 2, 4, 6, 8]
+
+
+def test_settings_that_make_no_sense(tmp_path, textures):
+    network = tiny("hardnet68")
+    with pytest.raises(UserError, match="int8 needs a quantization"):
+        export_file(network, tmp_path / "net.onnx", precision="int8")
+    with pytest.raises(UserError, match="for the precision int8, got fp32"):
+        export_file(network, tmp_path / "net.onnx", quantization=Quantization(textures))
+    with pytest.raises(UserError, match="has no precision 'int8'"):
+        export_file(
+            network, tmp_path / "net.pt", precision="int8", quantization=Quantization(textures), size=64
+        )
+    with pytest.raises(UserError, match=r"no layer of the network begins with 'head'; there are trunk\."):
+        export_file(
+            network,
+            tmp_path / "net.onnx",
+            precision="int8",
+            size=64,
+            quantization=Quantization(textures, keep=("head",)),
+        )
+    with pytest.raises(UserError, match="no such"):
+        export_file(
+            network,
+            tmp_path / "net.onnx",
+            precision="int8",
+            size=64,
+            quantization=Quantization(Path("missing")),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options", [{"preset": "fast"}, {"count": 0}, {"count": 1.5}, {"max_drop": -1}, {"max_drop": 101}]
+)
+def test_bad_settings(options):
+    with pytest.raises(UserError, match=r"expected|must be"):
+        Quantization("images", **options)
+
+
+@pytest.mark.parametrize("name", sorted(ARCHS))
+def test_layers_in_float_are_layers(name):
+    arch = ARCHS[name]
+    with torch.device("meta"):
+        network = build_network(name)
+    names = [key for key, _ in network.named_parameters()]
+    layers = quantize.layers_in_float(arch)
+    assert all(any(key.startswith(layer) for key in names) for layer in layers)
+    assert ("neck.norm." in layers) == isinstance(arch, SSDArch)
+
+
+def test_convolutions_that_read_shares_stay_in_float():
+    """Exactly those layers of CenterNet's blocks that link to the block's input."""
+    with torch.device("meta"):
+        network = build_network("centernet_hardnet68")
+    reading = {
+        f"{name}.layers.{index}."
+        for name, block in network.decoder.named_modules(prefix="decoder")
+        if hasattr(block, "links")
+        for index, links in enumerate(block.links)
+        if 0 in links
+    }
+    assert {*quantize.layers_in_float(network.arch)} == reading
+    assert len(reading) > 10

@@ -1,0 +1,53 @@
+"""The machine's limits, and where a timing stands under them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hardnet_suite.deploy.benchmark import Timing
+from hardnet_suite.deploy.roofline import Roofline, measure_roofline
+from hardnet_suite.deploy.runners import Setting
+
+MACHINE = Roofline(copy=8e9, triad=10e9, rates={"fp32": 1e11, "bf16": 4e11})
+
+
+def timing(macs: int, elements: int, seconds: float, precision: str = "fp32") -> Timing:
+    setting = Setting(precision=precision)
+    return Timing("a", setting, 8, 8, 1, (seconds,), parameters=0, macs=macs, cio=elements)
+
+
+def test_a_pass_bound_by_arithmetic():
+    standing = MACHINE.standing(timing(5_000_000_000, 10_000_000, 0.1))
+    assert standing.rate == 5e10
+    assert standing.rate_share == pytest.approx(0.5)
+    assert standing.intensity == pytest.approx(5e9 / 4e7)
+    assert standing.bandwidth_share == pytest.approx(4e7 / 10e9 / 0.1)
+    assert standing.floor == pytest.approx(0.05)
+
+
+def test_a_pass_bound_by_traffic():
+    standing = MACHINE.standing(timing(1_000_000, 100_000_000, 0.1, "bf16"))
+    assert standing.floor == pytest.approx(2e8 / 10e9)
+    assert standing.bandwidth_share == pytest.approx(0.2)
+
+
+def test_a_precision_that_was_not_measured():
+    assert MACHINE.standing(timing(1, 1, 1.0, "fp16")) is None
+
+
+def test_int8_with_bfloat16_stands_under_the_rate_of_int8():
+    machine = Roofline(copy=8e9, triad=10e9, rates={"int8": 8e11})
+    both = [machine.standing(timing(1 << 30, 1 << 20, 0.1, each)) for each in ("int8", "int8+bf16")]
+    assert both[0] == both[1]
+    assert both[0].intensity == 1 << 10
+
+
+def test_tiny_measurement():
+    precisions = ["fp32", "bf16", "int8", "int8+bf16"]
+    roofline = measure_roofline("cpu", precisions, rounds=1, elements=1 << 12, side=32)
+    assert roofline.bandwidth == max(roofline.copy, roofline.triad) > 0
+    assert {"fp32", "bf16"} <= set(roofline.rates) <= {"fp32", "bf16", "int8"}
+    assert all(rate > 0 for rate in roofline.rates.values())
+    assert json.loads(json.dumps(roofline.to_dict()))["bandwidth"] == roofline.bandwidth

@@ -1,0 +1,416 @@
+"""The scripts in benchmarks/, on small data."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from drawn_pairs import HOMOGRAPHY, drawn_pair
+from mmengine import Config
+from PIL import Image
+
+from hardnet_suite import create_model
+from hardnet_suite.data.hpatches import STRIPS, write_strips
+from hardnet_suite.errors import UserError
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def hpatches_strips(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("hpatches_strips")
+
+
+@pytest.fixture
+def matching(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("matching")
+
+
+@pytest.fixture
+def sequences(tmp_path) -> Path:
+    """A drawn image and its view: the layout of HPatches."""
+    folder = tmp_path / "sequences" / "v_drawn"
+    folder.mkdir(parents=True)
+    for number, image in enumerate(drawn_pair(), 1):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    np.savetxt(folder / "H_1_2", HOMOGRAPHY)
+    return folder.parent
+
+
+@pytest.fixture
+def strips(tmp_path) -> Path:
+    """Two sequences of blurred noise; in the tough strips the points are in reverse order."""
+    random = np.random.default_rng(0)
+    for sequence in ("i_a", "v_b"):
+        points = [cv2.GaussianBlur(patch, (0, 0), 3) for patch in random.normal(size=(6, 65, 65))]
+        points = 128 + 300 * np.array(points)
+        content = {}
+        for strip in STRIPS:
+            pixels = (points[::-1] if strip.startswith("t") else points) + random.normal(size=points.shape)
+            content[strip] = np.clip(pixels, 0, 255).astype(np.uint8)
+        write_strips(tmp_path / "strips" / sequence, content)
+    return tmp_path / "strips"
+
+
+def test_matching_of_strips_is_one_table(hpatches_strips, strips, tmp_path, capsys):
+    network = importlib.import_module("hardtfeat").HardTFeat()
+    torch.save({"state_dict": {**network.state_dict(), "SIFT.gx": torch.ones(1)}}, tmp_path / "peer.pth")
+    options = "--hardtfeat", str(tmp_path / "peer.pth"), "--out", str(tmp_path / "scores.json")
+    hpatches_strips.main([str(strips), *options])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "2 sequences, 192 patches"
+    assert [line.split()[0] for line in lines[1:]] == ["matching", "SIFT", "RootSIFT", "HardTFeat"]
+    assert lines[3].split()[1:6] == ["100.00", "100.00", "0.00", "66.67", "1.00"]
+    content = json.loads((tmp_path / "scores.json").read_text())
+    assert content["sequences"] == ["i_a", "v_b"]
+    scores = content["matching"]["RootSIFT"]
+    assert scores["easy"] == 1
+    assert scores["tough"] == pytest.approx(0, abs=1e-9)
+    assert scores["mean"] == pytest.approx((scores["easy"] + scores["hard"] + scores["tough"]) / 3)
+
+
+def test_sequences_are_chosen_by_name(hpatches_strips, strips, capsys):
+    hpatches_strips.main([str(strips), "--sequences", "v_b"])
+    assert capsys.readouterr().out.startswith("1 sequences, 96 patches")
+    with pytest.raises(UserError, match="has no sequences of strips v_c"):
+        hpatches_strips.main([str(strips), "--sequences", "v_b", "v_c"])
+
+
+def test_nothing_is_overwritten_and_other_weights_are_refused(hpatches_strips, strips, tmp_path):
+    (tmp_path / "mine.json").write_text("mine")
+    with pytest.raises(UserError, match="exists: move it away"):
+        hpatches_strips.main([str(strips), "--out", str(tmp_path / "mine.json")])
+    torch.save({"features.0.weight": torch.ones(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="does not hold the weights of HardTFeat"):
+        hpatches_strips.main([str(strips), "--hardtfeat", str(tmp_path / "other.pth")])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="has no sequences of strips"):
+        hpatches_strips.main([str(tmp_path / "none")])
+
+
+def test_the_peer_is_the_published_network(hpatches_strips, shared):
+    """Its weights fit, and its answers do not depend on brightness and contrast."""
+    file = shared / "data" / "local_features" / "HardTFeat.pth"
+    if not file.exists():
+        pytest.skip(f"no {file}")
+    hardtfeat = importlib.import_module("hardtfeat")
+    network = hardtfeat.load_hardtfeat(file)
+    patches = np.random.default_rng(0).integers(0, 100, (5, 65, 65), np.uint8)
+    descriptors = hardtfeat.describe(network, patches, batch_size=2)
+    assert (descriptors.shape, descriptors.dtype) == ((5, 128), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(hardtfeat.describe(network, 2 * patches + 9), descriptors, atol=1e-4)
+
+
+def random_weights(folder: Path, **networks: torch.nn.Module) -> list[str]:
+    """Options of the benchmark, with files of these networks' states."""
+    options = []
+    for name, network in networks.items():
+        torch.save({"state_dict": network.state_dict()}, folder / f"{name}.pth")
+        options += [f"--{name}", str(folder / f"{name}.pth")]
+    return options
+
+
+def test_local_features_are_one_table(matching, sequences, tmp_path, capsys):
+    feature = pytest.importorskip("kornia.feature")
+    keynet = feature.KeyNet(pretrained=False)
+    torch.nn.init.ones_(keynet.last_conv[0].bias)
+    peers = {
+        "hardtfeat": importlib.import_module("hardtfeat").HardTFeat(),
+        "keynet": keynet,
+        "affnet": feature.LAFAffNetShapeEstimator(pretrained=False),
+        "orinet": feature.OriNet(pretrained=False),
+        "aliked": feature.ALIKED("aliked-n16"),
+        "weights": create_model("hardnet_descriptor"),
+    }
+    report = tmp_path / "scores.json"
+    options = [
+        *random_weights(tmp_path, **peers),
+        "--json",
+        str(report),
+        "--size",
+        "160",
+        "--keypoints",
+        "60",
+    ]
+    photographs = str(sequences / "v_drawn")
+    matching.main(["--sequences", str(sequences), "--photographs", photographs, "--pairs", "1", *options])
+    table = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    names = [
+        "RootSIFT",
+        "SIFT + HardTFeat",
+        "SIFT + HardNet",
+        "Key.Net + AffNet + OriNet + HardNet",
+        "ALIKED-n16",
+    ]
+    assert [row[1] for row in table[2:]] == 2 * names
+    assert [row[0] for row in table[2:]] == ["| 1 sequences"] * 5 + ["| 1 warps"] * 5
+    assert table[0][2:6] == ["AUC@1", "AUC@3", "AUC@5", "AUC@10"]
+    content = json.loads(report.read_text())
+    assert content["setting"]["keypoints"] == 60
+    for group in ("sequences", "warps"):
+        for name in names:
+            assert 0 < content["scores"][group][name]["keypoints"] <= 60
+            assert content["scores"][group][name]["ms"] > 0
+    with pytest.raises(UserError, match="exists: move it away"):
+        matching.main(["--sequences", str(sequences), "--json", str(report)])
+
+
+def test_right_matches_score_and_the_truth_is_scaled_with_the_images(matching, sequences):
+    for longest, most in ((320, 1.5), (240, 1.5)):
+        (pair,) = matching.sequence_pairs(str(sequences), longest)
+        assert pair.first.shape == pair.second.shape == (longest, longest, 3)
+        scores = matching.measure(lambda image: matching.rootsift(image, 500), pair, 0.9)
+        assert scores["error"] < most
+        assert scores["mma"] > 0.7
+        assert scores["inliers"] > 20
+    nothing = matching.measure(lambda image: (np.zeros((0, 2)), np.zeros((0, 8))), pair, None)
+    assert (nothing["error"], nothing["inliers"], nothing["mma"]) == (np.inf, 0, 0)
+
+
+def test_views_are_the_same_in_every_run(matching, sequences):
+    first, second = (list(matching.warped_pairs(str(sequences), 3, 100, 7)) for _ in range(2))
+    assert len(first) == 3
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a.second, b.second)
+        np.testing.assert_array_equal(a.homography, b.homography)
+    (other,) = matching.warped_pairs(str(sequences), 1, 100, 8)
+    assert not np.array_equal(other.homography, first[0].homography)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "no pairs"),
+        (["--sequences", "{}", "--ratio", "2"], "--ratio above 0"),
+        (["--sequences", "{}", "--keynet", "{}/a.pth"], "no such file"),
+        (["--sequences", "{}", "--affnet", "{}/a.pth"], "for the keypoints of --keynet"),
+        (["--sequences", "{}", "--xfeat", "{}/a.onnx"], "is not an ONNX file"),
+        (["--sequences", "{}", "--xfeat", "{}/a.onnx", "--size", "700"], "up to 640 pixels"),
+        (["--photographs", "{}/none"], "no images in"),
+    ],
+)
+def test_bad_arguments_of_the_comparison(matching, sequences, options, message):
+    with pytest.raises(UserError, match=message):
+        matching.main([option.format(sequences) for option in options])
+
+
+@pytest.mark.slow
+def test_the_published_peers_match_real_images(matching, shared, tmp_path):
+    folder = shared / "data" / "local_features"
+    if not folder.exists():
+        pytest.skip(f"no {folder}")
+    names = {"hardtfeat": "HardTFeat.pth", "aliked": "aliked-n16.pth", "xfeat": "xfeat.onnx"}
+    options = [word for name, file in names.items() for word in (f"--{name}", str(folder / file))]
+    sequences = str(shared / "data" / "homography" / "v_churchill")
+    options += ["--keypoints", "500", "--json", str(tmp_path / "scores.json")]
+    matching.main(["--sequences", sequences, *options])
+    scores = json.loads((tmp_path / "scores.json").read_text())["scores"]["sequences"]
+    assert set(scores) == {"RootSIFT", "SIFT + HardTFeat", "ALIKED-n16", "XFeat"}
+    for name, row in scores.items():
+        assert row["inliers"] > 50, name
+        assert row["AUC@10"] > 50, name
+
+
+def test_xfeat_sees_the_image_and_not_its_continuation(matching, shared):
+    file = shared / "data" / "local_features" / "xfeat.onnx"
+    pytest.importorskip("onnxruntime")
+    if not file.exists():
+        pytest.skip(f"no {file}")
+    network = matching.load_xfeat(str(file))
+    image, _ = drawn_pair()
+    points, descriptors = matching.xfeat(network, 100, image[:200])
+    assert 20 < len(points) == len(descriptors) <= 100
+    assert (points < [320, 200]).all()
+    np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("draw", [False, True])
+def test_the_throughput_of_predict(monkeypatch, tmp_path, draw):
+    monkeypatch.syspath_prepend(FOLDER)
+    throughput = importlib.import_module("predict_throughput")
+    from hardnet_suite.prediction.model import model_of_network
+
+    network = create_model("hardnet39ds", num_classes=3).eval()
+    throughput.draw_images(tmp_path, 4, 64, 48)
+    options = {"batch_size": 2, "workers": 2, "rounds": 1, "draw": draw}
+    figures = throughput.measure(model_of_network(network), tmp_path, **options)
+    assert all(value > 0 for value in figures.values())
+    assert {"decoder", "network", "end to end, 0 threads", "end to end, 2 threads"} <= {*figures}
+    assert ("with drawings, 2 threads" in figures) == draw
+    Image.new("RGB", (300, 40)).save(tmp_path / "b.png")
+    network = create_model("fchardnet70", num_classes=3).eval()
+    with pytest.raises(SystemExit, match="differ in size"):
+        throughput.measure(model_of_network(network), tmp_path, **options | {"batch_size": 5})
+
+
+def test_the_backends_of_the_coco_figures(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    coco_eval = importlib.import_module("coco_eval")
+    table = coco_eval.compare(6, 20, rounds=1).splitlines()
+    assert table[0].startswith("6 images, ")
+    assert "120 detections" in table[0]
+    assert table[4].startswith("| pycocotools | ")
+    assert table[4].endswith(" | 0.0e+00 |")
+
+
+@pytest.fixture
+def engines(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("engines")
+
+
+def test_figures_of_engines_are_bound(engines):
+    def cell(engine: str, figure: float | None, reason: str = ""):
+        return engines.Cell("camvid", engine, figure, "1.0", 2.0, reason)
+
+    cells = [
+        cell("pytorch", 72.7),
+        cell("onnxruntime", 72.8),
+        cell("openvino-bf16", 72.5),
+        cell("openvino-int8", 71.9),
+        cell("onnxruntime-int8", 71.8),
+        cell("ncnn", None, "ncnn is not installed"),
+    ]
+    table = engines.Table({(each.model, each.engine): each for each in cells})
+    assert [table.is_right(each) for each in cells] == [True, True, False, True, False, True]
+    text = table.markdown()
+    assert "| PyTorch | 1.0 | 72.70 |" in text
+    assert "72.80 (+0.10)" in text
+    assert "**72.50 (-0.20)**" in text
+    assert "| ncnn | 1.0 | – |" in text
+    assert "ncnn, camvid: ncnn is not installed" in text
+
+
+def test_integers_are_calibrated_on_training_images(engines, tmp_path):
+    assert engines._calibration(tmp_path, engines.MODELS["camvid"]) == tmp_path / "train"
+    (tmp_path / "annotations").mkdir()
+    rows = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}]
+    (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps({"images": rows}))
+    files = engines._calibration(tmp_path, engines.MODELS["bccd"])
+    assert files == [tmp_path / "images" / "a.jpg", tmp_path / "images" / "b.jpg"]
+
+
+def test_integers_are_not_calibrated_on_images_of_the_figure(engines, tmp_path):
+    from hardnet_suite.data.classification import hold_out, read_folder
+
+    row = engines.MODELS["tiny"]
+    config = Config.fromfile(FOLDER.parent / "configs" / f"{row.config}.py")
+    assert row.hold_out == config.test_dataloader.dataset.hold_out
+    for name in ("a", "b"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(row.hold_out + 2):
+            (tmp_path / "train" / name / f"{number}.jpg").touch()
+    files = engines._calibration(tmp_path, row)
+    assert len(files) == 4
+    assert not {*files} & {*hold_out(read_folder(tmp_path / "train"), row.hold_out)[1].images}
+
+
+def test_cells_of_engines_are_kept_and_failures_are_told(engines, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(engines, "ENGINES", {name: engines.ENGINES[name] for name in ("pytorch", "ncnn")})
+    place = tmp_path / "cells" / "tiny-pytorch.json"
+    place.parent.mkdir()
+    place.write_text(json.dumps({"model": "tiny", "engine": "pytorch", "figure": 88.4}))
+    asked = []
+
+    def fails(command, **_):
+        asked.append(command[-2:])
+        return importlib.import_module("subprocess").CompletedProcess(
+            command, 1, "", "a line\nerror: broken\n"
+        )
+
+    monkeypatch.setattr(engines.subprocess, "run", fails)
+    arguments = ["--tiny", str(tmp_path), "--out", str(tmp_path), "--engines", "ncnn"]
+    assert engines.main(arguments) == 0
+    assert asked == [["tiny", "ncnn"]]  # the other one is done
+    assert engines.main(arguments) == 0
+    assert len(asked) == 2  # what has failed is tried again
+    rows = json.loads((tmp_path / "engines.json").read_text())
+    assert [row["figure"] for row in rows] == [88.4, None]
+    assert rows[1]["reason"] == "error: broken"
+    assert "ncnn, tiny: error: broken" in capsys.readouterr().out
+
+
+@pytest.fixture
+def accuracy(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("transforms_accuracy")
+
+
+def test_forms_are_one_table_of_figures_and_differences(accuracy):
+    def row(model: str, precision: str, steps: tuple[str, ...], *differences: float):
+        keys = accuracy.FIGURES[model]
+        given = dict(zip(keys, differences, strict=True))
+        return accuracy.Row(model, precision, steps, {key: 50 + given[key] for key in keys}, given, 1.0)
+
+    rows = [
+        row("camvid", "fp32", (), 0),
+        row("camvid", "fp32", ("merge",), -0.05),
+        row("camvid", "fp32", ("pack",), 0.06),
+        row("camvid", "bf16", ("bf16", "channels_last"), -3),
+        row("bccd", "fp32", (), 0, 0),
+        row("bccd", "fp32", ("pack",), 0, 0.01),
+        row("bccd", "bf16", ("bf16", "channels_last"), 0.5, -0.5),
+    ]
+    assert [each.is_right for each in rows] == [True, True, False, True, True, True, True]
+    assert accuracy.markdown(rows).splitlines() == [
+        "| form | CamVid val mIoU | BCCD test AP50 | BCCD test mAP |",
+        "|---|---:|---:|---:|",
+        "| fp32: plain | 50.00 | 50.00 | 50.00 |",
+        "| fp32: merge | 49.95 (-0.05) |  |  |",
+        "| fp32: pack | **50.06 (+0.06)** | 50.00 (+0.00) | 50.01 (+0.01) |",
+        "| bf16: bf16 + channels_last | 47.00 (-3.00) | 50.50 (+0.50) | 49.50 (-0.50) |",
+    ]
+
+
+def test_forms_are_scored_by_test(accuracy, tmp_path, monkeypatch, capsys):
+    names = create_model("hardnet39ds", pretrained="tiny_imagenet10").usage.classes
+    random = np.random.default_rng(0)
+    for name in names:
+        (tmp_path / "data" / "train" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = np.kron(random.integers(0, 256, (4, 4, 3), np.uint8), np.ones((16, 16, 1), np.uint8))
+            Image.fromarray(pixels).save(tmp_path / "data" / "train" / name / f"{number}.png")
+    forms = (("fp32", ()), ("fp32", ("merge",)), ("fp32", ("fold", "pack")))
+    monkeypatch.setattr(accuracy, "FORMS", (*forms, ("bf16", ("fuse", "merge", "bf16"))))
+    row = accuracy.MODELS["tiny"]
+    options = ("--cfg-options", "test_dataloader.dataset.hold_out=3", "test_dataloader.num_workers=0")
+    options += ("test_dataloader.persistent_workers=False",)
+    monkeypatch.setitem(accuracy.MODELS, "tiny", dataclasses.replace(row, options=options))
+    asked = []
+    steps = accuracy.transformed_network
+    monkeypatch.setattr(
+        accuracy, "transformed_network", lambda *given: asked.append(given[-1]) or steps(*given)
+    )
+    assert accuracy.main(["--tiny", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 0
+    assert asked == [("fold", "pack"), ("fuse", "bf16")]
+    content = json.loads((tmp_path / "out" / "transforms_accuracy.json").read_text())
+    found = [" ".join([row["precision"], *row["steps"]]) for row in content["rows"]]
+    assert found == ["fp32", "fp32 fold pack", "bf16 fuse bf16"]
+    assert content["rows"][1]["differences"] == {"top1": 0.0}
+    metrics = json.loads((tmp_path / "out" / "tests" / "tiny-fuse-bf16" / "metrics.json").read_text())
+    assert (metrics["precision"], metrics["images"]) == ("bf16", 30)
+    assert 100 * metrics["metrics"]["top1"] == content["rows"][2]["figures"]["top1"]
+    assert "| bf16: fuse + merge + bf16 | " in capsys.readouterr().out
+
+
+def test_the_protocol_of_the_browser(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(FOLDER)
+    browser = importlib.import_module("web.browser")
+    head = json.dumps([{"type": "float32", "dims": [1, 2]}, {"type": "int32", "dims": [3]}]).encode()
+    body = len(head).to_bytes(4, "little") + head
+    body += np.array([[1.5, -2]], "f4").tobytes() + np.array([1, 2, 3], "i4").tobytes()
+    first, second = browser._arrays(body)
+    assert first.tolist() == [[1.5, -2]]
+    assert second.tolist() == [1, 2, 3]
+    assert browser.missing(tmp_path) is not None
+    with pytest.raises(RuntimeError, match=r"no Chromium|no onnxruntime-web"):
+        browser.Browser(tmp_path / "net.onnx", modules=tmp_path)
