@@ -18,12 +18,14 @@ from hardnet_suite.networks import (
     POSTPROCESS,
     PREPROCESS,
     CenterNetArch,
+    DescriptorArch,
     HarDNetArch,
     SSDArch,
     build_network,
 )
-from hardnet_suite.openmm.data.parts import class_counts
+from hardnet_suite.openmm.data.parts import class_counts, parts
 from hardnet_suite.openmm.run.configs import class_names, load_config
+from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of
 
 NAMES = sorted(path.stem for path in OWN_CONFIGS.glob("*.py"))
@@ -116,7 +118,12 @@ SEGMENTATION = [name for name in NAMES if name.startswith("fchardnet")]
 CLASSIFICATION = [name for name in NAMES if isinstance(ARCHS[load_config(name).arch], HarDNetArch)]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SEGMENTATION + CLASSIFICATION])
+DESCRIPTORS = [name for name in NAMES if isinstance(ARCHS[load_config(name).arch], DescriptorArch)]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in SEGMENTATION + CLASSIFICATION + DESCRIPTORS]
+)
 def test_config_fits_its_architecture(name):
     cfg = load_config(name)
     row = ARCHS[cfg.arch]
@@ -215,7 +222,8 @@ def test_the_recipe_is_one_line_of_a_config(tmp_path):
 
 
 def test_how_a_configs_images_are_made():
-    own = {"hardnet39ds_tiny_imagenet10": (64, 64), "centernet_hardnet85_608": (608, None)}
+    tiny = dict.fromkeys(("hardnet39ds_tiny_imagenet10", "hardnet39dsa_tiny_imagenet10"), (64, 64))
+    own = tiny | {"centernet_hardnet85_608": (608, None)}
     own |= {"centernet_hardnet68_overfit8": (384, None)}
     for name in NAMES:
         cfg = load_config(name)
@@ -294,6 +302,48 @@ def test_published_segmentation_recipe(name, batches):
     assert cfg.model.init_cfg == {"type": "HarDNetPretrained", "tag": "base"}
 
 
+@pytest.mark.parametrize("name", ["hardnet_descriptor_liberty", "hardnet_descriptor_all"])
+def test_published_descriptor_recipe(name):
+    cfg = load_config(name)
+    optimizer = {"type": "SGD", "lr": 10.0, "momentum": 0.9, "dampening": 0.9, "weight_decay": 1e-4}
+    assert cfg.optim_wrapper.optimizer == optimizer
+    assert cfg.train_dataloader.batch_size == 1024
+    assert cfg.train_cfg.max_epochs == 10
+    (schedule,) = cfg.param_scheduler
+    assert (schedule.type, schedule.power, schedule.eta_min, schedule.end) == ("PolyLR", 1.0, 0.0, 10)
+    assert schedule.by_epoch
+    assert schedule.convert_to_iter_based
+    assert cfg.train_dataloader.batch_sampler.pairs == 5_000_000
+    assert cfg.model == {
+        "type": "PatchDescriptorModel",
+        "arch": "hardnet_descriptor",
+        "anchor_swap": True,
+        "margin": 1.0,
+        "batch_reduce": "min",
+        "loss_type": "triplet_margin",
+        "orthogonality": 0.0,
+    }
+    assert cfg.train_dataloader.dataset.flips
+    checkpoint = cfg.default_hooks.checkpoint
+    assert (checkpoint.save_best, checkpoint.rule) == ("fpr95", "less")
+    assert cfg.test_dataloader == cfg.val_dataloader
+
+
+@pytest.mark.parametrize(
+    ("name", "training", "scored"),
+    [
+        ("liberty", ["liberty"], ["notredame", "yosemite"]),
+        ("all", ["liberty", "notredame", "yosemite"], ["liberty", "notredame", "yosemite"]),
+        ("homography", ["train"], ["val"]),
+    ],
+)
+def test_the_sets_of_a_descriptors_config(name, training, scored):
+    cfg = load_config(f"hardnet_descriptor_{name}")
+    folders = [next(parts(cfg, [f"{split}_dataloader"])).folders for split in ("train", "val", "test")]
+    root = Path(cfg.data_root)
+    assert folders == [tuple(root / set_name for set_name in sets) for sets in (training, scored, scored)]
+
+
 OF_THE_TABLE = ("in_channels", "out_indices", "tap", "channels", "priors", "anchor_generator", "in_index")
 
 
@@ -330,10 +380,18 @@ def test_every_config_builds_its_network(name):
     cfg = load_config(name)
     cfg.model.init_cfg = None
     with torch.device("meta"):
-        network = build_network(cfg.arch, num_classes=next(iter(class_counts(cfg))))
+        network = build_network(cfg.arch, num_classes=next(iter(class_counts(cfg)), None))
     model = MODELS.build(cfg.model)
     sizes = sorted(tuple(parameter.shape) for parameter in model.parameters())
     assert sizes == sorted(tuple(parameter.shape) for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_copy_that_a_run_keeps_loads_again(name, tmp_path):
+    cfg = load_config(name)
+    copy = tmp_path / "copy.py"
+    copy.write_text(without_unread(cfg).pretty_text)
+    assert load_config(copy).to_dict() == without_unread(cfg).to_dict()
 
 
 def test_configs_are_flat_with_one_level_of_bases():

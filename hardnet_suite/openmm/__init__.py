@@ -10,8 +10,17 @@ from hardnet_suite.openmm import compat
 
 compat.install()  # before anything that imports mmcv.ops
 
-from hardnet_suite.openmm.data import classification, detection, loading, prepare, sampling, transforms
-from hardnet_suite.openmm.models import backbone, centernet, classifier, initializers, ssd
+from hardnet_suite.openmm.data import (
+    classification,
+    detection,
+    loading,
+    patch_pairs,
+    point_batches,
+    prepare,
+    sampling,
+    transforms,
+)
+from hardnet_suite.openmm.models import backbone, centernet, classifier, descriptor, initializers, ssd
 from hardnet_suite.openmm.run import amp, buffers, drawings, hooks, loops, metrics, progress
 
 __all__ = [
@@ -21,6 +30,7 @@ __all__ = [
     "centernet",
     "classification",
     "classifier",
+    "descriptor",
     "detection",
     "drawings",
     "hooks",
@@ -28,6 +38,8 @@ __all__ = [
     "loading",
     "loops",
     "metrics",
+    "patch_pairs",
+    "point_batches",
     "prepare",
     "progress",
     "sampling",

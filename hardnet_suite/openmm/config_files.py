@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import importlib.util
 import threading
 import warnings
 from collections.abc import Iterator
@@ -11,7 +11,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from hardnet_suite.config_names import OWN_CONFIGS
+from hardnet_suite.config_names import find_base, own_configs
+from hardnet_suite.errors import UserError
+from hardnet_suite.names import did_you_mean, nearest
 
 _LOOKING = threading.Lock()  # for the bases of a config
 
@@ -27,32 +29,19 @@ def read_config(path: str | Path, **options) -> Config:
         return Config.fromfile(path, **options)
 
 
-def find_base(name: str, config: str | Path) -> Path:
-    """The file that a ``_base_`` of a config names.
-
-    Args:
-        name: a path relative to the config or, where there is no such file, to the suite's configs, there
-            also without its suffix: "ssd512_hardnet68.py", "ssd512_hardnet68", "_base_/runtime.py".
-        config: the file with the ``_base_``.
-
-    Returns:
-        The file beside the config if there is none of either.
-    """
-    beside = Path(config).parent / name
-    own = OWN_CONFIGS / (name if name.endswith(".py") else f"{name}.py")
-    return own if not beside.is_file() and own.is_file() else beside
-
-
-def base_files(path: Path) -> list[Path]:
-    """The files of a Python config's ``_base_`` (those of an installed package, "mmdet::…", left out)."""
-    if path.suffix != ".py":
-        return []
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_base_":
-            given = ast.literal_eval(node.value)
-            names = [given] if isinstance(given, str) else given
-            return [find_base(name, path) for name in names if "::" not in name]
-    return []
+def _near_in_package(name: str, error: Exception) -> str:
+    """What may have been meant by a base that an installed package lacks, or what is wrong with it."""
+    package, _, path = name.partition("::")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or spec.origin is None:
+        return f": the package {package} is not installed"
+    root = Path(spec.origin).parent / ".mim/configs"
+    files = {file.relative_to(root).as_posix() for file in root.rglob("*.py")}
+    if path in files:
+        return f": {type(error).__name__}: {error}"
+    same = sorted(file for file in files if Path(file).name == Path(path).name)
+    near = same[0] if same else nearest(path, files, cutoff=0.6)
+    return f": {package} has no such config" + (f"; did you mean {package}::{near}?" if near else "")
 
 
 @contextmanager
@@ -63,10 +52,23 @@ def _own_bases() -> Iterator[None]:
 
         def find(name: str, config: str) -> tuple[str, str | None]:
             if "::" not in name:
-                return str(find_base(name, config)), None
+                base = find_base(name, config)
+                if not base.is_file():
+                    near = did_you_mean(Path(name).stem, own_configs())
+                    cure = near.rstrip() or "`hardnet-suite configs` lists those of the suite"
+                    raise UserError(
+                        f"cannot read the config {config}: no base {name}, neither beside it nor in the "
+                        f"suite; {cure}"
+                    )
+                return str(base), None
             with warnings.catch_warnings():  # mmengine finds packages by it
                 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-                return original(name, config)
+                try:
+                    return original(name, config)
+                except Exception as error:
+                    raise UserError(
+                        f"cannot read the config {config}: no base {name}{_near_in_package(name, error)}"
+                    ) from error
 
         Config._get_cfg_path = staticmethod(find)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from hardnet_suite.cli import main
 from hardnet_suite.config_names import OWN_CONFIGS, own_configs
 from hardnet_suite.errors import UserError
+from hardnet_suite.networks import ARCHS
 from hardnet_suite.openmm.run.config_copies import flat_copy, summary
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.keys import is_read
@@ -31,6 +33,35 @@ def test_a_file_beside_the_config_comes_first(tmp_path):
     (tmp_path / "hardnet39ds_tiny_imagenet10.py").write_text("arch = 'hardnet68'\nmodel = dict(arch=arch)\n")
     (tmp_path / "mine.py").write_text("_base_ = 'hardnet39ds_tiny_imagenet10.py'\n")
     assert content(tmp_path / "mine.py")["arch"] == "hardnet68"
+
+
+@pytest.mark.parametrize("base", ["HarDNet39DS-Tiny-ImageNet10.py", "hardnet39ds-tiny_imagenet10"])
+def test_names_of_bases_in_any_spelling(tmp_path, base):
+    (tmp_path / "mine.py").write_text(f"_base_ = {base!r}\n")
+    assert content(tmp_path / "mine.py") == content("hardnet39ds_tiny_imagenet10")
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("ssd320_hardnet39ds_bcc.py", "did you mean ssd320_hardnet39ds_bccd?"),
+        ("zzz.py", "`hardnet-suite configs` lists those of the suite"),
+        ("mmdet::retinanet/retinanet_r50_fpn_1x_coc.py", "did you mean mmdet::retinanet/retinanet_r50"),
+        (
+            "mmdet::retinanet_r50_fpn_1x_coco.py",
+            "did you mean mmdet::retinanet/retinanet_r50_fpn_1x_coco.py?",
+        ),
+        ("mmdett::a.py", "the package mmdett is not installed"),
+    ],
+)
+@pytest.mark.parametrize("inner", [False, True])
+def test_the_nearest_base(tmp_path, base, said, inner):
+    (tmp_path / "mine.py").write_text(f"_base_ = {base!r}\n")
+    (tmp_path / "outer.py").write_text("_base_ = 'mine.py'\n")
+    with pytest.raises(UserError, match=r"cannot read the config .*mine\.py: no base ") as error:
+        load_config(tmp_path / ("outer.py" if inner else "mine.py"))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_missing_base_is_named(tmp_path):
@@ -58,6 +89,88 @@ def test_a_flat_copy_reads_as_the_same_config(tmp_path, name):
     assert {"model", "train_dataloader", "optim_wrapper", "default_hooks"} <= read.keys()
     assert text.splitlines()[0].startswith("# ")
     assert summary(own_configs()[name])
+
+
+def strings(node):
+    if isinstance(node, dict | list | tuple):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from strings(child)
+    elif isinstance(node, str):
+        yield node
+
+
+def changed(text, name, value):
+    """A copy with another value of a variable; the rest of a tuple over several lines is dropped."""
+    new, count = re.subn(
+        rf"^{name} = (\((?:[^()]|\n)*\)|.*)", f"{name} = {value!r}", text, flags=re.MULTILINE
+    )
+    assert count == 1
+    return new
+
+
+@pytest.mark.parametrize("name", own_configs())
+def test_variables_of_a_copy_keep_their_effect(tmp_path, name):
+    """As docs/custom_data.md says: change data_root, the classes, the size, the network."""
+    text = flat_copy(name)
+    (tmp_path / "same.py").write_text(text)
+    cfg = content(tmp_path / "same.py")
+
+    def read_with(key, value):
+        (tmp_path / "mine.py").write_text(changed(text, key, value))
+        return content(tmp_path / "mine.py")
+
+    old = cfg["data_root"]
+    moved = read_with("data_root", "elsewhere/")
+    assert not [path for path in strings(moved) if path.startswith(old)]
+    assert sum(path.startswith("elsewhere/") for path in strings(moved)) == sum(
+        path.startswith(old) for path in strings(cfg)
+    )
+    kind = type(ARCHS[cfg["arch"]])
+    other = next((arch for arch in ARCHS if type(ARCHS[arch]) is kind and arch != cfg["arch"]), None)
+    if other is not None:
+        assert read_with("arch", other)["model"]["arch"] == other
+    if re.search("^classes = ", text, re.MULTILINE):
+        model = read_with("classes", ("a", "b"))["model"]
+        assert (model.get("bbox_head") or model)["num_classes"] == 2
+    elif "num_classes" in cfg and re.search("^num_classes = ", text, re.MULTILINE):
+        assert read_with("num_classes", 7)["model"] != cfg["model"]
+    if re.search(r"^size = \d+$", text, re.MULTILINE):
+        assert [
+            step["scale"] for step in read_with("size", 77)["test_pipeline"] if step["type"] == "Resize"
+        ] in ([], [(77, 77)])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("size = 9\nscales = [size, size]\nlog_level = 'A' + str(scales)", "scales = [size, size]"),
+        ("default_hooks = dict(checkpoint=dict(_delete_=True, type='A'))", 'checkpoint=dict(type="A"'),
+        ("train_cfg = _base_.val_cfg", 'train_cfg = dict(type="ValLoop"'),
+        ("custom_hooks = [_base_.custom_hooks[-1], *_base_.custom_hooks[1:2]]", 'dict(type="EMAHook"'),
+        ("model = {**_base_.model, 'neck': dict(type='A')}", "model = dict("),
+        ("more = dict(type='A')\nval_cfg = dict(_delete_=True, **more)", 'type="A"'),
+        ("env_cfg = dict(cudnn_benchmark=False)\nfor number in [1, 2]:\n    env_cfg['a'] = number", "a=2"),
+        ("import os\nlog_level = os.sep", 'log_level = "/"'),
+    ],
+)
+def test_what_a_config_computes_is_in_its_copy(tmp_path, text, expected):
+    path = tmp_path / "mine.py"
+    path.write_text(f"# Mine.\n_base_ = 'ssd320_hardnet39ds_bccd.py'\n{text}\n")
+    original = load_config(path)
+    flat = flat_copy(path)
+    assert expected in flat
+    (tmp_path / "flat.py").write_text(flat)
+    copy = content(tmp_path / "flat.py")
+    expected_values = original._cfg_dict.to_dict()
+    assert {key: copy[key] for key in copy} == {key: expected_values[key] for key in copy}
+    assert {key for key in expected_values if is_read(original, key)} <= copy.keys()
+
+
+def test_comments_of_what_a_config_replaces_are_left_out():
+    assert "DATA_ROOT/" not in flat_copy("ssd320_hardnet39ds_bccd")
+    assert "# The published recipe" not in flat_copy("demo_ssd224_shapes")
+    assert "DATA_ROOT/" in flat_copy("ssd512_hardnet68")
+    assert "# The published recipe" in flat_copy("ssd512_hardnet68")
 
 
 def test_a_copy_keeps_the_comments():

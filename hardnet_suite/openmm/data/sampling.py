@@ -6,11 +6,11 @@ An image gets the same augmentation in a given epoch for any number of workers, 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from mmengine.registry import DATA_SAMPLERS
+from mmengine.registry import DATA_SAMPLERS, FUNCTIONS
 from torch.utils.data import BatchSampler, Sampler
 
 Key = tuple[int, int]  # (epoch, index)
@@ -26,6 +26,36 @@ def seed_all(*numbers: int) -> None:
     random.seed(int(words[0]))
     np.random.seed(words[1])
     torch.manual_seed(int(words[2]))
+
+
+def uniform_rows(numbers: Sequence[int], indices: np.ndarray, count: int) -> np.ndarray:
+    """Random numbers of many samples at once, those of each a function of its index alone.
+
+    They are the splitmix64 generator's (Steele et al., OOPSLA 2014), evaluated at all positions at once.
+
+    Args:
+        numbers: Non-negative integers, which together form the seed.
+        indices: (N,) indices of the samples, at least 0.
+        count: How many numbers per sample.
+
+    Returns:
+        (N, count) float64 in [0, 1).
+    """
+    with np.errstate(over="ignore"):
+        start = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
+        rows = _mixed(start + _GOLDEN * np.asarray(indices).astype(np.uint64))
+        words = _mixed(rows[:, None] + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64))
+    return (words >> np.uint64(11)) * 2.0**-53
+
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mixed(words: np.ndarray) -> np.ndarray:
+    """A bijection of 64-bit words that changes half of the bits with any one of them."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
 
 
 class SeededDataset:
@@ -53,6 +83,26 @@ class SeededDataset:
     @property
     def metainfo(self) -> dict:
         return self.dataset.metainfo
+
+
+class SeededBatches(SeededDataset):
+    """Wraps a data set that loads a batch at once, ``load_batch(seed, epoch, indices)``.
+
+    The data loader then gets whole batches: its ``collate_fn`` is ``whole_batch``.
+    """
+
+    def __getitem__(self, key: Key):
+        return self.__getitems__([key])
+
+    def __getitems__(self, keys: Sequence[Key]):
+        epochs, indices = np.array(keys, np.int64).T
+        return self.dataset.load_batch(self.seed, int(epochs[0]), indices)
+
+
+@FUNCTIONS.register_module()
+def whole_batch(batch):
+    """The ``collate_fn`` of a data set that loads whole batches."""
+    return batch
 
 
 @DATA_SAMPLERS.register_module()

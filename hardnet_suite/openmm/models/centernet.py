@@ -41,7 +41,13 @@ from hardnet_suite.openmm.models.arch import (
     trunk_channels,
 )
 from hardnet_suite.openmm.models.forms import LoadsEveryForm
-from hardnet_suite.openmm.models.inference import PerShapeInference, input_placement, placement_of
+from hardnet_suite.openmm.models.inference import (
+    PerShapeInference,
+    ReplaceableNetwork,
+    input_placement,
+    placed_instances,
+    placement_of,
+)
 from hardnet_suite.openmm.models.rules import postprocess_of
 
 
@@ -146,7 +152,7 @@ class HarDNetCenterNetHead(BaseDenseHead):
 
 
 @MODELS.register_module()
-class HarDNetCenterNet(LoadsEveryForm, PerShapeInference, SingleStageDetector):
+class HarDNetCenterNet(LoadsEveryForm, PerShapeInference, ReplaceableNetwork, SingleStageDetector):
     """CenterNet-HarDNet as an mmdet detector.
 
     Args:
@@ -181,15 +187,17 @@ class HarDNetCenterNet(LoadsEveryForm, PerShapeInference, SingleStageDetector):
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True):
         metas = [sample.metainfo for sample in batch_data_samples]
-        maps = centernet_maps(self._maps, batch_inputs, flip=self.bbox_head.rule.flip)
+        if self.returns_boxes:
+            results = placed_instances(self.outputs(batch_inputs), metas, self.bbox_head.rule, rescale)
+            return self.add_pred_to_datasample(batch_data_samples, results)
+        maps = centernet_maps(self.outputs, batch_inputs, flip=self.bbox_head.rule.flip)
         results = self.bbox_head.boxes_of(*maps, metas, rescale)
         if (self.test_cfg or {}).get("keep_heatmap", False):
             for sample, heat in zip(batch_data_samples, maps[0].amax(1, keepdim=True), strict=True):
                 sample.pred_heatmap = PixelData(data=_within(heat, placement_of(sample.metainfo)))
         return self.add_pred_to_datasample(batch_data_samples, results)
 
-    def _maps(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Raw predictions, as returned by ``networks.CenterNet``."""
+    def own_outputs(self, inputs: Tensor) -> dict[str, Tensor]:
         return dict(zip(("hm", "wh", "reg"), self.bbox_head(self.extract_feat(inputs)), strict=True))
 
 

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from hardnet_suite.networks import build_network
 from hardnet_suite.openmm.models.forms import LoadsEveryForm
+from hardnet_suite.openmm.models.inference import ReplaceableNetwork
 
 
 @MODELS.register_module()
@@ -61,7 +62,7 @@ class ClassificationPreprocessor(BaseDataPreprocessor):
 
 
 @MODELS.register_module()
-class ImageClassifier(LoadsEveryForm, BaseModel):
+class ImageClassifier(LoadsEveryForm, ReplaceableNetwork, BaseModel):
     """A classifier with cross entropy as its loss.
 
     In mode "predict", ``forward`` returns one dict per image, with ``scores``: (num_classes,) logits,
@@ -88,10 +89,13 @@ class ImageClassifier(LoadsEveryForm, BaseModel):
         self.network = build_network(arch, num_classes=num_classes)
 
     def forward(self, inputs: Tensor, labels: Tensor, names: Sequence[str], mode: str = "tensor") -> Any:
-        logits = self.network(inputs.contiguous(memory_format=torch.channels_last))
+        logits = self.outputs(inputs)
         if mode == "tensor":
             return logits
         if mode == "loss":
             return {"loss": F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)}
         rows = zip(logits.float(), labels, names, strict=True)
         return [{"scores": scores, "label": label, "name": name} for scores, label, name in rows]
+
+    def own_outputs(self, inputs: Tensor) -> Tensor:
+        return self.network(inputs.contiguous(memory_format=torch.channels_last))

@@ -11,16 +11,18 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from hardnet_suite.config_names import base_files
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import (
     ARCHS,
     CenterNetArch,
+    DescriptorArch,
     FCHarDNetArch,
     HarDNetArch,
     SSDArch,
     list_models,
 )
-from hardnet_suite.openmm.config_files import base_files, read_config
+from hardnet_suite.openmm.config_files import read_config
 from hardnet_suite.openmm.data.parts import walk
 
 MODEL_KINDS = {
@@ -28,6 +30,7 @@ MODEL_KINDS = {
     "HarDNetCenterNet": CenterNetArch,
     "HarDNetSegmentor": FCHarDNetArch,
     "ImageClassifier": HarDNetArch,
+    "PatchDescriptorModel": DescriptorArch,
 }
 Names = tuple[str | None, str | None]  # arch, model.arch
 

@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+from mmengine.structures import InstanceData
 from torch import Tensor
 
+from hardnet_suite.inference.boxes import placed_boxes
 from hardnet_suite.inference.prepare import Placement
+from hardnet_suite.networks import DetectionPostprocess
+
+
+class ReplaceableNetwork:
+    """Mixin of models: their network can be computed elsewhere, as an exported file is in its engine.
+
+    A model implements ``own_outputs`` and reads ``outputs``.
+    """
+
+    _elsewhere: Callable[[Tensor], Any] | None = None
+    returns_boxes = False  # whether ``outputs`` are boxes in the input, see ``inference.boxes.placed_boxes``
+
+    def own_outputs(self, inputs: Tensor) -> Any:
+        """What the network of ``create_model`` returns, computed by the model's own parts."""
+        raise NotImplementedError
+
+    def outputs(self, inputs: Tensor) -> Any:
+        """What the network of ``create_model`` returns, computed by whatever the model has for it."""
+        return self.own_outputs(inputs) if self._elsewhere is None else self._elsewhere(inputs)
+
+    def replace_network(self, forward: Callable[[Tensor], Any], *, returns_boxes: bool = False) -> None:
+        """From now on ``forward`` computes the network, at test time.
+
+        The model's own parameters become NaN, so that an answer of theirs cannot be taken for one of
+        ``forward``.
+
+        Args:
+            forward: takes and returns what the network of ``create_model`` does.
+            returns_boxes: it returns boxes in the input instead, decoded and suppressed.
+        """
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.fill_(torch.nan)
+        self.__dict__["_elsewhere"] = forward  # not a submodule: the runner neither moves nor saves it
+        self.returns_boxes = returns_boxes
 
 
 class PerShapeInference:
@@ -58,3 +96,14 @@ def input_placement(meta: Mapping[str, Any]) -> Placement:
     """The placement that leaves boxes in pixels of the resized image (mmdet's ``rescale=False``)."""
     placement = placement_of(meta)
     return Placement(placement.content_size, placement.content_size, offset=placement.offset)
+
+
+def placed_instances(
+    out: Mapping[str, Tensor], metas: Sequence[Mapping[str, Any]], rule: DetectionPostprocess, rescale: bool
+) -> list[InstanceData]:
+    """``placed_boxes`` for mmdet: in pixels of the image with ``rescale``, otherwise of the input."""
+    place = placement_of if rescale else input_placement
+    return [
+        InstanceData(bboxes=answer.boxes, scores=answer.scores, labels=answer.labels)
+        for answer in placed_boxes(out, [place(meta) for meta in metas], rule)
+    ]

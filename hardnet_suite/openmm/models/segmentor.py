@@ -35,7 +35,7 @@ from hardnet_suite.openmm.models.arch import (
     trunk_channels,
 )
 from hardnet_suite.openmm.models.forms import LoadsEveryForm
-from hardnet_suite.openmm.models.inference import PerShapeInference, placement_of
+from hardnet_suite.openmm.models.inference import PerShapeInference, ReplaceableNetwork, placement_of
 from hardnet_suite.openmm.models.rules import postprocess_of
 
 
@@ -102,7 +102,7 @@ class FCHarDNetHead(BaseDecodeHead):
 
 
 @MODELS.register_module()
-class HarDNetSegmentor(LoadsEveryForm, PerShapeInference, EncoderDecoder):
+class HarDNetSegmentor(LoadsEveryForm, PerShapeInference, ReplaceableNetwork, EncoderDecoder):
     """FC-HarDNet as an mmsegmentation model.
 
     Args:
@@ -144,7 +144,7 @@ class HarDNetSegmentor(LoadsEveryForm, PerShapeInference, EncoderDecoder):
             placement_of(sample.metainfo) if "ori_shape" in sample.metainfo else Placement(size, size)
             for sample in samples
         ]
-        rule, maps = self.rule, segmentation_logits(self._logits, inputs, placements, self.rule)
+        rule, maps = self.rule, segmentation_logits(self.outputs, inputs, placements, self.rule)
         for sample, logits in zip(samples, maps, strict=True):
             if sample.metainfo.get("flip"):
                 logits = logits.flip(2 if sample.metainfo["flip_direction"] == "horizontal" else 1)
@@ -152,8 +152,7 @@ class HarDNetSegmentor(LoadsEveryForm, PerShapeInference, EncoderDecoder):
             sample.set_data({"seg_logits": PixelData(data=logits), "pred_sem_seg": PixelData(data=mask)})
         return samples
 
-    def _logits(self, inputs: Tensor) -> Tensor:
-        """Logits (N, num_classes, H, W), as returned by ``networks.FCHarDNet``."""
+    def own_outputs(self, inputs: Tensor) -> Tensor:
         return enlarge(self.decode_head(self.extract_feat(inputs)), inputs.shape[2:])
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from mmdet.models import SingleStageDetector, SSDHead
 from mmdet.models.task_modules import SSDAnchorGenerator
+from mmdet.structures import SampleList
 from mmengine.config import ConfigDict
 from mmengine.dist import all_reduce
 from mmengine.registry import MODELS, TASK_UTILS
@@ -19,7 +20,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from hardnet_suite.inference import ssd_boxes
-from hardnet_suite.networks import SSDArch
+from hardnet_suite.networks import DetectionPostprocess, SSDArch
 from hardnet_suite.networks.ssd import SSDNeck, base_boxes, prediction_convs
 from hardnet_suite.openmm.models.arch import (
     agreed,
@@ -32,7 +33,13 @@ from hardnet_suite.openmm.models.arch import (
     trunk_channels,
 )
 from hardnet_suite.openmm.models.forms import LoadsEveryForm
-from hardnet_suite.openmm.models.inference import PerShapeInference, input_placement, placement_of
+from hardnet_suite.openmm.models.inference import (
+    PerShapeInference,
+    ReplaceableNetwork,
+    input_placement,
+    placed_instances,
+    placement_of,
+)
 from hardnet_suite.openmm.models.rules import postprocess_of
 
 
@@ -126,6 +133,10 @@ class HarDNetSSDHead(SSDHead):
         all_reduce(mean, op="mean")
         return (*targets, max(mean.item(), 1.0))
 
+    def rule(self, cfg: ConfigDict | None = None) -> DetectionPostprocess:
+        """The postprocessing defined by ``cfg``, by default ``test_cfg``."""
+        return postprocess_of(self.arch, self.test_cfg if cfg is None else cfg, "test_cfg")
+
     def predict_by_feat(
         self,
         cls_scores: list[Tensor],
@@ -140,7 +151,7 @@ class HarDNetSSDHead(SSDHead):
 
         Boxes are in pixels of the original image with ``rescale``, otherwise of the input.
         """
-        rule = postprocess_of(self.arch, self.test_cfg if cfg is None else cfg, "test_cfg")
+        rule = self.rule(cfg)
         if not with_nms:
             rule = replace(rule, iou_threshold=None)
         place = placement_of if rescale else input_placement
@@ -152,7 +163,7 @@ class HarDNetSSDHead(SSDHead):
 
 
 @MODELS.register_module()
-class HarDNetSSD(LoadsEveryForm, PerShapeInference, SingleStageDetector):
+class HarDNetSSD(LoadsEveryForm, PerShapeInference, ReplaceableNetwork, SingleStageDetector):
     """SSD-HarDNet as an mmdet detector.
 
     Args:
@@ -181,3 +192,19 @@ class HarDNetSSD(LoadsEveryForm, PerShapeInference, SingleStageDetector):
                 **options,
             )
         self.arch = arch
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True):
+        if self._elsewhere is None:  # the head may be any of mmdet's
+            return super().predict(batch_inputs, batch_data_samples, rescale)
+        out = self.outputs(batch_inputs)
+        metas = [sample.metainfo for sample in batch_data_samples]
+        if self.returns_boxes:
+            results = placed_instances(out, metas, self.bbox_head.rule(), rescale)
+        else:
+            results = self.bbox_head.predict_by_feat(
+                out["cls"], out["box"], batch_img_metas=metas, rescale=rescale
+            )
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def own_outputs(self, inputs: Tensor) -> dict[str, list[Tensor]]:
+        return dict(zip(("cls", "box"), self.bbox_head(self.extract_feat(inputs)), strict=True))

@@ -9,11 +9,13 @@ import os
 import re
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from hardnet_suite.data.boxes import BoxData, BoxImage, count_boxes
+from hardnet_suite.data.boxes import OUTLINES, BoxData, BoxImage, copies_told, split_name
 from hardnet_suite.data.classification import read_folder
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.conversion.coco import coco_content
@@ -31,7 +33,7 @@ from hardnet_suite.data.report import brief_lines
 from hardnet_suite.data.segmentation import find_pairs
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, CenterNetArch, FCHarDNetArch, HarDNetArch, SSDArch
-from hardnet_suite.openmm.data.parts import label_set
+from hardnet_suite.openmm.data.parts import counted, label_set
 from hardnet_suite.openmm.run.config_copies import flat_copy
 from hardnet_suite.openmm.run.recipes import (
     Plan,
@@ -53,12 +55,13 @@ _TASKS = {
     HarDNetArch: "classification",
 }
 _NEEDED = {
-    "detection": "COCO, VOC, YOLO or LabelMe boxes",
+    "detection": "COCO, VOC, YOLO, LabelMe or CVAT boxes",
     "segmentation": "images and label images (images/train and labels/train …)",
     "classification": "a folder of images per class (train/CLASS/IMAGE)",
 }
 _WRITTEN = "# Written by hardnet-suite train --data; to change it, copy it. SHA-256 of the rest: "
 _DESCRIPTION = "written by hardnet-suite train --data"
+_USUAL_STEMS = ("data", "dataset", "annotations", "_annotations.coco")
 _LOOKED_AT = 200  # images whose sizes are read
 
 
@@ -82,7 +85,11 @@ class Choices:
 def default_work_dir(model: str, data: str | Path) -> Path:
     """Where a run goes by default; the "-" keeps it apart from the runs of the suite's configs."""
     path = Path(os.path.abspath(data))
-    name = path.stem if path.is_file() else path.name
+    name = path.name
+    if path.is_file():
+        is_inner = path.parent.name == "annotations" or split_name(path.parent.name)
+        folder = path.parent.parent if is_inner else path.parent
+        name = folder.name if path.stem in _USUAL_STEMS else f"{folder.name}-{path.stem}"
     return Path("work_dirs", f"{model}-" + re.sub(r"[^\w.-]", "_", name))
 
 
@@ -97,8 +104,9 @@ def require_model(name: str) -> str:
         raise UserError(f"--data goes with the name of a model, got {name}; there are {', '.join(trainable)}")
     if name not in trainable:
         raise UserError(
-            f"{name} describes patches and is not trained from a data folder; models that are: "
-            f"{', '.join(trainable)}"
+            f"{name} describes patches: train it with a config, hardnet-suite train "
+            "hardnet_descriptor_homography --data-root FOLDER (with sets of patches in train and val, as "
+            f"make-patches writes them); models that --data is for: {', '.join(trainable)}"
         )
     return _TASKS[type(ARCHS[name])]
 
@@ -194,13 +202,8 @@ def _require_choices(model: str, choices: Choices) -> None:
         raise UserError(f"--image-size {size}: expected a multiple of 32, from 32 to 4096")
 
 
-def _start(
-    model: str, classes: Sequence[str], choices: Choices, say: Callable[[str], None], *, drawn: bool
-) -> Start:
-    """The best weights that can be had: whole networks before trunks, published before shipped.
-
-    ``drawn``: whether the validation images were drawn from the training images.
-    """
+def _start(model: str, classes: Sequence[str], choices: Choices, say: Callable[[str], None]) -> Start:
+    """The best weights that can be had: whole networks before trunks, published before shipped."""
     if choices.from_scratch:
         return Start()
     rows = [row for row in ROWS if row.model == model and row.tag != "published_2"]
@@ -212,14 +215,25 @@ def _start(
         except UserError as error:
             unavailable.append(f"{row.tag} ({str(error).split(':')[0][:80]})")
             continue
-        if unavailable:
-            say(f"weights that are not available: {', '.join(unavailable)}")
-        told = f"{row.tag}" + (f" ({row.metric})" if row.metric else "")
-        if drawn and _fits(row, classes):
-            told += "; trained on these classes: if on these images, the held-out ones are not new to them"
-        return Start(None, row.tag, told) if row.base_only else Start(str(path), None, told)
-    missing = f" ({', '.join(unavailable)} not available)" if unavailable else ""
-    return Start(told=f"random: no trained ones for {model}{missing}")
+        _tell_unavailable(unavailable, say)
+        if _fits(row, classes):
+            say(
+                f"the weights {row.tag!r} were trained on these classes: if on images of the validation "
+                "split, these are not new to them"
+            )
+        return Start(tag=row.tag) if row.base_only else Start(load_from=str(path))
+    _tell_unavailable(unavailable, say)
+    return Start()
+
+
+def _tell_copies(splits: Mapping[str, Sequence[Path]], say: Callable[[str], None]) -> None:
+    if told := copies_told(splits):
+        say(f"warning: image in several splits: {': '.join(told)}")
+
+
+def _tell_unavailable(names: Sequence[str], say: Callable[[str], None]) -> None:
+    if names:
+        say(f"unavailable weights: {', '.join(names)}")
 
 
 def _fits(row: WeightsRow, classes: Sequence[str]) -> bool:
@@ -236,18 +250,10 @@ def _listed(classes: Sequence[str]) -> str:
     return f"{len(classes)} class{'es' * (len(classes) > 1)}: {names}"
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" + "s" * (number != 1)
-
-
 def _tell(plan: Plan, say: Callable[[str], None], size: str) -> None:
-    often = "each epoch" if plan.val_interval == 1 else f"every {plan.val_interval} epochs"
-    say(
-        f"chosen: {size}, batches of {plan.batch_size}, {_count(plan.epochs, 'epoch')} of "
-        f"{_count(plan.iterations, 'iteration')}, AdamW with learning rate {plan.lr:g}, "
-        f"warm-up over {_count(plan.warm_up, 'iteration')}, validation {often}"
-    )
-    say(f"weights to start from: {plan.start.told}")
+    """Says what was chosen beyond the weights and the schedule, which every training tells."""
+    warm_up = f", warm-up over {counted(plan.warm_up, 'iteration')}" if plan.warm_up else ""
+    say(f"chosen: {size}, AdamW with learning rate {plan.lr:g}{warm_up}")
 
 
 def _plan(
@@ -276,12 +282,13 @@ def _detection(
     model: str, data: Path, work_dir: Path, choices: Choices, gpu: bool, say: Callable[[str], None]
 ) -> str:
     boxes = read_boxes(data)
-    findings = [finding for finding in boxes.findings if finding.kind != "masks left out"]  # not needed here
+    not_needed = (OUTLINES, "masks left out")
+    findings = [finding for finding in boxes.findings if finding.kind not in not_needed]
     for line in brief_lines(findings, frozenset(), ""):
         say(line)
     root = data.parent if data.is_file() else data
     splits, note = _with_validation(boxes)
-    counts = count_boxes(splits["train"])
+    counts = _counted_boxes(splits["train"])
     declared, _ = boxes.choose_classes()
     classes = tuple(name for name in declared if counts[name])
     if not classes:
@@ -289,16 +296,17 @@ def _detection(
     if left_out := [name for name in declared if not counts[name]]:
         say(f"classes without a training box are left out: {', '.join(left_out)}")
     classes = _in_order_of_weights(model, classes)
-    if not set(count_boxes(splits["val"])) & set(classes):
+    if not set(_counted_boxes(splits["val"])) & set(classes):
         raise UserError(f"{data}: no validation image has a box of {', '.join(classes)}")
     files = {}
     for split, images in splits.items():
         named = [replace(image, name=_relative(image.path, root)) for image in images]
         content = coco_content(named, classes, _DESCRIPTION)
+        content["info"]["sha256"] = _digest_of(content)
         files[split] = work_dir / "annotations" / f"instances_{split}.json"
-        require_replaceable(files[split], _is_own_json, writer="training", option="--work-dir")
+        require_replaceable(files[split], _is_unchanged_json, writer="training", option="--work-dir")
         write_file(files[split], json.dumps(content))
-    used = sum(any(box.name in classes for box in image.boxes) for image in splits["train"])
+    used = sum(bool(set(_counted_boxes([image])) & set(classes)) for image in splits["train"])
     say(
         f"data: {_shown(data)} ({boxes.format}), {len(splits['train'])} training and {len(splits['val'])} "
         f"validation images, {sum(counts.values())} training boxes, {_listed(classes)}"
@@ -307,7 +315,7 @@ def _detection(
         say(note)
     arch = ARCHS[model]
     side = arch.size if isinstance(arch, SSDArch) else choices.image_size or _side(splits["train"])
-    start = _start(model, classes, choices, say, drawn=bool(note))
+    start = _start(model, classes, choices, say)
     batch = (32, 8) if side <= 320 else (16, 4)
     plan = _plan(
         model, classes, used, (side, side), start, choices, gpu, batch=batch, iterations=6000, drop_last=False
@@ -316,10 +324,23 @@ def _detection(
     return detection(plan, root, files)
 
 
-def _is_own_json(path: Path) -> bool:
+def _counted_boxes(images: Iterable[BoxImage]) -> Counter[str]:
+    """Class -> number of the boxes that are trained on and scored."""
+    return Counter(box.name for image in images for box in image.boxes if not box.difficult)
+
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of annotations without their ``info``."""
+    return _digest(json.dumps({key: value for key, value in content.items() if key != "info"}))
+
+
+def _is_unchanged_json(path: Path) -> bool:
+    """Whether annotations are as an earlier run wrote them."""
     try:
-        return read_json(path)["info"]["description"] == _DESCRIPTION
-    except (UserError, TypeError, KeyError):
+        content = read_json(path)
+        info, digest = content["info"], _digest_of(content)
+        return info["description"] == _DESCRIPTION and info["sha256"] == digest
+    except (UserError, TypeError, KeyError, AttributeError):
         return False
 
 
@@ -341,10 +362,10 @@ def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], str]:
         return splits, ""
     images = splits["train"]
     names = {str(image.path): image for image in images}
-    with_boxes = [name for name, image in names.items() if image.boxes]
+    with_boxes = {name for name, image in names.items() if image.boxes}
     if len(with_boxes) < 2:
         raise UserError(f"{boxes.source} has no validation split, and too few images with boxes to draw one")
-    drawn = draw_validation(with_boxes)
+    drawn = draw_validation([*with_boxes])
     background = [name for name in names if name not in with_boxes]
     if len(background) > 1:
         drawn |= draw_validation(background)
@@ -396,13 +417,14 @@ def _segmentation(
     )
     for line in (*folder.notes, *filter(None, [note])):
         say(line)
+    _tell_copies(images, say)
     height, width = _usual_size(images["train"])
     most = (768, 768) if gpu else (384, 512)
     crop = tuple(
         choices.image_size or max(64, min(limit, side // 32 * 32))
         for limit, side in zip(most, (height, width), strict=True)
     )
-    start = _start(model, classes, choices, say, drawn=bool(note))
+    start = _start(model, classes, choices, say)
     plan = _plan(
         model, classes, len(images["train"]), crop, start, choices, gpu, batch=(16, 4), iterations=6000
     )
@@ -424,7 +446,7 @@ def _dataset_options(folder: SegmentationFolder) -> dict:
 def _write_list(path: Path, text: str) -> None:
     require_replaceable(
         path,
-        lambda file: file.read_text(encoding="utf-8") == text,
+        lambda file: file.read_bytes() == text.encode(),
         writer="training on the same images",
         option="--work-dir",
     )
@@ -464,9 +486,10 @@ def _classification(
     )
     if note:
         say(note)
+    _tell_copies({split: walk_files(data / place, IMAGE_SUFFIXES) for split, place in folders.items()}, say)
     side = min(_usual_size(walk_files(data / folders["train"], IMAGE_SUFFIXES)))
     size = choices.image_size or (224 if side >= 160 else max(64, side // 32 * 32))
-    start = _start(model, classes, choices, say, drawn=bool(note))
+    start = _start(model, classes, choices, say)
     plan = _plan(model, classes, images, (size, size), start, choices, gpu, batch=(128, 32), iterations=6000)
     _tell(plan, say, f"images of {size}×{size}")
     enlarged = round(size * 8 / 7) if side > size else size

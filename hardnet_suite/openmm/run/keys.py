@@ -11,13 +11,13 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from hardnet_suite.config_names import base_files
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import nearest
-from hardnet_suite.openmm.config_files import base_files
 
 # what mmengine's runner reads, then this suite
 _RUN_KEYS = frozenset(inspect.signature(Runner.__init__).parameters.keys() - {"self", "cfg"})
-OPTION_KEYS = _RUN_KEYS | {"arch", "weights_tag", "bf16"}
+OPTION_KEYS = _RUN_KEYS | {"arch", "weights_tag", "bf16", "compile"}
 # what counts while the file is read, and what OpenMMLab's own tools read
 FILE_KEYS = OPTION_KEYS | {"custom_imports", "env_variables", "tta_model", "tta_pipeline"}
 
@@ -128,6 +128,11 @@ def require_known_keys(cfg: Config, path: Path, *, skip: Path) -> None:
 def is_read(cfg: Config, key: str) -> bool:
     """Whether mmengine or the suite reads a top-level key of a config, beside the file's own code."""
     return key in FILE_KEYS or _serves_data_root(cfg, key)
+
+
+def without_unread(cfg: Config) -> Config:
+    """A config of the top-level keys that are read: without the variables that only served to build them."""
+    return Config({key: value for key, value in cfg.items() if is_read(cfg, key)})
 
 
 def _why_unread_in_file(key: str, cfg: Config) -> str:

@@ -13,6 +13,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch.distributed import DistError
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.failures import cannot_meet
 
 _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # what each launcher puts into the environment
@@ -87,9 +88,4 @@ def start_ranks(launcher: str, env_cfg: Mapping) -> None:
         set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=True)
         init_dist(launcher, **env_cfg.get("dist_cfg", {}))
     except (DistError, ValueError) as error:
-        address = ":".join(os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"the ranks cannot meet at {address} (MASTER_ADDR:MASTER_PORT): {reason}; choose a free port "
-            "(torchrun --master-port), and start all ranks with the same address"
-        ) from error
+        raise cannot_meet(error) from error

@@ -110,7 +110,9 @@ class _ConsoleHandler(StreamHandler):
             if getattr(record, _ANNOUNCED, False):
                 print_above(message, sys.stdout)
             else:
-                print_above(f"{record.levelname.lower()}: {message}", sys.stderr)
+                # a library that goes on after its error leaves no failed run
+                level = record.levelname.lower() if _is_own(record.pathname) else "warning"
+                print_above(f"{level}: {message}", sys.stderr)
         except Exception:
             self.handleError(record)
 

@@ -10,7 +10,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.data.sampling import SeededDataset, seed_all
+from hardnet_suite.openmm.data.sampling import SeededBatches, SeededDataset, seed_all
 from hardnet_suite.openmm.run.schedules import warn_of_early_end
 
 
@@ -51,7 +51,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
             dataset = _build_dataset(dataset)
         if hasattr(dataset, "full_init"):
             dataset.full_init()
-        dataloader["dataset"] = SeededDataset(dataset, runner.seed)
+        wrapper = SeededBatches if hasattr(dataset, "load_batch") else SeededDataset
+        dataloader["dataset"] = wrapper(dataset, runner.seed)
         dataloader["batch_sampler"] = {
             "type": "ResumableBatchSampler",
             "drop_last": dataloader.pop("drop_last", False),

@@ -19,9 +19,11 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 from tqdm import tqdm
 
-from hardnet_suite.openmm.data.parts import counted
+from hardnet_suite.data.report import has_live_line
+from hardnet_suite.openmm.data.parts import LOADERS, counted, parts
 from hardnet_suite.openmm.run.logs import announce, say
-from hardnet_suite.visualization.curves import main_scores
+from hardnet_suite.openmm.run.summary import announce_foreign_data
+from hardnet_suite.visualization.curves import main_scores, score_text
 
 _REFRESH = 0.1  # seconds between two states of a live line
 _SPARSE = 30.0  # seconds between two lines where there is no live one, at least
@@ -44,12 +46,16 @@ class ProgressLineHook(Hook):
         self._bar: tqdm | None = None
         self._epochs = False
         self._best: dict[str, Any] = {}
+        self._unit = "image"  # what a sample is
 
     def before_train(self, runner) -> None:
         self._epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        self._unit = _unit(runner)
         self._began, self._first_iter = time.monotonic(), runner.iter
         self._times: deque[tuple[float, int]] = deque([(self._began, 0)], maxlen=_WINDOW)
         self._shown_at, self._shown_iter = -math.inf, -math.inf
+        if getattr(runner, "cfg", None):  # mmengine's own runner may have none
+            announce_foreign_data(runner)
         announce(runner.logger, f"schedule: {self._schedule(runner)}")
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
@@ -91,7 +97,7 @@ class ProgressLineHook(Hook):
             if self._epochs
             else f"iteration {runner.iter}/{runner.max_iters}"
         )
-        scores = "  ".join(f"{name} {value:.3f}" for name, value in main_scores(metrics or {}))
+        scores = "  ".join(f"{name} {score_text(name, value)}" for name, value in main_scores(metrics or {}))
         mark = "  (best so far)" if _best_scores(runner) != self._best else ""
         say(runner.logger, f"{step}: {scores or 'no scores'}{mark}")
         # what validation took is no part of the speed of training
@@ -111,6 +117,7 @@ class ProgressLineHook(Hook):
 
     def _begin_scoring(self, runner) -> None:
         self._best = _best_scores(runner)
+        self._unit = _unit(runner)
         now = time.monotonic()
         self._scoring = deque([(now, 0)], maxlen=_WINDOW)
         self._scoring_shown = now
@@ -123,7 +130,7 @@ class ProgressLineHook(Hook):
         if not _has_live_line() and now - self._scoring_shown < _SPARSE:
             return
         self._scoring_shown = now
-        self._show(runner, title, done, total, [_speed(self._scoring, now)])
+        self._show(runner, title, done, total, [_speed(self._scoring, now, self._unit)])
 
     def _is_due(self, now: float, done: int, total: int) -> bool:
         if not is_main_process():
@@ -137,7 +144,7 @@ class ProgressLineHook(Hook):
         return due
 
     def _speed(self, now: float) -> str:
-        return _speed(self._times, now)
+        return _speed(self._times, now, self._unit)
 
     def _show(self, runner, title: str, done: int, total: int, parts: list[str]) -> None:
         if not is_main_process():
@@ -164,7 +171,7 @@ class ProgressLineHook(Hook):
 
     def _schedule(self, runner) -> str:
         size = getattr(getattr(runner.train_dataloader, "batch_sampler", None), "batch_size", None)
-        images = f" of {counted(size * get_world_size(), 'image')}" if size else ""
+        images = f" of {counted(size * get_world_size(), self._unit)}" if size else ""
         if not self._epochs:
             return f"{counted(runner.max_iters, 'iteration')}{images}"
         per_epoch = counted(len(runner.train_dataloader), "iteration")
@@ -175,19 +182,26 @@ class ProgressLineHook(Hook):
         if runner.iter >= runner.max_iters:
             text += "; all of them are done already"
         elif runner.iter:
-            text += f"; goes on after iteration {runner.iter} of {runner.max_iters}"
+            text += f"; resumes after iteration {runner.iter} of {runner.max_iters}"
         return text
 
 
 def _has_live_line() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()
+    return has_live_line(sys.stderr)
 
 
-def _speed(times: deque[tuple[float, int]], now: float) -> str:
-    """Images per second over the window, of all ranks."""
+def _unit(runner) -> str:
+    """What a sample of the run's data sets is: "image" or "pair"."""
+    cfg = getattr(runner, "cfg", None)  # mmengine's own runner may have none
+    return next((part.unit for part in parts(cfg, LOADERS)), "image") if cfg else "image"
+
+
+def _speed(times: deque[tuple[float, int]], now: float, unit: str) -> str:
+    """Samples per second over the window, of all ranks."""
     images = sum(count for _, count in list(times)[1:])
     seconds = max(now - times[0][0], 1e-9)
-    return f"{get_world_size() * images / seconds:.1f} img/s"
+    short = "img" if unit == "image" else f"{unit}s"
+    return f"{get_world_size() * images / seconds:.1f} {short}/s"
 
 
 def _count(data_batch: Any) -> int:

@@ -20,12 +20,10 @@ class Start:
     Attributes:
         load_from: path of a whole network's; None: none.
         tag: of a trunk's in the registry, which the model loads itself; None: none.
-        told: what a line of text says of them.
     """
 
     load_from: str | None = None
     tag: str | None = None
-    told: str = "random"
 
     @property
     def is_trained(self) -> bool:
@@ -125,7 +123,7 @@ classes = {plan.classes!r}
 default_scope = "mmdet"  # of OpenMMLab's registries
 data_root = {_folder(data_root)}  # of the images; --data-root moves it
 
-model = dict(arch=arch, bbox_head=dict(num_classes={len(plan.classes)}), init_cfg={plan.start.init_cfg})
+model = dict(arch=arch, bbox_head=dict(num_classes=len(classes)), init_cfg={plan.start.init_cfg})
 load_from = {plan.start.load_from!r}  # weights to begin with
 
 # Images are flipped left to right; a microscope slide may be flipped in all directions.

@@ -17,7 +17,9 @@ from hardnet_suite.data.options import require_known
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import (
     ARCHS,
+    PREPROCESS,
     CenterNetArch,
+    DescriptorArch,
     FCHarDNetArch,
     HarDNetArch,
     Pad,
@@ -66,6 +68,8 @@ def preprocess_of(cfg: Config, loader: str | None = None) -> Preprocess:
     Raises:
         UserError: a step or an option that the record cannot express.
     """
+    if isinstance(ARCHS[cfg.arch], DescriptorArch):
+        return PREPROCESS[cfg.arch]  # patches have no pipeline
     names = LOADERS if loader is None else (loader,)
     datasets = (one for name in names for one in inner_datasets((cfg.get(name) or {}).get("dataset")))
     dataset = next((one for one in datasets if one.get("pipeline")), None)
@@ -132,8 +136,13 @@ def _require_free(model: Mapping[str, Any], where: str) -> None:
                 raise UserError(f"{where}.{part} has {key}, which follows from the architecture; remove it")
 
 
-def postprocess_of(cfg: Config) -> Postprocess:
-    """The output rule that a config's ``model.test_cfg`` makes; UserError where no record can express it."""
+def postprocess_of(cfg: Config) -> Postprocess | None:
+    """The output rule that a config's ``model.test_cfg`` makes; None for a patch descriptor.
+
+    UserError where no record can express it.
+    """
+    if isinstance(ARCHS[cfg.arch], DescriptorArch):
+        return None
     model = cfg.model.get("module", cfg.model)
     threshold = model.get("decode_head", {}).get("threshold")
     where = f"{cfg.filename}: model.test_cfg"
@@ -147,7 +156,9 @@ def records_of(cfg: Config) -> dict[str, Any]:
     """
     if not is_suites(cfg):
         return {}
-    records = {"model": cfg.arch, "postprocess": postprocess_of(cfg).to_dict()}
+    records = {"model": cfg.arch}
+    if (rule := postprocess_of(cfg)) is not None:
+        records["postprocess"] = rule.to_dict()
     if any(cfg.get(name) for name in LOADERS):  # otherwise the config only trains
         records["preprocess"] = preprocess_of(cfg).to_dict()
     return records

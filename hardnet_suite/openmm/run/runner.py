@@ -8,7 +8,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from copy import deepcopy
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,15 +20,16 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import master_only
 from mmengine.hooks import LoggerHook
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.registry import VISBACKENDS
 from mmengine.runner import EpochBasedTrainLoop, Runner, load_state_dict
-from mmengine.visualization import LocalVisBackend
+from mmengine.visualization import LocalVisBackend, Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
 from hardnet_suite import __version__
+from hardnet_suite.data.files import stop_looking
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.compat import for_mmengine, repair_ssd_heads
 from hardnet_suite.openmm.data.parts import inner_datasets
@@ -40,9 +41,12 @@ from hardnet_suite.openmm.run.buffers import (
     restore_buffers,
 )
 from hardnet_suite.openmm.run.checks import require_finite_weights, require_integer, require_numbers
+from hardnet_suite.openmm.run.compilation import compile_networks, compile_options
 from hardnet_suite.openmm.run.drawings import DrawPredictionsHook
+from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
+from hardnet_suite.openmm.run.precision import BF16
 from hardnet_suite.openmm.run.progress import ProgressLineHook
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
 from hardnet_suite.openmm.run.schedules import lasts_one_epoch, require_same_optimizer, resume_schedules
@@ -58,11 +62,37 @@ _LONGEST_WAIT = 30 * 60  # seconds for a batch: with a full /dev/shm it would ne
 _WORKER_OPTIONS = ("persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context")
 
 
+class _RunConfig(Config):
+    """A config whose text is formatted once, and not again for every log and checkpoint of a run."""
+
+    _texts: ClassVar[dict[str, str]] = {}
+
+    @property
+    def pretty_text(self) -> str:
+        content = repr(self._cfg_dict)
+        if content not in self._texts:
+            text = super().pretty_text
+            self._texts.clear()  # of earlier runs
+            self._texts[content] = text
+        return self._texts[content]
+
+
+def _forget(name: str) -> None:
+    """Drops the log, history and visualizer of an earlier run of that name.
+
+    mmengine names them by config and second, and would write into the earlier run's folder.
+    """
+    kinds: list[type] = [MMLogger, MessageHub, Visualizer]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        kind._instance_dict.pop(name, None)
+
+
 class SuiteRunner(Runner):
     """mmengine's Runner with channels-last weights (faster on CPUs and tensor cores), ranks on the CPU,
     strict loading, schedules that follow the config on resume, and an end at the first non-finite loss."""
 
-    _records: ClassVar[dict] = {}  # of the config, see ``records_of``
+    _meta: ClassVar[dict] = {}  # what every checkpoint says beside mmengine's own
     _opened: Checkpoint | None = None  # the file of ``load_from``, until it is loaded
     _rank_buffers: list[dict[str, torch.Tensor]] | None = None  # while a checkpoint is saved
     _is_visualizer_closed = False  # by mmengine's hook that logs
@@ -86,12 +116,14 @@ class SuiteRunner(Runner):
             opened: the file of ``cfg.load_from``, if it has been read already.
         """
         records = records_of(cfg)
+        cfg = copy(cfg)
+        object.__setattr__(cfg, "__class__", _RunConfig)  # a config's own takes it for an entry
         try:
             runner = super().from_cfg(cfg)
         except BaseException:
             close_log(MMLogger.get_current_instance())
             raise
-        runner._records, runner._opened = records, opened
+        runner._meta, runner._opened = records | {BF16: bool(cfg.get("bf16"))}, opened
         return runner
 
     def build_logger(self, *args, **options) -> MMLogger:
@@ -99,6 +131,7 @@ class SuiteRunner(Runner):
 
         The console shows what ``quiet_console`` leaves of it.
         """
+        _forget(self.experiment_name)
         logger = super().build_logger(*args, **options)
         set_console(logger)
         handle_errors(logger)
@@ -140,6 +173,18 @@ class SuiteRunner(Runner):
         elif isinstance(dataloader, dict):
             dataloader = {"timeout": _LONGEST_WAIT, **dataloader}
         return shield_workers(Runner.build_dataloader(dataloader, *args, **options))
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compiles the networks; mmengine would compile the whole step, which is no single graph."""
+        options = compile_options(self.cfg)
+        if options is None:
+            return
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        names = compile_networks(model, options)
+        if not names:  # of another model
+            super()._maybe_compile(target)
+            return
+        self.logger.info(f"torch.compile: {', '.join(names)}; the first iterations take long")
 
     def load_checkpoint(self, filename: str, *args, **options):
         """Initial weights (``load_from``) must fit except for the number of classes, those of a resumed run
@@ -247,12 +292,14 @@ class SuiteRunner(Runner):
         """
         require_finite_weights(self.model.state_dict(), f"the model after iteration {self.iter}")
         with averaged_buffers(self) as self._rank_buffers, writing(Path(out_dir, filename)):
-            super().save_checkpoint(out_dir, filename, *args, meta=(meta or {}) | self._records, **options)
+            super().save_checkpoint(out_dir, filename, *args, meta=(meta or {}) | self._meta, **options)
         if options.get("save_optimizer", True):  # the best one is saved without: it cannot be resumed
             self.last_saved = Path(out_dir, filename)
 
     def call_hook(self, fn_name: str, **options) -> None:
         """As mmengine's; a checkpoint that is about to be saved gets the buffers of all ranks."""
+        if fn_name == "before_train":
+            stop_looking()
         if fn_name == "before_save_checkpoint" and self._rank_buffers:
             options["checkpoint"][RANK_BUFFERS] = self._rank_buffers
         super().call_hook(fn_name, **options)
@@ -261,9 +308,10 @@ class SuiteRunner(Runner):
 
     @master_only
     def dump_config(self) -> None:
-        """Writes the whole config into the work dir, unless a file of the user's is in the way.
+        """Writes the config into the work dir, unless a file of the user's is in the way.
 
-        The log's ``vis_data/config.py`` has it in any case.
+        Variables that only served to build it are left out, so that the copy is a config itself. The log's
+        ``vis_data/config.py`` has all of them in any case.
         """
         if self._train_loop is None:  # scoring must not overwrite the record of the training
             return
@@ -273,7 +321,7 @@ class SuiteRunner(Runner):
         except UserError:
             self.logger.info(f"{target} exists and stays as it is: vis_data/config.py has the whole config")
             return
-        write_file(target, _DUMP + self.cfg.pretty_text)
+        write_file(target, _DUMP + without_unread(self.cfg).pretty_text)
 
 
 def _is_dump(path: Path) -> bool:
@@ -310,14 +358,15 @@ class StrictJsonVisBackend(LocalVisBackend):
             super()._dump(strict, file_path, file_format)
 
 
-def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", bf16: bool = False) -> Config:
+def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", bf16: bool | None = None) -> Config:
     """A copy of the config, ready to run: its work dir, launcher and arithmetic.
 
     Args:
         cfg: left unchanged.
         work_dir: folder of checkpoints, logs and results; made if missing.
         launcher: "pytorch" for a process that torchrun started; "none" otherwise.
-        bf16: computes under autocast to bfloat16, in training and scoring.
+        bf16: whether it computes under autocast to bfloat16, in training and scoring; None: as the config
+            says.
 
     Raises:
         UserError: a number of the config is out of range; the folder cannot be written; the process was not
@@ -331,12 +380,19 @@ def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", bf16: 
     _require_writable(Path(work_dir))
     cfg = deepcopy(cfg)
     cfg.work_dir = str(work_dir)
-    if bf16 or cfg.get("bf16"):
+    loops = list(filter(None, (cfg.get("val_cfg"), cfg.get("test_cfg"))))
+    if bf16 or (bf16 is None and cfg.get("bf16")):
         cfg.bf16 = True
         if cfg.get("optim_wrapper"):
             cfg.optim_wrapper.type = "BFloat16OptimWrapper"
-        for loop in filter(None, (cfg.get("val_cfg"), cfg.get("test_cfg"))):
+        for loop in loops:
             loop.fp16 = True  # "autocast" in mmengine's loops; its type is set by amp.bfloat16_loops
+    elif cfg.get("bf16"):  # of a run's config, which has been through here
+        cfg.bf16 = False
+        if cfg.get("optim_wrapper"):
+            cfg.optim_wrapper.type = "OptimWrapper"
+        for loop in loops:
+            loop.fp16 = False
     cfg.launcher = launcher
     if launcher != "none" and not started:
         start_ranks(launcher, cfg.get("env_cfg") or {})

@@ -15,9 +15,10 @@ from mmengine.runner import Runner
 
 from hardnet_suite.data.classification import readable
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.data.parts import counted, inner_datasets, parts, walk
+from hardnet_suite.openmm.data.parts import counted, foreign_datasets, parts, walk
 from hardnet_suite.openmm.run.logs import announce
-from hardnet_suite.weights import Checkpoint, find
+from hardnet_suite.weights import Checkpoint, WeightsRow, find
+from hardnet_suite.weights.places import row_of
 
 _NAMES = 6  # classes that a line has room for
 _LOADERS = ("train_dataloader", "val_dataloader")
@@ -49,7 +50,8 @@ def initial_weights(cfg: Config, opened: Checkpoint | None, *, from_scratch: boo
     if opened is not None and cfg.resume:
         return f"{opened.path}, resumed{_position(opened.content)}"
     if opened is not None:
-        return str(opened.path)
+        row = row_of(opened.path)
+        return str(opened.path) if row is None else _of_registry(row)
     pretrained = [] if from_scratch else list(dict.fromkeys(_pretrained(cfg)))
     seed = (cfg.get("randomness") or {}).get("seed")
     return "; ".join(pretrained) or ("random" if seed is None else f"random (seed {seed})")
@@ -124,9 +126,14 @@ def _pretrained(cfg: Config) -> Iterator[str]:
                 row = find(model, tag)
             except ValueError:  # told when the model is built
                 continue
-            kind = "shipped" if row.shipped else "published"
-            what = "trunk" if row.base_only else "weights"
-            yield f"{kind} {what} {row.tag!r} of {row.model}, {row.file}"
+            yield _of_registry(row)
+
+
+def _of_registry(row: WeightsRow) -> str:
+    kind = "shipped" if row.shipped else "published"
+    what = "trunk" if row.base_only else "weights"
+    metric = f" ({row.metric})" if row.metric else ""
+    return f"{kind} {what} {row.tag!r} of {row.model}, {row.file}{metric}"
 
 
 def _model(runner: Runner) -> str:
@@ -135,12 +142,34 @@ def _model(runner: Runner) -> str:
 
 
 def _data(cfg: Config, loader: str) -> str:
-    lines = []
-    for part in parts(cfg, [loader]):
-        names = ", ".join(readable(part.classes[:_NAMES])) + (" …" if len(part.classes) > _NAMES else "")
-        lines.append(f"{part.counts()}, {counted(len(part.classes), 'class')} ({names})")
-    datasets = inner_datasets((cfg.get(loader) or {}).get("dataset"))
-    return "; ".join(lines) or ", ".join(str(dataset.get("type")) for dataset in datasets)
+    """What the suite's own data sets hold; ``announce_foreign_data`` tells of others once they are built."""
+    lines = [_with_classes(part.counts(), part.classes) for part in parts(cfg, [loader])]
+    return "; ".join(lines) if lines and not foreign_datasets(cfg, loader) else ""
+
+
+def announce_foreign_data(runner: Runner) -> None:
+    """Logs how many images and classes the data sets have that are not the suite's own.
+
+    Args:
+        runner: with its data loaders built.
+    """
+    for name, loop in (("train", runner._train_loop), ("val", runner._val_loop)):
+        dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
+        if dataset is None or not foreign_datasets(runner.cfg, f"{name}_dataloader"):
+            continue
+        size = counted(len(dataset), "image") if hasattr(dataset, "__len__") else "a stream"
+        metainfo = getattr(dataset, "metainfo", None) or {}
+        classes = metainfo.get("classes") if isinstance(metainfo, Mapping) else None
+        listed = isinstance(classes, list | tuple) and all(isinstance(each, str) for each in classes)
+        line = _with_classes(size, tuple(classes) if listed else ())
+        announce(runner.logger, f"{name}: {line}, {type(dataset).__name__}")
+
+
+def _with_classes(counts: str, classes: tuple[str, ...]) -> str:
+    if not classes:
+        return counts
+    names = ", ".join(readable(classes[:_NAMES])) + (" …" if len(classes) > _NAMES else "")
+    return f"{counts}, {counted(len(classes), 'class')} ({names})"
 
 
 def _device(cfg: Config) -> str:

@@ -17,12 +17,22 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from torch import Tensor
 
 from hardnet_suite.data.classes import require_same_classes
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
-from hardnet_suite.openmm.data.parts import Part, ScoreSummary, inner_datasets, parts, require_data
+from hardnet_suite.networks import Arch, find_arch
+from hardnet_suite.openmm.data.parts import (
+    Part,
+    ScoreSummary,
+    class_counts,
+    inner_datasets,
+    parts,
+    require_data,
+)
 from hardnet_suite.openmm.data.parts.part import DRAWN_SCORE
+from hardnet_suite.openmm.models.inference import ReplaceableNetwork
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.amp import bfloat16_loops
 from hardnet_suite.openmm.run.checks import require_finite_weights
@@ -34,7 +44,7 @@ from hardnet_suite.openmm.run.runner import SuiteRunner, versions
 from hardnet_suite.openmm.run.surroundings import explained
 from hardnet_suite.outputs import write_file
 from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, find, open_weights
-from hardnet_suite.weights.runs import is_run, run_checkpoint
+from hardnet_suite.weights.runs import is_of_run, is_run, run_checkpoint
 
 _LARGEST_SCALE = 16
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")
@@ -51,8 +61,8 @@ class TestOptions:
         format_only: saves predictions as a test server expects them, without labels and scores.
         draw: folder that the predictions will be drawn into, if at all; then the heat maps of a model that
             predicts them are saved, too.
-        score: boxes below it are not drawn (None: 0.3).
-        worst: draws this many images with the most mistakes, their ranks in the names; None: all images.
+        score: boxes below it are neither drawn nor counted as confusions and mistakes (None: 0.3).
+        worst: draws this many images with the most mistakes; None: all images.
         verbose: shows the whole log on the console.
     """
 
@@ -68,8 +78,33 @@ class TestOptions:
 
     @property
     def least_score(self) -> float:
-        """Boxes below it are not drawn."""
+        """Boxes below it are neither drawn nor counted as confusions and mistakes."""
         return DRAWN_SCORE if self.score is None else self.score
+
+
+@dataclass(frozen=True)
+class DeployedNetwork:
+    """A network that another engine computes, scored in place of a checkpoint.
+
+    Attributes:
+        checkpoint: what its file says of itself, without tensors.
+        arch: its row of the architecture table.
+        forward: takes and returns what the network of ``create_model`` does, at test time.
+        engine: what computes it, such as "onnxruntime".
+        engine_version: the engine's version.
+        precision: what it computes in, such as "fp32".
+        weights: which file this is, in words.
+        finished: whether the postprocessing of ``checkpoint`` is inside: a detector returns boxes.
+    """
+
+    checkpoint: Checkpoint
+    arch: Arch
+    forward: Callable[[Tensor], Any]
+    engine: str
+    engine_version: str
+    precision: str
+    weights: str
+    finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +115,7 @@ class TestPlan:
         cfg: the config that the runner is built from; without the training, with test-time augmentation.
         part: the data set.
         checkpoint: the weights, or the row of the registry whose weights are fetched.
+        deployed: computes the network in place of the checkpoint's weights; None: PyTorch does.
         weights: which weights these are, in words.
         options: how it scores.
         work_dir: where the results go.
@@ -95,6 +131,13 @@ class TestPlan:
     options: TestOptions
     work_dir: Path
     settings_sha256: str
+    deployed: DeployedNetwork | None = None
+
+    @property
+    def draws_heatmaps(self) -> bool:
+        """Whether heat maps are drawn, too: a file with the postprocessing inside has none."""
+        is_finished = self.deployed is not None and self.deployed.finished
+        return self.options.draw is not None and self.part.has_heatmaps(self.cfg) and not is_finished
 
     @property
     def files(self) -> list[str]:
@@ -113,7 +156,8 @@ class Outcome:
         checkpoint: the weights.
         summary: the figures as a table; empty without any.
         files: what messages call each result -> its name in the work dir.
-        worst: the images with mistakes, the worst first.
+        order: the images, the worst first; empty without labels.
+        mistaken: how many of them, from the first on, have mistakes.
     """
 
     figures: dict[str, float]
@@ -122,21 +166,25 @@ class Outcome:
     checkpoint: Checkpoint
     summary: str = ""
     files: dict[str, str] = field(default_factory=dict)
-    worst: list = field(default_factory=list)
+    order: list = field(default_factory=list)
+    mistaken: int = 0
 
 
-def plan_test(cfg: Config, checkpoint: str | Path | WeightsRow | None, options: TestOptions) -> TestPlan:
+def plan_test(
+    cfg: Config, checkpoint: str | Path | WeightsRow | DeployedNetwork | None, options: TestOptions
+) -> TestPlan:
     """What a test run does, as a function of config and options; nothing is built, written or fetched.
 
     Args:
         cfg: as ``prepare`` returns it; left unchanged.
         checkpoint: a file; a run's folder, which stands for its best checkpoint, or its newest where it has
-            no best one; a row of the registry; or None for the run in the work dir.
+            no best one; a row of the registry; a network in another engine; or None for the run in the work
+            dir.
         options: how it scores.
 
     Raises:
-        UserError: no such checkpoint; data, classes or options that do not fit; weights of the registry that
-            would be scored into the folder of a run.
+        UserError: no such checkpoint; data, classes or options that do not fit; weights that would be scored
+            into the folder of a run and are not its own.
     """
     given = {key: value for key, value in cfg.items() if key not in ("work_dir", "launcher")}
     digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
@@ -153,13 +201,13 @@ def plan_test(cfg: Config, checkpoint: str | Path | WeightsRow | None, options: 
         if drawings.is_relative_to(folder.resolve()):
             raise UserError(f"--show-dir {options.draw} lies in the data, {folder}; choose another folder")
     if options.draw and not part.drawable:
-        raise UserError(
-            f"--show-dir cannot draw a {part.dataset_name}; draw with: hardnet-suite predict FOLDER --out DIR"
-        )
+        raise UserError(f"--show-dir cannot draw a {part.dataset_name}; {part.drawn_by}")
     if options.score is not None and not 0 <= options.score <= 1:
         raise UserError(f"--score {options.score}: expected a number from 0 to 1")
-    if options.score is not None and not (options.draw and part.has_scores):
-        raise UserError("--score chooses the boxes that --show-dir draws for a detector; leave it out here")
+    if options.score is not None and not (part.has_scores and (options.draw or not options.format_only)):
+        raise UserError(
+            "--score chooses the boxes of a detector that are drawn and counted as mistakes: leave it out"
+        )
     if options.worst is not None and options.worst < 1:
         raise UserError(f"--worst {options.worst}: expected a number of images, from 1")
     if options.worst is not None and not (options.draw and not options.format_only):
@@ -167,15 +215,20 @@ def plan_test(cfg: Config, checkpoint: str | Path | WeightsRow | None, options: 
             "--worst chooses the images that --show-dir draws beside their labels; leave it out here"
         )
     require_data(cfg, ["test_dataloader"])
+    deployed = checkpoint if isinstance(checkpoint, DeployedNetwork) else None
     source, weights = _choose_checkpoint(cfg, checkpoint)
     _require_checkpoint_classes(part, source)
+    if deployed is not None:
+        _require_network(cfg, deployed)
     require_replaceable(Path(cfg.work_dir), [METRICS, *part.result_files(format_only=options.format_only)])
     drop_pretrained(cfg)
     for key in _TRAINING:
         cfg[key] = None
     cfg.load_from, cfg.resume = None, False  # mmengine's runner would load it over the checkpoint
     _augment(cfg, part, options)
-    return TestPlan(cfg, part, source, weights, options, Path(cfg.work_dir), digest)
+    if deployed is not None:
+        _settle_deployed(cfg, deployed)
+    return TestPlan(cfg, part, source, weights, options, Path(cfg.work_dir), digest, deployed)
 
 
 def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
@@ -189,20 +242,30 @@ def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
         folder, format_only=options.format_only, heatmaps=options.draw is not None
     )
     cfg.test_evaluator.update(given)
-    if options.draw:
+    if plan.draws_heatmaps:
         plan.part.keep_heatmaps(cfg)
     checkpoint = plan.checkpoint
     if isinstance(checkpoint, WeightsRow):
         checkpoint = open_weights(checkpoint, cfg.get("arch"))
     with quiet_console(options.verbose), closing(SuiteRunner.from_cfg(cfg)) as runner:
         if is_suites(cfg):
-            different = checkpoint.rule_differences(preprocess_of(cfg), postprocess_of(cfg))
+            rule = None if plan.deployed and plan.deployed.finished else postprocess_of(cfg)
+            different = checkpoint.rule_differences(preprocess_of(cfg), rule)
             if different and not isinstance(runner.model, BaseTTAModel):
                 runner.logger.warning(different)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         model = model.module if isinstance(model, BaseTTAModel) else model
-        load_checkpoint(model, checkpoint, cfg.get("arch"))
-        require_finite_weights(model.state_dict(), checkpoint.path)
+        if plan.deployed is None:
+            load_checkpoint(model, checkpoint, cfg.get("arch"))
+            require_finite_weights(model.state_dict(), checkpoint.path)
+        elif not isinstance(model, ReplaceableNetwork):
+            raise UserError(
+                f"{cfg.filename} has a {type(model).__name__}: an exported file takes the place of the "
+                "suite's own models alone"
+            )
+        else:
+            boxes = plan.deployed.finished and plan.part.task == "detection"
+            model.replace_network(plan.deployed.forward, returns_boxes=boxes)
         with bfloat16_loops(bool(cfg.get("bf16"))):
             figures = runner.test()
     metric = runner.test_loop.evaluator.metrics[0]
@@ -211,39 +274,50 @@ def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
 
 def report_test(plan: TestPlan, outcome: Outcome, folder: Path) -> dict:
     """Writes metrics.json into ``folder``: the figures and what they were measured with. Returns them."""
+    deployed, bf16 = plan.deployed, bool(plan.cfg.get("bf16"))
+    engine = "pytorch" if deployed is None else deployed.engine
+    others = {} if deployed is None else {engine: deployed.engine_version}
     content = {
         "metrics": without_nan(outcome.figures),
         **outcome.details,
         "images": len(outcome.images),
         "scales": list(plan.options.scales),
         "flip": plan.options.flip,
-        "bf16": bool(plan.cfg.get("bf16")),
+        "engine": engine,
+        "precision": deployed.precision if deployed else "bf16" if bf16 else "fp32",
+        "bf16": bf16,
         "config": plan.cfg.filename,
         "config_sha256": plan.settings_sha256,
         "checkpoint": str(outcome.checkpoint.path),
         "checkpoint_sha256": outcome.checkpoint.digest,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
+        "versions": versions() | others,
     }
     write_file(folder / METRICS, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return content
 
 
 def draw(plan: TestPlan, outcome: Outcome, out_dir: Path) -> int:
-    """Draws the published results beside the labels, all or the worst; returns the number of images."""
-    options, ranked = plan.options, plan.options.worst is not None
-    images = outcome.worst[: options.worst] if ranked else outcome.images
+    """Draws the published results beside the labels, all or the worst; returns the number of images.
+
+    The worst come first, by their ranks in front of the names; without labels there are no ranks.
+    """
+    options, ranked = plan.options, not plan.options.format_only
+    if options.worst is None:
+        images = list(dict.fromkeys([*outcome.order, *outcome.images]))
+    else:
+        images = outcome.order[: min(options.worst, outcome.mistaken)]
     place = out_dir, plan.work_dir, images
     look = {"score": options.least_score, "format_only": options.format_only}
     count = plan.part.draw(*place, ranked=ranked, **look)
-    if plan.part.has_heatmaps(plan.cfg):
+    if plan.draws_heatmaps:
         count += plan.part.draw_heatmaps(*place, ranked=ranked)
     return count
 
 
 def test(
     cfg: Config,
-    checkpoint: str | Path | WeightsRow | None,
+    checkpoint: str | Path | WeightsRow | DeployedNetwork | None,
     options: TestOptions,
     *,
     announce: Callable[[str], None] | None = None,  # noqa: PT028
@@ -264,7 +338,7 @@ def test(
             if not options.format_only:
                 summary = plan.part.draw_summary(metric, folder, score=options.least_score)
             files = {"figures": METRICS, **plan.part.outputs, **summary.files}
-            outcome = replace(outcome, files=files, worst=summary.worst)
+            outcome = replace(outcome, files=files, order=summary.order, mistaken=summary.mistaken)
             publish(folder, plan.work_dir)
     return plan, outcome
 
@@ -279,11 +353,26 @@ def _only_part(cfg: Config) -> Part:
     kind = evaluator.get("type") if isinstance(evaluator, dict) else str(evaluator)
     known = Part.evaluators()
     if kind not in known:
-        raise UserError(f"the config's test_evaluator is {kind}; supported are {', '.join(sorted(known))}")
+        cures = dict.fromkeys(map(_evaluator_cure, test_parts))
+        cure = "; ".join(cures) or f"set its type to one of {', '.join(sorted(known))}"
+        raise UserError(
+            f"the config's test_evaluator is {kind}, which test does not score with: {cure} (docs/models.md, "
+            '"As a backbone of other models")'
+        )
     if len(test_parts) != 1 or test_parts[0].evaluator != kind:
         given = " and ".join(f"a {part.task} data set" for part in test_parts) or "none that the suite reads"
         raise UserError(f"{kind} scores one {known[kind]}: make it the test_dataloader's (it has {given})")
     return test_parts[0]
+
+
+def _evaluator_cure(part: Part) -> str:
+    """What to write into a config, so that the suite's evaluator scores a data set."""
+    if part.task != "detection":
+        return f'set test_evaluator=dict(_delete_=True, type="{part.evaluator}")'
+    return (
+        f'set test_evaluator=dict(_delete_=True, type="{part.evaluator}", ann_file=…), and '
+        'type="DetectionDataset" in test_dataloader.dataset'
+    )
 
 
 def registry_weights(cfg: Config, tag: str | None = None) -> WeightsRow:
@@ -305,25 +394,80 @@ def registry_weights(cfg: Config, tag: str | None = None) -> WeightsRow:
 
 
 def _choose_checkpoint(
-    cfg: Config, checkpoint: str | Path | WeightsRow | None
+    cfg: Config, checkpoint: str | Path | WeightsRow | DeployedNetwork | None
 ) -> tuple[Checkpoint | WeightsRow, str]:
     """The weights to score, and which these are in words."""
+    if isinstance(checkpoint, DeployedNetwork):
+        if is_run(cfg.work_dir):  # also where the file lies in it: the run's own figures are its checkpoints'
+            raise _of_others(cfg, str(checkpoint.checkpoint.path))
+        return checkpoint.checkpoint, checkpoint.weights
     if isinstance(checkpoint, WeightsRow):
         if is_run(cfg.work_dir):
-            raise UserError(
-                f"{cfg.work_dir} is the folder of a run: figures of the weights {checkpoint.tag!r} would be "
-                "taken for its own; choose another --work-dir"
-            )
+            raise _of_others(cfg, f"the weights {checkpoint.tag!r}")
         return checkpoint, f"{checkpoint.file}, the weights {checkpoint.tag!r} of {checkpoint.model}"
     if checkpoint is None and not is_run(cfg.work_dir):
         raise UserError(
-            f"no checkpoint given, and none of a run in {cfg.work_dir}: train first, give a file or a run's "
-            f"folder, or score {_available(cfg)}"
+            f"{cfg.work_dir} has no checkpoint to score: train first, give a file or a run's folder, or "
+            f"score {_available(cfg)}"
         )
     path = Path(cfg.work_dir if checkpoint is None else checkpoint).expanduser()
+    if path.exists() and is_run(cfg.work_dir) and not is_of_run(path, cfg.work_dir):
+        raise _of_others(cfg, str(path))
     source, which = run_checkpoint(path) if path.is_dir() else (path, "")
     opened = open_weights(source, cfg.get("arch"), known=False)
     return opened, f"{opened.path}, {which}" if which else str(opened.path)
+
+
+def _require_network(cfg: Config, deployed: DeployedNetwork) -> None:
+    """UserError unless a config's model is the one that another engine computes."""
+    file = deployed.checkpoint
+    if not is_suites(cfg):
+        raise UserError(
+            f"{cfg.filename} has arch={cfg.get('arch')!r}: an exported file is scored with a config of its "
+            f"model, {file.model}"
+        )
+    if cfg.arch != file.model:
+        raise UserError(f"{file.path}: this is {file.model}, but {cfg.filename} is for {cfg.arch}")
+    if deployed.arch != find_arch(cfg.arch):
+        raise UserError(f"{file.path}: this is another {file.model} than that of {cfg.filename}")
+    wrong = [count for count in class_counts(cfg) if count != file.num_classes]
+    if wrong:
+        raise UserError(
+            f"{file.path} has {file.num_classes} classes, but {cfg.filename} has num_classes={wrong[0]}"
+        )
+
+
+def _settle_deployed(cfg: Config, deployed: DeployedNetwork) -> None:
+    """Takes out of a config what a deployed network does itself: its precision, and the rule inside of it.
+
+    Raises:
+        UserError: the config's output rule is another one.
+    """
+    cfg.bf16 = False
+    if cfg.get("test_cfg"):
+        cfg.test_cfg.fp16 = False
+    if not deployed.finished:
+        return
+    own, wanted = deployed.checkpoint.postprocess, postprocess_of(cfg)
+    different = own.differences(wanted) if own is not None and wanted is not None else []
+    if different or "module" in cfg.model:
+        what = ", ".join(different) or "its test-time augmentation"
+        raise UserError(
+            f"{deployed.checkpoint.path} has its output rule inside, which differs in {what}: export it "
+            "without --with postprocess, or with this rule"
+        )
+    options = cfg.model.get("test_cfg") or {}
+    if options.get("mode") == "slide":
+        cfg.model.test_cfg = {"mode": "whole"}
+    elif options.get("flip_test"):
+        cfg.model.test_cfg = {**options, "flip_test": False}
+
+
+def _of_others(cfg: Config, weights: str) -> UserError:
+    return UserError(
+        f"{cfg.work_dir} is the folder of a run: figures of {weights} would be taken for its own; choose "
+        "another --work-dir"
+    )
 
 
 def _available(cfg: Config) -> str:

@@ -12,11 +12,14 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from hardnet_suite.data.classes import require_same_classes
+from hardnet_suite.data.files import looking_once
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import parts, require_data
 from hardnet_suite.openmm.run.amp import bfloat16_loops
+from hardnet_suite.openmm.run.compilation import compile_options, require_compiler
 from hardnet_suite.openmm.run.configs import drop_pretrained
 from hardnet_suite.openmm.run.lock import sole_training
+from hardnet_suite.openmm.run.precision import BF16
 from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of, records_of
 from hardnet_suite.openmm.run.runner import SuiteRunner
 from hardnet_suite.openmm.run.summary import announce_training, initial_weights
@@ -40,19 +43,38 @@ def train(
     Args:
         cfg: as ``prepare`` returns it; left unchanged.
         from_scratch: starts from random weights: no published ones are fetched.
-        resume: True resumes from the run's newest checkpoint, if there is one; a path from that checkpoint.
+        resume: True resumes from the run's newest checkpoint, if there is one; a path from that checkpoint,
+            or from the newest of another run's folder.
         stop: once set, by another thread or a signal, the run is saved after the current iteration and ends.
 
     Raises:
         Stopped: ``stop`` was set; it is a ``KeyboardInterrupt``.
-        UserError: data, classes, weights or a checkpoint that do not fit; a training that diverges; another
-            one in the same work dir; space, memory or files that run out.
+        UserError: data, classes, weights or a checkpoint that do not fit; ``compile`` where torch.compile
+            does not work; a training that diverges; another one in the same work dir; space, memory or files
+            that run out.
     """
+    with looking_once():  # until the first iteration
+        return _train(cfg, from_scratch=from_scratch, resume=resume, stop=stop)
+
+
+def _train(
+    cfg: Config, *, from_scratch: bool, resume: bool | str, stop: threading.Event | None
+) -> SuiteRunner:
     cfg = deepcopy(cfg)
+    options = compile_options(cfg)
     require_data(cfg, _DATA)
+    if options is not None:
+        require_compiler(options)
     if not resume and cfg.get("resume"):  # mmengine's own entries for it
         resume = cfg.get("load_from") or True
-    source = resume if isinstance(resume, str) else newest_checkpoint(cfg.work_dir) if resume else None
+    source: WeightsFile | str | None = None
+    if isinstance(resume, str) and not Path(resume).is_dir():
+        source = resume
+    elif resume:
+        folder = cfg.work_dir if resume is True else resume
+        source = newest_checkpoint(folder)
+        if source is None and isinstance(resume, str):
+            raise UserError(f"{folder} has no checkpoint epoch_N.pth or iter_N.pth to resume from")
     checkpoint = str(source.path) if isinstance(source, WeightsFile) else source
     if from_scratch and cfg.get("load_from"):
         raise UserError(f"--from-scratch starts from random weights: drop it, or load_from={cfg.load_from}")
@@ -61,6 +83,7 @@ def train(
     if cfg.load_from:
         source = source if isinstance(source, WeightsFile) else Path(cfg.load_from)
         opened = open_weights(source, cfg.get("arch"), known=False)
+        cfg.load_from = str(opened.path)  # of a run's folder
         notes = (_require_same_run if cfg.resume else _compare_initial_weights)(cfg, opened)
     if from_scratch or cfg.load_from:
         drop_pretrained(cfg)
@@ -106,7 +129,19 @@ def _require_same_run(cfg: Config, weights: Checkpoint) -> list[str]:
                 expected_where=path,
                 cure="resume with the classes of the run, or start a new one in another --work-dir",
             )
-    return _compare_rules(cfg, weights)
+    return _compare_rules(cfg, weights) + _compare_precision(cfg, weights)
+
+
+def _compare_precision(cfg: Config, weights: Checkpoint) -> list[str]:
+    recorded = weights.content["meta"].get(BF16)
+    if recorded is None or bool(recorded) == bool(cfg.get("bf16")):
+        return []
+    names = {False: "float32", True: "bfloat16"}
+    cure = "--bf16" if recorded else "leave out --bf16"
+    return [
+        f"the run computed in {names[bool(recorded)]} so far, and resumes in {names[not recorded]}; to keep "
+        f"it: {cure}, or --precision auto"
+    ]
 
 
 def _compare_rules(cfg: Config, weights: Checkpoint) -> list[str]:

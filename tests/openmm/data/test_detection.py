@@ -362,7 +362,7 @@ def test_perfect_detections_score_one_whatever_the_ids(content, tmp_path):
         ({"metainfo": {"classes": CLASSES, "palette": [(1, 2, 3)]}}, "palette is .*expected"),
         ({"ann_fil": "b.json"}, "has no option 'ann_fil'; did you mean ann_file"),
         ({"return_classes": True}, "has no option 'return_classes'"),
-        ({"backend_args": {"backend": "petrel"}}, "has no option 'backend_args'"),
+        ({"backend_args": {"backend": "petrel"}}, "but reads local files; set it to None"),
         ({"ann_file": ""}, "ann_file='', expected the path"),
         ({"data_prefix": {"image": "images"}}, "has no option 'image'"),
         ({"data_prefix": {}}, r"expected dict\(img=…\)"),
@@ -379,6 +379,12 @@ def test_bad_options_are_one_line(content, tmp_path, more, message):
     with pytest.raises(UserError, match=message) as caught:
         require(tmp_path, **more)
     assert "\n" not in str(caught.value)
+
+
+def test_a_base_of_mmdets_may_set_no_backend(content, tmp_path):
+    write(content, tmp_path)
+    require(tmp_path, backend_args=None)
+    assert len(build(tmp_path, backend_args=None)) == len(build(tmp_path))
 
 
 def test_filters_and_indices_have_their_effect(content, tmp_path):

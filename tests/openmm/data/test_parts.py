@@ -54,3 +54,44 @@ def test_no_data_set():
 )
 def test_counted(count, noun, text):
     assert counted(count, noun) == text
+
+
+@pytest.mark.parametrize(
+    ("dataset", "missing"),
+    [
+        (
+            {"type": "CityscapesDataset", "data_root": "nowhere/", "data_prefix": {"img_path": "a"}},
+            "nowhere/",
+        ),
+        (
+            {"type": "CityscapesDataset", "data_root": "{root}", "data_prefix": {"img_path": "no"}},
+            "{root}/no",
+        ),
+        ({"type": "CityscapesDataset", "data_root": "{root}", "ann_file": "no.txt"}, "{root}/no.txt"),
+        (
+            {"type": "ADE20KDataset", "data_prefix": {"img_path": "{root}/a", "seg_map_path": "{root}/no"}},
+            "{root}/no",
+        ),
+        ({"type": "RepeatDataset", "dataset": {"type": "LoveDADataset", "data_root": "nowhere"}}, "nowhere"),
+        ({"type": "CityscapesDataset", "data_root": "{root}", "data_prefix": {"img_path": "a"}}, None),
+        ({"type": "CityscapesDataset", "data_root": "s3://bucket", "data_prefix": {"img_path": "a"}}, None),
+        ({"type": "CityscapesDataset", "data_root": "no", "backend_args": {"backend": "petrel"}}, None),
+    ],
+)
+def test_files_of_data_sets_of_others(tmp_path, monkeypatch, dataset, missing):
+    """mmseg's own data sets name them in the usual way; a missing one is told before anything is built."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+
+    def placed(value):
+        if isinstance(value, dict):
+            return {key: placed(item) for key, item in value.items()}
+        return value.replace("{root}", str(tmp_path)) if isinstance(value, str) else value
+
+    cfg = Config({"default_scope": "mmseg", "model": {}, "train_dataloader": {"dataset": placed(dataset)}})
+    if missing is None:
+        require_data(cfg, ["train_dataloader"])
+        return
+    with pytest.raises(UserError, match="train_dataloader: no file or folder ") as error:
+        require_data(cfg, ["train_dataloader"])
+    assert f"no file or folder {placed(missing)} (" in str(error.value)

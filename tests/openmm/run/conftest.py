@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.visualization import Visualizer
 from toy_runs import RATES
 
 from hardnet_suite.openmm.run.runner import prepare
@@ -19,8 +17,6 @@ def toy_train(tmp_path):
     """Trains a toy config in a work dir of that name; returns the runner and every iteration's rate."""
 
     def run(cfg: Config, name: str = "work", *, bf16: bool = False, **options):
-        for shared in (MMLogger, MessageHub, Visualizer):  # by runs of one second
-            shared._instance_dict.clear()
         runner = train(prepare(cfg, work_dir=tmp_path / name, bf16=bf16), **options)
         return runner, list(RATES)
 

@@ -65,7 +65,9 @@ def test_every_trainable_model(data, tmp_path, model):
     assert not any(name.endswith("_base_") for name in cfg)
     assert files(data) == before
     told = "\n".join(lines)
-    for start in ("data: ", "chosen: ", "weights to start from: random", "config: "):
+    assert "weights" not in told  # which the training itself tells, as it does the schedule
+    assert "epoch" not in told
+    for start in ("data: ", "chosen: ", "config: "):
         assert f"\n{start}" in f"\n{told}"
 
 
@@ -192,10 +194,54 @@ def test_a_changed_config_is_not_replaced(data, tmp_path):
 def test_annotations_of_others_are_not_replaced(data, tmp_path):
     place = tmp_path / "run/annotations/instances_train.json"
     place.parent.mkdir(parents=True)
-    place.write_text("{}")
+    arguments = "ssd224_hardnet29", data / "boxes", tmp_path / "run", SCRATCH
+    for text in ("{}", "[]", '{"info": []}'):
+        place.write_text(text)
+        with pytest.raises(UserError, match="no earlier training wrote it"):
+            write_config(*arguments, say=lambda _: None)
+        assert place.read_text() == text
+
+
+def test_annotations_that_were_edited_are_not_replaced(data, tmp_path):
+    arguments = "ssd224_hardnet29", data / "boxes", tmp_path / "run", SCRATCH
+    for _ in range(2):  # its own are
+        write_config(*arguments, say=lambda _: None)
+    place = tmp_path / "run/annotations/instances_train.json"
+    content = json.loads(place.read_text())
+    content["annotations"][0]["bbox"][0] += 1
+    place.write_text(edited := json.dumps(content))
     with pytest.raises(UserError, match="no earlier training wrote it"):
-        write_config("ssd224_hardnet29", data / "boxes", tmp_path / "run", SCRATCH, say=lambda _: None)
-    assert place.read_text() == "{}"
+        write_config(*arguments, say=lambda _: None)
+    assert place.read_text() == edited
+
+
+def test_a_list_of_images_that_is_not_text_is_not_replaced(data, tmp_path):
+    place = tmp_path / "run/annotations/train.txt"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="wrote it"):
+        write_config("fchardnet70", data / "masks", tmp_path / "run", SCRATCH, say=lambda _: None)
+    assert place.read_bytes() == b"\xff\xfe"
+
+
+def test_a_class_of_difficult_objects_alone_is_left_out(tmp_path):
+    """They are neither trained on nor scored."""
+    folder = tmp_path / "data"
+    boxes = {"cat": False, "dog": True}
+    for split in ("train", "val"):
+        picture(folder / f"images/{split}/a.jpg")
+    shapes = "".join(
+        f'<box label="{name}" xtl="2" ytl="2" xbr="30" ybr="30">'
+        f'<attribute name="difficult">{str(mark).lower()}</attribute></box>'
+        for name, mark in boxes.items()
+    )
+    images = "".join(f'<image name="a.jpg" subset="{split}">{shapes}</image>' for split in ("train", "val"))
+    (folder / "annotations.xml").write_text(f"<annotations>{images}</annotations>")
+    lines = []
+    cfg = load_config(write_config("ssd224_hardnet29", folder, tmp_path / "run", SCRATCH, say=lines.append))
+    assert cfg.model.bbox_head.num_classes == 1
+    assert "classes without a training box are left out: dog" in lines
+    assert any("1 training boxes, 1 class: cat" in line for line in lines)
 
 
 @pytest.mark.parametrize("available", [{"published", "base"}, {"base"}, {"camvid"}, set()])
@@ -211,16 +257,16 @@ def test_the_best_available_weights(data, tmp_path, monkeypatch, available):
     told = "\n".join(lines)
     if "published" in available:
         assert cfg.load_from.endswith("published.pth")
-        assert "not available" not in told
+        assert "unavailable" not in told
     elif available == {"base"}:
         assert cfg.load_from is None
         assert cfg.model.init_cfg.tag == "base"
         assert "published" in told
-        assert "not available" in told
+        assert "unavailable" in told
     elif available:
         assert cfg.load_from.endswith("camvid.pth")
     else:
-        assert "weights to start from: random: no trained ones for fchardnet70" in told
+        assert "unavailable weights: " in told
         assert cfg.model.init_cfg is None
 
 
@@ -270,6 +316,55 @@ def test_choices_by_the_number_of_images(images):
 def test_the_default_work_dir_is_not_that_of_a_config():
     assert str(default_work_dir("ssd320_hardnet39ds", "/data/bccd/")) == "work_dirs/ssd320_hardnet39ds-bccd"
     assert str(default_work_dir("hardnet68", "/data/my cats")) == "work_dirs/hardnet68-my_cats"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("birds/data.yaml", "birds"),
+        ("birds/small.yaml", "birds-small"),
+        ("birds/annotations.xml", "birds"),
+        ("birds/annotations/instances_val.json", "birds-instances_val"),
+        ("birds/train/_annotations.coco.json", "birds"),
+    ],
+)
+def test_a_run_on_a_file_is_called_after_its_folder(tmp_path, file, name):
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).touch()
+    assert default_work_dir("hardnet68", tmp_path / file).name == f"hardnet68-{name}"
+
+
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("task", ["detection", "segmentation", "classification"])
+def test_copies_in_the_validation_split_are_told(tmp_path, task, copied):
+    data = tmp_path / "data"
+    for split in ("train", "val"):
+        for number in range(3):
+            name = f"{split}{number}.png"
+            place = f"{split}/cat/{name}" if task == "classification" else f"images/{split}/{name}"
+            (data / place).parent.mkdir(parents=True, exist_ok=True)
+            red = 0 if copied and number == 1 else 9 + (split == "val")
+            Image.new("RGB", (48, 40), (red, 9, number)).save(data / place)
+            if task == "segmentation":
+                (data / f"labels/{split}").mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.eye(40, 48, dtype=np.uint8)).save(data / f"labels/{split}/{name}")
+            elif task == "detection":
+                (data / f"labels/{split}").mkdir(parents=True, exist_ok=True)
+                (data / f"labels/{split}/{split}{number}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    if task == "detection":
+        (data / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat]\n")
+    model = {
+        "detection": "ssd320_hardnet39ds",
+        "segmentation": "fchardnet70",
+        "classification": "hardnet39ds",
+    }
+    lines = []
+    write_config(model[task], data, tmp_path / "run", Choices(from_scratch=True), say=lines.append)
+    told = [line for line in lines if "image in several splits" in line]
+    assert len(told) == copied
+    if copied:
+        assert "train1.png: is the same image as" in told[0]
+        assert told[0].endswith("val1.png")
 
 
 @pytest.mark.parametrize("same", [True, False])

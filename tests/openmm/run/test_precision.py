@@ -9,31 +9,50 @@ from mmengine.config import Config
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run import precision
 from hardnet_suite.openmm.run.configs import load_config
+from hardnet_suite.openmm.run.runner import prepare
 
 
+@pytest.mark.parametrize("timed", ["step", "pass"])
 @pytest.mark.parametrize(
     ("name", "size", "images"),
     [("demo_ssd224_shapes", 224, 3), ("hardnet39ds_tiny_imagenet10", 64, 8)],
 )
-def test_a_step_is_one_of_the_configs(name, size, images, monkeypatch):
+def test_what_is_timed_is_of_the_config(name, size, images, timed, monkeypatch):
     cfg, seen = load_config(name), []
     if name.startswith("demo"):
-        cfg.train_dataloader.batch_size = images
+        cfg.train_dataloader.batch_size = cfg.test_dataloader.batch_size = images
     create = precision.build_network
 
     def spied(*args):
         network = create(*args)
         network.register_forward_pre_hook(
-            lambda module, inputs: seen.append((tuple(inputs[0].shape), torch.is_autocast_enabled("cpu")))
+            lambda module, inputs: seen.append(
+                (tuple(inputs[0].shape), torch.is_autocast_enabled("cpu"), module.training)
+            )
         )
         return network
 
     monkeypatch.setattr(precision, "build_network", spied)
-    seconds = precision.seconds_of_a_step(cfg, steps=1)
-    assert all(0 < value < float("inf") for value in seconds)
-    assert seen == [((images, 3, size, size), bf16) for bf16 in (False, True)] * 2
+    choice = (precision.faster_step if timed == "step" else precision.faster_pass)(cfg, 1)
+    assert set(choice.seconds) == {"float32", "bf16"}
+    assert all(0 < value < float("inf") for value in choice.seconds.values())
+    assert choice.seconds[choice.precision] == min(choice.seconds.values())
+    assert choice.timed == f"a {timed} of {images}×3×{size}×{size}"
+    assert seen == [((images, 3, size, size), bf16, timed == "step") for bf16 in (False, True)] * 2
 
 
-def test_networks_of_others_are_told():
+@pytest.mark.parametrize("faster", [precision.faster_step, precision.faster_pass])
+def test_networks_of_others_are_told(faster):
     with pytest.raises(UserError, match="--precision auto times the networks of the suite"):
-        precision.seconds_of_a_step(Config({"model": {"type": "RetinaNet"}}))
+        faster(Config({"model": {"type": "RetinaNet"}}))
+
+
+@pytest.mark.parametrize("bf16", [True, False, None])
+def test_a_given_precision_replaces_that_of_a_runs_config(bf16, tmp_path):
+    first = prepare(load_config("demo_ssd224_shapes"), work_dir=tmp_path, bf16=True)
+    assert first.bf16
+    again = prepare(first, work_dir=tmp_path, bf16=bf16)
+    computes = bf16 is not False
+    assert again.bf16 == computes
+    assert again.optim_wrapper.type == ("BFloat16OptimWrapper" if computes else "OptimWrapper")
+    assert again.val_cfg.fp16 == again.test_cfg.fp16 == computes

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import struct
 import sys
+import termios
 import warnings
 from types import SimpleNamespace
 
@@ -14,6 +18,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS
 from toy_runs import toy_config
 
+from hardnet_suite.data.report import has_live_line
 from hardnet_suite.openmm.run import progress
 from hardnet_suite.openmm.run.logs import announce, quiet_console, say, set_console
 from hardnet_suite.openmm.run.progress import ProgressLineHook
@@ -80,6 +85,46 @@ def test_a_live_line_on_terminals(monkeypatch, runner, clock, capsys):
     hook.after_train_epoch(runner)
     assert sys.stderr.getvalue().rsplit("\r", 1)[-1].strip() == ""  # the line is gone
     assert "img/s" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "live"), [(24, 80, True), (0, 0, False), (0, 120, False), (50, 0, False)]
+)
+def test_a_terminal_without_a_size_gets_lines(monkeypatch, runner, clock, capsys, rows, columns, live):
+    """tqdm shows nothing on one of 0 rows, such as that of ``script``."""
+    master, slave = os.openpty()
+    try:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        with open(slave, "w", closefd=False) as stream:
+            monkeypatch.setattr(sys, "stderr", stream)
+            assert has_live_line(stream) is live
+            with quiet_console():
+                set_console(runner.logger)
+                hook = ProgressLineHook()
+                hook.before_train(runner)
+                clock.seconds += 1
+                step(hook, runner)
+                hook.close()
+    finally:
+        os.close(slave)
+        os.close(master)
+    assert ("epoch 1/3  1/4  loss 1.25" in capsys.readouterr().out) is not live
+
+
+@pytest.mark.parametrize("stream", [None, io.StringIO(), Terminal()])
+def test_streams_that_are_no_terminals(stream):
+    assert has_live_line(stream) is isinstance(stream, Terminal)
+
+
+def test_an_error_that_a_library_logs_is_a_warning(runner, capsys):
+    """mmdet goes on after "The testing results of the whole dataset is empty."."""
+    with quiet_console():
+        set_console(runner.logger)
+        record = runner.logger.makeRecord(
+            "mmengine", 40, "/site-packages/mmdet/coco_metric.py", 1, "empty", (), None
+        )
+        runner.logger.handle(record)
+    assert "warning: empty" in capsys.readouterr().err
 
 
 def test_a_live_line_is_renewed_ten_times_a_second(monkeypatch, runner, clock):
@@ -218,7 +263,7 @@ def test_a_quiet_training(toy_train, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     names = [line.partition(":")[0] for line in out.splitlines()]
-    assert names[:6] == ["weights", "model", "train", "device", "folder", "log"]
+    assert names[:6] == ["weights", "model", "device", "folder", "log", "train"]  # mmengine's data set
     assert "schedule: 30 epochs of 4 iterations of 2 images" in out
     assert "epoch 1/30  1/4  loss " in out
     assert len(names) < 12

@@ -8,10 +8,27 @@ import time
 
 import pytest
 import torch
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.visualization import Visualizer
 from toy_runs import assert_identical
 
 import hardnet_suite.openmm  # noqa: F401  (lets torch.load read mmengine's log buffers)
+from hardnet_suite.cli import main
 from hardnet_suite.openmm.data.sampling import ResumableBatchSampler, SeededDataset
+
+
+@pytest.fixture
+def here(capfd):
+    """Trains in this process; returns (exit status, stdout, stderr)."""
+
+    def train(*arguments: object) -> tuple[int, str, str]:
+        for shared in (MMLogger, MessageHub, Visualizer):  # by runs of one second
+            shared._instance_dict.clear()
+        capfd.readouterr()
+        status = main(["train", *map(str, arguments)])
+        return status, *capfd.readouterr()
+
+    return train
 
 
 def wait_for(path, process, seconds: float) -> None:
@@ -22,7 +39,7 @@ def wait_for(path, process, seconds: float) -> None:
         time.sleep(0.005)
 
 
-def test_killed_in_mid_epoch_and_resumed_is_bit_for_bit_the_same(tiny, launch, run, tmp_path):
+def test_killed_in_mid_epoch_and_resumed_is_bit_for_bit_the_same(tiny, launch, run, here, tmp_path):
     config, data = tiny
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     common = ["tools/train.py", config, "--data-root", data, "--seed", 7, "--device", "cpu"]
@@ -46,12 +63,10 @@ def test_killed_in_mid_epoch_and_resumed_is_bit_for_bit_the_same(tiny, launch, r
 
     for folder in (whole, broken):
         assert list(folder.glob("*/vis_data/scalars.json"))
-    refused = launch(
-        *common, "--work-dir", broken, "--resume", "--cfg-options", "train_dataloader.batch_size=3"
-    )
-    output, _ = refused.communicate(timeout=300)
-    assert refused.returncode == 2
-    assert "an epoch has 6 batches in the checkpoint, but 4 in this run" in output.splitlines()[-1]
+    other = ["--work-dir", broken, "--resume", "--cfg-options", "train_dataloader.batch_size=3"]
+    status, _, err = here(*common[1:], *other)
+    assert status == 2
+    assert "an epoch has 6 batches in the checkpoint, but 4 in this run" in err.splitlines()[-1]
 
     changed = torch.load(whole / "epoch_1.pth", weights_only=False)["state_dict"]
     assert any(not torch.equal(changed[key], value) for key, value in ends[0]["state_dict"].items())
@@ -87,13 +102,11 @@ def test_batches_begin_where_they_are_told_to(start):
     assert list(batches) == everything[start:]
 
 
-def test_an_epoch_killed_before_its_validation_is_validated_on_resuming(tiny, run, tmp_path):
+def test_an_epoch_killed_before_its_validation_is_validated_on_resuming(tiny, here, tmp_path):
     config, data = tiny
-    common = ["tools/train.py", config, "--data-root", data, "--device", "cpu", "--work-dir", tmp_path]
-    common.append("--verbose")
+    common = [config, "--data-root", data, "--device", "cpu", "--work-dir", tmp_path, "--verbose"]
     options = ["--cfg-options", "train_cfg.max_epochs=1", "train_dataloader.batch_size=6"]
-    first = run(*common, *options)
-    again = run(*common, *options, "--resume")
+    (_, first, _), (_, again, _) = here(*common, *options), here(*common, *options, "--resume")
     for output in (first, again):
         assert output.count("coco/bbox_mAP:") == 1
     assert "Epoch(train)" not in again

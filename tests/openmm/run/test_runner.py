@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from copy import deepcopy
 from logging import FileHandler
 from types import SimpleNamespace
@@ -84,6 +85,19 @@ def test_the_trackers_of_a_run_are_closed_once(toy_train, monkeypatch, hook):
     cfg.default_hooks.logger = hook
     toy_train(cfg)
     assert closed == [1]
+
+
+def test_runs_of_the_same_second_write_into_their_own_folders(toy_train, monkeypatch):
+    now = SimpleNamespace(time=lambda: 1.7e9, strftime=time.strftime, localtime=time.localtime)
+    monkeypatch.setattr("mmengine.runner.runner.time", now)
+    for name in ("first", "second"):
+        toy_train(toy_config(epochs=1), name)
+    first, second = (
+        {path.name for path in toy_train.folder(name).rglob("*") if path.suffix in (".py", ".json", ".log")}
+        for name in ("first", "second")
+    )
+    assert first == second
+    assert {"config.py", "scalars.json"} <= second
 
 
 def test_a_resumed_checkpoint_runs_none_of_its_config(toy_train, tmp_path):
@@ -213,3 +227,21 @@ def test_the_same_classes_in_another_order_are_refused(tiny, monkeypatch):
     monkeypatch.setattr(training, "parts", lambda *_: [part])
     with pytest.raises(UserError, match="ssd224_hardnet29:symbols"):
         training._compare_published(load_config(tiny[0]))
+
+
+def test_the_text_of_a_config_is_formatted_once(toy_train, monkeypatch):
+    """yapf takes a second for a long config, and mmengine asks for the text at every checkpoint."""
+    from mmengine.config import config
+
+    texts, format_code = [], config.FormatCode
+
+    def count(text, **options):
+        texts.append(text)
+        return format_code(text, **options)
+
+    monkeypatch.setattr(config, "FormatCode", count)
+    runner, _ = toy_train(toy_config(epochs=3))
+    assert len(texts) == 2  # and that of the copy in the work dir
+    first = runner.cfg.pretty_text
+    runner.cfg.train_cfg.max_epochs = 7
+    assert "max_epochs=7" in runner.cfg.pretty_text != first

@@ -12,6 +12,8 @@ from toy_runs import toy_config
 from hardnet_suite.openmm.run import summary
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.summary import best_of, example_image, initial_weights
+from hardnet_suite.weights import find
+from hardnet_suite.weights.places import SHIPPED
 
 
 def pretrained(**options):
@@ -62,6 +64,22 @@ def test_weights_of_a_file(meta, text):
     assert initial_weights(cfg, opened, from_scratch=False) == "run.pth"
 
 
+def test_weights_of_the_registry_in_a_file(monkeypatch, tmp_path):
+    monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path))
+    cfg = Config({"model": {}, "resume": False})
+    shipped = SimpleNamespace(path=SHIPPED / "fchardnet70_camvid.safetensors", content={})
+    text = initial_weights(cfg, shipped, from_scratch=False)
+    assert text.startswith("shipped weights 'camvid' of fchardnet70, ")
+    assert text.endswith(f"({find('fchardnet70', 'camvid').metric})")
+    name = find("hardnet68").file
+    own = SimpleNamespace(path=tmp_path / name, content={})
+    assert initial_weights(cfg, own, from_scratch=False).startswith(
+        "published weights 'published' of hardnet68"
+    )
+    elsewhere = SimpleNamespace(path=tmp_path / "sub" / name, content={})
+    assert initial_weights(cfg, elsewhere, from_scratch=False) == str(elsewhere.path)
+
+
 @pytest.mark.parametrize(
     ("ranks", "options", "line"),
     [
@@ -105,9 +123,30 @@ def test_the_best_by_a_score(tmp_path):
     assert best_of(runner) is None
 
 
-def test_data_of_another_kind_are_named_by_their_type():
+@pytest.mark.parametrize(
+    ("metainfo", "line"),
+    [
+        ({"classes": ("road", "car")}, "train: 4 images, 2 classes (road, car), Others"),
+        ({"classes": tuple("abcdefgh")}, "train: 4 images, 8 classes (a, b, c, d, e, f …), Others"),
+        ({}, "train: 4 images, Others"),
+        (None, "train: 4 images, Others"),
+    ],
+)
+def test_data_of_another_kind_are_told_once_they_are_built(monkeypatch, metainfo, line):
+    """mmseg's CityscapesDataset, for one."""
+
+    class Others(list):
+        pass
+
+    dataset = Others(range(4))
+    dataset.metainfo = metainfo
+    lines = []
+    monkeypatch.setattr(summary, "announce", lambda logger, text: lines.append(text))
     cfg = Config({"train_dataloader": {"dataset": {"type": "RepeatDataset", "dataset": {"type": "Other"}}}})
-    assert summary._data(cfg, "train_dataloader") == "Other"
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset))
+    summary.announce_foreign_data(SimpleNamespace(cfg=cfg, logger=None, _train_loop=loop, _val_loop=None))
+    assert lines == [line]
+    assert summary._data(cfg, "train_dataloader") == ""
     assert summary._data(cfg, "val_dataloader") == ""
     assert example_image(cfg) is None
 

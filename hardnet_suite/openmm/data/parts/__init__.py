@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -13,6 +15,7 @@ from mmengine.registry import DefaultScope
 from hardnet_suite.data.classes import class_names, require_same_classes
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.classification import ClassificationPart, classification_samples
+from hardnet_suite.openmm.data.parts.descriptor import DescriptorPart
 from hardnet_suite.openmm.data.parts.detection import DetectionPart, require_evaluator
 from hardnet_suite.openmm.data.parts.part import LOADERS, Part, ScoreSummary, counted, inner_datasets, walk
 from hardnet_suite.openmm.data.parts.segmentation import SegmentationPart, label_set
@@ -20,6 +23,7 @@ from hardnet_suite.openmm.data.parts.segmentation import SegmentationPart, label
 __all__ = [
     "LOADERS",
     "ClassificationPart",
+    "DescriptorPart",
     "DetectionPart",
     "Part",
     "ScoreSummary",
@@ -27,6 +31,7 @@ __all__ = [
     "class_counts",
     "classification_samples",
     "counted",
+    "foreign_datasets",
     "inner_datasets",
     "label_set",
     "parts",
@@ -36,7 +41,7 @@ __all__ = [
     "walk",
 ]
 
-_KINDS = (SegmentationPart, ClassificationPart, DetectionPart)
+_KINDS = (SegmentationPart, ClassificationPart, DescriptorPart, DetectionPart)
 
 
 def parts(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[Part]:
@@ -60,6 +65,31 @@ def _all_parts(cfg: Config, loaders: Sequence[str]) -> list[Part]:
             for dataset in inner_datasets((cfg.get(loader) or {}).get("dataset"))
             if (part := _part(loader, dataset)) is not None
         ]
+
+
+def foreign_datasets(cfg: Config, loader: str) -> list[dict]:
+    """The data sets of a loader that the suite does not read itself, such as mmseg's."""
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
+        inner = inner_datasets((cfg.get(loader) or {}).get("dataset"))
+        return [dataset for dataset in inner if _part(loader, dataset) is None]
+
+
+def _require_files(loader: str, dataset: Mapping[str, Any]) -> None:
+    """UserError unless the files and folders are there that a data set of OpenMMLab's names as usual."""
+    if dataset.get("backend_args") is not None:
+        return
+    root, prefix = dataset.get("data_root") or "", dataset.get("data_prefix")
+    names = {f"data_prefix.{key}": value for key, value in (prefix or {}).items()}
+    names |= {"ann_file": dataset.get("ann_file")}
+    for key, value in {"data_root": "", **names}.items():
+        if not isinstance(value, str) or not isinstance(root, str) or "://" in root + value:
+            continue
+        path = os.path.join(root, value) if value else root
+        if path and (value or key == "data_root") and not os.path.exists(path):
+            raise UserError(
+                f"{loader}: no file or folder {path} ({key} of its {dataset.get('type')}): put the data "
+                "there, or correct data_root"
+            )
 
 
 def _part(loader: str, dataset: dict) -> Part | None:
@@ -86,6 +116,9 @@ def require_data(cfg: Config, loaders: Sequence[str]) -> None:
             that differ in their class names or the order of them, or an evaluator of other annotations.
     """
     require_evaluator(cfg, loaders)
+    for loader in loaders:
+        for dataset in foreign_datasets(cfg, loader):
+            _require_files(loader, dataset)
     for part in parts(cfg, loaders):
         part.require()
         for count in class_counts(cfg):

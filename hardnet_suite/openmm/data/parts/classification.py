@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import json
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from hardnet_suite.data.classification import (
     readable,
     require_files,
 )
+from hardnet_suite.data.files import read_text
 from hardnet_suite.data.options import checked_indices, take
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import logits_to_guesses
@@ -38,7 +40,9 @@ from hardnet_suite.openmm.data.parts.part import (
 )
 from hardnet_suite.visualization.classification import (
     CONFUSION,
+    GuessResult,
     draw_confusion,
+    draw_guess_results,
     draw_guesses,
     draw_worst_guesses,
 )
@@ -58,7 +62,6 @@ class ClassificationPart(Part):
     results = "predictions.jsonl"
     outputs = MappingProxyType({"predictions": results})
     evaluator = "ImageClassification"
-    drawable = False
     classes_key = "classes"
 
     loader: str
@@ -83,6 +86,13 @@ class ClassificationPart(Part):
     @property
     def classes(self) -> tuple[str, ...]:
         return self.samples.classes
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        options = self.options
+        if options.get("folder") is None and options.get("csv") is None:
+            return ()
+        return (Path(options.get("data_root") or "", options.get("folder") or ""),)
 
     @property
     def key(self) -> Hashable:
@@ -117,28 +127,60 @@ class ClassificationPart(Part):
     def draw_summary(self, metric: Any, folder: Path, *, score: float) -> ScoreSummary:
         names = readable(metric.dataset_meta["classes"])
         draw_confusion(metric.confusion, names, folder / CONFUSION)
-        # wrong guesses first, the most confident of them first; then right ones, the least confident first
-        rows = [(name, label, guesses[0], shares[0]) for name, label, guesses, shares in metric.guesses]
-        rows.sort(key=lambda row: row[3] if row[1] == row[2] else -1 - row[3])
+        rows = [
+            (name, label, guess, share, loss)
+            for name, label, (guess, *_), (share, *_), loss in metric.guesses
+        ]
+        rows.sort(key=lambda row: (row[1] == row[2], -row[4]))  # wrong guesses first, the highest loss first
         mistakes = write_mistakes(
             folder,
             (
                 {"image": name, "label": self.classes[label], "guess": self.classes[guess]}
-                | {"probability": round(share, 6)}
-                for name, label, guess, share in rows
+                | {"probability": round(share, 6), "loss": round(loss, 6)}
+                for name, label, guess, share, loss in rows
             ),
         )
         files = {"confusion": CONFUSION, "mistakes": mistakes}
         wrong = [row for row in rows if row[1] != row[2]]
         if worst := wrong[:MOST_WORST]:
             captions = [
-                (f"predicted {names[guess]}, {100 * share:.0f} %", f"true class {names[label]}")
-                for _, label, guess, share in worst
+                (
+                    f"predicted {names[guess]}, {100 * share:.0f} %",
+                    f"true class {names[label]}, loss {loss:.2f}",
+                )
+                for _, label, guess, share, loss in worst
             ]
             images = (np.array(self.samples.open_named(name)) for name, *_ in worst)
             draw_worst_guesses(images, captions, folder / WORST)
             files["worst images"] = WORST
-        return ScoreSummary(files, [name for name, *_ in wrong])
+        return ScoreSummary(files, [name for name, *_ in rows], len(wrong))
+
+    def draw(
+        self,
+        out_dir: Path,
+        work_dir: Path,
+        images: Sequence,
+        *,
+        score: float,
+        format_only: bool = False,
+        ranked: bool = False,
+    ) -> int:
+        lines = read_text(work_dir / self.results).splitlines()
+        rows = {row["name"]: row for row in map(json.loads, lines)}
+        return draw_guess_results(
+            (
+                GuessResult(
+                    name,
+                    np.array(self.samples.open_named(name)),
+                    readable(rows[name]["guesses"]),
+                    rows[name]["probabilities"],
+                    readable([rows[name]["label"]])[0],
+                )
+                for name in images
+            ),
+            out_dir,
+            ranks=len(images) if ranked else None,
+        )
 
 
 def classification_samples(options: dict) -> Samples:

@@ -29,7 +29,7 @@ from hardnet_suite.data.coco import (
     wrong_sizes,
 )
 from hardnet_suite.data.images import header_sizes
-from hardnet_suite.data.options import checked_indices, require_known, take
+from hardnet_suite.data.options import checked_indices, require_known, require_local, take
 from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import MISTAKE_SCORE, find_mistakes
@@ -57,6 +57,7 @@ _OPTIONS = (
     *("ann_file", "data_root", "data_prefix", "metainfo", "filter_cfg", "indices", "test_mode", "annotated"),
     # what mmengine's data sets do the same way for every task
     *("pipeline", "serialize_data", "lazy_init", "max_refetch"),
+    "backend_args",  # None, as mmdet's base configs have it
 )
 # the findings with which mmdet's CocoDataset does the same as the suite
 _HARMLESS = frozenset(
@@ -142,6 +143,7 @@ class DetectionPart(Part):
         """
         if not positional:
             require_known(options, _OPTIONS, where)
+            require_local(options, where)
         metainfo = options.get("metainfo") or {}
         if not isinstance(metainfo, Mapping):
             raise UserError(f"{where}.metainfo is {metainfo!r}, expected dict(classes=…)")
@@ -360,11 +362,11 @@ class DetectionPart(Part):
 
     def draw_summary(self, metric: Any, folder: Path, *, score: float) -> ScoreSummary:
         scores, mistakes = metric.scores, metric.mistakes
-        draw_detection_charts(scores, mistakes, folder)
-        if score != MISTAKE_SCORE:  # the order of the images goes by the boxes that are drawn
+        if score != MISTAKE_SCORE:  # what is counted is what is drawn
             which = {"image_ids": metric.image_ids, "classes": self.classes}
             place = self.annotation_file, folder / self.results
             mistakes = find_mistakes(*place, least_score=score, **which)
+        draw_detection_charts(scores, mistakes, folder)
         images, order = mistakes.images, mistakes.worst_first()
         paths = {image.id: image.file_name for image in self.read().images}
         rows = ({"image": key, "file_name": paths[key], **asdict(images[key])} for key in order)
@@ -378,7 +380,7 @@ class DetectionPart(Part):
                 **self._look,
             )
             files["worst images"] = WORST
-        return ScoreSummary(files, worst)
+        return ScoreSummary(files, order, len(worst))
 
     @property
     def _look(self) -> dict[str, Any]:

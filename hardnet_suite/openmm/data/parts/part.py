@@ -31,18 +31,20 @@ class ScoreSummary:
 
     Attributes:
         files: what messages call each file -> its name.
-        worst: the images with mistakes, as the evaluator names them, the worst first.
+        order: the images that were scored, as the evaluator names them, the worst first.
+        mistaken: how many of them, from the first on, have mistakes.
     """
 
     files: dict[str, str] = field(default_factory=dict)
-    worst: list = field(default_factory=list)
+    order: list = field(default_factory=list)
+    mistaken: int = 0
 
 
 class Part(ABC):
     """One data set of a config, and what of a run depends on its task.
 
     Attributes:
-        task: "detection", "segmentation" or "classification".
+        task: "detection", "segmentation", "classification" or "descriptor".
         dataset_name: what messages call such a data set.
         results: name of the file or folder in the work dir that ``test`` writes the predictions to.
         charts: names of the images in the work dir that sum up the scores.
@@ -50,8 +52,10 @@ class Part(ABC):
         evaluator: type of the ``test_evaluator`` that scores it.
         format_only: whether predictions can be saved without labels, for a test server.
         drawable: whether predictions can be drawn beside the labels.
+        drawn_by: what draws them where this cannot.
         has_scores: whether drawings leave out boxes below a score.
         classes_key: the option of the data set that holds its class names.
+        unit: what a sample is.
         loader: the data loader that the data set serves, such as ``train_dataloader``.
     """
 
@@ -63,8 +67,10 @@ class Part(ABC):
     outputs: ClassVar[Mapping[str, str]]
     format_only: ClassVar[bool] = False
     drawable: ClassVar[bool] = True
+    drawn_by: ClassVar[str] = "draw with: hardnet-suite predict FOLDER --out DIR"
     has_scores: ClassVar[bool] = False
     classes_key: ClassVar[str] = "metainfo.classes"
+    unit: ClassVar[str] = "image"
     loader: str
 
     @property
@@ -165,7 +171,7 @@ class Part(ABC):
         Args:
             metric: the evaluator's, after scoring.
             folder: where to write; holds the predictions already.
-            score: boxes below it are not drawn.
+            score: boxes below it are neither drawn nor counted.
         """
 
     def draw(
@@ -212,7 +218,7 @@ def write_mistakes(folder: Path, rows: Iterable[Mapping[str, Any]]) -> str:
 
 def counted(count: int, noun: str) -> str:
     """A number and its noun: "1 image", "2,804 boxes"."""
-    ending = "es" if noun.endswith(("s", "x")) else "s"
+    ending = "es" if noun.endswith(("s", "x", "tch")) else "s"
     return f"{count:,} {noun}{ending * (count != 1)}"
 
 

@@ -252,7 +252,7 @@ class SegmentationPart(Part):
             pairs = self._drawn([image for image, *_ in worst], folder, format_only=False)
             draw_worst_segmentations(pairs, captions, self.labels, folder / WORST)
             files["worst images"] = WORST
-        return ScoreSummary(files, [image for image, *_ in wrong])
+        return ScoreSummary(files, [image for image, *_ in rows], len(wrong))
 
     def draw(
         self,

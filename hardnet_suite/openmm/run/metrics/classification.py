@@ -32,7 +32,8 @@ class ImageClassification(BaseMetric):
         image_ids: After scoring, the names of the images.
         details: After scoring, the metrics and the accuracies per class.
         summary: After scoring, the scores as a table, of many classes the best and the worst.
-        guesses: After scoring, (name, label, first five guesses, their probabilities) of each image.
+        guesses: After scoring, (name, label, first five guesses, their probabilities, cross-entropy of the
+            label) of each image.
         confusion: After scoring, (C, C) counts; rows are true classes, columns first guesses.
     """
 
@@ -42,7 +43,7 @@ class ImageClassification(BaseMetric):
         self.image_ids: list[str] = []
         self.details: dict[str, Any] = {}
         self.summary = ""
-        self.guesses: list[tuple[str, int, list[int], list[float]]] = []
+        self.guesses: list[tuple[str, int, list[int], list[float], float]] = []
         self.confusion = np.zeros((0, 0), np.int64)
 
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
@@ -50,11 +51,13 @@ class ImageClassification(BaseMetric):
             answer = logits_to_guesses(sample["scores"][None])[0]
             # five only: the scores of all classes would fill the memory
             guesses, shares = answer.labels[:5].tolist(), answer.scores[:5].tolist()
-            self.results.append((sample["name"], int(sample["label"]), guesses, shares))
+            label, logits = int(sample["label"]), sample["scores"].float()
+            loss = float(logits.logsumexp(0) - logits[label])
+            self.results.append((sample["name"], label, guesses, shares, loss))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         classes = self.dataset_meta["classes"]
-        names, labels, guesses, _ = zip(*results, strict=True)  # mmengine has dropped the ranks' duplicates
+        names, labels, guesses, *_ = zip(*results, strict=True)  # mmengine has dropped the ranks' duplicates
         self.image_ids, self.guesses = list(names), results
         if self.results_file:
             self._save(results, classes)
@@ -67,7 +70,7 @@ class ImageClassification(BaseMetric):
     def _save(self, results: list, classes: Sequence[str]) -> None:
         path = Path(self.results_file)
         with writing(path), path.open("w", encoding="utf-8") as stream:
-            for name, label, guesses, shares in results:
+            for name, label, guesses, shares, _ in results:
                 row = {
                     "name": name,
                     "label": classes[label],

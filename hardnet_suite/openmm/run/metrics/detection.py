@@ -12,7 +12,13 @@ from mmengine.registry import METRICS
 from PIL import Image
 
 from hardnet_suite.data.coco import annotation_lines, read_coco
-from hardnet_suite.evaluation.coco import CocoMistakes, CocoScores, evaluate_coco, find_mistakes
+from hardnet_suite.evaluation.coco import (
+    CocoMistakes,
+    CocoScores,
+    evaluate_coco,
+    find_mistakes,
+    require_backend,
+)
 from hardnet_suite.evaluation.tables import MOST_CLASSES
 from hardnet_suite.openmm.data.parts.detection import require_same_annotations
 from hardnet_suite.outputs import write_file, writing
@@ -21,7 +27,7 @@ from hardnet_suite.visualization.heatmap import heatmap_name
 
 @METRICS.register_module()
 class CocoDetection(BaseMetric):
-    """The 12 COCO figures of bounding boxes, by pycocotools, named ``coco/bbox_mAP`` and so on.
+    """The 12 COCO figures of bounding boxes, named ``coco/bbox_mAP`` and so on.
 
     Args:
         ann_file: COCO annotations.
@@ -29,6 +35,7 @@ class CocoDetection(BaseMetric):
         heatmap_dir: where to save the heat maps of a model that predicts them: 8-bit grey PNG, 255 is 1.
         format_only: the detections are saved without being scored.
         collect_device: as in mmengine.
+        backend: what computes the figures, as of ``evaluate_coco``.
 
     What scoring needs is checked when the metric learns the data set, before any image is predicted.
 
@@ -49,8 +56,11 @@ class CocoDetection(BaseMetric):
         heatmap_dir: str | None = None,
         format_only: bool = False,
         collect_device: str = "cpu",
+        backend: str = "pycocotools",
     ):
         super().__init__(collect_device=collect_device)
+        require_backend(backend)
+        self.backend = backend
         if format_only and results_file is None:
             raise ValueError("format_only=True saves the detections only: give results_file")
         self.ann_file, self.results_file, self.heatmap_dir = ann_file, results_file, heatmap_dir
@@ -115,7 +125,7 @@ class CocoDetection(BaseMetric):
         if self.format_only:
             return {}
         which = {"image_ids": self.image_ids, "classes": classes}
-        scores = self.scores = evaluate_coco(annotations, detections, **which)
+        scores = self.scores = evaluate_coco(annotations, detections, backend=self.backend, **which)
         if self.results_file:
             self.mistakes = find_mistakes(annotations, detections, **which)
         self.details = {"per_class": scores.report()["per_class"]}
