@@ -39,6 +39,8 @@ BELOW_ALL = (
     "failures",
     "names",
     "outputs",
+    "precision",
+    "timing",
 )  # modules of the standard library alone
 ABOVE_ALL = len(ROOMS)  # hardnet_suite/__init__.py
 

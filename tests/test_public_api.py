@@ -39,6 +39,7 @@ NAMES = [
     "fchardnet70",
     "hardnet_descriptor",
 ]
+CLASSIFIERS_68 = ["hardnet68", "hardnet68a", "hardnet68ds"]
 # row of the table -> the network it makes, and its number of classes
 KINDS = {
     HarDNetArch: (HarDNetClassifier, 1000),
@@ -92,13 +93,13 @@ def test_the_list():
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("*hardnet68*", ["centernet_hardnet68", "hardnet68", "hardnet68ds", "ssd512_hardnet68"]),
+        ("*hardnet68*", ["centernet_hardnet68", *CLASSIFIERS_68, "ssd512_hardnet68"]),
         ("hardnet68", ["hardnet68"]),
         ("hardnet??", ["hardnet68", "hardnet85"]),
-        (["hardnet8*", "*85"], ["centernet_hardnet85", "hardnet85", "ssd512_hardnet85"]),
+        (["hardnet85*", "*85"], ["centernet_hardnet85", "hardnet85", "ssd512_hardnet85"]),
         (("fchardnet70",), ["fchardnet70"]),
         ("resnet*", []),
-        ("HarDNet68", []),
+        ("HarDNet68", ["hardnet68"]),
         ("", []),
         ([], []),
     ],

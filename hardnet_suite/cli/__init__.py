@@ -18,19 +18,27 @@ from typing import Any, NoReturn
 import hardnet_suite
 from hardnet_suite.errors import UserError
 from hardnet_suite.failures import explain
+from hardnet_suite.names import did_you_mean, known_name
 
 # command -> what it does; each is a module here with add_arguments(parser) and run(args) -> exit status
 COMMANDS = {
     "train": "train a model",
     "test": "score a checkpoint",
     "predict": "run a model on images, folders or videos",
+    "describe": "describe the patches of HPatches strips",
+    "match": "match two images",
+    "index": "index images, to search them",
+    "search": "find images in an index",
     "eval": "score saved predictions, without a model",
     "check-data": "check the data of a config before training",
     "models": "list the models and their weights",
     "configs": "list the configs, or copy one to start from",
+    "export": "write a model for other runtimes",
+    "benchmark": "time models beside each other",
     "convert-weights": "convert a weights file to another form",
-    "convert-dataset": "convert a data set to COCO annotations",
+    "convert-dataset": "convert a data set to COCO, VOC, YOLO, LabelMe or CVAT",
     "samples": "write sample images for the weights in the package",
+    "make-patches": "cut patches of image sequences or photographs",
     "draw-shapes": "draw the built-in data set",
     "plot": "plot the loss and scores of a run",
     "doctor": "check this installation",
@@ -41,7 +49,24 @@ _LONGEST = 4000  # characters of an error
 
 
 class _Parser(argparse.ArgumentParser):
-    """Wrong usage is one line, as every other error."""
+    """Wrong usage is one line, as every other error; words to choose from may differ in case and hyphens."""
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.nargs == argparse.PARSER and arg_strings:  # the words after a command are its own
+            word = arg_strings[0]
+            arg_strings = [known_name(word, action.choices or ()) or word, *arg_strings[1:]]
+        return super()._get_values(action, arg_strings)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        value = super()._get_value(action, arg_string)
+        is_word = action.nargs != argparse.PARSER and action.choices is not None and isinstance(value, str)
+        return (known_name(value, map(str, action.choices)) or value) if is_word else value
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = did_you_mean(str(value), map(str, action.choices))
+            choices = ", ".join(map(str, action.choices))
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {near}choose from {choices}")
 
     def error(self, message: str) -> NoReturn:
         from hardnet_suite.cli._options import printable
@@ -63,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"hardnet-suite {hardnet_suite.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     argv = list(sys.argv[1:] if argv is None else argv)
+    argv[:1] = [known_name(word, COMMANDS) or word for word in argv[:1]]
     is_completing = "_ARGCOMPLETE" in os.environ  # the shell asks, as argcomplete has it
     # libgomp's threads wait spinning, by default for long: on a busy machine each step took six times as long
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -87,9 +113,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ending:
             return args.run(args) or 0
     except KeyboardInterrupt as error:
-        print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
-        return 130
+        return _interrupted(error)
     except Exception as error:
+        cause = _ending(error)
+        if isinstance(cause, KeyboardInterrupt):
+            return _interrupted(cause)
+        if cause is not None:
+            raise cause from None
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return 1
         if args.debug:
@@ -105,14 +135,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _exit_on_termination() -> Iterator[None]:
     """Within, SIGTERM ends the process as an exception does: temporary files and folders are removed.
 
+    A library that discards the exception goes on; the process ends with the exit status of SIGTERM after it.
+
     A handler that the process has already, or a signal that it ignores, stays as it is.
     """
-    process = os.getpid()
+    process, received = os.getpid(), threading.Event()
 
     def handle(number: int, frame: object) -> None:
         if os.getpid() != process:  # a forked worker of the data loader, which ends at once
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        received.set()
         raise SystemExit(128 + number)
 
     main_thread = threading.current_thread() is threading.main_thread()  # handlers can be set there alone
@@ -122,8 +155,27 @@ def _exit_on_termination() -> Iterator[None]:
     signal.signal(signal.SIGTERM, handle)
     try:
         yield
+        if received.is_set():
+            raise SystemExit(128 + signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _interrupted(error: KeyboardInterrupt) -> int:
+    print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
+    return 130
+
+
+def _ending(error: BaseException) -> KeyboardInterrupt | SystemExit | None:
+    """What ended the program, where a bare ``except:`` of a library made another error of it; else None."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        if isinstance(cause, KeyboardInterrupt | SystemExit):
+            return cause
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _at_home(value: Any) -> Any:

@@ -9,12 +9,15 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from hardnet_suite.config_names import find_config
+from hardnet_suite.config_names import config_of_run, find_config, own_configs, written_data_root
 from hardnet_suite.data.report import printable
 from hardnet_suite.errors import UserError
+from hardnet_suite.names import did_you_mean, known_name
+from hardnet_suite.precision import PRECISIONS, settled_precision
 
 _MOST_THREADS = 1024
 
@@ -22,7 +25,7 @@ _MOST_THREADS = 1024
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument("--work-dir", help="folder of checkpoints and logs (default: work_dirs/CONFIG)")
-    add_bf16_argument(parser)
+    add_precision_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     add_threads_argument(parser)
     parser.add_argument(
@@ -42,14 +45,19 @@ def set_threads(threads: int | None) -> None:
 
     Call it before PyTorch is imported, for the libraries that read ``OMP_NUM_THREADS``.
     """
+    require_threads(threads)
     if threads is None:
         return
-    if not 1 <= threads <= _MOST_THREADS:
-        raise UserError(f"--threads {threads}: expected 1 to {_MOST_THREADS}")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
 
     torch.set_num_threads(threads)
+
+
+def require_threads(threads: int | None) -> None:
+    """UserError for a number of threads that cannot be set."""
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise UserError(f"--threads {threads}: expected 1 to {_MOST_THREADS}")
 
 
 def add_bf16_argument(parser: argparse.ArgumentParser) -> None:
@@ -58,9 +66,22 @@ def add_bf16_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
+    add_bf16_argument(parser)
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="what to compute in: bf16 is --bf16, auto the faster one by a few timed passes",
+    )
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """The config and what changes it."""
-    parser.add_argument("config", help="a path, or a name such as ssd512_hardnet68")
+    parser.add_argument(
+        "config",
+        type=config_of_run,
+        help="a path, a name such as ssd512_hardnet68, or a run's folder or name",
+    )
     parser.add_argument("--data-root", help="folder of the data; moves every path of the config")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="entries to change")
 
@@ -71,10 +92,30 @@ def settle_config(args: argparse.Namespace) -> None:
     Raises:
         UserError: there is none of that name, or no such folder.
     """
+    from hardnet_suite.cli.models import FIGURES
+
     if not os.path.isfile(args.config):
+        model, configs = known_name(args.config, FIGURES), own_configs()
+        if model and not known_name(args.config, configs):
+            own = [name for name in configs if name.startswith(f"{model}_")]
+            listed = f": {', '.join(own)}" if own else " that `hardnet-suite configs` lists"
+            raise UserError(f"{model} is a model, not a config: give one of the configs{listed}")
         args.config = find_config(args.config).stem
     if args.data_root and not os.path.isdir(args.data_root):
         raise UserError(f"--data-root {args.data_root}: no such folder")
+
+
+def require_data_root(args: argparse.Namespace) -> None:
+    """Checks the folder of a config's data, as far as its text tells it, before any heavy import."""
+    if args.data_root or args.cfg_options:  # these may set other folders
+        return
+    path = Path(args.config)
+    root = written_data_root(path if path.is_file() else find_config(args.config))
+    if root and "://" not in root and not os.path.exists(root):
+        raise UserError(
+            f"no folder {root}, the data_root of {args.config}: put the data there, or give their folder "
+            "with --data-root"
+        )
 
 
 def read_config(args: argparse.Namespace):
@@ -95,19 +136,47 @@ def read_config(args: argparse.Namespace):
     return cfg
 
 
+def settle_tag(tag: str, model: str | None = None) -> str:
+    """A tag of the weights registry as it is written there, before anything heavy is imported.
+
+    Args:
+        tag: in any case, with hyphens or underscores.
+        model: whose; None: of any.
+
+    Raises:
+        UserError: there is none.
+    """
+    from hardnet_suite.weights.registry import ROWS
+
+    tags = list(dict.fromkeys(row.tag for row in ROWS if model in (None, row.model)))
+    known = known_name(tag, tags)
+    if known is None:
+        of = "" if model is None else f" of {model}"
+        listed = f"tags{of}: {', '.join(tags)}" if tags else f"there are none{of}"
+        raise UserError(f"no weights tagged {tag!r}{of}; {did_you_mean(tag, tags)}{listed}")
+    return known
+
+
 def is_first_rank() -> bool:
     """Whether this is the process of torchrun's that prints, or one that torchrun did not start."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def load_run_config(args: argparse.Namespace, suffix: str = ""):
+def is_of_several() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def load_run_config(args: argparse.Namespace, suffix: Callable[[Path], str] = lambda usual: ""):
     """The config with all options applied, ready to run; sets what is process-wide.
 
     Args:
         args: of the command line.
-        suffix: of the work dir's name, where neither the command line nor the config gives one.
+        suffix: from the usual work dir to what its name gets, where the command line gives none.
     """
+    args.precision = settled_precision(args.precision, bf16=args.bf16)
     settle_config(args)
+    require_data_root(args)
     choose_device(args.device)
     set_threads(args.threads)
     threading.excepthook = _show_error_of_thread
@@ -118,27 +187,35 @@ def load_run_config(args: argparse.Namespace, suffix: str = ""):
     cfg = read_config(args)
     if args.seed is not None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
-    work_dir = args.work_dir or cfg.get("work_dir") or Path("work_dirs", Path(args.config).stem + suffix)
+    work_dir = args.work_dir
+    if not work_dir:
+        usual = Path(cfg.get("work_dir") or Path("work_dirs", Path(args.config).stem))
+        work_dir = usual.parent / f"{usual.name}{suffix(usual)}"
     if get_device() == "cpu":
         flush_denormals()
         _keep_freed_memory()
-    return prepare(
-        cfg, work_dir=work_dir, launcher=args.launcher, bf16=args.bf16 or _is_bf16_faster(args, cfg)
-    )
+    return prepare(cfg, work_dir=work_dir, launcher=args.launcher, bf16=_is_bf16_chosen(args, cfg, work_dir))
 
 
-def _is_bf16_faster(args: argparse.Namespace, cfg) -> bool:
-    """Whether ``--precision`` asks for bfloat16, or for the faster one, and that is it."""
-    precision = getattr(args, "precision", None)
-    if precision == "auto":
-        if args.launcher != "none" or cfg.get("launcher", "none") != "none":
-            raise UserError("--precision auto times one process: choose float32 or bf16 under a launcher")
-        from hardnet_suite.openmm.run.precision import seconds_of_a_step
+def _is_bf16_chosen(args: argparse.Namespace, cfg, work_dir: str | Path) -> bool | None:
+    """Whether ``--precision`` asks for bfloat16, or for the faster one, and that is it; None: as the config.
 
-        single, half = seconds_of_a_step(cfg)
-        precision = "bf16" if half < single else "float32"
-        show(f"precision: {precision} (a step takes {single:.2f} s in float32, {half:.2f} s in bfloat16)")
-    return precision == "bf16"
+    A run that is resumed keeps the one that it began with.
+    """
+    if args.precision != "auto":
+        return None if args.precision is None else args.precision == "bf16"
+    from hardnet_suite.openmm.run.precision import faster_pass, faster_step, precision_of_run
+
+    trains = hasattr(args, "resume")
+    if trains and (kept := precision_of_run(cfg, work_dir, args.resume)):
+        if is_first_rank():
+            show(f"precision: {kept}, as in the run to resume")
+        return kept == "bf16"
+    if args.launcher != "none" or cfg.get("launcher", "none") != "none":
+        raise UserError("--precision auto times one process: choose float32 or bf16 under a launcher")
+    choice = faster_step(cfg) if trains else faster_pass(cfg)
+    show(f"precision: {choice}")
+    return choice.bf16
 
 
 def _show_error_of_thread(args) -> None:

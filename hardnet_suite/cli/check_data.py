@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from hardnet_suite.cli._options import add_config_arguments, read_config, settle_config, show
+from hardnet_suite.data.files import looking_once
 from hardnet_suite.errors import UserError
 
 
@@ -16,6 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settle_config(args)
+    with looking_once():
+        return _check(args)
+
+
+def _check(args: argparse.Namespace) -> int:
     from hardnet_suite.openmm.data import parts
 
     cfg = read_config(args)

@@ -15,14 +15,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    name = None if args.name is None else find_config(args.name.removesuffix(".py"), or_path=False).stem
-    from hardnet_suite.openmm.run.config_copies import flat_copy, summary
     from hardnet_suite.outputs import require_replaceable, write_file
+
+    if args.copy is not None:
+        if args.name is None:
+            raise UserError("--copy writes one config: hardnet-suite configs NAME --copy FILE.py")
+        if not args.copy.endswith(".py"):
+            raise UserError(f"--copy {args.copy}: expected the name of a Python file (.py)")
+        require_replaceable(args.copy, lambda path: False, writer="copy", option="file")
+    name = None if args.name is None else find_config(args.name, or_path=False).stem
+    from hardnet_suite.openmm.run.config_copies import flat_copy, summary
 
     configs = own_configs()
     if name is None:
-        if args.copy is not None:
-            raise UserError("--copy writes one config: hardnet-suite configs NAME --copy FILE.py")
         width = max(map(len, configs))
         for each, path in configs.items():
             show(f"{each.ljust(width)}  {summary(path)}")
@@ -30,9 +35,6 @@ def run(args: argparse.Namespace) -> None:
     if args.copy is None:
         show(flat_copy(name).rstrip("\n"))
         return
-    if not args.copy.endswith(".py"):
-        raise UserError(f"--copy {args.copy}: expected the name of a Python file (.py)")
-    require_replaceable(args.copy, lambda path: False, writer="copy", option="file")
     write_file(args.copy, flat_copy(name))
     show(f"config: {args.copy}")
     show(f"next: edit it, then hardnet-suite check-data {args.copy}")

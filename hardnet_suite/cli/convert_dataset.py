@@ -14,12 +14,15 @@ _WRITTEN = {
     "coco": "COCO annotations and images",
     "voc": "VOC annotations, lists and images",
     "yolo": "data.yaml, labels and images",
+    "labelme": "images and a LabelMe JSON file for each",
+    "cvat": "annotations.xml (CVAT for images 1.1) and images",
     "masks": "classes.txt, labels and images",
+    "cvat-masks": "labelmap.txt, SegmentationClass/, lists and images",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="folder of the data set, COCO's JSON file or YOLO's data.yaml")
+    parser.add_argument("source", help="folder of the data set, COCO's JSON, YOLO's YAML or CVAT's XML file")
     parser.add_argument("target", help="folder to write to")
     parser.add_argument("after", nargs="?", help=argparse.SUPPRESS)  # FORMAT SOURCE TARGET
     parser.add_argument(
@@ -29,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to",
         dest="target_format",
         choices=TARGETS,
-        help="format to write; masks (folders of label images) of LabelMe's or CVAT's files (default: coco, "
-        "of CVAT's masks)",
+        help="format to write: masks (folders of label images) and cvat-masks of LabelMe's shapes or CVAT's "
+        "masks, the others of boxes (default: masks for CVAT's masks, else coco)",
     )
     parser.add_argument("--splits", nargs="+", help="splits to convert (default: all)")
     parser.add_argument(
@@ -43,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--difficult",
         choices=["ignore", "keep"],
         default="ignore",
-        help="VOC's objects marked difficult: regions that do not count (default), or kept like others",
+        help="objects marked difficult (VOC, LabelMe, CVAT): regions that do not count (default), or "
+        "kept like others",
     )
     parser.add_argument(
         "--link", action="store_true", help="create symbolic links to the images instead of copies"
@@ -70,6 +74,10 @@ def run(args: argparse.Namespace) -> None:
     )
     show(report.table())
     masks = isinstance(report, MaskReport)
-    show(f"{_WRITTEN['masks' if masks else args.target_format or 'coco']}: {target}")
-    model = "fchardnet70" if masks else "ssd320_hardnet39ds"
-    show(f"next: hardnet-suite train {model} --data {shlex.quote(target)}")
+    written = args.target_format or ("masks" if masks else "coco")
+    show(f"{_WRITTEN[written]}: {target}")
+    images = report.images if masks else {name: split.images for name, split in report.splits.items()}
+    # CVAT's masks are for CVAT; of one image, no other is left to validate with
+    if written != "cvat-masks" and images.get("train") and sum(images.values()) > 1:
+        model = "fchardnet70" if masks else "ssd320_hardnet39ds"
+        show(f"next: hardnet-suite train {model} --data {shlex.quote(target)}")

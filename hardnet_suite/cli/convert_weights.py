@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from hardnet_suite.cli._options import show
 from hardnet_suite.errors import UserError
+from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.outputs import require_replaceable
 
 if TYPE_CHECKING:
     from hardnet_suite.weights import Checkpoint
+    from hardnet_suite.weights.file import WeightsFile
 
 _ORIGIN = ("licence", "origin", "tag", "trained_on", "config")
 _FORMS = {
@@ -25,7 +27,9 @@ _FORMS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="a weights file in any form: official, of this suite, of a run")
+    parser.add_argument(
+        "source", help="a weights file in any form: official, of this suite, of a run; or a run's folder"
+    )
     parser.add_argument("target", help="the file to write: .safetensors, or .pth")
     parser.add_argument("--model", help="whose weights (default: told by its keys)")
     parser.add_argument(
@@ -44,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
     from hardnet_suite.weights import open_weights, save_weights
     from hardnet_suite.weights.convert import in_target, to_official
     from hardnet_suite.weights.file import expanded
+    from hardnet_suite.weights.runs import run_checkpoint
 
     source, target = expanded(args.source), expanded(args.target)
     if target.suffix not in (".safetensors", ".pth"):
@@ -51,10 +56,17 @@ def run(args: argparse.Namespace) -> None:
     if target.exists() and source.exists() and target.samefile(source):
         raise UserError(f"{target} is the source itself: choose another name")
     require_replaceable(target, _is_conversion, writer="convert-weights", option="name")
-    if args.model is not None and args.model not in list_models():
-        raise UserError(f"no model {args.model}; there are {', '.join(list_models())}")
+    name = None if args.model is None else known_name(args.model, list_models())
+    if args.model is not None and name is None:
+        near = did_you_mean(args.model, list_models())
+        raise UserError(f"no model {args.model}; {near}there are {', '.join(list_models())}")
+    file: WeightsFile | Path = source
+    if source.is_dir():
+        file, which = run_checkpoint(source)
+        source = file.path
+        show(f"weights: {source}, {which}")
     try:
-        weights = open_weights(source, args.model)
+        weights = open_weights(file, name)
     except UserError as error:
         hint = "; for a file of a trunk alone give its --model" if "not the weights of" in str(error) else ""
         raise UserError(f"{error}{hint}") from None

@@ -18,10 +18,12 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from hardnet_suite.cli._options import show
+from hardnet_suite.deploy.formats import FORMATS
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,18 @@ PACKAGES = (
     Package("pyyaml", "yaml", "6.0"),
     Package("tensorboard", "torch.utils.tensorboard", "2.16"),
     Package("tqdm", "tqdm", "4.64"),
+    Package("yapf", "yapf", "0.40"),
     Package("ftfy", "ftfy", "6.1"),
     Package("regex", "regex", "2024.1"),
 )
+# extra of pyproject.toml -> its packages
+EXTRAS = {
+    "supervision": ("supervision",),
+    "descriptor": ("h5py", "faiss-cpu", "kornia"),
+    "eval": ("faster-coco-eval", "hotcoco"),
+    "deploy": ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),
+    "engines": ("ai-edge-litert", "executorch", "ncnn", "pnnx"),
+}
 PYTHONS = ((3, 11), (3, 14))  # from, below
 CPU_INFO = Path("/proc/cpuinfo")
 _ONE_INDEX = (
@@ -177,6 +188,17 @@ def check_package(package: Package) -> str:
     except Exception as error:
         fix = known_fix(error) or f"pip install --force-reinstall '{package.requirement}'"
         raise Diagnosis(f"{found}; {brief(error)}", fix) from error
+    return found
+
+
+def check_extras() -> str:
+    """Lists the installed extras; none of them is required."""
+    missing = [
+        extra for extra, packages in EXTRAS.items() if len(installed_versions(*packages)) < len(packages)
+    ]
+    found = ", ".join(extra for extra in EXTRAS if extra not in missing) or "none"
+    if missing:
+        return f"{found}; optional: pip install 'hardnet-suite[{','.join(missing)}]'"
     return found
 
 
@@ -314,6 +336,22 @@ def check_bfloat16() -> str:
     return f"supported by the CPU ({', '.join(sorted(flags))})"
 
 
+def check_engine(name: str) -> str:
+    """Writes a file of one layer and runs it, if the format's packages are installed; none is required."""
+    form = FORMATS[name]
+    missing = [package for package in form.packages + form.writers if find_spec(package) is None]
+    if missing:
+        absent = f"{form.engine} is not installed"
+        if set(missing) <= set(form.writers):
+            absent = f"{form.engine} {metadata.version(form.engine)}, to run; nothing to write with"
+        return f"{absent}; optional: pip install {' '.join(name.replace('_', '-') for name in missing)}"
+    try:
+        return f"{importlib.import_module('hardnet_suite.deploy.session').try_format(name)}, runs"
+    except Exception as error:
+        cure = f"pip install --force-reinstall {' '.join(form.packages) or 'torch'}"
+        raise Diagnosis(brief(error), known_fix(error) or cure, "warning") from error
+
+
 def check_weights_folder() -> str:
     from hardnet_suite.weights import cache_dir
 
@@ -328,6 +366,7 @@ def check_weights_folder() -> str:
 CHECKS: dict[str, Callable[[], str]] = {
     "python": check_python,
     **{package.name: partial(check_package, package) for package in PACKAGES},
+    "extras": check_extras,
     "torchvision fits torch": check_torchvision_fits,
     "one mmcv": check_one_mmcv,
     "mmcv's operators": check_mmcv_operators,
@@ -339,4 +378,5 @@ CHECKS: dict[str, Callable[[], str]] = {
     "GPU": check_gpu,
     "bfloat16 (--bf16)": check_bfloat16,
     "weights folder": check_weights_folder,
+    **{f"export to {name}": partial(check_engine, name) for name in FORMATS},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from hardnet_suite.cli._options import show
+from hardnet_suite.names import did_you_mean, matching
 
 # name -> (height, width) of the usual input, parameters, multiply-adds at that size. Stored, so that the
 # command needs no torch; tests/cli/test_models.py measures them on the networks
@@ -12,10 +13,14 @@ FIGURES: dict[str, tuple[tuple[int, int], int, int]] = {
     "centernet_hardnet68": ((512, 512), 20_732_028, 46_913_848_320),
     "centernet_hardnet85": ((512, 512), 37_274_988, 87_715_217_408),
     "fchardnet70": ((1024, 2048), 4_119_257, 35_217_426_432),
+    "fchardnet70a": ((1024, 2048), 5_903_395, 34_375_860_224),
     "hardnet39ds": ((224, 224), 3_488_228, 429_471_474),
+    "hardnet39dsa": ((224, 224), 3_465_464, 426_075_872),
     "hardnet68": ((224, 224), 17_565_348, 4_246_114_304),
+    "hardnet68a": ((224, 224), 18_307_720, 4_168_241_152),
     "hardnet68ds": ((224, 224), 4_180_602, 775_281_526),
     "hardnet85": ((224, 224), 36_670_212, 9_074_081_584),
+    "hardnet8_descriptor": ((32, 32), 8_969_504, 65_372_160),
     "hardnet_descriptor": ((32, 32), 1_334_560, 39_092_224),
     "hardnet_descriptor_ps": ((32, 32), 1_336_032, 39_092_224),
     "ssd224_hardnet29": ((224, 224), 7_794_140, 1_370_298_464),
@@ -26,7 +31,9 @@ FIGURES: dict[str, tuple[tuple[int, int], int, int]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pattern", nargs="?", default="", help="only models whose name contains this")
+    parser.add_argument(
+        "pattern", nargs="?", default="", help="only models whose name contains this; * and ? are wildcards"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -34,9 +41,12 @@ def run(args: argparse.Namespace) -> None:
     from hardnet_suite.weights.places import where
     from hardnet_suite.weights.registry import ROWS
 
-    names = [name for name in FIGURES if args.pattern in name]
+    names = matching(f"*{args.pattern}*", FIGURES)
     if not names:
-        raise UserError(f"no model whose name contains {args.pattern!r}; there are {', '.join(FIGURES)}")
+        near = did_you_mean(args.pattern, FIGURES)
+        raise UserError(
+            f"no model whose name contains {args.pattern!r}; {near}there are {', '.join(FIGURES)}"
+        )
     head = (
         "model",
         "input",

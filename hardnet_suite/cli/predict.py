@@ -6,29 +6,43 @@ import argparse
 import os
 import sys
 import warnings
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hardnet_suite.cli._options import (
-    add_bf16_argument,
+    add_precision_arguments,
     add_threads_argument,
     choose_device,
     flush_denormals,
+    is_first_rank,
+    is_of_several,
     printable,
+    require_threads,
     set_threads,
+    settle_tag,
     show,
 )
 from hardnet_suite.cli.models import FIGURES
-from hardnet_suite.config_names import own_configs
+from hardnet_suite.config_names import find_config, own_configs, unknown_model
+from hardnet_suite.deploy.formats import FORMATS
 from hardnet_suite.errors import UserError
-from hardnet_suite.names import did_you_mean, known_name
+from hardnet_suite.names import known_name
+from hardnet_suite.precision import settled_precision
 
 if TYPE_CHECKING:
-    from hardnet_suite.prediction import PredictionWriter
+    from hardnet_suite.prediction import LoadedModel, Prediction, PredictionWriter
     from hardnet_suite.prediction.files import DrawingFile, VideoFile
 
     Writer = PredictionWriter | DrawingFile | VideoFile
+
+_MOST_WORKERS = 256
+# of configs, weights and exported files
+_SUFFIXES = (
+    *(".py", ".pth", ".pt", ".pkl", ".ckpt", ".safetensors"),
+    *(suffix for form in FORMATS.values() for suffix in form.suffixes),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         required=True,
-        help="a name such as hardnet68, a config (.py, which runs), a file of weights, or a run's folder",
+        help="a name such as hardnet68, a config (.py, which runs), a file of weights, an exported file, or "
+        "a run's folder",
     )
     parser.add_argument("--weights", help="a tag such as camvid, or a file (default: the published weights)")
     parser.add_argument(
@@ -48,99 +63,213 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder for drawings, masks and predictions.jsonl; or a file: .jpg or .png for one image, "
         ".mp4 for one video",
     )
-    parser.add_argument("--top", type=int, default=5, help="how many guesses of a classifier (default 5)")
-    parser.add_argument("--score", type=float, default=0.3, help="least score of a box, 0 to 1 (default 0.3)")
+    parser.add_argument(
+        "--top",
+        type=int,
+        help="at most so many guesses, boxes or classes of a mask (default: 5 guesses, or all)",
+    )
+    parser.add_argument("--score", type=float, help="least score, 0 to 1 (default: 0.3 of a box)")
     parser.add_argument("--batch-size", type=int, default=1, help="images at once (default 1)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     add_threads_argument(parser)
-    add_bf16_argument(parser)
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="threads that read images ahead, and draw (default: as many as PyTorch has, up to 8; 0: none)",
+    )
+    add_precision_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    _require_model(args.model)
+    require_model(args.model)
+    if args.weights is not None:
+        args.weights = settle_weights(args.model, args.weights)
+    for name, number in (("top", args.top), ("batch-size", args.batch_size)):
+        if number is not None and number < 1:
+            raise UserError(f"--{name} {number}: expected a number of at least 1")
+    if args.score is not None and not 0 <= args.score <= 1:
+        raise UserError(f"--score {args.score}: expected a number from 0 to 1")
+    args.precision = settled_precision(args.precision, bf16=args.bf16)
+    require_threads(args.threads)
+    if args.workers is not None and not 0 <= args.workers <= _MOST_WORKERS:
+        raise UserError(f"--workers {args.workers}: expected 0 to {_MOST_WORKERS}")
+    from hardnet_suite.data.sources import require_some
+
+    require_some(args.images)
     choose_device(args.device)
     set_threads(args.threads)
-    if args.top < 1 or args.batch_size < 1 or not 0 <= args.score <= 1:
-        raise UserError(
-            f"--top {args.top} and --batch-size {args.batch_size} must be at least 1, --score {args.score} "
-            "from 0 to 1"
-        )
     # what OpenCV and FFmpeg print of a damaged video; the error says it in a line
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    from tqdm import tqdm
-
-    from hardnet_suite.data.sources import count_of
-    from hardnet_suite.prediction import load_model, predict
-    from hardnet_suite.prediction.files import VideoFile
-
-    if args.model.endswith(".py") and Path(args.model).is_file():
+    if is_first_rank() and args.model.endswith(".py") and Path(args.model).is_file():
         show(f"config: {args.model}, which runs as a program", sys.stderr)
+    if is_of_several():
+        if args.precision == "auto":  # and the processes could choose differently
+            raise UserError("--precision auto times one process: choose float32 or bf16 under torchrun")
+        from hardnet_suite.cli._predict_on_ranks import predict_on_ranks
+
+        return predict_on_ranks(args)
     images = args.images[0] if len(args.images) == 1 else args.images
-    writer = _writer(args, images)  # first, as a folder of another program's predictions is refused
-    flush_denormals()
-    model = load_model(args.model, weights=args.weights, device=args.device, bf16=args.bf16)
+    writer = open_writer(args, images)  # first, as a folder of another program's predictions is refused
+    model = load(args)
+    if model.choice is not None:
+        show(f"precision: {model.choice}")
     show(f"weights: {model.weights}")
     if writer is not None:
         writer.create()
+    return _predict(args, images, model, writer)
+
+
+def load(args: argparse.Namespace) -> LoadedModel:
+    """The model of the command line."""
+    from hardnet_suite.prediction import load_model
+
+    flush_denormals()
+    return load_model(args.model, weights=args.weights, device=args.device, precision=args.precision)
+
+
+def _predict(
+    args: argparse.Namespace, images: str | list[str], model: LoadedModel, writer: Writer | None
+) -> int:
+    """Prints, draws and writes the predictions in order; the exit status."""
+    from tqdm import tqdm
+
+    from hardnet_suite.data.report import has_live_line
+    from hardnet_suite.data.sources import count_of
+    from hardnet_suite.prediction.files import VideoFile
+    from hardnet_suite.prediction.run import predict, usual_workers
+    from hardnet_suite.prediction.workers import map_ahead
+
+    workers = usual_workers(images) if args.workers is None else args.workers
     failed: list[tuple[str, str]] = []
     shown = count = 0
 
-    def show_skipped() -> None:
+    def show_skipped(end: int) -> None:
         nonlocal shown
-        for _, reason in failed[shown:]:
-            tqdm.write(printable(f"skipped: {reason}".replace("\n", "\\n"), sys.stderr), file=sys.stderr)
-        shown = len(failed)
+        for _, reason in failed[shown:end]:
+            show_line(f"skipped: {reason}", sys.stderr)
+        shown = max(shown, end)
 
     is_video = isinstance(writer, VideoFile)
+    draw, place = _steps(writer)
     with warnings.catch_warnings(), writer if is_video else nullcontext():
-        warnings.simplefilter("ignore", UserWarning)  # show_skipped reports what cannot be read
-        warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # Pillow's, of what it reads
+        quiet_warnings()
         predictions = predict(
             model,
             images,
             top=args.top,
             score=args.score,
             batch_size=args.batch_size,
+            workers=workers,
             stream=True,
             failed=failed,
         )
+        # what is skipped is shown in its place, though later images have been read
+        counted = ((prediction, len(failed)) for prediction in predictions)
+        drawn = map_ahead(
+            lambda pair: draw(pair[0]), counted, workers=workers if writer else 0, ahead=2 * workers + 1
+        )
         total = count_of(images)
-        hidden = total == 1 or not sys.stderr.isatty()
+        hidden = total == 1 or not has_live_line(sys.stderr)
         try:
-            for prediction in tqdm(predictions, total=total, unit="image", disable=hidden):
-                show_skipped()
-                count += 1
-                if not is_video:
-                    tqdm.write(printable(str(prediction), sys.stdout), file=sys.stdout)
-                if writer is not None:
-                    writer.write(prediction)
+            with closing(predictions), closing(drawn):
+                for (prediction, skipped), drawing in tqdm(drawn, total=total, unit="image", disable=hidden):
+                    show_skipped(skipped)
+                    count += 1
+                    if not is_video:
+                        show_line(str(prediction), sys.stdout)
+                    place(prediction, drawing.result())
         finally:
-            show_skipped()
+            show_skipped(len(failed))
+            discard(writer)
     if writer is not None:
-        unit = "frame" if is_video else "image"
-        show(f"{count} {unit if count == 1 else f'{unit}s'}: {args.out}")
+        show_total(count, "frame" if is_video else "image", args.out)
     return 1 if failed else 0
 
 
-def _require_model(model: str) -> None:
-    """Checks a name before anything is imported that takes seconds; what looks like a path is left for later.
+def _steps(writer: Writer | None) -> tuple[Callable[[Prediction], Any], Callable[[Prediction, Any], object]]:
+    """What draws a prediction, in any thread, and what writes the drawing, one after the other."""
+    from hardnet_suite.prediction import PredictionWriter
+    from hardnet_suite.prediction.files import VideoFile
+
+    if isinstance(writer, PredictionWriter):
+        return writer.stage.add, lambda _, staged: writer.place(staged)
+    if isinstance(writer, VideoFile):
+        return writer.draw, writer.add
+    return lambda _: None, lambda prediction, _: writer and writer.write(prediction)
+
+
+def discard(writer: Writer | None) -> None:
+    """Removes drawings that an error or interruption left without their names."""
+    from hardnet_suite.prediction import PredictionWriter
+
+    if isinstance(writer, PredictionWriter):
+        writer.stage.discard()
+
+
+def show_line(text: str, stream: TextIO) -> None:
+    """Prints a line above the progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(printable(text.replace("\n", "\\n"), stream), file=stream)
+
+
+def show_total(count: int, unit: str, out: str) -> None:
+    show(f"{count} {unit if count == 1 else f'{unit}s'}: {out}")
+
+
+def quiet_warnings() -> None:
+    """Leaves what cannot be read to the lines that are shown."""
+    warnings.simplefilter("ignore", UserWarning)
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # Pillow's, of what it reads
+
+
+def require_model(model: str) -> None:
+    """Checks a name or path before anything is imported that takes seconds.
 
     Raises:
         UserError: it is neither a model nor a config of the suite, and no file or folder.
     """
-    names = [*FIGURES, *own_configs()]
-    if os.sep in model or Path(model).suffix or os.path.exists(model) or known_name(model, names):
+    known = known_name(model, [*FIGURES, *own_configs()])
+    if Path(model).is_file():
+        from hardnet_suite.data.images import IMAGE_SUFFIXES
+        from hardnet_suite.data.sources import VIDEO_SUFFIXES
+
+        if model.lower().endswith((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)):
+            raise UserError(f"{model} is an image or video, expected a model after --model")
+    if known is not None or os.path.exists(model):
         return
-    raise UserError(
-        f"{model} is not a model, config (.py) or file of weights; {did_you_mean(model, names)}models: "
-        f"{', '.join(FIGURES)}"
-    )
+    if os.sep in model or Path(model).suffix.lower() in _SUFFIXES:
+        if Path(model).suffix == ".py" and os.sep not in model:
+            find_config(model)  # of the suite
+            return
+        raise UserError(f"--model {model}: no such file or folder")
+    if not Path(model).suffix:
+        raise unknown_model(model, FIGURES)
 
 
-def _writer(args: argparse.Namespace, images: str | list[str]) -> Writer | None:
-    from hardnet_suite.data.images import IMAGE_SUFFIXES
-    from hardnet_suite.data.sources import VIDEO_SUFFIXES, count_of, is_one_video
+def settle_weights(model: str, weights: str) -> str:
+    """A tag of the model's weights as the registry has it; a path stays as it is.
+
+    Raises:
+        UserError: neither.
+    """
+    name = known_name(model, FIGURES)
+    if os.path.lexists(weights) or "://" in weights or name is None:
+        return weights
+    if os.sep in weights or Path(weights).suffix.lower() in _SUFFIXES:
+        raise UserError(f"--weights {weights}: no such file or folder")
+    return settle_tag(weights, name)
+
+
+def open_writer(args: argparse.Namespace, images: str | list[str]) -> Writer | None:
+    """What ``--out`` stands for.
+
+    Raises:
+        UserError: the images do not go there, or something else is there.
+    """
+    from hardnet_suite.data.sources import count_of, is_one_video
     from hardnet_suite.prediction import PredictionWriter
     from hardnet_suite.prediction.files import DrawingFile, VideoFile, names_file, names_video
 
@@ -159,8 +288,6 @@ def _writer(args: argparse.Namespace, images: str | list[str]) -> Writer | None:
         if not is_one_video(images):
             raise UserError(f"--out {out} is for the frames of one video or camera: give a folder")
         return VideoFile(out)
-    if out.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) and not out.is_dir():
-        raise UserError(f"--out {out}: expected a folder, or a file .jpg, .png or .mp4")
     if any(Path(source).is_dir() and Path(source).resolve() == out.resolve() for source in args.images):
         raise UserError(f"--out {out} is the folder of the images: choose another, or drawings mix with them")
     return PredictionWriter(out)

@@ -5,9 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hardnet_suite.cli._options import add_run_arguments, load_run_config, show
+from hardnet_suite.cli._options import (
+    add_run_arguments,
+    choose_device,
+    load_run_config,
+    require_data_root,
+    set_threads,
+    settle_config,
+    settle_tag,
+    show,
+)
 from hardnet_suite.errors import UserError
+from hardnet_suite.precision import settled_precision
+
+if TYPE_CHECKING:
+    from hardnet_suite.deploy.session import Session
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         nargs="?",
-        help="a file, or a run's folder: its best checkpoint, or its newest (default: the run in --work-dir)",
+        help="a file, also an exported one, or a run's folder: its best checkpoint, or its newest (default: "
+        "the run in --work-dir)",
     )
     parser.add_argument(
         "--pretrained",
@@ -42,39 +57,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show-dir",
         type=Path,
-        help="draw predictions beside the ground truth into this folder, and heat maps if the model has them",
+        help="draw predictions beside the ground truth into this folder, the worst first by name, "
+        "and heat maps if the model has them",
     )
     parser.add_argument(
         "--score",
         "--show-score",
         type=float,
         metavar="S",
-        help="detection: do not draw boxes with a score below S (default 0.3)",
+        help="detection: boxes with a score below S are neither drawn nor counted as mistakes and "
+        "in the confusion matrix (default 0.3)",
     )
     parser.add_argument(
         "--worst",
         type=int,
         metavar="N",
-        help="draw only the N images with the most mistakes into --show-dir, the worst first by name",
+        help="draw only the N images with the most mistakes into --show-dir",
     )
     parser.add_argument("--verbose", action="store_true", help="show the whole log")
 
 
 def run(args: argparse.Namespace) -> None:
+    args.precision = settled_precision(args.precision, bf16=args.bf16)
     is_of_registry = args.pretrained or args.weights is not None
     if is_of_registry and args.checkpoint:
         option = "--pretrained" if args.pretrained else "--weights"
-        raise UserError(f"{option} scores weights of the registry: leave out {args.checkpoint}, or it")
+        raise UserError(f"{option} scores weights of the registry, not {args.checkpoint}: give one of them")
     if args.pretrained and args.weights is not None:
         raise UserError("--pretrained and --weights each choose weights of the registry: leave out one")
     if args.show_dir and not args.show_dir.is_dir() and os.path.lexists(args.show_dir):
         what = "a file" if args.show_dir.exists() else "a link to nowhere"
         raise UserError(f"--show-dir {args.show_dir} is {what}: choose a folder")
-    # apart from the run's, for whose figures others could be taken
-    cfg = load_run_config(args, suffix=f"_{args.weights or 'pretrained'}" if is_of_registry else "")
+    if args.weights is not None:
+        args.weights = settle_tag(args.weights)
+    if args.checkpoint and not os.path.exists(os.path.expanduser(args.checkpoint)):
+        raise UserError(f"{args.checkpoint}: no such file or folder")
+    session = _open_exported(args)
+    cfg = load_run_config(args, suffix=lambda usual: _suffix(args, usual, exported=session is not None))
     from mmengine.dist import is_main_process
 
-    from hardnet_suite.openmm.run.test import TestOptions, draw, registry_weights, test
+    from hardnet_suite.openmm.run.test import DeployedNetwork, TestOptions, draw, registry_weights, test
 
     options = TestOptions(
         draw=args.show_dir,
@@ -86,6 +108,17 @@ def run(args: argparse.Namespace) -> None:
         verbose=args.verbose,
     )
     checkpoint = registry_weights(cfg, args.weights) if is_of_registry else args.checkpoint
+    if session is not None:
+        checkpoint = DeployedNetwork(
+            checkpoint=session.checkpoint,
+            arch=session.arch,
+            forward=session,
+            engine=session.engine,
+            engine_version=session.engine_version,
+            precision=session.precision,
+            weights=session.weights,
+            finished=session.has_postprocess,
+        )
     plan, outcome = test(cfg, checkpoint, options, announce=lambda line: show(f"weights: {line}"))
     if not is_main_process():
         return
@@ -95,3 +128,37 @@ def run(args: argparse.Namespace) -> None:
         show(f"{title}: {plan.work_dir / name}")
     if args.show_dir:
         show(f"{draw(plan, outcome, args.show_dir)} images: {args.show_dir}")
+
+
+def _open_exported(args: argparse.Namespace) -> Session | None:
+    """An exported file in place of a checkpoint, in its engine, which settles precision and device."""
+    if not args.checkpoint or os.path.isdir(os.path.expanduser(args.checkpoint)):
+        return None
+    choose_device(args.device)
+    set_threads(args.threads)
+    from hardnet_suite.deploy.session import is_for_engine, open_in_precision
+
+    if not is_for_engine(args.checkpoint):
+        return None
+    settle_config(args)
+    require_data_root(args)
+    session, choice = open_in_precision(args.checkpoint, args.precision)
+    if args.device is not None and args.device != "cpu":
+        raise UserError(f"--device {args.device}: {args.checkpoint} runs in {session.engine}, on the CPU")
+    if choice is not None:
+        show(f"precision: {choice}")
+    args.precision, args.bf16 = None, False
+    return session
+
+
+def _suffix(args: argparse.Namespace, usual: Path, *, exported: bool) -> str:
+    """Sets the work dir of weights that are not the run's apart from the run's, for whose figures theirs
+    could be taken; so it does with every exported file."""
+    from hardnet_suite.weights.runs import is_of_run, is_run
+
+    if args.pretrained or args.weights is not None:
+        return f"_{args.weights or 'pretrained'}"
+    if exported:
+        return f"_{Path(args.checkpoint).name.replace('.', '_')}"
+    is_own = not args.checkpoint or not is_run(usual) or is_of_run(args.checkpoint, usual)
+    return "" if is_own else f"_{Path(args.checkpoint).stem}"

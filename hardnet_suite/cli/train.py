@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -20,14 +21,24 @@ from hardnet_suite.cli._options import (
     choose_device,
     is_first_rank,
     load_run_config,
+    require_data_root,
     settle_config,
     show,
 )
 from hardnet_suite.cli.models import FIGURES
 from hardnet_suite.config_names import own_configs
 from hardnet_suite.errors import UserError
-from hardnet_suite.names import known_name
+from hardnet_suite.names import did_you_mean, known_name
+from hardnet_suite.precision import settled_precision
 
+# entries of a config that a test does not read
+_OF_TRAINING = frozenset(
+    {
+        *("load_from", "resume", "randomness", "auto_scale_lr", "optim_wrapper", "param_scheduler"),
+        *("train_cfg", "train_dataloader", "val_cfg", "val_dataloader", "val_evaluator"),
+        *("default_hooks", "custom_hooks", "log_processor"),
+    }
+)
 _WITHOUT_CONFIG = ("epochs", "image_size", "batch_size")
 # where a run can be logged to -> the package of PyPI that does it
 _PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
@@ -44,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="resume from the work dir's newest checkpoint (or from the one given)",
     )
     parser.add_argument(
-        "--precision",
-        choices=["float32", "bf16", "auto"],
-        help="what to compute in: bf16 is --bf16, auto the faster one by a few timed steps",
+        "--compile",
+        action="store_true",
+        help="compile the network with torch.compile: slow first iterations, then sooner on a GPU",
     )
     parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
     parser.add_argument(
@@ -61,8 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--data",
         metavar="FOLDER",
-        help="COCO, VOC or YOLO boxes, images and label images, or folders of classes; a config for them is "
-        "written into the work dir (default: work_dirs/MODEL-FOLDER)",
+        help="COCO, VOC, YOLO, LabelMe or CVAT boxes, images and label images, or folders of classes; a "
+        "config for them is written into the work dir (default: work_dirs/MODEL-FOLDER)",
     )
     group.add_argument("--epochs", type=int, help="default: by the number of images")
     group.add_argument(
@@ -72,8 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.bf16 and args.precision == "float32":
-        raise UserError("--bf16 and --precision float32 exclude each other")
+    args.precision = settled_precision(args.precision, bf16=args.bf16)
     for name in args.log:
         if importlib.util.find_spec(_PACKAGES[name]) is None:
             raise UserError(
@@ -87,6 +97,8 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.data is None:
         _require_config(args)
+    else:
+        _require_choices(args)
     if is_first_rank():  # before anything that takes seconds
         show(f"hardnet-suite {__version__}: train {args.config} (loading PyTorch and OpenMMLab …)")
         sys.stdout.flush()
@@ -99,6 +111,8 @@ def run(args: argparse.Namespace) -> None:
     from hardnet_suite.openmm.run.trackers import add_trackers
     from hardnet_suite.openmm.run.train import train
 
+    if args.compile and not cfg.get("compile"):
+        cfg.compile = True
     if args.log:
         add_trackers(cfg, args.log)
     with stop_on_termination() as stop, quiet_console(args.verbose):
@@ -111,11 +125,11 @@ def _report(args: argparse.Namespace, runner) -> None:
     """Says where the best weights and the curves are, and what to type next."""
     from hardnet_suite.openmm.run.records import is_suites
     from hardnet_suite.openmm.run.summary import best_of, example_image, shown_path
-    from hardnet_suite.visualization.curves import plot_run, score_name
+    from hardnet_suite.visualization.curves import plot_run, score_name, score_text
 
     cfg, best = runner.cfg, best_of(runner)
     if best is not None and best.key is not None and best.score is not None:
-        show(f"best: {score_name(best.key)} {best.score:.3f}, {shown_path(best.path)}")
+        show(f"best: {score_name(best.key)} {score_text(best.key, best.score)}, {shown_path(best.path)}")
     elif best is not None:
         show(f"newest: {shown_path(best.path)}")
     try:
@@ -130,7 +144,7 @@ def _report(args: argparse.Namespace, runner) -> None:
     image = example_image(cfg)
     if image is not None and is_suites(cfg):
         out = Path(cfg.work_dir, "drawings")
-        commands.append(["predict", str(image), "--model", str(cfg.work_dir), "--out", str(out)])
+        commands.append(["predict", str(image), "--model", _as_folder(cfg.work_dir), "--out", str(out)])
     if commands:
         show("next:")
     for command in commands:
@@ -141,8 +155,14 @@ def _repeated(args: argparse.Namespace) -> list[str]:
     """The options by which ``test`` scores the run that was trained with these."""
     given = {"--data-root": args.data_root, "--work-dir": args.work_dir, "--device": args.device}
     options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
-    entries = [pair for pair in args.cfg_options if pair.partition("=")[0] not in ("load_from", "resume")]
+    entries = [pair for pair in args.cfg_options if re.split(r"[.=]", pair)[0] not in _OF_TRAINING]
     return [*options, *(["--cfg-options", *entries] if entries else [])]
+
+
+def _as_folder(work_dir: str | Path) -> str:
+    """A run's folder as ``--model`` takes it: not for a model or config of the same name."""
+    word = str(work_dir)
+    return os.path.join(".", word) if known_name(word, [*FIGURES, *own_configs()]) else word
 
 
 def _program() -> list[str]:
@@ -153,7 +173,7 @@ def _program() -> list[str]:
 
 
 def _require_config(args: argparse.Namespace) -> None:
-    """``settle_config``; the name of a model in the place of a config is told as such."""
+    """Checks config and data folder; the name of a model in the place of a config is told as such."""
     model = known_name(args.config, FIGURES)
     if model and not os.path.exists(args.config) and not known_name(args.config, own_configs()):
         raise UserError(
@@ -161,6 +181,23 @@ def _require_config(args: argparse.Namespace) -> None:
             "of the configs that `hardnet-suite configs` lists"
         )
     settle_config(args)
+    require_data_root(args)
+
+
+def _require_choices(args: argparse.Namespace) -> None:
+    """Checks what can be checked of a training without a config before anything heavy is imported."""
+    model = known_name(args.config, FIGURES)
+    if model is None:
+        near = did_you_mean(args.config, FIGURES)
+        listed = near or f"models: {', '.join(FIGURES)}"
+        raise UserError(f"--data goes with the name of a model, got {args.config}; {listed}".rstrip())
+    if not os.path.exists(args.data):
+        raise UserError(f"no folder {args.data}: give the folder of the data with --data")
+    for name in _WITHOUT_CONFIG:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value}: expected a number from 1")
+    args.config = model
 
 
 def _write_config(args: argparse.Namespace) -> None:

@@ -115,7 +115,14 @@ class VideoFile:
         Raises:
             UserError: the file cannot be written or is the video itself, or the frame has another size.
         """
-        frame = np.array(prediction.draw(legend=False))
+        return self.add(prediction, self.draw(prediction))
+
+    def draw(self, prediction: Prediction) -> np.ndarray:
+        """The frame of a prediction, (H, W, 3) uint8 RGB; in any thread."""
+        return np.array(prediction.draw(legend=False))
+
+    def add(self, prediction: Prediction, frame: np.ndarray) -> Path:
+        """``write`` of a prediction whose frame is drawn."""
         size = frame.shape[1], frame.shape[0]
         if self._writer is None:
             _require_another_file(self.path, prediction)

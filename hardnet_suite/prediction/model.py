@@ -5,22 +5,31 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from hardnet_suite.config_names import own_configs
+from hardnet_suite.config_names import own_configs, unknown_model
 from hardnet_suite.data.classes import class_names, require_same_classes
 from hardnet_suite.data.classification import imagenet_classes, readable
 from hardnet_suite.data.coco import COCO_CLASSES
 from hardnet_suite.data.images import IMAGE_SUFFIXES
 from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.data.sources import VIDEO_SUFFIXES
+from hardnet_suite.deploy.session import SUFFIXES, Session, is_for_engine, open_in_precision
 from hardnet_suite.errors import UserError
-from hardnet_suite.names import did_you_mean, known_name
+from hardnet_suite.inference import Boxes, Guesses, Mask, Placement, answers, to_input
+from hardnet_suite.inference.precision import (
+    PrecisionChoice,
+    faster_precision,
+    in_both_precisions,
+    usual_size,
+)
+from hardnet_suite.names import known_name
 from hardnet_suite.networks import (
     DescriptorArch,
     Palette,
@@ -31,13 +40,14 @@ from hardnet_suite.networks import (
     find_arch,
     list_models,
 )
+from hardnet_suite.precision import Precision, settled_precision
 from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, chosen_row, fill, open_weights
 from hardnet_suite.weights.file import WeightsFile, expanded
 from hardnet_suite.weights.runs import run_checkpoint
 
 if TYPE_CHECKING:
-    from hardnet_suite.prediction.options import RunOptions
+    from hardnet_suite.prediction.options import Images, RunOptions
     from hardnet_suite.prediction.result import Prediction
 
 _LISTED = 4  # classes in a repr
@@ -51,7 +61,7 @@ class LoadedModel:
 
     Attributes:
         name: the model's name in ``list_models()``.
-        network: the network, on ``device``.
+        network: the network, on ``device``; of an exported file its ``deploy.Session``.
         preprocess: from an image to the input.
         postprocess: from the output to an answer.
         classes: names for people, in the order of the labels.
@@ -59,6 +69,7 @@ class LoadedModel:
         device: where the network computes.
         bf16: whether it computes in bfloat16.
         weights: which weights these are, in words; None for a network of ``create_model``.
+        choice: with ``precision="auto"`` what was chosen, and the times that it was chosen by.
     """
 
     name: str
@@ -70,6 +81,7 @@ class LoadedModel:
     device: torch.device
     bf16: bool = False
     weights: str | None = None
+    choice: PrecisionChoice | None = None
 
     @property
     def task(self) -> str:
@@ -78,21 +90,21 @@ class LoadedModel:
 
     @overload
     def __call__(
-        self, images: Any, *, stream: Literal[False] = False, **options: Unpack[RunOptions]
+        self, images: Images, *, stream: Literal[False] = False, **options: Unpack[RunOptions]
     ) -> list[Prediction]: ...
 
     @overload
     def __call__(
-        self, images: Any, *, stream: Literal[True], **options: Unpack[RunOptions]
+        self, images: Images, *, stream: Literal[True], **options: Unpack[RunOptions]
     ) -> Iterator[Prediction]: ...
 
     @overload
     def __call__(
-        self, images: Any, *, stream: bool, **options: Unpack[RunOptions]
+        self, images: Images, *, stream: bool, **options: Unpack[RunOptions]
     ) -> list[Prediction] | Iterator[Prediction]: ...
 
     def __call__(
-        self, images: Any, *, stream: bool = False, **options: Unpack[RunOptions]
+        self, images: Images, *, stream: bool = False, **options: Unpack[RunOptions]
     ) -> list[Prediction] | Iterator[Prediction]:
         """Classifies, detects or segments images: ``predict`` with this model.
 
@@ -100,7 +112,8 @@ class LoadedModel:
             images: as for ``predict``: a path, folder, pattern, address, PIL image, array, tensor, bytes,
                 open file, video, camera, or a list or iterator of these.
             stream: returns an iterator that reads on as it is asked.
-            **options: of ``predict``: ``top``, ``score``, ``channels``, ``batch_size`` and ``failed``.
+            **options: of ``predict``: ``top``, ``score``, ``channels``, ``batch_size``, ``workers`` and
+                ``failed``.
 
         Returns:
             One ``Prediction`` per image, in order.
@@ -112,6 +125,28 @@ class LoadedModel:
         from hardnet_suite.prediction.run import predict
 
         return predict(self, images, stream=stream, **options)
+
+    def answers(
+        self, pixels: Tensor, placements: Sequence[Placement]
+    ) -> list[Boxes] | list[Mask] | list[Guesses]:
+        """What the network finds in a batch of prepared images; its mode is left as it is.
+
+        Args:
+            pixels: (N, 3, h, w) uint8 RGB on ``device``, made by ``inference.prepare`` and ``preprocess``.
+            placements: where each image lies in them.
+
+        Returns:
+            One answer per image, by the task.
+        """
+        network: Any = self.network
+        if isinstance(network, Session):
+            return network.answers(
+                pixels, placements, preprocess=self.preprocess, postprocess=self.postprocess
+            )
+        inputs = to_input(pixels, self.preprocess).to(next(network.parameters()).dtype)
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        with _in_eval_mode(network), torch.inference_mode(), autocast:
+            return answers(network, inputs, placements, arch=network.arch, rule=self.postprocess)
 
     def __repr__(self) -> str:
         listed = ", ".join(self.classes[:_LISTED]) + (", …" if len(self.classes) > _LISTED else "")
@@ -131,59 +166,121 @@ def load_model(
     classes: Sequence[str] | None = None,
     device: str | torch.device | None = None,
     bf16: bool = False,
+    precision: Precision | None = None,
 ) -> LoadedModel:
     """Loads a model that is ready to predict.
 
     Args:
         model: a name of ``list_models()``; a config, PATH.py or the name of one of the suite's; a file of
-            weights, whose keys tell the model; or a run's folder (DIR/RUN), which stands for its best
-            checkpoint, or its newest where it has no best one. Checkpoints of runs and converted files know
-            their classes, palette, input and output rule; for other files the published ones hold.
-        weights: for a name or a config, a tag of the weights registry or a file; None takes the published
-            ones, or for a config those of its ``weights_tag``.
+            weights, whose keys tell the model; a file that ``export`` wrote; or a run's folder (./RUN if RUN
+            is one of these names), which stands for its best checkpoint, or its newest where it has no best
+            one. Checkpoints of runs, converted and exported files know their classes, palette, input and
+            output rule; for other files the published ones hold.
+        weights: for a name or a config, a tag of the weights registry or a file, also an exported one; None
+            takes the published ones, or for a config those of its ``weights_tag``.
         classes: names of the classes in the order of their labels: for weights that do not know them, or to
             rename them.
-        device: "cpu", "cuda", …; None: a GPU where there is one.
-        bf16: computes in bfloat16.
+        device: "cpu", "cuda", …; None: a GPU where there is one. Exported files compute on the CPU.
+        bf16: computes in bfloat16: short for ``precision="bf16"``.
+        precision: what it computes in: "float32"; "bf16", where it is safe; or "auto", the faster of both on
+            this machine by a few timed passes, see ``LoadedModel.choice``. None: float32; an exported file
+            computes in its own precision, and in others if its engine does.
 
     Raises:
-        UserError: no such model, weights or device, weights that are unavailable, or classes that differ
-            between the config and the weights.
+        UserError: no such model, weights, device or precision, weights that are unavailable, classes that
+            differ between the config and the weights, or an exported file that is damaged, or lacks its
+            engine.
     """
+    if isinstance(model, nn.Module | LoadedModel):
+        raise UserError(
+            f"expected a model's name, a config or a file of weights, got a {type(model).__name__}: "
+            "predict(model, images) takes it as it is"
+        )
     if not isinstance(model, str | Path):
         raise UserError(
             f"expected a model's name, a config or a file of weights, got a {type(model).__name__}"
         )
+    precision = settled_precision(precision, bf16=bf16)
     choice = _choose(str(model))
     if choice.file is not None and weights is not None:
         raise UserError(f"{model} is a file of weights already: leave out weights={weights}")
     source = choice.file or _weights_of(choice.name, weights or choice.weights)
+    if isinstance(source, Path) and is_for_engine(source):
+        session, faster = open_in_precision(source, precision)
+        return replace(_of_session(session, choice, model, classes, device), choice=faster)
     checkpoint = open_weights(source, choice.name or None).require_whole()
     name = checkpoint.model or choice.name
     _require_a_task(name)
     network = build_network(name, num_classes=checkpoint.num_classes, in_chans=checkpoint.in_chans)
     fill(network, checkpoint)
     usage = _usage(choice, checkpoint, str(model))
-    try:
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with _explained(device):
         network = network.eval().to(device).to(memory_format=torch.channels_last)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"cannot compute on the device {device}: {str(error).splitlines()[0]}") from None
     words = str(checkpoint.path)
     if isinstance(source, WeightsRow):
         words = f"{source.file}, the weights {source.tag!r} of {source.model}"
-    return _loaded(network, usage, classes, bf16, f"{words}, {choice.which}" if choice.which else words)
+    words = f"{words}, {choice.which}" if choice.which else words
+    return _in_precision(_loaded(network, usage, classes, weights=words), precision)
+
+
+def _of_session(
+    session: Session,
+    choice: _Choice,
+    model: str | Path,
+    classes: Sequence[str] | None,
+    device: str | torch.device | None,
+) -> LoadedModel:
+    """An exported file in its engine, with what a config says of the model."""
+    name = session.usage.name
+    _require_a_task(name)
+    if choice.name and choice.name != name:
+        raise UserError(f"{session.path}: this is {name}, not {choice.name}")
+    if device is not None and _device(device).type != "cpu":
+        raise UserError(
+            f"cannot compute on the device {device}: {session.path} runs in {session.engine}, on the CPU"
+        )
+    usage = _usage(choice, session.checkpoint, str(model))
+    if usage.postprocess is not None:
+        session.remaining_rule(usage.postprocess)  # an error comes before the first image
+    return _loaded(session, usage, classes, weights=session.weights)
+
+
+def _in_precision(model: LoadedModel, precision: str | None) -> LoadedModel:
+    """The model with a precision of ``PRECISIONS``; None: float32."""
+    if precision != "auto":
+        return replace(model, bf16=precision == "bf16")
+    network, size = model.network, usual_size(model.preprocess)
+    parameter = next(network.parameters())
+    inputs = torch.rand(1, len(model.preprocess.mean), *size, device=parameter.device).to(parameter.dtype)
+
+    @torch.inference_mode()
+    def run() -> None:
+        network(inputs)
+
+    with _in_eval_mode(network):
+        choice = faster_precision(
+            in_both_precisions(run, model.device.type),
+            f"a pass of {'×'.join(map(str, inputs.shape))}",
+            device=model.device.type,
+        )
+    return replace(model, bf16=choice.bf16, choice=choice)
 
 
 def model_of_network(
-    network: nn.Module, *, classes: Sequence[str] | None = None, bf16: bool = False
+    network: nn.Module,
+    *,
+    classes: Sequence[str] | None = None,
+    bf16: bool = False,
+    precision: Precision | None = None,
 ) -> LoadedModel:
     """A network of ``create_model``, where it is and as it is.
 
     Args:
         network: knows its name, records and, with pretrained weights, class names (``network.usage``).
         classes: as for ``load_model``.
-        bf16: computes in bfloat16.
+        bf16: as for ``load_model``.
+        precision: as for ``load_model``.
 
     Raises:
         UserError: a network that ``create_model`` has not made, or one without a task.
@@ -197,16 +294,63 @@ def model_of_network(
             "which knows its input and output rule"
         )
     _require_a_task(usage.name)
-    return _loaded(network, usage, classes, bf16)
+    precision = settled_precision(precision, bf16=bf16)
+    if isinstance(network, Session):
+        network.require_precision({"float32": "fp32"}.get(precision or "", precision))
+        return _loaded(network, usage, classes, weights=network.weights)
+    if _is_untrained(network):
+        warnings.warn(
+            f"this {usage.name} has random weights: create_model({usage.name!r}, pretrained=…) loads trained "
+            "ones",
+            stacklevel=3,
+        )
+    return _in_precision(_loaded(network, usage, classes), precision)
+
+
+@contextmanager
+def _in_eval_mode(network: nn.Module) -> Iterator[None]:
+    """Within, a network is in eval mode; each part has its own mode again after."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:  # a part may be frozen in another mode than the whole
+            module.training = training
+
+
+@contextmanager
+def _explained(device: str | torch.device) -> Iterator[None]:
+    """Within, a device that is not there is a ``UserError``."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"cannot compute on the device {device}: {str(error).splitlines()[0]}") from None
+
+
+def _device(device: str | torch.device) -> torch.device:
+    with _explained(device):
+        return torch.device(device)
+
+
+def _is_untrained(network: nn.Module) -> bool:
+    """Whether every batch norm has the statistics that it begins with."""
+    means = [
+        module.running_mean
+        for module in network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+    ]
+    return bool(means) and not any(mean.any() for mean in means)
 
 
 def _loaded(
-    network: Any, usage: Usage, classes: Sequence[str] | None, bf16: bool, weights: str | None = None
+    network: Any, usage: Usage, classes: Sequence[str] | None, weights: str | None = None
 ) -> LoadedModel:
     channels = len(usage.preprocess.mean)
-    if network.trunk.in_chans != channels:
+    in_chans = network.in_chans if isinstance(network, Session) else network.trunk.in_chans
+    if in_chans != channels:
         raise UserError(
-            f"the network takes {network.trunk.in_chans} channels, but its input rule makes {channels}: "
+            f"the network takes {in_chans} channels, but its input rule makes {channels}: "
             "predict is for images in colour; call the network itself"
         )
     count, postprocess = network.num_classes, usage.postprocess
@@ -239,8 +383,7 @@ def _loaded(
         postprocess=postprocess,
         classes=readable(names),
         palette=usage.palette or _palette(postprocess.task, names),
-        device=next(network.parameters()).device,
-        bf16=bf16,
+        device=next((parameter.device for parameter in network.parameters()), torch.device("cpu")),
         weights=weights,
     )
 
@@ -304,7 +447,8 @@ def _choose(model: str) -> _Choice:
     path = os.path.expanduser(model)
     if name := known_name(model, list_models()):
         return _Choice(name=name)
-    if os.sep in path and Path(path).is_dir():
+    named = os.sep not in path and known_name(path, own_configs()) is not None  # a name comes before a folder
+    if not named and Path(path).is_dir():
         file, which = run_checkpoint(path)
         return _Choice(file=file, which=which)
     if path.lower().endswith((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)):
@@ -324,25 +468,25 @@ def _weights_of(name: str, weights: str | Path | None) -> WeightsRow | Path:
     return chosen_row(name, weights or True) or expanded(weights or "")
 
 
+class NoTaskError(UserError):
+    """A patch descriptor where a model is expected that answers for images."""
+
+
 def _require_a_task(name: str) -> None:
     if isinstance(find_arch(name), DescriptorArch):
-        raise UserError(
+        raise NoTaskError(
             f"{name} describes patches and predicts nothing: call create_model({name!r})(patches)"
         )
 
 
 def _of_config(path: str) -> _Choice:
-    if path.endswith((".pth", ".pt", ".pkl", ".safetensors")):
+    if path.endswith((".pth", ".pt", ".pkl", ".safetensors", *SUFFIXES)):
         raise UserError(f"{path}: no such file")
     from hardnet_suite.openmm.data.parts import class_counts
     from hardnet_suite.openmm.run import configs, records
 
     if not path.endswith(".py") and known_name(path, own_configs()) is None:
-        near = did_you_mean(path, [*list_models(), *own_configs()])
-        raise UserError(
-            f"{path} is not a model, config (.py) or file of weights; {near}models: "
-            f"{', '.join(list_models())}"
-        )
+        raise unknown_model(path, list_models())
     cfg = configs.load_config(path)
     if not records.is_suites(cfg):
         raise UserError(

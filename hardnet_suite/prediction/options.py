@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import BinaryIO, TypeAlias, TypedDict
 
+import numpy as np
 import torch
+from PIL import Image
+
+from hardnet_suite.precision import Precision
+
+_Bytes: TypeAlias = bytes | bytearray | memoryview | BinaryIO
+# what predict takes: a path, pattern, address or camera; an image, a batch, a file; or several of these
+Images: TypeAlias = (
+    str
+    | Path
+    | int
+    | Image.Image
+    | np.ndarray
+    | torch.Tensor
+    | _Bytes
+    | Sequence["Images"]
+    | Iterator["Images"]
+)
 
 
 class RunOptions(TypedDict, total=False):
     """What each call may choose; see ``predict``."""
 
-    top: int
-    score: float
+    top: int | None
+    score: float | None
     channels: str
     batch_size: int
+    workers: int | None
     failed: list[tuple[str, str]] | None
 
 
@@ -26,3 +45,4 @@ class PredictOptions(RunOptions, total=False):
     classes: Sequence[str] | None
     device: str | torch.device | None
     bf16: bool
+    precision: Precision | None

@@ -7,10 +7,11 @@ import io
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from PIL import Image, ImageShow
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import pandas
     import supervision
 
+_LISTED = 50  # boxes that one line of text lists; of more it has the number per class
 _CORNERS = ("x1", "y1", "x2", "y2")
 
 
@@ -99,14 +101,67 @@ class Prediction:
         """True, also where nothing was found: ``len(prediction)`` says that."""
         return True
 
-    def __iter__(self) -> Iterator[PredictedBox] | Iterator[Guess] | Iterator[Segment]:
-        """The boxes (``PredictedBox``), guesses (``Guess``), or classes of the mask (``Segment``)."""
-        triples = zip(self.labels.tolist(), self.names, self.scores.tolist(), strict=True)
+    @property
+    def detections(self) -> list[PredictedBox]:
+        """The boxes, best first.
+
+        Raises:
+            ValueError: the prediction is of another task.
+        """
+        if self.boxes is None:
+            raise self._other_task("detections", "a detector")
+        pairs = zip(self._triples(), self.boxes.tolist(), strict=True)
+        return [PredictedBox(*triple, tuple(box)) for triple, box in pairs]
+
+    @property
+    def guesses(self) -> list[Guess]:
+        """The guesses of a classifier, best first.
+
+        Raises:
+            ValueError: the prediction is of another task.
+        """
+        if self.boxes is not None or self.mask is not None:
+            raise self._other_task("guesses", "a classifier")
+        return [Guess(*triple) for triple in self._triples()]
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The classes of the mask, largest first.
+
+        Raises:
+            ValueError: the prediction is of another task.
+        """
+        if self.mask is None:
+            raise self._other_task("segments", "a segmentor")
+        return [Segment(*triple, self.mask == triple[0]) for triple in self._triples()]
+
+    def _triples(self) -> list[tuple[int, str, float]]:
+        return list(zip(self.labels.tolist(), self.names, self.scores.tolist(), strict=True))
+
+    def _other_task(self, items: str, model: str) -> ValueError:
+        return ValueError(f"{items} are of {model}, this prediction is of {self.task}")
+
+    def _items(self) -> list[PredictedBox] | list[Guess] | list[Segment]:
         if self.boxes is not None:
-            return (PredictedBox(*t, tuple(box)) for t, box in zip(triples, self.boxes.tolist(), strict=True))
-        if self.mask is not None:
-            return (Segment(label, name, score, self.mask == label) for label, name, score in triples)
-        return (Guess(*triple) for triple in triples)
+            return self.detections
+        return self.guesses if self.mask is None else self.segments
+
+    def __iter__(self) -> Iterator[Any]:
+        """Goes over the ``detections``, ``guesses`` or ``segments``, by the task.
+
+        Type checkers know the items of these three by their types.
+        """
+        return iter(self._items())
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """One of the ``detections``, ``guesses`` or ``segments``, or for a slice a list of them."""
+        return self._items()[index]
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat dictionary per box, guess or class of the mask, as for ``pandas.DataFrame``.
@@ -140,7 +195,7 @@ class Prediction:
         return pandas.DataFrame(self.rows(), columns=list(types)).astype(types)
 
     def to_supervision(self) -> supervision.Detections | supervision.Classifications:
-        """The prediction for Roboflow's ``supervision``, which counts, tracks and annotates.
+        """The prediction for Roboflow's ``supervision``, which filters, counts and annotates.
 
         Returns:
             ``Detections`` with ``data["class_name"]``: of boxes, or of a mask, one per class, without
@@ -221,7 +276,7 @@ class Prediction:
         elif legend:
             drawn = draw_guesses(image, self.names, self.scores)
         else:
-            guesses = [f"{guess.name} {100 * guess.score:.1f} %" for guess in self]
+            guesses = [f"{guess.name} {100 * guess.score:.1f} %" for guess in self.guesses]
             drawn = with_corner_text(image, guesses[0]) if guesses else image
         return Image.fromarray(drawn)
 
@@ -272,8 +327,11 @@ class Prediction:
         return stream.getvalue()
 
     def __str__(self) -> str:
-        classes = [f"{name} {100 * score:.1f} %" for name, score in zip(self.names, self.scores, strict=True)]
         name = self.name.replace("\n", "\\n")  # a file's name may hold line ends
+        if self.task == "detection" and len(self.names) > _LISTED:
+            counts = ", ".join(f"{count} {each}" for each, count in Counter(self.names).most_common())
+            return f"{name}: {len(self.names)} boxes: {counts}"
+        classes = [f"{name} {100 * score:.1f} %" for name, score in zip(self.names, self.scores, strict=True)]
         return f"{name}: {', '.join(classes) or 'nothing'}"
 
 

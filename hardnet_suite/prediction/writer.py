@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mimetypes
 import os
 import re
 import stat
 import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hardnet_suite.data.files import is_file, read_text
+from hardnet_suite.data.images import IMAGE_SUFFIXES
 from hardnet_suite.data.segmentation import LabelSet, write_label
-from hardnet_suite.data.sources import JSON_LINES, is_camera, stem_of
+from hardnet_suite.data.sources import JSON_LINES, VIDEO_SUFFIXES, is_camera, stem_of
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import LONGEST_STEM, FolderLock, short_stem
 from hardnet_suite.visualization.detection import save_image
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 _ENDINGS = {"drawing": ".jpg", "mask": "_mask.png"}  # a row's key -> what follows the stem
 _START = '{"name": '  # of every line, however early its writing was interrupted
+# of files, beside those that Python's table of media types has
+_OTHER_FILES = (".jsonl", ".ndjson", ".yaml", ".yml", ".toml", ".npy", ".npz", ".pth")
+_FILE_SUFFIXES = frozenset((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *_OTHER_FILES))
 _PARTIAL = ".hardnet-suite-partial_"  # a hidden file, which images_of skips, until it is complete
 
 
@@ -36,6 +42,80 @@ class _Line:
     text: str
     source: str | None
     files: dict[str, str]  # "drawing" and "mask" -> file name
+
+
+@dataclass(frozen=True)
+class StagedPrediction:
+    """A prediction that is drawn, but has no name in its folder yet.
+
+    Attributes:
+        name: of the image.
+        row: of the JSON, without the names of the files; a mask has a place in it.
+        files: "drawing" and "mask" -> name of the hidden file that holds it.
+    """
+
+    name: str
+    row: dict[str, Any]
+    files: dict[str, str]
+
+
+class DrawingStage:
+    """Draws predictions into hidden files of a folder, in any thread or process.
+
+    Args:
+        folder: exists once something is drawn.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._names: set[str] = set()
+
+    def add(self, prediction: Prediction) -> StagedPrediction:
+        """Draws a prediction.
+
+        Raises:
+            UserError: scores or boxes are not finite, or a file cannot be written.
+        """
+        row = replace(prediction, mask=None).to_dict()
+        files = {"drawing": _PARTIAL + uuid.uuid4().hex + _ENDINGS["drawing"]}
+        try:
+            json.dumps(row, allow_nan=False)
+        except ValueError:
+            raise UserError(
+                f"cannot write the prediction of {prediction.name}: expected finite scores and boxes, got "
+                "NaN or infinity; check the weights"
+            ) from None
+        if prediction.mask is not None:
+            row["mask"] = None
+            files["mask"] = files["drawing"].removesuffix(_ENDINGS["drawing"]) + _ENDINGS["mask"]
+        self._names.update(files.values())
+        staged = StagedPrediction(prediction.name, row, files)
+        try:
+            save_image(self.folder / files["drawing"], np.array(prediction.draw()))
+            if prediction.mask is not None:
+                labels = LabelSet("", (), prediction.palette or ())
+                write_label(self.folder / files["mask"], prediction.mask, labels)
+        except BaseException as error:
+            self.discard(staged)
+            if isinstance(error, OSError):
+                raise UserError(f"cannot write into {self.folder}: {error.strerror or error}") from None
+            raise
+        return staged
+
+    def hand_over(self, staged: StagedPrediction) -> None:
+        """Leaves the files of a prediction to the stage of another process."""
+        self._names.difference_update(staged.files.values())
+
+    def take_over(self, several: Iterable[StagedPrediction]) -> None:
+        """Takes care of what other processes have drawn in the folder."""
+        for staged in several:
+            self._names.update(staged.files.values())
+
+    def discard(self, staged: StagedPrediction | None = None) -> None:
+        """Removes the files of a prediction, or of all."""
+        for name in [*self._names] if staged is None else staged.files.values():
+            (self.folder / name).unlink(missing_ok=True)
+            self._names.discard(name)
 
 
 class PredictionWriter:
@@ -54,12 +134,14 @@ class PredictionWriter:
         folder: may be missing; it is created by ``create`` or by the first ``write``.
 
     Raises:
-        UserError: the folder cannot be read, holds a ``predictions.jsonl`` of another kind, or another
-            process writes into it.
+        UserError: the folder is missing and its name is empty or that of a file, it cannot be read, holds a
+            ``predictions.jsonl`` of another kind, or another process writes into it.
     """
 
     def __init__(self, folder: str | Path):
+        _require_folder_name(folder)
         self.folder = Path(folder)
+        self.stage = DrawingStage(self.folder)
         self._path = self.folder / JSON_LINES
         self._lock: FolderLock | None = None
         self._leftover: list[str] = []  # partial files of a killed process
@@ -108,41 +190,82 @@ class PredictionWriter:
             ValueError: a stem that contains a folder.
         """
         self.create()
-        source = _identity(prediction.name)
-        earlier = self._earlier(source) if stem is None else None
-        stem = self._free_stem(prediction, earlier) if stem is None else self._given_stem(prediction, stem)
-        files = {"drawing": stem + _ENDINGS["drawing"]}
-        if prediction.mask is not None:
-            files["mask"] = stem + _ENDINGS["mask"]
-        row = prediction.to_dict() | ({} if source is None else {"source": source}) | files
+        if stem is not None:
+            stem = self._given_stem(prediction.name, stem)
+        return self.place(self.stage.add(prediction), stem)
+
+    def place(self, staged: StagedPrediction, stem: str | None = None) -> Path:
+        """Writes a prediction that is drawn already, by the rules of ``write``.
+
+        Args:
+            staged: of the writer's ``stage``, or of that of another process.
+            stem: of the file names, which is allowed; None: as of ``write``.
+
+        Returns:
+            The path of the drawing.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
         try:
-            line = _Line(json.dumps(row, allow_nan=False), source, files)
-        except ValueError:
-            raise UserError(
-                f"cannot write the prediction of {prediction.name}: expected finite scores and boxes, got "
-                "NaN or infinity; check the weights"
-            ) from None
-        staged = {name: self.folder / (_PARTIAL + name) for name in files.values()}
-        try:
-            save_image(staged[files["drawing"]], np.array(prediction.draw()))
-            if prediction.mask is not None:
-                write_label(
-                    staged[files["mask"]], prediction.mask, LabelSet("", (), prediction.palette or ())
-                )
-            obsolete = self._put(_key(stem), line, earlier)
-            for name, partial in staged.items():
-                os.replace(partial, self.folder / name)
-            for path in map(self.folder.joinpath, obsolete):
-                if not any(_is_same(path, self.folder / name) for name in staged):  # they differ in case only
-                    path.unlink(missing_ok=True)
+            key, line, earlier = self._line_of(staged, stem)
+            obsolete = self._put(key, line, earlier)
+            self._move(staged, line, obsolete)
         except OSError as error:
             raise UserError(f"cannot write into {self.folder}: {error.strerror or error}") from None
         finally:
-            for partial in staged.values():
-                partial.unlink(missing_ok=True)
+            self.stage.discard(staged)
+        self._note_files(line, obsolete)
+        return self.folder / line.files["drawing"]
+
+    def place_all(self, several: Iterable[StagedPrediction]) -> None:
+        """``place`` for each in turn; ``predictions.jsonl`` takes its place once, with all of the lines.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        placed: list[tuple[StagedPrediction, _Line, list[str]]] = []
+        for staged in several:
+            key, line, earlier = self._line_of(staged, None)
+            obsolete = self._obsolete(key, line, earlier)
+            if earlier is None or earlier == key:
+                self._lines[key] = line
+            else:
+                self._lines = self._with(key, line, earlier)
+            if line.source is not None:
+                self._by_source[line.source] = key
+            self._note_files(line, obsolete)
+            placed.append((staged, line, obsolete))
+        try:
+            self._rewrite(self._lines)
+            for staged, line, obsolete in placed:
+                self._move(staged, line, obsolete)
+        except OSError as error:
+            raise UserError(f"cannot write into {self.folder}: {error.strerror or error}") from None
+        finally:
+            for staged, _, _ in placed:
+                self.stage.discard(staged)
+
+    def _line_of(self, staged: StagedPrediction, stem: str | None) -> tuple[str, _Line, str | None]:
+        """The key and the line of a prediction, and the key of an earlier line that it replaces."""
+        source = _identity(staged.name)
+        earlier = self._earlier(source) if stem is None else None
+        stem = self._free_stem(staged.name, earlier) if stem is None else stem
+        files = {key: stem + _ENDINGS[key] for key in staged.files}
+        row = staged.row | ({} if source is None else {"source": source}) | files
+        return _key(stem), _Line(json.dumps(row), source, files), earlier
+
+    def _move(self, staged: StagedPrediction, line: _Line, obsolete: list[str]) -> None:
+        for key, name in line.files.items():
+            os.replace(self.folder / staged.files[key], self.folder / name)
+        for path in map(self.folder.joinpath, obsolete):
+            # two names may differ in case only
+            if not any(_is_same(path, self.folder / name) for name in line.files.values()):
+                path.unlink(missing_ok=True)
+
+    def _note_files(self, line: _Line, obsolete: list[str]) -> None:
         self._taken -= {_key(name) for name in obsolete}
-        self._taken |= {_key(name) for name in files.values()}
-        return self.folder / files["drawing"]
+        self._taken |= {_key(name) for name in line.files.values()}
 
     def _lock_and_read(self) -> None:
         """Reads the folder under its lock: no other process writes into it from now on."""
@@ -200,9 +323,9 @@ class PredictionWriter:
         """The key of the last line of the same image."""
         return None if source is None else self._by_source.get(source)
 
-    def _free_stem(self, prediction: Prediction, earlier: str | None) -> str:
+    def _free_stem(self, image: str, earlier: str | None) -> str:
         own = () if earlier is None else self._lines[earlier].files.values()
-        own_keys = {_key(name) for name in own if not _is_same(self.folder / name, prediction.name)}
+        own_keys = {_key(name) for name in own if not _is_same(self.folder / name, image)}
 
         def is_free(stem: str) -> bool:
             names = [stem + ending for ending in _ENDINGS.values()]
@@ -216,10 +339,10 @@ class PredictionWriter:
             key, name = next(iter(self._lines[earlier].files.items()))
             if is_free(stem := name.removesuffix(_ENDINGS[key])):
                 return stem
-        short = short_stem(stem_of(prediction.name).encode(errors="ignore").decode())
+        short = short_stem(stem_of(image).encode(errors="ignore").decode())
         return _numbered(short.strip(" .") or "image", is_free)
 
-    def _given_stem(self, prediction: Prediction, stem: str) -> str:
+    def _given_stem(self, image: str, stem: str) -> str:
         if not stem or stem != os.path.basename(stem) or "\\" in stem or "\0" in stem:
             raise ValueError(f"expected the stem of a file name, got {stem!r}")
         if short_stem(stem) != stem:
@@ -230,7 +353,7 @@ class PredictionWriter:
             path = self.folder / (stem + ending)
             if path.is_dir():
                 raise UserError(f"cannot write {path}: it is a folder; choose another name")
-            if _is_same(path, prediction.name):
+            if _is_same(path, image):
                 raise UserError(f"{path} is the image itself: choose another folder or name for its drawing")
         return stem
 
@@ -242,18 +365,12 @@ class PredictionWriter:
     def _put(self, key: str, line: _Line, earlier: str | None) -> list[str]:
         """Brings a line into the file; the names of the files that no line names any more."""
         replaced = [self._lines[other] for other in {key, earlier} if other in self._lines]
-        obsolete = {name for old in replaced for name in old.files.values()} - set(line.files.values())
+        obsolete = self._obsolete(key, line, earlier)
         if [line] == replaced and not self._outdated:
             return []
         if replaced or self._outdated or self._is_shared():
-            lines = {key if other == earlier else other: old for other, old in self._lines.items()}
-            lines[key] = line
-            partial = self.folder / (_PARTIAL + JSON_LINES)
-            try:
-                partial.write_text("".join(f"{each.text}\n" for each in lines.values()), encoding="utf-8")
-                os.replace(partial, self._path)
-            finally:
-                partial.unlink(missing_ok=True)
+            lines = self._with(key, line, earlier)
+            self._rewrite(lines)
             self._lines, self._by_source = lines, _last_lines(lines)
         else:
             self._outdated = True  # until the line is complete
@@ -263,7 +380,39 @@ class PredictionWriter:
             if line.source is not None:
                 self._by_source[line.source] = key
         self._outdated = False
-        return sorted(obsolete)
+        return obsolete
+
+    def _obsolete(self, key: str, line: _Line, earlier: str | None) -> list[str]:
+        """The names of the files that no line names any more once a line replaces others."""
+        replaced = [self._lines[other] for other in {key, earlier} if other in self._lines]
+        return sorted({name for old in replaced for name in old.files.values()} - set(line.files.values()))
+
+    def _with(self, key: str, line: _Line, earlier: str | None) -> dict[str, _Line]:
+        """The lines with another one, in the place of an earlier one of the same image."""
+        lines = {key if other == earlier else other: old for other, old in self._lines.items()}
+        return lines | {key: line}
+
+    def _rewrite(self, lines: dict[str, _Line]) -> None:
+        """Replaces the file as a whole."""
+        partial = self.folder / (_PARTIAL + JSON_LINES)
+        try:
+            partial.write_text("".join(f"{each.text}\n" for each in lines.values()), encoding="utf-8")
+            os.replace(partial, self._path)
+        finally:
+            partial.unlink(missing_ok=True)
+        self._outdated = False
+
+
+def _require_folder_name(folder: str | Path) -> None:
+    if not str(folder):
+        raise UserError("the name of the folder or file for predictions is empty")
+    suffix = Path(folder).suffix.lower()
+    is_file_name = suffix in _FILE_SUFFIXES or mimetypes.MimeTypes().guess_type(f"a{suffix}")[0]
+    if is_file_name and not os.path.isdir(folder):
+        raise UserError(
+            f"{folder}: expected a folder, or a file .jpg, .png or (of a video) .mp4; a folder of that name "
+            "must exist"
+        )
 
 
 def _last_lines(lines: dict[str, _Line]) -> dict[str, str]:

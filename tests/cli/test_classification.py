@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -155,8 +156,27 @@ def test_a_checkpoint_is_scored(cli, tiny_classes, classifier, tmp_path):
     assert wrong == sorted(wrong, reverse=True)
     assert sum(wrong) == 4 - sum(right)
     assert (tmp_path / "worst.jpg").exists() == any(wrong)
-    sure = [row["probability"] for row in mistakes[: sum(wrong)]]
-    assert sure == sorted(sure, reverse=True)
+    for part in (mistakes[: sum(wrong)], mistakes[sum(wrong) :]):
+        losses = [row["loss"] for row in part]
+        assert losses == sorted(losses, reverse=True)
+    for row in mistakes:
+        if row["label"] == row["guess"]:
+            assert row["loss"] == pytest.approx(-math.log(row["probability"]), abs=1e-4)
+
+
+def test_classified_images_are_drawn_the_worst_first(cli, error_of, tiny_classes, classifier, tmp_path):
+    config, data = tiny_classes
+    arguments = ("test", config, classifier, "--data-root", data, "--work-dir", tmp_path / "work")
+    assert cli(*arguments, "--show-dir", tmp_path / "all")[::2] == (0, "")
+    rows = [json.loads(line) for line in (tmp_path / "work/mistakes.jsonl").read_text().splitlines()]
+    names = [f"{rank:03d}_{Path(row['image']).stem}" for rank, row in enumerate(rows, 1)]
+    drawings = sorted((tmp_path / "all").iterdir())
+    assert [path.stem.rsplit("_2")[0] for path in drawings] == names
+    assert min(Image.open(path).size[0] for path in drawings) >= 320
+    assert cli(*arguments, "--show-dir", tmp_path / "worst", "--worst", 1)[0] == 0
+    wrong = sum(row["label"] != row["guess"] for row in rows)
+    assert len([*(tmp_path / "worst").glob("*")]) == min(1, wrong)
+    assert "lies in the data" in error_of(*arguments, "--show-dir", data / "train/drawings")
 
 
 def test_check_data(cli, tiny_classes, tmp_path):
@@ -217,9 +237,6 @@ def test_other_classes_than_were_trained(cli, error_of, tiny_classes, classifier
     options = [option.replace("val_data", "test_data") for option in options]
     message = error_of("test", config, classifier, *arguments[1:], *options)
     assert f"test_dataloader has other classes: class 0 is 'n02111889', in {classifier}" in message
-    assert "--show-dir cannot draw a ClassificationDataset" in error_of(
-        "test", config, classifier, *arguments[1:-1], "--show-dir", tmp_path
-    )
 
 
 def test_a_runs_checkpoint_is_predicted_as_it_was_trained(classifier, tiny_classes):
@@ -275,7 +292,7 @@ def test_the_published_weights_are_scored_on_demand(cli, error_of, shared, golde
     right = sum(row["label"] == row["guesses"][0] for row in rows)
     assert report["metrics"]["top1"] == right / 6
     message = error_of("test", config, "some.pth", "--pretrained", *arguments[1:])
-    assert "--pretrained scores weights of the registry: leave out some.pth" in message
+    assert "--pretrained scores weights of the registry, not some.pth: give one of them" in message
 
 
 def test_other_classes_than_the_published_weights(error_of, tiny_classes, tmp_path, monkeypatch):

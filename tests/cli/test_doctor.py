@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -63,6 +65,19 @@ def test_packages_are_those_of_pyproject():
     least, below = doctor.PYTHONS
     text = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert text == f">={least[0]}.{least[1]},<{below[0]}.{below[1]}"
+
+
+def test_extras_are_those_of_pyproject_and_of_messages(monkeypatch):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = {extra: tuple(each.partition(">=")[0] for each in needs) for extra, needs in extras.items()}
+    assert names == doctor.EXTRAS | {"dev": names["dev"]}
+    files = [*(ROOT / "hardnet_suite").rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    told = {extra for file in files for extra in re.findall(r"hardnet-suite\[(\w+)\]", file.read_text())}
+    assert told == set(doctor.EXTRAS)
+    monkeypatch.setattr(doctor, "installed_versions", lambda *names: dict.fromkeys(names[:1], "1"))
+    check = examine("extras", doctor.check_extras)
+    assert (check.status, check.fix) == ("ok", "")
+    assert check.found == "supervision; optional: pip install 'hardnet-suite[descriptor,eval,deploy,engines]'"
 
 
 def test_this_installation_is_sound(cli):
@@ -324,3 +339,31 @@ sys.exit(main(["doctor"]))
     assert run.returncode == 1, run.stderr
     assert "Traceback" not in run.stderr
     assert [line for line in run.stdout.splitlines() if line.startswith("problem") and " torch " in line]
+
+
+@pytest.mark.parametrize("name", ["onnx", "torchscript"])
+def test_engines_run_one_layer(monkeypatch, name):
+    what = f"export to {name}"
+    form = doctor.FORMATS[name]
+    if any(importlib.util.find_spec(package) is None for package in form.packages + form.writers):
+        pytest.skip(f"{form.packages} are not installed")
+    check = examine(what, CHECKS[what])
+    assert (check.status, check.fix) == ("ok", "")
+    assert re.fullmatch(rf"{form.engine} [\d.]+, runs", check.found)
+    module = importlib.import_module(f"hardnet_suite.deploy.formats.{form.module}")
+    monkeypatch.setattr(module, "open", lambda *args, **options: lambda values: [values.mean((2, 3))[:, :2]])
+    check = examine(what, CHECKS[what])
+    assert check.status == "warning"
+    assert "computes something else than PyTorch" in check.found
+    assert check.fix.startswith("pip install --force-reinstall ")
+
+
+def test_a_missing_engine_is_no_problem(monkeypatch):
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    check = examine("export to onnx", CHECKS["export to onnx"])
+    assert (check.status, check.fix) == ("ok", "")
+    assert check.found == "onnxruntime is not installed; optional: pip install onnx onnxscript onnxruntime"
+
+
+def test_every_format_has_a_row():
+    assert {f"export to {name}" for name in doctor.FORMATS} <= set(CHECKS)

@@ -127,6 +127,17 @@ def test_annotations_that_are_no_json(error_of, config, data, tmp_path, command)
     assert f"{path} is not valid JSON, or is truncated" in err
 
 
+@pytest.mark.parametrize("way", [("--compile",), ("--cfg-options", "compile=True")])
+def test_training_that_cannot_compile(error_of, config, drawn, tmp_path, monkeypatch, way):
+    def fail(*_, **__):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr("torch.compile", fail)
+    message = error_of("train", config, "--data-root", drawn, "--work-dir", tmp_path / "run", *way)
+    assert "torch.compile does not work on this machine: no compiler here; leave out --compile" in message
+    assert not list(tmp_path.glob("run/*.pth"))
+
+
 def test_launcher_without_torchrun(error_of, options, monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
         monkeypatch.delenv(name, raising=False)
@@ -138,7 +149,7 @@ def test_launcher_without_torchrun(error_of, options, monkeypatch):
 def test_unknown_config(error_of):
     err = error_of("train", "ssd512_hardnet99")
     assert "no config ssd512_hardnet99" in err
-    assert "ssd512_hardnet68, " in err
+    assert "did you mean ssd512_hardnet" in err
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from hardnet_suite import create_model
+from hardnet_suite.cli import main
+from hardnet_suite.data.descriptors import read_descriptors, write_descriptors
+from hardnet_suite.data.hpatches import STRIPS
+from hardnet_suite.data.patches import PatchSet, random_pairs, write_brown
+from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import COCO_METRICS
 
 
@@ -106,6 +114,208 @@ def test_figures_replace_figures_alone(cli, error_of, files, tmp_path, which):
     assert out.read_bytes() == before
     for _ in range(2):
         assert cli("eval", "coco", *files, "--out", tmp_path / "figures.json")[0] == 0
+
+
+@pytest.fixture
+def stored_descriptors(tmp_path):
+    """Descriptors of two sequences, in both forms, and a split of one of them with its task files."""
+    random = np.random.default_rng(0)
+    points = {"i_a": random.normal(size=(8, 4)), "v_b": random.normal(size=(9, 4))}
+    for sequence, strip in itertools.product(points, STRIPS):
+        path = tmp_path / "descriptors" / sequence / strip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = 1 if strip.startswith("t") else 1e-3
+        values = points[sequence] + noise * random.normal(size=points[sequence].shape)
+        if sequence == "i_a":
+            np.savez(path.with_suffix(".npz"), descriptors=values.astype(np.float32))
+        else:
+            np.savetxt(path.with_suffix(".csv"), values, delimiter=";")
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    rows = [f"i_a,{i % 6},{i},i_a,{(i + 1) % 6}," for i in range(8)]
+    for name, other in (("verif_pos", 0), ("verif_neg_intra", 1), ("verif_neg_inter", 2)):
+        lines = [row + str((i + other) % 8) for i, row in enumerate(rows)]
+        (tasks / f"{name}_split-own.csv").write_text("\n".join(["s1,t1,idx1,s2,t2,idx2", *lines]))
+    (tasks / "retr_queries_split-own.csv").write_text("s,idx\ni_a,3\ni_a,5\n")
+    (tasks / "retr_distractors_split-own.csv").write_text("s,idx\nv_b,3\nv_b,5\n")
+    return tmp_path / "descriptors", "--tasks", tasks, "--split", "own"
+
+
+def test_stored_descriptors_are_scored(cli, stored_descriptors, tmp_path):
+    out = tmp_path / "figures.json"
+    for _ in range(2):  # figures replace figures
+        status, printed, err = cli("eval", "hpatches", *stored_descriptors, "--out", out)
+        assert (status, err) == (0, "")
+    rows = {line.rsplit(maxsplit=4)[0]: line.split()[-4:] for line in printed.splitlines()}
+    assert rows["percent"] == ["easy", "hard", "tough", "mean"]
+    assert rows["matching mAP"][:2] == ["100.00", "100.00"]
+    assert len(rows) == 1 + 4 + 2 + 1
+    content = json.loads(out.read_text())
+    assert content["split"] == "own"
+    assert content["retrieval"]["e"] == {"100": 1.0}
+    assert content["verification"]["h"]["intra"]["balanced_auc"] == 1
+    assert content["matching"]["t"]["ap"] < 1
+
+
+def test_matching_of_all_sequences_needs_descriptors_alone(cli, stored_descriptors):
+    status, printed, err = cli("eval", "hpatches", stored_descriptors[0])
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in printed.splitlines()] == ["percent", "matching", "matching"]
+    status, printed, err = cli("eval", "hpatches", *stored_descriptors, "--only", "retrieval")
+    assert [line.split()[0] for line in printed.splitlines()] == ["percent", "retrieval"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "."], "--tasks needs --split"),
+        (["--split", "a"], "split a has 40 sequences, the descriptors lack 40"),
+        (["--split", "ilum"], "did you mean illum?"),
+        (["--only", "retrieval"], "need the folder of the HPatches task files"),
+        (["--only", "matchin"], "did you mean matching?"),
+        (["--tasks", "missing", "--split", "a"], "missing: no such folder of HPatches task files"),
+        (["--out", "descriptors"], "no earlier eval wrote it"),
+    ],
+)
+def test_errors_of_stored_descriptors(error_of, stored_descriptors, monkeypatch, arguments, message):
+    monkeypatch.chdir(stored_descriptors[0].parent)
+    assert message in error_of("eval", "hpatches", "descriptors", *arguments)
+
+
+def test_damaged_descriptors(error_of, stored_descriptors):
+    (stored_descriptors[0] / "i_a" / "h2.npz").write_bytes(b"")
+    assert "h2.npz is damaged" in error_of("eval", "hpatches", *stored_descriptors)
+    (stored_descriptors[0] / "i_a" / "h2.npz").unlink()
+    assert "sequence i_a lacks 1 of 16 strips: h2" in error_of("eval", "hpatches", *stored_descriptors)
+
+
+@pytest.fixture
+def patch_sets(tmp_path):
+    """Two sets in Brown's layout with 40 pairs each; stored descriptors: one per point, or all equal."""
+    random = np.random.default_rng(0)
+    for name in ("liberty", "yosemite"):
+        ids = np.repeat(np.arange(12), 2)
+        points = random.integers(0, 256, (12, 64, 64))
+        patches = np.clip(points[ids] + random.normal(size=(24, 64, 64)), 0, 255).astype(np.uint8)
+        pairs = random_pairs(ids, 40)
+        write_brown(tmp_path / "sets" / name, PatchSet(name, patches, ids, pairs))
+        values = random.normal(size=(12, 8))[ids] if name == "liberty" else np.ones((24, 8))
+        write_descriptors(tmp_path / "stored" / f"{name}.npz", values)
+    return tmp_path / "sets"
+
+
+def rows_of(printed):
+    return {line.split()[0]: line.split()[1:] for line in printed.splitlines()}
+
+
+def test_stored_descriptors_of_patch_sets(cli, patch_sets, tmp_path):
+    folders = [patch_sets / "liberty", patch_sets / "yosemite"]
+    out = tmp_path / "figures.json"
+    status, printed, err = cli("eval", "patches", *folders, "--stored", tmp_path / "stored", "--out", out)
+    assert (status, err) == (0, "")
+    rows = rows_of(printed)
+    assert rows["set"] == ["FPR95,", "%", "pairs"]
+    assert rows["liberty"] == ["0.00", "40"]
+    assert rows["yosemite"] == ["100.00", "40"]
+    assert rows["mean"] == ["50.00", "80"]
+    content = json.loads(out.read_text())
+    assert content["metrics"] == {"fpr95": 0.5}
+    assert content["per_set"]["yosemite"] == {"fpr95": 1.0, "pairs": 40}
+
+
+def test_a_model_is_scored_and_its_descriptors_are_saved(cli, patch_sets, tmp_path):
+    torch.manual_seed(0)
+    torch.save(create_model("hardnet_descriptor").state_dict(), tmp_path / "mine.pth")
+    (patch_sets / "made").mkdir()
+    (patch_sets / "liberty").rename(patch_sets / "made" / "brown")  # what make-patches writes
+    command = "eval", "patches", patch_sets / "made", "--device", "cpu"
+    status, printed, err = cli(*command, "--descriptor", tmp_path / "mine.pth")
+    assert (status, err) == (0, "")
+    assert rows_of(printed)["made"] == ["0.00", "40"]  # noise is easy to tell apart, even for random weights
+    weights = "--weights", tmp_path / "mine.pth", "--save", tmp_path / "saved"
+    for _ in range(2):
+        status, again, err = cli(*command, *weights)
+        assert (status, err) == (0, "")
+    assert rows_of(again)["made"] == rows_of(printed)["made"]
+    assert read_descriptors(tmp_path / "saved" / "made.npz").shape == (24, 128)
+    status, again, err = cli(*command[:3], "--stored", tmp_path / "saved")
+    assert rows_of(again)["made"] == rows_of(printed)["made"]
+
+
+@pytest.mark.parametrize("folder", ["none", "empty"])
+def test_folders_of_patch_sets_are_checked_before_a_model_is_loaded(error_of, patch_sets, tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    message = error_of("eval", "patches", patch_sets / "liberty", tmp_path / folder, "--weights", "none.pth")
+    assert message.startswith(
+        f"error: no {'folder' if folder == 'none' else 'patches in'} {tmp_path / folder}"
+    )
+
+
+@pytest.mark.parametrize("kind", ["coco", "segmentation", "hpatches", "patches", "retrieval"])
+def test_every_kind_has_debug(kind, capsys):
+    with pytest.raises(SystemExit):
+        main(["eval", kind, "--help"])
+    assert "--debug" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_debug_raises(place, tmp_path):
+    command = ["patches", str(tmp_path / "none")]
+    with pytest.raises(UserError, match="no folder"):
+        main(["eval", *(["--debug", *command] if place == "before" else [*command, "--debug"])])
+
+
+def _without_pairs(folder):
+    (folder / "sets" / "liberty" / "m50_40_40_0.txt").unlink()
+
+
+def _matching_pairs_alone(folder):
+    path = folder / "sets" / "liberty" / "m50_40_40_0.txt"
+    rows = [line for line in path.read_text().splitlines(True) if line.split()[1] == line.split()[4]]
+    path.write_text("".join(rows))
+
+
+def _with_two_files(folder):
+    np.savetxt(folder / "stored" / "liberty.csv", np.ones((24, 8)), delimiter=",")
+
+
+def _with_fewer(folder):
+    write_descriptors(folder / "stored" / "liberty.npz", np.ones((23, 8)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without_pairs, "has no pairs to score"),
+        (_matching_pairs_alone, "expected pairs that match and pairs that do not"),
+        (_with_two_files, "found liberty.npz and liberty.csv"),
+        (_with_fewer, "liberty.npz has 23 descriptors, expected one for each of 24 patches"),
+        (lambda folder: (folder / "stored" / "liberty.npz").unlink(), "liberty.txt, found none"),
+        (lambda folder: (folder / "stored" / "liberty.npz").write_bytes(b"1"), "liberty.npz is damaged"),
+        (lambda folder: (folder / "sets" / "liberty" / "info.txt").unlink(), "info.txt"),
+    ],
+)
+def test_errors_of_patch_sets(error_of, patch_sets, tmp_path, change, message):
+    change(tmp_path)
+    assert message in error_of("eval", "patches", patch_sets / "liberty", "--stored", tmp_path / "stored")
+
+
+def test_options_of_patch_sets_that_contradict_each_other(error_of, patch_sets, tmp_path):
+    command = "eval", "patches", patch_sets / "liberty", "--stored", tmp_path / "stored"
+    for option in (
+        ["--save", tmp_path],
+        ["--weights", "homography"],
+        ["--descriptor", "hardnet_descriptor"],
+        ["--device", "cpu"],
+        ["--bf16"],
+    ):
+        assert f"leave out {option[0]}" in error_of(*command, *option)
+    assert "two folders of one name" in error_of("eval", "patches", *2 * [patch_sets / "liberty"])
+    assert "no file of pairs" in error_of(*command, "--pairs", 500)
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "liberty.npz").write_text("mine")
+    message = error_of("eval", "patches", patch_sets / "liberty", "--save", tmp_path / "saved")
+    assert "liberty.npz exists, and no earlier eval wrote it" in message
 
 
 @pytest.fixture

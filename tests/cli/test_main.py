@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import signal
@@ -182,6 +183,53 @@ def test_termination_leaves_no_temporary_folder(tmp_path):
     finally:
         process.kill()
     assert os.listdir(tmp_path) == []
+
+
+def swallowed(ending) -> None:
+    """What mmengine does with its config's text: a bare except makes another error of whatever comes."""
+    try:
+        ending()
+    except:  # noqa: E722
+        raise SyntaxError("Failed to format the config file") from None
+
+
+def wrapped(ending) -> None:
+    try:
+        swallowed(ending)
+    except SyntaxError as error:
+        raise RuntimeError("cannot run") from error
+
+
+def discarded(ending) -> None:
+    with contextlib.suppress(BaseException):
+        ending()
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+@pytest.mark.parametrize("library", [swallowed, wrapped, discarded])
+def test_a_signal_that_a_library_makes_an_error_of(monkeypatch, capsys, library, debug):
+    plot = importlib.import_module("hardnet_suite.cli.plot")
+    monkeypatch.setattr(plot, "run", lambda args: library(terminate))
+    with pytest.raises(SystemExit) as end:
+        main(["plot", "folder", *debug])
+    assert end.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("library", [swallowed, wrapped])
+def test_an_interruption_that_a_library_makes_an_error_of(monkeypatch, capsys, library):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    plot = importlib.import_module("hardnet_suite.cli.plot")
+    monkeypatch.setattr(plot, "run", lambda args: library(interrupt))
+    assert main(["plot", "folder"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_forked_process_ends_by_the_signal_itself(monkeypatch):

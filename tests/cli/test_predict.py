@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -39,6 +40,25 @@ def test_a_folder_is_drawn_and_listed(cli, images, tmp_path):
     assert [row["name"] for row in rows] == [str(images / name) for name in ("one/a.png", "two/a.png")]
     assert cli("predict", images / "one/a.png", *MODEL, "--out", tmp_path / "out")[0] == 0
     assert len((tmp_path / "out/predictions.jsonl").read_text().splitlines()) == 2  # one is replaced
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "auto"])
+def test_what_it_computes_in(cli, images, precision):
+    image, expected = images / "one/a.png", {}
+    for name, option in (("float32", []), ("bf16", ["--bf16"])):
+        status, out, err = cli("predict", image, *MODEL, *option)
+        assert (status, err) == (0, "")
+        expected[name] = out
+    status, out, err = cli("predict", image, *MODEL, "--precision", precision)
+    assert (status, err) == (0, "")
+    if precision == "auto":
+        first, out = out.split("\n", 1)
+        said = re.fullmatch(
+            r"precision: (\w+) \(a pass of 1×3×320×320 takes .+s in float32, .+s in bf16\)", first
+        )
+        assert out == expected[said[1]]
+    else:
+        assert out == expected[precision]
 
 
 def test_no_image_is_drawn_over_another(cli, images, tmp_path):
@@ -179,7 +199,9 @@ def test_bad_arguments(error_of, images, tmp_path, monkeypatch):
     assert "--top 0" in error_of("predict", images, *MODEL, "--top", "0")
     assert "is not a model" in error_of("predict", images, "--model", "vgg", "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    assert error_of("predict", images, "--model", "a.safetensors") == "error: a.safetensors: no such file\n"
+    assert error_of("predict", images, "--model", "a.safetensors").endswith(
+        "a.safetensors: no such file or folder\n"
+    )
     message = error_of("predict", images, "--model", "ssd320_hardnet39ds")
     assert "ssd320_hardnet39ds has no published weights; available: bccd; or give a file" in message
     (tmp_path / "file").touch()
@@ -228,6 +250,7 @@ def test_one_image_into_one_file(cli, error_of, images, tmp_path, name):
         assert Image.open(out).size == (80, 60)
         assert os.listdir(out.parent) == [out.name] if "new" in name else True
     before = image.read_bytes()
+    (tmp_path / "clip.mp4").touch()
     message = error_of("predict", image, *MODEL, "--out", image)
     assert "a.png exists, and no earlier prediction wrote it" in message
     assert image.read_bytes() == before
@@ -241,7 +264,7 @@ def test_one_image_into_one_file(cli, error_of, images, tmp_path, name):
         assert f"is one image, got {words}: give a folder" in message
     for other in ("a.webp", "a.avi", "a.TIF"):
         message = error_of("predict", image, *MODEL, "--out", tmp_path / other)
-        assert "expected a folder, or a file .jpg, .png or .mp4" in message
+        assert "expected a folder, or a file .jpg, .png or (of a video) .mp4" in message
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from PIL import Image
 
 from hardnet_suite.data.images import read_rgb
 from hardnet_suite.evaluation.coco import COCO_METRICS
+from hardnet_suite.inference.precision import PrecisionChoice
 from hardnet_suite.openmm.data import parts
 from hardnet_suite.openmm.run import configs
 
@@ -113,14 +114,22 @@ def test_checkpoint_is_scored_drawn_and_scored_again(cli, config, drawn, trained
     assert totals == sorted(totals, reverse=True)
 
     names = sorted(path.stem for path in (drawn / "val2017").iterdir())
-    assert sorted(path.stem for path in images.iterdir()) == names
-    assert Image.open(images / f"{names[0]}.jpg").size[0] >= 2 * 96
+    drawings = sorted(images.iterdir())
+    assert sorted(path.stem[4:] for path in drawings) == names
+    totals_of = {Path(row["file_name"]).stem: total for row, total in zip(rows, totals, strict=True)}
+    assert [totals_of[path.stem[4:]] for path in drawings] == totals
+    assert Image.open(drawings[0]).size[0] >= 2 * 96
 
 
 def test_the_worst_images_are_drawn_and_the_log_is_shown_on_demand(
-    cli, error_of, config, drawn, trained, tmp_path
+    cli, error_of, config, drawn, trained, tmp_path, monkeypatch
 ):
     work, images = tmp_path / "work", tmp_path / "images"
+    charted = []
+    monkeypatch.setattr(
+        "hardnet_suite.openmm.data.parts.detection.draw_detection_charts",
+        lambda scores, mistakes, folder: charted.append(mistakes),
+    )
     arguments = ("test", config, trained, "--data-root", drawn, "--work-dir", work)
     assert "--worst chooses the images that --show-dir draws" in error_of(*arguments, "--worst", 2)
     assert "--worst 0: expected" in error_of(*arguments, "--show-dir", images, "--worst", 0)
@@ -130,6 +139,8 @@ def test_the_worst_images_are_drawn_and_the_log_is_shown_on_demand(
     assert "mmengine - INFO" in out
     rows = [json.loads(line) for line in (work / "mistakes.jsonl").read_text().splitlines()]
     assert sum(row["false"] for row in rows) > 100  # of all scores
+    assert [mistakes.least_score for mistakes in charted] == [0]
+    assert charted[0].confusion[-1].sum() == sum(row["false"] for row in rows)
     expected = [f"{rank:03d}_{Path(row['file_name']).stem}.jpg" for rank, row in enumerate(rows[:2], 1)]
     assert sorted(path.name for path in images.iterdir()) == expected
 
@@ -167,29 +178,71 @@ def test_train_in_bfloat16(cli, config, data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "wrapper", "said"),
-    [((1.0, 0.5), "BFloat16OptimWrapper", "bf16"), ((0.5, 1.0), "OptimWrapper", "float32")],
+    ("wrapper", "said", "unsaid"),
+    [("BFloat16OptimWrapper", "bf16", "float32"), ("OptimWrapper", "float32", "bf16")],
 )
-def test_the_faster_precision(cli, config, data, tmp_path, monkeypatch, seconds, wrapper, said):
+def test_the_faster_precision(cli, config, data, tmp_path, monkeypatch, wrapper, said, unsaid):
     from hardnet_suite.openmm.run import precision
 
-    monkeypatch.setattr(precision, "seconds_of_a_step", lambda cfg: seconds)
+    choice, other_choice = (
+        PrecisionChoice(name, "a step", {"float32": 1.25, "bf16": 0.5}) for name in (said, unsaid)
+    )
+    monkeypatch.setattr(precision, "faster_step", lambda cfg: choice)
     work = tmp_path / "work"
     options = ["train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False", "val_cfg=None"]
     options += ["val_dataloader=None", "val_evaluator=None", "train_dataloader.dataset.indices=2"]
     arguments = ("--data-root", data, "--work-dir", work, "--precision", "auto", "--cfg-options", *options)
     status, out, _ = cli("train", config, *arguments)
     assert status == 0
-    assert (
-        f"precision: {said} (a step takes {seconds[0]:.2f} s in float32, {seconds[1]:.2f} s in bfloat16)"
-        in out
-    )
+    assert f"precision: {said} (a step takes 1.25 s in float32, 500 ms in bf16)\n" in out
     assert Config.fromfile(work / "tiny.py").optim_wrapper.type == wrapper
 
+    # a run that is resumed keeps its precision, though the other one is faster now
+    monkeypatch.setattr(precision, "faster_step", lambda cfg: other_choice)
+    for resume in (["--resume"], ["--resume", work / "epoch_1.pth"]):
+        status, out, _ = cli("train", config, *resume, *arguments)
+        assert status == 0
+        assert f"precision: {said}, as in the run to resume" in out
+        assert "a step takes" not in out
+        assert "so far, and resumes in" not in out
+    other = [] if said == "bf16" else ["--bf16"]
+    without = [value for value in arguments if value not in ("--precision", "auto")]
+    status, out, err = cli("train", config, *other, "--resume", *without)
+    assert status == 0
+    old, new = ("bfloat16", "float32") if said == "bf16" else ("float32", "bfloat16")
+    assert f"the run computed in {old} so far, and resumes in {new}" in out + err
 
-def test_precisions_that_exclude_each_other(cli, config):
-    status, _, err = cli("train", config, "--bf16", "--precision", "float32")
-    assert (status, err) == (2, "error: --bf16 and --precision float32 exclude each other\n")
+
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+@pytest.mark.parametrize("command", ["train", "test", "predict"])
+def test_precisions_that_exclude_each_other(cli, config, command, precision):
+    given = [config] if command != "predict" else ["image.png", "--model", "hardnet39ds"]
+    status, _, err = cli(command, *given, "--amp", "--precision", precision)
+    assert (status, err) == (2, f"error: bf16 and the precision {precision} exclude each other\n")
+
+
+@pytest.mark.parametrize("said", ["bf16", "float32"])
+def test_a_test_in_the_faster_precision(cli, config, data, trained, tmp_path, monkeypatch, said):
+    from hardnet_suite.openmm.run import precision
+
+    seconds = {"float32": 1.25, "bf16": 0.5}
+    monkeypatch.setattr(precision, "faster_pass", lambda cfg: PrecisionChoice(said, "a pass", seconds))
+    arguments = ("test", config, trained, "--data-root", data)
+    status, out, _ = cli(*arguments, "--work-dir", tmp_path / "auto", "--precision", "auto")
+    assert status == 0
+    assert out.splitlines()[0] == f"precision: {said} (a pass takes 1.25 s in float32, 500 ms in bf16)"
+    metrics = json.loads((tmp_path / "auto" / "metrics.json").read_text())
+    assert metrics["bf16"] == (said == "bf16")
+    status, _, err = cli(*arguments, "--work-dir", tmp_path / "given", "--precision", said)
+    assert (status, err) == (0, "")
+    given = json.loads((tmp_path / "given" / "metrics.json").read_text())
+    assert (given["bf16"], given["metrics"]) == (metrics["bf16"], metrics["metrics"])
+
+
+def test_several_processes_choose_no_precision(cli, config, data, trained, tmp_path, monkeypatch):
+    arguments = ("test", config, trained, "--data-root", data, "--work-dir", tmp_path / "work")
+    status, _, err = cli(*arguments, "--precision", "auto", "--launcher", "pytorch")
+    assert (status, "--precision auto times one process" in err) == (2, True)
 
 
 def test_test_needs_the_test_data_only(cli, config, data, trained, tmp_path):
@@ -393,7 +446,8 @@ def test_weights_that_are_not_finite_are_not_scored(error_of, config, drawn, tra
 @pytest.mark.parametrize("options", [["--score", "0.5"], ["--show-score", "0.5"]])
 def test_an_option_that_would_do_nothing(error_of, config, drawn, trained, tmp_path, options):
     arguments = (config, trained, "--data-root", drawn, "--work-dir", tmp_path)
-    assert "--score chooses the boxes that --show-dir draws" in error_of("test", *arguments, *options)
+    message = error_of("test", *arguments, *options, "--format-only")
+    assert "--score chooses the boxes of a detector that are drawn and counted" in message
     message = error_of(
         "train",
         config,

@@ -112,8 +112,9 @@ def test_a_checkpoint_is_scored_drawn_and_scored_again(cli, tiny, camvid, segmen
     assert report["per_class"]["Road"]["IoU"] is not None
     assert report["per_category"] == {}
     assert sorted(path.name for path in (work / "predictions").iterdir()) == ["a.png", "b.png"]
-    assert sorted(path.name for path in images.iterdir()) == ["a.jpg", "b.jpg"]
-    assert Image.open(images / "a.jpg").size[0] >= 4 * SIZE[0]
+    ranked = [f"{rank:03d}_{Path(row['image']).stem}.jpg" for rank, row in enumerate(rows, 1)]
+    assert sorted(path.name for path in images.iterdir()) == ranked
+    assert Image.open(images / ranked[0]).size[0] >= 4 * SIZE[0]
 
     again = tmp_path / "again.json"
     folders = ("--annotations", camvid / "valannot", "--predictions", work / "predictions")
@@ -328,4 +329,10 @@ def test_what_only_one_task_can_do(error_of, tiny, config, drawn, camvid, traine
     several.write_text(f'_base_ = "{tiny}"\ntest_evaluator = [dict(type="SegmentationIoU")]\n')
     assert "the config's test_evaluator is" in error_of("test", several, *arguments[2:])
     option = ("--cfg-options", "test_evaluator.type=IoUMetric")
-    assert "test_evaluator is IoUMetric" in error_of(*arguments, *option)
+    message = error_of(*arguments, *option)
+    assert "test_evaluator is IoUMetric" in message
+    assert 'set test_evaluator=dict(_delete_=True, type="SegmentationIoU")' in message
+    message = error_of(*detector, "--cfg-options", "test_evaluator.type=CocoMetric")
+    assert "test_evaluator is CocoMetric" in message
+    assert 'type="CocoDetection", ann_file=…), and type="DetectionDataset"' in message
+    assert 'docs/models.md, "As a backbone of other models"' in message

@@ -8,10 +8,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hardnet_suite.cli.train import _repeated
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_WORKERS = ("train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False")
@@ -88,10 +91,33 @@ def test_where_a_resumed_or_started_training_begins(cli, config, drawn, trained,
     checkpoint = trained / "epoch_1.pth"
     out = cli(*arguments, "--resume", checkpoint, *options)[1]
     assert rows(out)["weights"] == f"{checkpoint}, resumed after epoch 1, iteration 2"
-    assert rows(out)["schedule"].endswith("; goes on after iteration 2 of 4")
+    assert rows(out)["schedule"].endswith("; resumes after iteration 2 of 4")
     out = cli(*arguments, *options, f"load_from={checkpoint}")[1]
     assert rows(out)["weights"] == str(checkpoint)
     assert "load_from" not in out.partition("next:")[2]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (["train_cfg.max_epochs=2"], []),
+        (
+            [
+                "load_from=a.pth",
+                "optim_wrapper.optimizer.lr=1",
+                "val_cfg=None",
+                "default_hooks.logger.interval=1",
+            ],
+            [],
+        ),
+        (["model.test_cfg.score_thr=0.1", "train_cfg.max_epochs=2"], ["model.test_cfg.score_thr=0.1"]),
+        (["test_dataloader.batch_size=2"], ["test_dataloader.batch_size=2"]),
+    ],
+)
+def test_what_a_test_does_not_read_is_not_repeated(given, kept):
+    args = SimpleNamespace(data_root=None, work_dir="a b", device="cpu", cfg_options=given)
+    options = ["--cfg-options", *kept] if kept else []
+    assert _repeated(args) == ["--work-dir", "a b", "--device", "cpu", *options]
 
 
 def test_verbose_shows_the_log(cli, config, drawn, tmp_path):

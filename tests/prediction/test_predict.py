@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import warnings
 import weakref
 from dataclasses import replace
 
@@ -19,9 +20,11 @@ from hardnet_suite import create_model, predict
 from hardnet_suite.config_names import OWN_CONFIGS
 from hardnet_suite.data.images import open_rgb
 from hardnet_suite.errors import UserError
+from hardnet_suite.inference.precision import PrecisionChoice
 from hardnet_suite.networks import PREPROCESS
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.prediction import LoadedModel, load_model
+from hardnet_suite.prediction.model import model_of_network
 from hardnet_suite.weights import fetch, find, save_weights
 
 assert hardnet_suite.openmm
@@ -160,6 +163,43 @@ def test_batches_give_what_single_images_give(saved):
     np.testing.assert_allclose(half[0].scores, single[0].scores, atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("name", "chosen"), [("hardnet39ds", "float32"), ("hardnet39ds", "bf16"), ("fchardnet70", "bf16")]
+)
+def test_the_faster_precision(saved, name, chosen, monkeypatch):
+    network, path = saved(name, 4)
+    asked = []
+
+    def faster(runs, timed, *, device):
+        asked.append((list(runs), timed, device))
+        for run in runs.values():
+            run()
+        return PrecisionChoice(chosen, timed, {"float32": 2.0, "bf16": 1.0})
+
+    monkeypatch.setattr("hardnet_suite.prediction.model.faster_precision", faster)
+    model, image = load_model(path, precision="auto", device="cpu"), noise(96, 64)
+    side = 224 if name == "hardnet39ds" else 512
+    assert asked == [(["float32", "bf16"], f"a pass of 1×3×{side}×{side}", "cpu")]
+    assert (model.bf16, model.choice.precision) == (chosen == "bf16", chosen)
+    (found,) = predict(model, image)
+    (expected,) = predict(path, image, precision=chosen, device="cpu")
+    assert found.to_dict() == expected.to_dict()
+    assert load_model(path, precision=chosen).choice is None
+    network.train()
+    parts = [module.training for module in network.modules()]
+    (again,) = predict(network, image, precision="auto")
+    assert [module.training for module in network.modules()] == parts
+    assert again.to_dict() == predict(network, image, precision=chosen)[0].to_dict()
+
+
+def test_precisions_that_cannot_be(saved):
+    path = saved("hardnet39ds", 4)[1]
+    with pytest.raises(UserError, match="unknown precision 'float23'; did you mean float32"):
+        load_model(path, precision="float23")
+    with pytest.raises(UserError, match="bf16 and the precision float32 exclude each other"):
+        predict(path, noise(64, 64), bf16=True, precision="float32")
+
+
 def test_images_of_several_sizes_in_one_batch(saved):
     _, path = saved("fchardnet70", 3)
     sizes = [(96, 64), (96, 64), (70, 64), (1, 1), (33, 200)]
@@ -167,7 +207,7 @@ def test_images_of_several_sizes_in_one_batch(saved):
     assert [one.mask.shape[::-1] for one in found] == sizes
 
 
-def test_a_stream_holds_one_batch_at_a_time(saved, tmp_path, monkeypatch):
+def test_a_stream_holds_one_image_at_a_time(saved, tmp_path, monkeypatch):
     _, path = saved("hardnet39ds", 4)
     for index in range(7):
         Image.fromarray(noise(80, 80, seed=index)).save(tmp_path / f"{index}.png")
@@ -181,9 +221,9 @@ def test_a_stream_holds_one_batch_at_a_time(saved, tmp_path, monkeypatch):
         return image
 
     monkeypatch.setattr("hardnet_suite.data.sources.open_rgb", open_and_count)
-    stream = predict(load_model(path), f"{tmp_path}/*.png", batch_size=2, stream=True)
+    stream = predict(load_model(path), f"{tmp_path}/*.png", batch_size=2, stream=True, workers=0)
     assert sum(1 for _ in stream) == 7
-    assert 2 <= most <= 3  # a batch, and the image that comes next
+    assert most == 1  # of an image that is prepared, the input alone is kept
 
 
 def test_bad_images_are_skipped_unless_there_is_no_other(saved, tmp_path):
@@ -235,7 +275,7 @@ def test_what_cannot_be_a_model(saved, tmp_path):
     torch.save({"a.weight": torch.zeros(3)}, tmp_path / "foreign.pth")
     torch.save(create_model("hardnet_descriptor_ps").state_dict(), tmp_path / "patches.pth")
     for model, options, words in (
-        ("resnet50", {}, "is not a model, config .* or file of weights; models: centernet"),
+        ("resnet50", {}, "is not a model, config .*, file of weights or run's folder; models: centernet"),
         (tmp_path / "foreign.pth", {}, "foreign.pth: these are not the weights of any model"),
         (tmp_path / "foreign.py", {}, "has arch='resnet50', expected one of the suite's"),
         (tmp_path / "none.py", {}, "no config"),
@@ -254,7 +294,7 @@ def test_what_cannot_be_a_model(saved, tmp_path):
         with pytest.raises(UserError, match=words):
             predict(model, image, **options)
     for options in ({"top": 0}, {"batch_size": 0}, {"score": 1.5}):
-        with pytest.raises(ValueError, match="must be at least 1"):
+        with pytest.raises(ValueError, match=r"expected an? (integer|number)"):
             predict(path, image, **options)
 
 
@@ -409,7 +449,8 @@ def test_a_copy_of_weights_in_the_package_keeps_its_classes(tmp_path):
 
 def test_options_of_the_model_beside_a_loaded_one(saved):
     model = load_model(saved("hardnet39ds", 4)[1])
-    for options in ({"bf16": True}, {"device": "cpu"}, {"classes": list("abcd")}, {"weights": "published"}):
+    precisions = ({"bf16": True}, {"precision": "auto"}, {"precision": "float32"})
+    for options in (*precisions, {"device": "cpu"}, {"classes": list("abcd")}, {"weights": "published"}):
         with pytest.raises(ValueError, match="this model is loaded"):
             predict(model, noise(64, 64), **options)
     with pytest.raises(ValueError, match="stream=True"):
@@ -515,3 +556,96 @@ def test_swapped_arguments_are_told(tmp_path):
             predict(tmp_path / name, "ssd320_hardnet39ds")
     with pytest.raises(UserError, match="expected a model's name, a config or a file of weights, got a list"):
         predict([tmp_path / "a.png"], tmp_path / "a.png")
+
+
+@pytest.fixture(scope="module")
+def answers_of_all():
+    """One network of each task, with weights that give several answers."""
+    image = noise(64, 96)
+    made = {
+        name: create_model(name, num_classes=4).eval()
+        for name in ("hardnet39ds", "ssd320_hardnet39ds", "fchardnet70")
+    }
+    return {name: (network, image, predict(network, image, score=0)[0]) for name, network in made.items()}
+
+
+@pytest.mark.parametrize("name", ["hardnet39ds", "ssd320_hardnet39ds", "fchardnet70"])
+def test_top_and_score_choose_among_the_items_of_every_task(answers_of_all, name):
+    network, image, every = answers_of_all[name]
+    assert list(every.scores) == sorted(every.scores, reverse=True)
+    for top in (1, 2, np.int64(3)):
+        (first,) = predict(network, image, score=0, top=top)
+        assert list(first.labels) == list(every.labels[:top])
+        assert len(first) == min(top, len(every))
+        assert len(first.to_dict()["names"]) == len(first)
+    least = float(every.scores[min(1, len(every) - 1)])
+    (good,) = predict(network, image, score=least)
+    assert list(good.scores) == [score for score in every.scores if score >= least]
+    (nothing,) = predict(network, image, score=1)
+    assert [score for score in nothing.scores if score < 1] == []
+    nothing.draw()
+    nothing.draw(legend=False)
+    if every.mask is not None:
+        assert np.array_equal(nothing.mask, every.mask)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("score", "0.5", "score='0.5': expected a number from 0 to 1"),
+        ("score", 30, "score=30: expected a number from 0 to 1"),
+        ("score", float("nan"), "score=nan: expected"),
+        ("score", True, "score=True: expected"),
+        ("top", 0, "top=0: expected an integer of at least 1"),
+        ("top", 2.5, r"top=2\.5: expected an integer"),
+        ("top", "3", "top='3': expected an integer"),
+        ("top", True, "top=True: expected an integer"),
+        ("batch_size", 0, "batch_size=0: expected an integer"),
+        ("batch_size", None, "batch_size=None: expected an integer"),
+        ("channels", "rbg", "expected channels 'rgb' or 'bgr', got 'rbg'"),
+        ("channels", 3, "expected channels 'rgb' or 'bgr', got 3"),
+    ],
+)
+def test_an_option_out_of_range_alone_is_named(answers_of_all, option, value, message):
+    network, image, _ = answers_of_all["hardnet39ds"]
+    with pytest.raises(ValueError, match=f"^{message}"):
+        predict(network, image, **{option: value})
+
+
+def test_the_order_of_channels_in_either_case(answers_of_all):
+    network, image, _ = answers_of_all["hardnet39ds"]
+    values = np.array(image)
+    for channels in ("BGR", "Bgr", "bgr"):
+        (swapped,) = predict(network, values[..., ::-1], channels=channels)
+        assert list(swapped.scores) == list(predict(network, values)[0].scores)
+
+
+@pytest.mark.parametrize("wrap", [lambda network: network, torch.nn.DataParallel, model_of_network])
+def test_a_network_is_told_where_it_goes(answers_of_all, wrap):
+    with pytest.raises(UserError, match=r"predict\(model, images\) takes it as it is"):
+        load_model(wrap(answers_of_all["hardnet39ds"][0]))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(3, 8, 8, device="meta"),
+        torch.zeros(3, 8, 8, device="meta", dtype=torch.uint8),
+        torch.zeros(3, 8, 8).to_sparse(),
+        torch.zeros(2, 3, 8, 8).to_sparse(),
+    ],
+)
+def test_tensors_without_dense_values(answers_of_all, tensor):
+    with pytest.raises(ValueError, match="expected a dense tensor with values, got one"):
+        predict(answers_of_all["hardnet39ds"][0], tensor)
+
+
+@pytest.mark.parametrize("name", ["hardnet39ds", "ssd320_hardnet39ds", "fchardnet70"])
+def test_random_weights_are_told(name):
+    network = create_model(name, num_classes=3)
+    with pytest.warns(UserWarning, match=f"this {name} has random weights"):
+        predict(network, noise(64, 64))
+    next(buffer for key, buffer in network.named_buffers() if key.endswith("running_mean")).add_(0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict(network, noise(64, 64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import sys
 import types
@@ -244,3 +245,62 @@ def test_show_without_a_display(monkeypatch):
     monkeypatch.setattr(ImageShow, "show", lambda image: False)  # no viewer is installed
     with pytest.raises(UserError, match="no display"):
         prediction_of("detection").show()
+
+
+@pytest.mark.parametrize("task", ["detection", "classification", "segmentation"])
+def test_items_by_index_and_by_task(task):
+    prediction = prediction_of(task)
+    items = list(prediction)
+    assert [prediction[0], prediction[1], prediction[-1]] == [items[0], items[1], items[1]]
+    assert prediction[:1] == items[:1]
+    with pytest.raises(IndexError):
+        prediction[2]
+    names = {"detection": "detections", "classification": "guesses", "segmentation": "segments"}
+    assert getattr(prediction, names[task]) == items
+    for other in {*names.values()} - {names[task]}:
+        with pytest.raises(ValueError, match=f"{other} are of a .*, this prediction is of {task}"):
+            getattr(prediction, other)
+
+
+@pytest.mark.parametrize(
+    "suffix", ["webp", "tif", "gif", "avif", "mp4", "avi", "txt", "json", "jsonl", "csv", "npy", "html"]
+)
+def test_a_file_that_is_no_drawing_is_no_folder(tmp_path, monkeypatch, suffix):
+    monkeypatch.chdir(tmp_path)
+    for place in (f"a.{suffix}", tmp_path / f"a.{suffix.upper()}", f"sub/a.{suffix}"):
+        if suffix == "npy":
+            (tmp_path / "b.npy").mkdir(exist_ok=True)
+            assert prediction_of("detection").save("b.npy").parent.name == "b.npy"
+        with pytest.raises(UserError, match="expected a folder, or a file"):
+            prediction_of("detection").save(place)
+    assert [path.name for path in tmp_path.iterdir()] == (["b.npy"] if suffix == "npy" else [])
+
+
+@pytest.mark.parametrize("name", ["run.v2", "2024.11.27", "a.b", "..x", "x."])
+def test_a_folder_may_have_a_dot(tmp_path, name):
+    assert prediction_of("detection").save(tmp_path / name).parent == tmp_path / name
+
+
+def test_an_empty_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is empty"):
+        prediction_of("detection").save("")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [0, 1, 50, 51, 200])
+def test_many_boxes_are_a_number_per_class(count):
+    prediction = dataclasses.replace(
+        prediction_of("detection"),
+        labels=np.zeros(count, np.int64),
+        names=("dog", "cow", "dog", "dog", "cat")[:count]
+        if count < 5
+        else ("dog",) * (count - 3) + ("cow",) * 3,
+        scores=np.full(count, 0.5, np.float32),
+        boxes=np.zeros((count, 4), np.float32),
+    )
+    text = str(prediction).partition(": ")[2]
+    if count > 50:
+        assert text == f"{count} boxes: {count - 3} dog, 3 cow"
+    else:
+        assert text == (", ".join(f"{name} 50.0 %" for name in prediction.names) or "nothing")
