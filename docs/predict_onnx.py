@@ -1,0 +1,44 @@
+"""Without PyTorch: predict_onnx.py FILE.onnx IMAGE, a file of fixed size exported --with postprocess."""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+record = json.loads(session.get_modelmeta().custom_metadata_map.get("hardnet_suite", "null"))
+if not record or "postprocess" not in record["includes"] or record["outputs"] == ["descriptors"]:
+    sys.exit("expected a classifier, detector or segmentation network exported --with postprocess")
+rule, names = record["usage"]["preprocess"], record["usage"].get("classes")
+height, width = record["input_shape"][2:]
+ways = ("stretch", "short") if record["outputs"] == ["probabilities"] else ("stretch",)
+if rule["resize"] not in ways or rule["pad"] or [*np.broadcast_to(rule["size"], 2)] != [height, width]:
+    sys.exit("this program resizes to a fixed size, without padding: export with --size HEIGHT WIDTH")
+image = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
+method = Image.Resampling[rule["interpolation"].upper()]
+if rule["resize"] == "short":  # the short side, then the middle
+    short = rule["resize_to"] or min(image.size)
+    sides = [int(short * side / min(image.size)) for side in image.size]
+    left, top = (round((side - crop) / 2) for side, crop in zip(sides, (width, height), strict=True))
+    resized = image.resize(sides, method).crop((left, top, left + width, top + height))
+else:
+    resized = image.resize((width, height), method)
+pixels = np.asarray(resized).transpose(2, 0, 1)
+if "preprocess" not in record["includes"]:
+    order = pixels[::-1] if rule["channels"] == "bgr" else pixels
+    mean, std = (np.reshape(rule[key], (3, 1, 1)) for key in ("mean", "std"))
+    pixels = ((order / rule["scale"] - mean) / std).astype(np.float32)
+outputs = session.run(record["outputs"], {session.get_inputs()[0].name: pixels[None]})
+found = {name: values[0] for name, values in zip(record["outputs"], outputs, strict=True)}
+if "probabilities" in found:
+    for label in np.argsort(-found["probabilities"])[:5]:
+        print(names[label] if names else label, found["probabilities"][label])
+elif "boxes" in found:
+    scale = np.tile(np.divide(image.size, (width, height)), 2)
+    for box, score, label in zip(found["boxes"], found["scores"], found["labels"], strict=True):
+        if score >= 0.3:
+            print(names[label] if names else label, score, *(box * scale))
+else:
+    Image.fromarray(found["mask"]).resize(image.size, Image.Resampling.NEAREST).save("mask.png")
