@@ -26,10 +26,10 @@ from hardnet_suite.cli._options import (
 )
 from hardnet_suite.cli.models import FIGURES
 from hardnet_suite.config_names import find_config, own_configs, unknown_model
-from hardnet_suite.deploy.formats import FORMATS
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import known_name
 from hardnet_suite.precision import settled_precision
+from hardnet_suite.weights.file import ENGINE_SUFFIXES, WEIGHTS_SUFFIXES
 
 if TYPE_CHECKING:
     from hardnet_suite.prediction import LoadedModel, Prediction, PredictionWriter
@@ -38,11 +38,7 @@ if TYPE_CHECKING:
     Writer = PredictionWriter | DrawingFile | VideoFile
 
 _MOST_WORKERS = 256
-# of configs, weights and exported files
-_SUFFIXES = (
-    *(".py", ".pth", ".pt", ".pkl", ".ckpt", ".safetensors"),
-    *(suffix for form in FORMATS.values() for suffix in form.suffixes),
-)
+_SUFFIXES = (".py", *WEIGHTS_SUFFIXES, *ENGINE_SUFFIXES)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

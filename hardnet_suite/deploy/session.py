@@ -36,12 +36,8 @@ from hardnet_suite.networks import (
     find_arch,
 )
 from hardnet_suite.weights import Checkpoint
-from hardnet_suite.weights.file import expanded
+from hardnet_suite.weights.file import ENGINE_SUFFIXES, WEIGHTS_SUFFIXES, expanded
 
-_CHECKPOINTS = (".py", ".pth", ".pt", ".pkl", ".ckpt", ".safetensors")
-SUFFIXES = tuple(  # of exported files alone
-    sorted({suffix for form in FORMATS.values() for suffix in form.suffixes} - {*_CHECKPOINTS})
-)
 _CERTAIN = 1e4  # logit of a class that a file has already decided on
 _WHOLE = 1e-2  # by which a pixel may differ from an integer after normalisation and back
 
@@ -61,7 +57,9 @@ def is_for_engine(path: str | Path) -> bool:
     Raises:
         UserError: as ``is_exported``.
     """
-    return is_exported(path) or (expanded(path).is_file() and expanded(path).suffix.lower() in SUFFIXES)
+    return is_exported(path) or (
+        expanded(path).is_file() and expanded(path).suffix.lower() in ENGINE_SUFFIXES
+    )
 
 
 def open_session(
@@ -509,7 +507,7 @@ def _find(path: Path) -> tuple[Format, str] | None:
     """The format of an exported file, and the text of its record; None for any other file."""
     suffix = path.suffix.lower()
     named = [form for form in FORMATS.values() if suffix in form.suffixes]
-    if not path.is_file() or (not named and suffix in _CHECKPOINTS):  # which may be large
+    if not path.is_file() or (not named and suffix in (".py", *WEIGHTS_SUFFIXES)):  # which may be large
         return None
     for form in named:
         form.require_packages()

@@ -20,7 +20,7 @@ from hardnet_suite.data.coco import COCO_CLASSES
 from hardnet_suite.data.images import IMAGE_SUFFIXES
 from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.data.sources import VIDEO_SUFFIXES
-from hardnet_suite.deploy.session import SUFFIXES, Session, is_for_engine, open_in_precision
+from hardnet_suite.deploy.session import Session, is_for_engine, open_in_precision
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import Boxes, Guesses, Mask, Placement, answers, to_input
 from hardnet_suite.inference.precision import (
@@ -43,7 +43,7 @@ from hardnet_suite.networks import (
 from hardnet_suite.precision import Precision, settled_precision
 from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, chosen_row, fill, open_weights
-from hardnet_suite.weights.file import WeightsFile, expanded
+from hardnet_suite.weights.file import ENGINE_SUFFIXES, WEIGHTS_SUFFIXES, WeightsFile, expanded
 from hardnet_suite.weights.runs import run_checkpoint
 
 if TYPE_CHECKING:
@@ -480,7 +480,7 @@ def _require_a_task(name: str) -> None:
 
 
 def _of_config(path: str) -> _Choice:
-    if path.endswith((".pth", ".pt", ".pkl", ".safetensors", *SUFFIXES)):
+    if path.endswith((*WEIGHTS_SUFFIXES, *ENGINE_SUFFIXES)):
         raise UserError(f"{path}: no such file")
     from hardnet_suite.openmm.data.parts import class_counts
     from hardnet_suite.openmm.run import configs, records

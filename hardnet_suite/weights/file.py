@@ -16,6 +16,9 @@ from typing import Any
 from hardnet_suite.data.files import NotAFileError, read_bytes
 from hardnet_suite.errors import UserError
 
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".pkl", ".ckpt", ".safetensors")
+ENGINE_SUFFIXES = (".onnx", ".param", ".pt2", ".pte", ".tflite", ".torchscript", ".xml")  # of export
+
 # "<" alone is not enough: a .safetensors file begins with a length, whose bytes may spell it
 _HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<[!?a-z]", re.IGNORECASE)
 
@@ -53,6 +56,10 @@ class WeightsFile:
             raise BadFileError("an empty file")
         if _HTML.match(data):
             raise BadFileError("a web page (HTML), not weights")
+        if path.suffix.lower() in ENGINE_SUFFIXES:
+            raise BadFileError(
+                "a file for an inference engine, not weights: predict and test take the files of export"
+            )
         if data.startswith(b"version https://git-lfs"):
             raise BadFileError("a pointer of Git LFS, not weights: fetch the file itself (git lfs pull)")
         return cls(path, data)
