@@ -33,6 +33,7 @@ from hardnet_suite.deploy.session import (
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference.precision import PrecisionChoice
 from hardnet_suite.networks import build_network
+from hardnet_suite.weights.file import ENGINE_SUFFIXES, WEIGHTS_SUFFIXES
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +269,12 @@ def test_the_faster_precision_of_an_engine(classifier, tmp_path, monkeypatch, op
     assert asked == [f"a pass of {options.get('batch', 1)}×3×{height}×{width} in openvino"]
     assert session.precision == choice.precision == chosen
     assert list(choice.seconds) == ["fp32", "bf16"]
+
+
+def test_every_suffix_of_a_format_is_known():
+    suffixes = {suffix for form in FORMATS.values() for suffix in form.suffixes}
+    assert suffixes - {".pt"} == set(ENGINE_SUFFIXES)  # TorchScript's .pt may hold weights, too
+    assert not suffixes - {".pt"} & set(WEIGHTS_SUFFIXES)
 
 
 def test_files_are_told_by_their_content(fixed, tmp_path):

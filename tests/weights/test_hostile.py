@@ -14,6 +14,7 @@ import pytest
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.weights import read_checkpoint
+from hardnet_suite.weights.file import ENGINE_SUFFIXES
 
 READER = Path(__file__).with_name("read_hostile.py")
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,6 +83,14 @@ def test_the_reason_is_said(tmp_path, name, reason):
     write(tmp_path, {name: hostile.BOMBS[name]})
     with pytest.raises(UserError, match=reason):
         read_checkpoint(tmp_path / f"{name}.pth")
+
+
+@pytest.mark.parametrize("suffix", ENGINE_SUFFIXES)
+def test_a_file_for_an_engine_is_no_weights(tmp_path, suffix):
+    file = tmp_path / f"model{suffix.upper()}"
+    file.write_bytes(next(iter(hostile.good_files().values())))
+    with pytest.raises(UserError, match="for an inference engine, not weights: predict and test take"):
+        read_checkpoint(file)
 
 
 def mutated(folder, count, seed, *doors) -> Counter:
