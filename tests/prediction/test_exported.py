@@ -156,7 +156,7 @@ def test_centernet_and_its_mirror_image(tmp_path, flip, finished):
 
 def test_centernet_of_any_size(tmp_path):
     network = lively("centernet_hardnet68", 2)
-    path = export(network, tmp_path / "boxes.pt", dynamic="size")
+    path = export(network, tmp_path / "boxes.pt", dynamic="size", images=noise(170, 150))
     images = [noise(170, 150), noise(196, 164), noise(170, 150, seed=4)]
     for ours, theirs in zip(
         predict(path, images, score=0.0, batch_size=3), predict(network, images, score=0.0), strict=True
