@@ -72,13 +72,23 @@ def tiny(name: str) -> nn.Module:
     """A network of that kind in eval mode, always the same."""
     torch.manual_seed(0)
     network = build_network(name, arch=TINY.get(name, ARCHS[name]))
+    return as_trained(network, (8, 3, SIDES[name], SIDES[name]) if name in SIDES else None)
+
+
+def as_trained(network: nn.Module, shape: tuple[int, ...] | None) -> nn.Module:
+    """The network in eval mode, with batch norms as of a trained one.
+
+    Args:
+        network: Changed in place.
+        shape: Of a batch of random images, whose statistics become the running ones; None: they stay.
+    """
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0
             if layer.affine:
                 nn.init.normal_(layer.weight, 1.0, 0.2)
                 nn.init.normal_(layer.bias, 0.0, 0.2)
-    if name in SIDES:
+    if shape is not None:
         with torch.no_grad():
-            network.train()(torch.rand(8, 3, SIDES[name], SIDES[name]))
+            network.train()(torch.rand(shape))
     return network.eval()

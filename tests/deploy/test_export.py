@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_networks import tiny
+from tiny_networks import as_trained, tiny
 from torch import nn
 
 from hardnet_suite import create_model, load_model
@@ -19,7 +19,7 @@ from hardnet_suite.deploy.benchmark import benchmark
 from hardnet_suite.deploy.formats import torchscript
 from hardnet_suite.deploy.session import open_session
 from hardnet_suite.errors import UserError, WriteError
-from hardnet_suite.networks import build_network
+from hardnet_suite.networks import PatchDescriptor, build_network
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,16 +28,8 @@ def trained(name: str) -> nn.Module:
     """A network with running statistics as of a trained one."""
     torch.manual_seed(0)
     network = build_network(name)
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = 1.0
-            if layer.affine:
-                nn.init.normal_(layer.weight, 1.0, 0.2)
-                nn.init.normal_(layer.bias, 0.0, 0.2)
-    with torch.no_grad():
-        side = 32 if name.endswith(("descriptor", "_ps")) else 64
-        network.train()(torch.rand(16, network.in_chans if side == 32 else 3, side, side))
-    return network.eval()
+    is_descriptor = isinstance(network, PatchDescriptor)
+    return as_trained(network, (16, network.in_chans, 32, 32) if is_descriptor else (16, 3, 64, 64))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import assert_parity
+from tiny_networks import as_trained
 from torch import nn
 
 from hardnet_suite.networks import ARCHS, build_network, count_parameters, multiply_adds
@@ -19,16 +20,7 @@ NAMES = [NAME, PS, EIGHT]
 
 
 def random_norms(network: nn.Module) -> nn.Module:
-    """Running statistics (and weights, where there are any) as of a trained network: those of a batch."""
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = 1.0
-            if layer.affine:
-                nn.init.normal_(layer.weight, 1.0, 0.2)
-                nn.init.normal_(layer.bias, 0.0, 0.2)
-    with torch.no_grad():
-        network.train()(torch.rand(64, 1, 32, 32))
-    return network.eval()
+    return as_trained(network, (64, 1, 32, 32))
 
 
 def test_parity_with_the_original(golden):
