@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from itertools import zip_longest
+from pathlib import Path
 
 from hardnet_suite.errors import UserError
 
@@ -43,10 +46,23 @@ def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs")  # Cs: half of a character
 
 
+@cache
+def imagenet_classes() -> dict[str, str]:
+    """WordNet id -> name of the 1000 classes of ImageNet, in the order of their indices (258: Samoyed)."""
+    with Path(__file__).with_name("imagenet_classes.csv").open(encoding="utf-8") as stream:
+        return {row["wnid"]: row["name"] for row in csv.DictReader(stream)}
+
+
+def readable(classes: Sequence[str]) -> tuple[str, ...]:
+    """The names of the classes for people: ImageNet's WordNet ids become its names, others stay."""
+    names = imagenet_classes()
+    return tuple(names.get(name, name) for name in classes)
+
+
 def require_same_classes(
     classes: Sequence[str], expected: Sequence[str], *, where: str, expected_where: str, cure: str
 ) -> None:
-    """Checks that two lists of class names are equal, order included.
+    """Checks that two lists of class names are equal, order included; ids of ImageNet equal their names.
 
     Args:
         classes: names in the order of their labels.
@@ -59,9 +75,10 @@ def require_same_classes(
         UserError: the lists differ; one line that says where and how.
     """
     classes, expected = tuple(classes), tuple(expected)
-    if classes == expected:
+    ours, theirs = readable(classes), readable(expected)
+    if ours == theirs:
         return
-    if sorted(classes) == sorted(expected):
+    if sorted(ours) == sorted(theirs):
         kind = "the same classes in another order"
     elif len(classes) != len(expected):
         kind = f"{len(classes)} classes, {expected_where} has {len(expected)}"
@@ -70,7 +87,7 @@ def require_same_classes(
     index, (name, wanted) = next(
         (index, pair)
         for index, pair in enumerate(zip_longest(classes, expected, fillvalue=None))
-        if pair[0] != pair[1]
+        if ours[index : index + 1] != theirs[index : index + 1]
     )
     raise UserError(
         f"{where} has {kind}: class {index} is {_quoted(name)}, in {expected_where} it is "

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hardnet_suite.config_names import own_configs, unknown_model
-from hardnet_suite.data.classes import class_names, require_same_classes
-from hardnet_suite.data.classification import imagenet_classes, readable
+from hardnet_suite.data.classes import class_names, imagenet_classes, readable, require_same_classes
 from hardnet_suite.data.coco import COCO_CLASSES
 from hardnet_suite.data.images import IMAGE_SUFFIXES
 from hardnet_suite.data.segmentation import LABEL_SETS
@@ -359,7 +358,7 @@ def _loaded(
     names = usage.classes
     if classes is not None:
         names = class_names(classes, "classes")
-        if usage.classes is not None and sorted(names) == sorted(usage.classes):
+        if usage.classes is not None and sorted(readable(names)) == sorted(readable(usage.classes)):
             require_same_classes(
                 names,
                 usage.classes,

@@ -19,7 +19,7 @@ from torchvision import transforms
 
 from hardnet_suite import create_model
 from hardnet_suite.cli import main
-from hardnet_suite.data.classification import imagenet_classes
+from hardnet_suite.data.classes import imagenet_classes
 from hardnet_suite.errors import UserError
 from hardnet_suite.prediction import load_model
 from hardnet_suite.weights import find, read_checkpoint

@@ -133,7 +133,8 @@ def test_what_does_not_fit_is_one_line(error_of, config, drawn, exported, tmp_pa
     ],
 )
 def test_classes_and_masks_are_scored(cli, images, tmp_path, base, name, count, options):
-    network = create_model(name, num_classes=count, pretrained=base.partition("_")[2])
+    tag, model_name = base.partition("_")[2], name
+    network = create_model(name, num_classes=count, pretrained=tag)
     if name == "hardnet39ds":
         classes = network.usage.classes
         data = folder_config(images, tmp_path, classes)
@@ -153,7 +154,9 @@ def test_classes_and_masks_are_scored(cli, images, tmp_path, base, name, count, 
     lines = [f"_base_ = {str(ROOT / 'configs' / f'{base}.py')!r}", *others, f"test_dataloader = {loader!r}"]
     (tmp_path / "mine.py").write_text("\n".join(lines))
     save_weights(network.state_dict(), tmp_path / "weights.safetensors", half=False)
-    path = export(network, tmp_path / "file.pt", images=np.zeros((128, 128, 3), np.uint8), **options)
+    # whose classes are names where those of the data are WordNet ids, as the command exports it
+    model = load_model(model_name, weights=tag, device="cpu")
+    path = export(model, tmp_path / "file.pt", images=np.zeros((128, 128, 3), np.uint8), **options)
     for weights in (path, tmp_path / "weights.safetensors"):
         status, out, err = cli("test", tmp_path / "mine.py", weights, "--work-dir", tmp_path / weights.stem)
         assert (status, err) == (0, ""), out + err

@@ -8,14 +8,13 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
+from hardnet_suite.data.classes import imagenet_classes, readable, require_same_classes
 from hardnet_suite.data.classification import (
     check_classification,
     hold_out,
-    imagenet_classes,
     read_csv,
     read_folder,
     read_torchvision,
-    readable,
 )
 from hardnet_suite.errors import UserError
 
@@ -241,3 +240,24 @@ def test_one_image_has_one_label(tmp_path, other, label):
         return
     report = check_classification(read_csv(tmp_path / "a.csv", tmp_path))
     assert [(found.level, found.kind) for found in report.findings] == [("warning", "image listed twice")]
+
+
+def test_ids_and_names_of_imagenet_are_the_same_classes():
+    ids, names = ("n01443537", "n02123045", "mine"), ("goldfish", "tabby", "mine")
+    for ours, theirs in ((ids, names), (names, ids), (ids, ids), (("n01443537", "tabby", "mine"), ids)):
+        require_same_classes(ours, theirs, where="data", expected_where="weights", cure="cure")
+    for ours, theirs, message in (
+        (
+            ids[::-1],
+            names,
+            "the same classes in another order: class 0 is 'mine', in weights it is 'goldfish'",
+        ),
+        (
+            ("n01443537", "n02123159", "mine"),
+            names,
+            "other classes: class 1 is 'n02123159', in weights it is",
+        ),
+        (ids[:2], names, "2 classes, weights has 3: class 2 is absent, in weights it is 'mine'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            require_same_classes(ours, theirs, where="data", expected_where="weights", cure="cure")

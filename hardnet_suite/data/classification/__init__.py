@@ -6,9 +6,7 @@ from hardnet_suite.data.classification.samples import (
     Samples,
     choose,
     hold_out,
-    imagenet_classes,
     missing_files,
-    readable,
     require_files,
 )
 
@@ -18,11 +16,9 @@ __all__ = [
     "check_classification",
     "choose",
     "hold_out",
-    "imagenet_classes",
     "missing_files",
     "read_csv",
     "read_folder",
     "read_torchvision",
-    "readable",
     "require_files",
 ]

@@ -1,13 +1,11 @@
-"""Images and their classes, and ImageNet's names."""
+"""Images and their classes."""
 
 from __future__ import annotations
 
-import csv
 import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +46,6 @@ class Samples:
     def open_named(self, name: str):
         """As ``open``, by ``str`` of its entry in ``images``, which may have been emptied since."""
         return open_rgb(name) if self.dataset is None else to_rgb(self.dataset[int(name)][0])
-
-
-@cache
-def imagenet_classes() -> dict[str, str]:
-    """WordNet id -> name of the 1000 classes of ImageNet, in the order of their indices (258: Samoyed)."""
-    with Path(__file__).parents[1].joinpath("imagenet_classes.csv").open(encoding="utf-8") as stream:
-        return {row["wnid"]: row["name"] for row in csv.DictReader(stream)}
-
-
-def readable(classes: Sequence[str]) -> tuple[str, ...]:
-    """The names of the classes for people: ImageNet's WordNet ids become its names, others stay."""
-    names = imagenet_classes()
-    return tuple(names.get(name, name) for name in classes)
 
 
 def hold_out(samples: Samples, per_class: int, seed: int = 0) -> tuple[Samples, Samples]:

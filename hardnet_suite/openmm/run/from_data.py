@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hardnet_suite.data.boxes import OUTLINES, BoxData, BoxImage, copies_told, split_name
+from hardnet_suite.data.classes import readable
 from hardnet_suite.data.classification import read_folder
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.conversion.coco import coco_content
@@ -237,12 +238,14 @@ def _tell_unavailable(names: Sequence[str], say: Callable[[str], None]) -> None:
 
 
 def _fits(row: WeightsRow, classes: Sequence[str]) -> bool:
-    return sorted(row.classes) == sorted(classes)
+    return sorted(readable(row.classes)) == sorted(readable(classes))
 
 
 def _in_order_of_weights(model: str, classes: Sequence[str]) -> tuple[str, ...]:
     """The classes, in the order of a row of weights with the same ones, so that each starts from its own."""
-    return next((row.classes for row in ROWS if row.model == model and _fits(row, classes)), tuple(classes))
+    own = dict(zip(readable(classes), classes, strict=True))
+    rows = (row for row in ROWS if row.model == model and _fits(row, classes))
+    return next((tuple(own[name] for name in readable(row.classes)) for row in rows), tuple(classes))
 
 
 def _listed(classes: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 
-from hardnet_suite.data.classification import readable
+from hardnet_suite.data.classes import readable
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import counted, foreign_datasets, parts, walk
 from hardnet_suite.openmm.run.logs import announce

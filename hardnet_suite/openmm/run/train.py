@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from hardnet_suite.data.classes import require_same_classes
+from hardnet_suite.data.classes import readable, require_same_classes
 from hardnet_suite.data.files import looking_once
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import parts, require_data
@@ -178,9 +178,9 @@ def _compare_published(cfg: Config) -> list[str]:
 def _compare_classes(cfg: Config, path: str, trained: tuple[str, ...] | None) -> list[str]:
     notes = []
     for part in parts(cfg, ["train_dataloader"]):
-        if not trained or part.classes == trained:
+        if not trained or readable(part.classes) == readable(trained):
             continue
-        if sorted(part.classes) == sorted(trained):
+        if sorted(readable(part.classes)) == sorted(readable(trained)):
             require_same_classes(
                 part.classes,
                 trained,

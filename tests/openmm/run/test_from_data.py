@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from hardnet_suite import list_models
+from hardnet_suite.data.classes import readable
 from hardnet_suite.data.shapes import write_shapes
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import parts, require_data
@@ -17,6 +18,7 @@ from hardnet_suite.openmm.run import from_data
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.from_data import Choices, default_work_dir, write_config
 from hardnet_suite.openmm.run.recipes import Plan, Start, choose_batch_size, choose_epochs
+from hardnet_suite.weights import ROWS
 
 SCRATCH = Choices(from_scratch=True)
 TRAINABLE = [name for name in list_models() if "descriptor" not in name]
@@ -288,6 +290,18 @@ def test_the_order_of_classes_is_that_of_weights_with_the_same_ones(tmp_path, mo
     )
     assert tuple(cfg.train_dataloader.dataset.metainfo.classes) == ("RBC", "WBC", "Platelets")
     assert cfg.load_from.endswith("ssd320_hardnet39ds_bccd.safetensors")
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_classes_of_the_weights_are_known_by_id_and_by_name(tmp_path, by_name):
+    ids = next(row.classes for row in ROWS if row.tag == "tiny_imagenet10")
+    own = readable(ids) if by_name else ids
+    for name in own:
+        for split in ("train", "val"):
+            picture(tmp_path / f"data/{split}/{name}/a.jpg")
+    cfg = load_config(write_config("hardnet39ds", tmp_path / "data", tmp_path / "run", say=lambda _: None))
+    assert tuple(cfg.train_dataloader.dataset.classes) == own
+    assert cfg.load_from.endswith("hardnet39ds_tiny_imagenet10.safetensors")
 
 
 def test_classes_without_a_training_box_are_left_out(tmp_path):

@@ -12,18 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from hardnet_suite.data.classes import class_names
+from hardnet_suite.data.classes import class_names, imagenet_classes, readable
 from hardnet_suite.data.classification import (
     ClassificationReport,
     Samples,
     check_classification,
     choose,
     hold_out,
-    imagenet_classes,
     read_csv,
     read_folder,
     read_torchvision,
-    readable,
     require_files,
 )
 from hardnet_suite.data.files import read_text

@@ -12,7 +12,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 
-from hardnet_suite.data.classification import readable
+from hardnet_suite.data.classes import readable
 from hardnet_suite.evaluation.classification import score_guesses
 from hardnet_suite.evaluation.tables import MOST_CLASSES
 from hardnet_suite.inference import logits_to_guesses
