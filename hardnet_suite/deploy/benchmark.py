@@ -380,11 +380,13 @@ def _subject(model: str | nn.Module | Any) -> Subject:
         name = known_name(model, list_models())
         return _own(name, None) if name else _peer(model)
     network = getattr(model, "network", model) if not isinstance(model, nn.Module) else model
-    if not isinstance(network, nn.Module) or isinstance(network, Session):
+    if isinstance(network, Session):
         raise UserError(
-            f"expected a model's name or a network, got a {type(model).__name__}; a file for another engine "
-            "is timed by its model's name and the engine"
+            f"{network.path} is an exported file: give its model, {network.usage.name} or the file of its "
+            f"weights, with the engine {network.engine} and the precision {network.precision}"
         )
+    if not isinstance(network, nn.Module):
+        raise UserError(f"expected a model's name or a network, got a {type(model).__name__}")
     usage = getattr(network, "usage", None)
     if isinstance(usage, Usage):
         return _own(usage.name, network)

@@ -255,7 +255,7 @@ def test_what_is_no_whole_model(tmp_path):
         with pytest.raises(UserError, match="this int is no model"):
             call(3)
     path = export(tiny("hardnet68"), tmp_path / "net.pt", size=64)
-    with pytest.raises(UserError, match="a file for another engine is timed by its model's name"):
+    with pytest.raises(UserError, match="is an exported file: give its model, hardnet68 or"):
         benchmark(load_model(path))
     session = open_session(path)
     for values in (np.zeros((1, 3, 64, 64), np.float32), [[0.0]]):
