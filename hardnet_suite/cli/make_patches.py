@@ -137,6 +137,7 @@ def _described(counts: Counts) -> str:
         "too small": counts.small,
         "overlap others": counts.duplicates,
         "leave an image": counts.outside,
+        "without contrast": counts.flat,
         "beyond --patches-per-image": counts.unused,
     }
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items() if number)

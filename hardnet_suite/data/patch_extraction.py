@@ -83,6 +83,7 @@ class Counts:
         small: dropped, below the least size.
         duplicates: dropped, of overlapping detections.
         outside: dropped, whose region leaves the first image, or all others.
+        flat: dropped, of a single grey value in too many images.
         unused: left out, beyond the number of keypoints per image.
         points: kept.
         patches: of the training set.
@@ -94,6 +95,7 @@ class Counts:
     small: int = 0
     duplicates: int = 0
     outside: int = 0
+    flat: int = 0
     unused: int = 0
     points: int = 0
     patches: int = 0
@@ -355,29 +357,31 @@ def extract(source: Source, options: Extraction, index: int = 0) -> SourcePatche
     image, views = source.open(rng)
     frames, counts = _first_frames(image, options, rng)
     everything = np.arange(len(frames))
-    parts = [_Sighting(image, everything, frames)]
-    strips = {"ref": parts[0]}
+    parts = [_Sighting.of(image, everything, frames, patches.SIDE)]
+    strips = {"ref": _Sighting.of(image, everything, frames, hpatches.SIDE)}
     for number, view in enumerate(views if len(frames) else (), 1):
         levels = [jitter_frames(frames, jitter, rng) for jitter in JITTERS.values()]
         chosen = np.stack(levels)[rng.integers(len(levels), size=len(frames)), everything]
         if options.training:
-            parts.append(_in_view(chosen, view, image.shape))
+            parts.append(_in_view(chosen, view, image.shape, patches.SIDE))
         if options.strips:
-            seen = [_in_view(jittered, view, image.shape) for jittered in levels]
+            seen = [_in_view(jittered, view, image.shape, hpatches.SIDE) for jittered in levels]
             strips |= {f"{name}{number}": part for name, part in zip(JITTERS, seen, strict=True)}
     paired = np.bincount(np.concatenate([part.points for part in parts]), minlength=len(frames)) >= 2
     complete = np.full(len(frames), len(strips) > 1)  # within all images, at all levels
     for part in strips.values():
         complete &= np.isin(everything, part.points)
-    training = [part.cut(paired, patches.SIDE) for part in parts]
     of_patch = np.concatenate([part.points[paired[part.points]] for part in parts])
-    counts.outside += int(np.count_nonzero(~(complete | paired)))
-    counts.points = int(np.count_nonzero(complete | paired))
+    kept = complete | paired
+    flat = np.isin(everything, np.concatenate([part.flat for part in (*parts, *strips.values())]))
+    counts.outside += int(np.count_nonzero(~kept & ~flat))
+    counts.flat = int(np.count_nonzero(~kept & flat))
+    counts.points = int(np.count_nonzero(kept))
     counts.patches, counts.strips = len(of_patch), int(np.count_nonzero(complete))
     return SourcePatches(
-        np.concatenate(training),
+        np.concatenate([part.patches[paired[part.points]] for part in parts]),
         (np.cumsum(paired) - 1)[of_patch],
-        {name: strips[name].cut(complete, hpatches.SIDE) for name in sorted(strips, key=_place)}
+        {name: strips[name].patches[complete[strips[name].points]] for name in sorted(strips, key=_place)}
         if counts.strips
         else {},
         counts,
@@ -386,21 +390,24 @@ def extract(source: Source, options: Extraction, index: int = 0) -> SourcePatche
 
 @dataclass(frozen=True)
 class _Sighting:
-    """Points within an image, and their frames there.
+    """The patches of points in an image.
 
     Attributes:
-        image: (H, W) uint8.
         points: (M,) their numbers.
-        frames: (M, 2, 3).
+        patches: (M, side, side) uint8, none of a single grey value.
+        flat: the numbers of points whose patches are, and which were left out: they have no descriptor.
     """
 
-    image: np.ndarray
     points: np.ndarray
-    frames: np.ndarray
+    patches: np.ndarray
+    flat: np.ndarray
 
-    def cut(self, wanted: np.ndarray, side: int) -> np.ndarray:
-        """The patches of the points that ``wanted``, (N,) bool, chooses of all."""
-        return cut_patches(self.image, self.frames[wanted[self.points]], side)
+    @classmethod
+    def of(cls, image: np.ndarray, points: np.ndarray, frames: np.ndarray, side: int) -> _Sighting:
+        """Cuts the patches of (M, 2, 3) frames from a (H, W) uint8 image."""
+        cut = cut_patches(image, frames, side)
+        varied = cut.min((1, 2)) < cut.max((1, 2))
+        return cls(points[varied], cut[varied], points[~varied])
 
 
 def _place(name: str) -> tuple[bool, str, int]:
@@ -431,14 +438,14 @@ def _first_frames(
     return frames[kept], counts
 
 
-def _in_view(frames: np.ndarray, view: View, shape: tuple[int, int]) -> _Sighting:
+def _in_view(frames: np.ndarray, view: View, shape: tuple[int, int], side: int) -> _Sighting:
     """Those of (N, 2, 3) frames in the first image, of shape (H, W), that lie within it and the view."""
     points = np.concatenate([frame_corners(frames), frames[:, None, :, 2]], 1)
     visible = frames_inside(frames, *shape[::-1]) & project_points(points, view.homography)[1].all(1)
     there = warp_frames(frames[visible], view.homography)
     shows = frames_inside(there, *view.image.shape[::-1])
     shows &= 2 * np.linalg.svd(there[:, :, :2], compute_uv=False)[:, 1] >= _LEAST_WIDTH
-    return _Sighting(view.image, np.flatnonzero(visible)[shows], there[shows])
+    return _Sighting.of(view.image, np.flatnonzero(visible)[shows], there[shows], side)
 
 
 def write_patches(
@@ -526,7 +533,8 @@ def _reason(total: Counts, min_size: float) -> str:
     large = total.keypoints - total.small
     if not large:
         return f"no keypoint in {images} has the least size of {min_size:g} pixels"
+    flat = f", or {total.flat} have no contrast there" if total.flat else ""
     return (
-        f"none of {large} keypoints in {images} lies, with its region, within the first image and a view: "
-        "check the sizes of the images, and the homographies"
+        f"none of {large} keypoints in {images} lies, with its region, within the first image and a view"
+        f"{flat}: check the sizes of the images, and the homographies"
     )

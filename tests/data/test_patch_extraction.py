@@ -188,7 +188,7 @@ def test_the_training_set_has_two_patches_or_more_of_each_point(made):
 def test_counts_add_up(folder, min_size):
     made = extract(*sources_of_sequences([read_sequence(folder)]), Extraction(min_size=min_size))
     counts = made.counts
-    dropped = counts.small + counts.duplicates + counts.outside + counts.unused
+    dropped = counts.small + counts.duplicates + counts.outside + counts.flat + counts.unused
     assert counts.keypoints == dropped + counts.points
     assert (counts.small > 50) == (min_size == 12)
     assert counts.outside > 0
@@ -212,6 +212,24 @@ def test_points_that_leave_all_views_are_dropped():
     assert made.counts.outside > 50
     tiny = View(image, np.diag([0.01, 0.01, 1.0]))
     assert extract(Source("tiny", lambda rng: (image, iter([tiny]))), Extraction()).counts.points == 0
+
+
+def test_patches_of_a_single_grey_value_are_left_out():
+    image = textured()
+    dark = image.copy()
+    dark[:, : image.shape[1] // 2] = 0
+    views = [View(dark, np.eye(3)), View(image, np.eye(3))]
+    made = extract(Source("dark", lambda rng: (image, iter(views))), Extraction())
+    complete = extract(Source("light", lambda rng: (image, iter([views[1]] * 2))), Extraction())
+    assert 0 < made.counts.strips < complete.counts.strips
+    # the first image and the other view suffice, unless the region leaves that
+    assert made.counts.points + made.counts.flat == complete.counts.points
+    assert len(made.training) < len(complete.training)
+    for patches in (made.training, *made.strips.values()):
+        assert (patches.min((1, 2)) < patches.max((1, 2))).all()
+    black = extract(Source("black", lambda rng: (image, iter([View(dark * 0, np.eye(3))]))), Extraction())
+    assert black.counts.flat > 50
+    assert black.counts.points == len(black.training) == 0
 
 
 def test_the_horizon_is_no_view():
