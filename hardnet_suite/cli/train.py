@@ -65,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         choices=list(_PACKAGES),
         default=[],
-        help="log to Weights & Biases, MLflow or TensorBoard as well; may be repeated",
+        help="log to Weights & Biases or MLflow, or to TensorBoard where the config does not (the "
+        "suite's do); may be repeated",
     )
     parser.add_argument("--verbose", action="store_true", help="show on the console what the log file gets")
     group = parser.add_argument_group("without a config", "the name of a model in the place of the config")

@@ -50,14 +50,16 @@ def hardest_in_batch_loss(
         A scalar.
 
     Raises:
-        ValueError: Unexpected shapes or types, fewer than two pairs, a negative or non-finite ``margin``, or
-            an unknown ``batch_reduce`` or ``loss_type``.
+        ValueError: Unexpected shapes or types, fewer than two pairs, a negative or non-finite ``margin``, no
+            bool as ``anchor_swap``, or an unknown ``batch_reduce`` or ``loss_type``.
     """
     _check_rows("anchor", anchor, "positive", positive)
     if len(anchor) < 2:
         raise ValueError(f"expected at least 2 pairs, as negatives come from the batch; got {len(anchor)}")
     if not (math.isfinite(margin) and margin >= 0):
         raise ValueError(f"margin must be a finite number of at least 0, got {margin}")
+    if not isinstance(anchor_swap, bool):
+        raise ValueError(f"anchor_swap must be True or False, got {anchor_swap!r}")
     if batch_reduce not in ("min", "average", "random"):
         raise ValueError(f"unknown batch_reduce {batch_reduce!r}; known: min, average, random")
     if loss_type not in _LOSSES:

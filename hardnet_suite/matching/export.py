@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -45,13 +46,17 @@ def write_hloc(
         The folder.
 
     Raises:
-        UserError: h5py is not installed, two images of one name, names with spaces, or other files in the
-            place.
+        UserError: h5py is not installed, two images of one name, a pair twice, names with spaces, or other
+            files in the place.
     """
     h5py = _h5py()
     matches = list(matches)
-    images = _named(matches, names)
-    _require_names_without_spaces("hloc", images)
+    images = _named("hloc", matches, names)
+    name_of = {id(features): name for name, features in images.items()}
+    groups = [
+        "/".join(name_of[id(features)].replace("/", "-") for features in (pair.a, pair.b)) for pair in matches
+    ]
+    _require_pairs(groups)
     folder = Path(folder)
     require_hloc_replaceable(folder)
     with whole_file(folder / FEATURES) as temporary, h5py.File(temporary, "w") as file:
@@ -65,16 +70,15 @@ def write_hloc(
             group["scales"] = keypoints.size / 2
             group["oris"] = keypoints.angle
             group["image_size"] = np.array(features.size)
-    name_of = {id(features): name for name, features in images.items()}
     lines = []
     with whole_file(folder / MATCHES) as temporary, h5py.File(temporary, "w") as file:
-        for pair in matches:
+        for pair, place in zip(matches, groups, strict=True):
             a, b = name_of[id(pair.a)], name_of[id(pair.b)]
             partners = np.full(len(pair.a.keypoints), -1, np.int32)
             scores = np.zeros(len(partners), np.float32)
             partners[pair.pairs[:, 0]] = pair.pairs[:, 1]
             scores[pair.pairs[:, 0]] = 1 - pair.distances**2 / 4
-            group = file.create_group(f"{a.replace('/', '-')}/{b.replace('/', '-')}")
+            group = file.create_group(place)
             group["matches0"], group["matching_scores0"] = partners, scores
             lines.append(f"{a} {b}\n")
     write_file(folder / PAIRS, "".join(lines))
@@ -106,8 +110,7 @@ def write_colmap(
             other files in the place.
     """
     matches = list(matches)
-    images = _named(matches, names)
-    _require_names_without_spaces("COLMAP", images)
+    images = _named("COLMAP", matches, names)
     folder = Path(folder)
     for features in images.values():
         if features.descriptors.shape[1] != _COLMAP_LENGTH:
@@ -156,12 +159,6 @@ def require_colmap_replaceable(folder: str | Path, names: Iterable[str]) -> None
     _require_own(Path(folder), (*(f"{name}.txt" for name in names), MATCH_LIST))
 
 
-def _require_names_without_spaces(program: str, names: Iterable[str]) -> None:
-    for name in names:
-        if any(character.isspace() for character in name):
-            raise UserError(f"{name!r}: {program}'s list of pairs takes no spaces in names; rename the image")
-
-
 def _require_own(folder: Path, names: Iterable[str]) -> None:
     """Checks that files are missing, or as an earlier call wrote them."""
     digests = _listed(folder)
@@ -186,28 +183,44 @@ def _listed(folder: Path) -> dict[str, str] | None:
         return None
 
 
-def _named(matches: list[Matches], names: Mapping[int, str] | None) -> dict[str, Features]:
-    """The features of all images by their names."""
+def _named(program: str, matches: list[Matches], names: Mapping[int, str] | None) -> dict[str, Features]:
+    """The features of all images by their names, which the program takes."""
     by_id = {id(features): features for pair in matches for features in (pair.a, pair.b)}
-    names = names or image_names(list(by_id.values()))
-    images: dict[str, Features] = {}
-    for key, features in by_id.items():
-        name = names[key]
-        if name in images:
+    if names is None:
+        paths = relative_names([features.name for features in by_id.values()])
+        names = dict(zip(by_id, paths, strict=True))
+    require_names(program, [names[key] for key in by_id])
+    return {names[key]: features for key, features in by_id.items()}
+
+
+def relative_names(images: Sequence[str]) -> list[str]:
+    """The paths of files within their common folder, with "/" between parts; of others the last part."""
+    files = [os.path.abspath(name) if os.path.exists(name) else None for name in images]
+    folders = [os.path.dirname(path) for path in files if path is not None]
+    common = os.path.commonpath(folders) if folders else ""
+    return [
+        PurePosixPath(name).name if path is None else Path(os.path.relpath(path, common)).as_posix()
+        for name, path in zip(images, files, strict=True)
+    ]
+
+
+def require_names(program: str, names: Iterable[str]) -> None:
+    """UserError for two images of one name, or names that a program's list of pairs does not take."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
             raise UserError(f"two images are called {name}: names of images must differ")
-        images[name] = features
-    return images
+        if any(character.isspace() for character in name):
+            raise UserError(f"{name!r}: {program}'s list of pairs takes no spaces in names; rename the image")
+        seen.add(name)
 
 
-def image_names(images: list[Features]) -> dict[int, str]:
-    """By ``id(features)``, the path of each image within the common folder of all, with "/" between parts."""
-    names = {id(features): features.name for features in images}
-    files = {key: os.path.abspath(name) for key, name in names.items() if os.path.exists(name)}
-    if not files:
-        return {key: PurePosixPath(name).name for key, name in names.items()}
-    common = os.path.commonpath([os.path.dirname(path) for path in files.values()])
-    relative = {key: Path(os.path.relpath(path, common)).as_posix() for key, path in files.items()}
-    return {key: relative.get(key, PurePosixPath(name).name) for key, name in names.items()}
+def _require_pairs(groups: Iterable[str]) -> None:
+    """UserError for two pairs that are one to hloc."""
+    for group, count in Counter(groups).items():
+        if count > 1:
+            a, b = group.split("/")
+            raise UserError(f'hloc takes one set of matches of {a} and {b} ("/" in names is "-" there)')
 
 
 def _h5py() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from typing import Any
 
@@ -28,7 +29,8 @@ def read_image(source: Any, channels: str = "rgb") -> tuple[str, np.ndarray]:
     """
     images = list(islice(images_of(source, channels), 2))
     if len(images) != 1:
-        raise UserError(f"expected one image, got {'several' if images else 'none'}: {source!s:.200}")
+        shown = source if isinstance(source, str | os.PathLike) else f"a {type(source).__name__}"
+        raise UserError(f"expected one image, got {'several' if images else 'none'}: {shown!s:.200}")
     return images[0].name, np.array(images[0].open())
 
 

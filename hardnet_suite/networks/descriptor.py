@@ -94,7 +94,7 @@ class PatchDescriptor(nn.Module):
 
         Returns:
             (N, 128, h, w) with unit-length columns, h = ceil(H / 4) − 7 with stride 2, H − 7 with stride 1;
-            w likewise.
+            w likewise; NaN where the image is NaN or infinite.
 
         Raises:
             ValueError: Another shape, an image smaller than 29×29 (stride 1: 9×9), another stride, or an

@@ -122,6 +122,25 @@ def test_bad_arguments_are_one_line(tmp_path, weights, arguments, message, capsy
     assert (tmp_path / "a.png").read_bytes() == before
 
 
+@pytest.mark.parametrize("option", ["--hloc", "--colmap"])
+@pytest.mark.parametrize(
+    ("name", "message"), [("a.png", "two images are called a.png"), ("my b.png", "takes no spaces in names")]
+)
+def test_names_are_looked_at_before_anything_is_written(
+    tmp_path, weights, option, name, message, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    save_pair(tmp_path)
+    (tmp_path / "my b.png").write_bytes((tmp_path / "b.png").read_bytes())
+    options = ["--weights", weights, "--out", "drawing.png", option, "out"]
+    assert main(["match", "a.png", name, *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert not (tmp_path / "drawing.png").exists()
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [("no.png", "no such file"), (".", "expected one image, got several"), ("text.png", "not an image")],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,23 @@ def test_images_in_memory_need_names(tmp_path):
         write_hloc(tmp_path, [matches])
     write_hloc(tmp_path, [matches], {id(each): f"{i}.jpg" for i, each in enumerate(features)})
     assert (tmp_path / "pairs.txt").read_text() == "0.jpg 1.jpg\n"
+
+
+@pytest.mark.parametrize(
+    "names", [("a.png", "b.png", "a.png", "b.png"), ("x/y.png", "b.png", "x-y.png", "b.png")]
+)
+def test_two_pairs_that_are_one_to_hloc(matches, tmp_path, names):
+    pytest.importorskip("h5py")
+    pairs, known = [matches], {id(matches.a): names[0], id(matches.b): names[1]}
+    if names[2] == names[0]:
+        pairs.append(matches)
+    else:
+        other = replace(matches.a, name=names[2])
+        pairs.append(replace(matches, a=other))
+        known[id(other)] = names[2]
+    with pytest.raises(UserError, match=r"hloc takes one set of matches of (a|x-y)\.png and b\.png"):
+        write_hloc(tmp_path, pairs, known)
+    assert not list(tmp_path.iterdir())
 
 
 def test_colmaps_files(matches, tmp_path):

@@ -174,7 +174,7 @@ def test_what_is_no_image(detector, given, error, message):
 
 
 def test_several_images_are_refused(detector, image):
-    with pytest.raises(UserError, match="one image, got several"):
+    with pytest.raises(UserError, match=r"^expected one image, got several: a list$"):
         detector.features([image, image])
 
 
