@@ -180,8 +180,9 @@ def _counts(args: argparse.Namespace) -> tuple[int, int, list[tuple[int, int]] |
     if sizes is not None or args.batch is not None:
         raise UserError(f"--protocol {args.protocol} sets size and batch: leave out --size and --batch")
     passes = _given(args.passes, 10)
-    show(f"protocol: {protocol.source}, {protocol.passes} passes")
-    return _given(args.rounds, -(-protocol.passes // max(passes, 1))), passes, [protocol.size]
+    rounds = _given(args.rounds, -(-protocol.passes // max(passes, 1)))
+    show(f"protocol: {protocol.source}, {rounds * passes} of {protocol.passes} passes")
+    return rounds, passes, [protocol.size]
 
 
 def _given(value: int | None, default: int) -> int:
@@ -212,7 +213,10 @@ def _peers(args: argparse.Namespace) -> list[str]:
 
 def _model_of(model: str) -> Any:
     """A name as it is; a file, a run's folder or a config as a network with its weights."""
-    if not Path(model).exists():
+    from hardnet_suite.deploy.peers import PEERS
+    from hardnet_suite.networks import list_models
+
+    if known_name(model, [*list_models(), *PEERS]) or not Path(model).exists():
         return model
     from hardnet_suite.prediction import load_model
 

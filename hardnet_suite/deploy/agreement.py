@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +46,7 @@ class Tolerance:
 
     Attributes:
         values: largest difference of the raw outputs, as a share of the largest value.
-        scores: largest difference of probabilities.
+        scores: largest difference of probabilities; of best classes as a share of the best one.
         answers: least share of equal answers: images with the same best class, pixels with the same label,
             boxes that both find; of patches in int8, those to which the same other one is nearest.
     """
@@ -166,7 +167,7 @@ def require_agreement(
         unit = "nearest patches"
         equal, total = _equal_neighbours(*map(torch.cat, zip(*descriptors, strict=True)), tolerance)
     share = None if not unit else equal / total if total else 1.0
-    if rule is not None and not total and worst is None:
+    if rule is not None and not total and (worst is None or math.isinf(tolerance.values)):
         raise DisagreementError(
             f"{name}: nothing to compare: on these images PyTorch finds no {unit} that score clearly above "
             "the least kept: give others, or a trained network"
@@ -271,8 +272,9 @@ def _equal(found: Any, expected: Any, record: ExportRecord, tolerance: Tolerance
         return int((found.mask == expected.mask).sum()), expected.mask.numel()
     if isinstance(expected, Guesses):
         by_class = torch.zeros_like(expected.scores).index_put((expected.labels,), expected.scores)
-        # as good as the best: equal, or nearly
-        return int(by_class[found.labels[0]] >= expected.scores[0] - tolerance.scores), 1
+        # as good as the best: equal, or nearly, also of classes that are all unlikely
+        least = expected.scores[0] * (1 - tolerance.scores)
+        return int(by_class[found.labels[0]] >= least), 1
     return equal_boxes(found, expected, record.usage.postprocess, tolerance)
 
 

@@ -8,6 +8,7 @@ import platform
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -306,6 +307,7 @@ def compare(
     subjects = [_subject(model) for model in models]
     if not subjects:
         raise UserError("no model to time")
+    _number_equal_names(subjects)
     groups = _groups(subjects, sizes, batches)
     comparison = Comparison(machine=machine(device, threads))
     with _process(threads):
@@ -373,6 +375,16 @@ class Subject:
             "macs": multiply_adds(self.network, shape),
             "cio": convolutional_io(self.network, shape),
         }
+
+
+def _number_equal_names(subjects: Sequence[Subject]) -> None:
+    """Tells models of one name apart: hardnet68, hardnet68 (2)."""
+    seen: Counter[str] = Counter()
+    for subject in subjects:
+        name = subject.name
+        seen[name] += 1
+        if seen[name] > 1:
+            subject.name = f"{name} ({seen[name]})"
 
 
 def _subject(model: str | nn.Module | Any) -> Subject:
@@ -469,12 +481,12 @@ def _groups(
     """(height, width, batch) -> the models to time with such an input."""
     own = [subject for subject in subjects if not subject.is_peer]
     groups: dict[tuple[int, int, int], list[Subject]] = {}
-    wanted = None if sizes is None else [_height_width(size) for size in sizes]
+    wanted = None if sizes is None else dict.fromkeys(map(_height_width, sizes))
     for subject in subjects:
         usual = {subject.usual_size: None}
         if subject.is_peer:
             usual = {each.usual_size: None for each in own if each.task == subject.task} or usual
-        for (height, width), batch in product(usual if wanted is None else wanted, batches):
+        for (height, width), batch in product(usual if wanted is None else wanted, dict.fromkeys(batches)):
             groups.setdefault((height, width, batch), []).append(subject)
     return groups
 
@@ -532,12 +544,13 @@ def _measure_group(
         is_cuda = any(setting.device.startswith("cuda") for _, setting, _ in ready.values())
         seconds = interleaved(runs, **counts, synchronize=torch.cuda.synchronize if is_cuda else None)
         runs.clear()
-    counted: dict[str, dict[str, int]] = {}
-    inputs_of: dict[str, float | None] = {}
+    counted: dict[int, dict[str, int]] = {}
+    inputs_of: dict[int, float | None] = {}
     for number, (subject, setting, peak) in ready.items():
-        if subject.name not in counted:
-            counted[subject.name] = subject.counts(batch, height, width)
-            inputs_of[subject.name] = input_seconds(subject.usage, (height, width), setting.device)
+        key = id(subject)
+        if key not in counted:
+            counted[key] = subject.counts(batch, height, width)
+            inputs_of[key] = input_seconds(subject.usage, (height, width), setting.device)
         comparison.timings.append(
             Timing(
                 subject.name,
@@ -546,9 +559,9 @@ def _measure_group(
                 width,
                 batch,
                 tuple(seconds[number]),
-                **counted[subject.name],
+                **counted[key],
                 peak_memory=peak,
-                input_seconds=inputs_of[subject.name],
+                input_seconds=inputs_of[key],
             )
         )
 

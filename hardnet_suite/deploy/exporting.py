@@ -37,6 +37,7 @@ from hardnet_suite.networks import (
 from hardnet_suite.networks.centernet import INPUT_MULTIPLE
 from hardnet_suite.networks.preprocess import MAX_SIDE
 from hardnet_suite.outputs import require_replaceable, temporary_folder, writing
+from hardnet_suite.weights.file import expanded
 
 _MOST_PIXELS = 1 << 26  # of a batch
 _EXAMPLE_SIDES = (256, 320)  # of an input of any size
@@ -143,7 +144,7 @@ def export_file(
     quantization: Quantization | None = None,
 ) -> Exported:
     """``export``, with what was written; ``includes`` of ``record.INCLUDES``."""
-    path = Path(path)
+    path = expanded(path)
     chosen = find_format(format, path)
     network, usage, known_weights = model_parts(model)
     if dynamic is not None and (dynamic := known_name(dynamic, DYNAMIC)) is None:

@@ -77,6 +77,8 @@ class Quantization:
     max_drop: float | None = None
 
     def __post_init__(self):
+        if isinstance(self.keep, str) or not all(isinstance(name, str) and name for name in self.keep):
+            raise UserError(f"keep must be a tuple of beginnings of names of layers, got {self.keep!r}")
         if known_name(self.preset, PRESETS) != self.preset:
             raise UserError(f"preset {self.preset!r}: expected {' or '.join(PRESETS)}")
         if type(self.count) is not int or self.count < 1:

@@ -32,9 +32,9 @@ from hardnet_suite.deploy.transforms import (
 )
 from hardnet_suite.deploy.transforms.packing import can_pack
 from hardnet_suite.errors import UserError
-from hardnet_suite.inference.precision import usual_size
+from hardnet_suite.inference.precision import usual_shape
 from hardnet_suite.names import did_you_mean, known_name
-from hardnet_suite.networks import PatchDescriptor, Usage
+from hardnet_suite.networks import Usage
 from hardnet_suite.networks.centernet import CenterNetDecoder
 from hardnet_suite.networks.fchardnet import FCHarDNetDecoder
 from hardnet_suite.timing import interleaved, median_ratio
@@ -237,7 +237,9 @@ def deploy(
     example = _example(plain, usage, size, batch)
     folder = tempfile.TemporaryDirectory(prefix="hardnet_suite_", ignore_cleanup_errors=True)
     build = partial(_built, folder=Path(folder.name), quantization=quantization)
-    built, choice = _calibrated(plain, example, tried, build, target=name, rounds=rounds)
+    built, choice = _calibrated(
+        plain, example, tried, build, target=name, rounds=rounds, plain_too=precision in (None, "fp32")
+    )
     built.choice = choice
     if name in ("cpu", "cuda"):
         folder.cleanup()
@@ -260,10 +262,7 @@ def _require_quantization(quantization: Quantization | None, precision: str | No
 
 def _example(network: nn.Module, usage: Usage, size: int | tuple[int, int] | None, batch: int) -> Tensor:
     """Random numbers, the same in every call, as an input of that size."""
-    if isinstance(network, PatchDescriptor):
-        channels, usual = network.in_chans, (network.patch, network.patch)
-    else:
-        channels, usual = network.trunk.in_chans, usual_size(usage.preprocess)
+    channels, *usual = usual_shape(network, usage.preprocess)
     height, width = usual if size is None else height_width(size)
     values = torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(0))
     return values.to(next(network.parameters()).device)
@@ -317,19 +316,25 @@ def _calibrated(
     *,
     target: str,
     rounds: int,
+    plain_too: bool,
 ) -> tuple[nn.Module, Choice]:
-    """The fastest of the forms that compute the same, and the measurements."""
+    """The fastest of the forms that compute the same, and the measurements.
+
+    For PyTorch's targets the network as it is may be the fastest, if its precision will do (``plain_too``).
+    """
     name = plain.usage.name
-    with torch.inference_mode():
+    with torch.no_grad():  # tensors of the inference mode would stay so in the result
         try:
-            expected = flatten(plain(example))
+            with torch.inference_mode():
+                expected = flatten(plain(example))
         except ValueError as error:  # an input of this size
             raise UserError(f"{name}: {error}") from None
         modules, differences, dropped = {PLAIN: plain}, {PLAIN: 0.0}, {}
         for form in tried:
             try:
                 module = build(plain, form, example, target)
-                difference = _difference(flatten(module(example)), expected)
+                with torch.inference_mode():
+                    difference = _difference(flatten(module(example)), expected)
             except DisagreementError as error:
                 dropped[form] = str(error)
                 continue
@@ -346,13 +351,14 @@ def _calibrated(
         if len(modules) == 1:
             reasons = "; ".join(f"{form}: {reason}" for form, reason in dropped.items())
             raise UserError(f"{name}: no form for {target} works here ({reasons})")
-        times = interleaved(
-            {str(form): partial(module, example) for form, module in modules.items()},
-            rounds=rounds,
-            synchronize=torch.cuda.synchronize if target == "cuda" else None,
-        )
+        with torch.inference_mode():
+            times = interleaved(
+                {str(form): partial(module, example) for form, module in modules.items()},
+                rounds=rounds,
+                synchronize=torch.cuda.synchronize if target == "cuda" else None,
+            )
     ratios = {form: median_ratio(times[str(form)], times[str(PLAIN)]) for form in modules}
-    candidates = [form for form in modules if form != PLAIN or target in ("cpu", "cuda")]
+    candidates = [form for form in modules if form != PLAIN or (plain_too and target in ("cpu", "cuda"))]
     best = min(candidates, key=ratios.__getitem__)
     return modules[best], Choice(
         name,

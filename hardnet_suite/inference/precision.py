@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-from hardnet_suite.networks import Preprocess
+from hardnet_suite.networks import PatchDescriptor, Preprocess
 from hardnet_suite.timing import interleaved
 
 _SIDE = 512  # of the input of a model that keeps the size of images
@@ -46,6 +47,13 @@ def _shown(seconds: float) -> str:
 def usual_size(rule: Preprocess) -> tuple[int, int]:
     """(height, width) of an input to time: that of the input rule, 512 × 512 where that keeps images'."""
     return rule.height_width or (_SIDE, _SIDE)
+
+
+def usual_shape(network: Any, rule: Preprocess) -> tuple[int, int, int]:
+    """(channels, height, width) of an input to time: of a patch, or of the usual size of the input rule."""
+    if isinstance(network, PatchDescriptor):
+        return network.in_chans, network.patch, network.patch
+    return (network.trunk.in_chans, *usual_size(rule))
 
 
 def in_both_precisions(run: Callable[[], object], device: str) -> dict[str, Callable[[], object]]:

@@ -142,7 +142,9 @@ class LoadedModel:
             return network.answers(
                 pixels, placements, preprocess=self.preprocess, postprocess=self.postprocess
             )
-        inputs = to_input(pixels, self.preprocess).to(next(network.parameters()).dtype)
+        inputs = to_input(pixels, self.preprocess)
+        if (parameter := next(network.parameters(), None)) is not None:  # a packed network has none
+            inputs = inputs.to(parameter.dtype)
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
         with _in_eval_mode(network), torch.inference_mode(), autocast:
             return answers(network, inputs, placements, arch=network.arch, rule=self.postprocess)
@@ -250,8 +252,9 @@ def _in_precision(model: LoadedModel, precision: str | None) -> LoadedModel:
     if precision != "auto":
         return replace(model, bf16=precision == "bf16")
     network, size = model.network, usual_size(model.preprocess)
-    parameter = next(network.parameters())
-    inputs = torch.rand(1, len(model.preprocess.mean), *size, device=parameter.device).to(parameter.dtype)
+    inputs = torch.rand(1, len(model.preprocess.mean), *size, device=model.device)
+    if (parameter := next(network.parameters(), None)) is not None:  # a packed network has none
+        inputs = inputs.to(parameter.dtype)
 
     @torch.inference_mode()
     def run() -> None:

@@ -14,6 +14,7 @@ from hardnet_suite.failures import cannot_meet
 
 _POLL = 0.02  # seconds
 _MEETING = timedelta(minutes=5)
+_LARGEST = 4 << 20  # bytes of a value: the store ends the connection at 8 MiB
 
 
 class Ranks:
@@ -38,13 +39,18 @@ class Ranks:
 
     def tell(self, key: str, value: Any) -> None:
         """Tells all processes a value that JSON can hold."""
-        self._store.set(key, json.dumps(value))
+        text = json.dumps(value).encode()
+        parts = range(0, len(text), _LARGEST)
+        for number, start in enumerate(parts):
+            self._store.set(f"{key}/{number}", text[start : start + _LARGEST])
+        self._store.set(key, str(len(parts)))
 
     def hear(self, key: str) -> Any:
         """The value that another process tells; waits for it."""
         while not self._store.check([key]):
             time.sleep(_POLL)
-        return json.loads(self._store.get(key))
+        count = int(self._store.get(key))
+        return json.loads(b"".join(self._store.get(f"{key}/{number}") for number in range(count)))
 
     def device(self) -> str | None:
         """The GPU of this process; None where there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
@@ -69,9 +70,10 @@ def map_ahead(
             future.cancel()
         for _ in threads:
             tasks.put(None)
+        deadline = time.monotonic() + _PATIENCE
         for thread in threads:
             if thread.ident is not None:
-                thread.join(_PATIENCE)
+                thread.join(max(deadline - time.monotonic(), 0.0))
 
 
 def _serve(

@@ -119,6 +119,18 @@ def test_usual_sizes(models, expected):
     assert {key: len(group) for key, group in groups.items()} == expected
 
 
+def test_models_of_one_name_are_told_apart():
+    networks = [create_model("hardnet39ds", num_classes=count) for count in (10, 1000)]
+    comparison = compare(["hardnet39ds", *networks], **QUICK, sizes=[64, (64, 64)], batches=[1, 1])
+    rows = {each.model: each.parameters for each in comparison.timings}
+    assert rows == {
+        "hardnet39ds": 3_488_228,
+        "hardnet39ds (2)": 2_473_478,
+        "hardnet39ds (3)": 3_488_228,
+    }
+    assert len(comparison.timings) == len(best_of_each(comparison.timings)) == 3
+
+
 def test_a_real_run_measures_and_counts():
     network = create_model("hardnet39ds").eval()
     before = {key: value.clone() for key, value in network.state_dict().items()}

@@ -264,3 +264,11 @@ def test_what_is_no_whole_model(tmp_path):
     for threads in (0, -1, 1.5, "2", True):
         with pytest.raises(UserError, match="threads must be an integer of at least 1"):
             open_session(path, threads=threads)
+
+
+def test_the_home_folder_is_that_of_all_paths(descriptor, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert export(descriptor, "~/net.pt") == tmp_path / "net.pt"
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
+    assert open_session("~/net.pt").record.usage.name == "hardnet_descriptor"

@@ -1,16 +1,19 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tiny_networks import SIDES, tiny
+from torch import nn
 
-from hardnet_suite.deploy import DisagreementError, Quantization, quantize
+from hardnet_suite.deploy import DisagreementError, Quantization, agreement, quantize
 from hardnet_suite.deploy.exporting import export_file
 from hardnet_suite.deploy.formats import FORMATS
 from hardnet_suite.deploy.quantize import QUANTIZERS
 from hardnet_suite.deploy.session import open_in_precision, open_session
 from hardnet_suite.errors import UserError
+from hardnet_suite.inference import Guesses
 from hardnet_suite.networks import ARCHS, SSDArch, build_network
 
 pytest.importorskip("onnxruntime", exc_type=ImportError)
@@ -206,3 +209,39 @@ def test_convolutions_that_read_shares_stay_in_float():
     }
     assert {*quantize.layers_in_float(network.arch)} == reading
     assert len(reading) > 10
+
+
+@pytest.mark.parametrize("keep", ["fc", ("",), (3,)])
+def test_layers_to_keep_are_names(textures, keep):
+    with pytest.raises(UserError, match="keep must be a tuple of beginnings of names"):
+        Quantization(textures, keep=keep)
+
+
+def test_classes_that_are_all_unlikely_are_told_apart():
+    expected = Guesses(torch.arange(1000), torch.linspace(0.0011, 0.0009, 1000))
+    tolerance = Quantization([]).tolerance
+    counted = [
+        agreement._equal(Guesses(torch.tensor([label]), torch.tensor([0.001])), expected, None, tolerance)
+        for label in (0, 10, 999)
+    ]
+    assert counted == [(1, 1), (1, 1), (0, 1)]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_boxes_that_never_score_are_nothing_to_compare(textures, tmp_path, inside):
+    network = tiny("ssd512_hardnet68")
+    for layer in network.cls:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)  # each class is as likely as the background
+    usage = network.usage
+    network.usage = replace(usage, postprocess=replace(usage.postprocess, score_threshold=0.9))
+    path = tmp_path / "net.xml"
+    with pytest.raises(DisagreementError, match="nothing to compare: on these images PyTorch finds no boxes"):
+        export_file(
+            network,
+            path,
+            precision="int8",
+            includes=("postprocess",) if inside else (),
+            quantization=Quantization(textures, max_drop=100),
+        )
+    assert not path.exists()

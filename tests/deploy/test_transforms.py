@@ -350,6 +350,14 @@ def test_packed(name, dtype):
                 torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance * scale)
 
 
+def test_borders_that_are_not_zeros_are_not_packed():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), nn.Conv2d(4, 2, 1)).eval()
+    x = torch.randn(1, 3, 20, 30)
+    with torch.inference_mode():
+        torch.testing.assert_close(pack(network, x)(x), network(x))
+
+
 def test_a_packed_network_stays_where_it_is():
     network = channels_last(fuse_batch_norms(random_network("hardnet68", arch=TINY, dtype=torch.float32)))
     if not can_pack(torch.float32):

@@ -10,6 +10,7 @@ import torch
 from tiny_networks import tiny
 from torch import nn
 
+from hardnet_suite import predict
 from hardnet_suite.deploy import Choice, DisagreementError, Quantization, deploy, transformed, tuning
 from hardnet_suite.deploy.tuning import PLAIN, STEPS, Form, forms
 from hardnet_suite.errors import UserError
@@ -73,6 +74,33 @@ def test_a_given_precision_is_kept(network, fastest, precision):
     assert {form.precision for form in choice.seconds} <= {precision, "fp32"}
     assert choice.form.precision == precision
     assert choice.shape == (2, 3, 32, 32)
+
+
+def test_the_plain_network_is_no_answer_to_another_precision(network, fastest):
+    fastest("fp32: as it is")
+    assert deploy(network, size=64, precision="bf16").choice.form.precision == "bf16"
+    assert deploy(network, size=64, precision="fp32").choice.form == PLAIN
+
+
+def test_what_is_returned_works_outside_of_the_inference_mode(network, fastest):
+    fastest("fp32: fuse + channels_last")
+    deployed = deploy(network, size=64)
+    assert str(deployed.choice.form) == "fp32: fuse + channels_last"
+    deployed(torch.randn(1, 3, 64, 64)).sum().backward()
+    deployed.load_state_dict(deployed.state_dict())
+
+
+@pytest.mark.parametrize("name", ["hardnet68", "fchardnet70", "centernet_hardnet68", "ssd512_hardnet68"])
+def test_a_packed_network_predicts(name):
+    network = tiny(name)
+    packed = transformed(network, ("fuse", "merge", "pack"), torch.rand(1, 3, 64, 64))
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    (ours,), (theirs,) = (predict(model, image, score=0.0) for model in (packed, network))
+    if name == "fchardnet70":
+        assert (ours.mask == theirs.mask).mean() > 0.999
+    else:
+        assert ours.labels.tolist() == theirs.labels.tolist()
+        np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
 
 
 def test_forms_that_fail_or_differ_are_dropped(network, fastest, monkeypatch):

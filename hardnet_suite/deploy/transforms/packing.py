@@ -101,7 +101,10 @@ def _input_shapes(network: nn.Module, example: Tensor) -> dict[nn.Module, tuple[
     hooks = [
         module.register_forward_pre_hook(keep_shape)
         for module in network.modules()
-        if type(module) in _CONVS and can_pack(module.weight.dtype) and not isinstance(module.padding, str)
+        if type(module) in _CONVS
+        and can_pack(module.weight.dtype)
+        and not isinstance(module.padding, str)
+        and module.padding_mode == "zeros"
     ]
     with torch.no_grad():
         network(example)

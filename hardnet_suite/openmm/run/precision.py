@@ -15,7 +15,7 @@ from hardnet_suite.inference.precision import (
     PrecisionChoice,
     faster_precision,
     in_both_precisions,
-    usual_size,
+    usual_shape,
 )
 from hardnet_suite.networks import build_network, list_models
 from hardnet_suite.openmm.run.records import preprocess_of, records_of
@@ -101,7 +101,7 @@ def _network_and_images(cfg: Config, loader: str) -> tuple[nn.Module, Tensor]:
     network = build_network(name).to(device, memory_format=torch.channels_last)
     rule = preprocess_of(cfg) if "preprocess" in records_of(cfg) else network.usage.preprocess
     batch = min((cfg.get(loader) or {}).get("batch_size", 1), _MOST_IMAGES)
-    images = torch.rand(batch, network.trunk.in_chans, *usual_size(rule), device=device)
+    images = torch.rand(batch, *usual_shape(network, rule), device=device)
     return network, images.contiguous(memory_format=torch.channels_last)
 
 

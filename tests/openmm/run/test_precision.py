@@ -14,10 +14,14 @@ from hardnet_suite.openmm.run.runner import prepare
 
 @pytest.mark.parametrize("timed", ["step", "pass"])
 @pytest.mark.parametrize(
-    ("name", "size", "images"),
-    [("demo_ssd224_shapes", 224, 3), ("hardnet39ds_tiny_imagenet10", 64, 8)],
+    ("name", "channels", "size", "images"),
+    [
+        ("demo_ssd224_shapes", 3, 224, 3),
+        ("hardnet39ds_tiny_imagenet10", 3, 64, 8),
+        ("hardnet_descriptor_liberty", 1, 32, 8),
+    ],
 )
-def test_what_is_timed_is_of_the_config(name, size, images, timed, monkeypatch):
+def test_what_is_timed_is_of_the_config(name, channels, size, images, timed, monkeypatch):
     cfg, seen = load_config(name), []
     if name.startswith("demo"):
         cfg.train_dataloader.batch_size = cfg.test_dataloader.batch_size = images
@@ -37,8 +41,8 @@ def test_what_is_timed_is_of_the_config(name, size, images, timed, monkeypatch):
     assert set(choice.seconds) == {"float32", "bf16"}
     assert all(0 < value < float("inf") for value in choice.seconds.values())
     assert choice.seconds[choice.precision] == min(choice.seconds.values())
-    assert choice.timed == f"a {timed} of {images}×3×{size}×{size}"
-    assert seen == [((images, 3, size, size), bf16, timed == "step") for bf16 in (False, True)] * 2
+    assert choice.timed == f"a {timed} of {images}×{channels}×{size}×{size}"
+    assert seen == [((images, channels, size, size), bf16, timed == "step") for bf16 in (False, True)] * 2
 
 
 @pytest.mark.parametrize("faster", [precision.faster_step, precision.faster_pass])
