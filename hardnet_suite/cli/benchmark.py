@@ -208,7 +208,12 @@ def _peers(args: argparse.Namespace) -> list[str]:
     known = [name for each in args.models if (name := known_name(each, list_models()))]
     rules = [default_usage(name).postprocess for name in known]
     tasks = ["descriptor" if rule is None else rule.task for rule in rules]
-    return [peer for task in dict.fromkeys(tasks) for peer in peers_of(task)]
+    peers = [peer for task in dict.fromkeys(tasks) for peer in peers_of(task)]
+    if not peers:
+        raise UserError(
+            "--peers without names takes those of the models' tasks, of which there are none here"
+        )
+    return peers
 
 
 def _model_of(model: str) -> Any:
@@ -363,6 +368,8 @@ def _run_training(args: argparse.Namespace) -> int:
     for option in ("protocol", "plot", "roofline"):
         if getattr(args, option) is not None:
             raise UserError(f"--{option} is of forward passes: leave it out with --training")
+    if args.no_memory:
+        raise UserError("--no-memory is of forward passes: leave it out with --training")
     sizes = [_size(text) for text in args.size or []]
     if len(sizes) > 1 or len(args.batch or []) > 1:
         raise UserError("--training takes one --size and one --batch")

@@ -194,7 +194,8 @@ def export_file(
                     keep=quantization.keep,
                     preset=quantization.preset,
                 )
-            run = chosen.open(temporary, record=record, precision=None, threads=None)
+            threads = torch.get_num_threads()
+            run = chosen.open(temporary, record=record, precision=None, threads=threads)
         if quantization is None:
             agreement = require_agreement(run, reference, record, images, name=path)
         else:

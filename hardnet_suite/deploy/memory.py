@@ -7,6 +7,7 @@ nothing.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,8 +46,21 @@ def peak_memory(prepared: Sequence[EngineForm], shapes: Sequence[tuple[int, ...]
             with suppress(Exception):  # pickle's errors are of many types; no file is no answer
                 torch.save({"prepared": each, "shape": shape, "threads": torch.get_num_threads()}, file)
         command = [sys.executable, "-m", "hardnet_suite.deploy.memory", *map(str, files)]
-        subprocess.run(command, capture_output=True, timeout=_LONGEST, check=False)
+        _run(command)
         return [_answer(file) for file in files]
+
+
+def _run(command: Sequence[str]) -> None:
+    """Runs a command, and ends it with the processes that it forked where it takes too long."""
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        try:
+            process.wait(_LONGEST)
+        except BaseException as error:  # Ctrl-C, too
+            os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
 
 
 def _answer(file: Path) -> int | None:

@@ -383,7 +383,8 @@ class Session(nn.Module):
         """
         if not isinstance(inputs, Tensor):
             raise TypeError(f"expected a tensor, got a {type(inputs).__name__}")
-        self.require_precision("bf16" if torch.is_autocast_enabled(inputs.device.type) else None)
+        if torch.is_autocast_enabled(inputs.device.type) and not self.precision.endswith("bf16"):
+            self.require_precision("bf16")
         self._require_shape(inputs)
         values = self._values(inputs).numpy(force=True)
         count = len(values)

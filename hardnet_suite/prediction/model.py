@@ -244,7 +244,8 @@ def _of_session(
     usage = _usage(choice, session.checkpoint, str(model))
     if usage.postprocess is not None:
         session.remaining_rule(usage.postprocess)  # an error comes before the first image
-    return _loaded(session, usage, classes, weights=session.weights)
+    loaded = _loaded(session, usage, classes, weights=session.weights)
+    return replace(loaded, bf16=session.precision.endswith("bf16"))
 
 
 def _in_precision(model: LoadedModel, precision: str | None) -> LoadedModel:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from hardnet_suite.deploy import memory
 from hardnet_suite.deploy.memory import peak_memory
 from hardnet_suite.deploy.runners import EngineForm, Setting
 
@@ -40,3 +42,19 @@ def test_what_cannot_run_has_no_memory():
     prepared = EngineForm(Setting(), network=nn.Conv2d(3, 4, 1))
     assert peak_memory([prepared], [(1, 5, 8, 8)]) == [None]
     assert torch.is_grad_enabled()
+
+
+def test_a_pass_without_end_is_no_answer_and_leaves_no_process(monkeypatch, tmp_path):
+    mark = tmp_path / "child"
+    script = (
+        "import os, pathlib, sys, time\n"
+        "if (child := os.fork()) == 0:\n"
+        "    time.sleep(600)\n"
+        "pathlib.Path(sys.argv[1]).write_text(str(child))\n"
+        "os.waitpid(child, 0)\n"
+    )
+    monkeypatch.setattr(memory, "_LONGEST", 2)
+    memory._run([sys.executable, "-c", script, str(mark)])
+    child = int(mark.read_text())
+    state = Path(f"/proc/{child}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
