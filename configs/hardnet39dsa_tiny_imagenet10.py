@@ -3,4 +3,4 @@ _base_ = "hardnet39ds_tiny_imagenet10.py"
 
 arch = "hardnet39dsa"
 model = dict(arch=arch)
-weights_tag = None
+weights_tag = "tiny_imagenet10"  # in the weights registry; `test --pretrained` scores them
