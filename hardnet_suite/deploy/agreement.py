@@ -167,7 +167,8 @@ def require_agreement(
         unit = "nearest patches"
         equal, total = _equal_neighbours(*map(torch.cat, zip(*descriptors, strict=True)), tolerance)
     share = None if not unit else equal / total if total else 1.0
-    if rule is not None and not total and (worst is None or math.isinf(tolerance.values)):
+    by_answers = worst is None or math.isinf(tolerance.values)
+    if rule is not None and not total and by_answers and tolerance.answers > 0:
         raise DisagreementError(
             f"{name}: nothing to compare: on these images PyTorch finds no {unit} that score clearly above "
             "the least kept: give others, or a trained network"

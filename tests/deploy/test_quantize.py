@@ -242,6 +242,6 @@ def test_boxes_that_never_score_are_nothing_to_compare(textures, tmp_path, insid
             path,
             precision="int8",
             includes=("postprocess",) if inside else (),
-            quantization=Quantization(textures, max_drop=100),
+            quantization=Quantization(textures),
         )
     assert not path.exists()
