@@ -76,10 +76,10 @@ def predict_on_ranks(args: argparse.Namespace) -> int:
     try:
         entries = _share(args, ranks, images, model, stage)
         if ranks.rank:
-            ranks.tell(f"entries of {ranks.rank}", entries)
-            for entry in entries:
+            for entry in entries:  # before rank 0 knows of them, and moves or discards them
                 if stage is not None and entry.staged:
                     stage.hand_over(_unpacked(entry.staged))
+            ranks.tell(f"entries of {ranks.rank}", entries)
             return 0
         for rank in range(1, ranks.size):
             entries += [_Outcome(*values) for values in ranks.hear(f"entries of {rank}")]

@@ -190,7 +190,7 @@ def predict_sources(
     batch_size: int,
     workers: int,
 ) -> Iterator[Prediction]:
-    """``predict`` for sources; ``skip`` is called for each that cannot be read, in order."""
+    """``predict`` for sources; ``skip`` is called for each that cannot be read, in its place."""
     batch: list[_Prepared] = []
     prepared_images = map_ahead(
         partial(_prepare, model), images, workers=workers, ahead=batch_size + 2 * workers
@@ -200,13 +200,19 @@ def predict_sources(
             try:
                 prepared = future.result()
             except UserError as error:
+                if batch:
+                    yield from _predictions(model, batch, top, score)
+                    batch = []
                 skip(source, error)
                 continue
-            if batch and (len(batch) == batch_size or batch[0].pixels.shape != prepared.pixels.shape):
+            if batch and batch[0].pixels.shape != prepared.pixels.shape:
                 yield from _predictions(model, batch, top, score)
                 batch = []
             batch.append(prepared)
             del future
+            if len(batch) == batch_size:
+                yield from _predictions(model, batch, top, score)
+                batch = []
         if batch:
             yield from _predictions(model, batch, top, score)
 

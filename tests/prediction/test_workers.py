@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 from hardnet_suite import create_model, predict
-from hardnet_suite.data.sources import is_live
+from hardnet_suite.data.sources import images_of, is_live
 from hardnet_suite.errors import UserError
 from hardnet_suite.prediction import run
 from hardnet_suite.prediction.model import model_of_network
@@ -146,13 +147,31 @@ def test_what_is_still_on_its_way_is_not_read_ahead(model, folder):
 
     stream = predict(model, images(), stream=True)
     next(stream)
-    assert taken == [0, 2]  # a batch ends where another image follows
+    assert taken == [0]
     stream.close()
     taken.clear()
     stream = predict(model, images(), stream=True, workers=1)
     next(stream)
     assert len(taken) > 2
     stream.close()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("workers", WORKERS)
+def test_what_is_skipped_is_told_between_its_neighbours(model, folder, workers, batch_size):
+    told = []
+    stream = run.predict_sources(
+        model,
+        images_of(folder),
+        lambda source, _: told.append(int(source.stem)),
+        top=None,
+        score=None,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    for prediction in stream:
+        told.append(int(Path(prediction.name).stem))
+    assert told == list(range(11))
 
 
 def test_live_sources(tmp_path):
