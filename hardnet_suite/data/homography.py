@@ -77,7 +77,10 @@ def read_sequence(folder: str | Path) -> HomographySequence:
 
 
 def read_sequences(root: str | Path) -> list[HomographySequence]:
-    """The sequences of a folder: itself, or those of its subfolders that hold homographies, sorted by name.
+    """The sequences of a folder: itself, or those of its subfolders, sorted by name.
+
+    A folder that holds homographies, or image 1 and others, is read as a sequence; other subfolders are
+    ignored.
 
     Raises:
         UserError: there are none, or as ``read_sequence``.
@@ -89,9 +92,6 @@ def read_sequences(root: str | Path) -> list[HomographySequence]:
         return [read_sequence(root)]
     folders = sorted(path for path in root.iterdir() if path.is_dir() and _is_sequence(path))
     if not folders:
-        for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
-            if {1, 2} <= _image_numbers(folder):
-                read_sequence(folder)  # names the homography that is missing
         raise UserError(
             f"no sequences in {root}: expected folders of 1.png, 2.png, …, H_1_2, … (or H1to2p, …)"
         )
@@ -99,14 +99,14 @@ def read_sequences(root: str | Path) -> list[HomographySequence]:
 
 
 def _is_sequence(folder: Path) -> bool:
-    return any(_HOMOGRAPHY.fullmatch(path.name) for path in folder.iterdir())
-
-
-def _image_numbers(folder: Path) -> set[int]:
-    names = (
-        _IMAGE.fullmatch(path.stem) for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
-    )
-    return {int(name[1]) for name in names if name}
+    """Whether a folder is a sequence, whole or damaged."""
+    numbers = set()
+    for path in folder.iterdir():
+        if _HOMOGRAPHY.fullmatch(path.name):
+            return True
+        if path.suffix.lower() in IMAGE_SUFFIXES and (name := _IMAGE.fullmatch(path.stem)):
+            numbers.add(int(name[1]))
+    return 1 in numbers and len(numbers) > 1
 
 
 def _add(numbered: dict[int, Path], number: int, path: Path) -> None:

@@ -129,6 +129,29 @@ def test_folders_of_sequences(tmp_path):
         read_sequences(tmp_path / "none")
 
 
+@pytest.mark.parametrize("place", [".", "v_b"])
+@pytest.mark.parametrize("numbers", [(1, 2), (1, 2, 3, 4), (1, 3)])
+def test_images_without_homographies_beside_sequences_are_told(tmp_path, place, numbers):
+    make_sequence(tmp_path / "i_a")
+    make_sequence(tmp_path / "v_c")
+    (tmp_path / place).mkdir(exist_ok=True)
+    for number in numbers:
+        Image.new("L", (8, 6)).save(tmp_path / place / f"{number}.png")
+    with pytest.raises(UserError) as error:
+        read_sequences(tmp_path)
+    expected = f"{tmp_path / place} has {numbers[1]}.png, but no homography H_1_{numbers[1]}"
+    assert str(error.value) == expected
+
+
+@pytest.mark.parametrize("names", [[], ["1.png"], ["1.png", "1.jpg"], ["2.png", "7.png"], ["a.png", "b.png"]])
+def test_folders_that_are_no_sequence_are_ignored(tmp_path, names):
+    make_sequence(tmp_path / "i_a")
+    (tmp_path / "other").mkdir()
+    for name in names:
+        Image.new("L", (8, 6)).save(tmp_path / "other" / name)
+    assert [sequence.name for sequence in read_sequences(tmp_path)] == ["i_a"]
+
+
 def test_real_sequences(shared):
     graf, churchill = read_sequences(shared / "data" / "homography")
     assert (graf.name, churchill.name) == ("graf", "v_churchill")
