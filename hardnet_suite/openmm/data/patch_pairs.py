@@ -47,7 +47,8 @@ class PatchPairsDataset:
         side: Height and width of the network's input in pixels.
 
     Raises:
-        UserError: The sets cannot be read, no point has two patches, or an option is unknown or out of range.
+        UserError: The sets cannot be read, two hold the same patches, no point has two patches, or an option
+            is unknown or out of range.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class PatchVerificationDataset:
         side: Height and width of the network's input in pixels.
 
     Raises:
-        UserError: The sets cannot be read, or have pairs of one kind alone.
+        UserError: The sets cannot be read, two hold the same patches, or one has pairs of one kind alone.
     """
 
     def __init__(

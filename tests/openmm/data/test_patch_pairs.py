@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,7 +179,64 @@ def test_sets_are_read_once_and_again_when_they_change(tmp_path):
     assert len(patch_sets(options)[0].patches) == 27
 
 
-@pytest.mark.parametrize("sets", [[], ["a", "a"], 3, None, [1]])
+@pytest.mark.parametrize(
+    "sets",
+    [
+        [],
+        ["a", "a"],
+        ["a", "a/"],
+        ["a", "b", "./a"],
+        ["b/../a", "a"],
+        ["", "."],
+        3,
+        None,
+        [1],
+        {"a": 1, "b": 2},
+        "a\0",
+    ],
+)
 def test_sets_that_are_no_names(sets):
     with pytest.raises(UserError, match="sets="):
         patch_sets({"data_root": "x", "sets": sets})
+
+
+@pytest.mark.parametrize("kind", [PatchPairsDataset, PatchVerificationDataset])
+@pytest.mark.parametrize("other", ["link", "absolute", "a/brown", "copy"])
+def test_a_set_given_twice_is_an_error(tmp_path, kind, other):
+    write_brown(tmp_path / "a" / "brown", toy_patches())
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    write_brown(tmp_path / "copy", toy_patches())
+    name = str(tmp_path / "a") if other == "absolute" else other
+    with pytest.raises(UserError, match=r"different ones|hold the same patches"):
+        kind(data_root=str(tmp_path), sets=["a", name])
+
+
+def test_sets_that_share_patches_or_points_alone_are_two(tmp_path):
+    first = toy_patches()
+    write_brown(tmp_path / "a", first)
+    write_brown(tmp_path / "ids", replace(first, point_ids=first.point_ids + 1))
+    write_brown(tmp_path / "pixels", replace(first, patches=first.patches ^ 1))
+    assert len(patch_sets({"data_root": str(tmp_path), "sets": ["a", "ids", "pixels"]})) == 3
+
+
+@pytest.mark.parametrize("root", ["", "root"])
+def test_names_of_sets(tmp_path, monkeypatch, root):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "root").mkdir()
+    absolute = {}
+    for number, name in enumerate(["far/train", "root/train", "root/sub/b", "b"]):
+        write_brown(tmp_path / name, toy_patches(seed=number))
+        absolute[name] = str(tmp_path / name)
+
+    def names(*sets):
+        return [patch_set.name for patch_set in patch_sets({"data_root": root, "sets": list(sets)})]
+
+    here = Path(root).resolve()
+    inner = "train" if root else "root/train"
+    assert names(absolute["far/train"]) == ["train"]
+    assert names(absolute["root/sub/b"], inner) == ["b", inner]
+    assert names(os.path.relpath(absolute["b"], here)) == [os.path.relpath(absolute["b"], here)]
+    assert names(absolute["far/train"], absolute["root/train"]) == [
+        absolute["far/train"],
+        absolute["root/train"],
+    ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -141,28 +143,42 @@ def set_folders(options: Mapping[str, Any]) -> tuple[Path, ...]:
     """The folders that the options ``data_root`` and ``sets`` name.
 
     Raises:
-        UserError: ``sets`` is not a name or a list of different ones.
+        UserError: ``sets`` is not a name or a list of names of different folders.
     """
     sets = options.get("sets", "")
     names = [sets] if isinstance(sets, str) else sets
-    is_list = isinstance(names, Sequence) and all(isinstance(name, str) for name in names)
-    if not is_list or not names or len(set(names)) < len(names):
+    is_list = isinstance(names, Sequence) and all(
+        isinstance(name, str) and "\0" not in name for name in names
+    )
+    folders = tuple(Path(options.get("data_root") or "", name) for name in names) if is_list else ()
+    if not folders or len(set(map(os.path.realpath, folders))) < len(folders):
         raise UserError(f"sets={sets!r}, expected a folder of patches, or a list of different ones")
-    return tuple(Path(options.get("data_root") or "", name) for name in names)
+    return folders
 
 
 def patch_sets(options: Mapping[str, Any]) -> tuple[PatchSet, ...]:
     """The sets of patches that the options name, each read once per process.
 
+    A set is named after its path below ``data_root``; elsewhere after its folder. Where two would share a
+    name, all are named after their paths.
+
     Raises:
-        UserError: a folder without patches, or with damaged ones.
+        UserError: a folder without patches, or with damaged ones; two folders with the same patches.
     """
-    sets = []
-    for folder in set_folders(options):
-        patch_set = _read(folder, _stamp(folder))
-        name = folder.relative_to(Path(options.get("data_root") or "")).as_posix()
-        sets.append(replace(patch_set, name=patch_set.name if name == "." else name))
-    return tuple(sets)
+    folders, root = set_folders(options), Path(options.get("data_root") or "")
+    sets = [_read(folder, _stamp(folder)) for folder in folders]
+    for (folder, first), (other, second) in combinations(zip(folders, sets, strict=True), 2):
+        same = np.array_equal(first.point_ids, second.point_ids)
+        if same and np.array_equal(first.patches, second.patches):
+            raise UserError(f"{folder} and {other} hold the same patches: leave out one of them")
+    below = [folder.relative_to(root) if folder.is_relative_to(root) else Path() for folder in folders]
+    names = [
+        patch_set.name if path == Path() else path.as_posix()
+        for path, patch_set in zip(below, sets, strict=True)
+    ]
+    if len(set(names)) < len(names):
+        names = [folder.as_posix() for folder in folders]
+    return tuple(replace(patch_set, name=name) for patch_set, name in zip(sets, names, strict=True))
 
 
 def _stamp(folder: Path) -> tuple:
