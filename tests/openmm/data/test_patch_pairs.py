@@ -16,6 +16,7 @@ from hardnet_suite.data.patches import PatchSet, write_brown
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import resize_patches
 from hardnet_suite.openmm.data import patch_pairs
+from hardnet_suite.openmm.data.parts import descriptor
 from hardnet_suite.openmm.data.parts.descriptor import patch_sets, scored_pairs
 from hardnet_suite.openmm.data.patch_pairs import (
     PatchPairsDataset,
@@ -198,6 +199,34 @@ def test_sets_are_read_once_and_again_when_they_change(tmp_path):
 def test_sets_that_are_no_names(sets):
     with pytest.raises(UserError, match="sets="):
         patch_sets({"data_root": "x", "sets": sets})
+
+
+@pytest.mark.parametrize("place", ["a", "a/brown", "a/v_wall", "a/hpatches/v_wall", "a/linked"])
+@pytest.mark.parametrize("change", ["in place", "replaced"])
+def test_sets_are_read_again_when_a_file_below_changes(tmp_path, monkeypatch, place, change):
+    reads = []
+    monkeypatch.setattr(descriptor, "read_patch_set", lambda folder: reads.append(folder) or toy_patches())
+    if place == "a/linked":
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "a").mkdir()
+        (tmp_path / place).symlink_to(tmp_path / "elsewhere")
+    file = tmp_path / place / "e1.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"one")
+    options = {"data_root": str(tmp_path), "sets": "a"}
+    patch_sets(options)
+    patch_sets(options)
+    assert len(reads) == 1
+    if change == "in place":
+        with file.open("r+b") as stream:
+            stream.write(b"two")
+        os.utime(file, ns=(0, 1))  # where the clock is coarse
+    else:
+        (tmp_path / "new").write_bytes(b"two")
+        os.utime(tmp_path / "new", ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+        (tmp_path / "new").replace(file)
+    patch_sets(options)
+    assert len(reads) == 2
 
 
 @pytest.mark.parametrize("kind", [PatchPairsDataset, PatchVerificationDataset])

@@ -182,13 +182,19 @@ def patch_sets(options: Mapping[str, Any]) -> tuple[PatchSet, ...]:
 
 
 def _stamp(folder: Path) -> tuple:
-    """Changes when a file of the folder does."""
-    try:
-        return tuple(
-            sorted((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in folder.iterdir())
-        )
-    except OSError:
-        return ()  # told by the reader
+    """Changes when a file does that ``read_patch_set`` may read.
+
+    Those are the files of the folder, of its subfolders (``brown``, sequences), and of theirs.
+    """
+    stamps = []
+    for pattern in ("*", "*/*", "*/*/*"):
+        for path in folder.glob(pattern):
+            try:
+                status = path.stat()
+            except OSError:  # told by the reader
+                continue
+            stamps.append((str(path), status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(sorted(stamps))
 
 
 @lru_cache(maxsize=16)
