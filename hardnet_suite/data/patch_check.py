@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -48,15 +48,22 @@ class PatchReport(Report):
         return rows
 
 
+class _Patch(NamedTuple):
+    patch_set: PatchSet
+    index: int
+    point: int
+
+
 def check_patches(sets: tuple[PatchSet, ...], *, pairs: int | None = None, read: bool = True) -> PatchReport:
     """Looks through sets of patches.
 
     Args:
         sets: At least one.
         pairs: Number of pairs to score; None for training data, whose points need two patches each.
-        read: Looks at the pixels: constant patches, and equal ones of different points.
+        read: Looks at the pixels: constant patches, and equal ones of different points, of all sets together.
     """
     findings, points = [], 0
+    seen: dict[bytes, _Patch] = {}
     for patch_set in sets:
         name, ids = patch_set.name, np.asarray(patch_set.point_ids)
         values, counts = np.unique(ids, return_counts=True)
@@ -66,7 +73,7 @@ def check_patches(sets: tuple[PatchSet, ...], *, pairs: int | None = None, read:
             what = f"{single:,} of {len(values):,} points, point {first} for one, make no pair"
             findings.append(Finding("warning", "point with one patch", name, what))
         if read:
-            findings += _look_at_pixels(patch_set)
+            findings += _look_at_pixels(patch_set, seen)
     sides = [patch_set.patches.shape[-1] for patch_set in sets]
     return PatchReport(
         findings=tuple(findings),
@@ -78,18 +85,22 @@ def check_patches(sets: tuple[PatchSet, ...], *, pairs: int | None = None, read:
     )
 
 
-def _look_at_pixels(patch_set: PatchSet) -> list[Finding]:
+def _look_at_pixels(patch_set: PatchSet, seen: dict[bytes, _Patch]) -> list[Finding]:
+    """Findings of a set's patches, which are added to those that were seen before: digest -> patch."""
     findings = []
-    seen: dict[bytes, tuple[int, int]] = {}
-    for index, (patch, point) in enumerate(zip(patch_set.patches, patch_set.point_ids.tolist(), strict=True)):
-        if patch.min() == patch.max():
-            what = f"all pixels are {int(patch.flat[0])}: it has no descriptor of its own"
-            findings.append(Finding("warning", "constant patch", f"{patch_set.name}, patch {index}", what))
+    for index, (pixels, point) in enumerate(
+        zip(patch_set.patches, patch_set.point_ids.tolist(), strict=True)
+    ):
+        where = f"{patch_set.name}, patch {index}"
+        if pixels.min() == pixels.max():
+            what = f"all pixels are {int(pixels.flat[0])}: it has no descriptor of its own"
+            findings.append(Finding("warning", "constant patch", where, what))
             continue
-        digest = hashlib.blake2b(np.ascontiguousarray(patch), digest_size=16).digest()
-        other, other_point = seen.setdefault(digest, (index, point))
-        if other_point != point:
-            what = f"equals patch {other} of point {other_point}, but is of point {point}"
-            where = f"{patch_set.name}, patch {index}"
+        digest = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16).digest()
+        patch = _Patch(patch_set, index, point)
+        other = seen.setdefault(digest, patch)
+        if (other.patch_set, other.point) != (patch_set, point):
+            place = "" if other.patch_set is patch_set else f" of {other.patch_set.name}"
+            what = f"equals patch {other.index} of point {other.point}{place}, but is of point {point}"
             findings.append(Finding("warning", "equal patches of different points", where, what))
     return findings

@@ -47,6 +47,20 @@ def test_what_is_odd(read):
     assert "left out of training" in " ".join(report.brief())
 
 
+@pytest.mark.parametrize("shift", [0, 1])
+def test_equal_patches_of_two_sets_are_told(shift):
+    """Points of two sets differ, whatever their numbers."""
+    first, second, third = (toy_patches(name, seed=seed) for seed, name in enumerate("abc"))
+    pixels = second.patches.copy()
+    pixels[5] = first.patches[5 - 3 * shift]
+    second = replace(second, patches=pixels)
+    (finding,) = check_patches((first, second, third)).findings
+    assert (finding.level, finding.kind) == ("warning", "equal patches of different points")
+    assert finding.where == "b, patch 5"
+    assert finding.what == f"equals patch {5 - 3 * shift} of point {7 - 7 * shift} of a, but is of point 7"
+    assert not check_patches((first, second, third), read=False).findings
+
+
 def test_pairs_to_score_need_no_second_patch():
     patches = toy_patches("a")
     ids = np.arange(len(patches.patches))
