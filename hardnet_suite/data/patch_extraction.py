@@ -9,6 +9,7 @@ homography; and a patch for each frame that lies within its image.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -170,19 +171,39 @@ class Source:
 
 
 def sources_of_sequences(sequences: Iterable[HomographySequence]) -> list[Source]:
-    """The images of sequences."""
-    return _uniquely_named((sequence.name, partial(_open_sequence, sequence)) for sequence in sequences)
+    """The images of sequences.
+
+    Raises:
+        UserError: two sequences have an image in common.
+    """
+    return _sources((each.name, each.images, partial(_open_sequence, each)) for each in sequences)
 
 
 def sources_of_photographs(images: Iterable[str | Path], views: int) -> list[Source]:
-    """Photographs with ``views`` random views of each."""
-    return _uniquely_named((Path(path).stem, partial(_open_photograph, path, views)) for path in images)
+    """Photographs with ``views`` random views of each.
+
+    Raises:
+        UserError: an image is given twice.
+    """
+    return _sources((Path(path).stem, [path], partial(_open_photograph, path, views)) for path in images)
 
 
-def _uniquely_named(named: Iterable[tuple[str, Callable]]) -> list[Source]:
+def _sources(described: Iterable[tuple[str, Sequence[str | Path], Callable]]) -> list[Source]:
+    """Sources of different names.
+
+    Args:
+        described: name, files of the images, and ``Source.open`` of each. A file belongs to one source alone:
+            else the points of an image would be different points in each.
+    """
     taken: set[str] = set()
+    owners: dict[str, tuple[int, str | Path]] = {}
     sources = []
-    for stem, opener in named:
+    for stem, files, opener in described:
+        for file in files:
+            owner, other = owners.setdefault(os.path.realpath(file), (len(sources), file))
+            if owner != len(sources):
+                same = "is given twice" if str(other) == str(file) else f"and {other} are the same file"
+                raise UserError(f"{file} {same}: each image gives its points once")
         name, number = stem, 1
         while name.casefold() in taken:
             number += 1

@@ -121,6 +121,42 @@ def test_nothing_is_overwritten(capsys, tmp_path, sequence):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
 
 
+@pytest.mark.parametrize("kind", ["sequences", "photographs"])
+@pytest.mark.parametrize("other", ["the same", "relative", "below", "link"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_images_given_twice_are_refused(
+    capsys, tmp_path, monkeypatch, sequence, photographs, kind, other, is_first
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / kind)
+    inner = sequence if kind == "sequences" else photographs / "sub"
+    again = {"the same": tmp_path / kind, "relative": f"./{kind}", "below": inner, "link": "link"}[other]
+    folders = [again, tmp_path / kind] if is_first else [tmp_path / kind, again]
+    warp = ["--warp"] if kind == "photographs" else []
+    error = refused(capsys, *warp, *folders, "--out", tmp_path / "out")
+    name = {"sequences": "1.png", "photographs": "b.png" if other == "below" else "a.jpg"}[kind]
+    assert name in error
+    assert ("is given twice" if other in ("the same", "below") else "are the same file") in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_linked_photograph_is_refused_and_a_copy_is_not(capsys, tmp_path, photographs):
+    (photographs / "copy.jpg").write_bytes((photographs / "a.jpg").read_bytes())
+    assert run(capsys, "--warp", photographs, "--views", 1, "--out", tmp_path / "out")[0] == 0
+    (photographs / "z.jpg").symlink_to(photographs / "a.jpg")
+    error = refused(capsys, "--warp", photographs, "--out", tmp_path / "other")
+    assert f"{photographs}/z.jpg and {photographs}/a.jpg are the same file" in error
+
+
+def test_sequences_with_a_common_image_are_refused(capsys, tmp_path, sequence):
+    other = sequence.parent / "v_other"
+    other.mkdir()
+    for name, target in (("1.png", "2.png"), ("2.png", "1.png")):
+        (other / name).symlink_to(sequence / target)
+    np.savetxt(other / "H_1_2", np.linalg.inv(np.loadtxt(sequence / "H_1_2")))
+    assert "are the same file" in refused(capsys, sequence.parent, "--out", tmp_path / "out")
+
+
 def test_folders_with_nothing(capsys, tmp_path, photographs):
     (tmp_path / "empty").mkdir()
     out = ["--out", tmp_path / "out"]
