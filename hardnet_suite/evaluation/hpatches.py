@@ -33,7 +33,7 @@ _MEASURES = {
     "inter imbalanced_ap": "AP, other sequences",
     "ap": "mAP",
     "success_rate": "success rate",
-    **{str(pool): f"mAP of {pool:,}" for pool in (100, 500, 1000, 5000, 10000, 15000, 20000)},
+    **{str(pool): f"mAP of up to {pool:,}" for pool in (100, 500, 1000, 5000, 10000, 15000, 20000)},
 }
 _IMAGES = range(1, 6)  # of the benchmark's sequences, beside the reference image
 _POOLS = (100, 500, 1000, 5000, 10000, 15000, 20000)  # patches that are ranked for a query, its five included
@@ -80,12 +80,13 @@ def hpatches(
     Returns:
         One entry per task, each by level ("e", "h", "t"). ``verification[level]["intra" | "inter"]`` has
         ``balanced_auc`` and ``imbalanced_ap``; ``matching[level]`` has ``ap`` and ``success_rate``;
-        ``retrieval[level]`` has the mean average precision per size of the pool ("100", "500", …). All are
-        in [0, 1].
+        ``retrieval[level]`` has the mean average precision per pool of up to 100, 500, … patches, with keys
+        "100", "500", …; the last pool is the first that has room for all distractors. All are in [0, 1].
 
     Raises:
         UserError: an unknown split or task; a sequence or strip is missing, or of another size; descriptors
-            that are not finite; task files that are missing, malformed or name patches that do not exist.
+            that are not finite; task files that are missing, malformed or name patches that do not exist;
+            queries without distractors of other sequences.
     """
     wanted = {tasks} if isinstance(tasks, str) else set(tasks)
     for task in wanted - set(TASKS):
@@ -306,17 +307,26 @@ def _retrieval(store: _Store, folder: Path, split: str) -> dict[str, dict]:
     queries, distractors = (read_patches(folder, kind, split) for kind in ("queries", "distractors"))
     store.require_patches(queries, f"retr_queries_split-{split}.csv")
     store.require_patches(distractors, f"retr_distractors_split-{split}.csv")
-    # the first pool that has room for all distractors is the last that differs
-    count = len(distractors.index)
-    pools = [pool for pool, smaller in zip(_POOLS, (0, *_POOLS), strict=False) if smaller < count]
     sequences = np.array(distractors.names)[distractors.sequence]
+    # patches of the query's own sequence are no distractors
+    others = {name: np.flatnonzero(sequences != name) for name in queries.names}
+    for name, rows in others.items():
+        if not len(rows):
+            raise UserError(
+                f"{folder}: retrieval needs distractors of other sequences, split {split} has none for the "
+                f"queries of {name}"
+            )
+    # the first pool that has room for all distractors is the last that differs
+    room = [pool - len(_IMAGES) for pool in _POOLS]
+    most = max(map(len, others.values()))
+    pools = [pool for pool, smaller in zip(_POOLS, (0, *room), strict=False) if smaller < most]
     references = store.gather(distractors, "e")
     precisions = np.zeros((len(queries.index), len(LEVELS), len(pools)))
     for code, name in enumerate(queries.names):
         rows = np.flatnonzero(queries.sequence == code)
-        others = references[sequences != name]  # patches of the query's own sequence are no distractors
+        wrong = references[others[name]]
         for part in np.split(rows, range(_QUERIES, len(rows), _QUERIES)):
-            precisions[part] = _rank(store[name], queries.index[part], others, pools)
+            precisions[part] = _rank(store[name], queries.index[part], wrong, pools)
     mean = precisions.mean(0)
     return {
         level: {str(pool): float(value) for pool, value in zip(pools, values, strict=True)}

@@ -209,6 +209,38 @@ def test_retrieval_with_ties_is_that_of_the_benchmark(tmp_path, monkeypatch, see
             assert results[level][str(pool)] == pytest.approx(np.mean(scores), abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("count", "pools"),
+    [
+        (1, ["100"]),
+        (95, ["100"]),
+        (96, ["100", "500"]),
+        (97, ["100", "500"]),
+        (100, ["100", "500"]),
+        (300, ["100", "500"]),
+        (495, ["100", "500"]),
+        (496, ["100", "500", "1000"]),
+    ],
+)
+@pytest.mark.parametrize("own", [0, 7])
+def test_the_last_pool_is_the_first_with_room_for_all_distractors(tmp_path, count, pools, own):
+    small = Small(tmp_path)
+    small.queries = [("v_two", 3), ("v_two", 5)]
+    small.distractors = [("v_two", 4)] * own + [("i_one", index % 9) for index in range(count)]
+    small.write()
+    results = small.score(tasks=["retrieval"])
+    assert [*results["retrieval"]["e"]] == pools
+    assert f"mAP of up to {int(pools[-1]):,}" in hpatches_table(results)
+
+
+def test_a_pool_is_listed_if_it_differs_for_any_query(tmp_path):
+    small = Small(tmp_path)
+    small.queries = [("v_two", 3), ("i_one", 5)]
+    small.distractors = [("v_two", 4)] * 3 + [("i_one", 2)] * 96
+    small.write()
+    assert [*small.score(tasks=["retrieval"])["retrieval"]["t"]] == ["100", "500"]
+
+
 def test_a_table_beside_the_tasks_names_further_splits(tmp_path):
     small = Small(tmp_path)
     (tmp_path / "splits").mkdir()
@@ -263,6 +295,15 @@ def _text(name, text):
 
 def _without_file(name):
     return lambda small: (small.folder / f"{name}_split-small.csv").unlink()
+
+
+def _distractors_of(name):
+    def change(small):
+        small.queries = [("i_one", 0), (name, 0)]
+        small.distractors = [(name, index) for index in range(9)]
+        small.write()
+
+    return change
 
 
 def _fewer_pairs(small):
@@ -321,6 +362,7 @@ INFINITE = np.where(np.isnan(NAN), -np.inf, NAN)
         (_text("retr_queries", "s,idx\nv_two\xff,1\n"), "is not a CSV file in UTF-8"),
         (_without_file("retr_distractors"), "retr_distractors_split-small.csv does not exist"),
         (_without_file("verif_pos"), "verif_pos_split-small.csv does not exist"),
+        (_distractors_of("v_two"), "split small has none for the queries of v_two"),
         (_fewer_pairs, r"differ in length: \[5, 40\]"),
         (_few_pairs, "needs 5 pairs of each kind, split small has 4"),
         (lambda small: (small.folder / "splits.json").write_text("[]"), 'splits.json: expected {"NAME"'),
@@ -395,7 +437,8 @@ def test_the_table_is_in_percent(mini):
         "70.19",
     ]
     assert lines[5].split() == ["matching", "mAP", "100.00", "75.64", "19.89", "65.18"]
-    assert lines[7].split() == ["retrieval", "mAP", "of", "100", "100.00", "77.20", "11.01", "62.74"]
+    assert lines[7].split()[:6] == ["retrieval", "mAP", "of", "up", "to", "100"]
+    assert lines[7].split()[6:] == ["100.00", "77.20", "11.01", "62.74"]
     assert len({len(line) for line in lines}) == 1
 
 
