@@ -27,6 +27,7 @@ SIDE = 64  # pixels of a patch
 _ROW = 16  # patches per row and per column of a sheet
 _SHEET = SIDE * _ROW
 _PER_SHEET = _ROW**2
+_SHEET_NAME = re.compile(r"patches(\d{4,9})\.bmp", re.IGNORECASE)
 _PAIRS_NAME = re.compile(r"m50_(\d{1,12})_\1_0\.txt")
 _OFFICIAL_PAIRS = 100_000  # those of the published scores
 
@@ -112,9 +113,9 @@ def read_brown(folder: str | Path, pairs: int | str | bool | None = None) -> Pat
         The set, named after the folder. Points with a single patch, which has no match, are kept.
 
     Raises:
-        UserError: sheets that are missing, of another size or no image; an ``info.txt`` that is missing, has
-            other lines, or is shorter or longer than the sheets; pairs of patches that are not there, or
-            whose points are not those of ``info.txt``.
+        UserError: sheets that are missing, of another size or no image; two sheets, or files of pairs, of one
+            number; an ``info.txt`` that is missing, has other lines, or is shorter or longer than the sheets;
+            pairs of patches that are not there, or whose points are not those of ``info.txt``.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -168,7 +169,7 @@ class BrownWriter:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         if self.folder.is_dir() and any(
-            path.name == "info.txt" or _sheet_number(path) is not None for path in self.folder.iterdir()
+            path.name == "info.txt" or _SHEET_NAME.fullmatch(path.name) for path in self.folder.iterdir()
         ):
             raise UserError(f"{self.folder} holds patches already: move them away, or choose another folder")
         self.pairs: np.ndarray | None = None
@@ -274,14 +275,20 @@ def _of_strips(folder: Path, sequences: list[Path]) -> PatchSet:
     return PatchSet(folder.resolve().name, np.concatenate(patches), np.concatenate(points).astype(np.int64))
 
 
-def _sheet_number(path: Path) -> int | None:
-    name = re.fullmatch(r"patches(\d{4,9})\.bmp", path.name, re.IGNORECASE)
-    return int(name[1]) if name else None
+def _numbered_files(folder: Path, pattern: re.Pattern) -> dict[int, Path]:
+    """The files whose names match, by the number that is the pattern's first group."""
+    files: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if name := pattern.fullmatch(path.name):
+            other = files.setdefault(int(name[1]), path)
+            if other != path:
+                raise UserError(f"{folder} has {other.name} and {path.name}: remove one of them")
+    return files
 
 
 def _sheets(folder: Path, count: int) -> list[Path]:
     """The sheets of so many patches, in order."""
-    numbered = {number: path for path in folder.iterdir() if (number := _sheet_number(path)) is not None}
+    numbered = _numbered_files(folder, _SHEET_NAME)
     wanted = -(-count // _PER_SHEET)
     missing = [number for number in range(wanted) if number not in numbered]
     if missing:
@@ -301,9 +308,7 @@ def _pairs_file(folder: Path, pairs: int | str | bool | None) -> Path | None:
     if pairs is False:
         return None
     if pairs is None or pairs is True:
-        files = {
-            int(name[1]): path for path in folder.iterdir() if (name := _PAIRS_NAME.fullmatch(path.name))
-        }
+        files = _numbered_files(folder, _PAIRS_NAME)
         if not files:
             return None
         return files.get(_OFFICIAL_PAIRS) or files[max(files)]

@@ -95,6 +95,26 @@ def test_sheets_are_as_long_as_the_published_ones(folder):
     assert {path.stat().st_size for path in folder.glob("*.bmp")} == {1049654}
 
 
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("patches0000.bmp", "patches00000.bmp"),
+        ("patches0001.bmp", "PATCHES0001.BMP"),
+        ("patches0001.bmp", "patches000001.bmp"),
+        ("m50_40_40_0.txt", "m50_040_040_0.txt"),
+    ],
+)
+def test_two_files_of_one_number_are_told(folder, name, other):
+    (folder / other).write_bytes((folder / name).read_bytes())
+    if len(list(folder.glob("*.*"))) < 5:
+        pytest.skip("the file system ignores case")
+    for read in (read_brown, read_patch_set):
+        with pytest.raises(UserError, match=r"has .* and .*: remove one of them") as error:
+            read(folder)
+        assert name in str(error.value)
+        assert other in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["m50_40_40_0.txt", "info.txt"])
 @pytest.mark.parametrize(
     "change", [lambda t: t.replace("\n", "\r\n"), lambda t: t.replace(" ", "   ") + "\n\n"]
