@@ -70,6 +70,11 @@ def is_cvat_xml(path: Path) -> bool:
         return False
 
 
+def subset_split(subset: str) -> str | None:
+    """The split that a subset of CVAT is; None for "default", as CVAT calls that of images without one."""
+    return None if subset.lower() in ("", "default") else split_name(subset) or subset
+
+
 def read_cvat_boxes(source: str | Path) -> BoxData:
     """The images and boxes of an export, by the rules of this module.
 
@@ -127,10 +132,7 @@ def _place(entry: ElementTree.Element, file: Path) -> tuple[str, Path]:
         for folder in dict.fromkeys((f"images/{subset}", "images/default", "images", subset, ".")):
             path = Path(os.path.normpath(file.parent / folder / text))
             if name and is_path(str(path)) and is_file(path):
-                if subset.lower() in ("", "default"):
-                    top = text.split("/")[0]
-                    return split_name(top) or "train", path
-                return split_name(subset) or subset, path
+                return subset_split(subset) or split_name(text.split("/")[0]) or "train", path
     inner = f"images/{subset}" if subset else "images"
     raise UserError(
         f"{file}: no image {name[:200]!r} in {file.parent / inner}: export with images, or copy them there"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -253,6 +254,30 @@ def test_cvat_keeps_any_split(tmp_path):
         data_of(tmp_path / "in", {"a.png": [Box("cat", (1, 2, 9, 9))]}, split="minival"), tmp_path / "out"
     )
     assert [*read_boxes(tmp_path / "out").splits] == ["minival"]
+
+
+@pytest.mark.parametrize("through", ["cvat", "cvat-masks"])
+@pytest.mark.parametrize(
+    ("split", "read"),
+    [("default", "train"), ("Default", "train"), ("Train", "train"), ("valid", "val"), ("", "train")],
+)
+def test_splits_that_cvat_would_read_as_others(tmp_path, through, split, read):
+    message = f"the split '{split}' would be read from CVAT's files as {read}: rename it"
+    if through == "cvat":
+        data, write = data_of(tmp_path / "in", {"a.png": [Box("cat", (1, 2, 9, 9))]}, split=split), write_cvat
+    else:
+        data, write = masks_of(tmp_path / "in", ("background", "cat")), write_cvat_masks
+        data = replace(data, splits={split: data.splits["train"], "val": data.splits["val"]})
+    with pytest.raises(UserError, match=message):
+        write(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test", "minival", "defaults"])
+def test_splits_of_masks_there_and_back(tmp_path, split):
+    data = masks_of(tmp_path / "in", ("background", "cat"))
+    write_cvat_masks(replace(data, splits={split: data.splits["train"]}), tmp_path / "out")
+    assert [*read_cvat(tmp_path / "out").splits] == [split]
 
 
 @pytest.mark.parametrize("name", [" cat", "a￾b"])

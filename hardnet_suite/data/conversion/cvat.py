@@ -13,6 +13,7 @@ from hardnet_suite.data.conversion.masks import png, voc_color
 from hardnet_suite.data.conversion.outlines import findings_with_outlines
 from hardnet_suite.data.conversion.places import unique_stems
 from hardnet_suite.data.conversion.tree import write_tree
+from hardnet_suite.data.cvat import subset_split
 from hardnet_suite.data.masks import IGNORED, IGNORED_CLASS, MaskData, MaskReport
 from hardnet_suite.data.xml_files import is_xml_text
 from hardnet_suite.errors import UserError
@@ -31,7 +32,8 @@ def write_cvat(
     neither way have the attribute ``difficult``. Coordinates keep every digit.
 
     Raises:
-        UserError: as of ``write_coco``; XML cannot hold a name, or two images share one.
+        UserError: as of ``write_coco``; XML cannot hold a name, or two images share one; a split has a name
+            that is read as another, such as "default".
     """
     chosen, left_out = data.choose_classes(classes)
     for name in chosen:
@@ -40,6 +42,7 @@ def write_cvat(
     images: dict[str, Path] = {}
     root = _head(chosen, data.splits)
     group = 0
+    _require_splits(data.splits)
     for split, members in data.splits.items():
         if not is_xml_text(split):
             raise UserError(f"the split {split!r} cannot be stored as CVAT's XML: rename it")
@@ -70,6 +73,12 @@ def write_cvat(
     write_tree(data, Path(target), {"annotations.xml": text}, images, link=link)
     counts = {split: summary(members, chosen) for split, members in data.splits.items()}
     return ConversionReport(chosen, counts, (*findings_with_outlines(data), *left_out))
+
+
+def _require_splits(splits: Iterable[str]) -> None:
+    for split in splits:
+        if (read := subset_split(split) or "train") != split:
+            raise UserError(f"the split {split!r} would be read from CVAT's files as {read}: rename it")
 
 
 def _head(classes: Sequence[str], splits: Iterable[str]) -> ElementTree.Element:
@@ -137,7 +146,8 @@ def write_cvat_masks(data: MaskData, target: str | Path, *, link: bool = False) 
         link: create symbolic links to the images instead of copies.
 
     Raises:
-        UserError: as of ``write_tree``; labelmap.txt or a list cannot hold a name, or two images share one.
+        UserError: as of ``write_tree``; labelmap.txt or a list cannot hold a name, or two images share one; a
+            split has a name that is read as another, such as "default".
     """
     for name in data.classes:
         if name != name.strip() or ":" in name or name.startswith("#") or len(name.splitlines()) != 1:
@@ -146,6 +156,7 @@ def write_cvat_masks(data: MaskData, target: str | Path, *, link: bool = False) 
         raise UserError(f"{IGNORED_CLASS} is what pixels that do not count are called: rename the class")
     if len(data.classes) > IGNORED:
         raise UserError(f"{data.source} has {len(data.classes)} classes, expected 1 to {IGNORED}")
+    _require_splits(data.splits)
     colors = _colors(data)
     images = [image for members in data.splits.values() for image in members]
     places, stems = unique_stems(images, ".png")

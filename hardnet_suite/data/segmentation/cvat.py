@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hardnet_suite.data.boxes import split_name
 from hardnet_suite.data.classes import class_names
+from hardnet_suite.data.cvat import subset_split
 from hardnet_suite.data.files import read_text
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, read_rgb, walk_files
 from hardnet_suite.data.masks import IGNORED, IGNORED_CLASS, MaskData, MaskImage
@@ -118,7 +118,7 @@ def _entries(source: Path, masks: dict[str, Path]) -> Iterator[tuple[str, str]]:
     """(split, name) of each image."""
     lists = sorted((source / "ImageSets" / "Segmentation").glob("*.txt"))
     for path in lists:
-        split = "train" if path.stem == "default" else split_name(path.stem) or path.stem
+        split = subset_split(path.stem) or "train"
         try:
             lines = read_text(path).splitlines()
         except (OSError, UnicodeDecodeError) as error:
