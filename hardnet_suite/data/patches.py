@@ -236,7 +236,8 @@ def random_pairs(point_ids: np.ndarray, count: int, seed: int = 0) -> np.ndarray
         seed: of the choice.
 
     Returns:
-        (count, 3) int64 rows [patch, patch, 1 or 0] in random order; the patches of a pair differ.
+        (count, 3) int64 rows [patch, patch, 1 or 0] in random order; the patches of a pair differ. Of few
+        patches, pairs are drawn several times.
 
     Raises:
         ValueError: no point has two patches, or there is a single point.

@@ -134,8 +134,8 @@ class PatchVerificationDataset:
     Args:
         data_root: Folder that the sets lie in.
         sets: Folder of a set of patches, or several of them, which are scored apart.
-        pairs: For a set that comes without pairs: how many are drawn, half of them of one point. Default:
-            20,000, or as many as there can be.
+        pairs: For a set that comes without pairs: how many are drawn, half of them of one point; an odd
+            number is rounded up. A small set has pairs that are drawn several times. Default: 20,000.
         side: Height and width of the network's input in pixels.
 
     Raises:

@@ -165,6 +165,14 @@ def test_pairs_of_a_set_are_its_own(dataset):
     assert list(islice(data[2]["labels"], 2)) == [1]
 
 
+@pytest.mark.parametrize(("pairs", "drawn"), [(None, 20_000), (2, 2), (7, 8), (500, 500)])
+def test_a_small_set_has_as_many_pairs_as_are_asked_for(dataset, pairs, drawn):
+    data = dataset(toy_patches(points=2, per_point=2), kind=PatchVerificationDataset, pairs=pairs)
+    assert len(data) == drawn
+    labels = scored_pairs(data.sets, pairs)[0][:, 2]
+    assert labels.sum() == drawn // 2
+
+
 def test_sets_are_read_once_and_again_when_they_change(tmp_path):
     write_brown(tmp_path / "a", toy_patches())
     write_brown(tmp_path / "b" / "brown", toy_patches(seed=1))

@@ -211,7 +211,8 @@ def scored_pairs(sets: Sequence[PatchSet], count: int | None) -> tuple[np.ndarra
 
     Args:
         sets: the sets.
-        count: how many are drawn where a set has none, half of them of one point; None: 20,000.
+        count: how many are drawn where a set has none, half of them of one point, as by ``random_pairs``;
+            None: 20,000.
 
     Returns:
         (M, 3) int64 of each: two indices of patches, and 1 for one point, 0 for two.
