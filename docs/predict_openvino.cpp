@@ -3,6 +3,7 @@
 
 #include <openvino/openvino.hpp>
 
+#include <cmath>
 #include <fstream>
 #include <iostream>
 
@@ -29,6 +30,7 @@ int main(int argc, char** argv) try {
   request.infer();
   const ov::Tensor boxes = request.get_tensor("boxes"), scores = request.get_tensor("scores");
   const int64_t* labels = request.get_tensor("labels").data<int64_t>();
+  if (std::isnan(scores.data<float>()[0])) throw std::runtime_error("the network's output holds NaN or infinity");
   for (size_t i = 0; i < scores.get_size() && scores.data<float>()[i] >= 0.3f; ++i) {
     std::cout << labels[i] << ' ' << scores.data<float>()[i];
     for (size_t k = 0; k < 4; ++k) std::cout << ' ' << boxes.data<float>()[4 * i + k];

@@ -147,7 +147,7 @@ def require_agreement(
         if "postprocess" in record.includes:
             size = tuple(pixels.shape[2:] if "preprocess" in record.includes else inputs.shape[2:])
             placements = [Placement(size, size)] * len(pixels)  # of an image that is the input
-            results: Sequence[Any] = input_answers(record.outputs, found)
+            results: Sequence[Any] = input_answers(record.outputs, found, record.num_classes)
         else:
             results = answers(
                 lambda _, values=found: unflatten(record.outputs, values),

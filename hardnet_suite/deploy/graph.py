@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hardnet_suite.deploy.outputs import flatten
+from hardnet_suite.deploy.outputs import flatten, invalid_class
 from hardnet_suite.deploy.record import ExportRecord
 from hardnet_suite.inference.boxes import centernet_maps
-from hardnet_suite.inference.masks import input_logits, logits_to_mask
+from hardnet_suite.inference.masks import input_logits, logits_to_classes
 from hardnet_suite.inference.prepare import to_input
 from hardnet_suite.networks import (
     ClassificationPostprocess,
@@ -33,6 +33,7 @@ DTYPES = {
     "bf16": torch.bfloat16,
     "int8": torch.float32,
 }
+_TINY = 1e-30
 UNUSED = -1  # score and label of rows that hold no box
 
 
@@ -41,7 +42,9 @@ class Graph(nn.Module):
 
     The answers are those of ``inference.answers`` for images that are the file's input: detections as boxes
     (N, K, 4) in pixels of the input, scores (N, K) and labels (N, K), best first, ``UNUSED`` from the last
-    one on; segmentation as (N, H, W) uint8; classification as (N, classes) probabilities.
+    one on; segmentation as (N, H, W) uint8; classification as (N, classes) probabilities. Of an image for
+    which the network computes NaN or infinity no score or probability is finite, and the mask is
+    ``invalid_class`` everywhere.
 
     Args:
         network: of ``create_model``, in eval mode; it gets inputs of its own dtype.
@@ -66,13 +69,20 @@ class Graph(nn.Module):
         if "postprocess" not in self.record.includes or rule is None:
             return tuple(flatten(self._raw(x)))
         if isinstance(rule, ClassificationPostprocess):
-            return (self._raw(x).softmax(1),)
+            logits = self._raw(x)
+            # not finite where a logit is not, else too little to count: ncnn has no comparisons, and
+            # optimizers fold a product with 0
+            spoil = logits.abs().mean(1, keepdim=True) * _TINY
+            return (logits.softmax(1) + spoil,)
+        network = _Watched(self._raw)
         if isinstance(rule, SegmentationPostprocess):
-            logits = input_logits(self._raw, x, rule)[:, :, : size[0], : size[1]]
-            return (logits_to_mask(logits.transpose(0, 1), rule),)
-        if isinstance(self.record.arch, SSDArch):
-            return self._suppressed(x, size, rule)
-        return self._peaks(x, size, rule)
+            logits = input_logits(network, x, rule)[:, :, : size[0], : size[1]]
+            classes = logits_to_classes(logits.transpose(0, 1), rule)
+            invalid = invalid_class(self.record.num_classes)
+            return (classes.where(network.is_finite(x)[:, None, None], invalid).to(torch.uint8),)
+        decode = self._suppressed if isinstance(self.record.arch, SSDArch) else self._peaks
+        boxes, scores, labels = decode(network, x, size, rule)
+        return boxes, scores.where(network.is_finite(x)[:, None], torch.nan), labels
 
     def _raw(self, x: Tensor) -> Any:
         out = self.network(x.to(self.dtype))
@@ -83,17 +93,22 @@ class Graph(nn.Module):
             for name, value in out.items()
         }
 
-    def _peaks(self, x: Tensor, size: Any, rule: DetectionPostprocess) -> tuple[Tensor, ...]:
-        maps = centernet_maps(self._raw, x, flip=rule.flip)
+    def _peaks(
+        self, network: _Watched, x: Tensor, size: Any, rule: DetectionPostprocess
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        maps = centernet_maps(network, x, flip=rule.flip)
         rows = centernet.decode(*maps, rule.max_boxes)
         boxes, scores, labels = rows[..., :4] * centernet.OUTPUT_STRIDE, rows[..., 4], rows[..., 5].long()
         return _finished(boxes, scores, labels, scores > rule.score_threshold, size, rule)
 
-    def _suppressed(self, x: Tensor, size: Any, rule: DetectionPostprocess) -> tuple[Tensor, ...]:
+    def _suppressed(
+        self, network: _Watched, x: Tensor, size: Any, rule: DetectionPostprocess
+    ) -> tuple[Tensor, Tensor, Tensor]:
         arch = self.record.arch
-        out = self._raw(x)
+        out = network(x)
         fractions, scores = ssd.decode(out, arch)
         boxes, scores = fractions * arch.size, scores.transpose(1, 2)  # (N, P, 4), (N, C, P)
+        boxes = boxes.where(network.is_finite(x)[:, None, None], 0)  # suppression is of all images at once
         scores = torch.where(scores > rule.score_threshold, scores, float(UNUSED))
         if rule.max_before_nms is not None:
             counts = [maps.shape[1] // 4 * maps.shape[2] * maps.shape[3] for maps in out["box"]]
@@ -106,6 +121,28 @@ class Graph(nn.Module):
         ends = boxes.new_tensor([0, 0, rule.iou_offset, rule.iou_offset])
         chosen = self.select(boxes + ends, scores, threshold, rule.score_threshold, rule.max_boxes)
         return _finished(*_tables(boxes, scores, labels, chosen, rule.max_boxes), size, rule)
+
+
+class _Watched:
+    """A network that remembers whether its outputs were finite.
+
+    Args:
+        network: (M, C, H, W) -> tensors of M rows, where M is a multiple of the number of images.
+    """
+
+    def __init__(self, network: Callable[[Tensor], Any]):
+        self.network = network
+        self.sizes: list[Tensor] = []  # (M,) mean absolute values of each call
+
+    def __call__(self, x: Tensor) -> Any:
+        out = self.network(x)
+        self.sizes += [value.abs().flatten(1).mean(1) for value in flatten(out)]
+        return out
+
+    def is_finite(self, images: Tensor) -> Tensor:
+        """(N,) bool: whether all outputs so far were finite."""
+        rows = torch.cat([sizes.reshape(-1, images.shape[0]) for sizes in self.sizes])
+        return rows.sum(0) < torch.finfo(torch.float32).max  # false of NaN, too
 
 
 def _best(scores: Tensor, count: int) -> Tensor:

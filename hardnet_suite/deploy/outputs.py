@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.inference import Boxes, Guesses, Mask
+from hardnet_suite.inference import NO_CLASS, Boxes, Guesses, Mask
+from hardnet_suite.inference.finite import require_finite
 from hardnet_suite.networks import (
     Arch,
     CenterNetArch,
@@ -84,19 +86,37 @@ def unflatten(names: Sequence[str], values: Sequence[Value]) -> Any:
     return out
 
 
-def input_answers(names: Sequence[str], values: Sequence[Tensor]) -> list[Boxes] | list[Mask] | list[Guesses]:
+def invalid_class(num_classes: int) -> int:
+    """What a file's masks hold for an image whose logits are not finite: no class, nor the lack of one."""
+    return NO_CLASS if num_classes > 1 else NO_CLASS - 1
+
+
+def is_class(mask: Tensor, num_classes: int) -> Tensor:
+    """Where a mask holds what a network of so many classes can find: bool, of the mask's shape."""
+    return (mask < num_classes) | (mask == NO_CLASS) if num_classes == 1 else mask < num_classes
+
+
+def input_answers(
+    names: Sequence[str], values: Sequence[Tensor], num_classes: int
+) -> list[Boxes] | list[Mask] | list[Guesses]:
     """The answers that a file with the postprocessing inside returns, in pixels of its input.
 
     Args:
         names: as ``answer_names`` returns them; not of a patch descriptor.
         values: one tensor per name.
+        num_classes: of the network.
 
     Returns:
         One answer per image, as ``inference.answers`` returns them for images that are the input.
+
+    Raises:
+        UserError: the network's output was not finite.
     """
     out = dict(zip(names, values, strict=True))
     if "mask" in out:
+        require_finite(torch.where(is_class(out["mask"], num_classes), 0.0, torch.nan))
         return [Mask(mask) for mask in out["mask"]]
+    require_finite(*(value for value in out.values() if value.is_floating_point()))
     if "probabilities" in out:
         best = out["probabilities"].float().sort(dim=1, descending=True, stable=True)
         return [Guesses(labels, scores) for labels, scores in zip(best.indices, best.values, strict=True)]

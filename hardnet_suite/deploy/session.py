@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hardnet_suite.deploy.formats import FORMATS, Format, Run
-from hardnet_suite.deploy.outputs import unflatten
+from hardnet_suite.deploy.outputs import is_class, unflatten
 from hardnet_suite.deploy.record import ExportRecord, require_intact
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import NO_CLASS, Boxes, Guesses, Mask, Placement, answers, to_input
@@ -548,12 +548,13 @@ def _channels(record: ExportRecord) -> dict[str, int]:
 
 
 def _logits_of_mask(mask: Tensor, count: int) -> Tensor:
-    """(N, H, W) class indices to (N, count, H, W) logits that leave no doubt."""
+    """(N, H, W) class indices to (N, count, H, W) logits that leave no doubt; NaN where it is no class."""
     if count == 1:
         is_object = mask[:, None] != NO_CLASS
     else:
         is_object = mask[:, None] == torch.arange(count, device=mask.device).view(1, -1, 1, 1)
-    return torch.where(is_object, _CERTAIN, -_CERTAIN)
+    logits = torch.where(is_object, _CERTAIN, -_CERTAIN)
+    return logits.where(is_class(mask, count)[:, None], torch.nan)
 
 
 def _first_line(error: Exception) -> str:

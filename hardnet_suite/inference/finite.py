@@ -20,6 +20,6 @@ def require_finite(*maps: Tensor) -> None:
         return
     if not all(bool(values.isfinite().all()) for values in maps):
         raise UserError(
-            "the network's output holds NaN or infinity: its weights are damaged, or its training has "
-            "diverged; use other weights"
+            "the network's output holds NaN or infinity: its weights are damaged, its training has diverged, "
+            "or its values exceed its precision (65504 in fp16); use other weights, or compute in fp32"
         )

@@ -71,11 +71,16 @@ def input_logits(
 
 
 def logits_to_mask(logits: Tensor, rule: SegmentationPostprocess) -> Tensor:
-    """(classes, H, W) logits -> (H, W) uint8 class indices.
+    """(classes, H, W) logits -> (H, W) uint8 class indices, see ``logits_to_classes``."""
+    return logits_to_classes(logits, rule).to(torch.uint8)
+
+
+def logits_to_classes(logits: Tensor, rule: SegmentationPostprocess) -> Tensor:
+    """(classes, H, W) logits -> (H, W) int64 class indices.
 
     With a single class, 0 where its probability exceeds the rule's threshold and ``NO_CLASS`` elsewhere.
     """
-    return _mask(logits, is_object=logits[0].sigmoid() > rule.threshold)
+    return _classes(logits, is_object=logits[0].sigmoid() > rule.threshold)
 
 
 def mean_to_mask(views: Sequence[Tensor], rule: SegmentationPostprocess) -> Tensor:
@@ -90,15 +95,15 @@ def mean_to_mask(views: Sequence[Tensor], rule: SegmentationPostprocess) -> Tens
     """
     single = views[0].shape[0] == 1
     total = sum(logits.sigmoid() if single else logits.softmax(0) for logits in views) / len(views)
-    return _mask(total, is_object=total[0] > rule.threshold)
+    return _classes(total, is_object=total[0] > rule.threshold).to(torch.uint8)
 
 
-def _mask(values: Tensor, *, is_object: Tensor) -> Tensor:
+def _classes(values: Tensor, *, is_object: Tensor) -> Tensor:
     if values.shape[0] > NO_CLASS:
         raise ValueError(f"masks of 8 bits hold up to {NO_CLASS} classes, got {values.shape[0]}")
     if values.shape[0] == 1:
-        return torch.where(is_object, 0, NO_CLASS).to(torch.uint8)
-    return values.argmax(0).to(torch.uint8)
+        return torch.where(is_object, 0, NO_CLASS)
+    return values.argmax(0)
 
 
 def _slide(
@@ -112,7 +117,7 @@ def _slide(
             rows, columns = slice(y, y + window[0]), slice(x, x + window[1])
             logits = forward(inputs[:, :, rows, columns]).float()
             if total is None:
-                total = logits.new_zeros(len(inputs), logits.shape[1], height, width)
+                total = logits.new_zeros(*logits.shape[:2], height, width)
                 count = logits.new_zeros(1, 1, height, width)
             total[:, :, rows, columns] += logits
             count[:, :, rows, columns] += 1

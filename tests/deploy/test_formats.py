@@ -54,7 +54,9 @@ def require_same(run, record: ExportRecord, network, pixels: torch.Tensor) -> No
         size = tuple(pixels.shape[2:])
         places = [Placement(size, size)] * len(pixels)
         expected = answers(network, inputs, places, arch=network.arch, rule=rule)
-    for answer, wanted in zip(input_answers(record.outputs, found), expected, strict=True):
+    for answer, wanted in zip(
+        input_answers(record.outputs, found, record.num_classes), expected, strict=True
+    ):
         if isinstance(wanted, Mask):
             assert answer.mask.dtype == torch.uint8
             assert answer.mask.shape == wanted.mask.shape
@@ -171,6 +173,17 @@ def test_output_rules_inside(name, rule, tmp_path):
     network.usage = replace(network.usage, postprocess=replace(network.usage.postprocess, **rule))
     record, run = opened(network, tmp_path / "network.pt", "torchscript", size=SIZES[name], **BOTH)
     require_same(run, record, network, images(record, 1))
+
+
+@pytest.mark.parametrize("format", ["torchscript", "onnx"])
+def test_sliding_windows_of_a_free_batch(format, tmp_path):
+    network = small_network("fchardnet70")
+    rule = replace(network.usage.postprocess, window=(64, 96), stride=(48, 64))
+    network.usage = replace(network.usage, postprocess=rule)
+    path = tmp_path / f"network{SUFFIXES[format]}"
+    record, run = opened(network, path, format, size=SIZES["fchardnet70"], dynamic="batch", **BOTH)
+    for count in (1, 2, 3):
+        require_same(run, record, network, images(record, count))
 
 
 def test_without_boxes_all_rows_are_unused_and_nothing_can_be_compared(tmp_path, monkeypatch):
