@@ -14,7 +14,7 @@ from hardnet_suite.deploy.session import is_for_engine, open_session
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import resize_patches
 from hardnet_suite.names import did_you_mean, known_name
-from hardnet_suite.networks import ARCHS, DescriptorArch, build_network
+from hardnet_suite.networks import ARCHS, DescriptorArch, build_network, eval_mode
 from hardnet_suite.weights import chosen_row, fill, open_weights
 from hardnet_suite.weights.file import expanded
 from hardnet_suite.weights.runs import run_checkpoint
@@ -133,19 +133,15 @@ def describe(
         raise ValueError(f"expected patches of uint8, or of floating-point values in 0…1, got {tensor.dtype}")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     parts = []
-    is_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            for start in range(0, max(1, len(tensor)), batch_size):
-                batch = tensor[start : start + batch_size].to(device)
-                if batch.is_floating_point() and not batch.isfinite().all():
-                    raise ValueError("patches hold NaN or infinite values")
-                with torch.autocast(device.type, enabled=False):
-                    inputs = resize_patches(batch, side)
-                parts.append(model(inputs).float().cpu())
-    finally:
-        model.train(is_training)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+    with eval_mode(model), torch.inference_mode(), autocast:
+        for start in range(0, max(1, len(tensor)), batch_size):
+            batch = tensor[start : start + batch_size].to(device)
+            if batch.is_floating_point() and not batch.isfinite().all():
+                raise ValueError("patches hold NaN or infinite values")
+            with torch.autocast(device.type, enabled=False):
+                inputs = resize_patches(batch, side)
+            parts.append(model(inputs).float().cpu())
     descriptors = torch.cat(parts).numpy()
     if not np.isfinite(descriptors).all():
         raise UserError("descriptors hold NaN or infinity: the weights are damaged, use others")

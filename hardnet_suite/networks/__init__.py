@@ -20,6 +20,7 @@ from hardnet_suite.networks.factory import build_network, default_usage, find_ar
 from hardnet_suite.networks.fchardnet import FCHarDNet
 from hardnet_suite.networks.hardblock import HarDBlock, harmonic_links, layer_width
 from hardnet_suite.networks.hardnet import HarDNetClassifier, HarDNetTrunk
+from hardnet_suite.networks.modes import eval_mode
 from hardnet_suite.networks.postprocess import (
     POSTPROCESS,
     ClassificationPostprocess,
@@ -68,6 +69,7 @@ __all__ = [
     "count_parameters",
     "default_postprocess",
     "default_usage",
+    "eval_mode",
     "find_arch",
     "harmonic_links",
     "layer_width",

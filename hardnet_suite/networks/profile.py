@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from hardnet_suite.networks.modes import eval_mode
+
 
 def count_parameters(network: nn.Module) -> int:
     """Number of parameters, without buffers such as running means."""
@@ -56,13 +58,8 @@ def _count(network: nn.Module, input_shape: tuple[int, ...], formulas: Mapping[A
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
     dtype = next((tensor.dtype for tensor in network.parameters()), torch.float32)
-    training = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=dict(formulas)) as counter:
-            inputs = torch.zeros(input_shape, device="meta", dtype=dtype)
-            torch.func.functional_call(network, on_meta, (inputs,))
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    counter = FlopCounterMode(display=False, custom_mapping=dict(formulas))
+    with eval_mode(network), torch.no_grad(), counter:
+        inputs = torch.zeros(input_shape, device="meta", dtype=dtype)
+        torch.func.functional_call(network, on_meta, (inputs,))
     return dict(counter.get_flop_counts()["Global"])

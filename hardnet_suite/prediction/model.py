@@ -36,6 +36,7 @@ from hardnet_suite.networks import (
     Preprocess,
     Usage,
     build_network,
+    eval_mode,
     find_arch,
     list_models,
 )
@@ -146,7 +147,7 @@ class LoadedModel:
         if (parameter := next(network.parameters(), None)) is not None:  # a packed network has none
             inputs = inputs.to(parameter.dtype)
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
-        with _in_eval_mode(network), torch.inference_mode(), autocast:
+        with eval_mode(network), torch.inference_mode(), autocast:
             return answers(network, inputs, placements, arch=network.arch, rule=self.postprocess)
 
     def __repr__(self) -> str:
@@ -261,7 +262,7 @@ def _in_precision(model: LoadedModel, precision: str | None) -> LoadedModel:
     def run() -> None:
         network(inputs)
 
-    with _in_eval_mode(network):
+    with eval_mode(network):
         choice = faster_precision(
             in_both_precisions(run, model.device.type),
             f"a pass of {'×'.join(map(str, inputs.shape))}",
@@ -308,18 +309,6 @@ def model_of_network(
             stacklevel=3,
         )
     return _in_precision(_loaded(network, usage, classes), precision)
-
-
-@contextmanager
-def _in_eval_mode(network: nn.Module) -> Iterator[None]:
-    """Within, a network is in eval mode; each part has its own mode again after."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:  # a part may be frozen in another mode than the whole
-            module.training = training
 
 
 @contextmanager

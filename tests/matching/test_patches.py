@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +71,37 @@ def test_the_network_is_left_as_it_was_and_used_in_eval_mode(patches):
     assert network.training
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     np.testing.assert_array_equal(descriptors, describe(network.eval(), patches))
+
+
+def test_frozen_batch_norms_stay_frozen(patches):
+    network = small_descriptor().train()
+    frozen = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)).eval()
+    before = [module.training for module in network.modules()]
+    describe(network, patches)
+    assert not frozen.training
+    assert [module.training for module in network.modules()] == before
+
+
+def test_two_threads_describe_with_one_network_in_training_mode(patches):
+    network = small_descriptor().train()
+    expected = describe(network, patches)
+    numbers = itertools.count()
+    inside, left = [threading.Event(), threading.Event()], threading.Event()
+
+    def hold(*_):  # the first to come leaves while the second is inside
+        number = next(numbers)
+        inside[number].set()
+        assert (left if number else inside[1]).wait(60)
+
+    network.features[0].register_forward_pre_hook(hold)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(describe, network, patches)
+        assert inside[0].wait(60)
+        second = pool.submit(describe, network, patches)
+        np.testing.assert_array_equal(first.result(), expected)
+        left.set()
+        np.testing.assert_array_equal(second.result(), expected)
+    assert all(module.training for module in network.modules())
 
 
 def test_no_patches_have_no_descriptors(network):

@@ -186,6 +186,7 @@ def test_the_faster_precision(saved, name, chosen, monkeypatch):
     assert found.to_dict() == expected.to_dict()
     assert load_model(path, precision=chosen).choice is None
     network.train()
+    next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)).eval()
     parts = [module.training for module in network.modules()]
     (again,) = predict(network, image, precision="auto")
     assert [module.training for module in network.modules()] == parts
