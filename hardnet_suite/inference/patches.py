@@ -40,6 +40,7 @@ def resize_patches(patches: Tensor, side: int = 32) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # a later call may compute gradients with them
 def _area_weights(size: int, side: int) -> Tensor:
     """(side, size): the share of each of ``size`` pixels in each of ``side`` areas; rows sum to 1."""
     edges = torch.arange(side + 1, dtype=torch.float64) * size / side

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hardnet_suite.inference import resize_patches
+from hardnet_suite.inference.patches import _area_weights
 
 
 @pytest.mark.parametrize("size", [33, 41, 63, 64, 65, 96, 128])
@@ -45,3 +46,13 @@ def test_other_shapes_are_refused(shape):
 
 def test_no_patches():
     assert resize_patches(torch.zeros(0, 65, 65, dtype=torch.uint8)).shape == (0, 1, 32, 32)
+
+
+@pytest.mark.parametrize("size", [20, 32, 47])
+def test_gradients_after_inference_mode(size):
+    _area_weights.cache_clear()
+    with torch.inference_mode():
+        resize_patches(torch.rand(1, 1, size, size))
+    patches = torch.rand(2, 1, size, size, requires_grad=True)
+    resize_patches(patches).sum().backward()
+    torch.testing.assert_close(patches.grad.sum(), torch.tensor(2 * 32.0 * 32))
