@@ -41,11 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="largest ratio of the nearest to the second nearest distance; 1: no ratio test (default 0.9)",
     )
     parser.add_argument(
-        "--threshold", type=float, default=3.0, help="pixels by which an inlier may be off (default 3)"
+        "--threshold",
+        type=float,
+        default=3.0,
+        help="pixels by which an inlier may be off (default 3); of a fundamental matrix the Sampson distance",
     )
     parser.add_argument("--top-k", type=int, default=2048, help="keypoints per image (default 2048)")
     parser.add_argument(
-        "--upright", action="store_true", help="the images are not rotated against each other"
+        "--upright",
+        action="store_true",
+        help="the images are not rotated against each other; with --keynet, leave out --orinet instead",
     )
     parser.add_argument("--keynet", metavar="FILE", help="keypoints of Key.Net, its weights (needs Kornia)")
     parser.add_argument("--affnet", metavar="FILE", help="with --keynet: affine shapes, weights of AffNet")
@@ -112,8 +117,10 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--top-k {args.top_k}: expected at least 1")
     if args.keynet is None and (args.affnet or args.orinet):
         raise UserError("--affnet and --orinet are for the keypoints of --keynet")
-    if args.upright and args.orinet:
-        raise UserError("--upright and --orinet exclude each other")
+    if args.upright and args.keynet is not None:
+        raise UserError(
+            "--upright and --keynet exclude each other: without --orinet, keypoints of Key.Net are upright"
+        )
     if args.outliers and (args.out is None or args.model == "none"):
         raise UserError(
             "--outliers draws what a geometry rejects: it needs --out, and another --model than none"

@@ -63,6 +63,13 @@ class KeyNetDetector:
         ready(nn.ModuleList(parts), device)
         self._levels = self._detector.num_pyramid_levels
 
+    def check_upright(self, upright: bool) -> None:
+        """ValueError for ``upright`` without OriNet, where it would have no effect."""
+        if upright and self._orinet is None:
+            raise ValueError(
+                "upright leaves out OriNet: this KeyNetDetector has none, its patches are upright"
+            )
+
     @torch.inference_mode()
     def frames(
         self,
@@ -83,7 +90,11 @@ class KeyNetDetector:
         Returns:
             (N, 2, 3) float64 in pixels, as of ``data.patch_frames``, and (N,) float32 responses. None lie
             within 15 pixels of the border of a pyramid level.
+
+        Raises:
+            ValueError: ``upright`` of a detector without OriNet.
         """
+        self.check_upright(upright)
         device = next(self._detector.model.parameters()).device
         image = torch.from_numpy(np.ascontiguousarray(grey)).to(device)[None, None].float() / 255
         allowed = None
@@ -115,7 +126,8 @@ def sizes_angles_shapes(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
         degrees in [0, 360) of the patch's x axis, and (N, 2, 2) float32 of determinant ±1.
     """
     half = np.sqrt(np.abs(np.linalg.det(frames[:, :, :2])))
-    angles = np.degrees(np.arctan2(frames[:, 1, 0], frames[:, 0, 0])).astype(np.float32) % 360
+    angles = np.degrees(np.arctan2(frames[:, 1, 0], frames[:, 0, 0])) % 360
+    angles = angles.astype(np.float32) % 360  # again: below 360 rounds to it
     shapes = frames[:, :, :2] / half[:, None, None]
     return (2 * half / MEASUREMENT_REGION).astype(np.float32), angles, shapes.astype(np.float32)
 

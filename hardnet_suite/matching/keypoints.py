@@ -114,7 +114,8 @@ class HardNetDetector:
         model: a patch descriptor (``create_model``, ``load_descriptor``), or what ``load_descriptor`` takes.
         weights: as for ``load_descriptor``.
         top_k: the most keypoints of an image, strongest first; None: all.
-        upright: angles of 0, for images that are not rotated against each other: faster, more matches.
+        upright: angles of 0, for images that are not rotated against each other: faster, more matches. With a
+            ``KeyNetDetector``, it leaves out OriNet, which the detector must have.
         region: side of a patch in sizes of its keypoint. The default is that of the training patches; others
             match worse (docs/descriptor.md).
         contrast: SIFT's contrast threshold; smaller gives more and weaker keypoints. Default: 0.04.
@@ -148,6 +149,8 @@ class HardNetDetector:
             raise ValueError(f"expected a positive region, got {region}")
         if contrast is not None and detector is not None:
             raise ValueError("contrast is for SIFT's keypoints, got another detector")
+        if detector is not None:
+            detector.check_upright(upright)
         contrast = SIFT_CONTRAST if contrast is None else contrast
         if not 0 <= contrast < float("inf"):
             raise ValueError(f"expected a contrast threshold of at least 0, got {contrast}")

@@ -130,7 +130,10 @@ class Matches:
         return f"{_count(self.geometry.count, 'inlier')} of {words} ({_NAMES[self.kind]})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the images and descriptors, as JSON has it."""
+        """Keypoints, matches and geometry, as JSON has them.
+
+        Images, descriptors, and the responses and affine shapes of keypoints are left out.
+        """
         return {
             "images": [
                 {
@@ -240,8 +243,9 @@ def match_features(
         geometry: what verifies the matches: "homography" for planar scenes and turned cameras, "fundamental"
             for others, or "none".
         ratio: as for ``mutual_matches``.
-        threshold: largest distance of an inlier from its place (homography) or epipolar line (fundamental),
-            in pixels of image b.
+        threshold: largest error of an inlier in pixels: its distance from its place in image b (homography),
+            or its Sampson distance, which is that of both points together from the nearest pair that fits, to
+            first order (fundamental).
         min_inliers: with fewer, no geometry is found. Default: 8 for a homography, 16 for a fundamental
             matrix.
 

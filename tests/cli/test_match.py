@@ -109,6 +109,8 @@ def test_nothing_to_match_has_status_1_and_a_line(tmp_path, weights, form, capsy
         (["--affnet", "a.pth"], "are for the keypoints of --keynet"),
         (["--keynet", "no.pth"], "no.pth: no such file"),
         (["--keynet", "k.pth", "--orinet", "o.pth", "--upright"], "exclude each other"),
+        (["--keynet", "k.pth", "--affnet", "a.pth", "--upright"], "exclude each other"),
+        (["--keynet", "k.pth", "--upright"], "exclude each other"),
     ],
 )
 def test_bad_arguments_are_one_line(tmp_path, weights, arguments, message, capsys, monkeypatch):

@@ -138,6 +138,27 @@ def test_masks_and_options(files, keynet, grey):
     np.testing.assert_allclose(squares[:, :, 2], upright[:, :, 2], atol=1e-4)
 
 
+@pytest.mark.parametrize("parts", [["keynet"], ["keynet", "affnet"]])
+def test_upright_without_orinet_is_refused(files, grey, parts):
+    without = KeyNetDetector(**{part: files[part] for part in parts})
+    with pytest.raises(ValueError, match="has none"):
+        HardNetDetector(small_descriptor(), detector=without, upright=True)
+    with pytest.raises(ValueError, match="has none"):
+        match_images(grey, grey, model=small_descriptor(), detector=without, upright=True)
+    with pytest.raises(ValueError, match="has none"):
+        without.frames(grey, upright=True)
+
+
+@pytest.mark.parametrize("angle", [-1e-6, -1e-20, 0.0, 1e-6, 180.0, -180.0, -90.0, 359.99999999])
+def test_angles_are_below_360_degrees(angle):
+    radians = np.radians(angle)
+    turned = [[np.cos(radians), -np.sin(radians), 5], [np.sin(radians), np.cos(radians), 5]]
+    (found,) = sizes_angles_shapes(np.array([turned]))[1]
+    assert found.dtype == np.float32
+    assert 0 <= found < 360
+    assert abs((found - angle + 180) % 360 - 180) < 1e-4
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (16, 16), (22, 90), (29, 31), (31, 200), (64, 33)])
 def test_small_and_constant_images(keynet, grey, shape):
     detector = HardNetDetector(small_descriptor(), detector=keynet)

@@ -285,3 +285,15 @@ def test_the_default_region_beats_half_and_double_with_the_shipped_weights(share
         pytest.skip("no weights of the patch descriptor in the package")
     correct = correct_matches(shared / "data/homography" / sequence, other, load_descriptor(), 1500)
     assert correct[1] > max(correct[0.5], correct[2])
+
+
+def test_the_threshold_of_a_fundamental_matrix_is_a_sampson_distance():
+    """Image b is enlarged four times: distances from its lines are √17 times as large."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform([-1, -1, 4], [1, 1, 6], (200, 3))
+    points_a = 400 * points[:, :2] / points[:, 2:] + 300
+    points_b = 1600 * (points[:, :2] + [0.5, 0]) / points[:, 2:] + 1200  # lines of b are horizontal
+    offsets = np.where(np.arange(200) % 10, 0, np.where(np.arange(200) % 20, 6.0, 40.0))
+    points_b[:, 1] += offsets
+    geometry = estimate_geometry(points_a, points_b, "fundamental", threshold=3)
+    np.testing.assert_array_equal(geometry.inliers, offsets / np.sqrt(17) < 3)
