@@ -195,13 +195,34 @@ class HardNetDetector:
         return keypoints, descriptors if len(keypoints) else None
 
     def detectAndCompute(  # noqa: N802, as OpenCV
-        self, image: Any, mask: np.ndarray | None = None
+        self,
+        image: Any,
+        mask: np.ndarray | None = None,
+        descriptors: None = None,
+        useProvidedKeypoints: bool = False,  # noqa: N803, as OpenCV
     ) -> tuple[tuple[CvKeyPoint, ...], np.ndarray | None]:
-        """``detect``, then ``compute``."""
+        """``detect``, then ``compute``.
+
+        Args:
+            image: as for ``detect``.
+            mask: as for ``detect``.
+            descriptors: only None; OpenCV's array to write into.
+            useProvidedKeypoints: only False, as OpenCV's Python interface takes no keypoints either:
+                ``compute`` describes given ones.
+
+        Raises:
+            UserError: as for ``detect``.
+            ValueError: as for ``detect``, or another value of the last two arguments.
+        """
+        if descriptors is not None or useProvidedKeypoints:
+            raise ValueError(
+                "detectAndCompute describes the keypoints that it detects, in a new array: "
+                "for given keypoints call compute(image, keypoints)"
+            )
         grey = grey_array(image, self.channels)
         keypoints = self._keypoints(grey, mask)
-        descriptors = self._describe(grey, keypoints)
-        return keypoints.to_opencv(), descriptors if len(keypoints) else None
+        computed = self._describe(grey, keypoints)
+        return keypoints.to_opencv(), computed if len(keypoints) else None
 
     def features(self, image: Any, mask: np.ndarray | None = None, *, name: str | None = None) -> Features:
         """Keypoints and descriptors of an image as one record, for ``match_features``.
@@ -266,6 +287,14 @@ class HardNetDetector:
     def defaultNorm(self) -> int:  # noqa: N802, as OpenCV
         """``cv2.NORM_L2``."""
         return 4
+
+    def empty(self) -> bool:
+        """False: it can detect and describe. OpenCV's SIFT always says True."""
+        return False
+
+    def getDefaultName(self) -> str:  # noqa: N802, as OpenCV
+        """ "Feature2D.HardNet", as "Feature2D.SIFT" of OpenCV's SIFT."""
+        return "Feature2D.HardNet"
 
     def _keypoints(self, grey: np.ndarray, mask: np.ndarray | None) -> Keypoints:
         if mask is not None:

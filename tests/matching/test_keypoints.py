@@ -46,6 +46,16 @@ def test_the_methods_of_opencv(detector, image):
     same, computed = detector.compute(image, keypoints)
     assert same == keypoints
     np.testing.assert_allclose(computed, descriptors, atol=1e-5)
+    assert not detector.empty()
+    assert (sift.getDefaultName(), detector.getDefaultName()) == ("Feature2D.SIFT", "Feature2D.HardNet")
+
+
+def test_keypoints_are_provided_to_compute_alone(detector, image):
+    keypoints, descriptors = detector.detectAndCompute(image, None, None, False)
+    np.testing.assert_array_equal(places(detector.detect(image)), places(keypoints))
+    for arguments in ((keypoints, True), (None, True), (keypoints,), (descriptors, False)):
+        with pytest.raises(ValueError, match=r"call compute\(image, keypoints\)"):
+            detector.detectAndCompute(image, None, *arguments)
 
 
 def test_opencvs_matcher_takes_the_descriptors(detector):
