@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hardnet_suite.deploy.agreement import Agreement, file_inputs, require_agreement
 from hardnet_suite.deploy.formats import DYNAMIC, Format, find_format, without_messages
-from hardnet_suite.deploy.graph import DTYPES, Graph
+from hardnet_suite.deploy.graph import Graph
 from hardnet_suite.deploy.outputs import answer_names, output_names
 from hardnet_suite.deploy.quantize import Quantization, require_quantizer, write_quantized
 from hardnet_suite.deploy.record import INCLUDES, ExportRecord
@@ -172,7 +172,7 @@ def export_file(
     require_free(path, chosen)
     reference = copy.deepcopy(network).to("cpu", torch.float32).eval()
     select = chosen.select if chosen.suppression else _no_suppression
-    dtype = DTYPES[precision] if chosen.halves else torch.float32
+    dtype = chosen.network_dtype(precision)
     graph = Graph(fuse_batch_norms(reference).to(dtype), record, select).eval()
     example = _example(record)
     with writing(path):

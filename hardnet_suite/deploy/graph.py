@@ -26,13 +26,6 @@ from hardnet_suite.networks import (
 # -> (M, 3) image, class and box of those that remain
 Select = Callable[[Tensor, Tensor, float, float, int], Tensor]
 
-# of the network while it is written; integers come afterwards
-DTYPES = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-    "int8": torch.float32,
-}
 _TINY = 1e-30
 UNUSED = -1  # score and label of rows that hold no box
 

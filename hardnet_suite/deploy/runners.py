@@ -268,7 +268,7 @@ def _exported(network: nn.Module, inputs: Tensor, setting: Setting, folder: Path
     in_file = "int8" if is_integer(setting.precision) else setting.precision
     in_file = in_file if in_file in form.precisions else "fp32"
     path = folder / f"{sum(1 for _ in folder.iterdir())}_{setting.engine}{form.suffixes[0]}"
-    flat = _TupleOutput(fused(network), DTYPES.get(in_file, torch.float32)).eval()
+    flat = _TupleOutput(fused(network), form.network_dtype(in_file)).eval()
     with torch.no_grad():
         names = tuple(f"output_{index}" for index, _ in enumerate(flat(inputs)))
     arch = network.arch if isinstance(getattr(network, "usage", None), Usage) else None

@@ -14,7 +14,7 @@ from torch import nn
 import hardnet_suite
 from hardnet_suite import create_model
 from hardnet_suite.deploy import benchmark as module
-from hardnet_suite.deploy import peers, runners
+from hardnet_suite.deploy import export, peers, runners
 from hardnet_suite.deploy.benchmark import (
     PROTOCOLS,
     Comparison,
@@ -24,6 +24,7 @@ from hardnet_suite.deploy.benchmark import (
     compare,
     label,
 )
+from hardnet_suite.deploy.formats import Format
 from hardnet_suite.deploy.peers import PEERS, peers_of, published
 from hardnet_suite.deploy.runners import EngineForm, Setting, fused
 from hardnet_suite.errors import UserError
@@ -252,6 +253,7 @@ class FakeFormat:
     """A format of another engine, as ``deploy.formats`` describes them; its file is a pickled network."""
 
     name, engine, suffixes, packages, precisions = "fake", "fakeruntime", (".fake",), (), ("fp32", "fp16")
+    halves, network_dtype = True, Format.network_dtype
 
     def __init__(self):
         self.written, self.opened = [], []
@@ -306,6 +308,40 @@ def integer_engine(request) -> str:
     for package in {"onnxruntime": ("onnxruntime",), "openvino": ("openvino", "nncf")}[request.param]:
         pytest.importorskip(package, exc_type=ImportError)
     return request.param
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_graph_that_is_timed_is_that_of_an_export(engine, precision, tmp_path):
+    pytest.importorskip(engine, exc_type=ImportError)
+    network, images = create_model("hardnet39ds").eval(), torch.rand(1, 3, 64, 64)
+    timed = runners.prepare(network, images, Setting(engine, precision), tmp_path)
+    suffix = timed.file.suffix
+    in_file = timed.record.precision
+    exported = export(network, tmp_path / f"exported{suffix}", size=64, precision=in_file)
+    (timed_types, export_types) = (_types(file, engine) for file in (timed.file, exported))
+    assert timed_types == export_types
+    is_half = engine == "onnxruntime" and precision == "fp16"
+    assert timed_types == {"float16" if is_half else "float32"}
+
+
+def _types(file: Path, engine: str) -> set[str]:
+    """Types of the maps that convolutions write."""
+    if engine == "openvino":
+        import openvino
+
+        nodes = openvino.Core().read_model(file).get_ordered_ops()
+        convolutions = [node for node in nodes if "Convolution" in node.get_type_name()]
+        return {str(node.get_output_element_type(0).to_dtype()) for node in convolutions}
+    import onnx
+
+    model = onnx.shape_inference.infer_shapes(onnx.load(file))
+    maps = {name for node in model.graph.node if node.op_type == "Conv" for name in node.output}
+    return {
+        onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+        for value in model.graph.value_info
+        if value.name in maps
+    }
 
 
 def test_int8_is_timed_and_counted(integer_engine):

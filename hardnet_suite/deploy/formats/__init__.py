@@ -31,6 +31,7 @@ from hardnet_suite.names import did_you_mean, known_name
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from hardnet_suite.deploy.record import ExportRecord
 
@@ -98,6 +99,13 @@ class Format:
                 f"the format {self.name} has no precision {precision!r}: choose from "
                 f"{', '.join(self.precisions)}"
             )
+
+    def network_dtype(self, precision: str) -> torch.dtype:
+        """The dtype in which ``write`` takes a network for a file in a precision; integers come afterwards."""
+        import torch
+
+        halves = {"fp16": torch.float16, "bf16": torch.bfloat16} if self.halves else {}
+        return halves.get(precision, torch.float32)
 
     def parts(self, path: str | Path) -> tuple[Path, ...]:
         """All files of an exported network: the named one first."""
