@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from hardnet_suite.data.sources import images_of
+from hardnet_suite.data.sources import images_of, is_camera
 from hardnet_suite.deploy.formats import Run
 from hardnet_suite.deploy.outputs import flatten, input_answers, unflatten
 from hardnet_suite.deploy.record import ExportRecord
@@ -199,6 +199,8 @@ def file_inputs(record: ExportRecord, images: Any, most: int) -> Iterator[np.nda
 
 def _batches(record: ExportRecord, images: Any, most: int) -> Iterator[tuple[Tensor, list[Placement]]]:
     """Batches of uint8 pixels as the file takes them, and where the images lie in them."""
+    if is_camera(images):
+        raise UserError("expected images to run the file on, got a camera, which never ends")
     sources = list(images_of(SAMPLES if images is None else images))
     if not sources:
         raise UserError("no images to run the file on")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
+from hardnet_suite.data.sources import is_live
 from hardnet_suite.deploy.agreement import Tolerance
 from hardnet_suite.deploy.formats import PRESETS, Format
 from hardnet_suite.deploy.record import ExportRecord
@@ -62,7 +63,8 @@ class Quantization:
     """How a network is quantised.
 
     Attributes:
-        images: whatever ``images_of`` takes; they should look like those that the file will see.
+        images: whatever ``images_of`` takes and can be read several times: no iterator, camera or video at an
+            address. They should look like those that the file will see.
         count: how many of them are used at most, evenly spread.
         keep: layers that stay in float, by the beginnings of their names, such as "trunk.stem." or "fc".
         preset: "mixed": maps have a zero point; "performance": none, which some engines compute sooner.
@@ -77,6 +79,11 @@ class Quantization:
     max_drop: float | None = None
 
     def __post_init__(self):
+        if is_live(self.images):
+            raise UserError(
+                "images to calibrate on are read several times: expected a list, a folder or files, got an "
+                "iterator, a camera or a video at an address"
+            )
         if isinstance(self.keep, str) or not all(isinstance(name, str) and name for name in self.keep):
             raise UserError(f"keep must be a tuple of beginnings of names of layers, got {self.keep!r}")
         if known_name(self.preset, PRESETS) != self.preset:

@@ -1,9 +1,11 @@
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_networks import SIDES, tiny
 from torch import nn
 
@@ -183,6 +185,30 @@ def test_settings_that_make_no_sense(tmp_path, textures):
 def test_bad_settings(options):
     with pytest.raises(UserError, match=r"expected|must be"):
         Quantization("images", **options)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [iter([]), (each for each in "ab"), [iter([])], 0, "0", "camera:1", ["a.png", "camera:1"], "http://a/b.mp4"],
+)
+def test_images_that_are_there_only_once(images):
+    with pytest.raises(UserError, match="images to calibrate on are read several times: expected a list"):
+        Quantization(images)
+
+
+def test_open_files_are_read_again(textures, tmp_path):
+    files = []
+    for each in textures:
+        files.append(io.BytesIO())
+        Image.fromarray(each).save(files[-1], "png")
+    made = {}
+    for name, images in {"files": files, "arrays": textures}.items():
+        settings = Quantization(images, max_drop=100)
+        made[name] = export_file(
+            tiny("hardnet68"), tmp_path / f"{name}.onnx", size=64, precision="int8", quantization=settings
+        )
+    assert made["files"].agreement == made["arrays"].agreement
+    assert made["files"].agreement.images == len(textures)
 
 
 @pytest.mark.parametrize("name", sorted(ARCHS))
