@@ -68,10 +68,10 @@ class Agreement:
     """What a comparison has seen.
 
     Attributes:
-        images: number of images, or of patches.
+        images: number of different images, or of patches.
         values: largest difference of the outputs, as a share of the largest value; None where they are
             answers.
-        answers: share of equal answers; None for patch descriptors in float.
+        answers: share of equal answers; None for patch descriptors in float, and where there were none.
         unit: what is counted as an answer.
     """
 
@@ -86,6 +86,8 @@ class Agreement:
             parts.append(f"numbers within {self.values:.1g} of the largest")
         if self.answers is not None:
             parts.append(f"{100 * self.answers:.4g} % of {self.unit} equal")
+        elif self.unit:
+            parts.append(f"no {self.unit} compared, as PyTorch finds none")
         return f"agrees with PyTorch on {self.images} images: {', '.join(parts)}"
 
     @property
@@ -126,7 +128,7 @@ def require_agreement(
         rule = _single_run(rule)
     count, worst, equal, total = 0, None, 0, 0
     descriptors: list[tuple[Tensor, Tensor]] = []
-    for pixels, placements in _batches(record, images, most):
+    for pixels, placements, new in _batches(record, images, most):
         inputs = _inputs(pixels, record)
         given = pixels if "preprocess" in record.includes else inputs
         found = [torch.from_numpy(values) for values in run(given.contiguous().numpy())]
@@ -140,9 +142,9 @@ def require_agreement(
                     f"{name}: the outputs differ from PyTorch's by {difference:.2g} of the largest value, "
                     f"allowed are {tolerance.values:.2g}"
                 )
-        count += len(pixels)
+        count += new
         if rule is None:
-            descriptors.append((found[0], flatten(out)[0]))
+            descriptors.append((found[0][:new], flatten(out)[0][:new]))
             continue
         if "postprocess" in record.includes:
             size = tuple(pixels.shape[2:] if "preprocess" in record.includes else inputs.shape[2:])
@@ -158,7 +160,7 @@ def require_agreement(
             )
         with torch.inference_mode():
             expected = answers(network, inputs, placements, arch=record.arch, rule=rule)
-        for pair in zip(results, expected, strict=True):
+        for pair in list(zip(results, expected, strict=True))[:new]:
             same, compared = _equal(*pair, record, tolerance)
             equal, total = equal + same, total + compared
     unit = {"classification": "best classes", "detection": "boxes", "segmentation": "pixels"}
@@ -166,7 +168,7 @@ def require_agreement(
     if record.precision == "int8" and rule is None:
         unit = "nearest patches"
         equal, total = _equal_neighbours(*map(torch.cat, zip(*descriptors, strict=True)), tolerance)
-    share = None if not unit else equal / total if total else 1.0
+    share = equal / total if total else None
     by_answers = worst is None or math.isinf(tolerance.values)
     if rule is not None and not total and by_answers and tolerance.answers > 0:
         raise DisagreementError(
@@ -192,13 +194,16 @@ def _single_run(rule: Postprocess | None) -> Postprocess | None:
 
 def file_inputs(record: ExportRecord, images: Any, most: int) -> Iterator[np.ndarray]:
     """Images as a file takes them, batch by batch; arguments as of ``require_agreement``."""
-    for pixels, _ in _batches(record, images, most):
+    for pixels, *_ in _batches(record, images, most):
         inputs = pixels if "preprocess" in record.includes else _inputs(pixels, record)
         yield inputs.contiguous().numpy()
 
 
-def _batches(record: ExportRecord, images: Any, most: int) -> Iterator[tuple[Tensor, list[Placement]]]:
-    """Batches of uint8 pixels as the file takes them, and where the images lie in them."""
+def _batches(record: ExportRecord, images: Any, most: int) -> Iterator[tuple[Tensor, list[Placement], int]]:
+    """Batches of uint8 pixels as the file takes them, where the images lie in them, and how many are new.
+
+    The new ones come first; the others fill the batch up.
+    """
     if is_camera(images):
         raise UserError("expected images to run the file on, got a camera, which never ends")
     sources = list(images_of(SAMPLES if images is None else images))
@@ -214,15 +219,20 @@ def _batches(record: ExportRecord, images: Any, most: int) -> Iterator[tuple[Ten
     batch = record.input_shape[0]
     if isinstance(batch, int):
         for start in range(0, len(prepared), batch):
-            yield _stacked(list(islice(cycle(prepared[start:]), batch)))
+            new = prepared[start : start + batch]
+            yield *_stacked(list(islice(cycle(new), batch))), len(new)
         return
-    yield _stacked(prepared[:1])
+    first, *others = prepared
+    yield *_stacked([first]), 1
     groups = defaultdict(list)
-    for each in prepared:
+    for each in (*others, first):  # which is tried in a batch of several, too
         groups[each[0].shape].append(each)
     for group in groups.values():
         for start in range(0, len(group), _AT_ONCE):
-            yield _stacked(group[start : start + _AT_ONCE])
+            rows = group[start : start + _AT_ONCE]
+            new = rows[: len(rows) - (rows[-1] is first)]
+            if new:
+                yield *_stacked(rows), len(new)
 
 
 def _stacked(prepared: Sequence[tuple[Tensor, Placement]]) -> tuple[Tensor, list[Placement]]:

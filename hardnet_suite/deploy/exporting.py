@@ -103,8 +103,8 @@ def export(
             Inputs and outputs are float32 in any case.
         preprocess: whether channel order, normalisation and padding of the input are inside.
         postprocess: whether decoding is inside, non-maximum suppression included.
-        images: whatever ``predict`` takes but a camera, to compare on; None: the package's sample images, with "int8"
-            those that it is calibrated on.
+        images: whatever ``predict`` takes but a camera, to compare on; None: the package's sample images,
+            with "int8" those that it is calibrated on.
         quantization: with the precision "int8": on which images it is calibrated, and how.
 
     Returns:

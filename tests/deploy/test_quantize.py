@@ -189,7 +189,16 @@ def test_bad_settings(options):
 
 @pytest.mark.parametrize(
     "images",
-    [iter([]), (each for each in "ab"), [iter([])], 0, "0", "camera:1", ["a.png", "camera:1"], "http://a/b.mp4"],
+    [
+        iter([]),
+        (each for each in "ab"),
+        [iter([])],
+        0,
+        "0",
+        "camera:1",
+        ["a.png", "camera:1"],
+        "http://a/b.mp4",
+    ],
 )
 def test_images_that_are_there_only_once(images):
     with pytest.raises(UserError, match="images to calibrate on are read several times: expected a list"):

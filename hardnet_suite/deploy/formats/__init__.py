@@ -101,7 +101,7 @@ class Format:
             )
 
     def network_dtype(self, precision: str) -> torch.dtype:
-        """The dtype in which ``write`` takes a network for a file in a precision; integers come afterwards."""
+        """The dtype of a network that ``write`` takes for a file in a precision; integers come later."""
         import torch
 
         halves = {"fp16": torch.float16, "bf16": torch.bfloat16} if self.halves else {}
