@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hardnet_suite.deploy.formats import FORMATS, Format, Run
+from hardnet_suite.deploy.formats import FORMATS, Format, PrecisionError, Run
 from hardnet_suite.deploy.outputs import is_class, unflatten
 from hardnet_suite.deploy.record import ExportRecord, require_intact
 from hardnet_suite.errors import UserError
@@ -118,7 +118,7 @@ def open_session(
             run = form.open(path, record=record, precision=precision, threads=threads)
     except UserError as error:
         message = str(error)
-        raise UserError(message if str(path) in message else f"{path}: {message}") from error
+        raise type(error)(message if str(path) in message else f"{path}: {message}") from error
     except Exception as error:  # engines raise errors of their own for damaged files
         raise UserError(f"{path}: damaged, {form.engine} cannot open it ({_first_line(error)})") from error
     own = record.precision
@@ -148,8 +148,10 @@ def open_in_precision(
     own = open_session(path)
     try:
         half = open_session(path, precision="bf16")
-    except UserError:
+    except PrecisionError:
         return own, PrecisionChoice(own.precision, f"{own.engine} computes this file in nothing else")
+    except UserError as error:  # of this machine
+        return own, PrecisionChoice(own.precision, str(error))
     if own.precision == half.precision:
         return own, PrecisionChoice(own.precision, "that of the file")
     inputs = own.example()

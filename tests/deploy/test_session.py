@@ -250,6 +250,28 @@ def test_a_precision_that_an_engine_does_not_have_is_not_chosen(classifier, tmp_
         open_in_precision(half, "float32")
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (UserError("no bf16 on this processor"), "{path}: no bf16 on this processor"),
+        (MemoryError("too large"), "{path}: damaged, torchscript cannot open it (MemoryError: too large)"),
+    ],
+)
+def test_why_a_precision_fails_is_said(fixed, monkeypatch, error, reason):
+    module = FORMATS["torchscript"]._imported()
+    real = module.open
+
+    def opened(path, *, precision, **options):
+        if precision == "bf16":
+            raise error
+        return real(path, precision=precision, **options)
+
+    monkeypatch.setattr(module, "open", opened)
+    session, choice = open_in_precision(fixed, "auto")
+    assert session.precision == choice.precision == "fp32"
+    assert str(choice) == f"fp32 ({reason.format(path=fixed)})"
+
+
 @pytest.mark.parametrize("chosen", ["fp32", "bf16"])
 @pytest.mark.parametrize("options", [{"batch": 2}, {"dynamic": "batch", "preprocess": True}])
 def test_the_faster_precision_of_an_engine(classifier, tmp_path, monkeypatch, options, chosen):

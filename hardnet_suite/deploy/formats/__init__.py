@@ -41,6 +41,10 @@ DYNAMIC = ("none", "batch", "size")
 PRESETS = ("mixed", "performance")  # of 8-bit integers, see ``deploy.quantize.Quantization``
 
 
+class PrecisionError(UserError):
+    """An engine computes a file in another precision than the one asked for, on every machine."""
+
+
 @dataclass(frozen=True)
 class Format:
     """A file format and the engine that runs it.

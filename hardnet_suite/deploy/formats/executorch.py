@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hardnet_suite.deploy.formats import Run, inexpressible, single_input
+from hardnet_suite.deploy.formats import PrecisionError, Run, inexpressible, single_input
 from hardnet_suite.deploy.formats.appended import append_record
 from hardnet_suite.deploy.formats.appended import appended_record as read_metadata
 from hardnet_suite.deploy.record import ExportRecord
@@ -44,7 +44,9 @@ def open(
     from executorch.runtime import Runtime
 
     if precision not in (None, record.precision):
-        raise UserError(f"{path} holds {record.precision}: ExecuTorch computes in the precision of the file")
+        raise PrecisionError(
+            f"{path} holds {record.precision}: ExecuTorch computes in the precision of the file"
+        )
     if threads is not None:
         portable_lib._unsafe_reset_threadpool(threads)
     try:

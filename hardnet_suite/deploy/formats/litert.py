@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from hardnet_suite.deploy.formats import Run, inexpressible, single_input
+from hardnet_suite.deploy.formats import PrecisionError, Run, inexpressible, single_input
 from hardnet_suite.deploy.formats.appended import append_record
 from hardnet_suite.deploy.formats.appended import appended_record as read_metadata
 from hardnet_suite.deploy.record import ExportRecord
@@ -38,7 +38,7 @@ def open(
     from ai_edge_litert.interpreter import Interpreter
 
     if precision not in (None, record.precision):
-        raise UserError(f"{path} holds {record.precision}: LiteRT computes in the precision of the file")
+        raise PrecisionError(f"{path} holds {record.precision}: LiteRT computes in the precision of the file")
     try:
         interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
         runner = interpreter.get_signature_runner()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hardnet_suite.deploy.formats import Run, inexpressible, single_input
+from hardnet_suite.deploy.formats import PrecisionError, Run, inexpressible, single_input
 from hardnet_suite.deploy.record import KEY, ExportRecord, sealed
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks.layers import L2Norm
@@ -76,7 +76,7 @@ def open(
 
     precision = precision or record.precision
     if precision not in _PRECISIONS:
-        raise UserError(f"{path}: ncnn computes in {' or '.join(_PRECISIONS)} here, not in {precision}")
+        raise PrecisionError(f"{path}: ncnn computes in {' or '.join(_PRECISIONS)} here, not in {precision}")
     weights = Path(path).with_suffix(".bin")
     if not weights.is_file():
         raise UserError(f"{path} lacks its weights, {weights.name} beside it")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hardnet_suite.deploy.formats import Run, single_input
+from hardnet_suite.deploy.formats import PrecisionError, Run, single_input
 from hardnet_suite.deploy.record import KEY, ExportRecord, sealed
 from hardnet_suite.errors import UserError
 
@@ -67,7 +67,7 @@ def open(
     import onnxruntime
 
     if precision not in (None, record.precision):
-        raise UserError(
+        raise PrecisionError(
             f"{path} holds {record.precision}: ONNX Runtime computes in the precision of the file"
         )
     options = onnxruntime.SessionOptions()

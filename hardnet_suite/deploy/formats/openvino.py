@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from hardnet_suite.data.xml_files import read_xml
-from hardnet_suite.deploy.formats import Run, single_input
+from hardnet_suite.deploy.formats import PrecisionError, Run, single_input
 from hardnet_suite.deploy.formats import onnx as onnx_format
 from hardnet_suite.deploy.formats.onnx import select
 from hardnet_suite.deploy.record import KEY, ExportRecord, sealed
@@ -87,7 +87,9 @@ def open(
     in_integers = record.precision == "int8"
     known = [name for name in _HINTS if name.startswith("int8") == in_integers]
     if computing not in known:
-        raise UserError(f"{path}: OpenVINO computes this file in {' or '.join(known)}, not in {precision}")
+        raise PrecisionError(
+            f"{path}: OpenVINO computes this file in {' or '.join(known)}, not in {precision}"
+        )
     hint, capability = _HINTS[computing]
     if capability not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UserError(f"{path}: OpenVINO has no {computing} on this processor")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hardnet_suite.deploy.formats import Run, single_input
+from hardnet_suite.deploy.formats import PrecisionError, Run, single_input
 from hardnet_suite.deploy.record import KEY, ExportRecord
 from hardnet_suite.deploy.suppression import select
 from hardnet_suite.errors import UserError
@@ -55,7 +55,9 @@ def open_in_pytorch(
 ) -> Run:
     """A run of what ``load`` makes of a file of PyTorch's."""
     if precision not in (None, record.precision):
-        raise UserError(f"{path} holds {record.precision}: PyTorch computes in the precision of the file")
+        raise PrecisionError(
+            f"{path} holds {record.precision}: PyTorch computes in the precision of the file"
+        )
     load_operator()
     if threads is not None:
         torch.set_num_threads(threads)
