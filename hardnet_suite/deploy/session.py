@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import tempfile
 import threading
@@ -211,7 +212,8 @@ class Session(nn.Module):
     it returns, as float32 on the device of the inputs. With the preprocessing inside, it takes uint8 RGB
     pixels (N, 3, H, W), too. With the postprocessing inside, a detector returns "boxes" (N, K, 4) in pixels
     of the input, "scores" and "labels" (N, K), with −1 in unused rows; probabilities and masks come as
-    logits of the same answer. It computes on the CPU, without gradients; threads take turns.
+    logits of the same answer. It computes on the CPU, without gradients; threads take turns. So do copies,
+    which share the opened file; a pickle opens the file again.
 
     Attributes:
         path: the file.
@@ -226,7 +228,12 @@ class Session(nn.Module):
         threads: of the CPU.
         run: the engine's own function, from an array to a list of arrays; see ``deploy.formats``.
         weights: which file and weights these are, in words.
+        choice: of ``deploy``, why it is this form; None: opened by ``open_session``.
+        folder: the temporary one of ``deploy`` that the file lies in; None: it is not temporary.
     """
+
+    choice: Any = None
+    folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __init__(
         self, path: Path, record: ExportRecord, run: Run, form: Format, precision: str, threads: int
@@ -240,8 +247,21 @@ class Session(nn.Module):
         self.weights = f"{path}{of}, {precision} in {self.engine}"
         self.eval()
 
-    def __reduce__(self) -> tuple[Callable[..., Session], tuple[Any, ...]]:
-        return _reopened, (self.path, self.precision, self.threads)
+    def __copy__(self) -> Session:
+        other = Session(self.path, self.record, self.run, self._format, self.precision, self.threads)
+        other._lock, other.choice, other.folder = self._lock, self.choice, self.folder
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Session:
+        return copy.copy(self)
+
+    def __reduce__(self) -> tuple[Callable[..., Session], tuple[Any, ...], dict[str, Any]]:
+        if self._format.is_program:
+            raise UserError(
+                f"{self.path} may run any code of its author when it is opened, so that no pickle opens it: "
+                "open it there by open_session(path, trusted=True)"
+            )
+        return _reopened, (self.path, self.precision, self.threads), {"choice": self.choice}
 
     @property
     def has_preprocess(self) -> bool:

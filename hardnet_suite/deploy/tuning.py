@@ -193,7 +193,7 @@ def deploy(
     Args:
         model: A network of ``create_model``, or what ``load_model`` returned; left as it is.
         target: "cpu" or "cuda" (PyTorch), or "onnx" or "openvino" (an exported file in its engine, deleted
-            with the result).
+            with the result and its copies).
         size: Side, or (height, width), of the input to time. Default: that of the input rule; 512 where that
             keeps the size of images. PyTorch's forms take other sizes, too.
         batch: Images per input.
@@ -244,7 +244,11 @@ def deploy(
     if name in ("cpu", "cuda"):
         folder.cleanup()
     else:
-        built.folder = folder  # lives as long as the session, which reads its file
+        kept = {part.name for part in FORMATS[name].parts(built.path)}
+        for file in Path(folder.name).iterdir():
+            if file.name not in kept:
+                file.unlink()
+        built.folder = folder  # lives as long as the sessions that read the file
     return built
 
 

@@ -194,11 +194,31 @@ def test_threads_of_python_take_turns(classifier, session):
         torch.testing.assert_close(outputs[index], session(values))
 
 
-def test_copies_and_pickles_open_the_file_again(session):
+def test_copies_and_pickles_answer_alike(session):
     inputs = torch.randn(1, 3, 64, 96)
     for other in (copy.deepcopy(session), pickle.loads(pickle.dumps(session))):
         assert other is not session
         torch.testing.assert_close(other(inputs), session(inputs))
+
+
+def test_copies_of_a_file_that_may_run_code(classifier, tmp_path):
+    path = export(classifier, tmp_path / "program.pt2", size=64, images=np.zeros((64, 64, 3), np.uint8))
+    made = open_session(path, trusted=True)
+    inputs = torch.randn(1, 3, 64, 64)
+    for other in (copy.copy(made), copy.deepcopy(made), copy.deepcopy({"network": made})["network"]):
+        torch.testing.assert_close(other(inputs), made(inputs), rtol=0, atol=0)
+    with pytest.raises(UserError, match=r"program\.pt2 may run any code .* so that no pickle opens it"):
+        pickle.dumps(made)
+
+
+def test_copies_outlive_the_file(fixed, tmp_path):
+    path = tmp_path / "net.pt"
+    path.write_bytes(fixed.read_bytes())
+    made, inputs = open_session(path), torch.randn(1, 3, 64, 96)
+    path.unlink()
+    torch.testing.assert_close(copy.deepcopy(made)(inputs), made(inputs), rtol=0, atol=0)
+    with pytest.raises(UserError, match=r"net\.pt: no such file"):
+        pickle.loads(pickle.dumps(made))
 
 
 def test_threads_of_the_engine(fixed, monkeypatch):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import gc
+import pickle
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from torch import nn
 
 from hardnet_suite import predict
 from hardnet_suite.deploy import Choice, DisagreementError, Quantization, deploy, transformed, tuning
+from hardnet_suite.deploy.formats import FORMATS
 from hardnet_suite.deploy.tuning import PLAIN, STEPS, Form, forms
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import HarDNetArch, Stage, build_network
@@ -159,6 +163,30 @@ def test_the_engine_of_onnx(network, fastest):
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(session(x), network(x), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda session: pickle.loads(pickle.dumps(session))]
+)
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_copies_of_an_engine_keep_its_choice_and_file(network, fastest, target, copied):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target), exc_type=ImportError)
+    fastest("fp32: fuse + split")
+    session = deploy(network, target, size=64, precision="fp32")
+    path, choice = session.path, session.choice
+    assert sorted(path.parent.iterdir()) == sorted(FORMATS[target].parts(path))
+    x = torch.randn(1, 3, 64, 64)
+    expected = session(x)
+    other = copied(session)
+    assert other.choice == choice
+    keeps = other.folder is not None
+    del session
+    gc.collect()
+    torch.testing.assert_close(other(x), expected, rtol=0, atol=0)
+    assert path.exists() == keeps
+    del other
+    gc.collect()
+    assert not path.parent.exists()
 
 
 @pytest.fixture
