@@ -6,6 +6,11 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def interleaved(
@@ -27,7 +32,7 @@ def interleaved(
         rounds: How often each has its turn, at least 1.
         passes: Calls per turn, each timed apart, at least 1.
         warmup: Calls of each before the first round, which are not timed.
-        synchronize: Waits for what a call left running, such as ``torch.cuda.synchronize``; within the time.
+        synchronize: Waits for what a call left running, see ``synchronizer``; within the time.
         clock: Seconds.
         on_round: Called after each round with its number, from 1.
 
@@ -57,6 +62,18 @@ def interleaved(
         if on_round is not None:
             on_round(number + 1)
     return seconds
+
+
+def synchronizer(device: str | torch.device) -> Callable[[], object] | None:
+    """What waits for the calls that a device still computes; None for the CPU, which leaves none.
+
+    Args:
+        device: "cpu", "cuda" (PyTorch's current one) or "cuda:N".
+    """
+    import torch
+
+    device = torch.device(device)
+    return partial(torch.cuda.synchronize, device) if device.type == "cuda" else None
 
 
 def median_ratio(seconds: Sequence[float], reference: Sequence[float]) -> float:

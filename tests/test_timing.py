@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardnet_suite.timing import interleaved, median_ratio, percentile
+from hardnet_suite.timing import interleaved, median_ratio, percentile, synchronizer
 
 
 class Machine:
@@ -39,6 +40,15 @@ def test_passes_of_a_turn_are_timed_apart():
     seconds = interleaved(functions, rounds=2, passes=2, warmup=0, clock=lambda: machine.now)
     assert "".join(machine.order) == "aabb" + "bbaa"
     assert seconds == {"a": [1] * 4, "b": [2] * 4}
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:3", torch.device("cuda", 1)])
+def test_a_gpu_is_waited_for_by_its_number(device, monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    synchronizer(device)()
+    assert waited == [torch.device(device)]
+    assert synchronizer("cpu") is synchronizer(torch.device("cpu")) is None
 
 
 def test_what_a_call_leaves_running_counts():

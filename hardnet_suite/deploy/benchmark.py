@@ -50,7 +50,7 @@ from hardnet_suite.networks import (
     list_models,
     multiply_adds,
 )
-from hardnet_suite.timing import interleaved, median_ratio, percentile
+from hardnet_suite.timing import interleaved, median_ratio, percentile, synchronizer
 
 MARK = "hardnet-suite benchmark"  # of the JSON files
 SCHEMA = 1
@@ -541,8 +541,8 @@ def _measure_group(
                 runs[str(number)] = run
                 ready[str(number)] = (subject, form.setting, peak)
         prepared.clear()
-        is_cuda = any(setting.device.startswith("cuda") for _, setting, _ in ready.values())
-        seconds = interleaved(runs, **counts, synchronize=torch.cuda.synchronize if is_cuda else None)
+        devices = {setting.device for _, setting, _ in ready.values()} - {"cpu"}  # one at most
+        seconds = interleaved(runs, **counts, synchronize=synchronizer(*devices or {"cpu"}))
         runs.clear()
     counted: dict[int, dict[str, int]] = {}
     inputs_of: dict[int, float | None] = {}
@@ -588,8 +588,8 @@ def input_seconds(usage: Usage | None, size: tuple[int, int], device: str, passe
         pixels, _ = place(open_rgb(file), rule)
         to_input(pixels[None], rule).to(device)
 
-    wait = torch.cuda.synchronize if device.startswith("cuda") else None
-    return statistics.median(interleaved({"input": run}, rounds=passes, synchronize=wait)["input"])
+    seconds = interleaved({"input": run}, rounds=passes, synchronize=synchronizer(device))
+    return statistics.median(seconds["input"])
 
 
 def label(setting: Setting) -> str:

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from hardnet_suite.deploy.runners import EngineForm, load_engine, make_pass
+from hardnet_suite.timing import synchronizer
 
 _PASSES = 2  # after one that is not counted
 _LONGEST = 1800  # seconds
@@ -91,23 +92,27 @@ def _measure(file: Path) -> None:
     shell = torch.load(file, map_location="meta", weights_only=False)  # imports what the network is made of
     setting, shape = shell["prepared"].setting, shell["shape"]
     torch.set_num_threads(shell["threads"])
+    device = torch.device(setting.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     load_engine(setting.engine)
     with torch.inference_mode():
         nn.Conv2d(3, 8, 3)(torch.zeros(1, 3, 32, 32))  # starts threads
     before = _bytes("RssAnon")
     run = make_pass(torch.load(file, weights_only=False)["prepared"], torch.zeros(shape))
     run()
-    is_cuda = setting.device.startswith("cuda")
-    if is_cuda:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
+    wait = synchronizer(device)
+    if wait is not None:
+        wait()
+        torch.cuda.reset_peak_memory_stats(device)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     for _ in range(_PASSES):
         run()
-    if is_cuda:
-        torch.cuda.synchronize()
-    # no peak of the anonymous memory is kept; the mapped files do not shrink within a pass
-    peak = torch.cuda.max_memory_allocated() if is_cuda else _bytes("VmHWM") - _bytes("RssFile") - before
+    if wait is not None:
+        wait()
+        peak = torch.cuda.max_memory_allocated(device)
+    else:  # no peak of the anonymous memory is kept; the mapped files do not shrink within a pass
+        peak = _bytes("VmHWM") - _bytes("RssFile") - before
     file.with_suffix(".bytes").write_text(str(max(peak, 0)))
 
 

@@ -11,7 +11,7 @@ import torch
 
 from hardnet_suite.deploy.benchmark import Timing
 from hardnet_suite.deploy.runners import PRECISIONS
-from hardnet_suite.timing import interleaved
+from hardnet_suite.timing import interleaved, synchronizer
 
 _ELEMENTS = {"cpu": 1 << 26, "cuda": 1 << 28}  # float32, per array: far beyond the caches
 _SIDES = {"cpu": 2048, "cuda": 8192}  # of square matrices
@@ -94,7 +94,7 @@ def measure_roofline(
         side: Of the square matrices. Default: 2048, on a GPU 8192.
     """
     kind = torch.device(device).type
-    wait = torch.cuda.synchronize if kind == "cuda" else None
+    wait = synchronizer(device)
     count = elements or _ELEMENTS[kind]
     seconds = interleaved(_streams(count, device), rounds=rounds, synchronize=wait)
     least = {name: min(each) for name, each in seconds.items()}

@@ -204,15 +204,16 @@ def _pytorch_pass(network: nn.Module, inputs: Tensor, setting: Setting) -> Pass:
 def _graph_pass(network: nn.Module, inputs: Tensor) -> Pass:
     if inputs.device.type != "cuda":
         raise UserError("the engine cudagraphs needs a CUDA device")
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.inference_mode(), torch.cuda.stream(stream):
-        for _ in range(3):  # cuDNN chooses its algorithms before the capture
+    with torch.inference_mode(), torch.cuda.device(inputs.device):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # cuDNN chooses its algorithms before the capture
+                network(inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
             network(inputs)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.inference_mode(), torch.cuda.graph(graph):
-        network(inputs)
     return graph.replay
 
 

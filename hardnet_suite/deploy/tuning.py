@@ -37,7 +37,7 @@ from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.networks import Usage
 from hardnet_suite.networks.centernet import CenterNetDecoder
 from hardnet_suite.networks.fchardnet import FCHarDNetDecoder
-from hardnet_suite.timing import interleaved, median_ratio
+from hardnet_suite.timing import interleaved, median_ratio, synchronizer
 
 TARGETS = ("cpu", "cuda", "onnx", "openvino", "tensorrt")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -359,7 +359,7 @@ def _calibrated(
             times = interleaved(
                 {str(form): partial(module, example) for form, module in modules.items()},
                 rounds=rounds,
-                synchronize=torch.cuda.synchronize if target == "cuda" else None,
+                synchronize=synchronizer(example.device),
             )
     ratios = {form: median_ratio(times[str(form)], times[str(PLAIN)]) for form in modules}
     candidates = [form for form in modules if form != PLAIN or (plain_too and target in ("cpu", "cuda"))]

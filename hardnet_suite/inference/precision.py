@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hardnet_suite.networks import PatchDescriptor, Preprocess
-from hardnet_suite.timing import interleaved
+from hardnet_suite.timing import interleaved, synchronizer
 
 _SIDE = 512  # of the input of a model that keeps the size of images
 
@@ -56,17 +56,20 @@ def usual_shape(network: Any, rule: Preprocess) -> tuple[int, int, int]:
     return (network.trunk.in_chans, *usual_size(rule))
 
 
-def in_both_precisions(run: Callable[[], object], device: str) -> dict[str, Callable[[], object]]:
+def in_both_precisions(
+    run: Callable[[], object], device: str | torch.device
+) -> dict[str, Callable[[], object]]:
     """A function in float32, and under autocast to bfloat16, as ``faster_precision`` takes them.
 
     Args:
         run: without arguments.
-        device: type of the device that it computes on, "cpu" or "cuda".
+        device: that it computes on.
     """
+    kind = torch.device(device).type
 
     def under_autocast(enabled: bool) -> Callable[[], object]:
         def run_so() -> object:
-            with torch.autocast(device, torch.bfloat16, enabled=enabled):
+            with torch.autocast(kind, torch.bfloat16, enabled=enabled):
                 return run()
 
         return run_so
@@ -75,18 +78,20 @@ def in_both_precisions(run: Callable[[], object], device: str) -> dict[str, Call
 
 
 def faster_precision(
-    runs: Mapping[str, Callable[[], object]], timed: str, *, device: str = "cpu", rounds: int = 3
+    runs: Mapping[str, Callable[[], object]],
+    timed: str,
+    *,
+    device: str | torch.device = "cpu",
+    rounds: int = 3,
 ) -> PrecisionChoice:
     """Times passes in turn and chooses the precision with the fastest one.
 
     Args:
         runs: precision -> one pass in it.
         timed: what a pass is, for people.
-        device: type of the device that they compute on.
+        device: that they compute on.
         rounds: timed passes of each, after one that is not counted.
     """
-    seconds = interleaved(
-        runs, rounds=rounds, synchronize=torch.cuda.synchronize if device == "cuda" else None
-    )
+    seconds = interleaved(runs, rounds=rounds, synchronize=synchronizer(device))
     fastest = {name: min(values) for name, values in seconds.items()}
     return PrecisionChoice(min(fastest, key=fastest.__getitem__), timed, fastest)

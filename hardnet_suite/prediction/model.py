@@ -264,9 +264,9 @@ def _in_precision(model: LoadedModel, precision: str | None) -> LoadedModel:
 
     with eval_mode(network):
         choice = faster_precision(
-            in_both_precisions(run, model.device.type),
+            in_both_precisions(run, str(model.device)),
             f"a pass of {'×'.join(map(str, inputs.shape))}",
-            device=model.device.type,
+            device=str(model.device),
         )
     return replace(model, bf16=choice.bf16, choice=choice)
 

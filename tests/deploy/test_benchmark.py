@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -92,6 +94,45 @@ def test_models_and_settings_take_turns(order):
     assert order == [*forward, *forward, *twice, *reversed(twice)]  # tried, warmed up, then the rounds
     assert [(each.model, each.setting.engine) for each in comparison.timings] == forward
     assert {len(each.seconds) for each in comparison.timings} == {4}
+
+
+def test_the_device_itself_is_waited_for(order, monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *_, **__: self)
+    monkeypatch.setattr(module, "_settled_device", lambda device: device)
+    monkeypatch.setattr(module, "machine", lambda device, threads: {})
+    network = create_model("hardnet39ds").eval()
+    compare([network], **QUICK | {"device": "cuda:1"}, engines=["eager", "onnxruntime"], sizes=[64])
+    assert len(waited) > 4  # of the passes, and of the copies of inputs
+    assert {*waited} == {torch.device("cuda:1")}
+
+
+def test_a_graph_is_captured_on_its_device(monkeypatch):
+    entered: list[tuple[str, object]] = []
+
+    @contextmanager
+    def on(kind, value):
+        entered.append((kind, value))
+        yield
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name, made in {
+        "device": lambda device: on("device", device),
+        "Stream": lambda: stream,
+        "stream": lambda value: on("stream", value),
+        "current_stream": lambda: stream,
+        "CUDAGraph": lambda: SimpleNamespace(replay="replay"),
+        "graph": lambda graph, stream: on("graph", stream),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, made)
+    inputs = SimpleNamespace(device=torch.device("cuda:1"))
+    assert runners._graph_pass(lambda images: entered.append(("pass", images)), inputs) == "replay"
+    passes = [("pass", inputs)] * 3
+    assert entered == [
+        *[("device", inputs.device), ("stream", stream), *passes],
+        *[("graph", stream), passes[0]],
+    ]
 
 
 def test_each_size_and_batch_is_a_group(order):

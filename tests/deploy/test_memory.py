@@ -44,6 +44,25 @@ def test_what_cannot_run_has_no_memory():
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_the_memory_of_a_gpu_is_its_own(monkeypatch, tmp_path, device):
+    asked = []
+    for name in ("set_device", "synchronize", "reset_peak_memory_stats", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda index, name=name: asked.append((name, index)) or 7)
+    monkeypatch.setattr(memory, "make_pass", lambda prepared, inputs: lambda: asked.append("pass"))
+    content = {"prepared": EngineForm(Setting(device=device)), "shape": (1, 3, 8, 8), "threads": 1}
+    torch.save(content, tmp_path / "0.pt")
+    monkeypatch.setattr(torch, "set_flush_denormal", lambda mode: True)
+    memory._measure(tmp_path / "0.pt")
+    assert (tmp_path / "0.bytes").read_text() == "7"
+    steps = [each if each == "pass" else each[0] for each in asked]
+    assert steps == [
+        *("set_device", "pass", "synchronize", "reset_peak_memory_stats"),
+        *("pass", "pass", "synchronize", "max_memory_allocated"),
+    ]
+    assert {each[1] for each in asked if each != "pass"} == {torch.device(device)}
+
+
 def test_a_pass_without_end_is_no_answer_and_leaves_no_process(monkeypatch, tmp_path):
     mark = tmp_path / "child"
     script = (

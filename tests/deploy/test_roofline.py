@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
+import torch
 
+from hardnet_suite.deploy import roofline
 from hardnet_suite.deploy.benchmark import Timing
 from hardnet_suite.deploy.roofline import Roofline, measure_roofline
 from hardnet_suite.deploy.runners import Setting
@@ -44,10 +47,25 @@ def test_int8_with_bfloat16_stands_under_the_rate_of_int8():
     assert both[0].intensity == 1 << 10
 
 
+def test_the_device_itself_is_waited_for(monkeypatch):
+    waited, asked = [], []
+
+    def product(precision, side, device):
+        asked.append(device)
+        return lambda: None
+
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(roofline, "_product", product)
+    monkeypatch.setattr(roofline, "_streams", lambda count, device: {"copy": time.time, "triad": time.time})
+    measure_roofline("cuda:1", ["fp32", "bf16"], rounds=2)
+    assert {*waited} == {torch.device("cuda:1")}
+    assert {*asked} == {"cuda:1"}
+
+
 def test_tiny_measurement():
     precisions = ["fp32", "bf16", "int8", "int8+bf16"]
-    roofline = measure_roofline("cpu", precisions, rounds=1, elements=1 << 12, side=32)
-    assert roofline.bandwidth == max(roofline.copy, roofline.triad) > 0
-    assert {"fp32", "bf16"} <= set(roofline.rates) <= {"fp32", "bf16", "int8"}
-    assert all(rate > 0 for rate in roofline.rates.values())
-    assert json.loads(json.dumps(roofline.to_dict()))["bandwidth"] == roofline.bandwidth
+    limits = measure_roofline("cpu", precisions, rounds=1, elements=1 << 12, side=32)
+    assert limits.bandwidth == max(limits.copy, limits.triad) > 0
+    assert {"fp32", "bf16"} <= set(limits.rates) <= {"fp32", "bf16", "int8"}
+    assert all(rate > 0 for rate in limits.rates.values())
+    assert json.loads(json.dumps(limits.to_dict()))["bandwidth"] == limits.bandwidth

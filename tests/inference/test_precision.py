@@ -43,6 +43,14 @@ def test_both_are_run_in_turn():
     assert seen == [single, half, single, half, half, single]
 
 
+def test_the_device_itself_is_waited_for(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    runs = dict.fromkeys(("float32", "bf16"), lambda: None)
+    faster_precision(runs, "a pass", device="cuda:1", rounds=2)
+    assert {*waited} == {torch.device("cuda:1")}
+
+
 def test_what_is_not_timed_says_why():
     assert str(PrecisionChoice("int8", "that of the file")) == "int8 (that of the file)"
 

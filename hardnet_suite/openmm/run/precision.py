@@ -84,7 +84,7 @@ def faster_pass(cfg: Config, passes: int = 3) -> PrecisionChoice:
 
 
 def _faster(run: Callable[[], None], timed: str, images: Tensor, rounds: int) -> PrecisionChoice:
-    device, size = images.device.type, "×".join(map(str, images.shape))
+    device, size = images.device, "×".join(map(str, images.shape))
     return faster_precision(
         in_both_precisions(run, device), f"{timed} of {size}", device=device, rounds=rounds
     )

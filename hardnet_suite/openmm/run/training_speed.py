@@ -30,7 +30,7 @@ from hardnet_suite.openmm.compat import repair_ssd_heads
 from hardnet_suite.openmm.run.compilation import compile_networks, require_compiler
 from hardnet_suite.openmm.run.configs import drop_pretrained, load_config, set_data_root
 from hardnet_suite.openmm.run.runner import SuiteRunner
-from hardnet_suite.timing import interleaved, median_ratio, percentile
+from hardnet_suite.timing import interleaved, median_ratio, percentile, synchronizer
 
 PRECISIONS = ("fp32", "bf16")
 ENGINES = ("eager", "compile")
@@ -206,7 +206,7 @@ def time_training(
         rounds=rounds,
         passes=passes,
         warmup=warmup,
-        synchronize=torch.cuda.synchronize if device == "cuda" else None,
+        synchronize=synchronizer(device),
     )
     return [
         StepTiming(setting, tuple(each), parameters[setting], loaders[setting.config])
