@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=True,
         metavar="FILE",
-        help="measure the machine's bandwidth and matrix rate, and show (and draw) where each model stands",
+        help="measure bandwidth and matrix rate, of the GPU where one is timed, and show (and draw) where "
+        "each model on that device stands",
     )
     parser.add_argument(
         "--training", action="store_true", help="time training steps of configs, and their data loaders"
@@ -139,7 +141,8 @@ def run(args: argparse.Namespace) -> int:
     if args.roofline:
         from hardnet_suite.deploy.roofline import measure_roofline
 
-        device = comparison.timings[0].setting.device if comparison.timings else "cpu"
+        devices = {each.setting.device for each in comparison.timings} - {"cpu"}  # one at most
+        device = next(iter(devices), "cpu")
         roofline = measure_roofline(device, list(dict.fromkeys(["fp32", *args.precision])))
     _report(args, comparison, roofline)
     measured = {each.model for each in comparison.timings}
@@ -231,10 +234,12 @@ def _model_of(model: str) -> Any:
 def _report(args: argparse.Namespace, comparison: Comparison, roofline: Roofline | None) -> None:
     from hardnet_suite.outputs import write_file
 
-    show(_where(comparison.machine))
+    show(_where(comparison.machine, _processors(comparison.machine, comparison.timings)))
     if roofline is not None:
         rates = ", ".join(f"{name} {rate / 1e9:.1f}" for name, rate in roofline.rates.items())
-        show(f"bandwidth {roofline.bandwidth / 1e9:.1f} GB/s; matrix products, GMAC/s: {rates}")
+        others = any(each.setting.device != roofline.device for each in comparison.timings)
+        of = f"{comparison.machine['gpu']}: " if others else ""
+        show(f"{of}bandwidth {roofline.bandwidth / 1e9:.1f} GB/s; matrix products, GMAC/s: {rates}")
     for (height, width, batch), timings in comparison.groups():
         show(f"\n{height}×{width}, batch {batch}")
         show(timing_table(timings, roofline))
@@ -253,9 +258,15 @@ def _report(args: argparse.Namespace, comparison: Comparison, roofline: Roofline
         _draw(args.roofline, "roofline", lambda: _plot_roofline(args.roofline, comparison, roofline))
 
 
-def _where(machine: dict[str, Any]) -> str:
-    name, version = machine["gpu"] or machine["cpu"], machine["versions"].get("torch")
-    return f"{name}, {machine['threads']} threads, load {machine['load']}, torch {version}"
+def _where(machine: dict[str, Any], processors: str) -> str:
+    version = machine["versions"].get("torch")
+    return f"{processors}, {machine['threads']} threads, load {machine['load']}, torch {version}"
+
+
+def _processors(machine: dict[str, Any], timings: Iterable[Timing]) -> str:
+    """What computed timings: exported files run on the CPU, on a machine with a GPU, too."""
+    kinds = dict.fromkeys("cpu" if each.setting.device == "cpu" else "gpu" for each in timings)
+    return " and ".join(machine[kind] for kind in kinds) or machine["gpu"] or machine["cpu"]
 
 
 def timing_table(timings: list[Timing], roofline: Roofline | None = None) -> str:
@@ -336,7 +347,7 @@ def _plot(path: Path, comparison: Comparison) -> None:
             ours = timing.model not in PEERS
             point = ChartPoint(timing.model, setting, 1e3 * timing.median, figure.value, ours)
             panels.setdefault(figure.metric, []).append(point)
-    plot_latency(panels, path, _title(comparison, groups))
+    plot_latency(panels, path, _title(comparison, comparison.timings))
 
 
 def _plot_roofline(path: Path, comparison: Comparison, roofline: Roofline) -> None:
@@ -344,23 +355,27 @@ def _plot_roofline(path: Path, comparison: Comparison, roofline: Roofline) -> No
     from hardnet_suite.deploy.peers import PEERS
     from hardnet_suite.visualization.speed import ChartPoint, plot_roofline
 
+    timings = [each for each in comparison.timings if each.setting.device == roofline.device]
     points = [
         ChartPoint(
             each.model, label(each.setting), standing.intensity, standing.rate, each.model not in PEERS
         )
-        for each in comparison.timings
+        for each in timings
         if (standing := roofline.standing(each)) is not None
     ]
-    title = _title(comparison, list(comparison.groups()))
+    title = _title(comparison, timings)
     plot_roofline(roofline.bandwidth, roofline.rates, points, path, title)
 
 
-def _title(comparison: Comparison, groups: list) -> str:
+def _title(comparison: Comparison, timings: list[Timing]) -> str:
     machine = comparison.machine
-    where = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
-    if len(groups) != 1:
+    where = _processors(machine, timings)
+    if any(each.setting.device == "cpu" for each in timings):
+        where += f", {machine['threads']} threads"
+    sizes = {(each.height, each.width, each.batch) for each in timings}
+    if len(sizes) != 1:
         return where
-    ((height, width, batch), _) = groups[0]
+    ((height, width, batch),) = sizes
     return f"{height}×{width}, batch {batch}; {where}"
 
 
@@ -398,7 +413,7 @@ def _run_training(args: argparse.Namespace) -> int:
             warmup=args.warmup,
             say=lambda line: show(line, sys.stderr),
         )
-    show(_where(where))
+    show(_where(where, where["gpu"] or where["cpu"]))
     show(training_table(timings))
     if args.json is not None:
         content = {MARK: SCHEMA, "machine": where, "training": [each.to_dict() for each in timings]}

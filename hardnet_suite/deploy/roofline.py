@@ -19,17 +19,19 @@ _SIDES = {"cpu": 2048, "cuda": 8192}  # of square matrices
 
 @dataclass(frozen=True)
 class Roofline:
-    """The limits of a machine, as PyTorch reaches them there.
+    """The limits of a device, as PyTorch reaches them there.
 
     Attributes:
         copy: bytes per second of a copy, read and written.
         triad: bytes per second of a = b + s·c, read and written.
         rates: precision -> multiply-adds per second of a product of square matrices.
+        device: "cpu", "cuda" or "cuda:N".
     """
 
     copy: float
     triad: float
     rates: dict[str, float]
+    device: str = "cpu"
 
     @property
     def bandwidth(self) -> float:
@@ -37,9 +39,9 @@ class Roofline:
         return max(self.copy, self.triad)
 
     def standing(self, timing: Timing) -> Standing | None:
-        """Where a timing stands; None where the rate of its precision was not measured."""
+        """Where a timing stands; None on another device, or in a precision whose rate was not measured."""
         rate = self.rates.get(_numbers(timing.setting.precision))
-        if rate is None:
+        if rate is None or timing.setting.device != self.device:
             return None
         arithmetic, traffic = timing.macs / rate, timing.bytes_moved / self.bandwidth
         return Standing(
@@ -57,7 +59,7 @@ class Roofline:
 
 @dataclass(frozen=True)
 class Standing:
-    """A timing beside the limits of its machine.
+    """A timing beside the limits of its device.
 
     Attributes:
         intensity: multiply-adds per byte moved (``Timing.bytes_moved``).
@@ -108,7 +110,8 @@ def measure_roofline(
             products[precision] = run
     with _tensor_cores():
         seconds = interleaved(products, rounds=rounds, synchronize=wait)
-    return Roofline(**bandwidths, rates={name: side**3 / min(each) for name, each in seconds.items()})
+    rates = {name: side**3 / min(each) for name, each in seconds.items()}
+    return Roofline(**bandwidths, rates=rates, device=device)
 
 
 def _numbers(precision: str) -> str:

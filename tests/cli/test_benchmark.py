@@ -68,6 +68,52 @@ def test_the_table_has_a_line_per_timing_and_the_best_of_each(cli, compared):
     )
 
 
+GPU = MACHINE | {"gpu": "a GPU"}
+
+
+@pytest.mark.parametrize(
+    ("devices", "measured", "first", "second", "shares"),
+    [
+        (["cpu", "cuda"], "cuda", "a CPU and a GPU, 2", "a GPU: bandwidth 10.0", [False, True]),
+        (["cuda:1", "cpu"], "cuda:1", "a GPU and a CPU, 2", "a GPU: bandwidth 10.0", [True, False]),
+        (["cuda", "cuda"], "cuda", "a GPU, 2", "bandwidth 10.0", [True, True]),
+        (["cpu", "cpu"], "cpu", "a CPU, 2", "bandwidth 10.0", [True, True]),
+    ],
+)
+def test_the_limits_are_those_of_the_device(
+    cli, monkeypatch, tmp_path, devices, measured, first, second, shares
+):
+    from hardnet_suite.deploy import benchmark as module
+    from hardnet_suite.deploy import roofline
+    from hardnet_suite.visualization import speed
+
+    made = [timing(f"m{index}", 10) for index in range(2)]
+    made = [
+        dataclasses.replace(each, setting=dataclasses.replace(each.setting, device=device))
+        for each, device in zip(made, devices, strict=True)
+    ]
+    monkeypatch.setattr(module, "compare", lambda models, **_: Comparison(made, [], GPU))
+    monkeypatch.setattr(
+        roofline, "measure_roofline", lambda device, *_: Roofline(8e9, 10e9, {"fp32": 1e11}, device)
+    )
+    drawn = []
+    monkeypatch.setattr(speed, "plot_roofline", lambda *given: drawn.append(given))
+    status, text, _ = cli(
+        "benchmark", "hardnet68", "--roofline", tmp_path / "a.png", "--json", tmp_path / "a.json"
+    )
+    assert status == 0
+    lines = text.splitlines()
+    assert lines[0].startswith(first)
+    assert lines[1].startswith(second)
+    assert [line.split()[-1] != "n/a" for line in lines[5:7]] == shares
+    assert json.loads((tmp_path / "a.json").read_text())["roofline"]["device"] == measured
+    ((_, _, points, _, title),) = drawn
+    on_it = [each.model for each in made if each.setting.device == measured]
+    assert [each.name for each in points] == on_it
+    where = "a CPU, 2 threads" if measured == "cpu" else "a GPU"
+    assert title == f"224×224, batch 1; {where}"
+
+
 def test_what_could_not_be_measured_is_told(cli, compared):
     status, _, err = cli("benchmark", "hardnet68", "--engine", "eager", "fused")
     assert status == 0  # it could in another engine

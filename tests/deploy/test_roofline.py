@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,6 +41,15 @@ def test_a_precision_that_was_not_measured():
     assert MACHINE.standing(timing(1, 1, 1.0, "fp16")) is None
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1"])
+@pytest.mark.parametrize("other", ["cpu", "cuda", "cuda:1"])
+def test_another_device_has_other_limits(device, other):
+    machine = replace(MACHINE, device=device)
+    made = timing(1 << 20, 1 << 10, 0.1)
+    made = replace(made, setting=Setting(device=other))
+    assert (machine.standing(made) is None) == (device != other)
+
+
 def test_int8_with_bfloat16_stands_under_the_rate_of_int8():
     machine = Roofline(copy=8e9, triad=10e9, rates={"int8": 8e11})
     both = [machine.standing(timing(1 << 30, 1 << 20, 0.1, each)) for each in ("int8", "int8+bf16")]
@@ -57,7 +67,7 @@ def test_the_device_itself_is_waited_for(monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
     monkeypatch.setattr(roofline, "_product", product)
     monkeypatch.setattr(roofline, "_streams", lambda count, device: {"copy": time.time, "triad": time.time})
-    measure_roofline("cuda:1", ["fp32", "bf16"], rounds=2)
+    assert measure_roofline("cuda:1", ["fp32", "bf16"], rounds=2).device == "cuda:1"
     assert {*waited} == {torch.device("cuda:1")}
     assert {*asked} == {"cuda:1"}
 
