@@ -77,7 +77,8 @@ def open_session(
         path: a file that ``export`` wrote; of a format of several files the one that was named there.
         engine: the engine that is expected, such as "onnxruntime"; None: that of the file's format.
         precision: what the engine computes in, such as "fp32" or "bf16"; None: that of the file.
-        threads: of the CPU; None: as many as PyTorch uses, ``torch.get_num_threads()``.
+        threads: of the CPU; None: as many as PyTorch uses, ``torch.get_num_threads()``. ExecuTorch has one
+            number for the whole process, that of the file opened last.
         trusted: also opens formats whose files may run any code of their author (.pt2).
 
     Raises:

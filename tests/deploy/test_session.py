@@ -242,6 +242,23 @@ def test_threads_of_the_engine(fixed, monkeypatch):
     assert asked == [1, 2]
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".pt2"])
+def test_each_session_has_its_own_threads(classifier, tmp_path, suffix):
+    images = np.zeros((64, 64, 3), np.uint8)
+    path = export(classifier, tmp_path / f"net{suffix}", size=64, images=images)
+    before, asked, real = torch.get_num_threads(), [], torch.set_num_threads
+    sessions = [open_session(path, threads=count, trusted=True) for count in (before, before + 1, before + 2)]
+    assert torch.get_num_threads() == before
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch, "set_num_threads", lambda count: (asked.append(count), real(count)))
+        outputs = [session(torch.zeros(1, 3, 64, 64)) for session in (*sessions, sessions[0])]
+        with pytest.raises(UserError, match=r"torch.* fails"):  # the number comes back after an error, too
+            sessions[1]._computed(np.zeros((1, 5), np.float32))
+    assert asked == [before + 1, before, before + 2, before, before + 1, before]
+    assert torch.get_num_threads() == before
+    torch.testing.assert_close(outputs[1], outputs[0])
+
+
 def test_it_is_neither_moved_nor_cast(session):
     assert session.to("cpu") is session
     assert session.float() is session

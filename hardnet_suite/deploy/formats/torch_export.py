@@ -36,7 +36,7 @@ def write(network: nn.Module, example: Tensor, path: Path, *, record: ExportReco
 def open(
     path: Path, *, record: ExportRecord, precision: str | None = None, threads: int | None = None
 ) -> Run:
-    """Opens a file in PyTorch on the CPU; the number of threads is that of the whole process."""
+    """Opens a file in PyTorch on the CPU."""
     return open_in_pytorch(path, lambda: torch.export.load(path).module(), record, precision, threads)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ def write(network: nn.Module, example: Tensor, path: Path, *, record: ExportReco
 def open(
     path: Path, *, record: ExportRecord, precision: str | None = None, threads: int | None = None
 ) -> Run:
-    """Opens a file in libtorch on the CPU; the number of threads is PyTorch's, for the whole process."""
+    """Opens a file in libtorch on the CPU."""
     return open_in_pytorch(path, lambda: torch.jit.load(path, map_location="cpu"), record, precision, threads)
 
 
@@ -59,8 +61,6 @@ def open_in_pytorch(
             f"{path} holds {record.precision}: PyTorch computes in the precision of the file"
         )
     load_operator()
-    if threads is not None:
-        torch.set_num_threads(threads)
     _require_intact(path)
     try:
         module = load()
@@ -69,11 +69,29 @@ def open_in_pytorch(
 
     def run(values: np.ndarray | Mapping[str, np.ndarray]) -> list[np.ndarray]:
         values = single_input(values, record.input_name)
-        with torch.inference_mode():
+        with _with_threads(threads), torch.inference_mode():
             out = module(torch.from_numpy(np.ascontiguousarray(values)))
         return [tensor.numpy() for tensor in (out if isinstance(out, tuple) else (out,))]
 
     return run
+
+
+_threads_lock = threading.Lock()  # PyTorch has one number of threads for the whole process
+
+
+@contextmanager
+def _with_threads(count: int | None) -> Iterator[None]:
+    """Within, PyTorch computes with so many threads; None: as many as it is set to."""
+    if count in (None, torch.get_num_threads()):
+        yield
+        return
+    with _threads_lock:
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def _require_intact(path: Path) -> None:
