@@ -95,8 +95,10 @@ def run(args: argparse.Namespace) -> int:
     choose_device("cpu")
     set_threads(args.threads)
     from hardnet_suite.deploy.agreement import DisagreementError
-    from hardnet_suite.deploy.exporting import export_file
+    from hardnet_suite.deploy.exporting import export_file, require_dimensions
 
+    size = _size(args.size)
+    require_dimensions(format, size=size, batch=args.batch, dynamic=args.dynamic)
     flush_denormals()
     quantization = _quantization(args)
     model = _load(args)
@@ -106,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
             model,
             args.out,
             format=args.format,
-            size=_size(args.size),
+            size=size,
             batch=args.batch,
             dynamic=args.dynamic,
             precision=args.precision,

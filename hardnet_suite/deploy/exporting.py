@@ -267,8 +267,6 @@ def _record(
     arch, name = network.arch, usage.name
     channels = network.in_chans if isinstance(network, PatchDescriptor) else network.trunk.in_chans
     format.require_precision(precision)
-    if type(batch) is not int or batch < 1:
-        raise UserError(f"batch must be an integer of at least 1, got {batch!r}")
     unknown = sorted({*includes} - {*INCLUDES})
     if unknown:
         raise UserError(f"cannot include {unknown[0]!r}: choose from {', '.join(INCLUDES)}")
@@ -283,17 +281,11 @@ def _record(
             dynamic = "batch" if batch == 1 else "none"
         elif size is None and prepared_size(usage.preprocess) is None:
             dynamic = "size"
-    if dynamic not in format.dynamic:
-        cure = ": give a size" if dynamic == "size" else f": choose from {', '.join(format.dynamic)}"
-        raise UserError(f"a file in format {format.name} has no dynamic {dynamic}{cure}")
-    if dynamic != "none" and batch != 1:
-        raise UserError(f"batch {batch} fixes the number of images, but dynamic {dynamic} leaves it free")
+    require_dimensions(format, size=size, batch=batch, dynamic=dynamic)
     if dynamic == "size":
         if isinstance(arch, SSDArch | DescriptorArch):
             side = arch.size if isinstance(arch, SSDArch) else arch.patch
             raise UserError(f"{name} takes inputs of {side}×{side} alone: dynamic size is impossible")
-        if size is not None:
-            raise UserError("size fixes what dynamic size leaves free: give one of them")
         preprocess = usage.preprocess
         height: int | str = "H"
         width: int | str = "W"
@@ -351,6 +343,32 @@ def _record(
     except ValueError as error:
         raise UserError(f"cannot export this {name}: {error}") from None
     return record, dynamic
+
+
+def require_dimensions(
+    format: Format, *, size: int | Sequence[int] | None, batch: int, dynamic: str | None
+) -> None:
+    """UserError for an input that no file of a format has, whatever the model.
+
+    Args:
+        format: of the file.
+        size: as of ``export``.
+        batch: as of ``export``.
+        dynamic: of ``DYNAMIC``; None: up to the model.
+    """
+    if type(batch) is not int or batch < 1:
+        raise UserError(f"batch must be an integer of at least 1, got {batch!r}")
+    if size is not None:
+        height_width(size)
+    if dynamic is None:
+        return
+    if dynamic not in format.dynamic:
+        cure = ": give a size" if dynamic == "size" else f": choose from {', '.join(format.dynamic)}"
+        raise UserError(f"a file in format {format.name} has no dynamic {dynamic}{cure}")
+    if dynamic != "none" and batch != 1:
+        raise UserError(f"batch {batch} fixes the number of images, but dynamic {dynamic} leaves it free")
+    if dynamic == "size" and size is not None:
+        raise UserError("size fixes what dynamic size leaves free: give one of them")
 
 
 def prepared_size(rule: Preprocess) -> tuple[int, int] | None:

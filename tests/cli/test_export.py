@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from hardnet_suite import create_model
+from hardnet_suite.cli import export as command
 from hardnet_suite.cli import main
+from hardnet_suite.deploy.formats import FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,33 @@ def test_one_line_says_what_is_wrong(weights, tmp_path, monkeypatch, capsys, arg
     assert message in error
     assert len(error.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch", "0"], "batch must be an integer of at least 1, got 0"),
+        (["--batch", "-3"], "batch must be an integer of at least 1, got -3"),
+        (["--size", "0"], "the size 0×0 is out of range"),
+        (["--size", "64", "-1"], "the size 64×-1 is out of range"),
+        (["--size", "64", "64", "3"], "expected height and width, got 3 numbers"),
+        (["--batch", "2", "--dynamic", "batch"], "batch 2 fixes the number of images"),
+        (["--size", "64", "--dynamic", "size"], "size fixes what dynamic size leaves free"),
+    ],
+)
+def test_options_are_read_before_weights(weights, tmp_path, monkeypatch, error_of, options, message):
+    def load(args):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(command, "_load", load)
+    assert message in error_of("export", "--model", weights, "--out", tmp_path / "out.pt", *options)
+
+
+def test_each_suffix_is_listed_once(weights, tmp_path, error_of):
+    error = error_of("export", "--model", weights, "--out", tmp_path / "x.foo")
+    for form in FORMATS.values():
+        for suffix in form.suffixes:
+            assert error.count(f" {suffix} (") == 1
 
 
 def test_a_file_that_disagrees_is_exit_status_1(weights, tmp_path, monkeypatch, capsys):

@@ -213,11 +213,14 @@ def find_format(name: str | None, path: str | Path) -> Format:
     """
     suffix = Path(path).suffix.lower()
     if name is None:
+        by_suffix: dict[str, Format] = {}
         for each in FORMATS.values():
-            if suffix in each.suffixes:
-                return each
-        known = ", ".join(f"{each.suffixes[0]} ({each.name})" for each in FORMATS.values())
-        raise UserError(f"{path}: the name must end in one of {known}, or say the format")
+            for known in each.suffixes:
+                by_suffix.setdefault(known, each)
+        if suffix in by_suffix:
+            return by_suffix[suffix]
+        told = ", ".join(f"{known} ({each.name})" for known, each in by_suffix.items())
+        raise UserError(f"{path}: the name must end in one of {told}")
     chosen = FORMATS.get(known_name(name, FORMATS) or "")
     if chosen is None:
         raise UserError(f"unknown format {name!r}; {did_you_mean(name, FORMATS)}known: {', '.join(FORMATS)}")
