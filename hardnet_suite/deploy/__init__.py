@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hardnet_suite.deploy.quantize import Quantization
     from hardnet_suite.deploy.record import ExportRecord
     from hardnet_suite.deploy.session import Session, is_exported, open_session
+    from hardnet_suite.deploy.steps import transformed
     from hardnet_suite.deploy.transforms import (
         cast,
         channels_last,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
         separate_averages,
         split_concats,
     )
-    from hardnet_suite.deploy.tuning import Choice, deploy, transformed
+    from hardnet_suite.deploy.tuning import Choice, deploy
 
 _HOMES = {
     "Choice": "tuning",
@@ -48,7 +49,7 @@ _HOMES = {
     "pad_channels": "transforms",
     "separate_averages": "transforms",
     "split_concats": "transforms",
-    "transformed": "tuning",
+    "transformed": "steps",
 }
 __all__ = [
     "FORMATS",

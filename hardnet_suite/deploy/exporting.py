@@ -19,6 +19,7 @@ from hardnet_suite.deploy.outputs import answer_names, output_names
 from hardnet_suite.deploy.quantize import Quantization, require_quantizer, write_quantized
 from hardnet_suite.deploy.record import INCLUDES, ExportRecord
 from hardnet_suite.deploy.session import Session
+from hardnet_suite.deploy.steps import PRECISIONS
 from hardnet_suite.deploy.transforms import fuse_batch_norms
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import NO_CLASS
@@ -172,7 +173,7 @@ def export_file(
     require_free(path, chosen)
     reference = copy.deepcopy(network).to("cpu", torch.float32).eval()
     select = chosen.select if chosen.suppression else _no_suppression
-    dtype = chosen.network_dtype(precision)
+    dtype = PRECISIONS[chosen.network_precision(precision)]
     graph = Graph(fuse_batch_norms(reference).to(dtype), record, select).eval()
     example = _example(record)
     with writing(path):

@@ -15,27 +15,20 @@ from torch import Tensor, nn
 from hardnet_suite.deploy.formats import FORMATS, Format, without_messages
 from hardnet_suite.deploy.quantize import require_quantizer, write_quantized
 from hardnet_suite.deploy.record import Content
-from hardnet_suite.deploy.transforms import (
-    cast,
-    fuse_batch_norms,
-    merge_decoders,
-    pack,
-    separate_averages,
-    split_concats,
-)
-from hardnet_suite.deploy.tuning import PRECISIONS as DTYPES
+from hardnet_suite.deploy.steps import PRECISIONS as DTYPES
+from hardnet_suite.deploy.steps import casts, transformed
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.networks import Usage
 
-# engines of PyTorch itself -> what they run
-PYTORCH = {
-    "eager": "the network as it is built",
-    "fused": "eager, batch norms folded into convolutions",
-    "packed": "fused, on the CPU with weights in oneDNN's own layout, decoders without large copies",
-    "split": "packed, with HarDBlocks that add instead of concatenating",
-    "compile": "torch.compile of the fused network",
-    "cudagraphs": "the fused network, replayed as a CUDA graph",
+# engines of PyTorch itself -> the steps to what they run: "pack" on the CPU alone, after cast and layout
+PYTORCH: dict[str, tuple[str, ...]] = {
+    "eager": (),
+    "fused": ("fuse",),
+    "packed": ("fuse", "merge", "separate", "pack"),
+    "split": ("fuse", "merge", "separate", "split", "pack"),
+    "compile": ("fuse",),
+    "cudagraphs": ("fuse",),
 }
 
 # "int8+bf16": with bfloat16 for the layers that stay in float
@@ -138,12 +131,9 @@ def prepare(network: nn.Module, inputs: Tensor, setting: Setting, folder: Path) 
     if is_integer(setting.precision):
         require_integers(setting.engine)
     if setting.engine in PYTORCH:
-        form = copy.deepcopy(network).eval() if setting.engine == "eager" else fused(network)
-        if setting.engine in ("packed", "split"):
-            form = separate_averages(merge_decoders(form))
-        if setting.engine == "split":
-            form = split_concats(form)
-        return EngineForm(setting, network=_cast(form, DTYPES[setting.precision]))
+        steps = [step for step in PYTORCH[setting.engine] if step != "pack"]
+        form = transformed(_in_float32(network), (*steps, *casts(setting.precision)), inputs)
+        return EngineForm(setting, network=form)
     file, record = _exported(network, inputs, setting, folder)
     return EngineForm(setting, file=file, record=record)
 
@@ -163,30 +153,14 @@ def make_pass(prepared: EngineForm, inputs: Tensor) -> Pass:
     return _engine_pass(prepared, inputs)
 
 
-def fused(network: nn.Module) -> nn.Module:
-    """A copy in eval mode without batch norms after convolutions, of any network.
-
-    Networks whose layers are not in order in containers are traced by torch.fx, where that is possible.
-    """
-    folded = fuse_batch_norms(network)
-    if not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules()):
-        return folded
-    from torch.fx.experimental.optimization import fuse
-
-    try:
-        return fuse(copy.deepcopy(network).eval())
-    except Exception:  # symbolic tracing refuses what depends on data, by errors of many types
-        return folded
-
-
 def _pytorch_pass(network: nn.Module, inputs: Tensor, setting: Setting) -> Pass:
     layout = torch.channels_last if setting.channels_last else torch.contiguous_format
     network = network.to(setting.device).to(memory_format=layout)
-    packs = setting.engine in ("packed", "split") and setting.device == "cpu"
+    steps = [step for step in PYTORCH[setting.engine] if step == "pack" and setting.device == "cpu"]
     inputs = inputs.to(setting.device, DTYPES[setting.precision]).contiguous(memory_format=layout)
     if setting.engine == "cudagraphs":
         return _graph_pass(network, inputs)
-    call: Callable[[Tensor], Any] = pack(network, inputs) if packs else network
+    call: Callable[[Tensor], Any] = transformed(network, steps, inputs)
     if setting.engine == "compile":
         call = torch.compile(network, dynamic=False, options={"freezing": setting.device == "cpu"})
 
@@ -251,7 +225,7 @@ class _TupleOutput(nn.Module):
 
     def __init__(self, network: nn.Module, dtype: torch.dtype):
         super().__init__()
-        self.network, self.dtype = _cast(network, dtype), dtype
+        self.network, self.dtype = network.to(dtype), dtype
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return tuple(tensor.float() for tensor in _tensors(self.network(images.to(self.dtype))))
@@ -269,7 +243,8 @@ def _exported(network: nn.Module, inputs: Tensor, setting: Setting, folder: Path
     in_file = "int8" if is_integer(setting.precision) else setting.precision
     in_file = in_file if in_file in form.precisions else "fp32"
     path = folder / f"{sum(1 for _ in folder.iterdir())}_{setting.engine}{form.suffixes[0]}"
-    flat = _TupleOutput(fused(network), form.network_dtype(in_file)).eval()
+    fused = transformed(_in_float32(network), ("fuse",), inputs)
+    flat = _TupleOutput(fused, DTYPES[form.network_precision(in_file)]).eval()
     with torch.no_grad():
         names = tuple(f"output_{index}" for index, _ in enumerate(flat(inputs)))
     arch = network.arch if isinstance(getattr(network, "usage", None), Usage) else None
@@ -297,15 +272,9 @@ def _engine_pass(prepared: EngineForm, inputs: Tensor) -> Pass:
     return lambda: run(array)
 
 
-def _cast(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A network on the CPU in another precision; the suite's keep in float32 what needs it."""
-    network = network.to("cpu")
-    if dtype == torch.float32:
-        return network
-    try:
-        return cast(network, dtype)
-    except ValueError:  # a network of another package
-        return network.to(dtype)
+def _in_float32(network: nn.Module) -> nn.Module:
+    """A copy in eval mode on the CPU."""
+    return copy.deepcopy(network).eval().to("cpu", torch.float32)
 
 
 def _format_of(engine: str) -> Format:

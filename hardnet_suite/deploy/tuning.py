@@ -20,44 +20,15 @@ from hardnet_suite.deploy.exporting import export, height_width, model_parts
 from hardnet_suite.deploy.formats import FORMATS
 from hardnet_suite.deploy.outputs import flatten
 from hardnet_suite.deploy.quantize import QUANTIZERS, Quantization, require_quantizer
-from hardnet_suite.deploy.transforms import (
-    cast,
-    channels_last,
-    fuse_batch_norms,
-    merge_decoders,
-    pack,
-    pad_channels,
-    separate_averages,
-    split_concats,
-)
+from hardnet_suite.deploy.steps import PRECISIONS, casts, rewrites, transformed
 from hardnet_suite.deploy.transforms.packing import can_pack
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference.precision import usual_shape
 from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.networks import Usage
-from hardnet_suite.networks.centernet import CenterNetDecoder
-from hardnet_suite.networks.fchardnet import FCHarDNetDecoder
 from hardnet_suite.timing import interleaved, median_ratio, synchronizer
 
 TARGETS = ("cpu", "cuda", "onnx", "openvino", "tensorrt")
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-Step = Callable[[nn.Module, Tensor], nn.Module]
-
-STEPS: dict[str, Step] = {
-    "fuse": lambda network, _: fuse_batch_norms(network),
-    "merge": lambda network, _: merge_decoders(network),
-    "separate": lambda network, _: separate_averages(network),
-    "pad8": lambda network, _: pad_channels(network, 8),
-    "pad16": lambda network, _: pad_channels(network, 16),
-    "pad32": lambda network, _: pad_channels(network, 32),
-    "split": lambda network, _: split_concats(network),
-    "bf16": lambda network, _: cast(network, torch.bfloat16),
-    "fp16": lambda network, _: cast(network, torch.float16),
-    "channels_last": lambda network, _: channels_last(network),
-    "pack": pack,
-    "compile": lambda network, _: _compiled(network),
-}
 
 
 @dataclass(frozen=True)
@@ -65,7 +36,7 @@ class Form:
     """A way to run a network.
 
     Attributes:
-        steps: of ``STEPS``, in order.
+        steps: of ``steps.STEPS``, in order.
         precision: "fp32", "bf16", "fp16", "int8", or "int8+bf16": bfloat16 for what stays in float.
     """
 
@@ -119,24 +90,6 @@ class Choice:
         return "\n".join([title, *rows])
 
 
-def transformed(network: nn.Module, steps: Sequence[str], example: Tensor) -> nn.Module:
-    """A network after several transforms.
-
-    Args:
-        network: Of ``create_model``; left as it is.
-        steps: Names of ``STEPS``, applied in order.
-        example: A typical input, which "pack" asks for.
-
-    Raises:
-        UserError: An unknown step.
-    """
-    for step in steps:
-        if step not in STEPS:
-            raise UserError(f"unknown step {step!r}; {did_you_mean(step, STEPS)}known: {', '.join(STEPS)}")
-        network = STEPS[step](network, example)
-    return network
-
-
 def forms(
     network: nn.Module, target: str, *, compile: bool = False, quantization: Quantization | None = None
 ) -> list[Form]:
@@ -148,9 +101,7 @@ def forms(
         compile: with ``torch.compile``, too.
         quantization: in int8, too, for "onnx" and "openvino".
     """
-    rewritten = ("merge",) if _has(network, FCHarDNetDecoder) else ()
-    if _has(network, CenterNetDecoder):
-        rewritten = ("merge", "separate")
+    rewritten = rewrites(network)
     if target in ("onnx", "openvino"):
         bases = [(), rewritten, (*rewritten, "split")] if rewritten else [(), ("split",)]
         precisions = ("fp32", "bf16") if target == "openvino" else ("fp32",)
@@ -163,8 +114,7 @@ def forms(
         return exact + [Form(("fuse", *base), precision) for precision in integers for base in bases]
     found = []
     for precision in PRECISIONS if target == "cuda" else ("fp32", "bf16"):
-        casts = () if precision == "fp32" else (precision,)
-        base = ("fuse", *rewritten, *casts, "channels_last")
+        base = ("fuse", *rewritten, *casts(precision), "channels_last")
         found.append(Form(base, precision))
         if target == "cpu" and can_pack(PRECISIONS[precision]):
             found.append(Form((*base, "pack"), precision))
@@ -384,13 +334,3 @@ def _difference(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
         share = (ours.float() - theirs).abs().max() / theirs.abs().max().clamp(min=1e-20)
         worst = max(worst, share.item() if share.isfinite() else float("inf"))
     return worst
-
-
-def _compiled(network: nn.Module) -> nn.Module:
-    """Compiled in place: attributes stay those of the network."""
-    network.compile(dynamic=False)
-    return network
-
-
-def _has(network: nn.Module, kind: type[nn.Module]) -> bool:
-    return any(isinstance(module, kind) for module in network.modules())

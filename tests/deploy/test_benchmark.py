@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_networks import tiny
 from torch import nn
 
 import hardnet_suite
@@ -28,7 +29,8 @@ from hardnet_suite.deploy.benchmark import (
 )
 from hardnet_suite.deploy.formats import Format
 from hardnet_suite.deploy.peers import PEERS, peers_of, published
-from hardnet_suite.deploy.runners import EngineForm, Setting, fused
+from hardnet_suite.deploy.runners import EngineForm, Setting
+from hardnet_suite.deploy.steps import STEPS, transformed
 from hardnet_suite.errors import UserError
 
 QUICK = {"rounds": 1, "passes": 1, "warmup": 0, "memory": False, "device": "cpu"}
@@ -230,6 +232,42 @@ def test_what_an_engine_cannot_run_does_not_end_the_others(monkeypatch):
         benchmark(Tiny().eval(), **QUICK, engine="fused", size=16)
 
 
+STEPS_OF = {
+    "eager": (),
+    "fused": ("fuse",),
+    "packed": ("fuse", "merge", "separate", "pack"),
+    "split": ("fuse", "merge", "separate", "split", "pack"),
+    "compile": ("fuse",),
+    "cudagraphs": ("fuse",),
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("engine", STEPS_OF)
+def test_forms_are_made_by_the_steps_of_deploy(engine, precision, monkeypatch, tmp_path):
+    """There is one table of transforms: what changes there changes here."""
+    made = []
+    for step in STEPS:
+        monkeypatch.setitem(STEPS, step, lambda network, _, step=step: made.append(step) or network)
+    images = torch.rand(1, 3, 16, 16)
+    form = runners.prepare(Tiny().eval(), images, Setting(engine, precision), tmp_path)
+    if engine not in ("compile", "cudagraphs") and precision == "fp32":
+        runners.make_pass(form, images)()
+    casts = () if precision == "fp32" else (precision,)
+    steps = [step for step in STEPS_OF[engine] if step != "pack" or precision == "fp32"]
+    assert made == [*steps, *casts]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("engine", ["eager", "fused", "split", "onnxruntime"])
+def test_networks_of_another_precision_run_in_that_of_the_setting(engine, dtype):
+    pytest.importorskip("onnxruntime", exc_type=ImportError)
+    network = create_model("hardnet39ds").eval().to(dtype)
+    comparison = compare([network], **QUICK, engines=[engine], sizes=[64])
+    assert not comparison.failures
+    assert next(network.parameters()).dtype == dtype
+
+
 def test_the_public_function_is_one_timing():
     made = hardnet_suite.benchmark(Tiny().eval(), **QUICK, size=(16, 24), batch=2)
     assert isinstance(made, hardnet_suite.Timing)
@@ -294,7 +332,7 @@ class FakeFormat:
     """A format of another engine, as ``deploy.formats`` describes them; its file is a pickled network."""
 
     name, engine, suffixes, packages, precisions = "fake", "fakeruntime", (".fake",), (), ("fp32", "fp16")
-    halves, network_dtype = True, Format.network_dtype
+    halves, network_precision = True, Format.network_precision
 
     def __init__(self):
         self.written, self.opened = [], []
@@ -355,11 +393,11 @@ def integer_engine(request) -> str:
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_the_graph_that_is_timed_is_that_of_an_export(engine, precision, tmp_path):
     pytest.importorskip(engine, exc_type=ImportError)
-    network, images = create_model("hardnet39ds").eval(), torch.rand(1, 3, 64, 64)
+    network, images = tiny("fchardnet70"), torch.rand(1, 3, 96, 96)
     timed = runners.prepare(network, images, Setting(engine, precision), tmp_path)
     suffix = timed.file.suffix
     in_file = timed.record.precision
-    exported = export(network, tmp_path / f"exported{suffix}", size=64, precision=in_file)
+    exported = export(network, tmp_path / f"exported{suffix}", size=96, precision=in_file)
     (timed_types, export_types) = (_types(file, engine) for file in (timed.file, exported))
     assert timed_types == export_types
     is_half = engine == "onnxruntime" and precision == "fp16"
@@ -494,10 +532,10 @@ def randomize(network: nn.Module) -> nn.Module:
 def test_peers_are_fused_too(name):
     """No peer is slowed down: its batch norms are folded as those of the suite's networks."""
     network = randomize(PEERS[name].build())
-    folded = fused(network)
+    images = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    folded = transformed(network, ("fuse",), images)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-    images = torch.rand(1, 3, 64, 64, dtype=torch.float64)
     with torch.inference_mode():
         torch.testing.assert_close(folded(images), network(images), rtol=1e-9, atol=1e-9)
 

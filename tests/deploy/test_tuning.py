@@ -16,7 +16,8 @@ from torch import nn
 from hardnet_suite import predict
 from hardnet_suite.deploy import Choice, DisagreementError, Quantization, deploy, transformed, tuning
 from hardnet_suite.deploy.formats import FORMATS
-from hardnet_suite.deploy.tuning import PLAIN, STEPS, Form, forms
+from hardnet_suite.deploy.steps import STEPS
+from hardnet_suite.deploy.tuning import PLAIN, Form, forms
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import HarDNetArch, Stage, build_network
 

@@ -31,7 +31,6 @@ from hardnet_suite.names import did_you_mean, known_name
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
     from hardnet_suite.deploy.record import ExportRecord
 
@@ -104,12 +103,9 @@ class Format:
                 f"{', '.join(self.precisions)}"
             )
 
-    def network_dtype(self, precision: str) -> torch.dtype:
-        """The dtype of a network that ``write`` takes for a file in a precision; integers come later."""
-        import torch
-
-        halves = {"fp16": torch.float16, "bf16": torch.bfloat16} if self.halves else {}
-        return halves.get(precision, torch.float32)
+    def network_precision(self, precision: str) -> str:
+        """The precision of a network that ``write`` takes for a file in a precision; integers come later."""
+        return precision if self.halves and precision != "int8" else "fp32"
 
     def parts(self, path: str | Path) -> tuple[Path, ...]:
         """All files of an exported network: the named one first."""
