@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keynet", metavar="FILE", help="keypoints of Key.Net, its weights (needs Kornia)")
     parser.add_argument("--affnet", metavar="FILE", help="with --keynet: affine shapes, weights of AffNet")
     parser.add_argument("--orinet", metavar="FILE", help="with --keynet: orientations, weights of OriNet")
-    parser.add_argument("--outliers", action="store_true", help="draw the other matches, too, faint")
+    parser.add_argument("--outliers", action="store_true", help="draw the other matches, too, in white")
     add_descriptor_arguments(parser)
 
 

@@ -104,7 +104,7 @@ class Matches:
         """The images beside each other with lines between matches: the inliers, or all without geometry.
 
         Args:
-            outliers: also the matches that the geometry rejects, faint.
+            outliers: also the matches that the geometry rejects, in white.
         """
         shown = self.inliers if self.inliers is not None else np.ones(len(self), bool)
         outline = self.matrix if self.geometry is not None and self.kind == "homography" else None
@@ -114,7 +114,7 @@ class Matches:
             self.points_a,
             self.points_b,
             shown=shown,
-            faint=~shown if outliers else None,
+            rejected=~shown if outliers else None,
             homography=outline,
             caption=self.summary(),
         )

@@ -15,7 +15,8 @@ _LONGEST = 1000  # pixels of an image's longer side; larger ones are reduced, to
 _SHORTEST = 360  # smaller ones are enlarged
 _FINE = 2  # lines are drawn at this scale, then reduced
 _FADED = 0.35  # how much of their colour the images lose, so that the lines stand out
-_FAINT: Color = (150, 152, 158)
+_REJECTED = (255, 255, 255, 255)
+_EDGE = (20, 22, 26, 255)  # around what is drawn, on images of any brightness
 _LINES = 100
 
 
@@ -26,7 +27,7 @@ def draw_matches(
     points_b: np.ndarray,
     *,
     shown: np.ndarray | None = None,
-    faint: np.ndarray | None = None,
+    rejected: np.ndarray | None = None,
     homography: np.ndarray | None = None,
     caption: str = "",
     lines: int = _LINES,
@@ -39,7 +40,7 @@ def draw_matches(
         points_a: (M, 2) x, y in pixels of ``image_a``.
         points_b: (M, 2) in pixels of ``image_b``.
         shown: (M,) bool, the matches in colour; None: all.
-        faint: (M,) bool, matches as thin grey lines under the others; None: none.
+        rejected: (M,) bool, matches in white with crosses at their ends, under the others; None: none.
         homography: (3, 3), maps image a to b: the outline of a is drawn in b.
         caption: a line below.
         lines: the most lines in colour, spread over the image; all points are marked.
@@ -56,9 +57,9 @@ def draw_matches(
         raise ValueError(f"expected matched points (M, 2), got {points_a.shape} and {points_b.shape}")
     count = len(points_a)
     shown = np.ones(count, bool) if shown is None else np.asarray(shown, bool)
-    faint = np.zeros(count, bool) if faint is None else np.asarray(faint, bool)
-    if not shown.shape == faint.shape == (count,):
-        raise ValueError(f"expected masks of {count} matches, got {shown.shape} and {faint.shape}")
+    rejected = np.zeros(count, bool) if rejected is None else np.asarray(rejected, bool)
+    if not shown.shape == rejected.shape == (count,):
+        raise ValueError(f"expected masks of {count} matches, got {shown.shape} and {rejected.shape}")
 
     sides = [side for image in (image_a, image_b) for side in image.shape[:2]]
     scale = min(1.0, _LONGEST / max(sides)) if max(sides) > _SHORTEST else _SHORTEST / max(sides)
@@ -77,8 +78,14 @@ def draw_matches(
     size = (_FINE * sheet.shape[1], _FINE * height)
     layer = Image.new("RGBA", size)
     draw = ImageDraw.Draw(layer)
-    for start, end in zip(starts[faint], ends[faint], strict=True):
-        draw.line([*start, *end], (*_FAINT, 110), _FINE)
+    for start, end in zip(starts[rejected], ends[rejected], strict=True):
+        arm = 2.5 * _FINE
+        crosses = [
+            [x - arm, y - sign * arm, x + arm, y + sign * arm] for x, y in (start, end) for sign in (1, -1)
+        ]
+        for fill, width in ((_EDGE, 3.0), (_REJECTED, 1.5)):
+            for line in ([*start, *end], *crosses):
+                draw.line(line, fill, round(width * _FINE))
     if homography is not None:
         _draw_outline(layer, image_a, homography, placed, left.shape[1] + _GAP, tops[1])
     colors = _colors(points_a, image_a.shape[1], image_a.shape[0])
@@ -89,7 +96,7 @@ def draw_matches(
     radius = 2.2 * _FINE
     for index in drawn:
         for x, y in (starts[index], ends[index]):
-            for grown, fill in ((radius + _FINE * 0.8, (20, 22, 26, 255)), (radius, (*colors[index], 255))):
+            for grown, fill in ((radius + _FINE * 0.8, _EDGE), (radius, (*colors[index], 255))):
                 draw.ellipse([x - grown, y - grown, x + grown, y + grown], fill)
     layer = layer.resize((sheet.shape[1], height), Image.Resampling.BOX)
     result = Image.fromarray(sheet)
