@@ -20,6 +20,7 @@ from hardnet_suite.data.images import IMAGE_SUFFIXES
 from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.data.sources import VIDEO_SUFFIXES
 from hardnet_suite.deploy.session import Session, is_for_engine, open_in_precision
+from hardnet_suite.deploy.transforms.packing import PackedConv2d
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import Boxes, Guesses, Mask, Placement, answers, to_input
 from hardnet_suite.inference.precision import (
@@ -144,9 +145,10 @@ class LoadedModel:
                 pixels, placements, preprocess=self.preprocess, postprocess=self.postprocess
             )
         inputs = to_input(pixels, self.preprocess)
-        if (parameter := next(network.parameters(), None)) is not None:  # a packed network has none
+        if (parameter := next(network.parameters(), None)) is not None:  # a packed network may have none
             inputs = inputs.to(parameter.dtype)
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        is_cast = self.bf16 and _own_precision(network) is None
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=is_cast)
         with eval_mode(network), torch.inference_mode(), autocast:
             return answers(network, inputs, placements, arch=network.arch, rule=self.postprocess)
 
@@ -249,14 +251,30 @@ def _of_session(
     return replace(loaded, bf16=session.precision.endswith("bf16"))
 
 
+def _own_precision(network: nn.Module) -> torch.dtype | None:
+    """What a network computes in that was cast or packed; None of others, for which autocast decides."""
+    packed = next((module.dtype for module in network.modules() if isinstance(module, PackedConv2d)), None)
+    if packed is not None:
+        return packed
+    dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
+    return None if dtype == torch.float32 else dtype
+
+
 def _in_precision(model: LoadedModel, precision: str | None) -> LoadedModel:
-    """The model with a precision of ``PRECISIONS``; None: float32."""
+    """The model with a precision of ``PRECISIONS``; None: that of the network."""
+    own = _own_precision(model.network)
+    if own is not None and precision not in (
+        None,
+        {torch.bfloat16: "bf16", torch.float32: "float32"}.get(own),
+    ):
+        raise UserError(
+            f"this {model.name} was cast to or packed in {str(own).removeprefix('torch.')}: "
+            f"precision={precision!r} is for networks that were not"
+        )
     if precision != "auto":
-        return replace(model, bf16=precision == "bf16")
+        return replace(model, bf16=precision == "bf16" or own == torch.bfloat16)
     network, size = model.network, usual_size(model.preprocess)
     inputs = torch.rand(1, len(model.preprocess.mean), *size, device=model.device)
-    if (parameter := next(network.parameters(), None)) is not None:  # a packed network has none
-        inputs = inputs.to(parameter.dtype)
 
     @torch.inference_mode()
     def run() -> None:
@@ -301,7 +319,8 @@ def model_of_network(
     precision = settled_precision(precision, bf16=bf16)
     if isinstance(network, Session):
         network.require_precision({"float32": "fp32"}.get(precision or "", precision))
-        return _loaded(network, usage, classes, weights=network.weights)
+        loaded = _loaded(network, usage, classes, weights=network.weights)
+        return replace(loaded, bf16=network.precision.endswith("bf16"))
     if _is_untrained(network):
         warnings.warn(
             f"this {usage.name} has random weights: create_model({usage.name!r}, pretrained=…) loads trained "

@@ -19,6 +19,7 @@ import hardnet_suite.openmm
 from hardnet_suite import create_model, predict
 from hardnet_suite.config_names import OWN_CONFIGS
 from hardnet_suite.data.images import open_rgb
+from hardnet_suite.deploy import fuse_batch_norms, pack
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference.precision import PrecisionChoice
 from hardnet_suite.networks import PREPROCESS
@@ -352,6 +353,22 @@ def test_networks_of_other_dtypes_and_wrapped_ones(dtype):
     tolerance = 0.1 if dtype == torch.bfloat16 else 1e-4
     order = np.argsort(expected.labels), np.argsort(other.labels)
     np.testing.assert_allclose(other.scores[order[1]], expected.scores[order[0]], atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_precision_is_for_networks_in_float32(dtype):
+    network = create_model("hardnet39ds", num_classes=10, pretrained="tiny_imagenet10").to(dtype)
+    assert model_of_network(network).bf16 == (dtype == torch.bfloat16)
+    for precision in ("float32", "bf16", "auto"):
+        if (precision, dtype) == ("bf16", torch.bfloat16):
+            before = predict(network, noise(64, 64), top=10)[0].to_dict()
+            assert predict(network, noise(64, 64), top=10, precision=precision)[0].to_dict() == before
+            continue
+        with pytest.raises(UserError, match=f"was cast to or packed in {str(dtype)[6:]}: "):
+            predict(network, noise(64, 64), precision=precision)
+    packed = pack(fuse_batch_norms(network.float()), torch.zeros(1, 3, 64, 64))
+    with pytest.raises(UserError, match="was cast to or packed in float32: "):
+        predict(packed, noise(64, 64), bf16=True)
 
 
 def test_a_new_last_layer_has_no_names():
