@@ -79,6 +79,8 @@ class Quantization:
     max_drop: float | None = None
 
     def __post_init__(self):
+        if self.images is None:
+            raise UserError("a quantization needs images to calibrate on, got None")
         if is_live(self.images):
             raise UserError(
                 "images to calibrate on are read several times: expected a list, a folder or files, got an "

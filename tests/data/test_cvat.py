@@ -61,6 +61,11 @@ def test_splits(tmp_path, lists, splits):
     assert [*read_cvat(tmp_path).splits] == splits
 
 
+def test_an_image_in_two_lists_of_one_split_is_one_image(tmp_path):
+    make(tmp_path, lists=("default", "train"))
+    assert {split: len(images) for split, images in read_cvat(tmp_path).splits.items()} == {"train": 2}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -152,6 +152,8 @@ def test_images_are_spread_over_the_source(tmp_path, textures, monkeypatch):
 
 def test_settings_that_make_no_sense(tmp_path, textures):
     network = tiny("hardnet68")
+    with pytest.raises(UserError, match="needs images to calibrate on, got None"):
+        Quantization(None)
     with pytest.raises(UserError, match="int8 needs a quantization"):
         export_file(network, tmp_path / "net.onnx", precision="int8")
     with pytest.raises(UserError, match="for the precision int8, got fp32"):

@@ -117,13 +117,17 @@ def _images(source: Path) -> dict[str, Path]:
 def _entries(source: Path, masks: dict[str, Path]) -> Iterator[tuple[str, str]]:
     """(split, name) of each image."""
     lists = sorted((source / "ImageSets" / "Segmentation").glob("*.txt"))
+    seen = set()  # the lists "default" and "train" are one split
     for path in lists:
         split = subset_split(path.stem) or "train"
         try:
             lines = read_text(path).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read: {error}; save it as UTF-8 text") from None
-        yield from ((split, name) for name in dict.fromkeys(line.strip() for line in lines) if name)
+        for name in filter(None, map(str.strip, lines)):
+            if (split, name) not in seen:
+                seen.add((split, name))
+                yield split, name
     if not lists:
         yield from (("train", name) for name in masks)
 
