@@ -25,7 +25,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.matching.aggregation import InvertedFile, kmeans, load_faiss, vlad
 from hardnet_suite.matching.keypoints import HardNetDetector
 from hardnet_suite.matching.nearest import mutual_matches
-from hardnet_suite.matching.pair import RATIO, estimate_geometry
+from hardnet_suite.matching.pair import RATIO, count_places, estimate_geometry
 from hardnet_suite.matching.patches import DESCRIPTOR, load_descriptor
 from hardnet_suite.outputs import write_file
 
@@ -53,7 +53,8 @@ class Hit:
         name: of the image, its path.
         number: its place in the index.
         score: cosine of the aggregated descriptors: 1 for the same image.
-        inliers: matches that agree with a homography; 0 where none is found, None where not verified.
+        inliers: places with matches that agree with a homography, keypoints at one place counted once; 0
+            where none is found, None where not verified.
     """
 
     name: str
@@ -378,10 +379,11 @@ def _described(detector: HardNetDetector, image: Any, name: str | None) -> _Loca
 
 
 def _inliers(a: _LocalFeatures, b: _LocalFeatures) -> int:
-    """Matches of two images that agree with a homography."""
+    """Places of two images whose matches agree with a homography."""
     pairs, _ = mutual_matches(a.descriptors, b.descriptors, RATIO)
-    geometry = estimate_geometry(a.xy[pairs[:, 0]], b.xy[pairs[:, 1]])
-    return 0 if geometry is None else geometry.count
+    points_a, points_b = a.xy[pairs[:, 0]], b.xy[pairs[:, 1]]
+    geometry = estimate_geometry(points_a, points_b)
+    return 0 if geometry is None else count_places(points_a[geometry.inliers], points_b[geometry.inliers])
 
 
 def _weights_of(model: nn.Module) -> str:

@@ -246,7 +246,8 @@ def match_features(
         threshold: largest error of an inlier in pixels: its distance from its place in image b (homography),
             or its Sampson distance, which is that of both points together from the nearest pair that fits, to
             first order (fundamental).
-        min_inliers: with fewer, no geometry is found. Default: 8 for a homography, 16 for a fundamental
+        min_inliers: with inliers at fewer places, no geometry is found: keypoints at one place, such as those
+            of SIFT with several orientations, count once. Default: 8 for a homography, 16 for a fundamental
             matrix.
 
     Raises:
@@ -281,8 +282,8 @@ def estimate_geometry(
         min_inliers: as for ``match_features``.
 
     Returns:
-        None with fewer than ``min_inliers`` matches or inliers, or where no matrix fits: all points alike, on
-        one line, or a homography that is singular or folds the inliers over the horizon.
+        None with matches or inliers at fewer than ``min_inliers`` places, or where no matrix fits: all points
+        alike, on one line, or a homography that is singular or folds the inliers over the horizon.
 
     Raises:
         ValueError: other shapes, NaN, or a value out of range.
@@ -296,7 +297,7 @@ def estimate_geometry(
     if not (np.isfinite(points_a).all() and np.isfinite(points_b).all()):
         raise ValueError("points hold NaN or infinite values")
     fewest = min_inliers or FEWEST_INLIERS[kind]
-    if len(points_a) < fewest:
+    if count_places(points_a, points_b) < fewest:
         return None
     import cv2
 
@@ -309,13 +310,18 @@ def estimate_geometry(
     if matrix is None or mask is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
         return None
     inliers = mask.ravel().astype(bool)
-    if np.count_nonzero(inliers) < fewest:
+    if count_places(points_a[inliers], points_b[inliers]) < fewest:
         return None
     if any(_are_on_a_line(points[inliers]) for points in (points_a, points_b)):
         return None
     if kind == "homography" and not _is_plausible(matrix, points_a[inliers]):
         return None
     return Geometry(kind, matrix, inliers)
+
+
+def count_places(points_a: np.ndarray, points_b: np.ndarray) -> int:
+    """How many matches are independent: the distinct points of the image that has fewer of them."""
+    return min(len(np.unique(points, axis=0)) for points in (points_a, points_b))
 
 
 def _is_plausible(homography: np.ndarray, points: np.ndarray) -> bool:

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching import HardNetDetector
+from hardnet_suite.matching import index as index_module
 from hardnet_suite.matching.index import ImageIndex, build_index, digest_of, is_index, load_index
 
 pytest.importorskip("faiss")
@@ -74,6 +75,15 @@ def test_only_the_best_are_verified(indexes, count):
     assert sorted(numbers(hits[:count])) == sorted(numbers(plain[:count]))
     assert hits[count:] == plain[count:]
     assert all(hit.inliers is not None for hit in hits[:count])
+
+
+def test_inliers_are_places(monkeypatch):
+    """Keypoints at one place with several orientations are one inlier."""
+    points = np.random.default_rng(0).uniform(0, 320, (9, 2)).astype(np.float32)
+    pairs = np.arange(27)[:, None].repeat(2, 1)
+    monkeypatch.setattr(index_module, "mutual_matches", lambda *_: (pairs, np.zeros(27, np.float32)))
+    image = index_module._LocalFeatures(points.repeat(3, 0), np.zeros((27, 4), np.float16))
+    assert index_module._inliers(image, image) == 9
 
 
 @pytest.mark.parametrize("method", METHODS)

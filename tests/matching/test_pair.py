@@ -180,6 +180,31 @@ def test_the_fewest_matches_with_a_geometry():
         assert estimate_geometry(*random_matches(count), "fundamental") is None
 
 
+@pytest.mark.parametrize(("kind", "places"), [("homography", 8), ("fundamental", 16)])
+@pytest.mark.parametrize("repeated", ["both", "a", "b"])
+def test_keypoints_at_one_place_count_once(kind, places, repeated):
+    """SIFT has one keypoint for every strong orientation: they verify no more than one of them."""
+    points, others = random_matches(places - 1)
+    rows = np.arange(places - 1).repeat(3)
+    shift = np.tile([[0.0, 0.0], [0.2, 0.0], [0.0, 0.2]], (places - 1, 1))
+    points, others = points[rows] + shift * (repeated == "b"), others[rows] + shift * (repeated == "a")
+    assert estimate_geometry(points, others, kind) is None
+    assert estimate_geometry(points, others, kind, min_inliers=places - 1) is not None
+    more, others_more = random_matches(places)
+    found = estimate_geometry(more.repeat(3, 0), others_more.repeat(3, 0), kind)
+    assert found.count == len(found.inliers) == 3 * places
+
+
+def test_inliers_at_too_few_places_are_no_geometry():
+    points, others = random_matches(6)
+    noise, elsewhere = np.random.default_rng(0).uniform(0, 320, (2, 6, 2))
+    points, others = (
+        np.concatenate(parts) for parts in ((points.repeat(2, 0), noise), (others.repeat(2, 0), elsewhere))
+    )
+    assert estimate_geometry(points, others) is None
+    assert estimate_geometry(points, others, min_inliers=6).count >= 12
+
+
 def test_outliers_are_left_out():
     points, others = random_matches(60)
     others[::3] += np.random.default_rng(0).uniform(30, 90, (20, 2))
