@@ -111,17 +111,15 @@ def _nearest(a: Tensor, b: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if not k:
         return indices, distances
     step = max(1, _AT_ONCE // max(len(b), k * a.shape[1]))
-    for start in range(0, len(a), step):
-        part = slice(start, start + step)
-        indices[part], distances[part] = _nearest_of_chunk(a[part], b, k)
+    with torch.autocast(a.device.type, enabled=False):
+        for start in range(0, len(a), step):
+            part = slice(start, start + step)
+            indices[part], distances[part] = _nearest_of_chunk(a[part], b, k)
     return indices, distances
 
 
 def _nearest_of_chunk(a: Tensor, b: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    if torch.get_float32_matmul_precision() != "highest":  # TF32 or bfloat16, beyond the bound below
-        product = (a.double() @ b.double().T).to(a.dtype)
-    else:
-        product = a @ b.T
+    product = a @ b.T if _is_float32_exact() else (a.double() @ b.double().T).to(a.dtype)
     norms_a, norms_b = a.square().sum(1), b.square().sum(1)
     squares = product.mul_(-2).add_(norms_b).add_(norms_a[:, None])
     count = min(k + 1, len(b))
@@ -138,6 +136,14 @@ def _nearest_of_chunk(a: Tensor, b: Tensor, k: int) -> tuple[Tensor, Tensor]:
         found, order = _distances(a[part][:, None], b[None]).sort(dim=1, stable=True)
         indices[part], distances[part] = order[:, :k], found[:, :k]
     return indices, distances.float()
+
+
+def _is_float32_exact() -> bool:
+    """Whether float32 products are in float32: TF32 and bfloat16 are beyond the bound on their rounding."""
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # the precision was set by backend
+        return False
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:

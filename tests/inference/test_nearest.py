@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +68,40 @@ def test_neighbours_that_products_cannot_tell_apart():
     indices, distances = nearest_neighbours(a, b, 2)
     np.testing.assert_array_equal(indices, order[:, :2])
     np.testing.assert_allclose(distances, expected[:, :2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_nothing(dtype):
+    rng = np.random.default_rng(2)
+    b = torch.from_numpy(unit_rows(rng, 500, 16))
+    a = b + 0.01 * torch.from_numpy(unit_rows(rng, 500, 16))
+    expected = nearest_neighbours(a, b, 2)
+    pairs = mutual_matches(a, b, 0.9)[0]
+    with torch.autocast("cpu", dtype):
+        indices, distances = nearest_neighbours(a, b, 2)
+        assert torch.equal(mutual_matches(a, b, 0.9)[0], pairs)
+    assert torch.equal(indices, expected[0])
+    assert torch.equal(distances, expected[1])
+
+
+def test_a_precision_set_by_backend_changes_nothing():
+    """PyTorch then has no one precision to tell, which is a RuntimeError."""
+    code = """
+import torch
+from hardnet_suite.inference.nearest import nearest_neighbours
+values = torch.nn.functional.normalize(torch.rand(400, 64, generator=torch.Generator().manual_seed(0)))
+expected = nearest_neighbours(values, values, 3)
+torch.backends.fp32_precision = "tf32"
+try:
+    torch.get_float32_matmul_precision()
+except RuntimeError:
+    print("no one precision")
+found = nearest_neighbours(values, values, 3)
+assert all(torch.equal(*pair) for pair in zip(found, expected))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "no one precision\n"
 
 
 @settings(deadline=None, max_examples=60)
