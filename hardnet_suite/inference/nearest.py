@@ -11,6 +11,7 @@ from torch import Tensor
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 _AT_ONCE = 1 << 24  # numbers of a matrix of distances, or of differences, in memory
+_LARGEST_INTEGER = 2**53 - 1  # 2^53 may be a neighbour, rounded
 
 
 def nearest_neighbours(queries: Array, references: Array, k: int = 1) -> tuple[Array, Array]:
@@ -21,7 +22,8 @@ def nearest_neighbours(queries: Array, references: Array, k: int = 1) -> tuple[A
     smaller index is the nearer.
 
     Args:
-        queries: (N, D) of any real dtype, NumPy or torch; half precision is compared in float32.
+        queries: (N, D) of any real dtype, NumPy or torch. Those that float32 holds are compared in float32,
+            others in float64, where differences below 1e-154 count as none.
         references: (M, D), of the same library.
         k: how many.
 
@@ -30,13 +32,14 @@ def nearest_neighbours(queries: Array, references: Array, k: int = 1) -> tuple[A
         device of ``queries``.
 
     Raises:
-        ValueError: other shapes, k < 1, NaN or infinite values.
+        ValueError: other shapes, k < 1, NaN or infinite values, integers beyond 2^53, or distances of
+            neighbours beyond the range of float32.
     """
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f"expected k of at least 1, got {k!r}")
     a, b = _pair(queries, references)
     indices, distances = _nearest(a, b, k)
-    return _like(queries, indices), _like(queries, distances)
+    return _like(queries, indices), _like(queries, distances.float())
 
 
 def mutual_matches(a: Array, b: Array, ratio: float | None = None) -> tuple[Array, Array]:
@@ -55,7 +58,7 @@ def mutual_matches(a: Array, b: Array, ratio: float | None = None) -> tuple[Arra
         (K, 2) int64 pairs [index in a, index in b], sorted by the index in a, and (K,) float32 distances.
 
     Raises:
-        ValueError: other shapes, a ratio out of range, NaN or infinite values.
+        ValueError: other shapes, a ratio out of range, or values as for ``nearest_neighbours``.
     """
     if ratio is not None and not 0 < ratio <= 1:
         raise ValueError(f"expected a ratio in (0, 1], got {ratio}")
@@ -73,7 +76,7 @@ def mutual_matches(a: Array, b: Array, ratio: float | None = None) -> tuple[Arra
         keep &= distances[:, 0] < ratio * distances[:, 1]
         keep &= (distances_back[:, 0] < ratio * distances_back[:, 1])[partners]
     pairs = torch.stack([here[keep], partners[keep]], dim=1)
-    return _like(a, pairs), _like(a, distances[keep, 0])
+    return _like(a, pairs), _like(a, distances[keep, 0].float())
 
 
 def _pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
@@ -93,10 +96,15 @@ def _descriptors(values: Any) -> Tensor:
         raise ValueError(f"expected descriptors of shape (N, D), got {tuple(tensor.shape)}")
     if tensor.is_complex():
         raise ValueError(f"expected real descriptors, got {tensor.dtype}")
-    if tensor.dtype != torch.float64:
+    kind = tensor.dtype
+    if kind == torch.float64 or (not kind.is_floating_point and kind.itemsize > 2):
+        tensor = tensor.double()
+    else:
         tensor = tensor.float()
     if not torch.isfinite(tensor).all():
         raise ValueError("descriptors hold NaN or infinite values")
+    if not kind.is_floating_point and (tensor.abs() > _LARGEST_INTEGER).any():
+        raise ValueError("descriptors hold integers beyond 2^53, which float64 cannot tell apart")
     return tensor.contiguous()
 
 
@@ -105,9 +113,10 @@ def _like(values: Any, result: Tensor) -> Any:
 
 
 def _nearest(a: Tensor, b: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(N, min(k, M)) indices and float64 distances."""
     k = min(k, len(b))
     indices = torch.zeros(len(a), k, dtype=torch.int64, device=a.device)
-    distances = torch.zeros(len(a), k, device=a.device)
+    distances = torch.zeros(len(a), k, dtype=torch.float64, device=a.device)
     if not k:
         return indices, distances
     step = max(1, _AT_ONCE // max(len(b), k * a.shape[1]))
@@ -115,6 +124,8 @@ def _nearest(a: Tensor, b: Tensor, k: int) -> tuple[Tensor, Tensor]:
         for start in range(0, len(a), step):
             part = slice(start, start + step)
             indices[part], distances[part] = _nearest_of_chunk(a[part], b, k)
+    if (distances > torch.finfo(torch.float32).max).any():
+        raise ValueError("distances of descriptors are beyond the range of float32: scale the descriptors")
     return indices, distances
 
 
@@ -124,9 +135,13 @@ def _nearest_of_chunk(a: Tensor, b: Tensor, k: int) -> tuple[Tensor, Tensor]:
     squares = product.mul_(-2).add_(norms_b).add_(norms_a[:, None])
     count = min(k + 1, len(b))
     values, indices = squares.topk(count, dim=1, largest=False)
-    # each sum of D products is within D ε / 2 times the product of the norms (Higham 2002, section 3.1)
-    bound = (a.shape[1] + 4) * torch.finfo(a.dtype).eps * (norms_a + norms_b.max())
-    close = (values.diff(dim=1) <= 2 * bound[:, None]).any(1)
+    # each sum of D products is within D ε / 2 times the product of the norms (Higham 2002, section 3.1), and
+    # each product within the smallest normal number, where it may be flushed to zero
+    kind = torch.finfo(a.dtype)
+    bound = (a.shape[1] + 4) * (kind.eps * (norms_a + norms_b.max()) + 4 * kind.tiny)
+    # not where squares overflow
+    is_clear = (values.diff(dim=1) > 2 * bound[:, None]) & values[:, 1:].isfinite()
+    close = ~is_clear.all(1)
     indices = indices[:, :k].contiguous()
     distances = _distances(a[:, None], b[indices])
     rows = close.nonzero()[:, 0]
@@ -135,7 +150,7 @@ def _nearest_of_chunk(a: Tensor, b: Tensor, k: int) -> tuple[Tensor, Tensor]:
         part = rows[start : start + step]
         found, order = _distances(a[part][:, None], b[None]).sort(dim=1, stable=True)
         indices[part], distances[part] = order[:, :k], found[:, :k]
-    return indices, distances.float()
+    return indices, distances
 
 
 def _is_float32_exact() -> bool:

@@ -70,6 +70,75 @@ def test_neighbours_that_products_cannot_tell_apart():
     np.testing.assert_allclose(distances, expected[:, :2], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32, np.uint64])
+@pytest.mark.parametrize("offset", [2**24, 2**31 - 10, 2**40, 2**53 - 10])
+def test_integers_that_float32_cannot_hold(dtype, offset):
+    if offset > np.iinfo(dtype).max:
+        pytest.skip("beyond the dtype")
+    b = np.array([[offset + 2, 3], [offset + 1, 3], [offset, 3]], dtype)
+    a = b[1:]
+    indices, distances = nearest_neighbours(a, b, 2)
+    assert indices.tolist() == [[1, 0], [2, 1]]
+    assert distances.tolist() == [[0, 1], [0, 1]]
+    assert mutual_matches(a, b)[0].tolist() == [[0, 1], [1, 2]]
+    assert mutual_matches(torch.from_numpy(a), torch.from_numpy(b))[0].tolist() == [[0, 1], [1, 2]]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16])
+def test_the_ends_of_small_integers(dtype):
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    b = np.array([[high], [high - 1], [low + 1], [low]], dtype)
+    assert nearest_neighbours(b, b)[0][:, 0].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("value", [2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1])
+def test_integers_that_float64_cannot_hold_are_refused(value):
+    values = np.array([[value], [0]])
+    with pytest.raises(ValueError, match=r"integers beyond 2\^53"):
+        nearest_neighbours(values, values)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("exponent", [-142, -132, -100, -73, -63, 60, 62, 63, 64, 66, 100, 123])
+@pytest.mark.parametrize("length", [1, 3, 16])
+@pytest.mark.parametrize("is_flushed", [False, True])
+def test_values_whose_squares_are_beyond_float32(dtype, exponent, length, is_flushed):
+    if is_flushed and exponent < -126:
+        pytest.skip("the values themselves are flushed to zero")
+    rng = np.random.default_rng(0)
+    a, b = (np.ldexp(rng.integers(-3, 4, (count, length)).astype(dtype), exponent) for count in (30, 40))
+    b[::4] *= 128 if exponent < 0 else 1 / 128
+    order, expected = brute_force(a, b)
+    torch.set_flush_denormal(is_flushed)
+    try:
+        indices, distances = nearest_neighbours(a, b, 3)
+    finally:
+        torch.set_flush_denormal(False)
+    np.testing.assert_array_equal(indices, order[:, :3])
+    np.testing.assert_allclose(distances, expected[:, :3], rtol=1e-6, atol=1e-45)
+
+
+def test_squares_that_overflow_have_no_wrong_neighbour():
+    b = np.array([[1e20], [3e20], [2e20]], np.float32)
+    assert nearest_neighbours(b, b)[0][:, 0].tolist() == [0, 1, 2]
+    assert mutual_matches(b, b, 0.9)[0].tolist() == [[0, 0], [1, 1], [2, 2]]
+
+
+@pytest.mark.parametrize("value", [1e40, 1e150, 1e160, 1e300])
+def test_distances_beyond_float32_are_refused(value):
+    a, b = np.array([[0.0]]), np.array([[2 * value], [value]])
+    for search in (nearest_neighbours, mutual_matches):
+        with pytest.raises(ValueError, match="beyond the range of float32"):
+            search(a, b)
+    assert nearest_neighbours(b, b)[0][:, 0].tolist() == [0, 1]
+
+
+def test_the_ratio_of_distances_that_float32_cannot_tell_apart():
+    """They are compared in float64."""
+    a, b = np.array([[0.0], [8e-46]]), np.array([[1e-46], [9e-46]])
+    assert mutual_matches(a, b, 0.9)[0].tolist() == [[0, 0], [1, 1]]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_changes_nothing(dtype):
     rng = np.random.default_rng(2)
