@@ -35,7 +35,7 @@ VERIFIED = 100  # images that are verified
 _WORDS = {"vlad": 64, "bow": 4096}
 _PER_WORD = 8  # descriptors, at least, where the number of words is not given
 _PROGRAM = "hardnet-suite index"
-_DETECTION = ("top_k", "upright", "region", "contrast")  # options of the detector that change descriptors
+_DETECTION = ("top_k", "upright", "region", "contrast", "channels")  # options that change descriptors
 _ARRAYS = {
     "codebook": (np.float32, 2),
     "counts": (np.int64, 1),
@@ -248,7 +248,7 @@ def build_index(
 
     Args:
         images: as for ``ImageIndex.add``.
-        detector: of keypoints and descriptors; default: ``HardNetDetector(top_k=1000)``.
+        detector: of keypoints and descriptors; default: ``HardNetDetector(top_k=1000, channels="rgb")``.
         method: "vlad" or "bow", see ``ImageIndex``.
         words: size of the codebook, by k-means of the images' descriptors. Default: 64 of VLAD, 4096 of bag
             of words, fewer where there are fewer than 8 descriptors per word.
@@ -288,6 +288,8 @@ def load_index(
 ) -> ImageIndex:
     """Reads what ``ImageIndex.save`` wrote; no code of the file is run.
 
+    The detector has the options that the index was made with, the order of channels in arrays included.
+
     Args:
         path: the file.
         model: the descriptor that the index was made with, as for ``HardNetDetector``.
@@ -310,9 +312,7 @@ def load_index(
         )
     try:
         detection = json.loads(metadata["detection"])
-        detector = HardNetDetector(
-            model, channels="rgb", bf16=bf16, **{key: detection[key] for key in _DETECTION}
-        )
+        detector = HardNetDetector(model, bf16=bf16, **{key: detection[key] for key in _DETECTION})
         index = ImageIndex(detector, metadata["method"], arrays["codebook"])
         names = json.loads(metadata["names"])
         _check_content(arrays, names)

@@ -194,10 +194,23 @@ def test_other_weights_are_an_error(indexes, tmp_path):
 
 
 def test_the_options_of_the_detector_travel_with_the_index(tmp_path):
-    index = build_index(drawn_scenes()[0], detector=detector(top_k=30, upright=True, contrast=0.02))
+    options = {"top_k": 30, "upright": True, "contrast": 0.02, "region": 8.0, "channels": "bgr"}
+    index = build_index(drawn_scenes()[0], detector=detector(**options))
     index.save(tmp_path / "index.safetensors")
     loaded = load_index(tmp_path / "index.safetensors", model=small_descriptor()).detector
-    assert (loaded.top_k, loaded.upright, loaded.contrast) == (30, True, 0.02)
+    assert {key: getattr(loaded, key) for key in options} == options
+
+
+@pytest.mark.parametrize("channels", ["rgb", "bgr"])
+def test_arrays_are_read_alike_before_and_after_saving(channels, tmp_path):
+    scenes = [scene if channels == "rgb" else scene[..., ::-1] for scene in drawn_scenes()]
+    index = build_index(scenes, detector=detector(channels=channels))
+    index.save(tmp_path / "index.safetensors")
+    loaded = load_index(tmp_path / "index.safetensors", model=small_descriptor())
+    for scene in scenes[:2]:
+        hits = loaded.search(scene, top=None)
+        assert hits == index.search(scene, top=None)
+        assert hits[0].score == pytest.approx(1, abs=1e-5)
 
 
 def altered(source, target, arrays=(), metadata=()):
@@ -231,6 +244,16 @@ def altered(source, target, arrays=(), metadata=()):
         ({}, {"names": None}, "no names"),
         ({}, {"detection": "{}"}, "damaged"),
         ({}, {"detection": '{"top_k": "x", "upright": 0, "region": 6, "contrast": 0}'}, "damaged"),
+        (
+            {},
+            {"detection": '{"top_k": 9, "upright": false, "region": 6, "contrast": 0}'},
+            "damaged: .*channels",
+        ),
+        (
+            {},
+            {"detection": '{"top_k": 9, "upright": false, "region": 6, "contrast": 0, "channels": "x"}'},
+            "damaged: expected channels",
+        ),
         ({}, {"method": "other"}, "damaged"),
         ({}, {"program": "other"}, "not an index"),
     ],
