@@ -23,6 +23,7 @@ from hardnet_suite.data.sources import images_of, is_single
 from hardnet_suite.deploy.session import Session
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching.aggregation import InvertedFile, kmeans, load_faiss, vlad
+from hardnet_suite.matching.keynet import KeyNetDetector
 from hardnet_suite.matching.keypoints import HardNetDetector
 from hardnet_suite.matching.nearest import mutual_matches
 from hardnet_suite.matching.pair import RATIO, count_places, estimate_geometry
@@ -157,12 +158,15 @@ class ImageIndex:
         """Writes the index: a .safetensors file, which ``load_index`` reads.
 
         It holds the codebook, the names, and of each keypoint its place, word and descriptor in half
-        precision: about 270 kB per image of 1000 keypoints.
+        precision: about 270 kB per image of 1000 keypoints; of the networks of the detector their digests.
 
         Raises:
+            ValueError: the keypoints are neither of SIFT nor of a ``KeyNetDetector``.
             WriteError: the file cannot be written.
         """
         from safetensors.numpy import save
+
+        keypoints = _keypoints_of(self.detector.detector)
 
         arrays = {
             "codebook": self.codebook,
@@ -182,6 +186,7 @@ class ImageIndex:
             "names": json.dumps(self.names),
             "weights": _weights_of(self.detector.model),
             "weights_digest": digest_of(self.detector.model),
+            "keypoints": keypoints,
             "detection": json.dumps({key: getattr(self.detector, key) for key in _DETECTION}),
         }
         write_file(path, save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, metadata))
@@ -283,6 +288,7 @@ def load_index(
     *,
     model: nn.Module | str | Path = DESCRIPTOR,
     weights: str | Path | None = None,
+    detector: KeyNetDetector | None = None,
     device: str | torch.device | None = None,
     bf16: bool = False,
 ) -> ImageIndex:
@@ -294,13 +300,20 @@ def load_index(
         path: the file.
         model: the descriptor that the index was made with, as for ``HardNetDetector``.
         weights: as for ``load_descriptor``.
+        detector: of keypoints, that the index was made with; None: SIFT.
         device: as for ``load_descriptor``.
         bf16: describes queries in bfloat16.
 
     Raises:
-        UserError: no such file, not an index, damaged, or made with other weights.
+        UserError: no such file, not an index, damaged, or made with other weights or keypoints.
     """
     arrays, metadata = _read(Path(path))
+    keypoints = _keypoints_of(detector)
+    if metadata["keypoints"] != keypoints:
+        raise UserError(
+            f"{path} was made with keypoints of {metadata['keypoints']}, not of {keypoints}: "
+            "load it with the same detector"
+        )
     if not isinstance(model, nn.Module):
         model = load_descriptor(model, weights=weights, device=device)
     elif weights is not None or device is not None:
@@ -312,8 +325,11 @@ def load_index(
         )
     try:
         detection = json.loads(metadata["detection"])
-        detector = HardNetDetector(model, bf16=bf16, **{key: detection[key] for key in _DETECTION})
-        index = ImageIndex(detector, metadata["method"], arrays["codebook"])
+        options = {key: detection[key] for key in _DETECTION}
+        if detector is not None:
+            del options["contrast"]  # of SIFT
+        describer = HardNetDetector(model, detector=detector, bf16=bf16, **options)
+        index = ImageIndex(describer, metadata["method"], arrays["codebook"])
         names = json.loads(metadata["names"])
         _check_content(arrays, names)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -390,6 +406,18 @@ def _weights_of(model: nn.Module) -> str:
     return getattr(model, "weights", None) or f"a {type(model).__name__} given as a network"
 
 
+def _keypoints_of(detector: KeyNetDetector | None) -> str:
+    """What finds the keypoints, weights included; ValueError where their digest is not known."""
+    if detector is None:
+        return "SIFT"
+    if not isinstance(detector, KeyNetDetector):
+        raise ValueError(
+            f"expected keypoints of SIFT or a KeyNetDetector for an index in a file, got a "
+            f"{type(detector).__name__}"
+        )
+    return f"{' and '.join(detector.networks)} (digest {digest_of(detector.networks)})"
+
+
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Arrays and header of an index, with the types and dimensions that they should have."""
     from safetensors import SafetensorError, safe_open
@@ -412,7 +440,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             raise UserError(
                 f"{path} is damaged: expected {key} of {np.dtype(dtype)}, {dimensions}-dimensional"
             )
-    missing = {"method", "names", "weights", "weights_digest", "detection"} - set(metadata)
+    missing = {"method", "names", "weights", "weights_digest", "keypoints", "detection"} - set(metadata)
     if missing:
         raise UserError(f"{path} is damaged: its header has no {', '.join(sorted(missing))}")
     return arrays, metadata

@@ -36,6 +36,9 @@ class KeyNetDetector:
         orinet: weights of OriNet, ``OriNet.pth``; None: upright patches.
         device: "cpu", "cuda", …; None: a GPU where there is one.
 
+    Attributes:
+        networks: those that are used, by the names of their arguments.
+
     Raises:
         UserError: Kornia is not installed, no such device; a file cannot be read, or holds other weights.
     """
@@ -59,8 +62,9 @@ class KeyNetDetector:
             network = feature.OriNet(pretrained=False)
             fill_published(network, orinet, "OriNet")
             self._orinet = feature.LAFOrienter(angle_detector=network)
-        parts = [part for part in (self._detector, self._affnet, self._orinet) if part is not None]
-        ready(nn.ModuleList(parts), device)
+        parts = {"keynet": self._detector, "affnet": self._affnet, "orinet": self._orinet}
+        self.networks = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+        ready(self.networks, device)
         self._levels = self._detector.num_pyramid_levels
 
     def check_upright(self, upright: bool) -> None:

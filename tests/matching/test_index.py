@@ -242,6 +242,7 @@ def altered(source, target, arrays=(), metadata=()):
         ({}, {"names": "[" * 100_000}, "damaged"),
         ({}, {"names": "[1, 2, 3, 4, 5, 6]"}, "list of names"),
         ({}, {"names": None}, "no names"),
+        ({}, {"keypoints": None}, "no keypoints"),
         ({}, {"detection": "{}"}, "damaged"),
         ({}, {"detection": '{"top_k": "x", "upright": 0, "region": 6, "contrast": 0}'}, "damaged"),
         (

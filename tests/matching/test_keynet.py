@@ -213,3 +213,68 @@ def test_the_published_files_match_a_turned_image(shared):
     matches = match_images(*drawn_pair(), model=small_descriptor(), detector=keynet, top_k=300)
     assert matches.geometry is not None
     assert corner_error(matches.matrix) < 4
+
+
+@pytest.fixture(scope="module")
+def saved_index(keynet, grey, tmp_path_factory):
+    """An index of two images by Key.Net's keypoints, and its file."""
+    pytest.importorskip("faiss")
+    from hardnet_suite.matching.index import build_index
+
+    describer = HardNetDetector(small_descriptor(), top_k=60, detector=keynet, channels="rgb")
+    index = build_index([grey, np.ascontiguousarray(grey[::-1])], detector=describer, words=4)
+    path = tmp_path_factory.mktemp("index") / "index.safetensors"
+    index.save(path)
+    return index, path
+
+
+def test_an_index_of_its_keypoints_answers_the_same_when_loaded(saved_index, files, grey):
+    from hardnet_suite.matching.index import load_index
+
+    index, path = saved_index
+    loaded = load_index(path, model=small_descriptor(), detector=KeyNetDetector(**files))
+    assert loaded.search(grey, verify=True) == index.search(grey, verify=True)
+    assert loaded.search(grey)[0].score == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("form", ["SIFT", "upright", "affnet", "weights"])
+def test_an_index_of_other_keypoints_is_not_searched(saved_index, files, form, tmp_path):
+    from hardnet_suite.matching.index import load_index
+
+    others = dict(files)
+    if form == "upright":
+        del others["orinet"]
+    elif form == "affnet":
+        del others["affnet"]
+    elif form == "weights":
+        content = torch.load(files["keynet"])
+        content["state_dict"]["last_conv.0.bias"] += 1
+        others["keynet"] = tmp_path / "other.pth"
+        torch.save(content, others["keynet"])
+    detector = None if form == "SIFT" else KeyNetDetector(**others)
+    with pytest.raises(UserError, match="was made with keypoints of keynet and affnet and orinet"):
+        load_index(saved_index[1], model=small_descriptor(), detector=detector)
+
+
+def test_an_index_of_sift_is_not_searched_with_key_net(keynet, grey, tmp_path):
+    pytest.importorskip("faiss")
+    from hardnet_suite.matching.index import build_index, load_index
+
+    path = tmp_path / "index.safetensors"
+    build_index(grey, detector=HardNetDetector(small_descriptor(), top_k=60), words=4).save(path)
+    with pytest.raises(UserError, match="keypoints of SIFT, not of keynet"):
+        load_index(path, model=small_descriptor(), detector=keynet)
+
+
+def test_an_index_of_unknown_keypoints_is_not_saved(keynet, grey, tmp_path):
+    pytest.importorskip("faiss")
+    from hardnet_suite.matching.index import build_index
+
+    class Other:
+        frames = keynet.frames
+
+    describer = HardNetDetector(small_descriptor(), top_k=60, detector=Other())
+    index = build_index(grey, detector=describer, words=4)
+    with pytest.raises(ValueError, match=r"SIFT or a KeyNetDetector .* got a Other"):
+        index.save(tmp_path / "index.safetensors")
+    assert not list(tmp_path.iterdir())
