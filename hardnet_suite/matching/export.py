@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,6 +22,7 @@ MATCH_LIST = "matches.txt"  # COLMAP
 LIST = "hardnet_suite.json"  # path -> SHA-256 of what was written: the formats have no room for a mark
 _PROGRAM = "hardnet-suite match"
 _COLMAP_LENGTH = 128  # of a descriptor, in COLMAP
+_HLOC_ARRAYS = ("keypoints", "descriptors", "scores", "scales", "oris", "image_size")  # of an image
 
 
 def write_hloc(
@@ -46,39 +46,43 @@ def write_hloc(
         The folder.
 
     Raises:
-        UserError: h5py is not installed, two images of one name, a pair twice, names with spaces, or other
-            files in the place.
+        UserError: h5py is not installed, an image without a name, two images of one name, a pair twice, in
+            either order, names that the files cannot hold, or other files in the place.
     """
     h5py = _h5py()
     matches = list(matches)
     images = _named("hloc", matches, names)
     name_of = {id(features): name for name, features in images.items()}
-    groups = [
-        "/".join(name_of[id(features)].replace("/", "-") for features in (pair.a, pair.b)) for pair in matches
+    pairs = [
+        tuple(name_of[id(features)].replace("/", "-") for features in (pair.a, pair.b)) for pair in matches
     ]
-    _require_pairs(groups)
+    _require_pairs("hloc", pairs, '("/" in names is "-" there)')
     folder = Path(folder)
     require_hloc_replaceable(folder)
     with whole_file(folder / FEATURES) as temporary, h5py.File(temporary, "w") as file:
         for name, features in images.items():
             group = file.create_group(name)
             keypoints = features.keypoints
-            group["keypoints"] = keypoints.xy
+            arrays = (
+                keypoints.xy,
+                np.ascontiguousarray(features.descriptors.T),
+                keypoints.response,
+                keypoints.size / 2,
+                keypoints.angle,
+                np.array(features.size),
+            )
+            for key, values in zip(_HLOC_ARRAYS, arrays, strict=True):
+                group[key] = values
             group["keypoints"].attrs["uncertainty"] = 1.0  # pixels
-            group["descriptors"] = np.ascontiguousarray(features.descriptors.T)
-            group["scores"] = keypoints.response
-            group["scales"] = keypoints.size / 2
-            group["oris"] = keypoints.angle
-            group["image_size"] = np.array(features.size)
     lines = []
     with whole_file(folder / MATCHES) as temporary, h5py.File(temporary, "w") as file:
-        for pair, place in zip(matches, groups, strict=True):
+        for pair, place in zip(matches, pairs, strict=True):
             a, b = name_of[id(pair.a)], name_of[id(pair.b)]
             partners = np.full(len(pair.a.keypoints), -1, np.int32)
             scores = np.zeros(len(partners), np.float32)
             partners[pair.pairs[:, 0]] = pair.pairs[:, 1]
             scores[pair.pairs[:, 0]] = 1 - pair.distances**2 / 4
-            group = file.create_group(place)
+            group = file.create_group("/".join(place))
             group["matches0"], group["matching_scores0"] = partners, scores
             lines.append(f"{a} {b}\n")
     write_file(folder / PAIRS, "".join(lines))
@@ -106,11 +110,13 @@ def write_colmap(
         The folder.
 
     Raises:
-        UserError: descriptors that are not 128 numbers long, two images of one name, names with spaces, or
-            other files in the place.
+        UserError: descriptors that are not 128 numbers long, or as for ``write_hloc``.
     """
     matches = list(matches)
     images = _named("COLMAP", matches, names)
+    name_of = {id(features): name for name, features in images.items()}
+    pairs = [(name_of[id(pair.a)], name_of[id(pair.b)]) for pair in matches]
+    _require_pairs("COLMAP", pairs)
     folder = Path(folder)
     for features in images.values():
         if features.descriptors.shape[1] != _COLMAP_LENGTH:
@@ -119,11 +125,10 @@ def write_colmap(
     require_colmap_replaceable(folder, images)
     for name, features in images.items():
         write_file(folder / f"{name}.txt", _feature_lines(features))
-    name_of = {id(features): name for name, features in images.items()}
     blocks = []
-    for pair in matches:
+    for (a, b), pair in zip(pairs, matches, strict=True):
         rows = "".join(f"{i} {j}\n" for i, j in pair.pairs.tolist())
-        blocks.append(f"{name_of[id(pair.a)]} {name_of[id(pair.b)]}\n{rows}\n")
+        blocks.append(f"{a} {b}\n{rows}\n")
     write_file(folder / MATCH_LIST, "".join(blocks))
     _list(folder, (*(f"{name}.txt" for name in images), MATCH_LIST))
     return folder
@@ -165,6 +170,9 @@ def _require_own(folder: Path, names: Iterable[str]) -> None:
     words = {"writer": "match", "option": "folder"}
     require_replaceable(folder / LIST, lambda _: digests is not None, **words)
     for name in names:
+        parents = (folder / parent for parent in PurePosixPath(name).parents)
+        if parent := next((path for path in parents if os.path.lexists(path) and not path.is_dir()), None):
+            raise UserError(f"{parent}: expected a folder")
         digest = (digests or {}).get(name)
         require_replaceable(folder / name, lambda path, digest=digest: sha256(path) == digest, **words)
 
@@ -189,6 +197,11 @@ def _named(program: str, matches: list[Matches], names: Mapping[int, str] | None
     if names is None:
         paths = relative_names([features.name for features in by_id.values()])
         names = dict(zip(by_id, paths, strict=True))
+    for key, features in by_id.items():
+        if not isinstance(names.get(key), str):
+            raise UserError(
+                f"names has no name of the image {features.name}: expected one by id(features) of each image"
+            )
     require_names(program, [names[key] for key in by_id])
     return {names[key]: features for key, features in by_id.items()}
 
@@ -205,22 +218,58 @@ def relative_names(images: Sequence[str]) -> list[str]:
 
 
 def require_names(program: str, names: Iterable[str]) -> None:
-    """UserError for two images of one name, or names that a program's list of pairs does not take."""
+    """Checks, before anything is computed, that the files of a program can hold images of these names.
+
+    Args:
+        program: "hloc" or "COLMAP".
+        names: of the images.
+
+    Raises:
+        UserError: two images of one name, or names that are not paths within a folder, that a list of pairs
+            does not take, or whose place in the files is taken.
+    """
+    places: dict[str, str] = {}
+    reserved = {MATCH_LIST, LIST} if program == "COLMAP" else set()
     seen: set[str] = set()
     for name in names:
         if name in seen:
             raise UserError(f"two images are called {name}: names of images must differ")
         if any(character.isspace() for character in name):
             raise UserError(f"{name!r}: {program}'s list of pairs takes no spaces in names; rename the image")
+        if not _is_path_within(name):
+            raise UserError(
+                f"{name!r}: expected a path within a folder, such as a/b.jpg, as name of an image"
+            )
         seen.add(name)
+        own = [f"{name}.txt"] if program == "COLMAP" else [f"{name}/{key}" for key in _HLOC_ARRAYS]
+        places.update(dict.fromkeys(own, name))
+    for place, name in places.items():
+        folders = map(str, PurePosixPath(place).parents)
+        taken = (
+            [place] if place in reserved else [path for path in folders if path in reserved | places.keys()]
+        )
+        if taken:
+            raise UserError(f"{name}: {program}'s files have {taken[0]} for other data; rename the image")
 
 
-def _require_pairs(groups: Iterable[str]) -> None:
-    """UserError for two pairs that are one to hloc."""
-    for group, count in Counter(groups).items():
-        if count > 1:
-            a, b = group.split("/")
-            raise UserError(f'hloc takes one set of matches of {a} and {b} ("/" in names is "-" there)')
+def _is_path_within(name: str) -> bool:
+    """Whether a name is a relative path of plain parts, which the files can hold as UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    path = PurePosixPath(name)
+    is_plain = bool(path.parts) and str(path) == name and ".." not in path.parts
+    return is_plain and not path.is_absolute() and "\0" not in name
+
+
+def _require_pairs(program: str, pairs: Iterable[tuple[str, ...]], remark: str = "") -> None:
+    """UserError for two pairs that are one to a program, in either order."""
+    seen: set[tuple[str, ...]] = set()
+    for a, b in pairs:
+        if (a, b) in seen:
+            raise UserError(f"{program} takes one set of matches of {a} and {b} {remark}".rstrip())
+        seen |= {(a, b), (b, a)}
 
 
 def _h5py() -> Any:

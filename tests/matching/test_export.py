@@ -90,6 +90,98 @@ def test_two_pairs_that_are_one_to_hloc(matches, tmp_path, names):
     assert not list(tmp_path.iterdir())
 
 
+def renamed(matches: Matches, *names: str) -> tuple[list[Matches], dict[int, str]]:
+    """Pairs of the first image with each other one, and the names of all."""
+    first, *others = (replace(matches.a, name=f"image {index}") for index in range(len(names)))
+    pairs = [replace(matches, a=first, b=other) for other in others]
+    return pairs, {id(each): name for each, name in zip((first, *others), names, strict=True)}
+
+
+@pytest.mark.parametrize("order", ["same", "reverse"])
+def test_a_pair_twice_is_one_to_colmap(matches, tmp_path, order):
+    other = matches if order == "same" else match_features(matches.b, matches.a)
+    with pytest.raises(UserError, match=r"COLMAP takes one set of matches of .*[ab]\.png and .*[ab]\.png$"):
+        write_colmap(tmp_path, [matches, other])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pair_in_both_orders_is_one_to_hloc(matches, tmp_path):
+    pytest.importorskip("h5py")
+    with pytest.raises(UserError, match=r"hloc takes one set of matches of [ab]\.png and [ab]\.png"):
+        write_hloc(tmp_path, [matches, match_features(matches.b, matches.a)])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("write", "names", "message"),
+    [
+        (
+            write_colmap,
+            ("matches", "b.png"),
+            r"matches: COLMAP's files have matches\.txt for other data",
+        ),
+        (write_colmap, ("a", "a.txt/b"), r"a\.txt/b: .* have a\.txt for other"),
+        (write_colmap, ("a.png", "matches.txt/b"), r"matches\.txt/b: .* have matches\.txt"),
+        (write_colmap, ("a.png", "hardnet_suite.json/b"), r"have hardnet_suite\.json"),
+        (write_hloc, ("a.png", "a.png/keypoints"), r"have a\.png/keypoints"),
+        (write_hloc, ("a.png/oris/x/y", "a.png"), r"have a\.png/oris"),
+        *(
+            (write, ("a.png", name), "path within a folder")
+            for write in (write_hloc, write_colmap)
+            for name in (
+                "",
+                ".",
+                "/a.png",
+                "../b.png",
+                "x/../b.png",
+                "./b.png",
+                "x//b.png",
+                "b/",
+                "b\0",
+                "\udcff",
+            )
+        ),
+    ],
+)
+def test_names_that_the_files_cannot_hold(matches, tmp_path, write, names, message):
+    if write is write_hloc:
+        pytest.importorskip("h5py")
+    with pytest.raises(UserError, match=message):
+        write(tmp_path / "out", *renamed(matches, *names))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("write", [write_hloc, write_colmap])
+@pytest.mark.parametrize(
+    "names",
+    [("x/y.png", "x-y.png"), ("matches.png", "x/matches"), ("a", "a.png", "a/b"), ("keypoints", "x/scores")],
+)
+def test_names_next_to_those(matches, tmp_path, write, names):
+    if write is write_hloc:
+        pytest.importorskip("h5py")
+    pairs, known = renamed(matches, *names)
+    write(tmp_path, pairs, known)
+    write(tmp_path, pairs, known)
+
+
+@pytest.mark.parametrize("write", [write_hloc, write_colmap])
+@pytest.mark.parametrize("name", [None, 7])
+def test_an_image_without_a_name(matches, tmp_path, write, name):
+    if write is write_hloc:
+        pytest.importorskip("h5py")
+    names = {id(matches.a): "a.png"} if name is None else {id(matches.a): "a.png", id(matches.b): name}
+    with pytest.raises(UserError, match=r"names has no name of the image .*b\.png"):
+        write(tmp_path, [matches], names)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_place_of_a_folder(matches, tmp_path):
+    (tmp_path / "x").write_text("notes")
+    with pytest.raises(UserError, match="x: expected a folder"):
+        write_colmap(tmp_path, *renamed(matches, "a.png", "x/b.png"))
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 def test_colmaps_files(matches, tmp_path):
     write_colmap(tmp_path, [matches])
     header, *rows = (tmp_path / "a.png.txt").read_text().splitlines()
