@@ -162,6 +162,15 @@ def test_a_drawing_is_no_image_to_match_and_to_replace(tmp_path, weights, capsys
     assert "is one of the images" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("ratio", "count"), [("1", 1), ("0.99", 0)])
+def test_a_ratio_of_one_is_no_test(tmp_path, weights, ratio, count, capsys):
+    """A single descriptor has no second nearest."""
+    options = ["--top-k", "1", "--ratio", ratio, "--model", "none"]
+    image = save_pair(tmp_path)[0]
+    assert main(["match", image, image, "--weights", weights, *options]) == (0 if count else 1)
+    assert f"{count} match" in capsys.readouterr().out
+
+
 def strip(path, count: int = 3, side: int = 65, seed: int = 0) -> np.ndarray:
     pixels = np.random.default_rng(seed).integers(0, 256, (count * side, side), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
