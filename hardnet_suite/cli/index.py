@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
                 detector=detector,
                 method=args.method or "vlad",
                 words=args.words,
-                seed=args.seed or 0,
+                seed=args.seed,
                 failed=failed,
             )
             added = len(index)
@@ -91,10 +91,10 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 def _check(args: argparse.Namespace) -> None:
     if args.out.suffix != _SUFFIX:
         raise UserError(f"--out {args.out}: expected a file *{_SUFFIX}")
-    for option in ("words", "top_k"):
+    for option, fewest in (("words", 2), ("top_k", 1)):
         value = getattr(args, option)
-        if value is not None and value < 1:
-            raise UserError(f"--{option.replace('_', '-')} {value}: expected at least 1")
+        if value is not None and value < fewest:
+            raise UserError(f"--{option.replace('_', '-')} {value}: expected at least {fewest}")
     for option in ("method", "words", "top_k", "upright", "seed") if args.add else ():
         value = getattr(args, option)
         if value is not None and value is not False:  # 0 is a seed

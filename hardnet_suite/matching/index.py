@@ -34,6 +34,7 @@ METHODS = ("vlad", "bow")
 TOP_K = 1000  # keypoints per image
 VERIFIED = 100  # images that are verified
 _WORDS = {"vlad": 64, "bow": 4096}
+_FEWEST_WORDS = 2
 _PER_WORD = 8  # descriptors, at least, where the number of words is not given
 _PROGRAM = "hardnet-suite index"
 _DETECTION = ("top_k", "upright", "region", "contrast", "channels")  # options that change descriptors
@@ -75,7 +76,7 @@ class ImageIndex:
     Args:
         detector: of keypoints and descriptors.
         method: "vlad" or "bow".
-        codebook: (K, D) float32.
+        codebook: (K, D) float32, of at least two words: a single one tells no images apart.
 
     Raises:
         UserError: faiss is not installed.
@@ -85,8 +86,15 @@ class ImageIndex:
     def __init__(self, detector: HardNetDetector, method: str, codebook: np.ndarray):
         _check_method(method)
         codebook = np.ascontiguousarray(codebook, np.float32)
-        if codebook.ndim != 2 or not len(codebook) or codebook.shape[1] != detector.descriptorSize():
-            raise ValueError(f"expected a codebook (K, {detector.descriptorSize()}), got {codebook.shape}")
+        if (
+            codebook.ndim != 2
+            or len(codebook) < _FEWEST_WORDS
+            or codebook.shape[1] != detector.descriptorSize()
+        ):
+            raise ValueError(
+                f"expected a codebook (K, {detector.descriptorSize()}) of K at least {_FEWEST_WORDS} words, "
+                f"got {codebook.shape}"
+            )
         if not np.isfinite(codebook).all():
             raise ValueError("the codebook holds NaN or infinity")
         self.detector, self.method, self.codebook = detector, method, codebook
@@ -132,7 +140,8 @@ class ImageIndex:
             name: of the image, for errors.
 
         Raises:
-            UserError: the image cannot be read, or has no keypoints.
+            UserError: the image cannot be read, has no keypoints, or has a VLAD of 0, as each of its
+                descriptors is a word.
             ValueError: a number below 1.
         """
         if top is not None and top < 1:
@@ -216,9 +225,13 @@ class ImageIndex:
             index.add(vlad(image.descriptors, image.words, self.codebook)[None])
 
         def scores(query: _LocalFeatures) -> np.ndarray:
-            values, numbers = index.search(
-                vlad(query.descriptors, query.words, self.codebook)[None], index.ntotal
-            )
+            vector = vlad(query.descriptors, query.words, self.codebook)
+            if not vector.any():
+                raise UserError(
+                    f"{query.name}: its descriptors are words of the codebook, so that its VLAD is 0; build "
+                    "the index of more images, or of fewer words"
+                )
+            values, numbers = index.search(vector[None], index.ntotal)
             ordered = np.empty(index.ntotal, np.float32)
             ordered[numbers[0]] = values[0]
             return ordered
@@ -237,6 +250,7 @@ class _LocalFeatures:
     xy: np.ndarray
     descriptors: np.ndarray
     words: np.ndarray | None = None
+    name: str = "the image"
 
 
 def build_index(
@@ -246,7 +260,7 @@ def build_index(
     method: str = "vlad",
     words: int | None = None,
     codebook: np.ndarray | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     failed: list[tuple[str, str]] | None = None,
 ) -> ImageIndex:
     """An index of images.
@@ -255,10 +269,10 @@ def build_index(
         images: as for ``ImageIndex.add``.
         detector: of keypoints and descriptors; default: ``HardNetDetector(top_k=1000, channels="rgb")``.
         method: "vlad" or "bow", see ``ImageIndex``.
-        words: size of the codebook, by k-means of the images' descriptors. Default: 64 of VLAD, 4096 of bag
-            of words, fewer where there are fewer than 8 descriptors per word.
-        codebook: (K, D), another one, such as an index's ``codebook``; instead of ``words``.
-        seed: of k-means.
+        words: size of the codebook, by k-means of the images' descriptors; at least 2. Default: 64 of VLAD,
+            4096 of bag of words, fewer where there are fewer than 8 descriptors per word.
+        codebook: (K, D), another one, such as an index's ``codebook``; instead of ``words`` and ``seed``.
+        seed: of k-means; default: 0.
         failed: as for ``ImageIndex.add``.
 
     Raises:
@@ -266,8 +280,10 @@ def build_index(
         ValueError: a value out of range.
     """
     _check_method(method)
-    if words is not None and (words < 1 or codebook is not None):
-        raise ValueError(f"expected words of at least 1, or a codebook, got words={words}")
+    if codebook is not None and (words is not None or seed is not None):
+        raise ValueError("words and seed are for k-means: leave them out with a codebook")
+    if words is not None and words < _FEWEST_WORDS:
+        raise ValueError(f"expected words of at least {_FEWEST_WORDS}, got {words}")
     load_faiss()  # before minutes of describing
     detector = detector or HardNetDetector(top_k=TOP_K, channels="rgb")
     features = list(_features_of(detector, images, failed))
@@ -275,9 +291,8 @@ def build_index(
         raise UserError("no image to index: none can be read and has keypoints")
     if codebook is None:
         descriptors = np.concatenate([image.descriptors for _, image in features])
-        codebook = kmeans(
-            descriptors, words or max(1, min(_WORDS[method], len(descriptors) // _PER_WORD)), seed
-        )
+        words = words or max(_FEWEST_WORDS, min(_WORDS[method], len(descriptors) // _PER_WORD))
+        codebook = kmeans(descriptors, words, seed or 0)
     index = ImageIndex(detector, method, codebook)
     index._extend(features)
     return index
@@ -391,7 +406,7 @@ def _described(detector: HardNetDetector, image: Any, name: str | None) -> _Loca
     features = detector.features(image, name=name)
     if not len(features.keypoints):
         raise UserError(f"{features.name} has no keypoints")
-    return _LocalFeatures(features.keypoints.xy, features.descriptors.astype(np.float16))
+    return _LocalFeatures(features.keypoints.xy, features.descriptors.astype(np.float16), name=features.name)
 
 
 def _inliers(a: _LocalFeatures, b: _LocalFeatures) -> int:

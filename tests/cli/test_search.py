@@ -132,6 +132,7 @@ def test_wrong_searches(made, monkeypatch, arguments, message, capsys):
     [
         (["--out", "x.npz"], "expected a file *.safetensors"),
         (["--out", "x.safetensors", "--words", "0"], "--words 0"),
+        (["--out", "x.safetensors", "--words", "1"], "--words 1: expected at least 2"),
         (["--out", "x.safetensors", "--top-k", "-1"], "--top-k -1"),
         (["--out", "x.safetensors", "--add"], "x.safetensors does not exist"),
         (["--out", "index.safetensors", "--add", "--method", "bow"], "leave out --method"),

@@ -143,6 +143,25 @@ def test_an_index_of_one_image(method):
     assert hit.score == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("top_k", [3, 9, 15])
+def test_few_descriptors_have_two_words(method, top_k):
+    scenes = drawn_scenes()[:1] if top_k > 3 else drawn_scenes()[:2]
+    index = build_index(list(scenes), detector=detector(top_k=top_k), method=method)
+    assert len(index.codebook) == 2
+    for scene in scenes:
+        assert max(hit.score for hit in index.search(scene)) == pytest.approx(1, abs=1e-5)
+
+
+def test_an_image_whose_descriptors_are_the_words_is_told():
+    """Its VLAD is 0, and so would be its score with itself."""
+    scene = drawn_scenes()[0]
+    index = build_index(scene, detector=detector(top_k=3), words=3)
+    with pytest.raises(UserError, match="query: its descriptors are words of the codebook"):
+        index.search(scene, name="query")
+    assert index.search(drawn_scenes()[1])
+
+
 def test_what_cannot_be_added_is_told(tmp_path):
     (tmp_path / "bad.png").write_text("no image")
     images = [drawn_scenes()[0], tmp_path / "bad.png", FLAT, tmp_path / "none.png", drawn_scenes()[1]]
@@ -168,8 +187,12 @@ def test_what_cannot_be_added_is_told(tmp_path):
     ("options", "error", "message"),
     [
         ({"method": "asmk"}, ValueError, "vlad, bow"),
-        ({"words": 0}, ValueError, "at least 1"),
-        ({"words": 4, "codebook": np.ones((4, 128))}, ValueError, "or a codebook"),
+        ({"words": 0}, ValueError, "at least 2, got 0"),
+        ({"words": 1}, ValueError, "at least 2, got 1"),
+        ({"words": 1, "method": "bow"}, ValueError, "at least 2, got 1"),
+        ({"words": 4, "codebook": np.ones((4, 128))}, ValueError, "leave them out with a codebook"),
+        ({"seed": 0, "codebook": np.ones((4, 128))}, ValueError, "leave them out with a codebook"),
+        ({"codebook": np.ones((1, 128))}, ValueError, r"at least 2 words, got \(1, 128\)"),
         ({"codebook": np.ones((4, 64))}, ValueError, r"expected a codebook \(K, 128\)"),
         ({"codebook": np.full((4, 128), np.nan)}, ValueError, "NaN"),
         ({"words": 100_000}, UserError, "too few for 100000 words"),
