@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_descriptor_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     _check(args)
     choose_descriptor_device(args)
     set_threads(args.threads)
@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
         f"{args.out}: {added:,} images added{skipped}, {len(index):,} in all, {index.method} of "
         f"{len(index.codebook):,} words, {time.perf_counter() - start:.1f} s"
     )
+    return 1 if failed else 0
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:

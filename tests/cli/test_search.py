@@ -48,7 +48,9 @@ def test_images_are_indexed_added_and_told(made, tmp_path, capsys):
     (tmp_path / "bad.jpg").write_text("no image")
     scenes = [str(made / "scenes" / f"scene_{number}.png") for number in range(2)]
     command = ["index", *scenes, str(tmp_path), "--out", str(out), "--weights", weights, "--top-k", "40"]
-    assert main([*command, "--method", "bow", "--words", "20"]) == 0
+    assert (
+        main([*command, "--method", "bow", "--words", "20"]) == 1
+    )  # as predict and search, with images skipped
     captured = capsys.readouterr()
     assert f"weights: {weights}" in captured.out
     assert "2 images added, 2 skipped, 2 in all, bow of 20 words" in captured.out
@@ -59,8 +61,20 @@ def test_images_are_indexed_added_and_told(made, tmp_path, capsys):
     assert "2 images added, 4 in all, bow of 20 words" in capsys.readouterr().out
     assert main(["search", str(out), more, "--weights", weights, "--top", "1"]) == 0
     assert "scene_2.png" in capsys.readouterr().out.splitlines()[-1]
-    assert main(command) == 0  # over its own result
+    (tmp_path / "bad.jpg").unlink()
+    assert main(command) == 1  # over its own result
     assert "vlad" in capsys.readouterr().out
+
+
+def test_images_skipped_while_adding_are_in_the_exit_status(made, tmp_path):
+    out, weights = str(tmp_path / "i.safetensors"), str(made / "w.pth")
+    scenes = [str(made / "scenes" / f"scene_{number}.png") for number in range(3)]
+    (tmp_path / "bad.jpg").write_text("no image")
+    assert main(["index", *scenes[:2], "--out", out, "--weights", weights, "--top-k", "40"]) == 0
+    add = ["--out", out, "--weights", weights, "--add"]
+    assert main(["index", scenes[2], str(tmp_path / "bad.jpg"), *add]) == 1
+    assert main(["index", scenes[2], *add]) == 0
+    assert main(["index", str(tmp_path / "bad.jpg"), *add]) == 2
 
 
 def test_a_search_prints_and_draws(made, tmp_path, capsys):
