@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,12 +128,20 @@ def _regions(
 
 
 def _require_rankings(queries: list[str], folder: Path, images: list[str]) -> None:
-    """Checks that rankings can be written, and replace earlier ones alone."""
+    """Checks that rankings can be written and scored, and replace earlier ones alone."""
+    from hardnet_suite.evaluation.retrieval import image_stem
+
     twice = next((name for name in queries if queries.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"two queries are named {twice}: their rankings need a file each")
-    if any("\n" in name or "\r" in name for name in images):
-        raise UserError("the index has a name with a line break: no ranking can list it")
+    if any(not name.strip() or name.splitlines() != [name] for name in images):
+        raise UserError("the index has a name that is blank or has a line break: no ranking can list it")
+    stem, count = Counter(map(image_stem, images)).most_common(1)[0] if images else ("", 0)
+    if count > 1:
+        raise UserError(
+            f"the index has {count} images named {stem}: rankings tell images apart by name, without folder "
+            "and suffix"
+        )
 
     def is_ranking(path: Path) -> bool:
         try:

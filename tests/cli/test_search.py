@@ -10,6 +10,7 @@ from PIL import Image
 
 from hardnet_suite import create_model
 from hardnet_suite.cli import main
+from hardnet_suite.errors import UserError
 
 pytest.importorskip("faiss")
 
@@ -123,6 +124,31 @@ def test_rankings_are_scored(made, tmp_path, capsys):
     (truth / "q0_query.txt").write_text("view_77 0 0 10 10")
     assert search(made, *command) == 2
     assert "expected one image named view_77, none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["twice", "folders", "suffixes"])
+def test_an_index_with_two_images_of_a_name_is_not_ranked(made, tmp_path, form, capsys):
+    scene, index = made / "scenes" / "scene_0.png", str(tmp_path / "i.safetensors")
+    other = {"twice": scene, "folders": tmp_path / "scene_0.png", "suffixes": tmp_path / "scene_0.bmp"}[form]
+    if form != "twice":
+        with Image.open(scene) as image:
+            image.save(other)
+    weights = ["--weights", str(made / "w.pth")]
+    assert main(["index", str(scene), str(other), "--out", index, "--top-k", "40", *weights]) == 0
+    assert main(["search", index, str(scene), "--ranked", str(tmp_path / "ranked"), *weights]) == 2
+    assert "the index has 2 images named scene_0: " in capsys.readouterr().err
+    assert not (tmp_path / "ranked").exists()
+    assert main(["search", index, str(scene), *weights]) == 0
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x0bb.png", "a\u2028b", " ", ""])
+def test_names_that_no_ranking_can_list(tmp_path, name):
+    from hardnet_suite.cli.search import _require_rankings
+
+    with pytest.raises(UserError, match="blank or has a line break"):
+        _require_rankings(["query"], tmp_path, ["c.png", name])
+    _require_rankings(["query"], tmp_path, ["c.png", "a b.png"])
+    _require_rankings(["query"], tmp_path, [])
 
 
 @pytest.mark.parametrize(
