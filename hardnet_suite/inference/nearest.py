@@ -35,10 +35,10 @@ def nearest_neighbours(queries: Array, references: Array, k: int = 1) -> tuple[A
         ValueError: other shapes, k < 1, NaN or infinite values, integers beyond 2^53, or distances of
             neighbours beyond the range of float32.
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise ValueError(f"expected k of at least 1, got {k!r}")
     a, b = _pair(queries, references)
-    indices, distances = _nearest(a, b, k)
+    indices, distances = _nearest(a, b, int(k))
     return _like(queries, indices), _like(queries, distances.float())
 
 
@@ -91,7 +91,7 @@ def _pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
 
 
 def _descriptors(values: Any) -> Tensor:
-    tensor = values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+    tensor = values.detach() if isinstance(values, Tensor) else _tensor(np.asarray(values))
     if tensor.ndim != 2 or not tensor.shape[1]:
         raise ValueError(f"expected descriptors of shape (N, D), got {tuple(tensor.shape)}")
     if tensor.is_complex():
@@ -106,6 +106,14 @@ def _descriptors(values: Any) -> Tensor:
     if not kind.is_floating_point and (tensor.abs() > _LARGEST_INTEGER).any():
         raise ValueError("descriptors hold integers beyond 2^53, which float64 cannot tell apart")
     return tensor.contiguous()
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """Without a copy where PyTorch can hold the array as it is."""
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise ValueError(f"expected real descriptors of at most 64 bits, got {array.dtype}")
+    # PyTorch has neither read-only arrays nor those of another byte order
+    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def _like(values: Any, result: Tensor) -> Any:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -282,7 +283,51 @@ def test_bad_arguments(a, b, options, message):
         mutual_matches(a, b, **options)
 
 
-@pytest.mark.parametrize("k", [0, -1, 1.5, True])
+@pytest.mark.parametrize("form", ["read-only", "fortran", "reversed", "byte order", "list", "boolean"])
+def test_every_form_of_array(form):
+    rng = np.random.default_rng(0)
+    plain = (rng.random((20, 6)) > 0.5) if form == "boolean" else unit_rows(rng, 20, 6)
+    expected, _ = nearest_neighbours(plain.astype(np.float64), plain.astype(np.float64), 3)
+    forms = {
+        "read-only": plain.copy(),
+        "fortran": np.asfortranarray(plain),
+        "reversed": plain[::-1].copy()[::-1],
+        "byte order": plain.astype(plain.dtype.newbyteorder()),
+        "list": plain.tolist(),
+    }
+    values = forms.get(form, plain)
+    if form == "read-only":
+        values.flags.writeable = False
+    with warnings.catch_warnings(action="error"):
+        np.testing.assert_array_equal(nearest_neighbours(values, values, 3)[0], expected)
+        mutual_matches(values, values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([[1, None]]),
+        np.array([[1.0, 2.0]], object),
+        np.array([["1", "2"]]),
+        np.array([["2020-01-01"]], "datetime64[D]"),
+        np.zeros((2, 2), np.longdouble),
+        np.zeros((2, 2), complex),
+        [[1, 2], [3]],
+        None,
+    ],
+)
+def test_arrays_of_other_things_are_refused(values):
+    for pair in ((values, np.zeros((2, 2))), (np.zeros((2, 2)), values)):
+        with pytest.raises(ValueError, match=r"real descriptors|inhomogeneous"):
+            nearest_neighbours(*pair)
+
+
+@pytest.mark.parametrize("dtype", [int, np.int64, np.int8, np.uint16])
+def test_counts_of_any_integer_type(dtype):
+    assert nearest_neighbours(np.zeros((3, 4)), np.zeros((3, 4)), dtype(2))[0].shape == (3, 2)
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, True, np.bool_(True), np.int64(0), np.float64(2), None, "2"])
 def test_bad_counts(k):
     with pytest.raises(ValueError, match="k of at least 1"):
         nearest_neighbours(np.zeros((3, 4)), np.zeros((3, 4)), k)
