@@ -64,14 +64,24 @@ def run(args: argparse.Namespace) -> int:
     choose_descriptor_device(args)
     set_threads(args.threads)
     from hardnet_suite.matching import HardNetDetector, KeyNetDetector, match_features
-    from hardnet_suite.matching.export import relative_names, require_names, write_colmap, write_hloc
+    from hardnet_suite.matching.export import (
+        relative_names,
+        require_colmap_length,
+        require_colmap_replaceable,
+        require_names,
+        write_colmap,
+        write_hloc,
+    )
     from hardnet_suite.matching.images import read_image
     from hardnet_suite.visualization.canvas import save_drawing
 
     images = [read_image(source) for source in (args.a, args.b)]  # first, as a wrong name is told at once
+    names = relative_names([name for name, _ in images])
     for program, folder in (("hloc", args.hloc), ("COLMAP", args.colmap)):
         if folder is not None:
-            require_names(program, relative_names([name for name, _ in images]))
+            require_names(program, names)
+    if args.colmap is not None:
+        require_colmap_replaceable(args.colmap, names)
     keynet = None
     if args.keynet is not None:
         keynet = KeyNetDetector(args.keynet, affnet=args.affnet, orinet=args.orinet, device=args.device)
@@ -84,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
         channels="rgb",
         bf16=args.bf16,
     )
+    if args.colmap is not None:
+        require_colmap_length(detector.descriptorSize())
     show(f"weights: {detector.model.weights}")
     start = time.perf_counter()
     features = [detector.features(image, name=name) for name, image in images]

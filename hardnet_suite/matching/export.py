@@ -119,9 +119,7 @@ def write_colmap(
     _require_pairs("COLMAP", pairs)
     folder = Path(folder)
     for features in images.values():
-        if features.descriptors.shape[1] != _COLMAP_LENGTH:
-            length = features.descriptors.shape[1]
-            raise UserError(f"COLMAP imports descriptors of {_COLMAP_LENGTH} numbers, these have {length}")
+        require_colmap_length(features.descriptors.shape[1])
     require_colmap_replaceable(folder, images)
     for name, features in images.items():
         write_file(folder / f"{name}.txt", _feature_lines(features))
@@ -153,6 +151,12 @@ def require_hloc_replaceable(folder: str | Path) -> None:
     """
     _h5py()
     _require_own(Path(folder), (FEATURES, MATCHES, PAIRS))
+
+
+def require_colmap_length(length: int) -> None:
+    """UserError for descriptors of another length than COLMAP's."""
+    if length != _COLMAP_LENGTH:
+        raise UserError(f"COLMAP imports descriptors of {_COLMAP_LENGTH} numbers, these have {length}")
 
 
 def require_colmap_replaceable(folder: str | Path, names: Iterable[str]) -> None:
@@ -203,6 +207,8 @@ def _named(program: str, matches: list[Matches], names: Mapping[int, str] | None
                 f"names has no name of the image {features.name}: expected one by id(features) of each image"
             )
     require_names(program, [names[key] for key in by_id])
+    if alone := next((pair.a for pair in matches if pair.a is pair.b), None):
+        raise UserError(f"{program} takes matches of two images, got {names[id(alone)]} with itself")
     return {names[key]: features for key, features in by_id.items()}
 
 

@@ -143,6 +143,23 @@ def test_names_are_looked_at_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("option", ["--hloc", "--colmap"])
+def test_files_of_others_are_looked_at_before_anything_is_written(
+    tmp_path, weights, option, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    save_pair(tmp_path)
+    (tmp_path / "out").mkdir()
+    for name in ("features.h5", "matches.txt"):
+        (tmp_path / "out" / name).write_text("of another program")
+    assert main(["match", "a.png", "b.png", "--weights", weights, "--out", "drawing.png", option, "out"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert not (tmp_path / "drawing.png").exists()
+    assert {path.read_text() for path in (tmp_path / "out").iterdir()} == {"of another program"}
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [("no.png", "no such file"), (".", "expected one image, got several"), ("text.png", "not an image")],

@@ -105,6 +105,14 @@ def test_a_pair_twice_is_one_to_colmap(matches, tmp_path, order):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("write", [write_colmap, write_hloc])
+def test_an_image_with_itself_is_no_pair(matches, tmp_path, write):
+    pytest.importorskip("h5py")
+    with pytest.raises(UserError, match=r"takes matches of two images, got .*a\.png with itself"):
+        write(tmp_path, [match_features(matches.a, matches.a)])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_pair_in_both_orders_is_one_to_hloc(matches, tmp_path):
     pytest.importorskip("h5py")
     with pytest.raises(UserError, match=r"hloc takes one set of matches of [ab]\.png and [ab]\.png"):
