@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
+
+from hardnet_suite.errors import UserError
+
+_BF16, _FP32, _AMP = "BFloat16OptimWrapper", "OptimWrapper", "AmpOptimWrapper"
+_AMP_OPTIONS = ("dtype", "loss_scale", "use_fsdp")  # those of AmpOptimWrapper alone
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -24,6 +30,42 @@ class BFloat16OptimWrapper(OptimWrapper):
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
             yield
+
+
+def wrapper_in_precision(wrapper: Mapping[str, Any], *, bf16: bool) -> dict[str, Any]:
+    """The config of an optimizer wrapper that computes in the given precision, whatever it computed in.
+
+    Args:
+        wrapper: mmengine's config of an optimizer wrapper; left unchanged.
+        bf16: autocast to bfloat16; False: float32.
+
+    Raises:
+        UserError: a wrapper of another kind, whose precision is its own.
+    """
+    kind = _kind(wrapper)
+    if kind not in (_BF16, _FP32, _AMP):
+        raise UserError(
+            f"optim_wrapper: cannot choose the precision of a {kind}, expected {_FP32}, {_AMP} or {_BF16}"
+        )
+    options = {key: value for key, value in wrapper.items() if key not in _AMP_OPTIONS}
+    return options | {"type": _BF16 if bf16 else _FP32}
+
+
+def trains_in_bf16(cfg: Mapping[str, Any]) -> bool | None:
+    """Whether a config's training steps compute in bfloat16; None: neither in it nor in float32."""
+    wrapper = cfg.get("optim_wrapper") or {}
+    kind = _kind(wrapper)
+    if cfg.get("bf16") or kind == _BF16:
+        return True
+    if kind == _AMP:
+        return True if str(wrapper.get("dtype")).endswith("bfloat16") else None
+    return False if kind == _FP32 else None
+
+
+def _kind(wrapper: Mapping[str, Any]) -> str:
+    """The name of the class, without a scope."""
+    kind = wrapper.get("type") or _FP32
+    return getattr(kind, "__name__", str(kind)).rpartition(".")[2]
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.compat import for_mmengine, repair_ssd_heads
 from hardnet_suite.openmm.data.parts import inner_datasets
 from hardnet_suite.openmm.models.initializers import load_checkpoint
+from hardnet_suite.openmm.run.amp import trains_in_bf16, wrapper_in_precision
 from hardnet_suite.openmm.run.buffers import (
     RANK_BUFFERS,
     AverageBuffersHook,
@@ -123,7 +124,7 @@ class SuiteRunner(Runner):
         except BaseException:
             close_log(MMLogger.get_current_instance())
             raise
-        runner._meta, runner._opened = records | {BF16: bool(cfg.get("bf16"))}, opened
+        runner._meta, runner._opened = records | {BF16: trains_in_bf16(cfg)}, opened
         return runner
 
     def build_logger(self, *args, **options) -> MMLogger:
@@ -384,13 +385,13 @@ def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", bf16: 
     if bf16 or (bf16 is None and cfg.get("bf16")):
         cfg.bf16 = True
         if cfg.get("optim_wrapper"):
-            cfg.optim_wrapper.type = "BFloat16OptimWrapper"
+            cfg.optim_wrapper = wrapper_in_precision(cfg.optim_wrapper, bf16=True)
         for loop in loops:
             loop.fp16 = True  # "autocast" in mmengine's loops; its type is set by amp.bfloat16_loops
-    elif cfg.get("bf16"):  # of a run's config, which has been through here
+    elif bf16 is False:  # also of a run's config, which has been through here
         cfg.bf16 = False
         if cfg.get("optim_wrapper"):
-            cfg.optim_wrapper.type = "OptimWrapper"
+            cfg.optim_wrapper = wrapper_in_precision(cfg.optim_wrapper, bf16=False)
         for loop in loops:
             loop.fp16 = False
     cfg.launcher = launcher

@@ -15,7 +15,7 @@ from hardnet_suite.data.classes import readable, require_same_classes
 from hardnet_suite.data.files import looking_once
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import parts, require_data
-from hardnet_suite.openmm.run.amp import bfloat16_loops
+from hardnet_suite.openmm.run.amp import bfloat16_loops, trains_in_bf16
 from hardnet_suite.openmm.run.compilation import compile_options, require_compiler
 from hardnet_suite.openmm.run.configs import drop_pretrained
 from hardnet_suite.openmm.run.lock import sole_training
@@ -134,7 +134,7 @@ def _require_same_run(cfg: Config, weights: Checkpoint) -> list[str]:
 
 def _compare_precision(cfg: Config, weights: Checkpoint) -> list[str]:
     recorded = weights.content["meta"].get(BF16)
-    if recorded is None or bool(recorded) == bool(cfg.get("bf16")):
+    if recorded is None or bool(recorded) == bool(trains_in_bf16(cfg)):
         return []
     names = {False: "float32", True: "bfloat16"}
     cure = "--bf16" if recorded else "leave out --bf16"

@@ -26,7 +26,9 @@ from torch import Tensor, nn
 import hardnet_suite.openmm  # noqa: F401  (registers the suite's parts)
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.tables import class_table
+from hardnet_suite.networks import ARCHS, DescriptorArch
 from hardnet_suite.openmm.compat import repair_ssd_heads
+from hardnet_suite.openmm.run.amp import wrapper_in_precision
 from hardnet_suite.openmm.run.compilation import compile_networks, require_compiler
 from hardnet_suite.openmm.run.configs import drop_pretrained, load_config, set_data_root
 from hardnet_suite.openmm.run.runner import SuiteRunner
@@ -160,7 +162,7 @@ def time_training(
         precisions: "fp32", "bf16" (autocast, as ``train --bf16``).
         channels_last: Memory layouts of the weights; ``train`` uses channels last.
         batch: Images per step; None: each config's own.
-        size: (height, width) of the input; None: each config's own.
+        size: (height, width) of the input; None: each config's own. A patch descriptor has no other.
         data_root: Folder of the data, to time the data loaders; None: they are not timed.
         rounds: Turns of each.
         passes: Steps per turn.
@@ -170,19 +172,26 @@ def time_training(
 
     Raises:
         UserError: An unknown config, engine or precision, a count out of range, a model that is not trained
-            on boxes, label images, classes or pairs of patches, or data that cannot be read.
+            on boxes, label images, classes or pairs of patches, another size for a patch descriptor, an
+            optimizer wrapper whose precision cannot be chosen, or data that cannot be read.
     """
     for what, values, known in (("engine", engines, ENGINES), ("precision", precisions, PRECISIONS)):
         for value in values:
             if value not in known:
                 raise UserError(f"unknown {what} {value!r} of a training; known: {', '.join(known)}")
-    counts = {"batch": 1 if batch is None else batch, "rounds": rounds, "passes": passes}
-    for what, value in counts.items():
-        if value < 1:
-            raise UserError(f"{what} {value}: expected an integer of at least 1")
+    counts = [("batch", 1 if batch is None else batch, 1), ("rounds", rounds, 1), ("passes", passes, 1)]
+    counts += [("warmup", warmup, 0), ("loader_batches", loader_batches, 1)]
+    counts += [(what, side, 1) for what, side in zip(("height", "width"), size or (), strict=False)]
+    for what, value, least in counts:
+        if value < least:
+            raise UserError(f"{what} {value}: expected an integer of at least {least}")
     if "compile" in engines:
         require_compiler({})
     read = {name: find_training_config(name) for name in dict.fromkeys(configs)}
+    for name, cfg in read.items():
+        patch = _patch(cfg)
+        if patch is not None and size not in (None, (patch, patch)):
+            raise UserError(f"{name} computes patches of {patch}×{patch} pixels: leave out the size")
     if data_root is not None:
         for cfg in read.values():
             set_data_root(cfg, data_root)
@@ -195,7 +204,7 @@ def time_training(
     parameters: dict[TrainingSetting, int] = {}
     combinations = itertools.product(read.items(), engines, precisions, channels_last)
     for (name, cfg), engine, precision, last in combinations:
-        height, width = size or _input_size(cfg)
+        height, width = _input_size(cfg) if size is None else size
         images = batch or cfg.train_dataloader.get("batch_size", 1)
         setting = TrainingSetting(name, engine, precision, last, images, height, width)
         if say is not None:
@@ -246,9 +255,7 @@ def _step(cfg: Config, setting: TrainingSetting, device: str) -> tuple[Callable[
         model = model.to(memory_format=torch.channels_last)
     repair_ssd_heads(model)
     data = _drawn_batch(model, setting)
-    wrapper = dict(cfg.optim_wrapper)
-    if setting.precision == "bf16":
-        wrapper["type"] = "BFloat16OptimWrapper"
+    wrapper = wrapper_in_precision(cfg.optim_wrapper, bf16=setting.precision == "bf16")
     optimizer = build_optim_wrapper(model, wrapper)
     if setting.engine == "compile":
         compile_networks(model, {})
@@ -326,7 +333,10 @@ def _meta(height: int, width: int) -> dict[str, Any]:
 
 
 def _input_size(cfg: Config) -> tuple[int, int]:
-    """(height, width) that the training pipeline makes: of its last step that crops or resizes to a size."""
+    """(height, width) of a patch, or of the training pipeline's last step that crops or resizes to a size."""
+    patch = _patch(cfg)
+    if patch is not None:
+        return patch, patch
     for step in reversed(_pipeline(cfg.train_dataloader.get("dataset", {}))):
         for key, is_width_first in (("crop_size", False), ("size", False), ("scale", True)):
             value = step.get(key)
@@ -334,6 +344,12 @@ def _input_size(cfg: Config) -> tuple[int, int]:
             if _are_sides(sides):
                 return tuple(reversed(sides)) if is_width_first else tuple(sides)
     return _SIDE, _SIDE
+
+
+def _patch(cfg: Config) -> int | None:
+    """The side of the patches that a patch descriptor computes; None for other models."""
+    arch = ARCHS.get(str((cfg.get("model") or {}).get("arch")))
+    return arch.patch if isinstance(arch, DescriptorArch) else None
 
 
 def _are_sides(value: Any) -> bool:
@@ -373,7 +389,12 @@ def _loader_speed(cfg: Config, batch: int | None, batches: int, say: Callable[[s
 
 def _endless(loader: Any) -> Iterator[Any]:
     while True:
-        yield from loader
+        is_empty = True
+        for content in loader:
+            is_empty = False
+            yield content
+        if is_empty:
+            raise UserError("the training data loader gives no batch: lower the batch, or add images")
 
 
 def _count(content: Mapping[str, Any]) -> int:

@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run import precision
+from hardnet_suite.openmm.run.amp import trains_in_bf16
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.runner import prepare
 
@@ -60,3 +61,40 @@ def test_a_given_precision_replaces_that_of_a_runs_config(bf16, tmp_path):
     assert again.bf16 == computes
     assert again.optim_wrapper.type == ("BFloat16OptimWrapper" if computes else "OptimWrapper")
     assert again.val_cfg.fp16 == again.test_cfg.fp16 == computes
+
+
+@pytest.mark.parametrize("bf16", [True, False, None])
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        {"type": "BFloat16OptimWrapper"},
+        {"type": "AmpOptimWrapper", "dtype": "bfloat16"},
+        {"type": "AmpOptimWrapper", "loss_scale": 512.0},
+    ],
+)
+def test_a_given_precision_replaces_that_of_the_configs_wrapper(wrapper, bf16, tmp_path):
+    cfg = load_config("demo_ssd224_shapes")
+    cfg.optim_wrapper.update(wrapper)
+    made = prepare(cfg, work_dir=tmp_path, bf16=bf16).optim_wrapper
+    if bf16 is None:
+        assert made == cfg.optim_wrapper
+    else:
+        assert made.type == ("BFloat16OptimWrapper" if bf16 else "OptimWrapper")
+        assert made.optimizer == cfg.optim_wrapper.optimizer
+        assert not {"dtype", "loss_scale"} & set(made)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "trains"),
+    [
+        ({}, False),
+        ({"optim_wrapper": {"type": "OptimWrapper"}}, False),
+        ({"optim_wrapper": {"type": "OptimWrapper"}, "bf16": True}, True),
+        ({"optim_wrapper": {"type": "BFloat16OptimWrapper"}}, True),
+        ({"optim_wrapper": {"type": "AmpOptimWrapper", "dtype": "bfloat16"}}, True),
+        ({"optim_wrapper": {"type": "AmpOptimWrapper"}}, None),
+        ({"optim_wrapper": {"type": "ApexOptimWrapper"}}, None),
+    ],
+)
+def test_what_a_config_trains_in(cfg, trains):
+    assert trains_in_bf16(cfg) is trains

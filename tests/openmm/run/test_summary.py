@@ -85,6 +85,11 @@ def test_weights_of_the_registry_in_a_file(monkeypatch, tmp_path):
     [
         (1, {}, "CPU, 2 threads, float32"),
         (4, {"bf16": True}, "4 × CPU, 2 threads, bfloat16 where it is safe"),
+        (
+            1,
+            {"optim_wrapper": {"type": "BFloat16OptimWrapper"}},
+            "CPU, 2 threads, bfloat16 where it is safe",
+        ),
         (1, {"optim_wrapper": {"type": "AmpOptimWrapper"}}, "CPU, 2 threads, float16 where it is safe"),
         (
             1,

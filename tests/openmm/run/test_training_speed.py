@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from mmengine.optim import AmpOptimWrapper
 from torch import nn
 
 from hardnet_suite.data.shapes import write_shapes
@@ -37,6 +38,7 @@ def timing(config: str, *seconds: float, batch: int = 4, loader: float | None = 
         ("fchardnet70_cityscapes", (1024, 1024)),
         ("hardnet39ds_tiny_imagenet10", (64, 64)),
         ("hardnet68_imagenet", (224, 224)),
+        ("hardnet_descriptor_liberty", (32, 32)),
     ],
 )
 def test_the_input_is_what_the_pipeline_makes(config, size):
@@ -101,6 +103,58 @@ def test_bf16_computes_under_autocast(monkeypatch):
     assert seen == [False, True]
 
 
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        {"type": "BFloat16OptimWrapper"},
+        {"type": "AmpOptimWrapper", "dtype": "bfloat16", "loss_scale": "dynamic"},
+        {"type": "mmengine.AmpOptimWrapper", "loss_scale": 512.0},
+        {"type": AmpOptimWrapper, "use_fsdp": False},
+    ],
+)
+def test_the_precision_replaces_that_of_the_config(wrapper, monkeypatch):
+    seen = []
+    loss = torch.nn.functional.cross_entropy
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "cross_entropy",
+        lambda *args, **options: seen.append(torch.is_autocast_enabled("cpu")) or loss(*args, **options),
+    )
+    cfg = find_training_config("hardnet39ds_tiny_imagenet10")
+    cfg.optim_wrapper.update(wrapper)
+    monkeypatch.setattr(training_speed, "find_training_config", lambda name: cfg)
+    time_training(["own"], **QUICK, precisions=["fp32", "bf16"])
+    assert seen == [False, True]
+    assert cfg.optim_wrapper.type == wrapper["type"]
+
+
+def test_a_wrapper_with_a_precision_of_its_own_is_refused(monkeypatch):
+    cfg = find_training_config("hardnet39ds_tiny_imagenet10")
+    cfg.optim_wrapper.type = "ApexOptimWrapper"
+    monkeypatch.setattr(training_speed, "find_training_config", lambda name: cfg)
+    with pytest.raises(UserError, match="cannot choose the precision of a ApexOptimWrapper"):
+        time_training(["own"], **QUICK)
+
+
+@pytest.mark.parametrize("config", ["hardnet_descriptor_liberty", "hardnet_descriptor_homography"])
+def test_a_descriptor_is_labelled_with_its_patches(config):
+    (made,) = time_training([config], **QUICK)
+    assert (made.setting.height, made.setting.width) == (32, 32)
+
+
+def test_a_loader_without_batches_is_told():
+    class Empty:
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            assert self.passes < 3, "does not end"
+            return iter(())
+
+    with pytest.raises(UserError, match="gives no batch"):
+        next(training_speed._endless(Empty()))
+
+
 def test_the_loader_is_timed_alone(tmp_path):
     data = write_shapes(tmp_path / "shapes", train=6, val=2, size=96)
     said: list[str] = []
@@ -148,6 +202,15 @@ def test_the_networks_of_the_engine_compile_are_compiled(monkeypatch):
         (["demo_ssd224_shapes"], {"precisions": ["fp16"]}, "unknown precision 'fp16' of a training"),
         (["demo_ssd224_shapes"], {"batch": 0}, "batch 0: expected an integer of at least 1"),
         (["demo_ssd224_shapes"], {"rounds": 0}, "rounds 0: expected"),
+        (["demo_ssd224_shapes"], {"warmup": -1}, "warmup -1: expected an integer of at least 0"),
+        (["demo_ssd224_shapes"], {"loader_batches": 0}, "loader_batches 0: expected"),
+        (["demo_ssd224_shapes"], {"size": (0, 64)}, "height 0: expected"),
+        (["demo_ssd224_shapes"], {"size": (64, 0)}, "width 0: expected"),
+        (
+            ["demo_ssd224_shapes", "hardnet_descriptor_liberty"],
+            {"size": (64, 64)},
+            "hardnet_descriptor_liberty computes patches of 32×32 pixels: leave out the size",
+        ),
         (["demo_ssd224_shapes"], {"data_root": "no/such/folder"}, "no/such/folder"),
         (
             ["mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"],
