@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 
@@ -151,6 +152,14 @@ def test_variables_of_a_copy_keep_their_effect(tmp_path, name):
         ("more = dict(type='A')\nval_cfg = dict(_delete_=True, **more)", 'type="A"'),
         ("env_cfg = dict(cudnn_benchmark=False)\nfor number in [1, 2]:\n    env_cfg['a'] = number", "a=2"),
         ("import os\nlog_level = os.sep", 'log_level = "/"'),
+        ("import math\nlimit = math.inf\nenv_cfg = dict(a=limit)", 'limit = float("inf")'),
+        ("import math\nenv_cfg = dict(a=[1, -math.inf])", 'a=[1, float("-inf")]'),
+        ("env_cfg = dict(a=(1e999, 2))", "a=(1e309, 2)"),
+        (
+            "import math\nenv_cfg = {'a': {1: math.inf, math.inf: b'b'}}",
+            'float("inf"): b',
+        ),
+        ("import math\nfloor = math.floor\nenv_cfg = dict(a=floor(2.5))", "a=2"),
     ],
 )
 def test_what_a_config_computes_is_in_its_copy(tmp_path, text, expected):
@@ -164,6 +173,35 @@ def test_what_a_config_computes_is_in_its_copy(tmp_path, text, expected):
     expected_values = original._cfg_dict.to_dict()
     assert {key: copy[key] for key in copy} == {key: expected_values[key] for key in copy}
     assert {key for key in expected_values if is_read(original, key)} <= copy.keys()
+
+
+def test_nan_is_in_a_copy(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "# Mine.\n_base_ = 'ssd320_hardnet39ds_bccd.py'\nimport math\nenv_cfg = dict(a=[math.nan])\n"
+    )
+    (tmp_path / "flat.py").write_text(flat_copy(path))
+    assert math.isnan(content(tmp_path / "flat.py")["env_cfg"]["a"][0])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "from pathlib import Path\nlog_level = Path('a')",
+            "log_level is a PosixPath, which cannot be written",
+        ),
+        ("from numpy import float64\nenv_cfg = dict(a=[1, float64(2)])", r"env_cfg\.a\[1\] is a float64"),
+        ("from torch import nn\nenv_cfg = dict(a=nn.ReLU)", r"env_cfg\.a is ReLU"),
+        ("import collections\nenv_cfg = {'a': {2: collections.Counter}}", r"env_cfg\.a\.2 is Counter"),
+        ("import string\nenv_cfg = dict(a=set(string.digits))", r"env_cfg\.a is a set"),
+    ],
+)
+def test_what_no_expression_gives_is_refused(tmp_path, text, message):
+    path = tmp_path / "mine.py"
+    path.write_text(f"# Mine.\n_base_ = 'ssd320_hardnet39ds_bccd.py'\n{text}\n")
+    with pytest.raises(UserError, match=message):
+        flat_copy(path)
 
 
 def test_comments_of_what_a_config_replaces_are_left_out():

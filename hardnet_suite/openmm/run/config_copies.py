@@ -27,6 +27,9 @@ def flat_copy(name: str | Path, origin: str | None = None) -> str:
     Args:
         name: of ``own_configs()``, or the path of a config.
         origin: the comment that says where it comes from.
+
+    Raises:
+        UserError: the config computes a value that cannot be written as an expression, such as an object.
     """
     path = name if isinstance(name, Path) else own_configs()[name]
     with warnings.catch_warnings():

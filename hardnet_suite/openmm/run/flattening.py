@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import copy
 import io
+import math
 import re
 import tokenize
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from typing import Any
 from yapf.yapflib.yapf_api import FormatCode
 
 from hardnet_suite.config_names import base_files
+from hardnet_suite.errors import UserError
 
 _STYLE = {"based_on_style": "facebook", "column_limit": 110}
 _WORTH_A_NAME = 60  # characters of a dictionary that a second variable shares
@@ -52,10 +54,15 @@ def flatten(path: Path, cfg: Mapping[str, Any], read: Callable[[str], bool]) -> 
 
     Returns:
         Variable -> its comments and assignment, one text each.
+
+    Raises:
+        UserError: the config computes a value that cannot be written as an expression, such as an object.
     """
     variables = _variables(path)
     variables |= {
-        key: Variable(_display(value)) for key, value in cfg.items() if read(key) and key not in variables
+        key: Variable(_display(value, key))
+        for key, value in cfg.items()
+        if read(key) and key not in variables
     }
     order = [key for key in variables if key in cfg and read(key)]
     variables = _with_values(variables, order, cfg)
@@ -284,14 +291,24 @@ def _dictionary(items: Mapping[str, ast.expr]) -> ast.expr:
     return ast.Dict([ast.Constant(key) for key in items], list(items.values()))
 
 
-def _display(value: Any) -> ast.expr:
-    """A plain value as an expression."""
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return _dictionary({key: _display(item) for key, item in value.items()})
-    if isinstance(value, list):
-        return ast.List([_display(item) for item in value], ast.Load())
-    if isinstance(value, tuple):
-        return ast.Tuple([_display(item) for item in value], ast.Load())
+def _display(value: Any, where: str) -> ast.expr:
+    """A plain value as an expression; ``where`` names it in errors."""
+    if isinstance(value, dict):
+        items = {key: _display(item, f"{where}.{key}") for key, item in value.items()}
+        if all(isinstance(key, str) for key in value):
+            return _dictionary(items)
+        return ast.Dict([_display(key, where) for key in items], list(items.values()))
+    if isinstance(value, list | tuple):
+        kind = ast.List if isinstance(value, list) else ast.Tuple
+        return kind([_display(item, f"{where}[{n}]") for n, item in enumerate(value)], ast.Load())
+    if isinstance(value, float) and not math.isfinite(value):
+        return ast.Call(ast.Name("float", ast.Load()), [ast.Constant(str(value))], [])
+    if value is not None and type(value) not in (bool, int, float, str, bytes):
+        kind = value.__qualname__ if isinstance(value, type) else f"a {type(value).__qualname__}"
+        raise UserError(
+            f"{where} is {kind}, which cannot be written into a config of one file: expected numbers, "
+            "strings, lists, tuples and dictionaries"
+        )
     return ast.parse(repr(value), mode="eval").body
 
 
@@ -303,26 +320,33 @@ def _with_values(
     result = dict(variables)
     for key in _sorted(variables, roots):
         value = variables[key].value
-        if key in cfg:
-            value = _reconciled(value, cfg[key], known)
-            if value is not variables[key].value:
-                result[key] = replace(variables[key], value=value, source=None)
-        known[key] = _evaluated(value, known)
+        try:
+            if key in cfg:
+                value = _reconciled(value, cfg[key], known, key)
+            known[key] = _evaluated(value, known)
+        except Exception:  # a function, say: what the config computes with it is written as values
+            if key in roots:
+                raise
+            continue
+        if value is not variables[key].value:
+            result[key] = replace(variables[key], value=value, source=None)
     return result
 
 
-def _reconciled(node: ast.expr, value: Any, known: Mapping[str, Any]) -> ast.expr:
+def _reconciled(node: ast.expr, value: Any, known: Mapping[str, Any], where: str) -> ast.expr:
     try:
         if _alike(_evaluated(node, known), value):
             return node
     except Exception:  # an expression of the config's, of what a flat file has not
-        return _display(value)
+        return _display(value, where)
     items = _items(node)
     if items is None or not isinstance(value, dict):
-        return _display(value)
+        return _display(value, where)
     return _dictionary(
         {
-            key: _reconciled(items[key], item, known) if key in items else _display(item)
+            key: _reconciled(items[key], item, known, f"{where}.{key}")
+            if key in items
+            else _display(item, f"{where}.{key}")
             for key, item in value.items()
         }
     )
