@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -24,7 +22,6 @@ __all__ = ["DescriptorFolder", "is_descriptors", "read_descriptors", "write_desc
 
 KEY = "descriptors"  # of an archive
 _PROGRAM = "hardnet-suite"  # the mark of archives that the suite writes
-_DAMAGED = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, AttributeError)
 SUFFIXES = (".npz", ".csv", ".txt")
 _STRIP = re.compile(r"(ref|[eht][1-9]\d{0,3})\.(?:npz|csv|txt)")
 
@@ -81,7 +78,7 @@ def is_descriptors(file: Path) -> bool:
     try:
         with np.load(file, allow_pickle=False) as archive:
             return str(archive["program"]) == _PROGRAM
-    except (OSError, KeyError, *_DAMAGED):
+    except Exception:  # as in _read_archive
         return False
 
 
@@ -141,8 +138,15 @@ def _read_archive(path: Path) -> np.ndarray:
         with np.load(path, allow_pickle=False) as archive:
             if KEY not in getattr(archive, "files", ()):
                 raise UserError(f"{path} has no array {KEY!r}: expected what hardnet-suite describe writes")
-            return archive[KEY]
-    except _DAMAGED:
+            array = archive[KEY]
+            if not isinstance(array, np.ndarray):  # the bytes of a file that is no array
+                raise UserError(f"{path} is damaged: its {KEY!r} are no array")
+            return array
+    except (UserError, OSError):
+        raise
+    except MemoryError:
+        raise UserError(f"{path} is damaged, or too large for the memory") from None
+    except Exception:  # of NumPy, zipfile and every decompressor, each with errors of its own
         raise UserError(f"{path} is damaged, or not an archive of NumPy's") from None
 
 

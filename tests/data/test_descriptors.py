@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 
-from hardnet_suite.data.descriptors import DescriptorFolder, read_descriptors
+from hardnet_suite.data.descriptors import DescriptorFolder, is_descriptors, read_descriptors
 from hardnet_suite.errors import UserError
 
 VALUES = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
@@ -52,6 +54,62 @@ def _spoilt(path):
     content = bytearray(path.read_bytes())
     content[150:200] = bytes(50)
     path.write_bytes(content)
+
+
+def _array(path):
+    with path.open("wb") as file:
+        np.save(file, VALUES)
+
+
+def _member(content, change=lambda archive: archive):
+    """An archive whose descriptors.npy has the given bytes."""
+
+    def write(path):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("descriptors.npy", content)
+        path.write_bytes(change(bytearray(path.read_bytes())))
+
+    return write
+
+
+def _header(shape):
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+def _encrypted(archive):
+    archive[6] |= 1
+    archive[archive.rfind(b"PK\x01\x02") + 8] |= 1
+    return archive
+
+
+def _lzma(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("descriptors.npy", bytes(100_000))
+    content = bytearray(path.read_bytes())
+    content[50:70] = b"\xff" * 20
+    path.write_bytes(content)
+
+
+DAMAGED = [
+    (_array, "is damaged, or not an archive"),
+    (_member(_header("(10**12, 128)")), "is damaged, or"),
+    (_member(_header("(1000000000000, 128)")), "is damaged, or too large"),
+    (_member(_header("(10000000000000000000000, 2)")), "is damaged, or not an archive"),
+    (_member(_header("(2, 3")), "is damaged, or not an archive"),
+    (_member(b"hello"), "is damaged: its 'descriptors' are no array"),
+    (_member(b"hello", _encrypted), "is damaged, or not an archive"),
+    (_lzma, "is damaged, or not an archive"),
+]
+
+
+@pytest.mark.parametrize(("write", "message"), DAMAGED)
+def test_damaged_archives_are_one_line(tmp_path, write, message):
+    write(tmp_path / "ref.npz")
+    with pytest.raises(UserError, match=message) as error:
+        read_descriptors(tmp_path / "ref.npz")
+    assert "\n" not in str(error.value)
+    assert not is_descriptors(tmp_path / "ref.npz")
 
 
 @pytest.mark.parametrize(
