@@ -73,7 +73,7 @@ def read_patch_set(folder: str | Path) -> PatchSet:
     Args:
         folder: Brown's layout (``read_brown``); an HPatches sequence or a folder of them, whose strips are
             the patches of as many points as the strips are long; or what ``make-patches`` wrote, of which
-            its ``brown`` folder is read.
+            its ``brown`` folder is read, or ``hpatches`` where that is all.
 
     Raises:
         UserError: none of these, files that are missing or damaged, or fewer than two points with two
@@ -84,7 +84,7 @@ def read_patch_set(folder: str | Path) -> PatchSet:
         patch_set = read_brown(folder)
     elif is_file(folder / "brown" / "info.txt"):
         patch_set = replace(read_brown(folder / "brown"), name=folder.resolve().name)
-    elif sequences := strip_folders(folder):
+    elif sequences := strip_folders(folder) or _made_strips(folder):
         patch_set = _of_strips(folder, sequences)
     else:
         raise UserError(
@@ -147,10 +147,13 @@ def write_brown(folder: str | Path, patch_set: PatchSet) -> None:
 
     Raises:
         UserError: the folder holds such a set already.
-        ValueError: no patches, or of another size; negative ids.
+        ValueError: no patches, or of another size; negative ids; no pairs where there should be some, or
+            pairs that contradict the points. Nothing is written then.
     """
     if not len(patch_set):
         raise ValueError("expected patches, got an empty set")
+    if patch_set.pairs is not None:
+        _pair_lines(patch_set.pairs, patch_set.point_ids)
     with BrownWriter(folder) as writer:
         writer.add(patch_set.patches, patch_set.point_ids)
         writer.pairs = patch_set.pairs
@@ -208,13 +211,14 @@ class BrownWriter:
 
     def close(self) -> None:
         """Writes what is left: the last sheet, the pairs and ``info.txt``."""
-        if self._count % _PER_SHEET:
-            self._write_sheet()
-        point_ids = self.point_ids
+        point_ids, lines = self.point_ids, None
         if self.pairs is not None:
             PatchSet("", np.zeros((len(point_ids), 1, 1), np.uint8), point_ids, self.pairs)
-            name = f"m50_{len(self.pairs)}_{len(self.pairs)}_0.txt"
-            write_file(self.folder / name, _pair_lines(self.pairs, point_ids))
+            lines = _pair_lines(self.pairs, point_ids)
+        if self._count % _PER_SHEET:
+            self._write_sheet()
+        if self.pairs is not None and lines is not None:
+            write_file(self.folder / f"m50_{len(self.pairs)}_{len(self.pairs)}_0.txt", lines)
         write_file(self.folder / "info.txt", "".join(f"{point} 0\n" for point in point_ids.tolist()))
 
     def __enter__(self) -> BrownWriter:
@@ -259,6 +263,12 @@ def random_pairs(point_ids: np.ndarray, count: int, seed: int = 0) -> np.ndarray
     other = np.stack([order[starts[point] + rng.integers(counts[point])] for point in (a, b)], 1)
     pairs = np.concatenate([np.c_[matching, np.ones(half, int)], np.c_[other, np.zeros(half, int)]])
     return rng.permutation(pairs).astype(np.int64)
+
+
+def _made_strips(folder: Path) -> list[Path]:
+    """The sequences that ``make-patches`` wrote."""
+    made = folder / "hpatches"
+    return strip_folders(made) if made.is_dir() else []
 
 
 def _of_strips(folder: Path, sequences: list[Path]) -> PatchSet:
@@ -340,6 +350,8 @@ def _read_pairs(file: Path, point_ids: np.ndarray) -> np.ndarray:
 
 
 def _pair_lines(pairs: np.ndarray, point_ids: np.ndarray) -> str:
+    if not len(pairs):
+        raise ValueError("expected pairs or None, got none")
     points = point_ids[pairs[:, :2]]
     if ((points[:, 0] == points[:, 1]) != pairs[:, 2]).any():
         raise ValueError("expected pairs that match where their points are equal")

@@ -84,6 +84,8 @@ def test_photographs(capsys, tmp_path, photographs):
 def test_one_kind_alone(capsys, tmp_path, sequence, only):
     assert run(capsys, sequence, "--out", tmp_path / "out", "--only", only)[0] == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {only, "make-patches.json"}
+    patch_set = read_patch_set(tmp_path / "out")
+    assert (patch_set.name, patch_set.patches.shape[1]) == ("out", 64 if only == "brown" else 65)
 
 
 def test_options_have_an_effect(capsys, tmp_path, photographs):

@@ -266,6 +266,25 @@ def test_pairs_that_contradict_the_points_are_not_written(tmp_path):
         write_brown(tmp_path / "set", patch_set)
 
 
+@pytest.mark.parametrize("count", [2, 256, 300])
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [([[0, 1, 0]], "match where their points are equal"), (np.zeros((0, 3)), "expected pairs or None")],
+)
+def test_nothing_is_written_of_a_set_with_wrong_pairs(tmp_path, count, pairs, message):
+    patches, points = np.zeros((count, 64, 64), np.uint8), np.ones(count, np.int64)
+    with pytest.raises(ValueError, match=message):
+        write_brown(tmp_path / "set", PatchSet("set", patches, points, np.array(pairs, np.int64)))
+    assert not list(tmp_path.rglob("*"))
+    writer = BrownWriter(tmp_path / "set")
+    writer.add(patches, points)
+    sheets = sorted(tmp_path.rglob("*.*"))
+    writer.pairs = np.array(pairs, np.int64)
+    with pytest.raises(ValueError, match=message):
+        writer.close()
+    assert sorted(tmp_path.rglob("*.*")) == sheets
+
+
 @pytest.mark.parametrize("count", [1, 2, 1000])
 def test_random_pairs(count):
     points = np.array([4, 9, 4, 7, 9, 9, 5])
@@ -316,6 +335,14 @@ def test_strips_to_train_on(tmp_path):
         assert (patch_set.patches[patch_set.point_ids == point] == patch).all((1, 2)).sum() == 1
     assert np.bincount(patch_set.point_ids).tolist() == [16, 16, 16, 7, 7]
     assert len(read_patch_set(tmp_path / "all" / "v_b")) == 14
+    shutil.copytree(tmp_path / "all", tmp_path / "made" / "hpatches")
+    made = read_patch_set(tmp_path / "made")
+    assert made.name == "made"
+    np.testing.assert_array_equal(made.patches, patch_set.patches)
+    np.testing.assert_array_equal(made.point_ids, patch_set.point_ids)
+    (tmp_path / "none" / "hpatches").mkdir(parents=True)
+    with pytest.raises(UserError, match="no patches in"):
+        read_patch_set(tmp_path / "none")
     write_strips(tmp_path / "all" / "v_c", strips(2, side=33))
     with pytest.raises(UserError, match="patches of 33 and 65 pixels"):
         read_patch_set(tmp_path / "all")
