@@ -117,9 +117,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     checks = [examine(what, check) for what, check in CHECKS.items()]
     show(table(checks))
-    problems, warned = (sum(check.status == status for check in checks) for status in ("problem", "warning"))
-    show(f"\n{problems} problems, {warned} warnings")
-    return 1 if problems else 0
+    counts = {status: sum(check.status == status for check in checks) for status in ("problem", "warning")}
+    show("\n" + ", ".join(f"{count} {status}{'s' * (count != 1)}" for status, count in counts.items()))
+    return 1 if counts["problem"] else 0
 
 
 def examine(what: str, check: Callable[[], str]) -> Check:
@@ -152,7 +152,10 @@ def brief(error: Exception) -> str:
 
 
 def known_fix(error: Exception) -> str:
-    """The fix for a known error of these packages, recognised by its message; "" for other errors."""
+    """The fix for a known error of these packages, recognised by its message; "" for other errors.
+
+    The name of a module is not that of its package, so one that is missing is known only of ``PACKAGES``.
+    """
     text = str(error)
     if "torchvision::" in text:
         return _ONE_INDEX
@@ -162,7 +165,9 @@ def known_fix(error: Exception) -> str:
         return _ONE_MMCV
     if isinstance(error, ModuleNotFoundError) and error.name:
         top = error.name.partition(".")[0]
-        return next((package.install for package in PACKAGES if package.module == top), f"pip install {top}")
+        for package in PACKAGES:
+            if top in (package.name, package.module.partition(".")[0]):
+                return package.install
     return ""
 
 
@@ -265,15 +270,14 @@ def check_start_up_hook() -> str:
     return "find the operators (hardnet_suite_mmcv.pth is active)"
 
 
-def check_mmdet_models() -> str:
-    importlib.import_module("hardnet_suite.openmm")  # applies the compatibility fixes
-    importlib.import_module("mmdet.models")
-    return "import"
-
-
-def check_mmseg_models() -> str:
-    importlib.import_module("hardnet_suite.openmm")
-    importlib.import_module("mmseg.models")
+def check_models(module: str) -> str:
+    """Imports the models of mmdet or mmseg; pip installs what of its dependencies is missing."""
+    try:
+        importlib.import_module("hardnet_suite.openmm")  # applies the compatibility fixes
+        importlib.import_module(f"{module}.models")
+    except ModuleNotFoundError as error:
+        (package,) = (package for package in PACKAGES if package.module == module)
+        raise Diagnosis(brief(error), known_fix(error) or package.install) from error
     return "import"
 
 
@@ -371,8 +375,8 @@ CHECKS: dict[str, Callable[[], str]] = {
     "one mmcv": check_one_mmcv,
     "mmcv's operators": check_mmcv_operators,
     "OpenMMLab's own tools": check_start_up_hook,
-    "mmdet's models": check_mmdet_models,
-    "mmseg's models": check_mmseg_models,
+    "mmdet's models": partial(check_models, "mmdet"),
+    "mmseg's models": partial(check_models, "mmseg"),
     "resuming": check_resume,
     "pkg_resources": check_pkg_resources,
     "GPU": check_gpu,

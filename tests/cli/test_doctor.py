@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -110,7 +111,57 @@ def test_a_problem_sets_the_exit_status(cli, monkeypatch):
     status, out, _ = cli("doctor")
     assert status == 1
     assert out.splitlines()[2].split() == ["problem", "b", "broken", "mend", "it"]
-    assert out.endswith("1 problems, 0 warnings\n")
+    assert out.endswith("1 problem, 0 warnings\n")
+
+
+@pytest.mark.parametrize(
+    ("problems", "warned", "line"),
+    [(0, 0, "0 problems, 0 warnings"), (2, 1, "2 problems, 1 warning"), (1, 2, "1 problem, 2 warnings")],
+)
+def test_the_counts(cli, monkeypatch, problems, warned, line):
+    def bad(status):
+        raise Diagnosis("broken", "mend it", status)
+
+    statuses = ["problem"] * problems + ["warning"] * warned
+    checks = {str(number): partial(bad, status) for number, status in enumerate(statuses)}
+    monkeypatch.setattr(doctor, "CHECKS", {"a": lambda: "fine", **checks})
+    assert cli("doctor")[1].splitlines()[-1] == line
+
+
+def missing(name):
+    return ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+@pytest.mark.parametrize(
+    ("module", "fix"),
+    [
+        ("ruamel.yaml", ""),
+        ("sklearn", ""),
+        ("google.protobuf", ""),
+        ("cv2", "pip install 'opencv-python-headless>=4.9'"),
+        ("PIL.Image", "pip install 'pillow>=10.1'"),
+        ("pycocotools", "pip install 'pycocotools>=2.0.8'"),
+        ("tensorboard", "pip install 'tensorboard>=2.16'"),
+        ("torch.nn", "pip install 'torch>=2.6'"),
+    ],
+)
+def test_missing_modules(module, fix):
+    assert doctor.known_fix(missing(module)) == fix
+
+
+@pytest.mark.parametrize("module", ["mmdet", "mmseg"])
+def test_a_missing_dependency_of_the_models(import_fails, module):
+    import_fails(module, missing("ruamel.yaml"))
+    check = examine("models", CHECKS[f"{module}'s models"])
+    (package,) = (package for package in PACKAGES if package.module == module)
+    assert (check.status, check.fix) == ("problem", package.install)
+
+
+def test_a_missing_dependency_of_an_engine(import_fails, monkeypatch):
+    monkeypatch.setattr(doctor, "find_spec", lambda name: ModuleType(name))
+    import_fails("hardnet_suite", missing("ruamel.yaml"))
+    check = examine("export", CHECKS["export to openvino"])
+    assert (check.status, check.fix) == ("warning", "pip install --force-reinstall openvino")
 
 
 def test_other_checks_run_after_a_failing_one(cli, monkeypatch):
