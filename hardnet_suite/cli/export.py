@@ -123,13 +123,18 @@ def run(args: argparse.Namespace) -> int:
         return 1
     record = exported.record
     shape = "×".join(map(str, record.input_shape))
-    show(f"input: {record.input_name} {shape}")
+    least = ""
+    if "H" in record.input_shape:
+        least = f", H and W of at least {record.least_side}"
+        least += f", multiples of {record.side_multiple}" if record.side_multiple > 1 else ""
+    show(f"input: {record.input_name} {shape}{least}")
     show(f"outputs: {', '.join(record.outputs)}")
     show(f"{exported.path} {exported.agreement}")
     if quantization is not None and exported.agreement.drop is not None:
+        where = f"{exported.agreement.images} images of {args.images or args.calibration}"
         show(
             f"drop: {exported.agreement.drop:.2f} of 100 {exported.agreement.unit} differ from PyTorch's in "
-            f"float32 on {args.images or args.calibration}; what that costs on labels says hardnet-suite test"
+            f"float32 on {where}; what that costs on labels says hardnet-suite test"
         )
     if exported.format == "tensorrt-onnx":
         from hardnet_suite.deploy.formats.tensorrt_onnx import trtexec

@@ -39,6 +39,12 @@ def test_a_shipped_model_is_exported(tmp_path, capsys):
     assert "input: pixels N×3×64×64\noutputs: probabilities\n" in capsys.readouterr().out
 
 
+def test_the_least_size_of_a_free_one_is_said(tmp_path, capsys):
+    options = ["--out", str(tmp_path / "street.pt"), "--dynamic", "size"]
+    assert main(["export", "--model", "fchardnet70", "--weights", "camvid", *options]) == 0
+    assert "input: images N×3×H×W, H and W of at least 128\noutputs: logits\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

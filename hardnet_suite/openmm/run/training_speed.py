@@ -189,7 +189,7 @@ def time_training(
         require_compiler({})
     read = {name: find_training_config(name) for name in dict.fromkeys(configs)}
     for name, cfg in read.items():
-        patch = _patch(cfg)
+        patch = _patch_side(cfg)
         if patch is not None and size not in (None, (patch, patch)):
             raise UserError(f"{name} computes patches of {patch}×{patch} pixels: leave out the size")
     if data_root is not None:
@@ -334,7 +334,7 @@ def _meta(height: int, width: int) -> dict[str, Any]:
 
 def _input_size(cfg: Config) -> tuple[int, int]:
     """(height, width) of a patch, or of the training pipeline's last step that crops or resizes to a size."""
-    patch = _patch(cfg)
+    patch = _patch_side(cfg)
     if patch is not None:
         return patch, patch
     for step in reversed(_pipeline(cfg.train_dataloader.get("dataset", {}))):
@@ -346,7 +346,7 @@ def _input_size(cfg: Config) -> tuple[int, int]:
     return _SIDE, _SIDE
 
 
-def _patch(cfg: Config) -> int | None:
+def _patch_side(cfg: Config) -> int | None:
     """The side of the patches that a patch descriptor computes; None for other models."""
     arch = ARCHS.get(str((cfg.get("model") or {}).get("arch")))
     return arch.patch if isinstance(arch, DescriptorArch) else None
