@@ -6,9 +6,10 @@ import math
 import platform
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import copy, deepcopy
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +24,7 @@ from mmengine.hooks import LoggerHook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.registry import VISBACKENDS
-from mmengine.runner import EpochBasedTrainLoop, Runner, load_state_dict
+from mmengine.runner import EpochBasedTrainLoop, LogProcessor, Runner, load_state_dict
 from mmengine.visualization import LocalVisBackend, Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
@@ -57,6 +58,7 @@ from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
 from hardnet_suite.weights.tables import few
 
 _MOST_IMAGES, _MOST_WORKERS = 1_000_000, 1024  # per data loader
+_TIMES = ("time", "data_time")  # of an iteration, as IterTimerHook logs them
 _DUMP = "# The config of a run, as hardnet-suite train wrote it.\n"
 _LONGEST_WAIT = 30 * 60  # seconds for a batch: with a full /dev/shm it would never come
 # what a data loader without worker processes refuses or has no use for
@@ -174,6 +176,12 @@ class SuiteRunner(Runner):
         elif isinstance(dataloader, dict):
             dataloader = {"timeout": _LONGEST_WAIT, **dataloader}
         return shield_workers(Runner.build_dataloader(dataloader, *args, **options))
+
+    def build_log_processor(self, log_processor: LogProcessor | dict) -> LogProcessor:
+        """Times of validation, whose step is the epoch, are named apart from those of training."""
+        processor = super().build_log_processor(log_processor)
+        processor.get_log_after_epoch = partial(_log_after_epoch, processor.get_log_after_epoch)
+        return processor
 
     def _maybe_compile(self, target: str) -> None:
         """Compiles the networks; mmengine would compile the whole step, which is no single graph."""
@@ -323,6 +331,15 @@ class SuiteRunner(Runner):
             self.logger.info(f"{target} exists and stays as it is: vis_data/config.py has the whole config")
             return
         write_file(target, _DUMP + without_unread(self.cfg).pretty_text)
+
+
+def _log_after_epoch(
+    log: Callable[..., tuple[dict, str]], runner: Runner, batch_idx: int, mode: str, *args, **options
+) -> tuple[dict, str]:
+    """What a ``LogProcessor`` logs after an epoch; the times of validation are ``val/time`` and the like."""
+    values, line = log(runner, batch_idx, mode, *args, **options)
+    times = _TIMES if mode == "val" else ()
+    return {f"{mode}/{key}" if key in times else key: value for key, value in values.items()}, line
 
 
 def _is_dump(path: Path) -> bool:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
+from collections import defaultdict
 from copy import deepcopy
 from logging import FileHandler
 from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.registry import MODELS
+from mmengine.evaluator import BaseMetric
+from mmengine.registry import METRICS, MODELS
 from mmengine.visualization import LocalVisBackend
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_runs import toy_config
 
 from hardnet_suite.errors import UserError
@@ -85,6 +89,42 @@ def test_the_trackers_of_a_run_are_closed_once(toy_train, monkeypatch, hook):
     cfg.default_hooks.logger = hook
     toy_train(cfg)
     assert closed == [1]
+
+
+@METRICS.register_module()
+class ToyScore(BaseMetric):
+    def process(self, data_batch, data_samples) -> None:
+        self.results.append(1)
+
+    def compute_metrics(self, results) -> dict:
+        return {"score": len(results)}
+
+
+@pytest.mark.parametrize("hierarchy", [False, True])
+def test_the_steps_of_every_curve_rise(toy_train, hierarchy):
+    """Those of validation are epochs, those of training iterations."""
+    cfg = toy_config(
+        epochs=2,
+        val_dataloader=deepcopy(toy_config().train_dataloader),
+        val_cfg={"type": "ValLoop"},
+        val_evaluator={"type": "ToyScore"},
+        log_processor={"type": "LogProcessor", "window_size": 2, "log_with_hierarchy": hierarchy},
+    )
+    cfg.visualizer.vis_backends.append({"type": "TensorboardVisBackend"})
+    toy_train(cfg)
+    (scalars,) = toy_train.folder().glob("*/vis_data/scalars.json")
+    steps = defaultdict(list)
+    for row in map(json.loads, scalars.read_text().splitlines()):
+        for name in row:
+            steps[name].append(row["step"])
+    train = "train/" if hierarchy else ""
+    for name in ("time", "data_time"):
+        assert steps[f"{train}{name}"] == list(range(1, 9))
+        assert steps[f"val/{name}"] == [1, 2]
+    assert steps["val/score" if hierarchy else "score"] == [1, 2]
+    board = EventAccumulator(str(scalars.parent)).Reload()
+    for name in board.Tags()["scalars"]:
+        assert [event.step for event in board.Scalars(name)] == steps[name]
 
 
 def test_runs_of_the_same_second_write_into_their_own_folders(toy_train, monkeypatch):
