@@ -98,7 +98,8 @@ def run(args: argparse.Namespace) -> None:
     else:
         sources = sources_of_sequences(each for folder in args.folders for each in read_sequences(folder))
     start = time.monotonic()
-    total = write_patches(args.out, sources, options, _Progress(len(sources), args.warp))
+    made_from = {"folders": args.folders, "warp": args.warp, "views": views if args.warp else None}
+    total = write_patches(args.out, sources, options, _Progress(len(sources), args.warp), made_from)
     seconds = time.monotonic() - start
     show(f"{total.images} images: {_described(total)}")
     if total.patches:

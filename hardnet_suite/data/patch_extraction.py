@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -474,6 +475,7 @@ def write_patches(
     sources: Sequence[Source],
     options: Extraction,
     report: Callable[[Source, Counts], None] | None = None,
+    made_from: Mapping[str, Any] | None = None,
 ) -> Counts:
     """Writes the patches of all sources.
 
@@ -486,6 +488,7 @@ def write_patches(
         sources: of the images.
         options: how.
         report: called after each source with what became of its keypoints.
+        made_from: where the sources come from, as values of JSON; an entry of ``make-patches.json``.
 
     Returns:
         What became of all keypoints.
@@ -501,7 +504,7 @@ def write_patches(
         raise UserError(f"{out} exists and is no folder: choose a new or empty folder")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        return _write_patches(out, sources, options, report)
+        return _write_patches(out, sources, options, report, made_from)
     except WriteError:
         raise
     except OSError as error:
@@ -515,6 +518,7 @@ def _write_patches(
     sources: Sequence[Source],
     options: Extraction,
     report: Callable[[Source, Counts], None] | None,
+    made_from: Mapping[str, Any] | None,
 ) -> Counts:
     total = Counts()
     with temporary_folder(out) as folder:
@@ -537,6 +541,7 @@ def _write_patches(
                 writer.pairs = patches.random_pairs(writer.point_ids, count, options.seed)
             writer.close()
         record = {
+            "made_from": dict(made_from or {}),
             "options": asdict(options),
             "counts": asdict(total),
             "sources": [each.name for each in sources],

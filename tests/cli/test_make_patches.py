@@ -1,5 +1,7 @@
 """``make-patches``."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -86,6 +88,16 @@ def test_one_kind_alone(capsys, tmp_path, sequence, only):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {only, "make-patches.json"}
     patch_set = read_patch_set(tmp_path / "out")
     assert (patch_set.name, patch_set.patches.shape[1]) == ("out", 64 if only == "brown" else 65)
+
+
+@pytest.mark.parametrize(("given", "views"), [([], None), (["--warp"], 5), (["--warp", "--views", "2"], 2)])
+def test_the_record_tells_how_the_patches_were_made(capsys, tmp_path, sequence, photographs, given, views):
+    folder = photographs if given else sequence
+    assert run(capsys, folder, "--out", tmp_path / "out", "--only", "brown", *given)[0] == 0
+    record = json.loads((tmp_path / "out" / "make-patches.json").read_text())
+    assert record["made_from"] == {"folders": [str(folder)], "warp": bool(given), "views": views}
+    assert record["sources"] == (["a", "b"] if given else ["v_wall"])
+    assert (record["options"]["training"], record["options"]["strips"]) == (True, False)
 
 
 def test_options_have_an_effect(capsys, tmp_path, photographs):
