@@ -379,8 +379,8 @@ def extract(source: Source, options: Extraction, index: int = 0) -> SourcePatche
     image, views = source.open(rng)
     frames, counts = _first_frames(image, options, rng)
     everything = np.arange(len(frames))
-    parts = [_Sighting.of(image, everything, frames, patches.SIDE)]
-    strips = {"ref": _Sighting.of(image, everything, frames, hpatches.SIDE)}
+    parts = [_Sighting.of(image, everything, frames, patches.SIDE)] if options.training else []
+    strips = {"ref": _Sighting.of(image, everything, frames, hpatches.SIDE)} if options.strips else {}
     for number, view in enumerate(views if len(frames) else (), 1):
         levels = [jitter_frames(frames, jitter, rng) for jitter in JITTERS.values()]
         chosen = np.stack(levels)[rng.integers(len(levels), size=len(frames)), everything]
@@ -389,19 +389,22 @@ def extract(source: Source, options: Extraction, index: int = 0) -> SourcePatche
         if options.strips:
             seen = [_in_view(jittered, view, image.shape, hpatches.SIDE) for jittered in levels]
             strips |= {f"{name}{number}": part for name, part in zip(JITTERS, seen, strict=True)}
-    paired = np.bincount(np.concatenate([part.points for part in parts]), minlength=len(frames)) >= 2
+    none = np.zeros(0, np.int64)
+    points = np.concatenate([none, *(part.points for part in parts)])
+    paired = np.bincount(points, minlength=len(frames)) >= 2
     complete = np.full(len(frames), len(strips) > 1)  # within all images, at all levels
     for part in strips.values():
         complete &= np.isin(everything, part.points)
-    of_patch = np.concatenate([part.points[paired[part.points]] for part in parts])
+    of_patch = points[paired[points]]
     kept = complete | paired
     flat = np.isin(everything, np.concatenate([part.flat for part in (*parts, *strips.values())]))
     counts.outside += int(np.count_nonzero(~kept & ~flat))
     counts.flat = int(np.count_nonzero(~kept & flat))
     counts.points = int(np.count_nonzero(kept))
     counts.patches, counts.strips = len(of_patch), int(np.count_nonzero(complete))
+    no_patches = np.zeros((0, patches.SIDE, patches.SIDE), np.uint8)
     return SourcePatches(
-        np.concatenate([part.patches[paired[part.points]] for part in parts]),
+        np.concatenate([no_patches, *(part.patches[paired[part.points]] for part in parts)]),
         (np.cumsum(paired) - 1)[of_patch],
         {name: strips[name].patches[complete[strips[name].points]] for name in sorted(strips, key=_place)}
         if counts.strips

@@ -24,7 +24,7 @@ from hardnet_suite.data.patch_extraction import (
     sources_of_sequences,
     write_patches,
 )
-from hardnet_suite.data.patch_frames import frames_of_keypoints
+from hardnet_suite.data.patch_frames import cut_patches, frames_of_keypoints
 from hardnet_suite.data.patches import read_brown, read_patch_set
 from hardnet_suite.errors import UserError
 
@@ -241,15 +241,29 @@ def test_the_horizon_is_no_view():
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("strips", [True, False])
-def test_what_is_asked_for(folder, training, strips):
+def test_only_what_is_asked_for_is_cut(folder, training, strips, monkeypatch):
     if not (training or strips):
         with pytest.raises(ValueError, match="both"):
             Extraction(training=training, strips=strips)
         return
     (source,) = sources_of_sequences([read_sequence(folder)])
+    both = extract(source, Extraction())
+    sides = set()
+
+    def cut(image, frames, side):
+        sides.add(side)
+        return cut_patches(image, frames, side)
+
+    monkeypatch.setattr("hardnet_suite.data.patch_extraction.cut_patches", cut)
     made = extract(source, Extraction(training=training, strips=strips))
     assert (len(made.training) > 0) == training
     assert (len(made.strips) > 0) == strips
+    assert sides == {side for side, is_asked_for in ((64, training), (65, strips)) if is_asked_for}
+    np.testing.assert_array_equal(made.training, both.training if training else both.training[:0])
+    np.testing.assert_array_equal(made.points, both.points if training else both.points[:0])
+    assert list(made.strips) == (list(both.strips) if strips else [])
+    for name, strip in made.strips.items():
+        np.testing.assert_array_equal(strip, both.strips[name])
 
 
 def write_images(folder, count=3):
