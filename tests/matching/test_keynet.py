@@ -271,7 +271,7 @@ def test_an_index_of_unknown_keypoints_is_not_saved(keynet, grey, tmp_path):
     from hardnet_suite.matching.index import build_index
 
     class Other:
-        frames = keynet.frames
+        frames, check_upright = keynet.frames, keynet.check_upright
 
     describer = HardNetDetector(small_descriptor(), top_k=60, detector=Other())
     index = build_index(grey, detector=describer, words=4)
