@@ -72,7 +72,7 @@ class Row:
     Attributes:
         model: key of ``engines.MODELS``.
         precision: "fp32", "bf16" or "fp16".
-        steps: of ``deploy.tuning.STEPS``, or "fold" (the input normalisation), or "autocast"; in order.
+        steps: of ``deploy.steps.STEPS``, or "fold" (the input normalisation), or "autocast"; in order.
         figures: in points, 0 to 100, by their keys in metrics.json.
         differences: from the plain network's, in points.
         seconds: that the test took, decoding and scoring included.

@@ -33,7 +33,7 @@ if "preprocess" not in record["includes"]:
 outputs = session.run(record["outputs"], {session.get_inputs()[0].name: pixels[None]})
 found = {name: values[0] for name, values in zip(record["outputs"], outputs, strict=True)}
 no_class = 255 if record["num_classes"] > 1 else 254  # of a mask whose logits are not finite
-if any(np.isnan(values).any() for values in found.values()) or np.any(found.get("mask") == no_class):
+if not all(np.isfinite(values).all() for values in found.values()) or np.any(found.get("mask") == no_class):
     sys.exit("the network's output holds NaN or infinity")
 if "probabilities" in found:
     for label in np.argsort(-found["probabilities"])[:5]:

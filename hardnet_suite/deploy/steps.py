@@ -49,7 +49,7 @@ def transformed(network: nn.Module, steps: Sequence[str], example: Tensor) -> nn
 
     Args:
         network: Of ``create_model``, or of another package, which "merge", "separate" and "split" leave as it
-            is; left as it is.
+            is; left as it is, but by "compile" where no step before it makes a copy.
         steps: Names of ``STEPS``, applied in order.
         example: A typical input, which "pack" asks for.
 

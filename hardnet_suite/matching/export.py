@@ -249,11 +249,10 @@ def require_names(program: str, names: Iterable[str]) -> None:
         seen.add(name)
         own = [f"{name}.txt"] if program == "COLMAP" else [f"{name}/{key}" for key in _HLOC_ARRAYS]
         places.update(dict.fromkeys(own, name))
+    files = reserved | places.keys()
     for place, name in places.items():
         folders = map(str, PurePosixPath(place).parents)
-        taken = (
-            [place] if place in reserved else [path for path in folders if path in reserved | places.keys()]
-        )
+        taken = [place] if place in reserved else [path for path in folders if path in files]
         if taken:
             raise UserError(f"{name}: {program}'s files have {taken[0]} for other data; rename the image")
 

@@ -220,14 +220,22 @@ def test_every_run_of_the_network_counts(written, name, rule, tmp_path):
         session.answers(mixed, places)
 
 
-@pytest.mark.parametrize("name", ["hardnet39ds", "fchardnet70", "centernet_hardnet68"])
-def test_the_program_without_pytorch_says_so(written, name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hardnet39ds", float("nan")),
+        ("hardnet39ds", -float("inf")),
+        ("fchardnet70", float("inf")),
+        ("centernet_hardnet68", float("inf")),
+    ],
+)
+def test_the_program_without_pytorch_says_so(written, name, value, tmp_path):
     network = small_network(name)
     rule = replace(network.usage.preprocess, resize="stretch", size=SIZES[name], resize_to=None)
     network.usage = replace(network.usage, preprocess=rule)
     size = SIZES[name]
     path = tmp_path / "network.onnx"
-    written(network, lambda own: Spoilt(own, float("inf"), places_of(own, size)), path, "onnx")
+    written(network, lambda own: Spoilt(own, value, places_of(own, size)), path, "onnx")
     for each, status in zip(pixels_of(open_session(path).record), (0, 1), strict=True):
         Image.fromarray(each[0].permute(1, 2, 0).numpy()).save(tmp_path / "image.png")
         command = [sys.executable, ROOT / "docs/predict_onnx.py", path, tmp_path / "image.png"]

@@ -51,15 +51,15 @@ def wrapper_in_precision(wrapper: Mapping[str, Any], *, bf16: bool) -> dict[str,
     return options | {"type": _BF16 if bf16 else _FP32}
 
 
-def trains_in_bf16(cfg: Mapping[str, Any]) -> bool | None:
-    """Whether a config's training steps compute in bfloat16; None: neither in it nor in float32."""
+def training_precision(cfg: Mapping[str, Any]) -> str:
+    """What a config's training steps compute in: "float32", "bfloat16", "float16", or a class of wrappers."""
     wrapper = cfg.get("optim_wrapper") or {}
     kind = _kind(wrapper)
     if cfg.get("bf16") or kind == _BF16:
-        return True
+        return "bfloat16"
     if kind == _AMP:
-        return True if str(wrapper.get("dtype")).endswith("bfloat16") else None
-    return False if kind == _FP32 else None
+        return str(wrapper.get("dtype") or "float16").removeprefix("torch.")
+    return "float32" if kind == _FP32 else kind
 
 
 def _kind(wrapper: Mapping[str, Any]) -> str:

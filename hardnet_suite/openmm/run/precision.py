@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -25,7 +26,8 @@ from hardnet_suite.weights.runs import newest_checkpoint
 _MOST_IMAGES = 8
 
 
-BF16 = "bf16"  # the entry of a checkpoint's meta that says whether its run computes in bfloat16
+_BF16 = "bf16"  # the entry of a checkpoint's meta: whether its run computes in bfloat16, or in what else
+_NAMES = {True: "bfloat16", False: "float32"}
 
 
 def precision_of_run(cfg: Config, work_dir: str | Path, resume: bool | str) -> str | None:
@@ -48,8 +50,19 @@ def precision_of_run(cfg: Config, work_dir: str | Path, resume: bool | str) -> s
     if source is None:
         return None
     meta = open_weights(source, cfg.get("arch"), known=False).content.get("meta")
-    recorded = meta.get(BF16) if isinstance(meta, Mapping) else None
-    return None if recorded is None else "bf16" if recorded else "float32"
+    recorded = precision_in(meta) if isinstance(meta, Mapping) else None
+    return {"bfloat16": "bf16", "float32": "float32"}.get(recorded or "")
+
+
+def recorded_precision(name: str) -> dict[str, bool | str]:
+    """The entry of a checkpoint's meta for what ``amp.training_precision`` returns."""
+    return {_BF16: next((flag for flag, known in _NAMES.items() if known == name), name)}
+
+
+def precision_in(meta: Mapping[str, Any]) -> str | None:
+    """What a run computed in, by a checkpoint's meta; None where it does not say."""
+    recorded = meta.get(_BF16)
+    return recorded if recorded is None or isinstance(recorded, str) else _NAMES[bool(recorded)]
 
 
 def faster_step(cfg: Config, steps: int = 3) -> PrecisionChoice:

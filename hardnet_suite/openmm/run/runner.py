@@ -35,7 +35,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.compat import for_mmengine, repair_ssd_heads
 from hardnet_suite.openmm.data.parts import inner_datasets
 from hardnet_suite.openmm.models.initializers import load_checkpoint
-from hardnet_suite.openmm.run.amp import trains_in_bf16, wrapper_in_precision
+from hardnet_suite.openmm.run.amp import training_precision, wrapper_in_precision
 from hardnet_suite.openmm.run.buffers import (
     RANK_BUFFERS,
     AverageBuffersHook,
@@ -48,7 +48,7 @@ from hardnet_suite.openmm.run.drawings import DrawPredictionsHook
 from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
-from hardnet_suite.openmm.run.precision import BF16
+from hardnet_suite.openmm.run.precision import recorded_precision
 from hardnet_suite.openmm.run.progress import ProgressLineHook
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
 from hardnet_suite.openmm.run.schedules import lasts_one_epoch, require_same_optimizer, resume_schedules
@@ -126,7 +126,7 @@ class SuiteRunner(Runner):
         except BaseException:
             close_log(MMLogger.get_current_instance())
             raise
-        runner._meta, runner._opened = records | {BF16: trains_in_bf16(cfg)}, opened
+        runner._meta, runner._opened = records | recorded_precision(training_precision(cfg)), opened
         return runner
 
     def build_logger(self, *args, **options) -> MMLogger:

@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from hardnet_suite.data.classes import readable
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import counted, foreign_datasets, parts, walk
-from hardnet_suite.openmm.run.amp import trains_in_bf16
+from hardnet_suite.openmm.run.amp import training_precision
 from hardnet_suite.openmm.run.logs import announce
 from hardnet_suite.weights import Checkpoint, WeightsRow, find
 from hardnet_suite.weights.places import row_of
@@ -181,13 +181,9 @@ def _device(cfg: Config) -> str:
         device = f"CPU, {counted(torch.get_num_threads(), 'thread')}"
     else:
         device = get_device()
-    wrapper = cfg.get("optim_wrapper") or {}
-    if trains_in_bf16(cfg):
-        precision = "bfloat16 where it is safe"
-    elif wrapper.get("type") == "AmpOptimWrapper":
-        precision = f"{wrapper.get('dtype') or 'float16'} where it is safe"
-    else:
-        precision = "float32"
+    precision = training_precision(cfg)
+    if precision != "float32":
+        precision += " where it is safe"
     return f"{f'{ranks} × ' if ranks > 1 else ''}{device}, {precision}"
 
 

@@ -15,11 +15,11 @@ from hardnet_suite.data.classes import readable, require_same_classes
 from hardnet_suite.data.files import looking_once
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import parts, require_data
-from hardnet_suite.openmm.run.amp import bfloat16_loops, trains_in_bf16
+from hardnet_suite.openmm.run.amp import bfloat16_loops, training_precision
 from hardnet_suite.openmm.run.compilation import compile_options, require_compiler
 from hardnet_suite.openmm.run.configs import drop_pretrained
 from hardnet_suite.openmm.run.lock import sole_training
-from hardnet_suite.openmm.run.precision import BF16
+from hardnet_suite.openmm.run.precision import precision_in
 from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of, records_of
 from hardnet_suite.openmm.run.runner import SuiteRunner
 from hardnet_suite.openmm.run.summary import announce_training, initial_weights
@@ -133,15 +133,12 @@ def _require_same_run(cfg: Config, weights: Checkpoint) -> list[str]:
 
 
 def _compare_precision(cfg: Config, weights: Checkpoint) -> list[str]:
-    recorded = weights.content["meta"].get(BF16)
-    if recorded is None or bool(recorded) == bool(trains_in_bf16(cfg)):
+    before, now = precision_in(weights.content["meta"]), training_precision(cfg)
+    if before in (None, now):
         return []
-    names = {False: "float32", True: "bfloat16"}
-    cure = "--bf16" if recorded else "leave out --bf16"
-    return [
-        f"the run computed in {names[bool(recorded)]} so far, and resumes in {names[not recorded]}; to keep "
-        f"it: {cure}, or --precision auto"
-    ]
+    cures = {"bfloat16": "--bf16, or --precision auto", "float32": "leave out --bf16, or --precision auto"}
+    cure = cures.get(before, "the optim_wrapper that it began with")
+    return [f"the run computed in {before} so far, and resumes in {now}; to keep it: {cure}"]
 
 
 def _compare_rules(cfg: Config, weights: Checkpoint) -> list[str]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run import precision
-from hardnet_suite.openmm.run.amp import trains_in_bf16
+from hardnet_suite.openmm.run.amp import training_precision
 from hardnet_suite.openmm.run.configs import load_config
+from hardnet_suite.openmm.run.precision import precision_in, recorded_precision
 from hardnet_suite.openmm.run.runner import prepare
+from hardnet_suite.openmm.run.train import _compare_precision
 
 
 @pytest.mark.parametrize("timed", ["step", "pass"])
@@ -84,17 +89,35 @@ def test_a_given_precision_replaces_that_of_the_configs_wrapper(wrapper, bf16, t
         assert not {"dtype", "loss_scale"} & set(made)
 
 
-@pytest.mark.parametrize(
-    ("cfg", "trains"),
-    [
-        ({}, False),
-        ({"optim_wrapper": {"type": "OptimWrapper"}}, False),
-        ({"optim_wrapper": {"type": "OptimWrapper"}, "bf16": True}, True),
-        ({"optim_wrapper": {"type": "BFloat16OptimWrapper"}}, True),
-        ({"optim_wrapper": {"type": "AmpOptimWrapper", "dtype": "bfloat16"}}, True),
-        ({"optim_wrapper": {"type": "AmpOptimWrapper"}}, None),
-        ({"optim_wrapper": {"type": "ApexOptimWrapper"}}, None),
-    ],
-)
-def test_what_a_config_trains_in(cfg, trains):
-    assert trains_in_bf16(cfg) is trains
+CONFIGS = [
+    ({}, "float32"),
+    ({"optim_wrapper": {"type": "OptimWrapper"}}, "float32"),
+    ({"optim_wrapper": {"type": "OptimWrapper"}, "bf16": True}, "bfloat16"),
+    ({"optim_wrapper": {"type": "BFloat16OptimWrapper"}}, "bfloat16"),
+    ({"optim_wrapper": {"type": "AmpOptimWrapper", "dtype": "bfloat16"}}, "bfloat16"),
+    ({"optim_wrapper": {"type": "AmpOptimWrapper", "dtype": torch.bfloat16}}, "bfloat16"),
+    ({"optim_wrapper": {"type": "mmengine.AmpOptimWrapper"}}, "float16"),
+    ({"optim_wrapper": {"type": AmpOptimWrapper}}, "float16"),
+    ({"optim_wrapper": {"type": "ApexOptimWrapper"}}, "ApexOptimWrapper"),
+]
+
+
+@pytest.mark.parametrize(("cfg", "name"), CONFIGS)
+def test_what_a_config_trains_in(cfg, name):
+    assert training_precision(cfg) == name
+    assert precision_in(recorded_precision(name)) == name
+
+
+def test_checkpoints_say_float32_and_bfloat16_as_flags():
+    assert recorded_precision("bfloat16") == {"bf16": True}
+    assert recorded_precision("float32") == {"bf16": False}
+    assert precision_in({}) is None
+
+
+@pytest.mark.parametrize(("before", "old"), CONFIGS)
+@pytest.mark.parametrize(("after", "new"), CONFIGS)
+def test_another_precision_of_the_resumed_run_is_told(before, old, after, new):
+    weights = SimpleNamespace(content={"meta": recorded_precision(training_precision(before))})
+    lines = _compare_precision(Config(after), weights)
+    assert len(lines) == (old != new)
+    assert all(f"computed in {old} so far, and resumes in {new}; to keep it: " in line for line in lines)
