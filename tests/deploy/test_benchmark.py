@@ -232,18 +232,8 @@ def test_what_an_engine_cannot_run_does_not_end_the_others(monkeypatch):
         benchmark(Tiny().eval(), **QUICK, engine="fused", size=16)
 
 
-STEPS_OF = {
-    "eager": (),
-    "fused": ("fuse",),
-    "packed": ("fuse", "merge", "separate", "pack"),
-    "split": ("fuse", "merge", "separate", "split", "pack"),
-    "compile": ("fuse",),
-    "cudagraphs": ("fuse",),
-}
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("engine", STEPS_OF)
+@pytest.mark.parametrize("engine", runners.PYTORCH)
 def test_forms_are_made_by_the_steps_of_deploy(engine, precision, monkeypatch, tmp_path):
     """There is one table of transforms: what changes there changes here."""
     made = []
@@ -254,7 +244,7 @@ def test_forms_are_made_by_the_steps_of_deploy(engine, precision, monkeypatch, t
     if engine not in ("compile", "cudagraphs") and precision == "fp32":
         runners.make_pass(form, images)()
     casts = () if precision == "fp32" else (precision,)
-    steps = [step for step in STEPS_OF[engine] if step != "pack" or precision == "fp32"]
+    steps = [step for step in runners.PYTORCH[engine] if step != "pack" or precision == "fp32"]
     assert made == [*steps, *casts]
 
 

@@ -91,14 +91,20 @@ def test_trainings_take_turns(monkeypatch):
     assert all(len(each.seconds) == 2 for each in timings)
 
 
-def test_bf16_computes_under_autocast(monkeypatch):
+def record_autocast(monkeypatch) -> list[bool]:
+    """Whether autocast is on in each call of the loss, as the calls are made."""
     seen = []
-    network = torch.nn.functional.cross_entropy
+    loss = torch.nn.functional.cross_entropy
     monkeypatch.setattr(
         torch.nn.functional,
         "cross_entropy",
-        lambda *args, **options: seen.append(torch.is_autocast_enabled("cpu")) or network(*args, **options),
+        lambda *args, **options: seen.append(torch.is_autocast_enabled("cpu")) or loss(*args, **options),
     )
+    return seen
+
+
+def test_bf16_computes_under_autocast(monkeypatch):
+    seen = record_autocast(monkeypatch)
     time_training(["hardnet39ds_tiny_imagenet10"], **QUICK, precisions=["fp32", "bf16"])
     assert seen == [False, True]
 
@@ -113,13 +119,7 @@ def test_bf16_computes_under_autocast(monkeypatch):
     ],
 )
 def test_the_precision_replaces_that_of_the_config(wrapper, monkeypatch):
-    seen = []
-    loss = torch.nn.functional.cross_entropy
-    monkeypatch.setattr(
-        torch.nn.functional,
-        "cross_entropy",
-        lambda *args, **options: seen.append(torch.is_autocast_enabled("cpu")) or loss(*args, **options),
-    )
+    seen = record_autocast(monkeypatch)
     cfg = find_training_config("hardnet39ds_tiny_imagenet10")
     cfg.optim_wrapper.update(wrapper)
     monkeypatch.setattr(training_speed, "find_training_config", lambda name: cfg)
