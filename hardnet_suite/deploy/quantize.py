@@ -131,6 +131,7 @@ def write_quantized(
     Raises:
         UserError: no images, or a layer to keep that the network has not.
     """
+    _require_layers(_layers(name for name, _ in network.named_parameters()), keep)
     inputs = list(inputs)
     with TemporaryDirectory(dir=path.parent, ignore_cleanup_errors=True) as folder:
         exact = Path(folder, path.name)
@@ -257,11 +258,15 @@ def _in_float(layers: Mapping[str, Sequence[str]], arch: Any, keep: Sequence[str
         arch: of the network.
         keep: further layers.
     """
-    known = [name for names in layers.values() for name in names]
+    _require_layers([name for names in layers.values() for name in names], keep)
+    starts = (*layers_in_float(arch), *keep)
+    return [node for node, names in layers.items() if any(name.startswith(starts) for name in names)]
+
+
+def _require_layers(known: Sequence[str], keep: Sequence[str]) -> None:
+    """UserError for a layer to keep that is not among the known ones."""
     for start in keep:
         if not any(name.startswith(start) for name in known):
             raise UserError(
                 f"no layer of the network begins with {start!r}; there are {', '.join(known[:4])}, …"
             )
-    starts = (*layers_in_float(arch), *keep)
-    return [node for node, names in layers.items() if any(name.startswith(starts) for name in names)]
