@@ -40,6 +40,7 @@ BELOW_ALL = (
     "names",
     "outputs",
     "precision",
+    "threads",
     "timing",
 )  # modules of the standard library alone
 ABOVE_ALL = len(ROOMS)  # hardnet_suite/__init__.py

@@ -10,6 +10,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TypeVar
 
+from hardnet_suite.threads import set_own_threads
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -79,6 +81,7 @@ def map_ahead(
 def _serve(
     function: Callable[[Item], Result], tasks: SimpleQueue[tuple[Item, Future[Result]] | None]
 ) -> None:
+    set_own_threads(1)  # beside the threads that the network computes in
     while (task := tasks.get()) is not None:
         item, future = task
         if future.set_running_or_notify_cancel():

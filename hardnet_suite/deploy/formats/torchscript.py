@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from hardnet_suite.deploy.suppression import select
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference.nms import load_operator
 from hardnet_suite.networks import PatchDescriptor
+from hardnet_suite.threads import own_threads
 
 __all__ = ["open", "read_metadata", "select", "write"]
 
@@ -69,29 +68,11 @@ def open_in_pytorch(
 
     def run(values: np.ndarray | Mapping[str, np.ndarray]) -> list[np.ndarray]:
         values = single_input(values, record.input_name)
-        with _with_threads(threads), torch.inference_mode():
+        with own_threads(threads), torch.inference_mode():
             out = module(torch.from_numpy(np.ascontiguousarray(values)))
         return [tensor.numpy() for tensor in (out if isinstance(out, tuple) else (out,))]
 
     return run
-
-
-_threads_lock = threading.Lock()  # PyTorch has one number of threads for the whole process
-
-
-@contextmanager
-def _with_threads(count: int | None) -> Iterator[None]:
-    """Within, PyTorch computes with so many threads; None: as many as it is set to."""
-    if count in (None, torch.get_num_threads()):
-        yield
-        return
-    with _threads_lock:
-        before = torch.get_num_threads()
-        torch.set_num_threads(count)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
 
 def _require_intact(path: Path) -> None:
