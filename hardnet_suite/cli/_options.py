@@ -194,7 +194,17 @@ def load_run_config(args: argparse.Namespace, suffix: Callable[[Path], str] = la
     if get_device() == "cpu":
         flush_denormals()
         _keep_freed_memory()
-    return prepare(cfg, work_dir=work_dir, launcher=args.launcher, bf16=_is_bf16_chosen(args, cfg, work_dir))
+    return prepare(
+        cfg,
+        work_dir=work_dir,
+        launcher=args.launcher,
+        bf16=_is_bf16_chosen(args, cfg, work_dir),
+        trains=_trains(args),
+    )
+
+
+def _trains(args: argparse.Namespace) -> bool:
+    return hasattr(args, "resume")
 
 
 def _is_bf16_chosen(args: argparse.Namespace, cfg, work_dir: str | Path) -> bool | None:
@@ -206,7 +216,7 @@ def _is_bf16_chosen(args: argparse.Namespace, cfg, work_dir: str | Path) -> bool
         return None if args.precision is None else args.precision == "bf16"
     from hardnet_suite.openmm.run.precision import faster_pass, faster_step, precision_of_run
 
-    trains = hasattr(args, "resume")
+    trains = _trains(args)
     if trains and (kept := precision_of_run(cfg, work_dir, args.resume)):
         if is_first_rank():
             show(f"precision: {kept}, as in the run to resume")

@@ -45,7 +45,7 @@ def wrapper_in_precision(wrapper: Mapping[str, Any], *, bf16: bool) -> dict[str,
     kind = _kind(wrapper)
     if kind not in (_BF16, _FP32, _AMP):
         raise UserError(
-            f"optim_wrapper: cannot choose the precision of a {kind}, expected {_FP32}, {_AMP} or {_BF16}"
+            f"optim_wrapper: cannot choose the precision of {kind}, expected {_FP32}, {_AMP} or {_BF16}"
         )
     options = {key: value for key, value in wrapper.items() if key not in _AMP_OPTIONS}
     return options | {"type": _BF16 if bf16 else _FP32}

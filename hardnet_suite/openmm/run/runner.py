@@ -376,7 +376,14 @@ class StrictJsonVisBackend(LocalVisBackend):
             super()._dump(strict, file_path, file_format)
 
 
-def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", bf16: bool | None = None) -> Config:
+def prepare(
+    cfg: Config,
+    *,
+    work_dir: str | Path,
+    launcher: str = "none",
+    bf16: bool | None = None,
+    trains: bool = True,
+) -> Config:
     """A copy of the config, ready to run: its work dir, launcher and arithmetic.
 
     Args:
@@ -385,10 +392,12 @@ def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", bf16: 
         launcher: "pytorch" for a process that torchrun started; "none" otherwise.
         bf16: whether it computes under autocast to bfloat16, in training and scoring; None: as the config
             says.
+        trains: whether the config is to train; scoring needs no optimizer wrapper, which is then left alone.
 
     Raises:
-        UserError: a number of the config is out of range; the folder cannot be written; the process was not
-            started as the launcher starts them, or the ranks cannot reach each other.
+        UserError: a number of the config is out of range; ``bf16`` and an optimizer wrapper whose precision is
+            its own; the folder cannot be written; the process was not started as the launcher starts them, or
+            the ranks cannot reach each other.
     """
     require_numbers(cfg)
     launcher = launcher if launcher != "none" else cfg.get("launcher", "none")
@@ -401,13 +410,13 @@ def prepare(cfg: Config, *, work_dir: str | Path, launcher: str = "none", bf16: 
     loops = list(filter(None, (cfg.get("val_cfg"), cfg.get("test_cfg"))))
     if bf16 or (bf16 is None and cfg.get("bf16")):
         cfg.bf16 = True
-        if cfg.get("optim_wrapper"):
+        if trains and cfg.get("optim_wrapper"):
             cfg.optim_wrapper = wrapper_in_precision(cfg.optim_wrapper, bf16=True)
         for loop in loops:
             loop.fp16 = True  # "autocast" in mmengine's loops; its type is set by amp.bfloat16_loops
     elif bf16 is False:  # also of a run's config, which has been through here
         cfg.bf16 = False
-        if cfg.get("optim_wrapper"):
+        if trains and cfg.get("optim_wrapper"):
             cfg.optim_wrapper = wrapper_in_precision(cfg.optim_wrapper, bf16=False)
         for loop in loops:
             loop.fp16 = False

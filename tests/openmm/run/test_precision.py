@@ -89,6 +89,17 @@ def test_a_given_precision_replaces_that_of_the_configs_wrapper(wrapper, bf16, t
         assert not {"dtype", "loss_scale"} & set(made)
 
 
+@pytest.mark.parametrize("bf16", [True, False])
+def test_scoring_leaves_wrappers_of_others_alone(bf16, tmp_path):
+    cfg = load_config("demo_ssd224_shapes")
+    cfg.optim_wrapper.type = "ApexOptimWrapper"
+    with pytest.raises(UserError, match="cannot choose the precision of ApexOptimWrapper"):
+        prepare(cfg, work_dir=tmp_path, bf16=bf16)
+    made = prepare(cfg, work_dir=tmp_path, bf16=bf16, trains=False)
+    assert made.optim_wrapper == cfg.optim_wrapper
+    assert made.bf16 == made.val_cfg.fp16 == made.test_cfg.fp16 == bf16
+
+
 CONFIGS = [
     ({}, "float32"),
     ({"optim_wrapper": {"type": "OptimWrapper"}}, "float32"),

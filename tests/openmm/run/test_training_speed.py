@@ -132,7 +132,7 @@ def test_a_wrapper_with_a_precision_of_its_own_is_refused(monkeypatch):
     cfg = find_training_config("hardnet39ds_tiny_imagenet10")
     cfg.optim_wrapper.type = "ApexOptimWrapper"
     monkeypatch.setattr(training_speed, "find_training_config", lambda name: cfg)
-    with pytest.raises(UserError, match="cannot choose the precision of a ApexOptimWrapper"):
+    with pytest.raises(UserError, match="cannot choose the precision of ApexOptimWrapper"):
         time_training(["own"], **QUICK)
 
 
