@@ -10,7 +10,7 @@ among their arguments and return nothing. Only ``mmcv.ops`` calls them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -21,12 +21,35 @@ from torch import Tensor
 from hardnet_suite.inference import nms as suppression
 from hardnet_suite.inference.nms import at_least_float32 as _wide
 
+# what is not provided: users -> the beginnings of the operators' names
+NOT_PROVIDED = {
+    "rotated boxes: MMRotate (S2ANet, R3Det, ReDet, Oriented R-CNN, Oriented RepPoints)": (
+        *("active_rotated_filter", "box_iou_quadri", "box_iou_rotated", "convex_giou", "convex_iou"),
+        *("diff_iou_rotated", "min_area_polygons", "nms_quadri", "nms_rotated", "points_in_polygons"),
+        *("riroi_align_rotated", "roi_align_rotated", "rotated_feature_align"),
+    ),
+    "point clouds: MMDetection3D (PointNet++, VoteNet, PointPillars, SECOND, PV-RCNN, PAConv)": (
+        *("assign_score_withk", "ball_query", "dynamic_point_to_voxel", "dynamic_voxelize"),
+        *("furthest_point_sampling", "fused_indice", "gather_points", "get_indice_pairs", "group_points"),
+        *("hard_voxelize", "indice_", "iou3d", "knn", "points_in_boxes", "roiaware_pool3d"),
+        *("roipoint_pool3d", "stack_ball_query", "stack_group_points", "three_interpolate", "three_nn"),
+    ),
+    "scene text: MMOCR (ABCNet, PSENet, PAN)": ("bezier_align", "contour_expand", "pixel_group"),
+    "generators: MMagic (StyleGAN2, StyleGAN3)": (
+        *("bias_act", "filtered_lrelu", "fused_bias_leakyrelu", "upfirdn2d"),
+    ),
+    "video: MMAction2 (TIN) and MMFlow (FlowNet, PWC-Net, RAFT)": ("correlation", "tin_shift"),
+    "BorderDet, PrRoIPool, RoIPool, MMSyncBN and mmcv.ops.bbox_overlaps, in no config of mmdet or mmseg": (
+        *("bbox_overlaps", "border_align", "chamfer_distance", "prroi_pool", "roi_pool", "sync_bn"),
+    ),
+}
 
-def _not_available(operator: str) -> NotImplementedError:
-    return NotImplementedError(
-        f"{operator} needs the compiled part of mmcv, which mmcv-lite lacks and hardnet_suite does not "
-        "replace: choose a model without it, or install a compiled mmcv (>=2.1,<2.2) instead of mmcv-lite"
-    )
+
+def _users(operator: str) -> str:
+    """Who needs an operator, for messages."""
+    starts = {start: users for users, names in NOT_PROVIDED.items() for start in names}
+    fitting = [start for start in starts if operator.startswith(start)]
+    return f" (for {starts[max(fitting, key=len)]})" if fitting else ""
 
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:
@@ -35,7 +58,11 @@ def __getattr__(name: str) -> Callable[..., NoReturn]:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
-        raise _not_available(f"the operator {name!r} of mmcv.ops")
+        raise NotImplementedError(
+            f"the operator {name!r} of mmcv.ops{_users(name)} needs the compiled part of mmcv, which "
+            "mmcv-lite lacks and hardnet_suite does not replace: choose a model without it, or install a "
+            "compiled mmcv (>=2.1,<2.2) instead of mmcv-lite"
+        )
 
     return refuse
 
@@ -47,7 +74,9 @@ def _gradients(
     leaves = [_wide(tensor.detach()).requires_grad_() for tensor in tensors]
     with torch.enable_grad():
         output = function(*leaves)
-    return torch.autograd.grad(output, leaves, grad_output.to(output.dtype))
+    if not output.requires_grad:  # of no region
+        return tuple(torch.zeros_like(leaf) for leaf in leaves)
+    return torch.autograd.grad(output, leaves, grad_output.to(output.dtype), materialize_grads=True)
 
 
 # --- non-maximum suppression
@@ -98,12 +127,88 @@ def nms_match(dets: Tensor, *, iou_threshold: float) -> list[list[int]]:
     return groups
 
 
-# --- RoIAlign
+# --- RoIAlign, with the average or the maximum of a bin's samples
+
+
+class _Bins(NamedTuple):
+    """Bins of regions, in coordinates where the middle of the first pixel is 0.
+
+    Attributes:
+        image: (K,) indices of the images.
+        start: (K, 2, PH, PW), y and x of each bin's corner.
+        size: (K, 2) height and width of a region's bins.
+        samples: (K, 2) samples per bin.
+    """
+
+    image: Tensor
+    start: Tensor
+    size: Tensor
+    samples: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        rois: Tensor,
+        shape: tuple[int, int],
+        *,
+        scale: float,
+        sampling_ratio: int,
+        aligned: bool,
+        shift: Tensor | None = None,
+    ) -> _Bins:
+        """The bins of regions (K, 5), image index and corners; ``shift`` (K, 2, PH, PW) moves each, as shares
+        of its region's height and width."""
+        corners = rois[:, 1:] * scale - (0.5 if aligned else 0.0)
+        first, last = corners[:, [1, 0]], corners[:, [3, 2]]
+        extent = last - first if aligned else (last - first).clamp(min=1)
+        size = extent / extent.new_tensor(shape)
+        rows, columns = (torch.arange(count, device=rois.device) for count in shape)
+        index = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
+        start = first[..., None, None] + size[..., None, None] * index
+        if shift is not None:
+            start = start + extent[..., None, None] * shift
+        given = torch.full_like(size, sampling_ratio)
+        samples = (given if sampling_ratio > 0 else size.ceil()).clamp(min=0).long()
+        return cls(rois[:, 0].long(), start, size, samples)
+
+    def groups(self) -> Iterator[tuple[Tensor, int, int, int]]:
+        """Regions of one image with equal numbers of samples: indices, image, samples in y and in x."""
+        keys = torch.cat([self.image[:, None], self.samples], dim=1)
+        kinds, kind_of = keys.unique(dim=0, return_inverse=True)
+        for number, (image, rows, columns) in enumerate(kinds.tolist()):
+            yield (kind_of == number).nonzero()[:, 0], image, rows, columns
+
+    def points(self, regions: Tensor, rows: int, columns: int) -> Tensor:
+        """Samples of some regions: (k, 2, PH, PW, rows · columns)."""
+        steps = [torch.arange(count, device=self.size.device) + 0.5 for count in (rows, columns)]
+        step = torch.stack(torch.meshgrid(*steps, indexing="ij")).flatten(1)
+        count = self.size.new_tensor([rows, columns])
+        # in the compiled order, which decides on which side of the border a sample lies
+        place = step * self.size[regions][..., None] / count[:, None]
+        return self.start[regions][..., None] + place[:, :, None, None]
+
+
+def _bilinear(maps: Tensor, points: Tensor) -> Tensor:
+    """Samples of maps (N, C, H, W) at points (N, 2, P), y and x: (N, C, P).
+
+    Up to a pixel outside, the border is repeated; farther away it is 0. It has gradients in the maps and, off
+    the border and the pixels' middles, in the points.
+    """
+    height, width = maps.shape[2:]
+    extent = points.new_tensor([height, width])[:, None]
+    inside = ((points >= -1) & (points <= extent)).all(dim=1, keepdim=True)
+    grid = ((2 * points + 1) / extent - 1).flip(1).transpose(1, 2)
+    values = F.grid_sample(maps, grid[:, :, None], padding_mode="border", align_corners=False)
+    return values[..., 0] * inside
+
+
+def _samples(image: Tensor, points: Tensor) -> Tensor:
+    """Samples of one image's maps (1, C, H, W) at points (k, 2, PH, PW, S): (k, C, PH, PW, S)."""
+    values = _bilinear(image, points.transpose(0, 1).flatten(1)[None])[0]
+    return values.unflatten(1, (len(points), *points.shape[2:])).transpose(0, 1)
 
 
 def _roi_align(input: Tensor, rois: Tensor, options: dict[str, Any]) -> Tensor:
-    if options["pool_mode"] != 1:
-        raise _not_available("roi_align with pool_mode='max'")
     return torchvision.ops.roi_align(
         input,
         rois,
@@ -117,7 +222,31 @@ def _roi_align(input: Tensor, rois: Tensor, options: dict[str, Any]) -> Tensor:
 def roi_align_forward(
     input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, **options: Any
 ) -> None:
-    output.copy_(_roi_align(_wide(input), _wide(rois), options))
+    """``argmax_y`` and ``argmax_x`` (K, C, PH, PW) get the places of the maxima; −1 in an empty bin."""
+    input, rois = _wide(input), _wide(rois)
+    if options["pool_mode"]:
+        output.copy_(_roi_align(input, rois, options))
+        return
+    bins = _Bins.of(
+        rois,
+        (options["aligned_height"], options["aligned_width"]),
+        scale=options["spatial_scale"],
+        sampling_ratio=options["sampling_ratio"],
+        aligned=options["aligned"],
+    )
+    for regions, image, rows, columns in bins.groups():
+        if not rows * columns:
+            output[regions], argmax_y[regions], argmax_x[regions] = _NO_MAXIMUM, -1, -1
+            continue
+        points = bins.points(regions, rows, columns)
+        values, best = _samples(input[image : image + 1], points).max(dim=-1)  # (k, C, PH, PW)
+        output[regions] = values.to(output.dtype)
+        shape = (len(regions), 2, input.shape[1], *points.shape[2:4], 1)
+        at = points[:, :, None].expand(*shape[:-1], -1).gather(5, best[:, None, ..., None].expand(shape))
+        argmax_y[regions], argmax_x[regions] = at[..., 0].to(argmax_y.dtype).unbind(1)
+
+
+_NO_MAXIMUM = -10000.0  # of an empty bin, as compiled
 
 
 def roi_align_backward(
@@ -128,9 +257,70 @@ def roi_align_backward(
     grad_input: Tensor,
     **options: Any,
 ) -> None:
-    # An average is linear in its input, so the gradient is the same at any input.
-    (grad,) = _gradients(lambda x: _roi_align(x, _wide(rois), options), [grad_input], grad_output)
-    grad_input.copy_(grad)
+    # Averages and the samples of maxima are linear in the input, so the gradient is the same at any input.
+    if options["pool_mode"]:
+        (grad,) = _gradients(lambda x: _roi_align(x, _wide(rois), options), [grad_input], grad_output)
+        grad_input.copy_(grad)
+        return
+    for image in rois[:, 0].long().unique().tolist():
+        of_image = rois[:, 0].long() == image
+        points = torch.stack([argmax_y[of_image], argmax_x[of_image]])  # (2, k, C, PH, PW)
+        points = _wide(points).permute(2, 0, 1, 3, 4).flatten(2)
+        grads = grad_output[of_image].transpose(0, 1).flatten(1)[:, None]  # of every channel apart
+        grads = grads * (points[:, :1] != -1)
+        (grad,) = _gradients(
+            lambda x, points=points: _bilinear(x, points), [grad_input[image][:, None]], grads
+        )
+        grad_input[image] = grad[:, 0].to(grad_input.dtype)
+
+
+# --- deformable RoI pooling: RoIAlign, each bin of which is moved by offsets (K, 2, PH, PW), x before y
+
+
+def _deform_roi_pool(input: Tensor, rois: Tensor, offset: Tensor, options: dict[str, Any]) -> Tensor:
+    shape = options["pooled_height"], options["pooled_width"]
+    bins = _Bins.of(
+        rois,
+        shape,
+        scale=options["spatial_scale"],
+        sampling_ratio=options["sampling_ratio"],
+        aligned=True,
+        shift=options["gamma"] * offset.flip(1) if offset.numel() else None,
+    )
+    output = input.new_zeros(len(rois), input.shape[1], *shape)
+    for regions, image, rows, columns in bins.groups():
+        if rows * columns:
+            points = bins.points(regions, rows, columns)
+            output = output.index_copy(0, regions, _samples(input[image : image + 1], points).mean(dim=-1))
+    return output
+
+
+def deform_roi_pool_forward(
+    input: Tensor, rois: Tensor, offset: Tensor, output: Tensor, **options: Any
+) -> None:
+    output.copy_(_deform_roi_pool(_wide(input), _wide(rois), _wide(offset), options))
+
+
+def deform_roi_pool_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    rois: Tensor,
+    offset: Tensor,
+    grad_input: Tensor,
+    grad_offset: Tensor,
+    **options: Any,
+) -> None:
+    if not offset.numel():
+        (grad,) = _gradients(
+            lambda x: _deform_roi_pool(x, _wide(rois), offset, options), [input], grad_output
+        )
+        grad_input.copy_(grad)
+        return
+    grads = _gradients(
+        lambda x, off: _deform_roi_pool(x, _wide(rois), off, options), [input, offset], grad_output
+    )
+    grad_input.copy_(grads[0])
+    grad_offset.copy_(grads[1])
 
 
 # --- deformable convolution, v1 (no mask, no bias) and v2 (modulated)
@@ -180,9 +370,56 @@ class _Geometry(NamedTuple):
                 f"deform_groups={self.deform_groups} takes {channels} input and {2 * taps} offset channels, "
                 f"got {input.shape[1]} and {offset.shape[1]}"
             )
+        size = self._output_size(input, weight)
+        offset = self._with_gradient(_first_of(offset, size), input, weight)
+        mask = None if mask is None else _first_of(mask, size)
         return torchvision.ops.deform_conv2d(
             input, offset, weight, bias, self.stride, self.padding, self.dilation, mask
         )
+
+    def _output_size(self, input: Tensor, weight: Tensor) -> tuple[int, int]:
+        height, width = (
+            (input.shape[2 + i] + 2 * self.padding[i] - self.dilation[i] * (weight.shape[2 + i] - 1) - 1)
+            // self.stride[i]
+            + 1
+            for i in (0, 1)
+        )
+        return height, width
+
+    def _with_gradient(self, offset: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+        """The offsets, detached where a sample lies on or beyond the border of zeros around the input.
+
+        There torchvision's gradient looks into the first pixel, compiled mmcv's is 0.
+        """
+        if not offset.requires_grad:
+            return offset
+        taps = [
+            self.dilation[i] * torch.arange(weight.shape[2 + i], device=offset.device) - self.padding[i]
+            for i in (0, 1)
+        ]
+        places = [self.stride[i] * torch.arange(offset.shape[2 + i], device=offset.device) for i in (0, 1)]
+        offsets = offset.detach().unflatten(1, (self.deform_groups, len(taps[0]), len(taps[1]), 2))
+        y = offsets[:, :, :, :, 0] + taps[0][:, None, None, None] + places[0][:, None]
+        x = offsets[:, :, :, :, 1] + taps[1][:, None, None] + places[1]
+        inside = (y > -1) & (x > -1) & (y < input.shape[2]) & (x < input.shape[3])
+        inside = inside[:, :, :, :, None].expand_as(offsets).reshape(offset.shape)
+        return torch.where(inside, offset, offset.detach())
+
+
+def _first_of(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (N, C, h, w) of a larger size as compiled mmcv reads them: each sample's first C · H · W numbers.
+
+    DyHead hands over offsets of another level of its pyramid.
+    """
+    given, wanted = maps.shape[2] * maps.shape[3], size[0] * size[1]
+    if given < wanted:
+        raise ValueError(
+            f"deformable convolution has an output of {size[0]}×{size[1]}, got offsets or a mask of "
+            f"{maps.shape[2]}×{maps.shape[3]}"
+        )
+    if tuple(maps.shape[2:]) == size:
+        return maps
+    return maps.flatten(1)[:, : maps.shape[1] * wanted].unflatten(1, (maps.shape[1], *size))
 
 
 def deform_conv_forward(
@@ -303,6 +540,189 @@ def sigmoid_focal_loss_backward(
     wrong = torch.sigmoid(-logit)
     slope = gamma * torch.sigmoid(logit) * F.logsigmoid(logit) - wrong
     grad_input.copy_(sign * factor * wrong**gamma * slope)
+
+
+# --- softmax focal loss: probabilities (N, C), class indices (N,), of which negative ones have no loss
+
+
+def _softmax_focal_terms(
+    probabilities: Tensor, target: Tensor, weight: Tensor, alpha: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Probability of each target, its logarithm, and its factor; all (N,)."""
+    probabilities, label = _wide(probabilities), target.clamp(min=0)
+    probability = probabilities.gather(1, label[:, None])[:, 0]
+    factor = alpha * (target >= 0).to(probability.dtype)
+    if weight.numel():
+        factor = factor * weight[label]
+    return probability, probability.clamp(min=torch.finfo(torch.float32).tiny).log(), factor
+
+
+def softmax_focal_loss_forward(
+    probabilities: Tensor, target: Tensor, weight: Tensor, output: Tensor, *, gamma: float, alpha: float
+) -> None:
+    probability, logarithm, factor = _softmax_focal_terms(probabilities, target, weight, alpha)
+    output.copy_(-factor * (1 - probability) ** gamma * logarithm)
+
+
+def softmax_focal_loss_backward(
+    probabilities: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    buffer: Tensor,
+    grad_input: Tensor,
+    *,
+    gamma: float,
+    alpha: float,
+) -> None:
+    probability, logarithm, factor = _softmax_focal_terms(probabilities, target, weight, alpha)
+    wrong = 1 - probability
+    steep = wrong.clamp(min=torch.finfo(torch.float32).tiny) ** (gamma - 1)  # finite where wrong is 0, too
+    buffer.copy_(factor * (gamma * steep * probability * logarithm - wrong**gamma))
+    hit = target[:, None] == torch.arange(probabilities.shape[1], device=target.device)
+    grad_input.copy_(buffer[:, None] * (hit.to(probabilities.dtype) - probabilities))
+
+
+# --- CARAFE (Wang et al., 2019): maps (N, C, h, w) enlarged s times, each new pixel by a k × k kernel of its
+# own among masks (N, groups · k · k, s · h, s · w)
+
+
+def _carafe(features: Tensor, masks: Tensor, kernel: int, groups: int, scale: int) -> Tensor:
+    n, channels, height, width = features.shape
+    padded = F.pad(features, [kernel // 2] * 4).unflatten(1, (groups, channels // groups))
+    kernels = masks.view(n, groups, 1, kernel * kernel, height, scale, width, scale)
+    output = features.new_zeros(n, groups, channels // groups, height, scale, width, scale)
+    for tap in range(kernel * kernel):
+        row, column = divmod(tap, kernel)
+        neighbours = padded[..., row : row + height, column : column + width]
+        output = output + neighbours[..., :, None, :, None] * kernels[:, :, :, tap]
+    return output.reshape(n, channels, height * scale, width * scale)
+
+
+def carafe_naive_forward(
+    features: Tensor,
+    masks: Tensor,
+    output: Tensor,
+    *,
+    kernel_size: int,
+    group_size: int,
+    scale_factor: int,
+) -> None:
+    output.copy_(_carafe(_wide(features), _wide(masks), kernel_size, group_size, scale_factor))
+
+
+def carafe_naive_backward(
+    grad_output: Tensor,
+    features: Tensor,
+    masks: Tensor,
+    grad_input: Tensor,
+    grad_masks: Tensor,
+    *,
+    kernel_size: int,
+    group_size: int,
+    scale_factor: int,
+) -> None:
+    grads = _gradients(
+        lambda x, kernels: _carafe(x, kernels, kernel_size, group_size, scale_factor),
+        [features, masks],
+        grad_output,
+    )
+    grad_input.copy_(grads[0])
+    grad_masks.copy_(grads[1])
+
+
+def carafe_forward(
+    features: Tensor,
+    masks: Tensor,
+    features_for_backward: Tensor,
+    output_buffer: Tensor,
+    masks_buffer: Tensor,
+    output: Tensor,
+    **options: int,
+) -> None:
+    features_for_backward.copy_(features)
+    carafe_naive_forward(features, masks, output, **options)
+
+
+def carafe_backward(
+    grad_output: Tensor,
+    features: Tensor,
+    masks: Tensor,
+    grad_output_buffer: Tensor,
+    grad_input_copies: Tensor,
+    grad_input_buffer: Tensor,
+    grad_masks_buffer: Tensor,
+    grad_input: Tensor,
+    grad_masks: Tensor,
+    **options: int,
+) -> None:
+    """``features`` are those that ``carafe_forward`` kept."""
+    carafe_naive_backward(grad_output, features, masks, grad_input, grad_masks, **options)
+
+
+# --- masked convolution: of one image, at some places; mmcv multiplies by the weight in between
+
+
+def masked_im2col_forward(
+    image: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    patches: Tensor,
+    *,
+    kernel_h: int,
+    kernel_w: int,
+    pad_h: int,
+    pad_w: int,
+) -> None:
+    """Fills patches (C · kernel_h · kernel_w, P) with those around the places of the output."""
+    padded = F.pad(image[0], (pad_w, pad_w, pad_h, pad_h))
+    y = rows[:, None, None] + torch.arange(kernel_h, device=rows.device)[:, None]
+    x = columns[:, None, None] + torch.arange(kernel_w, device=rows.device)
+    patches.copy_(padded[:, y, x].permute(0, 2, 3, 1).flatten(0, 2))
+
+
+def masked_col2im_forward(
+    values: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    output: Tensor,
+    *,
+    height: int,
+    width: int,
+    channels: int,
+) -> None:
+    output[0, :, rows, columns] = values
+
+
+# --- point-wise spatial attention (Zhao et al., 2018): masks around each place, on the places of the map
+
+
+def _psamask(input: Tensor, options: dict[str, int]) -> Tensor:
+    """(N, h_mask · w_mask, h, w) -> (N, h · w, h, w).
+
+    Channels are the places looked at with type 0 ("collect"), those that look with 1 ("distribute").
+    """
+    height, width = options["h_feature"], options["w_feature"]
+    rows, columns = (torch.arange(count, device=input.device) for count in (height, width))
+    row = rows[:, None] - rows + options["half_h_mask"]  # (looked at, looking)
+    column = columns[:, None] - columns + options["half_w_mask"]
+    row_fits = (row >= 0) & (row < options["h_mask"])
+    column_fits = (column >= 0) & (column < options["w_mask"])
+    index = row.clamp(0, options["h_mask"] - 1)[:, None, :, None] * options["w_mask"]
+    index = index + column.clamp(0, options["w_mask"] - 1)[None, :, None, :]
+    fits = row_fits[:, None, :, None] & column_fits[None, :, None, :]
+    index, fits = (each.reshape(1, height * width, height, width) for each in (index, fits))
+    masks = input.gather(1, index.expand(len(input), -1, -1, -1)) * fits
+    return masks if options["psa_type"] == 0 else masks.flatten(2).transpose(1, 2).reshape(masks.shape)
+
+
+def psamask_forward(input: Tensor, output: Tensor, **options: int) -> None:
+    output.copy_(_psamask(input, options))
+
+
+def psamask_backward(grad_output: Tensor, grad_input: Tensor, **options: int) -> None:
+    # The masks are linear in the input, so the gradient is the same at any input.
+    (grad,) = _gradients(lambda x: _psamask(x, options), [grad_input], grad_output)
+    grad_input.copy_(grad)
 
 
 # --- multi-scale deformable attention, by mmcv's own function in plain PyTorch (mmcv calls us on CUDA only)
