@@ -241,7 +241,10 @@ def check_mmcv_operators() -> str:
     importlib.import_module("_hardnet_suite_mmcv").install()
     extension, ops = importlib.import_module("mmcv._ext"), importlib.import_module("mmcv.ops")
     require_nms(lambda *args: ops.nms(*args)[1])
-    return "the suite's own, on torchvision" if extension.__file__.endswith("mmcv_ext.py") else "compiled"
+    if not extension.__file__.endswith("mmcv_ext.py"):
+        return "compiled"
+    missing = ", ".join(users.partition(" (")[0] for users in extension.NOT_PROVIDED)
+    return f"the suite's own, on torchvision, without those of {missing}"
 
 
 def require_nms(nms: Callable) -> None:

@@ -23,23 +23,23 @@ from hardnet_suite.inference.nms import at_least_float32 as _wide
 
 # what is not provided: users -> the beginnings of the operators' names
 NOT_PROVIDED = {
-    "rotated boxes: MMRotate (S2ANet, R3Det, ReDet, Oriented R-CNN, Oriented RepPoints)": (
+    "MMRotate (rotated boxes: S2ANet, R3Det, ReDet, Oriented R-CNN, Oriented RepPoints)": (
         *("active_rotated_filter", "box_iou_quadri", "box_iou_rotated", "convex_giou", "convex_iou"),
         *("diff_iou_rotated", "min_area_polygons", "nms_quadri", "nms_rotated", "points_in_polygons"),
         *("riroi_align_rotated", "roi_align_rotated", "rotated_feature_align"),
     ),
-    "point clouds: MMDetection3D (PointNet++, VoteNet, PointPillars, SECOND, PV-RCNN, PAConv)": (
+    "MMDetection3D (point clouds: PointNet++, VoteNet, PointPillars, SECOND, PV-RCNN, PAConv)": (
         *("assign_score_withk", "ball_query", "dynamic_point_to_voxel", "dynamic_voxelize"),
         *("furthest_point_sampling", "fused_indice", "gather_points", "get_indice_pairs", "group_points"),
         *("hard_voxelize", "indice_", "iou3d", "knn", "points_in_boxes", "roiaware_pool3d"),
         *("roipoint_pool3d", "stack_ball_query", "stack_group_points", "three_interpolate", "three_nn"),
     ),
-    "scene text: MMOCR (ABCNet, PSENet, PAN)": ("bezier_align", "contour_expand", "pixel_group"),
-    "generators: MMagic (StyleGAN2, StyleGAN3)": (
+    "MMOCR (scene text: ABCNet, PSENet, PAN)": ("bezier_align", "contour_expand", "pixel_group"),
+    "MMagic (generators: StyleGAN2, StyleGAN3)": (
         *("bias_act", "filtered_lrelu", "fused_bias_leakyrelu", "upfirdn2d"),
     ),
-    "video: MMAction2 (TIN) and MMFlow (FlowNet, PWC-Net, RAFT)": ("correlation", "tin_shift"),
-    "BorderDet, PrRoIPool, RoIPool, MMSyncBN and mmcv.ops.bbox_overlaps, in no config of mmdet or mmseg": (
+    "MMAction2 and MMFlow (video: TIN, FlowNet, PWC-Net)": ("correlation", "tin_shift"),
+    "BorderDet, PrRoIPool, RoIPool, MMSyncBN (no config of mmdet or mmseg)": (
         *("bbox_overlaps", "border_align", "chamfer_distance", "prroi_pool", "roi_pool", "sync_bn"),
     ),
 }
@@ -49,7 +49,7 @@ def _users(operator: str) -> str:
     """Who needs an operator, for messages."""
     starts = {start: users for users, names in NOT_PROVIDED.items() for start in names}
     fitting = [start for start in starts if operator.startswith(start)]
-    return f" (for {starts[max(fitting, key=len)]})" if fitting else ""
+    return f", which {starts[max(fitting, key=len)]} use," if fitting else ""
 
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:

@@ -95,7 +95,7 @@ def test_every_refused_operator_names_who_needs_it():
     starts = [start for names in ext.NOT_PROVIDED.values() for start in names]
     for name in refused:
         with pytest.raises(
-            NotImplementedError, match=rf"'{name}' of mmcv\.ops \(for .+\) needs the compiled"
+            NotImplementedError, match=rf"'{name}' of mmcv\.ops, which .+ use, needs the compiled"
         ):
             getattr(ext, name)()
     for start in starts:
