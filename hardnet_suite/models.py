@@ -25,6 +25,7 @@ def create_model(
     arch: Arch | None = None,
     features_only: bool | str = False,
     out_indices: Sequence[int] | None = None,
+    output_stride: int | None = None,
 ) -> nn.Module:
     """Builds a network as a plain torch module, with or without trained weights.
 
@@ -40,6 +41,9 @@ def create_model(
         features_only: build the trunk alone, which returns a list of feature maps, one per stride (2, 4, 8,
             16, 32). True or "transition" takes them after each stage's 1×1 convolution, "block" before it.
         out_indices: which of these maps; 0 is stride 2, -1 the last.
+        output_stride: of classifiers and trunks, the largest stride of a map: 8, 16 or 32. Stages beyond it
+            have dilated convolutions instead of a lower resolution, and the same weights. Default: that of
+            the architecture.
 
     Returns:
         The network, in training mode as torch modules are. A whole network knows how it is used
@@ -47,7 +51,7 @@ def create_model(
         it.
 
     Raises:
-        ValueError: an unknown name, tap or index, or a count that is not an integer in range.
+        ValueError: an unknown name, tap, index or output stride, or a count that is not an integer in range.
         UserError: the weights are unavailable or do not fit.
 
     Warns:
@@ -71,6 +75,7 @@ def create_model(
         arch=arch,
         features_only=features_only,
         out_indices=out_indices,
+        output_stride=output_stride,
     )
     if weights is not None:
         if not features_only:

@@ -77,6 +77,7 @@ def test_the_contracts_signatures():
         "arch": None,
         "features_only": False,
         "out_indices": None,
+        "output_stride": None,
     }
     assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name != "name")
     assert inspect.signature(convert_official).parameters["target"].default == "network"
@@ -172,6 +173,23 @@ def test_features_only():
     assert blocks.strides == [32, 8]
 
 
+def test_output_stride():
+    """Weights of the registry load into a dilated network, whose maps have more pixels."""
+    options = {"pretrained": "tiny_imagenet10"}
+    usual = create_model("hardnet39ds", **options).eval()
+    dilated = create_model("hardnet39ds", output_stride=16, **options).eval()
+    trunk = create_model("hardnet39ds", output_stride=8, features_only=True, **options).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        last = usual.forward_features(x)
+        assert last.shape[2:] == (2, 2)
+        torch.testing.assert_close(dilated.forward_features(x)[..., ::2, ::2], last, rtol=1e-4, atol=1e-4)
+        maps = trunk(x)
+        torch.testing.assert_close(maps[-1][..., ::4, ::4], last, rtol=1e-4, atol=1e-4)
+    assert [m.shape[2] for m in maps] == [32, 16, 8, 8, 8]
+    assert dilated.usage == usual.usage
+
+
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match="unknown model 'HardNet'") as caught:
         create_model("HardNet")
@@ -188,6 +206,7 @@ def test_an_unknown_name_lists_the_known():
         ({"features_only": "stem"}, "tap='stem'.*transition, block"),
         ({"features_only": True, "out_indices": (9,)}, r"out_indices=\(9,\).*4 \(stride 32\)"),
         ({"out_indices": (1,)}, "features_only=True"),
+        ({"output_stride": 4}, "output_stride=4 .*allowed: 8, 16, 32"),
     ],
 )
 def test_bad_arguments_say_what_is_allowed(options, message):

@@ -93,6 +93,7 @@ def build_network(
     arch: Arch | None = None,
     features_only: bool | str = False,
     out_indices: Sequence[int] | None = None,
+    output_stride: int | None = None,
 ) -> nn.Module:
     """Builds a network with random weights.
 
@@ -104,6 +105,8 @@ def build_network(
         features_only: Return the trunk, whose ``forward`` returns feature maps. A string selects the tap,
             "transition" (True means this) or "block".
         out_indices: With ``features_only``, the feature maps to return; default: one per stride.
+        output_stride: Of classifiers and trunks, the largest stride of a map: 8, 16 or 32; dilated
+            convolutions replace the downsampling beyond it. Default: that of the architecture.
 
     Raises:
         ValueError: Unknown name, or invalid or contradictory arguments.
@@ -124,10 +127,15 @@ def build_network(
         trunk = _trunk_of(name, row)
         tap = features_only if isinstance(features_only, str) else "transition"
         chosen = range(len(last_stages(trunk))) if out_indices is None else out_indices
-        return HarDNetTrunk(trunk, **channels, out_indices=chosen, tap=tap)
+        return HarDNetTrunk(trunk, **channels, out_indices=chosen, tap=tap, output_stride=output_stride)
     if out_indices is not None:
         raise ValueError("out_indices requires features_only=True")
-    network = NETWORKS[type(row)](row, num_classes=num_classes, **channels)
+    options: dict[str, Any] = {}
+    if output_stride is not None:
+        if not isinstance(row, HarDNetArch):
+            raise ValueError(f"output_stride={output_stride!r} requires a classifier or features_only=True")
+        options["output_stride"] = output_stride
+    network = NETWORKS[type(row)](row, num_classes=num_classes, **channels, **options)
     network.usage = default_usage(name, row)
     return network
 

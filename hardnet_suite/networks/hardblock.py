@@ -52,6 +52,7 @@ class HarDBlock(nn.Module):
         depthwise: Use pairs of a 1×1 and a depthwise 3×3 convolution instead of 3×3 convolutions.
         act: Activation, a key of ``layers.ACTIVATIONS``.
         width_multiple: What the layers' widths are multiples of.
+        dilation: Dilation of the 3×3 convolutions.
 
     Attributes:
         out_channels: Number of output channels.
@@ -67,6 +68,7 @@ class HarDBlock(nn.Module):
         depthwise: bool = False,
         act: str = "relu",
         width_multiple: int = 2,
+        dilation: int = 1,
     ):
         super().__init__()
         make_layer = PointwiseDepthwise if depthwise else ConvNormAct
@@ -76,7 +78,7 @@ class HarDBlock(nn.Module):
         self.outputs = [k for k in range(1, layers + 1) if k % 2 == 1 or k == layers]
         self.out_channels = sum(widths[k] for k in self.outputs)
         self.layers = nn.ModuleList(
-            make_layer(sum(widths[i] for i in links), width, act=act)
+            make_layer(sum(widths[i] for i in links), width, dilation=dilation, act=act)
             for links, width in zip(self.links, widths[1:], strict=True)
         )
 

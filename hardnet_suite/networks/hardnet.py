@@ -18,11 +18,13 @@ from hardnet_suite.networks.layers import (
     POOLS,
     ConvNormAct,
     DepthwiseConvNorm,
+    DilatedPool,
     check_images,
     init_weights,
 )
 
 TAPS = ("transition", "block")
+OUTPUT_STRIDES = (8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class HarDNetStage(nn.Module):
         *,
         dropout: float,
         down: nn.Module,
+        dilation: int = 1,
     ):
         super().__init__()
         self.block = HarDBlock(
@@ -74,6 +77,7 @@ class HarDNetStage(nn.Module):
             depthwise=arch.depthwise,
             act=arch.act,
             width_multiple=arch.width_multiple,
+            dilation=dilation,
         )
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.transition = ConvNormAct(self.block.out_channels, stage.channels, 1, act=arch.act)
@@ -92,15 +96,22 @@ class HarDNetTrunk(nn.Module):
             2, 4, 8, 16 and 32. Default: the last stride only. Stages beyond the last index are not built.
         tap: Where in a stage the map is taken: "transition" (after the 1×1 convolution) or "block" (before).
         with_cp: Save memory in training by recomputing the blocks in the backward pass.
+        output_stride: Largest stride of a map: 8, 16 or 32. What would downsample further has stride 1, and
+            the convolutions after it are dilated instead, so that the maps have more pixels of the same
+            receptive field; parameters and ``out_indices`` are the same. Default: the strides above.
+        levels: The same in detail, instead of ``output_stride``: (stride, dilation) of each level from stride
+            4 on, as ``levels_of`` returns it. The stride, 1 or 2, is that of the downsampling to the level;
+            the first level, at stride 4, has 1. The dilation is that of the level's convolutions.
 
     Attributes:
-        features: All available feature maps, one ``Feature`` per stride.
+        features: All available feature maps, one ``Feature`` per level.
         channels: Channels of the returned maps.
         strides: Strides of the returned maps in pixels.
         official_prefixes: Module name -> its name in the official program.
 
     Raises:
-        ValueError: Unknown tap, activation or pooling, or invalid ``out_indices``.
+        ValueError: Unknown tap, activation or pooling, or invalid ``out_indices``, ``output_stride`` or
+            ``levels``.
     """
 
     def __init__(
@@ -111,6 +122,8 @@ class HarDNetTrunk(nn.Module):
         out_indices: Sequence[int] | None = None,
         tap: str = "transition",
         with_cp: bool = False,
+        output_stride: int | None = None,
+        levels: Sequence[tuple[int, int]] | None = None,
     ):
         super().__init__()
         for what, value, known in (
@@ -120,6 +133,12 @@ class HarDNetTrunk(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"{what}={value!r} is unknown; allowed: {', '.join(known)}")
+        if levels is None:
+            levels = levels_of(arch, output_stride)
+        elif output_stride is not None:
+            raise ValueError("output_stride and levels are alternatives: give one of them")
+        else:
+            _check_levels(levels, levels_of(arch))
         arch, self.out_indices = _select(arch, out_indices)
         self.arch, self.tap, self.with_cp, self.in_chans = arch, tap, with_cp, in_chans
 
@@ -140,26 +159,22 @@ class HarDNetTrunk(nn.Module):
             self.stem_down = DepthwiseConvNorm(channels, stride=2) if arch.depthwise else _pool(arch, 3, 1)
             self.official_prefixes["stem_down"] = f"base.{official}"
             official += 1
-        self._add_stages(channels, official)
+        self._add_stages(channels, official, levels)
         self.channels = [self.features[i].channels for i in self.out_indices]
         self.strides = [self.features[i].stride for i in self.out_indices]
         self._output_of_stage = {self.features[i].stage: slot for slot, i in enumerate(self.out_indices)}
         init_weights(self)
 
-    def _add_stages(self, channels: int, official: int) -> None:
-        arch, stride = self.arch, 4
-        first_pool = True
+    def _add_stages(self, channels: int, official: int, levels: Sequence[tuple[int, int]]) -> None:
+        arch, level, stride = self.arch, 0, 4
         for index, stage in enumerate(arch.stages):
             last = index == len(arch.stages) - 1
             down = nn.Identity()
+            dilation = levels[level][1]
             if stage.downsample and not last:
-                if arch.depthwise:
-                    down = DepthwiseConvNorm(stage.channels, stride=2)
-                else:
-                    down = _pool(arch, 2, 0, ceil=arch.first_pool_ceil and first_pool)
-                first_pool = False
+                down = _down(arch, stage.channels, levels[level + 1][0], dilation, first=level == 0)
             dropout = arch.last_dropout if last else 0.0
-            module = HarDNetStage(channels, stage, arch, dropout=dropout, down=down)
+            module = HarDNetStage(channels, stage, arch, dropout=dropout, down=down, dilation=dilation)
             if last and self.tap == "block":
                 module.transition = nn.Identity()  # unused after the tap: it would never get a gradient
             self.stages.append(module)
@@ -175,12 +190,11 @@ class HarDNetTrunk(nn.Module):
 
             tapped = stage.channels if self.tap == "transition" else module.block.out_channels
             feature = Feature(stride, tapped, index)
-            if self.features[-1].stride == stride:
-                self.features[-1] = feature
-            else:
-                self.features.append(feature)
+            self.features[level + 1 :] = [feature]  # the last stage of a level counts
             channels = stage.channels
-            stride *= 2 if stage.downsample else 1
+            if stage.downsample and not last:
+                level += 1
+                stride *= levels[level][0]
         self.official_length = official
 
     @property
@@ -221,20 +235,29 @@ class HarDNetTrunk(nn.Module):
 class HarDNetClassifier(nn.Module):
     """HarDNet classifier: (N, in_chans, H, W) -> (N, num_classes) logits.
 
-    Height and width of the input must be at least 32 pixels. The class has timm's model interface.
+    Height and width of the input must be at least 32 pixels (``output_stride``). The class has timm's model
+    interface.
 
     Args:
         arch: A row of the architecture table.
         num_classes: Number of classes; 0 returns pooled features. Default: that of ``arch``.
         in_chans: Number of input channels.
+        output_stride: As of ``HarDNetTrunk``.
     """
 
     class_layers = ("fc.",)  # prefixes of the parameters that depend on the number of classes
 
-    def __init__(self, arch: HarDNetArch, *, num_classes: int | None = None, in_chans: int = 3):
+    def __init__(
+        self,
+        arch: HarDNetArch,
+        *,
+        num_classes: int | None = None,
+        in_chans: int = 3,
+        output_stride: int | None = None,
+    ):
         super().__init__()
         self.arch = arch
-        self.trunk = HarDNetTrunk(arch, in_chans=in_chans)
+        self.trunk = HarDNetTrunk(arch, in_chans=in_chans, output_stride=output_stride)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.drop = nn.Dropout(arch.dropout)
         self.num_features = self.head_hidden_size = self.trunk.channels[-1]
@@ -247,7 +270,7 @@ class HarDNetClassifier(nn.Module):
 
     @property
     def feature_info(self) -> FeatureInfo:
-        """Information about the feature maps of all five strides, after the transitions."""
+        """Information about the feature maps of all five levels, after the transitions."""
         return _feature_info(self.trunk.features, "transition", "trunk.")
 
     def get_classifier(self) -> nn.Module:
@@ -280,7 +303,7 @@ class HarDNetClassifier(nn.Module):
         init_weights(self.fc)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(N, in_chans, H, W) -> (N, num_features, H/32, W/32) features before pooling."""
+        """(N, in_chans, H, W) -> (N, num_features, H/s, W/s) features before pooling, s = 32 by default."""
         return self.trunk(x)[-1]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -334,6 +357,54 @@ def _convs(in_channels: int, widths: tuple[int, ...], kernel: int, act: str) -> 
 
 def _pool(arch: HarDNetArch, kernel: int, padding: int, *, ceil: bool = False) -> nn.Module:
     return POOLS[arch.pool](kernel, 2, padding, ceil_mode=ceil)
+
+
+def _down(arch: HarDNetArch, channels: int, stride: int, dilation: int, *, first: bool) -> nn.Module:
+    """The downsampling between two levels; ``dilation`` is that of the level before it."""
+    if arch.depthwise:
+        return DepthwiseConvNorm(channels, stride=stride, dilation=dilation)
+    if (stride, dilation) == (2, 1):
+        return _pool(arch, 2, 0, ceil=arch.first_pool_ceil and first)
+    return DilatedPool(arch.pool, stride=stride, dilation=dilation)
+
+
+def levels_of(arch: HarDNetArch, output_stride: int | None = None) -> list[tuple[int, int]]:
+    """(stride, dilation) of each level of a trunk from stride 4 on: the ``levels`` of ``HarDNetTrunk``.
+
+    Args:
+        arch: The architecture.
+        output_stride: Largest stride of a map: 8, 16 or 32; default: that of ``arch``.
+
+    Raises:
+        ValueError: Another ``output_stride``.
+    """
+    if output_stride is not None and (type(output_stride) is not int or output_stride not in OUTPUT_STRIDES):
+        allowed = ", ".join(map(str, OUTPUT_STRIDES))
+        raise ValueError(f"output_stride={output_stride!r} is invalid; allowed: {allowed}")
+    levels, stride, dilation = [], 4, 1
+    for level in range(len(last_stages(arch)) - 1):
+        step = 2 if level else 1
+        if step > 1 and stride == output_stride:
+            step, dilation = 1, 2 * dilation
+        stride *= step
+        levels.append((step, dilation))
+    return levels
+
+
+def _check_levels(levels: Sequence[tuple[int, int]], usual: Sequence[tuple[int, int]]) -> None:
+    given = [tuple(level) for level in levels]
+    valid = len(given) == len(usual) and all(
+        len(level) == 2
+        and all(type(value) is int for value in level)
+        and level[0] in (1, strides)
+        and level[1] >= 1
+        for level, (strides, _) in zip(given, usual, strict=True)
+    )
+    if not valid:
+        raise ValueError(
+            f"levels={given} must have {len(usual)} entries (stride, dilation), strides of 1 or 2 after a "
+            f"first one of 1 and dilations of at least 1, such as {list(usual)}"
+        )
 
 
 def last_stages(arch: HarDNetArch) -> list[int]:

@@ -37,19 +37,47 @@ class ConvNormAct(nn.Sequential):
 class DepthwiseConvNorm(nn.Sequential):
     """Depthwise 3×3 convolution without bias, batch norm, no activation."""
 
-    def __init__(self, channels: int, *, stride: int = 1):
+    def __init__(self, channels: int, *, stride: int = 1, dilation: int = 1):
         super().__init__()
-        self.dwconv = nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False)
+        self.dwconv = nn.Conv2d(
+            channels, channels, 3, stride, dilation, dilation=dilation, groups=channels, bias=False
+        )
         self.norm = nn.BatchNorm2d(channels)
 
 
 class PointwiseDepthwise(nn.Sequential):
     """The layer of the DS variants: a 1×1 convolution with activation, then a depthwise 3×3 convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, act: str = "relu6"):
+    def __init__(self, in_channels: int, out_channels: int, *, dilation: int = 1, act: str = "relu6"):
         super().__init__()
         self.layer1 = ConvNormAct(in_channels, out_channels, 1, act=act)
-        self.layer2 = DepthwiseConvNorm(out_channels)
+        self.layer2 = DepthwiseConvNorm(out_channels, dilation=dilation)
+
+
+class DilatedPool(nn.Module):
+    """2×2 pooling of every ``stride``-th pixel and its neighbours at distance ``dilation``.
+
+    (N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride)). At the right and bottom border a window holds the
+    pixels that there are, as in torch's pools with ``ceil_mode``.
+
+    Args:
+        kind: A key of ``POOLS``.
+        dilation: Distance of the pixels of a window.
+        stride: Distance of the windows.
+    """
+
+    def __init__(self, kind: str, *, dilation: int = 1, stride: int = 1):
+        super().__init__()
+        self.kind, self.dilation, self.stride = kind, dilation, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        d = self.dilation
+        x = torch.cat([self._pool(x[:, :, :-d], x[:, :, d:]), x[:, :, -d:]], 2)
+        x = torch.cat([self._pool(x[..., :-d], x[..., d:]), x[..., -d:]], 3)
+        return x[:, :, :: self.stride, :: self.stride] if self.stride > 1 else x
+
+    def _pool(self, one: Tensor, other: Tensor) -> Tensor:
+        return torch.maximum(one, other) if self.kind == "max" else (one + other) / 2
 
 
 class L2Norm(nn.Module):

@@ -191,6 +191,14 @@ def test_each_alone(name, step):
     changes(random_network(name), EXACT[step], [random_input(name, batch) for batch in (1, 2)])
 
 
+@pytest.mark.parametrize("step", EXACT)
+@pytest.mark.parametrize("options", [{}, {"features_only": "block"}])
+@pytest.mark.parametrize("name", ["hardnet39ds", "hardnet68a"])
+def test_dilated_networks(name, options, step):
+    network = random_network(name, output_stride=8, **options)
+    changes(network, EXACT[step], [random_input(name, 1)])
+
+
 @pytest.mark.parametrize("steps", list(itertools.permutations(sorted({*EXACT} - {"pad8", "pad32"}), 2)))
 @pytest.mark.parametrize(
     "network", ["classifier", "depthwise", "centernet", "fchardnet", "ssd", "transition", "block"]

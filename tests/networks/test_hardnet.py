@@ -7,7 +7,16 @@ import torch
 from reference import assert_parity
 from torch import nn
 
-from hardnet_suite.networks import ARCHS, HarDNetTrunk, build_network, trunk_arch
+from hardnet_suite.networks import (
+    ARCHS,
+    HarDNetArch,
+    HarDNetTrunk,
+    build_network,
+    count_parameters,
+    trunk_arch,
+)
+from hardnet_suite.networks.hardnet import levels_of
+from hardnet_suite.networks.layers import DilatedPool
 from hardnet_suite.weights import convert_official
 
 CLASSIFIERS = ["hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85"]
@@ -346,3 +355,214 @@ def test_the_last_dropout_is_where_the_published_85_has_it():
         isinstance(layer, nn.Dropout)
         for layer in HarDNetTrunk(trunk_arch("hardnet85"), out_indices=(3,)).modules()
     )
+
+
+ALL_CLASSIFIERS = [name for name, row in ARCHS.items() if isinstance(row, HarDNetArch)]
+# trunks with average pools, a first pool that rounds up, strided convolutions at stride 4, and a stride of 64
+OTHER_TRUNKS = ["ssd512_hardnet68", "centernet_hardnet85", "fchardnet70"]
+
+
+def with_random_norms(network: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        randomize_norms(network)
+    return network.eval()
+
+
+@pytest.mark.parametrize("tap", ["transition", "block"])
+@pytest.mark.parametrize("name", [*ALL_CLASSIFIERS, *OTHER_TRUNKS])
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_maps_of_a_dilated_trunk_are_those_of_the_usual_one_with_more_pixels(name, tap, output_stride):
+    """Every pixel of the usual maps is there, at the same place of the image."""
+    torch.manual_seed(0)
+    usual = with_random_norms(build_network(name, features_only=tap))
+    dilated = build_network(name, features_only=tap, output_stride=output_stride).eval()
+    dilated.load_state_dict(usual.state_dict(), strict=True)
+    assert dilated.channels == usual.channels
+    assert dilated.strides == [min(stride, output_stride) for stride in usual.strides]
+    assert [i["reduction"] for i in dilated.feature_info] == dilated.strides
+    assert dilated.feature_info.module_name() == usual.feature_info.module_name()
+    x = torch.randn(1, 3, 64, 128, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        for ours, theirs, feature, other in zip(
+            dilated(x), usual(x), dilated.features, usual.features, strict=True
+        ):
+            step = other.stride // feature.stride
+            assert ours.shape[2:] == (64 // feature.stride, 128 // feature.stride)
+            assert_parity(ours[:, :, ::step, ::step], theirs)
+
+
+@pytest.mark.parametrize("name", ALL_CLASSIFIERS)
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_dilated_classifiers(name, output_stride):
+    torch.manual_seed(0)
+    usual = with_random_norms(build_network(name, num_classes=5))
+    dilated = build_network(name, num_classes=5, output_stride=output_stride).eval()
+    dilated.load_state_dict(usual.state_dict(), strict=True)
+    assert dilated.official_prefixes == usual.official_prefixes
+    assert [i["reduction"] for i in dilated.feature_info] == [
+        min(s, output_stride) for s in (2, 4, 8, 16, 32)
+    ]
+    x = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    step = 32 // output_stride
+    with torch.inference_mode():
+        maps = dilated.forward_features(x)
+        assert maps.shape[2:] == (64 // output_stride, 96 // output_stride)
+        assert_parity(maps[:, :, ::step, ::step], usual.forward_features(x))
+        assert dilated(x).shape == (2, 5)
+        assert dilated(torch.zeros(1, 3, output_stride, output_stride)).shape == (1, 5)
+    dilated.train()(x).square().mean().backward()
+    assert without_gradient(dilated) == []
+
+
+@pytest.mark.parametrize("name", ["hardnet39ds", "hardnet68", "centernet_hardnet68"])
+def test_dilated_maps_of_odd_sizes_round_up(name):
+    x = torch.zeros(1, 3, 97, 131)
+    for output_stride in (8, 16):
+        with torch.device("meta"):
+            trunk = build_network(name, features_only=True, output_stride=output_stride).eval()
+            maps = trunk(x.to("meta"))
+        at = trunk.strides.index(output_stride)
+        assert {tuple(m.shape[2:]) for m in maps[at:]} == {tuple(maps[at].shape[2:])}
+
+
+@pytest.mark.parametrize("name", [*ALL_CLASSIFIERS, *OTHER_TRUNKS])
+def test_an_output_stride_that_changes_nothing_builds_the_usual_network(name):
+    arch = trunk_arch(name)
+    with torch.device("meta"):
+        usual = HarDNetTrunk(arch)
+        same = HarDNetTrunk(arch, levels=levels_of(arch))
+        assert str(same) == str(usual)
+        if usual.strides[-1] <= 32:
+            assert str(HarDNetTrunk(arch, output_stride=32)) == str(usual)
+        else:
+            assert HarDNetTrunk(arch, output_stride=32).strides == [32]
+
+
+def test_levels_are_strides_and_dilations():
+    arch = ARCHS["hardnet68"]
+    assert levels_of(arch) == levels_of(arch, 32) == [(1, 1), (2, 1), (2, 1), (2, 1)]
+    assert levels_of(arch, 16) == [(1, 1), (2, 1), (2, 1), (1, 2)]
+    assert levels_of(arch, 8) == [(1, 1), (2, 1), (1, 2), (1, 4)]
+    assert levels_of(trunk_arch("fchardnet70"), 16)[-2:] == [(1, 2), (1, 4)]
+
+
+@pytest.mark.parametrize(
+    ("levels", "strides"),
+    [
+        ([(1, 1), (1, 2), (1, 4), (1, 8)], [2, 4, 4, 4, 4]),
+        ([(1, 1), (2, 1), (1, 1), (1, 1)], [2, 4, 8, 8, 8]),
+        ([(1, 2), (2, 2), (2, 2), (1, 4)], [2, 4, 8, 16, 16]),
+        (((1, 1), [1, 2], (2, 2), (2, 2)), [2, 4, 4, 8, 16]),
+    ],
+)
+@pytest.mark.parametrize("name", ["hardnet39ds", "hardnet68", "centernet_hardnet85"])
+def test_levels_in_detail(name, levels, strides):
+    arch = trunk_arch(name)
+    levels, count = levels[: len(levels_of(arch))], len(levels_of(arch)) + 1
+    trunk = HarDNetTrunk(arch, out_indices=range(count), levels=levels).eval()
+    assert trunk.strides == strides[:count]
+    convs = [m for m in trunk.stages[-1].block.modules() if isinstance(m, nn.Conv2d) and m.kernel_size[0] > 1]
+    assert {conv.dilation for conv in convs} == {(levels[-1][1],) * 2}
+    with torch.inference_mode():
+        maps = trunk(torch.randn(1, 3, 64, 96))
+    assert [(64 // m.shape[2], 96 // m.shape[3]) for m in maps] == [(s, s) for s in strides[:count]]
+
+
+def test_all_levels_at_stride_4_are_sampled_by_the_usual_ones():
+    torch.manual_seed(0)
+    arch = ARCHS["hardnet68"]
+    usual = with_random_norms(HarDNetTrunk(arch))
+    dense = HarDNetTrunk(arch, levels=[(1, 1), (1, 2), (1, 4), (1, 8)]).eval()
+    strided = HarDNetTrunk(arch, levels=[(1, 1), (1, 2), (2, 2), (2, 2)]).eval()  # pools of dilated maps
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        (expected,) = usual(x)
+        for trunk in (dense, strided):
+            trunk.load_state_dict(usual.state_dict())
+            step = 32 // trunk.strides[-1]
+            assert_parity(trunk(x)[0][:, :, ::step, ::step], expected)
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        [],
+        [(1, 1)] * 3,
+        [(1, 1)] * 5,
+        [(2, 1), (2, 1), (2, 1), (2, 1)],
+        [(1, 1), (3, 1), (2, 1), (2, 1)],
+        [(1, 1), (2, 0), (2, 1), (2, 1)],
+        [(1, 1), (2, 1.0), (2, 1), (2, 1)],
+        [(1, 1), (2,), (2, 1), (2, 1)],
+        [(1, 1), (True, 1), (2, 1), (2, 1)],
+    ],
+)
+def test_invalid_levels(levels):
+    with pytest.raises(ValueError, match=r"levels=.* must have 4 entries \(stride, dilation\)"):
+        HarDNetTrunk(ARCHS["hardnet68"], levels=levels)
+
+
+def test_output_stride_and_levels_exclude_each_other():
+    arch = ARCHS["hardnet68"]
+    with pytest.raises(ValueError, match="alternatives"):
+        HarDNetTrunk(arch, output_stride=16, levels=levels_of(arch))
+
+
+@pytest.mark.parametrize("output_stride", [0, 1, 2, 4, 12, 64, -8, 16.0, "16", True, (16,)])
+@pytest.mark.parametrize("features_only", [False, True, "block"])
+def test_invalid_output_strides(output_stride, features_only):
+    with pytest.raises(ValueError, match=r"^output_stride=.* is invalid; allowed: 8, 16, 32$"):
+        build_network("hardnet39ds", output_stride=output_stride, features_only=features_only)
+
+
+@pytest.mark.parametrize("name", ["ssd320_hardnet39ds", "fchardnet70", "centernet_hardnet68"])
+def test_whole_networks_other_than_classifiers_have_no_output_stride(name):
+    with pytest.raises(ValueError, match=r"output_stride=16 requires a classifier or features_only=True"):
+        build_network(name, output_stride=16)
+
+
+def test_dilation_costs_no_parameters():
+    with torch.device("meta"):
+        counts = {count_parameters(build_network("hardnet68", output_stride=s)) for s in (None, 8, 16, 32)}
+    assert len(counts) == 1
+
+
+@pytest.mark.parametrize("kind", ["max", "average"])
+@pytest.mark.parametrize("size", [(8, 12), (7, 9), (1, 5), (3, 1)])
+def test_an_undilated_pool_of_stride_2_is_torchs(kind, size):
+    x = torch.randn(2, 3, *size)
+    pool = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}[kind](2, 2, ceil_mode=True)
+    torch.testing.assert_close(DilatedPool(kind, stride=2)(x), pool(x))
+
+
+@pytest.mark.parametrize("kind", ["max", "average"])
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+@pytest.mark.parametrize("size", [(8, 12), (3, 5)])
+def test_a_dilated_pool_pools_each_grid_by_itself(kind, dilation, size):
+    x = torch.randn(1, 2, *size)
+    dense = DilatedPool(kind, dilation=dilation)(x)
+    assert dense.shape == x.shape
+    for i in range(min(dilation, size[0])):
+        for j in range(min(dilation, size[1])):
+            grid = (..., slice(i, None, dilation), slice(j, None, dilation))
+            torch.testing.assert_close(dense[grid], DilatedPool(kind)(x[grid]))
+    undilated = DilatedPool(kind)(x)
+    pool = nn.MaxPool2d(2, 1) if kind == "max" else nn.AvgPool2d(2, 1)
+    torch.testing.assert_close(undilated[..., :-1, :-1], pool(x))
+    torch.testing.assert_close(undilated[..., -1, -1], x[..., -1, -1])
+
+
+@pytest.mark.parametrize("kind", ["max", "average"])
+def test_dilated_pools_can_be_scripted_traced_and_exported(kind):
+    pool = DilatedPool(kind, dilation=2, stride=2)
+    x, other = torch.randn(2, 3, 12, 16), torch.randn(3, 3, 14, 10)
+    sizes = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    forms = [
+        torch.jit.script(pool),
+        torch.jit.trace(pool, x),
+        torch.fx.symbolic_trace(pool),
+        torch.export.export(pool, (x,), dynamic_shapes=(sizes,)).module(),
+    ]
+    for form in forms:
+        for y in (x, other):
+            torch.testing.assert_close(form(y), pool(y), rtol=0, atol=0)

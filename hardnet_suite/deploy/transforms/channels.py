@@ -27,9 +27,15 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.networks.centernet import CenterNetDecoder, ContextConcat
 from hardnet_suite.networks.fchardnet import FCHarDNetDecoder
-from hardnet_suite.networks.layers import ACTIVATIONS, POOLS, L2Norm
+from hardnet_suite.networks.layers import ACTIVATIONS, POOLS, DilatedPool, L2Norm
 
-_UNCHANGED = (nn.Identity, nn.Dropout, *ACTIVATIONS.values(), *POOLS.values())  # they map zeros to zeros
+_UNCHANGED = (
+    nn.Identity,
+    nn.Dropout,
+    DilatedPool,
+    *ACTIVATIONS.values(),
+    *POOLS.values(),
+)  # they map zeros to zeros
 
 
 @dataclass(frozen=True)
