@@ -16,7 +16,14 @@ from hardnet_suite.networks.arch import (
 )
 from hardnet_suite.networks.centernet import CenterNet
 from hardnet_suite.networks.descriptor import PatchDescriptor
-from hardnet_suite.networks.factory import build_network, default_usage, find_arch, list_models, trunk_arch
+from hardnet_suite.networks.factory import (
+    build_network,
+    default_usage,
+    feature_channels,
+    find_arch,
+    list_models,
+    trunk_arch,
+)
 from hardnet_suite.networks.fchardnet import FCHarDNet
 from hardnet_suite.networks.hardblock import HarDBlock, harmonic_links, layer_width
 from hardnet_suite.networks.hardnet import HarDNetClassifier, HarDNetTrunk
@@ -70,6 +77,7 @@ __all__ = [
     "default_postprocess",
     "default_usage",
     "eval_mode",
+    "feature_channels",
     "find_arch",
     "harmonic_links",
     "layer_width",

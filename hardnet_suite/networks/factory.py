@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from hardnet_suite.names import did_you_mean, matching
@@ -83,6 +84,23 @@ def _trunk_of(name: str, row: Arch) -> HarDNetArch:
     if isinstance(row, DescriptorArch):
         raise ValueError(f"{name!r} has no HarDNet trunk: it is a patch descriptor")
     return row if isinstance(row, HarDNetArch) else row.trunk
+
+
+def feature_channels(
+    name: str, out_indices: Sequence[int] = (1, 2, 3, 4), tap: str = "transition"
+) -> list[int]:
+    """Channels of a trunk's feature maps, for the config of what reads them.
+
+    Args:
+        name: A name of ``list_models()``; a detector's gives the detector's trunk.
+        out_indices: As of ``HarDNetTrunk``: 0 … 4 for the strides 2, 4, 8, 16 and 32.
+        tap: "transition" or "block", as of ``HarDNetTrunk``.
+
+    Raises:
+        ValueError: Unknown name, index or tap.
+    """
+    with torch.device("meta"):
+        return HarDNetTrunk(trunk_arch(name), out_indices=out_indices, tap=tap).channels
 
 
 def build_network(

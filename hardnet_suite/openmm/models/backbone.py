@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardnet_suite.networks import HarDNetTrunk, trunk_arch
+from hardnet_suite.openmm.models.initializers import pretrained_init
 
 NORMS = ("BN", "SyncBN")
 
@@ -19,19 +21,32 @@ class HarDNet(BaseModule):
     """A HarDNet trunk.
 
     forward: (N, in_channels, H, W), normalised images -> tuple of maps, one per entry of ``out_indices``.
-    ``out_channels`` and ``out_strides`` record their channels and strides, for the neck's config.
+    ``out_channels`` and ``out_strides`` record their channels and strides; configs get the channels from
+    ``hardnet_suite.networks.feature_channels``.
 
     Args:
         arch: a name of ``list_models()``; a detector's name gives the detector's trunk.
         in_channels: of the input.
         out_indices: 0 … 4 for the strides 2, 4, 8, 16, 32 (the last stage at each stride); stages beyond the
             largest index are not built.
+        output_stride: the largest stride of a map, 8, 16 or 32; what would downsample further is dilated
+            instead, as DeepLab and PSPNet have it. Parameters and ``out_indices`` stay the same.
+        strides: in detail, and as ResNet has it: the downsampling before each of the levels from stride 4 on,
+            such as (1, 2, 1, 1); the first is 1. An alternative to ``output_stride``.
+        dilations: of the convolutions of each of these levels, such as (1, 1, 2, 4).
         tap: "transition" (after a stage's 1×1 convolution) or "block" (before it).
         frozen_stages: −1 freezes nothing, 0 the stem, i everything up to the map of stride 2^(i+1).
         norm_eval: batch norms keep their running statistics in training.
         norm_cfg: type "BN" or "SyncBN", with requires_grad, eps and momentum.
         with_cp: recompute blocks in the backward pass, which saves memory.
-        init_cfg: dict(type="HarDNetPretrained") for the published ImageNet weights.
+        pretrained: weights to begin with: True for the published ImageNet weights, a tag of the weights
+            registry, or a file. An alternative to ``init_cfg``.
+        init_cfg: dict(type="HarDNetPretrained", …), or dict(type="Pretrained", checkpoint=FILE), which means
+            the same file.
+
+    Raises:
+        ValueError: an option out of range, or two that exclude each other.
+        UserError: ``pretrained`` is neither a tag nor a file.
     """
 
     def __init__(
@@ -40,17 +55,27 @@ class HarDNet(BaseModule):
         *,
         in_channels: int = 3,
         out_indices: Sequence[int] = (1, 2, 3, 4),
+        output_stride: int | None = None,
+        strides: Sequence[int] | None = None,
+        dilations: Sequence[int] | None = None,
         tap: str = "transition",
         frozen_stages: int = -1,
         norm_eval: bool = False,
         norm_cfg: dict | None = None,
         with_cp: bool = False,
+        pretrained: bool | str | None = None,
         init_cfg: dict | list | None = None,
     ):
-        super().__init__(init_cfg)
+        super().__init__(_initial_weights(arch, pretrained, init_cfg))
         self.arch = arch
         trunk = HarDNetTrunk(
-            trunk_arch(arch), in_chans=in_channels, out_indices=out_indices, tap=tap, with_cp=with_cp
+            trunk_arch(arch),
+            in_chans=in_channels,
+            out_indices=out_indices,
+            tap=tap,
+            with_cp=with_cp,
+            output_stride=output_stride,
+            levels=_levels(strides, dilations),
         )
         levels = len(trunk.features)
         if frozen_stages not in range(-1, levels):
@@ -86,6 +111,31 @@ class HarDNet(BaseModule):
             module.eval()
             for parameter in module.parameters():
                 parameter.requires_grad = False
+
+
+def _levels(strides: Sequence[int] | None, dilations: Sequence[int] | None) -> list[tuple[int, int]] | None:
+    """The trunk's ``levels`` of what a config gives; None for neither."""
+    if strides is None and dilations is None:
+        return None
+    if strides is None or dilations is None or len(strides) != len(dilations):
+        raise ValueError(
+            f"strides={strides} and dilations={dilations} go together, one of each per level from stride 4 on"
+        )
+    return list(zip(strides, dilations, strict=True))
+
+
+def _initial_weights(arch: str, pretrained: bool | str | None, init_cfg: Any) -> Any:
+    """The ``init_cfg`` that a config's ``pretrained`` or ``init_cfg`` means."""
+    if isinstance(init_cfg, dict) and init_cfg.get("type") == "Pretrained":
+        unknown = init_cfg.keys() - {"type", "checkpoint"}
+        if unknown:
+            raise ValueError(f"init_cfg has {sorted(unknown)}: a HarDNet finds its trunk in a file by itself")
+        pretrained, init_cfg = pretrained or init_cfg.get("checkpoint"), None
+    if pretrained is None or pretrained is False:
+        return init_cfg
+    if init_cfg is not None:
+        raise ValueError("pretrained and init_cfg are alternatives: give one of them")
+    return pretrained_init(arch, pretrained)
 
 
 def _with_norm(trunk: HarDNetTrunk, norm_cfg: dict) -> HarDNetTrunk:

@@ -10,7 +10,9 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.networks import find_arch
 from hardnet_suite.weights import Checkpoint, LoadReport, fill, find, open_weights
+from hardnet_suite.weights.checkpoint import chosen_row
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -23,17 +25,19 @@ class HarDNetPretrained:
 
     Args:
         model: whose weights, a name of ``list_models()``. Default: the backbone's own ``arch``.
-        tag: the tag in the weights registry ("published", "base").
+        tag: the tag in the weights registry ("published", "base"). Default: "published", without ``file``.
         file: a local file to take in place of a download: an official one, one of this suite, or the
             checkpoint of a run.
     """
 
-    def __init__(self, model: str | None = None, tag: str = "published", file: str | None = None):
+    def __init__(self, model: str | None = None, tag: str | None = None, file: str | None = None):
         self.model, self.tag, self.file = model, tag, file
 
     def __call__(self, module: nn.Module) -> None:
         name = self.model or module.arch
-        row = find(name, self.tag)  # also with a file: a misspelt tag or model is an error
+        find_arch(name)
+        # also with a file: a misspelt tag is an error
+        row = None if self.file and self.tag is None else find(name, self.tag or "published")
         try:
             weights = open_weights(self.file or row, name)
         except UserError as error:
@@ -42,6 +46,22 @@ class HarDNetPretrained:
         print_log(f"{weights.path.name} into {type(module).__name__}: {report}", logger="current")
         if hasattr(module, "_params_init_info"):
             update_init_info(module, init_info=f"HarDNetPretrained: {weights.path}")
+
+
+def pretrained_init(arch: str | None, pretrained: bool | str) -> dict[str, str]:
+    """The ``init_cfg`` of a backbone's ``pretrained``.
+
+    Args:
+        arch: of the backbone.
+        pretrained: True for the published weights, a tag of the registry, or a file.
+
+    Raises:
+        ValueError: another type, or there are no published weights.
+        UserError: neither a tag nor a file.
+    """
+    row = chosen_row(arch, pretrained)
+    chosen = {"file": str(pretrained)} if row is None else {"tag": row.tag}
+    return {"type": "HarDNetPretrained", **chosen}
 
 
 def load_checkpoint(

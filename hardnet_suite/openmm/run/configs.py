@@ -145,6 +145,8 @@ def drop_pretrained(cfg: Config) -> None:
         init = node.get("init_cfg")
         if isinstance(init, dict) and init.get("type") in ("HarDNetPretrained", "Pretrained"):
             node["init_cfg"] = None
+        if node.get("pretrained"):
+            node["pretrained"] = None
 
     walk(cfg.model, drop)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mmengine.runner import Runner
 from hardnet_suite.data.classes import readable
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import counted, foreign_datasets, parts, walk
+from hardnet_suite.openmm.models.initializers import pretrained_init
 from hardnet_suite.openmm.run.amp import training_precision
 from hardnet_suite.openmm.run.logs import announce
 from hardnet_suite.weights import Checkpoint, WeightsRow, find
@@ -106,13 +108,16 @@ def _position(content: Mapping[str, Any]) -> str:
 
 
 def _pretrained(cfg: Config) -> Iterator[str]:
-    """What the ``init_cfg`` entries of the model load, in words."""
+    """What the ``init_cfg`` and ``pretrained`` entries of the model load, in words."""
     options: list[tuple[dict, str | None]] = []
 
     def collect(node: dict) -> None:
-        init = node.get("init_cfg")
+        init, arch = node.get("init_cfg"), node.get("arch") or (node.get("backbone") or {}).get("arch")
+        if node.get("pretrained"):
+            with suppress(UserError, ValueError):  # told when the model is built
+                init = pretrained_init(arch, node["pretrained"])
         if isinstance(init, dict):
-            options.append((init, node.get("arch")))
+            options.append((init, arch))
 
     walk(cfg.model, collect)
     for init, arch in options:

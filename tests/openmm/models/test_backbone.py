@@ -9,6 +9,7 @@ import mmengine.registry
 import mmseg.registry
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import nn
@@ -16,6 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import hardnet_suite
 import hardnet_suite.openmm
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import feature_channels
 from hardnet_suite.openmm.models.backbone import HarDNet
 
 # channels of the maps of stride 2, 4, 8, 16, 32: after the transition; before it, by the paper's widths
@@ -233,3 +236,165 @@ def test_sync_bn_and_the_way_back_to_the_cpu():
         maps, reference = reverted.train(training)(images()), plain.train(training)(images())
         torch.testing.assert_close(maps, reference, rtol=0, atol=0)
     assert [m.training for m in norms(reverted.train())] == [m.training for m in norms(plain.train())]
+
+
+# --- dilation, as DeepLab, PSPNet and PAN have it
+
+
+DILATED = [
+    ({"output_stride": 8}, [2, 4, 8, 8, 8]),
+    ({"output_stride": 16}, [2, 4, 8, 16, 16]),
+    ({"output_stride": 32}, [2, 4, 8, 16, 32]),
+    ({"strides": (1, 2, 1, 1), "dilations": (1, 1, 2, 4)}, [2, 4, 8, 8, 8]),
+    ({"strides": (1, 2, 2, 1), "dilations": (1, 1, 1, 2)}, [2, 4, 8, 16, 16]),
+    ({"strides": [1, 2, 2, 2], "dilations": [1, 1, 1, 1]}, [2, 4, 8, 16, 32]),
+]
+
+
+@pytest.mark.parametrize(("options", "strides"), DILATED)
+@pytest.mark.parametrize("arch", ["hardnet39ds", "hardnet68"])
+def test_dilation_keeps_the_parameters(arch, options, strides):
+    plain = build(arch=arch, out_indices=range(5))
+    dilated = build(arch=arch, out_indices=range(5), **options).eval()
+    dilated.load_state_dict(plain.state_dict())
+    assert dilated.out_strides == strides
+    assert dilated.out_channels == plain.out_channels
+    with torch.no_grad():
+        assert [m.shape[2] for m in dilated(images())] == [64 // stride for stride in strides]
+
+
+def test_strides_and_dilations_are_those_of_output_stride():
+    options = {"output_stride": 8}, {"strides": (1, 2, 1, 1), "dilations": (1, 1, 2, 4)}
+    first, second = (build(**each).eval() for each in options)
+    second.load_state_dict(first.state_dict())
+    with torch.no_grad():
+        for one, other in zip(first(images()), second(images()), strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output_stride": 4}, "output_stride=4 is invalid; allowed: 8, 16, 32"),
+        ({"strides": (1, 2, 1, 1)}, "strides=.* and dilations=None go together"),
+        ({"dilations": (1, 1, 2, 4)}, "strides=None and dilations=.* go together"),
+        ({"strides": (1, 2, 1), "dilations": (1, 1, 2, 4)}, "go together, one of each per level"),
+        ({"strides": (2, 2, 1, 1), "dilations": (1, 1, 2, 4)}, "must have 4 entries"),
+        ({"strides": (1, 2, 3, 1), "dilations": (1, 1, 2, 4)}, "must have 4 entries"),
+        ({"strides": (1, 2, 1, 1), "dilations": (1, 1, 0, 4)}, "must have 4 entries"),
+        (
+            {"output_stride": 8, "strides": (1, 2, 1, 1), "dilations": (1, 1, 2, 4)},
+            "output_stride and levels are alternatives",
+        ),
+    ],
+)
+def test_dilation_that_makes_no_sense(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+# --- weights to begin with
+
+
+@pytest.fixture
+def weights_file(tmp_path):
+    """A whole classifier's, as users have it."""
+    torch.manual_seed(1)
+    network = hardnet_suite.create_model(SMALL, num_classes=3)
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    return network, str(tmp_path / "mine.pth")
+
+
+@pytest.mark.parametrize("how", ["pretrained", "init_cfg", "both packages'"])
+def test_a_file_to_begin_with(weights_file, how):
+    network, path = weights_file
+    options = {
+        "pretrained": {"pretrained": path},
+        "init_cfg": {"init_cfg": {"type": "HarDNetPretrained", "file": path}},
+        "both packages'": {"init_cfg": {"type": "Pretrained", "checkpoint": path}},
+    }[how]
+    backbone = build(**options)
+    backbone.init_weights()
+    for key, value in network.trunk.state_dict().items():
+        assert torch.equal(backbone.trunk.state_dict()[key], value), key
+
+
+def test_a_file_of_a_model_without_published_weights(tmp_path):
+    network = hardnet_suite.create_model("hardnet39dsa", num_classes=3)
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    backbone = build(arch="hardnet39dsa", pretrained=str(tmp_path / "mine.pth"))
+    backbone.init_weights()
+    weight = network.trunk.stem[0].conv.weight
+    assert torch.equal(backbone.trunk.stem[0].conv.weight, weight)
+
+
+def test_a_tag_to_begin_with():
+    backbone = build(pretrained="tiny_imagenet10")
+    backbone.init_weights()
+    expected = hardnet_suite.create_model(SMALL, pretrained="tiny_imagenet10")
+    assert torch.equal(backbone.trunk.stem[0].conv.weight, expected.trunk.stem[0].conv.weight)
+
+
+@pytest.mark.parametrize("pretrained", [None, False])
+def test_no_weights_to_begin_with(pretrained):
+    assert build(pretrained=pretrained).init_cfg is None
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"pretrained": "open-mmlab://resnet50_v1c"}, UserError, "is an address"),
+        ({"pretrained": "torchvision://resnet50"}, UserError, "is an address"),
+        ({"init_cfg": {"type": "Pretrained", "checkpoint": "https://a/b.pth"}}, UserError, "is an address"),
+        ({"pretrained": "imagenet"}, UserError, "neither a file nor a tag"),
+        ({"arch": "hardnet68a", "pretrained": True}, ValueError, "hardnet68a"),
+        ({"pretrained": 3}, ValueError, "must be True, False, a tag or a path"),
+        ({"pretrained": True, "init_cfg": {"type": "HarDNetPretrained"}}, ValueError, "are alternatives"),
+        (
+            {"init_cfg": {"type": "Pretrained", "checkpoint": "a.pth", "prefix": "backbone."}},
+            ValueError,
+            "finds its trunk in a file by itself",
+        ),
+    ],
+)
+def test_weights_that_cannot_be_had(options, error, message):
+    with pytest.raises(error, match=message):
+        build(**options)
+
+
+# --- necks
+
+
+NECKS = {
+    "FPN": {"type": "FPN", "num_outs": 5},
+    "PAFPN": {"type": "PAFPN", "num_outs": 5},
+    "ChannelMapper": {"type": "ChannelMapper", "num_outs": 5},
+    "NASFPN": {"type": "NASFPN", "num_outs": 5, "stack_times": 2},
+}
+
+
+@pytest.mark.parametrize("neck", NECKS)
+@pytest.mark.parametrize("tap", ["transition", "block"])
+def test_necks_get_channels_from_the_model(neck, tap, tmp_path):
+    """A config in which no number of channels is typed."""
+    (tmp_path / "base.py").write_text("default_scope = 'mmdet'\n")
+    (tmp_path / "config.py").write_text(
+        "_base_ = 'base.py'\n"
+        "from hardnet_suite.networks import feature_channels\n"
+        f"arch, tap, indices = 'hardnet68ds', {tap!r}, (1, 2, 3, 4)\n"
+        "backbone = dict(type='HarDNet', arch=arch, tap=tap, out_indices=indices)\n"
+        f"neck = dict(in_channels=feature_channels(arch, indices, tap), out_channels=16, **{NECKS[neck]!r})\n"
+    )
+    cfg = Config.fromfile(tmp_path / "config.py")
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        backbone, made = (mmdet.registry.MODELS.build(part).eval() for part in (cfg.backbone, cfg.neck))
+    with torch.no_grad():
+        maps = made(backbone(images(128)))
+    assert [m.shape[1] for m in maps] == [16] * 5
+
+
+@pytest.mark.parametrize("arch", CHANNELS)
+@pytest.mark.parametrize("tap", ["transition", "block"])
+def test_feature_channels(arch, tap):
+    assert feature_channels(arch, range(5), tap) == CHANNELS[arch][tap == "block"]
+    assert feature_channels(arch, (3, 1), tap) == build(arch=arch, out_indices=(3, 1), tap=tap).out_channels
