@@ -39,10 +39,14 @@ def test_other_threads_keep_their_number(count):
 
 @pytest.mark.parametrize("count", [None, 1, 3, 4])
 def test_within_a_context(count):
-    with pytest.raises(KeyError), own_threads(count):
-        assert torch.get_num_threads() == (count or 3)
-        assert in_new_thread(torch.get_num_threads) == 3
-        raise KeyError
+    def fail():
+        with own_threads(count):
+            assert torch.get_num_threads() == (count or 3)
+            assert in_new_thread(torch.get_num_threads) == 3
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert torch.get_num_threads() == 3
 
 

@@ -5,12 +5,15 @@ Importing ``hardnet_suite.openmm`` changes these things in a process, and nothin
 - ``mmcv._ext`` is found in ``ops/mmcv_ext.py`` where no compiled mmcv is installed.
 - The suite's classes are added to mmengine's root registries; ``LoadImageFromFile`` among the transforms is
   the suite's decoder.
-- mmengine's loader of local checkpoints is the suite's reader (:func:`load_local`), which takes the log that
-  mmengine keeps in a run's checkpoint, so that stock ``Runner.resume`` and ``load_checkpoint`` work under
-  torch ≥ 2.6, and the class names of a weights file of the suite. The config that a checkpoint has as text is
-  left out, since mmengine would run it. ``torch.load`` stays as it is.
+- mmengine's loader of local checkpoints is the suite's reader (``checkpoints.load_local``), which takes the
+  log that mmengine keeps in a run's checkpoint, so that stock ``Runner.resume`` and ``load_checkpoint`` work
+  under torch ≥ 2.6, and the class names of a weights file of the suite. The config that a checkpoint has as
+  text is left out, since mmengine would run it. ``torch.load`` stays as it is.
 - ``atomic_local`` is added to mmengine's file backends. It is used where it is named, as the suite's
   ``ResumableCheckpointHook`` does.
+
+Without this import, the start-up hook ``_hardnet_suite_mmcv`` makes the first of these changes, and has the
+suite's reader read what mmengine's loader cannot.
 
 mmdet's ``SSDHead`` is repaired per model by :func:`repair_ssd_heads`, for models that the suite's runner
 scores.
@@ -18,23 +21,16 @@ scores.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
-from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
 import _hardnet_suite_mmcv
+from hardnet_suite.openmm.checkpoints import load_local
 from hardnet_suite.outputs import write_file
-from hardnet_suite.weights import open_weights, read_checkpoint, state_dict_of
-from hardnet_suite.weights.file import expanded
-from hardnet_suite.weights.pickles import LogBuffer
 
 ATOMIC = {"backend": "atomic_local"}  # backend_args of mmengine's save_checkpoint and CheckpointHook
 
@@ -54,75 +50,6 @@ def install() -> None:
     _hardnet_suite_mmcv.install()
     CheckpointLoader.register_scheme("", load_local, force=True)
     register_backend(ATOMIC["backend"], AtomicLocalBackend, force=True)
-
-
-def load_local(filename: str, map_location: str | torch.device | None = None) -> dict[str, Any]:
-    """What mmengine loads from a local path.
-
-    Class names and palette of a file that is not mmengine's own are put where OpenMMLab's inferencers look
-    for them, which otherwise assume those of COCO or Cityscapes.
-
-    Args:
-        filename: path of the checkpoint.
-        map_location: device of its tensors; None is the CPU.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        UserError: see ``hardnet_suite.weights.read_checkpoint``.
-    """
-    if not expanded(filename).exists():
-        raise FileNotFoundError(f"{filename} can not be found.")  # mmengine's own error
-    checkpoint = for_mmengine(read_checkpoint(filename))
-    if not isinstance(checkpoint.get("meta"), Mapping):
-        checkpoint = _with_classes(checkpoint, expanded(filename))
-    return checkpoint if map_location in (None, "cpu") else _moved(checkpoint, map_location)
-
-
-def _with_classes(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
-    weights = open_weights(path, known=False)
-    if weights.classes is None:
-        return checkpoint
-    names = {"classes": weights.classes}
-    if weights.palette is not None:
-        names["palette"] = [list(colour) for colour in weights.palette]
-    return {"state_dict": OrderedDict(state_dict_of(checkpoint)), "meta": {"dataset_meta": names}}
-
-
-def for_mmengine(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """What mmengine gets of a run's checkpoint: the log in its own buffers, and no program.
-
-    ``Runner.resume`` and ``BaseInferencer`` run the config that a checkpoint has as text. These entries are
-    dropped: a config comes from the caller.
-    """
-    checkpoint = dict(checkpoint)
-    meta, hub = checkpoint.get("meta"), checkpoint.get("message_hub")
-    if isinstance(meta, Mapping):
-        checkpoint["meta"] = _without(meta, "config", "cfg")
-    if isinstance(hub, Mapping):
-        hub = checkpoint["message_hub"] = dict(hub)
-        if isinstance(hub.get("runtime_info"), Mapping):
-            hub["runtime_info"] = _without(hub["runtime_info"], "config", "cfg")
-        if isinstance(hub.get("log_scalars"), Mapping):
-            hub["log_scalars"] = OrderedDict(
-                (key, HistoryBuffer(value.log, value.count, value.max_length))
-                for key, value in hub["log_scalars"].items()
-                if isinstance(value, LogBuffer)
-            )
-    return checkpoint
-
-
-def _without(table: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if key not in keys}
-
-
-def _moved(value: Any, device: str | torch.device) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return type(value)((key, _moved(each, device)) for key, each in value.items())
-    if isinstance(value, list | tuple):
-        return type(value)(_moved(each, device) for each in value)
-    return value
 
 
 def repair_ssd_heads(model: nn.Module) -> None:

@@ -254,3 +254,74 @@ def test_inferencers_on_configs_and_weights_of_the_suite(
     arguments = (str(ROOT / f"configs/{config}.py"), str(SHIPPED / f"{config}.safetensors"), image)
     code = USE.replace("mmdet", package).format(first=first, arguments=arguments) + code
     assert run(code, tmp_path, site_folder).endswith("done\n")
+
+
+RESUME = """
+import sys
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader, load_checkpoint
+log = HistoryBuffer([1.5, 2.5], [1, 1])
+content = {"state_dict": {"weight": torch.ones(2, 3)}, "meta": {"epoch": 1, "config": "raise SystemExit(3)"},
+           "message_hub": {"log_scalars": {"train/loss": log}, "runtime_info": {}, "resumed_keys": {}}}
+torch.save(content, "epoch_1.pth")
+found = CheckpointLoader.load_checkpoint("epoch_1.pth", map_location="cpu")
+buffer = found["message_hub"]["log_scalars"]["train/loss"]
+assert type(buffer) is HistoryBuffer and buffer.mean() == 2.0, buffer
+assert found["meta"] == {"epoch": 1}, found["meta"]  # the config is a program
+layer = torch.nn.Linear(3, 2, bias=False)
+load_checkpoint(layer, "epoch_1.pth")
+assert torch.equal(layer.weight, torch.ones(2, 3))
+assert "hardnet_suite.openmm" not in sys.modules
+print("done")
+"""
+OTHERS_FILES = """
+import torch
+from mmengine.runner import CheckpointLoader
+torch.save({"weight": torch.ones(2), "other": {"a": [1, "b"]}}, "plain.pth")
+assert CheckpointLoader.load_checkpoint("plain.pth")["other"] == {"a": [1, "b"]}
+class Program:
+    def __reduce__(self):
+        return print, ("it ran",)
+torch.save({"weight": Program()}, "program.pth")
+try:
+    CheckpointLoader.load_checkpoint("program.pth")
+except Exception as error:
+    print(type(error).__name__)
+print("done")
+"""
+OLD_NAMES = """
+import sys
+import numpy
+from mmdet.evaluation.functional import ytviseval
+from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as instances
+from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as pixels
+assert ytviseval.np.zeros(2).astype(dtype=ytviseval.np.float).dtype == numpy.float64
+for module in (instances, pixels):
+    assert module.np.in1d([1, 2, 3], [2], invert=True).tolist() == [True, False, True]
+    assert module.np.arange is numpy.arange
+import inspect
+assert "np.in1d" in inspect.getsource(pixels)
+assert not hasattr(numpy, "float"), "others' programs see NumPy as it is"
+assert "hardnet_suite.openmm" not in sys.modules
+print("done")
+"""
+
+
+def test_checkpoints_of_a_run_load_without_an_import_of_ours(tmp_path, site_folder):
+    assert run(RESUME, tmp_path, site_folder).endswith("done\n")
+
+
+def test_other_files_are_left_to_mmengine(tmp_path, site_folder):
+    assert run(OTHERS_FILES, tmp_path, site_folder).splitlines()[-2:] == ["UserError", "done"]
+
+
+def test_evaluations_find_the_names_that_numpy_dropped(tmp_path, site_folder):
+    """Where cityscapesScripts is not installed, two modules of its names are enough to see them repaired."""
+    package = tmp_path / "cityscapesscripts" / "evaluation"
+    package.mkdir(parents=True)
+    for name in ("Instance", "Pixel"):
+        (package / f"eval{name}LevelSemanticLabeling.py").write_text(
+            "import numpy as np\n\n\ndef ignored(labels, void):\n    return np.in1d(labels, void)\n"
+        )
+    assert run(OLD_NAMES, tmp_path, site_folder).endswith("done\n")

@@ -32,7 +32,8 @@ from torch.utils.data import DataLoader
 from hardnet_suite import __version__
 from hardnet_suite.data.files import stop_looking
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.compat import for_mmengine, repair_ssd_heads
+from hardnet_suite.openmm.checkpoints import for_mmengine
+from hardnet_suite.openmm.compat import repair_ssd_heads
 from hardnet_suite.openmm.data.parts import inner_datasets
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.amp import training_precision, wrapper_in_precision
@@ -395,9 +396,9 @@ def prepare(
         trains: whether the config is to train; scoring needs no optimizer wrapper, which is then left alone.
 
     Raises:
-        UserError: a number of the config is out of range; ``bf16`` and an optimizer wrapper whose precision is
-            its own; the folder cannot be written; the process was not started as the launcher starts them, or
-            the ranks cannot reach each other.
+        UserError: a number of the config is out of range; the optimizer wrapper has a precision of its own;
+            the folder cannot be written; the process was not started as the launcher starts them, or the ranks
+            cannot reach each other.
     """
     require_numbers(cfg)
     launcher = launcher if launcher != "none" else cfg.get("launcher", "none")
