@@ -1,0 +1,139 @@
+"""benchmarks/sweep.py: HarDNet in the place of the backbones of mmdet's and mmseg's models."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+from mmengine.config import ConfigDict
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+# models of unlike kinds; the whole is a command
+SAMPLE = [
+    *("mmdet/carafe", "mmdet/centernet", "mmdet/conditional_detr", "mmdet/cornernet", "mmdet/dcnv2"),
+    *("mmdet/dyhead", "mmdet/guided_anchoring", "mmdet/mask2former", "mmdet/queryinst", "mmdet/solov2"),
+    *("mmdet/yolo", "mmdet/yolox", "mmseg/deeplabv3plus", "mmseg/fastfcn", "mmseg/knet", "mmseg/ocrnet"),
+    *("mmseg/point_rend", "mmseg/psanet"),
+]
+
+
+@pytest.fixture
+def sweep(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("sweep")
+
+
+@pytest.mark.parametrize(
+    ("strides", "levels", "output_stride"),
+    [
+        ([4, 8, 16, 32], [1, 2, 3, 4], 32),
+        ([8, 16, 32], [2, 3, 4], 32),
+        ([2, 4, 8, 16, 32], [0, 1, 2, 3, 4], 32),
+        ([16], [3], 32),
+        ([4, 8, 8, 8], [1, 2, 3, 4], 8),
+        ([4, 8, 16, 16], [1, 2, 3, 4], 16),
+    ],
+)
+def test_maps_of_the_same_strides(sweep, strides, levels, output_stride):
+    assert sweep.levels_for(strides) == (levels, output_stride)
+
+
+@pytest.mark.parametrize("strides", [[1, 2, 4], [16, 16, 16, 16], [32, 16, 8], [64], [8, 16, 32, 64], [12]])
+def test_maps_that_no_pyramid_has(sweep, strides):
+    with pytest.raises(sweep.NoPlaceError, match="stride"):
+        sweep.levels_for(strides)
+
+
+def test_the_first_neck_reads_the_backbone(sweep):
+    model = ConfigDict(
+        neck=[
+            {"type": "FPN", "in_channels": [256, 512], "out_channels": 256},
+            {"type": "BFP", "in_channels": 256},
+        ],
+        bbox_head={"in_channels": 256},
+    )
+    sweep.connect(model, [256, 512], [96, 320])
+    assert model.neck[0].in_channels == [96, 320]
+    assert (model.neck[0].out_channels, model.neck[1].in_channels, model.bbox_head.in_channels) == (256,) * 3
+
+
+def test_heads_without_a_neck_read_the_backbone(sweep):
+    model = ConfigDict(
+        decode_head={"in_channels": [256, 512], "in_index": [0, 1], "channels": 512},
+        auxiliary_head=[{"in_channels": 256, "in_index": 0}, {"in_channels": 64, "num_convs": 1}],
+    )
+    sweep.connect(model, [256, 512], [96, 320])
+    assert (model.decode_head.in_channels, model.decode_head.channels) == ([96, 320], 512)
+    assert [head.in_channels for head in model.auxiliary_head] == [96, 64]
+
+
+def test_layers_of_fixed_widths_get_theirs(sweep):
+    """The C4 form of Faster R-CNN: the last stage of a ResNet is part of its head."""
+    model = ConfigDict(roi_head={"shared_head": {"type": "ResLayer"}}, rpn_head={"in_channels": 1024})
+    sweep.connect(model, [1024], [640])
+    assert (model.neck.in_channels, model.neck.out_channels, model.rpn_head.in_channels) == (
+        [640],
+        1024,
+        1024,
+    )
+
+
+def test_maps_that_a_neck_passes_through(sweep):
+    model = ConfigDict(
+        neck={"type": "SSDNeck", "in_channels": (512, 1024), "out_channels": (512, 1024, 512, 256)},
+        bbox_head={"in_channels": (512, 1024, 512, 256)},
+    )
+    sweep.connect(model, [512, 1024], [320, 640])
+    assert model.neck.in_channels == (320, 640)
+    assert model.neck.out_channels == model.bbox_head.in_channels == (320, 640, 512, 256)
+
+
+def test_kinds_that_other_families_have_are_tried_once(sweep):
+    fpn, mask = frozenset({"FasterRCNN", "FPN"}), frozenset({"MaskRCNN", "FPN"})
+    kinds = {
+        "mmdet/a": [(Path("a1"), fpn, ""), (Path("a2"), mask, "")],
+        "mmdet/b": [(Path("b1"), fpn, ""), (Path("b2"), mask, "")],
+        "mmdet/c": [(Path("c1"), frozenset(), "no such package")],
+    }
+    assert sweep.planned(kinds) == [
+        ("mmdet/a", Path("a1"), ""),
+        ("mmdet/a", Path("a2"), ""),
+        ("mmdet/b", Path("b1"), ""),
+        ("mmdet/c", Path("c1"), "no such package"),
+    ]
+
+
+def test_unknown_families(sweep):
+    with pytest.raises(SystemExit, match="no family fits mmdet/none: there are mmdet/albu_example"):
+        sweep.families(["mmdet/none"])
+    assert sweep.families(["mmseg/deeplab*"]) == ["mmseg/deeplabv3", "mmseg/deeplabv3plus"]
+
+
+def run(sweep, tmp_path, *families: str) -> list[dict]:
+    code = sweep.main([*families, "--json", str(tmp_path / "a.json"), "--markdown", str(tmp_path / "a.md")])
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert code == any(row["answer"] == sweep.FAILS for row in rows)
+    table = (tmp_path / "a.md").read_text()
+    assert all(row["config"].removesuffix(".py") in table for row in rows)
+    return rows
+
+
+def test_a_dilated_segmentor_and_one_without_a_place(sweep, tmp_path):
+    pytest.importorskip("pkg_resources", reason="mmengine finds packages by it: setuptools < 82")
+    own, works, *_ = run(sweep, tmp_path, "mmseg/psanet", "mmseg/bisenetv1")
+    assert (works["model"], works["backbone"], works["answer"]) == (
+        "EncoderDecoder",
+        "ResNetV1c",
+        sweep.WORKS,
+    )
+    assert (own["backbone"], own["answer"]) == ("BiSeNetV1", sweep.NO_PLACE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", SAMPLE)
+def test_a_sample_of_all_models(sweep, tmp_path, family):
+    pytest.importorskip("pkg_resources", reason="mmengine finds packages by it: setuptools < 82")
+    rows = run(sweep, tmp_path, family)
+    assert {row["answer"] for row in rows} == {sweep.WORKS}, rows
