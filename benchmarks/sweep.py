@@ -40,10 +40,7 @@ from hardnet_suite.openmm.compat import repair_ssd_heads
 from hardnet_suite.outputs import write_file
 
 DETECTION_SIZE, SEGMENTATION_SIZE = (160, 192), (128, 128)
-LARGER = {  # what their layers need
-    "mobilenet_v3": (800, 800),
-    "ssd": (320, 320),
-}
+LARGER = {"mobilenet_v3": (800, 800)}  # its pooling takes 49 × 49 places of stride 16
 WORKS, FAILS, NO_PLACE = "works", "fails", "no place for a backbone"
 NOT_HERE = "fails with its own backbone, too"
 # what of a family is made for its own backbone, or needs more than a backbone
@@ -357,8 +354,10 @@ def run_detector(model: Any, path: Path, arch: str | None) -> tuple[str, str]:
     ):
         seen = step_on_videos(network, detector)
     else:
-        size = LARGER.get(path.parent.name, DETECTION_SIZE)
-        if max([0, *numbers_of(model, "num_queries")]) > 600:  # as many places to choose them from
+        size = DETECTION_SIZE
+        if "SSDNeck" in classes_in(model):  # halves the map to one pixel
+            size = (320, 320)
+        elif max([0, *numbers_of(model, "num_queries")]) > 600:  # as many places to choose them from
             size = (224, 256)
         seen = step_on_images(network, detector, model, size)
     return own, seen

@@ -171,7 +171,8 @@ def export_file(
     if quantization is not None:
         require_quantizer(chosen)
     require_free(path, chosen)
-    reference = copy.deepcopy(network).to("cpu", torch.float32).eval()
+    # weights in PyTorch's usual layout: LiteRT and ExecuTorch take no other
+    reference = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
     select = chosen.select if chosen.suppression else _no_suppression
     dtype = PRECISIONS[chosen.network_precision(precision)]
     graph = Graph(fuse_batch_norms(reference).to(dtype), record, select).eval()
@@ -279,10 +280,10 @@ def _record(
     if dynamic is None:
         dynamic = "none"
         if isinstance(arch, DescriptorArch):
-            dynamic = "batch" if batch == 1 else "none"
+            dynamic = "batch" if batch == 1 and "batch" in format.dynamic_in(precision) else "none"
         elif size is None and prepared_size(usage.preprocess) is None:
             dynamic = "size"
-    require_dimensions(format, size=size, batch=batch, dynamic=dynamic)
+    require_dimensions(format, size=size, batch=batch, dynamic=dynamic, precision=precision)
     if dynamic == "size":
         if isinstance(arch, SSDArch | DescriptorArch):
             side = arch.size if isinstance(arch, SSDArch) else arch.patch
@@ -347,7 +348,7 @@ def _record(
 
 
 def require_dimensions(
-    format: Format, *, size: int | Sequence[int] | None, batch: int, dynamic: str | None
+    format: Format, *, size: int | Sequence[int] | None, batch: int, dynamic: str | None, precision: str
 ) -> None:
     """UserError for an input that no file of a format has, whatever the model.
 
@@ -356,6 +357,7 @@ def require_dimensions(
         size: as of ``export``.
         batch: as of ``export``.
         dynamic: of ``DYNAMIC``; None: up to the model.
+        precision: of the numbers in the file.
     """
     if type(batch) is not int or batch < 1:
         raise UserError(f"batch must be an integer of at least 1, got {batch!r}")
@@ -363,9 +365,11 @@ def require_dimensions(
         height_width(size)
     if dynamic is None:
         return
-    if dynamic not in format.dynamic:
-        cure = ": give a size" if dynamic == "size" else f": choose from {', '.join(format.dynamic)}"
-        raise UserError(f"a file in format {format.name} has no dynamic {dynamic}{cure}")
+    allowed = format.dynamic_in(precision)
+    if dynamic not in allowed:
+        cure = ": give a size" if dynamic == "size" else f": choose from {', '.join(allowed)}"
+        kind = f"{format.name} and {precision}" if dynamic in format.dynamic else format.name
+        raise UserError(f"a file in format {kind} has no dynamic {dynamic}{cure}")
     if dynamic != "none" and batch != 1:
         raise UserError(f"batch {batch} fixes the number of images, but dynamic {dynamic} leaves it free")
     if dynamic == "size" and size is not None:

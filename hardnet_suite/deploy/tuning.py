@@ -161,10 +161,10 @@ def deploy(
             model, an input that it does not take, or no form that works here.
     """
     network, usage, _ = model_parts(model)
-    name = known_name(target, TARGETS)
+    name = known_name(target, TARGETS) if isinstance(target, str) else None
     if name is None:
         raise UserError(
-            f"unknown target {target!r}; {did_you_mean(target, TARGETS)}known: {', '.join(TARGETS)}"
+            f"unknown target {target!r}; {did_you_mean(str(target), TARGETS)}known: {', '.join(TARGETS)}"
         )
     if name == "tensorrt":
         raise UserError(

@@ -272,3 +272,20 @@ def test_the_home_folder_is_that_of_all_paths(descriptor, tmp_path, monkeypatch)
     assert export(descriptor, "~/net.pt") == tmp_path / "net.pt"
     assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
     assert open_session("~/net.pt").record.usage.name == "hardnet_descriptor"
+
+
+@pytest.mark.parametrize("name", ["hardnet68", "fchardnet70"])
+def test_weights_are_written_in_the_usual_layout(name, tmp_path, monkeypatch):
+    """``load_model`` has them channels last, which LiteRT and ExecuTorch cannot write."""
+    written = []
+    write = torchscript.write
+
+    def look(network, example, path, **options):
+        written.extend(parameter for parameter in network.parameters() if parameter.ndim == 4)
+        write(network, example, path, **options)
+
+    monkeypatch.setattr(torchscript, "write", look)
+    network = tiny(name).to(memory_format=torch.channels_last)
+    export(network, tmp_path / "net.pt", size=64)
+    assert written
+    assert all(parameter.is_contiguous() for parameter in written)

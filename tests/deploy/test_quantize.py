@@ -282,3 +282,36 @@ def test_boxes_that_never_score_are_nothing_to_compare(textures, tmp_path, insid
             quantization=Quantization(textures),
         )
     assert not path.exists()
+
+
+@pytest.mark.parametrize("dynamic", ["batch", "size"])
+def test_openvino_has_no_free_dimensions_in_integers(dynamic, textures, tmp_path):
+    """Its engine is less accurate then; a fixed batch of several images is not."""
+    network, settings = tiny("hardnet68"), Quantization(textures, max_drop=100)
+    options = {"precision": "int8", "quantization": settings}
+    with pytest.raises(UserError, match=f"openvino and int8 has no dynamic {dynamic}"):
+        export_file(network, tmp_path / "net.xml", dynamic=dynamic, **options)
+    assert list(tmp_path.iterdir()) == []
+    exported = export_file(network, tmp_path / "net.xml", size=64, batch=2, **options)
+    assert exported.record.input_shape == (2, 3, 64, 64)
+
+
+@pytest.mark.parametrize(("format", "shape"), [("openvino", (1, 1, 32, 32)), ("onnx", ("N", 1, 32, 32))])
+def test_patches_of_a_free_number_where_the_format_has_it(format, shape, textures, tmp_path):
+    network = build_network("hardnet_descriptor").eval()
+    path = tmp_path / f"net{FORMATS[format].suffixes[0]}"
+    patches = [texture[:32, :32, 0] for texture in textures]
+    settings = Quantization(patches, max_drop=100)
+    exported = export_file(network, path, format=format, precision="int8", quantization=settings)
+    assert tuple(exported.record.input_shape) == shape
+
+
+@pytest.mark.parametrize("name", ["hardnet68", "fchardnet70"])
+def test_a_misspelt_layer_is_told_before_the_graph_is_written(name, textures, tmp_path, monkeypatch):
+    def write(*args, **options):
+        raise AssertionError("the graph was written")
+
+    monkeypatch.setattr("hardnet_suite.deploy.formats.onnx.write", write)
+    settings = Quantization(textures, keep=("trunk.stemm",))
+    with pytest.raises(UserError, match="no layer of the network begins with 'trunk.stemm'"):
+        export_file(tiny(name), tmp_path / "net.onnx", size=64, precision="int8", quantization=settings)

@@ -309,6 +309,8 @@ def test_steps_in_order(network):
 def test_bad_input(network):
     for options, message in (
         ({"target": "cpus"}, "unknown target 'cpus'; did you mean cpu"),
+        ({"target": None}, "unknown target None; known: cpu, cuda"),
+        ({"target": 5}, "unknown target 5; known: cpu, cuda"),
         ({"target": "tensorrt"}, "trtexec"),
         ({"precision": "int4"}, "unknown precision 'int4'; known: fp32, bf16, fp16, int8"),
         ({"precision": "fp16"}, "no form of the target cpu computes in fp16"),
