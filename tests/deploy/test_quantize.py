@@ -313,5 +313,5 @@ def test_a_misspelt_layer_is_told_before_the_graph_is_written(name, textures, tm
 
     monkeypatch.setattr("hardnet_suite.deploy.formats.onnx.write", write)
     settings = Quantization(textures, keep=("trunk.stemm",))
-    with pytest.raises(UserError, match="no layer of the network begins with 'trunk.stemm'"):
+    with pytest.raises(UserError, match=r"no layer of the network begins with 'trunk\.stemm'"):
         export_file(tiny(name), tmp_path / "net.onnx", size=64, precision="int8", quantization=settings)

@@ -397,8 +397,8 @@ def prepare(
 
     Raises:
         UserError: a number of the config is out of range; the optimizer wrapper has a precision of its own;
-            the folder cannot be written; the process was not started as the launcher starts them, or the ranks
-            cannot reach each other.
+            the folder cannot be written; the process was not started as the launcher starts them, or the
+            ranks cannot reach each other.
     """
     require_numbers(cfg)
     launcher = launcher if launcher != "none" else cfg.get("launcher", "none")
