@@ -26,6 +26,8 @@ def create_model(
     features_only: bool | str = False,
     out_indices: Sequence[int] | None = None,
     output_stride: int | None = None,
+    drop_rate: float | None = None,
+    global_pool: str | None = None,
 ) -> nn.Module:
     """Builds a network as a plain torch module, with or without trained weights.
 
@@ -44,6 +46,9 @@ def create_model(
         output_stride: of classifiers and trunks, the largest stride of a map: 8, 16 or 32. Stages beyond it
             have dilated convolutions instead of a lower resolution, and the same weights. Default: that of
             the architecture.
+        drop_rate: of classifiers, the dropout probability before the last layer. Default: that of the
+            architecture.
+        global_pool: of classifiers, "avg" (default), or "" with 0 classes: unpooled features.
 
     Returns:
         The network, in training mode as torch modules are. A whole network knows how it is used
@@ -76,6 +81,8 @@ def create_model(
         features_only=features_only,
         out_indices=out_indices,
         output_stride=output_stride,
+        drop_rate=drop_rate,
+        global_pool=global_pool,
     )
     if weights is not None:
         if not features_only:

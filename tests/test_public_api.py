@@ -78,6 +78,8 @@ def test_the_contracts_signatures():
         "features_only": False,
         "out_indices": None,
         "output_stride": None,
+        "drop_rate": None,
+        "global_pool": None,
     }
     assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name != "name")
     assert inspect.signature(convert_official).parameters["target"].default == "network"

@@ -112,6 +112,8 @@ def build_network(
     features_only: bool | str = False,
     out_indices: Sequence[int] | None = None,
     output_stride: int | None = None,
+    drop_rate: float | None = None,
+    global_pool: str | None = None,
 ) -> nn.Module:
     """Builds a network with random weights.
 
@@ -125,6 +127,9 @@ def build_network(
         out_indices: With ``features_only``, the feature maps to return; default: one per stride.
         output_stride: Of classifiers and trunks, the largest stride of a map: 8, 16 or 32; dilated
             convolutions replace the downsampling beyond it. Default: that of the architecture.
+        drop_rate: Of classifiers, the dropout probability before the last layer. Default: that of the
+            architecture.
+        global_pool: Of classifiers, "avg" (default), or "" with 0 classes: no pooling.
 
     Raises:
         ValueError: Unknown name, or invalid or contradictory arguments.
@@ -141,18 +146,19 @@ def build_network(
     channels: dict[str, Any] = (
         {} if in_chans is None else {"in_chans": in_chans}
     )  # each network has its own default
+    own = {"output_stride": output_stride, "drop_rate": drop_rate, "global_pool": global_pool}
+    options: dict[str, Any] = {option: value for option, value in own.items() if value is not None}
     if features_only:
+        if unknown := options.keys() - {"output_stride"}:
+            raise ValueError(f"{', '.join(sorted(unknown))} cannot be given with features_only")
         trunk = _trunk_of(name, row)
         tap = features_only if isinstance(features_only, str) else "transition"
         chosen = range(len(last_stages(trunk))) if out_indices is None else out_indices
-        return HarDNetTrunk(trunk, **channels, out_indices=chosen, tap=tap, output_stride=output_stride)
+        return HarDNetTrunk(trunk, **channels, out_indices=chosen, tap=tap, **options)
     if out_indices is not None:
         raise ValueError("out_indices requires features_only=True")
-    options: dict[str, Any] = {}
-    if output_stride is not None:
-        if not isinstance(row, HarDNetArch):
-            raise ValueError(f"output_stride={output_stride!r} requires a classifier or features_only=True")
-        options["output_stride"] = output_stride
+    if options and not isinstance(row, HarDNetArch):
+        raise ValueError(f"{name!r} is no classifier: {', '.join(sorted(options))} cannot be given")
     network = NETWORKS[type(row)](row, num_classes=num_classes, **channels, **options)
     network.usage = default_usage(name, row)
     return network

@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -43,16 +45,38 @@ class Feature:
 
 
 class FeatureInfo(list):
-    """timm's feature information: one dict per feature map, with num_chs, reduction (stride) and module."""
+    """timm's feature information: the dicts of the chosen feature maps, with the methods of timm's class.
 
-    def channels(self) -> list[int]:
-        return [info["num_chs"] for info in self]
+    Args:
+        info: One dict per available map: num_chs (channels), reduction (stride), module (name) and index.
+        out_indices: Which of them are chosen.
+    """
 
-    def reduction(self) -> list[int]:
-        return [info["reduction"] for info in self]
+    def __init__(self, info: Sequence[dict[str, Any]], out_indices: Sequence[int]):
+        self.info, self.out_indices = list(info), tuple(out_indices)
+        super().__init__(self.info[index] for index in self.out_indices)
 
-    def module_name(self) -> list[str]:
-        return [info["module"] for info in self]
+    def get_dicts(self, keys: Sequence[str] | None = None, idx: int | Sequence[int] | None = None) -> Any:
+        """The dicts, cut to ``keys``: the chosen ones, or those of ``idx`` among all that are available."""
+        if isinstance(idx, int):
+            (found,) = self.get_dicts(keys, [idx])
+            return found
+        dicts = list(self) if idx is None else [self.info[index] for index in idx]
+        return dicts if keys is None else [{key: info[key] for key in keys} for info in dicts]
+
+    def get(self, key: str, idx: int | Sequence[int] | None = None) -> Any:
+        """The values under ``key``; ``idx`` as of ``get_dicts``."""
+        dicts = self.get_dicts([key], idx)
+        return dicts[key] if isinstance(idx, int) else [info[key] for info in dicts]
+
+    def channels(self, idx: int | Sequence[int] | None = None) -> Any:
+        return self.get("num_chs", idx)
+
+    def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
+        return self.get("reduction", idx)
+
+    def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
+        return self.get("module", idx)
 
 
 class HarDNetStage(nn.Module):
@@ -160,10 +184,13 @@ class HarDNetTrunk(nn.Module):
             self.official_prefixes["stem_down"] = f"base.{official}"
             official += 1
         self._add_stages(channels, official, levels)
+        self._record_outputs()
+        init_weights(self)
+
+    def _record_outputs(self) -> None:
         self.channels = [self.features[i].channels for i in self.out_indices]
         self.strides = [self.features[i].stride for i in self.out_indices]
-        self._output_of_stage = {self.features[i].stage: slot for slot, i in enumerate(self.out_indices)}
-        init_weights(self)
+        self._output_stages = [self.features[i].stage for i in self.out_indices]
 
     def _add_stages(self, channels: int, official: int, levels: Sequence[tuple[int, int]]) -> None:
         arch, level, stride = self.arch, 0, 4
@@ -200,36 +227,67 @@ class HarDNetTrunk(nn.Module):
     @property
     def feature_info(self) -> FeatureInfo:
         """Information about the returned feature maps."""
-        return _feature_info([self.features[index] for index in self.out_indices], self.tap)
+        return _feature_info(self.features, self.out_indices, self.tap)
+
+    def prune(self, index: int) -> None:
+        """Removes, in place, what comes after a feature map, which becomes the only output.
+
+        Args:
+            index: Index of the map, as in ``out_indices``.
+
+        Raises:
+            ValueError: There is no such map.
+        """
+        self.arch, self.out_indices = _select(self.arch, [index])
+        self.features = self.features[: self.out_indices[0] + 1]
+        self.stages = self.stages[: len(self.arch.stages)]
+        if self.stages:
+            self.stages[-1].down = nn.Identity()
+        else:
+            self.stem_down = nn.Identity()
+        kept = {name for name, module in self.named_modules() if not isinstance(module, nn.Identity)}
+        self.official_prefixes = {
+            ours: theirs for ours, theirs in self.official_prefixes.items() if ours in kept
+        }
+        self._record_outputs()
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        return self.maps(x, self._output_stages)
+
+    def maps(self, x: Tensor, stages: list[int]) -> list[Tensor]:
+        """The maps of some stages, in the order given; nothing after the last of them is computed.
+
+        Args:
+            x: Images, (N, in_chans, H, W).
+            stages: ``Feature.stage`` of each map.
+        """
         check_images(x, self.in_chans, least=self.features[-1].stride)
-        outputs: list[Tensor | None] = [None] * len(self.out_indices)
-
-        def keep(stage: int, value: Tensor) -> None:
-            if stage in self._output_of_stage:
-                outputs[self._output_of_stage[stage]] = value
-
         x = self.stem(x)
-        keep(-1, x)
-        x = self.stem_down(x)
+        last = max(stages)
+        maps: dict[int, Tensor] = {}  # by stage
+        if -1 in stages:
+            maps[-1] = x
+        if last >= 0:
+            x = self.stem_down(x)
         for index, stage in enumerate(self.stages):
-            if self.with_cp and self.training and x.requires_grad:
-                x = checkpoint(
-                    stage.block,
-                    x,
-                    use_reentrant=False,
-                    context_fn=lambda block=stage.block: (nullcontext(), _statistics_kept(block)),
-                )
-            else:
-                x = stage.block(x)
-            if self.tap == "block":
-                keep(index, x)
-            x = stage.transition(stage.dropout(x))
-            if self.tap == "transition":
-                keep(index, x)
-            x = stage.down(x)
-        return outputs
+            if index <= last:
+                if self.with_cp and self.training and x.requires_grad:
+                    x = checkpoint(
+                        stage.block,
+                        x,
+                        use_reentrant=False,
+                        context_fn=lambda block=stage.block: (nullcontext(), _statistics_kept(block)),
+                    )
+                else:
+                    x = stage.block(x)
+                if self.tap == "block" and index in stages:
+                    maps[index] = x
+                x = stage.transition(stage.dropout(x))
+                if self.tap == "transition" and index in stages:
+                    maps[index] = x
+                if index < last:
+                    x = stage.down(x)
+        return [maps[index] for index in stages]
 
 
 class HarDNetClassifier(nn.Module):
@@ -242,10 +300,16 @@ class HarDNetClassifier(nn.Module):
         arch: A row of the architecture table.
         num_classes: Number of classes; 0 returns pooled features. Default: that of ``arch``.
         in_chans: Number of input channels.
+        global_pool: "avg", or "" (only with 0 classes) to return the unpooled features.
+        drop_rate: Dropout probability before the last layer. Default: that of ``arch``.
         output_stride: As of ``HarDNetTrunk``.
+
+    Raises:
+        ValueError: An argument is out of range.
     """
 
     class_layers = ("fc.",)  # prefixes of the parameters that depend on the number of classes
+    _pretrained_cfg = None
 
     def __init__(
         self,
@@ -253,15 +317,18 @@ class HarDNetClassifier(nn.Module):
         *,
         num_classes: int | None = None,
         in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float | None = None,
         output_stride: int | None = None,
     ):
         super().__init__()
         self.arch = arch
         self.trunk = HarDNetTrunk(arch, in_chans=in_chans, output_stride=output_stride)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.drop = nn.Dropout(arch.dropout)
+        self.in_chans = in_chans
+        self.drop_rate = arch.dropout if drop_rate is None else drop_rate
+        self.drop = nn.Dropout(self.drop_rate)
         self.num_features = self.head_hidden_size = self.trunk.channels[-1]
-        self.reset_classifier(arch.num_classes if num_classes is None else num_classes)
+        self.reset_classifier(arch.num_classes if num_classes is None else num_classes, global_pool)
 
     @property
     def official_prefixes(self) -> dict[str, str]:
@@ -271,10 +338,60 @@ class HarDNetClassifier(nn.Module):
     @property
     def feature_info(self) -> FeatureInfo:
         """Information about the feature maps of all five levels, after the transitions."""
-        return _feature_info(self.trunk.features, "transition", "trunk.")
+        features = self.trunk.features
+        return _feature_info(features, range(len(features)), "transition", "trunk.")
 
-    def get_classifier(self) -> nn.Module:
-        return self.fc
+    @property
+    @torch.jit.unused
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """What timm reads of a network, ``timm.data.resolve_model_data_config`` for one: its input rule.
+
+        timm sets it for the networks that it builds; for others it follows from ``usage``.
+
+        Raises:
+            ValueError: timm's transforms cannot express the input rule.
+        """
+        if self._pretrained_cfg is not None:
+            return self._pretrained_cfg
+        return {
+            "architecture": self.usage.name,
+            "num_classes": self.num_classes,
+            "first_conv": "trunk.stem.0.conv",
+            "classifier": "fc",
+            **self.usage.preprocess.timm_config(),
+        }
+
+    @pretrained_cfg.setter
+    @torch.jit.unused
+    def pretrained_cfg(self, cfg: dict[str, Any]) -> None:
+        self._pretrained_cfg = cfg
+
+    default_cfg = pretrained_cfg  # the older name
+
+    def get_classifier(self, name_only: bool = False) -> nn.Module | str:
+        """The last layer, or its name."""
+        return "fc" if name_only else self.fc
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Saves memory in training by recomputing the blocks in the backward pass."""
+        self.trunk.with_cp = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters beside norms and biases that are trained without weight decay: none."""
+        return set()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Regular expressions that group the parameters by depth, for timm's layer-wise learning rates.
+
+        Args:
+            coarse: One group per stage instead of one per layer of a block.
+        """
+        with_previous = (99999,)  # timm's mark of what belongs to the group before it
+        layers = [
+            (r"^trunk\.stages\.(\d+)\.block\.layers\.(\d+)", None),
+            (r"^trunk\.stages\.(\d+)\.(?:transition|down)", with_previous),
+        ]
+        return {"stem": r"^trunk\.stem", "blocks": r"^trunk\.stages\.(\d+)" if coarse else layers}
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replaces the last layer by a newly initialised one.
@@ -292,7 +409,8 @@ class HarDNetClassifier(nn.Module):
         if global_pool not in (None, "avg", "") or (global_pool == "" and num_classes):
             raise ValueError(f"expected global_pool 'avg' or, with 0 classes, '', got {global_pool!r}")
         if global_pool is not None or num_classes:
-            self.pool = nn.AdaptiveAvgPool2d(1) if global_pool != "" else nn.Identity()
+            self.global_pool = "avg" if global_pool is None else global_pool
+            self.pool = nn.AdaptiveAvgPool2d(1) if self.global_pool else nn.Identity()
         self.num_classes = num_classes
         if hasattr(self, "usage"):  # the class names belonged to the former layer
             self.usage = dataclasses.replace(self.usage, classes=None, palette=None)
@@ -301,6 +419,72 @@ class HarDNetClassifier(nn.Module):
         if num_classes:
             self.fc = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
         init_weights(self.fc)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The feature maps of ``feature_info``.
+
+        Args:
+            x: Images, (N, in_chans, H, W).
+            indices: The maps to return, in this order; an integer takes so many of the last, None all.
+            norm: For the networks of timm that normalise at the end; HarDNet does not.
+            stop_early: Compute nothing after the last of these maps.
+            output_fmt: "NCHW".
+            intermediates_only: Return the maps alone.
+
+        Returns:
+            (what ``forward_features`` returns, or the last map with ``stop_early``; the maps), or the maps.
+
+        Raises:
+            ValueError: No such map, or another ``output_fmt``.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt={output_fmt!r} is unknown; allowed: NCHW")
+        indices = self._absolute(indices)
+        final = max(indices) if stop_early else len(self.trunk.features) - 1
+        wanted = [*indices] if intermediates_only and stop_early else [*indices, final]
+        maps = self.trunk.maps(x, [self.trunk.features[index].stage for index in wanted])
+        intermediates = maps[: len(indices)]
+        return intermediates if intermediates_only else (maps[-1], intermediates)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Removes, in place, the stages after the last of some feature maps.
+
+        Args:
+            indices: As of ``forward_intermediates``.
+            prune_norm: For the networks of timm that normalise at the end; HarDNet does not.
+            prune_head: Remove the last layer, too; it goes in any case where stages are removed.
+
+        Returns:
+            The indices, counted from the beginning.
+        """
+        indices = self._absolute(indices)
+        if max(indices) < len(self.trunk.features) - 1:
+            self.trunk.prune(max(indices))
+            self.arch = self.trunk.arch
+            self.num_features = self.head_hidden_size = self.trunk.channels[-1]
+            prune_head = True
+        if prune_head:
+            self.reset_classifier(0, "avg")
+        return indices
+
+    def _absolute(self, indices: int | Sequence[int] | None) -> list[int]:
+        count = len(self.trunk.features)
+        if indices is None or isinstance(indices, int):
+            last = count if indices is None else indices
+            if not 1 <= last <= count:
+                raise ValueError(f"indices={indices} must be from 1 to {count}: so many of the last maps")
+            return list(range(count - last, count))
+        return list(_select(self.trunk.arch, indices)[1])
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> (N, num_features, H/s, W/s) features before pooling, s = 32 by default."""
@@ -318,15 +502,19 @@ class HarDNetClassifier(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def _feature_info(features: Sequence[Feature], tap: str, prefix: str = "") -> FeatureInfo:
-    return FeatureInfo(
+def _feature_info(
+    features: Sequence[Feature], out_indices: Sequence[int], tap: str, prefix: str = ""
+) -> FeatureInfo:
+    info = [
         {
             "num_chs": feature.channels,
             "reduction": feature.stride,
             "module": prefix + ("stem" if feature.stage < 0 else f"stages.{feature.stage}.{tap}"),
+            "index": index,
         }
-        for feature in features
-    )
+        for index, feature in enumerate(features)
+    ]
+    return FeatureInfo(info, out_indices)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -225,6 +226,37 @@ class Preprocess:
     def pixel_std(self) -> tuple[float, ...]:
         """The standard deviation in units of 0…255 pixels."""
         return tuple(value * self.scale for value in self.std)
+
+    def timm_config(self) -> dict[str, Any]:
+        """The rule as timm's data configuration, the arguments of ``timm.data.create_transform``.
+
+        Raises:
+            ValueError: timm's transforms cannot express it.
+        """
+        sizes = self.height_width or (0, 1)
+        side, short = sizes[0], self.resize_to or 0
+        padded = (self.pad, self.input_divisor, self.input_size) != (None, 1, (1, 1))
+        if (
+            self.channels != "rgb"
+            or sizes[0] != sizes[1]
+            or not (self.resize == "stretch" or (self.resize == "short" and short >= side))
+            or padded
+            or not self.antialias
+        ):
+            raise ValueError(f"timm's transforms cannot express the input rule {self}")
+        if self.resize == "stretch":
+            crop = {"crop_pct": 1.0, "crop_mode": "squash"}
+        else:  # timm resizes the short side to floor(side / crop_pct)
+            exact = side / short
+            crop_pct = exact if math.floor(side / exact) == short else side / (short + 0.5)
+            crop = {"crop_pct": crop_pct, "crop_mode": "center"}
+        return {
+            "input_size": (3, side, side),
+            "interpolation": self.interpolation,
+            "mean": tuple(value / 255 for value in self.pixel_mean),
+            "std": tuple(value / 255 for value in self.pixel_std),
+            **crop,
+        }
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """What ``normalize`` does, as numbers: pixels (3,) become matrix @ pixels + offset.

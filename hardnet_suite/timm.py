@@ -1,0 +1,209 @@
+"""HarDNet's classifiers in timm: ``import hardnet_suite.timm``, then ``timm.create_model("hardnet68", ...)``.
+
+The import registers the classifiers of the architecture table. timm offers no entry point through which a
+package could register models without being imported.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+try:
+    from timm.models import (
+        DefaultCfg,
+        FeatureDictNet,
+        FeatureInfo,
+        FeatureListNet,
+        PretrainedCfg,
+        build_model_with_cfg,
+        register_model,
+        resolve_pretrained_cfg,
+    )
+except ModuleNotFoundError as error:
+    if error.name != "timm":
+        raise
+    raise ModuleNotFoundError(
+        "hardnet_suite.timm needs timm: pip install 'hardnet-suite[timm]', or pip install 'timm>=1.0.31'",
+        name="timm",
+    ) from None
+
+from hardnet_suite.models import create_model
+from hardnet_suite.networks import ARCHS, HarDNetArch, default_usage
+from hardnet_suite.networks.hardnet import last_stages
+from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, open_weights
+
+__all__ = ["HarDNetFeatureDict", "HarDNetFeatures", "default_cfgs"]
+
+
+class HarDNetFeatures(nn.Module):
+    """A classifier as a list of feature maps: what ``timm.create_model(..., features_only=True)`` returns.
+
+    The maps are those after the transitions, in the order of ``out_indices``; later stages are removed.
+
+    Args:
+        model: The classifier, which is changed.
+        out_indices: Feature maps to return; an integer takes so many of the last.
+
+    Attributes:
+        feature_info: timm's ``FeatureInfo`` of the maps.
+    """
+
+    def __init__(self, model: nn.Module, out_indices: int | Sequence[int] = (0, 1, 2, 3, 4)):
+        super().__init__()
+        indices = model.prune_intermediate_layers(out_indices)
+        self.feature_info = FeatureInfo(model.feature_info.info, tuple(indices))
+        self.model = model
+        self.return_layers = {info["module"]: str(info["index"]) for info in self.feature_info.get_dicts()}
+
+    @property
+    @torch.jit.unused
+    def return_layers(self) -> dict[str, str]:
+        """Module -> name of the map, of each map that is returned; transformers' ``TimmBackbone`` sets it."""
+        return self._return_layers
+
+    @return_layers.setter
+    @torch.jit.unused
+    def return_layers(self, layers: dict[str, str]) -> None:
+        stages = {
+            info["module"]: feature.stage
+            for info, feature in zip(self.feature_info.info, self.model.trunk.features, strict=True)
+        }
+        self._return_layers = layers
+        self._stages = [stages[module] for module in layers]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Saves memory in training by recomputing the blocks in the backward pass."""
+        self.model.set_grad_checkpointing(enable)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.model.trunk.maps(x, self._stages)
+
+
+class HarDNetFeatureDict(HarDNetFeatures):
+    """The same as a dict, by the index of the map as a string: ``feature_cls="dict"``."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.return_layers.values(), super().forward(x), strict=True))
+
+
+# in place of timm's, which rebuild a network from its children
+_FEATURES = {
+    "list": HarDNetFeatures,
+    "dict": HarDNetFeatureDict,
+    FeatureListNet: HarDNetFeatures,
+    FeatureDictNet: HarDNetFeatureDict,
+}
+
+
+def _of_weights(name: str, weights: Checkpoint) -> dict[str, Any]:
+    """What a weights file says, as the entries of a pretrained cfg."""
+    values = {"num_classes": weights.num_classes, "label_names": weights.classes}
+    values = {key: value for key, value in values.items() if value is not None}
+    return _rule(name, weights.usage.preprocess.timm_config()) | values
+
+
+def _rule(name: str, rule: dict[str, Any]) -> dict[str, Any]:
+    stride = 2 ** len(last_stages(ARCHS[name]))
+    return rule | {"pool_size": tuple(-(-side // stride) for side in rule["input_size"][1:])}
+
+
+def _cfg(name: str, row: WeightsRow | None = None) -> PretrainedCfg:
+    values = {
+        "num_classes": ARCHS[name].num_classes,
+        "first_conv": "trunk.stem.0.conv",
+        "classifier": "fc",
+        "paper_name": "HarDNet: A Low Memory Traffic Network",
+        "paper_ids": "arXiv:1909.00948",
+    } | _rule(name, default_usage(name).preprocess.timm_config())
+    if row is not None:
+        values |= {"license": row.licence, "origin_url": row.source, "description": row.metric or None}
+        if row.shipped:
+            weights = open_weights(row)
+            values |= _of_weights(name, weights) | {"file": str(weights.path)}
+        else:
+            values["url"] = row.urls[0].url
+    return PretrainedCfg(**values)
+
+
+def _default_cfg(name: str) -> DefaultCfg:
+    """The weights of the registry by tag: the published ones first, or else none."""
+    rows = {row.tag: row for row in ROWS if row.model == name}
+    cfgs = {tag: _cfg(name, row) for tag, row in rows.items()}
+    if "published" not in cfgs:
+        cfgs = {"": _cfg(name), **cfgs}
+    tags = sorted(cfgs, key=lambda tag: tag not in ("published", ""))
+    return DefaultCfg(tags=deque(tags), cfgs=cfgs, is_pretrained=bool(rows))
+
+
+def _own_source(name: str, cfg: PretrainedCfg) -> str | None:
+    """The tag or path of the weights where this suite reads them; None where timm does."""
+    if cfg.state_dict or cfg.hf_hub_id or cfg.source in ("hf-hub", "local-dir"):
+        return None
+    if cfg.file:
+        return cfg.file
+    return next(
+        (row.tag for row in ROWS if row.model == name and row.urls and row.urls[0].url == cfg.url), None
+    )
+
+
+def _build(
+    name: str,
+    source: str | None,
+    *,
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
+) -> nn.Module:
+    with nullcontext() if device is None else torch.device(device):
+        return create_model(name, pretrained=source, **options).to(dtype=dtype)
+
+
+def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:
+    kind = options.pop("feature_cls", None)
+    feature_cfg = dict(options.pop("feature_cfg", None) or {})
+    kind = feature_cfg.pop("feature_cls", "list") if kind is None else kind
+    feature_cfg["feature_cls"] = _FEATURES.get(kind.lower() if isinstance(kind, str) else kind, kind)
+    source = None
+    if pretrained:
+        overlay = options.get("pretrained_cfg_overlay") or {}
+        cfg = resolve_pretrained_cfg(name, options.get("pretrained_cfg"), overlay)
+        source = _own_source(name, cfg)
+        if source is not None and options.get("cache_dir") is not None:
+            raise ValueError(
+                "cache_dir has no effect on the weights of this suite: set TORCH_HOME or HARDNET_WEIGHTS_DIR"
+            )
+        own_files = {own.file for own in default_cfgs[name].cfgs.values()}
+        if source is not None and source == cfg.file and source not in own_files:
+            # a file of the user's own has its own classes and input rule
+            options["pretrained_cfg_overlay"] = _of_weights(name, open_weights(source, name)) | overlay
+    return build_model_with_cfg(
+        partial(_build, name, source),
+        name,
+        pretrained and source is None,
+        feature_cfg=feature_cfg,
+        **options,
+    )
+
+
+def _entry(name: str) -> Callable[..., nn.Module]:
+    def build(pretrained: bool = False, **options: Any) -> nn.Module:
+        return _create(name, pretrained, **options)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = (
+        f"Builds {name}.\n\nArgs:\n    pretrained: Load the weights that the tag names.\n"
+        "    **options: num_classes, in_chans, drop_rate, global_pool, output_stride, features_only, "
+        "out_indices, feature_cls, device, dtype and timm's own."
+    )
+    return build
+
+
+default_cfgs = {name: _default_cfg(name) for name, row in ARCHS.items() if isinstance(row, HarDNetArch)}
+globals().update({name: register_model(_entry(name)) for name in default_cfgs})
