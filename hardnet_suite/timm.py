@@ -27,7 +27,7 @@ try:
         resolve_pretrained_cfg,
     )
 except ModuleNotFoundError as error:
-    if error.name != "timm":
+    if str(error.name).partition(".")[0] != "timm":
         raise
     raise ModuleNotFoundError(
         "hardnet_suite.timm needs timm: pip install 'hardnet-suite[timm]', or pip install 'timm>=1.0.31'",
@@ -183,13 +183,17 @@ def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:
         if source is not None and source == cfg.file and source not in own_files:
             # a file of the user's own has its own classes and input rule
             options["pretrained_cfg_overlay"] = _of_weights(name, open_weights(source, name)) | overlay
-    return build_model_with_cfg(
+    network = build_model_with_cfg(
         partial(_build, name, source),
         name,
         pretrained and source is None,
         feature_cfg=feature_cfg,
         **options,
     )
+    if pretrained:  # or transformers' TimmBackbone would reset the running statistics
+        for tensor in network.state_dict(keep_vars=True).values():
+            tensor._is_hf_initialized = True
+    return network
 
 
 def _entry(name: str) -> Callable[..., nn.Module]:

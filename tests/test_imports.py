@@ -16,7 +16,7 @@ from hardnet_suite.networks import ARCHS, PREPROCESS
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hardnet_suite"
 OPENMMLAB = {"mmcv", "mmdet", "mmengine", "mmseg"}
-HEAVY = OPENMMLAB | {"cv2", "matplotlib", "torchvision"}
+HEAVY = OPENMMLAB | {"cv2", "matplotlib", "timm", "torchvision"}
 WITH_TORCHVISION = ("networks", "losses", "inference")  # rooms that need torch and torchvision alone
 # the rooms of the house in order: each may import itself and those before it
 ROOMS = (
@@ -43,7 +43,7 @@ BELOW_ALL = (
     "threads",
     "timing",
 )  # modules of the standard library alone
-ABOVE_ALL = len(ROOMS)  # hardnet_suite/__init__.py
+ABOVE_ALL = len(ROOMS)  # hardnet_suite/__init__.py, models.py and timm.py
 
 BLOCKER = """
 import sys
@@ -218,6 +218,15 @@ def test_only_openmm_imports_openmmlab():
         for name in imports(path, at_import_only=part in ("cli", "prediction")):
             assert name.split(".")[0] not in OPENMMLAB, f"{path} imports {name}"
             assert own_part(name) != "openmm", f"{path} imports {name}"
+
+
+def test_only_one_module_imports_timm_and_none_imports_it():
+    """timm is optional: what its interface asks of the networks they have without it."""
+    for path in files():
+        names = list(imports(path))
+        assert path == PACKAGE / "timm.py" or "timm" not in {name.split(".")[0] for name in names}, path
+        assert "timm" not in map(own_part, names), path
+    assert "timm.models" in {name.rpartition(".")[0] for name in imports(PACKAGE / "timm.py")}
 
 
 def test_arrows_point_down():
