@@ -95,6 +95,7 @@ PACKAGES = (
 )
 # extra of pyproject.toml -> its packages
 EXTRAS = {
+    "timm": ("timm",),
     "supervision": ("supervision",),
     "descriptor": ("h5py", "faiss-cpu", "kornia"),
     "eval": ("faster-coco-eval", "hotcoco"),

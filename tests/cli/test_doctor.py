@@ -78,7 +78,8 @@ def test_extras_are_those_of_pyproject_and_of_messages(monkeypatch):
     monkeypatch.setattr(doctor, "installed_versions", lambda *names: dict.fromkeys(names[:1], "1"))
     check = examine("extras", doctor.check_extras)
     assert (check.status, check.fix) == ("ok", "")
-    assert check.found == "supervision; optional: pip install 'hardnet-suite[descriptor,eval,deploy,engines]'"
+    others = "pip install 'hardnet-suite[descriptor,eval,deploy,engines]'"
+    assert check.found == f"timm, supervision; optional: {others}"
 
 
 def test_this_installation_is_sound(cli):
