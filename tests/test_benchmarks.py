@@ -414,3 +414,38 @@ def test_the_protocol_of_the_browser(monkeypatch, tmp_path):
     assert browser.missing(tmp_path) is not None
     with pytest.raises(RuntimeError, match=r"no Chromium|no onnxruntime-web"):
         browser.Browser(tmp_path / "net.onnx", modules=tmp_path)
+
+
+TIMM_TESTS = """
+import pytest
+import timm
+
+FEAT_INTER_FILTERS = ["resnet"]
+
+
+@pytest.mark.parametrize("model_name", timm.list_models(module=FEAT_INTER_FILTERS))
+def test_one(model_name):
+    assert model_name != "hardnet68"
+
+
+@pytest.mark.parametrize("model_name", timm.list_models("hardnet68*"))
+def test_other(model_name):
+    pytest.skip("for some reason")
+"""
+
+
+def test_timms_tests_are_counted(tmp_path, monkeypatch):
+    pytest.importorskip("timm", reason="timm is not installed")
+    monkeypatch.syspath_prepend(FOLDER)
+    program = importlib.import_module("timm_tests")
+    (tmp_path / "test_models.py").write_text(TIMM_TESTS)
+    outcomes = program.run(tmp_path / "test_models.py")
+    assert outcomes["test_one", "hardnet68"] == "failed"
+    assert outcomes["test_one", "hardnet85"] == "passed"
+    lines = program.table(outcomes).splitlines()
+    assert lines[2:] == ["| `test_one` | 5 | 1 | 0 |", "| `test_other` | 0 | 0 | 3 |"]
+    with pytest.raises(SystemExit, match=r"no test of .* has swin in its name"):
+        program.run(tmp_path / "test_models.py", "swin")
+    (tmp_path / "other.py").write_text("")
+    with pytest.raises(SystemExit, match=r"is not timm's tests/test_models\.py"):
+        program.run(tmp_path / "other.py")

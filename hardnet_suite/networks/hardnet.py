@@ -1,7 +1,6 @@
 """The HarDNet trunk and classifier."""
 
-from __future__ import annotations
-
+# no postponed annotations: torch.fx copies those of ``forward`` into its code, where TorchScript needs types
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext

@@ -10,6 +10,7 @@ from torch import nn
 from hardnet_suite.networks import (
     ARCHS,
     HarDNetArch,
+    HarDNetClassifier,
     HarDNetTrunk,
     build_network,
     count_parameters,
@@ -566,3 +567,9 @@ def test_dilated_pools_can_be_scripted_traced_and_exported(kind):
     for form in forms:
         for y in (x, other):
             torch.testing.assert_close(form(y), pool(y), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", [HarDNetTrunk, HarDNetClassifier])
+def test_annotations_of_forward_are_types(kind):
+    """TorchScript reads them in the code that torch.fx writes."""
+    assert kind.forward.__annotations__["x"] is torch.Tensor
