@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 import warnings
@@ -730,3 +732,26 @@ def test_transformers_classifier(transformers, images):
     config = transformers.TimmWrapperConfig(architecture=SMALL, num_labels=5)
     network = transformers.TimmWrapperForImageClassification(config)
     assert in_eval(network, images).logits.shape == (2, 5)
+
+
+# --- the documentation
+
+SECTION = "## timm, smp and transformers\n"
+BACKBONE = (Path(__file__).resolve().parents[1] / "docs/backbone.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", BACKBONE.partition(SECTION)[2].partition("\n## ")[0], re.DOTALL)
+
+
+def test_the_section_has_examples():
+    assert len(BLOCKS) >= 4
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_examples_run(block, tmp_path, monkeypatch):
+    """Each by itself, where the packages that it imports are installed."""
+    for node in ast.walk(ast.parse(block)):
+        modules = [node.module] if isinstance(node, ast.ImportFrom) else []
+        modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for package in {module.partition(".")[0] for module in modules}:
+            pytest.importorskip(package, reason=f"{package} is not installed")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "docs/backbone.md", "exec"), {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import re
 import shlex
@@ -40,22 +39,6 @@ def test_python_blocks_run(document, tmp_path, monkeypatch):
     namespace: dict = {}
     for block in blocks:
         exec(compile(block, document, "exec"), namespace)
-
-
-BACKBONE_BLOCKS = re.findall(r"```python\n(.*?)```", text_of("docs/backbone.md"), re.DOTALL)
-
-
-@pytest.mark.parametrize("block", BACKBONE_BLOCKS, ids=range(len(BACKBONE_BLOCKS)))
-def test_python_blocks_of_backbone_run(block, tmp_path, monkeypatch):
-    """Each by itself, where the packages that it imports are installed."""
-    for node in ast.walk(ast.parse(block)):
-        names = [node.module] if isinstance(node, ast.ImportFrom) else []
-        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        for name in names:
-            package = name.partition(".")[0]
-            pytest.importorskip(package, reason=f"{package} is not installed")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(block, "docs/backbone.md", "exec"), {})
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
