@@ -5,9 +5,10 @@ config of ours is read. It must stay tiny and import neither torch nor hardnet_s
 
 - ``mmcv._ext`` is found in hardnet_suite where no compiled one is installed: that finder stands last on
   ``sys.meta_path``.
-- Four modules are repaired as they are imported, each within its own names: mmengine's loader reads by the
+- Five modules are repaired as they are imported, each within its own names: mmengine's loader reads by the
   suite's reader what ``torch.load`` refuses, such as the log in a run's checkpoint; mmdet's evaluation of
-  YouTube-VIS and cityscapesScripts find the names that NumPy has dropped.
+  YouTube-VIS and cityscapesScripts find the names that NumPy has dropped; mmdet pastes masks of boxes outside
+  of the image, as QueryInst predicts them early in training.
 """
 
 import importlib.util
@@ -69,9 +70,25 @@ def _load_what_torch_refuses(module):
     module.CheckpointLoader.register_scheme("", load_local, force=True)
 
 
+def _paste_masks_outside_of_images(module):
+    """On the CPU, mmdet crops the image to the boxes, and fails where nothing is left."""
+    paste = module._do_paste_mask
+
+    def do_paste_mask(masks, boxes, img_h, img_w, skip_empty=True):
+        if skip_empty:
+            left, top = (boxes[:, :2].amin(0).floor() - 1).clamp(min=0).tolist()
+            right, bottom = (boxes[:, 2:].amax(0).ceil() + 1).tolist()
+            if min(right, img_w) <= left or min(bottom, img_h) <= top:
+                return masks.new_zeros(len(masks), 0, 0), (slice(0, 0), slice(0, 0))
+        return paste(masks, boxes, img_h, img_w, skip_empty)
+
+    module._do_paste_mask = do_paste_mask
+
+
 REPAIRS = {
     "mmengine.runner.checkpoint": _load_what_torch_refuses,
     "mmdet.evaluation.functional.ytviseval": _find_old_names,
+    "mmdet.models.roi_heads.mask_heads.fcn_mask_head": _paste_masks_outside_of_images,
     "cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling": _find_old_names,
     "cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling": _find_old_names,
 }

@@ -98,9 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from hardnet_suite.deploy.exporting import export_file, require_dimensions
 
     size = _size(args.size)
-    require_dimensions(
-        format, size=size, batch=args.batch, dynamic=args.dynamic, precision=args.precision
-    )
+    require_dimensions(format, size=size, batch=args.batch, dynamic=args.dynamic, precision=args.precision)
     flush_denormals()
     quantization = _quantization(args)
     model = _load(args)

@@ -521,3 +521,30 @@ def test_a_training_step_in_bfloat16_on_cuda():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     bfloat16_step("cuda")
+
+
+@pytest.mark.parametrize("skip_empty", [True, False])
+@pytest.mark.parametrize(
+    "box",
+    [
+        (-30, -20, -5, -4),
+        (70, 5, 90, 30),
+        (5, 50, 20, 60),
+        (-9, 10, -3, 30),
+        (60, 36, 61, 37),
+        (4, 4, 40, 30),
+    ],
+)
+def test_masks_of_boxes_outside_of_the_image(box, skip_empty):
+    """As on a GPU, where mmdet pastes into the whole image."""
+    from mmdet.models.roi_heads.mask_heads import fcn_mask_head
+
+    masks, boxes = torch.ones(1, 1, 7, 7), torch.tensor([box], dtype=torch.float32)
+    images = []
+    for skips in (skip_empty, False):
+        image = torch.zeros(1, 32, 60)
+        pasted, place = fcn_mask_head._do_paste_mask(masks, boxes, 32, 60, skip_empty=skips)
+        image[(torch.arange(1), *place)] = pasted
+        images.append(image > 0.5)
+    assert torch.equal(*images)
+    assert images[0].any() == (box == (4, 4, 40, 30))
