@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -18,9 +19,11 @@ from hardnet_suite.networks.layers import (
     POOLS,
     ConvNormAct,
     DepthwiseConvNorm,
-    check_images,
+    checked_images,
     init_weights,
 )
+
+torch.fx.wrap("checked_images")
 
 TAPS = ("transition", "block")
 
@@ -143,7 +146,8 @@ class HarDNetTrunk(nn.Module):
         self._add_stages(channels, official)
         self.channels = [self.features[i].channels for i in self.out_indices]
         self.strides = [self.features[i].stride for i in self.out_indices]
-        self._output_of_stage = {self.features[i].stage: slot for slot, i in enumerate(self.out_indices)}
+        self._output_stages = [self.features[i].stage for i in self.out_indices]
+        self.least = self.features[-1].stride  # pixels of the input's sides
         init_weights(self)
 
     def _add_stages(self, channels: int, official: int) -> None:
@@ -184,38 +188,32 @@ class HarDNetTrunk(nn.Module):
         self.official_length = official
 
     @property
+    @torch.jit.unused
     def feature_info(self) -> FeatureInfo:
         """Information about the returned feature maps."""
         return _feature_info([self.features[index] for index in self.out_indices], self.tap)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        check_images(x, self.in_chans, least=self.features[-1].stride)
-        outputs: list[Tensor | None] = [None] * len(self.out_indices)
-
-        def keep(stage: int, value: Tensor) -> None:
-            if stage in self._output_of_stage:
-                outputs[self._output_of_stage[stage]] = value
-
-        x = self.stem(x)
-        keep(-1, x)
+        x = self.stem(checked_images(x, self.in_chans, self.least))
+        maps: dict[int, Tensor] = {}  # by stage
+        if -1 in self._output_stages:
+            maps[-1] = x
         x = self.stem_down(x)
         for index, stage in enumerate(self.stages):
             if self.with_cp and self.training and x.requires_grad:
-                x = checkpoint(
-                    stage.block,
-                    x,
-                    use_reentrant=False,
-                    context_fn=lambda block=stage.block: (nullcontext(), _statistics_kept(block)),
-                )
+                if torch.jit.is_scripting():
+                    raise RuntimeError("with_cp=True is not for TorchScript: build the trunk without it")
+                else:
+                    x = _recomputed(stage.block, x)
             else:
                 x = stage.block(x)
-            if self.tap == "block":
-                keep(index, x)
+            if self.tap == "block" and index in self._output_stages:
+                maps[index] = x
             x = stage.transition(stage.dropout(x))
-            if self.tap == "transition":
-                keep(index, x)
+            if self.tap == "transition" and index in self._output_stages:
+                maps[index] = x
             x = stage.down(x)
-        return outputs
+        return [maps[index] for index in self._output_stages]
 
 
 class HarDNetClassifier(nn.Module):
@@ -241,11 +239,13 @@ class HarDNetClassifier(nn.Module):
         self.reset_classifier(arch.num_classes if num_classes is None else num_classes)
 
     @property
+    @torch.jit.unused
     def official_prefixes(self) -> dict[str, str]:
         names = {f"trunk.{ours}": theirs for ours, theirs in self.trunk.official_prefixes.items()}
         return names | {"fc": f"base.{self.trunk.official_length}.3"}
 
     @property
+    @torch.jit.unused
     def feature_info(self) -> FeatureInfo:
         """Information about the feature maps of all five strides, after the transitions."""
         return _feature_info(self.trunk.features, "transition", "trunk.")
@@ -303,6 +303,15 @@ def _feature_info(features: Sequence[Feature], tap: str, prefix: str = "") -> Fe
             "module": prefix + ("stem" if feature.stage < 0 else f"stages.{feature.stage}.{tap}"),
         }
         for feature in features
+    )
+
+
+def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    """A block's output, computed once more in the backward pass instead of being kept."""
+    if torch.compiler.is_compiling():  # a compiled graph updates the statistics once
+        return checkpoint(block, x, use_reentrant=False)
+    return checkpoint(
+        block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(block))
     )
 
 
