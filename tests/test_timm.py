@@ -30,7 +30,7 @@ ours = pytest.importorskip("hardnet_suite.timm")
 NAMES = [name for name, row in ARCHS.items() if isinstance(row, HarDNetArch)]
 SMALL = "hardnet39ds"
 TAG = "hardnet39ds.tiny_imagenet10"
-FEATURE_CLASSES = [None, "list", "dict", "getter", "hook"]
+FEATURE_CLASSES = [None, "list", "dict", "getter", "hook", "fx"]
 
 
 @pytest.fixture(scope="module")
@@ -312,8 +312,13 @@ def test_feature_maps(name, feature_cls, images):
         assert [*maps] == ["0", "1", "2", "3", "4"]
         maps = [*maps.values()]
     trunk = create_model(name, features_only=True, output_stride=16).eval()
-    (state,) = [m.trunk.state_dict() for m in network.modules() if isinstance(m, HarDNetClassifier)]
-    trunk.load_state_dict(state)
+    trunk.load_state_dict(
+        {
+            key.rpartition("trunk.")[2]: value
+            for key, value in network.state_dict().items()
+            if "trunk." in key
+        }
+    )
     for found, expected in zip(maps, in_eval(trunk, images), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
     info = network.feature_info

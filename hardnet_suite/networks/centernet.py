@@ -12,7 +12,17 @@ from torch.nn import functional as F
 from hardnet_suite.networks.arch import CenterNetArch
 from hardnet_suite.networks.hardblock import HarDBlock
 from hardnet_suite.networks.hardnet import HarDNetTrunk
-from hardnet_suite.networks.layers import ConvNormAct, init_weights, is_meta
+from hardnet_suite.networks.layers import (
+    ConvNormAct,
+    at_least_float32,
+    checked_images,
+    enlarge,
+    init_weights,
+    is_meta,
+)
+
+torch.fx.wrap("at_least_float32")
+torch.fx.wrap("checked_images")
 
 INPUT_MULTIPLE = 32  # of the input's sides, in pixels
 OUTPUT_STRIDE = 4  # input pixels per output pixel
@@ -32,8 +42,7 @@ class ContextConcat(nn.Module):
 
 def share_of_sum(x: Tensor) -> Tensor:
     """The map divided by (its sum over all pixels + 0.1): (N, C, H, W) -> (N, C, H, W)."""
-    # half precision is too coarse for a sum over thousands of pixels
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    wide = at_least_float32(x)  # half precision is too coarse for a sum over thousands of pixels
     return (wide / (wide.sum((2, 3), keepdim=True) + 0.1)).to(x.dtype)
 
 
@@ -64,6 +73,8 @@ class CenterNetDecoder(nn.Module):
         growth_mul, act = arch.trunk.growth_mul, arch.trunk.act
         multiple = arch.trunk.width_multiple
         self.arch = arch
+        self.skips = [step.skip for step in arch.steps]
+        self.shortcuts = [step.shortcut for step in arch.steps]
         self.context = ContextConcat()
         self.last_proj = ConvNormAct(in_channels[-1], arch.last.channels, 1, act=act)
         self.down = nn.AvgPool2d(2)
@@ -93,19 +104,23 @@ class CenterNetDecoder(nn.Module):
         self.channels = channels + sum(step.shortcut for step in arch.steps)
         init_weights(self)
 
-    def forward(self, maps: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
-        skips, shortcuts = list(maps), []
+    def forward(self, maps: list[Tensor]) -> Tensor:
         x = self.last_block(self.context(self.down(self.last_proj(maps[-1]))))
-        for step, conv, block in zip(self.arch.steps, self.convs, self.blocks, strict=True):
-            x = _enlarge(x, 2 * x.shape[2], 2 * x.shape[3])
-            if step.skip:
-                x = cat([x, skips.pop()], 1)
+        used = 0
+        shortcuts: list[Tensor] = []
+        for index, (conv, block) in enumerate(zip(self.convs, self.blocks)):  # noqa: B905  # TorchScript
+            if self.skips[index]:
+                used += 1
+                x = cat([enlarge(x, maps[-used].shape[2:]), maps[-used]], 1)
+            else:
+                x = enlarge(x, [2 * x.shape[2], 2 * x.shape[3]])
             x = conv(x)
-            if step.shortcut:
-                x, shortcut = x.split([x.shape[1] - step.shortcut, step.shortcut], 1)
+            kept = self.shortcuts[index]
+            if kept:
+                x, shortcut = x.split([x.shape[1] - kept, kept], 1)
                 shortcuts.insert(0, shortcut)
             x = block(self.context(x))
-        return cat([*(_enlarge(shortcut, *x.shape[2:]) for shortcut in shortcuts), x], 1)
+        return cat([enlarge(shortcut, x.shape[2:]) for shortcut in shortcuts] + [x], 1)
 
 
 def branch(in_channels: int, out: int, least_width: int, bias: float = 0.0) -> nn.Sequential:
@@ -148,6 +163,7 @@ class CenterNet(nn.Module):
         super().__init__()
         self.arch = arch
         self.num_classes = arch.num_classes if num_classes is None else num_classes
+        self.multiple = INPUT_MULTIPLE
         self.trunk = HarDNetTrunk(
             arch.trunk, in_chans=in_chans, out_indices=source_indices(arch), tap="block"
         )
@@ -156,6 +172,7 @@ class CenterNet(nn.Module):
         self.wh = branch(self.decoder.channels, 4, arch.least_width)
 
     @property
+    @torch.jit.unused
     def official_prefixes(self) -> dict[str, str]:
         names = {f"trunk.{ours}": theirs for ours, theirs in self.trunk.official_prefixes.items()}
         names |= {"decoder.last_proj": "last_proj", "decoder.last_block": "last_blk"}
@@ -163,23 +180,15 @@ class CenterNet(nn.Module):
         return names | {"hm": "hm", "wh": "wh"}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        if (
-            x.ndim != 4
-            or x.shape[1] != self.trunk.in_chans
-            or x.shape[2] % INPUT_MULTIPLE
-            or x.shape[3] % INPUT_MULTIPLE
-        ):
-            raise ValueError(
-                f"expected input of shape (N, {self.trunk.in_chans}, H, W), H and W multiples of 32, "
-                f"got {tuple(x.shape)}"
-            )
-        return branch_outputs(self.decoder(self.trunk(x)), self.hm, self.wh)
+        x = checked_images(x, self.trunk.in_chans, 0, self.multiple)
+        x = self.decoder(self.trunk(x))
+        return branch_outputs(self.hm(x), self.wh(x))
 
 
-def branch_outputs(x: Tensor, hm: nn.Module, wh: nn.Module) -> dict[str, Tensor]:
-    """Applies the two branches to the decoder's output, and returns what ``CenterNet.forward`` returns."""
-    size, offset = wh(x).split(2, 1)  # (N, 4, h, w) -> 2 × (N, 2, h, w)
-    return {"hm": hm(x), "wh": size, "reg": offset}
+def branch_outputs(hm: Tensor, wh: Tensor) -> dict[str, Tensor]:
+    """What ``CenterNet.forward`` returns, of the outputs of the two branches."""
+    size, offset = wh.split(2, 1)  # (N, 4, h, w) -> 2 × (N, 2, h, w)
+    return {"hm": hm, "wh": size, "reg": offset}
 
 
 def average_flipped(hm: Tensor, wh: Tensor, reg: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -207,10 +216,6 @@ def average_flipped(hm: Tensor, wh: Tensor, reg: Tensor) -> tuple[Tensor, Tensor
 def source_indices(arch: CenterNetArch) -> tuple[int, ...]:
     """The trunk's ``out_indices`` for the maps that the decoder takes, finest first."""
     return tuple(range(4 - sum(step.skip for step in arch.steps), 4))
-
-
-def _enlarge(x: Tensor, height: int, width: int) -> Tensor:
-    return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=True)
 
 
 def targets(boxes: Tensor, classes: Tensor, num_classes: int, size: tuple[int, int]) -> dict[str, Tensor]:

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardnet_suite.networks.arch import DescriptorArch
-from hardnet_suite.networks.layers import is_meta
+from hardnet_suite.networks.layers import (
+    at_least_float32,
+    checked_squares,
+    is_captured,
+    is_meta,
+    shape_text,
+)
+
+torch.fx.wrap("at_least_float32")
+torch.fx.wrap("checked_squares")
 
 _WINDOW = 17  # height and width of the dense form's local normalisation
 _LIMIT = 6.0  # locally normalised values are clamped to ±6
@@ -70,11 +79,7 @@ class PatchDescriptor(nn.Module):
                     nn.init.constant_(layer.bias, 0.01)
 
     def forward(self, patches: Tensor) -> Tensor:
-        if patches.ndim != 4 or patches.shape[1:] != (self.in_chans, self.patch, self.patch):
-            raise ValueError(
-                f"expected patches of shape (N, {self.in_chans}, {self.patch}, {self.patch}), "
-                f"got {_shape_text(patches)}"
-            )
+        patches = checked_squares(patches, self.in_chans, self.patch, "patches")
         if self._in_chunks(patches):
             return torch.cat([self._describe(chunk) for chunk in patches.split(self.chunk)])
         return self._describe(patches)
@@ -112,7 +117,7 @@ class PatchDescriptor(nn.Module):
         if image.ndim != 4 or image.shape[1] != self.in_chans or min(image.shape[2:]) < least:
             raise ValueError(
                 f"expected images of shape (N, {self.in_chans}, H, W), H and W at least {least} "
-                f"with stride={stride}, got {_shape_text(image)}"
+                f"with stride={stride}, got {shape_text(image)}"
             )
         x = fast_layout(normalize_locally(image).to(self._dtype()))
         for layer in self.features:
@@ -133,11 +138,10 @@ class PatchDescriptor(nn.Module):
     def _unit_length(self, x: Tensor) -> Tensor:
         # at least float32: the squares of small values vanish in float16. The original program adds 1e-10 to
         # the sum of squares instead: differs for near-zero rows only
-        wide = x if x.dtype == torch.float64 else x.float()
-        out = F.normalize(wide)
+        out = F.normalize(at_least_float32(x))
         if self.components is not None and self.mean is not None:
-            centred = out.movedim(1, -1) - self.mean.to(out.dtype)
-            out = F.normalize((centred @ self.components.to(out.dtype)).movedim(-1, 1))
+            centred = out.movedim(1, -1) - self.mean.to(out)
+            out = F.normalize((centred @ self.components.to(out)).movedim(-1, 1))
         return out
 
     def _in_chunks(self, patches: Tensor) -> bool:
@@ -145,11 +149,9 @@ class PatchDescriptor(nn.Module):
 
         Inference on the CPU is then faster, and its memory does not grow with the number of patches.
         """
-        if self.training or torch.is_grad_enabled() or patches.device.type != "cpu":
+        if is_captured(patches) or self.training or torch.is_grad_enabled():
             return False
-        if not torch.jit.is_scripting() and (torch.jit.is_tracing() or torch.compiler.is_compiling()):
-            return False
-        return len(patches) > self.chunk
+        return patches.device.type == "cpu" and len(patches) > self.chunk
 
     def _dtype(self) -> torch.dtype:
         return self.features[0].weight.dtype
@@ -167,8 +169,7 @@ def normalize_patches(patches: Tensor) -> Tensor:
     Returns:
         (N, C, H, W) in float32 (float64 if the patches are); constant patches become zeros.
     """
-    # at least float32: 1e-7 vanishes in float16
-    patches = patches if patches.dtype == torch.float64 else patches.float()
+    patches = at_least_float32(patches)  # 1e-7 vanishes in float16
     # so that a constant patch is exactly zero, in whatever order a runtime adds up
     patches = patches - patches[:, :1, :1, :1]
     if _is_empty(patches):  # of which std_mean warns
@@ -178,10 +179,7 @@ def normalize_patches(patches: Tensor) -> Tensor:
 
 
 def _is_empty(patches: Tensor) -> bool:
-    """False while a graph is captured, which must not depend on the number of patches."""
-    if not torch.jit.is_scripting() and (torch.jit.is_tracing() or torch.compiler.is_compiling()):
-        return False
-    return len(patches) == 0
+    return not is_captured(patches) and len(patches) == 0
 
 
 def normalize_locally(image: Tensor) -> Tensor:
@@ -207,12 +205,9 @@ def _window_means(x: Tensor) -> Tensor:
     return F.avg_pool2d(F.avg_pool2d(x, (1, _WINDOW), stride=1), (_WINDOW, 1), stride=1)
 
 
+@torch.fx.wrap
 def fast_layout(x: Tensor) -> Tensor:
     """The memory layout that the convolutions are fastest in: others are reordered before each of them."""
     if x.device.type == "cpu" and x.dtype != torch.float64:
         return x.to(memory_format=torch.channels_last)
     return x
-
-
-def _shape_text(x: Tensor) -> str:
-    return "(" + ", ".join([str(size) for size in x.shape]) + ")"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, cat, nn
-from torch.nn import functional as F
 
 from hardnet_suite.networks.arch import FCHarDNetArch
 from hardnet_suite.networks.hardblock import HarDBlock
 from hardnet_suite.networks.hardnet import HarDNetTrunk, last_stages
-from hardnet_suite.networks.layers import ConvNormAct, init_weights
+from hardnet_suite.networks.layers import ConvNormAct, enlarge, init_weights
 
 
 class FCHarDNetDecoder(nn.Module):
@@ -26,7 +26,7 @@ class FCHarDNetDecoder(nn.Module):
         channels: Number of output channels.
 
     Raises:
-        ValueError: ``in_channels`` does not have one entry per map.
+        ValueError: ``in_channels``, or the maps of ``forward``, are not one per stage.
     """
 
     def __init__(self, arch: FCHarDNetArch, in_channels: list[int] | tuple[int, ...]):
@@ -52,10 +52,12 @@ class FCHarDNetDecoder(nn.Module):
         self.channels = channels
         init_weights(self)
 
-    def forward(self, maps: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
-        *skips, last = maps
-        x = self.last_proj(last)
-        for conv, block, skip in zip(self.convs, self.blocks, reversed(skips), strict=True):
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        if len(maps) != len(self.convs) + 1:
+            raise ValueError(f"expected {len(self.convs) + 1} maps, got {len(maps)}")
+        x = self.last_proj(maps[-1])
+        for index, (conv, block) in enumerate(zip(self.convs, self.blocks)):  # noqa: B905  # TorchScript
+            skip = maps[-2 - index]
             x = block(conv(cat([enlarge(x, skip.shape[2:]), skip], 1)))
         return x
 
@@ -88,6 +90,7 @@ class FCHarDNet(nn.Module):
         init_weights(self.classifier)
 
     @property
+    @torch.jit.unused
     def official_prefixes(self) -> dict[str, str]:
         names = {f"trunk.{ours}": theirs for ours, theirs in self.trunk.official_prefixes.items()}
         last = names.pop(f"trunk.stages.{len(self.arch.trunk.stages) - 1}.transition")
@@ -109,8 +112,3 @@ class FCHarDNet(nn.Module):
 def source_indices(arch: FCHarDNetArch) -> tuple[int, ...]:
     """The trunk's ``out_indices`` for the maps that the decoder takes: all strides from 4 on."""
     return tuple(range(1, len(last_stages(arch.trunk))))
-
-
-def enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear upsampling with aligned corners: (N, C, h, w) -> (N, C, *size)."""
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)

@@ -84,8 +84,8 @@ class HarDBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [x]
-        for links, layer in zip(self.links, self.layers, strict=True):
-            maps.append(layer(_join([maps[i] for i in links])))
+        for index, layer in enumerate(self.layers):
+            maps.append(layer(_join([maps[i] for i in self.links[index]])))
         return _join([maps[k] for k in self.outputs])
 
 

@@ -20,9 +20,11 @@ from hardnet_suite.networks.layers import (
     ConvNormAct,
     DepthwiseConvNorm,
     DilatedPool,
-    check_images,
+    checked_images,
     init_weights,
 )
+
+torch.fx.wrap("checked_images")
 
 TAPS = ("transition", "block")
 OUTPUT_STRIDES = (8, 16, 32)
@@ -190,6 +192,7 @@ class HarDNetTrunk(nn.Module):
         self.channels = [self.features[i].channels for i in self.out_indices]
         self.strides = [self.features[i].stride for i in self.out_indices]
         self._output_stages = [self.features[i].stage for i in self.out_indices]
+        self.least = self.features[-1].stride  # pixels of the input's sides
 
     def _add_stages(self, channels: int, official: int, levels: Sequence[tuple[int, int]]) -> None:
         arch, level, stride = self.arch, 0, 4
@@ -224,6 +227,7 @@ class HarDNetTrunk(nn.Module):
         self.official_length = official
 
     @property
+    @torch.jit.unused
     def feature_info(self) -> FeatureInfo:
         """Information about the returned feature maps."""
         return _feature_info(self.features, self.out_indices, self.tap)
@@ -260,8 +264,7 @@ class HarDNetTrunk(nn.Module):
             x: Images, (N, in_chans, H, W).
             stages: ``Feature.stage`` of each map.
         """
-        check_images(x, self.in_chans, least=self.features[-1].stride)
-        x = self.stem(x)
+        x = self.stem(checked_images(x, self.in_chans, self.least))
         last = max(stages)
         maps: dict[int, Tensor] = {}  # by stage
         if -1 in stages:
@@ -271,12 +274,10 @@ class HarDNetTrunk(nn.Module):
         for index, stage in enumerate(self.stages):
             if index <= last:
                 if self.with_cp and self.training and x.requires_grad:
-                    x = checkpoint(
-                        stage.block,
-                        x,
-                        use_reentrant=False,
-                        context_fn=lambda block=stage.block: (nullcontext(), _statistics_kept(block)),
-                    )
+                    if torch.jit.is_scripting():
+                        raise RuntimeError("with_cp=True is not for TorchScript: build the trunk without it")
+                    else:
+                        x = _recomputed(stage.block, x)
                 else:
                     x = stage.block(x)
                 if self.tap == "block" and index in stages:
@@ -330,11 +331,13 @@ class HarDNetClassifier(nn.Module):
         self.reset_classifier(arch.num_classes if num_classes is None else num_classes, global_pool)
 
     @property
+    @torch.jit.unused
     def official_prefixes(self) -> dict[str, str]:
         names = {f"trunk.{ours}": theirs for ours, theirs in self.trunk.official_prefixes.items()}
         return names | {"fc": f"base.{self.trunk.official_length}.3"}
 
     @property
+    @torch.jit.unused
     def feature_info(self) -> FeatureInfo:
         """Information about the feature maps of all five levels, after the transitions."""
         features = self.trunk.features
@@ -514,6 +517,15 @@ def _feature_info(
         for index, feature in enumerate(features)
     ]
     return FeatureInfo(info, out_indices)
+
+
+def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    """A block's output, computed once more in the backward pass instead of being kept."""
+    if torch.compiler.is_compiling():  # a compiled graph updates the statistics once
+        return checkpoint(block, x, use_reentrant=False)
+    return checkpoint(
+        block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(block))
+    )
 
 
 @contextmanager

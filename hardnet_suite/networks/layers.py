@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
@@ -95,11 +96,22 @@ class L2Norm(nn.Module):
         self.weight = nn.Parameter(torch.full((channels,), float(scale)))
 
     def forward(self, x: Tensor) -> Tensor:
-        # at least float32: a sum of hundreds of squares overflows float16 and is inaccurate in bfloat16
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        # a sum of hundreds of squares overflows float16 and is inaccurate in bfloat16
+        wide = at_least_float32(x)
         # the gradient of sqrt(0) is not finite: one all-zero pixel would spoil the whole batch
         length = wide.pow(2).sum(dim=1, keepdim=True).clamp_min(1e-20).sqrt()
         return (self.weight[:, None, None] * (wide / length)).to(x.dtype)
+
+
+@torch.fx.wrap
+def at_least_float32(x: Tensor) -> Tensor:
+    """The values in float32, or in float64 if they are."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def enlarge(x: Tensor, size: list[int]) -> Tensor:
+    """Bilinear upsampling with aligned corners: (N, C, h, w) -> (N, C, *size)."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
 def init_weights(module: nn.Module) -> None:
@@ -125,15 +137,69 @@ def is_meta(module: nn.Module) -> bool:
     return any(parameter.is_meta for parameter in module.parameters())
 
 
-def check_images(x: Tensor, channels: int, least: int) -> None:
-    """Checks the shape of a batch of images.
+def is_captured(x: Tensor) -> bool:
+    """Whether a graph is captured, whose form must not depend on the number of images.
+
+    Args:
+        x: The network's input; a graph of ``torch.fx`` is captured by a stand-in for it.
+    """
+    if torch.jit.is_scripting():
+        return False
+    return torch.jit.is_tracing() or torch.compiler.is_compiling() or isinstance(x, torch.fx.Proxy)
+
+
+@torch.jit.script_if_tracing
+def checked_images(x: Tensor, channels: int, least: int, multiple: int = 1) -> Tensor:
+    """A batch of images whose shape is as it should be.
+
+    The check is a node of every captured graph: modules that call this name ``torch.fx.wrap`` it, and
+    ``torch.jit.trace`` records it as a function.
+
+    Args:
+        x: The images.
+        channels: Number of channels that they must have.
+        least: Least height and width in pixels.
+        multiple: What height and width must be multiples of.
+
+    Returns:
+        ``x`` itself.
 
     Raises:
-        ValueError: ``x`` is not (N, channels, H, W) with H and W of at least ``least`` pixels.
+        ValueError: ``x`` is not (N, channels, H, W) with such H and W.
     """
-    if x.ndim != 4 or x.shape[1] != channels:
-        raise ValueError(f"expected input of shape (N, {channels}, H, W), got {tuple(x.shape)}")
-    if min(x.shape[2:]) < least:
+    wanted = f"(N, {channels}, H, W)"
+    if multiple > 1:
+        wanted += f", H and W multiples of {multiple}"
+    if x.dim() != 4 or x.shape[1] != channels or x.shape[2] % multiple != 0 or x.shape[3] % multiple != 0:
+        raise ValueError(f"expected input of shape {wanted}, got {shape_text(x)}")
+    if x.shape[2] < least or x.shape[3] < least:
         raise ValueError(
             f"expected input of at least {least}×{least} pixels (H×W), got {x.shape[2]}×{x.shape[3]}"
         )
+    return x
+
+
+@torch.jit.script_if_tracing
+def checked_squares(x: Tensor, channels: int, side: int, what: str = "input") -> Tensor:
+    """Like ``checked_images``, for images of one size.
+
+    Args:
+        x: The images.
+        channels: Number of channels that they must have.
+        side: Height and width that they must have.
+        what: What the images are called in the message.
+
+    Returns:
+        ``x`` itself.
+
+    Raises:
+        ValueError: ``x`` is not (N, channels, side, side).
+    """
+    if x.dim() != 4 or x.shape[1] != channels or x.shape[2] != side or x.shape[3] != side:
+        raise ValueError(f"expected {what} of shape (N, {channels}, {side}, {side}), got {shape_text(x)}")
+    return x
+
+
+def shape_text(x: Tensor) -> str:
+    """A tensor's shape as Python writes it."""
+    return "(" + ", ".join([str(size) for size in x.shape]) + ")"

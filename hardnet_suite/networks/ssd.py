@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from hardnet_suite.networks.arch import Extra, Priors, SSDArch
 from hardnet_suite.networks.hardnet import HarDNetTrunk
-from hardnet_suite.networks.layers import ConvNormAct, L2Norm, init_weights
+from hardnet_suite.networks.layers import ConvNormAct, L2Norm, checked_squares, init_weights
+
+torch.fx.wrap("checked_squares")
 
 
 class SSDBridge(nn.Sequential):
@@ -64,7 +66,7 @@ class SSDNeck(nn.Module):
             self.channels.append(extra.out)
         init_weights(self)
 
-    def forward(self, maps: list[Tensor] | tuple[Tensor, ...]) -> list[Tensor]:
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
         first, second = maps
         levels = [self.norm(first), self.bridge(second)]
         for extra in self.extras:
@@ -108,6 +110,7 @@ class SSD(nn.Module):
         super().__init__()
         self.arch = arch
         self.num_classes = arch.num_classes if num_classes is None else num_classes
+        self.size = arch.size
         self.trunk = HarDNetTrunk(arch.trunk, in_chans=in_chans, out_indices=source_indices(arch))
         self.neck = SSDNeck(arch, self.trunk.channels)
         per_location = arch.priors.per_location
@@ -115,6 +118,7 @@ class SSD(nn.Module):
         self.box = prediction_convs(self.neck.channels, per_location, 4)
 
     @property
+    @torch.jit.unused
     def official_prefixes(self) -> dict[str, str]:
         names = {f"trunk.{ours}": theirs for ours, theirs in self.trunk.official_prefixes.items()}
         names["neck.norm"] = "L2Norm"
@@ -125,16 +129,15 @@ class SSD(nn.Module):
         return names | {"cls": "conf", "box": "loc"}
 
     def forward(self, x: Tensor) -> dict[str, list[Tensor]]:
-        size = self.arch.size
-        if x.ndim != 4 or tuple(x.shape[1:]) != (self.trunk.in_chans, size, size):
-            raise ValueError(
-                f"expected input of shape (N, {self.trunk.in_chans}, {size}, {size}), got {tuple(x.shape)}"
-            )
-        levels = self.neck(self.trunk(x))
-        return {
-            "cls": [conv(level) for conv, level in zip(self.cls, levels, strict=True)],
-            "box": [conv(level) for conv, level in zip(self.box, levels, strict=True)],
-        }
+        levels = self.neck(self.trunk(checked_squares(x, self.trunk.in_chans, self.size)))
+        classes: list[Tensor] = []
+        boxes: list[Tensor] = []
+        for index, (cls, box) in enumerate(zip(self.cls, self.box)):  # noqa: B905  # TorchScript
+            classes.append(cls(levels[index]))
+            boxes.append(box(levels[index]))
+        if not torch.jit.is_scripting() and torch.jit.is_tracing():
+            return {"cls": tuple(classes), "box": tuple(boxes)}  # a traced dict cannot hold lists
+        return {"cls": classes, "box": boxes}
 
 
 def source_indices(arch: SSDArch) -> tuple[int, ...]:

@@ -32,9 +32,10 @@ from hardnet_suite.weights.download import obtain
 from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded
 from hardnet_suite.weights.identification import (
     Identified,
+    SeveralNetworksError,
     best_form,
     identify,
-    main_part,
+    network_within,
     split_trunk,
 )
 from hardnet_suite.weights.registry import WeightsRow
@@ -209,22 +210,21 @@ def chosen_row(model: str | None, source: bool | str | Path) -> WeightsRow | Non
 def _whole_network(
     path: Path, state: Mapping[str, Tensor], model: str | None, arch: Arch | None
 ) -> Identified:
-    """The network that the tensors are; failing that, the one that most of them are, with a warning."""
+    """The network that the tensors are; failing that, the one that is among them, with a warning."""
     try:
         return identify(state, model, arch)
-    except UserError:
-        for prefix, tensors in main_part(state):
-            try:
-                whole = identify(tensors, model, arch)
-            except UserError:
-                continue
-            beside = [key for key in state if not key.startswith(prefix)]
-            warnings.warn(
-                f"{path}: the network is {prefix}*; left out are the tensors beside it: {few(beside)}",
-                stacklevel=2,
-            )
-            return whole
-        raise
+    except UserError as error:
+        try:
+            prefix, whole = network_within(state, model, arch)
+        except SeveralNetworksError:
+            raise
+        except UserError:
+            raise error from None
+    beside = [key for key in state if not key.startswith(prefix)]
+    warnings.warn(
+        f"{path}: the network is {prefix}*; left out are the tensors beside it: {few(beside)}", stacklevel=2
+    )
+    return whole
 
 
 def _describe(
@@ -236,8 +236,8 @@ def _describe(
         whole = _whole_network(file.path, state, model, arch)
         model, form, tensors = whole.model, whole.form, whole.tensors
         classes, channels = whole.num_classes, whole.in_chans
-    except UserError:
-        if model is None and known:
+    except UserError as error:
+        if known and (model is None or isinstance(error, SeveralNetworksError)):
             raise
         if model is not None and (trunk := split_trunk(model, state, arch)) is not None:
             form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1] if key in state}

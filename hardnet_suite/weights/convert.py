@@ -212,6 +212,12 @@ def split_forms(
     yield "official", *split_official(name, state_dict, arch)
 
 
+def forms_of_key(name: str, key: str) -> list[str]:
+    """A key of our network in each form that a file of the model ``name`` may have."""
+    kinds = (target[type(find_arch(name))] for target in TARGETS.values() if type(find_arch(name)) in target)
+    return [key, _official_keys(name)[key], *(_renamed(key, prefixes) for prefixes in kinds)]
+
+
 def to_official(name: str, state_dict: Mapping[str, Tensor], *, target: str = "network") -> dict[str, Tensor]:
     """Converts a state dict of ``target`` to the published program's keys; inverts ``convert_official``.
 

@@ -13,7 +13,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.networks import HarDNetTrunk
 from hardnet_suite.weights.checkpoint import Checkpoint, open_weights
 from hardnet_suite.weights.convert import TARGETS, class_layers, in_target
-from hardnet_suite.weights.identification import common_prefixes
+from hardnet_suite.weights.identification import SeveralNetworksError, common_prefixes, parts, require_one
 from hardnet_suite.weights.tables import few, non_finite
 
 ALLOWED = ("classes", "in_chans", "heads")
@@ -71,7 +71,10 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
     if unknown := sorted(allow - {*ALLOWED}):
         raise ValueError(f"allow={unknown} is unknown; allowed: {', '.join(ALLOWED)}")
     own = module.state_dict()
-    names = _best_names(own, checkpoint)
+    try:
+        names = _best_names(own, checkpoint)
+    except SeveralNetworksError as error:
+        raise UserError(f"{checkpoint.path}: {error}") from None
     tensors = names.tensors
     dropped: list[str] = []
     if "classes" in allow:
@@ -234,8 +237,25 @@ class _Names:
 
 
 def _best_names(own: Mapping[str, Tensor], checkpoint: Checkpoint) -> _Names:
-    """The names under which most of the weights fit the module; of equally good ones the first."""
-    return max(_all_names(checkpoint), key=lambda names: len(names.tensors.keys() & own.keys()))
+    """The names under which most of the weights fit the module; of equally good ones the first.
+
+    Raises:
+        SeveralNetworksError: as many others fit under another prefix.
+    """
+
+    def fitting(names: _Names) -> dict[str, Tensor]:
+        return {key: names.tensors[key] for key in own if key in names.tensors}
+
+    best, place = max(_all_names(checkpoint), key=lambda names: len(fitting(names))), ""
+    within = {
+        prefix: _Names(tensors, None, "") for prefix, tensors in parts(checkpoint.state_dict, [*own][:1])
+    }
+    for prefix, names in within.items():
+        if len(fitting(names)) > len(fitting(best)):
+            best, place = names, prefix
+    equal = [prefix for prefix, names in within.items() if len(fitting(names)) == len(fitting(best))]
+    require_one({place: fitting(best)} | {prefix: fitting(within[prefix]) for prefix in equal})
+    return best
 
 
 def _all_names(checkpoint: Checkpoint) -> Iterator[_Names]:

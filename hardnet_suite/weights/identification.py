@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -10,9 +10,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from hardnet_suite.data.report import escaped
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Arch, DescriptorArch, build_network, find_arch, list_models
-from hardnet_suite.weights.convert import class_layers, is_bare_trunk, split_forms
+from hardnet_suite.weights.convert import class_layers, forms_of_key, is_bare_trunk, split_forms
 
 _COUNTER = ".num_batches_tracked"  # of batch norms; files older than torch 0.4.1 lack it
 _TRUNK = "trunk."
@@ -112,18 +113,80 @@ def common_prefixes(keys: Iterable[str]) -> Iterator[str]:
         yield prefix
 
 
-def main_part(state_dict: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """The dotted prefixes that most, but not all, keys share, each with the entries below it.
+class SeveralNetworksError(UserError):
+    """Weights of more than one network, none of which is meant more than the others."""
+
+
+def network_within(
+    state_dict: Mapping[str, Tensor], model: str | None = None, arch: Arch | None = None
+) -> tuple[str, Identified]:
+    """Finds the one network among other tensors, under a dotted prefix of its own.
 
     A training module, such as Lightning's, keeps its losses and metrics beside the network.
+
+    Args:
+        state_dict: the tensors by name.
+        model: name of the only model to compare with; None compares with all of them.
+        arch: architecture in place of that of ``model``.
+
+    Returns:
+        The shortest prefix below which all tensors, and no others, are those of a model; and the model.
+
+    Raises:
+        UserError: there is no such network.
+        SeveralNetworksError: there are several, and they differ.
     """
-    prefix, below = "", dict(state_dict)
-    while len(below) * 2 > len(state_dict):
-        if len(below) < len(state_dict):
-            yield prefix, {key.removeprefix(prefix): value for key, value in below.items()}
-        firsts = Counter(key.removeprefix(prefix).partition(".")[0] for key in below)
-        prefix += f"{firsts.most_common(1)[0][0]}."
-        below = {key: value for key, value in below.items() if key.startswith(prefix)}
+    found: dict[str, Identified] = {}
+    mixed = []  # prefixes of networks with other tensors among theirs
+    for prefix, tensors in (("", dict(state_dict)), *parts(state_dict, _first_keys())):
+        if prefix.startswith(tuple(found)):
+            continue  # a part of one that is found
+        try:
+            found[prefix] = identify(tensors, model, arch)
+        except UserError:
+            if any(_is_within(name, tensors, arch) for name in (list_models() if model is None else [model])):
+                mixed.append(prefix)
+    if not found:
+        raise UserError("no network among these tensors")
+    if mixed:
+        raise _several([*mixed, *found])
+    require_one({prefix: network.tensors for prefix, network in found.items()})
+    return next(iter(found.items()))
+
+
+def require_one(networks: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """SeveralNetworksError unless the networks under these prefixes are equal, such as two names of one."""
+    first, *others = networks.values()
+    for other in others:
+        if other.keys() != first.keys() or not all(torch.equal(other[key], first[key]) for key in first):
+            raise _several(networks)
+
+
+def _several(prefixes: Iterable[str]) -> SeveralNetworksError:
+    names = " and ".join(escaped(f"{prefix}*") if prefix else "one without a prefix" for prefix in prefixes)
+    return SeveralNetworksError(
+        f"these weights hold several networks, {names}: save the one that you mean in a file of its own"
+    )
+
+
+def parts(
+    state_dict: Mapping[str, Tensor], first_keys: Iterable[str]
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The entries below each dotted prefix of one of ``first_keys``, by the length of the prefix."""
+    ends = tuple(f".{key}" for key in first_keys)
+    prefixes = {key.removesuffix(end) + "." for key in state_dict for end in ends if key.endswith(end)}
+    keys = sorted(state_dict)
+    for prefix in sorted(prefixes, key=lambda prefix: (len(prefix), prefix)):
+        after = prefix.removesuffix(".") + "/"  # the character that follows the dot
+        below = keys[bisect_left(keys, prefix) : bisect_left(keys, after)]
+        yield prefix, {key.removeprefix(prefix): state_dict[key] for key in below}
+
+
+@cache
+def _first_keys() -> frozenset[str]:
+    """The first key of every model in each of its forms."""
+    models = {model: next(iter(_shapes(model))) for model in list_models()}
+    return frozenset(form for model, key in models.items() for form in forms_of_key(model, key))
 
 
 def split_trunk(
@@ -189,11 +252,21 @@ def best_form(
 
 
 def _whole(model: str, state_dict: Mapping[str, Tensor], arch: Arch | None) -> Identified | None:
+    if sum(not key.endswith(_COUNTER) for key in state_dict) != len(_shapes(model, None, arch)):
+        return None
     for form, tensors, left in split_forms(model, state_dict, arch):
         sizes = None if left else _sizes_if_whole(model, tensors, arch)
         if sizes is not None:
             return Identified(model, form, sizes[0], tensors, sizes[1])
     return None
+
+
+def _is_within(model: str, state_dict: Mapping[str, Tensor], arch: Arch | None) -> bool:
+    """Whether a complete model is among the tensors, in whatever form."""
+    if len(state_dict) < len(_shapes(model, None, arch)):
+        return False
+    forms = split_forms(model, state_dict, arch)
+    return any(_sizes_if_whole(model, tensors, arch) is not None for _, tensors, _ in forms)
 
 
 def _sizes_if_whole(

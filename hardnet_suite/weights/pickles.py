@@ -1,6 +1,7 @@
 """What a pickled checkpoint may hold besides tensors and plain containers.
 
-These are NumPy's numbers and arrays of numbers, and the log that mmengine stores in the checkpoints of a run.
+These are NumPy's numbers and arrays of numbers, the log that mmengine stores in the checkpoints of a run, and
+the paths and ``argparse.Namespace`` of hyper-parameters, as Lightning stores them; a path is read as text.
 (The published segmentation checkpoints contain ``best_iou``, which pickle writes as a call of ``scalar`` with
 a ``dtype``.) A pickle never gets NumPy's own functions: those trust their arguments, and would lay an array
 of objects over bytes of the file's choice. Under NumPy's names torch's reader finds the stand-ins of this
@@ -16,10 +17,12 @@ import pickletools
 import threading
 import zipfile
 import zlib
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
@@ -145,6 +148,28 @@ def _method(owner: object, name: object = None) -> str:
     return name
 
 
+def _posix_path(*parts: object) -> str:
+    return _path(PurePosixPath, parts)
+
+
+def _windows_path(*parts: object) -> str:
+    return _path(PureWindowsPath, parts)
+
+
+def _path(kind: type[PurePath], parts: tuple[object, ...]) -> str:
+    if not all(isinstance(part, str) for part in parts):
+        _refuse(f"pathlib.{kind.__name__}", parts)
+    return str(kind(*parts))
+
+
+_PATHS = {
+    "PosixPath": _posix_path,
+    "PurePosixPath": _posix_path,
+    "WindowsPath": _windows_path,
+    "PureWindowsPath": _windows_path,
+}
+
+
 def _allowed() -> list[tuple[Callable, str]]:
     """The stand-ins and the names that they go by in pickles; NumPy 1 and 2 differ in a module's."""
     modules = [f"numpy.{core}.multiarray" for core in ("core", "_core")]
@@ -155,12 +180,19 @@ def _allowed() -> list[tuple[Callable, str]]:
         *((_scalar, f"{module}.scalar") for module in modules),
         (LogBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
         (_method, "builtins.getattr"),
+        (Namespace, "argparse.Namespace"),
+        # Python 3.13 has the paths in a module of their own
+        *(
+            (path, f"{module}.{name}")
+            for module in ("pathlib", "pathlib._local")
+            for name, path in _PATHS.items()
+        ),
     ]
 
 
 @contextmanager
 def plain_data_allowed() -> Iterator[None]:
-    """Within, ``torch.load(weights_only=True)`` also takes NumPy's numbers and a run's log.
+    """Within, ``torch.load(weights_only=True)`` also takes NumPy's numbers, a run's log and hyper-parameters.
 
     torch's list of allowed names is process-wide and unlocked, so one thread at a time holds the allowance;
     the rest wait. It ends with the context; what the process itself allows under the same names is set aside

@@ -84,3 +84,10 @@ def test_other_inputs_are_refused(shape):
 def test_the_decoder_asks_for_its_maps():
     with pytest.raises(ValueError, match="5 entries"):
         FCHarDNetDecoder(ARCHS[NAME], [48, 78, 160])
+
+
+@pytest.mark.parametrize("count", [3, 6])
+def test_the_decoder_takes_one_map_per_stage(network, count):
+    maps = [torch.zeros(1, 1, 4, 4)] * count
+    with pytest.raises(ValueError, match=rf"expected \d maps, got {count}"):
+        network.decoder(maps)

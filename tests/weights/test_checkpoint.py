@@ -14,7 +14,8 @@ import torch
 from hardnet_suite import create_model
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS
-from hardnet_suite.weights import fill, open_weights, read_checkpoint, save_weights
+from hardnet_suite.weights import fill, open_weights, read_checkpoint, save_weights, to_official
+from hardnet_suite.weights.convert import in_target
 
 SMALL = ("hardnet39ds", "ssd224_hardnet29", "fchardnet70")
 
@@ -63,10 +64,88 @@ def test_tensors_beside_the_network_are_named(tmp_path, state, prefix, beside, i
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
 
 
-def test_of_two_networks_neither_is_chosen(tmp_path, state):
-    torch.save(prefixed(state, "student.") | prefixed(state, "teacher."), tmp_path / "w.pth")
-    with pytest.raises(UserError, match="not the weights of any model"):
-        open_weights(tmp_path / "w.pth")
+def changed(state):
+    return {key: value + 1 for key, value in state.items()}
+
+
+COPIES = [("student.", "teacher."), ("net.", "ema_model.module."), ("", "ema."), ("net.", "net.ema.")]
+
+
+@pytest.mark.parametrize("beside", [{}, {"criterion.weight": torch.ones(3)}])
+@pytest.mark.parametrize(("one", "other"), COPIES)
+@pytest.mark.parametrize("model", [None, "hardnet39ds"])
+def test_of_two_networks_neither_is_chosen(tmp_path, state, one, other, beside, model):
+    path = tmp_path / "w.pth"
+    torch.save(prefixed(state, one) | prefixed(changed(state), other) | beside, path)
+    first = rf"{one}\*" if one else "one without a prefix"
+    expected = rf"{first} and {other}\*"
+    with pytest.raises(UserError, match=rf"w\.pth: these weights hold several networks, {expected}"):
+        open_weights(path, model)
+    if model is not None:
+        with pytest.raises(UserError, match="several networks"):
+            create_model(model, pretrained=path)
+
+
+@pytest.mark.parametrize(("one", "other"), COPIES)
+def test_of_two_trunks_neither_is_chosen(tmp_path, one, other):
+    trunk = create_model("hardnet39ds", features_only=True).state_dict()
+    path = tmp_path / "w.pth"
+    head = {"head.weight": torch.ones(3)}
+    torch.save(prefixed(trunk, one) | prefixed(changed(trunk), other) | head, path)
+    with pytest.raises(UserError, match=rf"w\.pth: these weights hold several networks, .*{other}"):
+        create_model("hardnet39ds", features_only=True, pretrained=path)
+
+
+def test_two_names_of_one_network_are_no_two_networks(tmp_path, state):
+    torch.save(prefixed(state, "net.") | prefixed(state, "metric.net."), tmp_path / "w.ckpt")
+    with pytest.warns(UserWarning, match=r"the network is net\.\*; left out"):
+        assert open_weights(tmp_path / "w.ckpt").model == "hardnet39ds"
+
+
+def test_networks_of_two_models_are_told_apart_by_name(tmp_path, state):
+    teacher = create_model("hardnet68", num_classes=3).state_dict()
+    torch.save(prefixed(state, "student.") | prefixed(teacher, "teacher."), tmp_path / "w.ckpt")
+    with pytest.raises(UserError, match=r"several networks, student\.\* and teacher\.\*"):
+        open_weights(tmp_path / "w.ckpt")
+    for name, expected in (("hardnet39ds", state), ("hardnet68", teacher)):
+        with pytest.warns(UserWarning, match="left out"):
+            network = create_model(name, pretrained=tmp_path / "w.ckpt")
+        assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
+
+
+def test_a_network_beside_a_larger_one(tmp_path, state):
+    """Such as the features of a perceptual loss: most of the tensors are not the network's."""
+    features = {f"loss.features.{i}.weight": torch.ones(3, 3) for i in range(2 * len(state))}
+    torch.save({"state_dict": features | prefixed(state, "model.net.")}, tmp_path / "w.ckpt")
+    with pytest.warns(UserWarning, match=r"the network is model\.net\.\*"):
+        weights = open_weights(tmp_path / "w.ckpt")
+    assert all(torch.equal(value, state[key]) for key, value in weights.tensors.items())
+
+
+@pytest.mark.parametrize(
+    "prefix", ["backbone.", "model.backbone.", "detector.backbone.body.", "backbone.trunk."]
+)
+def test_a_trunk_within_a_larger_network(tmp_path, prefix):
+    trunk = create_model("hardnet39ds", features_only=True).state_dict()
+    heads = {"head.weight": torch.ones(3), f"{prefix.partition('.')[0]}.fpn.weight": torch.ones(3)}
+    torch.save({"state_dict": prefixed(trunk, prefix) | heads}, tmp_path / "w.ckpt")
+    network = create_model("hardnet39ds", features_only=True, pretrained=tmp_path / "w.ckpt")
+    assert all(torch.equal(value, trunk[key]) for key, value in network.state_dict().items())
+    with pytest.raises(UserError, match="do not fit"):  # its own head is not in the file
+        create_model("hardnet39ds", pretrained=tmp_path / "w.ckpt")
+
+
+@pytest.mark.parametrize("form", ["network", "official", "mmdet"])
+@pytest.mark.parametrize("prefix", ["net.", "model.net."])
+def test_every_form_is_found_beside_others(tmp_path, form, prefix):
+    own = create_model("ssd224_hardnet29", num_classes=2).state_dict()
+    table = to_official("ssd224_hardnet29", own) if form == "official" else own
+    table = in_target("ssd224_hardnet29", own, "mmdet") if form == "mmdet" else table
+    torch.save(prefixed(table, prefix) | {"criterion.weight": torch.ones(3)}, tmp_path / "w.ckpt")
+    with pytest.warns(UserWarning, match="left out are the tensors beside it: criterion.weight"):
+        weights = open_weights(tmp_path / "w.ckpt")
+    assert (weights.model, weights.form) == ("ssd224_hardnet29", form)
+    assert all(torch.equal(value, own[key]) for key, value in weights.tensors.items())
 
 
 def test_a_prefix_before_some_keys_is_not_dropped(tmp_path, state):

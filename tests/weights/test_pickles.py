@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import pathlib
 import pickle
 import pickletools
 
@@ -134,3 +136,39 @@ def test_what_the_process_allows_is_not_used(tmp_path):
         with pytest.raises(UserError, match="could run code"):
             read_checkpoint(path)
         torch.load(path, weights_only=True)
+
+
+def test_hyper_parameters_beside_the_tensors(tmp_path):
+    """As Lightning's ``save_hyperparameters`` keeps them: folders, and the arguments of a command."""
+    arguments = argparse.Namespace(lr=0.1, data=tmp_path / "images")
+    paths = {kind.__name__: kind("a", "b.txt") for kind in (pathlib.PurePosixPath, pathlib.PureWindowsPath)}
+    path = tmp_path / "w.ckpt"
+    torch.save({"state_dict": {"a": torch.ones(2)}, "hyper_parameters": {"ns": arguments, **paths}}, path)
+    read = read_checkpoint(path)["hyper_parameters"]
+    assert vars(read["ns"]) == {"lr": 0.1, "data": str(tmp_path / "images")}
+    assert (read["PurePosixPath"], read["PureWindowsPath"]) == ("a/b.txt", "a\\b.txt")
+
+
+class Odd:
+    """Pickled as a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Odd(pathlib.PosixPath, b"bytes"),
+        Odd(pathlib.Path.cwd),
+        Odd(argparse.ArgumentParser),
+        Odd(pathlib.Path, "a"),
+    ],
+)
+def test_nothing_else_of_these_modules_is_read(tmp_path, odd):
+    torch.save({"state_dict": {"a": torch.ones(2)}, "hyper_parameters": odd}, tmp_path / "w.ckpt")
+    with pytest.raises(UserError, match=r"could run code|cannot be read"):
+        read_checkpoint(tmp_path / "w.ckpt")

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from hardnet_suite.deploy.transforms.blocks import replace_modules
 from hardnet_suite.networks.centernet import CenterNetDecoder, ContextConcat, share_of_sum
-from hardnet_suite.networks.fchardnet import FCHarDNetDecoder, enlarge
-from hardnet_suite.networks.layers import ConvNormAct
+from hardnet_suite.networks.fchardnet import FCHarDNetDecoder
+from hardnet_suite.networks.layers import ConvNormAct, enlarge
 
 
 class MergedConv(nn.Module):

@@ -58,6 +58,9 @@ class HarDNetCenterNetNeck(CenterNetDecoder):
     Args:
         arch: A CenterNet of the architecture table.
         in_channels: Input channels; if given, they must agree with the table.
+
+    Raises:
+        ValueError: maps of images whose sides are not multiples of 32, in ``forward``.
     """
 
     def __init__(self, arch: str, in_channels: Sequence[int] | None = None):
@@ -65,6 +68,10 @@ class HarDNetCenterNetNeck(CenterNetDecoder):
         super().__init__(row, agreed(in_channels, trunk_channels(arch), "neck.in_channels", arch))
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor]:
+        height, width = maps[-1].shape[2:]
+        sizes = [tuple(each.shape[2:]) for each in reversed(maps)]
+        if height % 2 or width % 2 or sizes != [(height << i, width << i) for i in range(len(maps))]:
+            raise ValueError(f"expected maps of images with sides that are multiples of 32, got {sizes}")
         return (super().forward(maps),)
 
 
@@ -99,7 +106,7 @@ class HarDNetCenterNetHead(BaseDenseHead):
 
     def forward(self, maps: tuple[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """((N, in_channels, h, w),) -> hm (N, num_classes, h, w) logits, wh and reg (N, 2, h, w)."""
-        out = branch_outputs(maps[0], self.hm, self.wh)
+        out = branch_outputs(self.hm(maps[0]), self.wh(maps[0]))
         return out["hm"], out["wh"], out["reg"]
 
     def loss_by_feat(

@@ -23,7 +23,8 @@ from hardnet_suite.inference.masks import logits_to_mask, mean_to_mask, segmenta
 from hardnet_suite.inference.prepare import Placement
 from hardnet_suite.losses import bootstrapped_cross_entropy
 from hardnet_suite.networks import FCHarDNetArch, SegmentationPostprocess, find_arch
-from hardnet_suite.networks.fchardnet import FCHarDNetDecoder, enlarge
+from hardnet_suite.networks.fchardnet import FCHarDNetDecoder
+from hardnet_suite.networks.layers import enlarge
 from hardnet_suite.openmm.models.arch import (
     agreed,
     backbone_config,

@@ -19,7 +19,7 @@ import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.config_names import OWN_CONFIGS
 from hardnet_suite.networks import build_network
 from hardnet_suite.networks.centernet import average_flipped, decode
-from hardnet_suite.openmm.models.centernet import HarDNetCenterNetHead
+from hardnet_suite.openmm.models.centernet import HarDNetCenterNetHead, HarDNetCenterNetNeck
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.weights import convert_official
@@ -400,3 +400,21 @@ def test_a_few_steps_lower_the_loss():
 def test_another_kind_of_row_is_refused():
     with pytest.raises(ValueError, match="'ssd512_hardnet68': expected a CenterNet"):
         HarDNetCenterNetHead("ssd512_hardnet68")
+
+
+@pytest.mark.parametrize("sides", [[(8, 12), (4, 5)], [(8, 12), (4, 4)], [(6, 8), (3, 4)], [(8, 6), (4, 3)]])
+def test_the_neck_refuses_maps_that_do_not_halve(sides):
+    """Of images whose sides are not multiples of 32; a map is not stretched to the size of the finer one."""
+    with torch.device("meta"):
+        neck = HarDNetCenterNetNeck("centernet_hardnet68")
+        channels = [
+            neck.convs[1].conv.in_channels - neck.blocks[0].out_channels,
+            neck.last_proj.conv.in_channels,
+        ]
+        fine, last = (torch.zeros(1, width, *size) for width, size in zip(channels, sides, strict=True))
+        assert neck((torch.zeros(1, channels[0], 8, 12), torch.zeros(1, channels[1], 4, 6)))[0].shape[2:] == (
+            16,
+            24,
+        )
+        with pytest.raises(ValueError, match="multiples of 32"):
+            neck((fine, last))
