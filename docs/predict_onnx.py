@@ -7,6 +7,8 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
+if len(sys.argv) != 3:
+    sys.exit("usage: python predict_onnx.py FILE.onnx IMAGE")
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 record = json.loads(session.get_modelmeta().custom_metadata_map.get("hardnet_suite", "null"))
 if not record or "postprocess" not in record["includes"] or record["outputs"] == ["descriptors"]:

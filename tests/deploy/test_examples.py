@@ -69,6 +69,12 @@ def run_python(path: Path, image: Image.Image, folder: Path) -> list[list[str]]:
     return [line.split() for line in result.stdout.splitlines()]
 
 
+def test_the_program_tells_how_it_is_called():
+    command = [sys.executable, ROOT / "docs/predict_onnx.py", "cells.onnx"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (1, "usage: python predict_onnx.py FILE.onnx IMAGE\n")
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_classes_without_pytorch(tmp_path, inside):
     network = create_model("hardnet39ds", num_classes=10, pretrained="tiny_imagenet10")
