@@ -48,6 +48,8 @@ REASONS = {
     "mmdet/detectors": "DetectoRS: a recursive pyramid that feeds maps back into its own ResNet",
     "mmdet/tridentnet": "TridentNet: the branches are in its own ResNet, and its head expects them",
     "mmdet/reid": "re-identification: a classifier without maps",
+    "mmdet/misc": "models of Detectron2 in a wrapper",
+    "mmdet/soft_teacher": "not tried: it trains on labelled and unlabelled batches at once",
     "mmdet/glip": "downloads a language model",
     "mmdet/grounding_dino": "downloads a language model",
     "mmdet/mm_grounding_dino": "downloads a language model",
@@ -66,7 +68,7 @@ OWN_STREAMS = (
     "ERFNet",
     "STDCContextPathNet",
 )
-TOKENS = ("BEiT", "MAE", "VisionTransformer")  # one scale, which their decoders are made for
+TOKENS = ("BEiT", "MAE")  # one scale, which their decoders are made for
 UNTRAINED = "parameters of the trunk without gradient"
 READS = ("in_channels", "c1_in_channels", "c2_in_channels")
 BEHIND = ("kernel_update_head",)  # reads what other layers of its head make
@@ -347,10 +349,7 @@ def run_detector(model: Any, path: Path, arch: str | None) -> tuple[str, str]:
     repair_ssd_heads(network)
     detector = network.detector if hasattr(network, "detector") else network
     name = type(network).__name__
-    if (
-        name in ("QDTrack", "MaskTrackRCNN", "Mask2FormerVideo", "VideoMaskFormer")
-        or "vis" in path.parent.name
-    ):
+    if name in ("QDTrack", "MaskTrackRCNN") or path.parent.name.endswith("_vis"):
         seen = step_on_videos(network, detector)
     else:
         size = DETECTION_SIZE
@@ -610,20 +609,27 @@ def time_limit(seconds: int) -> Iterator[None]:
 
 
 def markdown(rows: list[Row]) -> str:
-    """A table of all rows, under counts per package."""
+    """Counts per package, and a table with a line per family."""
     lines = []
     for package in ("mmdet", "mmseg"):
         counts = Counter(row.answer for row in rows if row.family.startswith(package))
         tried = counts[WORKS] + counts[FAILS]
-        rest = ", ".join(f"{counts[each]} {each}" for each in (NO_PLACE, NOT_HERE) if counts[each])
-        lines.append(
-            f"- {package}: {counts[WORKS]} of {tried} kinds of models work{'; ' + rest if rest else ''}"
+        if tried:
+            rest = [f"{counts[each]} {each}" for each in (NO_PLACE, NOT_HERE) if counts[each]]
+            others = f"; {', '.join(rest)}" if rest else ""
+            lines.append(f"- {package}: {counts[WORKS]} of {tried} kinds of models work{others}")
+    lines += ["", "| family | models | own backbones | work | exceptions |", "|---|---|---|---:|---|"]
+    for family in dict.fromkeys(row.family for row in rows):
+        kinds = [row for row in rows if row.family == family]
+        models, backbones = (
+            ", ".join(dict.fromkeys(filter(None, (getattr(row, key) for row in kinds)))) or "–"
+            for key in ("model", "backbone")
         )
-    lines += ["", "| family | model | config | own backbone | with HarDNet |", "|---|---|---|---|---|"]
-    for row in rows:
-        answer = row.answer if row.answer == WORKS else f"{row.answer}: {row.detail}"
-        config = row.config.removesuffix(".py")
-        lines.append(f"| {row.family} | {row.model} | {config} | {row.backbone} | {answer} |")
+        works = sum(row.answer == WORKS for row in kinds)
+        exceptions = dict.fromkeys(f"{row.answer}: {row.detail}" for row in kinds if row.answer != WORKS)
+        lines.append(
+            f"| {family} | {models} | {backbones} | {works} of {len(kinds)} | {'; '.join(exceptions)} |"
+        )
     return "\n".join(lines) + "\n"
 
 
