@@ -313,11 +313,7 @@ def test_feature_maps(name, feature_cls, images):
         maps = [*maps.values()]
     trunk = create_model(name, features_only=True, output_stride=16).eval()
     trunk.load_state_dict(
-        {
-            key.rpartition("trunk.")[2]: value
-            for key, value in network.state_dict().items()
-            if "trunk." in key
-        }
+        {key.rpartition("trunk.")[2]: value for key, value in network.state_dict().items() if "trunk." in key}
     )
     for found, expected in zip(maps, in_eval(trunk, images), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
