@@ -38,7 +38,8 @@ def own_threads(count: int | None) -> Iterator[None]:
     """
     import torch
 
-    before = torch.get_num_threads()
+    with _lock:  # a thread that calls PyTorch for the first time must not inherit what another sets
+        before = torch.get_num_threads()
     if count in (None, before):
         yield
         return

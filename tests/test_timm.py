@@ -669,11 +669,16 @@ def test_mmseg_backbone_keeps_its_weights(timm_backbone, images):
 
 
 def test_mmseg_backbone_in_a_segmentor(timm_backbone):
+    from mmengine.registry import DefaultScope
     from mmseg.registry import MODELS
+
+    def build(cfg):
+        with DefaultScope.overwrite_default_scope("mmseg"):  # whatever an earlier test has left
+            return MODELS.build(cfg)
 
     norm = {"type": "BN"}
     info = timm.create_model("hardnet39ds", features_only=True, out_indices=(3, 4)).feature_info
-    segmentor = MODELS.build(
+    segmentor = build(
         {
             "type": "EncoderDecoder",
             "backbone": {

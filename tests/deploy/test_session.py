@@ -249,8 +249,15 @@ def test_each_session_has_its_own_threads(classifier, tmp_path, suffix):
     before, asked, real = torch.get_num_threads(), [], torch.set_num_threads
     sessions = [open_session(path, threads=count, trusted=True) for count in (before, before + 1, before + 2)]
     assert torch.get_num_threads() == before
+    this = threading.current_thread()
+
+    def set_num_threads(count: int) -> None:
+        if threading.current_thread() is this:  # others keep theirs by it
+            asked.append(count)
+        real(count)
+
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(torch, "set_num_threads", lambda count: (asked.append(count), real(count)))
+        patched.setattr(torch, "set_num_threads", set_num_threads)
         outputs = [session(torch.zeros(1, 3, 64, 64)) for session in (*sessions, sessions[0])]
         with pytest.raises(UserError, match=r"torch.* fails"):  # the number comes back after an error, too
             sessions[1]._computed(np.zeros((1, 5), np.float32))

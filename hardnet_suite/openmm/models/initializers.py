@@ -35,9 +35,11 @@ class HarDNetPretrained:
 
     def __call__(self, module: nn.Module) -> None:
         name = self.model or module.arch
-        find_arch(name)
-        # also with a file: a misspelt tag is an error
-        row = None if self.file and self.tag is None else find(name, self.tag or "published")
+        if self.file and self.tag is None:  # also with a file: a misspelt model or tag is an error
+            row = None
+            find_arch(name)
+        else:
+            row = find(name, self.tag or "published")
         try:
             weights = open_weights(self.file or row, name)
         except UserError as error:
