@@ -318,6 +318,10 @@ def test_every_network_exports(name, tap):
 # ---------------------------------------------------------------- torch.compile
 
 
+# ahead-of-time tracing decomposes the bilinear enlargement, which rounds by a unit in the last place of float64
+DECOMPOSED = {"rtol": 1e-13, "atol": 1e-14}
+
+
 def compiled(network: nn.Module, backend: str) -> nn.Module:
     torch.compiler.reset()
     return torch.compile(network, backend=backend, dynamic=True, fullgraph=True)
@@ -351,7 +355,7 @@ def test_compiled_networks_train(name, tap):
 @all_networks
 def test_every_network_compiles(name, tap):
     network = network_of(name, tap)
-    assert_same_for_all_sizes(compiled(network, "aot_eager"), network)
+    assert_same_for_all_sizes(compiled(network, "aot_eager"), network, **DECOMPOSED)
 
 
 @pytest.mark.slow
@@ -376,10 +380,10 @@ def test_networks_of_the_published_width(name):
         torch.jit.script(network),
         torch.jit.trace(network, x, strict=False, check_trace=False),
         torch.export.export(network, (x,)).module(),
-        compiled(network, "aot_eager"),
     )
     for form in forms:
         assert_same(form, network, x)
+    assert_same(compiled(network, "aot_eager"), network, x, **DECOMPOSED)
 
 
 # ---------------------------------------------------------------- recomputed blocks
