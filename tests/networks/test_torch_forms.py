@@ -288,7 +288,7 @@ def exported(network: nn.Module, named: bool) -> nn.Module:
 
 
 def _times(network: nn.Module) -> int:
-    """Torch specialises maps of one row or column: those of the example, and of all others, must have more."""
+    """Torch specialises maps of one row or column: those of the example, and of others, must have more."""
     trunk = getattr(network, "trunk", network)
     return 2 if isinstance(trunk, HarDNetTrunk) and free_sizes(network) and trunk.least == 64 else 1
 
@@ -318,7 +318,7 @@ def test_every_network_exports(name, tap):
 # ---------------------------------------------------------------- torch.compile
 
 
-# ahead-of-time tracing decomposes the bilinear enlargement, which rounds by a unit in the last place of float64
+# ahead-of-time tracing decomposes the bilinear enlargement, which rounds by a unit in the last place
 DECOMPOSED = {"rtol": 1e-13, "atol": 1e-14}
 
 
