@@ -35,9 +35,9 @@ class HarDNetPretrained:
 
     def __call__(self, module: nn.Module) -> None:
         name = self.model or module.arch
-        if self.file is not None and self.tag is None:  # also with a file: a misspelt model or tag is an error
+        if self.file is not None and self.tag is None:
             row = None
-            find_arch(name)
+            find_arch(name)  # also with a file: a misspelt model or tag is an error
         else:
             row = find(name, self.tag or "published")
         try:
