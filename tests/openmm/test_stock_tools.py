@@ -365,7 +365,8 @@ print(sorted(heavy & {*sys.modules}))
 def test_the_hook_imports_next_to_nothing():
     """Every program of the installation waits for it."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import _hardnet_suite_mmcv\n{LIGHT}"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout == "[]\n", done.stderr
 
 
