@@ -19,7 +19,7 @@ import torchvision.ops
 from torch import Tensor
 
 from hardnet_suite.inference import nms as suppression
-from hardnet_suite.inference.nms import at_least_float32 as _wide
+from hardnet_suite.networks.layers import at_least_float32 as _wide
 
 # what is not provided: users -> the beginnings of the operators' names
 NOT_PROVIDED = {
