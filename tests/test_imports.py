@@ -300,3 +300,10 @@ def test_the_checks_can_fail(tmp_path):
     other.write_text("def g():\n    class A: pass\n")
     assert classes_of([file, other]) == {"A": {str(file), str(other)}}
     assert differing_in_case(["HarDNet", "HardNet", "SSD"]) == [{"HarDNet", "HardNet"}]
+
+
+def test_one_function_widens_half_precision():
+    """Copies would drift apart: float64 stays as it is, all else becomes float32."""
+    tree = [ast.parse(path.read_text(encoding="utf-8")) for path in files()]
+    names = [node.name for each in tree for node in ast.walk(each) if isinstance(node, ast.FunctionDef)]
+    assert [name for name in names if name.endswith("at_least_float32")] == ["at_least_float32"]

@@ -105,6 +105,35 @@ def test_kinds_that_other_families_have_are_tried_once(sweep):
     ]
 
 
+@pytest.mark.parametrize(
+    ("with_hardnet", "with_its_own", "answer"),
+    [
+        ("loss 1", None, "WORKS"),
+        (ValueError("a"), "loss 1", "FAILS"),
+        (ValueError("a"), ValueError("b"), "NOT_HERE"),
+        (ValueError("a"), TimeoutError("slow"), "FAILS"),
+        (TimeoutError("slow"), TimeoutError("slow"), "NOT_HERE"),
+        ("3 of 9 {untrained}", "loss 1", "FAILS"),
+        ("3 of 9 {untrained}", "1 of 5 {untrained}", "WORKS"),
+        ("3 of 9 {untrained}", TimeoutError("slow"), "FAILS"),
+        ("3 of 9 {untrained}", ValueError("b"), "NOT_HERE"),
+    ],
+)
+def test_what_fails_is_tried_with_its_own_backbone(
+    sweep, tmp_path, monkeypatch, with_hardnet, with_its_own, answer
+):
+    def run(model, path, arch):
+        result = with_its_own if arch is None else with_hardnet
+        if isinstance(result, Exception):
+            raise result
+        return "ResNet", result.format(untrained=sweep.UNTRAINED)
+
+    (tmp_path / "config.py").write_text("model = dict(type='RetinaNet')\n")
+    monkeypatch.setattr(sweep, "run_detector", run)
+    row = sweep.row_of("mmdet/atss", tmp_path / "config.py", "", arch="hardnet68", limit=60)
+    assert row.answer == getattr(sweep, answer)
+
+
 def test_unknown_families(sweep):
     with pytest.raises(SystemExit, match="no family fits mmdet/none: there are mmdet/albu_example"):
         sweep.families(["mmdet/none"])

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hardnet_suite.networks.layers import at_least_float32
+
 _FIRST = 1000  # candidates per class that are looked at first
 
 
@@ -27,7 +29,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, *, offset: int = 0)
     Returns:
         Indices of the boxes kept, best first.
     """
-    boxes = at_least_float32(boxes)
+    boxes = at_least_float32(boxes)  # not every kernel of torchvision knows half precision and bfloat16
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
     return _operator()(boxes, scores.to(boxes.dtype), _as_float32(iou_threshold))
@@ -149,11 +151,6 @@ def iou_with(box: Tensor, boxes: Tensor, offset: int = 0) -> Tensor:
     intersection = sides.prod(1)
     areas = (boxes[:, 2:] - boxes[:, :2] + offset).prod(1)
     return intersection / ((box[2:] - box[:2] + offset).prod() + areas - intersection)
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Not every kernel of torchvision knows half precision and bfloat16."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _as_float32(threshold: float) -> float:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hardnet_suite.networks.layers import at_least_float32
+
 
 def bootstrapped_cross_entropy(
     logits: Tensor,
@@ -44,8 +46,7 @@ def bootstrapped_cross_entropy(
         )
     if min_kept < 1:
         raise ValueError(f"min_kept must be at least 1, got {min_kept}")
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    logits = at_least_float32(logits)
     if logits.shape[1] == 1:
         losses = _binary_cross_entropy(logits[:, 0], target, ignore_index, weight)
     else:

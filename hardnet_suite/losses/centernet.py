@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from hardnet_suite.networks.layers import at_least_float32
+
 LOSS_WEIGHTS = {"hm": 1.0, "wh": 0.05, "off": 0.5}  # total loss = sum of weight · loss
 
 
@@ -55,7 +57,7 @@ def centernet_loss(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor])
 
 def _focal(logits: Tensor, target: Tensor) -> Tensor:
     # half precision rounds 1 - 1e-4 to 1; the other losses are promoted by their float32 targets
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = at_least_float32(logits)
     score = logits.sigmoid().clamp(1e-4, 1 - 1e-4)
     is_centre = target == 1
     hit = torch.where(is_centre, score.log() * (1 - score) ** 2, 0)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hardnet_suite.networks.layers import at_least_float32
+
 _NEAR_DUPLICATE = 0.008  # a negative closer than this shows the same patch
 _OUT_OF_REACH = 10.0  # added to the distance of a pair that is no negative
 _ROWS = 1024  # of the distance matrix in memory at a time
@@ -65,7 +67,7 @@ def hardest_in_batch_loss(
     if loss_type not in _LOSSES:
         raise ValueError(f"unknown loss_type {loss_type!r}; known: {', '.join(_LOSSES)}")
     with torch.autocast(anchor.device.type, enabled=False):
-        anchor, positive = _at_least_float32(anchor), _at_least_float32(positive)
+        anchor, positive = at_least_float32(anchor), at_least_float32(positive)
         to_positive = _pairwise(anchor, positive)
         if batch_reduce == "average":
             # entry (i, j) is compared with pair j, as in the original
@@ -106,7 +108,7 @@ def global_orthogonal_regularization(anchor: Tensor, negative: Tensor) -> Tensor
     if not len(anchor):
         raise ValueError("expected at least 1 pair, got none")
     with torch.autocast(anchor.device.type, enabled=False):
-        products = (_at_least_float32(anchor) * _at_least_float32(negative)).sum(dim=1)
+        products = (at_least_float32(anchor) * at_least_float32(negative)).sum(dim=1)
         return products.mean() ** 2 + F.relu(products.square().mean() - 1 / anchor.shape[1])
 
 
@@ -122,10 +124,6 @@ def _check_rows(first: str, a: Tensor, second: str, b: Tensor) -> None:
         )
     if not (a.is_floating_point() and b.is_floating_point()):
         raise ValueError(f"expected {first} and {second} of floating point, got {a.dtype} and {b.dtype}")
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def _root(squared: Tensor) -> Tensor:

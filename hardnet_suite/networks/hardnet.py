@@ -326,6 +326,8 @@ class HarDNetClassifier(nn.Module):
         self.trunk = HarDNetTrunk(arch, in_chans=in_chans, output_stride=output_stride)
         self.in_chans = in_chans
         self.drop_rate = arch.dropout if drop_rate is None else drop_rate
+        if type(self.drop_rate) not in (int, float) or not 0 <= self.drop_rate <= 1:  # NaN is not
+            raise ValueError(f"drop_rate={drop_rate!r} is invalid: expected a dropout probability, 0 to 1")
         self.drop = nn.Dropout(self.drop_rate)
         self.num_features = self.head_hidden_size = self.trunk.channels[-1]
         self.reset_classifier(arch.num_classes if num_classes is None else num_classes, global_pool)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,11 @@ def _without(table: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 def _moved(value: Any, device: str | torch.device) -> Any:
     if isinstance(value, torch.Tensor):
         return value.to(device)
-    if isinstance(value, Mapping):
-        return type(value)((key, _moved(each, device)) for key, each in value.items())
+    if isinstance(value, dict):
+        moved = copy(value)  # of the same kind: a scheduler's milestones are a Counter
+        for key, each in value.items():
+            moved[key] = _moved(each, device)
+        return moved
     if isinstance(value, list | tuple):
-        return type(value)(_moved(each, device) for each in value)
+        return type(value)([_moved(each, device) for each in value])
     return value

@@ -2,7 +2,9 @@
 
 Importing ``hardnet_suite.openmm`` changes these things in a process, and nothing else:
 
-- ``mmcv._ext`` is found in ``ops/mmcv_ext.py`` where no compiled mmcv is installed.
+- ``mmcv._ext`` is found in ``ops/mmcv_ext.py`` where no compiled mmcv is installed, and the modules that
+  ``repairs`` lists are repaired if they are imported later. In an installation, the start-up hook
+  ``_hardnet_suite_mmcv`` has made these two changes before any import.
 - The suite's classes are added to mmengine's root registries; ``LoadImageFromFile`` among the transforms is
   the suite's decoder.
 - mmengine's loader of local checkpoints is the suite's reader (``checkpoints.load_local``), which takes the
@@ -11,9 +13,6 @@ Importing ``hardnet_suite.openmm`` changes these things in a process, and nothin
   text is left out, since mmengine would run it. ``torch.load`` stays as it is.
 - ``atomic_local`` is added to mmengine's file backends. It is used where it is named, as the suite's
   ``ResumableCheckpointHook`` does.
-
-Without this import, the start-up hook ``_hardnet_suite_mmcv`` makes the first of these changes, and has the
-suite's reader read what mmengine's loader cannot.
 
 mmdet's ``SSDHead`` is repaired per model by :func:`repair_ssd_heads`, for models that the suite's runner
 scores.

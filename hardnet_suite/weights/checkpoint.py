@@ -195,7 +195,7 @@ def chosen_row(model: str | None, source: bool | str | Path) -> WeightsRow | Non
     tag = known_name(source, tags) if isinstance(source, str) else None
     if tag is not None and (tag == source or not os.path.lexists(expanded(source))):  # a file comes first
         return registry.find(model, tag)
-    if not isinstance(source, str | Path):
+    if not isinstance(source, str | Path) or source == "":
         raise ValueError(f"pretrained={source!r} must be True, False, a tag or a path")
     if "://" in str(source):
         raise UserError(f"{source} is an address: download the file, and give its path")

@@ -156,10 +156,17 @@ def network_within(
 
 def require_one(networks: Mapping[str, Mapping[str, Tensor]]) -> None:
     """SeveralNetworksError unless the networks under these prefixes are equal, such as two names of one."""
-    first, *others = networks.values()
-    for other in others:
-        if other.keys() != first.keys() or not all(torch.equal(other[key], first[key]) for key in first):
-            raise _several(networks)
+    distinct: dict[str, Mapping[str, Tensor]] = {}
+    for prefix, tensors in networks.items():
+        alias = next((known for known in distinct if _are_equal(distinct[known], tensors)), None)
+        if not alias:  # a name with a prefix tells more than one without
+            distinct[prefix] = tensors if alias is None else distinct.pop(alias)
+    if len(distinct) > 1:
+        raise _several(distinct)
+
+
+def _are_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def _several(prefixes: Iterable[str]) -> SeveralNetworksError:

@@ -49,3 +49,22 @@ def test_the_config_builds(tmp_path):
     assert type(model).__name__ == "RetinaNet"
     assert model.backbone.out_channels == cfg.model.neck.in_channels
     assert model.backbone.init_cfg == {"type": "HarDNetPretrained", "tag": "published"}
+
+
+def test_the_table_of_the_sweep_adds_up():
+    """To the counts that the text gives, with one row for each family of configs."""
+    from mmdet import __file__ as mmdet_file
+    from mmseg import __file__ as mmseg_file
+
+    given = re.search(r"- mmdet: (\d+) of \d+ .*\n- mmseg: (\d+) of \d+\n", TEXT)
+    kinds = re.search(
+        r"Not counted are (\d+) and (\d+) kinds .* and (\d+) and (\d+) that\s+fail", TEXT, re.DOTALL
+    )
+    for index, (package, file) in enumerate((("mmdet", mmdet_file), ("mmseg", mmseg_file))):
+        rows = re.findall(rf"^\| {package}/(\S+) \| .* \| (\d+) of (\d+) \| (.*?) ?\|$", TEXT, re.MULTILINE)
+        folders = [path.name for path in (Path(file).parent / ".mim/configs").iterdir() if path.is_dir()]
+        assert {name for name, *_ in rows} == {*folders} - {"_base_", "common", "__pycache__"}
+        assert sum(int(works) for _, works, _, _ in rows) == int(given[index + 1])
+        for start, count in (("no place", kinds[index + 1]), ("fails", kinds[index + 3])):
+            left = [int(all) - int(works) for _, works, all, why in rows if why.startswith(start)]
+            assert sum(left) == int(count)

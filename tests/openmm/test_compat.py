@@ -7,6 +7,7 @@ import os
 import pickle
 import stat
 import warnings
+from collections import Counter, OrderedDict
 
 import mmengine.fileio
 import numpy as np
@@ -237,6 +238,26 @@ def test_tensors_are_moved_to_the_device(tmp_path):
     loaded = CheckpointLoader.load_checkpoint(str(path), "meta")
     assert loaded["state_dict"]["weight"].is_meta
     assert loaded["optimizer"]["state"][0]["step"].is_meta
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_containers_keep_their_kind_on_every_device(device, tmp_path):
+    """The milestones of ``MultiStepLR`` are a Counter: with other keys, none would ever be reached."""
+    content = {
+        "milestones": Counter([8, 11, 11]),
+        "buffers": OrderedDict(weight=torch.ones(2)),
+        "shape": torch.ones(2, 3).shape,
+        "betas": (0.9, 0.999),
+        "lists": [[1], [torch.ones(1)]],
+    }
+    torch.save({"state_dict": {}, "meta": {}, "content": content}, tmp_path / "w.pth")
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / "w.pth"), device)["content"]
+    assert {key: type(value) for key, value in loaded.items()} == {
+        key: type(value) for key, value in content.items()
+    }
+    for key in ("milestones", "shape", "betas"):
+        assert loaded[key] == content[key]
+    assert loaded["buffers"]["weight"].device.type == loaded["lists"][1][0].device.type == device
 
 
 @pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])

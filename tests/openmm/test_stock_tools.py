@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+import _hardnet_suite_mmcv
+from hardnet_suite.openmm import repairs
+
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = Path(importlib.util.find_spec("mmdet").origin).parent / ".mim" / "tools" / "train.py"
 
@@ -107,12 +110,21 @@ def site_folder(tmp_path_factory) -> Path:
     return folder
 
 
+# this tree and its hook, also where another one is installed
+START = """
+import site, sys
+sys.path.insert(0, {root!r})
+sys.modules.pop("_hardnet_suite_mmcv", None)
+sys.meta_path[:] = [each for each in sys.meta_path if each.__module__ != "_hardnet_suite_mmcv"]
+site.addsitedir({folder!r})
+assert sys.modules["_hardnet_suite_mmcv"].__file__.startswith({root!r})
+"""
+
+
 def run(code: str, folder: Path, site_folder: Path | None = None) -> str:
     """Runs the code in a fresh Python, outside the source tree, and returns its output."""
     if site_folder is not None:
-        # this tree, also where another one is installed
-        first = f"import site, sys\nsite.addsitedir({str(site_folder)!r})\nsys.path.insert(0, {str(ROOT)!r})"
-        code = f"{first}\n{code}"
+        code = START.format(root=str(ROOT), folder=str(site_folder)) + code
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     env |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
@@ -287,7 +299,7 @@ torch.save({"weight": Program()}, "program.pth")
 try:
     CheckpointLoader.load_checkpoint("program.pth")
 except Exception as error:
-    print(type(error).__name__)
+    print(type(error).__name__, "|", type(error.__cause__).__name__, error.__cause__)
 print("done")
 """
 OLD_NAMES = """
@@ -313,7 +325,49 @@ def test_checkpoints_of_a_run_load_without_an_import_of_ours(tmp_path, site_fold
 
 
 def test_other_files_are_left_to_mmengine(tmp_path, site_folder):
-    assert run(OTHERS_FILES, tmp_path, site_folder).splitlines()[-2:] == ["UserError", "done"]
+    refused, done = run(OTHERS_FILES, tmp_path, site_folder).splitlines()[-2:]
+    assert refused.startswith("UnpicklingError | UserError ")
+    assert "could run code" in refused
+    assert done == "done"
+
+
+NEWER = """
+import sys
+{modules}
+repairs = sys.modules["_hardnet_suite_repairs"]
+assert {{*repairs.REPAIRS}} <= {{*sys.modules}}
+print("done")
+"""
+
+
+def test_releases_without_what_is_repaired_are_imported(tmp_path, site_folder):
+    """Modules of the same names, empty: the start-up hook must not break what it does not know."""
+    for name in repairs.REPAIRS:
+        path = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    modules = "\n".join(f"import {name}" for name in repairs.REPAIRS)
+    assert run(NEWER.format(modules=modules), tmp_path, site_folder).endswith("done\n")
+
+
+def test_the_hook_knows_the_packages_that_are_repaired():
+    assert {*_hardnet_suite_mmcv.REPAIRED} == {name.partition(".")[0] for name in repairs.REPAIRS}
+
+
+LIGHT = """
+import sys
+assert "_hardnet_suite_mmcv" in sys.modules
+heavy = {"torch", "numpy", "hardnet_suite", "_hardnet_suite_repairs", "pickle", "pathlib"}
+print(sorted(heavy & {*sys.modules}))
+"""
+
+
+def test_the_hook_imports_next_to_nothing():
+    """Every program of the installation waits for it."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import _hardnet_suite_mmcv\n{LIGHT}"
+    command = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_evaluations_find_the_names_that_numpy_dropped(tmp_path, site_folder):

@@ -96,6 +96,25 @@ def test_of_two_trunks_neither_is_chosen(tmp_path, one, other):
         create_model("hardnet39ds", features_only=True, pretrained=path)
 
 
+@pytest.mark.parametrize("copies", [("net.", "metric.net.", "ema."), ("ema.", "net.", "metric.net.")])
+def test_only_networks_that_differ_are_named(tmp_path, state, copies):
+    tables = [prefixed(changed(state) if prefix == "ema." else state, prefix) for prefix in copies]
+    torch.save({key: value for table in tables for key, value in table.items()}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"several networks, (ema\.\* and net\.\*|net\.\* and ema\.\*):"):
+        open_weights(tmp_path / "w.pth")
+
+
+def test_trunks_are_named_by_their_places(tmp_path, state):
+    """The trunk of the whole network, and a copy of it that differs; none is without a prefix."""
+    averaged = {key: value for key, value in changed(state).items() if key.startswith("trunk.")}
+    torch.save(prefixed(state, "net.") | prefixed(averaged, "ema."), tmp_path / "w.pth")
+    with (
+        pytest.warns(UserWarning, match="left out are"),
+        pytest.raises(UserError, match=r"several networks, (net|ema)\.trunk\.\* and (net|ema)\.trunk\.\*:"),
+    ):
+        create_model("hardnet39ds", features_only=True, pretrained=tmp_path / "w.pth")
+
+
 def test_two_names_of_one_network_are_no_two_networks(tmp_path, state):
     torch.save(prefixed(state, "net.") | prefixed(state, "metric.net."), tmp_path / "w.ckpt")
     with pytest.warns(UserWarning, match=r"the network is net\.\*; left out"):

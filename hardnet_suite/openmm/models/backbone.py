@@ -126,16 +126,23 @@ def _levels(strides: Sequence[int] | None, dilations: Sequence[int] | None) -> l
 
 def _initial_weights(arch: str, pretrained: bool | str | None, init_cfg: Any) -> Any:
     """The ``init_cfg`` that a config's ``pretrained`` or ``init_cfg`` means."""
-    if isinstance(init_cfg, dict) and init_cfg.get("type") == "Pretrained":
-        unknown = init_cfg.keys() - {"type", "checkpoint"}
-        if unknown:
-            raise ValueError(f"init_cfg has {sorted(unknown)}: a HarDNet finds its trunk in a file by itself")
-        pretrained, init_cfg = pretrained or init_cfg.get("checkpoint"), None
     if pretrained is None or pretrained is False:
-        return init_cfg
+        return [_own(arch, each) for each in init_cfg] if isinstance(init_cfg, list) else _own(arch, init_cfg)
     if init_cfg is not None:
         raise ValueError("pretrained and init_cfg are alternatives: give one of them")
     return pretrained_init(arch, pretrained)
+
+
+def _own(arch: str, init: Any) -> Any:
+    """mmengine's "Pretrained" as the suite's, which finds a trunk under any prefix; others as they are."""
+    if not isinstance(init, dict) or init.get("type") != "Pretrained":
+        return init
+    if init.keys() != {"type", "checkpoint"}:
+        raise ValueError(
+            f"init_cfg={dict(init)}: expected type and checkpoint alone; a HarDNet finds its trunk in a file "
+            "by itself"
+        )
+    return pretrained_init(arch, init["checkpoint"])
 
 
 def _with_norm(trunk: HarDNetTrunk, norm_cfg: dict) -> HarDNetTrunk:

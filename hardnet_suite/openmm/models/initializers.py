@@ -35,13 +35,13 @@ class HarDNetPretrained:
 
     def __call__(self, module: nn.Module) -> None:
         name = self.model or module.arch
-        if self.file and self.tag is None:  # also with a file: a misspelt model or tag is an error
+        if self.file is not None and self.tag is None:
             row = None
-            find_arch(name)
+            find_arch(name)  # also with a file: a misspelt model or tag is an error
         else:
             row = find(name, self.tag or "published")
         try:
-            weights = open_weights(self.file or row, name)
+            weights = open_weights(row if self.file is None else self.file, name)
         except UserError as error:
             raise UserError(f"{error} (train can do without it: --from-scratch)") from None
         report = fill(module, weights, allow=("heads", "in_chans", "classes"))

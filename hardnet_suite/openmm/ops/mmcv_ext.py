@@ -19,7 +19,7 @@ import torchvision.ops
 from torch import Tensor
 
 from hardnet_suite.inference import nms as suppression
-from hardnet_suite.inference.nms import at_least_float32 as _wide
+from hardnet_suite.networks.layers import at_least_float32 as _wide
 
 # what is not provided: users -> the beginnings of the operators' names
 NOT_PROVIDED = {
@@ -168,7 +168,7 @@ class _Bins(NamedTuple):
         if shift is not None:
             start = start + extent[..., None, None] * shift
         given = torch.full_like(size, sampling_ratio)
-        samples = (given if sampling_ratio > 0 else size.ceil()).clamp(min=0).long()
+        samples = (given if sampling_ratio > 0 else size.ceil()).long().clamp(min=0)  # NaN: none
         return cls(rois[:, 0].long(), start, size, samples)
 
     def groups(self) -> Iterator[tuple[Tensor, int, int, int]]:

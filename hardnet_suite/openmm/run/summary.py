@@ -187,8 +187,10 @@ def _device(cfg: Config) -> str:
     else:
         device = get_device()
     precision = training_precision(cfg)
-    if precision != "float32":
+    if precision in ("bfloat16", "float16"):
         precision += " where it is safe"
+    elif precision != "float32":
+        precision = f"the precision of {precision}"
     return f"{f'{ranks} × ' if ranks > 1 else ''}{device}, {precision}"
 
 

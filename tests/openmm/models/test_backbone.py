@@ -305,13 +305,16 @@ def weights_file(tmp_path):
     return network, str(tmp_path / "mine.pth")
 
 
-@pytest.mark.parametrize("how", ["pretrained", "init_cfg", "both packages'"])
+@pytest.mark.parametrize("how", ["pretrained", "init_cfg", "both packages'", "a list"])
 def test_a_file_to_begin_with(weights_file, how):
     network, path = weights_file
     options = {
         "pretrained": {"pretrained": path},
         "init_cfg": {"init_cfg": {"type": "HarDNetPretrained", "file": path}},
         "both packages'": {"init_cfg": {"type": "Pretrained", "checkpoint": path}},
+        "a list": {
+            "init_cfg": [{"type": "Pretrained", "checkpoint": path}, {"type": "Xavier", "layer": "Linear"}]
+        },
     }[how]
     backbone = build(**options)
     backbone.init_weights()
@@ -349,11 +352,20 @@ def test_no_weights_to_begin_with(pretrained):
         ({"pretrained": "imagenet"}, UserError, "neither a file nor a tag"),
         ({"arch": "hardnet68a", "pretrained": True}, ValueError, "hardnet68a"),
         ({"pretrained": 3}, ValueError, "must be True, False, a tag or a path"),
+        ({"pretrained": ""}, ValueError, "must be True, False, a tag or a path"),
         ({"pretrained": True, "init_cfg": {"type": "HarDNetPretrained"}}, ValueError, "are alternatives"),
         (
             {"init_cfg": {"type": "Pretrained", "checkpoint": "a.pth", "prefix": "backbone."}},
             ValueError,
             "finds its trunk in a file by itself",
+        ),
+        ({"init_cfg": {"type": "Pretrained"}}, ValueError, "expected type and checkpoint alone"),
+        ({"init_cfg": [{"type": "Pretrained"}]}, ValueError, "expected type and checkpoint alone"),
+        ({"init_cfg": {"type": "Pretrained", "checkpoint": None}}, ValueError, "must be True, False, a tag"),
+        (
+            {"pretrained": True, "init_cfg": {"type": "Pretrained", "checkpoint": "a.pth"}},
+            ValueError,
+            "are alternatives",
         ),
     ],
 )

@@ -213,6 +213,13 @@ def test_roi_align_of_maxima(ref, aligned, ratio):
     torch.testing.assert_close(out, ref[f"roialign_max_al{aligned}_sr{ratio}"], rtol=1e-5, atol=1e-5)
 
 
+def test_a_region_of_no_size_has_no_maximum():
+    """As where a training diverges: sides that are not numbers are bins without samples, as compiled."""
+    rois = torch.tensor([[0, float("nan"), 1, 5, 5], [0, 1, 1, 5, 5]])
+    out = ops.roi_align(torch.ones(1, 1, 8, 8), rois, (2, 1), 1.0, 0, "max", True)
+    assert out.flatten(1).tolist() == [[-10000.0] * 2, [1.0] * 2]
+
+
 @pytest.mark.parametrize("mode", ["avg", "max"])
 def test_roi_align_without_rois(mode):
     x = torch.ones(1, 3, 8, 8, requires_grad=True)

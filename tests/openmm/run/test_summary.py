@@ -93,6 +93,11 @@ def test_weights_of_the_registry_in_a_file(monkeypatch, tmp_path):
         (1, {"optim_wrapper": {"type": "AmpOptimWrapper"}}, "CPU, 2 threads, float16 where it is safe"),
         (
             1,
+            {"optim_wrapper": {"type": "ApexOptimWrapper"}},
+            "CPU, 2 threads, the precision of ApexOptimWrapper",
+        ),
+        (
+            1,
             {"optim_wrapper": {"type": "AmpOptimWrapper", "dtype": "bfloat16"}},
             "CPU, 2 threads, bfloat16 where it is safe",
         ),
