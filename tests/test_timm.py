@@ -159,6 +159,27 @@ def test_imagenet_config(create):
     assert "bilinear" in str(resize.interpolation).lower()
 
 
+@pytest.mark.parametrize("tap", [True, "block"])
+@pytest.mark.parametrize(("name", "weights"), [("hardnet68", False), (SMALL, "tiny_imagenet10")])
+def test_a_trunk_has_the_config_of_its_classifier(name, weights, tap):
+    trunk = create_model(name, pretrained=weights, features_only=tap)
+    network = create_model(name, pretrained=weights)
+    for resolve in (
+        timm.data.resolve_model_data_config,
+        lambda m: timm.data.resolve_data_config({}, model=m),
+    ):
+        assert resolve(trunk) == resolve(network)
+    assert trunk.default_cfg == trunk.pretrained_cfg
+    assert trunk.pretrained_cfg["first_conv"] in dict(trunk.named_modules())
+
+
+def test_a_rule_that_timm_cannot_express_is_an_error():
+    trunk = create_model("ssd512_hardnet68", features_only=True, out_indices=[0])
+    with pytest.raises(ValueError, match="timm's transforms cannot express the input rule"):
+        timm.data.resolve_model_data_config(trunk)
+    torch.jit.script(trunk)
+
+
 def test_the_config_follows_the_weights():
     network = create_model(SMALL, pretrained="tiny_imagenet10")
     config = timm.data.resolve_model_data_config(network)
