@@ -126,16 +126,25 @@ def _levels(strides: Sequence[int] | None, dilations: Sequence[int] | None) -> l
 
 def _initial_weights(arch: str, pretrained: bool | str | None, init_cfg: Any) -> Any:
     """The ``init_cfg`` that a config's ``pretrained`` or ``init_cfg`` means."""
-    if isinstance(init_cfg, dict) and init_cfg.get("type") == "Pretrained":
-        unknown = init_cfg.keys() - {"type", "checkpoint"}
-        if unknown:
-            raise ValueError(f"init_cfg has {sorted(unknown)}: a HarDNet finds its trunk in a file by itself")
-        pretrained, init_cfg = pretrained or init_cfg.get("checkpoint"), None
-    if pretrained is None or pretrained is False:
+    if pretrained is not None and pretrained is not False:
+        if init_cfg is not None:
+            raise ValueError("pretrained and init_cfg are alternatives: give one of them")
+        return pretrained_init(arch, pretrained)
+    if isinstance(init_cfg, list | tuple):
+        each = [_found_by_itself(arch, cfg) for cfg in init_cfg]
+        return sorted(each, key=lambda cfg: cfg.get("type") == "HarDNetPretrained")  # last, as in mmengine
+    return _found_by_itself(arch, init_cfg)
+
+
+def _found_by_itself(arch: str, init_cfg: Any) -> Any:
+    """OpenMMLab's "Pretrained" as the suite's, which finds the trunk in a file and misses nothing of it."""
+    if not isinstance(init_cfg, dict) or init_cfg.get("type") != "Pretrained":
         return init_cfg
-    if init_cfg is not None:
-        raise ValueError("pretrained and init_cfg are alternatives: give one of them")
-    return pretrained_init(arch, pretrained)
+    if unknown := init_cfg.keys() - {"type", "checkpoint"}:
+        raise ValueError(f"init_cfg has {sorted(unknown)}: a HarDNet finds its trunk in a file by itself")
+    if not init_cfg.get("checkpoint"):
+        raise ValueError(f"init_cfg={dict(init_cfg)} has no checkpoint")
+    return pretrained_init(arch, init_cfg["checkpoint"])
 
 
 def _with_norm(trunk: HarDNetTrunk, norm_cfg: dict) -> HarDNetTrunk:
