@@ -345,6 +345,26 @@ def test_feature_maps(name, feature_cls, images):
     assert timm.data.resolve_model_data_config(network)["interpolation"] == "bilinear"
 
 
+@pytest.mark.parametrize("feature_cls", ["list", "dict"])
+def test_the_forms_of_feature_maps(feature_cls, images):
+    network = timm.create_model(SMALL, features_only=True, feature_cls=feature_cls, out_indices=(3, 1)).eval()
+    dims = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
+    traced = torch.fx.symbolic_trace(network)
+    forms = {
+        "script": torch.jit.script(network),
+        "trace": torch.jit.trace(network, images, strict=False),
+        "fx": traced,
+        "script of fx": torch.jit.script(traced),
+        "export": torch.export.export(network, (images,), dynamic_shapes=dims).module(),
+        "compile": torch.compile(network, backend="eager", fullgraph=True),
+    }
+    other = torch.rand(len(images) + 1, 3, 96, 128)
+    with torch.no_grad():
+        expected = network(other)
+        for form in forms.values():
+            torch.testing.assert_close(form(other), expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("feature_cls", FEATURE_CLASSES)
 @pytest.mark.parametrize("out_indices", [(1, 2), (0,), (4,), (2, 4), (-2, -1), 2])
 def test_chosen_feature_maps(out_indices, feature_cls, images):
