@@ -71,10 +71,11 @@ def _load_what_torch_refuses(module):
 
 
 def _paste_masks_outside_of_images(module):
-    """On the CPU, mmdet crops the image to the boxes, and fails where nothing is left."""
+    """On the CPU, mmdet crops the image to the boxes: it fails where nothing is left or one is not finite."""
     paste = module._do_paste_mask
 
     def do_paste_mask(masks, boxes, img_h, img_w, skip_empty=True):
+        skip_empty = skip_empty and bool(boxes.isfinite().all())
         if skip_empty:
             left, top = (boxes[:, :2].amin(0).floor() - 1).clamp(min=0).tolist()
             right, bottom = (boxes[:, 2:].amax(0).ceil() + 1).tolist()
