@@ -85,7 +85,9 @@ def create_model(
         global_pool=global_pool,
     )
     if weights is not None:
-        if not features_only:
+        if features_only:
+            network.preprocess = weights.preprocess or network.preprocess
+        else:
             names_fit = network.num_classes == weights.num_classes
             network.usage = replace(
                 network.usage,

@@ -4,8 +4,7 @@ The import registers the classifiers of the architecture table. timm offers no e
 package could register models without being imported.
 """
 
-from __future__ import annotations
-
+# no postponed annotations: torch.fx copies those of ``forward`` into its code, where TorchScript needs types
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -77,6 +76,7 @@ class HarDNetFeatures(nn.Module):
         }
         self._return_layers = layers
         self._stages = [stages[module] for module in layers]
+        self._names = list(layers.values())
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Saves memory in training by recomputing the blocks in the backward pass."""
@@ -90,7 +90,8 @@ class HarDNetFeatureDict(HarDNetFeatures):
     """The same as a dict, by the index of the map as a string: ``feature_cls="dict"``."""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return dict(zip(self.return_layers.values(), super().forward(x), strict=True))
+        maps = self.model.trunk.maps(x, self._stages)
+        return {name: maps[index] for index, name in enumerate(self._names)}
 
 
 # in place of timm's, which rebuild a network from its children

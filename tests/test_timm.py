@@ -162,6 +162,27 @@ def test_imagenet_config(create):
     assert "bilinear" in str(resize.interpolation).lower()
 
 
+@pytest.mark.parametrize("tap", [True, "block"])
+@pytest.mark.parametrize(("name", "weights"), [("hardnet68", False), (SMALL, "tiny_imagenet10")])
+def test_a_trunk_has_the_config_of_its_classifier(name, weights, tap):
+    trunk = create_model(name, pretrained=weights, features_only=tap)
+    network = create_model(name, pretrained=weights)
+    for resolve in (
+        timm.data.resolve_model_data_config,
+        lambda m: timm.data.resolve_data_config({}, model=m),
+    ):
+        assert resolve(trunk) == resolve(network)
+    assert trunk.default_cfg == trunk.pretrained_cfg
+    assert trunk.pretrained_cfg["first_conv"] in dict(trunk.named_modules())
+
+
+def test_a_rule_that_timm_cannot_express_is_an_error():
+    trunk = create_model("ssd512_hardnet68", features_only=True, out_indices=[0])
+    with pytest.raises(ValueError, match="timm's transforms cannot express the input rule"):
+        timm.data.resolve_model_data_config(trunk)
+    torch.jit.script(trunk)
+
+
 def test_the_config_follows_the_weights():
     network = create_model(SMALL, pretrained="tiny_imagenet10")
     config = timm.data.resolve_model_data_config(network)
@@ -325,6 +346,26 @@ def test_feature_maps(name, feature_cls, images):
     assert info.reduction() == trunk.feature_info.reduction() == [64 // m.shape[2] for m in maps]
     assert "num_classes" not in network.pretrained_cfg
     assert timm.data.resolve_model_data_config(network)["interpolation"] == "bilinear"
+
+
+@pytest.mark.parametrize("feature_cls", ["list", "dict"])
+def test_the_forms_of_feature_maps(feature_cls, images):
+    network = timm.create_model(SMALL, features_only=True, feature_cls=feature_cls, out_indices=(3, 1)).eval()
+    dims = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
+    traced = torch.fx.symbolic_trace(network)
+    forms = {
+        "script": torch.jit.script(network),
+        "trace": torch.jit.trace(network, images, strict=False),
+        "fx": traced,
+        "script of fx": torch.jit.script(traced),
+        "export": torch.export.export(network, (images,), dynamic_shapes=dims).module(),
+        "compile": torch.compile(network, backend="eager", fullgraph=True),
+    }
+    other = torch.rand(len(images) + 1, 3, 96, 128)
+    with torch.no_grad():
+        expected = network(other)
+        for form in forms.values():
+            torch.testing.assert_close(form(other), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("feature_cls", FEATURE_CLASSES)

@@ -154,7 +154,9 @@ def build_network(
         trunk = _trunk_of(name, row)
         tap = features_only if isinstance(features_only, str) else "transition"
         chosen = range(len(last_stages(trunk))) if out_indices is None else out_indices
-        return HarDNetTrunk(trunk, **channels, out_indices=chosen, tap=tap, **options)
+        network = HarDNetTrunk(trunk, **channels, out_indices=chosen, tap=tap, **options)
+        network.preprocess = default_usage(name, row).preprocess
+        return network
     if out_indices is not None:
         raise ValueError("out_indices requires features_only=True")
     if options and not isinstance(row, HarDNetArch):

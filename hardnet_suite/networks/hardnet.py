@@ -23,6 +23,7 @@ from hardnet_suite.networks.layers import (
     checked_images,
     init_weights,
 )
+from hardnet_suite.networks.preprocess import Preprocess
 
 torch.fx.wrap("checked_images")
 
@@ -109,6 +110,23 @@ class HarDNetStage(nn.Module):
         self.down = down
 
 
+@torch.jit.unused
+def _pretrained_cfg(network: nn.Module) -> dict[str, Any]:
+    """What timm reads of a network, ``timm.data.resolve_model_data_config`` for one: its input rule.
+
+    timm sets it for the networks that it builds; for others it follows from the network.
+
+    Raises:
+        ValueError: timm's transforms cannot express the input rule.
+    """
+    return network._own_cfg() if network._timm_cfg is None else network._timm_cfg
+
+
+@torch.jit.unused
+def _set_pretrained_cfg(network: nn.Module, cfg: dict[str, Any]) -> None:
+    network._timm_cfg = cfg
+
+
 class HarDNetTrunk(nn.Module):
     """Stem and stages: (N, in_chans, H, W) -> list of feature maps, one per entry of ``out_indices``.
 
@@ -133,11 +151,16 @@ class HarDNetTrunk(nn.Module):
         channels: Channels of the returned maps.
         strides: Strides of the returned maps in pixels.
         official_prefixes: Module name -> its name in the official program.
+        preprocess: The input rule of a trunk that ``create_model`` built; otherwise None.
 
     Raises:
         ValueError: Unknown tap, activation or pooling, or invalid ``out_indices``, ``output_stride`` or
             ``levels``.
     """
+
+    __jit_ignored_attributes__ = ("pretrained_cfg", "default_cfg")  # or scripting would evaluate them
+    _timm_cfg = None
+    pretrained_cfg = default_cfg = property(_pretrained_cfg, _set_pretrained_cfg)  # a new and an old name
 
     def __init__(
         self,
@@ -166,6 +189,7 @@ class HarDNetTrunk(nn.Module):
             _check_levels(levels, levels_of(arch))
         arch, self.out_indices = _select(arch, out_indices)
         self.arch, self.tap, self.with_cp, self.in_chans = arch, tap, with_cp, in_chans
+        self.preprocess: Preprocess | None = None
 
         kernel = 1 if arch.depthwise else 3
         self.stem = _convs(in_chans, arch.stem, kernel, arch.act)
@@ -231,6 +255,12 @@ class HarDNetTrunk(nn.Module):
     def feature_info(self) -> FeatureInfo:
         """Information about the returned feature maps."""
         return _feature_info(self.features, self.out_indices, self.tap)
+
+    @torch.jit.unused
+    def _own_cfg(self) -> dict[str, Any]:
+        if self.preprocess is None:
+            raise AttributeError("the trunk has no input rule")
+        return {"num_classes": 0, "first_conv": "stem.0.conv", **self.preprocess.timm_config()}
 
     def prune(self, index: int) -> None:
         """Removes, in place, what comes after a feature map, which becomes the only output.
@@ -309,7 +339,9 @@ class HarDNetClassifier(nn.Module):
     """
 
     class_layers = ("fc.",)  # prefixes of the parameters that depend on the number of classes
-    _pretrained_cfg = None
+    __jit_ignored_attributes__ = ("pretrained_cfg", "default_cfg")  # or scripting would evaluate them
+    _timm_cfg = None
+    pretrained_cfg = default_cfg = property(_pretrained_cfg, _set_pretrained_cfg)  # a new and an old name
 
     def __init__(
         self,
@@ -345,18 +377,8 @@ class HarDNetClassifier(nn.Module):
         features = self.trunk.features
         return _feature_info(features, range(len(features)), "transition", "trunk.")
 
-    @property
     @torch.jit.unused
-    def pretrained_cfg(self) -> dict[str, Any]:
-        """What timm reads of a network, ``timm.data.resolve_model_data_config`` for one: its input rule.
-
-        timm sets it for the networks that it builds; for others it follows from ``usage``.
-
-        Raises:
-            ValueError: timm's transforms cannot express the input rule.
-        """
-        if self._pretrained_cfg is not None:
-            return self._pretrained_cfg
+    def _own_cfg(self) -> dict[str, Any]:
         return {
             "architecture": self.usage.name,
             "num_classes": self.num_classes,
@@ -364,13 +386,6 @@ class HarDNetClassifier(nn.Module):
             "classifier": "fc",
             **self.usage.preprocess.timm_config(),
         }
-
-    @pretrained_cfg.setter
-    @torch.jit.unused
-    def pretrained_cfg(self, cfg: dict[str, Any]) -> None:
-        self._pretrained_cfg = cfg
-
-    default_cfg = pretrained_cfg  # the older name
 
     def get_classifier(self, name_only: bool = False) -> nn.Module | str:
         """The last layer, or its name."""

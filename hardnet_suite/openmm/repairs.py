@@ -55,13 +55,14 @@ def _find_old_names(module: ModuleType) -> None:
 
 
 def _paste_masks_outside_of_images(module: ModuleType) -> None:
-    """mmdet: on the CPU it crops the image to the boxes, and fails where nothing is left.
+    """mmdet: on the CPU it crops the image to the boxes, and fails where nothing is left or one is not finite.
 
     QueryInst predicts such boxes early in training.
     """
     paste = module._do_paste_mask
 
     def do_paste_mask(masks: Any, boxes: Any, img_h: int, img_w: int, skip_empty: bool = True) -> Any:
+        skip_empty = skip_empty and bool(boxes.isfinite().all())
         if skip_empty:
             left, top = (boxes[:, :2].amin(0).floor() - 1).clamp(min=0).tolist()
             right, bottom = (boxes[:, 2:].amax(0).ceil() + 1).tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import pickle
 import stat
@@ -569,3 +570,24 @@ def test_masks_of_boxes_outside_of_the_image(box, skip_empty):
         images.append(image > 0.5)
     assert torch.equal(*images)
     assert images[0].any() == (box == (4, 4, 40, 30))
+
+
+@pytest.mark.parametrize("box", [(math.nan,) * 4, (5, 5, math.nan, 9), (-math.inf, 5, math.inf, 9)])
+def test_masks_of_boxes_that_are_not_finite(box, monkeypatch):
+    """A diverged model's: empty, and beside them masks as ever."""
+    from mmdet.models.roi_heads.mask_heads import fcn_mask_head
+
+    arange = torch.arange
+
+    def bounded(start, end, **options):
+        assert -100 < start <= end < 100  # mmdet would fill the memory
+        return arange(start, end, **options)
+
+    monkeypatch.setattr(torch, "arange", bounded)
+    boxes = torch.tensor([(4, 4, 40, 30), box], dtype=torch.float32)
+    pasted, place = fcn_mask_head._do_paste_mask(torch.ones(2, 1, 7, 7), boxes, 32, 60, skip_empty=True)
+    image = torch.zeros(2, 32, 60)
+    image[(arange(2), *place)] = pasted
+    (expected, _) = fcn_mask_head._do_paste_mask(torch.ones(1, 1, 7, 7), boxes[:1], 32, 60, skip_empty=False)
+    assert torch.equal(image[:1], expected)
+    assert not (image[1] > 0.5).any()

@@ -126,23 +126,25 @@ def _levels(strides: Sequence[int] | None, dilations: Sequence[int] | None) -> l
 
 def _initial_weights(arch: str, pretrained: bool | str | None, init_cfg: Any) -> Any:
     """The ``init_cfg`` that a config's ``pretrained`` or ``init_cfg`` means."""
-    if pretrained is None or pretrained is False:
-        return [_own(arch, each) for each in init_cfg] if isinstance(init_cfg, list) else _own(arch, init_cfg)
-    if init_cfg is not None:
-        raise ValueError("pretrained and init_cfg are alternatives: give one of them")
-    return pretrained_init(arch, pretrained)
+    if pretrained is not None and pretrained is not False:
+        if init_cfg is not None:
+            raise ValueError("pretrained and init_cfg are alternatives: give one of them")
+        return pretrained_init(arch, pretrained)
+    if isinstance(init_cfg, list | tuple):
+        each = [_found_by_itself(arch, cfg) for cfg in init_cfg]
+        return sorted(each, key=lambda cfg: cfg.get("type") == "HarDNetPretrained")  # last, as in mmengine
+    return _found_by_itself(arch, init_cfg)
 
 
-def _own(arch: str, init: Any) -> Any:
-    """mmengine's "Pretrained" as the suite's, which finds a trunk under any prefix; others as they are."""
-    if not isinstance(init, dict) or init.get("type") != "Pretrained":
-        return init
-    if init.keys() != {"type", "checkpoint"}:
-        raise ValueError(
-            f"init_cfg={dict(init)}: expected type and checkpoint alone; a HarDNet finds its trunk in a file "
-            "by itself"
-        )
-    return pretrained_init(arch, init["checkpoint"])
+def _found_by_itself(arch: str, init_cfg: Any) -> Any:
+    """OpenMMLab's "Pretrained" as the suite's, which finds the trunk in a file and misses nothing of it."""
+    if not isinstance(init_cfg, dict) or init_cfg.get("type") != "Pretrained":
+        return init_cfg
+    if unknown := init_cfg.keys() - {"type", "checkpoint"}:
+        raise ValueError(f"init_cfg has {sorted(unknown)}: a HarDNet finds its trunk in a file by itself")
+    if not init_cfg.get("checkpoint"):
+        raise ValueError(f"init_cfg={dict(init_cfg)} has no checkpoint")
+    return pretrained_init(arch, init_cfg["checkpoint"])
 
 
 def _with_norm(trunk: HarDNetTrunk, norm_cfg: dict) -> HarDNetTrunk:

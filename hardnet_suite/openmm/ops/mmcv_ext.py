@@ -168,14 +168,18 @@ class _Bins(NamedTuple):
         if shift is not None:
             start = start + extent[..., None, None] * shift
         given = torch.full_like(size, sampling_ratio)
-        samples = (given if sampling_ratio > 0 else size.ceil()).long().clamp(min=0)  # NaN: none
+        # without a number given, sides that are not finite have no samples, as compiled on CPUs
+        samples = given if sampling_ratio > 0 else size.ceil().nan_to_num(0.0, 0.0, 0.0)
+        samples = samples.clamp(min=0).long()
         return cls(rois[:, 0].long(), start, size, samples)
 
-    def groups(self) -> Iterator[tuple[Tensor, int, int, int]]:
+    def groups(self, images: int) -> Iterator[tuple[Tensor, int, int, int]]:
         """Regions of one image with equal numbers of samples: indices, image, samples in y and in x."""
         keys = torch.cat([self.image[:, None], self.samples], dim=1)
         kinds, kind_of = keys.unique(dim=0, return_inverse=True)
         for number, (image, rows, columns) in enumerate(kinds.tolist()):
+            if image not in range(images):
+                raise ValueError(f"a region is of image {image}, got a batch of {images}")
             yield (kind_of == number).nonzero()[:, 0], image, rows, columns
 
     def points(self, regions: Tensor, rows: int, columns: int) -> Tensor:
@@ -234,7 +238,7 @@ def roi_align_forward(
         sampling_ratio=options["sampling_ratio"],
         aligned=options["aligned"],
     )
-    for regions, image, rows, columns in bins.groups():
+    for regions, image, rows, columns in bins.groups(len(input)):
         if not rows * columns:
             output[regions], argmax_y[regions], argmax_x[regions] = _NO_MAXIMUM, -1, -1
             continue
@@ -288,7 +292,7 @@ def _deform_roi_pool(input: Tensor, rois: Tensor, offset: Tensor, options: dict[
         shift=options["gamma"] * offset.flip(1) if offset.numel() else None,
     )
     output = input.new_zeros(len(rois), input.shape[1], *shape)
-    for regions, image, rows, columns in bins.groups():
+    for regions, image, rows, columns in bins.groups(len(input)):
         if rows * columns:
             points = bins.points(regions, rows, columns)
             output = output.index_copy(0, regions, _samples(input[image : image + 1], points).mean(dim=-1))
@@ -370,6 +374,18 @@ class _Geometry(NamedTuple):
                 f"deform_groups={self.deform_groups} takes {channels} input and {2 * taps} offset channels, "
                 f"got {input.shape[1]} and {offset.shape[1]}"
             )
+        expected = {"offset": (offset, len(input), 2 * taps)}
+        if mask is not None:
+            expected["mask"] = (mask, len(input), taps)
+        if bias is not None:
+            expected["bias"] = (bias, len(weight))
+        for name, (tensor, *shape) in expected.items():
+            if list(tensor.shape[:2]) != shape:
+                raise ValueError(
+                    f"deformable convolution of {len(input)} maps with weight {tuple(weight.shape)} and "
+                    f"deform_groups={self.deform_groups}: expected {name} to begin with shape {shape}, got "
+                    f"{list(tensor.shape)}"
+                )
         size = self._output_size(input, weight)
         offset = self._with_gradient(_first_of(offset, size), input, weight)
         mask = None if mask is None else _first_of(mask, size)
@@ -690,7 +706,7 @@ def masked_col2im_forward(
     width: int,
     channels: int,
 ) -> None:
-    output[0, :, rows, columns] = values
+    output[0, :, rows, columns] = values.to(output.dtype)  # autocast multiplies in half precision
 
 
 # --- point-wise spatial attention (Zhao et al., 2018): masks around each place, on the places of the map

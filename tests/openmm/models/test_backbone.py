@@ -305,16 +305,16 @@ def weights_file(tmp_path):
     return network, str(tmp_path / "mine.pth")
 
 
-@pytest.mark.parametrize("how", ["pretrained", "init_cfg", "both packages'", "a list"])
+@pytest.mark.parametrize("how", ["pretrained", "init_cfg", "both packages'", "first of a list", "last"])
 def test_a_file_to_begin_with(weights_file, how):
     network, path = weights_file
+    random, file = {"type": "Kaiming", "layer": "Conv2d"}, {"type": "Pretrained", "checkpoint": path}
     options = {
         "pretrained": {"pretrained": path},
         "init_cfg": {"init_cfg": {"type": "HarDNetPretrained", "file": path}},
-        "both packages'": {"init_cfg": {"type": "Pretrained", "checkpoint": path}},
-        "a list": {
-            "init_cfg": [{"type": "Pretrained", "checkpoint": path}, {"type": "Xavier", "layer": "Linear"}]
-        },
+        "both packages'": {"init_cfg": file},
+        "first of a list": {"init_cfg": [file, random]},
+        "last": {"init_cfg": [random, file]},
     }[how]
     backbone = build(**options)
     backbone.init_weights()
@@ -338,6 +338,17 @@ def test_a_tag_to_begin_with():
     assert torch.equal(backbone.trunk.stem[0].conv.weight, expected.trunk.stem[0].conv.weight)
 
 
+def test_a_list_loads_a_detectors_file(tmp_path):
+    """mmengine's own "Pretrained" would load nothing of it, with a warning."""
+    detector = build()
+    state = {f"detector.backbone.{key}": value for key, value in detector.state_dict().items()}
+    torch.save({"state_dict": state, "meta": {}}, tmp_path / "detector.pth")
+    backbone = build(init_cfg=[{"type": "Pretrained", "checkpoint": str(tmp_path / "detector.pth")}])
+    backbone.init_weights()
+    for key, value in detector.state_dict().items():
+        assert torch.equal(backbone.state_dict()[key], value), key
+
+
 @pytest.mark.parametrize("pretrained", [None, False])
 def test_no_weights_to_begin_with(pretrained):
     assert build(pretrained=pretrained).init_cfg is None
@@ -355,12 +366,19 @@ def test_no_weights_to_begin_with(pretrained):
         ({"pretrained": ""}, ValueError, "must be True, False, a tag or a path"),
         ({"pretrained": True, "init_cfg": {"type": "HarDNetPretrained"}}, ValueError, "are alternatives"),
         (
+            {"pretrained": True, "init_cfg": {"type": "Pretrained", "checkpoint": "a.pth"}},
+            ValueError,
+            "are alternatives",
+        ),
+        ({"init_cfg": {"type": "Pretrained"}}, ValueError, "has no checkpoint"),
+        ({"init_cfg": {"type": "Pretrained", "checkpoint": None}}, ValueError, "has no checkpoint"),
+        ({"init_cfg": [{"type": "Pretrained"}]}, ValueError, "has no checkpoint"),
+        ({"init_cfg": [{"type": "Pretrained", "checkpoint": "imagenet"}]}, UserError, "neither a file nor"),
+        (
             {"init_cfg": {"type": "Pretrained", "checkpoint": "a.pth", "prefix": "backbone."}},
             ValueError,
             "finds its trunk in a file by itself",
         ),
-        ({"init_cfg": {"type": "Pretrained"}}, ValueError, "expected type and checkpoint alone"),
-        ({"init_cfg": [{"type": "Pretrained"}]}, ValueError, "expected type and checkpoint alone"),
         ({"init_cfg": {"type": "Pretrained", "checkpoint": None}}, ValueError, "must be True, False, a tag"),
         (
             {"pretrained": True, "init_cfg": {"type": "Pretrained", "checkpoint": "a.pth"}},

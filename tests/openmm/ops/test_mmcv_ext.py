@@ -322,6 +322,30 @@ def test_deform_conv_layers_train():
 
 
 @stand_in
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"offset": torch.zeros(1, 18, 5, 5)},
+            r"expected offset to begin with shape \[2, 18\], got \[1, 18, 5, 5\]",
+        ),
+        ({"mask": torch.ones(2, 4, 5, 5)}, r"expected mask to begin with shape \[2, 9\], got \[2, 4, 5, 5\]"),
+        ({"mask": torch.ones(1, 9, 5, 5)}, r"expected mask to begin with shape \[2, 9\]"),
+        ({"bias": torch.zeros(3)}, r"expected bias to begin with shape \[6\], got \[3\]"),
+    ],
+)
+def test_deform_conv_of_shapes_that_do_not_fit(change, message):
+    tensors = {
+        "input": torch.ones(2, 4, 5, 5),
+        "offset": torch.zeros(2, 18, 5, 5),
+        "mask": torch.ones(2, 9, 5, 5),
+        "weight": torch.ones(6, 4, 3, 3),
+        "bias": torch.zeros(6),
+    } | change
+    with pytest.raises(ValueError, match=message):
+        ops.modulated_deform_conv2d(*tensors.values(), 1, 1)
+
+
 def test_deform_conv_with_wrong_groups():
     t = conv_inputs(2, 1, 1, 1, 1)
     with pytest.raises(

@@ -84,6 +84,17 @@ def test_masked_convolution(kernel, padding, share):
         torch.testing.assert_close(layer(x, mask), F.conv2d(x, layer.weight, layer.bias, 1, padding) * mask)
 
 
+@pytest.mark.parametrize("features", [torch.float32, *HALF])
+@pytest.mark.parametrize("precision", HALF)
+def test_masked_convolution_in_mixed_precision(features, precision):
+    layer = ops.MaskedConv2d(3, 4, 3, padding=1)
+    x, mask = random(1, 3, 6, 7).to(features), torch.ones(1, 6, 7)
+    with torch.no_grad(), torch.autocast("cpu", dtype=precision):
+        out, expected = layer(x, mask), layer(x)
+    assert out.dtype == features
+    torch.testing.assert_close(out.float(), expected.float(), rtol=2e-2, atol=2e-2)
+
+
 # --- PSAMask
 
 
@@ -164,6 +175,30 @@ def test_deform_roi_pool_without_rois():
     assert out.shape == (0, 3, 2, 3)
     out.sum().backward()
     assert not x.grad.any()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("column", [1, 2, 3, 4])
+def test_regions_that_are_not_finite_have_no_samples(value, column):
+    rois = ROIS[:2].clone()
+    rois[0, column] = value
+    x = random(2, 3, 6, 5)
+    maxima, means = ops.roi_align(x, rois, 2, 0.25, 0, "max"), ops.deform_roi_pool(x, rois, None, 2, 0.25)
+    assert (maxima[0] == -10000).all()
+    assert not means[0].any()
+    torch.testing.assert_close(maxima[1:], ops.roi_align(x, ROIS[1:2], 2, 0.25, 0, "max"))
+    torch.testing.assert_close(means[1:], ops.deform_roi_pool(x, ROIS[1:2], None, 2, 0.25))
+
+
+@pytest.mark.parametrize("image", [-1, 2])
+def test_regions_of_no_image(image):
+    rois = torch.tensor([[image, 4.0, 4, 12, 12]], dtype=torch.float64)
+    for pool in (
+        lambda x: ops.roi_align(x, rois, 2, 0.25, 0, "max"),
+        lambda x: ops.deform_roi_pool(x, rois, None, 2),
+    ):
+        with pytest.raises(ValueError, match=f"a region is of image {image}, got a batch of 2"):
+            pool(random(2, 3, 6, 5))
 
 
 @pytest.mark.parametrize("ratio", [0, 2])
