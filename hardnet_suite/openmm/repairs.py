@@ -55,7 +55,8 @@ def _find_old_names(module: ModuleType) -> None:
 
 
 def _paste_masks_outside_of_images(module: ModuleType) -> None:
-    """mmdet: on the CPU it crops the image to the boxes, and fails where nothing is left or one is not finite.
+    """mmdet: on the CPU it crops the image to the boxes, and fails where nothing is left or
+    a box is not finite.
 
     QueryInst predicts such boxes early in training.
     """

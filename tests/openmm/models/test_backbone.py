@@ -379,12 +379,6 @@ def test_no_weights_to_begin_with(pretrained):
             ValueError,
             "finds its trunk in a file by itself",
         ),
-        ({"init_cfg": {"type": "Pretrained", "checkpoint": None}}, ValueError, "must be True, False, a tag"),
-        (
-            {"pretrained": True, "init_cfg": {"type": "Pretrained", "checkpoint": "a.pth"}},
-            ValueError,
-            "are alternatives",
-        ),
     ],
 )
 def test_weights_that_cannot_be_had(options, error, message):
