@@ -243,11 +243,12 @@ class HarDNetTrunk(nn.Module):
         """
         self.arch, self.out_indices = _select(self.arch, [index])
         self.features = self.features[: self.out_indices[0] + 1]
-        self.stages = self.stages[: len(self.arch.stages)]
+        del self.stages[len(self.arch.stages) :]
+        no_layer = nn.Identity().train(self.training)
         if self.stages:
-            self.stages[-1].down = nn.Identity()
+            self.stages[-1].down = no_layer
         else:
-            self.stem_down = nn.Identity()
+            self.stem_down = no_layer
         kept = {name for name, module in self.named_modules() if not isinstance(module, nn.Identity)}
         self.official_prefixes = {
             ours: theirs for ours, theirs in self.official_prefixes.items() if ours in kept
@@ -421,6 +422,8 @@ class HarDNetClassifier(nn.Module):
         if num_classes:
             self.fc = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
         init_weights(self.fc)
+        for layer in (self.pool, self.fc):
+            layer.train(self.training)
 
     def forward_intermediates(
         self,
