@@ -319,10 +319,12 @@ def replace_channels(node: Any, old: list[int], new: list[int]) -> None:
 
 
 def made_for_one_process(node: Any) -> None:
-    """Synchronised batch norms as plain ones, no weights to download, and not too many classes, in place."""
+    """Plain batch norms, no weights to download, not too many classes, nothing to save memory, in place."""
     if isinstance(node, Mapping):
         if isinstance(node.get("num_classes"), int):
             node["num_classes"] = min(node["num_classes"], MOST_CLASSES)
+        if "num_cp" in node:  # recomputes layers, by fairscale, which has no wheels
+            node["num_cp"] = 0
         if node.get("type") in ("SyncBN", "MMSyncBN"):
             node["type"] = "BN"
         for key in ("init_cfg", "pretrained"):

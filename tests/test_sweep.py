@@ -105,6 +105,13 @@ def test_heads_that_read_through_a_neck(sweep, neck, reader):
     assert (model[reader].in_channels, model[reader].out_channels) == (1024, 128)
 
 
+def test_layers_are_not_recomputed(sweep):
+    """mmdet does so by fairscale, which has no wheels."""
+    model = ConfigDict(encoder={"num_cp": 6, "num_layers": 6})
+    sweep.made_for_one_process(model)
+    assert (model.encoder.num_cp, model.encoder.num_layers) == (0, 6)
+
+
 def test_models_of_many_classes_get_fewer(sweep):
     heads = [{"num_classes": 13204, "loss_cls": {"num_classes": 13204}}, {"num_classes": 80}]
     model = ConfigDict(roi_head={"bbox_head": heads})
