@@ -157,7 +157,8 @@ def test_unknown_families(sweep):
 
 
 def run(sweep, tmp_path, *families: str) -> list[dict]:
-    code = sweep.main([*families, "--json", str(tmp_path / "a.json"), "--markdown", str(tmp_path / "a.md")])
+    files = ("--json", str(tmp_path / "a.json"), "--markdown", str(tmp_path / "a.md"))
+    code = sweep.main([*families, *files, "--limit", "1800"])
     rows = json.loads((tmp_path / "a.json").read_text())["rows"]
     assert code == any(row["answer"] == sweep.FAILS for row in rows)
     table = (tmp_path / "a.md").read_text()
