@@ -327,7 +327,7 @@ def made_for_one_process(node: Any) -> None:
             node["num_cp"] = 0
         if node.get("type") in ("SyncBN", "MMSyncBN"):
             node["type"] = "BN"
-        for key in ("init_cfg", "pretrained"):
+        for key in ("init_cfg", "pretrained", "checkpoint"):
             if isinstance(node.get(key), str) or (
                 isinstance(node.get(key), Mapping) and node[key].get("type") == "Pretrained"
             ):

@@ -105,6 +105,14 @@ def test_heads_that_read_through_a_neck(sweep, neck, reader):
     assert (model[reader].in_channels, model[reader].out_channels) == (1024, 128)
 
 
+@pytest.mark.parametrize("key", ["init_cfg", "pretrained", "checkpoint"])
+@pytest.mark.parametrize("part", ["backbone", "postprocess_model"])
+def test_nothing_is_downloaded(sweep, part, key):
+    model = ConfigDict({part: {key: "https://download.openmmlab.com/a.pth"}})
+    sweep.made_for_one_process(model)
+    assert model[part][key] is None
+
+
 def test_layers_are_not_recomputed(sweep):
     """mmdet does so by fairscale, which has no wheels."""
     model = ConfigDict(encoder={"num_cp": 6, "num_layers": 6})
