@@ -15,13 +15,16 @@ another backbone. Weights are random and nothing is downloaded.
 from __future__ import annotations
 
 import argparse
+import atexit
 import copy
 import json
 import logging
 import math
 import multiprocessing
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -29,10 +32,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from hardnet_suite.networks import build_network
@@ -40,6 +44,7 @@ from hardnet_suite.openmm.compat import repair_ssd_heads
 from hardnet_suite.outputs import write_file
 
 DETECTION_SIZE, SEGMENTATION_SIZE = (160, 192), (128, 128)
+MOST_CLASSES = 1203  # LVIS has as many; V3Det's 13,204 take more memory and time than a step is worth
 LARGER = {"mobilenet_v3": (800, 800)}  # its pooling takes 49 × 49 places of stride 16
 WORKS, FAILS, NO_PLACE = "works", "fails", "no place for a backbone"
 NOT_HERE = "fails with its own backbone, too"
@@ -47,12 +52,7 @@ NOT_HERE = "fails with its own backbone, too"
 REASONS = {
     "mmdet/detectors": "DetectoRS: a recursive pyramid that feeds maps back into its own ResNet",
     "mmdet/tridentnet": "TridentNet: the branches are in its own ResNet, and its head expects them",
-    "mmdet/reid": "re-identification: a classifier without maps",
     "mmdet/misc": "models of Detectron2 in a wrapper",
-    "mmdet/soft_teacher": "SoftTeacher: trains on labelled and unlabelled batches, which are not drawn here",
-    "mmdet/glip": "downloads a language model",
-    "mmdet/grounding_dino": "downloads a language model",
-    "mmdet/mm_grounding_dino": "downloads a language model",
     "mmseg/san": "downloads CLIP, which is its backbone",
     "mmseg/vpd": "downloads Stable Diffusion, which is its backbone",
 }
@@ -71,6 +71,18 @@ OWN_STREAMS = (
 TOKENS = ("BEiT", "MAE")  # one scale, which their decoders are made for
 UNTRAINED = "parameters of the trunk without gradient"
 READS = ("in_channels", "c1_in_channels", "c2_in_channels")
+WORDS = ("person", "dog", "car")  # classes of models that read text
+# of SoftTeacher: an untrained teacher is sure of nothing
+ALL_PSEUDO_LABELS = {
+    "pseudo_label_initial_score_thr": 0.0,
+    "rpn_pseudo_thr": 0.0,
+    "cls_pseudo_thr": 0.0,
+    "reg_pseudo_thr": 1e6,
+}
+PASSED_ON = {
+    "JPU": "auxiliary_head",
+    "GlobalAveragePooling": "head",
+}  # reads maps that a neck does not change
 BEHIND = ("kernel_update_head",)  # reads what other layers of its head make
 
 
@@ -283,8 +295,7 @@ def connect(model: Any, old: list[int], new: list[int]) -> None:
         model["bbox_head"]["in_channels"] = (*new, *rest)
         return
     replace_channels(first, old, new)
-    if str(first["type"]) == "JPU":  # passes all maps but the last through
-        replace_channels(model.get("auxiliary_head"), old, new)
+    replace_channels(model.get(PASSED_ON.get(str(first["type"]))), old, new)
 
 
 def replace_channels(node: Any, old: list[int], new: list[int]) -> None:
@@ -308,11 +319,15 @@ def replace_channels(node: Any, old: list[int], new: list[int]) -> None:
 
 
 def made_for_one_process(node: Any) -> None:
-    """Synchronised batch norms as plain ones, and no weights to download, in place."""
+    """Plain batch norms, no weights to download, not too many classes, nothing to save memory, in place."""
     if isinstance(node, Mapping):
+        if isinstance(node.get("num_classes"), int):
+            node["num_classes"] = min(node["num_classes"], MOST_CLASSES)
+        if "num_cp" in node:  # recomputes layers, by fairscale, which has no wheels
+            node["num_cp"] = 0
         if node.get("type") in ("SyncBN", "MMSyncBN"):
             node["type"] = "BN"
-        for key in ("init_cfg", "pretrained"):
+        for key in ("init_cfg", "pretrained", "checkpoint"):
             if isinstance(node.get(key), str) or (
                 isinstance(node.get(key), Mapping) and node[key].get("type") == "Pretrained"
             ):
@@ -336,17 +351,38 @@ def run_detector(model: Any, path: Path, arch: str | None) -> tuple[str, str]:
     if isinstance(model.get("teacher_config"), str):
         teacher = Path(model["teacher_config"])
         model["teacher_config"] = str(config_root("mmdet") / Path(*teacher.parts[1:]))
-    inner = with_backbone(model)
+    parts = parts_with_backbones(model)
+    inner = parts[0]
     if "backbone" not in inner:
-        raise NoPlaceError("a tracker of boxes: it has a detector of its own or none")
+        raise NoPlaceError("no backbone")
     if str(inner["backbone"]["type"]) == "HourglassNet":  # one map per stack
         inner["backbone"]["num_stacks"] = inner["bbox_head"]["num_feat_levels"] = 1
-    own = swap_backbone(inner, MODELS, arch)
+    own, *_ = [swap_backbone(part, MODELS, arch) for part in parts]
+    name = str(model["type"])
+    if "language_model" in model:
+        model["language_model"]["name"] = drawn_language_model()
+        if "lang_model_name" in model["bbox_head"]:
+            model["bbox_head"]["lang_model_name"] = drawn_language_model()
+    is_tracker = "tracker" in model and name not in ("QDTrack", "MaskTrackRCNN")
+    if is_tracker:
+        follow_all_boxes(model)
+        inner.setdefault("data_preprocessor", {"type": "DetDataPreprocessor", "pad_size_divisor": 32})
+    elif name == "SoftTeacher":
+        model["semi_train_cfg"].update(ALL_PSEUDO_LABELS)
+    for augment in model.get("data_preprocessor", {}).get("batch_augments") or ():
+        if "size" in augment:  # pads to the size of COCO's images
+            augment["size"] = DETECTION_SIZE
     network = build(model, MODELS)
     repair_ssd_heads(network)
     detector = network.detector if hasattr(network, "detector") else network
-    name = type(network).__name__
-    if name in ("QDTrack", "MaskTrackRCNN") or path.parent.name.endswith("_vis"):
+    if is_tracker:
+        trained = network if model["data_preprocessor"].get("use_det_processor") else detector
+        seen = step_on_tracker(network, trained, model)
+    elif name == "BaseReID":
+        seen = step_on_people(network)
+    elif name == "SoftTeacher":
+        seen = step_on_two_branches(network, model)
+    elif "tracker" in model or path.parent.name.endswith("_vis"):
         seen = step_on_videos(network, detector)
     else:
         size = DETECTION_SIZE
@@ -358,9 +394,9 @@ def run_detector(model: Any, path: Path, arch: str | None) -> tuple[str, str]:
     return own, seen
 
 
-def with_backbone(model: Any) -> Any:
-    """The part of a model's config that has the backbone: of trackers and SoftTeacher, their detector."""
-    return model["detector"] if isinstance(model.get("detector"), Mapping) else model
+def parts_with_backbones(model: Any) -> list[Any]:
+    """The parts of a config that have backbones: of trackers and SoftTeacher, their detector first."""
+    return [model[key] for key in ("detector", "reid") if isinstance(model.get(key), Mapping)] or [model]
 
 
 def build(model: Any, registry: Any) -> Any:
@@ -379,38 +415,40 @@ def build(model: Any, registry: Any) -> Any:
 
 
 def step_on_images(network: Any, detector: Any, model: Any, size: tuple[int, int]) -> str:
-    from mmdet.testing import demo_mm_inputs
-
-    words = json.dumps(model, default=str).lower()
-    with_mask = any(each in words for each in ("mask", "solo", "condinst", "yolact", "queryinst", "boxinst"))
-    with_semantic = "semantic" in words or "panoptic" in words or "seg_head" in words
-
-    classes = min([3, *numbers_of(model, "num_classes")])
-
-    def batch(count: int) -> Any:
-        data = demo_mm_inputs(
-            count,
-            [[3, *size]] * count,
-            num_items=[3, 2][:count],
-            num_classes=max(classes, 2),
-            with_mask=with_mask,
-            with_semantic=with_semantic,
-        )
-        for sample in data["data_samples"]:
-            sample.gt_instances.labels.clamp_(max=classes - 1)
-        return data
-
-    data = batch(2)
+    data = drawn_images(model, size, 2)
     if type(network).__name__ == "FastRCNN":
         add_proposals(data)
     seen = train_step(network, detector, data)
     network.eval()
-    data = batch(1)
+    data = drawn_images(model, size, 1)
     if type(network).__name__ == "FastRCNN":
         add_proposals(data)
     with torch.no_grad():
         (prediction,) = network.test_step(data)
     return f"{seen}, {answers(prediction)}"
+
+
+def drawn_images(model: Any, size: tuple[int, int], count: int) -> dict[str, Any]:
+    """Images with what a model trains on, as mmdet's pipelines give them: one or two."""
+    from mmdet.testing import demo_mm_inputs
+
+    words = json.dumps(model, default=str).lower()
+    with_mask = any(each in words for each in ("mask", "solo", "condinst", "yolact", "queryinst", "boxinst"))
+    with_semantic = "semantic" in words or "panoptic" in words or "seg_head" in words
+    classes = min([3, *numbers_of(model, "num_classes")])
+    data = demo_mm_inputs(
+        count,
+        [[3, *size]] * count,
+        num_items=[3, 2][:count],
+        num_classes=max(classes, 2),
+        with_mask=with_mask,
+        with_semantic=with_semantic,
+    )
+    for sample in data["data_samples"]:
+        sample.gt_instances.labels.clamp_(max=classes - 1)
+        if "language_model" in model:
+            sample.set_metainfo({"text": WORDS, "custom_entities": True})
+    return data
 
 
 def numbers_of(node: Any, key: str) -> Iterator[int]:
@@ -476,6 +514,84 @@ def step_on_videos(network: Any, detector: Any) -> str:
     with torch.no_grad():
         (prediction,) = network.test_step(data)
     return f"{seen}, {len(prediction)} frames"
+
+
+@cache
+def drawn_language_model() -> str:
+    """The folder of a BERT of one layer with random weights, in place of the one that a model downloads."""
+    try:
+        from transformers import BertConfig, BertModel, BertTokenizer
+    except ImportError as error:
+        raise NotHereError(str(error)) from error
+    folder = tempfile.mkdtemp(prefix="sweep_bert_")
+    atexit.register(shutil.rmtree, folder)
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", *WORDS)
+    Path(folder, "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    BertTokenizer(str(Path(folder, "vocab.txt"))).save_pretrained(folder)
+    BertModel(BertConfig(vocab_size=len(words), num_hidden_layers=1)).save_pretrained(folder)
+    return folder
+
+
+def follow_all_boxes(model: Any) -> None:
+    """Lets a tracker begin a track with every box, up to 100: an untrained detector is sure of none."""
+    tracker, rule = model["tracker"], model["detector"]["test_cfg"]
+    if "score_thr" in rule:
+        rule["score_thr"], rule["nms"]["max_num"] = 0.0, 100
+    for key in ("obj_score_thr", "init_track_thr"):
+        if key in tracker:
+            tracker[key] = 0.0
+    if "obj_score_thrs" in tracker:
+        tracker["obj_score_thrs"] = {"high": 0.0, "low": 0.0}
+
+
+def step_on_tracker(network: Any, trained: Any, model: Any) -> str:
+    """Trains the detector, and the re-identification apart, as mmdet has it; then follows boxes."""
+    from mmdet.testing import demo_track_inputs
+
+    seen = train_step(trained, network.detector, drawn_images(model["detector"], DETECTION_SIZE, 2))
+    if hasattr(network, "reid"):
+        seen = f"{seen}, {step_on_people(network.reid)}"
+    network.eval()
+    data = demo_track_inputs(1, 2, image_shapes=[(3, *DETECTION_SIZE)], num_classes=3, num_items=[3, 2])
+    data["inputs"][0][1] = data["inputs"][0][0]  # StrongSORT aligns the frames, which noise does not allow
+    with torch.no_grad():
+        (prediction,) = network.test_step(data)
+    tracks = [len(frame.pred_track_instances) for frame in prediction]
+    return f"{seen}, {' and '.join(map(str, tracks))} boxes followed"
+
+
+def step_on_people(network: Any) -> str:
+    """Re-identification: trains on two images of each of two people, and describes one."""
+    from mmdet.structures import ReIDDataSample
+
+    generator = torch.Generator().manual_seed(0)
+
+    def batch(labels: list[int]) -> dict[str, Any]:
+        size = (len(labels), 3, 256, 128)
+        images = torch.randint(256, size, dtype=torch.uint8, generator=generator)
+        return {"inputs": list(images), "data_samples": [ReIDDataSample().set_gt_label(n) for n in labels]}
+
+    seen = train_step(network, network, batch([0, 0, 1, 1]))
+    network.eval()
+    with torch.no_grad():
+        (prediction,) = network.test_step(batch([0]))
+    return f"{seen}, {prediction.pred_feature.numel()} features"
+
+
+def step_on_two_branches(network: Any, model: Any) -> str:
+    """Trains on labelled images and on the teacher's answers for others; predicts."""
+    branches = {
+        name: drawn_images(model, DETECTION_SIZE, 2) for name in ("sup", "unsup_teacher", "unsup_student")
+    }
+    for data in branches.values():
+        for sample in data["data_samples"]:
+            sample.set_metainfo({"homography_matrix": np.eye(3, dtype=np.float32)})
+    data = {key: {name: batch[key] for name, batch in branches.items()} for key in ("inputs", "data_samples")}
+    seen = train_step(network, network.student, data)
+    network.eval()
+    with torch.no_grad():
+        (prediction,) = network.test_step(drawn_images(model, DETECTION_SIZE, 1))
+    return f"{seen}, {answers(prediction)}"
 
 
 def run_segmentor(model: Any, path: Path, arch: str | None) -> tuple[str, str]:
@@ -562,7 +678,7 @@ def row_of(family: str, path: Path, error: str, *, arch: str, limit: int, trace:
     register(init_default_scope=False)
     began = time.perf_counter()
     model = {} if error else model_of(path)
-    own = str(with_backbone(model).get("backbone", {}).get("type", ""))
+    own = str(parts_with_backbones(model)[0].get("backbone", {}).get("type", ""))
     run = run_detector if package == "mmdet" else run_segmentor
     try:
         if family in REASONS:

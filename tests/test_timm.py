@@ -446,6 +446,16 @@ def test_forward_intermediates(classifier, images, indices, stop_early):
     torch.testing.assert_close(every[-1], features, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("indices", [3, (0,), (2, 0), (-1, 1)])
+def test_scripted_getter(images, indices):
+    """timm's ``feature_cls="getter"`` calls ``forward_intermediates``."""
+    network = timm.create_model(SMALL, features_only=True, feature_cls="getter", out_indices=indices).eval()
+    scripted = torch.jit.script(network)
+    with torch.inference_mode():
+        for expected, found in zip(network(images), scripted(images), strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_stopping_early_computes_nothing_more(classifier, images):
     ran = []
     hooks = [stage.register_forward_hook(lambda *_: ran.append(1)) for stage in classifier.trunk.stages]

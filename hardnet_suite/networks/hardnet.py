@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,11 @@ from hardnet_suite.networks.layers import (
 from hardnet_suite.networks.preprocess import Preprocess
 
 torch.fx.wrap("checked_images")
+
+if TYPE_CHECKING:
+    Indices = int | Sequence[int] | None
+else:  # TorchScript has lists alone
+    Indices = int | list[int] | None
 
 TAPS = ("transition", "block")
 OUTPUT_STRIDES = (8, 16, 32)
@@ -215,7 +220,8 @@ class HarDNetTrunk(nn.Module):
     def _record_outputs(self) -> None:
         self.channels = [self.features[i].channels for i in self.out_indices]
         self.strides = [self.features[i].stride for i in self.out_indices]
-        self._output_stages = [self.features[i].stage for i in self.out_indices]
+        self._map_stages = [feature.stage for feature in self.features]
+        self._output_stages = [self._map_stages[i] for i in self.out_indices]
         self.least = self.features[-1].stride  # pixels of the input's sides
 
     def _add_stages(self, channels: int, official: int, levels: Sequence[tuple[int, int]]) -> None:
@@ -273,11 +279,12 @@ class HarDNetTrunk(nn.Module):
         """
         self.arch, self.out_indices = _select(self.arch, [index])
         self.features = self.features[: self.out_indices[0] + 1]
-        self.stages = self.stages[: len(self.arch.stages)]
+        del self.stages[len(self.arch.stages) :]
+        no_layer = nn.Identity().train(self.training)
         if self.stages:
-            self.stages[-1].down = nn.Identity()
+            self.stages[-1].down = no_layer
         else:
-            self.stem_down = nn.Identity()
+            self.stem_down = no_layer
         kept = {name for name, module in self.named_modules() if not isinstance(module, nn.Identity)}
         self.official_prefixes = {
             ours: theirs for ours, theirs in self.official_prefixes.items() if ours in kept
@@ -438,11 +445,13 @@ class HarDNetClassifier(nn.Module):
         if num_classes:
             self.fc = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
         init_weights(self.fc)
+        for layer in (self.pool, self.fc):
+            layer.train(self.training)
 
     def forward_intermediates(
         self,
         x: Tensor,
-        indices: int | Sequence[int] | None = None,
+        indices: Indices = None,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
@@ -465,13 +474,18 @@ class HarDNetClassifier(nn.Module):
             ValueError: No such map, or another ``output_fmt``.
         """
         if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt={output_fmt!r} is unknown; allowed: NCHW")
-        indices = self._absolute(indices)
-        final = max(indices) if stop_early else len(self.trunk.features) - 1
-        wanted = [*indices] if intermediates_only and stop_early else [*indices, final]
-        maps = self.trunk.maps(x, [self.trunk.features[index].stage for index in wanted])
-        intermediates = maps[: len(indices)]
-        return intermediates if intermediates_only else (maps[-1], intermediates)
+            raise ValueError(f"output_fmt='{output_fmt}' is unknown; allowed: NCHW")
+        stages = self.trunk._map_stages
+        chosen = [stages[index] for index in self._absolute(indices)]
+        final = max(chosen) if stop_early else stages[-1]
+        wanted = list(chosen)
+        if not (intermediates_only and stop_early):
+            wanted.append(final)
+        maps = self.trunk.maps(x, wanted)
+        intermediates = maps[: len(chosen)]
+        if intermediates_only:
+            return intermediates
+        return maps[-1], intermediates
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -496,14 +510,15 @@ class HarDNetClassifier(nn.Module):
             self.reset_classifier(0, "avg")
         return indices
 
-    def _absolute(self, indices: int | Sequence[int] | None) -> list[int]:
-        count = len(self.trunk.features)
-        if indices is None or isinstance(indices, int):
-            last = count if indices is None else indices
-            if not 1 <= last <= count:
+    def _absolute(self, indices: Indices) -> list[int]:
+        count = len(self.trunk._map_stages)
+        if indices is None:
+            return list(range(count))
+        if isinstance(indices, int):
+            if not 1 <= indices <= count:
                 raise ValueError(f"indices={indices} must be from 1 to {count}: so many of the last maps")
-            return list(range(count - last, count))
-        return list(_select(self.trunk.arch, indices)[1])
+            return list(range(count - indices, count))
+        return _absolute(list(indices), count)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> (N, num_features, H/s, W/s) features before pooling, s = 32 by default."""
@@ -634,16 +649,26 @@ def last_stages(arch: HarDNetArch) -> list[int]:
     return last
 
 
+def _absolute(indices: list[int], count: int) -> list[int]:
+    """Indices of maps, counted from the beginning."""
+    first, last = list(range(count)), list(range(-count, 0))
+    absolute = [index + count if index in last else index for index in indices]
+    is_wrong = not absolute
+    for number, index in enumerate(absolute):
+        is_wrong = is_wrong or index not in first or index in absolute[:number]
+    if is_wrong:
+        allowed = ", ".join([f"{index} (stride {2 << index})" for index in first])
+        given = str(indices)[1:-1] + ("," if len(indices) == 1 else "")
+        raise ValueError(f"out_indices=({given}) must be distinct and from {allowed}")
+    return absolute
+
+
 def _select(arch: HarDNetArch, out_indices: Sequence[int] | None) -> tuple[HarDNetArch, tuple[int, ...]]:
     """Removes the stages that ``out_indices`` do not need; the default is the last stride only."""
     last = last_stages(arch)
     if out_indices is None:
         return arch, (len(last) - 1,)
-    given = tuple(out_indices)
-    chosen = tuple(i + len(last) if i in range(-len(last), 0) else i for i in given)
-    if not chosen or any(i not in range(len(last)) for i in chosen) or len({*chosen}) < len(chosen):
-        allowed = ", ".join(f"{i} (stride {2 ** (i + 1)})" for i in range(len(last)))
-        raise ValueError(f"out_indices={given} must be distinct and from {allowed}")
+    chosen = tuple(_absolute(list(out_indices), len(last)))
     needed = last[max(chosen)] + 1
     if needed < len(arch.stages):
         arch = replace(arch, stages=arch.stages[:needed], last_dropout=0.0)

@@ -344,6 +344,27 @@ def test_reset_classifier():
     assert pooled.shape == (2, network.num_features)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("num_classes", "global_pool"), [(7, None), (7, "avg"), (0, None), (0, ""), (0, "avg")]
+)
+def test_reset_classifier_keeps_the_mode(num_classes, global_pool, training):
+    network = build_network("hardnet39ds").train(training)
+    network.reset_classifier(num_classes, global_pool)
+    assert {module.training for module in network.modules()} == {training}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("index", [0, 2, 4])
+def test_pruning_keeps_the_mode(index, training):
+    network = build_network("hardnet39ds").train(training)
+    network.trunk.stem.train(not training)  # as a user freezes batch norms
+    before = {name: module.training for name, module in network.named_modules()}
+    network.prune_intermediate_layers([index])
+    after = {name: module.training for name, module in network.named_modules()}
+    assert after == {name: before[name] for name in after}
+
+
 @pytest.mark.parametrize("num_classes", [-1, 2.5, "7", True, None])
 def test_reset_classifier_with_invalid_num_classes(num_classes):
     with pytest.raises(ValueError, match=f"num_classes={num_classes!r} must be an integer of at least 0"):
