@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import HarDNetTrunk
+from hardnet_suite.networks.layers import at_least_float32
 from hardnet_suite.weights.checkpoint import Checkpoint, open_weights
 from hardnet_suite.weights.convert import TARGETS, class_layers, in_target
 from hardnet_suite.weights.identification import SeveralNetworksError, common_prefixes, parts, require_one
@@ -289,6 +290,7 @@ def _adapted(weight: Tensor, channels: int) -> Tensor:
     """(O, 3, h, w) to (O, channels, h, w), for inputs whose channels are alike; others stay as they are."""
     if weight.ndim != 4 or weight.shape[1] != 3 or channels == 3:
         return weight
+    weight = at_least_float32(weight)  # sums in half precision would be rounded once more
     if channels == 1:
         return weight.sum(1, keepdim=True)
     return weight[:, torch.arange(channels) % 3] * (3 / channels)
