@@ -39,8 +39,8 @@ class HarDNetArch:
     """A HarDNet trunk and its classifier.
 
     Attributes:
-        stem: Widths of the convolutions at stride 2.
-        stages: The stages, from stride 4 on.
+        stem: Widths of the convolutions at stride ``stem_stride``.
+        stages: The stages, from twice that stride on.
         growth_mul: Width multiplier m of a harmonic link.
         width_multiple: What the widths of the blocks' layers are rounded to a multiple of; 2 in the published
             networks, 16 where they are aligned with the tiles of matrix units.
@@ -49,7 +49,9 @@ class HarDNetArch:
         act: Activation, a key of ``layers.ACTIVATIONS``.
         pool: Pooling, a key of ``layers.POOLS``.
         first_pool_ceil: Round odd sizes up in the first pooling after a stage.
-        stem_down: Widths of the convolutions that lead to stride 4 instead of pooling; empty: pooling.
+        stem_stride: Stride of the first convolution; 1 keeps the resolution of the image, for small images.
+        stem_down: Widths of the convolutions that lead from the stem to the stages, the first with stride 2,
+            instead of pooling; empty: pooling.
         dropout: Dropout probability of the classifier.
         last_dropout: Dropout probability before the transition of the last stage.
         num_classes: Number of classes of the published classifier.
@@ -63,6 +65,7 @@ class HarDNetArch:
     act: str = "relu6"
     pool: str = "max"
     first_pool_ceil: bool = False
+    stem_stride: int = 2
     stem_down: tuple[int, ...] = ()
     dropout: float = 0.1
     last_dropout: float = 0.0

@@ -168,9 +168,9 @@ class HarDNetTrunk(nn.Module):
         self.arch, self.tap, self.with_cp, self.in_chans = arch, tap, with_cp, in_chans
 
         kernel = 1 if arch.depthwise else 3
-        self.stem = _convs(in_chans, arch.stem, kernel, arch.act)
+        self.stem = _convs(in_chans, arch.stem, kernel, arch.act, stride=arch.stem_stride)
         self.official_prefixes = {f"stem.{i}": f"base.{i}" for i in range(len(arch.stem))}
-        self.features = [Feature(2, arch.stem[-1], -1)]
+        self.features = [Feature(arch.stem_stride, arch.stem[-1], -1)]
         self.stages = nn.ModuleList()
         self.stem_down = nn.Identity()
         channels, official = arch.stem[-1], len(arch.stem)
@@ -195,7 +195,7 @@ class HarDNetTrunk(nn.Module):
         self.least = self.features[-1].stride  # pixels of the input's sides
 
     def _add_stages(self, channels: int, official: int, levels: Sequence[tuple[int, int]]) -> None:
-        arch, level, stride = self.arch, 0, 4
+        arch, level, stride = self.arch, 0, 2 * self.arch.stem_stride
         for index, stage in enumerate(arch.stages):
             last = index == len(arch.stages) - 1
             down = nn.Identity()
@@ -544,12 +544,14 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
             norm.num_batches_tracked.copy_(count)
 
 
-def _convs(in_channels: int, widths: tuple[int, ...], kernel: int, act: str) -> nn.Sequential:
-    """A 3×3 convolution with stride 2, then ``kernel`` × ``kernel`` convolutions with stride 1."""
+def _convs(
+    in_channels: int, widths: tuple[int, ...], kernel: int, act: str, stride: int = 2
+) -> nn.Sequential:
+    """A 3×3 convolution with ``stride``, then ``kernel`` × ``kernel`` convolutions with stride 1."""
     pairs = list(zip((in_channels, *widths), widths, strict=False))
     (first, out), *rest = pairs
     return nn.Sequential(
-        ConvNormAct(first, out, 3, stride=2, act=act),
+        ConvNormAct(first, out, 3, stride=stride, act=act),
         *(ConvNormAct(before, after, kernel, act=act) for before, after in rest),
     )
 
@@ -568,7 +570,7 @@ def _down(arch: HarDNetArch, channels: int, stride: int, dilation: int, *, first
 
 
 def levels_of(arch: HarDNetArch, output_stride: int | None = None) -> list[tuple[int, int]]:
-    """(stride, dilation) of each level of a trunk from stride 4 on: the ``levels`` of ``HarDNetTrunk``.
+    """(stride, dilation) of each level of a trunk after its stem: the ``levels`` of ``HarDNetTrunk``.
 
     Args:
         arch: The architecture.
@@ -580,7 +582,7 @@ def levels_of(arch: HarDNetArch, output_stride: int | None = None) -> list[tuple
     if output_stride is not None and (type(output_stride) is not int or output_stride not in OUTPUT_STRIDES):
         allowed = ", ".join(map(str, OUTPUT_STRIDES))
         raise ValueError(f"output_stride={output_stride!r} is invalid; allowed: {allowed}")
-    levels, stride, dilation = [], 4, 1
+    levels, stride, dilation = [], 2 * arch.stem_stride, 1
     for level in range(len(last_stages(arch)) - 1):
         step = 2 if level else 1
         if step > 1 and stride == output_stride:
@@ -607,7 +609,7 @@ def _check_levels(levels: Sequence[tuple[int, int]], usual: Sequence[tuple[int, 
 
 
 def last_stages(arch: HarDNetArch) -> list[int]:
-    """Index of the last stage of each stride 2^(i+1) of the trunk; −1 is the stem."""
+    """Index of the last stage of each stride of the trunk, ``stem_stride`` · 2^i; −1 is the stem."""
     last, level = [-1], 1
     for index, stage in enumerate(arch.stages):
         if level == len(last):
@@ -625,7 +627,7 @@ def _select(arch: HarDNetArch, out_indices: Sequence[int] | None) -> tuple[HarDN
     given = tuple(out_indices)
     chosen = tuple(i + len(last) if i in range(-len(last), 0) else i for i in given)
     if not chosen or any(i not in range(len(last)) for i in chosen) or len({*chosen}) < len(chosen):
-        allowed = ", ".join(f"{i} (stride {2 ** (i + 1)})" for i in range(len(last)))
+        allowed = ", ".join(f"{i} (stride {arch.stem_stride * 2**i})" for i in range(len(last)))
         raise ValueError(f"out_indices={given} must be distinct and from {allowed}")
     needed = last[max(chosen)] + 1
     if needed < len(arch.stages):
