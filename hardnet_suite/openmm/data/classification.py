@@ -21,8 +21,8 @@ from hardnet_suite.openmm.data.parts import classification_samples
 class OnImage(BaseTransform):
     """Applies a torchvision transform to ``img``.
 
-    The image is a PIL image, or a (H, W, 3) uint8 BGR array, which the transform gets as a (3, H, W) uint8 RGB
-    tensor and which must keep its size: boxes and label images of the pipeline are not transformed.
+    The image is a PIL image, or a (H, W, 3) uint8 BGR array, which the transform gets as a (3, H, W) uint8
+    RGB tensor and which must keep its size: boxes and label images of the pipeline are not transformed.
 
     Raises:
         ValueError: The transform changed the size or the type of an array.
