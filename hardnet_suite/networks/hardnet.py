@@ -100,7 +100,7 @@ class HarDNetStage(nn.Module):
             arch.growth_mul,
             stage.layers,
             depthwise=arch.depthwise,
-            act=arch.act,
+            act=arch.block_act or arch.act,
             width_multiple=arch.width_multiple,
             dilation=dilation,
         )
@@ -154,6 +154,7 @@ class HarDNetTrunk(nn.Module):
         for what, value, known in (
             ("tap", tap, TAPS),
             ("act", arch.act, ACTIVATIONS),
+            ("block_act", arch.block_act or arch.act, ACTIVATIONS),
             ("pool", arch.pool, POOLS),
         ):
             if value not in known:

@@ -38,6 +38,7 @@ from hardnet_suite.weights.identification import (
     network_within,
     split_trunk,
 )
+from hardnet_suite.weights.layouts import LAYOUTS, OWN, find_layout, keys_of
 from hardnet_suite.weights.registry import WeightsRow
 from hardnet_suite.weights.runs import run_checkpoint, whole_one_beside
 from hardnet_suite.weights.tables import few, state_dict_of
@@ -53,13 +54,15 @@ class Checkpoint:
         path: path of the file.
         digest: SHA-256 of the file, in hex.
         model: name of the model, one of ``list_models()``; None if it is not known.
-        form: naming scheme of the file's keys: "network" (``create_model``), "official", "mmdet", "mmseg" or
-            "mmengine"; "trunk" for a file of the trunk alone, "" where ``model`` is None.
+        form: naming scheme of the file's keys: "network" (``create_model``), "official" or another of
+            ``layouts.LAYOUTS``; "trunk" for a file of the trunk alone, "" where ``model`` is None.
         tensors: the tensors that belong to the model, under the names of its network.
         left: the remaining tensors, under the file's names.
         state_dict: all tensors under the file's names, without wrappers such as "state_dict".
         num_classes: number of classes; None unless the file is the whole model.
         in_chans: number of input channels; None unless the file is the whole model.
+        arch: architecture of the network that the weights belong to, as the caller, the naming scheme or the
+            file's metadata has it; None: the row of ``model``.
         classes: class names in the order of their labels, if known.
         palette: one (red, green, blue) per class, if known.
         preprocess: input rule, if the file has one.
@@ -78,6 +81,7 @@ class Checkpoint:
     state_dict: Mapping[str, Tensor] = field(repr=False)
     num_classes: int | None
     in_chans: int | None
+    arch: Arch | None
     classes: tuple[str, ...] | None
     palette: Palette | None
     preprocess: Preprocess | None
@@ -143,6 +147,7 @@ def open_weights(
     model: str | None = None,
     *,
     arch: Arch | None = None,
+    layout: str | None = None,
     known: bool = True,
 ) -> Checkpoint:
     """Reads a weights file once and identifies its model.
@@ -153,14 +158,19 @@ def open_weights(
             checkpoint, or its newest where it has no best one.
         model: name of the model, one of ``list_models()``. If given, the file may hold only a part of it, or
             not fit at all, which ``fill`` reports. Otherwise the file must be a whole network.
-        arch: architecture in place of that of ``model``, which the weights belong to.
+        arch: architecture in place of that of ``model``, which the weights belong to. Default: what the file
+            implies, as some programs compute otherwise than the authors'.
+        layout: the program that wrote the file, a name of ``layouts.LAYOUTS``; some write the keys of another,
+            and compute otherwise. Default: told by the keys.
         known: without ``model``, whether weights of an unknown model are an error.
 
     Raises:
         UserError: the source is neither a tag nor a file; the weights are unavailable or unreadable; they fit
-            no model or more than one; the file's metadata contradicts its tensors.
-        ValueError: an unknown model or tag.
+            no model or more than one, or are not of ``layout``; the file's metadata contradicts its tensors.
+        ValueError: an unknown model, tag or layout.
     """
+    if layout is not None:
+        find_layout(layout)
     given = source if isinstance(source, WeightsFile) else None
     row = source if isinstance(source, WeightsRow) else None if given else chosen_row(model, source)
     if row is not None and model is None:
@@ -172,7 +182,7 @@ def open_weights(
         file = given or (WeightsFile.read(path) if row is None else obtain(row))
         path = file.path
         row = row or _row_of_copy(file, model)
-        return _describe(file, model, arch, known, row)
+        return _describe(file, model, arch, layout, known, row)
     except BadFileError as error:
         raise UserError(f"{path}: {error}{whole_one_beside(path)}") from error
     except UserError as error:
@@ -228,22 +238,32 @@ def _whole_network(
 
 
 def _describe(
-    file: WeightsFile, model: str | None, arch: Arch | None, known: bool, row: WeightsRow | None
+    file: WeightsFile,
+    model: str | None,
+    arch: Arch | None,
+    layout: str | None,
+    known: bool,
+    row: WeightsRow | None,
 ) -> Checkpoint:
     state = state_dict_of(file.content)
     form, tensors, left, classes, channels = "", {}, {}, None, None
+    implied = None
     try:
         whole = _whole_network(file.path, state, model, arch)
         model, form, tensors = whole.model, whole.form, whole.tensors
-        classes, channels = whole.num_classes, whole.in_chans
+        classes, channels, implied = whole.num_classes, whole.in_chans, whole.arch
     except UserError as error:
         if known and (model is None or isinstance(error, SeveralNetworksError)):
             raise
         if model is not None and (trunk := split_trunk(model, state, arch)) is not None:
             form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1] if key in state}
+            implied = LAYOUTS[trunk[2]].arch_of(model) if arch is None else None
         elif model is not None:
             form, tensors, left = best_form(model, state, arch)
     metadata = _metadata(file)
+    program = layout or metadata.get("computes_as")
+    if program is not None:
+        form, implied = _as_written_by(program, model, form)
     said = metadata.get("model")
     if isinstance(said, str) and said in ARCHS and model is not None and said != model and form != "trunk":
         raise UserError(f"its metadata says that it is {said}, but its weights are those of {model}")
@@ -263,6 +283,7 @@ def _describe(
         state_dict=state,
         num_classes=classes,
         in_chans=channels,
+        arch=arch or implied,
         classes=names,
         palette=metadata.get("palette"),
         preprocess=_record(metadata, "preprocess", partial(Preprocess.from_dict, base=PREPROCESS.get(model))),
@@ -271,6 +292,26 @@ def _describe(
         content=file.content,
         row=row,
     )
+
+
+def _as_written_by(program: Any, model: str | None, form: str) -> tuple[str, Arch | None]:
+    """The naming scheme and the architecture of weights, on the word of the user or of the file's metadata.
+
+    Args:
+        program: name of the program whose network they belong to.
+        model: whose weights they are.
+        form: naming scheme as the keys have it.
+    """
+    layout = LAYOUTS.get(program) if isinstance(program, str) else None
+    if layout is None:
+        raise UserError(f"its metadata's program, computes_as, is unknown: {str(program)[:60]!r}")
+    if model is None or not layout.has(model):
+        raise UserError(f"{layout.program} has no {model or 'such model'}")
+    if form in ("", "trunk") or form == OWN.name:
+        return form, layout.arch_of(model)
+    if keys_of(model, LAYOUTS[form]) != keys_of(model, layout):
+        raise UserError(f"its keys are those of {LAYOUTS[form].program}, not of {layout.program}")
+    return layout.name, layout.arch_of(model)
 
 
 def _metadata(file: WeightsFile) -> dict[str, Any]:
