@@ -28,6 +28,7 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.networks.usage import palette_of, plain_records
 from hardnet_suite.weights import registry
+from hardnet_suite.weights.containers import Container, container_of
 from hardnet_suite.weights.download import obtain
 from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded
 from hardnet_suite.weights.identification import (
@@ -36,6 +37,7 @@ from hardnet_suite.weights.identification import (
     best_form,
     identify,
     network_within,
+    shapes_fit,
     split_trunk,
 )
 from hardnet_suite.weights.layouts import LAYOUTS, OWN, find_layout, keys_of
@@ -70,6 +72,7 @@ class Checkpoint:
         metadata: everything in the file besides the tensors.
         content: the file's content as it was read; of a run's checkpoint, its optimizer and schedules too.
         row: the registry's row, if the source is one or the file is a copy of shipped weights.
+        container: the network of another program whose trunk ``tensors`` are, if the file is one of those known.
     """
 
     path: Path
@@ -89,6 +92,7 @@ class Checkpoint:
     metadata: Mapping[str, Any] = field(repr=False)
     content: Mapping[str, Any] = field(repr=False)
     row: WeightsRow | None
+    container: Container | None = None
 
     def require_whole(self) -> Checkpoint:
         """Returns the checkpoint itself.
@@ -99,6 +103,8 @@ class Checkpoint:
         if self.num_classes is None:
             keys = ", ".join(list(self.state_dict)[:3])
             part = f"only its trunk (form {self.form})" if self.form == "trunk" else f"keys such as {keys}"
+            if self.container:
+                part = f"only a trunk, in {self.container.name}"
             raise UserError(f"{self.path}: these are not the weights of {self.model} ({part})")
         return self
 
@@ -224,6 +230,8 @@ def _whole_network(
     try:
         return identify(state, model, arch)
     except UserError as error:
+        if container_of(state) is not None:
+            raise
         try:
             prefix, whole = network_within(state, model, arch)
         except SeveralNetworksError:
@@ -247,15 +255,20 @@ def _describe(
 ) -> Checkpoint:
     state = state_dict_of(file.content)
     form, tensors, left, classes, channels = "", {}, {}, None, None
-    implied = None
+    implied, container = None, None
     try:
         whole = _whole_network(file.path, state, model, arch)
         model, form, tensors = whole.model, whole.form, whole.tensors
         classes, channels, implied = whole.num_classes, whole.in_chans, whole.arch
     except UserError as error:
-        if known and (model is None or isinstance(error, SeveralNetworksError)):
+        container = container_of(state)
+        if container is not None:
+            model, tensors, scheme = _trunk_within(state, container, model, arch)
+            form, left = "trunk", {key: state[key] for key in state if not key.startswith(container.prefix)}
+            implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
+        elif known and (model is None or isinstance(error, SeveralNetworksError)):
             raise
-        if model is not None and (trunk := split_trunk(model, state, arch)) is not None:
+        elif model is not None and (trunk := split_trunk(model, state, arch)) is not None:
             form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1] if key in state}
             implied = LAYOUTS[trunk[2]].arch_of(model) if arch is None else None
         elif model is not None:
@@ -291,7 +304,32 @@ def _describe(
         metadata=metadata,
         content=file.content,
         row=row,
+        container=container,
     )
+
+
+def _trunk_within(
+    state: Mapping[str, Tensor], container: Container, model: str | None, arch: Arch | None
+) -> tuple[str, dict[str, Tensor], str]:
+    """The trunk in a network of another program: its model, its tensors and their naming scheme."""
+    start = container.prefix.removesuffix("base.")
+    part = {
+        key.removeprefix(start): value for key, value in state.items() if key.startswith(container.prefix)
+    }
+    trunks = {}
+    for name in container.models if model is None else [model]:
+        trunk = split_trunk(name, part, arch)
+        if trunk is not None and shapes_fit(name, trunk[0], arch):
+            # a classifier's last layer is in the file, but the other program trains and reads it not
+            trunks[name] = (
+                {key: value for key, value in trunk[0].items() if key.startswith("trunk.")},
+                trunk[2],
+            )
+    if not trunks:
+        reason = container.reason or f"its trunk is not that of {model or 'a model of this suite'}"
+        raise UserError(f"these are the weights of {container.name} ({container.source}): {reason}")
+    name, (tensors, scheme) = next(iter(trunks.items()))
+    return name, tensors, scheme
 
 
 def _as_written_by(program: Any, model: str | None, form: str) -> tuple[str, Arch | None]:

@@ -16,7 +16,7 @@ from typing import Any
 from hardnet_suite.data.files import NotAFileError, read_bytes
 from hardnet_suite.errors import UserError
 
-WEIGHTS_SUFFIXES = (".pth", ".pt", ".pkl", ".ckpt", ".safetensors")
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".pkl", ".ckpt", ".safetensors", ".pdparams", ".pth.zip")
 ENGINE_SUFFIXES = (".onnx", ".param", ".pt2", ".pte", ".tflite", ".torchscript", ".xml")  # of export
 
 # "<" alone is not enough: a .safetensors file begins with a length, whose bytes may spell it
@@ -65,6 +65,29 @@ class WeightsFile:
         return cls(path, data)
 
     @cached_property
+    def payload(self) -> bytes:
+        """The bytes of the weights: the file's own, or those of the one file in a .zip, as pytorchcv's come.
+
+        Raises:
+            BadFileError: the archive holds no or several files, is damaged, or unpacks to unreasonably much.
+        """
+        from hardnet_suite.weights import pickles
+
+        if self.path.suffix.lower() != ".zip":
+            return self.data
+        try:
+            return pickles.only_member(self.data)
+        except pickles.UnreasonableError as error:
+            raise BadFileError(f"cannot be read safely as weights: {error}") from error
+        except pickles.DamagedError as error:
+            raise BadFileError(f"corrupt or cut short: {error}") from error
+
+    @cached_property
+    def sha1(self) -> str:
+        """SHA-1 of the weights' bytes, in hex; of a .zip those of the file in it."""
+        return hashlib.sha1(self.payload, usedforsecurity=False).hexdigest()
+
+    @cached_property
     def sha256(self) -> str:
         """SHA-256 of the bytes, in hex."""
         return hashlib.sha256(self.data).hexdigest()
@@ -88,14 +111,22 @@ class WeightsFile:
         from hardnet_suite.weights import pickles
 
         try:
+            data = self.payload
             if self.path.suffix.lower() == ".safetensors":
-                content = safetensors.torch.load(self.data)
+                content = safetensors.torch.load(data)
+            elif self.path.suffix.lower() == ".pdparams":
+                pickles.require_modest(data)
+                content = pickles.plain_values(data)
+                pickles.measure(content, len(data))
+                content = pickles.paddle_tensors(content)
             else:
-                pickles.require_modest(self.data)
+                pickles.require_modest(data)
                 # torch warns of what it refuses; the error already says so
                 with pickles.plain_data_allowed(), warnings.catch_warnings(action="ignore"):
-                    content = torch.load(io.BytesIO(self.data), map_location="cpu", weights_only=True)
-            holds_tensors = pickles.measure(content, len(self.data))
+                    content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            holds_tensors = pickles.measure(content, len(data))
+        except BadFileError:
+            raise
         except pickles.UnreasonableError as error:
             raise BadFileError(f"cannot be read safely as weights: {error}") from error
         except pickles.DamagedError as error:
@@ -104,7 +135,7 @@ class WeightsFile:
         except Exception as error:
             # torch's own message is withheld: it advises switching the protection off
             reason = re.search(r"GLOBAL (\S+)|(TorchScript)", str(error))
-            if name := (reason[1] or reason[2]) if reason else pickles.asks_for(self.data):
+            if name := (reason[1] or reason[2]) if reason else pickles.asks_for(self.payload):
                 raise BadFileError(
                     f"refused, because reading it could run code (it asks for {name}); "
                     "save only the state dict, best as .safetensors"
@@ -141,7 +172,8 @@ def expanded(path: str | Path) -> Path:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """What a weights file holds, on the CPU, without ever running code from it.
 
-    ``.safetensors`` is read as such, anything else with ``torch.load(weights_only=True)``.
+    ``.safetensors`` is read as such, Paddle's ``.pdparams`` as a pickle of arrays and plain values, anything
+    else with ``torch.load(weights_only=True)``; of a ``.zip``, the file in it.
 
     Raises:
         UserError: the file is missing, a folder, empty, cut short, corrupt, an HTML page, without tensors,

@@ -237,6 +237,18 @@ def split_trunk(
     return None
 
 
+def shapes_fit(model: str, tensors: Mapping[str, Tensor], arch: Arch | None = None) -> bool:
+    """Whether the tensors of a trunk, under our names, have the shapes of ``model``; input channels may be any."""
+    expected = _shapes(model, None, arch)
+    first = next(key for key, shape in expected.items() if len(shape) == 4)
+    return all(
+        tuple(value.shape) == expected[key]
+        or (key == first and value.ndim == 4 and value.shape[2:] == expected[key][2:])
+        for key, value in tensors.items()
+        if key.startswith(_TRUNK) and not key.endswith(_COUNTER)
+    )
+
+
 def best_form(
     model: str, state_dict: Mapping[str, Tensor], arch: Arch | None = None
 ) -> tuple[str, dict[str, Tensor], dict[str, Tensor]]:

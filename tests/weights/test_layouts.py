@@ -94,3 +94,97 @@ def test_paddledetection_trunk_computes_the_same():
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
         assert not torch.allclose(official(images(70))[0], expected[0])  # ReLU, and padding counts
     assert same(in_target(name, tensors, layout.name), arrays)
+
+
+def beside(state, prefix, *names):
+    """The tensors of a trunk in a larger network."""
+    return {f"{prefix}{key}": value for key, value in state.items()} | {
+        f"{name}weight": torch.ones(3, 2) for name in names
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "marks", "cut"),
+    [
+        ("hardnet68", "hardnet.", ("rfb2_1.", "rfb3_1.", "rfb4_1.", "agg1.", "ra4_conv1."), False),
+        ("hardnet85", "backbone.", ("decoder.up1.conv1.", "decoder.final.conv1."), True),
+        (
+            "hardnet39ds",
+            "module.backbone.",
+            ("module.decoder.up1.conv1.", "module.decoder.final.conv1."),
+            True,
+        ),
+    ],
+)
+def test_the_trunk_in_a_network_of_another_program(tmp_path, name, prefix, marks, cut):
+    program, state = filled(foreign.official(name))
+    last = len(program.base) - 1
+    state = {key: value for key, value in state.items() if not (cut and key.startswith(f"base.{last}."))}
+    torch.save(beside(state, prefix, *marks), tmp_path / "file.pth")
+    weights = open_weights(tmp_path / "file.pth")
+    assert (weights.model, weights.form, weights.arch) == (name, "trunk", None)
+    assert all(key.startswith("trunk.") for key in weights.tensors)
+    assert {key.split(".")[0] for key in weights.left} == {
+        mark.removeprefix("module.").split(".")[0] for mark in marks
+    }
+    with pytest.raises(UserError, match=f"not the weights of {name} .only a trunk, in "):
+        weights.require_whole()
+    trunk = create_model(name, features_only=True, out_indices=[4], pretrained=tmp_path / "file.pth")
+    trunk.double().eval().load_state_dict(
+        {key.removeprefix("trunk."): value for key, value in weights.tensors.items()}
+    )
+    with torch.no_grad():
+        expected = torch.nn.Sequential(*program.base[:last])(images())
+        torch.testing.assert_close(trunk(images())[0], expected, rtol=1e-9, atol=1e-9)
+    with pytest.raises(UserError, match="its trunk is not that of hardnet68ds"):
+        open_weights(tmp_path / "file.pth", "hardnet68ds")
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        (("backbone.base.0.conv.", "head.lawin_8.g.conv.", "last3_seg."), "HarDNet-DFUS .* is KingNet-53"),
+        (
+            ("stem.0._conv.", "encoder.blks.0.layers.0._conv.", "decoder.dense_blocks_up.0.", "cls_head."),
+            "FC-HarDNet-70 of PaddleSeg .* ends at stride 2",
+        ),
+        (
+            ("hardnet.base.0.conv.", "rfb2_1.", "rfb3_1.", "rfb4_1.", "agg1."),
+            "not that of a model of this suite",
+        ),
+    ],
+)
+def test_networks_that_the_suite_does_not_have_are_named(tmp_path, keys, reason):
+    torch.save({f"{key}weight": torch.ones(2, 2) for key in keys}, tmp_path / "file.pth")
+    with pytest.raises(UserError, match=reason):
+        open_weights(tmp_path / "file.pth")
+
+
+def test_fairmot_of_paddledetection(tmp_path):
+    import pickle
+
+    _, state = filled(foreign.paddledetection())
+    arrays = foreign.paddle_arrays(
+        beside(state, "backbone.", "neck.last_proj.conv.", "neck.denseBlocksUp.0.")
+    )
+    names = {key: f"conv2d_{index}.w_0" for index, key in enumerate(arrays)}
+    path = tmp_path / "fairmot.pdparams"
+    path.write_bytes(pickle.dumps(arrays | {"StructuredToParameterName@@": names}, protocol=4))
+    weights = open_weights(path)
+    assert (weights.model, weights.form) == ("centernet_hardnet85", "trunk")
+    assert (weights.arch.trunk.act, weights.arch.trunk.pool) == ("relu6", "average_inside")
+    assert same(
+        in_target(weights.model, weights.tensors, "paddledetection"),
+        {
+            key.removeprefix("backbone."): torch.from_numpy(value)
+            for key, value in arrays.items()
+            if "back" in key
+        },
+    )
+    trunk = create_model(weights.model, features_only="block", out_indices=(1, 2, 3), pretrained=path)
+    assert trunk.arch.act == "relu6"
+    detector = build_network(weights.model)
+    with pytest.warns(
+        UserWarning, match="activation relu6 .*pooling average_inside, this one has activation relu"
+    ):
+        fill(detector, weights, allow="heads")  # to be trained further
