@@ -47,8 +47,8 @@ class HarDNetArch:
         depthwise: Use pairs of a 1×1 and a depthwise 3×3 convolution instead of 3×3 convolutions, and strided
             depthwise convolutions instead of pooling.
         act: Activation, a key of ``layers.ACTIVATIONS``.
-        block_act: Activation of the blocks' layers where it is another than ``act``, which stem and transitions
-            have.
+        block_act: Activation of the blocks' layers where it is another than ``act``, that of stem and
+            transitions.
         pool: Pooling, a key of ``layers.POOLS``.
         first_pool_ceil: Round odd sizes up in the first pooling after a stage.
         stem_stride: Stride of the first convolution; 1 keeps the resolution of the image, for small images.

@@ -72,7 +72,8 @@ class Checkpoint:
         metadata: everything in the file besides the tensors.
         content: the file's content as it was read; of a run's checkpoint, its optimizer and schedules too.
         row: the registry's row, if the source is one or the file is a copy of shipped weights.
-        container: the network of another program whose trunk ``tensors`` are, if the file is one of those known.
+        container: the network of another program whose trunk ``tensors`` are, if the file holds one of those
+            known.
     """
 
     path: Path
@@ -166,8 +167,8 @@ def open_weights(
             not fit at all, which ``fill`` reports. Otherwise the file must be a whole network.
         arch: architecture in place of that of ``model``, which the weights belong to. Default: what the file
             implies, as some programs compute otherwise than the authors'.
-        layout: the program that wrote the file, a name of ``layouts.LAYOUTS``; some write the keys of another,
-            and compute otherwise. Default: told by the keys.
+        layout: the program that wrote the file, a name of ``layouts.LAYOUTS``; some write the keys of
+            another, and compute otherwise. Default: told by the keys.
         known: without ``model``, whether weights of an unknown model are an error.
 
     Raises:

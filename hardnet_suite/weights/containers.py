@@ -74,8 +74,8 @@ CONTAINERS = (
         "Apache-2.0",
         "encoder.blks.",
         ("stem.0._conv.", "decoder.dense_blocks_up.", "cls_head."),
-        reason="its stem ends at stride 2, its blocks join their inputs in the opposite order, and its strided "
-        "convolutions and upsampling place pixels otherwise",
+        reason="its stem ends at stride 2, its blocks join their inputs in the opposite order, and its "
+        "strided convolutions and upsampling place pixels otherwise",
     ),
 )
 

@@ -126,8 +126,8 @@ def require_same_network(name: str, arch: Arch | None, target: str) -> None:
     words = differences(arch or row, layout.arch(row))
     if words is not None:
         raise ValueError(
-            f"the weights are of a network with {words[0]}, but the {name} of {layout.program} has {words[1]}: "
-            "it would compute other answers"
+            f"the weights are of a network with {words[0]}, but the {name} of {layout.program} has "
+            f"{words[1]}: it would compute other answers"
         )
 
 

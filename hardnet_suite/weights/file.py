@@ -16,7 +16,7 @@ from typing import Any
 from hardnet_suite.data.files import NotAFileError, read_bytes
 from hardnet_suite.errors import UserError
 
-WEIGHTS_SUFFIXES = (".pth", ".pt", ".pkl", ".ckpt", ".safetensors", ".pdparams", ".pth.zip")
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".pkl", ".ckpt", ".safetensors", ".pdparams", ".zip")
 ENGINE_SUFFIXES = (".onnx", ".param", ".pt2", ".pte", ".tflite", ".torchscript", ".xml")  # of export
 
 # "<" alone is not enough: a .safetensors file begins with a length, whose bytes may spell it

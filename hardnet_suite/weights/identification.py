@@ -238,7 +238,10 @@ def split_trunk(
 
 
 def shapes_fit(model: str, tensors: Mapping[str, Tensor], arch: Arch | None = None) -> bool:
-    """Whether the tensors of a trunk, under our names, have the shapes of ``model``; input channels may be any."""
+    """Whether the tensors of a trunk, under our names, have the shapes of ``model``.
+
+    The number of input channels may be any.
+    """
     expected = _shapes(model, None, arch)
     first = next(key for key, shape in expected.items() if len(shape) == 4)
     return all(

@@ -1,9 +1,9 @@
 """Naming schemes of weights files: how each program that has a network of the suite names its tensors.
 
-A layout is data: for each kind of architecture the prefixes of its keys, which follow from the network as it is
-built, a table of parts of names, changes of values, and what the program computes otherwise than the row of the
-architecture table, such as another activation. From these follow the keys of a file, the way there and back,
-identification, and the architecture that a file implies.
+A layout is data: for each kind of architecture the prefixes of its keys, which follow from the network as it
+is built, a table of parts of names, changes of values, and what the program computes otherwise than the row
+of the architecture table, such as another activation. From these follow the keys of a file, the way there and
+back, identification, and the architecture that a file implies.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Layout:
         counters: whether files have the batch norms' counters.
         source: address of the program; empty for the suite's own schemes.
         licence: of the program and, unless it says otherwise, of its weights.
-        told: whether the keys of a file differ from those of every other scheme. Otherwise the file is read in
-            this one only where the user, or its metadata, says so.
+        told: whether the keys of a file differ from those of every other scheme. Otherwise the file is read
+            in this one only where the user, or its metadata, says so.
     """
 
     name: str
@@ -96,7 +96,7 @@ def prefixes_of(name: str, layout: Layout, arch: Arch | None = None) -> Prefixes
 
 @cache
 def keys_of(name: str, layout: Layout, arch: Arch | None = None) -> dict[str, str]:
-    """Our key -> theirs, for the keys of the network ``name``, or of a record in its place, that they have."""
+    """Our key -> theirs, for the keys that both have; of the network ``name``, or a record in its place."""
     with torch.device("meta"):
         keys = build_network(name, arch=arch).state_dict()
     prefixes = prefixes_of(name, layout, arch)
@@ -124,7 +124,7 @@ def find_layout(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-# ------------------------------------------------------------------------------------- the suite and the authors
+# --------------------------------------------------------------------------- the suite and the authors
 
 
 def _own(network: nn.Module) -> Prefixes:
@@ -158,7 +158,7 @@ OFFICIAL = Layout(
     licence="MIT",
 )
 
-# ------------------------------------------------------------------------------------------------------ OpenMMLab
+# ------------------------------------------------------------------------------------------- OpenMMLab
 
 _SSD_IN_MMDET = {
     "trunk": "backbone.trunk",
@@ -204,7 +204,7 @@ OPENMM = {
     ),
 }
 
-# -------------------------------------------------------------------------------------------------- other programs
+# -------------------------------------------------------------------------------------- other programs
 
 
 def _pytorchcv(network: nn.Module) -> Prefixes:

@@ -213,11 +213,46 @@ def plain_data_allowed() -> Iterator[None]:
 
 # operations of a pickle that make plain values, call a stand-in, or give an array its numbers
 _PLAIN_OPERATIONS = frozenset(
-    """PROTO FRAME STOP MARK MEMOIZE BINGET LONG_BINGET BINPUT LONG_BINPUT
-    NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT
-    BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
-    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS
-    EMPTY_DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE BUILD""".split()
+    [
+        "PROTO",
+        "FRAME",
+        "STOP",
+        "MARK",
+        "MEMOIZE",
+        "BINGET",
+        "LONG_BINGET",
+        "BINPUT",
+        "LONG_BINPUT",
+        "NONE",
+        "NEWTRUE",
+        "NEWFALSE",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG1",
+        "BINFLOAT",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+        "EMPTY_TUPLE",
+        "TUPLE",
+        "TUPLE1",
+        "TUPLE2",
+        "TUPLE3",
+        "EMPTY_LIST",
+        "APPEND",
+        "APPENDS",
+        "EMPTY_DICT",
+        "SETITEM",
+        "SETITEMS",
+        "GLOBAL",
+        "STACK_GLOBAL",
+        "REDUCE",
+        "BUILD",
+    ]
 )
 _PLAIN_CODES = {ord(each.code) for each in pickletools.opcodes if each.name in _PLAIN_OPERATIONS}
 
@@ -241,7 +276,7 @@ def _tuple(values: object = ()) -> tuple:
 
 
 class _PlainUnpickler(pickle._Unpickler):
-    """Reads plain values and NumPy's arrays of numbers from a pickle of any protocol, and refuses the rest."""
+    """Reads plain values and NumPy's arrays of numbers from a pickle, and refuses everything else."""
 
     dispatch = {  # noqa: RUF012  # as in the base class
         code: function for code, function in pickle._Unpickler.dispatch.items() if code in _PLAIN_CODES

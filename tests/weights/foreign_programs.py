@@ -1,4 +1,4 @@
-"""Independent readings of other programs' HarDNets, in plain torch: their names, links, activations and pooling.
+"""Independent readings of other programs' HarDNets, in plain torch: names, links, activations and pooling.
 
 They share no code with the suite, so that key maps and answers can be compared with them.
 """
@@ -11,7 +11,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-# model -> stem, growth factor, (growth, layers, channels, halved after), depthwise, dropout before the last 1×1
+# model -> stem, growth factor, (growth, layers, channels, halved after), depthwise, dropout in the last stage
 MODELS = {
     "hardnet39ds": (
         (24, 48),
@@ -108,7 +108,7 @@ def conv(names: tuple[str, str], inside: int, out: int, kernel: int, act: nn.Mod
     return nn.Sequential(OrderedDict(layers + ([("act", act)] if act else [])))
 
 
-# ------------------------------------------------------------------------------------------------------ pytorchcv
+# ------------------------------------------------------------------------------------------- pytorchcv
 
 
 class _Inits(nn.Module):
@@ -179,7 +179,7 @@ def pytorchcv(model: str, classes: int = 1000) -> nn.Module:
     return network
 
 
-# ---------------------------------------------------------------------------------------------- the authors' names
+# ---------------------------------------------------------------------------------- the authors' names
 
 
 def _numbered(

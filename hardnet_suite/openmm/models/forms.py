@@ -32,8 +32,8 @@ class LoadsEveryForm:
                 found = None  # of another model, which whoever loads it reports
             if found is not None and found.arch is not None:
                 raise UserError(
-                    f"these weights ({found.form}) are of another network than the {self.arch} of configs, with "
-                    f"{differences(found.arch, find_arch(self.arch))[0]}: use create_model or predict"
+                    f"these weights ({found.form}) are of another network than the {self.arch} of configs, "
+                    f"with {differences(found.arch, find_arch(self.arch))[0]}: use create_model or predict"
                 )
             if found is not None and found.form != target:
                 state_dict.clear()
