@@ -71,8 +71,9 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{target} is the source itself: choose another name")
     require_replaceable(target, _is_conversion, writer="convert-weights", option="name")
     name = known_model(args.model)
-    file: WeightsFile | Path = source
-    if source.is_dir():
+    if not source.is_dir():
+        file = weights_file(source)
+    else:
         file, which = run_checkpoint(source)
         source = file.path
         show(f"weights: {source}, {which}")
@@ -81,6 +82,11 @@ def run(args: argparse.Namespace) -> None:
     except UserError as error:
         hint = "; for a file of a trunk alone give its --model" if "not the weights of" in str(error) else ""
         raise UserError(f"{error}{hint}") from None
+    if folded := weights.metadata.get("folded") if weights.form == "onnx" else None:
+        show(
+            f"{folded} batch norms are folded into convolutions: the answers are the same, but the "
+            "statistics of training are lost, and the file's input rule is not known"
+        )
     if weights.form == "trunk":
         _require_shapes(weights)
         if weights.left:
@@ -112,6 +118,16 @@ def run(args: argparse.Namespace) -> None:
     show(f"{len(renamed)} tensors of {model}{part}, {form} to {args.to}: {target}")
 
 
+def weights_file(path: Path) -> WeightsFile:
+    """Reads a weights file, or a graph with weights; UserError where it cannot be read."""
+    from hardnet_suite.weights.file import BadFileError, WeightsFile
+
+    try:
+        return WeightsFile.read(path, graphs=True)
+    except BadFileError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
 def known_model(name: str | None) -> str | None:
     """The model of that name in any spelling; UserError where there is none."""
     from hardnet_suite.networks import list_models
@@ -125,12 +141,20 @@ def known_model(name: str | None) -> str | None:
 
 def _program(weights: Checkpoint) -> str | None:
     """The program whose network computes as the weights need it; None for that of the table's row."""
+    from hardnet_suite.networks import find_arch
+    from hardnet_suite.weights.convert import differences
     from hardnet_suite.weights.layouts import LAYOUTS
 
     if weights.arch is None:
         return None
     layouts = [layout for layout in LAYOUTS.values() if layout.has(weights.model)]
-    return next(layout.name for layout in layouts if layout.arch_of(weights.model) == weights.arch)
+    names = [layout.name for layout in layouts if layout.arch_of(weights.model) == weights.arch]
+    if not names:
+        raise UserError(
+            f"{weights.path}: its network computes as that of no program known "
+            f"({differences(weights.arch, find_arch(weights.model))[0]}): use create_model with arch=…"
+        )
+    return names[0]
 
 
 def _is_conversion(path: Path) -> bool:

@@ -30,13 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from hardnet_suite.cli.convert_weights import known_model
+    from hardnet_suite.cli.convert_weights import known_model, weights_file
     from hardnet_suite.weights import open_weights
     from hardnet_suite.weights.file import expanded
 
     if args.json is not None:
         require_replaceable(args.json, _is_report, writer="identify", option="--json")
-    weights = open_weights(expanded(args.file), known_model(args.model), layout=args.layout)
+    weights = open_weights(weights_file(expanded(args.file)), known_model(args.model), layout=args.layout)
     answers = passport(weights)
     width = max(map(len, answers))
     for name, value in answers.items():
@@ -91,6 +91,11 @@ def passport(weights: Checkpoint) -> dict[str, Any]:
         if layout and not other.told and other.has(weights.model) and other is not layout
         if keys_of(weights.model, other) == keys_of(weights.model, layout)
     ]
+    if weights.form == "onnx":
+        answers["but"] = [
+            f"{weights.metadata['folded']} batch norms are folded: their statistics are lost",
+            "how images become inputs is not in the file: ask its source, and give predict the same rule",
+        ]
     if alike and "tag" not in origin:
         answers["but"] = [
             f"the keys are also those of {other.program}, whose network computes otherwise: if the file is "
@@ -105,6 +110,8 @@ def _uses(weights: Checkpoint) -> list[str]:
     from hardnet_suite.weights.layouts import LAYOUTS
 
     name, layout = weights.path.name, LAYOUTS.get(weights.form)
+    if weights.form == "onnx":
+        return [f"hardnet-suite convert-weights {name} mine.safetensors"]
     if layout is not None and not layout.told:  # its keys, read again, would be another program's
         return [f"hardnet-suite convert-weights {name} mine.safetensors --from {layout.name}"]
     if weights.num_classes is None:

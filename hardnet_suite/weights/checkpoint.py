@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from hardnet_suite.networks import (
     Preprocess,
     Usage,
     default_usage,
+    find_arch,
 )
 from hardnet_suite.networks.usage import palette_of, plain_records
 from hardnet_suite.weights import registry
@@ -278,6 +279,11 @@ def _describe(
     program = layout or metadata.get("computes_as")
     if program is not None:
         form, implied = _as_written_by(program, model, form)
+    if form == "onnx" and arch is None:
+        if "activation" not in metadata:
+            raise UserError("its keys are those of a graph, but it does not say which activation that has")
+        read = replace(find_arch(model), act=metadata["activation"])
+        implied = None if read == find_arch(model) else read
     said = metadata.get("model")
     if isinstance(said, str) and said in ARCHS and model is not None and said != model and form != "trunk":
         raise UserError(f"its metadata says that it is {said}, but its weights are those of {model}")

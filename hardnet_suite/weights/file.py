@@ -35,8 +35,12 @@ class WeightsFile:
     data: bytes = field(repr=False)
 
     @classmethod
-    def read(cls, path: str | Path) -> WeightsFile:
+    def read(cls, path: str | Path, *, graphs: bool = False) -> WeightsFile:
         """Reads the file at ``path`` ("~" is expanded).
+
+        Args:
+            path: the file.
+            graphs: whether a graph (.onnx) is taken, too, to read the weights of a classifier out of it.
 
         Raises:
             BadFileError: the file is missing, a folder, unreadable, empty, a web page or a Git LFS pointer.
@@ -56,7 +60,7 @@ class WeightsFile:
             raise BadFileError("an empty file")
         if _HTML.match(data):
             raise BadFileError("a web page (HTML), not weights")
-        if path.suffix.lower() in ENGINE_SUFFIXES:
+        if path.suffix.lower() in ENGINE_SUFFIXES and not (graphs and path.suffix.lower() == ".onnx"):
             raise BadFileError(
                 "a file for an inference engine, not weights: predict and test take the files of export"
             )
@@ -108,12 +112,15 @@ class WeightsFile:
         import safetensors.torch
         import torch
 
-        from hardnet_suite.weights import pickles
+        from hardnet_suite.weights import graphs, pickles
 
         try:
             data = self.payload
             if self.path.suffix.lower() == ".safetensors":
                 content = safetensors.torch.load(data)
+            elif self.path.suffix.lower() == ".onnx":
+                tensors, facts = graphs.graph_tensors(data)
+                content = {"state_dict": tensors, "meta": facts}
             elif self.path.suffix.lower() == ".pdparams":
                 pickles.require_modest(data)
                 content = pickles.plain_values(data)
@@ -127,6 +134,8 @@ class WeightsFile:
             holds_tensors = pickles.measure(content, len(data))
         except BadFileError:
             raise
+        except graphs.GraphError as error:
+            raise BadFileError(f"cannot be read as weights: {error}") from error
         except pickles.UnreasonableError as error:
             raise BadFileError(f"cannot be read safely as weights: {error}") from error
         except pickles.DamagedError as error:

@@ -225,6 +225,21 @@ def _pytorchcv(network: nn.Module) -> Prefixes:
     return names
 
 
+def _in_order(network: nn.Module) -> Prefixes:
+    """Of a graph: convolutions are numbered as they are computed."""
+    trunk, convolutions = network.trunk, []
+    convolutions += [f"stem.{index}" for index in range(len(trunk.stem))]
+    convolutions += ["stem_down"] if network.arch.depthwise else []
+    for index, stage in enumerate(trunk.stages):
+        for layer in range(len(stage.block.layers)):
+            name = f"stages.{index}.block.layers.{layer}"
+            convolutions += [f"{name}.layer1", f"{name}.layer2"] if network.arch.depthwise else [name]
+        convolutions.append(f"stages.{index}.transition")
+        if isinstance(stage.down, nn.Sequential):  # not a pooling
+            convolutions.append(f"stages.{index}.down")
+    return {f"trunk.{name}": f"conv{number}" for number, name in enumerate(convolutions)} | {"fc": "fc"}
+
+
 def _trunk_alone(network: nn.Module) -> Prefixes:
     return {ours: theirs for ours, theirs in network.official_prefixes.items() if ours.startswith("trunk.")}
 
@@ -281,6 +296,10 @@ FOREIGN = {
         counters=False,
         source="https://github.com/PaddlePaddle/PaddleDetection",
         licence="Apache-2.0",
+    ),
+    # the tensors of ``graphs.graph_tensors``
+    "onnx": Layout(
+        "onnx", "an exporter to ONNX", {HarDNetArch: _in_order}, parts={"dwconv": "conv"}, counters=False
     ),
     "semantic-segmentation": Layout(
         "semantic-segmentation",

@@ -51,7 +51,7 @@ def _classifier_blob(blob: str, file: str, *more: str, small: bool = False) -> t
 
 
 def _pytorchcv(model: str, error: str, sha1: str, release: str, metric: str) -> WeightsRow:
-    """A file of pytorchcv, which trained the networks anew; the SHA-1 of the file in the .zip is in its table."""
+    """A file of pytorchcv, which trained the networks anew; the SHA-1 is that of the file in the .zip."""
     file = f"{model}-{error}-{sha1[:8]}.pth.zip"
     own = Address(f"https://github.com/osmr/imgclsmob/releases/download/{release}/{file}", sha1=sha1)
     return WeightsRow(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -11,8 +12,9 @@ from weights import foreign_programs as foreign
 from hardnet_suite import create_model
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, build_network
-from hardnet_suite.weights import fill, identify, open_weights, to_official
+from hardnet_suite.weights import convert_official, fill, identify, open_weights, to_official
 from hardnet_suite.weights.convert import from_target, in_target, require_same_network
+from hardnet_suite.weights.file import BadFileError, WeightsFile
 from hardnet_suite.weights.layouts import FOREIGN, LAYOUTS, keys_of
 
 CLASSIFIERS = ["hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85"]
@@ -188,3 +190,132 @@ def test_fairmot_of_paddledetection(tmp_path):
         UserWarning, match="activation relu6 .*pooling average_inside, this one has activation relu"
     ):
         fill(detector, weights, allow="heads")  # to be trained further
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    """hardnet39ds as STMicroelectronics has it: ONNX with folded batch norms; and its program."""
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    program, _ = filled(foreign.official("hardnet39ds", classes=10))
+    program = torch.nn.Sequential(*program.base).eval()
+    folded = copy.deepcopy(program)
+    for module in list(folded.modules()):
+        names = [name for name, _ in module.named_children()]
+        if names[1:2] == ["norm"]:
+            setattr(module, names[0], fuse_conv_bn_eval(getattr(module, names[0]), module.norm))
+            module.norm = torch.nn.Identity()
+    path = tmp_path_factory.mktemp("graph") / "hardnet39ds_pt_224.onnx"
+    example = (torch.rand(1, 3, 64, 64, dtype=torch.float64),)
+    torch.onnx.export(folded, example, path, dynamo=True, external_data=False, verbose=False)
+    return path, program
+
+
+def test_a_graph_with_folded_norms(graph):
+    path, program = graph
+    weights = open_weights(WeightsFile.read(path, graphs=True))
+    assert (weights.model, weights.form) == ("hardnet39ds", "onnx")
+    assert (weights.num_classes, weights.arch) == (10, None)
+    assert weights.metadata["activation"] == "relu6"
+    assert int(weights.metadata["folded"]) == sum(isinstance(m, torch.nn.Conv2d) for m in program.modules())
+    network = build_network("hardnet39ds", num_classes=10).double().eval()
+    fill(network, weights)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images()), program(images()), rtol=1e-9, atol=1e-9)
+
+
+def changed(path, change):
+    import onnx
+
+    model = onnx.load(path)
+    change(model.graph, onnx.helper)
+    return model.SerializeToString()
+
+
+def _relu(graph, helper):
+    for node in graph.node:
+        if node.op_type == "Clip":
+            node.op_type = "Relu"
+            del node.input[1:]
+
+
+def _one_relu(graph, helper):
+    node = next(node for node in graph.node if node.op_type == "Clip")
+    node.op_type = "Relu"
+    del node.input[1:]
+
+
+def _quantised(graph, helper):
+    graph.node.append(helper.make_node("DequantizeLinear", ["x", "s"], ["y"]))
+
+
+def _no_bias(graph, helper):
+    del next(node for node in graph.node if node.op_type == "Conv").input[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_one_relu, "its activations are relu, relu6, expected one"),
+        (_quantised, r"its weights are quantised \(DequantizeLinear\)"),
+        (_no_bias, "neither a batch norm nor a bias"),
+        (None, "corrupt or cut short|holds no named tensors|its activations are none"),
+    ],
+)
+def test_graphs_that_are_refused(graph, tmp_path, change, reason):
+    path, _ = graph
+    file = tmp_path / "file.onnx"
+    file.write_bytes(changed(path, change) if change else path.read_bytes()[:1000])
+    with pytest.raises(BadFileError, match=reason):
+        _ = WeightsFile.read(file, graphs=True).content
+    with pytest.raises(UserError, match="for an inference engine, not weights"):
+        open_weights(file)  # where weights are expected, a graph is a mistake
+
+
+def test_the_keys_of_a_graph_without_it(graph, tmp_path):
+    torch.save(WeightsFile.read(graph[0], graphs=True).content["state_dict"], tmp_path / "file.pth")
+    with pytest.raises(UserError, match="keys are those of a graph, but it does not say which activation"):
+        open_weights(tmp_path / "file.pth")
+
+
+def test_the_activation_follows_the_graph(graph, tmp_path):
+    path, _ = graph
+    file = tmp_path / "file.onnx"
+    file.write_bytes(changed(path, _relu))
+    weights = open_weights(WeightsFile.read(file, graphs=True))
+    assert weights.arch == replace(ARCHS["hardnet39ds"], act="relu")
+
+
+def test_weights_of_another_network_are_no_silent_answer(tmp_path):
+    state = in_target("hardnet68", build_network("hardnet68").state_dict(), "pytorchcv")
+    torch.save(state, tmp_path / "file.pth")
+    weights = open_weights(tmp_path / "file.pth")
+    with pytest.raises(UserError, match="activation in blocks relu, this one has activation in blocks relu6"):
+        fill(build_network("hardnet68"), weights)
+    fill(build_network("hardnet68", arch=weights.arch), weights)
+    said = create_model("hardnet68", pretrained=tmp_path / "file.pth", arch=ARCHS["hardnet68"])
+    assert said.arch == ARCHS["hardnet68"]  # the caller's word counts
+    with pytest.raises(ValueError, match="activation in blocks relu6, but the hardnet68 of pytorchcv has"):
+        require_same_network("hardnet68", None, "pytorchcv")
+    with pytest.raises(ValueError, match="it would compute other answers"):
+        convert_official("hardnet68", {}, target="pytorchcv")
+    with pytest.raises(ValueError, match="it would compute other answers"):
+        to_official("hardnet68", {}, target="pytorchcv")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.pop("base.3.layers.0.conv.weight"),
+        lambda state: state.update({"base.3.layers.99.conv.weight": torch.ones(2)}),
+        lambda state: state.update({"base.3.layers.0.norm._mean": torch.ones(2)}),
+        lambda state: state.update({"base.16.3.weight": torch.ones(10, 1024)}),  # not transposed
+    ],
+    ids=["missing", "extra", "shape", "not transposed"],
+)
+def test_files_that_do_not_fit_exactly(change):
+    state = in_target("hardnet68", build_network("hardnet68", num_classes=10).state_dict(), "paddleclas")
+    assert identify(state).form == "paddleclas"
+    change(state)
+    with pytest.raises(UserError, match="not the weights of any model"):
+        identify(state)
