@@ -54,12 +54,22 @@ def passport(weights: Checkpoint) -> dict[str, Any]:
     row = weights.arch or find_arch(weights.model)
     trunk = getattr(row, "trunk", row)
     layout = LAYOUTS.get(weights.form)
+    alike = [
+        other
+        for other in LAYOUTS.values()
+        if layout and other.has(weights.model) and other is not layout
+        if keys_of(weights.model, other) == keys_of(weights.model, layout)
+    ]
     answers: dict[str, Any] = {
         "file": str(weights.path),
         "sha256": weights.digest,
         "model": weights.model,
         "part": "the whole network",
-        "layout": f"{layout.name} ({layout.program})" if layout else weights.form,
+        "layout": ", also ".join(
+            f"{each.name} ({each.program})"
+            for each in [layout, *(other for other in alike if other.told)]
+            if layout is not None and (layout.told or each is layout)
+        ),
     }
     if weights.num_classes is None:
         inside = f" of {weights.container.name}" if weights.container else ""
@@ -85,22 +95,17 @@ def passport(weights: Checkpoint) -> dict[str, Any]:
     if answers["licence"] == "unknown" and source and source.licence:
         answers["licence"] = f"unknown; that of the program is {source.licence}"
     answers["use"] = _uses(weights)
-    alike = [
-        other
-        for other in LAYOUTS.values()
-        if layout and not other.told and other.has(weights.model) and other is not layout
-        if keys_of(weights.model, other) == keys_of(weights.model, layout)
-    ]
     if weights.form == "onnx":
         answers["but"] = [
             f"{weights.metadata['folded']} batch norms are folded: their statistics are lost",
             "how images become inputs is not in the file: ask its source, and give predict the same rule",
         ]
-    if alike and "tag" not in origin:
+    others = [other for other in alike if not other.told]
+    if others and "tag" not in origin:
         answers["but"] = [
             f"the keys are also those of {other.program}, whose network computes otherwise: if the file is "
             f"from there, give --from {other.name}"
-            for other in alike
+            for other in others
         ]
     return answers
 

@@ -70,14 +70,14 @@ def graph_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
             weight, bias, prefix = array(node, 1), array(node, 2), f"conv{count}"
             following = readers[node.output[0]]
             norm = following[0] if [each.op_type for each in following] == ["BatchNormalization"] else None
-            if weight is None or (bias is None) == (norm is None):
-                raise GraphError(
-                    "a convolution in it has neither a batch norm nor a bias, or both, as no HarDNet's has"
-                )
+            if weight is None or (bias is not None and norm is not None):
+                raise GraphError("a convolution in it is of another kind than a HarDNet's")
             count += 1
             tensors[f"{prefix}.conv.weight"] = weight
             if norm is None:
                 folded += 1
+                if bias is None:  # exporters drop one of zeros
+                    bias = np.zeros(weight.shape[0], weight.dtype)
                 values = [np.ones_like(bias), bias, np.zeros_like(bias), np.full_like(bias, 1 - EPSILON)]
             else:
                 following = readers[norm.output[0]]

@@ -47,7 +47,7 @@ class Layout:
         value: changes a tensor of theirs to ours: (row, our key, tensor, to_theirs) -> tensor.
         arch: the architecture that their program computes with, from the row of the table.
         counters: whether files have the batch norms' counters.
-        source: address of the program; empty for the suite's own schemes.
+        source: address of the program; empty for the suite's own schemes, and the authors', who have several.
         licence: of the program and, unless it says otherwise, of its weights.
         told: whether the keys of a file differ from those of every other scheme. Otherwise the file is read
             in this one only where the user, or its metadata, says so.
@@ -147,14 +147,12 @@ def _roll_background(row: Arch, key: str, value: Tensor, to_theirs: bool) -> Ten
 
 
 _KINDS = (HarDNetArch, SSDArch, CenterNetArch, FCHarDNetArch, DescriptorArch)
-_AUTHORS = "https://github.com/PingoLH"
-OWN = Layout("network", "this suite", dict.fromkeys(_KINDS, _own), source="", licence="")
+OWN = Layout("network", "this suite", dict.fromkeys(_KINDS, _own))
 OFFICIAL = Layout(
     "official",
     "the authors' programs",
     dict.fromkeys(_KINDS, _official),
     value=_roll_background,
-    source=_AUTHORS,
     licence="MIT",
 )
 

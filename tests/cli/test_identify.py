@@ -207,3 +207,48 @@ def test_verify_of_files_in_the_cache(cli, cache, monkeypatch):
     assert f"hardnet68 another: {path}: a wrong file: these are not the weights of hardnet68" in lines[2]
     (cache / name).write_bytes(b"")
     assert "an empty file" in cli("models", "--verify")[1]
+
+
+def test_a_descriptor_under_names_that_are_ours_and_the_authors(cli, tmp_path):
+    torch.save(build_network("hardnet_descriptor").state_dict(), tmp_path / "file.pth")
+    answers = answers_of(cli, tmp_path, tmp_path / "file.pth")
+    assert answers["model"] == "hardnet_descriptor"
+    assert answers["layout"] == "network (this suite), also official (the authors' programs)"
+    assert answers["source"] == "unknown"
+    assert not {"activation", "classes"} & answers.keys()
+
+
+def test_a_trunk_inside_another_network(cli, tmp_path):
+    trunk = {key: value for key, value in official("hardnet85").items() if ".19.3." not in key}
+    state = {f"backbone.{key}": value for key, value in trunk.items()}
+    marks = ("decoder.up1.conv1.weight", "decoder.final.conv1.weight")
+    torch.save(state | dict.fromkeys(marks, torch.ones(2)), tmp_path / "sam.pth")
+    answers = answers_of(cli, tmp_path, tmp_path / "sam.pth")
+    assert answers["model"] == "hardnet85"
+    assert answers["part"] == "the trunk of a U-Net or prompt encoder of AutoSAM"
+    assert answers["beside it"] == "2 tensors of decoder"
+    assert answers["source"] == "https://github.com/talshaharabany/AutoSAM"
+    assert answers["use"][0] == 'create_model("hardnet85", features_only=True, pretrained="sam.pth")'
+    status, out, _ = cli("convert-weights", tmp_path / "sam.pth", tmp_path / "trunk.safetensors")
+    assert status == 0
+    assert "tensors of hardnet85 (a part of it)" in out
+    create_model("hardnet85", features_only=True, pretrained=tmp_path / "trunk.safetensors")
+
+
+def test_the_graph_of_a_model_zoo(cli, tmp_path, error_of):
+    """A graph that the suite's own exporter writes holds the weights as others do."""
+    network = build_network("hardnet39ds", num_classes=3).eval()
+    path = tmp_path / "zoo.onnx"
+    torch.onnx.export(
+        network, (torch.rand(1, 3, 64, 64),), path, dynamo=True, external_data=False, verbose=False
+    )
+    answers = answers_of(cli, tmp_path, path)
+    assert (answers["model"], answers["classes"], answers["activation"]) == ("hardnet39ds", 3, "relu6")
+    assert "their statistics are lost" in answers["but"][0]
+    status, out, _ = cli("convert-weights", path, tmp_path / "own.safetensors")
+    assert status == 0
+    assert "batch norms are folded into convolutions" in out
+    converted = create_model("hardnet39ds", pretrained=tmp_path / "own.safetensors").eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(converted(images), network(images), rtol=1e-4, atol=1e-4)

@@ -249,8 +249,8 @@ def _quantised(graph, helper):
     graph.node.append(helper.make_node("DequantizeLinear", ["x", "s"], ["y"]))
 
 
-def _no_bias(graph, helper):
-    del next(node for node in graph.node if node.op_type == "Conv").input[2]
+def _computed_weight(graph, helper):
+    next(node for node in graph.node if node.op_type == "Conv").input[1] = "elsewhere"
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def _no_bias(graph, helper):
     [
         (_one_relu, "its activations are relu, relu6, expected one"),
         (_quantised, r"its weights are quantised \(DequantizeLinear\)"),
-        (_no_bias, "neither a batch norm nor a bias"),
+        (_computed_weight, "a convolution in it is of another kind"),
         (None, "corrupt or cut short|holds no named tensors|its activations are none"),
     ],
 )
