@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.errors import UserError
@@ -24,6 +25,7 @@ from hardnet_suite.networks import (
     Postprocess,
     Preprocess,
     Usage,
+    build_network,
     default_usage,
     find_arch,
 )
@@ -41,7 +43,7 @@ from hardnet_suite.weights.identification import (
     shapes_fit,
     split_trunk,
 )
-from hardnet_suite.weights.layouts import LAYOUTS, OWN, find_layout, keys_of
+from hardnet_suite.weights.layouts import LAYOUTS, OWN, find_layout, keys_of, prefixes_of
 from hardnet_suite.weights.registry import WeightsRow
 from hardnet_suite.weights.runs import run_checkpoint, whole_one_beside
 from hardnet_suite.weights.tables import few, state_dict_of
@@ -280,8 +282,7 @@ def _describe(
     if program is not None:
         form, implied = _as_written_by(program, model, form)
     if form == "onnx" and arch is None:
-        if "activation" not in metadata:
-            raise UserError("its keys are those of a graph, but it does not say which activation that has")
+        _require_same_graph(model, metadata)
         read = replace(find_arch(model), act=metadata["activation"])
         implied = None if read == find_arch(model) else read
     said = metadata.get("model")
@@ -357,6 +358,23 @@ def _as_written_by(program: Any, model: str | None, form: str) -> tuple[str, Arc
     if keys_of(model, LAYOUTS[form]) != keys_of(model, layout):
         raise UserError(f"its keys are those of {LAYOUTS[form].program}, not of {layout.program}")
     return layout.name, layout.arch_of(model)
+
+
+def _require_same_graph(model: str, facts: Mapping[str, Any]) -> None:
+    """UserError where the graph that tensors were read from is laid out otherwise than the model."""
+    if "strides" not in facts:
+        raise UserError("its keys are those of a graph, but it is none: nothing says how the graph computes")
+    with torch.device("meta"):
+        network = build_network(model)
+    modules = dict(network.named_modules())
+    order = [name for name in prefixes_of(model, LAYOUTS["onnx"]) if name != "fc"]
+    strides = " ".join(
+        str(next(part for part in modules[name].modules() if isinstance(part, nn.Conv2d)).stride[0])
+        for name in order
+    )
+    pooling = "" if network.arch.depthwise else "MaxPool"
+    if (facts["strides"], facts["pooling"]) != (strides, pooling):
+        raise UserError(f"its weights have the shapes of {model}, but its graph has other strides or pools")
 
 
 def _metadata(file: WeightsFile) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def graph_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Returns:
         The tensors as ``convN.conv.weight``, ``convN.norm.…`` and ``fc.…``, and what the graph says beside
-        them: "activation", a key of ``layers.ACTIVATIONS``, and "folded", how many batch norms are folded.
+        them: "activation", a key of ``layers.ACTIVATIONS``; "folded", how many batch norms are folded;
+        "pooling", the kinds of pools; "strides" of the convolutions.
 
     Raises:
         GraphError: the onnx package is missing, the file is damaged or quantised, keeps its weights
@@ -65,14 +66,18 @@ def graph_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     tensors: dict[str, np.ndarray] = {}
     activations, count, folded = set(), 0, 0
+    strides: list[list[int]] = []
     for node in graph.node:
         if node.op_type == "Conv":
             weight, bias, prefix = array(node, 1), array(node, 2), f"conv{count}"
             following = readers[node.output[0]]
             norm = following[0] if [each.op_type for each in following] == ["BatchNormalization"] else None
-            if weight is None or (bias is not None and norm is not None):
+            if weight is None or (_has(node, 2) and (bias is None or norm is not None)):
                 raise GraphError("a convolution in it is of another kind than a HarDNet's")
             count += 1
+            strides.append(
+                next((list(each.ints) for each in node.attribute if each.name == "strides"), [1, 1])
+            )
             tensors[f"{prefix}.conv.weight"] = weight
             if norm is None:
                 folded += 1
@@ -90,18 +95,30 @@ def graph_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
             activations |= {_activation(each, array) for each in following} - {None}
         elif node.op_type in ("Gemm", "MatMul") and "fc.weight" not in tensors:
             weight, bias = array(node, 1), array(node, 2)
-            if node.op_type == "MatMul":
-                following = readers[node.output[0]]
-                bias = array(following[0], 1) if following else None
-            if weight is None or bias is None:
-                raise GraphError("its linear layer has no weight or no bias")
+            added = readers[node.output[0]] if node.op_type == "MatMul" else []
+            if [each.op_type for each in added] == ["Add"]:
+                bias = array(added[0], 0) if array(added[0], 1) is None else array(added[0], 1)
+            if weight is None or weight.ndim != 2 or ((_has(node, 2) or added) and bias is None):
+                raise GraphError("its linear layer is of another kind than a HarDNet's")
             transposed = any(each.name == "transB" and each.i for each in node.attribute)
+            if bias is None:  # exporters drop one of zeros
+                bias = np.zeros(weight.shape[0 if transposed else 1], weight.dtype)
             tensors |= {"fc.weight": weight if transposed else weight.T, "fc.bias": bias}
     if activations not in ({"relu"}, {"relu6"}):
         found = ", ".join(sorted(activations)) or "none"
         raise GraphError(f"its activations are {found}, expected one of relu and relu6")
-    facts = {"activation": activations.pop(), "folded": str(folded)}
+    pools = {node.op_type for node in graph.node if node.op_type in ("MaxPool", "AveragePool")}
+    facts = {
+        "activation": activations.pop(),
+        "folded": str(folded),
+        "pooling": " and ".join(sorted(pools)),
+        "strides": " ".join(str(max(each)) for each in strides),
+    }
     return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in tensors.items()}, facts
+
+
+def _has(node: Any, index: int) -> bool:
+    return index < len(node.input) and node.input[index] != ""
 
 
 def _activation(node: Any, array: Any) -> str | None:

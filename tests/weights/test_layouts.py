@@ -274,7 +274,7 @@ def test_graphs_that_are_refused(graph, tmp_path, change, reason):
 
 def test_the_keys_of_a_graph_without_it(graph, tmp_path):
     torch.save(WeightsFile.read(graph[0], graphs=True).content["state_dict"], tmp_path / "file.pth")
-    with pytest.raises(UserError, match="keys are those of a graph, but it does not say which activation"):
+    with pytest.raises(UserError, match="its keys are those of a graph, but it is none"):
         open_weights(tmp_path / "file.pth")
 
 
@@ -319,3 +319,20 @@ def test_files_that_do_not_fit_exactly(change):
     change(state)
     with pytest.raises(UserError, match="not the weights of any model"):
         identify(state)
+
+
+def _stride_1(graph, helper):
+    node = next(node for node in graph.node if node.op_type == "Conv")
+    next(each for each in node.attribute if each.name == "strides").ints[:] = [1, 1]
+
+
+def _pooled(graph, helper):
+    graph.node.append(helper.make_node("AveragePool", ["x"], ["y"]))
+
+
+@pytest.mark.parametrize("change", [_stride_1, _pooled])
+def test_a_graph_of_the_same_shapes_that_computes_otherwise(graph, tmp_path, change):
+    file = tmp_path / "file.onnx"
+    file.write_bytes(changed(graph[0], change))
+    with pytest.raises(UserError, match="shapes of hardnet39ds, but its graph has other strides or pools"):
+        open_weights(WeightsFile.read(file, graphs=True))
