@@ -20,11 +20,13 @@ from hardnet_suite.networks import (
     CenterNetArch,
     DescriptorArch,
     FCHarDNetArch,
+    HarDBlock,
     HarDNetArch,
     SSDArch,
     build_network,
     find_arch,
 )
+from hardnet_suite.networks.factory import NETWORKS
 
 COUNTER = (
     "num_batches_tracked"  # of batch norms; files older than torch 0.4.1 lack it, as other frameworks do
@@ -309,6 +311,58 @@ FOREIGN = {
         told=False,
     ),
 }
+
+
+def _paddleseg(network: nn.Module) -> Prefixes:
+    """The stem of the authors' numbered trunk is apart, what follows is numbered from 0 again."""
+    stem = len(network.arch.trunk.stem) + len(network.arch.trunk.stem_down)
+    names = {
+        "conv1x1_up": "decoder.conv1x1_up",
+        "denseBlocksUp": "decoder.dense_blocks_up",
+        "finalConv": "cls_head",
+    }
+    for theirs in network.official_prefixes.values():
+        if theirs.startswith("base."):
+            number = int(theirs.removeprefix("base."))
+            names[theirs] = f"stem.{number}" if number < stem else f"encoder.blks.{number - stem}"
+    return {ours: names[theirs] for ours, theirs in network.official_prefixes.items()}
+
+
+@cache
+def _segments(row: Arch) -> dict[str, list[int]]:
+    """Key of a block's convolution -> channels of each map that it reads, nearest first."""
+    with torch.device("meta"):
+        network = NETWORKS[type(row)](row)
+    segments = {}
+    for name, block in network.named_modules():
+        if isinstance(block, HarDBlock):
+            widths = [block.layers[0].conv.in_channels, *(layer.conv.out_channels for layer in block.layers)]
+            for index, links in enumerate(block.links):
+                segments[f"{name}.layers.{index}.conv.weight"] = [widths[link] for link in links]
+    return segments
+
+
+def _farthest_first(row: Arch, key: str, value: Tensor, to_theirs: bool) -> Tensor:
+    """PaddleSeg's blocks join the maps that a layer reads in the opposite order."""
+    widths = _segments(row).get(key)
+    if widths is None or value.ndim != 4 or value.shape[1] != sum(widths):
+        return value
+    return torch.cat(value.split(widths if to_theirs else widths[::-1], 1)[::-1], 1)
+
+
+# names and order of channels alone: PaddleSeg pads strided convolutions on one side, and its upsampling does
+# not align corners, as no architecture of the suite does, so that no file is read in this scheme
+PADDLESEG = Layout(
+    "paddleseg",
+    "PaddleSeg",
+    {FCHarDNetArch: _paddleseg},
+    parts=_PADDLE_PARTS | {"conv": "_conv", "norm": "_batch_norm"},
+    value=_farthest_first,
+    arch=lambda row: replace(row, trunk=replace(row.trunk, stem_stride=1)),
+    counters=False,
+    source="https://github.com/PaddlePaddle/PaddleSeg",
+    licence="Apache-2.0",
+)
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout for layout in (OWN, *OPENMM.values(), OFFICIAL, *FOREIGN.values())

@@ -279,3 +279,62 @@ def paddle_arrays(state: dict[str, Tensor], linear: tuple[str, ...] = ()) -> dic
         array = (value.t() if key in linear else value).contiguous().numpy()
         arrays[".".join([*prefix, names.get(last, last)])] = array
     return arrays
+
+
+# ------------------------------------------------------------------------------------------------- PaddleSeg
+
+
+class _FarthestFirst(Unit):
+    """A block of PaddleSeg: the farthest map that a layer reads comes first."""
+
+    def __init__(self, first: int, growth: int, layers: int):
+        widths, links = widths_and_links(first, growth, 1.7, layers)
+        names = ("_conv", "_batch_norm")
+        members = [
+            conv(names, sum(widths[link] for link in reads), width, 3, nn.ReLU())
+            for reads, width in zip(links, widths[1:], strict=True)
+        ]
+        super().__init__(nn.ModuleList(members), [reads[::-1] for reads in links])
+        self.out = sum(widths[i] for i in range(1, layers + 1) if i % 2 or i == layers)
+
+
+def paddleseg(classes: int = 19) -> nn.Module:
+    """PaddleSeg's FC-HarDNet-70, but with symmetric padding and aligned corners."""
+    names = ("_conv", "_batch_norm")
+    network = nn.Module()
+    widths, strides = (3, 16, 24, 32, 48), (1, 1, 2, 1)
+    network.stem = nn.Sequential(
+        *(conv(names, widths[i], widths[i + 1], 3, nn.ReLU(), stride=strides[i]) for i in range(4))
+    )
+    growths, layers, channels = (10, 16, 18, 24, 32), (4, 4, 8, 8, 8), (64, 96, 160, 224, 320)
+    blocks, skips, first = [], [], 48
+    for i in range(5):
+        blocks.append(_FarthestFirst(first, growths[i], layers[i]))
+        skips.append(blocks[-1].out)
+        blocks.append(conv(names, skips[-1], channels[i], 1, nn.ReLU()))
+        blocks += [nn.AvgPool2d(2)] if i < 4 else []
+        first = channels[i]
+    network.encoder, network.decoder = nn.Module(), nn.Module()
+    network.encoder.blks = nn.ModuleList(blocks)
+    network.decoder.dense_blocks_up, network.decoder.conv1x1_up = nn.ModuleList(), nn.ModuleList()
+    for i in (3, 2, 1, 0):
+        joined = first + skips[i]
+        network.decoder.conv1x1_up.append(conv(names, joined, joined // 2, 1, nn.ReLU()))
+        network.decoder.dense_blocks_up.append(_FarthestFirst(joined // 2, growths[i], layers[i]))
+        first = network.decoder.dense_blocks_up[-1].out
+    network.cls_head = nn.Conv2d(first, classes, 1)
+
+    def forward(x: Tensor) -> Tensor:
+        size, maps = x.shape[2:], []
+        x = network.stem(x)
+        for block in network.encoder.blks:
+            x = block(x)
+            maps += [x] if isinstance(block, _FarthestFirst) else []
+        for i, skip in enumerate(maps[-2::-1]):
+            x = nn.functional.interpolate(x, skip.shape[2:], mode="bilinear", align_corners=True)
+            x = network.decoder.conv1x1_up[i](torch.cat([x, skip], 1))
+            x = network.decoder.dense_blocks_up[i](x)
+        return nn.functional.interpolate(network.cls_head(x), size, mode="bilinear", align_corners=True)
+
+    network.forward = forward
+    return network
