@@ -17,7 +17,7 @@ from hardnet_suite.weights.layouts import (
     OFFICIAL,
     OPENMM,
     OWN,
-    Layout,
+    KeyLayout,
     find_layout,
     keys_of,
     layouts_of,
@@ -42,7 +42,7 @@ def openmm_target(name: str) -> str:
     raise ValueError(f"{name!r} has no {' or '.join(TARGETS)} model")
 
 
-def _layout(name: str, target: str) -> Layout:
+def _layout_of(name: str, target: str) -> KeyLayout:
     """The layout of that name; ValueError where there is none, or its program has no model ``name``."""
     layout = find_layout(target)
     if not layout.has(name):
@@ -51,7 +51,7 @@ def _layout(name: str, target: str) -> Layout:
 
 
 def _split(
-    name: str, state_dict: Mapping[str, Tensor], layout: Layout, arch: Arch | None = None
+    name: str, state_dict: Mapping[str, Tensor], layout: KeyLayout, arch: Arch | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Splits a state dict of a layout into what the network has, under its own keys, and the other keys."""
     row = arch or find_arch(name)
@@ -120,7 +120,7 @@ def require_same_network(name: str, arch: Arch | None, target: str) -> None:
         arch: the architecture that they belong to; None: the row of the table.
         target: a layout.
     """
-    layout, row = _layout(name, target), find_arch(name)
+    layout, row = _layout_of(name, target), find_arch(name)
     if layout is OWN:  # any architecture, which the file's metadata names
         return
     words = differences(arch or row, layout.arch(row))
@@ -168,7 +168,7 @@ def in_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dict[
     Raises:
         ValueError: an unknown name or layout, or tensors for which the layout has no place.
     """
-    layout, row = _layout(name, target), find_arch(name)
+    layout, row = _layout_of(name, target), find_arch(name)
     if layout is OWN:
         return dict(state_dict)
     prefixes = prefixes_of(name, layout)
@@ -195,7 +195,7 @@ def split_target(
     name: str, state_dict: Mapping[str, Tensor], target: str, arch: Arch | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Like ``split_official``, for a state dict of another layout."""
-    return _split(name, state_dict, _layout(name, target), arch)
+    return _split(name, state_dict, _layout_of(name, target), arch)
 
 
 def split_forms(

@@ -37,7 +37,7 @@ ValueChange = Callable[[Arch, str, Tensor, bool], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class KeyLayout:
     """A naming scheme of weights files.
 
     Attributes:
@@ -89,7 +89,7 @@ class Layout:
 
 
 @cache
-def prefixes_of(name: str, layout: Layout, arch: Arch | None = None) -> Prefixes:
+def prefixes_of(name: str, layout: KeyLayout, arch: Arch | None = None) -> Prefixes:
     """The prefixes of a scheme for the network ``name``, or for a record in place of its row."""
     with torch.device("meta"):
         network = build_network(name, arch=arch)
@@ -97,7 +97,7 @@ def prefixes_of(name: str, layout: Layout, arch: Arch | None = None) -> Prefixes
 
 
 @cache
-def keys_of(name: str, layout: Layout, arch: Arch | None = None) -> dict[str, str]:
+def keys_of(name: str, layout: KeyLayout, arch: Arch | None = None) -> dict[str, str]:
     """Our key -> theirs, for the keys that both have; of the network ``name``, or a record in its place."""
     with torch.device("meta"):
         keys = build_network(name, arch=arch).state_dict()
@@ -110,12 +110,12 @@ def _is_counter(key: str) -> bool:
     return key.endswith(f".{COUNTER}")
 
 
-def layouts_of(name: str) -> Iterator[Layout]:
+def layouts_of(name: str) -> Iterator[KeyLayout]:
     """The schemes that a file of the model ``name`` may have by its keys, the suite's own first."""
     return (layout for layout in LAYOUTS.values() if layout.told and layout.has(name))
 
 
-def find_layout(name: str) -> Layout:
+def find_layout(name: str) -> KeyLayout:
     """The scheme of that name.
 
     Raises:
@@ -149,8 +149,8 @@ def _roll_background(row: Arch, key: str, value: Tensor, to_theirs: bool) -> Ten
 
 
 _KINDS = (HarDNetArch, SSDArch, CenterNetArch, FCHarDNetArch, DescriptorArch)
-OWN = Layout("network", "this suite", dict.fromkeys(_KINDS, _own))
-OFFICIAL = Layout(
+OWN = KeyLayout("network", "this suite", dict.fromkeys(_KINDS, _own))
+OFFICIAL = KeyLayout(
     "official",
     "the authors' programs",
     dict.fromkeys(_KINDS, _official),
@@ -186,15 +186,15 @@ def _always(prefixes: Prefixes) -> Callable[[nn.Module], Prefixes]:
 
 
 OPENMM = {
-    "mmdet": Layout(
+    "mmdet": KeyLayout(
         "mmdet",
         "mmdet, with this suite's models",
         {SSDArch: _always(_SSD_IN_MMDET), CenterNetArch: _always(_CENTERNET_IN_MMDET)},
     ),
-    "mmseg": Layout(
+    "mmseg": KeyLayout(
         "mmseg", "mmsegmentation, with this suite's models", {FCHarDNetArch: _always(_FCHARDNET_IN_MMSEG)}
     ),
-    "mmengine": Layout(
+    "mmengine": KeyLayout(
         "mmengine",
         "mmengine, with this suite's models",
         {
@@ -267,7 +267,7 @@ def _paddle_detection(row: Arch) -> Arch:
 
 
 FOREIGN = {
-    "pytorchcv": Layout(
+    "pytorchcv": KeyLayout(
         "pytorchcv",
         "pytorchcv",
         {HarDNetArch: _pytorchcv},
@@ -276,7 +276,7 @@ FOREIGN = {
         source="https://github.com/osmr/pytorchcv",
         licence="MIT",
     ),
-    "paddleclas": Layout(
+    "paddleclas": KeyLayout(
         "paddleclas",
         "PaddleClas",
         {HarDNetArch: _official},
@@ -287,7 +287,7 @@ FOREIGN = {
         licence="Apache-2.0",
     ),
     # the whole detector of PaddleDetection, FairMOT, is another: its trunk alone is read in this scheme
-    "paddledetection": Layout(
+    "paddledetection": KeyLayout(
         "paddledetection",
         "PaddleDetection",
         {CenterNetArch: _trunk_alone},
@@ -298,10 +298,10 @@ FOREIGN = {
         licence="Apache-2.0",
     ),
     # the tensors of ``graphs.graph_tensors``
-    "onnx": Layout(
+    "onnx": KeyLayout(
         "onnx", "an exporter to ONNX", {HarDNetArch: _in_order}, parts={"dwconv": "conv"}, counters=False
     ),
-    "semantic-segmentation": Layout(
+    "semantic-segmentation": KeyLayout(
         "semantic-segmentation",
         "sithu31296/semantic-segmentation",
         {FCHarDNetArch: _official},
@@ -352,7 +352,7 @@ def _farthest_first(row: Arch, key: str, value: Tensor, to_theirs: bool) -> Tens
 
 # names and order of channels alone: PaddleSeg pads strided convolutions on one side, and its upsampling does
 # not align corners, as no architecture of the suite does, so that no file is read in this scheme
-PADDLESEG = Layout(
+PADDLESEG = KeyLayout(
     "paddleseg",
     "PaddleSeg",
     {FCHarDNetArch: _paddleseg},
@@ -364,6 +364,6 @@ PADDLESEG = Layout(
     licence="Apache-2.0",
 )
 
-LAYOUTS: dict[str, Layout] = {
+LAYOUTS: dict[str, KeyLayout] = {
     layout.name: layout for layout in (OWN, *OPENMM.values(), OFFICIAL, *FOREIGN.values())
 }

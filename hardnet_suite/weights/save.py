@@ -56,12 +56,12 @@ def save_weights(
         torch.save({"state_dict": kept, "meta": dict(metadata or {})}, stream)
         content = stream.getvalue()
     elif Path(path).suffix == ".pdparams":
-        content = pickle.dumps({key: _array(value) for key, value in kept.items()}, protocol=4)
+        content = pickle.dumps({key: _plain_array(value) for key, value in kept.items()}, protocol=4)
     else:
         content = safetensors.torch.save(kept, metadata=dict(metadata or {}))
     write_file(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
-def _array(value: Tensor) -> np.ndarray:
+def _plain_array(value: Tensor) -> np.ndarray:
     return (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # NumPy has no bfloat16
