@@ -9,7 +9,7 @@ import pytest
 import torch
 from weights import foreign_programs as foreign
 
-from hardnet_suite import create_model
+from hardnet_suite import create_model, load_model
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, build_network
 from hardnet_suite.weights import convert_official, fill, identify, open_weights, to_official
@@ -293,6 +293,7 @@ def test_weights_of_another_network_are_no_silent_answer(tmp_path):
     with pytest.raises(UserError, match="activation in blocks relu, this one has activation in blocks relu6"):
         fill(build_network("hardnet68"), weights)
     fill(build_network("hardnet68", arch=weights.arch), weights)
+    assert load_model(tmp_path / "file.pth").network.arch == weights.arch
     said = create_model("hardnet68", pretrained=tmp_path / "file.pth", arch=ARCHS["hardnet68"])
     assert said.arch == ARCHS["hardnet68"]  # the caller's word counts
     with pytest.raises(ValueError, match="activation in blocks relu6, but the hardnet68 of pytorchcv has"):
