@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
         metadata["num_classes"] = str(weights.num_classes)
     if program := _program(weights):
         metadata["computes_as"] = program
-    metadata |= origin_of(model, source.name, weights.digest, weights.metadata)
+    metadata |= origin_of(model, file, weights.metadata)
     if (foreign := FOREIGN.get(weights.form)) is not None:
         metadata.setdefault("origin", foreign.source)
     metadata |= weights.records()
@@ -179,17 +179,17 @@ def _require_shapes(weights: Checkpoint) -> None:
         raise UserError(f"{weights.path}: these are not the weights of {weights.model}: other shapes")
 
 
-def origin_of(model: str, file: str, digest: str, known: Mapping[str, Any]) -> dict[str, str]:
+def origin_of(model: str, file: WeightsFile, known: Mapping[str, Any]) -> dict[str, str]:
     """Licence and origin, as the source itself says, or as the registry has them by its hash or name."""
     from hardnet_suite.weights import ROWS
 
     told = {key: known[key] for key in _ORIGIN if isinstance(known.get(key), str)}
-    hashes = {row: [row.sha256, *(address.sha256_prefix for address in row.urls)] for row in ROWS}
     rows = [row for row in ROWS if row.model == model]
-    same = next((row for row in rows if any(one and digest.startswith(one) for one in hashes[row])), None)
-    named = next((row for row in rows if row.file == file and not told), None)
-    if same is None and named is not None and any(hashes[named]):
-        return {"licence": f"{named.licence} by the file's name, though its SHA-256 is not the published one"}
+    same = next((row for row in rows if row.is_file(file.sha256, file.git_blob, file.sha1)), None)
+    named = next((row for row in rows if row.file == file.path.name and not told), None)
+    if same is None and named is not None and named.pinned:
+        kind = "SHA-256" if any(address.sha256_prefix for address in named.urls) else "hash"
+        return {"licence": f"{named.licence} by the file's name, though its {kind} is not the published one"}
     row = same or named
     if row is None:
         return {"licence": "unknown"} | told

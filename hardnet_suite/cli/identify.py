@@ -13,6 +13,7 @@ from hardnet_suite.outputs import require_replaceable, write_file
 
 if TYPE_CHECKING:
     from hardnet_suite.weights import Checkpoint
+    from hardnet_suite.weights.file import WeightsFile
 
 _MARK = "hardnet-suite identify"
 
@@ -36,8 +37,9 @@ def run(args: argparse.Namespace) -> None:
 
     if args.json is not None:
         require_replaceable(args.json, _is_report, writer="identify", option="--json")
-    weights = open_weights(weights_file(expanded(args.file)), known_model(args.model), layout=args.layout)
-    answers = passport(weights)
+    file = weights_file(expanded(args.file))
+    weights = open_weights(file, known_model(args.model), layout=args.layout)
+    answers = passport(weights, file)
     width = max(map(len, answers))
     for name, value in answers.items():
         for index, line in enumerate(value if isinstance(value, list) else [value]):
@@ -46,13 +48,14 @@ def run(args: argparse.Namespace) -> None:
         write_file(args.json, json.dumps({"written_by": _MARK} | answers, indent=2).encode())
 
 
-def passport(weights: Checkpoint) -> dict[str, Any]:
+def passport(weights: Checkpoint, file: WeightsFile) -> dict[str, Any]:
     """What is known of a weights file: name -> answer, a text, a number or a list of texts."""
     from hardnet_suite.networks import find_arch
+    from hardnet_suite.weights import ROWS
     from hardnet_suite.weights.layouts import LAYOUTS, keys_of
 
-    row = weights.arch or find_arch(weights.model)
-    trunk = getattr(row, "trunk", row)
+    arch = weights.arch or find_arch(weights.model)
+    trunk = getattr(arch, "trunk", arch)
     layout = LAYOUTS.get(weights.form)
     alike = [
         other
@@ -88,10 +91,13 @@ def passport(weights: Checkpoint) -> dict[str, Any]:
         answers["stem stride"] = trunk.stem_stride * (2 if trunk.stem_down else 1)
         if not trunk.depthwise:
             answers["pooling"] = trunk.pool
-    origin = origin_of(weights.model, weights.path.name, weights.digest, weights.metadata)
+    origin = origin_of(weights.model, file, weights.metadata)
     source = weights.container or layout
     answers["source"] = origin.get("origin") or (source.source if source else "") or "unknown"
     answers["licence"] = origin["licence"]
+    rows = [row for row in ROWS if (row.model, row.tag) == (weights.model, origin.get("tag"))]
+    for row in rows:
+        answers["weights"] = f"tag {row.tag}" + (f": {row.metric}" if row.metric else "")
     if answers["licence"] == "unknown" and source and source.licence:
         answers["licence"] = f"unknown; that of the program is {source.licence}"
     answers["use"] = _uses(weights)

@@ -74,6 +74,23 @@ class WeightsRow:
         """Whether a hash of the file is known."""
         return self.sha256 is not None or any(address.pinned for address in self.urls)
 
+    def is_file(self, sha256: str, git_blob: str, sha1: str) -> bool:
+        """Whether a file has a hash of this row.
+
+        Args:
+            sha256: SHA-256 of the file, in hex.
+            git_blob: SHA-1 under which git stores it.
+            sha1: SHA-1 of the file, or of the one file in it.
+        """
+        if self.sha256 is not None and self.sha256 == sha256:
+            return True
+        return any(
+            (address.sha256_prefix is not None and sha256.startswith(address.sha256_prefix))
+            or (address.git_blob is not None and address.git_blob == git_blob)
+            or (address.sha1 is not None and address.sha1 == sha1)
+            for address in self.urls
+        )
+
     @property
     def file(self) -> str:
         """The name under which the file is found or put by hand: that of the first address."""

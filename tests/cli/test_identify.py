@@ -10,10 +10,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+import hardnet_suite.weights as weights_room
 from hardnet_suite import create_model
 from hardnet_suite.networks import ARCHS, build_network
 from hardnet_suite.weights import ROWS, find, open_weights, registry, save_weights, to_official
 from hardnet_suite.weights.convert import in_target
+from hardnet_suite.weights.places import SHIPPED
 from hardnet_suite.weights.row import Address
 
 
@@ -126,6 +128,14 @@ def test_a_program_that_metadata_does_not_have(tmp_path, error_of):
     assert "computes_as, is unknown: 'nobody'" in error_of("identify", tmp_path / "file.safetensors")
 
 
+def test_a_tag_that_the_registry_does_not_have(cli, tmp_path):
+    state = build_network("hardnet39ds", num_classes=2).state_dict()
+    save_weights(state, tmp_path / "file.safetensors", metadata={"tag": "nobody's", "licence": "L"})
+    answers = answers_of(cli, tmp_path, tmp_path / "file.safetensors")
+    assert answers["licence"] == "L"
+    assert "weights" not in answers
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -144,11 +154,28 @@ def test_files_that_do_not_fit(error_of, tmp_path, small, change, reason):
     assert reason in error_of("identify", small)
 
 
+@pytest.mark.parametrize("kind", ["sha256_prefix", "git_blob", "sha1"])
+def test_a_published_file_is_told_by_any_of_its_hashes(cli, tmp_path, small, monkeypatch, kind):
+    data = small.read_bytes()
+    blob = b"blob %d\0" % len(data) + data
+    hashes = {
+        "sha256_prefix": hashlib.sha256(data).hexdigest()[:8],
+        "git_blob": hashlib.sha1(blob).hexdigest(),
+        "sha1": hashlib.sha1(data).hexdigest(),
+    }
+    for value, told in ((hashes[kind], True), ("0" * 40, False)):
+        address = Address("https://host/another.pth", **{kind: value})
+        row = replace(find("hardnet68"), urls=(address,), tag="published", licence="L", metric="top-1 1.0")
+        for module in (registry, weights_room):
+            monkeypatch.setattr(module, "ROWS", (row,), raising=False)
+        answers = answers_of(cli, tmp_path, small)
+        assert (answers["licence"] == "L") == told
+        assert answers.get("weights") == ("tag published: top-1 1.0" if told else None)
+
+
 def test_weights_of_the_package(cli, tmp_path):
     row = find("hardnet39ds", "tiny_imagenet10")
     path = tmp_path / row.shipped
-    from hardnet_suite.weights.places import SHIPPED
-
     path.write_bytes((SHIPPED / row.shipped).read_bytes())
     answers = answers_of(cli, tmp_path, path)
     assert answers["source"] == row.source
@@ -177,7 +204,7 @@ def test_verify_says_what_each_file_is(cli, cache):
 
 
 def test_verify_of_files_in_the_cache(cli, cache, monkeypatch):
-    state = official("hardnet39ds")
+    state = in_target("hardnet39ds", build_network("hardnet39ds").state_dict(), "pytorchcv")
     inside = cache.parent / "inside.pth"
     torch.save(state, inside)
     name, sha1 = "ds-0881.pth.zip", hashlib.sha1(inside.read_bytes()).hexdigest()
@@ -194,6 +221,8 @@ def test_verify_of_files_in_the_cache(cli, cache, monkeypatch):
     status, out, _ = cli("models", "--verify")
     path = cache / name
     assert status == 0
+    weights = open_weights(pinned)
+    assert (weights.form, weights.model) == ("pytorchcv", "hardnet39ds")
     assert out.splitlines() == [
         f"hardnet39ds zip: {path}: as the registry has it (sha1)",
         f"hardnet39ds none: {path}: weights of hardnet39ds; no hash is known: nobody has one",
