@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hardnet_suite.cli.identify import input_rule
 from hardnet_suite.cli.models import FIGURES
 from hardnet_suite.networks import default_usage, find_arch
 from hardnet_suite.weights.layouts import FOREIGN, OFFICIAL
@@ -45,7 +46,7 @@ def card(row: WeightsRow) -> str:
         "Hash": ", ".join(hashes) or f"none known: {row.no_hash}",
         "Layout": f"`{layout.name}`: {layout.program}",
         "Size": f"{FIGURES[row.model][1] / 1e6:.2f} M parameters (the whole network)",
-        "Input": input_rule(row.model),
+        "Input": input_rule(default_usage(row.model).preprocess),
         "Figure": row.metric or "none published",
         "Source": row.source,
         "Licence": row.licence,
@@ -56,16 +57,6 @@ def card(row: WeightsRow) -> str:
         fields["Size"] += f"; activation {trunk.act}{inside}"
     table = "".join(f"| {name} | {value} |\n" for name, value in fields.items())
     return f"## {row.model}, tag `{row.tag}`\n\n| | |\n|---|---|\n{table}"
-
-
-def input_rule(model: str) -> str:
-    """How images become inputs, in words."""
-    rule = default_usage(model).preprocess
-    if rule is None:
-        return "patches"
-    mean, std = (", ".join(f"{value:g}" for value in values) for values in (rule.mean, rule.std))
-    pixels = "pixels" if rule.scale == 1 else f"pixels / {rule.scale:g}"
-    return f"{rule.channels}, ({pixels} − ({mean})) / ({std})"
 
 
 def page() -> str:

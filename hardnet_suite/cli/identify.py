@@ -12,6 +12,7 @@ from hardnet_suite.cli.convert_weights import LAYOUT_NAMES, origin_of
 from hardnet_suite.outputs import require_replaceable, write_file
 
 if TYPE_CHECKING:
+    from hardnet_suite.networks import Preprocess
     from hardnet_suite.weights import Checkpoint
     from hardnet_suite.weights.file import WeightsFile
 
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
 
 def passport(weights: Checkpoint, file: WeightsFile) -> dict[str, Any]:
     """What is known of a weights file: name -> answer, a text, a number or a list of texts."""
-    from hardnet_suite.networks import find_arch
+    from hardnet_suite.networks import PREPROCESS, find_arch
     from hardnet_suite.weights import ROWS
     from hardnet_suite.weights.layouts import LAYOUTS, keys_of
 
@@ -91,6 +92,9 @@ def passport(weights: Checkpoint, file: WeightsFile) -> dict[str, Any]:
         answers["stem stride"] = trunk.stem_stride * (2 if trunk.stem_down else 1)
         if not trunk.depthwise:
             answers["pooling"] = trunk.pool
+    if weights.form != "onnx":
+        rule = weights.preprocess or PREPROCESS[weights.model]
+        answers["input"] = input_rule(rule) + ("" if weights.preprocess else " (as published)")
     origin = origin_of(weights.model, file, weights.metadata)
     source = weights.container or layout
     answers["source"] = origin.get("origin") or (source.source if source else "") or "unknown"
@@ -114,6 +118,13 @@ def passport(weights: Checkpoint, file: WeightsFile) -> dict[str, Any]:
             for other in others
         ]
     return answers
+
+
+def input_rule(rule: Preprocess) -> str:
+    """How pixels become inputs, in words."""
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (rule.mean, rule.std))
+    pixels = "pixels" if rule.scale == 1 else f"pixels / {rule.scale:g}"
+    return f"{rule.channels}, ({pixels} − ({mean})) / ({std})"
 
 
 def _uses(weights: Checkpoint) -> list[str]:

@@ -259,11 +259,12 @@ def _describe(
 ) -> Checkpoint:
     state = state_dict_of(file.content)
     form, tensors, left, classes, channels = "", {}, {}, None, None
-    implied, container = None, None
+    implied, container, scheme = None, None, ""
     try:
         whole = _whole_network(file.path, state, model, arch)
         model, form, tensors = whole.model, whole.form, whole.tensors
         classes, channels, implied = whole.num_classes, whole.in_chans, whole.arch
+        scheme = whole.form
     except UserError as error:
         container = container_of(state)
         if container is not None:
@@ -274,13 +275,15 @@ def _describe(
             raise
         elif model is not None and (trunk := split_trunk(model, state, arch)) is not None:
             form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1] if key in state}
-            implied = LAYOUTS[trunk[2]].arch_of(model) if arch is None else None
+            scheme = trunk[2]
+            implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
         elif model is not None:
             form, tensors, left = best_form(model, state, arch)
     metadata = _metadata(file)
     program = layout or metadata.get("computes_as")
     if program is not None:
         form, implied = _as_written_by(program, model, form)
+        scheme = program
     if form == "onnx" and arch is None:
         _require_same_graph(model, metadata)
         read = replace(find_arch(model), act=metadata["activation"])
@@ -294,6 +297,10 @@ def _describe(
     colours = metadata.get("palette")
     if colours and classes and len(colours) != classes:
         raise UserError(f"its metadata's palette has {len(colours)} colours for {classes} classes")
+    rule = _record(metadata, "preprocess", partial(Preprocess.from_dict, base=PREPROCESS.get(model)))
+    writer = LAYOUTS.get(scheme)
+    if rule is None and writer is not None and model is not None:
+        rule = writer.preprocess_of(model)
     return Checkpoint(
         path=file.path,
         digest=file.sha256,
@@ -307,7 +314,7 @@ def _describe(
         arch=arch or implied,
         classes=names,
         palette=metadata.get("palette"),
-        preprocess=_record(metadata, "preprocess", partial(Preprocess.from_dict, base=PREPROCESS.get(model))),
+        preprocess=rule,
         postprocess=_record(metadata, "postprocess", Postprocess.from_dict),
         metadata=metadata,
         content=file.content,

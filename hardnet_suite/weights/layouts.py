@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from hardnet_suite.networks import (
+    PREPROCESS,
     Arch,
     CenterNetArch,
     DescriptorArch,
     FCHarDNetArch,
     HarDBlock,
     HarDNetArch,
+    Preprocess,
     SSDArch,
     build_network,
     find_arch,
@@ -48,6 +50,7 @@ class KeyLayout:
         parts: part of a name behind the prefix -> theirs, where they differ.
         value: changes a tensor of theirs to ours: (row, our key, tensor, to_theirs) -> tensor.
         arch: the architecture that their program computes with, from the row of the table.
+        preprocess: the input rule that their program trains with, from that of the published model.
         counters: whether files have the batch norms' counters.
         source: address of the program; empty for the suite's own schemes, and the authors', who have several.
         licence: of the program and, unless it says otherwise, of its weights.
@@ -61,6 +64,7 @@ class KeyLayout:
     parts: Mapping[str, str] = field(default_factory=dict)
     value: ValueChange = lambda row, key, value, to_theirs: value
     arch: Callable[[Arch], Arch] = lambda row: row
+    preprocess: Callable[[Preprocess], Preprocess] = lambda rule: rule
     counters: bool = True
     source: str = ""
     licence: str = ""
@@ -75,6 +79,12 @@ class KeyLayout:
         row = find_arch(name)
         implied = self.arch(row)
         return None if implied == row else implied
+
+    def preprocess_of(self, name: str) -> Preprocess | None:
+        """The input rule that a file of model ``name`` implies; None for that of the published model."""
+        usual = PREPROCESS[name]
+        implied = self.preprocess(usual)
+        return None if implied == usual else implied
 
     def rename(self, key: str, prefixes: Prefixes) -> str | None:
         """A key of our network in this scheme; None where no prefix fits."""
@@ -258,6 +268,15 @@ def _with_relu6(row: Arch) -> Arch:
     return replace(row, trunk=replace(row.trunk, act="relu6"))
 
 
+def _rgb(rule: Preprocess) -> Preprocess:
+    """The same numbers per colour, in the order of torchvision's images."""
+    return replace(rule, channels="rgb", mean=rule.mean[::-1], std=rule.std[::-1])
+
+
+def _rgb_of_0_to_1(rule: Preprocess) -> Preprocess:
+    return replace(rule, channels="rgb", scale=255.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
 _PADDLE_PARTS = {"running_mean": "_mean", "running_var": "_variance"}
 
 
@@ -293,6 +312,7 @@ FOREIGN = {
         {CenterNetArch: _trunk_alone},
         parts=_PADDLE_PARTS,
         arch=_paddle_detection,
+        preprocess=_rgb_of_0_to_1,
         counters=False,
         source="https://github.com/PaddlePaddle/PaddleDetection",
         licence="Apache-2.0",
@@ -306,6 +326,7 @@ FOREIGN = {
         "sithu31296/semantic-segmentation",
         {FCHarDNetArch: _official},
         arch=_with_relu6,
+        preprocess=_rgb,
         source="https://github.com/sithu31296/semantic-segmentation",
         licence="MIT",
         told=False,

@@ -107,11 +107,15 @@ def test_what_the_keys_do_not_tell_is_asked_for(cli, tmp_path, error_of):
     assert "give --from semantic-segmentation" in answers["but"][0]
     answers = answers_of(cli, tmp_path, source, "--from", "semantic-segmentation")
     assert answers["activation"] == "relu6"
+    assert answers["input"].startswith("rgb, (pixels / 255 − (0.485, 0.456, 0.406))")  # the authors': BGR
     assert answers["use"] == [
         "hardnet-suite convert-weights street.pth mine.safetensors --from semantic-segmentation"
     ]
     assert cli("convert-weights", source, own, "--from", "semantic-segmentation")[0] == 0
-    assert create_model("fchardnet70", pretrained=own).arch.trunk.act == "relu6"
+    network = create_model("fchardnet70", pretrained=own)
+    assert network.arch.trunk.act == "relu6"
+    assert network.usage.preprocess.channels == "rgb"
+    assert create_model("fchardnet70", pretrained=source).usage.preprocess.channels == "bgr"
     assert create_model("fchardnet70", pretrained=source).arch == ARCHS["fchardnet70"]
     assert "has no fchardnet70" in error_of("identify", source, "--from", "pytorchcv")
 
