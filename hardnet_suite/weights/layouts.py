@@ -30,9 +30,8 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.networks.factory import NETWORKS
 
-COUNTER = (
-    "num_batches_tracked"  # of batch norms; files older than torch 0.4.1 lack it, as other frameworks do
-)
+# of batch norms; files older than torch 0.4.1 lack it, and those of other frameworks
+COUNTER = "num_batches_tracked"
 
 Prefixes = Mapping[str, str]
 ValueChange = Callable[[Arch, str, Tensor, bool], Tensor]
