@@ -39,7 +39,8 @@ def create_model(
             Weights for three channels are adapted to other numbers as timm does.
         pretrained: False or None for random values, True for the published weights, a tag of the weights
             registry, or a path.
-        arch: a record in place of the row of ``name`` in the architecture table, of the same type.
+        arch: a record in place of the row of ``name`` in the architecture table, of the same type. Default:
+            what the weights imply, as the files of some programs belong to networks with other activations.
         features_only: build the trunk alone, which returns a list of feature maps, one per stride (2, 4, 8,
             16, 32). True or "transition" takes them after each stage's 1×1 convolution, "block" before it.
         out_indices: which of these maps; 0 is stride 2, -1 the last.
@@ -70,6 +71,7 @@ def create_model(
         num_classes = None if stated == getattr(row, "num_classes", None) else stated
     if pretrained is not False and pretrained is not None:
         weights = open_weights(pretrained, name, arch=arch)
+        arch = weights.arch
         in_chans = weights.in_chans if in_chans is None else in_chans
         if num_classes is None and not features_only:
             num_classes = weights.num_classes or None  # 0: a patch descriptor

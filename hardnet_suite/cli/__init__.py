@@ -35,6 +35,7 @@ COMMANDS = {
     "configs": "list the configs, or copy one to start from",
     "export": "write a model for other runtimes",
     "benchmark": "time models beside each other",
+    "identify": "tell what a weights file is",
     "convert-weights": "convert a weights file to another form",
     "convert-dataset": "convert a data set to COCO, VOC, YOLO, LabelMe or CVAT",
     "samples": "write sample images for the weights in the package",

@@ -23,15 +23,28 @@ _FORMS = {
     "mmdet": "a detector",
     "mmseg": "a segmentor",
     "mmengine": "a classifier's config",
+    "pytorchcv": "pytorchcv",
+    "paddleclas": "PaddleClas",
+    "paddledetection": "the trunk of PaddleDetection's CenterNet and FairMOT",
+    "semantic-segmentation": "sithu31296/semantic-segmentation",
 }
+LAYOUT_NAMES = tuple(_FORMS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", help="a weights file in any form: official, of this suite, of a run; or a run's folder"
     )
-    parser.add_argument("target", help="the file to write: .safetensors, or .pth")
+    parser.add_argument(
+        "target", help="the file to write: .safetensors, or .pth; for Paddle's programs, .pdparams"
+    )
     parser.add_argument("--model", help="whose weights (default: told by its keys)")
+    parser.add_argument(
+        "--from",
+        dest="layout",
+        choices=LAYOUT_NAMES,
+        help="the program that wrote the source, where the keys do not tell (default: told by its keys)",
+    )
     parser.add_argument(
         "--to",
         choices=_FORMS,
@@ -44,32 +57,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from hardnet_suite.networks import list_models
     from hardnet_suite.weights import open_weights, save_weights
-    from hardnet_suite.weights.convert import in_target, to_official
+    from hardnet_suite.weights.convert import in_target, require_same_network
     from hardnet_suite.weights.file import expanded
+    from hardnet_suite.weights.layouts import FOREIGN
     from hardnet_suite.weights.runs import run_checkpoint
 
     source, target = expanded(args.source), expanded(args.target)
-    if target.suffix not in (".safetensors", ".pth"):
-        raise UserError(f"{target}: the name must end in .safetensors or .pth")
+    suffixes = (".pdparams",) if args.to.startswith("paddle") else (".safetensors", ".pth")
+    if target.suffix not in suffixes:
+        raise UserError(f"{target}: with --to {args.to}, the name must end in {' or '.join(suffixes)}")
     if target.exists() and source.exists() and target.samefile(source):
         raise UserError(f"{target} is the source itself: choose another name")
     require_replaceable(target, _is_conversion, writer="convert-weights", option="name")
-    name = None if args.model is None else known_name(args.model, list_models())
-    if args.model is not None and name is None:
-        near = did_you_mean(args.model, list_models())
-        raise UserError(f"no model {args.model}; {near}there are {', '.join(list_models())}")
-    file: WeightsFile | Path = source
-    if source.is_dir():
+    name = known_model(args.model)
+    if not source.is_dir():
+        file = weights_file(source)
+    else:
         file, which = run_checkpoint(source)
         source = file.path
         show(f"weights: {source}, {which}")
     try:
-        weights = open_weights(file, name)
+        weights = open_weights(file, name, layout=args.layout)
     except UserError as error:
         hint = "; for a file of a trunk alone give its --model" if "not the weights of" in str(error) else ""
         raise UserError(f"{error}{hint}") from None
+    if folded := weights.metadata.get("folded") if weights.form == "onnx" else None:
+        show(
+            f"{folded} batch norms are folded into convolutions: the answers are the same, but the "
+            "statistics of training are lost, and the file's input rule is not known"
+        )
     if weights.form == "trunk":
         _require_shapes(weights)
         if weights.left:
@@ -78,14 +95,19 @@ def run(args: argparse.Namespace) -> None:
         weights.require_whole()
     model, tensors = weights.model, weights.tensors
     try:
-        renamed = to_official(model, tensors) if args.to == "official" else in_target(model, tensors, args.to)
+        require_same_network(model, weights.arch, args.to)
+        renamed = in_target(model, tensors, args.to)
     except ValueError as error:
         raise UserError(f"--to {args.to}: {error}") from None
 
     metadata = {"model": model, "form": args.to, "source": source.name, "sha256": weights.digest}
     if weights.num_classes:
         metadata["num_classes"] = str(weights.num_classes)
-    metadata |= _origin(model, source.name, weights.digest, weights.metadata)
+    if program := _program(weights):
+        metadata["computes_as"] = program
+    metadata |= origin_of(model, file, weights.metadata)
+    if (foreign := FOREIGN.get(weights.form)) is not None:
+        metadata.setdefault("origin", foreign.source)
     metadata |= weights.records()
     try:
         save_weights(renamed, target, metadata=metadata, half=args.half)
@@ -94,6 +116,45 @@ def run(args: argparse.Namespace) -> None:
     part = " (a part of it)" if weights.form == "trunk" else ""
     form = "official" if part else weights.form
     show(f"{len(renamed)} tensors of {model}{part}, {form} to {args.to}: {target}")
+
+
+def weights_file(path: Path) -> WeightsFile:
+    """Reads a weights file, or a graph with weights; UserError where it cannot be read."""
+    from hardnet_suite.weights.file import BadFileError, WeightsFile
+
+    try:
+        return WeightsFile.read(path, graphs=True)
+    except BadFileError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def known_model(name: str | None) -> str | None:
+    """The model of that name in any spelling; UserError where there is none."""
+    from hardnet_suite.networks import list_models
+
+    known = None if name is None else known_name(name, list_models())
+    if name is not None and known is None:
+        near = did_you_mean(name, list_models())
+        raise UserError(f"no model {name}; {near}there are {', '.join(list_models())}")
+    return known
+
+
+def _program(weights: Checkpoint) -> str | None:
+    """The program whose network computes as the weights need it; None for that of the table's row."""
+    from hardnet_suite.networks import find_arch
+    from hardnet_suite.weights.convert import differences
+    from hardnet_suite.weights.layouts import LAYOUTS
+
+    if weights.arch is None:
+        return None
+    layouts = [layout for layout in LAYOUTS.values() if layout.has(weights.model)]
+    names = [layout.name for layout in layouts if layout.arch_of(weights.model) == weights.arch]
+    if not names:
+        raise UserError(
+            f"{weights.path}: its network computes as that of no program known "
+            f"({differences(weights.arch, find_arch(weights.model))[0]}): use create_model with arch=…"
+        )
+    return names[0]
 
 
 def _is_conversion(path: Path) -> bool:
@@ -118,17 +179,17 @@ def _require_shapes(weights: Checkpoint) -> None:
         raise UserError(f"{weights.path}: these are not the weights of {weights.model}: other shapes")
 
 
-def _origin(model: str, file: str, digest: str, known: Mapping[str, Any]) -> dict[str, str]:
+def origin_of(model: str, file: WeightsFile, known: Mapping[str, Any]) -> dict[str, str]:
     """Licence and origin, as the source itself says, or as the registry has them by its hash or name."""
     from hardnet_suite.weights import ROWS
 
     told = {key: known[key] for key in _ORIGIN if isinstance(known.get(key), str)}
-    hashes = {row: [row.sha256, *(address.sha256_prefix for address in row.urls)] for row in ROWS}
     rows = [row for row in ROWS if row.model == model]
-    same = next((row for row in rows if any(one and digest.startswith(one) for one in hashes[row])), None)
-    named = next((row for row in rows if row.file == file and not told), None)
-    if same is None and named is not None and any(hashes[named]):
-        return {"licence": f"{named.licence} by the file's name, though its SHA-256 is not the published one"}
+    same = next((row for row in rows if row.is_file(file.sha256, file.git_blob, file.sha1)), None)
+    named = next((row for row in rows if row.file == file.path.name and not told), None)
+    if same is None and named is not None and named.pinned:
+        kind = "SHA-256" if any(address.sha256_prefix for address in named.urls) else "hash"
+        return {"licence": f"{named.licence} by the file's name, though its {kind} is not the published one"}
     row = same or named
     if row is None:
         return {"licence": "unknown"} | told

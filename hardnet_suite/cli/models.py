@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from hardnet_suite.cli._options import show
 from hardnet_suite.names import did_you_mean, matching
+
+if TYPE_CHECKING:
+    from hardnet_suite.weights.row import WeightsRow
 
 # name -> (height, width) of the usual input, parameters, multiply-adds at that size. Stored, so that the
 # command needs no torch; tests/cli/test_models.py measures them on the networks
@@ -34,9 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "pattern", nargs="?", default="", help="only models whose name contains this; * and ? are wildcards"
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare the weights that are on this machine with the registry's hashes",
+    )
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int | None:
     from hardnet_suite.errors import UserError
     from hardnet_suite.weights.places import where
     from hardnet_suite.weights.registry import ROWS
@@ -47,6 +56,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             f"no model whose name contains {args.pattern!r}; {near}there are {', '.join(FIGURES)}"
         )
+    if args.verify:
+        return _verify([row for row in ROWS if row.model in names])
     head = (
         "model",
         "input",
@@ -69,3 +80,23 @@ def run(args: argparse.Namespace) -> None:
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     for row in table:
         show("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    return None
+
+
+def _verify(rows: list[WeightsRow]) -> int:
+    """Verifies what is on this machine; 1 where a file is not what it should be."""
+    from hardnet_suite.weights.download import verify
+
+    wrong = False
+    for row in rows:
+        verdicts = verify(row)
+        for verdict in verdicts:
+            told = f"as the registry has it ({verdict.basis})"
+            if verdict.basis == "model":
+                told = f"weights of {row.model}; no hash is known: {row.no_hash or 'of this address'}"
+            show(f"{row.model} {row.tag}: {verdict.path}: {verdict.problem or told}")
+            wrong |= bool(verdict.problem)
+        if not verdicts:
+            note = "" if row.pinned else f"; no hash is known: {row.no_hash}"
+            show(f"{row.model} {row.tag}: not on this machine{note}")
+    return int(wrong)

@@ -303,6 +303,7 @@ class Session(nn.Module):
             state_dict={},
             num_classes=self.num_classes,
             in_chans=self.in_chans,
+            arch=self.record.arch,
             classes=usage.classes,
             palette=usage.palette,
             preprocess=usage.preprocess,

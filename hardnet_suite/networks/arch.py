@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -39,17 +39,21 @@ class HarDNetArch:
     """A HarDNet trunk and its classifier.
 
     Attributes:
-        stem: Widths of the convolutions at stride 2.
-        stages: The stages, from stride 4 on.
+        stem: Widths of the convolutions at stride ``stem_stride``.
+        stages: The stages, from twice that stride on.
         growth_mul: Width multiplier m of a harmonic link.
         width_multiple: What the widths of the blocks' layers are rounded to a multiple of; 2 in the published
             networks, 16 where they are aligned with the tiles of matrix units.
         depthwise: Use pairs of a 1×1 and a depthwise 3×3 convolution instead of 3×3 convolutions, and strided
             depthwise convolutions instead of pooling.
         act: Activation, a key of ``layers.ACTIVATIONS``.
+        block_act: Activation of the blocks' layers where it is another than ``act``, that of stem and
+            transitions.
         pool: Pooling, a key of ``layers.POOLS``.
         first_pool_ceil: Round odd sizes up in the first pooling after a stage.
-        stem_down: Widths of the convolutions that lead to stride 4 instead of pooling; empty: pooling.
+        stem_stride: Stride of the first convolution; 1 keeps the resolution of the image, for small images.
+        stem_down: Widths of the convolutions that lead from the stem to the stages, the first with stride 2,
+            instead of pooling; empty: pooling.
         dropout: Dropout probability of the classifier.
         last_dropout: Dropout probability before the transition of the last stage.
         num_classes: Number of classes of the published classifier.
@@ -61,8 +65,10 @@ class HarDNetArch:
     width_multiple: int = 2
     depthwise: bool = False
     act: str = "relu6"
+    block_act: str | None = None
     pool: str = "max"
     first_pool_ceil: bool = False
+    stem_stride: int = 2
     stem_down: tuple[int, ...] = ()
     dropout: float = 0.1
     last_dropout: float = 0.0
@@ -437,8 +443,9 @@ def _as_type(value: Any, kind: Any, where: str) -> Any:
     """A value of JSON as a type of the rows: a dataclass, tuple, number, string or boolean."""
     if is_dataclass(kind) and isinstance(value, Mapping):
         names = {field.name for field in fields(kind)}
-        if set(value) == names:
-            return kind(**{key: _as_type(value[key], _hints(kind)[key], f"{where}.{key}") for key in names})
+        needed = {field.name for field in fields(kind) if field.default is MISSING}  # others came later
+        if needed <= set(value) <= names:
+            return kind(**{key: _as_type(value[key], _hints(kind)[key], f"{where}.{key}") for key in value})
     elif get_origin(kind) is tuple and isinstance(value, list | tuple):
         kinds = get_args(kind)
         if len(kinds) == 2 and kinds[1] is Ellipsis:

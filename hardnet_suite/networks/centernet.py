@@ -71,7 +71,7 @@ class CenterNetDecoder(nn.Module):
         if len(in_channels) != expected:
             raise ValueError(f"expected in_channels with {expected} entries, one per map, got {in_channels}")
         growth_mul, act = arch.trunk.growth_mul, arch.trunk.act
-        multiple = arch.trunk.width_multiple
+        multiple, block_act = arch.trunk.width_multiple, arch.trunk.block_act or act
         self.arch = arch
         self.skips = [step.skip for step in arch.steps]
         self.shortcuts = [step.shortcut for step in arch.steps]
@@ -83,7 +83,7 @@ class CenterNetDecoder(nn.Module):
             arch.last.growth,
             growth_mul,
             arch.last.layers,
-            act=act,
+            act=block_act,
             width_multiple=multiple,
         )
         self.convs, self.blocks = nn.ModuleList(), nn.ModuleList()
@@ -96,7 +96,7 @@ class CenterNetDecoder(nn.Module):
                 step.growth,
                 growth_mul,
                 step.layers,
-                act=act,
+                act=block_act,
                 width_multiple=multiple,
             )
             self.blocks.append(block)

@@ -37,6 +37,7 @@ class FCHarDNetDecoder(nn.Module):
                 f"expected in_channels with {len(stages)} entries, one per map, got {in_channels}"
             )
         act, multiple = arch.trunk.act, arch.trunk.width_multiple
+        block_act = arch.trunk.block_act or act
         self.last_proj = ConvNormAct(in_channels[-1], arch.last_channels, 1, act=act)
         self.convs, self.blocks = nn.ModuleList(), nn.ModuleList()
         channels = arch.last_channels
@@ -45,7 +46,12 @@ class FCHarDNetDecoder(nn.Module):
             self.convs.append(ConvNormAct(channels + skip, half, 1, act=act))
             self.blocks.append(
                 HarDBlock(
-                    half, stage.growth, arch.trunk.growth_mul, stage.layers, act=act, width_multiple=multiple
+                    half,
+                    stage.growth,
+                    arch.trunk.growth_mul,
+                    stage.layers,
+                    act=block_act,
+                    width_multiple=multiple,
                 )
             )
             channels = self.blocks[-1].out_channels

@@ -106,7 +106,7 @@ class HarDNetStage(nn.Module):
             arch.growth_mul,
             stage.layers,
             depthwise=arch.depthwise,
-            act=arch.act,
+            act=arch.block_act or arch.act,
             width_multiple=arch.width_multiple,
             dilation=dilation,
         )
@@ -182,6 +182,7 @@ class HarDNetTrunk(nn.Module):
         for what, value, known in (
             ("tap", tap, TAPS),
             ("act", arch.act, ACTIVATIONS),
+            ("block_act", arch.block_act or arch.act, ACTIVATIONS),
             ("pool", arch.pool, POOLS),
         ):
             if value not in known:
@@ -197,9 +198,10 @@ class HarDNetTrunk(nn.Module):
         self.preprocess: Preprocess | None = None
 
         kernel = 1 if arch.depthwise else 3
-        self.stem = _convs(in_chans, arch.stem, kernel, arch.act)
+        self.stem_stride = arch.stem_stride
+        self.stem = _convs(in_chans, arch.stem, kernel, arch.act, stride=arch.stem_stride)
         self.official_prefixes = {f"stem.{i}": f"base.{i}" for i in range(len(arch.stem))}
-        self.features = [Feature(2, arch.stem[-1], -1)]
+        self.features = [Feature(arch.stem_stride, arch.stem[-1], -1)]
         self.stages = nn.ModuleList()
         self.stem_down = nn.Identity()
         channels, official = arch.stem[-1], len(arch.stem)
@@ -225,7 +227,7 @@ class HarDNetTrunk(nn.Module):
         self.least = self.features[-1].stride  # pixels of the input's sides
 
     def _add_stages(self, channels: int, official: int, levels: Sequence[tuple[int, int]]) -> None:
-        arch, level, stride = self.arch, 0, 4
+        arch, level, stride = self.arch, 0, 2 * self.arch.stem_stride
         for index, stage in enumerate(arch.stages):
             last = index == len(arch.stages) - 1
             down = nn.Identity()
@@ -518,7 +520,7 @@ class HarDNetClassifier(nn.Module):
             if not 1 <= indices <= count:
                 raise ValueError(f"indices={indices} must be from 1 to {count}: so many of the last maps")
             return list(range(count - indices, count))
-        return _absolute(list(indices), count)
+        return _absolute(list(indices), count, self.trunk.stem_stride)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> (N, num_features, H/s, W/s) features before pooling, s = 32 by default."""
@@ -576,12 +578,14 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
             norm.num_batches_tracked.copy_(count)
 
 
-def _convs(in_channels: int, widths: tuple[int, ...], kernel: int, act: str) -> nn.Sequential:
-    """A 3×3 convolution with stride 2, then ``kernel`` × ``kernel`` convolutions with stride 1."""
+def _convs(
+    in_channels: int, widths: tuple[int, ...], kernel: int, act: str, stride: int = 2
+) -> nn.Sequential:
+    """A 3×3 convolution with ``stride``, then ``kernel`` × ``kernel`` convolutions with stride 1."""
     pairs = list(zip((in_channels, *widths), widths, strict=False))
     (first, out), *rest = pairs
     return nn.Sequential(
-        ConvNormAct(first, out, 3, stride=2, act=act),
+        ConvNormAct(first, out, 3, stride=stride, act=act),
         *(ConvNormAct(before, after, kernel, act=act) for before, after in rest),
     )
 
@@ -600,7 +604,7 @@ def _down(arch: HarDNetArch, channels: int, stride: int, dilation: int, *, first
 
 
 def levels_of(arch: HarDNetArch, output_stride: int | None = None) -> list[tuple[int, int]]:
-    """(stride, dilation) of each level of a trunk from stride 4 on: the ``levels`` of ``HarDNetTrunk``.
+    """(stride, dilation) of each level of a trunk after its stem: the ``levels`` of ``HarDNetTrunk``.
 
     Args:
         arch: The architecture.
@@ -612,7 +616,7 @@ def levels_of(arch: HarDNetArch, output_stride: int | None = None) -> list[tuple
     if output_stride is not None and (type(output_stride) is not int or output_stride not in OUTPUT_STRIDES):
         allowed = ", ".join(map(str, OUTPUT_STRIDES))
         raise ValueError(f"output_stride={output_stride!r} is invalid; allowed: {allowed}")
-    levels, stride, dilation = [], 4, 1
+    levels, stride, dilation = [], 2 * arch.stem_stride, 1
     for level in range(len(last_stages(arch)) - 1):
         step = 2 if level else 1
         if step > 1 and stride == output_stride:
@@ -639,7 +643,7 @@ def _check_levels(levels: Sequence[tuple[int, int]], usual: Sequence[tuple[int, 
 
 
 def last_stages(arch: HarDNetArch) -> list[int]:
-    """Index of the last stage of each stride 2^(i+1) of the trunk; −1 is the stem."""
+    """Index of the last stage of each stride of the trunk, ``stem_stride`` · 2^i; −1 is the stem."""
     last, level = [-1], 1
     for index, stage in enumerate(arch.stages):
         if level == len(last):
@@ -649,7 +653,7 @@ def last_stages(arch: HarDNetArch) -> list[int]:
     return last
 
 
-def _absolute(indices: list[int], count: int) -> list[int]:
+def _absolute(indices: list[int], count: int, stem_stride: int) -> list[int]:
     """Indices of maps, counted from the beginning."""
     first, last = list(range(count)), list(range(-count, 0))
     absolute = [index + count if index in last else index for index in indices]
@@ -657,7 +661,7 @@ def _absolute(indices: list[int], count: int) -> list[int]:
     for number, index in enumerate(absolute):
         is_wrong = is_wrong or index not in first or index in absolute[:number]
     if is_wrong:
-        allowed = ", ".join([f"{index} (stride {2 << index})" for index in first])
+        allowed = ", ".join([f"{index} (stride {stem_stride << index})" for index in first])
         given = str(indices)[1:-1] + ("," if len(indices) == 1 else "")
         raise ValueError(f"out_indices=({given}) must be distinct and from {allowed}")
     return absolute
@@ -668,7 +672,7 @@ def _select(arch: HarDNetArch, out_indices: Sequence[int] | None) -> tuple[HarDN
     last = last_stages(arch)
     if out_indices is None:
         return arch, (len(last) - 1,)
-    chosen = tuple(_absolute(list(out_indices), len(last)))
+    chosen = tuple(_absolute(list(out_indices), len(last), arch.stem_stride))
     needed = last[max(chosen)] + 1
     if needed < len(arch.stages):
         arch = replace(arch, stages=arch.stages[:needed], last_dropout=0.0)

@@ -7,7 +7,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6}
-POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+
+
+class AveragePoolInside(nn.AvgPool2d):
+    """Average of the pixels of a window that lie in the image: the padding is not counted."""
+
+    def __init__(
+        self, kernel_size: int, stride: int | None = None, padding: int = 0, ceil_mode: bool = False
+    ):
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad=False)
+
+
+POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "average_inside": AveragePoolInside}
 
 
 class ConvNormAct(nn.Sequential):

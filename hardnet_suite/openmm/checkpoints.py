@@ -15,7 +15,10 @@ from typing import Any
 import torch
 from mmengine.logging import HistoryBuffer
 
-from hardnet_suite.weights import open_weights, read_checkpoint, state_dict_of
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import find_arch
+from hardnet_suite.weights import Checkpoint, open_weights, read_checkpoint, state_dict_of
+from hardnet_suite.weights.convert import differences
 from hardnet_suite.weights.file import expanded
 from hardnet_suite.weights.pickles import LogBuffer
 
@@ -32,18 +35,31 @@ def load_local(filename: str, map_location: str | torch.device | None = None) ->
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: see ``hardnet_suite.weights.read_checkpoint``.
+        UserError: see ``hardnet_suite.weights.read_checkpoint``; or the weights are of a network that
+            computes otherwise than that of configs.
     """
     if not expanded(filename).exists():
         raise FileNotFoundError(f"{filename} can not be found.")  # mmengine's own error
     checkpoint = for_mmengine(read_checkpoint(filename))
     if not isinstance(checkpoint.get("meta"), Mapping):
         checkpoint = _with_classes(checkpoint, expanded(filename))
+    elif "computes_as" in checkpoint["meta"]:
+        _require_usual_network(open_weights(filename, known=False))
     return checkpoint if map_location in (None, "cpu") else _moved(checkpoint, map_location)
+
+
+def _require_usual_network(weights: Checkpoint) -> None:
+    """UserError for weights of a network that computes otherwise than those of configs."""
+    if weights.form != "trunk" and weights.arch is not None:
+        raise UserError(
+            f"{weights.path}: these weights are of another network than the {weights.model} of configs, with "
+            f"{differences(weights.arch, find_arch(weights.model))[0]}: use create_model or predict"
+        )
 
 
 def _with_classes(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
     weights = open_weights(path, known=False)
+    _require_usual_network(weights)
     if weights.classes is None:
         return checkpoint
     names = {"classes": weights.classes}

@@ -215,7 +215,9 @@ def load_model(
     checkpoint = open_weights(source, choice.name or None).require_whole()
     name = checkpoint.model or choice.name
     _require_a_task(name)
-    network = build_network(name, num_classes=checkpoint.num_classes, in_chans=checkpoint.in_chans)
+    network = build_network(
+        name, num_classes=checkpoint.num_classes, in_chans=checkpoint.in_chans, arch=checkpoint.arch
+    )
     fill(network, checkpoint)
     usage = _usage(choice, checkpoint, str(model))
     device = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

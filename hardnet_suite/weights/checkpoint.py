@@ -6,12 +6,13 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.errors import UserError
@@ -24,10 +25,13 @@ from hardnet_suite.networks import (
     Postprocess,
     Preprocess,
     Usage,
+    build_network,
     default_usage,
+    find_arch,
 )
 from hardnet_suite.networks.usage import palette_of, plain_records
 from hardnet_suite.weights import registry
+from hardnet_suite.weights.containers import Container, container_of
 from hardnet_suite.weights.download import obtain
 from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded
 from hardnet_suite.weights.identification import (
@@ -36,8 +40,10 @@ from hardnet_suite.weights.identification import (
     best_form,
     identify,
     network_within,
+    shapes_fit,
     split_trunk,
 )
+from hardnet_suite.weights.layouts import LAYOUTS, OWN, find_layout, keys_of, prefixes_of
 from hardnet_suite.weights.registry import WeightsRow
 from hardnet_suite.weights.runs import run_checkpoint, whole_one_beside
 from hardnet_suite.weights.tables import few, state_dict_of
@@ -53,13 +59,15 @@ class Checkpoint:
         path: path of the file.
         digest: SHA-256 of the file, in hex.
         model: name of the model, one of ``list_models()``; None if it is not known.
-        form: naming scheme of the file's keys: "network" (``create_model``), "official", "mmdet", "mmseg" or
-            "mmengine"; "trunk" for a file of the trunk alone, "" where ``model`` is None.
+        form: naming scheme of the file's keys: "network" (``create_model``), "official" or another of
+            ``layouts.LAYOUTS``; "trunk" for a file of the trunk alone, "" where ``model`` is None.
         tensors: the tensors that belong to the model, under the names of its network.
         left: the remaining tensors, under the file's names.
         state_dict: all tensors under the file's names, without wrappers such as "state_dict".
         num_classes: number of classes; None unless the file is the whole model.
         in_chans: number of input channels; None unless the file is the whole model.
+        arch: architecture of the network that the weights belong to, as the caller, the naming scheme or the
+            file's metadata has it; None: the row of ``model``.
         classes: class names in the order of their labels, if known.
         palette: one (red, green, blue) per class, if known.
         preprocess: input rule, if the file has one.
@@ -67,6 +75,8 @@ class Checkpoint:
         metadata: everything in the file besides the tensors.
         content: the file's content as it was read; of a run's checkpoint, its optimizer and schedules too.
         row: the registry's row, if the source is one or the file is a copy of shipped weights.
+        container: the network of another program whose trunk ``tensors`` are, if the file holds one of those
+            known.
     """
 
     path: Path
@@ -78,6 +88,7 @@ class Checkpoint:
     state_dict: Mapping[str, Tensor] = field(repr=False)
     num_classes: int | None
     in_chans: int | None
+    arch: Arch | None
     classes: tuple[str, ...] | None
     palette: Palette | None
     preprocess: Preprocess | None
@@ -85,6 +96,7 @@ class Checkpoint:
     metadata: Mapping[str, Any] = field(repr=False)
     content: Mapping[str, Any] = field(repr=False)
     row: WeightsRow | None
+    container: Container | None = None
 
     def require_whole(self) -> Checkpoint:
         """Returns the checkpoint itself.
@@ -95,6 +107,8 @@ class Checkpoint:
         if self.num_classes is None:
             keys = ", ".join(list(self.state_dict)[:3])
             part = f"only its trunk (form {self.form})" if self.form == "trunk" else f"keys such as {keys}"
+            if self.container:
+                part = f"only a trunk, in {self.container.name}"
             raise UserError(f"{self.path}: these are not the weights of {self.model} ({part})")
         return self
 
@@ -143,6 +157,7 @@ def open_weights(
     model: str | None = None,
     *,
     arch: Arch | None = None,
+    layout: str | None = None,
     known: bool = True,
 ) -> Checkpoint:
     """Reads a weights file once and identifies its model.
@@ -153,14 +168,19 @@ def open_weights(
             checkpoint, or its newest where it has no best one.
         model: name of the model, one of ``list_models()``. If given, the file may hold only a part of it, or
             not fit at all, which ``fill`` reports. Otherwise the file must be a whole network.
-        arch: architecture in place of that of ``model``, which the weights belong to.
+        arch: architecture in place of that of ``model``, which the weights belong to. Default: what the file
+            implies, as some programs compute otherwise than the authors'.
+        layout: the program that wrote the file, a name of ``layouts.LAYOUTS``; some write the keys of
+            another, and compute otherwise. Default: told by the keys.
         known: without ``model``, whether weights of an unknown model are an error.
 
     Raises:
         UserError: the source is neither a tag nor a file; the weights are unavailable or unreadable; they fit
-            no model or more than one; the file's metadata contradicts its tensors.
-        ValueError: an unknown model or tag.
+            no model or more than one, or are not of ``layout``; the file's metadata contradicts its tensors.
+        ValueError: an unknown model, tag or layout.
     """
+    if layout is not None:
+        find_layout(layout)
     given = source if isinstance(source, WeightsFile) else None
     row = source if isinstance(source, WeightsRow) else None if given else chosen_row(model, source)
     if row is not None and model is None:
@@ -172,7 +192,7 @@ def open_weights(
         file = given or (WeightsFile.read(path) if row is None else obtain(row))
         path = file.path
         row = row or _row_of_copy(file, model)
-        return _describe(file, model, arch, known, row)
+        return _describe(file, model, arch, layout, known, row)
     except BadFileError as error:
         raise UserError(f"{path}: {error}{whole_one_beside(path)}") from error
     except UserError as error:
@@ -214,6 +234,8 @@ def _whole_network(
     try:
         return identify(state, model, arch)
     except UserError as error:
+        if container_of(state) is not None:
+            raise
         try:
             prefix, whole = network_within(state, model, arch)
         except SeveralNetworksError:
@@ -228,22 +250,44 @@ def _whole_network(
 
 
 def _describe(
-    file: WeightsFile, model: str | None, arch: Arch | None, known: bool, row: WeightsRow | None
+    file: WeightsFile,
+    model: str | None,
+    arch: Arch | None,
+    layout: str | None,
+    known: bool,
+    row: WeightsRow | None,
 ) -> Checkpoint:
     state = state_dict_of(file.content)
     form, tensors, left, classes, channels = "", {}, {}, None, None
+    implied, container, scheme = None, None, ""
     try:
         whole = _whole_network(file.path, state, model, arch)
         model, form, tensors = whole.model, whole.form, whole.tensors
-        classes, channels = whole.num_classes, whole.in_chans
+        classes, channels, implied = whole.num_classes, whole.in_chans, whole.arch
+        scheme = whole.form
     except UserError as error:
-        if known and (model is None or isinstance(error, SeveralNetworksError)):
+        container = container_of(state)
+        if container is not None:
+            model, tensors, scheme = _trunk_within(state, container, model, arch)
+            form, left = "trunk", {key: state[key] for key in state if not key.startswith(container.prefix)}
+            implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
+        elif known and (model is None or isinstance(error, SeveralNetworksError)):
             raise
-        if model is not None and (trunk := split_trunk(model, state, arch)) is not None:
+        elif model is not None and (trunk := split_trunk(model, state, arch)) is not None:
             form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1] if key in state}
+            scheme = trunk[2]
+            implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
         elif model is not None:
             form, tensors, left = best_form(model, state, arch)
     metadata = _metadata(file)
+    program = layout or metadata.get("computes_as")
+    if program is not None:
+        form, implied = _as_written_by(program, model, form)
+        scheme = program
+    if form == "onnx" and arch is None:
+        _require_same_graph(model, metadata)
+        read = replace(find_arch(model), act=metadata["activation"])
+        implied = None if read == find_arch(model) else read
     said = metadata.get("model")
     if isinstance(said, str) and said in ARCHS and model is not None and said != model and form != "trunk":
         raise UserError(f"its metadata says that it is {said}, but its weights are those of {model}")
@@ -253,6 +297,10 @@ def _describe(
     colours = metadata.get("palette")
     if colours and classes and len(colours) != classes:
         raise UserError(f"its metadata's palette has {len(colours)} colours for {classes} classes")
+    rule = _record(metadata, "preprocess", partial(Preprocess.from_dict, base=PREPROCESS.get(model)))
+    writer = LAYOUTS.get(scheme)
+    if rule is None and writer is not None and model is not None:
+        rule = writer.preprocess_of(model)
     return Checkpoint(
         path=file.path,
         digest=file.sha256,
@@ -263,14 +311,77 @@ def _describe(
         state_dict=state,
         num_classes=classes,
         in_chans=channels,
+        arch=arch or implied,
         classes=names,
         palette=metadata.get("palette"),
-        preprocess=_record(metadata, "preprocess", partial(Preprocess.from_dict, base=PREPROCESS.get(model))),
+        preprocess=rule,
         postprocess=_record(metadata, "postprocess", Postprocess.from_dict),
         metadata=metadata,
         content=file.content,
         row=row,
+        container=container,
     )
+
+
+def _trunk_within(
+    state: Mapping[str, Tensor], container: Container, model: str | None, arch: Arch | None
+) -> tuple[str, dict[str, Tensor], str]:
+    """The trunk in a network of another program: its model, its tensors and their naming scheme."""
+    start = container.prefix.removesuffix("base.")
+    part = {
+        key.removeprefix(start): value for key, value in state.items() if key.startswith(container.prefix)
+    }
+    trunks = {}
+    for name in container.models if model is None else [model]:
+        trunk = split_trunk(name, part, arch)
+        if trunk is not None and shapes_fit(name, trunk[0], arch):
+            # a classifier's last layer is in the file, but the other program trains and reads it not
+            trunks[name] = (
+                {key: value for key, value in trunk[0].items() if key.startswith("trunk.")},
+                trunk[2],
+            )
+    if not trunks:
+        reason = container.reason or f"its trunk is not that of {model or 'a model of this suite'}"
+        raise UserError(f"these are the weights of {container.name} ({container.source}): {reason}")
+    name, (tensors, scheme) = next(iter(trunks.items()))
+    return name, tensors, scheme
+
+
+def _as_written_by(program: Any, model: str | None, form: str) -> tuple[str, Arch | None]:
+    """The naming scheme and the architecture of weights, on the word of the user or of the file's metadata.
+
+    Args:
+        program: name of the program whose network they belong to.
+        model: whose weights they are.
+        form: naming scheme as the keys have it.
+    """
+    layout = LAYOUTS.get(program) if isinstance(program, str) else None
+    if layout is None:
+        raise UserError(f"its metadata's program, computes_as, is unknown: {str(program)[:60]!r}")
+    if model is None or not layout.has(model):
+        raise UserError(f"{layout.program} has no {model or 'such model'}")
+    if form in ("", "trunk") or form == OWN.name:
+        return form, layout.arch_of(model)
+    if keys_of(model, LAYOUTS[form]) != keys_of(model, layout):
+        raise UserError(f"its keys are those of {LAYOUTS[form].program}, not of {layout.program}")
+    return layout.name, layout.arch_of(model)
+
+
+def _require_same_graph(model: str, facts: Mapping[str, Any]) -> None:
+    """UserError where the graph that tensors were read from is laid out otherwise than the model."""
+    if "strides" not in facts:
+        raise UserError("its keys are those of a graph, but it is none: nothing says how the graph computes")
+    with torch.device("meta"):
+        network = build_network(model)
+    modules = dict(network.named_modules())
+    order = [name for name in prefixes_of(model, LAYOUTS["onnx"]) if name != "fc"]
+    strides = " ".join(
+        str(next(part for part in modules[name].modules() if isinstance(part, nn.Conv2d)).stride[0])
+        for name in order
+    )
+    pooling = "" if network.arch.depthwise else "MaxPool"
+    if (facts["strides"], facts["pooling"]) != (strides, pooling):
+        raise UserError(f"its weights have the shapes of {model}, but its graph has other strides or pools")
 
 
 def _metadata(file: WeightsFile) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""Conversion of state dicts between the official programs' key names, ours and OpenMMLab's.
+"""Conversion of state dicts between the layouts of ``hardnet_suite.weights.layouts``.
 
-A network records the official names of its parts while it is built (``official_prefixes``); a key map is
-nothing but that record applied to its keys, so it is data and bijective. The one change of values: SSD's
-class convolutions hold the background first in the official files, last here and in mmdet.
+A layout's keys follow from the network as it is built, so a key map is data and bijective; the way through
+our network leads from any layout of a model to any other.
 """
 
 from __future__ import annotations
@@ -13,42 +12,19 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from hardnet_suite.networks import (
-    Arch,
-    CenterNetArch,
-    DescriptorArch,
-    FCHarDNetArch,
-    HarDNetArch,
-    SSDArch,
-    build_network,
-    find_arch,
+from hardnet_suite.networks import Arch, HarDNetArch, build_network, find_arch
+from hardnet_suite.weights.layouts import (
+    OFFICIAL,
+    OPENMM,
+    OWN,
+    KeyLayout,
+    find_layout,
+    keys_of,
+    layouts_of,
+    prefixes_of,
 )
 
-# module of our network -> module of the OpenMMLab model, by target and kind of architecture
-_SSD_IN_MMDET = {
-    "trunk": "backbone.trunk",
-    "neck": "neck",
-    "cls": "bbox_head.cls_convs",
-    "box": "bbox_head.reg_convs",
-}
-_CENTERNET_IN_MMDET = {
-    "trunk": "backbone.trunk",
-    "decoder": "neck",
-    "hm": "bbox_head.hm",
-    "wh": "bbox_head.wh",
-}
-_FCHARDNET_IN_MMSEG = {
-    "trunk": "backbone.trunk",
-    "decoder": "decode_head.decoder",
-    "classifier": "decode_head.conv_seg",
-}
-_CLASSIFIER_IN_MMENGINE = {"trunk": "network.trunk", "fc": "network.fc"}
-_DESCRIPTOR_IN_MMENGINE = {name: f"network.{name}" for name in ("features", "components", "mean")}
-TARGETS: dict[str, dict[type, dict[str, str]]] = {
-    "mmdet": {SSDArch: _SSD_IN_MMDET, CenterNetArch: _CENTERNET_IN_MMDET},
-    "mmseg": {FCHarDNetArch: _FCHARDNET_IN_MMSEG},
-    "mmengine": {HarDNetArch: _CLASSIFIER_IN_MMENGINE, DescriptorArch: _DESCRIPTOR_IN_MMENGINE},
-}
+TARGETS = OPENMM
 
 
 @cache
@@ -58,53 +34,37 @@ def class_layers(name: str) -> tuple[str, ...]:
         return build_network(name).class_layers
 
 
-@cache
-def _official_keys(name: str, arch: Arch | None = None) -> dict[str, str]:
-    """Our key -> official key, for every key of the network ``name`` or of a record in its place."""
-    with torch.device("meta"):
-        network = build_network(name, arch=arch)
-    return {key: _renamed(key, network.official_prefixes) for key in network.state_dict()}
-
-
-def _renamed(key: str, prefixes: Mapping[str, str]) -> str | None:
-    """``key`` with the prefix (whole dotted parts) replaced; None where no prefix fits."""
-    parts = key.split(".")
-    for cut in range(len(parts), 0, -1):
-        replacement = prefixes.get(".".join(parts[:cut]))
-        if replacement is not None:
-            return ".".join([replacement, *parts[cut:]])
-    return None
-
-
 def openmm_target(name: str) -> str:
     """The key of ``TARGETS`` that has a model of this name; ValueError where none has."""
-    kind = type(find_arch(name))
-    for target, kinds in TARGETS.items():
-        if kind in kinds:
+    for target, layout in TARGETS.items():
+        if layout.has(name):
             return target
     raise ValueError(f"{name!r} has no {' or '.join(TARGETS)} model")
 
 
-def _target_prefixes(name: str, target: str) -> dict[str, str] | None:
-    """Our network -> the target's model; None for our network itself."""
-    if target == "network":
-        return None
-    if target not in TARGETS:
-        raise ValueError(f"target={target!r} is unknown; allowed: {', '.join(['network', *TARGETS])}")
-    kind = type(find_arch(name))
-    if kind not in TARGETS[target]:
+def _layout_of(name: str, target: str) -> KeyLayout:
+    """The layout of that name; ValueError where there is none, or its program has no model ``name``."""
+    layout = find_layout(target)
+    if not layout.has(name):
         raise ValueError(f"{name!r} has no {target} model")
-    return TARGETS[target][kind]
+    return layout
 
 
-def _roll_background(row: Arch, key: str, value: Tensor, step: int) -> Tensor:
-    """Rolls the classes of each box in SSD's class convolutions (``cls.LEVEL.weight`` and ``.bias``)."""
-    if not (isinstance(row, SSDArch) and key.startswith("cls.")):
-        return value
-    boxes = row.priors.per_location[int(key.split(".")[1])]
-    if not value.ndim or value.shape[0] % boxes:  # of no SSD: the loader says so
-        return value
-    return value.unflatten(0, (boxes, -1)).roll(step, dims=1).flatten(0, 1)
+def _split(
+    name: str, state_dict: Mapping[str, Tensor], layout: KeyLayout, arch: Arch | None = None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Splits a state dict of a layout into what the network has, under its own keys, and the other keys."""
+    row = arch or find_arch(name)
+    ours_of = {theirs: ours for ours, theirs in keys_of(name, layout, arch).items()}
+    bare = layout is OFFICIAL and is_bare_trunk(state_dict)
+    converted, left = {}, []
+    for key, value in state_dict.items():
+        ours = ours_of.get(f"base.{key}" if bare else key)
+        if ours is None:
+            left.append(key)
+        else:
+            converted[ours] = layout.value(row, ours, value, False)
+    return converted, left
 
 
 def split_official(
@@ -122,17 +82,7 @@ def split_official(
     Returns:
         The network's tensors under its own keys, and the official keys that it lacks.
     """
-    row = arch or find_arch(name)
-    official_to_ours = {theirs: ours for ours, theirs in _official_keys(name, arch).items()}
-    bare = is_bare_trunk(state_dict)
-    converted, left = {}, []
-    for key, value in state_dict.items():
-        ours = official_to_ours.get(f"base.{key}" if bare else key)
-        if ours is None:
-            left.append(key)
-        else:
-            converted[ours] = _roll_background(row, ours, value, -1)
-    return converted, left
+    return _split(name, state_dict, OFFICIAL, arch)
 
 
 def is_bare_trunk(state_dict: Mapping[str, Tensor]) -> bool:
@@ -149,30 +99,91 @@ def convert_official(
         name: a name of ``list_models()``.
         state_dict: tensors under the published program's keys, without wrapping such as ``module.``.
         target: "network" loads into ``create_model(name)``, "mmdet" into the detector, "mmseg" into the
-            segmentor, "mmengine" into the classifier or the descriptor's model.
+            segmentor, "mmengine" into the classifier or the descriptor's model; or another layout.
 
     Raises:
-        ValueError: an unknown name or target, or a key that the model does not have.
+        ValueError: an unknown name or target, a key that the model does not have, or a target whose program
+            computes otherwise.
     """
     converted, left = split_official(name, state_dict)
     if left:
         raise ValueError(f"not keys of the official {name}: {_some(left)}")
+    require_same_network(name, None, target)
     return in_target(name, converted, target)
 
 
+def require_same_network(name: str, arch: Arch | None, target: str) -> None:
+    """ValueError where a layout's program would compute other answers with the weights.
+
+    Args:
+        name: whose weights they are.
+        arch: the architecture that they belong to; None: the row of the table.
+        target: a layout.
+    """
+    layout, row = _layout_of(name, target), find_arch(name)
+    if layout is OWN:  # any architecture, which the file's metadata names
+        return
+    words = differences(arch or row, layout.arch(row))
+    if words is not None:
+        raise ValueError(
+            f"the weights are of a network with {words[0]}, but the {name} of {layout.program} has "
+            f"{words[1]}: it would compute other answers"
+        )
+
+
+def differences(one: Arch, other: Arch) -> tuple[str, str] | None:
+    """How two networks of the same shapes compute otherwise, in words: the one, and the other.
+
+    Args:
+        one: a record, or that of a trunk.
+        other: a record, or that of a trunk.
+
+    Returns:
+        None where there is no difference.
+    """
+    rows = [getattr(row, "trunk", row) for row in (one, other)]
+    if not all(isinstance(row, HarDNetArch) for row in rows):
+        return None
+    told = [
+        {
+            "activation": row.act,
+            "activation in blocks": row.block_act or row.act,
+            "pooling": "none" if row.depthwise else row.pool,
+            "first pooling rounded up": row.first_pool_ceil and not row.depthwise,
+            "stem stride": row.stem_stride,
+        }
+        for row in rows
+    ]
+    names = [name for name in told[0] if told[0][name] != told[1][name]]
+    if not names:
+        return None
+    return tuple(" and ".join(f"{name} {values[name]}" for name in names) for values in told)
+
+
 def in_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dict[str, Tensor]:
-    """Converts a state dict of our network ``name`` to the keys of the target's model."""
-    prefixes = _target_prefixes(name, target)
-    if prefixes is None:
+    """Converts a state dict of our network ``name`` to the keys of a layout.
+
+    Batch norms' counters are dropped where the layout has none.
+
+    Raises:
+        ValueError: an unknown name or layout, or tensors for which the layout has no place.
+    """
+    layout, row = _layout_of(name, target), find_arch(name)
+    if layout is OWN:
         return dict(state_dict)
-    return {_renamed(key, prefixes): value for key, value in state_dict.items()}
+    prefixes = prefixes_of(name, layout)
+    kept = [key for key in state_dict if layout.counters or not key.endswith(".num_batches_tracked")]
+    renamed = {key: layout.rename(key, prefixes) for key in kept}
+    if left := [key for key, theirs in renamed.items() if theirs is None]:
+        raise ValueError(f"the {name} of {layout.program} has no place for {_some(left)}")
+    return {renamed[key]: layout.value(row, key, state_dict[key], True) for key in kept}
 
 
 def from_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dict[str, Tensor]:
-    """Converts a state dict of the target's model to the keys of our network; the inverse of ``in_target``.
+    """Converts a state dict of a layout to the keys of our network; the inverse of ``in_target``.
 
     Raises:
-        ValueError: an unknown name or target, or a key that the target's model does not have.
+        ValueError: an unknown name or layout, or a key that the layout does not have.
     """
     converted, left = split_target(name, state_dict, target)
     if left:
@@ -183,52 +194,37 @@ def from_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dic
 def split_target(
     name: str, state_dict: Mapping[str, Tensor], target: str, arch: Arch | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Like ``split_official``, for a state dict of the target's model."""
-    prefixes = _target_prefixes(name, target)
-    back = None if prefixes is None else {theirs: ours for ours, theirs in prefixes.items()}
-    known = _official_keys(name, arch)
-    converted, left = {}, []
-    for key, value in state_dict.items():
-        ours = key if back is None else _renamed(key, back)
-        if ours in known:
-            converted[ours] = value
-        else:
-            left.append(key)
-    return converted, left
+    """Like ``split_official``, for a state dict of another layout."""
+    return _split(name, state_dict, _layout_of(name, target), arch)
 
 
 def split_forms(
     name: str, state_dict: Mapping[str, Tensor], arch: Arch | None = None
 ) -> Iterator[tuple[str, dict[str, Tensor], list[str]]]:
-    """Reads a state dict in each form that a file of the model ``name`` may have.
+    """Reads a state dict in each layout that a file of the model ``name`` may have by its keys.
 
     Yields:
-        The form ("network", "official" or one of ``TARGETS``), the tensors under our network's keys, and the
-        keys that it lacks.
+        The name of the layout, the tensors under our network's keys, and the keys that it lacks.
     """
-    kind = type(find_arch(name))
-    for target in ("network", *(target for target, kinds in TARGETS.items() if kind in kinds)):
-        yield target, *split_target(name, state_dict, target, arch)
-    yield "official", *split_official(name, state_dict, arch)
+    for layout in layouts_of(name):
+        yield layout.name, *_split(name, state_dict, layout, arch)
 
 
 def forms_of_key(name: str, key: str) -> list[str]:
-    """A key of our network in each form that a file of the model ``name`` may have."""
-    kinds = (target[type(find_arch(name))] for target in TARGETS.values() if type(find_arch(name)) in target)
-    return [key, _official_keys(name)[key], *(_renamed(key, prefixes) for prefixes in kinds)]
+    """A key of our network in each layout that a file of the model ``name`` may have by its keys."""
+    forms = (keys_of(name, layout).get(key) for layout in layouts_of(name))
+    return [form for form in forms if form is not None]
 
 
 def to_official(name: str, state_dict: Mapping[str, Tensor], *, target: str = "network") -> dict[str, Tensor]:
     """Converts a state dict of ``target`` to the published program's keys; inverts ``convert_official``.
 
     Raises:
-        ValueError: an unknown name or target, or a key that the target's model does not have.
+        ValueError: an unknown name or target, a key that the target's model does not have, or a target whose
+            program computes otherwise.
     """
-    row, official_keys = find_arch(name), _official_keys(name)
-    return {
-        official_keys[key]: _roll_background(row, key, value, 1)
-        for key, value in from_target(name, state_dict, target).items()
-    }
+    require_same_network(name, None, target)
+    return in_target(name, from_target(name, state_dict, target), OFFICIAL.name)
 
 
 def _some(keys: Iterable[str], most: int = 5) -> str:

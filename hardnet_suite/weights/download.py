@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hardnet_suite.data.fetching import FetchError, Limits, UnreachableError, host_of, receive, unknown_hosts
@@ -77,7 +77,7 @@ def obtain(
         path = folder / address.file
         if path.is_file():
             try:
-                return _checked(path, replace(address, sha256_prefix=None, git_blob=None), row)
+                return _checked(path, replace(address, sha256_prefix=None, git_blob=None, sha1=None), row)
             except BadFileError as error:
                 raise UserError(f"{path}: {error}") from error
 
@@ -112,6 +112,47 @@ def obtain(
     )
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What the verification of a row's weights on this machine found.
+
+    Attributes:
+        row: the row.
+        path: the file.
+        problem: what is wrong with it; empty where it is the row's.
+        basis: what it was compared with: "sha256", "git blob", "sha1", or "model" where no hash is known.
+    """
+
+    row: WeightsRow
+    path: Path
+    problem: str
+    basis: str
+
+
+def verify(row: WeightsRow) -> list[Verdict]:
+    """Compares the weights of a row that are on this machine with what the registry says of them.
+
+    Files in ``$HARDNET_WEIGHTS_DIR`` are compared like those in the cache. Nothing is downloaded.
+    """
+    folders = [folder for folder in (own_folder(), cache_dir()) if folder]
+    candidates = [(folder / address.file, address) for folder in folders for address in row.urls]
+    if row.shipped:
+        candidates = [(places.SHIPPED / row.shipped, Address("", sha256_prefix=row.sha256))]
+    verdicts: dict[Path, Verdict] = {}
+    for path, address in candidates:
+        if not os.path.lexists(path) or (path in verdicts and not verdicts[path].problem):
+            continue
+        named = {"sha256": address.sha256_prefix, "git blob": address.git_blob, "sha1": address.sha1}
+        basis = ", ".join(name for name, hash_ in named.items() if hash_) or "model"
+        problem = ""
+        try:
+            _checked(path, address, row)
+        except BadFileError as error:
+            problem = str(error)
+        verdicts[path] = Verdict(row, path, problem, basis)
+    return list(verdicts.values())
+
+
 def _read_or_complain(path: str | Path) -> WeightsFile:
     try:
         return WeightsFile.read(path)
@@ -126,6 +167,8 @@ def _checked(path: Path, address: Address, row: WeightsRow) -> WeightsFile:
         raise BadFileError(_wrong_hash("sha256", file.sha256, address.sha256_prefix))
     if address.git_blob and file.git_blob != address.git_blob:
         raise BadFileError(_wrong_hash("git blob sha1", file.git_blob, address.git_blob))
+    if address.sha1 and file.sha1 != address.sha1:
+        raise BadFileError(_wrong_hash("sha1", file.sha1, address.sha1))
     if address.pinned or row.model not in ARCHS:
         return file
     from hardnet_suite.weights.identification import identify, split_trunk

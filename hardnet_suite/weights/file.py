@@ -16,7 +16,7 @@ from typing import Any
 from hardnet_suite.data.files import NotAFileError, read_bytes
 from hardnet_suite.errors import UserError
 
-WEIGHTS_SUFFIXES = (".pth", ".pt", ".pkl", ".ckpt", ".safetensors")
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".pkl", ".ckpt", ".safetensors", ".pdparams", ".zip")
 ENGINE_SUFFIXES = (".onnx", ".param", ".pt2", ".pte", ".tflite", ".torchscript", ".xml")  # of export
 
 # "<" alone is not enough: a .safetensors file begins with a length, whose bytes may spell it
@@ -35,8 +35,12 @@ class WeightsFile:
     data: bytes = field(repr=False)
 
     @classmethod
-    def read(cls, path: str | Path) -> WeightsFile:
+    def read(cls, path: str | Path, *, graphs: bool = False) -> WeightsFile:
         """Reads the file at ``path`` ("~" is expanded).
+
+        Args:
+            path: the file.
+            graphs: whether a graph (.onnx) is taken, too, to read the weights of a classifier out of it.
 
         Raises:
             BadFileError: the file is missing, a folder, unreadable, empty, a web page or a Git LFS pointer.
@@ -56,13 +60,36 @@ class WeightsFile:
             raise BadFileError("an empty file")
         if _HTML.match(data):
             raise BadFileError("a web page (HTML), not weights")
-        if path.suffix.lower() in ENGINE_SUFFIXES:
+        if path.suffix.lower() in ENGINE_SUFFIXES and not (graphs and path.suffix.lower() == ".onnx"):
             raise BadFileError(
                 "a file for an inference engine, not weights: predict and test take the files of export"
             )
         if data.startswith(b"version https://git-lfs"):
             raise BadFileError("a pointer of Git LFS, not weights: fetch the file itself (git lfs pull)")
         return cls(path, data)
+
+    @cached_property
+    def payload(self) -> bytes:
+        """The bytes of the weights: the file's own, or those of the one file in a .zip, as pytorchcv's come.
+
+        Raises:
+            BadFileError: the archive holds no or several files, is damaged, or unpacks to unreasonably much.
+        """
+        from hardnet_suite.weights import pickles
+
+        if self.path.suffix.lower() != ".zip":
+            return self.data
+        try:
+            return pickles.only_member(self.data)
+        except pickles.UnreasonableError as error:
+            raise BadFileError(f"cannot be read safely as weights: {error}") from error
+        except pickles.DamagedError as error:
+            raise BadFileError(f"corrupt or cut short: {error}") from error
+
+    @cached_property
+    def sha1(self) -> str:
+        """SHA-1 of the weights' bytes, in hex; of a .zip those of the file in it."""
+        return hashlib.sha1(self.payload, usedforsecurity=False).hexdigest()
 
     @cached_property
     def sha256(self) -> str:
@@ -85,17 +112,30 @@ class WeightsFile:
         import safetensors.torch
         import torch
 
-        from hardnet_suite.weights import pickles
+        from hardnet_suite.weights import graphs, pickles
 
         try:
+            data = self.payload
             if self.path.suffix.lower() == ".safetensors":
-                content = safetensors.torch.load(self.data)
+                content = safetensors.torch.load(data)
+            elif self.path.suffix.lower() == ".onnx":
+                tensors, facts = graphs.graph_tensors(data)
+                content = {"state_dict": tensors, "meta": facts}
+            elif self.path.suffix.lower() == ".pdparams":
+                pickles.require_modest(data)
+                content = pickles.plain_values(data)
+                pickles.measure(content, len(data))
+                content = pickles.paddle_tensors(content)
             else:
-                pickles.require_modest(self.data)
+                pickles.require_modest(data)
                 # torch warns of what it refuses; the error already says so
                 with pickles.plain_data_allowed(), warnings.catch_warnings(action="ignore"):
-                    content = torch.load(io.BytesIO(self.data), map_location="cpu", weights_only=True)
-            holds_tensors = pickles.measure(content, len(self.data))
+                    content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            holds_tensors = pickles.measure(content, len(data))
+        except BadFileError:
+            raise
+        except graphs.GraphError as error:
+            raise BadFileError(f"cannot be read as weights: {error}") from error
         except pickles.UnreasonableError as error:
             raise BadFileError(f"cannot be read safely as weights: {error}") from error
         except pickles.DamagedError as error:
@@ -104,7 +144,7 @@ class WeightsFile:
         except Exception as error:
             # torch's own message is withheld: it advises switching the protection off
             reason = re.search(r"GLOBAL (\S+)|(TorchScript)", str(error))
-            if name := (reason[1] or reason[2]) if reason else pickles.asks_for(self.data):
+            if name := (reason[1] or reason[2]) if reason else pickles.asks_for(self.payload):
                 raise BadFileError(
                     f"refused, because reading it could run code (it asks for {name}); "
                     "save only the state dict, best as .safetensors"
@@ -141,7 +181,8 @@ def expanded(path: str | Path) -> Path:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """What a weights file holds, on the CPU, without ever running code from it.
 
-    ``.safetensors`` is read as such, anything else with ``torch.load(weights_only=True)``.
+    ``.safetensors`` is read as such, Paddle's ``.pdparams`` as a pickle of arrays and plain values, anything
+    else with ``torch.load(weights_only=True)``; of a ``.zip``, the file in it.
 
     Raises:
         UserError: the file is missing, a folder, empty, cut short, corrupt, an HTML page, without tensors,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.networks import HarDNetTrunk
 from hardnet_suite.networks.layers import at_least_float32
 from hardnet_suite.weights.checkpoint import Checkpoint, open_weights
-from hardnet_suite.weights.convert import TARGETS, class_layers, in_target
+from hardnet_suite.weights.convert import TARGETS, class_layers, differences, in_target
 from hardnet_suite.weights.identification import SeveralNetworksError, common_prefixes, parts, require_one
 from hardnet_suite.weights.tables import few, non_finite
 
@@ -72,6 +73,7 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
     if unknown := sorted(allow - {*ALLOWED}):
         raise ValueError(f"allow={unknown} is unknown; allowed: {', '.join(ALLOWED)}")
     own = module.state_dict()
+    _compare_architectures(module, checkpoint, strictly="heads" not in allow)
     try:
         names = _best_names(own, checkpoint)
     except SeveralNetworksError as error:
@@ -103,6 +105,27 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
         raise UserError(message) from None
     left = (key for key in dropped if key not in own)
     return LoadReport(report.taken, report.missing, (*report.unexpected, *left))
+
+
+def _compare_architectures(module: nn.Module, checkpoint: Checkpoint, *, strictly: bool) -> None:
+    """Compares how the network and the one that the weights belong to compute, of which shapes say nothing.
+
+    Args:
+        module: the network.
+        checkpoint: the weights.
+        strictly: whether a difference is an error; else it is a warning, as a trunk may be trained further.
+    """
+    trunk = next((part for part in module.modules() if isinstance(part, HarDNetTrunk)), None)
+    if trunk is None or checkpoint.arch is None:
+        return
+    theirs = getattr(checkpoint.arch, "trunk", checkpoint.arch)
+    words = differences(theirs, trunk.arch)
+    if words is None:
+        return
+    message = f"{checkpoint.path}: the weights are of a network with {words[0]}, this one has {words[1]}"
+    if strictly:
+        raise UserError(f"{message}: it would compute other answers; build it with arch={checkpoint.arch}")
+    warnings.warn(message, stacklevel=4)
 
 
 def load_weights(

@@ -14,6 +14,7 @@ from hardnet_suite.data.report import escaped
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Arch, DescriptorArch, build_network, find_arch, list_models
 from hardnet_suite.weights.convert import class_layers, forms_of_key, is_bare_trunk, split_forms
+from hardnet_suite.weights.layouts import LAYOUTS
 
 _COUNTER = ".num_batches_tracked"  # of batch norms; files older than torch 0.4.1 lack it
 _TRUNK = "trunk."
@@ -26,10 +27,11 @@ class Identified:
 
     Attributes:
         model: name of the model, one of ``list_models()``.
-        form: naming scheme of the keys: "network", "official" or one of ``convert.TARGETS``.
+        form: naming scheme of the keys: the name of one of ``layouts.LAYOUTS``.
         num_classes: number of classes; 0 for the patch descriptor.
         tensors: the tensors under the names of ``create_model``'s network.
         in_chans: number of input channels.
+        arch: architecture that the naming scheme implies; None: that of ``model``, or the one that was given.
     """
 
     model: str
@@ -37,6 +39,7 @@ class Identified:
     num_classes: int
     tensors: dict[str, Tensor]
     in_chans: int
+    arch: Arch | None = None
 
 
 @cache
@@ -198,11 +201,12 @@ def _first_keys() -> frozenset[str]:
 
 def split_trunk(
     model: str, state_dict: Mapping[str, Tensor], arch: Arch | None = None
-) -> tuple[dict[str, Tensor], list[str]] | None:
+) -> tuple[dict[str, Tensor], list[str], str] | None:
     """Splits a state dict of a trunk alone into the trunk's entries and the remaining keys.
 
     The forms are: an official trunk, whose keys begin with ``base.`` or a bare number; the ``trunk.`` entries
-    of ``create_model``'s network; and a ``features_only`` network; each with or without a common prefix.
+    of ``create_model``'s network, or of another layout; and a ``features_only`` network; each with or without
+    a common prefix.
 
     Args:
         model: name of the model.
@@ -210,8 +214,8 @@ def split_trunk(
         arch: architecture in place of that of ``model``.
 
     Returns:
-        The trunk's entries under the names of ``create_model``'s network, and the keys that are not part of
-        it; None for any other state dict. An official trunk with numbered keys may be incomplete.
+        The trunk's entries under the names of ``create_model``'s network, the keys that are not part of it,
+        and the layout; None for any other state dict. An official trunk with numbered keys may be incomplete.
     """
     if isinstance(find_arch(model), DescriptorArch):
         return None
@@ -223,9 +227,9 @@ def split_trunk(
             base = form == "official" and all(key.startswith("base.") for key in tensors)
             own = form != "official" and all(key.startswith(_TRUNK) for key in converted)
             if bare and converted:
-                return converted, left
+                return converted, left, form
             if (base or own) and not left and trunk <= converted.keys():
-                return converted, left
+                return converted, left, form
         features = {f"{_TRUNK}{key}": value for key, value in tensors.items()}
         counted = {key for key in features if not key.endswith(_COUNTER)}
         if trunk <= counted <= trunk | _feature_keys(model, arch):
@@ -236,8 +240,23 @@ def split_trunk(
                 if (key.removesuffix(_COUNTER) + ".weight" if key.endswith(_COUNTER) else key) not in trunk
             ]
             kept = {key: value for key, value in features.items() if key not in beyond}
-            return kept, [prefix + key.removeprefix(_TRUNK) for key in beyond]
+            return kept, [prefix + key.removeprefix(_TRUNK) for key in beyond], "network"
     return None
+
+
+def shapes_fit(model: str, tensors: Mapping[str, Tensor], arch: Arch | None = None) -> bool:
+    """Whether the tensors of a trunk, under our names, have the shapes of ``model``.
+
+    The number of input channels may be any.
+    """
+    expected = _shapes(model, None, arch)
+    first = next(key for key, shape in expected.items() if len(shape) == 4)
+    return all(
+        tuple(value.shape) == expected[key]
+        or (key == first and value.ndim == 4 and value.shape[2:] == expected[key][2:])
+        for key, value in tensors.items()
+        if key.startswith(_TRUNK) and not key.endswith(_COUNTER)
+    )
 
 
 def best_form(
@@ -264,7 +283,8 @@ def _whole(model: str, state_dict: Mapping[str, Tensor], arch: Arch | None) -> I
     for form, tensors, left in split_forms(model, state_dict, arch):
         sizes = None if left else _sizes_if_whole(model, tensors, arch)
         if sizes is not None:
-            return Identified(model, form, sizes[0], tensors, sizes[1])
+            implied = LAYOUTS[form].arch_of(model) if arch is None else None
+            return Identified(model, form, sizes[0], tensors, sizes[1], implied)
     return None
 
 

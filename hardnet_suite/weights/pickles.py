@@ -33,6 +33,7 @@ _LOCK = threading.RLock()
 _HARMLESS = ("torch.", "collections.", "numpy")  # not named in errors
 # kind and size in bytes; the byte order is the file's
 _NUMBERS = ("b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8")
+_PADDLE_NAMES = "StructuredToParameterName@@"
 _METHODS = ("min", "max", "mean", "current")  # of mmengine's HistoryBuffer, which pickles a table of them
 
 _ODD_CODECS = frozenset({"hex", "base64", "quopri", "uu", "zlib", "bz2", "rot13", "punycode", "idna"})
@@ -210,6 +211,154 @@ def plain_data_allowed() -> Iterator[None]:
             torch.serialization.add_safe_globals(aside)
 
 
+# operations of a pickle that make plain values, call a stand-in, or give an array its numbers
+_PLAIN_OPERATIONS = frozenset(
+    [
+        "PROTO",
+        "FRAME",
+        "STOP",
+        "MARK",
+        "MEMOIZE",
+        "BINGET",
+        "LONG_BINGET",
+        "BINPUT",
+        "LONG_BINPUT",
+        "NONE",
+        "NEWTRUE",
+        "NEWFALSE",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG1",
+        "BINFLOAT",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+        "EMPTY_TUPLE",
+        "TUPLE",
+        "TUPLE1",
+        "TUPLE2",
+        "TUPLE3",
+        "EMPTY_LIST",
+        "APPEND",
+        "APPENDS",
+        "EMPTY_DICT",
+        "SETITEM",
+        "SETITEMS",
+        "GLOBAL",
+        "STACK_GLOBAL",
+        "REDUCE",
+        "BUILD",
+    ]
+)
+_PLAIN_CODES = {ord(each.code) for each in pickletools.opcodes if each.name in _PLAIN_OPERATIONS}
+
+
+def _bytes(text: object, encoding: object = None) -> bytes:
+    """``_codecs.encode`` in a pickle of protocol 2, which has bytes as text."""
+    if not isinstance(text, str) or encoding != "latin1":
+        _refuse("_codecs.encode", encoding)
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    """``bytes()`` in a pickle of protocol 2, the content of an array without elements."""
+    return b""
+
+
+def _tuple(values: object = ()) -> tuple:
+    if not isinstance(values, tuple | list):
+        _refuse("builtins.tuple", type(values))
+    return tuple(values)
+
+
+class _PlainUnpickler(pickle._Unpickler):
+    """Reads plain values and NumPy's arrays of numbers from a pickle, and refuses everything else."""
+
+    dispatch = {  # noqa: RUF012  # as in the base class
+        code: function for code, function in pickle._Unpickler.dispatch.items() if code in _PLAIN_CODES
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full not in _PLAIN:
+            _refuse(full, name)
+        return _PLAIN[full]
+
+    def load_reduce(self) -> None:
+        arguments, function = self.stack.pop(), self.stack[-1]
+        if not any(function is known for known in _PLAIN.values()) or type(arguments) is not tuple:
+            _refuse("REDUCE", function)
+        self.stack[-1] = function(*arguments)
+
+    def load_build(self) -> None:
+        state, value = self.stack.pop(), self.stack[-1]
+        if type(value) not in (_Array, _Dtype):
+            _refuse("BUILD", type(value))
+        value.__setstate__(state)
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set(key, value)
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            self._set(key, value)
+
+    def _set(self, key: object, value: object) -> None:
+        if type(key) is not str or type(self.stack[-1]) is not dict:  # the hash of nested keys takes long
+            _refuse("SETITEM", type(key))
+        self.stack[-1][key] = value
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+_PLAIN: dict[str, Callable] = {
+    **{name: value for value, name in _allowed() if value in (_Dtype, _Array, _reconstruct, _scalar)},
+    "_codecs.encode": _bytes,
+    **{f"{module}.tuple": _tuple for module in ("builtins", "__builtin__")},
+    **{f"{module}.bytes": _no_bytes for module in ("builtins", "__builtin__")},
+    "collections.OrderedDict": lambda: {},
+}
+
+
+def plain_values(data: bytes) -> Any:
+    """The plain values and arrays of numbers in a bare pickle, as Paddle writes files of parameters.
+
+    torch reads no such file: its own reader knows one protocol. Nothing else is imported or called.
+
+    Raises:
+        pickle.UnpicklingError: the pickle asks for anything else; any error where it is damaged.
+    """
+    return _PlainUnpickler(io.BytesIO(data)).load()
+
+
+def paddle_tensors(content: Any) -> Any:
+    """A file of parameters of Paddle with its arrays as tensors, and without its table of names."""
+    if not isinstance(content, Mapping):
+        return content
+    tensors, known = {}, {}  # an array that occurs several times is one tensor
+    for key, value in content.items():
+        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):  # (name, array)
+            value = value[1]
+        if isinstance(value, np.ndarray):
+            if id(value) not in known:
+                known[id(value)] = torch.from_numpy(
+                    value.view(np.ndarray).astype(value.dtype.newbyteorder("="), copy=True)
+                )
+            value = known[id(value)]
+        if key != _PADDLE_NAMES:
+            tensors[key] = value
+    return tensors
+
+
 def _name(allowed: Any) -> str:
     if isinstance(allowed, tuple):  # an object and the name it goes by
         return allowed[1]
@@ -253,6 +402,27 @@ def require_modest(data: bytes) -> None:
         if count > MAX_OPERATIONS or longs > MAX_LONGS:
             raise UnreasonableError("its pickle has more entries than any checkpoint")
     _require_plain_bytes(imports, texts)
+
+
+def only_member(data: bytes) -> bytes:
+    """The one file in a .zip.
+
+    Raises:
+        DamagedError: there is none, or several, or the archive is damaged.
+        UnreasonableError: it would unpack to far more than the archive.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            files = [entry for entry in archive.infolist() if not entry.is_dir()]
+            if len(files) != 1:
+                raise DamagedError(f"expected one file in the archive, got {len(files)}")
+            if files[0].file_size > len(data) + MAX_SLACK:
+                raise UnreasonableError(
+                    f"it declares {files[0].file_size / 2**20:,.0f} MiB in {len(data) / 2**20:,.1f} MiB"
+                )
+            return archive.read(files[0])
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, RuntimeError) as error:
+        raise DamagedError("its archive cannot be read to its end") from error
 
 
 def _require_plain_bytes(imports: set[str], texts: set[str]) -> None:

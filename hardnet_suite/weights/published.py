@@ -13,6 +13,9 @@ _CLASSIFIERS = "https://github.com/PingoLH/Pytorch-HarDNet"
 _SSD = "https://github.com/PingoLH/PytorchSSD-HarDNet"
 _FCHARDNET = "https://github.com/PingoLH/FCHarDNet"
 _CENTERNET = "https://github.com/PingoLH/CenterNet-HarDNet"
+_PYTORCHCV = "https://github.com/osmr/pytorchcv"
+_PADDLECLAS = "https://github.com/PaddlePaddle/PaddleClas"
+_NO_HASH = "the authors publish none, and no copy in a git repository is known"
 _DESCRIPTOR = "https://github.com/DagnyT/hardnet"
 _HARDNET8 = "https://huggingface.co/kornia/hardnet"
 # the last commit of DagnyT/hardnet with the files that were deleted later
@@ -45,6 +48,36 @@ def _classifier_blob(blob: str, file: str, *more: str, small: bool = False) -> t
     """A classifier in the authors' repository and its forks."""
     forks = (f"{owner}/Pytorch-HarDNet@HEAD:{file}" for owner in ("AK391", "GibranBenitez"))
     return _blob(blob, f"PingoLH/Pytorch-HarDNet@master:{file}", *forks, *more, small=small)
+
+
+def _pytorchcv(model: str, error: str, sha1: str, release: str, metric: str) -> WeightsRow:
+    """A file of pytorchcv, which trained the networks anew; the SHA-1 is that of the file in the .zip."""
+    file = f"{model}-{error}-{sha1[:8]}.pth.zip"
+    own = Address(f"https://github.com/osmr/imgclsmob/releases/download/{release}/{file}", sha1=sha1)
+    return WeightsRow(
+        model=model,
+        tag="pytorchcv",
+        urls=(own, replace(own, url=f"{_ARCHIVE}/{own.url}")),
+        task="classification",
+        licence="MIT",
+        metric=metric,
+        source=_PYTORCHCV,
+    )
+
+
+def _paddleclas(model: str, file: str, metric: str) -> WeightsRow:
+    """A file of PaddleClas, whose bytes nobody publishes a hash of."""
+    own = Address(f"https://paddle-imagenet-models-name.bj.bcebos.com/dygraph/{file}")
+    return WeightsRow(
+        model=model,
+        tag="paddleclas",
+        urls=(own, replace(own, url=f"{_ARCHIVE}/{own.url}")),
+        task="classification",
+        licence="Apache-2.0",
+        metric=metric,
+        source=_PADDLECLAS,
+        no_hash="PaddleClas publishes none",
+    )
 
 
 def _descriptor(
@@ -128,6 +161,31 @@ PUBLISHED: tuple[WeightsRow, ...] = (
         metric="ImageNet top-1 78.0",
         source=_CLASSIFIERS,
     ),
+    _pytorchcv(
+        "hardnet39ds",
+        "0881",
+        "ea47fc939a130a70c5fa3326c3af6ba049a99f92",
+        "v0.0.485",
+        "ImageNet top-1 73.2",
+    ),
+    _pytorchcv(
+        "hardnet68ds",
+        "0756",
+        "e0da07508c1eb92fee49df42243836892fe2f4c8",
+        "v0.0.487",
+        "ImageNet top-1 75.5",
+    ),
+    _pytorchcv(
+        "hardnet85",
+        "0586",
+        "39d80e9361844e8ba02b08e93a7440eac14d2eda",
+        "v0.0.495",
+        "ImageNet top-1 78.0",
+    ),
+    _paddleclas("hardnet39ds", "HarDNet39_ds_pretrained.pdparams", "ImageNet top-1 71.3"),
+    _paddleclas("hardnet68ds", "HarDNet68_ds_pretrained.pdparams", "ImageNet top-1 73.6"),
+    _paddleclas("hardnet68", "HarDNet68_pretrained.pdparams", "ImageNet top-1 75.5"),
+    _paddleclas("hardnet85", "HarDNet85_pretrained.pdparams", "ImageNet top-1 77.4"),
     WeightsRow(
         model="ssd512_hardnet68",
         tag="published",
@@ -136,6 +194,7 @@ PUBLISHED: tuple[WeightsRow, ...] = (
         licence="MIT",
         metric="COCO test-dev mAP 31.7",
         source=_SSD,
+        no_hash=_NO_HASH,
     ),
     WeightsRow(
         model="ssd512_hardnet68",
@@ -161,6 +220,7 @@ PUBLISHED: tuple[WeightsRow, ...] = (
         licence="MIT",
         metric="COCO test-dev mAP 35.1",
         source=_SSD,
+        no_hash=_NO_HASH,
     ),
     WeightsRow(
         model="ssd512_hardnet85",
@@ -186,6 +246,7 @@ PUBLISHED: tuple[WeightsRow, ...] = (
         licence="MIT",
         metric="COCO test-dev mAP 44.3",
         source=_CENTERNET,
+        no_hash=_NO_HASH,
     ),
     WeightsRow(
         model="centernet_hardnet85",
@@ -195,6 +256,7 @@ PUBLISHED: tuple[WeightsRow, ...] = (
         licence="MIT",
         metric="COCO test-dev mAP 45.3 at 608 pixels",
         source=_CENTERNET,
+        no_hash=_NO_HASH,
     ),
     WeightsRow(
         model="centernet_hardnet85",

@@ -17,12 +17,14 @@ class Address:
         sha256_prefix: the first hex digits of the file's SHA-256, if known.
         name: the file's name in the cache, where the address's own name is also another file's.
         git_blob: the SHA-1 under which git stores the file, ``sha1(b"blob SIZE\\0" + bytes)``, if known.
+        sha1: the SHA-1 of the file, if known; of a .zip, that of the one file in it.
     """
 
     url: str
     sha256_prefix: str | None = None
     name: str | None = None
     git_blob: str | None = None
+    sha1: str | None = None
 
     @property
     def file(self) -> str:
@@ -32,7 +34,7 @@ class Address:
     @property
     def pinned(self) -> bool:
         """Whether a hash of the file is known."""
-        return self.sha256_prefix is not None or self.git_blob is not None
+        return any(hash_ is not None for hash_ in (self.sha256_prefix, self.git_blob, self.sha1))
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class WeightsRow:
         shipped: the file in the package's ``weights/shipped``, in place of ``urls``.
         sha256: of the shipped file.
         classes: names in the order of the labels, where they differ from the model's usual ones.
+        no_hash: why no hash of the file is known; empty where one is.
     """
 
     model: str
@@ -64,6 +67,29 @@ class WeightsRow:
     shipped: str | None = None
     sha256: str | None = None
     classes: tuple[str, ...] = ()
+    no_hash: str = ""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether a hash of the file is known."""
+        return self.sha256 is not None or any(address.pinned for address in self.urls)
+
+    def is_file(self, sha256: str, git_blob: str, sha1: str) -> bool:
+        """Whether a file has a hash of this row.
+
+        Args:
+            sha256: SHA-256 of the file, in hex.
+            git_blob: SHA-1 under which git stores it.
+            sha1: SHA-1 of the file, or of the one file in it.
+        """
+        if self.sha256 is not None and self.sha256 == sha256:
+            return True
+        return any(
+            (address.sha256_prefix is not None and sha256.startswith(address.sha256_prefix))
+            or (address.git_blob is not None and address.git_blob == git_blob)
+            or (address.sha1 is not None and address.sha1 == sha1)
+            for address in self.urls
+        )
 
     @property
     def file(self) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -21,12 +23,14 @@ def save_weights(
     metadata: Mapping[str, str] | None = None,
     half: bool = True,
 ) -> str:
-    """Writes a state dict as .safetensors or, where the path ends in it, .pth; all of the file or none of it.
+    """Writes a state dict as .safetensors or, where the path ends in them, .pth or Paddle's .pdparams.
+
+    All of the file is written, or none of it.
 
     Args:
         state_dict: the tensors.
         path: the file; missing folders are created.
-        metadata: goes into the file's header, in a .pth under "meta".
+        metadata: goes into the file's header, in a .pth under "meta"; a .pdparams has no place for it.
         half: stores floating point tensors in half precision and drops the counters of batch norms, which
             inference does not read and loaders fill in. Otherwise every tensor is kept as it is.
 
@@ -51,7 +55,13 @@ def save_weights(
         stream = io.BytesIO()
         torch.save({"state_dict": kept, "meta": dict(metadata or {})}, stream)
         content = stream.getvalue()
+    elif Path(path).suffix == ".pdparams":
+        content = pickle.dumps({key: _plain_array(value) for key, value in kept.items()}, protocol=4)
     else:
         content = safetensors.torch.save(kept, metadata=dict(metadata or {}))
     write_file(path, content)
     return hashlib.sha256(content).hexdigest()
+
+
+def _plain_array(value: Tensor) -> np.ndarray:
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # NumPy has no bfloat16

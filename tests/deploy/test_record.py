@@ -22,6 +22,17 @@ def test_rows_survive_json(arch):
     assert arch_from_dict(json.loads(json.dumps(arch_to_dict(arch)))) == arch
 
 
+def test_rows_of_an_older_version_have_the_defaults_of_what_came_later():
+    arch = ARCHS["fchardnet70"]
+    values = arch_to_dict(arch)
+    for name in ("stem_stride", "block_act"):
+        del values["trunk"][name]
+    assert arch_from_dict(values) == arch
+    del values["trunk"]["stages"]
+    with pytest.raises(ValueError, match=r"FCHarDNetArch\.trunk is .*expected HarDNetArch"):
+        arch_from_dict(values)
+
+
 names = st.text(st.characters(exclude_categories=("C",)), min_size=1, max_size=20)
 colour = st.tuples(*[st.integers(0, 255)] * 3)
 

@@ -267,7 +267,8 @@ def test_a_compiled_models_file(tmp_path):
 
 def test_what_is_neither_a_tag_nor_a_path():
     message = message_of(create_model, "hardnet39ds", pretrained="camvid")
-    assert "no weights camvid: neither a file nor a tag; tags of hardnet39ds: published, tiny" in message
+    tags = "published, pytorchcv, paddleclas, tiny"
+    assert f"no weights camvid: neither a file nor a tag; tags of hardnet39ds: {tags}" in message
     address = "https://host/hardnet39ds.pth"
     assert f"{address} is an address: download" in message_of(create_model, "hardnet39ds", pretrained=address)
     with pytest.raises(ValueError, match="pretrained=2 must be True, False, a tag or a path"):

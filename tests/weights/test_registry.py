@@ -16,7 +16,7 @@ from hardnet_suite.weights.registry import ROWS, Address, find
 
 
 def test_every_row_is_found_under_its_own_name_and_tag():
-    assert len(ROWS) == 31
+    assert len(ROWS) == 38
     for row in ROWS:
         assert find(row.model, row.tag) is row
         assert row.model in list_models()
@@ -27,15 +27,16 @@ def test_the_default_tag_is_what_the_authors_published():
     assert (row.tag, row.file, row.metric) == ("published", "hardnet68-5d684880.pth", "ImageNet top-1 76.5")
 
 
-def test_most_rows_have_a_hash():
-    pinned = [row for row in ROWS if row.sha256 or any(address.pinned for address in row.urls)]
-    assert len(pinned) >= 22
-    # no hash of these four is known
-    assert {(row.model, row.tag) for row in ROWS if row not in pinned} == {
+def test_every_row_has_a_hash_or_a_reason():
+    assert all(row.pinned != bool(row.no_hash) for row in ROWS)
+    assert len([row for row in ROWS if row.pinned]) >= 30
+    # no hash of these is known
+    assert {(row.model, row.tag) for row in ROWS if not row.pinned} == {
         ("ssd512_hardnet68", "published"),
         ("ssd512_hardnet85", "published"),
         ("centernet_hardnet85", "published"),
         ("centernet_hardnet85", "published_608"),
+        *((model, "paddleclas") for model in ("hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85")),
     }
 
 
@@ -73,7 +74,7 @@ def test_addresses_are_well_formed():
         assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", parts.netloc)
         assert parts.path.startswith("/")
         assert not re.search(r"\s|//|\.\.", parts.path.replace("/https://", "/"))
-        assert re.fullmatch(r"[\w.+-]+\.(pth|pkl|pt)", address.file), address
+        assert re.fullmatch(r"[\w.+-]+\.(pth|pkl|pt|pth\.zip|pdparams)", address.file), address
         assert address.git_blob is None or re.fullmatch(r"[0-9a-f]{40}", address.git_blob)
         assert address.sha256_prefix is None or re.fullmatch(r"[0-9a-f]{8,64}", address.sha256_prefix)
 
@@ -85,6 +86,9 @@ def test_a_hash_stands_in_the_name_of_its_file_as_torch_hub_writes_it():
     for address in addresses:
         assert address.url.startswith("https://")
         assert len(address.sha256_prefix or "") in (0, 8, 64)
+        if address.sha1:
+            assert re.fullmatch(r"[0-9a-f]{40}", address.sha1)
+            assert address.file.endswith(f"-{address.sha1[:8]}.pth.zip")  # as pytorchcv names its files
         if address in in_name:
             assert address.file.endswith(f"-{address.sha256_prefix}.pth")
 

@@ -19,13 +19,31 @@ from hardnet_suite.openmm.data.parts import classification_samples
 
 
 class OnImage(BaseTransform):
-    """Applies a torchvision transform to ``img``."""
+    """Applies a torchvision transform to ``img``.
+
+    The image is a PIL image, or a (H, W, 3) uint8 BGR array, which the transform gets as a (3, H, W) uint8
+    RGB tensor and which must keep its size: boxes and label images of the pipeline are not transformed.
+
+    Raises:
+        ValueError: The transform changed the size or the type of an array.
+    """
 
     def __init__(self, inner: v2.Transform):
         self.inner = inner
 
     def transform(self, results: dict) -> dict:
-        results["img"] = self.inner(results["img"])
+        image = results["img"]
+        if not isinstance(image, np.ndarray):
+            results["img"] = self.inner(image)
+            return results
+        out = self.inner(torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))))
+        out = out.numpy().transpose(1, 2, 0)[..., ::-1]
+        if (out.shape, out.dtype) != (image.shape, image.dtype):
+            raise ValueError(
+                f"{self} made a {out.dtype} image of {out.shape} of a {image.dtype} one of {image.shape}: on "
+                "arrays only transforms that keep size and type are possible"
+            )
+        results["img"] = np.ascontiguousarray(out)
         return results
 
     def __repr__(self) -> str:

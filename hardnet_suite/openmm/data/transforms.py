@@ -280,6 +280,47 @@ class LightingColorJitter(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class RandomExposure(BaseTransform):
+    """Another exposure, gamma and white balance, as of another camera or another time of day.
+
+    A value v in [0, 1] of channel c becomes (gain · gain_c · v) ** gamma, clipped to [0, 1].
+
+    Modified key: img, uint8 BGR.
+
+    Args:
+        gain: The gain is drawn from 1 / ``gain`` to ``gain``, uniformly in its logarithm; at least 1.
+        gamma: Likewise for the exponent.
+        white_balance: Likewise for the gain of each channel.
+
+    Raises:
+        ValueError: An argument is below 1.
+        TypeError: The image is not uint8.
+    """
+
+    def __init__(self, gain: float = 1.5, gamma: float = 1.5, white_balance: float = 1.1):
+        self.ranges = {"gain": gain, "gamma": gamma, "white_balance": white_balance}
+        for name, value in self.ranges.items():
+            if not value >= 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+
+    def transform(self, results: dict) -> dict:
+        image = results["img"]
+        if image.dtype != np.uint8:
+            raise TypeError(f"RandomExposure takes uint8 images, not {image.dtype}")
+        gain, gamma, balance = (
+            factor ** np.random.uniform(-1, 1, size)
+            for factor, size in zip(self.ranges.values(), (1, 1, image.shape[2]), strict=True)
+        )
+        values = np.linspace(0, 1, 256)[:, None] * gain * balance
+        tables = np.rint(255 * np.clip(values, 0, 1) ** gamma).astype(np.uint8)
+        results["img"] = cv2.LUT(image, tables[None])
+        return results
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in self.ranges.items())})"
+
+
+@TRANSFORMS.register_module()
 class CenterPad(BaseTransform):
     """Pads the image with black on all sides so that it is centred; for testing.
 

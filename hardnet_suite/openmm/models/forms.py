@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.networks import find_arch
 from hardnet_suite.weights import identify
-from hardnet_suite.weights.convert import in_target, openmm_target
+from hardnet_suite.weights.convert import differences, in_target, openmm_target
 
 
 class LoadsEveryForm:
@@ -29,6 +30,11 @@ class LoadsEveryForm:
                 found = identify(state_dict, self.arch)
             except UserError:
                 found = None  # of another model, which whoever loads it reports
+            if found is not None and found.arch is not None:
+                raise UserError(
+                    f"these weights ({found.form}) are of another network than the {self.arch} of configs, "
+                    f"with {differences(found.arch, find_arch(self.arch))[0]}: use create_model or predict"
+                )
             if found is not None and found.form != target:
                 state_dict.clear()
                 state_dict.update(in_target(self.arch, found.tensors, target))

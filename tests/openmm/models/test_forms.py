@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader, load_checkpoint
 
 import hardnet_suite.openmm.segmentation  # noqa: F401
+from hardnet_suite.errors import UserError
 from hardnet_suite.networks import build_network
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.weights import convert_official, save_weights, to_official
@@ -93,3 +94,20 @@ def test_weights_without_names_stay_a_plain_table(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_weights(state, path)
     assert CheckpointLoader.load_checkpoint(str(path), "cpu").keys() == without_counters(state)
+
+
+@pytest.mark.parametrize("how", ["foreign keys", "metadata", "metadata of a .pth", "torch's own loader"])
+def test_weights_of_a_network_that_computes_otherwise_are_refused(how, tmp_path):
+    """pytorchcv's HarDNet-68 has ReLU in its blocks, the one of configs ReLU6, under the same shapes."""
+    cfg = load_config(CONFIGS["hardnet39ds"]).model
+    model = MODELS.build(cfg | {"arch": "hardnet68", "num_classes": 3, "init_cfg": None})
+    state = build_network("hardnet68", num_classes=3).state_dict()
+    path = tmp_path / ("weights.safetensors" if how == "metadata" else "weights.pth")
+    if "metadata" in how:
+        save_weights(state, path, metadata={"computes_as": "pytorchcv"}, half=False)
+    else:
+        torch.save(in_target("hardnet68", state, "pytorchcv"), path)
+    message = "another network than the hardnet68 of configs, with activation in blocks relu"
+    load = {"torch's own loader": lambda: model.load_state_dict(torch.load(path))}
+    with pytest.raises(UserError, match=message):
+        load.get(how, lambda: load_checkpoint(model, str(path)))()

@@ -1,0 +1,155 @@
+"""``identify FILE``: what a weights file is, where it is from, and what to do with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardnet_suite.cli._options import show
+from hardnet_suite.cli.convert_weights import LAYOUT_NAMES, origin_of
+from hardnet_suite.outputs import require_replaceable, write_file
+
+if TYPE_CHECKING:
+    from hardnet_suite.networks import Preprocess
+    from hardnet_suite.weights import Checkpoint
+    from hardnet_suite.weights.file import WeightsFile
+
+_MARK = "hardnet-suite identify"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="a weights file of this suite or of another program")
+    parser.add_argument("--model", help="whose weights (default: told by its keys)")
+    parser.add_argument(
+        "--from",
+        dest="layout",
+        choices=LAYOUT_NAMES,
+        help="the program that wrote it, where the keys do not tell (default: told by its keys)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers to this file, too")
+
+
+def run(args: argparse.Namespace) -> None:
+    from hardnet_suite.cli.convert_weights import known_model, weights_file
+    from hardnet_suite.weights import open_weights
+    from hardnet_suite.weights.file import expanded
+
+    if args.json is not None:
+        require_replaceable(args.json, _is_report, writer="identify", option="--json")
+    file = weights_file(expanded(args.file))
+    weights = open_weights(file, known_model(args.model), layout=args.layout)
+    answers = passport(weights, file)
+    width = max(map(len, answers))
+    for name, value in answers.items():
+        for index, line in enumerate(value if isinstance(value, list) else [value]):
+            show(f"{'' if index else name:<{width}}  {line}")
+    if args.json is not None:
+        write_file(args.json, json.dumps({"written_by": _MARK} | answers, indent=2).encode())
+
+
+def passport(weights: Checkpoint, file: WeightsFile) -> dict[str, Any]:
+    """What is known of a weights file: name -> answer, a text, a number or a list of texts."""
+    from hardnet_suite.networks import PREPROCESS, find_arch
+    from hardnet_suite.weights import ROWS
+    from hardnet_suite.weights.layouts import LAYOUTS, keys_of
+
+    arch = weights.arch or find_arch(weights.model)
+    trunk = getattr(arch, "trunk", arch)
+    layout = LAYOUTS.get(weights.form)
+    alike = [
+        other
+        for other in LAYOUTS.values()
+        if layout and other.has(weights.model) and other is not layout
+        if keys_of(weights.model, other) == keys_of(weights.model, layout)
+    ]
+    answers: dict[str, Any] = {
+        "file": str(weights.path),
+        "sha256": weights.digest,
+        "model": weights.model,
+        "part": "the whole network",
+        "layout": ", also ".join(
+            f"{each.name} ({each.program})"
+            for each in [layout, *(other for other in alike if other.told)]
+            if layout is not None and (layout.told or each is layout)
+        ),
+    }
+    if weights.num_classes is None:
+        inside = f" of {weights.container.name}" if weights.container else ""
+        answers["part"] = f"the trunk{inside}"
+        answers["layout"] = "a trunk alone" if weights.container is None else weights.container.name
+        if weights.left:
+            first = dict.fromkeys(key.split(".")[0] for key in weights.left)
+            answers["beside it"] = f"{len(weights.left)} tensors of {', '.join(first)}"
+    if weights.num_classes:
+        answers["classes"] = weights.num_classes
+    if weights.in_chans:
+        answers["input channels"] = weights.in_chans
+    if hasattr(trunk, "act"):
+        block_act = trunk.block_act or trunk.act
+        answers["activation"] = trunk.act if block_act == trunk.act else f"{trunk.act}; {block_act} in blocks"
+        answers["stem stride"] = trunk.stem_stride * (2 if trunk.stem_down else 1)
+        if not trunk.depthwise:
+            answers["pooling"] = trunk.pool
+    if weights.form != "onnx":
+        rule = weights.preprocess or PREPROCESS[weights.model]
+        answers["input"] = input_rule(rule) + ("" if weights.preprocess else " (as published)")
+    origin = origin_of(weights.model, file, weights.metadata)
+    source = weights.container or layout
+    answers["source"] = origin.get("origin") or (source.source if source else "") or "unknown"
+    answers["licence"] = origin["licence"]
+    rows = [row for row in ROWS if (row.model, row.tag) == (weights.model, origin.get("tag"))]
+    for row in rows:
+        answers["weights"] = f"tag {row.tag}" + (f": {row.metric}" if row.metric else "")
+    if answers["licence"] == "unknown" and source and source.licence:
+        answers["licence"] = f"unknown; that of the program is {source.licence}"
+    answers["use"] = _uses(weights)
+    if weights.form == "onnx":
+        answers["but"] = [
+            f"{weights.metadata['folded']} batch norms are folded: their statistics are lost",
+            "how images become inputs is not in the file: ask its source, and give predict the same rule",
+        ]
+    others = [other for other in alike if not other.told]
+    if others and "tag" not in origin:
+        answers["but"] = [
+            f"the keys are also those of {other.program}, whose network computes otherwise: if the file is "
+            f"from there, give --from {other.name}"
+            for other in others
+        ]
+    return answers
+
+
+def input_rule(rule: Preprocess) -> str:
+    """How pixels become inputs, in words."""
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (rule.mean, rule.std))
+    pixels = "pixels" if rule.scale == 1 else f"pixels / {rule.scale:g}"
+    return f"{rule.channels}, ({pixels} − ({mean})) / ({std})"
+
+
+def _uses(weights: Checkpoint) -> list[str]:
+    """Commands and calls that take the file."""
+    from hardnet_suite.weights.layouts import LAYOUTS
+
+    name, layout = weights.path.name, LAYOUTS.get(weights.form)
+    if weights.form == "onnx":
+        return [f"hardnet-suite convert-weights {name} mine.safetensors"]
+    if layout is not None and not layout.told:  # its keys, read again, would be another program's
+        return [f"hardnet-suite convert-weights {name} mine.safetensors --from {layout.name}"]
+    if weights.num_classes is None:
+        return [
+            f'create_model("{weights.model}", features_only=True, pretrained="{name}")',
+            f"hardnet-suite convert-weights {name} trunk.safetensors --model {weights.model}",
+        ]
+    uses = [f'create_model("{weights.model}", pretrained="{name}")']
+    if weights.num_classes:
+        uses.append(f"hardnet-suite predict IMAGES --model {name}")
+    return [*uses, f"hardnet-suite convert-weights {name} mine.safetensors"]
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a file is what an earlier run wrote."""
+    try:
+        return json.loads(path.read_bytes()).get("written_by") == _MARK
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False

@@ -1,0 +1,85 @@
+"""Networks of other programs that contain a HarDNet, told by their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Container:
+    """A network of another program with a HarDNet in it, or one that is taken for such a network.
+
+    Attributes:
+        name: of the network.
+        source: address of the program.
+        licence: of the program; "unknown" where its repository states none.
+        prefix: of the keys of the HarDNet in it.
+        marks: prefixes of keys beside it, each of which such a file has.
+        models: whose trunk it may be, names of ``list_models()``; empty where the suite has no such network.
+        reason: why there is none.
+    """
+
+    name: str
+    source: str
+    licence: str
+    prefix: str
+    marks: tuple[str, ...]
+    models: tuple[str, ...] = ()
+    reason: str = ""
+
+    def within(self, state_dict: Mapping[str, Tensor]) -> bool:
+        """Whether these are the tensors of such a network."""
+        return all(any(key.startswith(mark) for key in state_dict) for mark in (self.prefix, *self.marks))
+
+
+CONTAINERS = (
+    Container(
+        "HarDNet-MSEG",
+        "https://github.com/james128333/HarDNet-MSEG",
+        "unknown",
+        "hardnet.base.",
+        ("rfb2_1.", "rfb3_1.", "rfb4_1.", "agg1."),
+        ("hardnet68", "hardnet68ds", "hardnet85", "hardnet39ds"),
+    ),
+    Container(
+        "FairMOT of PaddleDetection",
+        "https://github.com/PaddlePaddle/PaddleDetection",
+        "Apache-2.0",
+        "backbone.base.",
+        ("neck.last_proj.", "neck.denseBlocksUp."),
+        ("centernet_hardnet85", "centernet_hardnet68"),
+    ),
+    Container(
+        "HarDNet-DFUS",
+        "https://github.com/YuWenLo/HarDNet-DFUS",
+        "unknown",
+        "backbone.base.",
+        ("head.lawin_8.", "last3_seg."),
+        reason="its trunk is KingNet-53, whose blocks split channels and have squeeze-and-excitation layers",
+    ),
+    Container(
+        "a U-Net or prompt encoder of AutoSAM",
+        "https://github.com/talshaharabany/AutoSAM",
+        "unknown",
+        "backbone.base.",
+        ("decoder.up1.", "decoder.final."),
+        ("hardnet85", "hardnet68", "hardnet68ds", "hardnet39ds"),
+    ),
+    Container(
+        "FC-HarDNet-70 of PaddleSeg",
+        "https://github.com/PaddlePaddle/PaddleSeg",
+        "Apache-2.0",
+        "encoder.blks.",
+        ("stem.0._conv.", "decoder.dense_blocks_up.", "cls_head."),
+        reason="its stem ends at stride 2, its blocks join their inputs in the opposite order, and its "
+        "strided convolutions and upsampling place pixels otherwise",
+    ),
+)
+
+
+def container_of(state_dict: Mapping[str, Tensor]) -> Container | None:
+    """The network of another program that these tensors are; None where they are none of those known."""
+    return next((each for each in CONTAINERS if each.within(state_dict)), None)

@@ -1,0 +1,287 @@
+"""``identify``, ``models --verify``, and ``convert-weights`` between programs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from dataclasses import replace
+
+import pytest
+import torch
+
+import hardnet_suite.weights as weights_room
+from hardnet_suite import create_model
+from hardnet_suite.networks import ARCHS, build_network
+from hardnet_suite.weights import ROWS, find, open_weights, registry, save_weights, to_official
+from hardnet_suite.weights.convert import in_target
+from hardnet_suite.weights.places import SHIPPED
+from hardnet_suite.weights.row import Address
+
+
+def official(name, **options):
+    return to_official(name, build_network(name, **options).state_dict())
+
+
+def answers_of(cli, tmp_path, *arguments):
+    status, out, err = cli("identify", *arguments, "--json", tmp_path / "answers.json")
+    assert (status, err) == (0, "")
+    answers = json.loads((tmp_path / "answers.json").read_text())
+    for value in answers.values():
+        for line in value if isinstance(value, list) else [value]:
+            assert str(line) in out or str(line) == answers["written_by"]
+    return answers
+
+
+@pytest.fixture
+def small(tmp_path):
+    """hardnet68 with three classes, as pytorchcv writes it."""
+    path = tmp_path / "small.pth"
+    torch.save(
+        in_target("hardnet68", build_network("hardnet68", num_classes=3).state_dict(), "pytorchcv"), path
+    )
+    return path
+
+
+def test_a_file_of_pytorchcv(cli, tmp_path, small):
+    answers = answers_of(cli, tmp_path, small)
+    assert answers["model"] == "hardnet68"
+    assert answers["layout"] == "pytorchcv (pytorchcv)"
+    assert (answers["classes"], answers["input channels"], answers["stem stride"]) == (3, 3, 2)
+    assert answers["activation"] == "relu6; relu in blocks"
+    assert answers["source"] == "https://github.com/osmr/pytorchcv"
+    assert answers["licence"] == "unknown; that of the program is MIT"
+    assert answers["use"][0] == 'create_model("hardnet68", pretrained="small.pth")'
+    assert answers["sha256"] == hashlib.sha256(small.read_bytes()).hexdigest()
+    assert "but" not in answers
+
+
+def test_the_architecture_travels_with_a_converted_file(cli, tmp_path, small, error_of):
+    own, back = tmp_path / "own.safetensors", tmp_path / "back.pth"
+    assert cli("convert-weights", small, own)[0] == 0
+    assert create_model("hardnet68", pretrained=own).arch.block_act == "relu"
+    assert open_weights(own).metadata["origin"] == "https://github.com/osmr/pytorchcv"
+    assert cli("convert-weights", own, back, "--to", "pytorchcv")[0] == 0
+    before = torch.load(small)
+    after = torch.load(back)["state_dict"]
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    for target in ("official", "mmengine"):
+        message = error_of("convert-weights", own, tmp_path / "x.pth", "--to", target)
+        assert "activation in blocks relu, but" in message
+        assert "has activation in blocks relu6: it would compute other answers" in message
+    # and the other way: weights for ReLU6 are none for pytorchcv's ReLU
+    torch.save(official("hardnet68"), tmp_path / "official.pth")
+    message = error_of("convert-weights", tmp_path / "official.pth", tmp_path / "x.pth", "--to", "pytorchcv")
+    assert "activation in blocks relu6, but" in message
+
+
+@pytest.mark.parametrize("name", ["hardnet39ds", "hardnet68ds"])
+def test_networks_that_compute_alike_are_converted_to_each_program(cli, tmp_path, name):
+    state = official(name)
+    torch.save(state, tmp_path / "official.pth")
+    steps = [("pytorchcv", "a.pth"), ("paddleclas", "b.pdparams"), ("official", "c.pth")]
+    source = tmp_path / "official.pth"
+    for target, file in steps:
+        status, _, err = cli("convert-weights", source, tmp_path / file, "--to", target)
+        assert (status, err) == (0, "")
+        source = tmp_path / file
+    again = torch.load(source)["state_dict"]
+    assert again.keys() == {key for key in state if not key.endswith("num_batches_tracked")}
+    assert all(torch.equal(value, state[key]) for key, value in again.items())
+
+
+def test_suffixes_are_those_of_the_programs(error_of, tmp_path, small):
+    assert "must end in .pdparams" in error_of(
+        "convert-weights", small, tmp_path / "x.pth", "--to", "paddleclas"
+    )
+    assert "must end in .safetensors or .pth" in error_of("convert-weights", small, tmp_path / "x.pdparams")
+
+
+def test_what_the_keys_do_not_tell_is_asked_for(cli, tmp_path, error_of):
+    """sithu31296's FC-HarDNet has ReLU6, under the authors' keys."""
+    source, own = tmp_path / "street.pth", tmp_path / "own.safetensors"
+    torch.save(official("fchardnet70"), source)
+    answers = answers_of(cli, tmp_path, source)
+    assert (answers["layout"], answers["activation"]) == ("official (the authors' programs)", "relu")
+    assert "give --from semantic-segmentation" in answers["but"][0]
+    answers = answers_of(cli, tmp_path, source, "--from", "semantic-segmentation")
+    assert answers["activation"] == "relu6"
+    assert answers["input"].startswith("rgb, (pixels / 255 − (0.485, 0.456, 0.406))")  # the authors': BGR
+    assert answers["use"] == [
+        "hardnet-suite convert-weights street.pth mine.safetensors --from semantic-segmentation"
+    ]
+    assert cli("convert-weights", source, own, "--from", "semantic-segmentation")[0] == 0
+    network = create_model("fchardnet70", pretrained=own)
+    assert network.arch.trunk.act == "relu6"
+    assert network.usage.preprocess.channels == "rgb"
+    assert create_model("fchardnet70", pretrained=source).usage.preprocess.channels == "bgr"
+    assert create_model("fchardnet70", pretrained=source).arch == ARCHS["fchardnet70"]
+    assert "has no fchardnet70" in error_of("identify", source, "--from", "pytorchcv")
+
+
+def test_the_wrong_program(error_of, small):
+    assert "its keys are those of pytorchcv, not of PaddleClas" in error_of(
+        "identify", small, "--from", "paddleclas"
+    )
+
+
+def test_a_program_that_metadata_does_not_have(tmp_path, error_of):
+    state = build_network("hardnet39ds", num_classes=2).state_dict()
+    save_weights(state, tmp_path / "file.safetensors", metadata={"computes_as": "nobody"})
+    assert "computes_as, is unknown: 'nobody'" in error_of("identify", tmp_path / "file.safetensors")
+
+
+def test_a_tag_that_the_registry_does_not_have(cli, tmp_path):
+    state = build_network("hardnet39ds", num_classes=2).state_dict()
+    save_weights(state, tmp_path / "file.safetensors", metadata={"tag": "nobody's", "licence": "L"})
+    answers = answers_of(cli, tmp_path, tmp_path / "file.safetensors")
+    assert answers["licence"] == "L"
+    assert "weights" not in answers
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda state: state.pop("output.fc.bias"), "not the weights of any model"),
+        (lambda state: state.update(more=torch.ones(2)), "not the weights of any model"),
+        (
+            lambda state: state.update({"features.stage1.unit1.conv.conv.weight": torch.ones(2)}),
+            "not the weights of any model",
+        ),
+    ],
+)
+def test_files_that_do_not_fit(error_of, tmp_path, small, change, reason):
+    state = torch.load(small)
+    change(state)
+    torch.save(state, small)
+    assert reason in error_of("identify", small)
+
+
+@pytest.mark.parametrize("kind", ["sha256_prefix", "git_blob", "sha1"])
+def test_a_published_file_is_told_by_any_of_its_hashes(cli, tmp_path, small, monkeypatch, kind):
+    data = small.read_bytes()
+    blob = b"blob %d\0" % len(data) + data
+    hashes = {
+        "sha256_prefix": hashlib.sha256(data).hexdigest()[:8],
+        "git_blob": hashlib.sha1(blob).hexdigest(),
+        "sha1": hashlib.sha1(data).hexdigest(),
+    }
+    for value, told in ((hashes[kind], True), ("0" * 40, False)):
+        address = Address("https://host/another.pth", **{kind: value})
+        row = replace(find("hardnet68"), urls=(address,), tag="published", licence="L", metric="top-1 1.0")
+        for module in (registry, weights_room):
+            monkeypatch.setattr(module, "ROWS", (row,), raising=False)
+        answers = answers_of(cli, tmp_path, small)
+        assert (answers["licence"] == "L") == told
+        assert answers.get("weights") == ("tag published: top-1 1.0" if told else None)
+
+
+def test_weights_of_the_package(cli, tmp_path):
+    row = find("hardnet39ds", "tiny_imagenet10")
+    path = tmp_path / row.shipped
+    path.write_bytes((SHIPPED / row.shipped).read_bytes())
+    answers = answers_of(cli, tmp_path, path)
+    assert answers["source"] == row.source
+    assert "non-commercial research" in answers["licence"]
+    assert answers["classes"] == 10
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.delenv("HARDNET_WEIGHTS_DIR", raising=False)
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    folder = tmp_path / "hub/checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_verify_says_what_each_file_is(cli, cache):
+    status, out, err = cli("models", "--verify")
+    assert (status, err) == (0, "")
+    assert len(out.splitlines()) == len(ROWS)
+    for row in ROWS:
+        (line,) = (line for line in out.splitlines() if line.startswith(f"{row.model} {row.tag}: "))
+        assert "as the registry has it (sha256)" in line if row.shipped else "not on this machine" in line
+        assert row.pinned or f"no hash is known: {row.no_hash}" in line
+
+
+def test_verify_of_files_in_the_cache(cli, cache, monkeypatch):
+    state = in_target("hardnet39ds", build_network("hardnet39ds").state_dict(), "pytorchcv")
+    inside = cache.parent / "inside.pth"
+    torch.save(state, inside)
+    name, sha1 = "ds-0881.pth.zip", hashlib.sha1(inside.read_bytes()).hexdigest()
+    with zipfile.ZipFile(cache / name, "w") as archive:
+        archive.write(inside, "ds.pth")
+    pinned = replace(
+        find("hardnet39ds", "pytorchcv"), urls=(Address(f"https://host/{name}", sha1=sha1),), tag="zip"
+    )
+    blob = replace(pinned, urls=(Address(f"https://host/{name}", git_blob="0" * 40),), tag="blob")
+    other = replace(pinned, urls=(Address(f"https://host/{name}", sha1="0" * 40),), tag="other")
+    unpinned = replace(pinned, urls=(Address(f"https://host/{name}"),), tag="none", no_hash="nobody has one")
+    another = replace(unpinned, model="hardnet68", tag="another")
+    monkeypatch.setattr(registry, "ROWS", (pinned, unpinned))
+    status, out, _ = cli("models", "--verify")
+    path = cache / name
+    assert status == 0
+    weights = open_weights(pinned)
+    assert (weights.form, weights.model) == ("pytorchcv", "hardnet39ds")
+    assert out.splitlines() == [
+        f"hardnet39ds zip: {path}: as the registry has it (sha1)",
+        f"hardnet39ds none: {path}: weights of hardnet39ds; no hash is known: nobody has one",
+    ]
+    monkeypatch.setattr(registry, "ROWS", (blob, other, another))
+    status, out, _ = cli("models", "--verify")
+    assert status == 1
+    lines = out.splitlines()
+    assert f"hardnet39ds blob: {path}: wrong contents: git blob sha1 begins" in lines[0]
+    assert f"hardnet39ds other: {path}: wrong contents: sha1 begins {sha1[:16]}, not 0000" in lines[1]
+    assert f"hardnet68 another: {path}: a wrong file: these are not the weights of hardnet68" in lines[2]
+    (cache / name).write_bytes(b"")
+    assert "an empty file" in cli("models", "--verify")[1]
+
+
+def test_a_descriptor_under_names_that_are_ours_and_the_authors(cli, tmp_path):
+    torch.save(build_network("hardnet_descriptor").state_dict(), tmp_path / "file.pth")
+    answers = answers_of(cli, tmp_path, tmp_path / "file.pth")
+    assert answers["model"] == "hardnet_descriptor"
+    assert answers["layout"] == "network (this suite), also official (the authors' programs)"
+    assert answers["source"] == "unknown"
+    assert not {"activation", "classes"} & answers.keys()
+
+
+def test_a_trunk_inside_another_network(cli, tmp_path):
+    trunk = {key: value for key, value in official("hardnet85").items() if ".19.3." not in key}
+    state = {f"backbone.{key}": value for key, value in trunk.items()}
+    marks = ("decoder.up1.conv1.weight", "decoder.final.conv1.weight")
+    torch.save(state | dict.fromkeys(marks, torch.ones(2)), tmp_path / "sam.pth")
+    answers = answers_of(cli, tmp_path, tmp_path / "sam.pth")
+    assert answers["model"] == "hardnet85"
+    assert answers["part"] == "the trunk of a U-Net or prompt encoder of AutoSAM"
+    assert answers["beside it"] == "2 tensors of decoder"
+    assert answers["source"] == "https://github.com/talshaharabany/AutoSAM"
+    assert answers["use"][0] == 'create_model("hardnet85", features_only=True, pretrained="sam.pth")'
+    status, out, _ = cli("convert-weights", tmp_path / "sam.pth", tmp_path / "trunk.safetensors")
+    assert status == 0
+    assert "tensors of hardnet85 (a part of it)" in out
+    create_model("hardnet85", features_only=True, pretrained=tmp_path / "trunk.safetensors")
+
+
+def test_the_graph_of_a_model_zoo(cli, tmp_path, error_of):
+    """A graph that the suite's own exporter writes holds the weights as others do."""
+    network = build_network("hardnet39ds", num_classes=3).eval()
+    path = tmp_path / "zoo.onnx"
+    torch.onnx.export(
+        network, (torch.rand(1, 3, 64, 64),), path, dynamo=True, external_data=False, verbose=False
+    )
+    answers = answers_of(cli, tmp_path, path)
+    assert (answers["model"], answers["classes"], answers["activation"]) == ("hardnet39ds", 3, "relu6")
+    assert "their statistics are lost" in answers["but"][0]
+    status, out, _ = cli("convert-weights", path, tmp_path / "own.safetensors")
+    assert status == 0
+    assert "batch norms are folded into convolutions" in out
+    converted = create_model("hardnet39ds", pretrained=tmp_path / "own.safetensors").eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(converted(images), network(images), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,358 @@
+"""Files of other programs, made from independent readings of these: names, values, and the same answers."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from weights import foreign_programs as foreign
+
+from hardnet_suite import create_model, load_model
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import ARCHS, build_network
+from hardnet_suite.weights import convert_official, fill, identify, open_weights, to_official
+from hardnet_suite.weights.convert import from_target, in_target, require_same_network
+from hardnet_suite.weights.file import BadFileError, WeightsFile
+from hardnet_suite.weights.layouts import FOREIGN, LAYOUTS, PADDLESEG, keys_of
+
+CLASSIFIERS = ["hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85"]
+
+
+def filled(program):
+    """A reading with formula weights in double precision, and these."""
+    state = foreign.formula_weights(program.state_dict())
+    program.double().load_state_dict(state)
+    return program.eval(), state
+
+
+def images(side: int = 64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(2, 3, side, side, generator=generator, dtype=torch.float64) * 4 - 2
+
+
+def same(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"), [(name, layout) for layout in LAYOUTS for name in ARCHS if LAYOUTS[layout].has(name)]
+)
+def test_keys_are_one_to_one(name, layout):
+    theirs = keys_of(name, LAYOUTS[layout])
+    assert theirs
+    assert len({*theirs.values()}) == len(theirs)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_pytorchcv_computes_the_same(name, tmp_path):
+    program, state = filled(foreign.pytorchcv(name, classes=10))
+    torch.save(state, tmp_path / "file.pth")
+    weights = open_weights(tmp_path / "file.pth")
+    assert (weights.model, weights.form, weights.num_classes) == (name, "pytorchcv", 10)
+    network = create_model(name, pretrained=tmp_path / "file.pth").double().eval()
+    network.load_state_dict(weights.tensors)  # in double precision
+    with torch.no_grad():
+        expected = program(images())
+        torch.testing.assert_close(network(images()), expected, rtol=1e-9, atol=1e-9)
+        own = build_network(name, num_classes=10).double().eval()
+        own.load_state_dict(weights.tensors)
+        assert torch.allclose(own(images()), expected) == name.endswith("ds")  # ReLU in blocks of 68 and 85
+    assert same(in_target(name, weights.tensors, "pytorchcv"), state)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_paddleclas_computes_the_same(name):
+    program, state = filled(foreign.paddleclas(name, classes=10))
+    linear = next(key for key, value in state.items() if value.ndim == 2)
+    arrays = foreign.paddle_arrays(state, (linear,))
+    assert arrays[linear].shape == (program.base[-1][-1].in_features, 10)
+    found = identify({key: torch.from_numpy(value) for key, value in arrays.items()})
+    assert (found.model, found.form, found.num_classes, found.arch) == (name, "paddleclas", 10, None)
+    network = build_network(name, num_classes=10).double().eval()
+    network.load_state_dict(found.tensors, strict=False)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images()), program(images()), rtol=1e-9, atol=1e-9)
+    back = in_target(name, network.state_dict(), "paddleclas")
+    assert same(back, {key: torch.from_numpy(value) for key, value in arrays.items()})
+
+
+def test_paddledetection_trunk_computes_the_same():
+    program, state = filled(foreign.paddledetection())
+    name, layout = "centernet_hardnet85", FOREIGN["paddledetection"]
+    arrays = {key: torch.from_numpy(value) for key, value in foreign.paddle_arrays(state).items()}
+    tensors = from_target(name, arrays, layout.name)
+    options = {"features_only": "block", "out_indices": (1, 2, 3)}
+    trunk = build_network(name, arch=layout.arch_of(name), **options).double().eval()
+    official = build_network(name, **options).double().eval()
+    for network in (trunk, official):
+        own = {key.removeprefix("trunk."): value for key, value in tensors.items()}
+        assert own.keys() == {key for key in network.state_dict() if "num_batches" not in key}
+        network.load_state_dict(own, strict=False)
+    with torch.no_grad():
+        expected = program(images(70))[1:]  # odd sides: pools round up, and windows reach over the border
+        for ours, theirs in zip(trunk(images(70)), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+        assert not torch.allclose(official(images(70))[0], expected[0])  # ReLU, and padding counts
+    assert same(in_target(name, tensors, layout.name), arrays)
+
+
+def beside(state, prefix, *names):
+    """The tensors of a trunk in a larger network."""
+    return {f"{prefix}{key}": value for key, value in state.items()} | {
+        f"{name}weight": torch.ones(3, 2) for name in names
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "marks", "cut"),
+    [
+        ("hardnet68", "hardnet.", ("rfb2_1.", "rfb3_1.", "rfb4_1.", "agg1.", "ra4_conv1."), False),
+        ("hardnet85", "backbone.", ("decoder.up1.conv1.", "decoder.final.conv1."), True),
+        (
+            "hardnet39ds",
+            "module.backbone.",
+            ("module.decoder.up1.conv1.", "module.decoder.final.conv1."),
+            True,
+        ),
+    ],
+)
+def test_the_trunk_in_a_network_of_another_program(tmp_path, name, prefix, marks, cut):
+    program, state = filled(foreign.official(name))
+    last = len(program.base) - 1
+    state = {key: value for key, value in state.items() if not (cut and key.startswith(f"base.{last}."))}
+    torch.save(beside(state, prefix, *marks), tmp_path / "file.pth")
+    weights = open_weights(tmp_path / "file.pth")
+    assert (weights.model, weights.form, weights.arch) == (name, "trunk", None)
+    assert all(key.startswith("trunk.") for key in weights.tensors)
+    assert {key.split(".")[0] for key in weights.left} == {
+        mark.removeprefix("module.").split(".")[0] for mark in marks
+    }
+    with pytest.raises(UserError, match=f"not the weights of {name} .only a trunk, in "):
+        weights.require_whole()
+    trunk = create_model(name, features_only=True, out_indices=[4], pretrained=tmp_path / "file.pth")
+    trunk.double().eval().load_state_dict(
+        {key.removeprefix("trunk."): value for key, value in weights.tensors.items()}
+    )
+    with torch.no_grad():
+        expected = torch.nn.Sequential(*program.base[:last])(images())
+        torch.testing.assert_close(trunk(images())[0], expected, rtol=1e-9, atol=1e-9)
+    with pytest.raises(UserError, match="its trunk is not that of hardnet68ds"):
+        open_weights(tmp_path / "file.pth", "hardnet68ds")
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        (("backbone.base.0.conv.", "head.lawin_8.g.conv.", "last3_seg."), "HarDNet-DFUS .* is KingNet-53"),
+        (
+            ("stem.0._conv.", "encoder.blks.0.layers.0._conv.", "decoder.dense_blocks_up.0.", "cls_head."),
+            "FC-HarDNet-70 of PaddleSeg .* ends at stride 2",
+        ),
+        (
+            ("hardnet.base.0.conv.", "rfb2_1.", "rfb3_1.", "rfb4_1.", "agg1."),
+            "not that of a model of this suite",
+        ),
+    ],
+)
+def test_networks_that_the_suite_does_not_have_are_named(tmp_path, keys, reason):
+    torch.save({f"{key}weight": torch.ones(2, 2) for key in keys}, tmp_path / "file.pth")
+    with pytest.raises(UserError, match=reason):
+        open_weights(tmp_path / "file.pth")
+
+
+def test_fairmot_of_paddledetection(tmp_path):
+    import pickle
+
+    _, state = filled(foreign.paddledetection())
+    arrays = foreign.paddle_arrays(
+        beside(state, "backbone.", "neck.last_proj.conv.", "neck.denseBlocksUp.0.")
+    )
+    names = {key: f"conv2d_{index}.w_0" for index, key in enumerate(arrays)}
+    path = tmp_path / "fairmot.pdparams"
+    path.write_bytes(pickle.dumps(arrays | {"StructuredToParameterName@@": names}, protocol=4))
+    weights = open_weights(path)
+    assert (weights.model, weights.form) == ("centernet_hardnet85", "trunk")
+    assert (weights.arch.trunk.act, weights.arch.trunk.pool) == ("relu6", "average_inside")
+    assert same(
+        in_target(weights.model, weights.tensors, "paddledetection"),
+        {
+            key.removeprefix("backbone."): torch.from_numpy(value)
+            for key, value in arrays.items()
+            if "back" in key
+        },
+    )
+    trunk = create_model(weights.model, features_only="block", out_indices=(1, 2, 3), pretrained=path)
+    assert trunk.arch.act == "relu6"
+    detector = build_network(weights.model)
+    with pytest.warns(
+        UserWarning, match="activation relu6 .*pooling average_inside, this one has activation relu"
+    ):
+        fill(detector, weights, allow="heads")  # to be trained further
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    """hardnet39ds as STMicroelectronics has it: ONNX with folded batch norms; and its program."""
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    program, _ = filled(foreign.official("hardnet39ds", classes=10))
+    program = torch.nn.Sequential(*program.base).eval()
+    folded = copy.deepcopy(program)
+    for module in list(folded.modules()):
+        names = [name for name, _ in module.named_children()]
+        if names[1:2] == ["norm"]:
+            setattr(module, names[0], fuse_conv_bn_eval(getattr(module, names[0]), module.norm))
+            module.norm = torch.nn.Identity()
+    path = tmp_path_factory.mktemp("graph") / "hardnet39ds_pt_224.onnx"
+    example = (torch.rand(1, 3, 64, 64, dtype=torch.float64),)
+    torch.onnx.export(folded, example, path, dynamo=True, external_data=False, verbose=False)
+    return path, program
+
+
+def test_a_graph_with_folded_norms(graph):
+    path, program = graph
+    weights = open_weights(WeightsFile.read(path, graphs=True))
+    assert (weights.model, weights.form) == ("hardnet39ds", "onnx")
+    assert (weights.num_classes, weights.arch) == (10, None)
+    assert weights.metadata["activation"] == "relu6"
+    assert int(weights.metadata["folded"]) == sum(isinstance(m, torch.nn.Conv2d) for m in program.modules())
+    network = build_network("hardnet39ds", num_classes=10).double().eval()
+    fill(network, weights)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images()), program(images()), rtol=1e-9, atol=1e-9)
+
+
+def changed(path, change):
+    import onnx
+
+    model = onnx.load(path)
+    change(model.graph, onnx.helper)
+    return model.SerializeToString()
+
+
+def _relu(graph, helper):
+    for node in graph.node:
+        if node.op_type == "Clip":
+            node.op_type = "Relu"
+            del node.input[1:]
+
+
+def _one_relu(graph, helper):
+    node = next(node for node in graph.node if node.op_type == "Clip")
+    node.op_type = "Relu"
+    del node.input[1:]
+
+
+def _quantised(graph, helper):
+    graph.node.append(helper.make_node("DequantizeLinear", ["x", "s"], ["y"]))
+
+
+def _computed_weight(graph, helper):
+    next(node for node in graph.node if node.op_type == "Conv").input[1] = "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_one_relu, "its activations are relu, relu6, expected one"),
+        (_quantised, r"its weights are quantised \(DequantizeLinear\)"),
+        (_computed_weight, "a convolution in it is of another kind"),
+        (None, "corrupt or cut short|holds no named tensors|its activations are none"),
+    ],
+)
+def test_graphs_that_are_refused(graph, tmp_path, change, reason):
+    path, _ = graph
+    file = tmp_path / "file.onnx"
+    file.write_bytes(changed(path, change) if change else path.read_bytes()[:1000])
+    with pytest.raises(BadFileError, match=reason):
+        _ = WeightsFile.read(file, graphs=True).content
+    with pytest.raises(UserError, match="for an inference engine, not weights"):
+        open_weights(file)  # where weights are expected, a graph is a mistake
+
+
+def test_the_keys_of_a_graph_without_it(graph, tmp_path):
+    torch.save(WeightsFile.read(graph[0], graphs=True).content["state_dict"], tmp_path / "file.pth")
+    with pytest.raises(UserError, match="its keys are those of a graph, but it is none"):
+        open_weights(tmp_path / "file.pth")
+
+
+def test_the_activation_follows_the_graph(graph, tmp_path):
+    path, _ = graph
+    file = tmp_path / "file.onnx"
+    file.write_bytes(changed(path, _relu))
+    weights = open_weights(WeightsFile.read(file, graphs=True))
+    assert weights.arch == replace(ARCHS["hardnet39ds"], act="relu")
+
+
+def test_weights_of_another_network_are_no_silent_answer(tmp_path):
+    state = in_target("hardnet68", build_network("hardnet68").state_dict(), "pytorchcv")
+    torch.save(state, tmp_path / "file.pth")
+    weights = open_weights(tmp_path / "file.pth")
+    with pytest.raises(UserError, match="activation in blocks relu, this one has activation in blocks relu6"):
+        fill(build_network("hardnet68"), weights)
+    fill(build_network("hardnet68", arch=weights.arch), weights)
+    assert load_model(tmp_path / "file.pth").network.arch == weights.arch
+    said = create_model("hardnet68", pretrained=tmp_path / "file.pth", arch=ARCHS["hardnet68"])
+    assert said.arch == ARCHS["hardnet68"]  # the caller's word counts
+    with pytest.raises(ValueError, match="activation in blocks relu6, but the hardnet68 of pytorchcv has"):
+        require_same_network("hardnet68", None, "pytorchcv")
+    with pytest.raises(ValueError, match="it would compute other answers"):
+        convert_official("hardnet68", {}, target="pytorchcv")
+    with pytest.raises(ValueError, match="it would compute other answers"):
+        to_official("hardnet68", {}, target="pytorchcv")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.pop("base.3.layers.0.conv.weight"),
+        lambda state: state.update({"base.3.layers.99.conv.weight": torch.ones(2)}),
+        lambda state: state.update({"base.3.layers.0.norm._mean": torch.ones(2)}),
+        lambda state: state.update({"base.16.3.weight": torch.ones(10, 1024)}),  # not transposed
+    ],
+    ids=["missing", "extra", "shape", "not transposed"],
+)
+def test_files_that_do_not_fit_exactly(change):
+    state = in_target("hardnet68", build_network("hardnet68", num_classes=10).state_dict(), "paddleclas")
+    assert identify(state).form == "paddleclas"
+    change(state)
+    with pytest.raises(UserError, match="not the weights of any model"):
+        identify(state)
+
+
+def _stride_1(graph, helper):
+    node = next(node for node in graph.node if node.op_type == "Conv")
+    next(each for each in node.attribute if each.name == "strides").ints[:] = [1, 1]
+
+
+def _pooled(graph, helper):
+    graph.node.append(helper.make_node("AveragePool", ["x"], ["y"]))
+
+
+@pytest.mark.parametrize("change", [_stride_1, _pooled])
+def test_a_graph_of_the_same_shapes_that_computes_otherwise(graph, tmp_path, change):
+    file = tmp_path / "file.onnx"
+    file.write_bytes(changed(graph[0], change))
+    with pytest.raises(UserError, match="shapes of hardnet39ds, but its graph has other strides or pools"):
+        open_weights(WeightsFile.read(file, graphs=True))
+
+
+def test_names_and_order_of_channels_of_paddleseg():
+    """Its padding and upsampling differ, too, so that no file is read in this scheme; they are ours here."""
+    name, program = "fchardnet70", foreign.paddleseg()
+    _, state = filled(program)
+    arrays = {key: torch.from_numpy(value) for key, value in foreign.paddle_arrays(state).items()}
+    arch = PADDLESEG.arch_of(name)
+    keys = keys_of(name, PADDLESEG, arch)
+    assert sorted(keys.values()) == sorted(arrays)
+    ours = {key: PADDLESEG.value(arch, key, arrays[theirs], False) for key, theirs in keys.items()}
+    network = build_network(name, arch=arch).double().eval()
+    network.load_state_dict(ours, strict=False)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images()), program(images()), rtol=1e-9, atol=1e-9)
+        network.load_state_dict({key: arrays[theirs] for key, theirs in keys.items()}, strict=False)
+        assert not torch.allclose(network(images()), program(images()))  # the order counts
+    back = {theirs: PADDLESEG.value(arch, key, ours[key], True) for key, theirs in keys.items()}
+    assert same(back, arrays)

@@ -1,0 +1,164 @@
+"""Paddle's files of parameters, which are pickles: their arrays are read, and nothing in them is run."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from contextlib import suppress
+
+import hostile_weights as hostile
+import numpy as np
+import pytest
+import torch
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.weights import read_checkpoint, save_weights
+from hardnet_suite.weights.file import BadFileError, WeightsFile
+
+ARRAYS = {
+    "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "by.columns": np.asfortranarray(np.arange(6, dtype=np.float64).reshape(2, 3)),
+    "big.endian": np.arange(3, dtype=">f4"),
+    "empty": np.zeros((0, 2), np.float16),
+    "count": np.array(7),
+}
+NAMES = {"StructuredToParameterName@@": {"a.weight": "linear_0.w_0"}}
+
+
+class Named:
+    """A parameter as Paddle pickles its tensors: the tuple of its name and its array."""
+
+    def __init__(self, name, array):
+        self.name, self.array = name, array
+
+    def __reduce__(self):
+        return tuple, ((self.name, self.array),)
+
+
+class Calls:
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+def written(folder, content, protocol=4):
+    path = folder / "file.pdparams"
+    path.write_bytes(content if isinstance(content, bytes) else pickle.dumps(content, protocol=protocol))
+    return path
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("kind", [dict, OrderedDict])
+@pytest.mark.parametrize("named", [False, True])
+def test_arrays_become_tensors(tmp_path, protocol, kind, named):
+    arrays = {key: Named(key, value) for key, value in ARRAYS.items()} if named else ARRAYS
+    read = read_checkpoint(written(tmp_path, kind(arrays | NAMES), protocol))
+    assert read.keys() == ARRAYS.keys()
+    for key, value in ARRAYS.items():
+        assert torch.equal(read[key], torch.from_numpy(value.astype(value.dtype.newbyteorder("="))))
+        assert read[key].dtype == torch.from_numpy(value.astype(value.dtype.newbyteorder("="))).dtype
+
+
+def test_what_is_saved_is_what_pickle_reads(tmp_path):
+    state = {"fc.weight": torch.rand(3, 2).t(), "half": torch.rand(2).bfloat16()}
+    save_weights(state, tmp_path / "file.pdparams", half=False)
+    arrays = pickle.loads((tmp_path / "file.pdparams").read_bytes())
+    assert all(type(value) is np.ndarray for value in arrays.values())
+    again = read_checkpoint(tmp_path / "file.pdparams")
+    assert all(torch.equal(again[key], value.float()) for key, value in state.items())
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize(
+    ("function", "arguments", "name"),
+    [
+        (eval, ("1 + 1",), "eval"),
+        (os.system, ("touch ran",), "system"),
+        (getattr, (dict, "update"), "getattr"),
+        (bytearray, (10,), "bytearray"),
+        (np.load, ("file",), "numpy"),
+    ],
+)
+def test_code_is_refused(tmp_path, monkeypatch, protocol, function, arguments, name):
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, ARRAYS | {"x": Calls(function, *arguments)}, protocol)
+    with pytest.raises(UserError, match=r"refused|cannot be read safely") as caught:
+        read_checkpoint(path)
+    if name != "numpy":
+        assert name in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"a": np.array([object()])},  # an array of objects
+        {"a": np.array(["text"])},
+        {1: np.ones(2)},
+        {("a", "b"): np.ones(2)},
+        {"a": Calls(bytes, 10)},
+        {"a": Calls(tuple, "text")},
+        {"a": {1, 2}},
+        [np.ones(2)],
+        {"a": "no array"},
+        {},
+        b"",
+        b"\x80\x04",
+        b"PK\3\4",
+        pickle.dumps(ARRAYS)[:-20],
+    ],
+)
+def test_anything_else_is_one_clear_error(tmp_path, content):
+    with pytest.raises(UserError, match=r"file\.pdparams: ") as caught:
+        read_checkpoint(written(tmp_path, content))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(hostile.BOMBS))
+def test_bombs(tmp_path, name):
+    with zipfile.ZipFile(io.BytesIO(hostile.BOMBS[name])) as archive:
+        pickles = [archive.read(entry) for entry in archive.namelist() if entry.endswith(".pkl")]
+    for pickled in pickles:
+        with suppress(UserError):
+            read_checkpoint(written(tmp_path, pickled))
+
+
+def test_one_array_under_many_names_is_one_tensor(tmp_path):
+    array = np.ones(1 << 20, np.float32)
+    read = read_checkpoint(written(tmp_path, {str(number): array for number in range(10_000)}))
+    assert len({value.data_ptr() for value in read.values()}) == 1
+
+
+def zipped(path, *names, content=None):
+    content = io.BytesIO()
+    torch.save({"a": torch.ones(2)}, content)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(name, content.getvalue())
+    return content.getvalue()
+
+
+def test_the_file_in_a_zip(tmp_path):
+    """As pytorchcv's weights come."""
+    import hashlib
+
+    path = tmp_path / "hardnet39ds-0881-ea47fc93.pth.zip"
+    inside = zipped(path, "hardnet39ds-0881-ea47fc93.pth")
+    assert torch.equal(read_checkpoint(path)["a"], torch.ones(2))
+    assert WeightsFile.read(path).sha1 == hashlib.sha1(inside).hexdigest()
+    for names in ((), ("a.pth", "b.pth")):
+        zipped(path, *names)
+        with pytest.raises(UserError, match=f"expected one file in the archive, got {len(names)}"):
+            read_checkpoint(path)
+    path.write_bytes(b"PK no archive")
+    with pytest.raises(BadFileError, match="corrupt or cut short"):
+        _ = WeightsFile.read(path).sha1
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.pth", bytes(200 << 20))
+    with pytest.raises(UserError, match="it declares 200 MiB in"):
+        read_checkpoint(path)
