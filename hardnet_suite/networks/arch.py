@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -26,12 +26,14 @@ class Stage:
         layers: Number of convolution layers in the block.
         channels: Output channels of the transition.
         downsample: Whether the feature map is downsampled by 2 after the transition.
+        keep_input: Whether the output of the block includes its input, as DenseNet's does.
     """
 
     growth: int
     layers: int
     channels: int
     downsample: bool = False
+    keep_input: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class HarDNetArch:
 
     Attributes:
         stem: Widths of the convolutions at stride ``stem_stride``.
-        stages: The stages, from twice that stride on.
+        stages: The stages, from ``stem_stride`` · ``first_step`` on.
         growth_mul: Width multiplier m of a harmonic link.
         width_multiple: What the widths of the blocks' layers are rounded to a multiple of; 2 in the published
             networks, 16 where they are aligned with the tiles of matrix units.
@@ -50,8 +52,11 @@ class HarDNetArch:
         pool: Pooling, a key of ``layers.POOLS``.
         first_pool_ceil: Round odd sizes up in the first pooling after a stage.
         stem_stride: Stride of the first convolution; 1 keeps the resolution of the image, for small images.
-        stem_down: Widths of the convolutions that lead from the stem to the stages, the first with stride 2,
-            instead of pooling; empty: pooling.
+        first_step: Downsampling between the stem and the stages: 2, or 1 for none.
+        stem_down: Widths of the convolutions that lead from the stem to the stages, the first with stride
+            ``first_step``; empty: pooling, or nothing where ``first_step`` is 1.
+        same_padding: Pad the strided convolution of ``stem_down`` as "SAME" of TensorFlow and Paddle does: a
+            side of even length only at its end.
         dropout: Dropout probability of the classifier.
         last_dropout: Dropout probability before the transition of the last stage.
         num_classes: Number of classes of the published classifier.
@@ -66,7 +71,9 @@ class HarDNetArch:
     pool: str = "max"
     first_pool_ceil: bool = False
     stem_stride: int = 2
+    first_step: int = 2
     stem_down: tuple[int, ...] = ()
+    same_padding: bool = False
     dropout: float = 0.1
     last_dropout: float = 0.0
     num_classes: int = 1000
@@ -168,17 +175,24 @@ class CenterNetStep:
 class FCHarDNetArch:
     """An FC-HarDNet: an encoder and a decoder that mirrors it, back to the stride of the first stage.
 
-    Each decoder step concatenates the encoder's feature map of that size, halves the channels with a 1×1
-    convolution and applies a HarDBlock like that of the stage of the same size.
+    Each decoder step enlarges the map, concatenates the encoder's feature map of that size and applies a
+    HarDBlock like that of the stage of the same size.
 
     Attributes:
         trunk: The encoder.
-        last_channels: Output channels of the 1×1 convolution between encoder and decoder.
+        last_channels: Output channels of the 1×1 convolution between encoder and decoder; 0 with ``up``
+            "transposed", which has none.
+        up: How a step enlarges the map, a key of ``fchardnet.DECODERS``: "bilinear", followed by a 1×1
+            convolution that halves the concatenated channels, or "transposed", a transposed 3×3 convolution
+            with stride 2 and no 1×1 convolution, as in FC-DenseNet (Jégou et al. 2017, arXiv 1611.09326).
+        align_corners: Of bilinear interpolation, also that of the logits.
         num_classes: Number of classes of the published network.
     """
 
     trunk: HarDNetArch
     last_channels: int
+    up: str = "bilinear"
+    align_corners: bool = True
     num_classes: int = 19
 
 
@@ -332,6 +346,29 @@ def _small_ssd(trunk: HarDNetArch, size: int, *, bridge: int) -> SSDArch:
     )
 
 
+def _fc_dense(stem: int, stages: tuple[tuple[int, int, int], ...]) -> FCHarDNetArch:
+    """A network of the paper's CamVid experiments (section 4.1): FC-DenseNet with HarDBlocks.
+
+    The paper states the first convolution, the depths and growth rates (table 3). Transitions keep the number
+    of channels, blocks of the encoder but the last keep their input, and the decoder enlarges by transposed
+    convolutions, as in FC-DenseNet: so the numbers of layers, parameters and multiply-adds agree with the
+    published ones. Where the paper says nothing: convolution, batch norm and ReLU in this order, and no
+    dropout.
+
+    Args:
+        stem: Width of the first convolution.
+        stages: (growth, layers, channels) of each stage.
+    """
+    *encoder, bottom = (Stage(*stage, downsample=True, keep_input=True) for stage in stages)
+    last = replace(bottom, downsample=False, keep_input=False)
+    return FCHarDNetArch(
+        trunk=HarDNetArch(stem=(stem,), stem_stride=1, first_step=1, act="relu", stages=(*encoder, last)),
+        last_channels=0,
+        up="transposed",
+        num_classes=11,
+    )
+
+
 _DESCRIPTOR = DescriptorArch(layers=((32, 1), (32, 1), (64, 2), (64, 1), (128, 2), (128, 1)))
 
 Arch = HarDNetArch | SSDArch | CenterNetArch | FCHarDNetArch | DescriptorArch
@@ -382,6 +419,13 @@ ARCHS: dict[str, Arch] = {
         ),
         last_channels=320,
     ),
+    "fchardnet68": _fc_dense(8, ((4, 4, 28), (6, 4, 58), (8, 4, 98), (8, 4, 138), (10, 8, 228), (10, 8, 90))),
+    "fchardnet76": _fc_dense(
+        24, ((8, 4, 64), (10, 4, 112), (12, 4, 170), (12, 8, 276), (12, 8, 382), (14, 8, 124))
+    ),
+    "fchardnet84": _fc_dense(
+        32, ((10, 4, 80), (12, 4, 138), (14, 8, 262), (16, 8, 404), (20, 8, 582), (22, 8, 196))
+    ),
     # our own, unpublished: FC-HarDNet-70 at the same cost with fewer, wider and aligned layers
     "fchardnet70a": FCHarDNetArch(
         trunk=HarDNetArch(
@@ -423,7 +467,8 @@ def arch_from_dict(values: Mapping[str, Any]) -> Arch:
     """The inverse of ``arch_to_dict``, also after a round trip through JSON.
 
     Raises:
-        ValueError: anything else.
+        ValueError: anything else; a field that the record lacks has its default, as in records of earlier
+            versions.
     """
     kind = _KINDS.get(values["kind"]) if isinstance(values, Mapping) and "kind" in values else None
     if kind is None:
@@ -439,9 +484,9 @@ def _hints(kind: type) -> dict[str, Any]:
 def _as_type(value: Any, kind: Any, where: str) -> Any:
     """A value of JSON as a type of the rows: a dataclass, tuple, number, string or boolean."""
     if is_dataclass(kind) and isinstance(value, Mapping):
-        names = {field.name for field in fields(kind)}
-        if set(value) == names:
-            return kind(**{key: _as_type(value[key], _hints(kind)[key], f"{where}.{key}") for key in names})
+        needed = {field.name for field in fields(kind) if field.default is MISSING}
+        if needed <= set(value) <= {field.name for field in fields(kind)}:
+            return kind(**{key: _as_type(value[key], _hints(kind)[key], f"{where}.{key}") for key in value})
     elif get_origin(kind) is tuple and isinstance(value, list | tuple):
         kinds = get_args(kind)
         if len(kinds) == 2 and kinds[1] is Ellipsis:

@@ -42,7 +42,7 @@ def layer_width(layer: int, growth: int, growth_mul: float, multiple: int = 2) -
 class HarDBlock(nn.Module):
     """Harmonic dense block: (N, in_channels, H, W) -> (N, out_channels, H, W).
 
-    The output concatenates the odd layers and the last one, in order.
+    The output concatenates the odd layers and the last one, in order, after the input with ``keep_input``.
 
     Args:
         in_channels: Input channels.
@@ -53,6 +53,7 @@ class HarDBlock(nn.Module):
         act: Activation, a key of ``layers.ACTIVATIONS``.
         width_multiple: What the layers' widths are multiples of.
         dilation: Dilation of the 3×3 convolutions.
+        keep_input: Whether the output includes the input.
 
     Attributes:
         out_channels: Number of output channels.
@@ -69,13 +70,15 @@ class HarDBlock(nn.Module):
         act: str = "relu",
         width_multiple: int = 2,
         dilation: int = 1,
+        keep_input: bool = False,
     ):
         super().__init__()
         make_layer = PointwiseDepthwise if depthwise else ConvNormAct
         widths = [in_channels]
         widths += [layer_width(k, growth, growth_mul, width_multiple) for k in range(1, layers + 1)]
         self.links = [harmonic_links(k) for k in range(1, layers + 1)]
-        self.outputs = [k for k in range(1, layers + 1) if k % 2 == 1 or k == layers]
+        self.outputs = [0] if keep_input else []
+        self.outputs += [k for k in range(1, layers + 1) if k % 2 == 1 or k == layers]
         self.out_channels = sum(widths[k] for k in self.outputs)
         self.layers = nn.ModuleList(
             make_layer(sum(widths[i] for i in links), width, dilation=dilation, act=act)

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from reference import assert_parity
 from torch import nn
 from torch.nn import functional as F
 
-from hardnet_suite.networks import ARCHS, build_network, count_parameters, multiply_adds
-from hardnet_suite.networks.fchardnet import FCHarDNetDecoder
+from hardnet_suite.networks import (
+    ARCHS,
+    HarDNetTrunk,
+    build_network,
+    convolutional_io,
+    count_parameters,
+    feature_channels,
+    multiply_adds,
+)
+from hardnet_suite.networks.fchardnet import FCHarDNetDecoder, TransposedDecoder, least_side
 from hardnet_suite.weights import convert_official
 
 NAME = "fchardnet70"
@@ -91,3 +101,165 @@ def test_the_decoder_takes_one_map_per_stage(network, count):
     maps = [torch.zeros(1, 1, 4, 4)] * count
     with pytest.raises(ValueError, match=rf"expected \d maps, got {count}"):
         network.decoder(maps)
+
+
+# ---------------------------------------------------------------- the networks of the paper's section 4.1
+
+# tables 2 and 3 of arXiv 1909.00948: layers, parameters in millions, flops in G and CIO in MB at 352×480
+PAPER = [
+    ("fchardnet68", 68, 1.4, 15, 473),
+    ("fchardnet76", 76, 3.5, 54, 932),
+    ("fchardnet84", 84, 8.4, 100, 1267),
+]
+of_the_paper = pytest.mark.parametrize("name", [name for name, *_ in PAPER])
+
+
+@pytest.mark.parametrize(("name", "layers", "millions", "flops", "cio"), PAPER)
+def test_the_papers_figures(name, layers, millions, flops, cio):
+    """What the paper calls MACs is twice the multiply-adds, for FC-DenseNet too."""
+    with torch.device("meta"):
+        network = build_network(name)
+    shape = (1, 3, 352, 480)
+    convs = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert len(convs) == layers
+    assert count_parameters(network) / 1e6 == pytest.approx(millions, abs=0.06)
+    assert 2 * multiply_adds(network, shape) / 1e9 == pytest.approx(flops, abs=0.7)
+    assert 4 * convolutional_io(network, shape) // 10**6 == cio  # to the megabyte
+
+
+@of_the_paper
+def test_transitions_keep_the_channels(name):
+    """As the rows state them: block outputs with their inputs, and the last one without."""
+    stages = ARCHS[name].trunk.stages
+    blocks = feature_channels(name, range(6), tap="block")
+    assert blocks == feature_channels(name, range(6)) == [stage.channels for stage in stages]
+
+
+@of_the_paper
+@pytest.mark.parametrize("size", [(32, 32), (33, 63), (360, 480), (45, 127)])
+def test_any_size_at_full_resolution(name, size):
+    with torch.device("meta"):
+        network = build_network(name).eval()
+        images = torch.empty(2, 3, *size)
+        assert network.trunk.strides == [1, 2, 4, 8, 16, 32]
+        assert network.forward_head(images).shape == network(images).shape == (2, 11, *size)
+
+
+@of_the_paper
+def test_smaller_images_are_refused(name):
+    assert least_side(ARCHS[name]) == 32
+    with torch.device("meta"), pytest.raises(ValueError, match="at least 32×32"):
+        build_network(name)(torch.empty(1, 3, 31, 32))
+
+
+def dense_unet(network, x):
+    """FC-DenseNet with HarDBlocks, computed by the layers of ``network`` one by one."""
+    skips, trunk = [], network.trunk
+    x = trunk.stem(x)
+    for index, stage in enumerate(trunk.stages):
+        bottom = index == len(trunk.stages) - 1
+        x = harmonic(stage.block.layers, x, keep=not bottom)
+        if not bottom:
+            skips.append(x)
+            x = F.max_pool2d(stage.transition(x), 2)
+    for up, block in zip(network.decoder.ups, network.decoder.blocks, strict=True):
+        skip = skips.pop()
+        x = F.conv_transpose2d(x, up.weight, up.bias, stride=2)
+        x = x[..., : skip.shape[2], : skip.shape[3]]
+        x = harmonic(block.layers, torch.cat([x, skip], 1), keep=False)
+    return F.conv2d(x, network.classifier.weight, network.classifier.bias)
+
+
+def harmonic(layers, x, *, keep):
+    maps = [x]
+    for k, layer in enumerate(layers, start=1):
+        steps = [2**n for n in range(5) if k % 2**n == 0]
+        maps.append(layer(torch.cat([maps[k - step] for step in steps], 1)))
+    odd = [maps[k] for k in range(1, len(maps)) if k % 2]
+    return torch.cat([*([x] if keep else []), *odd, maps[-1]], 1)
+
+
+def test_the_outputs_are_those_of_a_plain_reading():
+    torch.manual_seed(0)
+    network = build_network("fchardnet68").eval()
+    images = torch.randn(1, 3, 45, 70)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(images), dense_unet(network, images))
+
+
+def test_every_parameter_of_the_papers_network_learns():
+    torch.manual_seed(0)
+    network = build_network("fchardnet68", num_classes=3)
+    network(torch.randn(2, 3, 64, 64)).square().mean().backward()
+    without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"up": "transposed"}, "last_channels=320 does not fit up='transposed'"),
+        ({"last_channels": 0}, "last_channels=0 does not fit up='bilinear'"),
+        ({"up": "nearest"}, "up='nearest' is unknown; allowed: bilinear, transposed"),
+    ],
+)
+def test_decoders_that_do_not_exist(changes, message):
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        build_network(NAME, arch=replace(ARCHS[NAME], **changes))
+
+
+@pytest.mark.parametrize("count", [5, 7])
+def test_the_transposed_decoder_takes_one_map_per_stage(count):
+    arch = ARCHS["fchardnet68"]
+    decoder = TransposedDecoder(arch, HarDNetTrunk(arch.trunk, out_indices=range(6), tap="block").channels)
+    with pytest.raises(ValueError, match=f"expected 6 maps, got {count}"):
+        decoder([torch.zeros(1, 1, 4, 4)] * count)
+
+
+# ---------------------------------------------------------------- steps of the stem
+
+
+@pytest.mark.parametrize(
+    ("changes", "strides"),
+    [
+        ({}, [2, 4, 8, 16, 32, 64]),
+        ({"stem_stride": 1}, [1, 2, 4, 8, 16, 32]),
+        ({"first_step": 1}, [2, 4, 8, 16, 32]),
+        ({"stem_stride": 1, "first_step": 1}, [1, 2, 4, 8, 16]),
+        ({"stem_stride": 1, "first_step": 1, "stem_down": ()}, [1, 2, 4, 8, 16]),
+        ({"stem_down": ()}, [2, 4, 8, 16, 32, 64]),
+    ],
+)
+@pytest.mark.parametrize("tap", ["block", "transition"])
+def test_strides_of_the_stem(changes, strides, tap):
+    arch = replace(ARCHS[NAME].trunk, **changes)
+    with torch.device("meta"):
+        trunk = HarDNetTrunk(arch, out_indices=range(len(strides)), tap=tap)
+        sizes = [feature.shape[2] for feature in trunk(torch.empty(1, 3, 192, 192))]
+        assert trunk.strides == strides
+        assert sizes == [192 // stride for stride in strides]
+        for index, stride in enumerate(strides):
+            (alone,) = HarDNetTrunk(arch, out_indices=[index], tap=tap)(torch.empty(1, 3, 192, 192))
+            assert alone.shape[1:] == (trunk.channels[index], 192 // stride, 192 // stride)
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_a_full_resolution_stem_with_an_output_stride(stride):
+    arch = replace(ARCHS[NAME].trunk, stem_stride=1, first_step=1)
+    with torch.device("meta"):
+        trunk = HarDNetTrunk(arch, output_stride=stride)
+        assert trunk(torch.empty(1, 3, 64, 64))[0].shape[2:] == (64 // stride, 64 // stride)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stem_stride": 3}, "stem_stride=3 and first_step=2 must be 1 or 2 each"),
+        ({"first_step": 0}, "stem_stride=2 and first_step=0 must be 1 or 2 each"),
+        ({"same_padding": True, "first_step": 1}, "same_padding=True requires stem_down and first_step=2"),
+        ({"same_padding": True, "stem_down": ()}, "same_padding=True requires stem_down and first_step=2"),
+    ],
+)
+def test_steps_of_a_stem_that_do_not_exist(changes, message):
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        HarDNetTrunk(replace(ARCHS[NAME].trunk, **changes))

@@ -55,7 +55,7 @@ def thin(full):
         return replace(full, stem=(4, 8), stem_down=stem_down, stages=stages, width_multiple=2, num_classes=5)
     full = replace(full, trunk=thin(full.trunk), num_classes=5)
     if isinstance(full, FCHarDNetArch):
-        return replace(full, last_channels=12)
+        return replace(full, last_channels=min(full.last_channels, 12))
     if isinstance(full, CenterNetArch):
         steps = [replace(step, channels=8, growth=4, shortcut=min(step.shortcut, 3)) for step in full.steps]
         last = replace(full.last, channels=8, growth=4)

@@ -79,10 +79,10 @@ def postprocess_of(
         window, stride = (integers(given[key], f"{where}.{key}") for key in ("crop_size", "stride"))
         if stride[0] > window[0] or stride[1] > window[1]:
             raise UserError(f"{where}: stride {stride} must not be larger than crop_size {window}")
-        if min(window) < fchardnet.LEAST_SIDE:
+        if min(window) < (least := fchardnet.least_side(arch)):
             raise UserError(
                 f"{where}: crop_size {window} is too small, the network takes inputs of at least "
-                f"{fchardnet.LEAST_SIDE}×{fchardnet.LEAST_SIDE} pixels"
+                f"{least}×{least} pixels"
             )
         return SegmentationPostprocess(window=window, stride=stride, **options)
     require_known(given, set(), where)

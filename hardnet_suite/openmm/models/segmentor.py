@@ -16,14 +16,13 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference.masks import logits_to_mask, mean_to_mask, segmentation_logits
 from hardnet_suite.inference.prepare import Placement
 from hardnet_suite.losses import bootstrapped_cross_entropy
 from hardnet_suite.networks import FCHarDNetArch, SegmentationPostprocess, find_arch
-from hardnet_suite.networks.fchardnet import FCHarDNetDecoder
+from hardnet_suite.networks.fchardnet import build_decoder
 from hardnet_suite.networks.layers import enlarge
 from hardnet_suite.openmm.models.arch import (
     agreed,
@@ -42,7 +41,9 @@ from hardnet_suite.openmm.models.rules import postprocess_of
 
 @MODELS.register_module()
 class FCHarDNetHead(BaseDecodeHead):
-    """Decoder and classifier: block outputs of strides 4 to 64 -> (N, num_classes, H/4, W/4) logits.
+    """Decoder and classifier: the trunk's block outputs -> (N, num_classes, H/s, W/s) logits.
+
+    s is the stride of the finest of them, 4 for FC-HarDNet-70.
 
     With ``num_classes=1`` there is a single logit, and pixels whose probability exceeds ``threshold``
     (default 0.5) belong to the class. The losses then get targets for binary cross entropy: 1 for the class,
@@ -75,11 +76,11 @@ class FCHarDNetHead(BaseDecodeHead):
             channels=agreed(channels, *neck_channels(arch), "decode_head.channels", arch),
             in_index=list(range(len(in_channels))),
             input_transform="multiple_select",
-            align_corners=True,
+            align_corners=row.align_corners,
             dropout_ratio=0.0,
             **options,
         )
-        self.decoder = FCHarDNetDecoder(row, in_channels)
+        self.decoder = build_decoder(row, in_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         return self.cls_seg(self.decoder(maps))
@@ -95,7 +96,7 @@ class FCHarDNetHead(BaseDecodeHead):
         losses = super().loss_by_feat(seg_logits, batch_data_samples)
         if self.num_classes == 1:  # mmseg's accuracy uses argmax, meaningless for one logit
             target = self._stack_batch_gt(batch_data_samples)
-            logits = F.interpolate(seg_logits.detach(), target.shape[2:], mode="bilinear", align_corners=True)
+            logits = enlarge(seg_logits.detach(), target.shape[2:], self.align_corners)
             counted = target != self.ignore_index
             right = (logits.sigmoid() > self.threshold) == (target == 1)
             losses["acc_seg"] = 100 * (right & counted).sum() / counted.sum().clamp(min=1)
@@ -154,7 +155,8 @@ class HarDNetSegmentor(LoadsEveryForm, PerShapeInference, ReplaceableNetwork, En
         return samples
 
     def own_outputs(self, inputs: Tensor) -> Tensor:
-        return enlarge(self.decode_head(self.extract_feat(inputs)), inputs.shape[2:])
+        head = self.decode_head
+        return enlarge(head(self.extract_feat(inputs)), inputs.shape[2:], head.align_corners)
 
 
 @MODELS.register_module()
