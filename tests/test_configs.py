@@ -148,8 +148,7 @@ def test_segmentation_config_fits_its_architecture(name):
     cfg = load_config(name)
     assert cfg.model.arch == cfg.arch
     rule = PREPROCESS[cfg.arch]
-    assert rule.channels == "bgr"
-    assert not cfg.model.data_preprocessor.bgr_to_rgb
+    assert cfg.model.data_preprocessor.bgr_to_rgb == (rule.channels == "rgb")
     assert tuple(cfg.model.data_preprocessor.mean) == rule.pixel_mean
     assert tuple(cfg.model.data_preprocessor.std) == rule.pixel_std
 

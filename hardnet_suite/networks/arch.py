@@ -346,6 +346,24 @@ def _small_ssd(trunk: HarDNetArch, size: int, *, bridge: int) -> SSDArch:
     )
 
 
+_FCHARDNET70 = FCHarDNetArch(
+    trunk=HarDNetArch(
+        stem=(16, 24),
+        stem_down=(32, 48),
+        act="relu",
+        pool="average",
+        stages=(
+            Stage(growth=10, layers=4, channels=64, downsample=True),
+            Stage(growth=16, layers=4, channels=96, downsample=True),
+            Stage(growth=18, layers=8, channels=160, downsample=True),
+            Stage(growth=24, layers=8, channels=224, downsample=True),
+            Stage(growth=32, layers=8, channels=320),
+        ),
+    ),
+    last_channels=320,
+)
+
+
 def _fc_dense(stem: int, stages: tuple[tuple[int, int, int], ...]) -> FCHarDNetArch:
     """A network of the paper's CamVid experiments (section 4.1): FC-DenseNet with HarDBlocks.
 
@@ -403,21 +421,12 @@ ARCHS: dict[str, Arch] = {
             CenterNetStep(channels=96, growth=28, layers=4),
         ),
     ),
-    "fchardnet70": FCHarDNetArch(
-        trunk=HarDNetArch(
-            stem=(16, 24),
-            stem_down=(32, 48),
-            act="relu",
-            pool="average",
-            stages=(
-                Stage(growth=10, layers=4, channels=64, downsample=True),
-                Stage(growth=16, layers=4, channels=96, downsample=True),
-                Stage(growth=18, layers=8, channels=160, downsample=True),
-                Stage(growth=24, layers=8, channels=224, downsample=True),
-                Stage(growth=32, layers=8, channels=320),
-            ),
-        ),
-        last_channels=320,
+    "fchardnet70": _FCHARDNET70,
+    # of PaddleSeg: the stem downsamples once, so that every map has twice the height and width
+    "fchardnet70_paddleseg": replace(
+        _FCHARDNET70,
+        trunk=replace(_FCHARDNET70.trunk, stem_stride=1, same_padding=True),
+        align_corners=False,
     ),
     "fchardnet68": _fc_dense(8, ((4, 4, 28), (6, 4, 58), (8, 4, 98), (8, 4, 138), (10, 8, 228), (10, 8, 90))),
     "fchardnet76": _fc_dense(

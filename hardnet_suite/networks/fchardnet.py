@@ -148,7 +148,7 @@ class FCHarDNet(nn.Module):
 
     def __init__(self, arch: FCHarDNetArch, *, num_classes: int | None = None, in_chans: int = 3):
         super().__init__()
-        self.arch = arch
+        self.arch, self.align_corners = arch, arch.align_corners
         self.num_classes = arch.num_classes if num_classes is None else num_classes
         self.trunk = HarDNetTrunk(
             arch.trunk, in_chans=in_chans, out_indices=source_indices(arch), tap="block"
@@ -179,7 +179,7 @@ class FCHarDNet(nn.Module):
         return self.classifier(self.decoder(self.trunk(x)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return enlarge(self.forward_head(x), x.shape[2:], self.arch.align_corners)
+        return enlarge(self.forward_head(x), x.shape[2:], self.align_corners)
 
 
 def source_indices(arch: FCHarDNetArch) -> tuple[int, ...]:

@@ -376,6 +376,7 @@ PREPROCESS: dict[str, Preprocess] = {
     "fchardnet68": _FCHARDNET,
     "fchardnet76": _FCHARDNET,
     "fchardnet84": _FCHARDNET,
+    "fchardnet70_paddleseg": replace(_FCHARDNET, channels="rgb", mean=(0.5,) * 3, std=(0.5,) * 3),
     "fchardnet70a": _FCHARDNET,
     "hardnet_descriptor": _PATCH,
     "hardnet_descriptor_ps": _PATCH,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from reference import assert_parity
+from reference import assert_parity, formula_tensor
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,6 +18,7 @@ from hardnet_suite.networks import (
     multiply_adds,
 )
 from hardnet_suite.networks.fchardnet import FCHarDNetDecoder, TransposedDecoder, least_side
+from hardnet_suite.networks.hardblock import reverse_links
 from hardnet_suite.weights import convert_official
 
 NAME = "fchardnet70"
@@ -263,3 +264,151 @@ def test_a_full_resolution_stem_with_an_output_stride(stride):
 def test_steps_of_a_stem_that_do_not_exist(changes, message):
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         HarDNetTrunk(replace(ARCHS[NAME].trunk, **changes))
+
+
+# ---------------------------------------------------------------- PaddleSeg's program
+
+
+def paddle_links(layer):
+    """Farthest first."""
+    return sorted(layer - 2**n for n in range(6) if layer % 2**n == 0)
+
+
+class PaddleSegReading:
+    """An independent reading of paddleseg/models/hardnet.py: its keys and shapes, and what it computes."""
+
+    stem = ((3, 16, 1), (16, 24, 1), (24, 32, 2), (32, 48, 1))
+    growth, depths, transitions = (10, 16, 18, 24, 32), (4, 4, 8, 8, 8), (64, 96, 160, 224, 320)
+
+    def __init__(self, classes=19):
+        self.state = {}
+        for index, (before, after, _) in enumerate(self.stem):
+            self._declare(f"stem.{index}", before, after, 3)
+        channels, position, self.skips = 48, 0, []
+        for growth, depth, width in zip(self.growth, self.depths, self.transitions, strict=True):
+            channels = self._declare_block(f"encoder.blks.{position}", channels, growth, depth)
+            self.skips.append(channels)
+            self._declare(f"encoder.blks.{position + 1}", channels, width, 1)
+            channels, position = width, position + 3  # a pooling follows
+        for step in range(4):
+            total = channels + self.skips[3 - step]
+            self._declare(f"decoder.conv1x1_up.{step}", total, total // 2, 1)
+            channels = self._declare_block(
+                f"decoder.dense_blocks_up.{step}", total // 2, self.growth[3 - step], self.depths[3 - step]
+            )
+        self._put("cls_head.weight", (classes, channels, 1, 1))
+        self._put("cls_head.bias", (classes,))
+
+    def _put(self, key, shape):
+        self.state[key] = formula_tensor(key, list(shape))
+
+    def _declare(self, name, before, after, kernel):
+        self._put(f"{name}._conv.weight", (after, before, kernel, kernel))
+        norm = f"{name}._batch_norm"
+        for key in ("weight", "bias", "_mean"):
+            self._put(f"{norm}.{key}", (after,))
+        self.state[f"{norm}._variance"] = formula_tensor(f"{norm}.running_var", [after])
+
+    def _declare_block(self, name, channels, growth, depth):
+        widths = [channels]
+        for layer in range(1, depth + 1):
+            links = paddle_links(layer)
+            width = growth * 1.7 ** (len(links) - 1)
+            widths.append(int(int(width + 1) / 2) * 2)
+            self._declare(f"{name}.layers.{layer - 1}", sum(widths[i] for i in links), widths[layer], 3)
+        return sum(widths[k] for k in range(1, depth + 1) if k % 2 or k == depth)
+
+    def conv(self, name, x, stride=1):
+        weight = self.state[f"{name}._conv.weight"]
+        pads = []
+        for size in (x.shape[3], x.shape[2]):  # "SAME"
+            total = max((-(-size // stride) - 1) * stride + weight.shape[2] - size, 0)
+            pads += [total // 2, total - total // 2]
+        x = F.conv2d(F.pad(x, pads), weight, stride=stride)
+        norm = [self.state[f"{name}._batch_norm.{key}"] for key in ("_mean", "_variance", "weight", "bias")]
+        return F.batch_norm(x, *norm).relu()
+
+    def block(self, name, x, depth):
+        maps = [x]
+        for layer in range(1, depth + 1):
+            inputs = torch.cat([maps[i] for i in paddle_links(layer)], 1)
+            maps.append(self.conv(f"{name}.layers.{layer - 1}", inputs))
+        return torch.cat([maps[k] for k in range(1, depth + 1) if k % 2 or k == depth], 1)
+
+    def __call__(self, images):
+        x, skips = images, []
+        for index, (_, _, stride) in enumerate(self.stem):
+            x = self.conv(f"stem.{index}", x, stride)
+        for index, depth in enumerate(self.depths):
+            x = self.block(f"encoder.blks.{3 * index}", x, depth)
+            skips.append(x)
+            x = self.conv(f"encoder.blks.{3 * index + 1}", x)
+            if index < 4:
+                x = F.avg_pool2d(x, 2)
+        for step in range(4):
+            skip = skips[3 - step]
+            x = F.interpolate(x, skip.shape[2:], mode="bilinear", align_corners=False)
+            x = self.conv(f"decoder.conv1x1_up.{step}", torch.cat([x, skip], 1))
+            x = self.block(f"decoder.dense_blocks_up.{step}", x, self.depths[3 - step])
+        x = F.conv2d(x, self.state["cls_head.weight"], self.state["cls_head.bias"])
+        return F.interpolate(x, images.shape[2:], mode="bilinear", align_corners=False)
+
+
+def paddle_key(key):
+    """PaddleSeg's key for one of our network, and the block's growth rate and layer for one of a block."""
+    for ours, theirs in (
+        ("trunk.stem_down.0", "stem.2"),
+        ("trunk.stem_down.1", "stem.3"),
+        ("trunk.stem.", "stem."),
+        ("decoder.last_proj", "encoder.blks.13"),
+        ("decoder.convs", "decoder.conv1x1_up"),
+        ("decoder.blocks", "decoder.dense_blocks_up"),
+        ("classifier", "cls_head"),
+    ):
+        key = key.replace(ours, theirs)
+    parts, layer = key.split("."), None
+    if key.startswith("trunk.stages"):
+        index = int(parts[2])
+        parts[:4] = ["encoder", "blks", str(3 * index + (parts[3] == "transition"))]
+        growth = PaddleSegReading.growth[index]
+    elif "dense_blocks_up" in key:
+        growth = PaddleSegReading.growth[3 - int(parts[2])]
+    if "layers" in parts:
+        layer = (int(parts[parts.index("layers") + 1]) + 1, growth)
+    names = {"conv": "_conv", "norm": "_batch_norm", "running_mean": "_mean", "running_var": "_variance"}
+    return ".".join(names.get(part, part) for part in parts), layer
+
+
+@pytest.mark.parametrize("size", [(64, 96), (65, 97), (70, 51)])
+def test_the_outputs_are_those_of_paddlesegs_program(size):
+    """Both paddings of the strided convolution, and the other order of the blocks' inputs."""
+    name = "fchardnet70_paddleseg"
+    reading, network = PaddleSegReading(), build_network(name).eval()
+    state, used = {}, set()
+    for key, value in network.state_dict().items():
+        if key.endswith("num_batches_tracked"):
+            state[key] = value
+            continue
+        theirs, layer = paddle_key(key)
+        used.add(theirs)
+        tensor = reading.state[theirs]
+        if layer is not None and key.endswith("conv.weight"):
+            ours = reverse_links(tensor, *layer, 1.7, back=True)
+            torch.testing.assert_close(reverse_links(ours, *layer, 1.7), tensor, rtol=0, atol=0)
+            tensor = ours
+        state[key] = tensor
+    assert used == reading.state.keys()
+    network.load_state_dict(state)
+    images = torch.randn(1, 3, *size)
+    with torch.inference_mode():
+        out, expected = network(images), reading(images)
+    assert network.trunk.strides == [2, 4, 8, 16, 32]
+    assert_parity(out, expected)
+
+
+@pytest.mark.parametrize(("layer", "channels"), [(3, 28), (4, 46), (8, 74)])
+def test_weights_of_other_layers_have_no_links_to_reverse(layer, channels):
+    """With growth 10: layer 3 has 18 channels from layer 2; layer 4 has 28 and those of the block's input."""
+    for count in (0, 10, 17):
+        with pytest.raises(ValueError, match=f"{count} input channels is not that of layer {layer}"):
+            reverse_links(torch.zeros(4, count, 3, 3), layer, 10, 1.7)

@@ -35,7 +35,12 @@ NETWORKS = [
     for tap in (False, "transition", "block")
     if name in TRUNKS or not tap
 ]
-KINDS = [(name, False) for name in SMALL] + [("hardnet68", "transition"), ("fchardnet70", "block")]
+OTHER_DECODERS = [("fchardnet68", False), ("fchardnet70_paddleseg", False)]  # and other steps of the stem
+KINDS = (
+    [(name, False) for name in SMALL]
+    + OTHER_DECODERS
+    + [("hardnet68", "transition"), ("fchardnet70", "block")]
+)
 EXPECTED = r"expected (input|patches) of "
 ONE_SIZE = (SSDArch, DescriptorArch)
 
@@ -167,7 +172,7 @@ def test_symbolic_traces(name, tap):
 
 @each_kind
 def test_symbolic_traces_train(name, tap):
-    network = network_of(name, tap, SMALL[name])
+    network = network_of(name, tap, SMALL.get(name))
     assert_trains(fx.symbolic_trace(network.train()), network)
 
 
@@ -227,7 +232,7 @@ def test_scripts(name, tap, tmp_path):
 
 @each_kind
 def test_scripts_train(name, tap):
-    network = network_of(name, tap, SMALL[name])
+    network = network_of(name, tap, SMALL.get(name))
     assert_trains(torch.jit.script(network), network)
 
 
@@ -287,7 +292,7 @@ def exported(network: nn.Module, named: bool) -> nn.Module:
 @pytest.mark.parametrize("named", [False, True])
 @each_kind
 def test_exports(name, tap, named):
-    network = network_of(name, tap, SMALL[name])
+    network = network_of(name, tap, SMALL.get(name))
     form = exported(network, named)
     assert_same_for_all_sizes(form, network)
     assert_refuses(form, network, (AssertionError, RuntimeError))
@@ -313,7 +318,7 @@ def compiled(network: nn.Module, backend: str) -> nn.Module:
 @each_kind
 def test_compiles_to_one_graph(name, tap):
     """The operations that torch captures; other sizes need no further graph."""
-    network = network_of(name, tap, SMALL[name])
+    network = network_of(name, tap, SMALL.get(name))
     graphs = []
 
     def backend(graph, _):
@@ -329,7 +334,7 @@ def test_compiles_to_one_graph(name, tap):
 
 @each_kind
 def test_compiled_networks_train(name, tap):
-    network = network_of(name, tap, SMALL[name])
+    network = network_of(name, tap, SMALL.get(name))
     form = compiled(network, "aot_eager")
     assert_trains(form, network, rtol=1e-9, atol=1e-12)  # sums in another order
 
@@ -346,7 +351,7 @@ def test_every_network_compiles(name, tap):
 @each_kind
 def test_inductor(name, tap):
     """Fused kernels round and sum in another order: a few units in the last place of float64 a layer."""
-    network = network_of(name, tap, SMALL[name])
+    network = network_of(name, tap, SMALL.get(name))
     assert_same_for_all_sizes(compiled(network, "inductor"), network, rtol=1e-9, atol=1e-11)
 
 
