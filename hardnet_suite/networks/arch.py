@@ -197,6 +197,28 @@ class FCHarDNetArch:
 
 
 @dataclass(frozen=True)
+class MSEGArch:
+    """HarDNet-MSEG: a partial decoder on the trunk's three coarsest maps.
+
+    Attributes:
+        trunk: The trunk.
+        channels: Width of the decoder.
+        kernels: Kernel sizes of a receptive field block's branches, which are their dilations, too.
+        num_classes: Number of classes of the published network.
+    """
+
+    trunk: HarDNetArch
+    channels: int = 32
+    kernels: tuple[int, ...] = (3, 5, 7)
+    num_classes: int = 1
+
+    @property
+    def align_corners(self) -> bool:
+        """Of the interpolation of the logits."""
+        return False
+
+
+@dataclass(frozen=True)
 class CenterNetArch:
     """A CenterNet detector on a HarDNet trunk.
 
@@ -389,7 +411,8 @@ def _fc_dense(stem: int, stages: tuple[tuple[int, int, int], ...]) -> FCHarDNetA
 
 _DESCRIPTOR = DescriptorArch(layers=((32, 1), (32, 1), (64, 2), (64, 1), (128, 2), (128, 1)))
 
-Arch = HarDNetArch | SSDArch | CenterNetArch | FCHarDNetArch | DescriptorArch
+SegmentationArch = FCHarDNetArch | MSEGArch
+Arch = HarDNetArch | SSDArch | CenterNetArch | SegmentationArch | DescriptorArch
 
 ARCHS: dict[str, Arch] = {
     "hardnet39ds": _HARDNET39DS,
@@ -453,6 +476,7 @@ ARCHS: dict[str, Arch] = {
         ),
         last_channels=320,
     ),
+    "hardnet_mseg": MSEGArch(trunk=_HARDNET68),
     # HardNet (NIPS 2017), unrelated to HarDNet
     "hardnet_descriptor": _DESCRIPTOR,
     # HardNet as trained by Mitra et al. on their PS data set (arXiv 1801.01466)

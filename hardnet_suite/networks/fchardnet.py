@@ -127,16 +127,10 @@ def build_decoder(
     return DECODERS[arch.up](arch, in_channels)
 
 
-def least_side(arch: FCHarDNetArch) -> int:
-    """Least height and width of the input in pixels: the trunk's largest stride."""
-    strides = len(last_stages(arch.trunk)) - 1
-    return arch.trunk.stem_stride * 2**strides
-
-
 class FCHarDNet(nn.Module):
     """FC-HarDNet segmentation network: (N, in_chans, H, W) -> (N, num_classes, H, W) logits.
 
-    Height and width of the input must be at least ``least_side(arch)`` pixels, 64 for FC-HarDNet-70.
+    Height and width of the input must be at least ``least_side(arch.trunk)`` pixels, 64 for FC-HarDNet-70.
 
     Args:
         arch: A row of the architecture table.

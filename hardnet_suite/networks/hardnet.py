@@ -630,6 +630,11 @@ def last_stages(arch: HarDNetArch) -> list[int]:
     return last
 
 
+def least_side(arch: HarDNetArch) -> int:
+    """Least height and width of the input in pixels: the trunk's largest stride."""
+    return arch.stem_stride * 2 ** (len(last_stages(arch)) - 1)
+
+
 def _select(arch: HarDNetArch, out_indices: Sequence[int] | None) -> tuple[HarDNetArch, tuple[int, ...]]:
     """Removes the stages that ``out_indices`` do not need; the default is the last stride only."""
     last = last_stages(arch)

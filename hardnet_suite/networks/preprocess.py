@@ -358,6 +358,7 @@ _FCHARDNET = Preprocess(
     resize="keep",
     input_size=(64, 64),
 )
+_MSEG = replace(_IMAGENET, resize="stretch", size=352, resize_to=None, antialias=False)
 # the network itself normalises each patch by its own mean and standard deviation
 _PATCH = Preprocess("grey", 255.0, (0.0,), (1.0,), resize="stretch", size=32)
 
@@ -378,6 +379,7 @@ PREPROCESS: dict[str, Preprocess] = {
     "fchardnet84": _FCHARDNET,
     "fchardnet70_paddleseg": replace(_FCHARDNET, channels="rgb", mean=(0.5,) * 3, std=(0.5,) * 3),
     "fchardnet70a": _FCHARDNET,
+    "hardnet_mseg": _MSEG,
     "hardnet_descriptor": _PATCH,
     "hardnet_descriptor_ps": _PATCH,
     "hardnet8_descriptor": _PATCH,

@@ -19,6 +19,7 @@ from hardnet_suite.networks import (
     DescriptorArch,
     FCHarDNetArch,
     HarDNetArch,
+    MSEGArch,
     SSDArch,
     build_network,
     find_arch,
@@ -37,7 +38,7 @@ _CENTERNET_IN_MMDET = {
     "hm": "bbox_head.hm",
     "wh": "bbox_head.wh",
 }
-_FCHARDNET_IN_MMSEG = {
+_SEGMENTATION_IN_MMSEG = {
     "trunk": "backbone.trunk",
     "decoder": "decode_head.decoder",
     "classifier": "decode_head.conv_seg",
@@ -46,7 +47,7 @@ _CLASSIFIER_IN_MMENGINE = {"trunk": "network.trunk", "fc": "network.fc"}
 _DESCRIPTOR_IN_MMENGINE = {name: f"network.{name}" for name in ("features", "components", "mean")}
 TARGETS: dict[str, dict[type, dict[str, str]]] = {
     "mmdet": {SSDArch: _SSD_IN_MMDET, CenterNetArch: _CENTERNET_IN_MMDET},
-    "mmseg": {FCHarDNetArch: _FCHARDNET_IN_MMSEG},
+    "mmseg": {FCHarDNetArch: _SEGMENTATION_IN_MMSEG, MSEGArch: _SEGMENTATION_IN_MMSEG},
     "mmengine": {HarDNetArch: _CLASSIFIER_IN_MMENGINE, DescriptorArch: _DESCRIPTOR_IN_MMENGINE},
 }
 
@@ -64,6 +65,13 @@ def _official_keys(name: str, arch: Arch | None = None) -> dict[str, str]:
     with torch.device("meta"):
         network = build_network(name, arch=arch)
     return {key: _renamed(key, network.official_prefixes) for key in network.state_dict()}
+
+
+@cache
+def _unused_keys(name: str) -> dict[str, str]:
+    """Prefixes of the official weights that the program never uses, each mapped to itself."""
+    with torch.device("meta"):
+        return {prefix: prefix for prefix in getattr(build_network(name), "official_unused", ())}
 
 
 def _renamed(key: str, prefixes: Mapping[str, str]) -> str | None:
@@ -112,7 +120,8 @@ def split_official(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Splits an official state dict into what the network has and the rest.
 
-    The keys of an official trunk alone begin with a number; they are converted to those of the trunk.
+    The keys of an official trunk alone begin with a number; they are converted to those of the trunk. What
+    the official program holds and never uses (``official_unused`` of the network) is dropped.
 
     Args:
         name: a name of ``list_models()``.
@@ -128,10 +137,10 @@ def split_official(
     converted, left = {}, []
     for key, value in state_dict.items():
         ours = official_to_ours.get(f"base.{key}" if bare else key)
-        if ours is None:
-            left.append(key)
-        else:
+        if ours is not None:
             converted[ours] = _roll_background(row, ours, value, -1)
+        elif _renamed(key, _unused_keys(name)) is None:
+            left.append(key)
     return converted, left
 
 

@@ -252,7 +252,7 @@ def best_form(
 
 
 def _whole(model: str, state_dict: Mapping[str, Tensor], arch: Arch | None) -> Identified | None:
-    if sum(not key.endswith(_COUNTER) for key in state_dict) != len(_shapes(model, None, arch)):
+    if sum(not key.endswith(_COUNTER) for key in state_dict) < len(_shapes(model, None, arch)):
         return None
     for form, tensors, left in split_forms(model, state_dict, arch):
         sizes = None if left else _sizes_if_whole(model, tensors, arch)

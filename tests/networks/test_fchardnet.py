@@ -17,8 +17,9 @@ from hardnet_suite.networks import (
     feature_channels,
     multiply_adds,
 )
-from hardnet_suite.networks.fchardnet import FCHarDNetDecoder, TransposedDecoder, least_side
+from hardnet_suite.networks.fchardnet import FCHarDNetDecoder, TransposedDecoder
 from hardnet_suite.networks.hardblock import reverse_links
+from hardnet_suite.networks.hardnet import least_side
 from hardnet_suite.weights import convert_official
 
 NAME = "fchardnet70"
@@ -148,7 +149,7 @@ def test_any_size_at_full_resolution(name, size):
 
 @of_the_paper
 def test_smaller_images_are_refused(name):
-    assert least_side(ARCHS[name]) == 32
+    assert least_side(ARCHS[name].trunk) == 32
     with torch.device("meta"), pytest.raises(ValueError, match="at least 32×32"):
         build_network(name)(torch.empty(1, 3, 31, 32))
 

@@ -17,6 +17,7 @@ from hardnet_suite.deploy.transforms.decoders import (
     SeparableContext,
 )
 from hardnet_suite.networks import (
+    MSEG,
     SSD,
     CenterNet,
     FCHarDNet,
@@ -271,6 +272,23 @@ def _fchardnet(network: FCHarDNet, multiple: int) -> None:
     _chain(network.classifier, x, 1)
 
 
+def _mseg(network: MSEG, multiple: int) -> None:
+    decoder, fields = network.decoder, []
+    for block, x in zip(decoder.blocks, _trunk(network.trunk, multiple), strict=True):
+        branches = Layout.joined(_chain(branch, x, multiple) for branch in block.branches)
+        _chain(block.joined, branches, multiple)
+        fields.append(_chain(block.shortcut, x, multiple))
+    _, middle, coarse = fields  # maps that are multiplied have one layout
+    both, _ = _chain(decoder.ups[0], coarse, multiple), _chain(decoder.ups[1], coarse, multiple)
+    all_three = _chain(decoder.ups[2], middle, multiple)
+    joined = Layout.joined([both, _chain(decoder.ups[3], coarse, multiple)])
+    joined = _chain(decoder.ups[4], _chain(decoder.concat2, joined, multiple), multiple)
+    joined = _chain(decoder.concat3, Layout.joined([all_three, joined]), multiple)
+    joined = _chain(decoder.last, joined, multiple)
+    decoder.channels = len(joined.sources)
+    _chain(network.classifier, joined, 1)
+
+
 def _merge(conv: nn.Module, coarse: Layout, fine: Layout | None, multiple: int, shortcut: int = 0) -> Layout:
     """Pads the 1×1 convolution of a decoder's step; its last ``shortcut`` channels are not padded."""
     merged = isinstance(conv, MergedConv)
@@ -322,6 +340,7 @@ _NETWORKS = {
     HarDNetClassifier: _classifier,
     SSD: _ssd,
     FCHarDNet: _fchardnet,
+    MSEG: _mseg,
     CenterNet: _centernet,
     PatchDescriptor: _descriptor,
 }
