@@ -8,7 +8,7 @@ from torch import Tensor, cat, nn
 from hardnet_suite.networks.arch import FCHarDNetArch, Stage
 from hardnet_suite.networks.hardblock import HarDBlock
 from hardnet_suite.networks.hardnet import HarDNetTrunk, last_stages
-from hardnet_suite.networks.layers import ConvNormAct, enlarge, init_weights
+from hardnet_suite.networks.layers import ConvNormAct, enlarge, init_weights, is_captured
 
 
 class _Decoder(nn.Module):
@@ -110,9 +110,18 @@ class TransposedDecoder(_Decoder):
         x = maps[-1]
         for index, (up, block) in enumerate(zip(self.ups, self.blocks)):  # noqa: B905  # TorchScript
             skip = maps[-2 - index]
-            # twice the size and one more, cut to the finer map
-            x = block(cat([up(x)[:, :, : skip.shape[2], : skip.shape[3]], skip], 1))
+            x = block(cat([cut(up(x), skip), skip], 1))  # from twice the size and one more
         return x
+
+
+@torch.fx.wrap
+def cut(x: Tensor, like: Tensor) -> Tensor:
+    """The first rows and columns of a map, as many as ``like`` has."""
+    height, width = like.shape[2], like.shape[3]
+    if is_captured(x):  # torch.export cannot prove that a slice of a free size is as large
+        rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
+        return x.index_select(2, rows).index_select(3, columns)
+    return x[:, :, :height, :width]
 
 
 DECODERS = {"bilinear": FCHarDNetDecoder, "transposed": TransposedDecoder}

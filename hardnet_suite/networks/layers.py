@@ -55,7 +55,8 @@ class PadSame(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2], x.shape[3]
-        return F.pad(x, [1, 1, 1, 1])[:, :, 1 - height % 2 :, 1 - width % 2 :]
+        # one row and column more than needed: torch.export would guard a cut of nothing by the size
+        return F.pad(x, [2, 1, 2, 1])[:, :, 2 - height % 2 :, 2 - width % 2 :]
 
 
 class DepthwiseConvNorm(nn.Sequential):

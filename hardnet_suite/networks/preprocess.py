@@ -358,7 +358,7 @@ _FCHARDNET = Preprocess(
     resize="keep",
     input_size=(64, 64),
 )
-_MSEG = replace(_IMAGENET, resize="stretch", size=352, resize_to=None, antialias=False)
+_MSEG = replace(_IMAGENET, resize="stretch", size=352, resize_to=None)
 # the network itself normalises each patch by its own mean and standard deviation
 _PATCH = Preprocess("grey", 255.0, (0.0,), (1.0,), resize="stretch", size=32)
 

@@ -178,6 +178,9 @@ class HarDNetSegmentorTTA(SegTTAModel):
             mask = mean_to_mask([view.seg_logits.data for view in views], self.module.rule)
             sample = views[0]
             sample.set_data({"pred_sem_seg": PixelData(data=mask[None])})
+            if self.module.decode_head.num_classes == 1:  # what masks are scored by
+                mean = torch.stack([view.seg_logits.data.sigmoid() for view in views]).mean(0)
+                sample.set_data({"seg_logits": PixelData(data=mean.logit(eps=1e-6))})
             merged.append(sample)
         return merged
 
