@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -230,10 +231,14 @@ def _whole_network(
 def _describe(
     file: WeightsFile, model: str | None, arch: Arch | None, known: bool, row: WeightsRow | None
 ) -> Checkpoint:
-    state = state_dict_of(file.content)
+    state, metadata = state_dict_of(file.content), _metadata(file)
+    said = metadata.get("model")
     form, tensors, left, classes, channels = "", {}, {}, None, None
     try:
         whole = _whole_network(file.path, state, model, arch)
+        if model is None and isinstance(said, str) and said in ARCHS and said != whole.model:
+            with contextlib.suppress(UserError):  # the metadata tell models with the same tensors apart
+                whole = _whole_network(file.path, state, said, arch)
         model, form, tensors = whole.model, whole.form, whole.tensors
         classes, channels = whole.num_classes, whole.in_chans
     except UserError as error:
@@ -243,8 +248,6 @@ def _describe(
             form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1] if key in state}
         elif model is not None:
             form, tensors, left = best_form(model, state, arch)
-    metadata = _metadata(file)
-    said = metadata.get("model")
     if isinstance(said, str) and said in ARCHS and model is not None and said != model and form != "trunk":
         raise UserError(f"its metadata says that it is {said}, but its weights are those of {model}")
     names = metadata.get("classes") or (row.classes if row else None) or None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hardnet_suite.data.report import escaped
 from hardnet_suite.errors import UserError
-from hardnet_suite.networks import Arch, DescriptorArch, build_network, find_arch, list_models
+from hardnet_suite.networks import ARCHS, Arch, DescriptorArch, build_network, find_arch, list_models
 from hardnet_suite.weights.convert import class_layers, forms_of_key, is_bare_trunk, split_forms
 
 _COUNTER = ".num_batches_tracked"  # of batch norms; files older than torch 0.4.1 lack it
@@ -75,7 +75,9 @@ def identify(
 
     Args:
         state_dict: the tensors by name.
-        model: name of the only model to compare with; None compares with all of them.
+        model: name of the only model to compare with; None compares with all of them. Of two models with the
+            same tensors, such as fchardnet70 and fchardnet70_paddleseg, the first in the architecture table
+            is meant unless the other is named.
         arch: architecture in place of that of ``model``.
 
     Returns:
@@ -88,7 +90,7 @@ def identify(
         tensors = {key.removeprefix(prefix): value for key, value in state_dict.items()}
         matches = [
             match
-            for name in (list_models() if model is None else [model])
+            for name in (_by_keys() if model is None else [model])
             if (match := _whole(name, tensors, arch)) is not None
         ]
         if len(matches) == 1:
@@ -99,6 +101,13 @@ def identify(
     keys = ", ".join(list(state_dict)[:3])
     of = "any model of this suite" if model is None else model
     raise UserError(f"these are not the weights of {of} (keys such as {keys})")
+
+
+@cache
+def _by_keys() -> tuple[str, ...]:
+    """The models that keys and shapes tell: of several with the same, the first of the table."""
+    names = {tuple(sorted(_shapes(name).items())): name for name in reversed(ARCHS)}
+    return tuple(name for name in list_models() if name in names.values())
 
 
 def common_prefixes(keys: Iterable[str]) -> Iterator[str]:
@@ -144,7 +153,7 @@ def network_within(
         try:
             found[prefix] = identify(tensors, model, arch)
         except UserError:
-            if any(_is_within(name, tensors, arch) for name in (list_models() if model is None else [model])):
+            if any(_is_within(name, tensors, arch) for name in (_by_keys() if model is None else [model])):
                 mixed.append(prefix)
     if not found:
         raise UserError("no network among these tensors")
