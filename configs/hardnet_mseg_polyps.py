@@ -46,7 +46,7 @@ train_cfg = dict(type="ResumableEpochLoop", max_epochs=100, val_interval=1)
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="Adam", lr=1e-4),
-    clip_grad=dict(clip_value=0.5),
+    clip_grad=dict(type="value", clip_value=0.5),
 )
 param_scheduler = []
 default_hooks = dict(checkpoint=dict(save_best="meanDice", rule="greater"))

@@ -20,6 +20,7 @@ from hardnet_suite.networks import (
     CenterNetArch,
     DescriptorArch,
     HarDNetArch,
+    SegmentationArch,
     SSDArch,
     build_network,
 )
@@ -112,7 +113,7 @@ def test_every_config_names_its_architecture():
     assert all(load_config(name).arch in ARCHS for name in NAMES)
 
 
-SEGMENTATION = [name for name in NAMES if name.startswith("fchardnet")]
+SEGMENTATION = [name for name in NAMES if isinstance(ARCHS[load_config(name).arch], SegmentationArch)]
 
 
 CLASSIFICATION = [name for name in NAMES if isinstance(ARCHS[load_config(name).arch], HarDNetArch)]

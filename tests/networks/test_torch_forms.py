@@ -23,6 +23,7 @@ from hardnet_suite.networks import (
     HarDNetArch,
     HarDNetClassifier,
     HarDNetTrunk,
+    MSEGArch,
     SSDArch,
     build_network,
     list_models,
@@ -35,11 +36,10 @@ NETWORKS = [
     for tap in (False, "transition", "block")
     if name in TRUNKS or not tap
 ]
-OTHER_DECODERS = [("fchardnet68", False), ("fchardnet70_paddleseg", False)]  # and other steps of the stem
+# other decoders, and other steps of the stem
+SEGMENTATION = [(name, False) for name in ("fchardnet68", "fchardnet70_paddleseg", "hardnet_mseg")]
 KINDS = (
-    [(name, False) for name in SMALL]
-    + OTHER_DECODERS
-    + [("hardnet68", "transition"), ("fchardnet70", "block")]
+    [(name, False) for name in SMALL] + SEGMENTATION + [("hardnet68", "transition"), ("fchardnet70", "block")]
 )
 EXPECTED = r"expected (input|patches) of "
 ONE_SIZE = (SSDArch, DescriptorArch)
@@ -61,6 +61,8 @@ def thin(full):
     full = replace(full, trunk=thin(full.trunk), num_classes=5)
     if isinstance(full, FCHarDNetArch):
         return replace(full, last_channels=min(full.last_channels, 12))
+    if isinstance(full, MSEGArch):
+        return replace(full, channels=8)
     if isinstance(full, CenterNetArch):
         steps = [replace(step, channels=8, growth=4, shortcut=min(step.shortcut, 3)) for step in full.steps]
         last = replace(full.last, channels=8, growth=4)
