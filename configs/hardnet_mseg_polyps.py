@@ -19,12 +19,11 @@ model = dict(
         seg_pad_val=255,
         size=crop,
     ),
-    backbone=dict(type="HarDNet"),
+    # published ImageNet weights of the classifier with this trunk; --from-scratch trains without them
+    backbone=dict(type="HarDNet", init_cfg=dict(type="HarDNetPretrained")),
     decode_head=dict(type="FCHarDNetHead", num_classes=num_classes, loss_decode=dict(type="StructureLoss")),
     train_cfg=dict(),
     test_cfg=dict(mode="whole"),
-    # published ImageNet weights of the trunk; --from-scratch trains without them
-    init_cfg=dict(type="HarDNetPretrained"),
 )
 
 # The data: scales of 0.75 to 1.25; the published program trains each batch at 256, 352 and 448 pixels, without flips.
