@@ -444,6 +444,8 @@ ARCHS: dict[str, Arch] = {
             CenterNetStep(channels=96, growth=28, layers=4),
         ),
     ),
+    # the encoder of FC-HarDNet-70 as a classifier, to train it on ImageNet
+    "hardnet_petite": _FCHARDNET70.trunk,
     "fchardnet70": _FCHARDNET70,
     # of PaddleSeg: the stem downsamples once, so that every map has twice the height and width
     "fchardnet70_paddleseg": replace(

@@ -366,6 +366,7 @@ PREPROCESS: dict[str, Preprocess] = {
     "hardnet39ds": _IMAGENET,
     "hardnet68ds": _IMAGENET,
     "hardnet68": _IMAGENET,
+    "hardnet_petite": _IMAGENET,
     "hardnet39dsa": _IMAGENET,
     "hardnet68a": _IMAGENET,
     "hardnet85": _IMAGENET,

@@ -300,6 +300,20 @@ def test_exports(name, tap, named):
     assert_refuses(form, network, (AssertionError, RuntimeError))
 
 
+@pytest.mark.parametrize("name", [name for name, _ in SEGMENTATION])
+@pytest.mark.parametrize("form", [fx.symbolic_trace, torch.jit.script, torch.jit.trace, exported])
+def test_odd_sizes(form, name):
+    """Cuts and paddings that depend on whether a side is odd stay free in every form."""
+    network = network_of(name, False)
+    arguments = {
+        torch.jit.trace: {"example_inputs": images(network), "check_trace": False},
+        exported: {"named": False},
+    }
+    captured = form(network, **arguments.get(form, {}))
+    for height, width in ((65, 97), (94, 67), (128, 64)):
+        assert_same(captured, network, images(network, 2, height, width))
+
+
 @pytest.mark.slow
 @all_networks
 def test_every_network_exports(name, tap):

@@ -353,3 +353,19 @@ def test_a_model_without_weights_starts_from_the_classifier_with_its_trunk(golde
     trunk = segmentor.backbone.trunk.state_dict()
     assert trunk.keys() == expected.keys()
     assert all(torch.equal(value, expected[key]) for key, value in trunk.items())
+
+
+def test_a_segmentor_starts_from_the_pretrained_petite_classifier(tmp_path):
+    """As configs/hardnet_petite_imagenet.py says; the last 1×1 convolution is the decoder's, and stays."""
+    petite = create_model("hardnet_petite", num_classes=7)
+    torch.save({"state_dict": petite.state_dict()}, tmp_path / "epoch_100.pth")
+    init = {"type": "HarDNetPretrained", "model": "hardnet_petite", "file": str(tmp_path / "epoch_100.pth")}
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        cfg = Config.fromfile(CONFIGS / "fchardnet70_cityscapes.py")
+        segmentor = MODELS.build({**cfg.model, "init_cfg": None, "backbone": {"init_cfg": init}})
+        segmentor.init_weights()
+    expected, trunk = petite.trunk.state_dict(), segmentor.backbone.trunk.state_dict()
+    assert {key for key in expected if key not in trunk} == {
+        key for key in expected if key.startswith("stages.4.transition.")
+    }
+    assert all(torch.equal(value, expected[key]) for key, value in trunk.items())
