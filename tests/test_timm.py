@@ -311,7 +311,7 @@ def test_feature_maps(name, feature_cls, images):
     if feature_cls == "dict":
         assert [*maps] == ["0", "1", "2", "3", "4"]
         maps = [*maps.values()]
-    trunk = create_model(name, features_only=True, output_stride=16).eval()
+    trunk = create_model(name, features_only=True, out_indices=range(5), output_stride=16).eval()
     trunk.load_state_dict(
         {key.rpartition("trunk.")[2]: value for key, value in network.state_dict().items() if "trunk." in key}
     )

@@ -28,23 +28,23 @@ class LabelSet:
         classes: their names, in the order of the train labels.
         palette: one RGB color (0–255) per class.
         stored: explicit meanings of stored values, value -> train label; ``values`` completes them.
-        mask_threshold: for one class whose label images are grey masks of 0 to 255, perhaps with the soft
-            edges of lossy files: values from this one on are the class, lower ones the background. None:
-            values have exact meanings.
         categories: category -> its classes.
         image_endings: how the file names of images end.
         label_endings: how those of label images end, best first: NAME + an image ending belongs to NAME + the
             first label ending for which there is a file.
+        mask_threshold: for one class whose label images are grey masks of 0 to 255, perhaps with the soft
+            edges of lossy files: values from this one on are the class, lower ones the background. None:
+            values have exact meanings.
     """
 
     name: str
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     stored: dict[int, int] = field(default_factory=dict)
-    mask_threshold: int | None = None
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     image_endings: tuple[str, ...] = IMAGE_SUFFIXES
     label_endings: tuple[str, ...] = (".png",)
+    mask_threshold: int | None = None
 
     @property
     def background(self) -> int | None:
