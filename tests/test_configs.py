@@ -20,6 +20,7 @@ from hardnet_suite.networks import (
     CenterNetArch,
     DescriptorArch,
     HarDNetArch,
+    SegmentationArch,
     SSDArch,
     build_network,
 )
@@ -112,7 +113,7 @@ def test_every_config_names_its_architecture():
     assert all(load_config(name).arch in ARCHS for name in NAMES)
 
 
-SEGMENTATION = [name for name in NAMES if name.startswith("fchardnet")]
+SEGMENTATION = [name for name in NAMES if isinstance(ARCHS[load_config(name).arch], SegmentationArch)]
 
 
 CLASSIFICATION = [name for name in NAMES if isinstance(ARCHS[load_config(name).arch], HarDNetArch)]
@@ -148,8 +149,7 @@ def test_segmentation_config_fits_its_architecture(name):
     cfg = load_config(name)
     assert cfg.model.arch == cfg.arch
     rule = PREPROCESS[cfg.arch]
-    assert rule.channels == "bgr"
-    assert not cfg.model.data_preprocessor.bgr_to_rgb
+    assert cfg.model.data_preprocessor.bgr_to_rgb == (rule.channels == "rgb")
     assert tuple(cfg.model.data_preprocessor.mean) == rule.pixel_mean
     assert tuple(cfg.model.data_preprocessor.std) == rule.pixel_std
 
@@ -397,3 +397,19 @@ def test_the_copy_that_a_run_keeps_loads_again(name, tmp_path):
 def test_configs_are_flat_with_one_level_of_bases():
     assert {path.parent.name for path in OWN_CONFIGS.rglob("*.py")} == {"configs", "_base_"}
     assert Path(load_config("ssd512_hardnet68").filename).parent == OWN_CONFIGS
+
+
+def test_the_petite_encoder_is_pretrained_as_its_authors_say():
+    """FCHarDNet #36: the first 100 of 150 epochs with cosine decay."""
+    cfg = load_config("hardnet_petite_imagenet")
+    (schedule,) = cfg.param_scheduler
+    assert (cfg.train_cfg.max_epochs, schedule.type, schedule.T_max) == (100, "CosineAnnealingLR", 150)
+    assert ARCHS["hardnet_petite"] == ARCHS["fchardnet70"].trunk
+
+
+@pytest.mark.parametrize("size", [68, 76, 84])
+def test_the_papers_camvid_networks_have_a_config(size):
+    cfg = load_config(f"fchardnet{size}_camvid")
+    assert cfg.arch == cfg.model.arch == f"fchardnet{size}"
+    assert cfg.weights_tag is None
+    assert class_counts(cfg) == {11}

@@ -335,10 +335,9 @@ def test_feature_maps(name, feature_cls, images):
     if feature_cls == "dict":
         assert [*maps] == ["0", "1", "2", "3", "4"]
         maps = [*maps.values()]
-    trunk = create_model(name, features_only=True, output_stride=16).eval()
-    trunk.load_state_dict(
-        {key.rpartition("trunk.")[2]: value for key, value in network.state_dict().items() if "trunk." in key}
-    )
+    trunk = create_model(name, features_only=True, out_indices=range(5), output_stride=16).eval()
+    state = {key.rpartition("trunk.")[2]: value for key, value in network.state_dict().items()}
+    trunk.load_state_dict({key: state[key] for key in trunk.state_dict()})
     for found, expected in zip(maps, in_eval(trunk, images), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
     info = network.feature_info

@@ -28,14 +28,15 @@ from hardnet_suite.names import known_name
 from hardnet_suite.networks import (
     CenterNetArch,
     DescriptorArch,
-    FCHarDNetArch,
     PatchDescriptor,
     Preprocess,
+    SegmentationArch,
     SegmentationPostprocess,
     SSDArch,
     Usage,
 )
 from hardnet_suite.networks.centernet import INPUT_MULTIPLE
+from hardnet_suite.networks.hardnet import least_side
 from hardnet_suite.networks.preprocess import MAX_SIDE
 from hardnet_suite.outputs import require_replaceable, temporary_folder, writing
 from hardnet_suite.weights.file import expanded
@@ -430,7 +431,7 @@ def _require_size(arch: Any, size: tuple[int, int], name: str) -> None:
         raise UserError(
             f"{name} takes inputs whose sides are multiples of {INPUT_MULTIPLE}, got {height}×{width}"
         )
-    elif min(size) < (least := 64 if isinstance(arch, FCHarDNetArch) else 32):
+    elif min(size) < (least := least_side(arch.trunk) if isinstance(arch, SegmentationArch) else 32):
         raise UserError(f"{name} takes inputs of at least {least}×{least}, got {height}×{width}")
 
 

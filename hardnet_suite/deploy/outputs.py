@@ -16,7 +16,7 @@ from hardnet_suite.networks import (
     Arch,
     CenterNetArch,
     DescriptorArch,
-    FCHarDNetArch,
+    SegmentationArch,
     SSDArch,
 )
 
@@ -44,7 +44,7 @@ def answer_names(arch: Arch) -> tuple[str, ...]:
     """Names of what a file returns that has the postprocessing inside, in order."""
     if isinstance(arch, SSDArch | CenterNetArch):
         return ("boxes", "scores", "labels")
-    if isinstance(arch, FCHarDNetArch):
+    if isinstance(arch, SegmentationArch):
         return ("mask",)
     return ("descriptors",) if isinstance(arch, DescriptorArch) else ("probabilities",)
 

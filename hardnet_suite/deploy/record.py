@@ -17,13 +17,13 @@ from hardnet_suite.networks import (
     Arch,
     CenterNetArch,
     DescriptorArch,
-    FCHarDNetArch,
     HarDNetArch,
+    SegmentationArch,
     Usage,
 )
 from hardnet_suite.networks.arch import arch_from_dict, arch_to_dict
 from hardnet_suite.networks.centernet import INPUT_MULTIPLE
-from hardnet_suite.networks.fchardnet import LEAST_SIDE
+from hardnet_suite.networks.hardnet import least_side
 
 KEY = "hardnet_suite"  # of the record in a file's metadata
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -103,8 +103,8 @@ class ExportRecord:
     def least_side(self) -> int:
         """Least height and width of an input of free size: no feature map is a single pixel."""
         own = 1
-        if isinstance(self.arch, FCHarDNetArch):
-            own = 2 * LEAST_SIDE
+        if isinstance(self.arch, SegmentationArch):
+            own = 2 * least_side(self.arch.trunk)
         elif isinstance(self.arch, CenterNetArch):
             own = 4 * INPUT_MULTIPLE  # the decoder begins at half the trunk's last map
         elif isinstance(self.arch, HarDNetArch):

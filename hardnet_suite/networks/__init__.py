@@ -10,7 +10,9 @@ from hardnet_suite.networks.arch import (
     Extra,
     FCHarDNetArch,
     HarDNetArch,
+    MSEGArch,
     Priors,
+    SegmentationArch,
     SSDArch,
     Stage,
 )
@@ -28,6 +30,7 @@ from hardnet_suite.networks.fchardnet import FCHarDNet
 from hardnet_suite.networks.hardblock import HarDBlock, harmonic_links, layer_width
 from hardnet_suite.networks.hardnet import HarDNetClassifier, HarDNetTrunk
 from hardnet_suite.networks.modes import eval_mode
+from hardnet_suite.networks.mseg import MSEG
 from hardnet_suite.networks.postprocess import (
     POSTPROCESS,
     ClassificationPostprocess,
@@ -43,6 +46,7 @@ from hardnet_suite.networks.usage import Palette, Usage
 
 __all__ = [
     "ARCHS",
+    "MSEG",
     "POSTPROCESS",
     "PREPROCESS",
     "SSD",
@@ -61,6 +65,7 @@ __all__ = [
     "HarDNetArch",
     "HarDNetClassifier",
     "HarDNetTrunk",
+    "MSEGArch",
     "Pad",
     "Palette",
     "PatchDescriptor",
@@ -68,6 +73,7 @@ __all__ = [
     "Preprocess",
     "Priors",
     "SSDArch",
+    "SegmentationArch",
     "SegmentationPostprocess",
     "Stage",
     "Usage",

@@ -26,12 +26,14 @@ class Stage:
         layers: Number of convolution layers in the block.
         channels: Output channels of the transition.
         downsample: Whether the feature map is downsampled by 2 after the transition.
+        keep_input: Whether the output of the block includes its input, as DenseNet's does.
     """
 
     growth: int
     layers: int
     channels: int
     downsample: bool = False
+    keep_input: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class HarDNetArch:
 
     Attributes:
         stem: Widths of the convolutions at stride ``stem_stride``.
-        stages: The stages, from twice that stride on.
+        stages: The stages, from ``stem_stride`` · ``first_step`` on.
         growth_mul: Width multiplier m of a harmonic link.
         width_multiple: What the widths of the blocks' layers are rounded to a multiple of; 2 in the published
             networks, 16 where they are aligned with the tiles of matrix units.
@@ -52,8 +54,11 @@ class HarDNetArch:
         pool: Pooling, a key of ``layers.POOLS``.
         first_pool_ceil: Round odd sizes up in the first pooling after a stage.
         stem_stride: Stride of the first convolution; 1 keeps the resolution of the image, for small images.
-        stem_down: Widths of the convolutions that lead from the stem to the stages, the first with stride 2,
-            instead of pooling; empty: pooling.
+        first_step: Downsampling between the stem and the stages: 2, or 1 for none.
+        stem_down: Widths of the convolutions that lead from the stem to the stages, the first with stride
+            ``first_step``; empty: pooling, or nothing where ``first_step`` is 1.
+        same_padding: Pad the strided convolution of ``stem_down`` as "SAME" of TensorFlow and Paddle does: a
+            side of even length only at its end.
         dropout: Dropout probability of the classifier.
         last_dropout: Dropout probability before the transition of the last stage.
         num_classes: Number of classes of the published classifier.
@@ -69,7 +74,9 @@ class HarDNetArch:
     pool: str = "max"
     first_pool_ceil: bool = False
     stem_stride: int = 2
+    first_step: int = 2
     stem_down: tuple[int, ...] = ()
+    same_padding: bool = False
     dropout: float = 0.1
     last_dropout: float = 0.0
     num_classes: int = 1000
@@ -171,18 +178,47 @@ class CenterNetStep:
 class FCHarDNetArch:
     """An FC-HarDNet: an encoder and a decoder that mirrors it, back to the stride of the first stage.
 
-    Each decoder step concatenates the encoder's feature map of that size, halves the channels with a 1×1
-    convolution and applies a HarDBlock like that of the stage of the same size.
+    Each decoder step enlarges the map, concatenates the encoder's feature map of that size and applies a
+    HarDBlock like that of the stage of the same size.
 
     Attributes:
         trunk: The encoder.
-        last_channels: Output channels of the 1×1 convolution between encoder and decoder.
+        last_channels: Output channels of the 1×1 convolution between encoder and decoder; 0 with ``up``
+            "transposed", which has none.
+        up: How a step enlarges the map, a key of ``fchardnet.DECODERS``: "bilinear", followed by a 1×1
+            convolution that halves the concatenated channels, or "transposed", a transposed 3×3 convolution
+            with stride 2 and no 1×1 convolution, as in FC-DenseNet (Jégou et al. 2017, arXiv 1611.09326).
+        align_corners: Of bilinear interpolation, also that of the logits.
         num_classes: Number of classes of the published network.
     """
 
     trunk: HarDNetArch
     last_channels: int
+    up: str = "bilinear"
+    align_corners: bool = True
     num_classes: int = 19
+
+
+@dataclass(frozen=True)
+class MSEGArch:
+    """HarDNet-MSEG: a partial decoder on the trunk's three coarsest maps.
+
+    Attributes:
+        trunk: The trunk.
+        channels: Width of the decoder.
+        kernels: Kernel sizes of a receptive field block's branches, which are their dilations, too.
+        num_classes: Number of classes of the published network.
+    """
+
+    trunk: HarDNetArch
+    channels: int = 32
+    kernels: tuple[int, ...] = (3, 5, 7)
+    num_classes: int = 1
+
+    @property
+    def align_corners(self) -> bool:
+        """Of the interpolation of the logits."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -335,9 +371,51 @@ def _small_ssd(trunk: HarDNetArch, size: int, *, bridge: int) -> SSDArch:
     )
 
 
+_FCHARDNET70 = FCHarDNetArch(
+    trunk=HarDNetArch(
+        stem=(16, 24),
+        stem_down=(32, 48),
+        act="relu",
+        pool="average",
+        stages=(
+            Stage(growth=10, layers=4, channels=64, downsample=True),
+            Stage(growth=16, layers=4, channels=96, downsample=True),
+            Stage(growth=18, layers=8, channels=160, downsample=True),
+            Stage(growth=24, layers=8, channels=224, downsample=True),
+            Stage(growth=32, layers=8, channels=320),
+        ),
+    ),
+    last_channels=320,
+)
+
+
+def _fc_dense(stem: int, stages: tuple[tuple[int, int, int], ...]) -> FCHarDNetArch:
+    """A network of the paper's CamVid experiments (section 4.1): FC-DenseNet with HarDBlocks.
+
+    The paper states the first convolution, the depths and growth rates (table 3). Transitions keep the number
+    of channels, blocks of the encoder but the last keep their input, and the decoder enlarges by transposed
+    convolutions, as in FC-DenseNet: so the numbers of layers, parameters and multiply-adds agree with the
+    published ones. Where the paper says nothing: convolution, batch norm and ReLU in this order, and no
+    dropout.
+
+    Args:
+        stem: Width of the first convolution.
+        stages: (growth, layers, channels) of each stage.
+    """
+    *encoder, bottom = (Stage(*stage, downsample=True, keep_input=True) for stage in stages)
+    last = replace(bottom, downsample=False, keep_input=False)
+    return FCHarDNetArch(
+        trunk=HarDNetArch(stem=(stem,), stem_stride=1, first_step=1, act="relu", stages=(*encoder, last)),
+        last_channels=0,
+        up="transposed",
+        num_classes=11,
+    )
+
+
 _DESCRIPTOR = DescriptorArch(layers=((32, 1), (32, 1), (64, 2), (64, 1), (128, 2), (128, 1)))
 
-Arch = HarDNetArch | SSDArch | CenterNetArch | FCHarDNetArch | DescriptorArch
+SegmentationArch = FCHarDNetArch | MSEGArch
+Arch = HarDNetArch | SSDArch | CenterNetArch | SegmentationArch | DescriptorArch
 
 ARCHS: dict[str, Arch] = {
     "hardnet39ds": _HARDNET39DS,
@@ -369,21 +447,21 @@ ARCHS: dict[str, Arch] = {
             CenterNetStep(channels=96, growth=28, layers=4),
         ),
     ),
-    "fchardnet70": FCHarDNetArch(
-        trunk=HarDNetArch(
-            stem=(16, 24),
-            stem_down=(32, 48),
-            act="relu",
-            pool="average",
-            stages=(
-                Stage(growth=10, layers=4, channels=64, downsample=True),
-                Stage(growth=16, layers=4, channels=96, downsample=True),
-                Stage(growth=18, layers=8, channels=160, downsample=True),
-                Stage(growth=24, layers=8, channels=224, downsample=True),
-                Stage(growth=32, layers=8, channels=320),
-            ),
-        ),
-        last_channels=320,
+    # the encoder of FC-HarDNet-70 as a classifier, to train it on ImageNet
+    "hardnet_petite": _FCHARDNET70.trunk,
+    "fchardnet70": _FCHARDNET70,
+    # of PaddleSeg: the stem downsamples once, so that every map has twice the height and width
+    "fchardnet70_paddleseg": replace(
+        _FCHARDNET70,
+        trunk=replace(_FCHARDNET70.trunk, stem_stride=1, same_padding=True),
+        align_corners=False,
+    ),
+    "fchardnet68": _fc_dense(8, ((4, 4, 28), (6, 4, 58), (8, 4, 98), (8, 4, 138), (10, 8, 228), (10, 8, 90))),
+    "fchardnet76": _fc_dense(
+        24, ((8, 4, 64), (10, 4, 112), (12, 4, 170), (12, 8, 276), (12, 8, 382), (14, 8, 124))
+    ),
+    "fchardnet84": _fc_dense(
+        32, ((10, 4, 80), (12, 4, 138), (14, 8, 262), (16, 8, 404), (20, 8, 582), (22, 8, 196))
     ),
     # our own, unpublished: FC-HarDNet-70 at the same cost with fewer, wider and aligned layers
     "fchardnet70a": FCHarDNetArch(
@@ -403,6 +481,7 @@ ARCHS: dict[str, Arch] = {
         ),
         last_channels=320,
     ),
+    "hardnet_mseg": MSEGArch(trunk=_HARDNET68),
     # HardNet (NIPS 2017), unrelated to HarDNet
     "hardnet_descriptor": _DESCRIPTOR,
     # HardNet as trained by Mitra et al. on their PS data set (arXiv 1801.01466)
@@ -426,7 +505,8 @@ def arch_from_dict(values: Mapping[str, Any]) -> Arch:
     """The inverse of ``arch_to_dict``, also after a round trip through JSON.
 
     Raises:
-        ValueError: anything else.
+        ValueError: anything else; a field that the record lacks has its default, as in records of earlier
+            versions.
     """
     kind = _KINDS.get(values["kind"]) if isinstance(values, Mapping) and "kind" in values else None
     if kind is None:

@@ -17,12 +17,14 @@ from hardnet_suite.networks.arch import (
     DescriptorArch,
     FCHarDNetArch,
     HarDNetArch,
+    MSEGArch,
     SSDArch,
 )
 from hardnet_suite.networks.centernet import CenterNet
 from hardnet_suite.networks.descriptor import PatchDescriptor
 from hardnet_suite.networks.fchardnet import FCHarDNet
 from hardnet_suite.networks.hardnet import HarDNetClassifier, HarDNetTrunk, last_stages
+from hardnet_suite.networks.mseg import MSEG
 from hardnet_suite.networks.postprocess import default_postprocess
 from hardnet_suite.networks.preprocess import PREPROCESS
 from hardnet_suite.networks.ssd import SSD
@@ -33,6 +35,7 @@ NETWORKS = {
     SSDArch: SSD,
     CenterNetArch: CenterNet,
     FCHarDNetArch: FCHarDNet,
+    MSEGArch: MSEG,
     DescriptorArch: PatchDescriptor,
 }
 

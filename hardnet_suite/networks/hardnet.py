@@ -109,6 +109,7 @@ class HarDNetStage(nn.Module):
             act=arch.block_act or arch.act,
             width_multiple=arch.width_multiple,
             dilation=dilation,
+            keep_input=stage.keep_input,
         )
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.transition = ConvNormAct(self.block.out_channels, stage.channels, 1, act=arch.act)
@@ -140,16 +141,17 @@ class HarDNetTrunk(nn.Module):
     Args:
         arch: The architecture.
         in_chans: Number of input channels.
-        out_indices: Feature maps to return: index i is the last map of stride 2^(i+1), 0 to 4 for the strides
-            2, 4, 8, 16 and 32. Default: the last stride only. Stages beyond the last index are not built.
+        out_indices: Feature maps to return: index i is the last map of stride ``stem_stride`` · 2^i, usually
+            0 to 4 for the strides 2, 4, 8, 16 and 32. Default: the last stride only. Stages beyond the last
+            index are not built.
         tap: Where in a stage the map is taken: "transition" (after the 1×1 convolution) or "block" (before).
         with_cp: Save memory in training by recomputing the blocks in the backward pass.
         output_stride: Largest stride of a map: 8, 16 or 32. What would downsample further has stride 1, and
             the convolutions after it are dilated instead, so that the maps have more pixels of the same
             receptive field; parameters and ``out_indices`` are the same. Default: the strides above.
-        levels: The same in detail, instead of ``output_stride``: (stride, dilation) of each level from stride
-            4 on, as ``levels_of`` returns it. The stride, 1 or 2, is that of the downsampling to the level;
-            the first level, at stride 4, has 1. The dilation is that of the level's convolutions.
+        levels: The same in detail, instead of ``output_stride``: (stride, dilation) of each level of the
+            stages, as ``levels_of`` returns it. The stride, 1 or 2, is that of the downsampling to the level;
+            the first level, usually at stride 4, has 1. The dilation is that of the level's convolutions.
 
     Attributes:
         features: All available feature maps, one ``Feature`` per level.
@@ -159,8 +161,8 @@ class HarDNetTrunk(nn.Module):
         preprocess: The input rule of a trunk that ``create_model`` built; otherwise None.
 
     Raises:
-        ValueError: Unknown tap, activation or pooling, or invalid ``out_indices``, ``output_stride`` or
-            ``levels``.
+        ValueError: Unknown tap, activation or pooling, or invalid ``out_indices``, ``output_stride``,
+            ``levels`` or steps of the stem.
     """
 
     __jit_ignored_attributes__ = ("pretrained_cfg", "default_cfg")  # or scripting would evaluate them
@@ -187,6 +189,12 @@ class HarDNetTrunk(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"{what}={value!r} is unknown; allowed: {', '.join(known)}")
+        if arch.stem_stride not in (1, 2) or arch.first_step not in (1, 2):
+            raise ValueError(
+                f"stem_stride={arch.stem_stride} and first_step={arch.first_step} must be 1 or 2 each"
+            )
+        if arch.same_padding and not (arch.stem_down and arch.first_step == 2):
+            raise ValueError("same_padding=True requires stem_down and first_step=2")
         if levels is None:
             levels = levels_of(arch, output_stride)
         elif output_stride is not None:
@@ -206,12 +214,14 @@ class HarDNetTrunk(nn.Module):
         self.stem_down = nn.Identity()
         channels, official = arch.stem[-1], len(arch.stem)
         if arch.stages and arch.stem_down:
-            self.stem_down = _convs(channels, arch.stem_down, kernel, arch.act)
+            self.stem_down = _convs(
+                channels, arch.stem_down, kernel, arch.act, stride=arch.first_step, same=arch.same_padding
+            )
             channels = arch.stem_down[-1]
             for i in range(len(arch.stem_down)):
                 self.official_prefixes[f"stem_down.{i}"] = f"base.{official + i}"
             official += len(arch.stem_down)
-        elif arch.stages:
+        elif arch.stages and arch.first_step == 2:
             self.stem_down = DepthwiseConvNorm(channels, stride=2) if arch.depthwise else _pool(arch, 3, 1)
             self.official_prefixes["stem_down"] = f"base.{official}"
             official += 1
@@ -227,7 +237,8 @@ class HarDNetTrunk(nn.Module):
         self.least = self.features[-1].stride  # pixels of the input's sides
 
     def _add_stages(self, channels: int, official: int, levels: Sequence[tuple[int, int]]) -> None:
-        arch, level, stride = self.arch, 0, 2 * self.arch.stem_stride
+        arch, level, stride = self.arch, 0, self.arch.first_step * self.arch.stem_stride
+        before = len(self.features) if arch.first_step == 2 else 0  # features of finer strides
         for index, stage in enumerate(arch.stages):
             last = index == len(arch.stages) - 1
             down = nn.Identity()
@@ -251,7 +262,7 @@ class HarDNetTrunk(nn.Module):
 
             tapped = stage.channels if self.tap == "transition" else module.block.out_channels
             feature = Feature(stride, tapped, index)
-            self.features[level + 1 :] = [feature]  # the last stage of a level counts
+            self.features[before + level :] = [feature]  # the last stage of a level counts
             channels = stage.channels
             if stage.downsample and not last:
                 level += 1
@@ -579,13 +590,13 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
 
 
 def _convs(
-    in_channels: int, widths: tuple[int, ...], kernel: int, act: str, stride: int = 2
+    in_channels: int, widths: tuple[int, ...], kernel: int, act: str, *, stride: int, same: bool = False
 ) -> nn.Sequential:
-    """A 3×3 convolution with ``stride``, then ``kernel`` × ``kernel`` convolutions with stride 1."""
+    """A 3×3 convolution with ``stride``, padded as ``same`` says, then ``kernel`` × ``kernel`` ones."""
     pairs = list(zip((in_channels, *widths), widths, strict=False))
     (first, out), *rest = pairs
     return nn.Sequential(
-        ConvNormAct(first, out, 3, stride=stride, act=act),
+        ConvNormAct(first, out, 3, stride=stride, act=act, same=same),
         *(ConvNormAct(before, after, kernel, act=act) for before, after in rest),
     )
 
@@ -604,7 +615,7 @@ def _down(arch: HarDNetArch, channels: int, stride: int, dilation: int, *, first
 
 
 def levels_of(arch: HarDNetArch, output_stride: int | None = None) -> list[tuple[int, int]]:
-    """(stride, dilation) of each level of a trunk after its stem: the ``levels`` of ``HarDNetTrunk``.
+    """(stride, dilation) of each level of a trunk's stages: the ``levels`` of ``HarDNetTrunk``.
 
     Args:
         arch: The architecture.
@@ -616,8 +627,8 @@ def levels_of(arch: HarDNetArch, output_stride: int | None = None) -> list[tuple
     if output_stride is not None and (type(output_stride) is not int or output_stride not in OUTPUT_STRIDES):
         allowed = ", ".join(map(str, OUTPUT_STRIDES))
         raise ValueError(f"output_stride={output_stride!r} is invalid; allowed: {allowed}")
-    levels, stride, dilation = [], 2 * arch.stem_stride, 1
-    for level in range(len(last_stages(arch)) - 1):
+    levels, stride, dilation = [], arch.first_step * arch.stem_stride, 1
+    for level in range(len(last_stages(arch)) + 1 - arch.first_step):
         step = 2 if level else 1
         if step > 1 and stride == output_stride:
             step, dilation = 1, 2 * dilation
@@ -644,13 +655,18 @@ def _check_levels(levels: Sequence[tuple[int, int]], usual: Sequence[tuple[int, 
 
 def last_stages(arch: HarDNetArch) -> list[int]:
     """Index of the last stage of each stride of the trunk, ``stem_stride`` · 2^i; −1 is the stem."""
-    last, level = [-1], 1
+    last, level = [-1], arch.first_step - 1
     for index, stage in enumerate(arch.stages):
         if level == len(last):
             last.append(index)
         last[level] = index
         level += stage.downsample
     return last
+
+
+def least_side(arch: HarDNetArch) -> int:
+    """Least height and width of the input in pixels: the trunk's largest stride."""
+    return arch.stem_stride * 2 ** (len(last_stages(arch)) - 1)
 
 
 def _absolute(indices: list[int], count: int, stem_stride: int) -> list[int]:

@@ -22,9 +22,18 @@ POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "average_inside": Average
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution without bias, batch norm and activation, with "same" padding.
+    """Convolution without bias, batch norm and activation, with padding at both ends of each side.
 
     (N, in_channels, H, W) -> (N, out_channels, ceil(H/stride), ceil(W/stride))
+
+    Args:
+        in_channels: Input channels.
+        out_channels: Output channels.
+        kernel: Height and width of the kernel.
+        stride: Stride.
+        dilation: Dilation.
+        act: Activation, a key of ``ACTIVATIONS``.
+        same: For a 3×3 convolution with stride 2, pad as ``PadSame`` does.
     """
 
     def __init__(
@@ -36,14 +45,29 @@ class ConvNormAct(nn.Sequential):
         stride: int = 1,
         dilation: int = 1,
         act: str = "relu",
+        same: bool = False,
     ):
         super().__init__()
         padding = dilation * (kernel // 2)
+        if same:
+            self.pad, padding = PadSame(), 0
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel, stride, padding, dilation=dilation, bias=False
         )
         self.norm = nn.BatchNorm2d(out_channels)
         self.act = ACTIVATIONS[act](inplace=True)
+
+
+class PadSame(nn.Module):
+    """The padding "SAME" of TensorFlow and Paddle for a 3×3 convolution with stride 2.
+
+    One row of zeros at the bottom, and one at the top where the height is odd; likewise for columns.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2], x.shape[3]
+        # one row and column more than needed: torch.export would guard a cut of nothing by the size
+        return F.pad(x, [2, 1, 2, 1])[:, :, 2 - height % 2 :, 2 - width % 2 :]
 
 
 class DepthwiseConvNorm(nn.Sequential):
@@ -120,9 +144,9 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def enlarge(x: Tensor, size: list[int]) -> Tensor:
-    """Bilinear upsampling with aligned corners: (N, C, h, w) -> (N, C, *size)."""
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+def enlarge(x: Tensor, size: list[int], align_corners: bool = True) -> Tensor:
+    """Bilinear upsampling, by default with aligned corners: (N, C, h, w) -> (N, C, *size)."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
 
 
 def init_weights(module: nn.Module) -> None:
@@ -138,6 +162,9 @@ def init_weights(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="linear")
+            nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)

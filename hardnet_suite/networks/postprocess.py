@@ -11,7 +11,7 @@ from hardnet_suite.networks.arch import (
     Arch,
     CenterNetArch,
     DescriptorArch,
-    FCHarDNetArch,
+    SegmentationArch,
     SSDArch,
 )
 
@@ -139,7 +139,7 @@ def default_postprocess(arch: Arch) -> Postprocess | None:
         return DetectionPostprocess(score_threshold=0.01, max_boxes=200, iou_threshold=0.45, iou_offset=1)
     if isinstance(arch, CenterNetArch):
         return DetectionPostprocess(max_boxes=100)  # clipped, as in the suite's configs
-    if isinstance(arch, FCHarDNetArch):
+    if isinstance(arch, SegmentationArch):
         return SegmentationPostprocess()
     return None if isinstance(arch, DescriptorArch) else ClassificationPostprocess()
 

@@ -358,6 +358,7 @@ _FCHARDNET = Preprocess(
     resize="keep",
     input_size=(64, 64),
 )
+_MSEG = replace(_IMAGENET, resize="stretch", size=352, resize_to=None)
 # the network itself normalises each patch by its own mean and standard deviation
 _PATCH = Preprocess("grey", 255.0, (0.0,), (1.0,), resize="stretch", size=32)
 
@@ -365,6 +366,7 @@ PREPROCESS: dict[str, Preprocess] = {
     "hardnet39ds": _IMAGENET,
     "hardnet68ds": _IMAGENET,
     "hardnet68": _IMAGENET,
+    "hardnet_petite": _IMAGENET,
     "hardnet39dsa": _IMAGENET,
     "hardnet68a": _IMAGENET,
     "hardnet85": _IMAGENET,
@@ -373,7 +375,12 @@ PREPROCESS: dict[str, Preprocess] = {
     "centernet_hardnet68": _CENTERNET_KEEP,
     "centernet_hardnet85": _CENTERNET,
     "fchardnet70": _FCHARDNET,
+    "fchardnet68": _FCHARDNET,
+    "fchardnet76": _FCHARDNET,
+    "fchardnet84": _FCHARDNET,
+    "fchardnet70_paddleseg": replace(_FCHARDNET, channels="rgb", mean=(0.5,) * 3, std=(0.5,) * 3),
     "fchardnet70a": _FCHARDNET,
+    "hardnet_mseg": _MSEG,
     "hardnet_descriptor": _PATCH,
     "hardnet_descriptor_ps": _PATCH,
     "hardnet8_descriptor": _PATCH,

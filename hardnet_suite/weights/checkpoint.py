@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -257,11 +258,15 @@ def _describe(
     known: bool,
     row: WeightsRow | None,
 ) -> Checkpoint:
-    state = state_dict_of(file.content)
+    state, metadata = state_dict_of(file.content), _metadata(file)
+    said = metadata.get("model")
     form, tensors, left, classes, channels = "", {}, {}, None, None
     implied, container, scheme = None, None, ""
     try:
         whole = _whole_network(file.path, state, model, arch)
+        if model is None and isinstance(said, str) and said in ARCHS and said != whole.model:
+            with contextlib.suppress(UserError):  # the metadata tell models with the same tensors apart
+                whole = _whole_network(file.path, state, said, arch)
         model, form, tensors = whole.model, whole.form, whole.tensors
         classes, channels, implied = whole.num_classes, whole.in_chans, whole.arch
         scheme = whole.form
@@ -279,7 +284,6 @@ def _describe(
             implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
         elif model is not None:
             form, tensors, left = best_form(model, state, arch)
-    metadata = _metadata(file)
     program = layout or metadata.get("computes_as")
     if program is not None:
         form, implied = _as_written_by(program, model, form)
@@ -288,7 +292,6 @@ def _describe(
         _require_same_graph(model, metadata)
         read = replace(find_arch(model), act=metadata["activation"])
         implied = None if read == find_arch(model) else read
-    said = metadata.get("model")
     if isinstance(said, str) and said in ARCHS and model is not None and said != model and form != "trunk":
         raise UserError(f"its metadata says that it is {said}, but its weights are those of {model}")
     names = metadata.get("classes") or (row.classes if row else None) or None

@@ -57,14 +57,22 @@ def _split(
     row = arch or find_arch(name)
     ours_of = {theirs: ours for ours, theirs in keys_of(name, layout, arch).items()}
     bare = layout is OFFICIAL and is_bare_trunk(state_dict)
+    unused = _unused_prefixes(name) if layout is OFFICIAL else ()
     converted, left = {}, []
     for key, value in state_dict.items():
         ours = ours_of.get(f"base.{key}" if bare else key)
-        if ours is None:
-            left.append(key)
-        else:
+        if ours is not None:
             converted[ours] = layout.value(row, ours, value, False)
+        elif not key.startswith(unused):
+            left.append(key)
     return converted, left
+
+
+@cache
+def _unused_prefixes(name: str) -> tuple[str, ...]:
+    """Dotted prefixes of the official weights that the program never uses."""
+    with torch.device("meta"):
+        return tuple(f"{prefix}." for prefix in getattr(build_network(name), "official_unused", ()))
 
 
 def split_official(
@@ -72,7 +80,8 @@ def split_official(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Splits an official state dict into what the network has and the rest.
 
-    The keys of an official trunk alone begin with a number; they are converted to those of the trunk.
+    The keys of an official trunk alone begin with a number; they are converted to those of the trunk. What
+    the official program holds and never uses (``official_unused`` of the network) is dropped.
 
     Args:
         name: a name of ``list_models()``.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hardnet_suite.data.report import escaped
 from hardnet_suite.errors import UserError
-from hardnet_suite.networks import Arch, DescriptorArch, build_network, find_arch, list_models
+from hardnet_suite.networks import ARCHS, Arch, DescriptorArch, build_network, find_arch, list_models
 from hardnet_suite.weights.convert import class_layers, forms_of_key, is_bare_trunk, split_forms
 from hardnet_suite.weights.layouts import LAYOUTS
 
@@ -78,7 +78,9 @@ def identify(
 
     Args:
         state_dict: the tensors by name.
-        model: name of the only model to compare with; None compares with all of them.
+        model: name of the only model to compare with; None compares with all of them. Of two models with the
+            same tensors, such as fchardnet70 and fchardnet70_paddleseg, the first in the architecture table
+            is meant unless the other is named.
         arch: architecture in place of that of ``model``.
 
     Returns:
@@ -91,7 +93,7 @@ def identify(
         tensors = {key.removeprefix(prefix): value for key, value in state_dict.items()}
         matches = [
             match
-            for name in (list_models() if model is None else [model])
+            for name in (_by_keys() if model is None else [model])
             if (match := _whole(name, tensors, arch)) is not None
         ]
         if len(matches) == 1:
@@ -102,6 +104,13 @@ def identify(
     keys = ", ".join(list(state_dict)[:3])
     of = "any model of this suite" if model is None else model
     raise UserError(f"these are not the weights of {of} (keys such as {keys})")
+
+
+@cache
+def _by_keys() -> tuple[str, ...]:
+    """The models that keys and shapes tell: of several with the same, the first of the table."""
+    names = {tuple(sorted(_shapes(name).items())): name for name in reversed(ARCHS)}
+    return tuple(name for name in list_models() if name in names.values())
 
 
 def common_prefixes(keys: Iterable[str]) -> Iterator[str]:
@@ -147,7 +156,7 @@ def network_within(
         try:
             found[prefix] = identify(tensors, model, arch)
         except UserError:
-            if any(_is_within(name, tensors, arch) for name in (list_models() if model is None else [model])):
+            if any(_is_within(name, tensors, arch) for name in (_by_keys() if model is None else [model])):
                 mixed.append(prefix)
     if not found:
         raise UserError("no network among these tensors")
@@ -278,7 +287,7 @@ def best_form(
 
 
 def _whole(model: str, state_dict: Mapping[str, Tensor], arch: Arch | None) -> Identified | None:
-    if sum(not key.endswith(_COUNTER) for key in state_dict) != len(_shapes(model, None, arch)):
+    if sum(not key.endswith(_COUNTER) for key in state_dict) < len(_shapes(model, None, arch)):
         return None
     for form, tensors, left in split_forms(model, state_dict, arch):
         sizes = None if left else _sizes_if_whole(model, tensors, arch)

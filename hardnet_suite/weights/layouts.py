@@ -23,6 +23,7 @@ from hardnet_suite.networks import (
     FCHarDNetArch,
     HarDBlock,
     HarDNetArch,
+    MSEGArch,
     Preprocess,
     SSDArch,
     build_network,
@@ -157,7 +158,7 @@ def _roll_background(row: Arch, key: str, value: Tensor, to_theirs: bool) -> Ten
     return value.unflatten(0, (boxes, -1)).roll(1 if to_theirs else -1, dims=1).flatten(0, 1)
 
 
-_KINDS = (HarDNetArch, SSDArch, CenterNetArch, FCHarDNetArch, DescriptorArch)
+_KINDS = (HarDNetArch, SSDArch, CenterNetArch, FCHarDNetArch, MSEGArch, DescriptorArch)
 OWN = KeyLayout("network", "this suite", dict.fromkeys(_KINDS, _own))
 OFFICIAL = KeyLayout(
     "official",
@@ -181,7 +182,7 @@ _CENTERNET_IN_MMDET = {
     "hm": "bbox_head.hm",
     "wh": "bbox_head.wh",
 }
-_FCHARDNET_IN_MMSEG = {
+_SEGMENTATION_IN_MMSEG = {
     "trunk": "backbone.trunk",
     "decoder": "decode_head.decoder",
     "classifier": "decode_head.conv_seg",
@@ -201,7 +202,9 @@ OPENMM = {
         {SSDArch: _always(_SSD_IN_MMDET), CenterNetArch: _always(_CENTERNET_IN_MMDET)},
     ),
     "mmseg": KeyLayout(
-        "mmseg", "mmsegmentation, with this suite's models", {FCHarDNetArch: _always(_FCHARDNET_IN_MMSEG)}
+        "mmseg",
+        "mmsegmentation, with this suite's models",
+        dict.fromkeys((FCHarDNetArch, MSEGArch), _always(_SEGMENTATION_IN_MMSEG)),
     ),
     "mmengine": KeyLayout(
         "mmengine",

@@ -99,7 +99,7 @@ def test_only_a_doubt_reads_more_than_the_sample(tmp_path, monkeypatch, last):
     files = make(tmp_path, [[0, 255]] * 9 + [[0, last]])
     assert (outcome(tmp_path, own(2), files) is None) == (last == 1)
     opened = []
-    monkeypatch.setattr(preflight, "read_stored", lambda path: opened.append(path) or np.array([[0, 1]]))
+    monkeypatch.setattr(preflight, "read_values", lambda path, _: opened.append(path) or np.array([[0, 1]]))
     require_meaning(files, own(2), "the_loader", train=True)
     assert 0 < len(opened) <= 3
 

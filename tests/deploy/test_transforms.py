@@ -36,6 +36,7 @@ from hardnet_suite.networks import (
     build_network,
     list_models,
 )
+from hardnet_suite.networks.hardnet import least_side
 
 
 def smaller(arch):
@@ -123,7 +124,7 @@ def random_input(name, batch, *, channels=3, features_only=False, dtype=torch.fl
     elif isinstance(arch, CenterNetArch):
         size = (64, 96)
     else:
-        size = (75, 97) if isinstance(arch, FCHarDNetArch) else (61, 45)
+        size = (61, 45) if least_side(getattr(arch, "trunk", arch)) <= 32 else (75, 97)
     return torch.randn(batch, channels, *size, dtype=dtype)
 
 
@@ -197,6 +198,21 @@ def test_each_alone(name, step):
 def test_dilated_networks(name, options, step):
     network = random_network(name, output_stride=8, **options)
     changes(network, EXACT[step], [random_input(name, 1)])
+
+
+@pytest.mark.parametrize("outputs", [(0, 1, 2, 3, 4, 5), (0,), (1, 3), (5,)])
+@pytest.mark.parametrize("tap", ["block", "transition"])
+@pytest.mark.parametrize("steps", [("pad16",), ("split", "pad32")])
+def test_maps_of_blocks_that_keep_their_input(steps, tap, outputs):
+    """A map that leaves the network is not padded, nor is the input that is part of it."""
+    network = random_network("fchardnet68", features_only=tap, out_indices=outputs)
+
+    def transform(network):
+        for step in steps:
+            network = EXACT[step](network)
+        return network
+
+    changes(network, transform, [torch.randn(1, 3, 64, 33, dtype=torch.float64)])
 
 
 @pytest.mark.parametrize("steps", list(itertools.permutations(sorted({*EXACT} - {"pad8", "pad32"}), 2)))

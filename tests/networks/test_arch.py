@@ -19,6 +19,7 @@ from hardnet_suite.networks import (
     multiply_adds,
     trunk_arch,
 )
+from hardnet_suite.networks.arch import arch_from_dict, arch_to_dict
 
 CLASSIFIERS = ["hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85"]
 PUBLISHED = [*CLASSIFIERS, "ssd512_hardnet68", "ssd512_hardnet85", "hardnet_descriptor"]
@@ -153,3 +154,27 @@ def test_every_detector_is_a_whole_record():
             assert len(row.priors.ratios) == len(row.priors.strides) == levels
             assert len(row.priors.sizes) == levels + 1
             assert list(row.priors.sizes) == sorted(row.priors.sizes)
+
+
+@pytest.mark.parametrize("name", ["hardnet68", "fchardnet70", "ssd512_hardnet68"])
+def test_records_of_earlier_versions_have_the_defaults_of_new_fields(name):
+    """Weights and exported files hold records; those written before a field was added still load."""
+    new = {"stem_stride", "first_step", "same_padding", "keep_input", "up", "align_corners"}
+
+    def older(value):
+        if isinstance(value, dict):
+            return {key: older(each) for key, each in value.items() if key not in new}
+        return [older(each) for each in value] if isinstance(value, list | tuple) else value
+
+    record = arch_to_dict(ARCHS[name])
+    assert older(record) != record
+    assert arch_from_dict(older(record)) == ARCHS[name]
+
+
+@pytest.mark.parametrize("change", [{"stem": None}, {"nonsense": 1}])
+def test_records_that_lack_more_or_hold_more_are_refused(change):
+    record = arch_to_dict(ARCHS["hardnet68"]) | change
+    if change == {"stem": None}:
+        del record["stem"]
+    with pytest.raises(ValueError, match="HarDNetArch is"):
+        arch_from_dict(record)

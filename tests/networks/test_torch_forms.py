@@ -23,6 +23,7 @@ from hardnet_suite.networks import (
     HarDNetArch,
     HarDNetClassifier,
     HarDNetTrunk,
+    MSEGArch,
     SSDArch,
     build_network,
     list_models,
@@ -35,7 +36,11 @@ NETWORKS = [
     for tap in (False, "transition", "block")
     if name in TRUNKS or not tap
 ]
-KINDS = [(name, False) for name in SMALL] + [("hardnet68", "transition"), ("fchardnet70", "block")]
+# other decoders, and other steps of the stem
+SEGMENTATION = [(name, False) for name in ("fchardnet68", "fchardnet70_paddleseg", "hardnet_mseg")]
+KINDS = (
+    [(name, False) for name in SMALL] + SEGMENTATION + [("hardnet68", "transition"), ("fchardnet70", "block")]
+)
 EXPECTED = r"expected (input|patches) of "
 ONE_SIZE = (SSDArch, DescriptorArch)
 
@@ -55,7 +60,9 @@ def thin(full):
         return replace(full, stem=(4, 8), stem_down=stem_down, stages=stages, width_multiple=2, num_classes=5)
     full = replace(full, trunk=thin(full.trunk), num_classes=5)
     if isinstance(full, FCHarDNetArch):
-        return replace(full, last_channels=12)
+        return replace(full, last_channels=min(full.last_channels, 12))
+    if isinstance(full, MSEGArch):
+        return replace(full, channels=8)
     if isinstance(full, CenterNetArch):
         steps = [replace(step, channels=8, growth=4, shortcut=min(step.shortcut, 3)) for step in full.steps]
         last = replace(full.last, channels=8, growth=4)
@@ -176,7 +183,7 @@ def test_symbolic_traces(name, tap):
 
 @each_kind
 def test_symbolic_traces_train(name, tap):
-    network = network_of(name, tap, SMALL[name])
+    network = network_of(name, tap, SMALL.get(name))
     assert_trains(fx.symbolic_trace(network.train()), network)
 
 
@@ -236,7 +243,7 @@ def test_scripts(name, tap, tmp_path):
 
 @each_kind
 def test_scripts_train(name, tap):
-    network = network_of(name, tap, SMALL[name])
+    network = network_of(name, tap, SMALL.get(name))
     assert_trains(torch.jit.script(network), network)
 
 
@@ -298,10 +305,24 @@ def exported(network: nn.Module, named: bool) -> nn.Module:
 @pytest.mark.parametrize("named", [False, True])
 @each_kind
 def test_exports(name, tap, named):
-    network = network_of(name, tap, SMALL[name])
+    network = network_of(name, tap, SMALL.get(name))
     form = exported(network, named)
     assert_same_for_all_sizes(form, network)
     assert_refuses(form, network, (AssertionError, RuntimeError))
+
+
+@pytest.mark.parametrize("name", [name for name, _ in SEGMENTATION])
+@pytest.mark.parametrize("form", [fx.symbolic_trace, torch.jit.script, torch.jit.trace, exported])
+def test_odd_sizes(form, name):
+    """Cuts and paddings that depend on whether a side is odd stay free in every form."""
+    network = network_of(name, False)
+    arguments = {
+        torch.jit.trace: {"example_inputs": images(network), "check_trace": False},
+        exported: {"named": False},
+    }
+    captured = form(network, **arguments.get(form, {}))
+    for height, width in ((65, 97), (94, 67), (128, 64)):
+        assert_same(captured, network, images(network, 2, height, width))
 
 
 @pytest.mark.slow
@@ -331,7 +352,7 @@ def compiled(network: nn.Module, backend: str) -> nn.Module:
 @each_kind
 def test_compiles_to_one_graph(name, tap):
     """The operations that torch captures; other sizes need no further graph."""
-    network = network_of(name, tap, SMALL[name])
+    network = network_of(name, tap, SMALL.get(name))
     graphs = []
 
     def backend(graph, _):
@@ -347,7 +368,7 @@ def test_compiles_to_one_graph(name, tap):
 
 @each_kind
 def test_compiled_networks_train(name, tap):
-    network = network_of(name, tap, SMALL[name])
+    network = network_of(name, tap, SMALL.get(name))
     form = compiled(network, "aot_eager")
     assert_trains(form, network, rtol=1e-9, atol=1e-12)  # sums in another order
 
@@ -364,7 +385,7 @@ def test_every_network_compiles(name, tap):
 @each_kind
 def test_inductor(name, tap):
     """Fused kernels round and sum in another order: a few units in the last place of float64 a layer."""
-    network = network_of(name, tap, SMALL[name])
+    network = network_of(name, tap, SMALL.get(name))
     assert_same_for_all_sizes(compiled(network, "inductor"), network, rtol=1e-9, atol=1e-11)
 
 

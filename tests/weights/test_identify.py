@@ -5,9 +5,11 @@ import torch
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import build_network, list_models
-from hardnet_suite.weights import identify, to_official
+from hardnet_suite.weights import identify, open_weights, to_official
 from hardnet_suite.weights.convert import TARGETS, in_target
+from hardnet_suite.weights.save import save_weights
 
+TWINS = {"fchardnet70_paddleseg": "fchardnet70"}  # models with the tensors of another
 DESCRIPTORS = ["hardnet_descriptor", "hardnet_descriptor_ps", "hardnet8_descriptor"]
 
 
@@ -28,11 +30,26 @@ def test_every_model_in_every_form(name, classes):
         assert forms.pop("official").keys() == own.keys()
     assert len(forms) == (2 if name in DESCRIPTORS else 3)
     for form, state in forms.items():
-        found = identify(state)
+        found = identify(state, name if name in TWINS else None)
         assert (found.model, found.num_classes) == (name, network.num_classes)
         assert found.form == form
         assert found.tensors.keys() == own.keys()
         assert all(torch.equal(value, own[key]) for key, value in found.tensors.items())
+
+
+@pytest.mark.parametrize(("name", "usual"), TWINS.items())
+def test_a_model_with_the_tensors_of_another_is_taken_where_it_is_named(tmp_path, name, usual):
+    """By the caller, or by the file."""
+    state = build_network(name).state_dict()
+    assert identify(state).model == usual
+    assert identify(state, name).model == name
+    save_weights(state, tmp_path / "plain.pth")
+    assert [open_weights(tmp_path / "plain.pth", model).model for model in (None, name)] == [usual, name]
+    for model in (name, usual):
+        save_weights(state, tmp_path / "named.safetensors", metadata={"model": model})
+        assert open_weights(tmp_path / "named.safetensors").model == model
+    with pytest.raises(UserError, match=f"its metadata says that it is {usual}"):
+        open_weights(tmp_path / "named.safetensors", name)
 
 
 def test_files_without_the_counters_of_batch_norms():

@@ -12,7 +12,7 @@ import numpy as np
 from hardnet_suite.data.images import image_size
 from hardnet_suite.data.options import take
 from hardnet_suite.data.report import Finding, Report
-from hardnet_suite.data.segmentation.label_images import describe_unknown, read_stored
+from hardnet_suite.data.segmentation.label_images import describe_unknown, read_values
 from hardnet_suite.data.segmentation.labels import IGNORE, LabelSet, labels_of
 from hardnet_suite.data.segmentation.pairs import (
     explain_missing,
@@ -164,7 +164,7 @@ def _look(
         return size, counts, problems
     labels = labels_of(label, labels)
     try:
-        array = read_stored(label)
+        array = read_values(label, labels)
     except UserError as error:
         problems.append(("error", "unusable label", str(error)))
         return size, counts, problems

@@ -11,6 +11,7 @@ from hardnet_suite.data.images import image_bytes, open_image
 from hardnet_suite.data.segmentation.labels import IGNORE, LabelSet
 from hardnet_suite.errors import UserError
 
+_MOST_CHROMA = 32  # difference of the channels of a grey mask after lossy compression
 _STRETCH = {"L;2": 85, "L;4": 17}  # Pillow stretches grey of 2 and 4 bits to 0…255; 1 bit becomes booleans
 
 
@@ -18,7 +19,8 @@ def read_label(path: str | Path, labels: LabelSet) -> np.ndarray:
     """A label image as train labels.
 
     Args:
-        path: an image of one channel, grey or palette, of up to 8 bits.
+        path: an image of one channel, grey or palette, of up to 8 bits; with a ``mask_threshold`` also a grey
+            image of three channels.
         labels: what its values mean.
 
     Returns:
@@ -46,11 +48,16 @@ def describe_unknown(values: list[int], labels: LabelSet) -> str:
 
 def scan_label(path: str | Path, labels: LabelSet) -> tuple[np.ndarray, list[int]]:
     """As ``read_label``, but values without a meaning become ``IGNORE`` and are returned beside the array."""
-    values = read_stored(path)
+    values = read_values(path, labels)
     known = labels.values
     table = np.full(256, IGNORE, np.uint8)
     table[list(known)] = list(known.values())
     return table[values], [value for value in np.unique(values).tolist() if value not in known]
+
+
+def read_values(path: str | Path, labels: LabelSet) -> np.ndarray:
+    """``read_stored``, or the grey values of a mask where the set has a ``mask_threshold``."""
+    return read_stored(path) if labels.mask_threshold is None else _read_mask(path)
 
 
 def read_stored(path: str | Path) -> np.ndarray:
@@ -59,24 +66,61 @@ def read_stored(path: str | Path) -> np.ndarray:
     Raises:
         UserError: the file is missing, broken, in color or of 16 bits.
     """
-    try:
-        content = image_bytes(path)  # by its path, Pillow 13 maps a rotated grey TIFF at the wrong width
-        with open_image(content) as image:
-            stretch, mode = _stretch(image), image.mode
-            image.load()
-            values = np.array(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
-        raise UserError(f"no label image {path}") from None
-    except UnidentifiedImageError:
-        raise UserError(f"cannot read the label image {path}: it is not an image; replace the file") from None
-    except Exception as error:  # PIL raises half a dozen types on broken files
-        raise UserError(f"cannot read the label image {path} ({error}): replace the file") from None
+    values, mode, stretch = _decoded(path)
     if mode not in ("1", "L", "P"):
         raise UserError(
             f"the label image {path} is of mode {mode}, expected one channel of up to 8 bits (mode L or P) "
             "that holds one class number per pixel"
         )
     return values.astype(np.uint8) // stretch
+
+
+def _read_mask(path: str | Path) -> np.ndarray:
+    """The grey values of a mask, (H, W) uint8, 0 to 255 whatever its bits, as it is displayed.
+
+    Raises:
+        UserError: the file is missing, broken, of 16 bits, transparent or in color, or holds 0 and 1 alone,
+            which would all be below the threshold.
+    """
+    values, mode, _ = _decoded(path, displayed=True)
+    if mode not in ("1", "L", "P", "RGB"):
+        raise UserError(f"the mask {path} is of mode {mode}, expected a grey image of up to 8 bits")
+    if values.ndim == 3:
+        low, high = values.min(axis=2), values.max(axis=2)
+        if (high - low).max(initial=0) > _MOST_CHROMA:
+            raise UserError(
+                f"the mask {path} is in color, expected grey: 0 for the background, 255 for the class"
+            )
+        values = values[..., 1]
+    if values.max(initial=0) == 1:
+        raise UserError(
+            f"the mask {path} holds 0 and 1, which mask_threshold takes for background: remove it where all "
+            "masks are so"
+        )
+    return values
+
+
+def _decoded(path: str | Path, *, displayed: bool = False) -> tuple[np.ndarray, str, int]:
+    """The pixels of a label image, upright, its mode, and by what Pillow stretched its values.
+
+    ``displayed``: images of 1 bit become 0 and 255, those with a palette have its colours.
+    """
+    try:
+        content = image_bytes(path)  # by its path, Pillow 13 maps a rotated grey TIFF at the wrong width
+        with open_image(content) as image:
+            stretch, mode = _stretch(image), image.mode
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            if displayed and mode in ("1", "P"):
+                upright = upright.convert("L" if mode == "1" else "RGB")
+            values = np.array(upright)
+    except FileNotFoundError:
+        raise UserError(f"no label image {path}") from None
+    except UnidentifiedImageError:
+        raise UserError(f"cannot read the label image {path}: it is not an image; replace the file") from None
+    except Exception as error:  # PIL raises half a dozen types on broken files
+        raise UserError(f"cannot read the label image {path} ({error}): replace the file") from None
+    return values, mode, stretch
 
 
 def _stretch(image: Image.Image) -> int:

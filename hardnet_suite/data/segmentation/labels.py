@@ -32,6 +32,9 @@ class LabelSet:
         image_endings: how the file names of images end.
         label_endings: how those of label images end, best first: NAME + an image ending belongs to NAME + the
             first label ending for which there is a file.
+        mask_threshold: for one class whose label images are grey masks of 0 to 255, perhaps with the soft
+            edges of lossy files: values from this one on are the class, lower ones the background. None:
+            values have exact meanings.
     """
 
     name: str
@@ -41,6 +44,7 @@ class LabelSet:
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     image_endings: tuple[str, ...] = IMAGE_SUFFIXES
     label_endings: tuple[str, ...] = (".png",)
+    mask_threshold: int | None = None
 
     @property
     def background(self) -> int | None:
@@ -58,6 +62,8 @@ class LabelSet:
         """
         if not self.classes:
             return {value: value for value in range(256)}
+        if self.mask_threshold is not None:
+            return {value: int(value < self.mask_threshold) for value in range(256)}
         if self.background is not None:
             return self._values_of_one_class(self.background)
         unnamed = {*range(len(self.classes))} - {*self.stored.values()}
@@ -177,6 +183,7 @@ def own_labels(
     *,
     reduce_zero_label: bool = False,
     ignore_index: int = IGNORE,
+    mask_threshold: int | None = None,
 ) -> LabelSet:
     """The label set of a custom data set.
 
@@ -188,6 +195,7 @@ def own_labels(
         name: what messages call the set.
         reduce_zero_label: the files hold 0 for ignored pixels and 1 … C for the classes, as mmseg's option.
         ignore_index: a further label of ignored pixels, after ``reduce_zero_label``.
+        mask_threshold: for one class with grey masks, the least value of the class; see ``LabelSet``.
 
     Raises:
         UserError: no class, more than 255, duplicate names, a palette of another length or with values that
@@ -196,6 +204,16 @@ def own_labels(
     classes = class_names(classes, f"{name}: classes") if classes else ()
     if not 0 < len(classes) <= IGNORE:
         raise UserError(f"{name} has {len(classes)} classes, expected 1 to {IGNORE}")
+    if mask_threshold is not None:
+        if len(classes) != 1 or stored or reduce_zero_label or ignore_index != IGNORE:
+            raise UserError(
+                f"{name} has mask_threshold={mask_threshold!r}, which is for one class, without stored, "
+                "reduce_zero_label and ignore_index"
+            )
+        if not _is_byte(mask_threshold) or mask_threshold == 0:
+            raise UserError(f"{name} has mask_threshold={mask_threshold!r}, expected an integer of 1 to 255")
+        checked = _checked_palette(palette, 1, name)
+        return LabelSet(name, classes, checked, mask_threshold=mask_threshold, label_endings=IMAGE_SUFFIXES)
     stored = _stored_values(stored, len(classes), name)
     if reduce_zero_label:
         if stored:
@@ -265,6 +283,7 @@ def predicted_as(labels: LabelSet) -> LabelSet:
     """
     count = len(labels.classes)
     if labels.background is not None:
-        return replace(labels, stored={0: 0, IGNORE: labels.background}, label_endings=(".png",))
+        stored = {0: 0, IGNORE: labels.background}
+        return replace(labels, stored=stored, mask_threshold=None, label_endings=(".png",))
     void = {value: IGNORE for value, label in labels.stored.items() if label == IGNORE and value >= count}
     return replace(labels, stored=void, label_endings=(".png",))

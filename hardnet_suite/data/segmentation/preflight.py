@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hardnet_suite.data.images import header
-from hardnet_suite.data.segmentation.label_images import describe_unknown, read_stored
+from hardnet_suite.data.segmentation.label_images import describe_unknown, read_values
 from hardnet_suite.data.segmentation.labels import IGNORE, LABEL_SETS, LabelSet, labels_of
 from hardnet_suite.errors import UserError
 
@@ -136,7 +136,7 @@ def _batches(files: Sequence[Path]) -> list[Sequence[Path]]:
 
 def _count(path: Path, labels: LabelSet) -> np.ndarray:
     labels = labels_of(path, labels)
-    counts = np.bincount(read_stored(path).ravel(), minlength=256)
+    counts = np.bincount(read_values(path, labels).ravel(), minlength=256)
     unknown = [value for value in np.flatnonzero(counts).tolist() if value not in labels.values]
     if unknown:
         raise UserError(f"the label image {path} {describe_unknown(unknown, labels)}")

@@ -17,6 +17,7 @@ from hardnet_suite.deploy.transforms.decoders import (
     SeparableContext,
 )
 from hardnet_suite.networks import (
+    MSEG,
     SSD,
     CenterNet,
     FCHarDNet,
@@ -26,13 +27,14 @@ from hardnet_suite.networks import (
     PatchDescriptor,
 )
 from hardnet_suite.networks.centernet import CenterNetDecoder, ContextConcat
-from hardnet_suite.networks.fchardnet import FCHarDNetDecoder
-from hardnet_suite.networks.layers import ACTIVATIONS, POOLS, DilatedPool, L2Norm
+from hardnet_suite.networks.fchardnet import FCHarDNetDecoder, TransposedDecoder
+from hardnet_suite.networks.layers import ACTIVATIONS, POOLS, DilatedPool, L2Norm, PadSame
 
 _UNCHANGED = (
     nn.Identity,
     nn.Dropout,
     DilatedPool,
+    PadSame,
     *ACTIVATIONS.values(),
     *POOLS.values(),
 )  # they map zeros to zeros
@@ -126,6 +128,14 @@ def _conv(conv: nn.Conv2d, inputs: Layout, outputs: Layout) -> Layout:
     return outputs
 
 
+def _transposed(conv: nn.ConvTranspose2d, inputs: Layout, outputs: Layout) -> Layout:
+    weight = conv.weight
+    conv.weight = _parameter(outputs.spread(inputs.spread(weight.detach()), 1), weight)
+    conv.bias = _parameter(outputs.spread(conv.bias.detach()), conv.bias)
+    conv.in_channels, conv.out_channels = len(inputs.sources), len(outputs.sources)
+    return outputs
+
+
 def _norm(norm: nn.BatchNorm2d, layout: Layout) -> None:
     if norm.affine:
         norm.weight = _parameter(layout.spread(norm.weight.detach()), norm.weight)
@@ -200,14 +210,20 @@ def _trunk(trunk: HarDNetTrunk, multiple: int, visible: Sequence[int] = ()) -> l
     """Pads a trunk and returns the layouts of its maps; those of the stages ``visible`` are not padded."""
     outputs: dict[int, Layout] = {}
     inputs = Layout.of(_first_channels(trunk))
-    x = outputs[-1] = _chain(trunk.stem, inputs, multiple, 1 if -1 in visible else None)
-    x = _chain(trunk.stem_down, x, multiple)
+
+    def last(seen: int, following: int) -> int:
+        """Multiple of the last convolution before stage ``following``; that of ``seen`` leaves the trunk."""
+        stages = trunk.stages[following : following + 1]
+        kept = trunk.tap == "block" and following in visible and any(0 in s.block.outputs for s in stages)
+        return 1 if kept or (seen in visible and (seen < 0 or trunk.tap == "transition")) else multiple
+
+    x = outputs[-1] = _chain(trunk.stem, inputs, multiple, last(-1, 0))
+    x = _chain(trunk.stem_down, x, multiple, last(-1, 0))
     for index, stage in enumerate(trunk.stages):
-        seen = index in visible
-        x = _block(stage.block, x, multiple, visible=seen and trunk.tap == "block")
+        x = _block(stage.block, x, multiple, visible=index in visible and trunk.tap == "block")
         if trunk.tap == "block":
             outputs[index] = x
-        x = _chain(stage.transition, x, 1 if seen and trunk.tap == "transition" else multiple)
+        x = _chain(stage.transition, x, multiple, last(index, index + 1))
         if trunk.tap == "transition":
             outputs[index] = x
         x = _chain(stage.down, x, multiple)
@@ -241,13 +257,36 @@ def _ssd(network: SSD, multiple: int) -> None:
 def _fchardnet(network: FCHarDNet, multiple: int) -> None:
     *skips, last = _trunk(network.trunk, multiple)
     decoder = network.decoder
-    if not isinstance(decoder, FCHarDNetDecoder | MergedFCHarDNetDecoder):
+    if isinstance(decoder, TransposedDecoder):
+        x = last
+        for up, block, skip in zip(decoder.ups, decoder.blocks, reversed(skips), strict=True):
+            x = Layout.joined([_transposed(up, x, Layout.of(up.out_channels, multiple)), skip])
+            x = _block(block, x, multiple)
+    elif isinstance(decoder, FCHarDNetDecoder | MergedFCHarDNetDecoder):
+        x = _chain(decoder.last_proj, last, multiple)
+        for conv, block, skip in zip(decoder.convs, decoder.blocks, reversed(skips), strict=True):
+            x = _block(block, _merge(conv, x, skip, multiple), multiple)
+    else:
         _unknown(decoder)
-    x = _chain(decoder.last_proj, last, multiple)
-    for conv, block, skip in zip(decoder.convs, decoder.blocks, reversed(skips), strict=True):
-        x = _block(block, _merge(conv, x, skip, multiple), multiple)
     decoder.channels = len(x.sources)
     _chain(network.classifier, x, 1)
+
+
+def _mseg(network: MSEG, multiple: int) -> None:
+    decoder, fields = network.decoder, []
+    for block, x in zip(decoder.blocks, _trunk(network.trunk, multiple), strict=True):
+        branches = Layout.joined(_chain(branch, x, multiple) for branch in block.branches)
+        _chain(block.joined, branches, multiple)
+        fields.append(_chain(block.shortcut, x, multiple))
+    _, middle, coarse = fields  # maps that are multiplied have one layout
+    both, _ = _chain(decoder.ups[0], coarse, multiple), _chain(decoder.ups[1], coarse, multiple)
+    all_three = _chain(decoder.ups[2], middle, multiple)
+    joined = Layout.joined([both, _chain(decoder.ups[3], coarse, multiple)])
+    joined = _chain(decoder.ups[4], _chain(decoder.concat2, joined, multiple), multiple)
+    joined = _chain(decoder.concat3, Layout.joined([all_three, joined]), multiple)
+    joined = _chain(decoder.last, joined, multiple)
+    decoder.channels = len(joined.sources)
+    _chain(network.classifier, joined, 1)
 
 
 def _merge(conv: nn.Module, coarse: Layout, fine: Layout | None, multiple: int, shortcut: int = 0) -> Layout:
@@ -301,6 +340,7 @@ _NETWORKS = {
     HarDNetClassifier: _classifier,
     SSD: _ssd,
     FCHarDNet: _fchardnet,
+    MSEG: _mseg,
     CenterNet: _centernet,
     PatchDescriptor: _descriptor,
 }

@@ -24,10 +24,12 @@ class MergedConv(nn.Module):
     Args:
         layer: Convolution, batch norm and activation of the concatenated maps; its modules are used.
         fine_channels: Channels of the fine map; 0: there is none.
+        align_corners: Of the interpolation.
     """
 
-    def __init__(self, layer: ConvNormAct, fine_channels: int):
+    def __init__(self, layer: ConvNormAct, fine_channels: int, align_corners: bool = True):
         super().__init__()
+        self.align_corners = align_corners
         coarse = layer.conv.in_channels - fine_channels
         self.coarse = _columns(layer.conv, 0, coarse, bias=True)
         self.fine = (
@@ -36,7 +38,7 @@ class MergedConv(nn.Module):
         self.tail = nn.Sequential(layer.norm, layer.act)
 
     def forward(self, coarse: Tensor, fine: Tensor | None, size: Sequence[int]) -> Tensor:
-        x = enlarge(self.coarse(coarse), size)
+        x = enlarge(self.coarse(coarse), size, self.align_corners)
         if self.fine is not None:
             x = x + self.fine(fine)
         return self.tail(x)
@@ -50,7 +52,7 @@ class MergedFCHarDNetDecoder(nn.Module):
         self.channels, self.last_proj, self.blocks = decoder.channels, decoder.last_proj, decoder.blocks
         coarse = [decoder.last_proj.conv.out_channels, *(b.out_channels for b in decoder.blocks)]
         self.convs = nn.ModuleList(
-            MergedConv(conv, conv.conv.in_channels - channels)
+            MergedConv(conv, conv.conv.in_channels - channels, decoder.align_corners)
             for conv, channels in zip(decoder.convs, coarse[:-1], strict=True)
         )
 

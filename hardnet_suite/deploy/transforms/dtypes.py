@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from hardnet_suite.deploy.transforms.descriptors import return_float32
 from hardnet_suite.deploy.transforms.inputs import RawConv2d, first_conv
-from hardnet_suite.networks import SSD, CenterNet, FCHarDNet, HarDNetClassifier, HarDNetTrunk, PatchDescriptor
+from hardnet_suite.networks import (
+    MSEG,
+    SSD,
+    CenterNet,
+    FCHarDNet,
+    HarDNetClassifier,
+    HarDNetTrunk,
+    PatchDescriptor,
+)
 from hardnet_suite.networks.layers import L2Norm
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -52,7 +60,7 @@ def cast(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype} must be one of {', '.join(map(str, DTYPES))}")
-    kinds = (HarDNetTrunk, HarDNetClassifier, SSD, CenterNet, FCHarDNet, PatchDescriptor)
+    kinds = (HarDNetTrunk, HarDNetClassifier, SSD, CenterNet, FCHarDNet, MSEG, PatchDescriptor)
     if not isinstance(network, kinds):
         raise ValueError(f"cannot cast a {type(network).__name__}")
     converted = copy.deepcopy(network).eval().to(dtype)
@@ -82,7 +90,7 @@ def _widen_output(converted: nn.Module, network: nn.Module) -> None:
     if isinstance(converted, HarDNetClassifier):
         if isinstance(network.fc, nn.Linear):
             converted.fc = _precise(CastLinear, network.fc)
-    elif isinstance(converted, FCHarDNet):
+    elif isinstance(converted, FCHarDNet | MSEG):
         converted.classifier = _precise(CastConv2d, network.classifier)
     elif isinstance(converted, CenterNet):
         for branch, original in ((converted.hm, network.hm), (converted.wh, network.wh)):

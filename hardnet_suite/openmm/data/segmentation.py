@@ -27,13 +27,17 @@ class SegmentationDataset(BaseSegDataset):
             background, see ``LabelSet``.
         reduce_zero_label: For custom data, 0 in the files is ignored and 1 … C are the classes.
         ignore_index: For custom data, a label that is ignored in addition to 255.
+        mask_threshold: For custom data of one class with grey masks of 0 to 255, such as Kvasir-SEG and
+            CVC-ClinicDB have them: values from this one on are the class, lower ones the background. The
+            masks may have three equal channels, any format and the soft edges of lossy files.
         data_root: Folder that the other paths are relative to.
         data_prefix: ``dict(img_path=…, seg_map_path=…)``; without ``seg_map_path`` the images have no labels
             and can only be predicted.
         ann_file: A text file with one image per line, relative to ``img_path``, with or without suffix;
             empty: all images.
         img_suffix: Suffix or suffixes of the image files; None: any image.
-        seg_map_suffix: Suffix of the label images instead of that; None: ".png".
+        seg_map_suffix: Suffix of the label images instead of that; None: ".png", or any image with
+            ``mask_threshold``.
         indices: As in mmengine's ``BaseDataset``.
         pipeline: The transforms.
         options: Further options of mmengine: ``serialize_data``, ``test_mode``, ``lazy_init``,

@@ -16,19 +16,28 @@ from hardnet_suite.networks import (
     Arch,
     CenterNetArch,
     FCHarDNetArch,
+    MSEGArch,
+    SegmentationArch,
     SSDArch,
     build_network,
     centernet,
     fchardnet,
     find_arch,
+    mseg,
     ssd,
 )
 from hardnet_suite.openmm.models.backbone import HarDNet
 
-Row = TypeVar("Row", SSDArch, CenterNetArch, FCHarDNetArch)
+Row = TypeVar("Row", SSDArch, CenterNetArch, FCHarDNetArch, MSEGArch, SegmentationArch)
 
-KINDS = {SSDArch: "an SSD", CenterNetArch: "a CenterNet", FCHarDNetArch: "an FC-HarDNet"}
-_SOURCES = {SSDArch: ssd, CenterNetArch: centernet, FCHarDNetArch: fchardnet}
+KINDS = {
+    SSDArch: "an SSD",
+    CenterNetArch: "a CenterNet",
+    FCHarDNetArch: "an FC-HarDNet",
+    MSEGArch: "a HarDNet-MSEG",
+    SegmentationArch: "an FC-HarDNet or a HarDNet-MSEG",
+}
+_SOURCES = {SSDArch: ssd, CenterNetArch: centernet, FCHarDNetArch: fchardnet, MSEGArch: mseg}
 _OPENMMLAB_SCOPES = ("mmengine", "mmdet", "mmseg")
 
 
@@ -67,7 +76,7 @@ def _skeleton(arch: str):
 def backbone_options(arch: str) -> dict[str, Any]:
     """What the ``HarDNet`` backbone of model ``arch`` is built with."""
     row: Arch = find_arch(arch)
-    tap = "transition" if isinstance(row, SSDArch) else "block"
+    tap = "transition" if isinstance(row, SSDArch | MSEGArch) else "block"
     return {"arch": arch, "out_indices": _SOURCES[type(row)].source_indices(row), "tap": tap}
 
 

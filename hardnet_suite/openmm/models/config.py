@@ -17,8 +17,8 @@ from hardnet_suite.networks import (
     ARCHS,
     CenterNetArch,
     DescriptorArch,
-    FCHarDNetArch,
     HarDNetArch,
+    SegmentationArch,
     SSDArch,
     list_models,
 )
@@ -28,7 +28,7 @@ from hardnet_suite.openmm.data.parts import walk
 MODEL_KINDS = {
     "HarDNetSSD": SSDArch,
     "HarDNetCenterNet": CenterNetArch,
-    "HarDNetSegmentor": FCHarDNetArch,
+    "HarDNetSegmentor": SegmentationArch,
     "ImageClassifier": HarDNetArch,
     "PatchDescriptorModel": DescriptorArch,
 }

@@ -10,9 +10,10 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.networks import find_arch
-from hardnet_suite.weights import Checkpoint, LoadReport, fill, find, open_weights
+from hardnet_suite.networks import ARCHS, find_arch, trunk_arch
+from hardnet_suite.weights import Checkpoint, LoadReport, fill, find, open_weights, registry
 from hardnet_suite.weights.checkpoint import chosen_row
+from hardnet_suite.weights.row import WeightsRow
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -24,7 +25,8 @@ class HarDNetPretrained:
     part of the backbone that would stay random.
 
     Args:
-        model: whose weights, a name of ``list_models()``. Default: the backbone's own ``arch``.
+        model: whose weights, a name of ``list_models()``. Default: the backbone's own ``arch``, or where
+            there are no weights of that, the classifier with the same trunk.
         tag: the tag in the weights registry ("published", "base"). Default: "published", without ``file``.
         file: a local file to take in place of a download: an official one, one of this suite, or the
             checkpoint of a run.
@@ -34,12 +36,12 @@ class HarDNetPretrained:
         self.model, self.tag, self.file = model, tag, file
 
     def __call__(self, module: nn.Module) -> None:
-        name = self.model or module.arch
         if self.file is not None and self.tag is None:
-            row = None
+            row, name = None, self.model or module.arch
             find_arch(name)  # also with a file: a misspelt model or tag is an error
         else:
-            row = find(name, self.tag or "published")
+            row = initial_row(self.model, self.tag, module.arch)
+            name = row.model
         try:
             weights = open_weights(row if self.file is None else self.file, name)
         except UserError as error:
@@ -48,6 +50,17 @@ class HarDNetPretrained:
         print_log(f"{weights.path.name} into {type(module).__name__}: {report}", logger="current")
         if hasattr(module, "_params_init_info"):
             update_init_info(module, init_info=f"HarDNetPretrained: {weights.path}")
+
+
+def initial_row(model: str | None, tag: str | None, arch: str) -> WeightsRow:
+    """The row of the registry that ``HarDNetPretrained(model, tag)`` loads into a module of that ``arch``.
+
+    Raises:
+        ValueError: an unknown model or tag.
+    """
+    if model is None and not any(row.model == arch for row in registry.ROWS):
+        model = next((name for name, row in ARCHS.items() if row == trunk_arch(arch)), None)
+    return find(model or arch, tag or "published")
 
 
 def pretrained_init(arch: str | None, pretrained: bool | str) -> dict[str, str]:

@@ -12,13 +12,13 @@ from hardnet_suite.networks import (
     CenterNetArch,
     ClassificationPostprocess,
     DetectionPostprocess,
-    FCHarDNetArch,
     Postprocess,
+    SegmentationArch,
     SegmentationPostprocess,
     SSDArch,
     default_postprocess,
-    fchardnet,
 )
+from hardnet_suite.networks.hardnet import least_side
 
 
 def postprocess_of(
@@ -59,7 +59,7 @@ def postprocess_of(
             clip=bool(given.get("clip_border", False)),  # as published
             flip=bool(given.get("flip_test", usual.flip)),
         )
-    if isinstance(arch, FCHarDNetArch):
+    if isinstance(arch, SegmentationArch):
         require_known(given, {"mode", "crop_size", "stride"}, where)
         options = {}
         if threshold is not None:
@@ -79,10 +79,10 @@ def postprocess_of(
         window, stride = (integers(given[key], f"{where}.{key}") for key in ("crop_size", "stride"))
         if stride[0] > window[0] or stride[1] > window[1]:
             raise UserError(f"{where}: stride {stride} must not be larger than crop_size {window}")
-        if min(window) < fchardnet.LEAST_SIDE:
+        if min(window) < (least := least_side(arch.trunk)):
             raise UserError(
                 f"{where}: crop_size {window} is too small, the network takes inputs of at least "
-                f"{fchardnet.LEAST_SIDE}×{fchardnet.LEAST_SIDE} pixels"
+                f"{least}×{least} pixels"
             )
         return SegmentationPostprocess(window=window, stride=stride, **options)
     require_known(given, set(), where)

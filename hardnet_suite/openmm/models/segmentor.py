@@ -1,7 +1,7 @@
-"""FC-HarDNet as an mmsegmentation model, its decoder as a decode head, and its loss.
+"""FC-HarDNet and HarDNet-MSEG as mmsegmentation models, their decoders as a decode head, and their losses.
 
-``HarDNetSegmentor`` builds the ``HarDNet`` backbone (tap="block") and ``FCHarDNetHead`` from one row of the
-architecture table.
+``HarDNetSegmentor`` builds the ``HarDNet`` backbone and ``FCHarDNetHead`` from one row of the architecture
+table.
 """
 
 from __future__ import annotations
@@ -16,15 +16,21 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference.masks import logits_to_mask, mean_to_mask, segmentation_logits
 from hardnet_suite.inference.prepare import Placement
-from hardnet_suite.losses import bootstrapped_cross_entropy
-from hardnet_suite.networks import FCHarDNetArch, SegmentationPostprocess, find_arch
-from hardnet_suite.networks.fchardnet import FCHarDNetDecoder
+from hardnet_suite.losses import bootstrapped_cross_entropy, structure_loss
+from hardnet_suite.networks import (
+    FCHarDNetArch,
+    MSEGArch,
+    SegmentationArch,
+    SegmentationPostprocess,
+    find_arch,
+)
+from hardnet_suite.networks.fchardnet import build_decoder
 from hardnet_suite.networks.layers import enlarge
+from hardnet_suite.networks.mseg import PartialDecoder
 from hardnet_suite.openmm.models.arch import (
     agreed,
     backbone_config,
@@ -39,17 +45,21 @@ from hardnet_suite.openmm.models.forms import LoadsEveryForm
 from hardnet_suite.openmm.models.inference import PerShapeInference, ReplaceableNetwork, placement_of
 from hardnet_suite.openmm.models.rules import postprocess_of
 
+_DECODERS = {FCHarDNetArch: build_decoder, MSEGArch: PartialDecoder}
+
 
 @MODELS.register_module()
 class FCHarDNetHead(BaseDecodeHead):
-    """Decoder and classifier: block outputs of strides 4 to 64 -> (N, num_classes, H/4, W/4) logits.
+    """Decoder and classifier: the trunk's maps -> (N, num_classes, H/s, W/s) logits.
+
+    s is the stride of the finest of them, 4 for FC-HarDNet-70 and 8 for HarDNet-MSEG.
 
     With ``num_classes=1`` there is a single logit, and pixels whose probability exceeds ``threshold``
     (default 0.5) belong to the class. The losses then get targets for binary cross entropy: 1 for the class,
     0 for the background.
 
     Args:
-        arch: An FC-HarDNet of the architecture table.
+        arch: An FC-HarDNet or HarDNet-MSEG of the architecture table.
         in_channels: Input channels; if given, they must agree with the table.
         channels: Output channels of the decoder; if given, they must agree with the table.
         options: Options of mmseg's ``BaseDecodeHead``; ``num_classes`` defaults to that of the table.
@@ -61,7 +71,7 @@ class FCHarDNetHead(BaseDecodeHead):
     def __init__(
         self, arch: str, in_channels: Sequence[int] | None = None, channels: int | None = None, **options
     ):
-        row = row_of(arch, FCHarDNetArch)
+        row = row_of(arch, SegmentationArch)
         num_classes = options.setdefault("num_classes", row.num_classes)
         if options.setdefault("out_channels", num_classes) != num_classes:
             raise UserError(
@@ -75,11 +85,11 @@ class FCHarDNetHead(BaseDecodeHead):
             channels=agreed(channels, *neck_channels(arch), "decode_head.channels", arch),
             in_index=list(range(len(in_channels))),
             input_transform="multiple_select",
-            align_corners=True,
+            align_corners=row.align_corners,
             dropout_ratio=0.0,
             **options,
         )
-        self.decoder = FCHarDNetDecoder(row, in_channels)
+        self.decoder = _DECODERS[type(row)](row, in_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         return self.cls_seg(self.decoder(maps))
@@ -95,7 +105,7 @@ class FCHarDNetHead(BaseDecodeHead):
         losses = super().loss_by_feat(seg_logits, batch_data_samples)
         if self.num_classes == 1:  # mmseg's accuracy uses argmax, meaningless for one logit
             target = self._stack_batch_gt(batch_data_samples)
-            logits = F.interpolate(seg_logits.detach(), target.shape[2:], mode="bilinear", align_corners=True)
+            logits = enlarge(seg_logits.detach(), target.shape[2:], self.align_corners)
             counted = target != self.ignore_index
             right = (logits.sigmoid() > self.threshold) == (target == 1)
             losses["acc_seg"] = 100 * (right & counted).sum() / counted.sum().clamp(min=1)
@@ -104,11 +114,11 @@ class FCHarDNetHead(BaseDecodeHead):
 
 @MODELS.register_module()
 class HarDNetSegmentor(LoadsEveryForm, PerShapeInference, ReplaceableNetwork, EncoderDecoder):
-    """FC-HarDNet as an mmsegmentation model.
+    """FC-HarDNet or HarDNet-MSEG as an mmsegmentation model.
 
     Args:
-        arch: An FC-HarDNet of the architecture table ("fchardnet70"). It determines channels, indices and tap
-            of backbone and decode head; configs that contradict it are an error.
+        arch: Its name in the architecture table ("fchardnet70", "hardnet_mseg"). It determines channels,
+            indices and tap of backbone and decode head; configs that contradict it are an error.
         backbone: Further options of ``HarDNet``.
         decode_head: Further options of ``FCHarDNetHead``.
         options: Options of mmseg's ``EncoderDecoder``.
@@ -121,7 +131,7 @@ class HarDNetSegmentor(LoadsEveryForm, PerShapeInference, ReplaceableNetwork, En
         decode_head: dict | None = None,
         **options,
     ):
-        arch = model_arch(arch, FCHarDNetArch, backbone=backbone, decode_head=decode_head)
+        arch = model_arch(arch, SegmentationArch, backbone=backbone, decode_head=decode_head)
         with build_scope("mmseg"):
             super().__init__(
                 backbone=backbone_config(arch, backbone),
@@ -154,7 +164,8 @@ class HarDNetSegmentor(LoadsEveryForm, PerShapeInference, ReplaceableNetwork, En
         return samples
 
     def own_outputs(self, inputs: Tensor) -> Tensor:
-        return enlarge(self.decode_head(self.extract_feat(inputs)), inputs.shape[2:])
+        head = self.decode_head
+        return enlarge(head(self.extract_feat(inputs)), inputs.shape[2:], head.align_corners)
 
 
 @MODELS.register_module()
@@ -167,6 +178,9 @@ class HarDNetSegmentorTTA(SegTTAModel):
             mask = mean_to_mask([view.seg_logits.data for view in views], self.module.rule)
             sample = views[0]
             sample.set_data({"pred_sem_seg": PixelData(data=mask[None])})
+            if self.module.decode_head.num_classes == 1:  # what masks are scored by
+                mean = torch.stack([view.seg_logits.data.sigmoid() for view in views]).mean(0)
+                sample.set_data({"seg_logits": PixelData(data=mean.logit(eps=1e-6))})
             merged.append(sample)
         return merged
 
@@ -206,3 +220,36 @@ class BootstrappedCrossEntropyLoss(nn.Module):
         return self.loss_weight * bootstrapped_cross_entropy(
             logits, target, self.min_kept, self.threshold, ignore_index, weight=of_class
         )
+
+
+@MODELS.register_module()
+class StructureLoss(nn.Module):
+    """``losses.structure_loss`` for mmseg's heads with one class.
+
+    Args:
+        window: Side of the window that finds the edges, in pixels.
+        edge_weight: Additional weight of a pixel whose surroundings are all different.
+        weighted_bce: Whether the weights count in the cross entropy; False: only in the IoU, as in the
+            published program.
+        loss_weight: Factor on the loss.
+        loss_name: Name in the log.
+    """
+
+    def __init__(
+        self,
+        window: int = 31,
+        edge_weight: float = 5.0,
+        weighted_bce: bool = True,
+        loss_weight: float = 1.0,
+        loss_name: str = "loss_structure",
+    ):
+        super().__init__()
+        self.options = {"window": window, "edge_weight": edge_weight, "weighted_bce": weighted_bce}
+        self.loss_weight, self.loss_name = loss_weight, loss_name
+
+    def forward(
+        self, logits: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = 255
+    ) -> Tensor:
+        if weight is not None:
+            raise ValueError("this loss weights the pixels itself: remove the sampler, or use another loss")
+        return self.loss_weight * structure_loss(logits, target, ignore_index=ignore_index, **self.options)

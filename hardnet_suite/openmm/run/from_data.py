@@ -33,7 +33,7 @@ from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
 from hardnet_suite.data.report import brief_lines
 from hardnet_suite.data.segmentation import find_pairs
 from hardnet_suite.errors import UserError
-from hardnet_suite.networks import ARCHS, CenterNetArch, FCHarDNetArch, HarDNetArch, SSDArch
+from hardnet_suite.networks import ARCHS, CenterNetArch, FCHarDNetArch, HarDNetArch, MSEGArch, SSDArch
 from hardnet_suite.openmm.data.parts import counted, label_set
 from hardnet_suite.openmm.run.config_copies import flat_copy
 from hardnet_suite.openmm.run.recipes import (
@@ -53,6 +53,7 @@ _TASKS = {
     SSDArch: "detection",
     CenterNetArch: "detection",
     FCHarDNetArch: "segmentation",
+    MSEGArch: "segmentation",
     HarDNetArch: "classification",
 }
 _NEEDED = {

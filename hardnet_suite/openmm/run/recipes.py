@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hardnet_suite.networks import PREPROCESS
+
 _WARM_UP = 200  # iterations
 _EPOCHS = (10, 150)  # fewest and most, where they are chosen
 
@@ -178,7 +180,7 @@ def segmentation(
     dataset: Mapping[str, Any],
     image_size: tuple[int, int],
 ) -> str:
-    """A config for an FC-HarDNet.
+    """A config for an FC-HarDNet or HarDNet-MSEG.
 
     Args:
         plan: what was chosen; its size is the crop.
@@ -209,7 +211,7 @@ data_root = {_folder(data_root)}  # of the images; --data-root moves it
 
 model = dict(
     arch=arch,
-    data_preprocessor=dict(size=({height}, {width})),
+    data_preprocessor=dict(size=({height}, {width}){_normalisation(plan.model)}),
     decode_head=dict(num_classes={len(plan.classes)}, loss_decode=dict(min_kept={min_kept})),
     init_cfg={plan.start.init_cfg},
 )
@@ -235,6 +237,15 @@ val_dataloader = dict(num_workers={plan.workers}, dataset={entries["val"]})
 test_dataloader = dict(num_workers={plan.workers}, dataset={entries["test"]})
 
 {_schedule(plan, "mIoU", '"MomentumAnnealingEMA", momentum=0.001, gamma=100')}'''
+
+
+def _normalisation(model: str) -> str:
+    """Options of the data preprocessor for a model whose input is not that of the base config."""
+    rule, usual = (PREPROCESS[name] for name in (model, "fchardnet70"))
+    if not {"channels", "mean", "std"} & {*rule.differences(usual)}:
+        return ""
+    mean, std = list(rule.pixel_mean), list(rule.pixel_std)
+    return f", mean={mean}, std={std}, bgr_to_rgb={rule.channels == 'rgb'}"
 
 
 def classification(

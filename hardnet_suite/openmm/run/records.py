@@ -20,11 +20,11 @@ from hardnet_suite.networks import (
     PREPROCESS,
     CenterNetArch,
     DescriptorArch,
-    FCHarDNetArch,
     HarDNetArch,
     Pad,
     Postprocess,
     Preprocess,
+    SegmentationArch,
     SSDArch,
     centernet,
 )
@@ -97,7 +97,7 @@ def _preprocess_of_steps(cfg: Config, steps: Sequence[Mapping[str, Any]]) -> Pre
             f"pipeline resize to them: Resize(scale={size}, keep_ratio=False), or, to keep the aspect ratio, "
             f"Resize(scale={size}, keep_ratio=True) and Pad(size={size})"
         )
-    if isinstance(arch, FCHarDNetArch) and rule.resize == "short":
+    if isinstance(arch, SegmentationArch) and rule.resize == "short":
         raise UserError(f"{cfg.filename}: a centre crop cuts off pixels, which have no prediction; remove it")
     if isinstance(arch, CenterNetArch) and not _is_multiple(rule, centernet.INPUT_MULTIPLE):
         raise UserError(

@@ -17,10 +17,10 @@ from mmengine.runner import Runner
 from hardnet_suite.data.classes import readable
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import counted, foreign_datasets, parts, walk
-from hardnet_suite.openmm.models.initializers import pretrained_init
+from hardnet_suite.openmm.models.initializers import initial_row, pretrained_init
 from hardnet_suite.openmm.run.amp import training_precision
 from hardnet_suite.openmm.run.logs import announce
-from hardnet_suite.weights import Checkpoint, WeightsRow, find
+from hardnet_suite.weights import Checkpoint, WeightsRow
 from hardnet_suite.weights.places import row_of
 
 _NAMES = 6  # classes that a line has room for
@@ -124,12 +124,11 @@ def _pretrained(cfg: Config) -> Iterator[str]:
         if init.get("type") == "Pretrained":
             yield str(init.get("checkpoint"))
         elif init.get("type") == "HarDNetPretrained":
-            model, tag = init.get("model") or arch or cfg.get("arch"), init.get("tag", "published")
             if init.get("file"):
                 yield str(init["file"])
                 continue
             try:
-                row = find(model, tag)
+                row = initial_row(init.get("model"), init.get("tag"), arch or cfg.get("arch"))
             except ValueError:  # told when the model is built
                 continue
             yield _of_registry(row)

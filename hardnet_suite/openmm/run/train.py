@@ -15,6 +15,7 @@ from hardnet_suite.data.classes import readable, require_same_classes
 from hardnet_suite.data.files import looking_once
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import parts, require_data
+from hardnet_suite.openmm.models.initializers import initial_row
 from hardnet_suite.openmm.run.amp import bfloat16_loops, training_precision
 from hardnet_suite.openmm.run.compilation import compile_options, require_compiler
 from hardnet_suite.openmm.run.configs import drop_pretrained
@@ -24,7 +25,7 @@ from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of, reco
 from hardnet_suite.openmm.run.runner import SuiteRunner
 from hardnet_suite.openmm.run.summary import announce_training, initial_weights
 from hardnet_suite.openmm.run.surroundings import WorkDirHook, explained, how_to_resume
-from hardnet_suite.weights import Checkpoint, find, open_weights
+from hardnet_suite.weights import Checkpoint, open_weights
 from hardnet_suite.weights.file import WeightsFile
 from hardnet_suite.weights.runs import newest_checkpoint
 
@@ -167,7 +168,7 @@ def _compare_published(cfg: Config) -> list[str]:
     init = cfg.model.get("init_cfg") or {}
     if not isinstance(init, dict) or init.get("type") != "HarDNetPretrained" or init.get("file"):
         return []
-    row = find(init.get("model") or cfg.model.get("arch"), init.get("tag", "published"))
+    row = initial_row(init.get("model"), init.get("tag"), cfg.model.get("arch"))
     same_count = all(len(part.classes) == len(row.classes) for part in parts(cfg, ["train_dataloader"]))
     return _compare_classes(cfg, f"{row.model}:{row.tag}", row.classes) if same_count else []
 

@@ -17,7 +17,7 @@ from mmengine.runner import save_checkpoint
 import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite import create_model
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.models.initializers import load_checkpoint
+from hardnet_suite.openmm.models.initializers import initial_row, load_checkpoint
 from hardnet_suite.openmm.run.configs import drop_pretrained
 from hardnet_suite.weights import convert_official, registry
 from hardnet_suite.weights.convert import in_target
@@ -331,3 +331,41 @@ def test_checkpoints_that_do_not_fit_are_told_in_one_line(small, golden, tmp_pat
         assert str(tmp_path / file) in message
         assert "\n" not in message
     assert assert_equal_where_common(small, before) == set(before)
+
+
+def test_a_model_without_weights_starts_from_the_classifier_with_its_trunk(golden, tmp_path):
+    """HarDNet-MSEG has no row in the registry; its trunk is that of HarDNet-68."""
+    assert initial_row(None, None, "hardnet_mseg").model == "hardnet68"
+    assert initial_row(None, None, "hardnet85").model == "hardnet85"
+    assert initial_row(None, "base", "fchardnet70").model == "fchardnet70"
+    for name in ("fchardnet84", "fchardnet70_paddleseg"):  # no such trunk
+        with pytest.raises(ValueError, match=f"no published weights for model '{name}'"):
+            initial_row(None, None, name)
+    file = official_file(tmp_path, golden, "hardnet68")
+    init = {"type": "HarDNetPretrained", "model": "hardnet68", "file": file}
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        cfg = Config.fromfile(CONFIGS / "hardnet_mseg_polyps.py")
+        assert cfg.model.backbone.init_cfg == {"type": "HarDNetPretrained"}
+        cfg.model.backbone.init_cfg = init
+        segmentor = MODELS.build(cfg.model)
+        segmentor.init_weights()
+    expected = create_model("hardnet68", pretrained=file).trunk.state_dict()
+    trunk = segmentor.backbone.trunk.state_dict()
+    assert trunk.keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in trunk.items())
+
+
+def test_a_segmentor_starts_from_the_pretrained_petite_classifier(tmp_path):
+    """As configs/hardnet_petite_imagenet.py says; the last 1×1 convolution is the decoder's, and stays."""
+    petite = create_model("hardnet_petite", num_classes=7)
+    torch.save({"state_dict": petite.state_dict()}, tmp_path / "epoch_100.pth")
+    init = {"type": "HarDNetPretrained", "model": "hardnet_petite", "file": str(tmp_path / "epoch_100.pth")}
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        cfg = Config.fromfile(CONFIGS / "fchardnet70_cityscapes.py")
+        segmentor = MODELS.build({**cfg.model, "init_cfg": None, "backbone": {"init_cfg": init}})
+        segmentor.init_weights()
+    expected, trunk = petite.trunk.state_dict(), segmentor.backbone.trunk.state_dict()
+    assert {key for key in expected if key not in trunk} == {
+        key for key in expected if key.startswith("stages.4.transition.")
+    }
+    assert all(torch.equal(value, expected[key]) for key, value in trunk.items())

@@ -13,11 +13,13 @@ from hardnet_suite import list_models
 from hardnet_suite.data.classes import readable
 from hardnet_suite.data.shapes import write_shapes
 from hardnet_suite.errors import UserError
+from hardnet_suite.networks import PREPROCESS
 from hardnet_suite.openmm.data.parts import parts, require_data
 from hardnet_suite.openmm.run import from_data
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.from_data import Choices, default_work_dir, write_config
 from hardnet_suite.openmm.run.recipes import Plan, Start, choose_batch_size, choose_epochs
+from hardnet_suite.openmm.run.records import preprocess_of
 from hardnet_suite.weights import ROWS
 
 SCRATCH = Choices(from_scratch=True)
@@ -25,8 +27,8 @@ TRAINABLE = [name for name in list_models() if "descriptor" not in name]
 
 
 def task(model):
-    kinds = {"ssd": "boxes", "cen": "boxes", "fch": "masks"}
-    return kinds.get(model[:3], "classes")
+    kinds = {"ssd": "boxes", "cen": "boxes", "fch": "masks", "hardnet_mseg": "masks"}
+    return kinds.get(model, kinds.get(model[:3], "classes"))
 
 
 def picture(path, size=(48, 40)):
@@ -71,6 +73,13 @@ def test_every_trainable_model(data, tmp_path, model):
     assert "epoch" not in told
     for start in ("data: ", "chosen: ", "config: "):
         assert f"\n{start}" in f"\n{told}"
+
+
+@pytest.mark.parametrize("model", ["fchardnet70", "fchardnet70_paddleseg", "hardnet_mseg"])
+def test_segmentors_get_images_in_their_own_order_and_units(data, tmp_path, model):
+    cfg = load_config(write_config(model, data / "masks", tmp_path / "run", SCRATCH))
+    rule, given = PREPROCESS[model], preprocess_of(cfg)
+    assert not {"channels", "mean", "std"} & {*given.differences(rule)}
 
 
 @pytest.mark.parametrize("name", ["hardnet_descriptor", "hardnet_descriptor_ps"])

@@ -58,6 +58,7 @@ _LABELS = (
     "stored",
     "reduce_zero_label",
     "ignore_index",
+    "mask_threshold",
     "img_suffix",
     "seg_map_suffix",
 )
@@ -142,7 +143,7 @@ class SegmentationPart(Part):
     def key(self) -> Hashable:
         labels = self.labels
         files = labels.image_endings, labels.label_endings, self.list_file, self.indices
-        meaning = labels.name, labels.classes, tuple(sorted(labels.stored.items()))
+        meaning = labels.name, labels.classes, tuple(sorted(labels.stored.items())), labels.mask_threshold
         return self.image_folder, self.label_folder, *files, *meaning
 
     def pairs(self) -> list[tuple[Path, Path | None]]:
@@ -283,6 +284,7 @@ def label_set(
     stored: Mapping[int, int] | None = None,
     reduce_zero_label: bool = False,
     ignore_index: int = IGNORE,
+    mask_threshold: int | None = None,
     img_suffix: str | tuple[str, ...] | None = None,
     seg_map_suffix: str | tuple[str, ...] | None = None,
 ) -> LabelSet:
@@ -295,6 +297,7 @@ def label_set(
         stored: for a custom set, see ``own_labels``.
         reduce_zero_label: likewise.
         ignore_index: likewise.
+        mask_threshold: likewise.
         img_suffix: how the file names of images end; None: as usual.
         seg_map_suffix: how those of label images end; None: as usual.
 
@@ -304,10 +307,10 @@ def label_set(
     if labels is not None:
         if labels not in LABEL_SETS:
             raise UserError(f"labels={labels!r} is not a known label set; known: {', '.join(LABEL_SETS)}")
-        if metainfo or stored or reduce_zero_label or ignore_index != IGNORE:
+        if metainfo or stored or reduce_zero_label or ignore_index != IGNORE or mask_threshold is not None:
             raise UserError(
                 f"labels={labels!r} defines its classes and stored values: metainfo, stored, "
-                "reduce_zero_label and ignore_index are for custom data, with labels=None"
+                "reduce_zero_label, ignore_index and mask_threshold are for custom data, with labels=None"
             )
         made = LABEL_SETS[labels]
     else:
@@ -318,7 +321,11 @@ def label_set(
         palette = metainfo.get("palette") or [class_color(index) for index in range(len(classes))]
         if not isinstance(reduce_zero_label, bool):
             raise UserError(f"{where} has reduce_zero_label={reduce_zero_label!r}, expected True or False")
-        options = {"reduce_zero_label": reduce_zero_label, "ignore_index": ignore_index}
+        options = {
+            "reduce_zero_label": reduce_zero_label,
+            "ignore_index": ignore_index,
+            "mask_threshold": mask_threshold,
+        }
         made = own_labels(classes, palette, stored, **options)
     if img_suffix is not None:
         made = replace(made, image_endings=_endings(f"{where}.img_suffix", img_suffix))

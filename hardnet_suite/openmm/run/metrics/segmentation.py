@@ -11,9 +11,12 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 
-from hardnet_suite.data.segmentation import LABEL_SETS, LabelSet, prediction_path, write_label
+from hardnet_suite.data.segmentation import IGNORE, LABEL_SETS, LabelSet, prediction_path, write_label
+from hardnet_suite.errors import UserError
+from hardnet_suite.evaluation.binary import MaskScores, score_mask, summarize_masks
+from hardnet_suite.evaluation.coco import without_nan
 from hardnet_suite.evaluation.segmentation import SegmentationScores, count_pixels, score_confusion
-from hardnet_suite.evaluation.tables import MOST_CLASSES
+from hardnet_suite.evaluation.tables import MOST_CLASSES, format_score
 
 
 @METRICS.register_module()
@@ -28,6 +31,8 @@ class SegmentationIoU(BaseMetric):
             CITY/NAME_labelTrainIds.png for Cityscapes, otherwise PATH.png. None saves nothing.
         image_folder: Folder of the images, whose subfolders are kept; None keeps none.
         prediction_ids: "trainIds" saves class indices, "labelIds" the ids of Cityscapes' test server.
+        masks: With one class, also score each image as papers on polyps do: the ``summarize_masks`` of
+            ``evaluation.binary``. Ignored pixels are not for it.
         collect_device: As in mmengine.
 
     Attributes:
@@ -36,6 +41,7 @@ class SegmentationIoU(BaseMetric):
         summary: After scoring, the scores as a table, of many classes the best and the worst.
         scores: After scoring, all scores.
         confusions: After scoring, path of each image -> its confusion matrix; None without labels.
+        mask_scores: After scoring with ``masks``, path of each image with labels -> its ``MaskScores``.
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class SegmentationIoU(BaseMetric):
         predictions_dir: str | None = None,
         image_folder: str | None = None,
         prediction_ids: str = "trainIds",
+        masks: bool = False,
         collect_device: str = "cpu",
     ):
         super().__init__(collect_device=collect_device)
@@ -50,11 +57,13 @@ class SegmentationIoU(BaseMetric):
             raise ValueError(f"prediction_ids={prediction_ids!r}, expected 'trainIds' or 'labelIds'")
         self.predictions_dir, self.image_folder = predictions_dir, image_folder
         self.prediction_ids = prediction_ids
+        self.masks = masks
         self.image_ids: list[str] = []
         self.details: dict[str, Any] = {}
         self.summary = ""
         self.scores: SegmentationScores | None = None
         self.confusions: dict[str, np.ndarray | None] = {}
+        self.mask_scores: dict[str, MaskScores] = {}
 
     @property
     def labels(self) -> LabelSet:
@@ -69,13 +78,28 @@ class SegmentationIoU(BaseMetric):
             prediction = sample["pred_sem_seg"]["data"].cpu().numpy()
             # mmseg returns floating-point masks for one logit
             prediction = prediction.reshape(prediction.shape[-2:]).astype(np.int64)
-            confusion = None
+            confusion = mask = None
             if "gt_sem_seg" in sample:
                 target = sample["gt_sem_seg"]["data"].cpu().numpy().reshape(prediction.shape)
                 confusion = count_pixels(target, prediction, labels)
+                if self.masks:
+                    mask = self._mask_scores(target, prediction, sample, labels)
             if self.predictions_dir:
                 self._save(sample["img_path"], labels.hide_background(prediction), labels)
-            self.results.append((sample["img_path"], confusion))
+            self.results.append((sample["img_path"], confusion, mask))
+
+    def _mask_scores(
+        self, target: np.ndarray, prediction: np.ndarray, sample: dict, labels: LabelSet
+    ) -> MaskScores:
+        if labels.background is None:
+            raise UserError(f"SegmentationIoU has masks=True, but the data has {len(labels.classes)} classes")
+        if (target == IGNORE).any():
+            raise UserError(
+                f"{sample['img_path']} has ignored pixels, which the scores of masks=True cannot leave out: "
+                "remove masks=True from the evaluator"
+            )
+        logits = sample["seg_logits"]["data"].float().cpu()
+        return score_mask(target == 0, prediction == 0, logits.sigmoid()[0].numpy())
 
     def _save(self, image_path: str, prediction: np.ndarray, labels: LabelSet) -> None:
         path = prediction_path(image_path, self.image_folder, labels, self.prediction_ids)
@@ -83,7 +107,9 @@ class SegmentationIoU(BaseMetric):
         write_label(Path(self.predictions_dir, path), prediction, stored)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        of_image = self.confusions = dict(results)  # ranks may see an image twice
+        # ranks may see an image twice
+        of_image = self.confusions = {image: confusion for image, confusion, _ in results}
+        self.mask_scores = {image: mask for image, _, mask in results if mask is not None}
         self.image_ids = list(of_image)
         confusions = [confusion for confusion in of_image.values() if confusion is not None]
         if not confusions:
@@ -94,4 +120,11 @@ class SegmentationIoU(BaseMetric):
         categories = f"\n\n{scores.category_table()}" if labels.categories else ""
         self.summary = scores.table(labels.classes, MOST_CLASSES) + categories
         MMLogger.get_current_instance().info(f"\n{scores.table(labels.classes)}{categories}")
-        return scores.metrics
+        if not self.masks:
+            return scores.metrics
+        masks = summarize_masks([*self.mask_scores.values()])
+        self.details["masks"] = without_nan(masks)
+        table = "\n".join(f"{name:<8}  {format_score(value, 4)}" for name, value in masks.items())
+        self.summary += f"\n\n{table}"
+        MMLogger.get_current_instance().info(f"\n{table}")
+        return scores.metrics | masks
