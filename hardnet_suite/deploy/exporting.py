@@ -30,7 +30,6 @@ from hardnet_suite.networks import (
     DescriptorArch,
     PatchDescriptor,
     Preprocess,
-    SegmentationArch,
     SegmentationPostprocess,
     SSDArch,
     Usage,
@@ -431,7 +430,7 @@ def _require_size(arch: Any, size: tuple[int, int], name: str) -> None:
         raise UserError(
             f"{name} takes inputs whose sides are multiples of {INPUT_MULTIPLE}, got {height}×{width}"
         )
-    elif min(size) < (least := least_side(arch.trunk) if isinstance(arch, SegmentationArch) else 32):
+    elif min(size) < (least := least_side(getattr(arch, "trunk", arch))):
         raise UserError(f"{name} takes inputs of at least {least}×{least}, got {height}×{width}")
 
 

@@ -29,7 +29,6 @@ KEY = "hardnet_suite"  # of the record in a file's metadata
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 INCLUDES = ("preprocess", "postprocess")
 _VERSION = 2
-_STRIDE = 32  # of a classifier's last map
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class ExportRecord:
         elif isinstance(self.arch, CenterNetArch):
             own = 4 * INPUT_MULTIPLE  # the decoder begins at half the trunk's last map
         elif isinstance(self.arch, HarDNetArch):
-            own = 2 * _STRIDE
+            own = 2 * least_side(self.arch)
         return max(own, *self.usage.preprocess.input_size if "preprocess" in self.includes else (1,))
 
     def to_json(self) -> str:
