@@ -27,6 +27,7 @@ _FORMS = {
     "paddleclas": "PaddleClas",
     "paddledetection": "the trunk of PaddleDetection's CenterNet and FairMOT",
     "semantic-segmentation": "sithu31296/semantic-segmentation",
+    "paddleseg": "PaddleSeg (.pdparams)",
 }
 LAYOUT_NAMES = tuple(_FORMS)
 

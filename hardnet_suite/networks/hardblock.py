@@ -39,35 +39,6 @@ def layer_width(layer: int, growth: int, growth_mul: float, multiple: int = 2) -
     return max(int((width + multiple / 2) / multiple), 1) * multiple
 
 
-def reverse_links(
-    weight: Tensor, layer: int, growth: int, growth_mul: float, multiple: int = 2, *, back: bool = False
-) -> Tensor:
-    """The weight of a block's layer in programs that concatenate its input farthest layer first.
-
-    PaddleSeg's HarDBlock does so; ours and the official one begin with the nearest (``harmonic_links``).
-
-    Args:
-        weight: (out_channels, in_channels, …) of our layer.
-        layer: Layer number, counted from 1.
-        growth: Growth rate of the block.
-        growth_mul: Width multiplier per harmonic link.
-        multiple: What the layers' widths are multiples of.
-        back: The inverse: ``weight`` is the other program's, ours is returned.
-
-    Raises:
-        ValueError: The number of input channels is not that of such a layer.
-    """
-    links = harmonic_links(layer)
-    widths = [layer_width(link, growth, growth_mul, multiple) for link in links if link]
-    rest = weight.shape[1] - sum(widths)
-    if 0 in links:  # the block's input, of any width
-        widths.append(rest)
-    if (rest < 1) if 0 in links else (rest != 0):
-        raise ValueError(f"a weight of {weight.shape[1]} input channels is not that of layer {layer}")
-    parts = weight.split(widths[::-1] if back else widths, 1)
-    return torch.cat(parts[::-1], 1)
-
-
 class HarDBlock(nn.Module):
     """Harmonic dense block: (N, in_channels, H, W) -> (N, out_channels, H, W).
 

@@ -68,15 +68,6 @@ CONTAINERS = (
         ("decoder.up1.", "decoder.final."),
         ("hardnet85", "hardnet68", "hardnet68ds", "hardnet39ds"),
     ),
-    Container(
-        "FC-HarDNet-70 of PaddleSeg",
-        "https://github.com/PaddlePaddle/PaddleSeg",
-        "Apache-2.0",
-        "encoder.blks.",
-        ("stem.0._conv.", "decoder.dense_blocks_up.", "cls_head."),
-        reason="its stem ends at stride 2, its blocks join their inputs in the opposite order, and its "
-        "strided convolutions and upsampling place pixels otherwise",
-    ),
 )
 
 

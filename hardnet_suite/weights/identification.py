@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -97,13 +97,19 @@ def identify(
             if (match := _whole(name, tensors, arch)) is not None
         ]
         if len(matches) == 1:
-            return matches[0]
+            return matches[0] if model is not None else _by_arch(matches[0])
         if matches:
             names = " and ".join(match.model for match in matches)
             raise UserError(f"these weights fit {names}: say which it is")
     keys = ", ".join(list(state_dict)[:3])
     of = "any model of this suite" if model is None else model
     raise UserError(f"these are not the weights of {of} (keys such as {keys})")
+
+
+def _by_arch(found: Identified) -> Identified:
+    """The same, as the model of the table whose architecture the file implies, if there is one."""
+    row = next((name for name in list_models() if found.arch is not None and ARCHS[name] == found.arch), None)
+    return found if row is None else replace(found, model=row, arch=None)
 
 
 @cache

@@ -49,6 +49,7 @@ class KeyLayout:
             modules that are not among them are not in such files.
         parts: part of a name behind the prefix -> theirs, where they differ.
         value: changes a tensor of theirs to ours: (row, our key, tensor, to_theirs) -> tensor.
+        suits: whether their program has a row of these kinds.
         arch: the architecture that their program computes with, from the row of the table.
         preprocess: the input rule that their program trains with, from that of the published model.
         counters: whether files have the batch norms' counters.
@@ -63,6 +64,7 @@ class KeyLayout:
     prefixes: Mapping[type, Callable[[nn.Module], Prefixes]]
     parts: Mapping[str, str] = field(default_factory=dict)
     value: ValueChange = lambda row, key, value, to_theirs: value
+    suits: Callable[[Arch], bool] = lambda row: True
     arch: Callable[[Arch], Arch] = lambda row: row
     preprocess: Callable[[Preprocess], Preprocess] = lambda rule: rule
     counters: bool = True
@@ -72,7 +74,8 @@ class KeyLayout:
 
     def has(self, name: str) -> bool:
         """Whether the program has the model ``name``."""
-        return type(find_arch(name)) in self.prefixes
+        row = find_arch(name)
+        return type(row) in self.prefixes and self.suits(row)
 
     def arch_of(self, name: str) -> Arch | None:
         """The architecture that a file of model ``name`` implies; None for the row of the table."""
@@ -275,6 +278,10 @@ def _rgb(rule: Preprocess) -> Preprocess:
     return replace(rule, channels="rgb", mean=rule.mean[::-1], std=rule.std[::-1])
 
 
+def _rgb_of_minus_1_to_1(rule: Preprocess) -> Preprocess:
+    return replace(rule, channels="rgb", mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
 def _rgb_of_0_to_1(rule: Preprocess) -> Preprocess:
     return replace(rule, channels="rgb", scale=255.0, mean=(0.0,) * 3, std=(1.0,) * 3)
 
@@ -285,6 +292,49 @@ _PADDLE_PARTS = {"running_mean": "_mean", "running_var": "_variance"}
 def _paddle_detection(row: Arch) -> Arch:
     """ReLU6, and average pooling that does not count the padding, as is Paddle's default."""
     return replace(row, trunk=replace(row.trunk, act="relu6", pool="average_inside"))
+
+
+def _paddleseg(network: nn.Module) -> Prefixes:
+    """The stem of the authors' numbered trunk is apart, what follows is numbered from 0 again."""
+    stem = len(network.arch.trunk.stem) + len(network.arch.trunk.stem_down)
+    names = {
+        "conv1x1_up": "decoder.conv1x1_up",
+        "denseBlocksUp": "decoder.dense_blocks_up",
+        "finalConv": "cls_head",
+    }
+    for theirs in network.official_prefixes.values():
+        if theirs.startswith("base."):
+            number = int(theirs.removeprefix("base."))
+            names[theirs] = f"stem.{number}" if number < stem else f"encoder.blks.{number - stem}"
+    return {ours: names[theirs] for ours, theirs in network.official_prefixes.items() if theirs in names}
+
+
+@cache
+def _segments(row: Arch) -> dict[str, list[int]]:
+    """Key of a block's convolution -> channels of each map that it reads, nearest first."""
+    with torch.device("meta"):
+        network = NETWORKS[type(row)](row)
+    segments = {}
+    for name, block in network.named_modules():
+        if isinstance(block, HarDBlock):
+            widths = [block.layers[0].conv.in_channels, *(layer.conv.out_channels for layer in block.layers)]
+            for index, links in enumerate(block.links):
+                segments[f"{name}.layers.{index}.conv.weight"] = [widths[link] for link in links]
+    return segments
+
+
+def _farthest_first(row: Arch, key: str, value: Tensor, to_theirs: bool) -> Tensor:
+    """PaddleSeg's blocks join the maps that a layer reads in the opposite order."""
+    widths = _segments(row).get(key)
+    if widths is None or value.ndim != 4 or value.shape[1] != sum(widths):
+        return value
+    return torch.cat(value.split(widths if to_theirs else widths[::-1], 1)[::-1], 1)
+
+
+def _paddleseg_arch(row: Arch) -> Arch:
+    """Stages from stride 2, strided convolutions padded on one side, corners that are not aligned."""
+    trunk = replace(row.trunk, stem_stride=1, same_padding=True)
+    return replace(row, trunk=trunk, align_corners=False)
 
 
 FOREIGN = {
@@ -333,59 +383,21 @@ FOREIGN = {
         licence="MIT",
         told=False,
     ),
+    "paddleseg": KeyLayout(
+        "paddleseg",
+        "PaddleSeg",
+        {FCHarDNetArch: _paddleseg},
+        parts=_PADDLE_PARTS | {"conv": "_conv", "norm": "_batch_norm"},
+        value=_farthest_first,
+        suits=lambda row: row.up != "transposed",
+        arch=_paddleseg_arch,
+        preprocess=_rgb_of_minus_1_to_1,
+        counters=False,
+        source="https://github.com/PaddlePaddle/PaddleSeg",
+        licence="Apache-2.0",
+    ),
 }
 
-
-def _paddleseg(network: nn.Module) -> Prefixes:
-    """The stem of the authors' numbered trunk is apart, what follows is numbered from 0 again."""
-    stem = len(network.arch.trunk.stem) + len(network.arch.trunk.stem_down)
-    names = {
-        "conv1x1_up": "decoder.conv1x1_up",
-        "denseBlocksUp": "decoder.dense_blocks_up",
-        "finalConv": "cls_head",
-    }
-    for theirs in network.official_prefixes.values():
-        if theirs.startswith("base."):
-            number = int(theirs.removeprefix("base."))
-            names[theirs] = f"stem.{number}" if number < stem else f"encoder.blks.{number - stem}"
-    return {ours: names[theirs] for ours, theirs in network.official_prefixes.items()}
-
-
-@cache
-def _segments(row: Arch) -> dict[str, list[int]]:
-    """Key of a block's convolution -> channels of each map that it reads, nearest first."""
-    with torch.device("meta"):
-        network = NETWORKS[type(row)](row)
-    segments = {}
-    for name, block in network.named_modules():
-        if isinstance(block, HarDBlock):
-            widths = [block.layers[0].conv.in_channels, *(layer.conv.out_channels for layer in block.layers)]
-            for index, links in enumerate(block.links):
-                segments[f"{name}.layers.{index}.conv.weight"] = [widths[link] for link in links]
-    return segments
-
-
-def _farthest_first(row: Arch, key: str, value: Tensor, to_theirs: bool) -> Tensor:
-    """PaddleSeg's blocks join the maps that a layer reads in the opposite order."""
-    widths = _segments(row).get(key)
-    if widths is None or value.ndim != 4 or value.shape[1] != sum(widths):
-        return value
-    return torch.cat(value.split(widths if to_theirs else widths[::-1], 1)[::-1], 1)
-
-
-# names and order of channels alone: PaddleSeg pads strided convolutions on one side, and its upsampling does
-# not align corners, as no architecture of the suite does, so that no file is read in this scheme
-PADDLESEG = KeyLayout(
-    "paddleseg",
-    "PaddleSeg",
-    {FCHarDNetArch: _paddleseg},
-    parts=_PADDLE_PARTS | {"conv": "_conv", "norm": "_batch_norm"},
-    value=_farthest_first,
-    arch=lambda row: replace(row, trunk=replace(row.trunk, stem_stride=1)),
-    counters=False,
-    source="https://github.com/PaddlePaddle/PaddleSeg",
-    licence="Apache-2.0",
-)
 
 LAYOUTS: dict[str, KeyLayout] = {
     layout.name: layout for layout in (OWN, *OPENMM.values(), OFFICIAL, *FOREIGN.values())

@@ -18,9 +18,10 @@ from hardnet_suite.networks import (
     multiply_adds,
 )
 from hardnet_suite.networks.fchardnet import FCHarDNetDecoder, TransposedDecoder
-from hardnet_suite.networks.hardblock import reverse_links
 from hardnet_suite.networks.hardnet import least_side
-from hardnet_suite.weights import convert_official
+from hardnet_suite.weights import convert_official, identify
+from hardnet_suite.weights.convert import in_target
+from hardnet_suite.weights.layouts import FOREIGN, keys_of
 
 NAME = "fchardnet70"
 
@@ -355,61 +356,24 @@ class PaddleSegReading:
         return F.interpolate(x, images.shape[2:], mode="bilinear", align_corners=False)
 
 
-def paddle_key(key):
-    """PaddleSeg's key for one of our network, and the block's growth rate and layer for one of a block."""
-    for ours, theirs in (
-        ("trunk.stem_down.0", "stem.2"),
-        ("trunk.stem_down.1", "stem.3"),
-        ("trunk.stem.", "stem."),
-        ("decoder.last_proj", "encoder.blks.13"),
-        ("decoder.convs", "decoder.conv1x1_up"),
-        ("decoder.blocks", "decoder.dense_blocks_up"),
-        ("classifier", "cls_head"),
-    ):
-        key = key.replace(ours, theirs)
-    parts, layer = key.split("."), None
-    if key.startswith("trunk.stages"):
-        index = int(parts[2])
-        parts[:4] = ["encoder", "blks", str(3 * index + (parts[3] == "transition"))]
-        growth = PaddleSegReading.growth[index]
-    elif "dense_blocks_up" in key:
-        growth = PaddleSegReading.growth[3 - int(parts[2])]
-    if "layers" in parts:
-        layer = (int(parts[parts.index("layers") + 1]) + 1, growth)
-    names = {"conv": "_conv", "norm": "_batch_norm", "running_mean": "_mean", "running_var": "_variance"}
-    return ".".join(names.get(part, part) for part in parts), layer
-
-
 @pytest.mark.parametrize("size", [(64, 96), (65, 97), (70, 51)])
 def test_the_outputs_are_those_of_paddlesegs_program(size):
     """Both paddings of the strided convolution, and the other order of the blocks' inputs."""
-    name = "fchardnet70_paddleseg"
-    reading, network = PaddleSegReading(), build_network(name).eval()
-    state, used = {}, set()
-    for key, value in network.state_dict().items():
-        if key.endswith("num_batches_tracked"):
-            state[key] = value
-            continue
-        theirs, layer = paddle_key(key)
-        used.add(theirs)
-        tensor = reading.state[theirs]
-        if layer is not None and key.endswith("conv.weight"):
-            ours = reverse_links(tensor, *layer, 1.7, back=True)
-            torch.testing.assert_close(reverse_links(ours, *layer, 1.7), tensor, rtol=0, atol=0)
-            tensor = ours
-        state[key] = tensor
-    assert used == reading.state.keys()
-    network.load_state_dict(state)
+    reading = PaddleSegReading()
+    found = identify(reading.state)
+    assert (found.model, found.form, found.arch) == ("fchardnet70_paddleseg", "paddleseg", None)
+    network = build_network(found.model).eval()
+    network.load_state_dict(found.tensors, strict=False)
+    assert network.trunk.strides == [2, 4, 8, 16, 32]
     images = torch.randn(1, 3, *size)
     with torch.inference_mode():
-        out, expected = network(images), reading(images)
-    assert network.trunk.strides == [2, 4, 8, 16, 32]
-    assert_parity(out, expected)
-
-
-@pytest.mark.parametrize(("layer", "channels"), [(3, 28), (4, 46), (8, 74)])
-def test_weights_of_other_layers_have_no_links_to_reverse(layer, channels):
-    """With growth 10: layer 3 has 18 channels from layer 2; layer 4 has 28 and those of the block's input."""
-    for count in (0, 10, 17):
-        with pytest.raises(ValueError, match=f"{count} input channels is not that of layer {layer}"):
-            reverse_links(torch.zeros(4, count, 3, 3), layer, 10, 1.7)
+        expected = reading(images)
+        assert_parity(network(images), expected)
+        kept = {
+            key: reading.state[theirs] for key, theirs in keys_of(found.model, FOREIGN["paddleseg"]).items()
+        }
+        network.load_state_dict(kept, strict=False)
+        assert not torch.allclose(network(images), expected)  # the order counts
+    back = in_target(found.model, found.tensors, "paddleseg")
+    assert back.keys() == reading.state.keys()
+    assert all(torch.equal(back[key], value) for key, value in reading.state.items())

@@ -15,7 +15,7 @@ from hardnet_suite.networks import ARCHS, build_network
 from hardnet_suite.weights import convert_official, fill, identify, open_weights, to_official
 from hardnet_suite.weights.convert import from_target, in_target, require_same_network
 from hardnet_suite.weights.file import BadFileError, WeightsFile
-from hardnet_suite.weights.layouts import FOREIGN, LAYOUTS, PADDLESEG, keys_of
+from hardnet_suite.weights.layouts import FOREIGN, LAYOUTS, keys_of
 
 CLASSIFIERS = ["hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85"]
 
@@ -146,10 +146,6 @@ def test_the_trunk_in_a_network_of_another_program(tmp_path, name, prefix, marks
     ("keys", "reason"),
     [
         (("backbone.base.0.conv.", "head.lawin_8.g.conv.", "last3_seg."), "HarDNet-DFUS .* is KingNet-53"),
-        (
-            ("stem.0._conv.", "encoder.blks.0.layers.0._conv.", "decoder.dense_blocks_up.0.", "cls_head."),
-            "FC-HarDNet-70 of PaddleSeg .* ends at stride 2",
-        ),
         (
             ("hardnet.base.0.conv.", "rfb2_1.", "rfb3_1.", "rfb4_1.", "agg1."),
             "not that of a model of this suite",
@@ -337,22 +333,3 @@ def test_a_graph_of_the_same_shapes_that_computes_otherwise(graph, tmp_path, cha
     file.write_bytes(changed(graph[0], change))
     with pytest.raises(UserError, match="shapes of hardnet39ds, but its graph has other strides or pools"):
         open_weights(WeightsFile.read(file, graphs=True))
-
-
-def test_names_and_order_of_channels_of_paddleseg():
-    """Its padding and upsampling differ, too, so that no file is read in this scheme; they are ours here."""
-    name, program = "fchardnet70", foreign.paddleseg()
-    _, state = filled(program)
-    arrays = {key: torch.from_numpy(value) for key, value in foreign.paddle_arrays(state).items()}
-    arch = PADDLESEG.arch_of(name)
-    keys = keys_of(name, PADDLESEG, arch)
-    assert sorted(keys.values()) == sorted(arrays)
-    ours = {key: PADDLESEG.value(arch, key, arrays[theirs], False) for key, theirs in keys.items()}
-    network = build_network(name, arch=arch).double().eval()
-    network.load_state_dict(ours, strict=False)
-    with torch.no_grad():
-        torch.testing.assert_close(network(images()), program(images()), rtol=1e-9, atol=1e-9)
-        network.load_state_dict({key: arrays[theirs] for key, theirs in keys.items()}, strict=False)
-        assert not torch.allclose(network(images()), program(images()))  # the order counts
-    back = {theirs: PADDLESEG.value(arch, key, ours[key], True) for key, theirs in keys.items()}
-    assert same(back, arrays)
