@@ -443,7 +443,7 @@ def test_timms_tests_are_counted(tmp_path, monkeypatch):
     assert outcomes["test_one", "hardnet68"] == "failed"
     assert outcomes["test_one", "hardnet85"] == "passed"
     lines = program.table(outcomes).splitlines()
-    assert lines[2:] == ["| `test_one` | 5 | 1 | 0 |", "| `test_other` | 0 | 0 | 3 |"]
+    assert lines[2:] == ["| `test_one` | 6 | 1 | 0 |", "| `test_other` | 0 | 0 | 3 |"]
     with pytest.raises(SystemExit, match=r"no test of .* has swin in its name"):
         program.run(tmp_path / "test_models.py", "swin")
     (tmp_path / "other.py").write_text("")

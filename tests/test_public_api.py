@@ -100,7 +100,7 @@ def test_the_list():
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("*hardnet68*", ["centernet_hardnet68", *CLASSIFIERS_68, "ssd512_hardnet68"]),
+        ("*hardnet68*", ["centernet_hardnet68", "fchardnet68", *CLASSIFIERS_68, "ssd512_hardnet68"]),
         ("hardnet68", ["hardnet68"]),
         ("hardnet??", ["hardnet68", "hardnet85"]),
         (["hardnet85*", "*85"], ["centernet_hardnet85", "hardnet85", "ssd512_hardnet85"]),
