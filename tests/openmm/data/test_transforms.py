@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from mmcv.transforms import Compose
-from mmengine.registry import DefaultScope
+from mmengine.registry import TRANSFORMS, DefaultScope
 from pycocotools import mask as coco_mask
 
-import hardnet_suite.openmm  # noqa: F401
+import hardnet_suite.openmm.data.classification  # noqa: F401  # torchvision's transforms
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.sampling import seed_all
 from hardnet_suite.openmm.data.transforms import (
@@ -493,3 +493,55 @@ def test_an_instance_without_a_usable_mask_is_not_left_out(tmp_path):
     assert len(results["gt_bboxes"]) == len(results["gt_segmentations"]) == 4
     assert not results["gt_ignore_flags"].any()
     assert Compose([{"type": "RandomScaleStretchCrop", "size": 64}])(results)["img"].shape == (64, 64, 3)
+
+
+# --- exposure, and torchvision's transforms on arrays
+
+
+def grey_ramp() -> np.ndarray:
+    return np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, 2)
+
+
+@pytest.mark.parametrize("drawn", [-1.0, -0.4, 0.0, 0.7])
+def test_exposure_is_gain_and_gamma(monkeypatch, drawn):
+    monkeypatch.setattr(np.random, "uniform", lambda low, high, size: np.full(size, drawn))
+    transform = TRANSFORMS.build({"type": "RandomExposure", "gain": 1.6, "gamma": 2.0, "white_balance": 1.2})
+    out = transform({"img": grey_ramp()})["img"]
+    for value in range(256):
+        expected = 255 * min(value / 255 * 1.6**drawn * 1.2**drawn, 1) ** 2.0**drawn
+        assert abs(out.reshape(-1, 3)[value].astype(float) - expected).max() <= 0.5 + 1e-9
+
+
+def test_white_balance_has_a_gain_per_channel():
+    np.random.seed(0)
+    transform = TRANSFORMS.build({"type": "RandomExposure", "gain": 1, "gamma": 1, "white_balance": 1.5})
+    out = transform({"img": grey_ramp()})["img"]
+    assert len({channel.tobytes() for channel in out.transpose(2, 0, 1)}) == 3
+    same = TRANSFORMS.build({"type": "RandomExposure", "gain": 1, "gamma": 1, "white_balance": 1})
+    np.testing.assert_array_equal(same({"img": grey_ramp()})["img"], grey_ramp())
+
+
+@pytest.mark.parametrize("option", ["gain", "gamma", "white_balance"])
+@pytest.mark.parametrize("value", [0.9, float("nan")])
+def test_exposures_that_are_refused(option, value):
+    with pytest.raises(ValueError, match=f"{option}={value} must be at least 1"):
+        TRANSFORMS.build({"type": "RandomExposure", option: value})
+    with pytest.raises(TypeError, match="takes uint8 images, not float32"):
+        TRANSFORMS.build({"type": "RandomExposure"})({"img": grey_ramp().astype(np.float32)})
+
+
+def test_torchvisions_transforms_see_rgb_and_return_bgr():
+    image = np.random.default_rng(0).integers(0, 256, (8, 6, 3), np.uint8)
+    out = TRANSFORMS.build({"type": "torchvision/RandomGrayscale", "p": 1.0})({"img": image})["img"]
+    luma = image[..., ::-1].astype(float) @ [0.2989, 0.587, 0.114]
+    assert abs(out.astype(float) - luma[..., None]).max() <= 1
+    flipped = TRANSFORMS.build({"type": "torchvision/RandomInvert", "p": 1.0})({"img": image})["img"]
+    np.testing.assert_array_equal(flipped, 255 - image)
+
+
+@pytest.mark.parametrize(
+    "options", [{"type": "torchvision/Resize", "size": 4}, {"type": "torchvision/Pad", "padding": 1}]
+)
+def test_torchvisions_transforms_must_keep_the_size_of_arrays(options):
+    with pytest.raises(ValueError, match="only transforms that keep size and type"):
+        TRANSFORMS.build(options)({"img": np.zeros((8, 6, 3), np.uint8)})
