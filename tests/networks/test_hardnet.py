@@ -424,14 +424,14 @@ def test_dilated_classifiers(name, output_stride):
     dilated = build_network(name, num_classes=5, output_stride=output_stride).eval()
     dilated.load_state_dict(usual.state_dict(), strict=True)
     assert dilated.official_prefixes == usual.official_prefixes
-    assert [i["reduction"] for i in dilated.feature_info] == [
-        min(s, output_stride) for s in (2, 4, 8, 16, 32)
-    ]
-    x = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-    step = 32 // output_stride
+    strides = [i["reduction"] for i in usual.feature_info]
+    assert [i["reduction"] for i in dilated.feature_info] == [min(s, output_stride) for s in strides]
+    height, width = 2 * strides[-1], 3 * strides[-1]
+    x = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1))
+    step = strides[-1] // output_stride
     with torch.inference_mode():
         maps = dilated.forward_features(x)
-        assert maps.shape[2:] == (64 // output_stride, 96 // output_stride)
+        assert maps.shape[2:] == (height // output_stride, width // output_stride)
         assert_parity(maps[:, :, ::step, ::step], usual.forward_features(x))
         assert dilated(x).shape == (2, 5)
         assert dilated(torch.zeros(1, 3, output_stride, output_stride)).shape == (1, 5)

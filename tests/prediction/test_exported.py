@@ -11,7 +11,6 @@ import pytest
 import torch
 from deploy.exported import lively
 from PIL import Image
-from tiny_networks import tiny
 
 from hardnet_suite import create_model, load_model, predict
 from hardnet_suite.config_names import OWN_CONFIGS
@@ -19,6 +18,7 @@ from hardnet_suite.deploy import export
 from hardnet_suite.deploy.session import Session
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import DetectionPostprocess, SegmentationPostprocess, Usage
+from hardnet_suite.networks.hardnet import least_side
 
 SHIPPED = {
     "hardnet39ds": ("tiny_imagenet10", "tiny_imagenet10/train/*/*"),
@@ -165,21 +165,23 @@ def test_centernet_of_any_size(tmp_path):
 
 
 def test_images_that_a_file_of_any_size_does_not_take_are_skipped(tmp_path):
-    network = tiny("fchardnet70")
+    network = create_model("fchardnet70", num_classes=11, pretrained="camvid").eval()
     path = export(network, tmp_path / "masks.pt", dynamic="size", images=noise(160, 160))
     folder = tmp_path / "images"
     folder.mkdir()
-    sizes = {"a.png": (150, 140), "b.png": (127, 300), "c.png": (300, 1), "d.png": (128, 130)}
+    least = 2 * least_side(network.arch.trunk)
+    sizes = {"a.png": (150, 140), "b.png": (least - 1, 300), "c.png": (300, 1), "d.png": (least, least + 2)}
     for name, size in sizes.items():
         Image.fromarray(noise(*size)).save(folder / name)
     failed = []
-    with pytest.warns(UserWarning, match="takes inputs of at least 128×128 pixels"):
+    with pytest.warns(UserWarning, match=f"takes inputs of at least {least}×{least} pixels"):
         found = predict(path, folder, failed=failed, batch_size=3)
     assert [Path(each.name).name for each in found] == ["a.png", "d.png"]
     assert [Path(name).name for name, _ in failed] == ["b.png", "c.png"]
     for ours, theirs in zip(found, predict(network, [folder / "a.png", folder / "d.png"]), strict=True):
         same(ours, theirs)
-    with pytest.raises(UserError, match=r"b\.png: .*takes inputs of at least 128×128 pixels, got 300×127"):
+    message = rf"b\.png: .*takes inputs of at least {least}×{least} pixels, got 300×{least - 1}"
+    with pytest.raises(UserError, match=message):
         predict(path, folder / "b.png")
 
 
