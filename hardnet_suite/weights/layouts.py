@@ -377,6 +377,7 @@ FOREIGN = {
         "semantic-segmentation",
         "sithu31296/semantic-segmentation",
         {FCHarDNetArch: _official},
+        suits=lambda row: row.up != "transposed" and row.align_corners,
         arch=_with_relu6,
         preprocess=_rgb,
         source="https://github.com/sithu31296/semantic-segmentation",
