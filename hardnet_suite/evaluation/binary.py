@@ -22,8 +22,8 @@ class MaskScores:
     """Scores of one image, in [0, 1].
 
     Attributes:
-        dice: Dice coefficient of the predicted mask.
-        iou: Intersection over union of the predicted mask.
+        dice: Dice coefficient of the predicted mask; 1 where neither mask has a pixel (PraNet's program: 0).
+        iou: Intersection over union of the predicted mask; likewise.
         mae: Mean absolute error of the probabilities.
         structure: S-measure of the probabilities.
         dice_curve: (256,) Dice at each of ``THRESHOLDS``.
@@ -157,7 +157,7 @@ def _counts(target: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, 
 def _overlap(
     true_positive: np.ndarray, false_positive: np.ndarray, positive: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Dice and IoU; 1 where neither mask has a pixel."""
+    """Dice and IoU; 1 where neither mask has a pixel, for which PraNet's program counts 0."""
     predicted = np.asarray(true_positive + false_positive)
     total, union = predicted + positive, predicted + positive - true_positive
     with np.errstate(invalid="ignore"):

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hardnet_suite.networks.layers import at_least_float32
+
 
 def structure_loss(
     logits: Tensor,
@@ -54,7 +56,7 @@ def structure_loss(
         raise ValueError(f"window must be an odd integer of at least 1, got {window!r}")
     if not edge_weight >= 0:
         raise ValueError(f"edge_weight must be at least 0, got {edge_weight}")
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    logits = at_least_float32(logits)
     counted = (target != ignore_index)[:, None]
     truth = torch.where(counted, target[:, None].to(logits.dtype), 0)
     if not ((truth >= 0) & (truth <= 1)).all():

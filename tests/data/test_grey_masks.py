@@ -74,6 +74,10 @@ def test_the_threshold_is_the_least_value_of_the_class(tmp_path, threshold):
             blob().point(lambda value: value // 255),
             "holds 0 and 1, which mask_threshold takes for background",
         ),
+        (
+            blob().point(lambda value: value // 3),
+            "is not black, but has no value above 85, which mask_thresh",
+        ),
         (Image.fromarray(np.zeros((4, 4), np.uint16)), "expected a grey image"),
     ],
 )

@@ -57,7 +57,8 @@ def scan_label(path: str | Path, labels: LabelSet) -> tuple[np.ndarray, list[int
 
 def read_values(path: str | Path, labels: LabelSet) -> np.ndarray:
     """``read_stored``, or the grey values of a mask where the set has a ``mask_threshold``."""
-    return read_stored(path) if labels.mask_threshold is None else _read_mask(path)
+    threshold = labels.mask_threshold
+    return read_stored(path) if threshold is None else _read_mask(path, threshold)
 
 
 def read_stored(path: str | Path) -> np.ndarray:
@@ -75,12 +76,12 @@ def read_stored(path: str | Path) -> np.ndarray:
     return values.astype(np.uint8) // stretch
 
 
-def _read_mask(path: str | Path) -> np.ndarray:
+def _read_mask(path: str | Path, threshold: int) -> np.ndarray:
     """The grey values of a mask, (H, W) uint8, 0 to 255 whatever its bits, as it is displayed.
 
     Raises:
-        UserError: the file is missing, broken, of 16 bits, transparent or in color, or holds 0 and 1 alone,
-            which would all be below the threshold.
+        UserError: the file is missing, broken, of 16 bits, transparent or in color, or not black, but below
+            the threshold everywhere, such as one of 0 and 1.
     """
     values, mode, _ = _decoded(path, displayed=True)
     if mode not in ("1", "L", "P", "RGB"):
@@ -92,10 +93,11 @@ def _read_mask(path: str | Path) -> np.ndarray:
                 f"the mask {path} is in color, expected grey: 0 for the background, 255 for the class"
             )
         values = values[..., 1]
-    if values.max(initial=0) == 1:
+    if 0 < (most := int(values.max(initial=0))) < threshold:
+        kept = "holds 0 and 1" if most == 1 else f"is not black, but has no value above {most}"
         raise UserError(
-            f"the mask {path} holds 0 and 1, which mask_threshold takes for background: remove it where all "
-            "masks are so"
+            f"the mask {path} {kept}, which mask_threshold takes for background (the class begins at "
+            f"{threshold}): lower it, or remove it where all masks hold 0 and 1"
         )
     return values
 
