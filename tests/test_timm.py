@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import re
 import subprocess
@@ -181,6 +182,11 @@ def test_a_rule_that_timm_cannot_express_is_an_error():
     with pytest.raises(ValueError, match="timm's transforms cannot express the input rule"):
         timm.data.resolve_model_data_config(trunk)
     torch.jit.script(trunk)
+    torch.jit.trace(trunk, torch.rand(1, 3, 64, 64), check_trace=False)  # looks at every property
+    copy.deepcopy(trunk)
+    for read in (dict, list, len, lambda cfg: cfg["mean"], lambda cfg: "mean" in cfg):
+        with pytest.raises(ValueError, match="timm's transforms cannot express the input rule"):
+            read(trunk.pretrained_cfg)
 
 
 def test_the_config_follows_the_weights():

@@ -2,7 +2,7 @@
 
 # no postponed annotations: torch.fx copies those of ``forward`` into its code, where TorchScript needs types
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -116,16 +116,41 @@ class HarDNetStage(nn.Module):
         self.down = down
 
 
+class _NoTimmConfig(Mapping):
+    """In place of timm's configuration: reading it is an error, looking whether a network has one is not.
+
+    ``torch.jit.trace``, for one, looks at every property of a module.
+
+    Args:
+        error: Why there is none.
+    """
+
+    def __init__(self, error: ValueError):
+        self._error = error
+
+    def __getitem__(self, key: str) -> Any:
+        raise self._error
+
+    def __iter__(self) -> Iterator[str]:
+        raise self._error
+
+    def __len__(self) -> int:
+        raise self._error
+
+
 @torch.jit.unused
-def _pretrained_cfg(network: nn.Module) -> dict[str, Any]:
+def _pretrained_cfg(network: nn.Module) -> Mapping[str, Any]:
     """What timm reads of a network, ``timm.data.resolve_model_data_config`` for one: its input rule.
 
-    timm sets it for the networks that it builds; for others it follows from the network.
-
-    Raises:
-        ValueError: timm's transforms cannot express the input rule.
+    timm sets it for the networks that it builds; for others it follows from the network. Where timm's
+    transforms cannot express the rule, reading any entry raises a ValueError.
     """
-    return network._own_cfg() if network._timm_cfg is None else network._timm_cfg
+    if network._timm_cfg is not None:
+        return network._timm_cfg
+    try:
+        return network._own_cfg()
+    except ValueError as error:
+        return _NoTimmConfig(error)
 
 
 @torch.jit.unused
