@@ -49,6 +49,13 @@ all_networks = pytest.mark.parametrize(("name", "tap"), NETWORKS)
 each_kind = pytest.mark.parametrize(("name", "tap"), KINDS)
 
 
+def slow_but(*fast: str):
+    """``each_kind``, in the default suite only the kinds of these names."""
+    slow = pytest.mark.slow
+    cases = [pytest.param(name, tap, marks=() if name in fast and not tap else slow) for name, tap in KINDS]
+    return pytest.mark.parametrize(("name", "tap"), cases)
+
+
 def thin(full):
     """A row of the table with the same layers and few channels; an SSD's has less and smaller maps, too."""
     if isinstance(full, DescriptorArch):
@@ -349,7 +356,7 @@ def compiled(network: nn.Module, backend: str) -> nn.Module:
     return torch.compile(network, backend=backend, dynamic=True, fullgraph=True)
 
 
-@each_kind
+@slow_but(*SMALL)
 def test_compiles_to_one_graph(name, tap):
     """The operations that torch captures; other sizes need no further graph."""
     network = network_of(name, tap, SMALL.get(name))
@@ -366,7 +373,7 @@ def test_compiles_to_one_graph(name, tap):
     assert_refuses(torch.compile(network, backend="eager"), network, ValueError, EXPECTED)
 
 
-@each_kind
+@slow_but("hardnet39ds", "hardnet_descriptor")
 def test_compiled_networks_train(name, tap):
     network = network_of(name, tap, SMALL.get(name))
     form = compiled(network, "aot_eager")
