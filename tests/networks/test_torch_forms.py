@@ -319,15 +319,17 @@ def test_exports(name, tap, named):
 
 
 @pytest.mark.parametrize("name", [name for name, _ in SEGMENTATION])
-@pytest.mark.parametrize("form", [fx.symbolic_trace, torch.jit.script, torch.jit.trace, exported])
+@pytest.mark.parametrize("form", ["fx", "script", "trace", "export"])
 def test_odd_sizes(form, name):
     """Cuts and paddings that depend on whether a side is odd stay free in every form."""
     network = network_of(name, False)
-    arguments = {
-        torch.jit.trace: {"example_inputs": images(network), "check_trace": False},
-        exported: {"named": False},
+    capture = {
+        "fx": fx.symbolic_trace,
+        "script": torch.jit.script,
+        "trace": lambda network: torch.jit.trace(network, images(network), check_trace=False),
+        "export": lambda network: exported(network, named=False),
     }
-    captured = form(network, **arguments.get(form, {}))
+    captured = capture[form](network)
     for height, width in ((65, 97), (94, 67), (128, 64)):
         assert_same(captured, network, images(network, 2, height, width))
 
