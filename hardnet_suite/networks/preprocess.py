@@ -375,6 +375,7 @@ PREPROCESS: dict[str, Preprocess] = {
     "centernet_hardnet68": _CENTERNET_KEEP,
     "centernet_hardnet85": _CENTERNET,
     "fchardnet70": _FCHARDNET,
+    "fchardnet70_stride2": _FCHARDNET,
     "fchardnet68": _FCHARDNET,
     "fchardnet76": _FCHARDNET,
     "fchardnet84": _FCHARDNET,

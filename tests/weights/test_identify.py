@@ -9,7 +9,7 @@ from hardnet_suite.weights import identify, open_weights, to_official
 from hardnet_suite.weights.convert import TARGETS, in_target
 from hardnet_suite.weights.save import save_weights
 
-TWINS = {"fchardnet70_paddleseg": "fchardnet70"}  # models with the tensors of another
+TWINS = {name: "fchardnet70" for name in ("fchardnet70_stride2", "fchardnet70_paddleseg")}  # models with the tensors of another
 DESCRIPTORS = ["hardnet_descriptor", "hardnet_descriptor_ps", "hardnet8_descriptor"]
 
 
