@@ -450,7 +450,7 @@ ARCHS: dict[str, Arch] = {
     # the encoder of FC-HarDNet-70 as a classifier, to train it on ImageNet
     "hardnet_petite": _FCHARDNET70.trunk,
     "fchardnet70": _FCHARDNET70,
-    # for small images and thin objects: the stem downsamples once, so that every map has twice the height and width
+    # for small images and thin objects: the stem downsamples once, so that every map is twice as large
     "fchardnet70_stride2": replace(_FCHARDNET70, trunk=replace(_FCHARDNET70.trunk, stem_stride=1)),
     # of PaddleSeg: the same stem, other padding and interpolation
     "fchardnet70_paddleseg": replace(
