@@ -36,7 +36,9 @@ def transforms(cfg, loader: str) -> list[str]:
     return [step["type"] for step in cfg[loader].dataset.pipeline]
 
 
-@pytest.mark.parametrize("name", ["ssd512_hardnet68", "ssd512_hardnet85"])
+@pytest.mark.parametrize(
+    "name", ["ssd512_hardnet68", "ssd512_hardnet85", "rfb512_hardnet68", "rfb512_hardnet85"]
+)
 def test_published_ssd_recipe(name):
     cfg = load_config(name)
     assert cfg.train_cfg.max_epochs == 150

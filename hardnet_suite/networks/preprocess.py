@@ -372,6 +372,8 @@ PREPROCESS: dict[str, Preprocess] = {
     "hardnet85": _IMAGENET,
     "ssd512_hardnet68": _ssd(512),
     "ssd512_hardnet85": _ssd(512),
+    "rfb512_hardnet68": _ssd(512),
+    "rfb512_hardnet85": _ssd(512),
     "centernet_hardnet68": _CENTERNET_KEEP,
     "centernet_hardnet85": _CENTERNET,
     "fchardnet70": _FCHARDNET,
