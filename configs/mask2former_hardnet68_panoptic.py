@@ -45,7 +45,11 @@ model = dict(
                 layer_cfg=dict(
                     self_attn_cfg=dict(num_levels=3, num_points=4, **attention),
                     ffn_cfg=dict(
-                        embed_dims=width, feedforward_channels=1024, num_fcs=2, ffn_drop=0.0, act_cfg=activation
+                        embed_dims=width,
+                        feedforward_channels=1024,
+                        num_fcs=2,
+                        ffn_drop=0.0,
+                        act_cfg=activation,
                     ),
                 ),
             ),
@@ -98,9 +102,7 @@ model = dict(
         ),
         sampler=dict(type="MaskPseudoSampler"),
     ),
-    test_cfg=dict(
-        panoptic_on=True, semantic_on=False, instance_on=False, iou_thr=0.8, filter_low_score=True
-    ),
+    test_cfg=dict(panoptic_on=True, semantic_on=False, instance_on=False, iou_thr=0.8, filter_low_score=True),
     init_cfg=None,
 )
 

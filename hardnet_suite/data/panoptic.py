@@ -49,7 +49,7 @@ class PanopticCategory(NamedTuple):
 
 
 class PanopticSegment(NamedTuple):
-    """A segment of an image: its id in the label image, the name of its category, and whether it is a crowd."""
+    """A segment of an image: its id in the label image, the name of its category, whether it is a crowd."""
 
     id: int
     category: str
@@ -129,9 +129,10 @@ class PanopticFile:
             missing = [name for name in names if name not in kinds]
             if missing:
                 also = ", ".join(repr(name) for name in kinds if name not in {*things, *stuff})
+                first = ", ".join(map(repr, missing[:3]))
                 raise UserError(
-                    f"{self.source} has {len(kinds)} categories and lacks {', '.join(map(repr, missing[:3]))} "
-                    f"of the config's {option}" + (f" (it has {also} beside)" if also else "")
+                    f"{self.source} has {len(kinds)} categories and lacks {first} of the config's "
+                    f"{option}" + (f" (it has {also} beside)" if also else "")
                 )
             other = [name for name in names if kinds[name] != isthing]
             if other:
@@ -199,7 +200,11 @@ def _parse(content: Any, source: str) -> PanopticFile:
     entries = content.get("annotations")
     images, findings, _ = read_images(content["images"])
     kept, incomplete = read_categories(content["categories"])
-    findings += [*incomplete, *duplicates("image id", (image.id for image in images)), *repeated_files(images)]
+    findings += [
+        *incomplete,
+        *duplicates("image id", (image.id for image in images)),
+        *repeated_files(images),
+    ]
     findings += duplicates("category id", (category.id for category in kept))
     findings += duplicates("category name", (category.name for category in kept))
     categories = []
@@ -244,7 +249,11 @@ class _AnnotationReader:
     def read(self, index: int, entry: dict) -> None:
         given = entry.get("image_id")
         where = f"the annotation number {index}" if given is None else f"the annotation of image {given}"
-        image_id, name, infos = match_id(given, self.image_texts), entry.get("file_name"), entry.get("segments_info")
+        image_id, name, infos = (
+            match_id(given, self.image_texts),
+            entry.get("file_name"),
+            entry.get("segments_info"),
+        )
         if image_id is None:
             self._error("unknown image", where, f"has image_id {given!r}, which is not among the images")
             return
@@ -328,7 +337,9 @@ def check_panoptic(
     findings = [
         *content.findings,
         *(
-            Finding("error", "missing image", f"image {image.id}", f"no file {image_folder / image.file_name}")
+            Finding(
+                "error", "missing image", f"image {image.id}", f"no file {image_folder / image.file_name}"
+            )
             for image in content.images
             if image in missing
         ),

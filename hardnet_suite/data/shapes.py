@@ -294,9 +294,10 @@ def write_shapes(
     The folder gets train2017/ and val2017/ (JPEG), annotations/instances_{train,val}2017.json (category ids
     are label + 1), annotations/panoptic_{train,val}2017.json with the folders of that name (the objects, and
     the ground as stuff), masks/{train,val}2017/ (label images, 0 is the ground) and
-    classes/{train,val}/<shape>/ (crops of single, mostly uncovered objects). Held-out images are never training images of a set with the
-    same seed. If the folder already has exactly this data set, nothing is done. An interrupted run leaves the
-    folder unchanged; what a killed one left beside it is removed by the next.
+    classes/{train,val}/<shape>/ (crops of single, mostly uncovered objects). Held-out images are never
+    training images of a set with the same seed. If the folder already has exactly this data set, nothing is
+    done. An interrupted run leaves the folder unchanged; what a killed one left beside it is removed by the
+    next.
 
     Args:
         root: The folder.

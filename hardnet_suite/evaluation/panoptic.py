@@ -118,7 +118,10 @@ def match_segments(
         raise ValueError(f"the truth is of shape {truth.shape}, the prediction of {prediction.shape}")
     true_ids, true_index = np.unique(truth, return_inverse=True)
     predicted_ids, predicted_index = np.unique(prediction, return_inverse=True)
-    for what, ids, known in (("truth", true_ids, true_segments), ("prediction", predicted_ids, predicted_labels)):
+    for what, ids, known in (
+        ("truth", true_ids, true_segments),
+        ("prediction", predicted_ids, predicted_labels),
+    ):
         if set(ids.tolist()) - {0} != set(known):
             raise ValueError(f"the {what} has the ids {set(ids.tolist()) - {0}}, expected {set(known)}")
     pairs = true_index.ravel() * len(predicted_ids) + predicted_index.ravel()

@@ -96,7 +96,10 @@ def test_polygons_are_cut_at_the_border():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"segmentation": {"size": [SIZE, SIZE + 1], "counts": [SIZE]}}, "entry 0 has a run-length encoding of"),
+        (
+            {"segmentation": {"size": [SIZE, SIZE + 1], "counts": [SIZE]}},
+            "entry 0 has a run-length encoding of",
+        ),
         ({"segmentation": {"size": [SIZE, SIZE], "counts": [5]}}, "whose counts add up to 5"),
         ({"segmentation": [[1, 2, 3]]}, "entry 0 has a polygon of 3 numbers"),
         ({"segmentation": []}, "entry 0 has an empty segmentation"),

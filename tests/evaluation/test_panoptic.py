@@ -114,7 +114,8 @@ def test_against_the_definition_pixel_by_pixel(seed):
     truth = blobs()
     prediction = np.roll(truth, rng.integers(0, 3), 1) if rng.random() > 0.3 else blobs()
     segments = {
-        key: Segment(int(rng.integers(3)), bool(rng.random() < 0.2)) for key in set(truth.ravel().tolist()) - {0}
+        key: Segment(int(rng.integers(3)), bool(rng.random() < 0.2))
+        for key in set(truth.ravel().tolist()) - {0}
     }
     labels = {
         key: segments[key].label if key in segments and rng.random() < 0.8 else int(rng.integers(3))

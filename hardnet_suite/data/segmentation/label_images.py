@@ -85,7 +85,7 @@ def read_segments(path: str | Path) -> np.ndarray:
     values, mode, _ = _decoded(path)
     if mode != "RGB":
         raise UserError(
-            f"the label image {path} is of mode {mode}, expected RGB: a segment's id is R + 256 · G + 256² · B"
+            f"the label image {path} is of mode {mode}, expected RGB (an id is R + 256 · G + 256² · B)"
         )
     return values.astype(np.int32) @ np.array([1, 256, 256**2], np.int32)
 

@@ -47,7 +47,9 @@ class DetectionDataset(BaseDetDataset):
         indices: int | Sequence[int] | None = None,
         **options: Any,
     ):
-        self.part = DetectionPart.of_options("DetectionDataset", options | {"indices": indices, "pipeline": pipeline})
+        self.part = DetectionPart.of_options(
+            "DetectionDataset", options | {"indices": indices, "pipeline": pipeline}
+        )
         metainfo = {"classes": self.part.classes}
         if self.part.palette is not None:
             metainfo["palette"] = [list(color) for color in self.part.palette]

@@ -129,7 +129,9 @@ class PanopticPart(Part):
         require_local(options, where)
         metainfo, prefix = options.get("metainfo") or {}, options.get("data_prefix")
         if not isinstance(metainfo, Mapping):
-            raise UserError(f"{where}.metainfo is {metainfo!r}, expected dict(thing_classes=…, stuff_classes=…)")
+            raise UserError(
+                f"{where}.metainfo is {metainfo!r}, expected dict(thing_classes=…, stuff_classes=…)"
+            )
         require_known(metainfo, ("thing_classes", "stuff_classes", "palette"), f"{where}.metainfo")
         folders = prefix if isinstance(prefix, Mapping) else {}
         require_known(folders, _FOLDERS, f"{where}.data_prefix")
@@ -144,7 +146,9 @@ class PanopticPart(Part):
                 f"{where} has ann_file={annotation_file!r}, expected the path of COCO panoptic annotations"
             )
         things, stuff = (
-            class_names(metainfo.get(key, usual), f"{where}.metainfo.{key}") if metainfo.get(key, usual) else ()
+            class_names(metainfo.get(key, usual), f"{where}.metainfo.{key}")
+            if metainfo.get(key, usual)
+            else ()
             for key, usual in (("thing_classes", COCO_CLASSES), ("stuff_classes", COCO_STUFF))
         )
         classes = class_names([*things, *stuff], f"{where}.metainfo.thing_classes and stuff_classes")
@@ -157,7 +161,9 @@ class PanopticPart(Part):
         if palette is not None:
             palette = tuple(map(tuple, palette))
             if len(palette) != len(classes) or any(len(color) != 3 for color in palette):
-                raise UserError(f"{where}.metainfo.palette: expected (R, G, B) for each of {len(classes)} classes")
+                raise UserError(
+                    f"{where}.metainfo.palette: expected (R, G, B) for each of {len(classes)} classes"
+                )
         root = Path(options.get("data_root") or "")
         return cls(
             loader,
@@ -230,9 +236,8 @@ class PanopticPart(Part):
         missing += [f"no folder {folder}" for folder in folders if not folder.is_dir()]
         if missing:
             raise UserError(
-                f"{' and '.join(missing)}: expected ROOT/annotations/panoptic_train2017.json beside the folders "
-                "ROOT/annotations/panoptic_train2017 and ROOT/train2017 (and the same for val2017), as config "
-                "and --data-root say; get COCO 2017 and its panoptic annotations from "
+                f"{' and '.join(missing)}: expected ROOT/annotations/panoptic_train2017.json beside the "
+                "folders ROOT/annotations/panoptic_train2017 and ROOT/train2017 (and the same for val2017); get COCO 2017 and its panoptic annotations from "
                 "https://cocodataset.org/#download, or draw the built-in set with "
                 "`hardnet-suite draw-shapes data/shapes`"
             )
@@ -259,8 +264,8 @@ class PanopticPart(Part):
         require_aligned(pairs, self.loader)
         if not any(map(_examples, annotations)):
             raise UserError(
-                f"{self.loader}: the {len(images)} images used of {self.annotation_file} have no segment of the "
-                f"{len(self.classes)} classes: there is nothing to train on or to score against"
+                f"{self.loader}: the {len(images)} images used of {self.annotation_file} have no "
+                f"segment of the {len(self.classes)} classes: there is nothing to train on or to score against"
             )
 
     def _chosen(self) -> list[CocoImage]:
@@ -296,8 +301,8 @@ class PanopticPart(Part):
         name, count = Counter(names.values()).most_common(1)[0]
         if count > 1:
             raise UserError(
-                f"{self.annotation_file}: {count} images differ in their suffix alone, so that their predictions "
-                f"would be one file, {name}: rename one"
+                f"{self.annotation_file}: {count} images differ in their suffix alone, so that "
+                f"their predictions would be one file, {name}: rename one"
             )
         return names
 

@@ -131,7 +131,8 @@ class CocoDetection(BaseMetric):
             return encode_pixels(np.asarray(torch.as_tensor(masks).cpu()).astype(bool))
         if masks is not None and not self._warned_of_masks:
             MMLogger.get_current_instance().warning(
-                "the model predicts masks, which are neither scored nor saved: set masks=True in the evaluator"
+                "the model predicts masks, which are neither scored nor saved: set masks=True in the "
+                "evaluator"
             )
             self._warned_of_masks = True
         return [None] * count
@@ -162,9 +163,7 @@ class CocoDetection(BaseMetric):
         self.summary = f"{scores.table()}\n\n{scores.class_table(MOST_CLASSES)}"
         tables = f"{scores.table()}\n\n{scores.class_table()}"
         if self.masks:
-            of_masks = evaluate_coco(
-                annotations, detections, iou_type="segm", backend=self.backend, **which
-            )
+            of_masks = evaluate_coco(annotations, detections, iou_type="segm", backend=self.backend, **which)
             self.details["masks"] = {"per_class": of_masks.report()["per_class"]}
             figures |= {f"segm_{name}": value for name, value in of_masks.metrics.items()}
             self.summary = (

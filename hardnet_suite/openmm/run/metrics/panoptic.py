@@ -124,7 +124,8 @@ class CocoPanoptic(BaseMetric):
                 "image_id": key,
                 "file_name": self._names[key],
                 "segments_info": [
-                    {"id": segment, "category_id": ids[part.classes[label]]} for segment, label in labels.items()
+                    {"id": segment, "category_id": ids[part.classes[label]]}
+                    for segment, label in labels.items()
                 ],
             }
             for key, labels in labels_of_image.items()
