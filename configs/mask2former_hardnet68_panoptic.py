@@ -3,7 +3,7 @@ _base_ = ["_base_/runtime.py", "_base_/coco_panoptic.py"]
 from hardnet_suite.networks import feature_channels
 
 trunk = "hardnet68"
-size = 1024
+crop = 1024
 num_things, num_stuff = 80, 53
 width = 256  # channels of the decoders
 
@@ -11,7 +11,7 @@ width = 256  # channels of the decoders
 # std, as the published weights of the trunk expect it.
 attention = dict(embed_dims=width, num_heads=8, dropout=0.0, batch_first=True)
 activation = dict(type="ReLU", inplace=True)
-classes = dict(num_things_classes=num_things, num_stuff_classes=num_stuff)
+counts = dict(num_things_classes=num_things, num_stuff_classes=num_stuff)
 model = dict(
     type="Mask2Former",
     data_preprocessor=dict(
@@ -85,9 +85,9 @@ model = dict(
             eps=1.0,
             loss_weight=5.0,
         ),
-        **classes,
+        **counts,
     ),
-    panoptic_fusion_head=dict(type="MaskFormerFusionHead", loss_panoptic=None, init_cfg=None, **classes),
+    panoptic_fusion_head=dict(type="MaskFormerFusionHead", loss_panoptic=None, init_cfg=None, **counts),
     train_cfg=dict(
         num_points=112 * 112,
         oversample_ratio=3.0,
@@ -111,10 +111,10 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadPanoptic"),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="RandomResize", scale=(size, size), ratio_range=(0.1, 2.0), keep_ratio=True),
+    dict(type="RandomResize", scale=(crop, crop), ratio_range=(0.1, 2.0), keep_ratio=True),
     dict(
         type="RandomCrop",
-        crop_size=(size, size),
+        crop_size=(crop, crop),
         crop_type="absolute",
         recompute_bbox=True,
         allow_negative_crop=True,

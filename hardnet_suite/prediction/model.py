@@ -44,8 +44,8 @@ from hardnet_suite.networks import (
 from hardnet_suite.precision import Precision, settled_precision
 from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, chosen_row, fill, open_weights
-from hardnet_suite.weights.identification import OTHERS_MODEL
 from hardnet_suite.weights.file import ENGINE_SUFFIXES, WEIGHTS_SUFFIXES, WeightsFile, expanded
+from hardnet_suite.weights.identification import OTHERS_MODEL
 from hardnet_suite.weights.runs import run_checkpoint
 
 if TYPE_CHECKING:
@@ -505,8 +505,8 @@ def _of_config(path: str) -> _Choice:
     cfg = configs.load_config(path)
     if is_others(cfg):
         raise UserError(
-            f"{path} is the config of a {cfg.model.get('type')}, a model of another program: predict runs the "
-            f"suite's own; score and draw it with {OTHERS_MODEL}"
+            f"{path} is the config of a {cfg.model.get('type')}, a model of another program: predict runs "
+            f"the suite's own; score and draw it with {OTHERS_MODEL}"
         )
     if not records.is_suites(cfg):
         raise UserError(

@@ -104,8 +104,8 @@ def identify(
     keys = ", ".join(list(state_dict)[:3])
     if any(key.startswith("backbone.trunk.") for key in state_dict):
         raise UserError(
-            f"these are the weights of a model of another program on HarDNet (keys such as {keys}): score and "
-            f"draw with its config, {OTHERS_MODEL}"
+            f"these are the weights of a model of another program on HarDNet (keys such as {keys}): score "
+            f"and draw with its config, {OTHERS_MODEL}"
         )
     of = "any model of this suite" if model is None else model
     raise UserError(f"these are not the weights of {of} (keys such as {keys})")

@@ -92,8 +92,8 @@ class LoadPanoptic(BaseTransform):
     """``label_path`` and ``segments`` of ``PanopticDataset`` -> what panoptic models of mmdet train on.
 
     Required keys: these and ``img``. Added keys: of the things, ``gt_bboxes`` (around the masks),
-    ``gt_bboxes_labels``, ``gt_masks`` and ``gt_ignore_flags`` (crowds); ``gt_seg_map``, (H, W) uint8 labels of
-    things and stuff, 255 for void and crowds.
+    ``gt_bboxes_labels``, ``gt_masks`` and ``gt_ignore_flags`` (crowds); ``gt_seg_map``, (H, W) uint8 labels
+    of things and stuff, 255 for void and crowds.
 
     Raises:
         UserError: the label image is missing or broken, of another size than its image, or has other ids than

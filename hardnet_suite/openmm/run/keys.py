@@ -51,8 +51,8 @@ def _check_option(cfg: Config, key: str, value: Any) -> str | None:
         )
     if top == "arch" and is_others(cfg):
         raise UserError(
-            f"--cfg-options {key}: the model is a {cfg.model.type}, which takes no arch: set it and what reads "
-            "the maps of its backbone in a config with _base_"
+            f"--cfg-options {key}: the model is a {cfg.model.type}, which takes no arch: set it and what "
+            "reads the maps of its backbone in a config with _base_"
         )
     node: Any = cfg.get(top)
     path = top

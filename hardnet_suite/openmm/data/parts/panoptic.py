@@ -237,7 +237,8 @@ class PanopticPart(Part):
         if missing:
             raise UserError(
                 f"{' and '.join(missing)}: expected ROOT/annotations/panoptic_train2017.json beside the "
-                "folders ROOT/annotations/panoptic_train2017 and ROOT/train2017 (and the same for val2017); get COCO 2017 and its panoptic annotations from "
+                "folders ROOT/annotations/panoptic_train2017 and ROOT/train2017 (and the same for val2017); "
+                "get COCO 2017 and its panoptic annotations from "
                 "https://cocodataset.org/#download, or draw the built-in set with "
                 "`hardnet-suite draw-shapes data/shapes`"
             )
@@ -265,7 +266,8 @@ class PanopticPart(Part):
         if not any(map(_examples, annotations)):
             raise UserError(
                 f"{self.loader}: the {len(images)} images used of {self.annotation_file} have no "
-                f"segment of the {len(self.classes)} classes: there is nothing to train on or to score against"
+                f"segment of the {len(self.classes)} classes: there is nothing to train on or to score "
+                "against"
             )
 
     def _chosen(self) -> list[CocoImage]:
