@@ -1,4 +1,4 @@
-"""Small variants of the configs that have HarDNet as another program's backbone, for drawn shapes of 128 pixels."""
+"""Small variants of the configs that have HarDNet as another program's backbone, for drawn shapes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ model = dict(
         out_channels=width,
         num_queries=20,
         pixel_decoder=dict(
-            norm_cfg=dict(num_groups=8), encoder=dict(num_layers=2, layer_cfg=layer), positional_encoding=position
+            norm_cfg=dict(num_groups=8),
+            encoder=dict(num_layers=2, layer_cfg=layer),
+            positional_encoding=position,
         ),
         positional_encoding=position,
         transformer_decoder=dict(num_layers=3, layer_cfg=dict(cross_attn_cfg=attention, **layer)),
@@ -88,7 +90,9 @@ train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline, **dr
 val_dataloader = dict(batch_size=2, dataset=dict(pipeline=test_pipeline, **drawn), **one_process)
 test_dataloader = val_dataloader
 optim_wrapper = dict(
-    optimizer=dict(lr=1e-3), paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=1.0))), clip_grad=dict(max_norm=1.0)
+    optimizer=dict(lr=1e-3),
+    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=1.0))),
+    clip_grad=dict(max_norm=1.0),
 )
 """
 

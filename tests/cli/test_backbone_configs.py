@@ -130,7 +130,7 @@ def test_masks_that_mmdet_would_drop_are_an_error(data, error_of, tmp_path):
     [("masks", "coco/segm_AP50", 0.2, 8, 120), ("panoptic", "coco/PQ", 0.2, 20, 120)],
 )
 def test_they_learn(name, figure, least, epochs, images, cli, tmp_path):
-    """A small trunk from random weights, on few images: far from what the configs are for, and from chance."""
+    """A small trunk from random weights, on few images: far from the configs, and from chance."""
     data = write_shapes(tmp_path / "data", train=images, val=12, size=128)
     config = write_config(
         tmp_path / "c.py", CONFIGS[name], f"train_cfg = dict(max_epochs={epochs}, val_interval={epochs})"

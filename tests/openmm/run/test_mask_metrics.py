@@ -101,7 +101,7 @@ OPTIONS = {
 
 
 def answers(shift: int) -> list[dict]:
-    """What a panoptic model would answer if it were right, moved to the right: mmdet's class + 1000 · number."""
+    """What a panoptic model would answer if it were right, moved to the right."""
     samples = []
     for number, scene in scenes().items():
         pixels = np.full((SIZE, SIZE), len(SHAPES))
