@@ -12,7 +12,6 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, TRANSFORMS
 
-from hardnet_suite.data.images import header_sizes
 from hardnet_suite.data.options import take
 from hardnet_suite.data.panoptic import read_label_image
 from hardnet_suite.data.segmentation import IGNORE
@@ -78,9 +77,8 @@ class PanopticDataset(BaseDataset):
         images = self.part.images()
         take(images, self.part.indices, self.part.dataset_name)  # mmengine's own error names nothing
         for image in images:
-            path = self.part.path_of(image)
-            width, height = (image.width, image.height) if image.width else header_sizes(path)[1]
-            items.append({"img_id": image.id, "img_path": str(path), "height": height, "width": width})
+            size = {"height": image.height, "width": image.width}
+            items.append({"img_id": image.id, "img_path": str(self.part.path_of(image)), **size})
         if self.part.annotated:
             for item, (_, label, meanings) in zip(items, self.part.annotations(), strict=True):
                 item |= {"label_path": str(label), "segments": meanings, "num_things": len(self.part.things)}

@@ -228,6 +228,21 @@ def test_a_label_image_of_another_size_is_an_error(drawn):
         LoadPanoptic().transform(info | {"img": np.zeros((90, 80, 3), np.uint8)})
 
 
+@pytest.mark.parametrize("name", ["../1.jpg", "/tmp/1.jpg", "a/../../1.jpg", "..\\1.jpg", "C:\\1.jpg"])
+def test_predictions_stay_in_their_folder(drawn, tmp_path, name):
+    dataset = altered(drawn, tmp_path, lambda content: content["images"][0].update(file_name=name))
+    with pytest.raises(UserError, match="leads out of the folder of the images"):
+        CocoPanoptic(results_dir=str(tmp_path)).dataset_meta = dataset.metainfo
+
+
+def test_two_images_that_differ_in_their_suffix_are_an_error(drawn, tmp_path):
+    dataset = altered(
+        drawn, tmp_path, lambda content: content["images"][0].update(file_name="000000000002.png")
+    )
+    with pytest.raises(UserError, match="2 images differ in their suffix alone"):
+        CocoPanoptic(results_dir=str(tmp_path)).dataset_meta = dataset.metainfo
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

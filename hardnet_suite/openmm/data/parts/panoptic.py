@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import MappingProxyType
 from typing import Any
 
@@ -196,11 +196,7 @@ class PanopticPart(Part):
         Raises:
             UserError: the file is missing, cannot be used, or lacks a class.
         """
-        content = read_panoptic(self.annotation_file).require_classes(self.things, self.stuff)
-        nameless = next((image for image in content.images if image.file_name is None), None)
-        if nameless is not None:
-            raise UserError(f"{content.source}: image {nameless.id} lacks a valid file_name")
-        return content
+        return read_panoptic(self.annotation_file).require_classes(self.things, self.stuff)
 
     def images(self) -> list[CocoImage]:
         """The images of the annotation file; ``indices`` are not applied."""
@@ -297,8 +293,15 @@ class PanopticPart(Part):
         """Id of each image -> the name of its predicted label image.
 
         Raises:
-            UserError: two images would have the same.
+            UserError: two images would have the same, or an image lies outside of its folder.
         """
+        for image in self._chosen():
+            path = PurePosixPath(image.file_name.replace("\\", "/"))
+            if path.is_absolute() or ".." in path.parts or PureWindowsPath(image.file_name).drive:
+                raise UserError(
+                    f"{self.annotation_file}: image {image.id} has file_name {image.file_name!r}, which "
+                    "leads out of the folder of the images"
+                )
         names = {image.id: Path(image.file_name).with_suffix(".png").as_posix() for image in self._chosen()}
         name, count = Counter(names.values()).most_common(1)[0]
         if count > 1:
@@ -364,23 +367,20 @@ class PanopticPart(Part):
         files = {"mistakes": mistakes}
         wrong = [row for row in rows if row[1] + row[2]]
         if wrong:
-            cells = []
+            answers, cells = self._answers(folder), []
             for key, missed, false, figures in wrong[:MOST_WORST]:
-                strip = fitted(self._strip(key, *self._predicted(key, folder)), _CELL)
+                strip = fitted(self._strip(key, *answers.read(key)), _CELL)
                 what = f"{missed} missed, {false} false, PQ {format_score(figures['PQ'], 3)}"
                 cells.append(captioned(strip, (what, names[key])))
             save_image(folder / WORST, sheet(cells))
             files["worst images"] = WORST
         return ScoreSummary(files, [row[0] for row in rows], len(wrong))
 
-    def _predicted(self, key: int | str, folder: Path) -> tuple[np.ndarray, dict[int, int]]:
-        """The ids that were predicted for an image, in a folder of results, and their labels."""
+    def _answers(self, folder: Path) -> _Answers:
+        """What ``test`` has written into a folder."""
         category_ids = self.read().category_ids
         labels = {category_ids[name]: label for label, name in enumerate(self.classes)}
-        entries = read_json(folder / f"{self.results}.json")["annotations"]
-        entry = next(entry for entry in entries if str(entry["image_id"]) == str(key))
-        ids = read_segments(folder / self.results / entry["file_name"])
-        return ids, {info["id"]: labels[info["category_id"]] for info in entry["segments_info"]}
+        return _Answers(folder / f"{self.results}.json", folder / self.results, labels)
 
     def draw(
         self,
@@ -393,11 +393,32 @@ class PanopticPart(Part):
         ranked: bool = False,
     ) -> int:
         names, numbers = {image.id: image.file_name for image in self.images()}, {}
+        answers = self._answers(work_dir)
         for rank, key in enumerate(images, 1):
             name = ranked_name(f"{Path(names[key]).stem}.jpg", rank if ranked else None, len(images))
-            drawing = self._strip(key, *self._predicted(key, work_dir))
+            drawing = self._strip(key, *answers.read(key))
             save_image(free_path(Path(out_dir, name), numbers), drawing)
         return len(images)
+
+
+class _Answers:
+    """Predicted segments in COCO's form: a file, and the folder of its label images.
+
+    Args:
+        file: the JSON file.
+        folder: the folder.
+        labels: id of each category -> its label.
+    """
+
+    def __init__(self, file: Path, folder: Path, labels: Mapping[int | str, int]):
+        self.folder, self.labels = folder, labels
+        self.entries = {str(entry["image_id"]): entry for entry in read_json(file)["annotations"]}
+
+    def read(self, key: int | str) -> tuple[np.ndarray, dict[int, int]]:
+        """(H, W) ids that were predicted for an image, and their labels."""
+        entry = self.entries[str(key)]
+        ids = read_segments(self.folder / entry["file_name"])
+        return ids, {info["id"]: self.labels[info["category_id"]] for info in entry["segments_info"]}
 
 
 def _examples(annotation: tuple[CocoImage, Path, Meanings]) -> int:
