@@ -303,11 +303,14 @@ def read_label_image(path: str | Path, ids: Iterable[int]) -> np.ndarray:
     """
     pixels = read_segments(path)
     stored, listed = set(np.unique(pixels).tolist()) - {VOID}, set(ids)
-    if stored != listed:
-        which = f"has pixels of segment {min(stored - listed)}, which segments_info does not list"
-        if not stored - listed:
-            which = f"has no pixel of segment {min(listed - stored)}, which segments_info lists"
-        raise UserError(f"the label image {path} {which}")
+    if unlisted := stored - listed:
+        raise UserError(
+            f"the label image {path} has pixels of segment {min(unlisted)}, which segments_info does not list"
+        )
+    if absent := listed - stored:
+        raise UserError(
+            f"the label image {path} has no pixel of segment {min(absent)}, which segments_info lists"
+        )
     return pixels
 
 
