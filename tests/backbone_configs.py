@@ -9,7 +9,6 @@ from hardnet_suite.config_names import OWN_CONFIGS
 _COMMON = """
 trunk = "hardnet39ds"
 things = ("circle", "square", "triangle", "star", "ring", "cross")
-stuff = ("ground",)
 width = 32
 test_pipeline = [
     dict(type="LoadImageFromFile"),
@@ -55,6 +54,7 @@ MASK2FORMER = f"""
 _base_ = "{OWN_CONFIGS}/mask2former_hardnet68_panoptic.py"
 from hardnet_suite.networks import feature_channels
 {_COMMON}
+stuff = ("ground",)
 counts = dict(num_things_classes=len(things), num_stuff_classes=len(stuff))
 attention = dict(embed_dims=width, num_heads=4)
 layer = dict(self_attn_cfg=attention, ffn_cfg=dict(embed_dims=width, feedforward_channels=64))

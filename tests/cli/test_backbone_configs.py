@@ -14,7 +14,7 @@ from hardnet_suite.cli import main
 from hardnet_suite.data.shapes import write_shapes
 
 CONFIGS = {"masks": MASK_RCNN, "panoptic": MASK2FORMER}
-FIRST = "train_dataloader = dict(batch_size=2)\n"
+FIRST = "train_dataloader.update(batch_size=2)"
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -78,10 +78,13 @@ def test_predictions_without_annotations(run, drawn, cli, tmp_path):
     assert len(list((tmp_path / "drawings").glob("*.jpg"))) == 3
 
 
-def test_predict_says_what_runs_them(run, drawn, error_of):
+def test_predict_says_what_runs_them(run, drawn, cli):
     _, config, work_dir = run
     for model in (config, work_dir / "epoch_1.pth", work_dir):
-        message = error_of("predict", drawn / "val2017", "--model", model)
+        status, _, err = cli("predict", drawn / "val2017", "--model", model)
+        (message,) = [line for line in err.splitlines() if not line.startswith("config: ")]
+        assert status == 2
+        assert message.startswith("error: ")
         assert "model of another program" in message
         assert "test CONFIG --show-dir DIR" in message
 
@@ -94,9 +97,11 @@ def test_arch_is_not_an_option_of_them(run, drawn, error_of, tmp_path):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_another_number_of_classes_is_an_error(name, drawn, error_of, tmp_path):
-    more = 'train_dataloader = dict(dataset=dict(metainfo=dict({}=("ring", "cross"))))'
     key = {"masks": "classes", "panoptic": "thing_classes"}[name]
-    config = write_config(tmp_path / "c.py", CONFIGS[name], more.format(key))
+    dataset = (
+        f"{{**train_dataloader['dataset'], 'metainfo': {{**drawn['metainfo'], '{key}': ('ring', 'cross')}}}}"
+    )
+    config = write_config(tmp_path / "c.py", CONFIGS[name], f"train_dataloader['dataset'] = {dataset}")
     message = error_of("train", config, "--data-root", drawn, "--work-dir", tmp_path / "w")
     option = {"masks": "num_classes=6", "panoptic": "num_things_classes=6"}[name]
     assert f"the model has {option}, but train_dataloader has 2 classes" in message
