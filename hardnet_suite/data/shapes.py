@@ -363,10 +363,8 @@ def _require_complete(root: Path, counts: dict[str, int]) -> None:
         for kind in ("instances", "panoptic"):
             annotations = root / "annotations" / f"{kind}_{split}2017.json"
             if not is_file(annotations):
-                raise UserError(
-                    f"{root} is damaged, or of an older version (no {annotations.relative_to(root)}): "
-                    "remove it, or choose another folder"
-                )
+                missing = annotations.relative_to(root)
+                raise UserError(f"{root} is damaged (no {missing}): remove it, or choose another folder")
         folder = root / f"{split}2017"
         names = set(os.listdir(folder)) if folder.is_dir() else set()
         found += sum(f"{number:012d}.jpg" in names for number in range(1, count + 1))

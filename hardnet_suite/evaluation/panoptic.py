@@ -11,14 +11,14 @@ import numpy as np
 from hardnet_suite.evaluation.coco import without_nan
 from hardnet_suite.evaluation.tables import class_table
 
-__all__ = ["MATCH_IOU", "PanopticScores", "Segment", "match_segments", "score_segments"]
+__all__ = ["MATCH_IOU", "PanopticScores", "TrueSegment", "match_segments", "score_segments"]
 
 MATCH_IOU = 0.5  # above it, a predicted segment matches a true one: no segment can match two
 _TP, _FP, _FN, _IOU = range(4)
 
 
 @dataclass(frozen=True)
-class Segment:
+class TrueSegment:
     """What a label image's id means: a class index, and whether the region is a crowd (of the truth)."""
 
     label: int
@@ -90,7 +90,7 @@ class PanopticScores:
 
 def match_segments(
     truth: np.ndarray,
-    true_segments: Mapping[int, Segment],
+    true_segments: Mapping[int, TrueSegment],
     prediction: np.ndarray,
     predicted_labels: Mapping[int, int],
     num_classes: int,

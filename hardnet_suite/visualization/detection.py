@@ -216,7 +216,7 @@ def draw_worst_detections(
     save_image(Path(path), sheet(cells))
 
 
-class _Entry(NamedTuple):
+class _DrawnBox(NamedTuple):
     """A true box or a detection; ``bbox`` is (x, y, width, height) of the whole image."""
 
     name: str
@@ -260,7 +260,7 @@ class _PairDrawer:
             palette = (*palette, *map(class_color, range(len(palette), len(self.names))))
         self.palette = palette
         texts = {str(key): name for name, key in self.content.category_ids.items()}
-        self.detections: defaultdict[str, list[_Entry]] = defaultdict(list)
+        self.detections: defaultdict[str, list[_DrawnBox]] = defaultdict(list)
         self.has_masks = False
         for entry in load_results(results_file):
             name = match_id(entry["category_id"], texts)
@@ -273,7 +273,7 @@ class _PairDrawer:
                 image = str(as_id(entry["image_id"]))
                 mask = entry.get("segmentation")
                 self.has_masks |= mask is not None
-                self.detections[image].append(_Entry(name, entry["bbox"], entry["score"], mask))
+                self.detections[image].append(_DrawnBox(name, entry["bbox"], entry["score"], mask))
 
     def draw(self, image: CocoImage, side: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The image with its true boxes, and with its detections.
@@ -285,11 +285,11 @@ class _PairDrawer:
         whole = read_rgb(self.folder / image.file_name)
         drawing = whole if side is None else fitted(whole, side)
         boxes = [box for box in self.content.boxes_of_image[image.id] if not box.iscrowd]
-        truth = [_Entry(box.category, box.bbox, None, box.segmentation) for box in boxes]
+        truth = [_DrawnBox(box.category, box.bbox, None, box.segmentation) for box in boxes]
         size = whole.shape[:2]
         return self._draw(drawing, truth, size), self._draw(drawing, self.detections[str(image.id)], size)
 
-    def _draw(self, image: np.ndarray, entries: Sequence[_Entry], size: tuple[int, int]) -> np.ndarray:
+    def _draw(self, image: np.ndarray, entries: Sequence[_DrawnBox], size: tuple[int, int]) -> np.ndarray:
         """The image, shrunk or not from ``size`` (height, width), with what is in it drawn on it."""
         boxes = np.array([entry.bbox for entry in entries], float).reshape(-1, 4)
         boxes *= max(image.shape[:2]) / max(size)

@@ -159,5 +159,5 @@ def test_a_look_at_the_files(drawn):
 
 def test_a_drawn_set_of_an_older_version_is_an_error(drawn):
     (drawn / "annotations" / "panoptic_val2017.json").unlink()
-    with pytest.raises(UserError, match=r"of an older version \(no annotations/panoptic_val2017\.json\)"):
+    with pytest.raises(UserError, match=r"is damaged \(no annotations/panoptic_val2017\.json\)"):
         write_shapes(drawn, train=2, val=1, size=SIZE, seed=2)

@@ -7,17 +7,17 @@ import math
 import numpy as np
 import pytest
 
-from hardnet_suite.evaluation.panoptic import Segment, match_segments, score_segments
+from hardnet_suite.evaluation.panoptic import TrueSegment, match_segments, score_segments
 
 CAT, DOG, GRASS = range(3)
 CLASSES = ("cat", "dog", "grass")
 
 
-def scene() -> tuple[np.ndarray, dict[int, Segment]]:
+def scene() -> tuple[np.ndarray, dict[int, TrueSegment]]:
     """Two cats and a dog on grass, with a void row at the bottom."""
     truth = np.full((20, 20), 9)
     truth[2:8, 2:8], truth[2:8, 12:18], truth[12:18, 4:14], truth[19] = 1, 2, 3, 0
-    return truth, {1: Segment(CAT), 2: Segment(CAT), 3: Segment(DOG), 9: Segment(GRASS)}
+    return truth, {1: TrueSegment(CAT), 2: TrueSegment(CAT), 3: TrueSegment(DOG), 9: TrueSegment(GRASS)}
 
 
 def scored(truth, true_segments, prediction, labels) -> dict[str, float]:
@@ -25,7 +25,7 @@ def scored(truth, true_segments, prediction, labels) -> dict[str, float]:
     return score_segments(counts, CLASSES, 2).metrics
 
 
-def labels_of(segments: dict[int, Segment]) -> dict[int, int]:
+def labels_of(segments: dict[int, TrueSegment]) -> dict[int, int]:
     return {key: segment.label for key, segment in segments.items()}
 
 
@@ -78,7 +78,7 @@ def test_two_instances_predicted_as_one_segment():
 
 def test_crowds_are_neither_found_nor_missed():
     truth, segments = scene()
-    segments[2] = Segment(CAT, iscrowd=True)
+    segments[2] = TrueSegment(CAT, iscrowd=True)
     for labels in ({2: CAT}, {}):
         prediction = truth if labels else np.where(truth == 2, 0, truth)
         known = {key: segment.label for key, segment in segments.items() if key != 2} | labels
@@ -89,7 +89,7 @@ def test_crowds_are_neither_found_nor_missed():
 
 
 def test_a_class_that_does_not_occur_has_no_score():
-    truth, segments = np.full((4, 4), 1), {1: Segment(CAT)}
+    truth, segments = np.full((4, 4), 1), {1: TrueSegment(CAT)}
     counts = match_segments(truth, segments, truth, {1: CAT}, 3)
     scores = score_segments(counts, CLASSES, 2)
     assert math.isnan(scores.per_class["dog"]["PQ"])
@@ -114,7 +114,7 @@ def test_against_the_definition_pixel_by_pixel(seed):
     truth = blobs()
     prediction = np.roll(truth, rng.integers(0, 3), 1) if rng.random() > 0.3 else blobs()
     segments = {
-        key: Segment(int(rng.integers(3)), bool(rng.random() < 0.2))
+        key: TrueSegment(int(rng.integers(3)), bool(rng.random() < 0.2))
         for key in set(truth.ravel().tolist()) - {0}
     }
     labels = {
@@ -147,6 +147,6 @@ def test_what_does_not_fit_is_an_error():
     with pytest.raises(ValueError, match="of shape"):
         match_segments(truth, segments, truth[1:], labels_of(segments), 3)
     with pytest.raises(ValueError, match="the truth has the ids"):
-        match_segments(truth, {1: Segment(CAT)}, truth, labels_of(segments), 3)
+        match_segments(truth, {1: TrueSegment(CAT)}, truth, labels_of(segments), 3)
     with pytest.raises(ValueError, match="the prediction has the ids"):
         match_segments(truth, segments, truth, {1: CAT}, 3)

@@ -38,7 +38,8 @@ Names = tuple[str | None, str | None]  # arch, model.arch
 def settle_arch(cfg: Config, *, before: str | None = None) -> None:
     """Makes ``cfg.arch`` and ``cfg.model.arch`` agree.
 
-    In a config of another program's model, ``arch`` is a variable like any other, and is removed.
+    In a config of another program's model, ``arch`` is a variable like any other; if it names one of the
+    suite's, it is removed, as that is not what the model is.
 
     Of the two, the one that the derived config changed counts. An SSD's square ``Resize`` steps and ``size``
     follow to the new row's size.
@@ -52,7 +53,7 @@ def settle_arch(cfg: Config, *, before: str | None = None) -> None:
     """
     kind = MODEL_KINDS.get((cfg.get("model") or {}).get("type"))
     if kind is None:
-        if is_others(cfg):
+        if is_others(cfg) and cfg.get("arch") in ARCHS:
             cfg._cfg_dict.pop("arch", None)
         return
     top, inner = names = _arch_names(cfg)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
@@ -116,26 +115,26 @@ class CocoDetection(BaseMetric):
                     boxes.tolist(),
                     instances["scores"].float().cpu().tolist(),
                     instances["labels"].cpu().tolist(),
-                    self._encoded(instances, len(boxes)),
+                    *self._encoded(instances),
                 )
             )
 
-    def _encoded(self, instances: Mapping[str, Any], count: int) -> list[dict | None]:
-        """The mask of each box as a run-length encoding; None for boxes alone."""
+    def _encoded(self, instances: Mapping[str, Any]) -> list[list[dict]]:
+        """A list of the boxes' masks as run-length encodings; with boxes alone, none."""
         masks = instances.get("masks")
         if self.masks and masks is None:
             raise UserError(
                 "the evaluator has masks=True, but the model predicts boxes alone: remove masks=True"
             )
         if self.masks:
-            return encode_pixels(np.asarray(torch.as_tensor(masks).cpu()).astype(bool))
+            return [encode_pixels(torch.as_tensor(masks).cpu().numpy().astype(bool))]
         if masks is not None and not self._warned_of_masks:
             MMLogger.get_current_instance().warning(
                 "the model predicts masks, which are neither scored nor saved: set masks=True in the "
                 "evaluator"
             )
             self._warned_of_masks = True
-        return [None] * count
+        return []
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         annotations = read_coco(self.ann_file, image_folder=self.dataset_meta.get("image_folder"))
@@ -145,9 +144,9 @@ class CocoDetection(BaseMetric):
         of_image = {image_id: rest for image_id, *rest in results}  # ranks may see an image twice
         detections = [
             {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
-            | ({"segmentation": mask} if mask is not None else {})
+            | ({"segmentation": mask[0]} if mask else {})
             for image_id, instances in of_image.items()
-            for box, score, label, mask in zip(*instances, strict=True)
+            for box, score, label, *mask in zip(*instances, strict=True)
         ]
         self.image_ids = list(of_image)
         if self.results_file:

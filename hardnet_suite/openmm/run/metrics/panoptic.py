@@ -14,7 +14,7 @@ from PIL import Image
 
 from hardnet_suite.data.panoptic import segment_colors
 from hardnet_suite.errors import UserError
-from hardnet_suite.evaluation.panoptic import PanopticScores, Segment, match_segments, score_segments
+from hardnet_suite.evaluation.panoptic import PanopticScores, TrueSegment, match_segments, score_segments
 from hardnet_suite.evaluation.tables import MOST_CLASSES
 from hardnet_suite.openmm.data.parts.panoptic import PanopticPart, predicted_segments, true_segments
 from hardnet_suite.outputs import write_file, writing
@@ -91,7 +91,7 @@ class CocoPanoptic(BaseMetric):
                     raise UserError(
                         "the label image {} is {}×{} pixels, the prediction {}×{}".format(path, *sizes)
                     )
-                meanings = {segment: Segment(*meaning) for segment, meaning in known.items()}
+                meanings = {segment: TrueSegment(*meaning) for segment, meaning in known.items()}
                 counts = match_segments(truth, meanings, ids, labels, len(part.classes))
             if self.results_dir:
                 path = Path(self.results_dir, part.results, self._names[key])
