@@ -356,8 +356,8 @@ def test_every_network_exports(name, tap):
 # ---------------------------------------------------------------- torch.compile
 
 
-# ahead-of-time tracing decomposes the bilinear enlargement, which rounds by a unit in the last place; HarDNet-MSEG multiplies
-# three enlarged maps
+# ahead-of-time tracing decomposes the bilinear enlargement, which rounds by a unit in the last place;
+# HarDNet-MSEG multiplies three enlarged maps
 DECOMPOSED = {"rtol": 1e-13, "atol": 1e-13}
 
 
