@@ -349,8 +349,9 @@ def test_every_network_exports(name, tap):
 # ---------------------------------------------------------------- torch.compile
 
 
-# ahead-of-time tracing decomposes the bilinear enlargement, which rounds by a unit in the last place
-DECOMPOSED = {"rtol": 1e-13, "atol": 1e-14}
+# ahead-of-time tracing decomposes the bilinear enlargement, which rounds by a unit in the last place;
+# HarDNet-MSEG multiplies three enlarged maps
+DECOMPOSED = {"rtol": 1e-13, "atol": 1e-13}
 
 
 def compiled(network: nn.Module, backend: str) -> nn.Module:
