@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 import json
 from pathlib import Path
 
@@ -449,3 +450,54 @@ def test_timms_tests_are_counted(tmp_path, monkeypatch):
     (tmp_path / "other.py").write_text("")
     with pytest.raises(SystemExit, match=r"is not timm's tests/test_models\.py"):
         program.run(tmp_path / "other.py")
+
+
+@pytest.fixture
+def learning_curve(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("learning_curve")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_shares_are_drawn_inside_each_other_and_evenly_over_the_classes(learning_curve, seed):
+    groups = [0] * 40 + [1] * 20 + [2]
+    draws = [learning_curve.draw(groups, share, seed) for share in (0.01, 0.1, 0.5, 1)]
+    for less, more in itertools.pairwise(draws):
+        assert set(less) < set(more)
+    counts = [[sum(groups[index] == group for index in drawn) for group in range(3)] for drawn in draws]
+    assert counts == [[1, 1, 1], [4, 2, 1], [20, 10, 1], [40, 20, 1]]
+    assert draws[1] == sorted(draws[1]) != learning_curve.draw(groups, 0.1, seed + 2)
+    for share in (0, -1, 1.5, float("nan")):
+        with pytest.raises(UserError, match="a share must be above 0"):
+            learning_curve.draw(groups, share, seed)
+
+
+@pytest.mark.slow
+def test_a_learning_curve(learning_curve, tmp_path, capsys, monkeypatch):
+    """Trains on each share, tests, and repeats nothing that is finished."""
+    random = np.random.default_rng(0)
+    for label in range(10):
+        folder = tmp_path / "data" / "train" / f"n{label}"
+        folder.mkdir(parents=True)
+        for number in range(5):
+            pixels = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    options = [
+        "train_cfg.max_epochs=1",
+        "train_dataloader.dataset.hold_out=1",
+        "val_dataloader.dataset.hold_out=1",
+    ]
+    options += ["test_dataloader.dataset.hold_out=1", "train_dataloader.batch_size=20"]
+    command = ["hardnet39ds_tiny_imagenet10", "--metric", "top1", "--data-root", str(tmp_path / "data")]
+    command += ["--shares", "0.5", "1", "--out", str(tmp_path / "out"), "--cfg-options", *options]
+    learning_curve.main(command)
+    text = capsys.readouterr().out
+    assert text.splitlines()[2].startswith("| 50 % | 20 | 0.")
+    assert text.splitlines()[3].startswith("| 100 % | 40 | 0.")
+    assert (tmp_path / "out" / "learning_curve.md").read_text() == text
+    log = next((tmp_path / "out" / "share-0.5-seed-0").glob("*/*.log")).read_text()
+    assert "class without images" not in log
+    assert "1 epoch of 2 iterations of 20 images" in log  # as many as with all 40
+    monkeypatch.setattr(learning_curve.subprocess, "run", None)
+    learning_curve.main(command)
+    assert capsys.readouterr().out == text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 
 import hardnet_suite.openmm.segmentation  # noqa: F401
 from hardnet_suite.config_names import OWN_CONFIGS
@@ -24,19 +24,24 @@ from hardnet_suite.networks import (
     SSDArch,
     build_network,
 )
-from hardnet_suite.openmm.data.parts import class_counts, parts
-from hardnet_suite.openmm.run.configs import class_names, load_config
+from hardnet_suite.openmm.data.parts import class_counts, parts, wrong_counts
+from hardnet_suite.openmm.run.configs import class_names, drop_pretrained, load_config
 from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of
 
-NAMES = sorted(path.stem for path in OWN_CONFIGS.glob("*.py"))
+# HarDNet as the backbone of another program's model
+OTHERS = ("mask2former_hardnet68_panoptic", "mask_rcnn_hardnet68")
+ALL = sorted(path.stem for path in OWN_CONFIGS.glob("*.py"))
+NAMES = [name for name in ALL if name not in OTHERS]
 
 
 def transforms(cfg, loader: str) -> list[str]:
     return [step["type"] for step in cfg[loader].dataset.pipeline]
 
 
-@pytest.mark.parametrize("name", ["ssd512_hardnet68", "ssd512_hardnet85"])
+@pytest.mark.parametrize(
+    "name", ["ssd512_hardnet68", "ssd512_hardnet85", "rfb512_hardnet68", "rfb512_hardnet85"]
+)
 def test_published_ssd_recipe(name):
     cfg = load_config(name)
     assert cfg.train_cfg.max_epochs == 150
@@ -352,7 +357,7 @@ def typed_by_hand(text: str) -> list[str]:
     typed = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Call):
-            keys = [keyword.arg for keyword in node.keywords]
+            keys = [keyword.arg for keyword in node.keywords if not _is_of_the_table(keyword.value)]
         elif isinstance(node, ast.Dict):
             keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
         else:
@@ -366,6 +371,11 @@ def typed_by_hand(text: str) -> list[str]:
 @pytest.mark.parametrize("path", sorted(OWN_CONFIGS.rglob("*.py")), ids=lambda path: path.stem)
 def test_a_config_names_its_architecture_once_and_nothing_that_follows_from_it(path):
     assert typed_by_hand(path.read_text(encoding="utf-8")) == []
+
+
+def _is_of_the_table(value: ast.expr) -> bool:
+    """Whether a value is ``feature_channels(…)``."""
+    return isinstance(value, ast.Call) and getattr(value.func, "id", "") == "feature_channels"
 
 
 def test_that_search_can_find_something():
@@ -386,7 +396,33 @@ def test_every_config_builds_its_network(name):
     assert sizes == sorted(tuple(parameter.shape) for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_backbones_config_builds_its_model_on_the_published_trunk(name):
+    cfg = load_config(name)
+    assert cfg.get("arch") is None
+    assert cfg.model.backbone == {"type": "HarDNet", "arch": "hardnet68", "pretrained": True}
+    rule = PREPROCESS["hardnet68"]
+    given = cfg.model.data_preprocessor
+    assert given.bgr_to_rgb == (rule.channels == "rgb")
+    assert tuple(given.mean) == pytest.approx(rule.pixel_mean)
+    assert tuple(given.std) == pytest.approx(rule.pixel_std)
+    assert cfg.auto_scale_lr == {"enable": True, "base_batch_size": cfg.train_dataloader.batch_size}
+    assert cfg.train_cfg.type == "ResumableEpochLoop"
+    part = next(parts(cfg, ["train_dataloader"]))
+    assert part.evaluator == cfg.val_evaluator.type == cfg.test_evaluator.type
+    assert wrong_counts(cfg, part) == []
+    drop_pretrained(cfg)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(cfg.model)
+    published = {
+        key: tuple(value.shape) for key, value in build_network("hardnet68").trunk.state_dict().items()
+    }
+    built = {key: tuple(value.shape) for key, value in model.backbone.trunk.state_dict().items()}
+    assert {key: built.get(key) for key in built} == {key: published.get(key) for key in built}
+    assert model.backbone.out_strides == [4, 8, 16, 32]
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_the_copy_that_a_run_keeps_loads_again(name, tmp_path):
     cfg = load_config(name)
     copy = tmp_path / "copy.py"

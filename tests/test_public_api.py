@@ -42,6 +42,8 @@ NAMES = [
     "hardnet_descriptor",
 ]
 CLASSIFIERS_68 = ["hardnet68", "hardnet68a", "hardnet68ds"]
+SSD_85 = ["rfb512_hardnet85", "ssd512_hardnet85"]
+SSD_68 = ["rfb512_hardnet68", "ssd512_hardnet68"]
 CAMVID = ["fchardnet68", "fchardnet76", "fchardnet84"]
 # row of the table -> the network it makes, and its number of classes
 KINDS = {
@@ -100,10 +102,10 @@ def test_the_list():
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("*hardnet68*", ["centernet_hardnet68", "fchardnet68", *CLASSIFIERS_68, "ssd512_hardnet68"]),
+        ("*hardnet68*", ["centernet_hardnet68", "fchardnet68", *CLASSIFIERS_68, *SSD_68]),
         ("hardnet68", ["hardnet68"]),
         ("hardnet??", ["hardnet68", "hardnet85"]),
-        (["hardnet85*", "*85"], ["centernet_hardnet85", "hardnet85", "ssd512_hardnet85"]),
+        (["hardnet85*", "*85"], ["centernet_hardnet85", "hardnet85", *SSD_85]),
         (("fchardnet70",), ["fchardnet70"]),
         ("resnet*", []),
         ("HarDNet68", ["hardnet68"]),

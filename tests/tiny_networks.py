@@ -15,6 +15,7 @@ from hardnet_suite.networks.arch import (
     CenterNetStep,
     Extra,
     FCHarDNetArch,
+    Field,
     Priors,
     Stage,
 )
@@ -47,6 +48,18 @@ TINY: dict[str, Arch] = {
         priors=Priors(sizes=(6.0, 12.0, 24.0, 60.0), ratios=((2,), (2, 3), (2,)), strides=(8, 16, 32)),
         num_classes=3,
     ),
+    "rfb512_hardnet68": SSDArch(
+        trunk=replace(_TRUNK, stages=tuple(replace(stage, channels=16) for stage in _TRUNK.stages[:-1])),
+        size=64,
+        bridge=Bridge(mid=8, out=16, dilation=2),
+        fields=(12, 16),
+        l2norm_scale=None,
+        extras=(Field(16, reach=1), Extra(4, 8, kernel=2, stride=1, padding=0, norm=True)),
+        priors=Priors(
+            sizes=(6.0, 12.0, 24.0, 40.0, 60.0), ratios=((2,), (2, 3), (2,), (2,)), strides=(8, 16, 32, 64)
+        ),
+        num_classes=3,
+    ),
     "centernet_hardnet68": CenterNetArch(
         trunk=replace(_TRUNK, pool="average"),
         last=CenterNetStep(channels=12, growth=4, layers=4, skip=False),
@@ -64,6 +77,7 @@ SIDES = {
     "hardnet39ds": 64,
     "fchardnet70": 96,
     "ssd512_hardnet68": 64,
+    "rfb512_hardnet68": 64,
     "centernet_hardnet68": 64,
 }
 

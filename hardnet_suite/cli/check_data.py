@@ -33,8 +33,8 @@ def _check(args: argparse.Namespace) -> int:
         checked += 1
         show(f"{part.loader}\n{report.table()}\n")
         errors += len(report.errors)
-        for count in parts.class_counts(cfg) - {len(part.classes)}:
-            show(f"error: the model has num_classes={count}, the data set {len(part.classes)} classes\n")
+        for option, count, expected in parts.wrong_counts(cfg, part):
+            show(f"error: the model has {option}={count}, the data set {expected} classes\n")
             errors += 1
     if not checked:
         raise UserError(f"{args.config} names no data that can be checked")

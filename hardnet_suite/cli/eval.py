@@ -44,9 +44,12 @@ _PROGRAM = "hardnet-suite eval"  # the mark of its reports
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    coco = kinds.add_parser("coco", help="score boxes in COCO result format")
+    coco = kinds.add_parser("coco", help="score boxes or masks in COCO result format")
     coco.add_argument("--annotations", required=True, help="COCO annotation file")
     coco.add_argument("--results", required=True, help="COCO result file")
+    coco.add_argument(
+        "--masks", action="store_true", help="score the results' masks (segmentation) instead of their boxes"
+    )
     coco.add_argument("--classwise", action="store_true", help="also print AP, AP50, AP75 and AR per class")
     coco.add_argument(
         "--backend",
@@ -152,8 +155,11 @@ def _is_report(path: Path) -> bool:
 
 def _score_coco(args: argparse.Namespace) -> dict[str, Any]:
     require_backend(args.backend)
+    if args.masks and args.plots is not None:
+        raise UserError("--plots counts confused boxes: leave out --masks, or --plots")
     annotations = read_coco(args.annotations)
-    scores = evaluate_coco(annotations, args.results, backend=args.backend)
+    iou_type = "segm" if args.masks else "bbox"
+    scores = evaluate_coco(annotations, args.results, backend=args.backend, iou_type=iou_type)
     for line in (*annotation_lines(annotations), *scores.warnings):
         show(line, sys.stderr)
     show(scores.table())

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hardnet_suite.data.files import is_file, read_text
+from hardnet_suite.data.panoptic import segment_colors
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import temporary_folder
 
@@ -111,6 +112,7 @@ _OUTLINES: dict[str, dict[str, tuple[np.ndarray, ...]]] = {
 }
 SETS: tuple[str, ...] = tuple(_OUTLINES)
 SHAPES: tuple[str, ...] = tuple(_OUTLINES["shapes"])
+GROUND = "ground"  # the class of everything else, in the panoptic annotations
 
 
 def names_of_set(name: str) -> tuple[str, ...]:
@@ -290,10 +292,12 @@ def write_shapes(
     """Writes the data set to a folder, in COCO layout.
 
     The folder gets train2017/ and val2017/ (JPEG), annotations/instances_{train,val}2017.json (category ids
-    are label + 1), masks/{train,val}2017/ (label images, 0 is the ground) and classes/{train,val}/<shape>/
-    (crops of single, mostly uncovered objects). Held-out images are never training images of a set with the
-    same seed. If the folder already has exactly this data set, nothing is done. An interrupted run leaves the
-    folder unchanged; what a killed one left beside it is removed by the next.
+    are label + 1), annotations/panoptic_{train,val}2017.json with the folders of that name (the objects, and
+    the ground as stuff), masks/{train,val}2017/ (label images, 0 is the ground) and
+    classes/{train,val}/<shape>/ (crops of single, mostly uncovered objects). Held-out images are never
+    training images of a set with the same seed. If the folder already has exactly this data set, nothing is
+    done. An interrupted run leaves the folder unchanged; what a killed one left beside it is removed by the
+    next.
 
     Args:
         root: The folder.
@@ -356,11 +360,11 @@ def _require_complete(root: Path, counts: dict[str, int]) -> None:
     """Checks that a set still has its annotations and images, by their names."""
     found = 0
     for split, count in counts.items():
-        annotations = root / "annotations" / f"instances_{split}2017.json"
-        if not is_file(annotations):
-            raise UserError(
-                f"{root} is damaged (no {annotations.relative_to(root)}): remove it, or choose another folder"
-            )
+        for kind in ("instances", "panoptic"):
+            annotations = root / "annotations" / f"{kind}_{split}2017.json"
+            if not is_file(annotations):
+                missing = annotations.relative_to(root)
+                raise UserError(f"{root} is damaged (no {missing}): remove it, or choose another folder")
         folder = root / f"{split}2017"
         names = set(os.listdir(folder)) if folder.is_dir() else set()
         found += sum(f"{number:012d}.jpg" in names for number in range(1, count + 1))
@@ -373,9 +377,10 @@ def _write_split(
     root: Path, split: str, indices: range, size: int, seed: int, objects: str
 ) -> Iterator[None]:
     """Yields after every image; the annotations are written last."""
-    images, annotations = [], []
+    images, annotations, panoptic = [], [], []
     image_folder, label_folder = root / f"{split}2017", root / "masks" / f"{split}2017"
-    for folder in (image_folder, label_folder, root / "annotations"):
+    segment_folder = root / "annotations" / f"panoptic_{split}2017"
+    for folder in (image_folder, label_folder, segment_folder):
         folder.mkdir(parents=True, exist_ok=True)
     names = names_of_set(objects)
     crops = dict.fromkeys(names, 0)
@@ -387,6 +392,9 @@ def _write_split(
         image = Image.fromarray(scene.image)
         image.save(image_folder / f"{name}.jpg", quality=92)
         Image.fromarray(scene.semantic).save(label_folder / f"{name}.png")
+        segments, infos = _segments(scene, len(names) + 1)
+        Image.fromarray(segment_colors(segments)).save(segment_folder / f"{name}.png")
+        panoptic.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": infos})
         images.append({"id": image_id, "file_name": f"{name}.jpg", "width": size, "height": size})
         for box, label, mask in zip(scene.boxes, scene.labels, scene.masks, strict=True):
             annotations.append(_annotation(len(annotations) + 1, image_id, box, int(label), mask))
@@ -403,12 +411,39 @@ def _write_split(
         "info": {"description": f"hardnet_suite drawn {objects}, version {VERSION}, seed {seed}"},
         "licenses": [],
         "images": images,
-        "annotations": annotations,
-        "categories": [
-            {"id": i, "name": name, "supercategory": objects[:-1]} for i, name in enumerate(names, 1)
-        ],
     }
-    (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
+    things = [{"id": i, "name": name, "supercategory": objects[:-1]} for i, name in enumerate(names, 1)]
+    stuff = {"id": len(names) + 1, "name": GROUND, "supercategory": GROUND, "isthing": 0}
+    kinds = {
+        "instances": {"annotations": annotations, "categories": things},
+        "panoptic": {
+            "annotations": panoptic,
+            "categories": [*({**thing, "isthing": 1} for thing in things), stuff],
+        },
+    }
+    for kind, lists in kinds.items():
+        path = root / "annotations" / f"{kind}_{split}2017.json"
+        path.write_text(json.dumps({**content, **lists}))
+
+
+def _segments(scene: Scene, ground: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """(H, W) ids of the segments: the objects in their order, from 1, then the ground; and COCO's entries.
+
+    Args:
+        scene: what is drawn.
+        ground: id of the ground's category.
+    """
+    segments = np.full(scene.semantic.shape, len(scene.labels) + 1)
+    for number, mask in enumerate(scene.masks, 1):
+        segments[mask] = number
+    infos = []
+    for number, category_id in enumerate([*(scene.labels + 1).tolist(), ground], 1):
+        rows, columns = np.nonzero(segments == number)
+        x, y = int(columns.min()), int(rows.min())
+        box = [x, y, int(columns.max()) + 1 - x, int(rows.max()) + 1 - y]
+        info = {"id": number, "category_id": category_id, "area": len(rows), "bbox": box, "iscrowd": 0}
+        infos.append(info)
+    return segments, infos
 
 
 def _annotation(number: int, image_id: int, box: np.ndarray, label: int, mask: np.ndarray) -> dict[str, Any]:

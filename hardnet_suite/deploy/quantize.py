@@ -55,7 +55,7 @@ def layers_in_float(arch: Any) -> tuple[str, ...]:
             for layer in (2**power for power in range(count.bit_length()))
             if layer <= count
         )
-    return ("neck.norm.",) if isinstance(arch, SSDArch) else ()
+    return ("neck.norm.",) if isinstance(arch, SSDArch) and arch.fields is None else ()
 
 
 @dataclass(frozen=True)

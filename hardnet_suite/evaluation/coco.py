@@ -25,6 +25,7 @@ from hardnet_suite.data.coco import (
     read_coco,
     read_json,
 )
+from hardnet_suite.data.coco.masks import encode_mask, read_mask
 from hardnet_suite.data.coco.values import LARGEST_NUMBER, is_normalized, match_id
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.tables import class_table, format_score
@@ -71,6 +72,8 @@ _BACKENDS = {
     "hotcoco": ("hotcoco", "COCO", "hotcoco", "COCOeval"),
 }
 COCO_BACKENDS: tuple[str, ...] = tuple(_BACKENDS)
+# what is compared -> the key of a result that holds it
+_COMPARED = {"bbox": "bbox", "segm": "segmentation"}
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,9 @@ def evaluate_coco(
     Args:
         annotations: a COCO annotation file, its content, or its records.
         results: a COCO results file, or its content (see ``load_results``); an empty list scores 0.
-        iou_type: "bbox", the only kind that the suite's detectors need.
+        iou_type: what is compared: "bbox", or "segm", masks. Then each result has a ``segmentation``
+            (polygons or a run-length encoding of the image's size) and needs no ``bbox``, its area is that
+            of the mask, and every box that is scored must have a mask.
         max_dets: three increasing limits on the detections of one class in one image.
         image_ids: score these images only; results on the others are left out.
         classes: score the categories of these names only; None: all.
@@ -211,19 +216,19 @@ def evaluate_coco(
 
     Raises:
         UserError: a file is missing or malformed, what is scored holds no box, the results, ``image_ids`` or
-            ``classes`` name images or categories that the annotations do not have, or the backend is not
-            installed.
+            ``classes`` name images or categories that the annotations do not have, a mask is missing or
+            malformed, or the backend is not installed.
         ValueError: another ``iou_type``, ``backend`` or other ``max_dets`` than allowed, or empty
             ``image_ids``.
     """
     require_backend(backend)
-    if iou_type != "bbox":
-        raise ValueError(f"iou_type must be 'bbox', got {iou_type!r}")
+    if iou_type not in _COMPARED:
+        raise ValueError(f"iou_type must be 'bbox' or 'segm', got {iou_type!r}")
     max_dets = tuple(max_dets)
     if len(max_dets) != 3 or not 0 < max_dets[0] < max_dets[1] < max_dets[2]:
         raise ValueError(f"max_dets must be three increasing numbers above 0, got {max_dets}")
 
-    inputs = _compared(read_coco(annotations).require_boxes(), results, image_ids, classes)
+    inputs = _compared(read_coco(annotations).require_boxes(), results, image_ids, classes, iou_type)
     truth, categories, scored = inputs.truth, inputs.categories, set(inputs.image_ids)
     names = {category.name for category in categories}
     boxes = [box for box in truth.boxes if box.image_id in scored and box.category in names]
@@ -232,8 +237,9 @@ def evaluate_coco(
             f"{truth.source} holds no box of the classes in the {len(scored)} images that are scored: "
             "there is nothing to score against"
         )
+    masks = _Masks(inputs, boxes) if iou_type == "segm" else None
     precision, recall, params = _run_backend(
-        backend, boxes, categories, inputs.results, inputs.image_ids, max_dets
+        backend, boxes, categories, inputs.results, inputs.image_ids, max_dets, masks
     )
     counts, per_class = Counter(box.category for box in boxes if not box.iscrowd), {}
     for index, category in enumerate(categories):
@@ -245,7 +251,7 @@ def evaluate_coco(
         metrics={name: _figure(precision, recall, params, *row) for name, row in _FIGURES.items()},
         per_class=per_class,
         max_dets=max_dets,
-        warnings=_result_warnings(inputs.results, inputs.source),
+        warnings=_result_warnings(inputs.results, inputs.source) if masks is None else (),
         precision=np.where(curves < 0, np.nan, curves),
     )
 
@@ -378,12 +384,13 @@ def _compared(
     results: str | Path | list[dict[str, Any]],
     image_ids: Sequence[int | str] | None,
     classes: Sequence[str] | None,
+    iou_type: str = "bbox",
 ) -> _Comparison:
-    if isinstance(results, (str, Path)):
-        source, results = str(results), load_results(results)
+    is_file = isinstance(results, (str, Path))
+    source = str(results) if is_file else "the results"
+    results = _check_results(read_json(source) if is_file else results, source, _COMPARED[iou_type])
+    if is_file and iou_type == "bbox":
         _require_pixels(results, source)
-    else:
-        source, results = "the results", _check_results(results, "the results")
     images = {str(image.id): image.id for image in truth.images}
     categories = truth.categories
     if classes is not None:
@@ -406,20 +413,20 @@ def _figure(precision, recall, params, is_precision: bool, iou: float | None, ar
     return _mean(values if iou is None else values[np.isclose(params.iouThrs, iou)])
 
 
-def _check_results(results: Any, source: str) -> list[dict[str, Any]]:
+def _check_results(results: Any, source: str, compared: str = "bbox") -> list[dict[str, Any]]:
     if not isinstance(results, list):
         kind = type(results).__name__
         raise UserError(f"{source}: expected a list of detections, got a {kind} (an annotation file?)")
     for index, entry in enumerate(results):
         if not isinstance(entry, dict):
             raise UserError(f"{source}: entry {index} is a {type(entry).__name__}, not an object")
-        lacking = [key for key in ("image_id", "category_id", "bbox", "score") if key not in entry]
+        lacking = [key for key in ("image_id", "category_id", compared, "score") if key not in entry]
         if lacking:
             raise UserError(f"{source}: entry {index} lacks {', '.join(lacking)}")
         if as_id(entry["image_id"]) is None or as_id(entry["category_id"]) is None:
             ids = f"image_id {entry['image_id']!r} and category_id {entry['category_id']!r}"
             raise UserError(f"{source}: entry {index} has {ids}, expected integers or strings")
-        if not is_box(entry["bbox"]):
+        if compared == "bbox" and not is_box(entry["bbox"]):
             raise UserError(
                 f"{source}: entry {index} has bbox {entry['bbox']}, not four finite numbers x, y, w, h"
             )
@@ -444,7 +451,7 @@ def _require_pixels(results: list[dict], source: str) -> None:
 
 def _result_warnings(results: list[tuple[dict, int | str, int | str]], source: str) -> tuple[str, ...]:
     """A line about the boxes of negative width or height, which pycocotools may leave out of its counts."""
-    negative = [entry for entry, _, _ in results if min(entry["bbox"][2:]) < 0]
+    negative = [entry for entry, _, _ in results if is_box(entry.get("bbox")) and min(entry["bbox"][2:]) < 0]
     if not negative:
         return ()
     first = negative[0]
@@ -517,6 +524,43 @@ def _backend(name: str) -> tuple[Any, Any]:
         ) from None
 
 
+class _Masks:
+    """The masks of what is compared, as compressed run-length encodings of their images' sizes.
+
+    Attributes:
+        sizes: (height, width) by the id of each image that is scored.
+        true: of the boxes, in their order.
+        detected: of the results, in their order; None on images that are not scored.
+
+    Raises:
+        UserError: a box has no mask, a mask is malformed, or the size of its image is not known.
+    """
+
+    def __init__(self, inputs: _Comparison, boxes: Sequence[CocoBox]):
+        sizes = {image.id: (image.height, image.width) for image in inputs.truth.images}
+        self.sizes = {image_id: sizes[image_id] for image_id in inputs.image_ids}
+        inputs.truth.require_masks(boxes, "scoring masks")
+        for image_id, size in self.sizes.items():
+            if None in size:
+                raise UserError(
+                    f"{inputs.truth.source}: image {image_id} states no valid width and height, which "
+                    "scoring masks needs"
+                )
+        self.true = [encode_mask(box.segmentation, *self.sizes[box.image_id]) for box in boxes]
+        self.detected = []
+        for index, (entry, image_id, _) in enumerate(inputs.results):
+            mask = None
+            if image_id in self.sizes:
+                try:
+                    mask = read_mask(entry["segmentation"], self.sizes[image_id])
+                except ValueError as error:
+                    raise UserError(f"{inputs.source}: entry {index} has {error}") from None
+                if mask is None:
+                    raise UserError(f"{inputs.source}: entry {index} has an empty segmentation")
+                mask = encode_mask(mask, *self.sizes[image_id])
+            self.detected.append(mask)
+
+
 def _run_backend(
     backend: str,
     true_boxes: Sequence[CocoBox],
@@ -524,27 +568,38 @@ def _run_backend(
     results: list[tuple[dict, int | str, int | str]],
     image_ids: Sequence[int | str],
     max_dets: tuple[int, int, int],
+    masks: _Masks | None,
 ):
     """(precision (10, 101, classes, 4, 3), recall (10, classes, 4, 3), parameters); -1: nothing to find."""
+    from pycocotools import mask as coco_mask
+
     data_class, evaluation_class = _backend(backend)
     # pycocotools is given numbers from 1 for all ids: it takes a match with id 0 for no match, and sorts ids
     image_numbers = {key: index + 1 for index, key in enumerate(image_ids)}
     numbers = {category.id: index + 1 for index, category in enumerate(categories)}
     names = {category.name: numbers[category.id] for category in categories}
+    true_masks = [None] * len(true_boxes) if masks is None else masks.true
     boxes = [
-        (box.image_id, names[box.category], box.bbox, box.area, int(box.iscrowd), None) for box in true_boxes
+        (box.image_id, names[box.category], box.bbox, box.area, int(box.iscrowd), None, mask)
+        for box, mask in zip(true_boxes, true_masks, strict=True)
     ]
-    detections = [
-        (image_id, numbers[category_id], box, box[2] * box[3], 0, float(entry["score"]))
-        for entry, image_id, category_id in results
-        if category_id in numbers and image_id in image_numbers
-        for box in [[float(value) for value in entry["bbox"]]]
-    ]
+    detected_masks = [None] * len(results) if masks is None else masks.detected
+    detections = []
+    for (entry, image_id, category_id), mask in zip(results, detected_masks, strict=True):
+        if category_id not in numbers or image_id not in image_numbers:
+            continue
+        box = [float(value) for value in (entry["bbox"] if mask is None else coco_mask.toBbox(mask))]
+        area = box[2] * box[3] if mask is None else float(coco_mask.area(mask))
+        detections.append((image_id, numbers[category_id], box, area, 0, float(entry["score"]), mask))
+    sizes = {} if masks is None else masks.sizes
 
     def content(rows: list[tuple]) -> Any:
         coco = data_class()
         coco.dataset = {
-            "images": [{"id": number} for number in image_numbers.values()],
+            "images": [
+                {"id": number, **dict(zip(("height", "width"), sizes.get(key, ()), strict=False))}
+                for key, number in image_numbers.items()
+            ],
             "categories": [{"id": number, "name": str(number)} for number in numbers.values()],
             "annotations": [
                 {
@@ -555,15 +610,17 @@ def _run_backend(
                     "area": area,
                     "iscrowd": crowd,
                     "score": score,
+                    **({} if mask is None else {"segmentation": mask}),
                 }
-                for index, (image_id, category_number, box, area, crowd, score) in enumerate(rows)
+                for index, (image_id, category_number, box, area, crowd, score, mask) in enumerate(rows)
             ],
         }
         coco.createIndex()
         return coco
 
+    kind = "bbox" if masks is None else "segm"
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = evaluation_class(content(boxes), content(detections), "bbox")
+        evaluation = evaluation_class(content(boxes), content(detections), kind)
         evaluation.params.maxDets = list(max_dets)
         evaluation.evaluate()
         evaluation.accumulate()

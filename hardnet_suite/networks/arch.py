@@ -101,13 +101,32 @@ class Bridge:
 
 @dataclass(frozen=True)
 class Extra:
-    """One extra SSD level: a 1×1 convolution to ``mid`` channels, then a strided one to ``out`` channels."""
+    """One extra SSD level: a 1×1 convolution to ``mid`` channels, then a strided one to ``out`` channels.
+
+    With ``norm`` both have a batch norm and no bias, as in RFB Net.
+    """
 
     mid: int
     out: int
     kernel: int = 3
     stride: int = 2
     padding: int = 1
+    norm: bool = False
+
+
+@dataclass(frozen=True)
+class Field:
+    """One extra level of RFB Net: a receptive field block.
+
+    Attributes:
+        out: Output channels.
+        stride: Stride.
+        reach: The two branches end with 3×3 convolutions of dilation ``reach`` + 1 and 2 · ``reach`` + 1.
+    """
+
+    out: int
+    stride: int = 2
+    reach: int = 2
 
 
 @dataclass(frozen=True)
@@ -132,27 +151,30 @@ class Priors:
 
 @dataclass(frozen=True)
 class SSDArch:
-    """An SSD detector on a HarDNet trunk.
+    """An SSD detector, or RFB Net, on a HarDNet trunk.
 
     Attributes:
         trunk: The trunk.
         size: Height and width of the input in pixels.
-        bridge: The bridge on the second feature map.
+        bridge: The bridge on the second feature map; None: there is none.
         extras: The extra levels.
         priors: The default boxes.
         source_strides: Strides of the two feature maps taken from the trunk.
-        l2norm_scale: Initial weight of the L2Norm on the first feature map.
+        l2norm_scale: Initial weight of the L2Norm on the first feature map; None with ``fields``.
         num_classes: Number of classes of the published detector, without the background.
+        fields: Output channels of RFB Net's receptive field blocks on the two feature maps, that of the first
+            in place of L2Norm, that of the second behind the bridge; None: there are none.
     """
 
     trunk: HarDNetArch
     size: int
-    bridge: Bridge
-    extras: tuple[Extra, ...]
+    bridge: Bridge | None
+    extras: tuple[Extra | Field, ...]
     priors: Priors
     source_strides: tuple[int, int] = (8, 16)
-    l2norm_scale: float = 20.0
+    l2norm_scale: float | None = 20.0
     num_classes: int = 80
+    fields: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -354,6 +376,19 @@ _SSD512 = SSDArch(
     ),
 )
 
+_RFB512 = replace(
+    _SSD512,
+    fields=(512, 1024),
+    l2norm_scale=None,
+    extras=(
+        Field(512),
+        Field(256),
+        Field(256, reach=1),
+        Field(256, reach=1),
+        Extra(128, 256, kernel=4, stride=1, norm=True),
+    ),
+)
+
 
 def _small_ssd(trunk: HarDNetArch, size: int, *, bridge: int) -> SSDArch:
     """A light SSD: priors scale with the input size, each level halves the resolution."""
@@ -429,6 +464,8 @@ ARCHS: dict[str, Arch] = {
     "ssd512_hardnet85": replace(
         _SSD512, trunk=_detection_trunk(_HARDNET85), bridge=Bridge(mid=960, out=720, dilation=1)
     ),
+    "rfb512_hardnet68": _RFB512,
+    "rfb512_hardnet85": replace(_RFB512, trunk=_detection_trunk(_HARDNET85), bridge=None),
     "centernet_hardnet68": CenterNetArch(
         trunk=replace(_detection_trunk(_HARDNET68), pool="average"),
         last=CenterNetStep(channels=192, growth=72, layers=8, skip=False),
@@ -450,7 +487,9 @@ ARCHS: dict[str, Arch] = {
     # the encoder of FC-HarDNet-70 as a classifier, to train it on ImageNet
     "hardnet_petite": _FCHARDNET70.trunk,
     "fchardnet70": _FCHARDNET70,
-    # of PaddleSeg: the stem downsamples once, so that every map has twice the height and width
+    # for small images and thin objects: the stem downsamples once, so that every map is twice as large
+    "fchardnet70_stride2": replace(_FCHARDNET70, trunk=replace(_FCHARDNET70.trunk, stem_stride=1)),
+    # of PaddleSeg: the same stem, other padding and interpolation
     "fchardnet70_paddleseg": replace(
         _FCHARDNET70,
         trunk=replace(_FCHARDNET70.trunk, stem_stride=1, same_padding=True),
@@ -519,23 +558,29 @@ def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
+def _is_record(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON has a record's fields; those with a default came later, and may be missing."""
+    if not is_dataclass(kind) or not isinstance(value, Mapping):
+        return False
+    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    return needed <= set(value) <= {field.name for field in fields(kind)}
+
+
 def _as_type(value: Any, kind: Any, where: str) -> Any:
     """A value of JSON as a type of the rows: a dataclass, tuple, number, string or boolean."""
-    if is_dataclass(kind) and isinstance(value, Mapping):
-        names = {field.name for field in fields(kind)}
-        needed = {field.name for field in fields(kind) if field.default is MISSING}  # others came later
-        if needed <= set(value) <= names:
-            return kind(**{key: _as_type(value[key], _hints(kind)[key], f"{where}.{key}") for key in value})
-    elif get_origin(kind) is tuple and isinstance(value, list | tuple):
+    if _is_record(value, kind):
+        return kind(**{key: _as_type(value[key], _hints(kind)[key], f"{where}.{key}") for key in value})
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
         kinds = get_args(kind)
         if len(kinds) == 2 and kinds[1] is Ellipsis:
             return tuple(_as_type(each, kinds[0], where) for each in value)
         if len(kinds) == len(value):
             return tuple(_as_type(each, own, where) for each, own in zip(value, kinds, strict=True))
-    elif isinstance(kind, UnionType):  # X | None
-        if value is None and NoneType in get_args(kind):
+    elif isinstance(kind, UnionType):  # X | None, or records that differ in the names of their fields
+        kinds = get_args(kind)
+        if value is None and NoneType in kinds:
             return None
-        return _as_type(value, get_args(kind)[0], where)
+        return _as_type(value, next((each for each in kinds if _is_record(value, each)), kinds[0]), where)
     elif type(value) is kind:
         return value
     elif kind is float and type(value) is int:

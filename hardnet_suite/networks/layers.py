@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Kernel = int | tuple[int, int]  # of both sides, or (height, width)
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 
 
@@ -29,26 +32,28 @@ class ConvNormAct(nn.Sequential):
     Args:
         in_channels: Input channels.
         out_channels: Output channels.
-        kernel: Height and width of the kernel.
+        kernel: Height and width of the kernel: one number, or (height, width).
         stride: Stride.
         dilation: Dilation.
         act: Activation, a key of ``ACTIVATIONS``.
         same: For a 3×3 convolution with stride 2, pad as ``PadSame`` does.
+        padding: Rows and columns of zeros at each side; default: what keeps the size of the map at stride 1.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel: int = 3,
+        kernel: Kernel = 3,
         *,
         stride: int = 1,
         dilation: int = 1,
         act: str = "relu",
         same: bool = False,
+        padding: Kernel | None = None,
     ):
         super().__init__()
-        padding = dilation * (kernel // 2)
+        padding = _keeping(kernel, dilation) if padding is None else padding
         if same:
             self.pad, padding = PadSame(), 0
         self.conv = nn.Conv2d(
@@ -56,6 +61,73 @@ class ConvNormAct(nn.Sequential):
         )
         self.norm = nn.BatchNorm2d(out_channels)
         self.act = ACTIVATIONS[act](inplace=True)
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution without bias and batch norm, no activation, with padding at both ends of each side.
+
+    (N, in_channels, H, W) -> (N, out_channels, ceil(H/stride), ceil(W/stride))
+
+    Args:
+        in_channels: Input channels.
+        out_channels: Output channels.
+        kernel: Height and width of the kernel, odd: one number, or (height, width).
+        stride: Stride.
+        dilation: Dilation.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: Kernel = 3, *, stride: int = 1, dilation: int = 1
+    ):
+        super().__init__()
+        padding = _keeping(kernel, dilation)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel, stride, padding, dilation=dilation, bias=False
+        )
+        self.norm = nn.BatchNorm2d(out_channels)
+
+
+class ReceptiveFieldBlock(nn.Module):
+    """Branches of other kernels and dilations, joined and added to a shortcut (RFB Net, arXiv 1711.07767).
+
+    (N, C, H, W) -> what ``joined`` and ``shortcut`` agree in, both with the same stride.
+
+    Args:
+        branches: One chain of convolutions per branch, on the input.
+        joined: What follows the branches' concatenated maps.
+        shortcut: What is added to that, a convolution of the input.
+    """
+
+    def __init__(self, branches: Iterable[nn.Sequential], joined: nn.Module, shortcut: nn.Module):
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+        self.joined, self.shortcut = joined, shortcut
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.joined(torch.cat([branch(x) for branch in self.branches], 1)) + self.shortcut(x))
+
+
+def field_names(block: ReceptiveFieldBlock, joined: str, shortcut: str) -> dict[str, str]:
+    """The convolutions of a block -> their names in the published programs, which number branches and layers.
+
+    Args:
+        block: The block.
+        joined: Their name of its part ``joined``.
+        shortcut: Their name of its part ``shortcut``.
+    """
+    names = {"joined": joined, "shortcut": shortcut}
+    for number, branch in enumerate(block.branches):
+        for place in range(len(branch)):
+            names[f"branches.{number}.{place}"] = f"branch{number}.{place}"
+    return names
+
+
+def _keeping(kernel: Kernel, dilation: int) -> Kernel:
+    """The padding with which a convolution of odd sides keeps the size of a map."""
+    if isinstance(kernel, int):
+        return dilation * (kernel // 2)
+    return dilation * (kernel[0] // 2), dilation * (kernel[1] // 2)
 
 
 class PadSame(nn.Module):

@@ -10,7 +10,13 @@ from torch import Tensor, cat, nn
 
 from hardnet_suite.networks.arch import MSEGArch
 from hardnet_suite.networks.hardnet import HarDNetTrunk, last_stages
-from hardnet_suite.networks.layers import enlarge, init_weights
+from hardnet_suite.networks.layers import (
+    ConvNorm,
+    ReceptiveFieldBlock,
+    enlarge,
+    field_names,
+    init_weights,
+)
 
 # parts of the published program that have weights and are never used: reverse attention of PraNet, from which
 # it derives, and the trunk's classifier
@@ -20,56 +26,26 @@ _REVERSE_ATTENTION = tuple(
 _UNUSED = (*_REVERSE_ATTENTION, *(f"conv{index}" for index in range(2, 7)))
 
 
-class ConvNorm(nn.Sequential):
-    """Convolution without bias and batch norm, no activation; the size of the map stays.
-
-    Args:
-        in_channels: Input channels.
-        out_channels: Output channels.
-        kernel: (height, width) of the kernel, odd.
-        dilation: Dilation.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: tuple[int, int] = (3, 3), dilation: int = 1
-    ):
-        super().__init__()
-        padding = tuple(dilation * (side // 2) for side in kernel)
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False
-        )
-        self.norm = nn.BatchNorm2d(out_channels)
-
-
-class ReceptiveFieldBlock(nn.Module):
+def receptive_field(in_channels: int, channels: int, kernels: tuple[int, ...]) -> ReceptiveFieldBlock:
     """RFB as in the Cascaded Partial Decoder: (N, in_channels, H, W) -> (N, channels, H, W).
-
-    Branches with growing kernels and dilations, joined and added to a 1×1 convolution of the input.
 
     Args:
         in_channels: Input channels.
         channels: Channels of each branch and of the output.
         kernels: Kernel size, and dilation, of each branch but the first.
     """
-
-    def __init__(self, in_channels: int, channels: int, kernels: tuple[int, ...]):
-        super().__init__()
-        self.branches = nn.ModuleList([nn.Sequential(ConvNorm(in_channels, channels, (1, 1)))])
-        for side in kernels:
-            self.branches.append(
-                nn.Sequential(
-                    ConvNorm(in_channels, channels, (1, 1)),
-                    ConvNorm(channels, channels, (1, side)),
-                    ConvNorm(channels, channels, (side, 1)),
-                    ConvNorm(channels, channels, dilation=side),
-                )
+    branches = [nn.Sequential(ConvNorm(in_channels, channels, 1))]
+    for side in kernels:
+        branches.append(
+            nn.Sequential(
+                ConvNorm(in_channels, channels, 1),
+                ConvNorm(channels, channels, (1, side)),
+                ConvNorm(channels, channels, (side, 1)),
+                ConvNorm(channels, channels, dilation=side),
             )
-        self.joined = ConvNorm(len(self.branches) * channels, channels)
-        self.shortcut = ConvNorm(in_channels, channels, (1, 1))
-        self.act = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.joined(cat([branch(x) for branch in self.branches], 1)) + self.shortcut(x))
+        )
+    joined = ConvNorm(len(branches) * channels, channels)
+    return ReceptiveFieldBlock(branches, joined, ConvNorm(in_channels, channels, 1))
 
 
 class PartialDecoder(nn.Module):
@@ -94,7 +70,7 @@ class PartialDecoder(nn.Module):
             raise ValueError(f"expected in_channels with 3 entries, one per map, got {in_channels}")
         width = arch.channels
         self.blocks = nn.ModuleList(
-            ReceptiveFieldBlock(channels, width, arch.kernels) for channels in in_channels
+            receptive_field(channels, width, arch.kernels) for channels in in_channels
         )
         self.ups = nn.ModuleList(
             [*(ConvNorm(width, width) for _ in range(4)), ConvNorm(2 * width, 2 * width)]
@@ -155,11 +131,8 @@ class MSEG(nn.Module):
         parts |= {f"decoder.ups.{index}": f"agg1.conv_upsample{index + 1}" for index in range(5)}
         parts |= {f"decoder.concat{index}": f"agg1.conv_concat{index}" for index in (2, 3)}
         for index, block in enumerate(self.decoder.blocks):
-            ours, theirs = f"decoder.blocks.{index}", f"rfb{index + 2}_1"
-            parts |= {f"{ours}.joined": f"{theirs}.conv_cat", f"{ours}.shortcut": f"{theirs}.conv_res"}
-            for number, branch in enumerate(block.branches):
-                for place in range(len(branch)):
-                    parts[f"{ours}.branches.{number}.{place}"] = f"{theirs}.branch{number}.{place}"
+            for ours, theirs in field_names(block, "conv_cat", "conv_res").items():
+                parts[f"decoder.blocks.{index}.{ours}"] = f"rfb{index + 2}_1.{theirs}"
         norms = {f"{ours}.norm": f"{theirs}.bn" for ours, theirs in parts.items() if ours != "classifier"}
         return names | parts | norms
 

@@ -1,4 +1,9 @@
-"""SSD on a HarDNet trunk (SSD: Liu et al., ECCV 2016, arXiv 1512.02325)."""
+"""SSD and RFB Net on a HarDNet trunk.
+
+SSD: Liu et al., ECCV 2016, arXiv 1512.02325. RFB Net, an SSD with receptive field blocks: Liu et al., ECCV
+2018, arXiv 1711.07767; here as in HarDNet's SSD program (models/RFB_HarDNet68.py and RFB_HarDNet85.py), whose
+blocks do not scale their branches before they add the shortcut.
+"""
 
 from __future__ import annotations
 
@@ -6,45 +11,147 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from hardnet_suite.networks.arch import Extra, Priors, SSDArch
+from hardnet_suite.networks.arch import Bridge, Extra, Field, Priors, SSDArch
 from hardnet_suite.networks.hardnet import HarDNetTrunk
-from hardnet_suite.networks.layers import ConvNormAct, L2Norm, checked_squares, init_weights
+from hardnet_suite.networks.layers import (
+    ConvNorm,
+    ConvNormAct,
+    Kernel,
+    L2Norm,
+    ReceptiveFieldBlock,
+    checked_squares,
+    field_names,
+    init_weights,
+)
 
 torch.fx.wrap("checked_squares")
 
 
-class SSDBridge(nn.Sequential):
-    """3×3 max pooling, a (dilated) 3×3 and a 1×1 convolution, all with stride 1.
+Conv = tuple[int, Kernel, int, int]  # output channels, kernel, stride, dilation
 
-    (N, in_channels, H, W) -> (N, out, H, W)
+
+class SSDBridge(nn.Sequential):
+    """From the second feature map to the second level: (N, in_channels, H, W) -> (N, out_channels, H, W).
+
+    The bridge, which is 3×3 max pooling, a (dilated) 3×3 and a 1×1 convolution, all with stride 1; then RFB
+    Net's block.
+
+    Args:
+        in_channels: Input channels.
+        bridge: The bridge; None: there is none.
+        field: Output channels of the receptive field block; None: there is none.
+
+    Attributes:
+        out_channels: Output channels.
     """
 
-    def __init__(self, in_channels: int, mid: int, out: int, dilation: int):
+    def __init__(self, in_channels: int, bridge: Bridge | None, field: int | None):
         super().__init__()
-        self.pool = nn.MaxPool2d(3, 1, 1)
-        self.conv1 = ConvNormAct(in_channels, mid, 3, dilation=dilation)
-        self.conv2 = ConvNormAct(mid, out, 1)
+        self.out_channels = in_channels
+        if bridge is not None:
+            self.pool = nn.MaxPool2d(3, 1, 1)
+            self.conv1 = ConvNormAct(in_channels, bridge.mid, 3, dilation=bridge.dilation)
+            self.conv2 = ConvNormAct(bridge.mid, bridge.out, 1)
+            self.out_channels = bridge.out
+        if field is not None:
+            self.field = receptive_field(self.out_channels, Field(field, stride=1))
+            self.out_channels = field
 
 
-class SSDExtra(nn.Module):
-    """One extra level: a 1×1 convolution, then a strided one, both with bias and ReLU, without norm."""
+class SSDExtra(nn.Sequential):
+    """One extra level: a 1×1 convolution, then a strided one, both with bias or batch norm, and with ReLU."""
 
     def __init__(self, in_channels: int, extra: Extra):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, extra.mid, 1)
-        self.conv2 = nn.Conv2d(extra.mid, extra.out, extra.kernel, extra.stride, extra.padding)
+        if extra.norm:
+            self.conv1 = ConvNormAct(in_channels, extra.mid, 1)
+            self.conv2 = ConvNormAct(
+                extra.mid, extra.out, extra.kernel, stride=extra.stride, padding=extra.padding
+            )
+            _slow_norms(self)
+        else:
+            self.conv1 = nn.Conv2d(in_channels, extra.mid, 1)
+            self.act1 = nn.ReLU(inplace=True)
+            self.conv2 = nn.Conv2d(extra.mid, extra.out, extra.kernel, extra.stride, extra.padding)
+            self.act2 = nn.ReLU(inplace=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv2(F.relu(self.conv1(x))))
+
+def receptive_field(in_channels: int, field: Field) -> ReceptiveFieldBlock:
+    """RFB Net's block of a level: two branches of an eighth of the channels, doubled on the way.
+
+    Raises:
+        ValueError: ``in_channels`` is less than 16.
+    """
+    width, stride, reach = in_channels // 8, field.stride, field.reach
+    branches = (
+        ((width, 1, 1, 1), (2 * width, 3, stride, 1), (2 * width, 3, 1, reach + 1)),
+        (
+            (width, 1, 1, 1),
+            (width // 2 * 3, 3, 1, 1),
+            (2 * width, 3, stride, 1),
+            (2 * width, 3, 1, 2 * reach + 1),
+        ),
+    )
+    return _receptive_field(in_channels, field.out, branches, stride)
+
+
+def first_receptive_field(in_channels: int, out: int) -> ReceptiveFieldBlock:
+    """RFB Net's block of the first level: four branches of a quarter of the channels, with smaller kernels.
+
+    Raises:
+        ValueError: ``in_channels`` is less than 16.
+    """
+    width = in_channels // 4
+    branches = (
+        ((width, 1, 1, 1), (width, 3, 1, 1)),
+        ((width, 1, 1, 1), (width, (3, 1), 1, 1), (width, 3, 1, 3)),
+        ((width, 1, 1, 1), (width, (1, 3), 1, 1), (width, 3, 1, 3)),
+        (
+            (width // 2, 1, 1, 1),
+            (width // 4 * 3, (1, 3), 1, 1),
+            (width, (3, 1), 1, 1),
+            (width, 3, 1, 5),
+        ),
+    )
+    return _receptive_field(in_channels, out, branches, 1)
+
+
+def _receptive_field(
+    in_channels: int, out: int, branches: tuple[tuple[Conv, ...], ...], stride: int
+) -> ReceptiveFieldBlock:
+    """A block from its branches; the last convolution of each, the joined and the shortcut have no ReLU."""
+    if in_channels < 16:
+        raise ValueError(f"a receptive field block takes at least 16 channels, got {in_channels}")
+    chains = []
+    for convs in branches:
+        before, chain = in_channels, nn.Sequential()
+        for place, (width, kernel, step, dilation) in enumerate(convs, start=1):
+            if place < len(convs):
+                chain.append(ConvNormAct(before, width, kernel, stride=step, dilation=dilation))
+            else:
+                chain.append(ConvNorm(before, width, kernel, stride=step, dilation=dilation))
+            before = width
+        chains.append(chain)
+    joined = ConvNorm(sum(convs[-1][0] for convs in branches), out, 1)
+    block = ReceptiveFieldBlock(chains, joined, ConvNorm(in_channels, out, 1, stride=stride))
+    _slow_norms(block)
+    return block
+
+
+def _slow_norms(module: nn.Module) -> None:
+    """The momentum of RFB Net's batch norms, a tenth of the usual one."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.01
 
 
 class SSDNeck(nn.Module):
-    """Turns the trunk's two feature maps into SSD's levels.
+    """Turns the trunk's two feature maps into the detector's levels.
 
     ``forward`` takes [(N, C1, S/8, S/8), (N, C2, S/16, S/16)] and returns one map per level: the first map
-    scaled by L2Norm, the second after the bridge, then the extra levels.
+    scaled by L2Norm, the second after the bridge, then the extra levels. In RFB Net a receptive field block
+    takes the place of L2Norm, and others follow the bridge and make extra levels.
 
     Args:
         arch: The detector's row of the architecture table.
@@ -52,17 +159,25 @@ class SSDNeck(nn.Module):
 
     Attributes:
         channels: Channels of each level.
+
+    Raises:
+        ValueError: ``arch`` has both ``l2norm_scale`` and ``fields``, or neither.
     """
 
     def __init__(self, arch: SSDArch, in_channels: tuple[int, int] | list[int]):
         super().__init__()
         first, second = in_channels
-        self.norm = L2Norm(first, arch.l2norm_scale)
-        self.bridge = SSDBridge(second, arch.bridge.mid, arch.bridge.out, arch.bridge.dilation)
-        self.channels = [first, arch.bridge.out]
+        fields, scale = arch.fields, arch.l2norm_scale
+        if (fields is None) == (scale is None):
+            raise ValueError(f"expected either l2norm_scale or fields, got {scale} and {fields}")
+        self.norm = L2Norm(first, scale) if fields is None else first_receptive_field(first, fields[0])
+        self.bridge = SSDBridge(second, arch.bridge, None if fields is None else fields[1])
+        self.channels = [first if fields is None else fields[0], self.bridge.out_channels]
         self.extras = nn.ModuleList()
         for extra in arch.extras:
-            self.extras.append(SSDExtra(self.channels[-1], extra))
+            before = self.channels[-1]
+            level = receptive_field(before, extra) if isinstance(extra, Field) else SSDExtra(before, extra)
+            self.extras.append(level)
             self.channels.append(extra.out)
         init_weights(self)
 
@@ -121,12 +236,24 @@ class SSD(nn.Module):
     @torch.jit.unused
     def official_prefixes(self) -> dict[str, str]:
         names = {f"trunk.{ours}": theirs for ours, theirs in self.trunk.official_prefixes.items()}
-        names["neck.norm"] = "L2Norm"
-        names |= {f"neck.bridge.{ours}": theirs for ours, theirs in self.arch.bridge.official}
-        for i in range(len(self.arch.extras)):
-            names[f"neck.extras.{i}.conv1"] = f"extras.{2 * i}"
-            names[f"neck.extras.{i}.conv2"] = f"extras.{2 * i + 1}"
-        return names | {"cls": "conf", "box": "loc"}
+        if self.arch.bridge is not None:
+            names |= {f"neck.bridge.{ours}": theirs for ours, theirs in self.arch.bridge.official}
+        levels = {"neck.norm": "L2Norm"}
+        if self.arch.fields is not None:
+            levels = {"neck.norm": "Norm", "neck.bridge.field": "extras.0"}
+        position = len(levels) - 1  # in the official list of extra layers
+        for index, extra in enumerate(self.arch.extras):
+            inner = ("",) if isinstance(extra, Field) else (".conv1", ".conv2")
+            levels |= {f"neck.extras.{index}{part}": f"extras.{position + i}" for i, part in enumerate(inner)}
+            position += len(inner)
+        for ours, theirs in list(levels.items()):
+            block = self.get_submodule(ours)
+            if isinstance(block, ReceptiveFieldBlock):
+                del levels[ours]
+                parts = field_names(block, "ConvLinear", "shortcut")
+                levels |= {f"{ours}.{part}": f"{theirs}.{official}" for part, official in parts.items()}
+        norms = {f"{ours}.norm": f"{theirs}.bn" for ours, theirs in levels.items()}
+        return names | levels | norms | {"cls": "conf", "box": "loc"}
 
     def forward(self, x: Tensor) -> dict[str, list[Tensor]]:
         levels = self.neck(self.trunk(checked_squares(x, self.trunk.in_chans, self.size)))

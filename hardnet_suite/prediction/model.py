@@ -45,6 +45,7 @@ from hardnet_suite.precision import Precision, settled_precision
 from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, chosen_row, fill, open_weights
 from hardnet_suite.weights.file import ENGINE_SUFFIXES, WEIGHTS_SUFFIXES, WeightsFile, expanded
+from hardnet_suite.weights.identification import OTHERS_MODEL
 from hardnet_suite.weights.runs import run_checkpoint
 
 if TYPE_CHECKING:
@@ -496,11 +497,17 @@ def _of_config(path: str) -> _Choice:
     if path.endswith((*WEIGHTS_SUFFIXES, *ENGINE_SUFFIXES)):
         raise UserError(f"{path}: no such file")
     from hardnet_suite.openmm.data.parts import class_counts
+    from hardnet_suite.openmm.models.config import is_others
     from hardnet_suite.openmm.run import configs, records
 
     if not path.endswith(".py") and known_name(path, own_configs()) is None:
         raise unknown_model(path, list_models())
     cfg = configs.load_config(path)
+    if is_others(cfg):
+        raise UserError(
+            f"{path} is the config of a {cfg.model.get('type')}, a model of another program: predict runs "
+            f"the suite's own; score and draw it with {OTHERS_MODEL}"
+        )
     if not records.is_suites(cfg):
         raise UserError(
             f"{path} has arch={cfg.get('arch')!r}, expected one of the suite's: {', '.join(list_models())}"

@@ -19,11 +19,15 @@ from hardnet_suite.visualization.fonts import matplotlib_style
 
 _MAP, _MAP50 = "coco/bbox_mAP", "coco/bbox_AP50"
 _OTHER_NAMES = {"coco/bbox_mAP_50": _MAP50}  # mmdet's own metric
+_MASKS = "coco/segm_mAP"
+_PQ, _PQ_THINGS, _PQ_STUFF = "coco/PQ", "coco/PQ_things", "coco/PQ_stuff"
 _MIOU, _PIXELS = "mIoU", "aAcc"
 _TOP1, _TOP5 = "top1", "top5"
 _FPR95 = "fpr95"
 # the main score of a task -> the axis, and each curve with its name
 _SCORES = {
+    _MASKS: ("mAP at IoU 0.50:0.95", {_MAP: "boxes", _MASKS: "masks"}),
+    _PQ: ("panoptic quality", {_PQ_THINGS: "things", _PQ_STUFF: "stuff", _PQ: "all"}),
     _MAP: ("mAP", {_MAP50: "mAP at IoU 0.50", _MAP: "mAP at IoU 0.50:0.95"}),
     _MIOU: ("share", {_PIXELS: "pixel accuracy", _MIOU: "mean IoU of the classes"}),
     _TOP1: ("accuracy", {_TOP5: "top-5", _TOP1: "top-1"}),
@@ -33,6 +37,10 @@ _LOWER_IS_BETTER = frozenset({_FPR95, "FPR95"})  # keys and short names
 _SHORT = {
     _MAP: "mAP",
     _MAP50: "AP50",
+    _MASKS: "mask mAP",
+    _PQ: "PQ",
+    _PQ_THINGS: "PQ of things",
+    _PQ_STUFF: "PQ of stuff",
     _MIOU: "mIoU",
     _PIXELS: "pixel accuracy",
     _TOP1: "top-1",
@@ -41,7 +49,19 @@ _SHORT = {
 }
 _STEPS = frozenset(("step", "iter", "epoch"))
 _PLOTTED = frozenset(
-    (*_STEPS, "loss", "loss_cls", "loss_bbox", *_SCORES, *_OTHER_NAMES, _MAP50, _PIXELS, _TOP5)
+    (
+        *_STEPS,
+        "loss",
+        "loss_cls",
+        "loss_bbox",
+        *_SCORES,
+        *_OTHER_NAMES,
+        _MAP50,
+        _PQ_THINGS,
+        _PQ_STUFF,
+        _PIXELS,
+        _TOP5,
+    )
 )
 _LARGEST = 1e38  # of a loss in single precision
 _COLORS = {
@@ -50,6 +70,10 @@ _COLORS = {
     "loss_bbox": "#2a9d6f",
     _MAP: "#1f4e9e",
     _MAP50: "#8fb3e0",
+    _MASKS: "#2a9d6f",
+    _PQ: "#1f4e9e",
+    _PQ_THINGS: "#8fb3e0",
+    _PQ_STUFF: "#2a9d6f",
     _MIOU: "#1f4e9e",
     _PIXELS: "#8fb3e0",
     _TOP1: "#1f4e9e",
@@ -203,7 +227,7 @@ def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | 
     if not training and not validation:
         raise ValueError(f"expected rows with 'loss' or a score, got none among {len(scalars)} rows")
     is_percent = any((row[main] or 0) > 1 for row in validation)
-    if is_percent and main == _MAP:
+    if is_percent and main in (_MAP, _MASKS, _PQ):
         raise ValueError(f"expected {main} of at most 1, got {max(row[main] or 0 for row in validation):g}")
     if is_percent:
         validation = [

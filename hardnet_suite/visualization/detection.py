@@ -6,11 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from hardnet_suite.data.coco import CocoFile, CocoImage, as_id, read_coco
+from hardnet_suite.data.coco.masks import decode_mask, read_mask
 from hardnet_suite.data.coco.values import match_id
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import load_results
@@ -30,6 +32,7 @@ from hardnet_suite.visualization.canvas import (
 )
 from hardnet_suite.visualization.fonts import Font
 
+_MASK_OPACITY = 0.5
 _CELL = 480  # pixels of the longer side of an image on a sheet
 
 
@@ -41,8 +44,9 @@ def draw_boxes(
     names: Sequence[str],
     scores: np.ndarray | None = None,
     palette: Sequence[Color] | None = None,
+    masks: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
-    """A copy of an image with boxes and their labels ("dog 0.87") drawn on it.
+    """A copy of an image with boxes, their masks and their labels ("dog 0.87") drawn on it.
 
     A box with swapped corners, as from an untrained network, is drawn as the rectangle they span.
 
@@ -53,6 +57,8 @@ def draw_boxes(
         names: the class names, in any script.
         scores: (K,) confidences, shown with two digits; None shows the names alone.
         palette: one RGB colour (0–255) per class; default: ``class_color``.
+        masks: K masks, (H, W) bool, tinted in the colours of the boxes, with a dark outline; None: boxes
+            alone.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -77,14 +83,14 @@ def draw_boxes(
         np.issubdtype(labels.dtype, np.integer) and 0 <= labels.min() <= labels.max() < classes
     ):
         raise ValueError(f"labels must be integers in [0, {classes}), got {labels}")
+    if masks is not None and [np.shape(mask) for mask in masks] != [image.shape[:2]] * count:
+        shapes = [np.shape(mask) for mask in masks]
+        raise ValueError(f"masks must be {count} of shape {image.shape[:2]}, got {shapes[:5]}")
 
     height, width = image.shape[:2]
     side = math.sqrt(height * width)
     line = max(1, round(side / 200))
     fonts = [Font(max(9, round(side / part))) for part in (36, 46)]
-    canvas = Image.fromarray(image)
-    draw = ImageDraw.Draw(canvas)
-
     corners = np.concatenate(
         [np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], 1
     )
@@ -94,6 +100,12 @@ def draw_boxes(
     order = [k for k in np.argsort(-areas, kind="stable").tolist() if visible[k]]  # small ones on top
     colors = [class_color(label) if palette is None else tuple(palette[label]) for label in labels.tolist()]
 
+    if masks is not None:
+        image = image.copy()
+        for k in np.argsort(-areas, kind="stable").tolist():
+            _tint(image, np.asarray(masks[k], bool), colors[k])
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
     for k in order:
         x1, y1, x2, y2 = corners[k].tolist()
         # a dark rim keeps the line visible on a background of its own colour
@@ -111,6 +123,17 @@ def draw_boxes(
     return np.array(canvas)
 
 
+def _tint(image: np.ndarray, mask: np.ndarray, color: Color) -> None:
+    """Tints the pixels of a mask, in place, and darkens those at its border."""
+    image[mask] = np.rint(image[mask] + _MASK_OPACITY * (np.array(color) - image[mask]))
+    inner = mask.copy()
+    inner[1:] &= mask[:-1]
+    inner[:-1] &= mask[1:]
+    inner[:, 1:] &= mask[:, :-1]
+    inner[:, :-1] &= mask[:, 1:]
+    image[mask & ~inner] = INK
+
+
 def draw_results(
     annotation_file: str | Path,
     results_file: str | Path,
@@ -124,6 +147,8 @@ def draw_results(
     ranked: bool = False,
 ) -> int:
     """Draw each image of a COCO annotation file twice, ground truth beside detections.
+
+    If the detections have masks ("segmentation"), masks are drawn, also those of the ground truth.
 
     One image at a time is in memory. ``sub/a.png`` is drawn into ``out_dir/a.jpg``, or into the first of
     ``a_2.jpg``, ``a_3.jpg`` … that is free: every image has its own file and no file is overwritten. The
@@ -191,6 +216,31 @@ def draw_worst_detections(
     save_image(Path(path), sheet(cells))
 
 
+class _DrawnBox(NamedTuple):
+    """A true box or a detection; ``bbox`` is (x, y, width, height) of the whole image."""
+
+    name: str
+    bbox: Sequence[float]
+    score: float | None
+    mask: Any
+
+
+def _pixels(mask: Any, size: tuple[int, int], drawn: tuple[int, int]) -> np.ndarray:
+    """A mask of an image of ``size``, in the drawing's size; of a box without a mask nothing.
+
+    Raises:
+        UserError: the mask is malformed.
+    """
+    try:
+        mask = read_mask(mask, size)
+    except ValueError as error:
+        raise UserError(f"the results have {error}: do results and annotations belong together?") from None
+    if mask is None:
+        return np.zeros(drawn, bool)
+    pixels = Image.fromarray(decode_mask(mask, *size))
+    return np.asarray(pixels.resize(drawn[::-1], Image.Resampling.NEAREST))
+
+
 class _PairDrawer:
     """Draws ground truth and detections of one image after another; the arguments are ``draw_results``'."""
 
@@ -210,7 +260,8 @@ class _PairDrawer:
             palette = (*palette, *map(class_color, range(len(palette), len(self.names))))
         self.palette = palette
         texts = {str(key): name for name, key in self.content.category_ids.items()}
-        self.detections: defaultdict[str, list[tuple[str, Sequence[float], float]]] = defaultdict(list)
+        self.detections: defaultdict[str, list[_DrawnBox]] = defaultdict(list)
+        self.has_masks = False
         for entry in load_results(results_file):
             name = match_id(entry["category_id"], texts)
             if name is None:
@@ -220,7 +271,9 @@ class _PairDrawer:
                 )
             if entry["score"] >= least_score:
                 image = str(as_id(entry["image_id"]))
-                self.detections[image].append((name, entry["bbox"], entry["score"]))
+                mask = entry.get("segmentation")
+                self.has_masks |= mask is not None
+                self.detections[image].append(_DrawnBox(name, entry["bbox"], entry["score"], mask))
 
     def draw(self, image: CocoImage, side: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The image with its true boxes, and with its detections.
@@ -229,23 +282,23 @@ class _PairDrawer:
             image: of the annotation file.
             side: of the longer side in pixels; None: as large as the image.
         """
-        drawing, scale = read_rgb(self.folder / image.file_name), 1.0
-        if side is not None:
-            scale = side / max(drawing.shape[:2])
-            drawing = fitted(drawing, side)
+        whole = read_rgb(self.folder / image.file_name)
+        drawing = whole if side is None else fitted(whole, side)
         boxes = [box for box in self.content.boxes_of_image[image.id] if not box.iscrowd]
-        truth = [(box.category, box.bbox, None) for box in boxes]
-        return self._draw(drawing, truth, scale), self._draw(drawing, self.detections[str(image.id)], scale)
+        truth = [_DrawnBox(box.category, box.bbox, None, box.segmentation) for box in boxes]
+        size = whole.shape[:2]
+        return self._draw(drawing, truth, size), self._draw(drawing, self.detections[str(image.id)], size)
 
-    def _draw(
-        self, image: np.ndarray, entries: Sequence[tuple[str, Sequence[float], float | None]], scale: float
-    ) -> np.ndarray:
-        """The image with (class name, (x, y, width, height), score or None) drawn on it."""
-        boxes = np.array([box for _, box, _ in entries], float).reshape(-1, 4) * scale
+    def _draw(self, image: np.ndarray, entries: Sequence[_DrawnBox], size: tuple[int, int]) -> np.ndarray:
+        """The image, shrunk or not from ``size`` (height, width), with what is in it drawn on it."""
+        boxes = np.array([entry.bbox for entry in entries], float).reshape(-1, 4)
+        boxes *= max(image.shape[:2]) / max(size)
         boxes[:, 2:] += boxes[:, :2]
-        labels = np.array([self.names.index(name) for name, _, _ in entries], int)
-        scores = [score for _, _, score in entries if score is not None]
-        return draw_boxes(image, boxes, labels, names=self.names, scores=scores or None, palette=self.palette)
+        labels = np.array([self.names.index(entry.name) for entry in entries], int)
+        scores = [entry.score for entry in entries if entry.score is not None]
+        masks = [_pixels(entry.mask, size, image.shape[:2]) for entry in entries] if self.has_masks else None
+        look = {"names": self.names, "palette": self.palette}
+        return draw_boxes(image, boxes, labels, scores=scores or None, masks=masks, **look)
 
 
 def pick_images(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +76,7 @@ def overlay_labels(
     opacity: float = 0.55,
     names: Sequence[str] | None = None,
     outline: bool = True,
+    regions: np.ndarray | None = None,
 ) -> np.ndarray:
     """The image tinted by class, with thin light lines between regions; ignored pixels are unchanged.
 
@@ -86,6 +87,7 @@ def overlay_labels(
         opacity: of the tint, in [0, 1]; 1 hides the image, 0 leaves it unchanged.
         names: the class names, in any script; with them, a legend of the classes that appear is added below.
         outline: whether to draw the lines.
+        regions: (H, W) integers: lines are drawn between these, too, such as instances of one class.
 
     Returns:
         (H, W, 3) uint8, RGB; higher by the legend, and wider where the image is narrower than a name.
@@ -104,7 +106,7 @@ def overlay_labels(
     ground += opacity * (_grey(image) - ground)  # the image's colours would change the hue of the tint
     drawn = ground + opacity * (colorize(labels, palette) - ground)
     if outline:
-        edges = _edges(labels)
+        edges = _edges(labels) if regions is None else _edges(labels) | _edges(regions)
         drawn[edges] += _OUTLINE_OPACITY * opacity * (_OUTLINE - drawn[edges])
     drawn = np.where((labels == IGNORE)[..., None], image, np.rint(drawn).astype(np.uint8))
     return drawn if names is None else _with_legend(drawn, [labels], palette, names, title_font(image))
@@ -201,6 +203,32 @@ def strip(
     return _tinted_row(
         image, {"ground truth": target, "prediction": prediction}, palette, names, {"errors": errors}
     )
+
+
+def segments_strip(
+    image: np.ndarray,
+    segmentations: Mapping[str, tuple[np.ndarray, Mapping[int, int]]],
+    palette: Sequence[Color],
+    names: Sequence[str],
+) -> np.ndarray:
+    """The image and its segmentations in a row under titles, tinted by class, with lines between segments.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        segmentations: title -> (H, W) ids of segments, and their labels by id; others are left untinted.
+        palette: one RGB colour (0–255) per class, at most 255 of them.
+        names: the class names.
+
+    Returns:
+        (H', W', 3) uint8, RGB, with a legend below.
+    """
+    labellings, regions = {}, {}
+    for title, (ids, labels) in segmentations.items():
+        labellings[title] = np.full(ids.shape, IGNORE)
+        for key, label in labels.items():
+            labellings[title][ids == key] = label
+        regions[title] = np.where(labellings[title] == IGNORE, IGNORE, ids + IGNORE + 1)
+    return _tinted_row(image, labellings, palette, names, regions=regions)
 
 
 def before_after(
@@ -348,11 +376,15 @@ def _tinted_row(
     palette: Sequence[Color],
     names: Sequence[str],
     further: dict[str, np.ndarray] | None = None,
+    regions: Mapping[str, np.ndarray] | None = None,
 ) -> np.ndarray:
     """The image, its tint by each labelling and further images in a row above the legend; keys are titles."""
     _require_name_per_color(names, palette)
     panels = {"image": image}
-    panels |= {title: overlay_labels(image, labels, palette) for title, labels in labellings.items()}
+    panels |= {
+        title: overlay_labels(image, labels, palette, regions=(regions or {}).get(title))
+        for title, labels in labellings.items()
+    }
     panels |= further or {}
     row = beside(*panels.values(), titles=list(panels))
     return _with_legend(row, list(labellings.values()), palette, names, title_font(image))

@@ -78,6 +78,8 @@ class Checkpoint:
         row: the registry's row, if the source is one or the file is a copy of shipped weights.
         container: the network of another program whose trunk ``tensors`` are, if the file holds one of those
             known.
+        other_model: the model that the metadata name, where ``model`` is another one with the same tensors,
+            which computes otherwise; only of initial weights.
     """
 
     path: Path
@@ -98,6 +100,7 @@ class Checkpoint:
     content: Mapping[str, Any] = field(repr=False)
     row: WeightsRow | None
     container: Container | None = None
+    other_model: str | None = None
 
     def require_whole(self) -> Checkpoint:
         """Returns the checkpoint itself.
@@ -160,6 +163,7 @@ def open_weights(
     arch: Arch | None = None,
     layout: str | None = None,
     known: bool = True,
+    initial: bool = False,
 ) -> Checkpoint:
     """Reads a weights file once and identifies its model.
 
@@ -174,6 +178,8 @@ def open_weights(
         layout: the program that wrote the file, a name of ``layouts.LAYOUTS``; some write the keys of
             another, and compute otherwise. Default: told by the keys.
         known: without ``model``, whether weights of an unknown model are an error.
+        initial: whether a training begins with them. Then they may be those of another model with the same
+            tensors, which ``Checkpoint.other_model`` names.
 
     Raises:
         UserError: the source is neither a tag nor a file; the weights are unavailable or unreadable; they fit
@@ -193,7 +199,7 @@ def open_weights(
         file = given or (WeightsFile.read(path) if row is None else obtain(row))
         path = file.path
         row = row or _row_of_copy(file, model)
-        return _describe(file, model, arch, layout, known, row)
+        return _describe(file, model, arch, layout, known, initial, row)
     except BadFileError as error:
         raise UserError(f"{path}: {error}{whole_one_beside(path)}") from error
     except UserError as error:
@@ -256,6 +262,7 @@ def _describe(
     arch: Arch | None,
     layout: str | None,
     known: bool,
+    initial: bool,
     row: WeightsRow | None,
 ) -> Checkpoint:
     state, metadata = state_dict_of(file.content), _metadata(file)
@@ -292,7 +299,8 @@ def _describe(
         _require_same_graph(model, metadata)
         read = replace(find_arch(model), act=metadata["activation"])
         implied = None if read == find_arch(model) else read
-    if isinstance(said, str) and said in ARCHS and model is not None and said != model and form != "trunk":
+    named_otherwise = isinstance(said, str) and said in ARCHS and model is not None and said != model
+    if named_otherwise and form != "trunk" and not initial:
         raise UserError(f"its metadata says that it is {said}, but its weights are those of {model}")
     names = metadata.get("classes") or (row.classes if row else None) or None
     if names and classes and len(names) != classes:
@@ -323,6 +331,7 @@ def _describe(
         content=file.content,
         row=row,
         container=container,
+        other_model=said if named_otherwise and form != "trunk" else None,
     )
 
 

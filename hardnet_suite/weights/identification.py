@@ -102,8 +102,20 @@ def identify(
             names = " and ".join(match.model for match in matches)
             raise UserError(f"these weights fit {names}: say which it is")
     keys = ", ".join(list(state_dict)[:3])
+    if any(key.startswith("backbone.trunk.") for key in state_dict):
+        raise UserError(
+            f"these are the weights of a model of another program on HarDNet (keys such as {keys}): score "
+            f"and draw with its config, {OTHERS_MODEL}"
+        )
     of = "any model of this suite" if model is None else model
     raise UserError(f"these are not the weights of {of} (keys such as {keys})")
+
+
+# what to do with a model of mmdet or mmseg that has HarDNet as its backbone
+OTHERS_MODEL = (
+    "`hardnet-suite test CONFIG --show-dir DIR`, or predict with mmdet's DetInferencer or mmseg's "
+    "MMSegInferencer (docs/backbone.md)"
+)
 
 
 def _by_arch(found: Identified) -> Identified:

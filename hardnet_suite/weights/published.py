@@ -44,6 +44,41 @@ def _blob(blob: str, *places: str, small: bool = False, name: str | None = None)
     return tuple(Address(url, name=name, git_blob=blob) for url in urls)
 
 
+# of the same ImageNet training: for SSD and RFB Net, which have one trunk
+_SSD_BASES = {
+    "hardnet68": _published(
+        "hardnet68_base_bridge.pth",
+        *_blob(
+            "e1c5068f95b680e0dbd2dba7fbcf9bfa76eb9d80",
+            "PingoLH/PytorchSSD-HarDNet@master:weights/hardnet68_base_bridge.pth",
+        ),
+    ),
+    "hardnet85": _published(
+        "hardnet85_base.pth",
+        *_blob(
+            "5fcc95ce628fba75994a83c40da1e92c118bd27a",
+            "PingoLH/PytorchSSD-HarDNet@master:weights/hardnet85_base.pth",
+        ),
+    ),
+}
+
+
+def _ssd(model: str, file: str, metric: str) -> tuple[WeightsRow, WeightsRow]:
+    """A detector of the authors' SSD program, and the trunk that it starts from."""
+    whole = WeightsRow(
+        model=model,
+        tag="published",
+        urls=_published(file),
+        task="detection",
+        licence="MIT",
+        metric=metric,
+        source=_SSD,
+        no_hash=_NO_HASH,
+    )
+    urls = _SSD_BASES[model.partition("_")[2]]
+    return whole, replace(whole, tag="base", urls=urls, metric="", no_hash="", base_only=True)
+
+
 def _classifier_blob(blob: str, file: str, *more: str, small: bool = False) -> tuple[Address, ...]:
     """A classifier in the authors' repository and its forks."""
     forks = (f"{owner}/Pytorch-HarDNet@HEAD:{file}" for owner in ("AK391", "GibranBenitez"))
@@ -186,58 +221,10 @@ PUBLISHED: tuple[WeightsRow, ...] = (
     _paddleclas("hardnet68ds", "HarDNet68_ds_pretrained.pdparams", "ImageNet top-1 73.6"),
     _paddleclas("hardnet68", "HarDNet68_pretrained.pdparams", "ImageNet top-1 75.5"),
     _paddleclas("hardnet85", "HarDNet85_pretrained.pdparams", "ImageNet top-1 77.4"),
-    WeightsRow(
-        model="ssd512_hardnet68",
-        tag="published",
-        urls=_published("SSD512_HarDNet68_COCO.pth"),
-        task="detection",
-        licence="MIT",
-        metric="COCO test-dev mAP 31.7",
-        source=_SSD,
-        no_hash=_NO_HASH,
-    ),
-    WeightsRow(
-        model="ssd512_hardnet68",
-        tag="base",
-        urls=_published(
-            "hardnet68_base_bridge.pth",
-            *_blob(
-                "e1c5068f95b680e0dbd2dba7fbcf9bfa76eb9d80",
-                "PingoLH/PytorchSSD-HarDNet@master:weights/hardnet68_base_bridge.pth",
-            ),
-        ),
-        task="detection",
-        licence="MIT",
-        metric="",
-        source=_SSD,
-        base_only=True,
-    ),
-    WeightsRow(
-        model="ssd512_hardnet85",
-        tag="published",
-        urls=_published("SSD512_HarDNet85_COCO.pth"),
-        task="detection",
-        licence="MIT",
-        metric="COCO test-dev mAP 35.1",
-        source=_SSD,
-        no_hash=_NO_HASH,
-    ),
-    WeightsRow(
-        model="ssd512_hardnet85",
-        tag="base",
-        urls=_published(
-            "hardnet85_base.pth",
-            *_blob(
-                "5fcc95ce628fba75994a83c40da1e92c118bd27a",
-                "PingoLH/PytorchSSD-HarDNet@master:weights/hardnet85_base.pth",
-            ),
-        ),
-        task="detection",
-        licence="MIT",
-        metric="",
-        source=_SSD,
-        base_only=True,
-    ),
+    *_ssd("ssd512_hardnet68", "SSD512_HarDNet68_COCO.pth", "COCO test-dev mAP 31.7"),
+    *_ssd("ssd512_hardnet85", "SSD512_HarDNet85_COCO.pth", "COCO test-dev mAP 35.1"),
+    *_ssd("rfb512_hardnet68", "RFB512_HarDNet68_COCO.pth", "COCO test-dev mAP 33.9"),
+    *_ssd("rfb512_hardnet85", "RFB512_HarDNet85_COCO.pth", "COCO test-dev mAP 36.8"),
     WeightsRow(
         model="centernet_hardnet85",
         tag="published",

@@ -66,6 +66,26 @@ def test_plots_replace_plots_alone(cli, error_of, files, tmp_path):
     assert "cannot write" in error_of("eval", "coco", *files, "--plots", files[1])
 
 
+def test_masks_in_place_of_boxes(cli, error_of, files):
+    """Results that are right in their boxes, and cover half of each mask."""
+    assert "entry 0 lacks segmentation" in error_of("eval", "coco", *files, "--masks")
+    for path, share in ((files[1], 1.0), (files[3], 0.5)):
+        content = json.loads(path.read_text())
+        for entry in content["annotations"] if share == 1 else content:
+            x, y, w, h = entry["bbox"]
+            w *= share
+            entry["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        path.write_text(json.dumps(content))
+
+    def figure(*options):
+        status, out, err = cli("eval", "coco", *files, *options)
+        assert (status, err) == (0, "")
+        return next(line for line in out.splitlines() if line.startswith("AP75")).split()[-1]
+
+    assert (figure(), figure("--masks")) == ("0.500", "0.000")
+    assert "leave out --masks, or --plots" in error_of("eval", "coco", *files, "--masks", "--plots", "p")
+
+
 def test_classes_are_listed_on_demand_only(cli, files):
     assert "dog" not in cli("eval", "coco", *files)[1]
 

@@ -36,6 +36,7 @@ from hardnet_suite.networks import (
     build_network,
     list_models,
 )
+from hardnet_suite.networks.arch import Bridge, Extra, Field
 from hardnet_suite.networks.hardnet import least_side
 
 
@@ -81,6 +82,13 @@ TINY_SSD = dataclasses.replace(
     trunk=dataclasses.replace(
         TINY_TRUNK, stages=tuple(Stage(7, 4, width, downsample=True) for width in (20, 22, 24))
     ),
+)
+TINY_RFB = dataclasses.replace(
+    smaller(ARCHS["rfb512_hardnet68"]),
+    trunk=TINY_SSD.trunk,
+    bridge=Bridge(mid=9, out=22, dilation=2),
+    fields=(13, 21),
+    extras=(Field(19), Extra(5, 7, norm=True)),
 )
 EXACT = {
     "fuse": fuse_batch_norms,
@@ -217,7 +225,7 @@ def test_maps_of_blocks_that_keep_their_input(steps, tap, outputs):
 
 @pytest.mark.parametrize("steps", list(itertools.permutations(sorted({*EXACT} - {"pad8", "pad32"}), 2)))
 @pytest.mark.parametrize(
-    "network", ["classifier", "depthwise", "centernet", "fchardnet", "ssd", "transition", "block"]
+    "network", ["classifier", "depthwise", "centernet", "fchardnet", "ssd", "rfb", "transition", "block"]
 )
 def test_pairs_of_a_custom_row(network, steps):
     name, options = {
@@ -226,6 +234,7 @@ def test_pairs_of_a_custom_row(network, steps):
         "centernet": ("centernet_hardnet68", {"arch": TINY_CENTERNET, "num_classes": 3}),
         "fchardnet": ("fchardnet70", {"arch": TINY_FCHARDNET, "num_classes": 2}),
         "ssd": ("ssd224_hardnet29", {"arch": TINY_SSD, "num_classes": 3}),
+        "rfb": ("rfb512_hardnet68", {"arch": TINY_RFB, "num_classes": 3}),
         "transition": ("hardnet68", {"arch": TINY, "features_only": True}),
         "block": ("hardnet68", {"arch": TINY, "features_only": "block", "out_indices": (0, 1, 2)}),
     }[network]

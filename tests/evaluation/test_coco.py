@@ -323,7 +323,7 @@ def test_annotation_file_of_another_kind(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"iou_type": "segm"}, {"max_dets": (100,)}, {"max_dets": (1, 100, 10)}]
+    "arguments", [{"iou_type": "keypoints"}, {"max_dets": (100,)}, {"max_dets": (1, 100, 10)}]
 )
 def test_bad_arguments(arguments):
     with pytest.raises(ValueError, match="must be"):

@@ -159,7 +159,7 @@ def test_every_detector_is_a_whole_record():
 @pytest.mark.parametrize("name", ["hardnet68", "fchardnet70", "ssd512_hardnet68"])
 def test_records_of_earlier_versions_have_the_defaults_of_new_fields(name):
     """Weights and exported files hold records; those written before a field was added still load."""
-    new = {"stem_stride", "first_step", "same_padding", "keep_input", "up", "align_corners"}
+    new = {"stem_stride", "first_step", "same_padding", "keep_input", "up", "align_corners", "fields", "norm"}
 
     def older(value):
         if isinstance(value, dict):

@@ -28,6 +28,7 @@ from hardnet_suite.networks import (
     build_network,
     list_models,
 )
+from hardnet_suite.networks.arch import Field
 
 TRUNKS = [name for name in list_models() if not isinstance(ARCHS[name], DescriptorArch)]
 NETWORKS = [
@@ -56,16 +57,17 @@ def slow_but(*fast: str):
     return pytest.mark.parametrize(("name", "tap"), cases)
 
 
-def thin(full):
+def thin(full, width: int = 8):
     """A row of the table with the same layers and few channels; an SSD's has less and smaller maps, too."""
     if isinstance(full, DescriptorArch):
         layers = tuple((8, stride) for _, stride in full.layers)
         return replace(full, layers=layers, length=16, pca_from=full.pca_from and 24)
     if isinstance(full, HarDNetArch):
-        stages = tuple(replace(stage, growth=4, channels=8) for stage in full.stages)
+        stages = tuple(replace(stage, growth=4, channels=width) for stage in full.stages)
         stem_down = (8,) * len(full.stem_down)
         return replace(full, stem=(4, 8), stem_down=stem_down, stages=stages, width_multiple=2, num_classes=5)
-    full = replace(full, trunk=thin(full.trunk), num_classes=5)
+    wide = isinstance(full, SSDArch) and full.fields is not None  # receptive field blocks take 16 channels
+    full = replace(full, trunk=thin(full.trunk, 16 if wide else 8), num_classes=5)
     if isinstance(full, FCHarDNetArch):
         return replace(full, last_channels=min(full.last_channels, 12))
     if isinstance(full, MSEGArch):
@@ -74,9 +76,14 @@ def thin(full):
         steps = [replace(step, channels=8, growth=4, shortcut=min(step.shortcut, 3)) for step in full.steps]
         last = replace(full.last, channels=8, growth=4)
         return replace(full, last=last, steps=tuple(steps), least_width=8)
-    *first, last = [replace(extra, mid=4, out=8) for extra in full.extras]
+    width = full.trunk.stages[-1].channels
+    *first, last = [
+        replace(extra, out=width) if isinstance(extra, Field) else replace(extra, mid=4, out=8)
+        for extra in full.extras
+    ]
     extras = (*first, replace(last, kernel=3))  # the last maps have one pixel each
-    return replace(full, size=64, bridge=replace(full.bridge, mid=8, out=8), extras=extras)
+    bridge = full.bridge and replace(full.bridge, mid=8, out=width)
+    return replace(full, size=64, bridge=bridge, extras=extras, fields=full.fields and (width, width))
 
 
 def network_of(name: str, tap: bool | str, arch=None) -> nn.Module:

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from hardnet_suite.errors import UserError
@@ -206,6 +207,11 @@ def test_a_folder_without_a_log(tmp_path):
     [
         ({"coco/bbox_AP50": 0.5, "coco/bbox_mAP": 0.25, "time": 1.0}, [("mAP", 0.25), ("AP50", 0.5)]),
         ({"coco/bbox_mAP": 0.25, "coco/bbox_mAP_50": 0.5}, [("mAP", 0.25), ("AP50", 0.5)]),
+        ({"coco/bbox_mAP": 0.25, "coco/segm_mAP": 0.2}, [("mAP", 0.25), ("mask mAP", 0.2)]),
+        (
+            {"coco/PQ": 0.4, "coco/SQ": 0.9, "coco/PQ_things": 0.3, "coco/PQ_stuff": 0.5},
+            [("PQ", 0.4), ("PQ of things", 0.3), ("PQ of stuff", 0.5)],
+        ),
         ({"top1": np.float32(0.5), "top5": 1}, [("top-1", 0.5), ("top-5", 1.0)]),
         ({"mIoU": 0.5, "mAcc": 0.7, "aAcc": 0.9}, [("mIoU", 0.5), ("pixel accuracy", 0.9)]),
         ({"a": 1, "b": "text", "c": True, "d": 2.0}, [("a", 1.0), ("d", 2.0)]),
@@ -252,3 +258,26 @@ def test_of_the_false_positive_rate_the_lowest_is_the_best(tmp_path, monkeypatch
     alone = tmp_path / "alone.png"
     plot_training([*TRAIN, *({"fpr95": row["fpr95"], "step": row["step"]} for row in rows)], alone)
     assert alone.read_bytes() != (tmp_path / "a.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([{"coco/bbox_mAP": 0.3, "coco/segm_mAP": 0.2, "step": 1}], ["boxes", "masks"]),
+        (
+            [{"coco/PQ": 0.4, "coco/PQ_things": 0.3, "coco/PQ_stuff": float("nan"), "step": 1}],
+            ["things", "stuff", "all"],
+        ),
+    ],
+)
+def test_curves_of_masks_and_segments(tmp_path, monkeypatch, rows, expected):
+    drawn = []
+    plot = Axes.plot
+
+    def note(self, *args, **options):
+        drawn.append(options.get("label"))
+        return plot(self, *args, **options)
+
+    monkeypatch.setattr(Axes, "plot", note)
+    plot_training([*TRAIN, *rows], tmp_path / "a.png")
+    assert [label for label in drawn if label in expected] == expected

@@ -267,3 +267,20 @@ def test_worst_images_are_drawn_on_one_sheet_in_the_order_given(scored, tmp_path
     assert near(drawn[:, half:], cat).any()
     draw_worst_detections(*scored, tmp_path / "all.jpg", {7: "1 false"}, least_score=0.9)
     assert not near(np.asarray(Image.open(tmp_path / "all.jpg")), cat).any()
+
+
+def test_masks_are_tinted_in_the_colour_of_their_boxes():
+    image, mask = draw_image(), np.zeros((120, 160), bool)
+    mask[60:90, 50:110] = True
+    plain = draw_boxes(image, [[40, 50, 120, 100]], [1], names=NAMES)
+    drawn = draw_boxes(image, [[40, 50, 120, 100]], [1], names=NAMES, masks=[mask])
+    inner = drawn[62:88, 52:108].reshape(-1, 3)
+    assert (inner == np.rint(90 + 0.5 * (np.array(class_color(1)) - 90))).all()
+    assert (changed(plain, drawn) == mask).all()
+    assert (image == 90).all()
+
+
+@pytest.mark.parametrize("masks", [[], [np.zeros((9, 9), bool)]])
+def test_masks_of_another_number_or_size_are_an_error(masks):
+    with pytest.raises(ValueError, match="masks must be 1 of shape"):
+        draw_boxes(draw_image(), [[40, 50, 120, 100]], [1], names=NAMES, masks=masks)

@@ -421,3 +421,11 @@ def test_worst_images_are_drawn_as_truth_beside_prediction(tmp_path):
     assert shown == pytest.approx([240 * 360 * 4, 240 * 360 * 2, 240 * 360 * 2], rel=0.05)
     assert draw_segmentation_results(pairs, labels, tmp_path / "drawn", ranks=2) == 2
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["001_a.jpg", "002_b.jpg"]
+
+
+def test_lines_between_instances_of_one_class():
+    image = np.full((20, 30, 3), 90, np.uint8)
+    labels = np.zeros((20, 30), int)
+    regions = np.repeat([[1] * 15 + [2] * 15], 20, axis=0)
+    plain, lined = (overlay_labels(image, labels, [(0, 0, 200)], regions=each) for each in (None, regions))
+    assert set(np.flatnonzero((plain != lined).any((0, 2)))) == {14}

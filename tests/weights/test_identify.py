@@ -9,7 +9,8 @@ from hardnet_suite.weights import identify, open_weights, to_official
 from hardnet_suite.weights.convert import TARGETS, in_target
 from hardnet_suite.weights.save import save_weights
 
-TWINS = {"fchardnet70_paddleseg": "fchardnet70"}  # models with the tensors of another
+# models with the tensors of another
+TWINS = dict.fromkeys(("fchardnet70_stride2", "fchardnet70_paddleseg"), "fchardnet70")
 DESCRIPTORS = ["hardnet_descriptor", "hardnet_descriptor_ps", "hardnet8_descriptor"]
 
 
@@ -50,6 +51,9 @@ def test_a_model_with_the_tensors_of_another_is_taken_where_it_is_named(tmp_path
         assert open_weights(tmp_path / "named.safetensors").model == model
     with pytest.raises(UserError, match=f"its metadata says that it is {usual}"):
         open_weights(tmp_path / "named.safetensors", name)
+    initial = open_weights(tmp_path / "named.safetensors", name, initial=True)
+    assert (initial.model, initial.other_model) == (name, usual)
+    assert open_weights(tmp_path / "named.safetensors", usual, initial=True).other_model is None
 
 
 def test_files_without_the_counters_of_batch_norms():

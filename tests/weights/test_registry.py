@@ -16,7 +16,7 @@ from hardnet_suite.weights.registry import ROWS, Address, find
 
 
 def test_every_row_is_found_under_its_own_name_and_tag():
-    assert len(ROWS) == 38
+    assert len(ROWS) == 42
     for row in ROWS:
         assert find(row.model, row.tag) is row
         assert row.model in list_models()
@@ -34,6 +34,8 @@ def test_every_row_has_a_hash_or_a_reason():
     assert {(row.model, row.tag) for row in ROWS if not row.pinned} == {
         ("ssd512_hardnet68", "published"),
         ("ssd512_hardnet85", "published"),
+        ("rfb512_hardnet68", "published"),
+        ("rfb512_hardnet85", "published"),
         ("centernet_hardnet85", "published"),
         ("centernet_hardnet85", "published_608"),
         *((model, "paddleclas") for model in ("hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85")),
@@ -96,7 +98,7 @@ def test_a_hash_stands_in_the_name_of_its_file_as_torch_hub_writes_it():
 def test_a_dead_host_is_not_the_end():
     """Every file of the authors' host has another address, where its bytes are the same."""
     rows = [row for row in ROWS if row.urls and "ping-chao.com" in row.urls[0].url]
-    assert len(rows) == 12
+    assert len(rows) == 16
     for row in rows:
         first, *_, last = row.urls
         assert last.url == f"https://web.archive.org/web/2023id_/{first.url}"
@@ -104,14 +106,23 @@ def test_a_dead_host_is_not_the_end():
 
 
 def test_no_two_rows_share_a_file():
-    """The cache is keyed by file name: equal names are one row's, or the same blob."""
-    owners, blobs = defaultdict(set), defaultdict(set)
+    """The cache is keyed by file name: equal names are one row's, the same blob, or the same addresses."""
+    owners, blobs, places = defaultdict(set), defaultdict(set), defaultdict(set)
     for row in ROWS:
         for address in row.urls:
             owners[address.file].add((row.model, row.tag))
             blobs[address.file].add(address.git_blob)
+            places[address.file].add(row.urls)
     for file, rows in owners.items():
-        assert len(rows) == 1 or (len(blobs[file]) == 1 and None not in blobs[file]), (file, rows)
+        same = len(rows) == 1 or len(places[file]) == 1
+        assert same or (len(blobs[file]) == 1 and None not in blobs[file]), (file, rows)
+
+
+@pytest.mark.parametrize("trunk", ["hardnet68", "hardnet85"])
+def test_rfb_net_starts_from_the_trunk_of_ssd(trunk):
+    ssd, rfb = (find(f"{detector}512_{trunk}", "base") for detector in ("ssd", "rfb"))
+    assert rfb == dataclasses.replace(ssd, model=f"rfb512_{trunk}")
+    assert rfb.pinned
 
 
 def test_only_the_trunk_files_are_base_only():

@@ -9,7 +9,7 @@ from hardnet_suite.data.coco.check import (
     check_coco,
     require_coco,
 )
-from hardnet_suite.data.coco.classes import COCO_CATEGORY_IDS, COCO_CLASSES
+from hardnet_suite.data.coco.classes import COCO_CATEGORY_IDS, COCO_CLASSES, COCO_STUFF
 from hardnet_suite.data.coco.files import missing_images, wrong_sizes
 from hardnet_suite.data.coco.hints import missing_image_cure
 from hardnet_suite.data.coco.layout import check_layout, load_annotations, read_json
@@ -20,6 +20,7 @@ from hardnet_suite.data.coco.values import as_id, is_box, is_number
 __all__ = [
     "COCO_CATEGORY_IDS",
     "COCO_CLASSES",
+    "COCO_STUFF",
     "CocoBox",
     "CocoCategory",
     "CocoFile",

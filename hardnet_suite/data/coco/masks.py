@@ -92,6 +92,52 @@ def mask_json(mask: list[np.ndarray] | dict[str, Any]) -> list[list[float]] | di
     return [points.tolist() for points in mask]
 
 
+def encode_mask(mask: list[np.ndarray] | dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """A mask of a record as a compressed run-length encoding, {"size": [height, width], "counts": str}.
+
+    Parts of polygons beyond the image are cut off; pixels of an encoding are left as they are.
+
+    Args:
+        mask: as ``read_mask`` returns it, of an image of this size.
+        height: of the image, in pixels.
+        width: likewise.
+    """
+    from pycocotools import mask as coco_mask
+
+    content = mask_json(mask)
+    if isinstance(content, list):
+        encoded = coco_mask.merge(coco_mask.frPyObjects(content, height, width))
+    elif isinstance(content["counts"], list):
+        encoded = coco_mask.frPyObjects(content, height, width)
+    else:
+        encoded = content
+    return _as_text(encoded)
+
+
+def encode_pixels(pixels: np.ndarray) -> list[dict[str, Any]]:
+    """(K, H, W) booleans as K compressed run-length encodings, as of ``encode_mask``."""
+    from pycocotools import mask as coco_mask
+
+    planes = np.asfortranarray(np.asarray(pixels).transpose(1, 2, 0).astype(np.uint8))
+    return [_as_text(encoded) for encoded in coco_mask.encode(planes)]
+
+
+def decode_mask(mask: list[np.ndarray] | dict[str, Any], height: int, width: int) -> np.ndarray:
+    """The pixels of a mask, (height, width) bool; the arguments are those of ``encode_mask``."""
+    from pycocotools import mask as coco_mask
+
+    return coco_mask.decode(encode_mask(mask, height, width)).astype(bool)
+
+
+def _as_text(encoded: dict[str, Any]) -> dict[str, Any]:
+    """An encoding of pycocotools, whose counts are bytes, as JSON can hold it."""
+    counts = encoded["counts"]
+    return {
+        "size": list(encoded["size"]),
+        "counts": counts.decode() if isinstance(counts, bytes) else counts,
+    }
+
+
 def _is_empty(points: Any) -> bool:
     return isinstance(points, list | tuple | np.ndarray) and not len(points)
 

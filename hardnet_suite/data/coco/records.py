@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -120,6 +120,27 @@ class CocoFile:
             raise UserError(
                 f"{self.source} holds no box but crowd regions ('iscrowd' or 'ignore' is 1): "
                 "there is nothing to train on or to score against"
+            )
+        return self
+
+    def require_masks(self, boxes: Iterable[CocoBox], reader: str) -> CocoFile:
+        """The file itself, if each of some of its boxes has a mask.
+
+        Args:
+            boxes: of the file.
+            reader: what needs the masks, for the message.
+
+        Raises:
+            UserError: a box has none, or one that was dropped as malformed.
+        """
+        boxes = tuple(boxes)
+        lacking = [box for box in boxes if box.segmentation is None]
+        if lacking:
+            first = f"annotation {lacking[0].id} of image {lacking[0].image_id}"
+            raise UserError(
+                f"{self.source}: {len(lacking)} of the {len(boxes)} boxes have no valid mask "
+                f"('segmentation'), which {reader} needs; the first: {first} (`hardnet-suite check-data` "
+                "shows malformed ones)"
             )
         return self
 

@@ -76,6 +76,20 @@ def read_stored(path: str | Path) -> np.ndarray:
     return values.astype(np.uint8) // stretch
 
 
+def read_segments(path: str | Path) -> np.ndarray:
+    """The ids that a label image of COCO's panoptic form stores, R + 256 · G + 256² · B; (H, W) int32.
+
+    Raises:
+        UserError: the file is missing, broken, or not of three channels.
+    """
+    values, mode, _ = _decoded(path)
+    if mode != "RGB":
+        raise UserError(
+            f"the label image {path} is of mode {mode}, expected RGB (an id is R + 256 · G + 256² · B)"
+        )
+    return values.astype(np.int32) @ np.array([1, 256, 256**2], np.int32)
+
+
 def _read_mask(path: str | Path, threshold: int) -> np.ndarray:
     """The grey values of a mask, (H, W) uint8, 0 to 255 whatever its bits, as it is displayed.
 

@@ -28,7 +28,14 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.networks.centernet import CenterNetDecoder, ContextConcat
 from hardnet_suite.networks.fchardnet import FCHarDNetDecoder, TransposedDecoder
-from hardnet_suite.networks.layers import ACTIVATIONS, POOLS, DilatedPool, L2Norm, PadSame
+from hardnet_suite.networks.layers import (
+    ACTIVATIONS,
+    POOLS,
+    DilatedPool,
+    L2Norm,
+    PadSame,
+    ReceptiveFieldBlock,
+)
 
 _UNCHANGED = (
     nn.Identity,
@@ -165,6 +172,10 @@ def _chain(module: nn.Module, inputs: Layout, multiple: int, last: int | None = 
             _norm(layer, inputs)
         elif isinstance(layer, L2Norm):
             layer.weight = _parameter(inputs.spread(layer.weight.detach()), layer.weight)
+        elif isinstance(layer, ReceptiveFieldBlock):
+            branches = Layout.joined([_chain(branch, inputs, multiple) for branch in layer.branches])
+            _chain(layer.joined, branches, multiple)
+            inputs = _chain(layer.shortcut, inputs, multiple)
         elif not isinstance(layer, _UNCHANGED):
             _unknown(layer)
     return inputs
@@ -174,8 +185,6 @@ def _flat(module: nn.Module) -> Iterable[nn.Module]:
     if isinstance(module, nn.Sequential):
         for child in module:
             yield from _flat(child)
-    elif hasattr(module, "conv1") and hasattr(module, "conv2"):  # SSDExtra
-        yield from (module.conv1, module.conv2)
     else:
         yield module
 
@@ -275,9 +284,7 @@ def _fchardnet(network: FCHarDNet, multiple: int) -> None:
 def _mseg(network: MSEG, multiple: int) -> None:
     decoder, fields = network.decoder, []
     for block, x in zip(decoder.blocks, _trunk(network.trunk, multiple), strict=True):
-        branches = Layout.joined(_chain(branch, x, multiple) for branch in block.branches)
-        _chain(block.joined, branches, multiple)
-        fields.append(_chain(block.shortcut, x, multiple))
+        fields.append(_chain(block, x, multiple))
     _, middle, coarse = fields  # maps that are multiplied have one layout
     both, _ = _chain(decoder.ups[0], coarse, multiple), _chain(decoder.ups[1], coarse, multiple)
     all_three = _chain(decoder.ups[2], middle, multiple)

@@ -36,7 +36,8 @@ class DetectionDataset(BaseDetDataset):
         options: mmengine's further ones: ``serialize_data``, ``lazy_init``, ``max_refetch``.
 
     Raises:
-        UserError: an unknown option, a value it cannot have, or annotations that cannot be used.
+        UserError: an unknown option, a value it cannot have, or annotations that cannot be used: among them
+            boxes without a mask where the pipeline loads masks (``LoadAnnotations(with_mask=True)``).
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class DetectionDataset(BaseDetDataset):
         indices: int | Sequence[int] | None = None,
         **options: Any,
     ):
-        self.part = DetectionPart.of_options("DetectionDataset", options | {"indices": indices})
+        self.part = DetectionPart.of_options(
+            "DetectionDataset", options | {"indices": indices, "pipeline": pipeline}
+        )
         metainfo = {"classes": self.part.classes}
         if self.part.palette is not None:
             metainfo["palette"] = [list(color) for color in self.part.palette]
@@ -65,6 +68,7 @@ class DetectionDataset(BaseDetDataset):
             self._metainfo["image_folder"] = str(self.part.image_folder)
 
     def load_data_list(self) -> list[dict]:
+        self.part.require_masks()
         labels = {name: label for label, name in enumerate(self.part.classes)}
         items = []
         images = self.part.images()

@@ -36,7 +36,10 @@ Names = tuple[str | None, str | None]  # arch, model.arch
 
 
 def settle_arch(cfg: Config, *, before: str | None = None) -> None:
-    """Makes ``cfg.arch`` and ``cfg.model.arch`` agree; configs of other models are left alone.
+    """Makes ``cfg.arch`` and ``cfg.model.arch`` agree.
+
+    In a config of another program's model, ``arch`` is a variable like any other; if it names one of the
+    suite's, it is removed, as that is not what the model is.
 
     Of the two, the one that the derived config changed counts. An SSD's square ``Resize`` steps and ``size``
     follow to the new row's size.
@@ -50,6 +53,8 @@ def settle_arch(cfg: Config, *, before: str | None = None) -> None:
     """
     kind = MODEL_KINDS.get((cfg.get("model") or {}).get("type"))
     if kind is None:
+        if is_others(cfg) and cfg.get("arch") in ARCHS:
+            cfg._cfg_dict.pop("arch", None)
         return
     top, inner = names = _arch_names(cfg)
     if top == inner or None in names:
@@ -72,6 +77,12 @@ def settle_arch(cfg: Config, *, before: str | None = None) -> None:
     for former in {*names, before} - {arch, None}:
         _follow_size(cfg, former, arch)
     cfg.arch = cfg.model.arch = arch
+
+
+def is_others(cfg: Config) -> bool:
+    """Whether the config's model is another program's, which takes no ``arch`` of this suite."""
+    model = cfg.get("model") or {}
+    return "type" in model and model["type"] not in MODEL_KINDS and "arch" not in model.get("module", model)
 
 
 def require_settled(cfg: Config) -> None:

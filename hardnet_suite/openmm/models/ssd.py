@@ -1,4 +1,4 @@
-"""SSD-HarDNet as an mmdet detector: the parts of ``networks.ssd``, registered.
+"""SSD and RFB Net on HarDNet as an mmdet detector: the parts of ``networks.ssd``, registered.
 
 ``HarDNetSSD`` builds the ``HarDNet`` backbone, ``HarDNetSSDNeck`` and ``HarDNetSSDHead`` from one row of the
 architecture table.
@@ -45,10 +45,10 @@ from hardnet_suite.openmm.models.rules import postprocess_of
 
 @MODELS.register_module()
 class HarDNetSSDNeck(SSDNeck):
-    """L2Norm, bridge and extra levels: the backbone's maps of strides 8 and 16 -> tuple of SSD's levels.
+    """L2Norm or RFB Net's blocks, bridge and extra levels: the backbone's maps of strides 8 and 16 -> levels.
 
     Args:
-        arch: An SSD of the architecture table.
+        arch: An SSD or RFB Net of the architecture table.
         in_channels: Input channels; if given, they must agree with the table.
     """
 
@@ -164,11 +164,12 @@ class HarDNetSSDHead(SSDHead):
 
 @MODELS.register_module()
 class HarDNetSSD(LoadsEveryForm, PerShapeInference, ReplaceableNetwork, SingleStageDetector):
-    """SSD-HarDNet as an mmdet detector.
+    """SSD or RFB Net on HarDNet as an mmdet detector.
 
     Args:
-        arch: An SSD of the architecture table ("ssd512_hardnet68"). It determines channels, indices, tap and
-            default boxes of backbone, neck and head; configs that contradict it are an error.
+        arch: Its name in the architecture table ("ssd512_hardnet68", "rfb512_hardnet85"). It determines
+            channels, indices, tap and default boxes of backbone, neck and head; configs that contradict it
+            are an error.
         backbone: Further options of ``HarDNet``.
         neck: Further options of ``HarDNetSSDNeck``.
         bbox_head: Further options of ``HarDNetSSDHead``.

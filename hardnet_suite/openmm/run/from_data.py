@@ -321,8 +321,10 @@ def _detection(
     side = arch.size if isinstance(arch, SSDArch) else choices.image_size or _side(splits["train"])
     start = _start(model, classes, choices, say)
     batch = (32, 8) if side <= 320 else (16, 4)
+    # RFB Net's last levels have one pixel, whose batch norms need two images
+    full = isinstance(arch, SSDArch) and arch.fields is not None
     plan = _plan(
-        model, classes, used, (side, side), start, choices, gpu, batch=batch, iterations=6000, drop_last=False
+        model, classes, used, (side, side), start, choices, gpu, batch=batch, iterations=6000, drop_last=full
     )
     _tell(plan, say, f"images resized to {side}×{side}")
     return detection(plan, root, files)

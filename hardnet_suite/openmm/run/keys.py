@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from hardnet_suite.config_names import base_files
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import nearest
+from hardnet_suite.openmm.models.config import is_others
 
 # what mmengine's runner reads, then this suite
 _RUN_KEYS = frozenset(inspect.signature(Runner.__init__).parameters.keys() - {"self", "cfg"})
@@ -47,6 +48,11 @@ def _check_option(cfg: Config, key: str, value: Any) -> str | None:
         raise UserError(
             f"--cfg-options {key}: the model has a data preprocessor of its own, so that this has no effect; "
             f"set model.{key}"
+        )
+    if top == "arch" and is_others(cfg):
+        raise UserError(
+            f"--cfg-options {key}: the model is a {cfg.model.type}, which takes no arch: set it and what "
+            "reads the maps of its backbone in a config with _base_"
         )
     node: Any = cfg.get(top)
     path = top

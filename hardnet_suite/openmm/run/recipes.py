@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hardnet_suite.networks import PREPROCESS
+from hardnet_suite.networks import ARCHS, PREPROCESS, SSDArch
 
 _WARM_UP = 200  # iterations
 _EPOCHS = (10, 150)  # fewest and most, where they are chosen
@@ -107,17 +107,18 @@ def choose_workers() -> int:
 
 
 def detection(plan: Plan, data_root: Path, files: Mapping[str, Path]) -> str:
-    """A config for an SSD or CenterNet.
+    """A config for an SSD, RFB Net or CenterNet.
 
     Args:
         plan: what was chosen.
         data_root: folder that the images' names are relative to.
         files: split -> COCO annotations; "train", "val", and "test" if there is one.
     """
-    base = "ssd512_hardnet68.py" if plan.model.startswith("ssd") else f"{plan.model}.py"
+    is_ssd = isinstance(ARCHS[plan.model], SSDArch)
+    base = "ssd512_hardnet68.py" if is_ssd else f"{plan.model}.py"
     height, width = plan.size
     test = files.get("test", files["val"])
-    mean = "_base_.mean" if plan.model.startswith("ssd") else "_base_.model.data_preprocessor.mean"
+    mean = "_base_.mean" if is_ssd else "_base_.model.data_preprocessor.mean"
     return f'''_base_ = "{base}"
 
 arch = "{plan.model}"
@@ -148,6 +149,7 @@ shared = dict(data_root=data_root, metainfo=dict(classes=classes), data_prefix=d
 train_dataloader = dict(
     batch_size={plan.batch_size},
     num_workers={plan.workers},
+    drop_last={plan.drop_last},
     dataset=dict(
         pipeline=train_pipeline,
         ann_file={str(files["train"])!r},

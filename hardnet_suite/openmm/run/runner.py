@@ -200,7 +200,9 @@ class SuiteRunner(Runner):
         """Initial weights (``load_from``) must fit except for the number of classes, those of a resumed run
         in every tensor; mmengine would load what fits and report the rest to nobody."""
         opened, self._opened = self._opened, None
-        weights = opened or open_weights(Path(filename), self.cfg.get("arch"), known=False)
+        weights = opened or open_weights(
+            Path(filename), self.cfg.get("arch"), known=False, initial=not self._resume
+        )
         model = self.model.module if is_model_wrapper(self.model) else self.model
         if self._resume:
             checkpoint = for_mmengine(weights.content)

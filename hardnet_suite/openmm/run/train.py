@@ -83,7 +83,7 @@ def _train(
     cfg.load_from, cfg.resume = checkpoint or cfg.get("load_from"), checkpoint is not None
     if cfg.load_from:
         source = source if isinstance(source, WeightsFile) else Path(cfg.load_from)
-        opened = open_weights(source, cfg.get("arch"), known=False)
+        opened = open_weights(source, cfg.get("arch"), known=False, initial=not cfg.resume)
         cfg.load_from = str(opened.path)  # of a run's folder
         notes = (_require_same_run if cfg.resume else _compare_initial_weights)(cfg, opened)
     if from_scratch or cfg.load_from:
@@ -157,7 +157,13 @@ def _compare_initial_weights(cfg: Config, weights: Checkpoint) -> list[str]:
 
     The same names in another order would start every class from another's weights: a UserError.
     """
-    return _compare_rules(cfg, weights) + _compare_classes(cfg, cfg.load_from, weights.classes)
+    notes = []
+    if weights.other_model:
+        notes.append(
+            f"{cfg.load_from} has weights of {weights.other_model}, which has the tensors of {weights.model} "
+            "but computes otherwise: they fit after some training"
+        )
+    return notes + _compare_rules(cfg, weights) + _compare_classes(cfg, cfg.load_from, weights.classes)
 
 
 def _compare_published(cfg: Config) -> list[str]:

@@ -209,6 +209,14 @@ def test_other_models_keep_their_own_arch():
     assert "arch" not in cfg.model
 
 
+def test_an_arch_of_the_suite_is_no_others_arch():
+    """As docs/backbone.md has it: the config would be taken for that of the suite's classifier."""
+    cfg = Config({"arch": "hardnet68", "model": {"type": "RetinaNet", "backbone": {"arch": "hardnet68"}}})
+    settle_arch(cfg)
+    assert cfg.get("arch") is None
+    assert cfg.model.backbone.arch == "hardnet68"
+
+
 def test_other_options_of_the_parts_are_kept():
     cfg = load_config("ssd512_hardnet68")
     cfg.model.backbone.update(frozen_stages=1, norm_cfg={"type": "SyncBN"}, norm_eval=True)

@@ -170,7 +170,9 @@ def test_the_users_folder_serves_in_place_of_a_download(golden, tmp_path, monkey
     assert assert_equal_where_common(model, expected) == set(model.state_dict())
 
 
-@pytest.mark.parametrize("name", [*CLASSIFIERS, "ssd512_hardnet68", "ssd512_hardnet85"])
+@pytest.mark.parametrize(
+    "name", [*CLASSIFIERS, "ssd512_hardnet68", "ssd512_hardnet85", "rfb512_hardnet68", "rfb512_hardnet85"]
+)
 def test_missing_weights_say_all_a_person_needs(name, tmp_path):
     if name in CLASSIFIERS:
         row, model = registry.find(name), MODELS.build(backbone(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from reference import assert_parity
+from tiny_networks import TINY
 
 import hardnet_suite.openmm  # noqa: F401
+from hardnet_suite.data.shapes import draw_scene
 from hardnet_suite.networks import ARCHS, PREPROCESS, build_network
 from hardnet_suite.openmm.compat import repair_ssd_heads
 from hardnet_suite.openmm.run.configs import walk
@@ -226,7 +229,7 @@ def test_nothing_above_the_score_threshold_gives_no_boxes(parity):
 # --- the configs
 
 
-SSD_CONFIGS = sorted(file.stem for file in CONFIGS.glob("*ssd*.py"))
+SSD_CONFIGS = sorted(file.stem for part in ("ssd", "rfb") for file in CONFIGS.glob(f"*{part}*.py"))
 
 
 @pytest.mark.parametrize("name", SSD_CONFIGS)
@@ -329,6 +332,47 @@ def test_training_reaches_every_parameter():
         detector.neck.extras[-1],
     ):
         assert all((p.grad != 0).any() for p in part.parameters())
+
+
+@pytest.mark.parametrize("name", ["rfb512_hardnet68", "rfb512_hardnet85"])
+def test_a_training_step_of_rfb_net_on_drawn_shapes(name, monkeypatch):
+    """Through the config, with a thin row of the same layers: every parameter learns, the loss goes down."""
+    monkeypatch.setitem(ARCHS, "rfb64_thin", TINY["rfb512_hardnet68"])
+    monkeypatch.setitem(PREPROCESS, "rfb64_thin", replace(PREPROCESS[name], size=64))
+    torch.manual_seed(0)
+    cfg = Config.fromfile(CONFIGS / f"{name}.py")
+    assert cfg.train_dataloader.drop_last  # batch norms of maps of one pixel need two images
+    cfg.model.update(arch="rfb64_thin", init_cfg=None)
+    cfg.model.bbox_head.num_classes = 6
+    detector = MODELS.build(cfg.model).train()
+    scenes = [draw_scene(0, index, 128) for index in range(4)]  # shown at half their size
+    shape = {"img_shape": (64, 64), "ori_shape": (64, 64), "pad_shape": (64, 64)}
+    samples = [
+        DetDataSample(
+            metainfo=shape,
+            gt_instances=InstanceData(
+                bboxes=torch.from_numpy(scene.boxes) / 2, labels=torch.from_numpy(scene.labels)
+            ),
+        )
+        for scene in scenes
+    ]
+    images = [torch.from_numpy(scene.image[::2, ::2].copy()).permute(2, 0, 1) for scene in scenes]
+    options = dict(cfg.optim_wrapper.optimizer)
+    optimizer = getattr(torch.optim, options.pop("type"))(detector.parameters(), **options)
+    losses = []
+    for _ in range(4):
+        inputs = detector.data_preprocessor({"inputs": images, "data_samples": samples}, training=True)
+        loss, log = detector.parse_losses(detector(**inputs, mode="loss"))
+        assert log["loss_cls"] > 0
+        assert log["loss_bbox"] > 0
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
+        for part in (detector.neck.norm, detector.neck.bridge, *detector.neck.extras):
+            assert all(p.grad.any() for p in part.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
 
 
 def test_a_batch_without_any_box_has_a_finite_loss():

@@ -27,7 +27,7 @@ TRAINABLE = [name for name in list_models() if "descriptor" not in name]
 
 
 def task(model):
-    kinds = {"ssd": "boxes", "cen": "boxes", "fch": "masks", "hardnet_mseg": "masks"}
+    kinds = {"ssd": "boxes", "rfb": "boxes", "cen": "boxes", "fch": "masks", "hardnet_mseg": "masks"}
     return kinds.get(model, kinds.get(model[:3], "classes"))
 
 
@@ -80,6 +80,15 @@ def test_segmentors_get_images_in_their_own_order_and_units(data, tmp_path, mode
     cfg = load_config(write_config(model, data / "masks", tmp_path / "run", SCRATCH))
     rule, given = PREPROCESS[model], preprocess_of(cfg)
     assert not {"channels", "mean", "std"} & {*given.differences(rule)}
+
+
+@pytest.mark.parametrize(
+    ("model", "full"),
+    [("rfb512_hardnet85", True), ("ssd512_hardnet85", False), ("centernet_hardnet85", False)],
+)
+def test_epochs_of_detectors_with_batch_norms_of_one_pixel_end_with_a_full_batch(data, tmp_path, model, full):
+    path = write_config(model, data / "boxes", tmp_path / "run", SCRATCH, say=lambda _: None)
+    assert load_config(path).train_dataloader.drop_last == full
 
 
 @pytest.mark.parametrize("name", ["hardnet_descriptor", "hardnet_descriptor_ps"])

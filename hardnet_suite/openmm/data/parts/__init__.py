@@ -17,6 +17,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.classification import ClassificationPart, classification_samples
 from hardnet_suite.openmm.data.parts.descriptor import DescriptorPart
 from hardnet_suite.openmm.data.parts.detection import DetectionPart, require_evaluator
+from hardnet_suite.openmm.data.parts.panoptic import PanopticPart
 from hardnet_suite.openmm.data.parts.part import LOADERS, Part, ScoreSummary, counted, inner_datasets, walk
 from hardnet_suite.openmm.data.parts.segmentation import SegmentationPart, label_set
 
@@ -25,6 +26,7 @@ __all__ = [
     "ClassificationPart",
     "DescriptorPart",
     "DetectionPart",
+    "PanopticPart",
     "Part",
     "ScoreSummary",
     "SegmentationPart",
@@ -39,9 +41,10 @@ __all__ = [
     "require_evaluator",
     "require_same_data_classes",
     "walk",
+    "wrong_counts",
 ]
 
-_KINDS = (SegmentationPart, ClassificationPart, DescriptorPart, DetectionPart)
+_KINDS = (SegmentationPart, ClassificationPart, DescriptorPart, PanopticPart, DetectionPart)
 
 
 def parts(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[Part]:
@@ -108,6 +111,19 @@ def class_counts(cfg: Config) -> set[int]:
     return counts
 
 
+def wrong_counts(cfg: Config, part: Part) -> list[tuple[str, int, int]]:
+    """(option, its value, what it must be) of the config's model where it does not fit a data set."""
+    wrong: dict[tuple[str, int, int], None] = {}
+
+    def look(node: dict) -> None:
+        for option, expected in part.class_counts.items():
+            if option in node and node[option] != expected:
+                wrong[option, node[option], expected] = None
+
+    walk(cfg.model, look)
+    return list(wrong)
+
+
 def require_data(cfg: Config, loaders: Sequence[str]) -> None:
     """Checks the data of these loaders and the classes of all loaders, before anything is built.
 
@@ -121,12 +137,11 @@ def require_data(cfg: Config, loaders: Sequence[str]) -> None:
             _require_files(loader, dataset)
     for part in parts(cfg, loaders):
         part.require()
-        for count in class_counts(cfg):
-            if count != len(part.classes):
-                raise UserError(
-                    f"the model has num_classes={count}, but {part.loader} has {len(part.classes)} classes; "
-                    f"set num_classes and the data set's {part.classes_key} to fit each other"
-                )
+        for option, count, expected in wrong_counts(cfg, part):
+            raise UserError(
+                f"the model has {option}={count}, but {part.loader} has {expected} classes; "
+                f"set {option} and the data set's {part.classes_key} to fit each other"
+            )
     require_same_data_classes(cfg, loaders)
 
 

@@ -28,6 +28,7 @@ from hardnet_suite.data.coco import (
     require_coco,
     wrong_sizes,
 )
+from hardnet_suite.data.coco.masks import decode_mask
 from hardnet_suite.data.images import header_sizes
 from hardnet_suite.data.options import checked_indices, require_known, require_local, take
 from hardnet_suite.data.report import Finding
@@ -91,6 +92,8 @@ class DetectionPart(Part):
         indices: which images are used, as mmengine's option; None: all.
         annotated: whether the annotations are read; if not, the images are for prediction only.
         positional: the data set is mmdet's, which numbers labels by the order of the file's categories.
+        masks: what of the pipeline needs a mask for each box; None: nothing.
+        polygons: whether these masks must be polygons.
     """
 
     task = "detection"
@@ -112,6 +115,8 @@ class DetectionPart(Part):
     indices: int | tuple[int, ...] | None = None
     annotated: bool = True
     positional: bool = False
+    masks: str | None = None
+    polygons: bool = False
 
     @classmethod
     def of_dataset(cls, loader: str, dataset: Mapping[str, Any]) -> DetectionPart | None:
@@ -173,11 +178,12 @@ class DetectionPart(Part):
             checked_indices(options.get("indices"), where),
             _boolean(where, "annotated", options.get("annotated", True)),
             positional,
+            *_masks_of_pipeline(options.get("pipeline") or ()),
         )
 
     @property
     def key(self) -> Hashable:
-        chosen = self.filter_empty, self.min_size, self.indices, self.annotated
+        chosen = self.filter_empty, self.min_size, self.indices, self.annotated, self.masks, self.polygons
         return self.annotation_file, self.image_folder, self.classes, *chosen, self.positional
 
     def read(self) -> CocoFile:
@@ -238,6 +244,22 @@ class DetectionPart(Part):
                 f"{self.loader}: the {len(pairs)} images used of {self.annotation_file} have no box of the "
                 f"{len(self.classes)} classes: there is nothing to train on or to score against"
             )
+        self.require_masks()
+
+    def require_masks(self) -> None:
+        """``UserError`` if the pipeline loads masks, and a box of the images that are used has none."""
+        if self.masks is None:
+            return
+        content = self.read()
+        boxes = [box for _, boxes in self._chosen() for box in boxes]
+        content.require_masks(boxes, self.masks)
+        encoded = [box for box in boxes if self.polygons and isinstance(box.segmentation, dict)]
+        if encoded:
+            raise UserError(
+                f"{content.source}: {len(encoded)} of the {len(boxes)} masks are run-length encodings, the "
+                f"first of annotation {encoded[0].id}; {self.masks} with poly2mask=False would drop them "
+                "silently: remove poly2mask=False"
+            )
 
     def _require_files(self, images: Sequence[CocoImage]) -> None:
         missing = missing_images(images, self.image_folder)
@@ -295,16 +317,19 @@ class DetectionPart(Part):
         boxes, labels, scores = (
             found[key][best].float().cpu().numpy() for key in ("bboxes", "labels", "scores")
         )
+        masks = None if "masks" not in found else found["masks"][best.cpu()].cpu().numpy().astype(bool)
         look = {"names": self.classes, "palette": self.palette}
         image = read_rgb(Path(sample["img_path"]))
-        drawn = draw_boxes(image, boxes, labels.astype(int), scores=scores, **look)
+        drawn = draw_boxes(image, boxes, labels.astype(int), scores=scores, masks=masks, **look)
         truth = self._truth.get(str(sample["img_id"]))
         if truth is None:
             return drawn
         corners = np.array([box.bbox for box in truth], float).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
         names = np.array([self.classes.index(box.category) for box in truth], int)
-        return beside(draw_boxes(image, corners, names, **look), drawn)
+        known = masks is not None and all(box.segmentation is not None for box in truth)
+        shapes = [decode_mask(box.segmentation, *image.shape[:2]) for box in truth] if known else None
+        return beside(draw_boxes(image, corners, names, masks=shapes, **look), drawn)
 
     @cached_property
     def _truth(self) -> dict[str, list[CocoBox]]:
@@ -437,6 +462,15 @@ def require_same_annotations(ann_file: str | Path, annotation_file: str | Path, 
             f"{name}.ann_file is {ann_file}, but {loader} predicts the images of {annotation_file}; give "
             "both the same file"
         )
+
+
+def _masks_of_pipeline(steps: Sequence[Any]) -> tuple[str | None, bool]:
+    """The step of a pipeline that loads the mask of every box, as messages call it, and whether it takes
+    polygons alone."""
+    for step in steps:
+        if isinstance(step, Mapping) and step.get("with_mask"):
+            return f"{step['type']}(with_mask=True)", step.get("poly2mask") is False
+    return None, False
 
 
 def _is_coco(dataset_type: str) -> bool:

@@ -44,7 +44,7 @@ class Part(ABC):
     """One data set of a config, and what of a run depends on its task.
 
     Attributes:
-        task: "detection", "segmentation", "classification" or "descriptor".
+        task: "detection", "panoptic", "segmentation", "classification" or "descriptor".
         dataset_name: what messages call such a data set.
         results: name of the file or folder in the work dir that ``test`` writes the predictions to.
         charts: names of the images in the work dir that sum up the scores.
@@ -77,6 +77,11 @@ class Part(ABC):
     @abstractmethod
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of their labels."""
+
+    @property
+    def class_counts(self) -> Mapping[str, int]:
+        """The options of models that count the classes -> what they must be."""
+        return {"num_classes": len(self.classes)}
 
     @property
     def folders(self) -> tuple[Path, ...]:

@@ -1,0 +1,144 @@
+"""The score of a config against the share of its training data, as a Markdown table.
+
+    python benchmarks/learning_curve.py hardnet39ds_tiny_imagenet10 --metric top1 \
+        --data-root data/tiny_imagenet10 --out work_dirs/learning_curve
+
+Each share is trained for as many iterations as all images would be: the drawn images are repeated. With the
+same seed, the images of a smaller share are among those of a larger one; classes of a classification data set
+keep their shares. The config's validation split selects the checkpoint, and its test split is scored once per
+run. Arguments after ``--`` go to ``train``. Finished runs are not repeated, and an interrupted one resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from mmengine.registry import DATASETS, init_default_scope
+
+from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.data.classification import ClassificationDataset
+from hardnet_suite.openmm.run.configs import load_config, parse_options, set_data_root
+from hardnet_suite.outputs import write_file
+
+DONE = "metrics.json"
+
+
+def draw(groups: Sequence[int], share: float, seed: int) -> list[int]:
+    """Draws items, of each group the same share and at least one.
+
+    Args:
+        groups: (N,) group of each item.
+        share: in (0, 1].
+        seed: of the order in which items are taken.
+
+    Returns:
+        Their indices, rising. Those of a smaller share are among those of a larger one.
+    """
+    if not 0 < share <= 1:
+        raise UserError(f"a share must be above 0 and at most 1, got {share:g}")
+    order = np.random.default_rng(seed).permutation(len(groups))
+    groups = np.asarray(groups)[order]
+    kept = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    kept = [items[: max(1, round(share * len(items)))] for items in kept]
+    return sorted(order[np.concatenate(kept)].tolist())
+
+
+def groups_of(cfg: Any) -> list[int]:
+    """The class of each training image of a classifier; 0 for each of another model."""
+    init_default_scope(cfg.get("default_scope", "mmengine"))
+    data = DATASETS.build({**cfg.train_dataloader.dataset, "pipeline": []})
+    if not isinstance(data, ClassificationDataset):
+        return [0] * len(data)
+    return [data.get_data_info(index)["label"] for index in range(len(data))]
+
+
+def write_config(cfg: Any, path: Path, indices: Sequence[int], times: int) -> None:
+    """Writes a config of ``cfg`` with the training images of ``indices`` alone, ``times`` in an epoch."""
+    images = {**cfg.train_dataloader.dataset.to_dict(), "indices": list(indices)}
+    dataset = {"_delete_": True, "type": "RepeatDataset", "times": times, "dataset": images}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(
+        path,
+        f"_base_ = {str(Path(cfg.filename).resolve())!r}\ntrain_dataloader = dict(dataset={dataset!r})\n",
+    )
+
+
+def score(config: Path, folder: Path, options: Sequence[str], train_options: Sequence[str]) -> dict[str, Any]:
+    """Trains and tests what is not done yet; the figures of ``test``.
+
+    Args:
+        config: as ``write_config`` writes it.
+        folder: of the run.
+        options: of ``train`` and ``test``.
+        train_options: of ``train`` alone.
+    """
+    if not (folder / DONE).is_file():
+        command = [sys.executable, "-m", "hardnet_suite"]
+        options = ["--work-dir", str(folder), *options]
+        subprocess.run([*command, "train", str(config), "--resume", *options, *train_options], check=True)
+        subprocess.run([*command, "test", str(config), str(folder), *options], check=True)
+    return json.loads((folder / DONE).read_text(encoding="utf-8"))["metrics"]
+
+
+def table(scores: dict[float, list[float]], images: dict[float, int], metric: str) -> str:
+    """One row per share: images, the mean of the metric, and each seed's where there are several."""
+    lines = [f"| share | images | {metric} |", "|---:|---:|---:|"]
+    for share, values in sorted(scores.items()):
+        each = f" ({', '.join(f'{value:.3f}' for value in values)})" if len(values) > 1 else ""
+        lines.append(f"| {100 * share:g} % | {images[share]} | {mean(values):.3f}{each} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="a path or a name")
+    parser.add_argument("--metric", required=True, help="of metrics.json, for example top1, AP50 or mIoU")
+    parser.add_argument("--data-root", help="folder of the data")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the table")
+    parser.add_argument("train_options", nargs="*", help="after --: options of train")
+    args = parser.parse_args(arguments)
+
+    cfg = load_config(args.config, parse_options(args.cfg_options))
+    data = cfg.copy()
+    options = []
+    if args.data_root:
+        set_data_root(data, args.data_root)
+        options += ["--data-root", args.data_root]
+    # what is set for the training images is in the config that is written
+    rest = [option for option in args.cfg_options if not option.startswith("train_dataloader.dataset.")]
+    options += ["--cfg-options", *rest] if rest else []
+    groups = groups_of(data)
+    scores: dict[float, list[float]] = {share: [] for share in args.shares}
+    images = {}
+    for seed in args.seeds:
+        for share in scores:
+            indices = draw(groups, share, seed)
+            images[share] = len(indices)
+            folder = args.out / f"share-{share:g}-seed-{seed}"
+            config = args.out / f"{folder.name}.py"
+            write_config(cfg, config, indices, math.ceil(len(groups) / len(indices)))
+            figures = score(config, folder, options, [*args.train_options, "--seed", str(seed)])
+            if args.metric not in figures:
+                raise UserError(f"no metric {args.metric!r}; there are {', '.join(figures)}")
+            scores[share].append(figures[args.metric])
+    text = table(scores, images, args.metric)
+    write_file(args.out / "learning_curve.md", text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
