@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.errors import UserError
@@ -31,7 +30,7 @@ from hardnet_suite.networks import (
     find_arch,
 )
 from hardnet_suite.networks.usage import palette_of, plain_records
-from hardnet_suite.weights import registry
+from hardnet_suite.weights import graphs, registry
 from hardnet_suite.weights.containers import Container, container_of
 from hardnet_suite.weights.download import obtain
 from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded
@@ -44,7 +43,7 @@ from hardnet_suite.weights.identification import (
     shapes_fit,
     split_trunk,
 )
-from hardnet_suite.weights.layouts import LAYOUTS, OWN, find_layout, keys_of, prefixes_of
+from hardnet_suite.weights.layouts import LAYOUTS, OWN, find_layout, keys_of
 from hardnet_suite.weights.registry import WeightsRow
 from hardnet_suite.weights.runs import run_checkpoint, whole_one_beside
 from hardnet_suite.weights.tables import few, state_dict_of
@@ -295,9 +294,9 @@ def _describe(
     if program is not None:
         form, implied = _as_written_by(program, model, form)
         scheme = program
-    if form == "onnx" and arch is None:
-        _require_same_graph(model, metadata)
-        read = replace(find_arch(model), act=metadata["activation"])
+    if form == "onnx":
+        read = replace(arch or find_arch(model), act=metadata.get("activation", ""))
+        metadata["returns"] = _require_same_answers(file, whole, read)
         implied = None if read == find_arch(model) else read
     named_otherwise = isinstance(said, str) and said in ARCHS and model is not None and said != model
     if named_otherwise and form != "trunk" and not initial:
@@ -379,21 +378,16 @@ def _as_written_by(program: Any, model: str | None, form: str) -> tuple[str, Arc
     return layout.name, layout.arch_of(model)
 
 
-def _require_same_graph(model: str, facts: Mapping[str, Any]) -> None:
-    """UserError where the graph that tensors were read from is laid out otherwise than the model."""
-    if "strides" not in facts:
+def _require_same_answers(file: WeightsFile, whole: Identified, arch: Arch) -> str:
+    """What the graph that tensors were read from returns; UserError where it computes something else."""
+    if file.path.suffix.lower() != ".onnx":
         raise UserError("its keys are those of a graph, but it is none: nothing says how the graph computes")
-    with torch.device("meta"):
-        network = build_network(model)
-    modules = dict(network.named_modules())
-    order = [name for name in prefixes_of(model, LAYOUTS["onnx"]) if name != "fc"]
-    strides = " ".join(
-        str(next(part for part in modules[name].modules() if isinstance(part, nn.Conv2d)).stride[0])
-        for name in order
-    )
-    pooling = "" if network.arch.depthwise else "MaxPool"
-    if (facts["strides"], facts["pooling"]) != (strides, pooling):
-        raise UserError(f"its weights have the shapes of {model}, but its graph has other strides or pools")
+    network = build_network(whole.model, num_classes=whole.num_classes, in_chans=whole.in_chans, arch=arch)
+    network.load_state_dict(whole.tensors, strict=False)  # all but the counters
+    try:
+        return graphs.require_same_answers(file.data, network.eval(), whole.in_chans)
+    except graphs.GraphError as error:
+        raise UserError(f"its weights have the shapes of {whole.model}, but {error}") from None
 
 
 def _metadata(file: WeightsFile) -> dict[str, Any]:

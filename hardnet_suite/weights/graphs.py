@@ -3,6 +3,7 @@
 Exporters fold batch norms into the convolutions before them and rename what is left, so that tensors are told
 by the order of the convolutions, of which a HarDNet's links leave no choice. A folded batch norm is returned
 as one that adds the bias: the network gives the same answers, but the statistics of its training are lost.
+That they are the same is computed (``require_same_answers``), as a graph may do anything else besides.
 """
 
 from __future__ import annotations
@@ -12,9 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 EPSILON = 1e-5  # of the suite's batch norms
+# type of a graph's input -> its numbers, and by how much its answers may be off: rounding alone, in other
+# kernels, and in as many layers as a HarDNet has
+_FLOATS = {
+    "tensor(float)": (np.float32, 1e-2),
+    "tensor(float16)": (np.float16, 5e-2),
+}
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger")
 
 
@@ -30,8 +37,7 @@ def graph_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Returns:
         The tensors as ``convN.conv.weight``, ``convN.norm.…`` and ``fc.…``, and what the graph says beside
-        them: "activation", a key of ``layers.ACTIVATIONS``; "folded", how many batch norms are folded;
-        "pooling", the kinds of pools; "strides" of the convolutions.
+        them: "activation", a key of ``layers.ACTIVATIONS``, and "folded", how many batch norms are folded.
 
     Raises:
         GraphError: the onnx package is missing, the file is damaged or quantised, keeps its weights
@@ -66,7 +72,6 @@ def graph_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     tensors: dict[str, np.ndarray] = {}
     activations, count, folded = set(), 0, 0
-    strides: list[list[int]] = []
     for node in graph.node:
         if node.op_type == "Conv":
             weight, bias, prefix = array(node, 1), array(node, 2), f"conv{count}"
@@ -75,9 +80,6 @@ def graph_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
             if weight is None or (_has(node, 2) and (bias is None or norm is not None)):
                 raise GraphError("a convolution in it is of another kind than a HarDNet's")
             count += 1
-            strides.append(
-                next((list(each.ints) for each in node.attribute if each.name == "strides"), [1, 1])
-            )
             tensors[f"{prefix}.conv.weight"] = weight
             if norm is None:
                 folded += 1
@@ -107,14 +109,80 @@ def graph_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     if activations not in ({"relu"}, {"relu6"}):
         found = ", ".join(sorted(activations)) or "none"
         raise GraphError(f"its activations are {found}, expected one of relu and relu6")
-    pools = {node.op_type for node in graph.node if node.op_type in ("MaxPool", "AveragePool")}
-    facts = {
-        "activation": activations.pop(),
-        "folded": str(folded),
-        "pooling": " and ".join(sorted(pools)),
-        "strides": " ".join(str(max(each)) for each in strides),
-    }
+    facts = {"activation": activations.pop(), "folded": str(folded)}
     return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in tensors.items()}, facts
+
+
+def open_session(data: bytes, threads: int | None = None) -> Any:
+    """ONNX Runtime's session of a graph, on the CPU.
+
+    Args:
+        data: bytes of the .onnx file.
+        threads: number of threads of an operator. Default: ONNX Runtime's.
+
+    Raises:
+        GraphError: the package is missing, or ONNX Runtime cannot open the graph.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise GraphError("running it needs ONNX Runtime: pip install hardnet_suite[deploy]") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it cannot do is raised
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own types
+        raise GraphError(f"ONNX Runtime cannot open it ({str(error).splitlines()[0]})") from None
+
+
+def require_same_answers(data: bytes, network: nn.Module, channels: int) -> str:
+    """Compares the answers of a graph with those of a classifier, on two images of noise.
+
+    Args:
+        data: bytes of the .onnx file.
+        network: maps (N, channels, H, W) to logits (N, classes), in evaluation mode and float32.
+        channels: of the images.
+
+    Returns:
+        What the graph returns: "logits", or "probabilities" after a softmax.
+
+    Raises:
+        GraphError: the answers differ by more than rounding, or the graph does not map images to one row of
+            numbers each, or cannot be computed.
+    """
+    session = open_session(data)
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    shape = inputs[0].shape if len(inputs) == 1 else []
+    if len(shape) != 4 or shape[1] != channels or len(outputs) != 1 or inputs[0].type not in _FLOATS:
+        raise GraphError(f"its graph does not map images (N, {channels}, H, W) of floats to one output")
+    kind, tolerance = _FLOATS[inputs[0].type]
+    sides = [side if isinstance(side, int) else free for side, free in zip(shape[2:], (96, 64), strict=True)]
+    batch = shape[0] if isinstance(shape[0], int) else 1
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randn(batch, channels, *sides, generator=generator) for _ in range(2)]
+    try:
+        theirs = [session.run(None, {inputs[0].name: image.numpy().astype(kind)})[0] for image in images]
+    except Exception as error:  # onnxruntime's own types
+        raise GraphError(f"ONNX Runtime cannot run its graph ({str(error).splitlines()[0]})") from None
+    with torch.inference_mode():
+        logits = [network(image) for image in images]
+    apart = {}
+    for name, ours in (("logits", logits), ("probabilities", [each.softmax(1) for each in logits])):
+        if any(each.shape != tuple(other.shape) for each, other in zip(theirs, ours, strict=True)):
+            raise GraphError(f"its graph returns {theirs[0].shape}, expected {tuple(ours[0].shape)}")
+        spread = float((ours[0] - ours[1]).abs().max()) or 1.0
+        pairs = zip(theirs, ours, strict=True)
+        apart[name] = max(float(np.abs(each - other.numpy()).max()) for each, other in pairs) / spread
+    nearest = min(apart, key=apart.__getitem__)
+    if not apart[nearest] <= tolerance:
+        raise GraphError(
+            f"its graph computes something else: on two images of noise its answers are off by "
+            f"{apart[nearest]:.1%} of what differs between the images; convert the weights that it was "
+            "exported from"
+        )
+    return nearest
 
 
 def _has(node: Any, index: int) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hardnet_suite.deploy.formats import PrecisionError, Run, single_input
 from hardnet_suite.deploy.record import KEY, ExportRecord, sealed
 from hardnet_suite.errors import UserError
+from hardnet_suite.weights.graphs import GraphError, open_session
 
 OPSET = 20  # the latest that TensorRT 10 reads
 
@@ -64,22 +65,14 @@ def open(
     path: Path, *, record: ExportRecord, precision: str | None = None, threads: int | None = None
 ) -> Run:
     """Opens a file in ONNX Runtime on the CPU."""
-    import onnxruntime
-
     if precision not in (None, record.precision):
         raise PrecisionError(
             f"{path} holds {record.precision}: ONNX Runtime computes in the precision of the file"
         )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
     try:
-        session = onnxruntime.InferenceSession(
-            Path(path).read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime's own types
-        raise UserError(f"{path}: ONNX Runtime cannot open it ({str(error).splitlines()[0]})") from None
+        session = open_session(Path(path).read_bytes(), threads)
+    except GraphError as error:
+        raise UserError(f"{path}: {error}") from None
     names = list(record.outputs)
 
     def run(values: np.ndarray | Mapping[str, np.ndarray]) -> list[np.ndarray]:
