@@ -3,7 +3,7 @@
 _base_ = "fchardnet70_stride2_camvid.py"
 
 weights_tag = "camvid"  # in the weights registry; `test --pretrained` scores them
-data_root = _base_.data_root
+data_root = "data/camvid/"
 split = dict(type="SegmentationDataset", labels="camvid", data_root=data_root, pipeline=_base_.train_pipeline)
 train_dataloader = dict(
     dataset=dict(
@@ -15,6 +15,7 @@ train_dataloader = dict(
         ],
     )
 )
+test_dataloader = dict(dataset=dict(data_root=data_root))
 val_dataloader = None
 val_cfg = None
 val_evaluator = None

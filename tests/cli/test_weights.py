@@ -37,7 +37,8 @@ def test_models_lists_all_with_where_their_weights_are(cli, tmp_path, monkeypatc
     assert "to download" in out
     _, out, _ = cli("models", "fchardnet")
     names = {line.split()[0] for line in out.splitlines()[1:] if line[0] != " "}
-    assert names == {f"fchardnet{size}" for size in ("68", "70", "70_paddleseg", "70a", "76", "84")}
+    sizes = ("68", "70", "70_paddleseg", "70_stride2", "70a", "76", "84")
+    assert names == {f"fchardnet{size}" for size in sizes}
 
 
 def test_models_of_no_such_name(error_of):

@@ -360,6 +360,24 @@ def test_a_large_coco_file_is_known_by_keys_in_its_middle(tmp_path, order, monke
     assert annotation_files(tmp_path) == {"train": tmp_path / "a.json"}
 
 
+@pytest.mark.parametrize("other", ["captions", "image_info", "panoptic", "person_keypoints", "stuff"])
+@pytest.mark.parametrize("year", ["", "2017"])
+def test_annotations_of_other_tasks_beside_instances(tmp_path, other, year):
+    """As COCO comes; the split of which there are no instances is read from what there is."""
+    folder = tmp_path / "annotations"
+    folder.mkdir()
+    content = json.dumps({"images": [], "annotations": [], "categories": []})
+    for name in (f"instances_train{year}", f"{other}_train{year}", f"{other}_test{year}"):
+        (folder / f"{name}.json").write_text(content)
+    assert annotation_files(tmp_path) == {
+        "train": folder / f"instances_train{year}.json",
+        "test": folder / f"{other}_test{year}.json",
+    }
+    (folder / "train.json").write_text(content)
+    with pytest.raises(UserError, match=r"instances_train.* and .*train.json are both of the split train"):
+        annotation_files(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"), [("width", 99, "correct width"), ("file_name", "c.png", "no image")]
 )

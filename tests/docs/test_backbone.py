@@ -39,8 +39,10 @@ def test_the_config_builds(tmp_path):
     from mmengine.config import Config
     from mmengine.registry import DefaultScope
 
+    from hardnet_suite.openmm.run.configs import load_config
+
     (section,) = (text for text in SECTIONS if text.startswith(f"{CONFIG}\n"))
-    (config,) = blocks(section)
+    config, panoptic = blocks(section)
     (tmp_path / "config.py").write_text(config)
     cfg = Config.fromfile(tmp_path / "config.py")
     assert cfg.model.neck.in_channels == [128, 320, 640, 1024]
@@ -49,6 +51,10 @@ def test_the_config_builds(tmp_path):
     assert type(model).__name__ == "RetinaNet"
     assert model.backbone.out_channels == cfg.model.neck.in_channels
     assert model.backbone.init_cfg == {"type": "HarDNetPretrained", "tag": "published"}
+
+    (tmp_path / "panoptic.py").write_text(panoptic)
+    head = load_config(tmp_path / "panoptic.py").model.panoptic_head
+    assert (head.num_things_classes, head.num_stuff_classes, len(head.loss_cls.class_weight)) == (6, 1, 8)
 
 
 def test_the_table_of_the_sweep_adds_up():

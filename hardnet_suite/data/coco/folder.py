@@ -28,6 +28,8 @@ from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
 
 FORMAT = "COCO"
+_INSTANCES = "instances_"
+_OTHER_TASKS = ("captions_", "image_info_", "panoptic_", "person_keypoints_", "stuff_")  # of COCO
 _YEAR = re.compile(r"(19|20)\d\d$")
 _START = 65536  # bytes in which a COCO file usually shows its keys
 _LONGEST = 300  # characters of a finding; a polygon in the place of a box would fill pages
@@ -39,6 +41,7 @@ def annotation_files(source: Path) -> dict[str, Path]:
 
     ``source`` is a JSON file, or a folder with annotations/instances_SPLIT.json (a year at the end is no part
     of the split's name), or with SPLIT/*.json as Roboflow writes it, or with SPLIT.json or any one file.
+    Beside instances_SPLIT.json, files of COCO's other tasks (captions, keypoints, panoptic, stuff) are none.
 
     Raises:
         UserError: two files are of one split.
@@ -48,10 +51,11 @@ def annotation_files(source: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     folders = [source / "annotations", *_subfolders(source), source]
     for folder in filter(Path.is_dir, folders):
-        for path in sorted(folder.glob("*.json")):
-            if not _looks_like_coco(path):
-                continue
+        paths = sorted(folder.glob("*.json"), key=lambda path: (not _is_instances(path), path))
+        for path in filter(_looks_like_coco, paths):
             split = _split_of(path)
+            if path.name.startswith(_OTHER_TASKS) and split in files and _is_instances(files[split]):
+                continue
             if split in files:
                 raise UserError(
                     f"{files[split]} and {path} are both of the split {split}: give the path of one of them"
@@ -103,11 +107,15 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and split_name(path.name))
 
 
+def _is_instances(path: Path) -> bool:
+    return path.name.startswith(_INSTANCES)
+
+
 def _split_of(path: Path) -> str:
     """The split that a file's name tells, else its folder's, else "train"."""
-    stem = _YEAR.sub("", path.name.removesuffix(".json").removeprefix("instances_")).strip("_-")
+    stem = _YEAR.sub("", path.name.removesuffix(".json").removeprefix(_INSTANCES)).strip("_-")
     own = split_name(stem) or split_name(path.parent.name)
-    if own is None and path.name.startswith("instances_"):
+    if own is None and _is_instances(path):
         own = stem
     return own or next(filter(None, map(split_name, re.split(r"[._-]", stem))), "train")
 
@@ -140,7 +148,7 @@ def _image_folder(path: Path, split: str, root: Path) -> Path:
         UserError: the images are in none of the usual places.
     """
     images = [image for image in read_coco(path).images if image.file_name is not None][:20]
-    stem = path.stem.removeprefix("instances_")
+    stem = path.stem.removeprefix(_INSTANCES)
     tops = dict.fromkeys((root, path.parent, path.parent.parent))
     inner = (
         "images",
