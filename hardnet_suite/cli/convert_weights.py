@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
     from hardnet_suite.weights.file import expanded
     from hardnet_suite.weights.layouts import FOREIGN
     from hardnet_suite.weights.runs import run_checkpoint
+    from hardnet_suite.weights.tables import few
 
     source, target = expanded(args.source), expanded(args.target)
     suffixes = (".pdparams",) if args.to.startswith("paddle") else (".safetensors", ".pth")
@@ -83,17 +84,14 @@ def run(args: argparse.Namespace) -> None:
     except UserError as error:
         hint = "; for a file of a trunk alone give its --model" if "not the weights of" in str(error) else ""
         raise UserError(f"{error}{hint}") from None
-    if folded := weights.metadata.get("folded") if weights.form == "onnx" else None:
-        show(
-            f"{folded} batch norms are folded into convolutions: the answers are the same, but the "
-            "statistics of training are lost, and the file's input rule is not known"
-        )
-    if weights.form == "trunk":
-        _require_shapes(weights)
-        if weights.left:
-            show(f"dropped, as {weights.model} has no place for them: {', '.join(weights.left)}")
-    else:
-        weights.require_whole()
+    if weights.form == "onnx":
+        for remark in graph_remarks(weights):
+            show(remark)
+        show("how images become inputs is not in the file: give predict the rule of its source")
+    weights.require_part()
+    require_sound_in(weights)
+    if weights.form == "trunk" and weights.left:
+        show(f"dropped, as {weights.model} has no place for them: {few(weights.left)}")
     model, tensors = weights.model, weights.tensors
     try:
         require_same_network(model, weights.arch, args.to)
@@ -107,8 +105,9 @@ def run(args: argparse.Namespace) -> None:
     if program := _program(weights):
         metadata["computes_as"] = program
     metadata |= origin_of(model, file, weights.metadata)
-    if (foreign := FOREIGN.get(weights.form)) is not None:
-        metadata.setdefault("origin", foreign.source)
+    writer = weights.container or FOREIGN.get(weights.form)
+    if writer is not None and writer.source:
+        metadata.setdefault("origin", writer.source)
     metadata |= weights.records()
     try:
         save_weights(renamed, target, metadata=metadata, half=args.half)
@@ -127,6 +126,19 @@ def weights_file(path: Path) -> WeightsFile:
         return WeightsFile.read(path, graphs=True)
     except BadFileError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def graph_remarks(weights: Checkpoint) -> list[str]:
+    """What the weights of a graph lack, and where the network's answers are not those of the graph."""
+    remarks = []
+    if (folded := int(weights.metadata["folded"])) > 0:
+        remarks.append(
+            f"{folded} batch norms are folded into convolutions: the answers are the same, but their "
+            "statistics are lost"
+        )
+    if weights.metadata["returns"] == "probabilities":
+        remarks.append("the graph ends in a softmax: it returns probabilities, the network logits")
+    return remarks
 
 
 def known_model(name: str | None) -> str | None:
@@ -168,16 +180,14 @@ def _is_conversion(path: Path) -> bool:
         return False
 
 
-def _require_shapes(weights: Checkpoint) -> None:
-    """UserError where a part of a model's tensors has other shapes than that model."""
-    import torch
+def require_sound_in(weights: Checkpoint) -> None:
+    """UserError unless the model's tensors are finite floating-point numbers."""
+    from hardnet_suite.weights.tables import require_sound
 
-    from hardnet_suite.networks import build_network
-
-    with torch.device("meta"):
-        own = build_network(weights.model).state_dict()
-    if any(value.shape != own[key].shape for key, value in weights.tensors.items()):
-        raise UserError(f"{weights.path}: these are not the weights of {weights.model}: other shapes")
+    try:
+        require_sound(weights.tensors)
+    except UserError as error:
+        raise UserError(f"{weights.path}: {error}") from None
 
 
 def origin_of(model: str, file: WeightsFile, known: Mapping[str, Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardnet_suite.cli._options import show
-from hardnet_suite.cli.convert_weights import LAYOUT_NAMES, origin_of
+from hardnet_suite.cli.convert_weights import LAYOUT_NAMES, graph_remarks, origin_of
 from hardnet_suite.outputs import require_replaceable, write_file
 
 if TYPE_CHECKING:
@@ -32,14 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from hardnet_suite.cli.convert_weights import known_model, weights_file
+    from hardnet_suite.cli.convert_weights import known_model, require_sound_in, weights_file
     from hardnet_suite.weights import open_weights
     from hardnet_suite.weights.file import expanded
 
     if args.json is not None:
         require_replaceable(args.json, _is_report, writer="identify", option="--json")
     file = weights_file(expanded(args.file))
-    weights = open_weights(file, known_model(args.model), layout=args.layout)
+    weights = open_weights(file, known_model(args.model), layout=args.layout).require_part()
+    require_sound_in(weights)
     answers = passport(weights, file)
     width = max(map(len, answers))
     for name, value in answers.items():
@@ -53,7 +54,9 @@ def passport(weights: Checkpoint, file: WeightsFile) -> dict[str, Any]:
     """What is known of a weights file: name -> answer, a text, a number or a list of texts."""
     from hardnet_suite.networks import PREPROCESS, find_arch
     from hardnet_suite.weights import ROWS
+    from hardnet_suite.weights.identification import lacking_in_trunk
     from hardnet_suite.weights.layouts import LAYOUTS, keys_of
+    from hardnet_suite.weights.tables import few
 
     arch = weights.arch or find_arch(weights.model)
     trunk = getattr(arch, "trunk", arch)
@@ -78,6 +81,8 @@ def passport(weights: Checkpoint, file: WeightsFile) -> dict[str, Any]:
     if weights.num_classes is None:
         inside = f" of {weights.container.name}" if weights.container else ""
         answers["part"] = f"the trunk{inside}"
+        if lacking := lacking_in_trunk(weights.model, weights.tensors, weights.arch):
+            answers["part"] += f", without {len(lacking)} of its tensors: {few(lacking)}"
         answers["layout"] = "a trunk alone" if weights.container is None else weights.container.name
         if weights.left:
             first = dict.fromkeys(key.split(".")[0] for key in weights.left)
@@ -107,7 +112,7 @@ def passport(weights: Checkpoint, file: WeightsFile) -> dict[str, Any]:
     answers["use"] = _uses(weights)
     if weights.form == "onnx":
         answers["but"] = [
-            f"{weights.metadata['folded']} batch norms are folded: their statistics are lost",
+            *graph_remarks(weights),
             "how images become inputs is not in the file: ask its source, and give predict the same rule",
         ]
     others = [other for other in alike if not other.told]
@@ -129,6 +134,7 @@ def input_rule(rule: Preprocess) -> str:
 
 def _uses(weights: Checkpoint) -> list[str]:
     """Commands and calls that take the file."""
+    from hardnet_suite.weights.identification import lacking_in_trunk
     from hardnet_suite.weights.layouts import LAYOUTS
 
     name, layout = weights.path.name, LAYOUTS.get(weights.form)
@@ -137,8 +143,10 @@ def _uses(weights: Checkpoint) -> list[str]:
     if layout is not None and not layout.told:  # its keys, read again, would be another program's
         return [f"hardnet-suite convert-weights {name} mine.safetensors --from {layout.name}"]
     if weights.num_classes is None:
+        ends = lacking_in_trunk(weights.model, weights.tensors, weights.arch, features_only=True)
+        tap = '"block"' if ends else "True"  # the maps before the last convolution, where that is lacking
         return [
-            f'create_model("{weights.model}", features_only=True, pretrained="{name}")',
+            f'create_model("{weights.model}", features_only={tap}, pretrained="{name}")',
             f"hardnet-suite convert-weights {name} trunk.safetensors --model {weights.model}",
         ]
     uses = [f'create_model("{weights.model}", pretrained="{name}")']

@@ -21,6 +21,7 @@ from hardnet_suite.networks import (
     ARCHS,
     PREPROCESS,
     Arch,
+    HarDNetArch,
     Palette,
     Postprocess,
     Preprocess,
@@ -31,7 +32,12 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.networks.usage import palette_of, plain_records
 from hardnet_suite.weights import graphs, registry
-from hardnet_suite.weights.containers import Container, container_of
+from hardnet_suite.weights.containers import (
+    Container,
+    container_of,
+    has_layers,
+    unknown_container,
+)
 from hardnet_suite.weights.download import obtain
 from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded
 from hardnet_suite.weights.identification import (
@@ -111,8 +117,20 @@ class Checkpoint:
             keys = ", ".join(list(self.state_dict)[:3])
             part = f"only its trunk (form {self.form})" if self.form == "trunk" else f"keys such as {keys}"
             if self.container:
-                part = f"only a trunk, in {self.container.name}"
+                part = f"only a trunk, in {self.container.name}: beside it are {few(self.left)}"
             raise UserError(f"{self.path}: these are not the weights of {self.model} ({part})")
+        return self
+
+    def require_part(self) -> Checkpoint:
+        """Returns the checkpoint itself.
+
+        Raises:
+            UserError: it is neither a whole network nor a trunk of one, with the model's shapes.
+        """
+        if self.form != "trunk":
+            return self.require_whole()
+        if not shapes_fit(self.model, self.tensors, self.arch):
+            raise UserError(f"{self.path}: these are not the weights of {self.model}: other shapes")
         return self
 
     def rule_differences(self, preprocess: Preprocess | None, postprocess: Postprocess | None) -> str:
@@ -235,10 +253,14 @@ def chosen_row(model: str | None, source: bool | str | Path) -> WeightsRow | Non
 
 def _whole_network(
     path: Path, state: Mapping[str, Tensor], model: str | None, arch: Arch | None
-) -> Identified:
-    """The network that the tensors are; failing that, the one that is among them, with a warning."""
+) -> tuple[str, Identified]:
+    """The network that the tensors are; failing that, the one that is among them, with a warning.
+
+    Returns:
+        The prefix of the network's keys, where other tensors are beside it, and the network.
+    """
     try:
-        return identify(state, model, arch)
+        return "", identify(state, model, arch)
     except UserError as error:
         if container_of(state) is not None:
             raise
@@ -252,7 +274,7 @@ def _whole_network(
     warnings.warn(
         f"{path}: the network is {prefix}*; left out are the tensors beside it: {few(beside)}", stacklevel=2
     )
-    return whole
+    return prefix, whole
 
 
 def _describe(
@@ -266,25 +288,36 @@ def _describe(
 ) -> Checkpoint:
     state, metadata = state_dict_of(file.content), _metadata(file)
     said = metadata.get("model")
+    said = said if isinstance(said, str) and said in ARCHS else None
     form, tensors, left, classes, channels = "", {}, {}, None, None
     implied, container, scheme = None, None, ""
     try:
-        whole = _whole_network(file.path, state, model, arch)
-        if model is None and isinstance(said, str) and said in ARCHS and said != whole.model:
+        prefix, whole = _whole_network(file.path, state, model, arch)
+        if model is None and said is not None and said != whole.model:
             with contextlib.suppress(UserError):  # the metadata tell models with the same tensors apart
-                whole = _whole_network(file.path, state, said, arch)
+                prefix, whole = _whole_network(file.path, state, said, arch)
         model, form, tensors = whole.model, whole.form, whole.tensors
-        classes, channels, implied = whole.num_classes, whole.in_chans, whole.arch
+        implied = whole.arch
         scheme = whole.form
+        beside = {key: value for key, value in state.items() if not key.startswith(prefix)}
+        if isinstance(find_arch(model), HarDNetArch) and has_layers(beside):
+            # further layers read its maps: its own last layer is carried along, trained by nothing
+            container, form, left = unknown_container(prefix), "trunk", beside
+            tensors = {key: value for key, value in tensors.items() if key.startswith("trunk.")}
+        else:
+            classes, channels = whole.num_classes, whole.in_chans
     except UserError as error:
         container = container_of(state)
         if container is not None:
             model, tensors, scheme = _trunk_within(state, container, model, arch)
-            form, left = "trunk", {key: state[key] for key in state if not key.startswith(container.prefix)}
+            start = container.prefix_in(state)
+            form, left = "trunk", {key: state[key] for key in state if not key.startswith(start)}
             implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
-        elif known and (model is None or isinstance(error, SeveralNetworksError)):
+        elif known and isinstance(error, SeveralNetworksError):
             raise
-        elif model is not None and (trunk := split_trunk(model, state, arch)) is not None:
+        elif known and model is None and not (said and split_trunk(said, state, arch)):
+            raise
+        elif (model := model or said) is not None and (trunk := split_trunk(model, state, arch)) is not None:
             form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1] if key in state}
             scheme = trunk[2]
             implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
@@ -298,7 +331,7 @@ def _describe(
         read = replace(arch or find_arch(model), act=metadata.get("activation", ""))
         metadata["returns"] = _require_same_answers(file, whole, read)
         implied = None if read == find_arch(model) else read
-    named_otherwise = isinstance(said, str) and said in ARCHS and model is not None and said != model
+    named_otherwise = said is not None and model is not None and said != model
     if named_otherwise and form != "trunk" and not initial:
         raise UserError(f"its metadata says that it is {said}, but its weights are those of {model}")
     names = metadata.get("classes") or (row.classes if row else None) or None
@@ -338,19 +371,16 @@ def _trunk_within(
     state: Mapping[str, Tensor], container: Container, model: str | None, arch: Arch | None
 ) -> tuple[str, dict[str, Tensor], str]:
     """The trunk in a network of another program: its model, its tensors and their naming scheme."""
-    start = container.prefix.removesuffix("base.")
-    part = {
-        key.removeprefix(start): value for key, value in state.items() if key.startswith(container.prefix)
-    }
+    prefix = container.prefix_in(state)
+    start = prefix.removesuffix("base.")
+    part = {key.removeprefix(start): value for key, value in state.items() if key.startswith(prefix)}
     trunks = {}
     for name in container.models if model is None else [model]:
         trunk = split_trunk(name, part, arch)
-        if trunk is not None and shapes_fit(name, trunk[0], arch):
-            # a classifier's last layer is in the file, but the other program trains and reads it not
-            trunks[name] = (
-                {key: value for key, value in trunk[0].items() if key.startswith("trunk.")},
-                trunk[2],
-            )
+        # a classifier's last layer is in the file, but the other program trains and reads it not
+        own = {key: value for key, value in trunk[0].items() if key.startswith("trunk.")} if trunk else {}
+        if trunk is not None and shapes_fit(name, own, arch):
+            trunks[name] = own, trunk[2]
     if not trunks:
         reason = container.reason or f"its trunk is not that of {model or 'a model of this suite'}"
         raise UserError(f"these are the weights of {container.name} ({container.source}): {reason}")

@@ -18,6 +18,7 @@ class Container:
         licence: of the program; "unknown" where its repository states none.
         prefix: of the keys of the HarDNet in it.
         marks: prefixes of keys beside it, each of which such a file has.
+        outer: prefix of both where the network is a part of another one in turn; it may be absent.
         models: whose trunk it may be, names of ``list_models()``; empty where the suite has no such network.
         reason: why there is none.
     """
@@ -29,10 +30,15 @@ class Container:
     marks: tuple[str, ...]
     models: tuple[str, ...] = ()
     reason: str = ""
+    outer: str = ""
 
-    def within(self, state_dict: Mapping[str, Tensor]) -> bool:
-        """Whether these are the tensors of such a network."""
-        return all(any(key.startswith(mark) for key in state_dict) for mark in (self.prefix, *self.marks))
+    def prefix_in(self, state_dict: Mapping[str, Tensor]) -> str | None:
+        """Prefix of the HarDNet among the tensors of such a network; None where these are none of one."""
+        for outer in dict.fromkeys(("", self.outer)):
+            starts = [outer + mark for mark in (self.prefix, *self.marks)]
+            if all(any(key.startswith(start) for key in state_dict) for start in starts):
+                return starts[0]
+        return None
 
 
 CONTAINERS = (
@@ -51,6 +57,7 @@ CONTAINERS = (
         "backbone.base.",
         ("neck.last_proj.", "neck.denseBlocksUp."),
         ("centernet_hardnet85", "centernet_hardnet68"),
+        outer="detector.",  # beside the embeddings of what is tracked
     ),
     Container(
         "HarDNet-DFUS",
@@ -73,4 +80,14 @@ CONTAINERS = (
 
 def container_of(state_dict: Mapping[str, Tensor]) -> Container | None:
     """The network of another program that these tensors are; None where they are none of those known."""
-    return next((each for each in CONTAINERS if each.within(state_dict)), None)
+    return next((each for each in CONTAINERS if each.prefix_in(state_dict) is not None), None)
+
+
+def unknown_container(prefix: str) -> Container:
+    """A network that nothing is known of but the prefix of the HarDNet in it."""
+    return Container("a larger network", "", "", prefix, ())
+
+
+def has_layers(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether tensors beside a network are those of further layers, not of losses and metrics alone."""
+    return any(value.ndim > 1 and key.rpartition(".")[2] == "weight" for key, value in tensors.items())

@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from hardnet_suite.networks import Arch, HarDNetArch, build_network, find_arch
+from hardnet_suite.networks import ARCHS, Arch, FCHarDNetArch, HarDNetArch, build_network, find_arch
 from hardnet_suite.weights.layouts import (
     OFFICIAL,
     OPENMM,
@@ -132,12 +132,29 @@ def require_same_network(name: str, arch: Arch | None, target: str) -> None:
     layout, row = _layout_of(name, target), find_arch(name)
     if layout is OWN:  # any architecture, which the file's metadata names
         return
-    words = differences(arch or row, layout.arch(row))
+    theirs = name if layout in OPENMM.values() else alike(name)[0]  # our configs name the model
+    words = differences(arch or row, layout.arch(find_arch(theirs)))
     if words is not None:
         raise ValueError(
-            f"the weights are of a network with {words[0]}, but the {name} of {layout.program} has "
+            f"the weights are of a network with {words[0]}, but the {theirs} of {layout.program} has "
             f"{words[1]}: it would compute other answers"
         )
+
+
+@cache
+def alike(name: str) -> tuple[str, ...]:
+    """The models whose tensors have the names and shapes of those of ``name``, in the table's order.
+
+    Other programs have the first of them at most, and what they read under its keys is that one.
+    """
+    shapes = _shapes_of(name)
+    return tuple(other for other in ARCHS if _shapes_of(other) == shapes)
+
+
+@cache
+def _shapes_of(name: str) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return {key: tuple(value.shape) for key, value in build_network(name).state_dict().items()}
 
 
 def differences(one: Arch, other: Arch) -> tuple[str, str] | None:
@@ -150,23 +167,29 @@ def differences(one: Arch, other: Arch) -> tuple[str, str] | None:
     Returns:
         None where there is no difference.
     """
-    rows = [getattr(row, "trunk", row) for row in (one, other)]
-    if not all(isinstance(row, HarDNetArch) for row in rows):
-        return None
-    told = [
-        {
-            "activation": row.act,
-            "activation in blocks": row.block_act or row.act,
-            "pooling": "none" if row.depthwise else row.pool,
-            "first pooling rounded up": row.first_pool_ceil and not row.depthwise,
-            "stem stride": row.stem_stride,
-        }
-        for row in rows
-    ]
-    names = [name for name in told[0] if told[0][name] != told[1][name]]
+    told = [_way_of_computing(row) for row in (one, other)]
+    names = [name for name in told[0] if told[0][name] != told[1].get(name, told[0][name])]
     if not names:
         return None
     return tuple(" and ".join(f"{name} {values[name]}" for name in names) for values in told)
+
+
+def _way_of_computing(arch: Arch) -> dict[str, object]:
+    """What an architecture computes with that the shapes of its tensors do not tell: name -> value."""
+    row = getattr(arch, "trunk", arch)
+    if not isinstance(row, HarDNetArch):
+        return {}
+    told: dict[str, object] = {
+        "activation": row.act,
+        "activation in blocks": row.block_act or row.act,
+        "pooling": "none" if row.depthwise else row.pool,
+        "first pooling rounded up": row.first_pool_ceil and not row.depthwise,
+        "stem stride": row.stem_stride,
+        "padding of strided convolutions": "on one side" if row.same_padding else "on both sides",
+    }
+    if isinstance(arch, FCHarDNetArch):
+        told["aligned corners"] = arch.align_corners
+    return told
 
 
 def in_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,9 +41,9 @@ def obtain(
     These places are searched in order: ``file``, which is not verified; the package, for weights that it
     ships; ``$HARDNET_WEIGHTS_DIR`` and the cache, for the file name of any of the row's addresses; the
     addresses, without those of a host that cannot be reached. A file must have the hash of its address if
-    one is known, and otherwise hold weights of the row's model. Files in ``$HARDNET_WEIGHTS_DIR`` are
-    compared with the model only, because hosts may serve different bytes. Downloads are added to the
-    cache when they are complete and verified.
+    one is known, and otherwise hold weights of the row's model. A file in ``$HARDNET_WEIGHTS_DIR``, which
+    may be a converted one, must hold weights of the model; that it has none of the row's hashes is a
+    warning. Downloads are added to the cache when they are complete and verified.
 
     Args:
         row: row of the registry.
@@ -57,6 +58,9 @@ def obtain(
     Raises:
         UserError: ``file`` is missing, a file in ``$HARDNET_WEIGHTS_DIR`` is unusable, the weights are
             unavailable at every address, or the cache is not writable.
+
+    Warns:
+        UserWarning: a file in ``$HARDNET_WEIGHTS_DIR`` is not the published one.
     """
     if file is not None:
         return _read_or_complain(file)
@@ -77,9 +81,18 @@ def obtain(
         path = folder / address.file
         if path.is_file():
             try:
-                return _checked(path, replace(address, sha256_prefix=None, git_blob=None, sha1=None), row)
+                own = _checked(path, replace(address, sha256_prefix=None, git_blob=None, sha1=None), row)
+                is_published = not row.pinned or row.is_file(own.sha256, own.git_blob, own.sha1)
             except BadFileError as error:
                 raise UserError(f"{path}: {error}") from error
+            if not is_published:
+                warnings.warn(
+                    f"{path}: it has none of the hashes of the {row.tag} weights of {row.model}: it is used, "
+                    "as HARDNET_WEIGHTS_DIR is a folder of your own, but it is another file than the "
+                    "published one",
+                    stacklevel=2,
+                )
+            return own
 
     failures = []
     for address in row.urls:

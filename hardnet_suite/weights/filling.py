@@ -16,7 +16,7 @@ from hardnet_suite.networks.layers import at_least_float32
 from hardnet_suite.weights.checkpoint import Checkpoint, open_weights
 from hardnet_suite.weights.convert import TARGETS, class_layers, differences, in_target
 from hardnet_suite.weights.identification import SeveralNetworksError, common_prefixes, parts, require_one
-from hardnet_suite.weights.tables import few, non_finite
+from hardnet_suite.weights.tables import few, require_sound
 
 ALLOWED = ("classes", "in_chans", "heads")
 _COUNTER = ".num_batches_tracked"  # of batch norms; files older than torch 0.4.1 lack it
@@ -82,11 +82,9 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
     dropped: list[str] = []
     if "classes" in allow:
         no_classes = getattr(module, "num_classes", None) == 0
-        dropped = [
-            key
-            for key, value in tensors.items()
-            if (names.of_classes(key, value, own[key]) if key in own else no_classes and names.is_class(key))
-        ]
+        dropped = names.of_other_classes(own)
+        if no_classes:
+            dropped += [key for key in tensors if key not in own and names.is_class(key)]
     first = next((key for key, value in own.items() if value.ndim == 4), None)  # the first convolution
     if "in_chans" in allow and first in tensors:
         tensors = tensors | {first: _adapted(tensors[first], own[first].shape[1])}
@@ -158,27 +156,9 @@ def load_weights(
         if state_dict[key].shape != own[key].shape
     ]
 
-    strange = [
-        key
-        for key in common
-        if (
-            state_dict[key].is_floating_point() != own[key].is_floating_point() and not key.endswith(_COUNTER)
-        )
-        or state_dict[key].layout is not torch.strided
-    ]
-    if strange:
-        value = state_dict[strange[0]]
-        kind = f"{value.dtype}" if value.layout is torch.strided else f"sparse {value.dtype}"
-        raise UserError(
-            f"{len(strange)} of these tensors are not plain {own[strange[0]].dtype} or another float "
-            f"({strange[0]} is {kind}): quantised or sparse weights cannot be loaded; save them as float"
-        )
-    diverged = non_finite({key: state_dict[key] for key in common})
-    if diverged:
-        raise UserError(
-            f"{len(diverged)} weights hold NaN or infinity, {diverged[0]} for one: the training has "
-            "diverged; use an earlier checkpoint"
-        )
+    require_sound(
+        {key: state_dict[key] for key in common}, {key: own[key].is_floating_point() for key in common}
+    )
     problems = []
     if not common:
         problems.append("no key in common")
@@ -251,13 +231,21 @@ class _Names:
     def is_class(self, key: str) -> bool:
         return self.class_layers is not None and key.startswith(self.class_layers)
 
-    def of_classes(self, key: str, value: Tensor, own: Tensor) -> bool:
-        """Whether a tensor differs from the network's for its number of classes."""
-        if value.shape == own.shape:
-            return False
-        if self.class_layers is None:
-            return value.ndim == own.ndim > 0 and value.shape[1:] == own.shape[1:]
-        return self.is_class(key)
+    def of_other_classes(self, own: Mapping[str, Tensor]) -> list[str]:
+        """The keys of layers whose number of classes differs from the network's, in each of their tensors.
+
+        Only the first dimension of a tensor depends on that number.
+        """
+        layers: dict[str, list[str]] = {}
+        for key in self.tensors:
+            if key in own and (self.class_layers is None or self.is_class(key)):
+                layers.setdefault(key.rpartition(".")[0], []).append(key)
+
+        def differs(key: str) -> bool:
+            ours, theirs = own[key].shape, self.tensors[key].shape
+            return len(ours) == len(theirs) > 0 and ours[1:] == theirs[1:] and ours != theirs
+
+        return [key for keys in layers.values() if all(map(differs, keys)) for key in keys]
 
 
 def _best_names(own: Mapping[str, Tensor], checkpoint: Checkpoint) -> _Names:

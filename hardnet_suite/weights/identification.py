@@ -13,7 +13,7 @@ from torch import Tensor
 from hardnet_suite.data.report import escaped
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, Arch, DescriptorArch, build_network, find_arch, list_models
-from hardnet_suite.weights.convert import class_layers, forms_of_key, is_bare_trunk, split_forms
+from hardnet_suite.weights.convert import alike, class_layers, forms_of_key, is_bare_trunk, split_forms
 from hardnet_suite.weights.layouts import LAYOUTS
 
 _COUNTER = ".num_batches_tracked"  # of batch norms; files older than torch 0.4.1 lack it
@@ -127,8 +127,7 @@ def _by_arch(found: Identified) -> Identified:
 @cache
 def _by_keys() -> tuple[str, ...]:
     """The models that keys and shapes tell: of several with the same, the first of the table."""
-    names = {tuple(sorted(_shapes(name).items())): name for name in reversed(ARCHS)}
-    return tuple(name for name in list_models() if name in names.values())
+    return tuple(name for name in list_models() if alike(name)[0] == name)
 
 
 def common_prefixes(keys: Iterable[str]) -> Iterator[str]:
@@ -272,7 +271,7 @@ def split_trunk(
 
 
 def shapes_fit(model: str, tensors: Mapping[str, Tensor], arch: Arch | None = None) -> bool:
-    """Whether the tensors of a trunk, under our names, have the shapes of ``model``.
+    """Whether tensors of ``model``, under our names, have its shapes.
 
     The number of input channels may be any.
     """
@@ -280,10 +279,29 @@ def shapes_fit(model: str, tensors: Mapping[str, Tensor], arch: Arch | None = No
     first = next(key for key, shape in expected.items() if len(shape) == 4)
     return all(
         tuple(value.shape) == expected[key]
-        or (key == first and value.ndim == 4 and value.shape[2:] == expected[key][2:])
+        or (
+            key == first
+            and value.ndim == 4
+            and (value.shape[0], *value.shape[2:]) == (expected[key][0], *expected[key][2:])
+        )
         for key, value in tensors.items()
-        if key.startswith(_TRUNK) and not key.endswith(_COUNTER)
+        if not key.endswith(_COUNTER)
     )
+
+
+def lacking_in_trunk(
+    model: str, tensors: Mapping[str, Tensor], arch: Arch | None = None, *, features_only: bool = False
+) -> list[str]:
+    """The keys of the trunk of ``model`` that are not among the tensors, which have our names.
+
+    Args:
+        model: name of the model.
+        tensors: the tensors by name.
+        arch: architecture in place of that of ``model``.
+        features_only: the trunk of the ``features_only`` network, which may end in a further convolution.
+    """
+    keys = _feature_keys(model, arch) if features_only else _shapes(model, None, arch)
+    return [key for key in keys if key.startswith(_TRUNK) and key not in tensors]
 
 
 def best_form(

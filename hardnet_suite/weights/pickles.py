@@ -104,6 +104,15 @@ def _reconstruct(kind: object, shape: object, code: object) -> _Array:
     return np.ndarray.__new__(_Array, (0,), np.int8)
 
 
+def _from_buffer(data: object, dtype: object, shape: object, order: object) -> _Array:
+    """An array in a pickle of protocol 5; ``order`` is "C" or "F"."""
+    if type(data) not in (bytes, bytearray) or order not in ("C", "F"):
+        _refuse("numpy.core.numeric._frombuffer", (type(data), order))
+    value = np.ndarray.__new__(_Array, (0,), np.int8)
+    value.__setstate__((1, shape, dtype, order == "F", bytes(data)))
+    return value
+
+
 def _scalar(dtype: object, data: object = None) -> np.generic:
     if type(dtype) is not _Dtype or type(data) is not bytes or len(data) != dtype.value.itemsize:
         _refuse("numpy.core.multiarray.scalar", (type(dtype), data))
@@ -237,6 +246,7 @@ _PLAIN_OPERATIONS = frozenset(
         "BINBYTES",
         "SHORT_BINBYTES",
         "BINBYTES8",
+        "BYTEARRAY8",
         "EMPTY_TUPLE",
         "TUPLE",
         "TUPLE1",
@@ -322,6 +332,7 @@ class _PlainUnpickler(pickle._Unpickler):
 
 _PLAIN: dict[str, Callable] = {
     **{name: value for value, name in _allowed() if value in (_Dtype, _Array, _reconstruct, _scalar)},
+    **{f"numpy.{core}.numeric._frombuffer": _from_buffer for core in ("core", "_core")},
     "_codecs.encode": _bytes,
     **{f"{module}.tuple": _tuple for module in ("builtins", "__builtin__")},
     **{f"{module}.bytes": _no_bytes for module in ("builtins", "__builtin__")},
@@ -335,9 +346,14 @@ def plain_values(data: bytes) -> Any:
     torch reads no such file: its own reader knows one protocol. Nothing else is imported or called.
 
     Raises:
+        DamagedError: there is more behind the pickle.
         pickle.UnpicklingError: the pickle asks for anything else; any error where it is damaged.
     """
-    return _PlainUnpickler(io.BytesIO(data)).load()
+    stream = io.BytesIO(data)
+    content = _PlainUnpickler(stream).load()
+    if stream.read(1):
+        raise DamagedError("there is more behind its pickle")
+    return content
 
 
 def paddle_tensors(content: Any) -> Any:

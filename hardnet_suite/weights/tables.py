@@ -64,6 +64,43 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     return dict(table)
 
 
+def require_sound(tensors: Mapping[str, Tensor], floats: Mapping[str, bool] | None = None) -> None:
+    """UserError unless the tensors of a network are plain, finite numbers.
+
+    Args:
+        tensors: by name; batch norms' counters may be of any kind.
+        floats: whether a tensor is to be of floating-point numbers, by name. Default: all are.
+    """
+    strange = [
+        name
+        for name, value in tensors.items()
+        if value.layout is not torch.strided
+        or (
+            value.is_floating_point() != (True if floats is None else floats[name])
+            and not name.endswith(".num_batches_tracked")
+        )
+    ]
+    if strange:
+        value = tensors[strange[0]]
+        kind = f"{value.dtype}" if value.layout is torch.strided else f"sparse {value.dtype}"
+        wanted = "floats" if floats is None or floats[strange[0]] else "integers"
+        raise UserError(
+            f"{len(strange)} of these tensors are not plain {wanted} ({few(strange[:1])} is {kind}): "
+            "quantised or sparse weights cannot be loaded; save them as float"
+        )
+    if diverged := non_finite(tensors):
+        raise UserError(
+            f"{len(diverged)} weights hold NaN or infinity, {few(diverged[:1])} for one: the training has "
+            "diverged; use an earlier checkpoint"
+        )
+    negative = [name for name, value in tensors.items() if name.endswith("running_var") and (value < 0).any()]
+    if negative:
+        raise UserError(
+            f"{len(negative)} batch norms have a negative variance, {few(negative[:1])} for one: "
+            "the file is damaged"
+        )
+
+
 def non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """The names of the floating-point tensors that hold NaN or infinity."""
     return [

@@ -360,22 +360,27 @@ def test_a_large_coco_file_is_known_by_keys_in_its_middle(tmp_path, order, monke
     assert annotation_files(tmp_path) == {"train": tmp_path / "a.json"}
 
 
-@pytest.mark.parametrize("other", ["captions", "image_info", "panoptic", "person_keypoints", "stuff"])
+@pytest.mark.parametrize("other", ["captions", "panoptic", "person_keypoints", "stuff"])
 @pytest.mark.parametrize("year", ["", "2017"])
-def test_annotations_of_other_tasks_beside_instances(tmp_path, other, year):
-    """As COCO comes; the split of which there are no instances is read from what there is."""
+def test_annotations_of_other_tasks(tmp_path, other, year):
+    """As COCO comes: they are no second set of boxes, and no other split."""
     folder = tmp_path / "annotations"
     folder.mkdir()
     content = json.dumps({"images": [], "annotations": [], "categories": []})
-    for name in (f"instances_train{year}", f"{other}_train{year}", f"{other}_test{year}"):
-        (folder / f"{name}.json").write_text(content)
-    assert annotation_files(tmp_path) == {
-        "train": folder / f"instances_train{year}.json",
-        "test": folder / f"{other}_test{year}.json",
-    }
+    own, *others = (
+        folder / f"{name}{year}.json"
+        for name in ("instances_train", f"{other}_train", f"{other}_val", "image_info_test")
+    )
+    for path in (own, *others):
+        path.write_text(content)
+    assert annotation_files(tmp_path) == {"train": own, "test": others[-1]}
     (folder / "train.json").write_text(content)
     with pytest.raises(UserError, match=r"instances_train.* and .*train.json are both of the split train"):
         annotation_files(tmp_path)
+    (folder / "train.json").unlink()
+    own.unlink()
+    boxes = {"train": others[0], "val": others[1]} if other in ("person_keypoints", "stuff") else {}
+    assert annotation_files(tmp_path) == boxes | {"test": others[-1]}
 
 
 @pytest.mark.parametrize(

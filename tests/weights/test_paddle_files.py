@@ -52,7 +52,7 @@ def written(folder, content, protocol=4):
     return path
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("kind", [dict, OrderedDict])
 @pytest.mark.parametrize("named", [False, True])
 def test_arrays_become_tensors(tmp_path, protocol, kind, named):
@@ -62,6 +62,30 @@ def test_arrays_become_tensors(tmp_path, protocol, kind, named):
     for key, value in ARRAYS.items():
         assert torch.equal(read[key], torch.from_numpy(value.astype(value.dtype.newbyteorder("="))))
         assert read[key].dtype == torch.from_numpy(value.astype(value.dtype.newbyteorder("="))).dtype
+
+
+def test_more_behind_the_pickle(tmp_path):
+    path = written(tmp_path, ARRAYS)
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(UserError, match="corrupt or cut short: there is more behind its pickle"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (b"1234", np.dtype("f4"), (2,), "C"),
+        (b"1234", np.dtype("f4"), (1,), "K"),
+        ("1234", np.dtype("f4"), (1,), "C"),
+        (b"", np.dtype("f4"), (-1,), "C"),
+        (b"1234", np.dtype("O"), (1,), "C"),
+    ],
+)
+def test_buffers_that_are_no_arrays_of_numbers(tmp_path, arguments):
+    from numpy._core.numeric import _frombuffer
+
+    with pytest.raises(UserError, match="could run code|cannot be read safely"):
+        read_checkpoint(written(tmp_path, {"a": Calls(_frombuffer, *arguments)}, 5))
 
 
 def test_what_is_saved_is_what_pickle_reads(tmp_path):

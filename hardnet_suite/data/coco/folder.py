@@ -29,7 +29,9 @@ from hardnet_suite.errors import UserError
 
 FORMAT = "COCO"
 _INSTANCES = "instances_"
-_OTHER_TASKS = ("captions_", "image_info_", "panoptic_", "person_keypoints_", "stuff_")  # of COCO
+# COCO's files of other tasks
+_WITHOUT_BOXES = ("captions_", "panoptic_")
+_WITH_BOXES = ("person_keypoints_", "stuff_")
 _YEAR = re.compile(r"(19|20)\d\d$")
 _START = 65536  # bytes in which a COCO file usually shows its keys
 _LONGEST = 300  # characters of a finding; a polygon in the place of a box would fill pages
@@ -41,7 +43,8 @@ def annotation_files(source: Path) -> dict[str, Path]:
 
     ``source`` is a JSON file, or a folder with annotations/instances_SPLIT.json (a year at the end is no part
     of the split's name), or with SPLIT/*.json as Roboflow writes it, or with SPLIT.json or any one file.
-    Beside instances_SPLIT.json, files of COCO's other tasks (captions, keypoints, panoptic, stuff) are none.
+    COCO's files of captions and panoptic annotations are none, nor beside instances_SPLIT.json those of
+    keypoints and stuff.
 
     Raises:
         UserError: two files are of one split.
@@ -51,11 +54,12 @@ def annotation_files(source: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     folders = [source / "annotations", *_subfolders(source), source]
     for folder in filter(Path.is_dir, folders):
-        paths = sorted(folder.glob("*.json"), key=lambda path: (not _is_instances(path), path))
-        for path in filter(_looks_like_coco, paths):
-            split = _split_of(path)
-            if path.name.startswith(_OTHER_TASKS) and split in files and _is_instances(files[split]):
+        paths = sorted(folder.glob("*.json"))
+        others = _WITHOUT_BOXES + (_WITH_BOXES if any(map(_is_instances, paths)) else ())
+        for path in paths:
+            if path.name.startswith(others) or not _looks_like_coco(path):
                 continue
+            split = _split_of(path)
             if split in files:
                 raise UserError(
                     f"{files[split]} and {path} are both of the split {split}: give the path of one of them"
