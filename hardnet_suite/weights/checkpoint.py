@@ -289,6 +289,7 @@ def _describe(
     state, metadata = state_dict_of(file.content), _metadata(file)
     said = metadata.get("model")
     said = said if isinstance(said, str) and said in ARCHS else None
+    named = model
     form, tensors, left, classes, channels = "", {}, {}, None, None
     implied, container, scheme = None, None, ""
     try:
@@ -300,8 +301,8 @@ def _describe(
         implied = whole.arch
         scheme = whole.form
         beside = {key: value for key, value in state.items() if not key.startswith(prefix)}
-        if isinstance(find_arch(model), HarDNetArch) and has_layers(beside):
-            # further layers read its maps: its own last layer is carried along, trained by nothing
+        if named is None and isinstance(find_arch(model), HarDNetArch) and has_layers(beside):
+            # where further layers read its maps, its own last layer is carried along, trained by nothing
             container, form, left = unknown_container(prefix), "trunk", beside
             tensors = {key: value for key, value in tensors.items() if key.startswith("trunk.")}
         else:
@@ -313,9 +314,10 @@ def _describe(
             start = container.prefix_in(state)
             form, left = "trunk", {key: state[key] for key in state if not key.startswith(start)}
             implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
-        elif known and isinstance(error, SeveralNetworksError):
-            raise
-        elif known and model is None and not (said and split_trunk(said, state, arch)):
+        elif known and (
+            isinstance(error, SeveralNetworksError)
+            or (model is None and not (said and split_trunk(said, state, arch)))
+        ):
             raise
         elif (model := model or said) is not None and (trunk := split_trunk(model, state, arch)) is not None:
             form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1] if key in state}

@@ -253,9 +253,10 @@ def to_official(name: str, state_dict: Mapping[str, Tensor], *, target: str = "n
 
     Raises:
         ValueError: an unknown name or target, a key that the target's model does not have, or a target whose
-            program computes otherwise.
+            program, or the published one, computes otherwise.
     """
-    require_same_network(name, None, target)
+    for layout in (target, OFFICIAL.name):
+        require_same_network(name, None, layout)
     return in_target(name, from_target(name, state_dict, target), OFFICIAL.name)
 
 

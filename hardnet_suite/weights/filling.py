@@ -232,20 +232,26 @@ class _Names:
         return self.class_layers is not None and key.startswith(self.class_layers)
 
     def of_other_classes(self, own: Mapping[str, Tensor]) -> list[str]:
-        """The keys of layers whose number of classes differs from the network's, in each of their tensors.
+        """The keys of layers whose number of classes differs from the network's, and nothing else of them.
 
-        Only the first dimension of a tensor depends on that number.
+        Only the first dimension of a tensor depends on that number. Where the layers of classes are not
+        known, each tensor is one of its own.
         """
         layers: dict[str, list[str]] = {}
         for key in self.tensors:
             if key in own and (self.class_layers is None or self.is_class(key)):
-                layers.setdefault(key.rpartition(".")[0], []).append(key)
+                layer = key if self.class_layers is None else key.rpartition(".")[0]
+                layers.setdefault(layer, []).append(key)
 
-        def differs(key: str) -> bool:
+        def share(key: str) -> float | None:
+            """Their classes as a share of ours; None where that is not the only difference."""
             ours, theirs = own[key].shape, self.tensors[key].shape
-            return len(ours) == len(theirs) > 0 and ours[1:] == theirs[1:] and ours != theirs
+            fits = len(ours) == len(theirs) > 0 and ours[1:] == theirs[1:]
+            return theirs[0] / ours[0] if fits else None
 
-        return [key for keys in layers.values() if all(map(differs, keys)) for key in keys]
+        shares = {layer: {share(key) for key in keys} for layer, keys in layers.items()}
+        others = [layer for layer, found in shares.items() if len(found) == 1 and not found & {None, 1.0}]
+        return [key for layer in others for key in layers[layer]]
 
 
 def _best_names(own: Mapping[str, Tensor], checkpoint: Checkpoint) -> _Names:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from dataclasses import replace
 
 import pytest
 import torch
+import torchvision
 
 import hardnet_suite.weights as weights_room
 from hardnet_suite import create_model
@@ -21,6 +23,12 @@ from hardnet_suite.weights.row import Address
 
 def official(name, **options):
     return to_official(name, build_network(name, **options).state_dict())
+
+
+def trunk_of(name):
+    """Random weights of a trunk."""
+    state = build_network(name).state_dict()
+    return {key: value for key, value in state.items() if key.startswith("trunk.")}
 
 
 def answers_of(cli, tmp_path, *arguments):
@@ -158,6 +166,70 @@ def test_files_that_do_not_fit(error_of, tmp_path, small, change, reason):
     assert reason in error_of("identify", small)
 
 
+def _resnet():
+    return torchvision.models.resnet18().state_dict()
+
+
+def _of_another_width():
+    return build_network("hardnet39ds", arch=replace(ARCHS["hardnet39ds"], growth_mul=1.7)).state_dict()
+
+
+def _trunk_of_another_width():
+    return {key: value for key, value in _of_another_width().items() if key.startswith("trunk.")}
+
+
+def _numbered():
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)).state_dict()
+
+
+@pytest.mark.parametrize("command", ["identify", "convert-weights"])
+@pytest.mark.parametrize("make", [_resnet, _of_another_width, _trunk_of_another_width, _numbered])
+@pytest.mark.parametrize("model", ["hardnet39ds", "hardnet68"])
+def test_a_file_of_another_network_is_none_of_the_model_that_was_named(
+    tmp_path, error_of, command, make, model
+):
+    torch.save(make(), tmp_path / "file.pth")
+    more = [tmp_path / "own.safetensors"] if command == "convert-weights" else []
+    message = error_of(command, tmp_path / "file.pth", *more, "--model", model)
+    assert f"these are not the weights of {model}" in message
+    assert not (tmp_path / "own.safetensors").exists()
+
+
+def test_a_trunk_without_some_of_its_tensors(cli, tmp_path):
+    whole = official("hardnet39ds")
+    state = {key.removeprefix("base."): whole[key] for key in whole if key.startswith(("base.0.", "base.1."))}
+    torch.save(state, tmp_path / "file.pth")
+    answers = answers_of(cli, tmp_path, tmp_path / "file.pth", "--model", "hardnet39ds")
+    assert re.match(r"the trunk, without \d{3} of its tensors: trunk\.", answers["part"])
+
+
+@pytest.mark.parametrize("command", ["identify", "convert-weights"])
+@pytest.mark.parametrize(
+    ("key", "change", "reason"),
+    [
+        ("fc.weight", lambda value: value.to(torch.int8), "fc.weight is torch.int8): quantised"),
+        ("fc.bias", lambda value: value.to(torch.int32), "fc.bias is torch.int32): quantised"),
+        ("fc.bias", lambda value: value.fill_(float("nan")), "1 weights hold NaN or infinity, fc.bias"),
+        ("trunk.stem.0.conv.weight", lambda value: value.fill_(float("inf")), "hold NaN or infinity"),
+        ("trunk.stem.1.norm.running_var", lambda value: value - 10, "negative variance, trunk.stem.1.norm"),
+    ],
+)
+@pytest.mark.parametrize("part", ["whole", "trunk"])
+def test_numbers_that_no_network_has(tmp_path, error_of, command, key, change, reason, part):
+    state = build_network("hardnet39ds", num_classes=3).state_dict()
+    state[key] = change(state[key])
+    if part == "trunk":
+        if not key.startswith("trunk."):
+            pytest.skip("not in the trunk")
+        state = {key: value for key, value in state.items() if key.startswith("trunk.")}
+    torch.save(state, tmp_path / "file.pth")
+    more = [tmp_path / "own.safetensors"] if command == "convert-weights" else []
+    message = error_of(command, tmp_path / "file.pth", *more, "--model", "hardnet39ds")
+    assert reason in message
+    assert str(tmp_path / "file.pth") in message
+    assert not (tmp_path / "own.safetensors").exists()
+
+
 @pytest.mark.parametrize("kind", ["sha256_prefix", "git_blob", "sha1"])
 def test_a_published_file_is_told_by_any_of_its_hashes(cli, tmp_path, small, monkeypatch, kind):
     data = small.read_bytes()
@@ -266,6 +338,29 @@ def test_a_trunk_inside_another_network(cli, tmp_path):
     assert status == 0
     assert "tensors of hardnet85 (a part of it)" in out
     create_model("hardnet85", features_only=True, pretrained=tmp_path / "trunk.safetensors")
+    answers = answers_of(cli, tmp_path, tmp_path / "trunk.safetensors")  # it says whose it is
+    assert (answers["model"], answers["part"]) == ("hardnet85", "the trunk")
+    assert answers["source"] == "https://github.com/talshaharabany/AutoSAM"
+
+
+@pytest.mark.parametrize("outer", ["", "detector."])
+def test_the_calls_that_identify_names_take_the_file(cli, tmp_path, monkeypatch, outer):
+    """The trunk of FairMOT ends before the last convolution that a trunk of ours has."""
+    state = in_target("centernet_hardnet85", trunk_of("centernet_hardnet85"), "paddledetection")
+    state = {f"{outer}backbone.{key}": value for key, value in state.items()}
+    beside = (f"{outer}neck.last_proj.conv.weight", f"{outer}neck.denseBlocksUp.0.weight", "reid.fc.weight")
+    save_weights(state | dict.fromkeys(beside, torch.ones(2, 2)), tmp_path / "mot.pdparams", half=False)
+    monkeypatch.chdir(tmp_path)
+    assert cli("convert-weights", "mot.pdparams", "trunk.safetensors")[0] == 0
+    for name in ("mot.pdparams", "trunk.safetensors"):
+        answers = answers_of(cli, tmp_path, name)
+        assert (answers["model"], answers["activation"]) == ("centernet_hardnet85", "relu6")
+        call = answers["use"][0]
+        assert call == f'create_model("centernet_hardnet85", features_only="block", pretrained="{name}")'
+        network = eval(call, {"create_model": create_model})
+        assert network.arch.pool == "average_inside"
+        stem = next(value for key, value in state.items() if key.endswith("base.0.conv.weight"))
+        assert torch.equal(network.state_dict()["stem.0.conv.weight"], stem)
 
 
 def test_the_graph_of_a_model_zoo(cli, tmp_path, error_of):

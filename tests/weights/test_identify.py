@@ -5,7 +5,7 @@ import torch
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import build_network, list_models
-from hardnet_suite.weights import identify, open_weights, to_official
+from hardnet_suite.weights import identify, open_weights
 from hardnet_suite.weights.convert import TARGETS, in_target
 from hardnet_suite.weights.save import save_weights
 
@@ -21,7 +21,7 @@ DESCRIPTORS = ["hardnet_descriptor", "hardnet_descriptor_ps", "hardnet8_descript
 def test_every_model_in_every_form(name, classes):
     network = build_network(name, num_classes=classes)
     own = network.state_dict()
-    forms = {"network": own, "official": to_official(name, own)}
+    forms = {"network": own, "official": in_target(name, own, "official")}
     for target in TARGETS:
         try:
             forms[target] = in_target(name, own, target)

@@ -158,13 +158,14 @@ def test_networks_that_the_suite_does_not_have_are_named(tmp_path, keys, reason)
         open_weights(tmp_path / "file.pth")
 
 
-def test_fairmot_of_paddledetection(tmp_path):
+@pytest.mark.parametrize("outer", ["", "detector."])
+def test_fairmot_of_paddledetection(tmp_path, outer):
     import pickle
 
     _, state = filled(foreign.paddledetection())
-    arrays = foreign.paddle_arrays(
-        beside(state, "backbone.", "neck.last_proj.conv.", "neck.denseBlocksUp.0.")
-    )
+    necks = (f"{outer}neck.last_proj.conv.", f"{outer}neck.denseBlocksUp.0.")
+    tracker = ("reid.classifier.", "loss.") if outer else ()
+    arrays = foreign.paddle_arrays(beside(state, f"{outer}backbone.", *necks, *tracker))
     names = {key: f"conv2d_{index}.w_0" for index, key in enumerate(arrays)}
     path = tmp_path / "fairmot.pdparams"
     path.write_bytes(pickle.dumps(arrays | {"StructuredToParameterName@@": names}, protocol=4))
@@ -174,7 +175,7 @@ def test_fairmot_of_paddledetection(tmp_path):
     assert same(
         in_target(weights.model, weights.tensors, "paddledetection"),
         {
-            key.removeprefix("backbone."): torch.from_numpy(value)
+            key.removeprefix(f"{outer}backbone."): torch.from_numpy(value)
             for key, value in arrays.items()
             if "back" in key
         },
@@ -275,6 +276,40 @@ def test_the_keys_of_a_graph_without_it(graph, tmp_path):
         open_weights(tmp_path / "file.pth")
 
 
+@pytest.mark.parametrize(
+    "beside_it", ["seg_head.conv.weight", "decoder.0.up.weight", "rfb2_1.branch0.weight"]
+)
+@pytest.mark.parametrize("prefix", ["encoder.", "net.backbone.", "hardnet."])
+@pytest.mark.parametrize("layout", ["official", "network", "pytorchcv"])
+def test_a_trunk_in_a_network_that_nobody_knows(tmp_path, layout, prefix, beside_it):
+    """Its classes are of a layer that the larger network does not read: no predictions."""
+    own = build_network("hardnet39ds", num_classes=5).state_dict()
+    state = {f"{prefix}{key}": value for key, value in in_target("hardnet39ds", own, layout).items()}
+    torch.save(state | {beside_it: torch.ones(3, 2, 1, 1)}, tmp_path / "file.pth")
+    with pytest.warns(UserWarning, match=f"the network is {prefix[:4]}.*left out are .*{beside_it}"):
+        weights = open_weights(tmp_path / "file.pth")
+    assert (weights.model, weights.form, weights.num_classes) == ("hardnet39ds", "trunk", None)
+    assert set(weights.left) == {beside_it}
+    assert same(weights.tensors, {key: own[key] for key in own if key.startswith("trunk.")})
+    with pytest.raises(UserError, match=f"only a trunk, in a larger network: beside it are {beside_it}"):
+        load_model(tmp_path / "file.pth")
+    with pytest.warns(UserWarning, match="left out are"):
+        named = create_model("hardnet39ds", pretrained=tmp_path / "file.pth")  # the caller's word counts
+    assert torch.equal(named.state_dict()["fc.weight"], own["fc.weight"])
+    maps = create_model("hardnet39ds", features_only=True, pretrained=tmp_path / "file.pth")
+    assert all(torch.equal(value, own[f"trunk.{key}"]) for key, value in maps.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "beside_it", [{"loss.weight": torch.ones(5)}, {"metric.confusion": torch.ones(5, 5)}, {}]
+)
+def test_a_classifier_beside_its_losses_is_whole(tmp_path, beside_it):
+    state = build_network("hardnet39ds", num_classes=5).state_dict()
+    torch.save({f"net.{key}": value for key, value in state.items()} | beside_it, tmp_path / "file.pth")
+    weights = open_weights(tmp_path / "file.pth")
+    assert (weights.form, weights.num_classes) == ("network", 5)
+
+
 def test_the_activation_follows_the_graph(graph, tmp_path):
     path, _ = graph
     file = tmp_path / "file.onnx"
@@ -299,6 +334,24 @@ def test_weights_of_another_network_are_no_silent_answer(tmp_path):
         convert_official("hardnet68", {}, target="pytorchcv")
     with pytest.raises(ValueError, match="it would compute other answers"):
         to_official("hardnet68", {}, target="pytorchcv")
+
+
+@pytest.mark.parametrize("name", ["fchardnet70_stride2", "fchardnet70_paddleseg"])
+def test_another_stem_under_keys_that_do_not_tell(name):
+    """What the authors' program reads under its keys is fchardnet70."""
+    reason = "stem stride 1.*, but the fchardnet70 of the authors' programs has stem stride 2"
+    with pytest.raises(ValueError, match=reason):
+        require_same_network(name, None, "official")
+    with pytest.raises(ValueError, match=reason):
+        to_official(name, build_network(name).state_dict())
+
+
+def test_padding_is_a_way_of_computing():
+    with pytest.raises(ValueError, match="padding of strided convolutions on both sides"):
+        require_same_network("fchardnet70_stride2", None, "paddleseg")
+    require_same_network("fchardnet70_paddleseg", None, "paddleseg")
+    for name in ("fchardnet70_stride2", "fchardnet70_paddleseg"):
+        require_same_network(name, None, "mmseg")
 
 
 @pytest.mark.parametrize(

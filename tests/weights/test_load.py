@@ -728,6 +728,15 @@ def test_integers_are_no_float_weights(kind):
     assert torch.equal(layer.weight, before)
 
 
+@pytest.mark.parametrize("value", [-1e-6, -1.0])
+def test_a_variance_below_zero_is_damage(value):
+    norm = nn.BatchNorm2d(3)
+    state = norm.state_dict() | {"running_var": torch.tensor([1.0, value, 0.0])}
+    with pytest.raises(UserError, match="1 batch norms have a negative variance, running_var for one"):
+        load_weights(norm, state)
+    assert torch.equal(norm.running_var, torch.ones(3))
+
+
 def test_sparse_tensors_are_told():
     with pytest.raises(UserError, match=r"weight is sparse torch.float32\): quantised or sparse"):
         load_weights(nn.Linear(3, 2), {"weight": torch.ones(2, 3).to_sparse(), "bias": torch.zeros(2)})

@@ -84,7 +84,7 @@ def test_more_behind_the_pickle(tmp_path):
 def test_buffers_that_are_no_arrays_of_numbers(tmp_path, arguments):
     from numpy._core.numeric import _frombuffer
 
-    with pytest.raises(UserError, match="could run code|cannot be read safely"):
+    with pytest.raises(UserError, match=r"could run code|cannot be read safely"):
         read_checkpoint(written(tmp_path, {"a": Calls(_frombuffer, *arguments)}, 5))
 
 

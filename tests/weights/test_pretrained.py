@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import safetensors.torch
 import torch
@@ -16,6 +18,8 @@ from hardnet_suite.weights import (
     to_official,
 )
 from hardnet_suite.weights.convert import in_target, openmm_target
+from hardnet_suite.weights.file import WeightsFile
+from hardnet_suite.weights.row import Address
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +99,22 @@ def test_a_file_of_our_own_keys(tmp_path, suffix):
     assert_holds(network, source.state_dict())
 
 
-def test_the_published_weights_lie_in_a_folder(official, official_file, tmp_path, monkeypatch):
+def test_the_published_weights_lie_in_a_folder(official, official_file, tmp_path, monkeypatch, recwarn):
     monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path))
-    official_file("hardnet39ds").rename(tmp_path / find("hardnet39ds").file)
+    path = tmp_path / find("hardnet39ds").file
+    official_file("hardnet39ds").rename(path)
     expected = convert_official("hardnet39ds", official("hardnet39ds"))
     for source in (True, "published"):
-        assert_holds(create_model("hardnet39ds", pretrained=source), expected)
+        with pytest.warns(UserWarning, match=f"{path}: it has none of the hashes of the published weights"):
+            assert_holds(create_model("hardnet39ds", pretrained=source), expected)
+    row = replace(
+        find("hardnet39ds"),
+        urls=(Address(f"https://host/{path.name}", git_blob=WeightsFile.read(path).git_blob),),
+    )
+    monkeypatch.setattr("hardnet_suite.weights.registry.ROWS", (row,))
+    recwarn.clear()
+    create_model("hardnet39ds", pretrained=True)
+    assert not recwarn
 
 
 def test_another_number_of_classes_keeps_a_fresh_classifier(official, official_file):
@@ -118,6 +132,19 @@ def test_another_number_of_classes_keeps_a_fresh_classifier(official, official_f
 def test_another_number_of_classes_is_said_aloud(official_file):
     with pytest.warns(UserWarning, match=r"hardnet39ds: .*2 of the model not in the weights \(fc.weight"):
         create_model("hardnet39ds", num_classes=7, pretrained=official_file("hardnet39ds"))
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias"),
+    [((1024, 1000), (1000,)), ((7, 1024), (1000,)), ((1000, 512), (1000,)), ((1000,), (7,))],
+)
+@pytest.mark.parametrize("classes", [None, 7, 1024])
+def test_a_last_layer_of_another_shape_is_no_other_number_of_classes(tmp_path, weight, bias, classes):
+    state = create_model("hardnet39ds").state_dict()
+    state |= {"fc.weight": torch.ones(weight), "fc.bias": torch.ones(bias)}
+    torch.save(state, tmp_path / "file.pth")
+    message = message_of(create_model, "hardnet39ds", num_classes=classes, pretrained=tmp_path / "file.pth")
+    assert "of another shape (fc." in message
 
 
 def test_no_classes_at_all(official_file, recwarn):
