@@ -15,9 +15,11 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, Arch, DescriptorArch, build_network, find_arch, list_models
 from hardnet_suite.weights.convert import alike, class_layers, forms_of_key, is_bare_trunk, split_forms
 from hardnet_suite.weights.layouts import LAYOUTS
+from hardnet_suite.weights.tables import few
 
 _COUNTER = ".num_batches_tracked"  # of batch norms; files older than torch 0.4.1 lack it
 _TRUNK = "trunk."
+_LACKS = ("missing", "of another shape", "unexpected")
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -108,7 +110,45 @@ def identify(
             f"and draw with its config, {OTHERS_MODEL}"
         )
     of = "any model of this suite" if model is None else model
-    raise UserError(f"these are not the weights of {of} (keys such as {keys})")
+    near = _nearest(state_dict, model, arch)
+    raise UserError(f"these are not the weights of {of} ({near or f'keys such as {keys}'})")
+
+
+def _nearest(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch | None) -> str:
+    """What a state dict lacks of the model that it nearly is; "" where it is nearly none.
+
+    Nearly: nine tenths of the model's tensors are there, with their shapes, and at most as many others.
+    """
+    best: tuple[float, str] = (0.0, "")
+    for name in _by_keys() if model is None else [model]:
+        expected = _shapes(name, None, arch)
+        of_classes = class_layers(name)
+        for prefix in common_prefixes(state_dict):
+            tensors = {key.removeprefix(prefix): value for key, value in state_dict.items()}
+            for form, converted, left in split_forms(name, tensors, arch):
+                wrong = [
+                    key
+                    for key, value in converted.items()
+                    if key in expected
+                    and tuple(value.shape) != expected[key]
+                    and not (key.startswith(of_classes) and tuple(value.shape[1:]) == expected[key][1:])
+                ]
+                missing = [key for key in expected if key not in converted]
+                share = 1 - (len(missing) + len(wrong)) / len(expected)
+                if share < 0.9 or len(left) > len(expected) or share <= best[0]:
+                    continue
+                lacks = [
+                    f"{len(keys)} {what} ({few(keys)})"
+                    for what, keys in (
+                        ("missing", missing),
+                        ("of another shape", wrong),
+                        ("unexpected", left),
+                    )
+                    if keys
+                ]
+                if lacks:
+                    best = share, f"of {name} in the layout {form}, but {', '.join(lacks)}"
+    return best[1]
 
 
 # what to do with a model of mmdet or mmseg that has HarDNet as its backbone

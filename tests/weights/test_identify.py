@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -83,3 +85,22 @@ def test_parts_and_strangers_are_nobody(change):
         state["cls.0.weight"] = state["cls.0.weight"][:-6]
     with pytest.raises(UserError, match="not the weights of any model"):
         identify(state)
+
+
+@pytest.mark.parametrize("layout", ["network", "official", "pytorchcv"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state, keys: state.pop(keys[3]), "1 missing"),
+        (lambda state, keys: state.update(more=torch.ones(2)), "1 unexpected (more)"),
+        (lambda state, keys: state.update({keys[0]: torch.ones(2, 2)}), "1 of another shape"),
+        (lambda state, keys: [state.pop(key) for key in keys[-2:]], "2 missing (fc.weight, fc.bias)"),
+    ],
+)
+@pytest.mark.parametrize("model", [None, "hardnet39ds"])
+def test_what_a_file_lacks_of_the_model_that_it_nearly_is(layout, change, words, model):
+    state = in_target("hardnet39ds", build_network("hardnet39ds", num_classes=3).state_dict(), layout)
+    change(state, list(state))
+    reason = f"of hardnet39ds in the layout {layout}, but {words}"
+    with pytest.raises(UserError, match=f"not the weights of .*{re.escape(reason)}"):
+        identify(state, model)
