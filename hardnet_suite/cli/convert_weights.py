@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hardnet_suite.cli._options import show
 from hardnet_suite.errors import UserError
@@ -104,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
         metadata["num_classes"] = str(weights.num_classes)
     if program := _program(weights):
         metadata["computes_as"] = program
-    metadata |= origin_of(model, file, weights.metadata)
+    metadata |= origin_of(weights)
     writer = weights.container or FOREIGN.get(weights.form)
     if writer is not None and writer.source:
         metadata.setdefault("origin", writer.source)
@@ -190,18 +189,20 @@ def require_sound_in(weights: Checkpoint) -> None:
         raise UserError(f"{weights.path}: {error}") from None
 
 
-def origin_of(model: str, file: WeightsFile, known: Mapping[str, Any]) -> dict[str, str]:
+def origin_of(weights: Checkpoint) -> dict[str, str]:
     """Licence and origin, as the source itself says, or as the registry has them by its hash or name."""
     from hardnet_suite.weights import ROWS
+    from hardnet_suite.weights.layouts import LAYOUTS
 
-    told = {key: known[key] for key in _ORIGIN if isinstance(known.get(key), str)}
-    rows = [row for row in ROWS if row.model == model]
-    same = next((row for row in rows if row.is_file(file.sha256, file.git_blob, file.sha1)), None)
-    named = next((row for row in rows if row.file == file.path.name and not told), None)
-    if same is None and named is not None and named.pinned:
+    told = {key: weights.metadata[key] for key in _ORIGIN if isinstance(weights.metadata.get(key), str)}
+    key = (weights.model, weights.path.name)
+    named = next((row for row in ROWS if (row.model, row.file) == key and not told), None)
+    if named is not None and named.layout not in ("", weights.form) and not LAYOUTS[named.layout].told:
+        named = None  # the name alone does not say how the network computes
+    if weights.row is None and named is not None and named.pinned:
         kind = "SHA-256" if any(address.sha256_prefix for address in named.urls) else "hash"
         return {"licence": f"{named.licence} by the file's name, though its {kind} is not the published one"}
-    row = same or named
+    row = weights.row or named
     if row is None:
         return {"licence": "unknown"} | told
     return {"licence": row.licence, "origin": row.source, "tag": row.tag} | told

@@ -14,7 +14,6 @@ from hardnet_suite.outputs import require_replaceable, write_file
 if TYPE_CHECKING:
     from hardnet_suite.networks import Preprocess
     from hardnet_suite.weights import Checkpoint
-    from hardnet_suite.weights.file import WeightsFile
 
 _MARK = "hardnet-suite identify"
 
@@ -41,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     file = weights_file(expanded(args.file))
     weights = open_weights(file, known_model(args.model), layout=args.layout).require_part()
     require_sound_in(weights)
-    answers = passport(weights, file)
+    answers = passport(weights)
     width = max(map(len, answers))
     for name, value in answers.items():
         for index, line in enumerate(value if isinstance(value, list) else [value]):
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         write_file(args.json, json.dumps({"written_by": _MARK} | answers, indent=2).encode())
 
 
-def passport(weights: Checkpoint, file: WeightsFile) -> dict[str, Any]:
+def passport(weights: Checkpoint) -> dict[str, Any]:
     """What is known of a weights file: name -> answer, a text, a number or a list of texts."""
     from hardnet_suite.networks import PREPROCESS, find_arch
     from hardnet_suite.weights import ROWS
@@ -100,7 +99,7 @@ def passport(weights: Checkpoint, file: WeightsFile) -> dict[str, Any]:
     if weights.form != "onnx":
         rule = weights.preprocess or PREPROCESS[weights.model]
         answers["input"] = input_rule(rule) + ("" if weights.preprocess else " (as published)")
-    origin = origin_of(weights.model, file, weights.metadata)
+    origin = origin_of(weights)
     source = weights.container or layout
     answers["source"] = origin.get("origin") or (source.source if source else "") or "unknown"
     answers["licence"] = origin["licence"]
@@ -140,7 +139,7 @@ def _uses(weights: Checkpoint) -> list[str]:
     name, layout = weights.path.name, LAYOUTS.get(weights.form)
     if weights.form == "onnx":
         return [f"hardnet-suite convert-weights {name} mine.safetensors"]
-    if layout is not None and not layout.told:  # its keys, read again, would be another program's
+    if layout is not None and not (layout.told or weights.row):  # its keys would be read as another program's
         return [f"hardnet-suite convert-weights {name} mine.safetensors --from {layout.name}"]
     if weights.num_classes is None:
         ends = lacking_in_trunk(weights.model, weights.tensors, weights.arch, features_only=True)

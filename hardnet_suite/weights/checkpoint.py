@@ -80,7 +80,7 @@ class Checkpoint:
         postprocess: output rule, if the file has one.
         metadata: everything in the file besides the tensors.
         content: the file's content as it was read; of a run's checkpoint, its optimizer and schedules too.
-        row: the registry's row, if the source is one or the file is a copy of shipped weights.
+        row: the registry's row, if the source is one or a hash says that the file is a row's.
         container: the network of another program whose trunk ``tensors`` are, if the file holds one of those
             known.
         other_model: the model that the metadata name, where ``model`` is another one with the same tensors,
@@ -193,14 +193,16 @@ def open_weights(
         arch: architecture in place of that of ``model``, which the weights belong to. Default: what the file
             implies, as some programs compute otherwise than the authors'.
         layout: the program that wrote the file, a name of ``layouts.LAYOUTS``; some write the keys of
-            another, and compute otherwise. Default: told by the keys.
+            another, and compute otherwise. Default: that of the registry's row whose weights these are, else
+            told by the keys.
         known: without ``model``, whether weights of an unknown model are an error.
         initial: whether a training begins with them. Then they may be those of another model with the same
             tensors, which ``Checkpoint.other_model`` names.
 
     Raises:
         UserError: the source is neither a tag nor a file; the weights are unavailable or unreadable; they fit
-            no model or more than one, or are not of ``layout``; the file's metadata contradicts its tensors.
+            no model or more than one, or are not of ``layout``; the file's metadata contradicts its tensors;
+            the row's file is a graph, which has to be converted first.
         ValueError: an unknown model, tag or layout.
     """
     if layout is not None:
@@ -215,7 +217,14 @@ def open_weights(
     try:
         file = given or (WeightsFile.read(path) if row is None else obtain(row))
         path = file.path
-        row = row or _row_of_copy(file, model)
+        if given is None and path.suffix.lower() == ".onnx":
+            raise UserError(
+                "a graph, which says nothing of how images become inputs: write its weights to a file with "
+                f"`hardnet-suite convert-weights {path} {path.stem}.safetensors`, and give that"
+            )
+        row = row or _row_of_file(file, model)
+        if row is not None and row.layout:
+            layout = _layout_of_row(row, layout)
         return _describe(file, model, arch, layout, known, initial, row)
     except BadFileError as error:
         raise UserError(f"{path}: {error}{whole_one_beside(path)}") from error
@@ -477,8 +486,17 @@ def _record(metadata: Mapping[str, Any], key: str, read: Callable[[Any], Any]) -
         raise UserError(f"in its metadata, {error}") from None
 
 
-def _row_of_copy(file: WeightsFile, model: str | None) -> WeightsRow | None:
-    """The row whose weights in the package a file is a copy of."""
-    return next(
-        (row for row in registry.ROWS if row.sha256 == file.sha256 and model in (None, row.model)), None
-    )
+def _row_of_file(file: WeightsFile, model: str | None) -> WeightsRow | None:
+    """The row whose weights a file is, by its hashes."""
+    rows = [row for row in registry.ROWS if model in (None, row.model)]
+    return next((row for row in rows if row.is_file(file.sha256, file.git_blob, file.sha1)), None)
+
+
+def _layout_of_row(row: WeightsRow, layout: str | None) -> str:
+    """The row's layout; UserError where another one is asked for."""
+    if layout not in (None, row.layout):
+        raise UserError(
+            f"these are the weights {row.tag!r} of {row.model}, of {LAYOUTS[row.layout].program}: they "
+            f"cannot be read as those of {LAYOUTS[layout].program}"
+        )
+    return row.layout

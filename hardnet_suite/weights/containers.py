@@ -45,7 +45,7 @@ CONTAINERS = (
     Container(
         "HarDNet-MSEG",
         "https://github.com/james128333/HarDNet-MSEG",
-        "unknown",
+        "Apache-2.0",
         "hardnet.base.",
         ("rfb2_1.", "rfb3_1.", "rfb4_1.", "agg1."),
         ("hardnet68", "hardnet68ds", "hardnet85", "hardnet39ds"),

@@ -175,7 +175,7 @@ def _read_or_complain(path: str | Path) -> WeightsFile:
 
 def _checked(path: Path, address: Address, row: WeightsRow) -> WeightsFile:
     """Reads and verifies a file; raises BadFileError if it is not the row's."""
-    file = WeightsFile.read(path)
+    file = WeightsFile.read(path, graphs=row.layout == "onnx")
     if address.sha256_prefix and not file.sha256.startswith(address.sha256_prefix):
         raise BadFileError(_wrong_hash("sha256", file.sha256, address.sha256_prefix))
     if address.git_blob and file.git_blob != address.git_blob:
@@ -184,17 +184,17 @@ def _checked(path: Path, address: Address, row: WeightsRow) -> WeightsFile:
         raise BadFileError(_wrong_hash("sha1", file.sha1, address.sha1))
     if address.pinned or row.model not in ARCHS:
         return file
-    from hardnet_suite.weights.identification import identify, split_trunk
+    from hardnet_suite.weights.checkpoint import open_weights
+    from hardnet_suite.weights.identification import identify
     from hardnet_suite.weights.tables import state_dict_of
 
     try:
-        tensors = state_dict_of(file.content)
         if not row.base_only:
-            identify(tensors, row.model)
-        elif split_trunk(row.model, tensors) is None:
+            identify(state_dict_of(file.content), row.model)
+        elif open_weights(file, row.model, layout=row.layout or None).form != "trunk":
             raise UserError(f"these are not weights of {row.model}")
     except UserError as error:
-        raise BadFileError(f"a wrong file: {error}") from error
+        raise BadFileError(f"a wrong file: {str(error).removeprefix(f'{path}: ')}") from error
     return file
 
 

@@ -16,9 +16,22 @@ _CENTERNET = "https://github.com/PingoLH/CenterNet-HarDNet"
 _PYTORCHCV = "https://github.com/osmr/pytorchcv"
 _PADDLECLAS = "https://github.com/PaddlePaddle/PaddleClas"
 _NO_HASH = "the authors publish none, and no copy in a git repository is known"
+_ONE_HOST = "only the authors' host is known to have it, and the Internet Archive may"
+_DRIVE_ONLY = "only the authors' Google Drive is known to have it"
+_PADDLE_ONLY = "only Paddle's host is known to have it, and the Internet Archive may"
 _DESCRIPTOR = "https://github.com/DagnyT/hardnet"
-_HARDNET8 = "https://huggingface.co/kornia/hardnet"
-# the last commit of DagnyT/hardnet with the files that were deleted later
+_KORNIA = "https://huggingface.co/kornia/hardnet"
+_PADDLESEG = "https://github.com/PaddlePaddle/PaddleSeg"
+_PADDLEDETECTION = "https://github.com/PaddlePaddle/PaddleDetection"
+_MSEG = "https://github.com/james128333/HarDNet-MSEG"
+_STREETS = "https://github.com/sithu31296/semantic-segmentation"
+_STM32 = "https://github.com/STMicroelectronics/stm32ai-modelzoo"
+# forks of DagnyT/hardnet, by their last commits: the second lacks what was added after it
+_DESCRIPTOR_FORKS = (
+    "deep-learning-20/hardnet@5320ce948702e9232c2927efa81685889105a25f",
+    "keeeeenw/hardnet@f3b5df4d51e7f3b8ad9536706a09903964b053ad",
+)
+# the last commit of DagnyT/hardnet, and of its forks, with the files that were deleted later
 _BEFORE_DELETION = "98e55b37f07f52337e846d4f99aedd0263a4a764"
 
 
@@ -42,6 +55,25 @@ def _blob(blob: str, *places: str, small: bool = False, name: str | None = None)
     if small:
         urls.insert(1, "https://cdn.jsdelivr.net/gh/{}@{}/{}".format(*parts[0]))
     return tuple(Address(url, name=name, git_blob=blob) for url in urls)
+
+
+def _pointer(sha256: str, repository: str, commit: str, path: str) -> tuple[Address, Address]:
+    """A file that a repository on GitHub keeps by Git LFS, whose pointer names the file's SHA-256."""
+    return (
+        Address(f"https://media.githubusercontent.com/media/{repository}/{commit}/{path}", sha256),
+        Address(f"https://github.com/{repository}/raw/{commit}/{path}", sha256),
+    )
+
+
+def _drive(file: str, name: str) -> Address:
+    """A file of Google Drive by its id, and its name in the cache."""
+    url = f"https://drive.usercontent.google.com/download?id={file}&export=download&confirm=t"
+    return Address(url, name=name)
+
+
+def _archived(own: Address) -> tuple[Address, Address]:
+    """An address, and what the Internet Archive may have kept of it."""
+    return own, replace(own, name=own.file, url=f"{_ARCHIVE}/{own.url}")
 
 
 # of the same ImageNet training: for SSD and RFB Net, which have one trunk
@@ -74,9 +106,10 @@ def _ssd(model: str, file: str, metric: str) -> tuple[WeightsRow, WeightsRow]:
         metric=metric,
         source=_SSD,
         no_hash=_NO_HASH,
+        no_mirror=_ONE_HOST,
     )
     urls = _SSD_BASES[model.partition("_")[2]]
-    return whole, replace(whole, tag="base", urls=urls, metric="", no_hash="", base_only=True)
+    return whole, replace(whole, tag="base", urls=urls, metric="", no_hash="", no_mirror="", base_only=True)
 
 
 def _classifier_blob(blob: str, file: str, *more: str, small: bool = False) -> tuple[Address, ...]:
@@ -92,11 +125,13 @@ def _pytorchcv(model: str, error: str, sha1: str, release: str, metric: str) -> 
     return WeightsRow(
         model=model,
         tag="pytorchcv",
-        urls=(own, replace(own, url=f"{_ARCHIVE}/{own.url}")),
+        urls=_archived(own),
         task="classification",
         licence="MIT",
         metric=metric,
         source=_PYTORCHCV,
+        layout="pytorchcv",
+        no_mirror="only the releases of osmr/imgclsmob are known to have it, and the Internet Archive may",
     )
 
 
@@ -106,12 +141,14 @@ def _paddleclas(model: str, file: str, metric: str) -> WeightsRow:
     return WeightsRow(
         model=model,
         tag="paddleclas",
-        urls=(own, replace(own, url=f"{_ARCHIVE}/{own.url}")),
+        urls=_archived(own),
         task="classification",
         licence="Apache-2.0",
         metric=metric,
         source=_PADDLECLAS,
         no_hash="PaddleClas publishes none",
+        layout="paddleclas",
+        no_mirror=_PADDLE_ONLY,
     )
 
 
@@ -121,13 +158,30 @@ def _descriptor(
     blob: str,
     *mirrors: str,
     model: str = "hardnet_descriptor",
-    commit: str = "master",
+    deleted: bool = False,
+    forks: int = 2,
+    others: tuple[Address, ...] = (),
 ) -> WeightsRow:
-    """A file of the patch descriptor, HardNet of NIPS 2017: another network than HarDNet."""
+    """A file of the patch descriptor, HardNet of NIPS 2017: another network than HarDNet.
+
+    Args:
+        tag: of the row.
+        path: below the folder of pretrained weights.
+        blob: its git SHA-1.
+        mirrors: as ``places`` of ``_blob``.
+        model: whose weights.
+        deleted: from the repository and its forks, so that an earlier commit is asked for.
+        forks: how many of the forks have the file.
+        others: addresses that are not in a git repository, which come last.
+    """
+    repositories = ("DagnyT/hardnet@master", *_DESCRIPTOR_FORKS[:forks])
+    if deleted:
+        repositories = [f"{each.partition('@')[0]}@{_BEFORE_DELETION}" for each in repositories]
+    own, *copies = (f"{each}:pretrained/{path}" for each in repositories)
     return WeightsRow(
         model=model,
         tag=tag,
-        urls=_blob(blob, f"DagnyT/hardnet@{commit}:pretrained/{path}", *mirrors, small=True),
+        urls=_blob(blob, own, *mirrors, *copies, small=True) + others,
         task="descriptor",
         licence="MIT",
         metric="",
@@ -217,6 +271,23 @@ PUBLISHED: tuple[WeightsRow, ...] = (
         "v0.0.495",
         "ImageNet top-1 78.0",
     ),
+    WeightsRow(
+        model="hardnet39ds",
+        tag="stm32ai",
+        urls=_pointer(
+            "d716332e54717baf36141f5d678f017f50242cc711f2e8bca8ce51a37868dc2a",
+            "STMicroelectronics/stm32ai-modelzoo",
+            "7f3764d58ef8c7bca36116c4d6c12434d2682af7",
+            "image_classification/hardnet_pt/Public_pretrainedmodel_public_dataset/Imagenet/hardnet39ds_pt_224/"
+            "hardnet39ds_pt_224.onnx",
+        ),
+        task="classification",
+        licence="Apache-2.0",
+        metric="ImageNet top-1 74.38",
+        source=_STM32,
+        layout="onnx",
+        no_mirror="only STMicroelectronics' repository is known to have it",
+    ),
     _paddleclas("hardnet39ds", "HarDNet39_ds_pretrained.pdparams", "ImageNet top-1 71.3"),
     _paddleclas("hardnet68ds", "HarDNet68_ds_pretrained.pdparams", "ImageNet top-1 73.6"),
     _paddleclas("hardnet68", "HarDNet68_pretrained.pdparams", "ImageNet top-1 75.5"),
@@ -234,6 +305,7 @@ PUBLISHED: tuple[WeightsRow, ...] = (
         metric="COCO test-dev mAP 44.3",
         source=_CENTERNET,
         no_hash=_NO_HASH,
+        no_mirror=_ONE_HOST,
     ),
     WeightsRow(
         model="centernet_hardnet85",
@@ -244,6 +316,7 @@ PUBLISHED: tuple[WeightsRow, ...] = (
         metric="COCO test-dev mAP 45.3 at 608 pixels",
         source=_CENTERNET,
         no_hash=_NO_HASH,
+        no_mirror=_ONE_HOST,
     ),
     WeightsRow(
         model="centernet_hardnet85",
@@ -260,6 +333,23 @@ PUBLISHED: tuple[WeightsRow, ...] = (
         metric="",
         source=_CENTERNET,
         base_only=True,
+    ),
+    WeightsRow(
+        model="centernet_hardnet85",
+        tag="fairmot",
+        urls=_archived(
+            Address(
+                "https://paddledet.bj.bcebos.com/models/mot/fairmot_enhance_hardnet85_30e_1088x608.pdparams"
+            )
+        ),
+        task="detection",
+        licence="Apache-2.0",
+        metric="of the tracker FairMOT, MOT-16 test MOTA 75.0",
+        source=_PADDLEDETECTION,
+        base_only=True,
+        no_hash="PaddleDetection publishes none",
+        layout="paddledetection",
+        no_mirror=_PADDLE_ONLY,
     ),
     WeightsRow(
         model="centernet_hardnet68",
@@ -328,6 +418,46 @@ PUBLISHED: tuple[WeightsRow, ...] = (
         source=_FCHARDNET,
         base_only=True,
     ),
+    WeightsRow(
+        model="fchardnet70",
+        tag="semantic-segmentation",
+        urls=(_drive("1QK1qgaKOPAatx-DHNmv7Mu0S0cE1fHCN", "hardnet70_cityscapes.pth"),),
+        task="segmentation",
+        licence="MIT",
+        metric="Cityscapes val mIoU 77.7, as the program states, which is the authors' figure of theirs",
+        source=_STREETS,
+        no_hash="the program publishes none",
+        layout="semantic-segmentation",
+        no_mirror=_DRIVE_ONLY,
+    ),
+    WeightsRow(
+        model="fchardnet70_paddleseg",
+        tag="published",
+        urls=_archived(
+            Address(
+                "https://bj.bcebos.com/paddleseg/dygraph/cityscapes/hardnet_cityscapes_1024x1024_160k/model.pdparams",
+                name="hardnet_cityscapes_1024x1024_160k.pdparams",
+            )
+        ),
+        task="segmentation",
+        licence="Apache-2.0",
+        metric="Cityscapes val mIoU 79.03, with scales and flip 79.76",
+        source=_PADDLESEG,
+        no_hash="PaddleSeg publishes none",
+        layout="paddleseg",
+        no_mirror=_PADDLE_ONLY,
+    ),
+    WeightsRow(
+        model="hardnet_mseg",
+        tag="published",
+        urls=(_drive("1nj-zv64RiWwYjCmWg4NME7HNf_nBncUu", "hardnet_mseg_kvasir.pth"),),
+        task="segmentation",
+        licence="Apache-2.0",
+        metric="Kvasir-SEG mean Dice 0.912, mean IoU 0.857",
+        source=_MSEG,
+        no_hash=_NO_HASH,
+        no_mirror=_DRIVE_ONLY,
+    ),
     _descriptor(
         "published",
         "pretrained_all_datasets/HardNet++.pth",
@@ -335,6 +465,12 @@ PUBLISHED: tuple[WeightsRow, ...] = (
         "ducha-aiki/affnet@HEAD:HardNet++.pth",
         "ducha-aiki/mods-light-zmq@HEAD:build/HardNet++.pth",
         "axelBarroso/Key.Net-Pytorch@HEAD:model/HyNet/weights/HardNet++.pth",
+        others=(
+            Address(
+                f"{_KORNIA}/resolve/main/HardNetPP.pth",
+                "9fe80a335fe72d1225fdd1ae0943418b12489f95014bd51dddc9819d6ffa33c7",
+            ),
+        ),
     ),
     _descriptor(
         "liberty",
@@ -345,28 +481,36 @@ PUBLISHED: tuple[WeightsRow, ...] = (
         "liberty_aug",
         "train_liberty_with_aug/checkpoint_liberty_with_aug.pth",
         "c1b2a5f4e79a5f3e50ec9a1ac98a428965cef37b",
+        others=(
+            Address(
+                f"{_KORNIA}/resolve/main/checkpoint_liberty_with_aug.pth",
+                "1e9a41b19f1dc93c986e91df9aaf5696d1a777ac1d67498492856a65d6f49c16",
+            ),
+        ),
     ),
     _descriptor(
         "notredame",
         "train_notredame/checkpoint_notredame_no_aug.pth",
         "92807ed2eba4e664ddf1660e1569355e03bf98e9",
-        commit=_BEFORE_DELETION,
+        deleted=True,
     ),
     _descriptor(
         "notredame_aug",
         "train_notredame_with_aug/checkpoint_notredame_with_aug.pth",
         "e3d10581066a9408db8c9a6b545e08318bdead2c",
+        forks=1,
     ),
     _descriptor(
         "yosemite",
         "train_yosemite/checkpoint_yosemite_no_aug.pth",
         "752252a6195cc246338b32631e524f205585f3d7",
-        commit=_BEFORE_DELETION,
+        deleted=True,
     ),
     _descriptor(
         "yosemite_aug",
         "train_yosemite_with_aug/checkpoint_yosemite_with_aug.pth",
         "ec9124d045fa7c05cefa76a7ae48a016754aae85",
+        forks=1,
     ),
     _descriptor("br6", "6Brown/hardnetBr6.pth", "26df901859b3bbfc0cafaca504f09e771ac7b427"),
     _descriptor(
@@ -383,11 +527,11 @@ PUBLISHED: tuple[WeightsRow, ...] = (
                 f"{folder}/hardnet8v2.pt",
                 sha256_prefix="5982f6d2c647545f13e74e8b011110fea2408130015a1496713253d9c00a941b",
             )
-            for folder in (f"{_HARDNET8}/resolve/main", "https://cmp.felk.cvut.cz/~mishkdmy")
+            for folder in (f"{_KORNIA}/resolve/main", "https://cmp.felk.cvut.cz/~mishkdmy")
         ),
         task="descriptor",
         licence="MIT",
         metric="",
-        source=_HARDNET8,
+        source=_KORNIA,
     ),
 )

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+_ARCHIVE = re.compile(r"https://web\.archive\.org/web/[^/]+/(?=https://)")
+# hosts of many repositories: what stands before OWNER/REPOSITORY in the path
+_SHARED_HOSTS = {
+    "raw.githubusercontent.com": "",
+    "media.githubusercontent.com": "media/",
+    "cdn.jsdelivr.net": "gh/",
+    "github.com": "",
+    "huggingface.co": "",
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,18 @@ class Address:
         return self.name or self.url.rsplit("/", 1)[1]
 
     @property
+    def holder(self) -> str:
+        """Who keeps this copy: "owner/repository" on a host of many repositories, else the host.
+
+        A capture of the Internet Archive counts as the address that it is of: that there is one is not known.
+        """
+        host, _, path = _ARCHIVE.sub("", self.url).removeprefix("https://").partition("/")
+        if host not in _SHARED_HOSTS:
+            return host
+        owner, repository = path.removeprefix(_SHARED_HOSTS[host]).split("/")[:2]
+        return f"{owner}/{repository.partition('@')[0]}"
+
+    @property
     def pinned(self) -> bool:
         """Whether a hash of the file is known."""
         return any(hash_ is not None for hash_ in (self.sha256_prefix, self.git_blob, self.sha1))
@@ -54,6 +77,9 @@ class WeightsRow:
         sha256: of the shipped file.
         classes: names in the order of the labels, where they differ from the model's usual ones.
         no_hash: why no hash of the file is known; empty where one is.
+        layout: the program whose network the weights belong to, a name of ``layouts.LAYOUTS``; empty for the
+            authors' and the suite's own files, which are told by their keys.
+        no_mirror: why no copy kept by somebody else is known; empty where one is.
     """
 
     model: str
@@ -68,11 +94,18 @@ class WeightsRow:
     sha256: str | None = None
     classes: tuple[str, ...] = ()
     no_hash: str = ""
+    layout: str = ""
+    no_mirror: str = ""
 
     @property
     def pinned(self) -> bool:
         """Whether a hash of the file is known."""
         return self.sha256 is not None or any(address.pinned for address in self.urls)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether copies are kept by more than one holder."""
+        return len({address.holder for address in self.urls}) > 1
 
     def is_file(self, sha256: str, git_blob: str, sha1: str) -> bool:
         """Whether a file has a hash of this row.
