@@ -363,7 +363,7 @@ def test_the_calls_that_identify_names_take_the_file(cli, tmp_path, monkeypatch,
         assert torch.equal(network.state_dict()["stem.0.conv.weight"], stem)
 
 
-def test_the_graph_of_a_model_zoo(cli, tmp_path, error_of):
+def test_the_graph_of_a_model_zoo(cli, tmp_path, monkeypatch):
     """A graph that the suite's own exporter writes holds the weights as others do."""
     network = build_network("hardnet39ds", num_classes=3).eval()
     path = tmp_path / "zoo.onnx"
@@ -373,8 +373,18 @@ def test_the_graph_of_a_model_zoo(cli, tmp_path, error_of):
     answers = answers_of(cli, tmp_path, path)
     assert (answers["model"], answers["classes"], answers["activation"]) == ("hardnet39ds", 3, "relu6")
     assert "their statistics are lost" in answers["but"][0]
+    assert "weights" not in answers
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    row = find("hardnet39ds", "stm32ai")
+    pinned = replace(row, urls=(replace(row.urls[0], sha256_prefix=sha256),))
+    for module in (registry, weights_room):
+        monkeypatch.setattr(module, "ROWS", (pinned,))
+    answers = answers_of(cli, tmp_path, path)
+    assert answers["weights"] == "tag stm32ai: ImageNet top-1 74.38"
+    assert (answers["source"], answers["licence"]) == (row.source, "Apache-2.0")
     status, out, _ = cli("convert-weights", path, tmp_path / "own.safetensors")
     assert status == 0
+    assert open_weights(tmp_path / "own.safetensors").metadata["tag"] == "stm32ai"
     assert "batch norms are folded into convolutions" in out
     converted = create_model("hardnet39ds", pretrained=tmp_path / "own.safetensors").eval()
     images = torch.rand(2, 3, 64, 64)

@@ -279,3 +279,67 @@ def paddle_arrays(state: dict[str, Tensor], linear: tuple[str, ...] = ()) -> dic
         array = (value.t() if key in linear else value).contiguous().numpy()
         arrays[".".join([*prefix, names.get(last, last)])] = array
     return arrays
+
+
+# ------------------------------------------------------------------------- sithu31296/semantic-segmentation
+
+
+class _Streets(nn.Module):
+    """FC-HarDNet-70 with ReLU6 throughout, under the authors' names."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        stem, widths = (16, 24, 32, 48), (64, 96, 160, 224, 320)
+        growths, depths = (10, 16, 18, 24, 32), (4, 4, 8, 8, 8)
+        self.base, self.taps, skips, channels = nn.ModuleList(), [], [], 3
+        for index, width in enumerate(stem):
+            self.base.append(self._conv(channels, width, 3, stride=2 if index % 2 == 0 else 1))
+            channels = width
+        for index, (growth, depth, width) in enumerate(zip(growths, depths, widths, strict=True)):
+            block, channels = self._block(channels, growth, depth)
+            self.taps.append(len(self.base))
+            skips.append(channels)
+            self.base += [block, self._conv(channels, width, 1)]
+            channels = width
+            if index < 4:
+                self.base.append(nn.AvgPool2d(2, 2))
+        self.taps.pop()
+        self.conv1x1_up, self.denseBlocksUp = nn.ModuleList(), nn.ModuleList()
+        for index in (3, 2, 1, 0):
+            joined = channels + skips[index]
+            self.conv1x1_up.append(self._conv(joined, joined // 2, 1))
+            block, channels = self._block(joined // 2, growths[index], depths[index])
+            self.denseBlocksUp.append(block)
+        self.finalConv = nn.Conv2d(channels, classes, 1)
+
+    @staticmethod
+    def _conv(inside: int, out: int, kernel: int, **options):
+        return conv(("conv", "norm"), inside, out, kernel, nn.ReLU6(), **options)
+
+    def _block(self, first: int, growth: int, depth: int) -> tuple[Unit, int]:
+        widths, links = widths_and_links(first, growth, 1.7, depth)
+        layers = [
+            self._conv(sum(widths[link] for link in each), widths[index], 3)
+            for index, each in enumerate(links, 1)
+        ]
+        joined = sum(widths[i] for i in range(1, depth + 1) if i % 2 or i == depth)
+        return Unit(nn.ModuleList(layers), links), joined
+
+    def forward(self, x: Tensor) -> Tensor:
+        def enlarged(x: Tensor, size: torch.Size) -> Tensor:
+            return nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+        size, skips = x.shape[-2:], []
+        for index, layer in enumerate(self.base):
+            x = layer(x)
+            if index in self.taps:
+                skips.append(x)
+        for narrow, block in zip(self.conv1x1_up, self.denseBlocksUp, strict=True):
+            skip = skips.pop()
+            x = block(narrow(torch.cat([enlarged(x, skip.shape[-2:]), skip], 1)))
+        return enlarged(self.finalConv(x), size)
+
+
+def semantic_segmentation(classes: int = 19) -> nn.Module:
+    """sithu31296's FC-HarDNet."""
+    return _Streets(classes)

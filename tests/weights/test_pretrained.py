@@ -294,7 +294,7 @@ def test_a_compiled_models_file(tmp_path):
 
 def test_what_is_neither_a_tag_nor_a_path():
     message = message_of(create_model, "hardnet39ds", pretrained="camvid")
-    tags = "published, pytorchcv, paddleclas, tiny"
+    tags = "published, pytorchcv, stm32ai, paddleclas, tiny"
     assert f"no weights camvid: neither a file nor a tag; tags of hardnet39ds: {tags}" in message
     address = "https://host/hardnet39ds.pth"
     assert f"{address} is an address: download" in message_of(create_model, "hardnet39ds", pretrained=address)

@@ -12,11 +12,12 @@ import pytest
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import list_models
 from hardnet_suite.weights.checkpoint import chosen_row
+from hardnet_suite.weights.layouts import FOREIGN
 from hardnet_suite.weights.registry import ROWS, Address, find
 
 
 def test_every_row_is_found_under_its_own_name_and_tag():
-    assert len(ROWS) == 42
+    assert len(ROWS) == 47
     for row in ROWS:
         assert find(row.model, row.tag) is row
         assert row.model in list_models()
@@ -38,6 +39,10 @@ def test_every_row_has_a_hash_or_a_reason():
         ("rfb512_hardnet85", "published"),
         ("centernet_hardnet85", "published"),
         ("centernet_hardnet85", "published_608"),
+        ("centernet_hardnet85", "fairmot"),
+        ("fchardnet70", "semantic-segmentation"),
+        ("fchardnet70_paddleseg", "published"),
+        ("hardnet_mseg", "published"),
         *((model, "paddleclas") for model in ("hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85")),
     }
 
@@ -63,10 +68,41 @@ def test_one_blob_per_row():
         assert len({address.git_blob for address in row.urls} - {None}) <= 1, row
 
 
-def test_every_published_row_has_a_second_address():
+def test_every_published_row_has_a_second_holder_or_a_reason():
+    """The Internet Archive, of which nobody knows what it has, is none."""
+    published = [row for row in ROWS if not row.shipped]
+    for row in published:
+        assert len({address.url for address in row.urls}) == len(row.urls) >= 1, row
+        assert row.mirrored != bool(row.no_mirror), row
+    assert {(row.model, row.tag) for row in published if not row.mirrored} == {
+        *((model, "pytorchcv") for model in ("hardnet39ds", "hardnet68ds", "hardnet85")),
+        ("hardnet39ds", "stm32ai"),
+        *((row.model, row.tag) for row in published if not row.pinned),
+    }
+    assert not any(row.mirrored or row.no_mirror for row in ROWS if row.shipped)
+
+
+@pytest.mark.parametrize(
+    ("url", "holder"),
+    [
+        ("https://host.org/folder/w.pth", "host.org"),
+        ("https://web.archive.org/web/2023id_/https://host.org/folder/w.pth", "host.org"),
+        ("https://raw.githubusercontent.com/owner/repo/HEAD/w.pth", "owner/repo"),
+        ("https://media.githubusercontent.com/media/owner/repo/HEAD/w.pth", "owner/repo"),
+        ("https://github.com/owner/repo/raw/HEAD/w.pth", "owner/repo"),
+        ("https://cdn.jsdelivr.net/gh/owner/repo@HEAD/w.pth", "owner/repo"),
+        ("https://web.archive.org/web/2023id_/https://github.com/owner/repo/w.pth", "owner/repo"),
+        ("https://huggingface.co/owner/repo/resolve/main/w.pth", "owner/repo"),
+    ],
+)
+def test_who_keeps_a_copy(url, holder):
+    assert Address(url).holder == holder
+
+
+def test_the_layout_of_a_row_is_one_that_its_model_has():
+    assert {row.layout for row in ROWS} == {"", *FOREIGN}
     for row in ROWS:
-        if not row.shipped:
-            assert len({address.url for address in row.urls}) == len(row.urls) >= 2, row
+        assert not row.layout or FOREIGN[row.layout].has(row.model), row
 
 
 def test_addresses_are_well_formed():
@@ -76,7 +112,7 @@ def test_addresses_are_well_formed():
         assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", parts.netloc)
         assert parts.path.startswith("/")
         assert not re.search(r"\s|//|\.\.", parts.path.replace("/https://", "/"))
-        assert re.fullmatch(r"[\w.+-]+\.(pth|pkl|pt|pth\.zip|pdparams)", address.file), address
+        assert re.fullmatch(r"[\w.+-]+\.(pth|pkl|pt|pth\.zip|pdparams|onnx)", address.file), address
         assert address.git_blob is None or re.fullmatch(r"[0-9a-f]{40}", address.git_blob)
         assert address.sha256_prefix is None or re.fullmatch(r"[0-9a-f]{8,64}", address.sha256_prefix)
 
@@ -132,8 +168,9 @@ def test_only_the_trunk_files_are_base_only():
         "centernet_hardnet68_base.pth",
         "centernet_hardnet85_base.pth",
         "hardnet_petite_base.pth",
+        "fairmot_enhance_hardnet85_30e_1088x608.pdparams",
     }
-    assert all(row.base_only == (row.tag == "base") for row in ROWS)
+    assert all(row.base_only == (row.tag in ("base", "fairmot")) for row in ROWS)
 
 
 def test_an_unknown_tag_lists_the_tags_of_that_model():

@@ -10,8 +10,8 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.networks import ARCHS, find_arch, trunk_arch
-from hardnet_suite.weights import Checkpoint, LoadReport, fill, find, open_weights, registry
+from hardnet_suite.networks import find_arch
+from hardnet_suite.weights import Checkpoint, LoadReport, fill, find, open_weights
 from hardnet_suite.weights.checkpoint import chosen_row
 from hardnet_suite.weights.row import WeightsRow
 
@@ -25,8 +25,7 @@ class HarDNetPretrained:
     part of the backbone that would stay random.
 
     Args:
-        model: whose weights, a name of ``list_models()``. Default: the backbone's own ``arch``, or where
-            there are no weights of that, the classifier with the same trunk.
+        model: whose weights, a name of ``list_models()``. Default: the backbone's own ``arch``.
         tag: the tag in the weights registry ("published", "base"). Default: "published", without ``file``.
         file: a local file to take in place of a download: an official one, one of this suite, or the
             checkpoint of a run.
@@ -58,8 +57,6 @@ def initial_row(model: str | None, tag: str | None, arch: str) -> WeightsRow:
     Raises:
         ValueError: an unknown model or tag.
     """
-    if model is None and not any(row.model == arch for row in registry.ROWS):
-        model = next((name for name, row in ARCHS.items() if row == trunk_arch(arch)), None)
     return find(model or arch, tag or "published")
 
 

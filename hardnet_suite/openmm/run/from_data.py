@@ -48,6 +48,7 @@ from hardnet_suite.openmm.run.recipes import (
 )
 from hardnet_suite.outputs import require_replaceable, write_file
 from hardnet_suite.weights import ROWS, WeightsRow, fetch
+from hardnet_suite.weights.layouts import LAYOUTS
 
 _TASKS = {
     SSDArch: "detection",
@@ -208,7 +209,7 @@ def _start(model: str, classes: Sequence[str], choices: Choices, say: Callable[[
     """The best weights that can be had: whole networks before trunks, published before shipped."""
     if choices.from_scratch:
         return Start()
-    rows = [row for row in ROWS if row.model == model and row.tag != "published_2"]
+    rows = [row for row in ROWS if row.model == model and row.tag != "published_2" and _computes_alike(row)]
     rows.sort(key=lambda row: (row.base_only, not _fits(row, classes), row.shipped is not None))
     unavailable: list[str] = []
     for row in rows:
@@ -226,6 +227,16 @@ def _start(model: str, classes: Sequence[str], choices: Choices, say: Callable[[
         return Start(tag=row.tag) if row.base_only else Start(load_from=str(path))
     _tell_unavailable(unavailable, say)
     return Start()
+
+
+def _computes_alike(row: WeightsRow) -> bool:
+    """Whether the weights belong to the network of the model as it is, and its input rule."""
+    layout = LAYOUTS.get(row.layout)
+    return layout is None or (
+        layout.name != "onnx"
+        and layout.arch_of(row.model) is None
+        and layout.preprocess_of(row.model) is None
+    )
 
 
 def _tell_copies(splits: Mapping[str, Sequence[Path]], say: Callable[[str], None]) -> None:

@@ -335,19 +335,20 @@ def test_checkpoints_that_do_not_fit_are_told_in_one_line(small, golden, tmp_pat
     assert assert_equal_where_common(small, before) == set(before)
 
 
-def test_a_model_without_weights_starts_from_the_classifier_with_its_trunk(golden, tmp_path):
-    """HarDNet-MSEG has no row in the registry; its trunk is that of HarDNet-68."""
-    assert initial_row(None, None, "hardnet_mseg").model == "hardnet68"
+def test_polyps_start_from_the_classifier_with_the_same_trunk(golden, tmp_path):
+    """Not from the published HarDNet-MSEG, which was trained on them."""
+    assert initial_row(None, None, "hardnet_mseg").model == "hardnet_mseg"
+    assert initial_row("hardnet68", None, "hardnet_mseg").model == "hardnet68"
     assert initial_row(None, None, "hardnet85").model == "hardnet85"
     assert initial_row(None, "base", "fchardnet70").model == "fchardnet70"
-    for name in ("fchardnet84", "fchardnet70_paddleseg"):  # no such trunk
+    for name in ("fchardnet84", "fchardnet76"):
         with pytest.raises(ValueError, match=f"no published weights for model '{name}'"):
             initial_row(None, None, name)
     file = official_file(tmp_path, golden, "hardnet68")
     init = {"type": "HarDNetPretrained", "model": "hardnet68", "file": file}
     with DefaultScope.overwrite_default_scope("mmseg"):
         cfg = Config.fromfile(CONFIGS / "hardnet_mseg_polyps.py")
-        assert cfg.model.backbone.init_cfg == {"type": "HarDNetPretrained"}
+        assert cfg.model.backbone.init_cfg == {"type": "HarDNetPretrained", "model": "hardnet68"}
         cfg.model.backbone.init_cfg = init
         segmentor = MODELS.build(cfg.model)
         segmentor.init_weights()

@@ -290,6 +290,31 @@ def test_the_best_available_weights(data, tmp_path, monkeypatch, available):
         assert cfg.model.init_cfg is None
 
 
+def test_weights_of_networks_that_compute_otherwise_start_no_training(data, tmp_path, monkeypatch):
+    """A path says nothing of the row's layout, and a graph is no weights file."""
+    asked = []
+
+    def fetch(row, **_):
+        asked.append((row.model, row.tag))
+        raise UserError(f"could not get {row.tag}: no network")
+
+    monkeypatch.setattr(from_data, "fetch", fetch)
+    for model, folder in {
+        "fchardnet70": "masks",
+        "fchardnet70_paddleseg": "masks",
+        "hardnet39ds": "classes",
+        "hardnet85": "classes",
+    }.items():
+        write_config(model, data / folder, tmp_path / model, say=lambda _: None)
+    rows = {(row.model, row.tag) for row in ROWS if row.model in {model for model, _ in asked}}
+    assert rows - {*asked} == {
+        ("fchardnet70", "published_2"),
+        ("fchardnet70", "semantic-segmentation"),
+        ("hardnet39ds", "stm32ai"),
+        ("hardnet85", "pytorchcv"),
+    }
+
+
 def test_the_order_of_classes_is_that_of_weights_with_the_same_ones(tmp_path, monkeypatch):
     """The names in another order would be an error of training."""
     for name in ("WBC", "Platelets", "RBC"):
