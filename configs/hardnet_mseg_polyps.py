@@ -20,7 +20,7 @@ model = dict(
         size=crop,
     ),
     # published ImageNet weights of the classifier with this trunk; --from-scratch trains without them
-    backbone=dict(type="HarDNet", init_cfg=dict(type="HarDNetPretrained", model="hardnet68")),
+    backbone=dict(type="HarDNet", init_cfg=dict(type="HarDNetPretrained", tag="base")),
     decode_head=dict(type="FCHarDNetHead", num_classes=num_classes, loss_decode=dict(type="StructureLoss")),
     train_cfg=dict(),
     test_cfg=dict(mode="whole"),

@@ -10,8 +10,8 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.networks import find_arch
-from hardnet_suite.weights import Checkpoint, LoadReport, fill, find, open_weights
+from hardnet_suite.networks import ARCHS, find_arch, trunk_arch
+from hardnet_suite.weights import Checkpoint, LoadReport, fill, find, open_weights, registry
 from hardnet_suite.weights.checkpoint import chosen_row
 from hardnet_suite.weights.row import WeightsRow
 
@@ -26,7 +26,8 @@ class HarDNetPretrained:
 
     Args:
         model: whose weights, a name of ``list_models()``. Default: the backbone's own ``arch``.
-        tag: the tag in the weights registry ("published", "base"). Default: "published", without ``file``.
+        tag: the tag in the weights registry. Default: "published", without ``file``. "base" is a pretrained
+            trunk: where there is no such row, the published classifier with the same trunk.
         file: a local file to take in place of a download: an official one, one of this suite, or the
             checkpoint of a run.
     """
@@ -57,7 +58,12 @@ def initial_row(model: str | None, tag: str | None, arch: str) -> WeightsRow:
     Raises:
         ValueError: an unknown model or tag.
     """
-    return find(model or arch, tag or "published")
+    name = model or arch
+    if tag == "base" and not any((row.model, row.tag) == (name, tag) for row in registry.ROWS):
+        classifiers = (other for other, row in ARCHS.items() if other != name and row == trunk_arch(name))
+        if classifier := next(classifiers, None):
+            return find(classifier)
+    return find(name, tag or "published")
 
 
 def pretrained_init(arch: str | None, pretrained: bool | str) -> dict[str, str]:

@@ -338,7 +338,12 @@ def test_checkpoints_that_do_not_fit_are_told_in_one_line(small, golden, tmp_pat
 def test_polyps_start_from_the_classifier_with_the_same_trunk(golden, tmp_path):
     """Not from the published HarDNet-MSEG, which was trained on them."""
     assert initial_row(None, None, "hardnet_mseg").model == "hardnet_mseg"
-    assert initial_row("hardnet68", None, "hardnet_mseg").model == "hardnet68"
+    assert initial_row(None, "base", "hardnet_mseg") is registry.find("hardnet68")
+    assert initial_row("hardnet_mseg", "base", "hardnet85") is registry.find("hardnet68")
+    assert initial_row(None, "base", "ssd512_hardnet68").base_only
+    for name in ("hardnet68", "fchardnet70_paddleseg"):  # of a classifier itself, and no such trunk
+        with pytest.raises(ValueError, match=f"no weights tagged 'base' for {name}"):
+            initial_row(None, "base", name)
     assert initial_row(None, None, "hardnet85").model == "hardnet85"
     assert initial_row(None, "base", "fchardnet70").model == "fchardnet70"
     for name in ("fchardnet84", "fchardnet76"):
@@ -348,7 +353,7 @@ def test_polyps_start_from_the_classifier_with_the_same_trunk(golden, tmp_path):
     init = {"type": "HarDNetPretrained", "model": "hardnet68", "file": file}
     with DefaultScope.overwrite_default_scope("mmseg"):
         cfg = Config.fromfile(CONFIGS / "hardnet_mseg_polyps.py")
-        assert cfg.model.backbone.init_cfg == {"type": "HarDNetPretrained", "model": "hardnet68"}
+        assert cfg.model.backbone.init_cfg == {"type": "HarDNetPretrained", "tag": "base"}
         cfg.model.backbone.init_cfg = init
         segmentor = MODELS.build(cfg.model)
         segmentor.init_weights()
