@@ -55,6 +55,34 @@ def test_endings_of_images_and_labels(tmp_path, image_ending, label_ending, shar
     assert check_segmentation(tmp_path / "in", tmp_path / out, labels, read=False).findings == ()
 
 
+@pytest.mark.parametrize("other", ["x/a.jpg", "x/a.PNG", "x/a.tif"])
+def test_two_label_images_of_one_image(tmp_path, other):
+    """Neither is taken silently, wherever pairs are made."""
+    touch(tmp_path, "in/x/a.jpg", "in/b.jpg", "out/x/a.png", "out/b.png", f"out/{other}")
+    labels = own_labels(("a",), [(1, 2, 3)], mask_threshold=128)
+    reason = (
+        rf"out/x holds both a\..* and a\..*, which are both the label of one image: remove .*{other[-4:]}"
+    )
+    for call in (
+        lambda: paired(tmp_path, labels),
+        lambda: check_segmentation(tmp_path / "in", tmp_path / "out", labels, read=False),
+        lambda: evaluate_folders(tmp_path / "in", tmp_path / "out", labels),
+    ):
+        with pytest.raises(UserError, match=reason):
+            call()
+    if other.endswith(".PNG"):  # endings are told apart in any case
+        return
+    chosen = replace(labels, label_endings=(other[-4:],))
+    assert dict(paired(tmp_path, chosen, list_file=listed(tmp_path, "x/a.jpg"))) == {
+        "in/x/a.jpg": f"out/{other}"
+    }
+
+
+def listed(root, *names):
+    (root / "list.txt").write_text("\n".join(names))
+    return root / "list.txt"
+
+
 def test_label_images_in_the_folder_of_the_images_are_not_images(tmp_path):
     touch(tmp_path, "in/a.jpg", "in/a_mask.png", "in/b.png", "in/b_mask.png")
     labels = replace(LABELS, label_endings=("_mask.png",))

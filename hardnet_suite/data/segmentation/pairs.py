@@ -80,18 +80,19 @@ def images_by_name(
     images = Path(images)
     if not images.is_dir():
         raise UserError(f"no folder of images {images}: {_how_to_place(labels)}")
-    shared = annotations is not None and Path(annotations).resolve() == images.resolve()
+    is_shared = annotations is not None and Path(annotations).resolve() == images.resolve()
     label_endings = tuple(end for end in labels.label_endings if end not in labels.image_endings)
     files = [
         path
         for path in walk_files(images, labels.image_endings)
-        if not (shared and label_endings and path.name.endswith(label_endings))
+        if not (is_shared and label_endings and path.name.endswith(label_endings))
     ]
     available: dict[str, Path] = {}
     for path in files:
         name = _stem(path.relative_to(images).as_posix(), labels.image_endings)
         if name in available:
-            raise UserError(_two_images(available[name], path, name, files))
+            shared = "which would share one label", "images", "img_suffix"
+            raise UserError(_two_files(available[name], path, name, files, *shared))
         available[name] = path
     if not available:
         endings = ", ".join(f"*{ending}" for ending in labels.image_endings)
@@ -99,35 +100,43 @@ def images_by_name(
     return available
 
 
-def _two_images(first: Path, second: Path, name: str, files: Sequence[Path]) -> str:
-    """What to say of two images that would share one label: the one whose ending is rarer is the odd one."""
+def _two_files(
+    first: Path, second: Path, name: str, files: Sequence[Path], why: str, kind: str, option: str
+) -> str:
+    """What to say of two files with one name: the one whose ending is rarer is the odd one."""
     endings = {path: path.name[len(Path(name).name) :] for path in (first, second)}
     count = {path: sum(file.name.endswith(ending) for file in files) for path, ending in endings.items()}
     odd, usual = sorted((second, first), key=count.get)
     advice = "remove one of them"
     if count[odd] < count[usual]:
-        advice = f"remove {odd} ({count[usual]} of the {len(files)} images are *{endings[usual]})"
+        advice = f"remove {odd} ({count[usual]} of the {len(files)} {kind} are *{endings[usual]})"
     return (
-        f"{first.parent} holds both {first.name} and {second.name}, which would share one label: {advice}, "
-        f"or choose by their ending with the data set's img_suffix={endings[usual]!r}"
+        f"{first.parent} holds both {first.name} and {second.name}, {why}: {advice}, "
+        f"or choose by their ending with the data set's {option}={endings[usual]!r}"
     )
 
 
 def labels_by_name(annotations: str | Path, labels: LabelSet) -> dict[str, Path]:
     """The label images of a folder by their paths in it without their endings.
 
-    Of several for one name, that with the first of ``labels.label_endings``.
+    Raises:
+        UserError: no such folder, or two label images of one image; of Cityscapes' the first of
+            ``labels.label_endings`` counts, as its ids are stored in two ways.
     """
     annotations = Path(annotations)
     if not annotations.is_dir():
         raise UserError(f"no folder of label images {annotations}: {_how_to_place(labels)}")
     files = walk_files(annotations, labels.label_endings)
-    return {
-        file.relative_to(annotations).as_posix()[: -len(ending)]: file
-        for ending in reversed(labels.label_endings)
-        for file in files
-        if file.name.lower().endswith(ending.lower())
-    }
+    found: dict[str, Path] = {}
+    for ending in labels.label_endings:
+        for file in files:
+            if not file.name.lower().endswith(ending.lower()):
+                continue
+            name = file.relative_to(annotations).as_posix()[: -len(ending)]
+            if found.setdefault(name, file) != file and labels.name != "cityscapes":
+                of_one = "which are both the label of one image", "label images", "seg_map_suffix"
+                raise UserError(_two_files(found[name], file, name, files, *of_one))
+    return found
 
 
 def prediction_path(
