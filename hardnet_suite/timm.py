@@ -8,7 +8,7 @@ package could register models without being imported.
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -34,8 +34,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 from hardnet_suite.models import create_model
-from hardnet_suite.networks import ARCHS, HarDNetArch, default_usage
-from hardnet_suite.networks.hardnet import last_stages
+from hardnet_suite.networks import ARCHS, HarDNetArch, build_network, default_usage
 from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, open_weights
 
 __all__ = ["HarDNetFeatureDict", "HarDNetFeatures", "default_cfgs"]
@@ -111,8 +110,16 @@ def _of_weights(name: str, weights: Checkpoint) -> dict[str, Any]:
 
 
 def _rule(name: str, rule: dict[str, Any]) -> dict[str, Any]:
-    stride = 2 ** len(last_stages(ARCHS[name]))
-    return rule | {"pool_size": tuple(-(-side // stride) for side in rule["input_size"][1:])}
+    return rule | {"pool_size": _pool_size(name, tuple(rule["input_size"]))}
+
+
+@cache
+def _pool_size(name: str, size: tuple[int, int, int]) -> tuple[int, int]:
+    """Height and width of the last map of a classifier; size is (channels, height, width) of the input."""
+    with torch.device("meta"):
+        network = build_network(name, in_chans=size[0]).eval()
+        height, width = network.forward_features(torch.empty(1, *size)).shape[-2:]
+    return height, width
 
 
 def _cfg(name: str, row: WeightsRow | None = None) -> PretrainedCfg:
@@ -134,8 +141,8 @@ def _cfg(name: str, row: WeightsRow | None = None) -> PretrainedCfg:
 
 
 def _default_cfg(name: str) -> DefaultCfg:
-    """The weights of the registry by tag: the published ones first, or else none."""
-    rows = {row.tag: row for row in ROWS if row.model == name}
+    """The weights of the registry by tag, but for graphs: the published ones first, or else none."""
+    rows = {row.tag: row for row in ROWS if row.model == name and row.layout != "onnx"}
     cfgs = {tag: _cfg(name, row) for tag, row in rows.items()}
     if "published" not in cfgs:
         cfgs = {"": _cfg(name), **cfgs}

@@ -62,7 +62,7 @@ def test_without_timm_the_import_says_what_to_install():
 def test_every_classifier_of_the_table_is_registered():
     assert set(timm.list_models("hardnet*")) == {*NAMES}
     assert set(timm.list_models(module="timm")) == {*NAMES}
-    tags = {f"{row.model}.{row.tag}" for row in ROWS if row.model in NAMES}
+    tags = {f"{row.model}.{row.tag}" for row in ROWS if row.model in NAMES and row.layout != "onnx"}
     assert {*timm.list_pretrained("hardnet*")} == tags
     assert {TAG, "hardnet68.published"} <= tags
     assert {"default_cfgs", *NAMES} <= {*ours.__all__}
@@ -79,6 +79,15 @@ def test_the_network_is_the_suites_own(name, images):
     torch.testing.assert_close(in_eval(network, images), in_eval(own, images), rtol=0, atol=0)
     assert network.usage == own.usage
     assert timm.create_model(name).num_classes == 1000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_size_of_the_last_map_is_that_of_the_cfg(name):
+    """Pools round down, strided convolutions up: no division of the input's sides tells."""
+    network = timm.create_model(name)
+    cfg = network.pretrained_cfg
+    maps = network.eval().forward_features(torch.zeros(1, *cfg["input_size"]))
+    assert tuple(maps.shape[2:]) == cfg["pool_size"]
 
 
 def test_options(images):

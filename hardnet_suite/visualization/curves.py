@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -122,10 +122,14 @@ def _require_numbers(row: dict[str, Any], where: str) -> None:
             raise UserError(f"{where}: {key} is {repr(value)[:60]}, expected a number of a training log")
 
 
-def main_scores(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
+def main_scores(metrics: Mapping[str, Any], first: Collection[str] = ()) -> list[tuple[str, float]]:
     """The scores that matter most among those of a validation: (short name, value).
 
     Those of an unknown kind are the first four numbers.
+
+    Args:
+        metrics: key -> value.
+        first: keys of those that come before all others, such as the one that chooses the best epoch.
     """
     values = {
         _OTHER_NAMES.get(key, key): float(value)
@@ -133,7 +137,12 @@ def main_scores(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
         if isinstance(value, Real) and not isinstance(value, bool)
     }
     known = [(name, values[key]) for key, name in _SHORT.items() if key in values]
-    return known or list(values.items())[:4]
+    leading = [
+        (score_name(key), values[key])
+        for key in (_OTHER_NAMES.get(key, key) for key in first)
+        if key in values
+    ]
+    return list(dict.fromkeys([*leading, *(known or list(values.items())[:4])]))
 
 
 def score_name(key: str) -> str:

@@ -222,6 +222,20 @@ def test_main_scores(metrics, scores):
     assert main_scores(metrics) == scores
 
 
+@pytest.mark.parametrize(
+    ("first", "names"),
+    [
+        ((), ["mIoU"]),
+        (("meanDice",), ["meanDice", "mIoU"]),
+        (("mIoU",), ["mIoU"]),
+        (("auto", "MAE", "meanDice"), ["MAE", "meanDice", "mIoU"]),
+    ],
+)
+def test_the_score_that_chooses_comes_first(first, names):
+    metrics = {"mIoU": 0.5, "meanDice": 0.6, "MAE": float("nan")}
+    assert [name for name, _ in main_scores(metrics, first)] == names
+
+
 def test_score_names():
     assert [score_name(key) for key in ("coco/bbox_mAP", "coco/bbox_mAP_50", "mine")] == [
         "mAP",

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import get_world_size, is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
@@ -97,7 +97,8 @@ class ProgressLineHook(Hook):
             if self._epochs
             else f"iteration {runner.iter}/{runner.max_iters}"
         )
-        scores = "  ".join(f"{name} {score_text(name, value)}" for name, value in main_scores(metrics or {}))
+        found = main_scores(metrics or {}, first=_choosing_keys(runner))
+        scores = "  ".join(f"{name} {score_text(name, value)}" for name, value in found)
         mark = "  (best so far)" if _best_scores(runner) != self._best else ""
         say(runner.logger, f"{step}: {scores or 'no scores'}{mark}")
         # what validation took is no part of the speed of training
@@ -208,6 +209,12 @@ def _count(data_batch: Any) -> int:
     """The number of images in a batch, 0 where the model's batches have another form."""
     inputs = data_batch.get("inputs") if isinstance(data_batch, Mapping) else None
     return len(inputs) if hasattr(inputs, "__len__") else 0
+
+
+def _choosing_keys(runner) -> list[str]:
+    """The keys of the scores that choose the best epoch."""
+    hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+    return list(getattr(hook, "key_indicators", None) or ())
 
 
 def _best_scores(runner) -> dict[str, Any]:

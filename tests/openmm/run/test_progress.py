@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS
 from toy_runs import toy_config
@@ -52,6 +52,7 @@ def make_runner(logger):
         test_dataloader=range(6),
         logger=logger,
         message_hub=SimpleNamespace(runtime_info={}),
+        hooks=[],
     )
 
 
@@ -231,6 +232,18 @@ def test_a_line_per_validation(runner, clock, capsys):
         "epoch 2/3: mAP 0.062  AP50 0.125",
         "epoch 3/3: mAP nan  AP50 nan",
     ]
+
+
+def test_the_line_of_a_validation_begins_with_the_score_that_chooses(runner, clock, capsys):
+    hook = ProgressLineHook()
+    chooser = CheckpointHook(save_best="meanDice", rule="greater")
+    runner.hooks = [chooser, hook]
+    with quiet_console():
+        set_console(runner.logger)
+        hook.before_train(runner)
+        hook.before_val_epoch(runner)
+        hook.after_val_epoch(runner, {"mIoU": 0.5, "meanDice": 0.625})
+    assert capsys.readouterr().out.splitlines()[-1].endswith(": meanDice 0.625  mIoU 0.500")
 
 
 def test_memory_of_the_gpu(monkeypatch, runner, clock):
