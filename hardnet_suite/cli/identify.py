@@ -55,7 +55,7 @@ def passport(weights: Checkpoint) -> dict[str, Any]:
     from hardnet_suite.weights import ROWS
     from hardnet_suite.weights.identification import lacking_in_trunk
     from hardnet_suite.weights.layouts import LAYOUTS, keys_of
-    from hardnet_suite.weights.tables import few
+    from hardnet_suite.weights.tables import few, tables_of
 
     arch = weights.arch or find_arch(weights.model)
     trunk = getattr(arch, "trunk", arch)
@@ -77,6 +77,8 @@ def passport(weights: Checkpoint) -> dict[str, Any]:
             if layout is not None and (layout.told or each is layout)
         ),
     }
+    if tables := tables_of(weights.content):
+        answers["taken"] = f"the tensors under {tables[0]}, not those under {' or '.join(tables[1:])}"
     if weights.num_classes is None:
         inside = f" of {weights.container.name}" if weights.container else ""
         answers["part"] = f"the trunk{inside}"

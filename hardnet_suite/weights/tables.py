@@ -43,9 +43,7 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         UserError: there is no such table.
     """
-    table = checkpoint
-    while wrapper := next((key for key in _WRAPPERS if isinstance(table.get(key), Mapping)), None):
-        table = table[wrapper]
+    table, _ = _unwrapped(checkpoint)
     if not table or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in table.items()
     ):
@@ -62,6 +60,23 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     while prefix := next((name for name in _PREFIXES if all(key.startswith(name) for key in table)), None):
         table = {key.removeprefix(prefix): value for key, value in table.items()}
     return dict(table)
+
+
+def tables_of(checkpoint: Mapping[str, Any]) -> list[str]:
+    """The names of the tables of tensors among which ``state_dict_of`` chooses, the chosen one first."""
+    return _unwrapped(checkpoint)[1]
+
+
+def _unwrapped(checkpoint: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    """The innermost table, and the names of the tables of tensors at the places where there are several."""
+    table, choices = checkpoint, []
+    while wrappers := [key for key in _WRAPPERS if isinstance(table.get(key), Mapping)]:
+        of_tensors = [
+            key for key in wrappers if any(isinstance(value, Tensor) for value in table[key].values())
+        ]
+        choices = of_tensors if len(of_tensors) > 1 else choices
+        table = table[wrappers[0]]
+    return table, choices
 
 
 def require_sound(tensors: Mapping[str, Tensor], floats: Mapping[str, bool] | None = None) -> None:

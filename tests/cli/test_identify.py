@@ -182,6 +182,27 @@ def _numbered():
     return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)).state_dict()
 
 
+@pytest.mark.parametrize(
+    ("names", "answer"),
+    [
+        (["model", "ema"], "the tensors under ema, not those under model"),
+        (
+            ["state_dict", "state_dict_ema", "ema"],
+            "the tensors under state_dict_ema, not those under state_dict or ema",
+        ),
+        (["ema_state_dict", "state_dict"], "the tensors under state_dict, not those under ema_state_dict"),
+        (["state_dict"], None),
+    ],
+)
+def test_which_of_several_tables_is_taken(cli, tmp_path, names, answer):
+    states = {name: build_network("hardnet39ds", num_classes=2).state_dict() for name in names}
+    torch.save(states | {"params": {"lr": 0.1}, "epoch": 3}, tmp_path / "file.pth")
+    answers = answers_of(cli, tmp_path, tmp_path / "file.pth")
+    assert answers.get("taken") == answer
+    taken = states[answer.split()[3].rstrip(",") if answer else names[0]]
+    assert torch.equal(open_weights(tmp_path / "file.pth").tensors["fc.weight"], taken["fc.weight"])
+
+
 @pytest.mark.parametrize("command", ["identify", "convert-weights"])
 @pytest.mark.parametrize("make", [_resnet, _of_another_width, _trunk_of_another_width, _numbered])
 @pytest.mark.parametrize("model", ["hardnet39ds", "hardnet68"])
