@@ -77,3 +77,14 @@ class Golden:
 @pytest.fixture(scope="session")
 def golden(shared) -> Golden:
     return Golden(shared / "golden")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """The folder of downloaded weights, which is empty: no test sees or touches the user's."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.delenv("HARDNET_WEIGHTS_DIR", raising=False)
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    folder = tmp_path / "hub/checkpoints"
+    folder.mkdir(parents=True)
+    return folder

@@ -280,16 +280,6 @@ def test_weights_of_the_package(cli, tmp_path):
     assert answers["classes"] == 10
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.delenv("HARDNET_WEIGHTS_DIR", raising=False)
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    folder = tmp_path / "hub/checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def test_verify_says_what_each_file_is(cli, cache):
     status, out, err = cli("models", "--verify")
     assert (status, err) == (0, "")

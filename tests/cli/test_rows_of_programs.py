@@ -21,17 +21,6 @@ from hardnet_suite.weights.layouts import FOREIGN
 STREETS = ("fchardnet70", "semantic-segmentation")
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """The folder of downloaded files."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.delenv("HARDNET_WEIGHTS_DIR", raising=False)
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    folder = tmp_path / "hub/checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def put(folder, row, state):
     """Writes a state dict as the row's file, in the program's format."""
     path = folder / row.file

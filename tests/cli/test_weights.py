@@ -17,11 +17,7 @@ from hardnet_suite.weights import ROWS, fetch, find, open_weights, read_checkpoi
 from hardnet_suite.weights.convert import in_target, openmm_target
 
 
-def test_models_lists_all_with_where_their_weights_are(cli, tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    cache = tmp_path / "hub/checkpoints"
-    cache.mkdir(parents=True)
+def test_models_lists_all_with_where_their_weights_are(cli, cache):
     (cache / find("hardnet85").file).touch()
     status, out, err = cli("models")
     assert (status, err) == (0, "")
