@@ -10,6 +10,7 @@ import select
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -47,6 +48,7 @@ COMMANDS = {
 
 
 _LONGEST = 4000  # characters of an error
+_usual_format = warnings.formatwarning
 
 
 class _Parser(argparse.ArgumentParser):
@@ -106,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         argcomplete.autocomplete(parser)
     args = parser.parse_args(argv)
+    warnings.formatwarning = _format_warning
     for name, value in vars(args).items():
         setattr(args, name, _at_home(value))
     # train saves a checkpoint before it ends
@@ -130,6 +133,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         error = _as_user_error(error)
         show(f"error: {_shortened(one_line(error))}", sys.stderr)
         return 2 if isinstance(error, UserError) or explain(error) else 1
+
+
+def _format_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
+    """A warning as one line, without its place in the code."""
+    if not issubclass(category, UserWarning):
+        return _usual_format(message, category, *place, **more)
+    return f"warning: {message}\n"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.outputs import require_replaceable
 
 if TYPE_CHECKING:
-    from hardnet_suite.weights import Checkpoint
+    from hardnet_suite.weights import Checkpoint, WeightsRow
     from hardnet_suite.weights.file import WeightsFile
 
 _ORIGIN = ("licence", "origin", "tag", "trained_on", "config")
@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
     from hardnet_suite.weights import open_weights, save_weights
     from hardnet_suite.weights.convert import in_target, require_same_network
     from hardnet_suite.weights.file import expanded
+    from hardnet_suite.weights.identification import lacking_in_trunk
     from hardnet_suite.weights.layouts import FOREIGN
     from hardnet_suite.weights.runs import run_checkpoint
     from hardnet_suite.weights.tables import few
@@ -89,6 +90,9 @@ def run(args: argparse.Namespace) -> None:
         show("how images become inputs is not in the file: give predict the rule of its source")
     weights.require_part()
     require_sound_in(weights)
+    lacking = lacking_in_trunk(weights.model, weights.tensors, weights.arch)
+    if weights.form == "trunk" and lacking:
+        show(f"the file lacks {len(lacking)} tensors of the trunk: {few(lacking)}")
     if weights.form == "trunk" and weights.left:
         show(f"dropped, as {weights.model} has no place for them: {few(weights.left)}")
     model, tensors = weights.model, weights.tensors
@@ -112,9 +116,8 @@ def run(args: argparse.Namespace) -> None:
         save_weights(renamed, target, metadata=metadata, half=args.half)
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
-    part = " (a part of it)" if weights.form == "trunk" else ""
-    form = "official" if part else weights.form
-    show(f"{len(renamed)} tensors of {model}{part}, {form} to {args.to}: {target}")
+    part, form = (" (a part of it)", "") if weights.form == "trunk" else ("", f"{weights.form} ")
+    show(f"{len(renamed)} tensors of {model}{part}, {form}to {args.to}: {target}")
 
 
 def weights_file(path: Path) -> WeightsFile:
@@ -189,6 +192,13 @@ def require_sound_in(weights: Checkpoint) -> None:
         raise UserError(f"{weights.path}: {error}") from None
 
 
+def _classes_of(row: WeightsRow) -> int | None:
+    """Number of classes of the weights of a row."""
+    from hardnet_suite.networks import find_arch
+
+    return len(row.classes) or getattr(find_arch(row.model), "num_classes", 0)
+
+
 def origin_of(weights: Checkpoint) -> dict[str, str]:
     """Licence and origin, as the source itself says, or as the registry has them by its hash or name."""
     from hardnet_suite.weights import ROWS
@@ -199,6 +209,8 @@ def origin_of(weights: Checkpoint) -> dict[str, str]:
     named = next((row for row in ROWS if (row.model, row.file) == key and not told), None)
     if named is not None and named.layout not in ("", weights.form) and not LAYOUTS[named.layout].told:
         named = None  # the name alone does not say how the network computes
+    if named is not None and weights.num_classes not in (None, _classes_of(named)):
+        named = None
     if weights.row is None and named is not None and named.pinned:
         kind = "SHA-256" if any(address.sha256_prefix for address in named.urls) else "hash"
         return {"licence": f"{named.licence} by the file's name, though its {kind} is not the published one"}

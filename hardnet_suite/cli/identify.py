@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     file = weights_file(expanded(args.file))
     weights = open_weights(file, known_model(args.model), layout=args.layout).require_part()
     require_sound_in(weights)
-    answers = passport(weights)
+    answers = passport(weights, named=args.model is not None)
     width = max(map(len, answers))
     for name, value in answers.items():
         for index, line in enumerate(value if isinstance(value, list) else [value]):
@@ -49,12 +49,18 @@ def run(args: argparse.Namespace) -> None:
         write_file(args.json, json.dumps({"written_by": _MARK} | answers, indent=2).encode())
 
 
-def passport(weights: Checkpoint) -> dict[str, Any]:
-    """What is known of a weights file: name -> answer, a text, a number or a list of texts."""
+def passport(weights: Checkpoint, *, named: bool = False) -> dict[str, Any]:
+    """What is known of a weights file: name -> answer, a text, a number or a list of texts.
+
+    Args:
+        weights: the file.
+        named: whether the user has named the model.
+    """
     from hardnet_suite.networks import PREPROCESS, find_arch
     from hardnet_suite.weights import ROWS
+    from hardnet_suite.weights.convert import alike as alike_models
     from hardnet_suite.weights.identification import lacking_in_trunk
-    from hardnet_suite.weights.layouts import LAYOUTS, keys_of
+    from hardnet_suite.weights.layouts import LAYOUTS, OFFICIAL, OPENMM, OWN, keys_of
     from hardnet_suite.weights.tables import few, tables_of
 
     arch = weights.arch or find_arch(weights.model)
@@ -95,7 +101,7 @@ def passport(weights: Checkpoint) -> dict[str, Any]:
     if hasattr(trunk, "act"):
         block_act = trunk.block_act or trunk.act
         answers["activation"] = trunk.act if block_act == trunk.act else f"{trunk.act}; {block_act} in blocks"
-        answers["stem stride"] = trunk.stem_stride * (2 if trunk.stem_down else 1)
+        answers["stem stride"] = trunk.stem_stride * trunk.first_step
         if not trunk.depthwise:
             answers["pooling"] = trunk.pool
     if weights.form != "onnx":
@@ -108,17 +114,30 @@ def passport(weights: Checkpoint) -> dict[str, Any]:
     rows = [row for row in ROWS if (row.model, row.tag) == (weights.model, origin.get("tag"))]
     for row in rows:
         answers["weights"] = f"tag {row.tag}" + (f": {row.metric}" if row.metric else "")
-    if answers["licence"] == "unknown" and source and source.licence:
-        answers["licence"] = f"unknown; that of the program is {source.licence}"
+        if weights.row is None and "tag" not in weights.metadata:
+            answers["weights"] += " (by the file's name: no hash of it is known)"
+    of_program = source.licence if source else ""
+    if weights.form == OFFICIAL.name:  # whose programs are several
+        published = (row.licence for row in ROWS if (row.model, row.tag) == (weights.model, "published"))
+        of_program = next(published, of_program)
+    if answers["licence"] == "unknown" and of_program not in ("", "unknown"):
+        answers["licence"] = f"unknown; that of the program is {of_program}"
     answers["use"] = _uses(weights)
     if weights.form == "onnx":
         answers["but"] = [
             *graph_remarks(weights),
             "how images become inputs is not in the file: ask its source, and give predict the same rule",
         ]
+    twins = [name for name in alike_models(weights.model) if name != weights.model]
+    suites_own = weights.form == OWN.name or weights.form in OPENMM  # other programs have one of them at most
+    if twins and suites_own and "model" not in weights.metadata and not named:
+        answers["but"] = [
+            f"the keys are also those of {' and '.join(twins)}, which compute otherwise: for a file of one "
+            "of them give --model"
+        ]
     others = [other for other in alike if not other.told]
     if others and "tag" not in origin:
-        answers["but"] = [
+        answers["but"] = answers.get("but", []) + [
             f"the keys are also those of {other.program}, whose network computes otherwise: if the file is "
             f"from there, give --from {other.name}"
             for other in others
@@ -135,6 +154,7 @@ def input_rule(rule: Preprocess) -> str:
 
 def _uses(weights: Checkpoint) -> list[str]:
     """Commands and calls that take the file."""
+    from hardnet_suite.networks import find_arch
     from hardnet_suite.weights.identification import lacking_in_trunk
     from hardnet_suite.weights.layouts import LAYOUTS
 
@@ -144,12 +164,16 @@ def _uses(weights: Checkpoint) -> list[str]:
     if layout is not None and not (layout.told or weights.row):  # its keys would be read as another program's
         return [f"hardnet-suite convert-weights {name} mine.safetensors --from {layout.name}"]
     if weights.num_classes is None:
+        convert = f"hardnet-suite convert-weights {name} trunk.safetensors"
+        if weights.container is None:  # else the keys tell
+            convert += f" --model {weights.model}"
+        arch = weights.arch or find_arch(weights.model)
+        last = f"trunk.stages.{len(getattr(arch, 'trunk', arch).stages) - 1}.transition."
         ends = lacking_in_trunk(weights.model, weights.tensors, weights.arch, features_only=True)
+        if any(not key.startswith(last) for key in ends):
+            return [convert]
         tap = '"block"' if ends else "True"  # the maps before the last convolution, where that is lacking
-        return [
-            f'create_model("{weights.model}", features_only={tap}, pretrained="{name}")',
-            f"hardnet-suite convert-weights {name} trunk.safetensors --model {weights.model}",
-        ]
+        return [f'create_model("{weights.model}", features_only={tap}, pretrained="{name}")', convert]
     uses = [f'create_model("{weights.model}", pretrained="{name}")']
     if weights.num_classes:
         uses.append(f"hardnet-suite predict IMAGES --model {name}")

@@ -125,7 +125,7 @@ def _require_numbers(row: dict[str, Any], where: str) -> None:
 def main_scores(metrics: Mapping[str, Any], first: Collection[str] = ()) -> list[tuple[str, float]]:
     """The scores that matter most among those of a validation: (short name, value).
 
-    Those of an unknown kind are the first four numbers.
+    Those of an unknown kind are the first four numbers, after ``first``.
 
     Args:
         metrics: key -> value.

@@ -45,6 +45,7 @@ from hardnet_suite.weights.identification import (
     SeveralNetworksError,
     best_form,
     identify,
+    nearest,
     network_within,
     shapes_fit,
     split_trunk,
@@ -118,6 +119,8 @@ class Checkpoint:
             part = f"only its trunk (form {self.form})" if self.form == "trunk" else f"keys such as {keys}"
             if self.container:
                 part = f"only a trunk, in {self.container.name}: beside it are {few(self.left)}"
+                if not self.container.source:
+                    part += f"; where its last layer is trained, name the model: {self.model}"
             raise UserError(f"{self.path}: these are not the weights of {self.model} ({part})")
         return self
 
@@ -310,13 +313,21 @@ def _describe(
         implied = whole.arch
         scheme = whole.form
         beside = {key: value for key, value in state.items() if not key.startswith(prefix)}
-        if named is None and isinstance(find_arch(model), HarDNetArch) and has_layers(beside):
-            # where further layers read its maps, its own last layer is carried along, trained by nothing
+        within_others = isinstance(find_arch(model), HarDNetArch) and has_layers(beside)
+        if within_others and named is not None:
+            warnings.warn(
+                f"{file.path}: the layers beside the network may read its maps, and then nothing has trained "
+                "its own last layer: features_only=True takes the trunk alone",
+                stacklevel=3,
+            )
+        if within_others and named is None:
             container, form, left = unknown_container(prefix), "trunk", beside
             tensors = {key: value for key, value in tensors.items() if key.startswith("trunk.")}
         else:
             classes, channels = whole.num_classes, whole.in_chans
     except UserError as error:
+        if file.path.suffix.lower() == ".onnx":  # only the answers of a whole network can be compared
+            raise
         container = container_of(state)
         if container is not None:
             model, tensors, scheme = _trunk_within(state, container, model, arch)
@@ -334,7 +345,10 @@ def _describe(
             implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
         elif model is not None:
             form, tensors, left = best_form(model, state, arch)
-    program = layout or metadata.get("computes_as")
+    program = metadata.get("computes_as")
+    if None not in (layout, program) and layout != program:
+        raise UserError(f"its metadata says that it computes as {program!r}, not as {layout!r}")
+    program = layout or program
     if program is not None:
         form, implied = _as_written_by(program, model, form)
         scheme = program
@@ -388,12 +402,13 @@ def _trunk_within(
     trunks = {}
     for name in container.models if model is None else [model]:
         trunk = split_trunk(name, part, arch)
-        # a classifier's last layer is in the file, but the other program trains and reads it not
+        # a classifier's last layer is in the file, but the other program neither trains nor reads it
         own = {key: value for key, value in trunk[0].items() if key.startswith("trunk.")} if trunk else {}
         if trunk is not None and shapes_fit(name, own, arch):
             trunks[name] = own, trunk[2]
     if not trunks:
-        reason = container.reason or f"its trunk is not that of {model or 'a model of this suite'}"
+        near = nearest(state, model, arch)
+        reason = container.reason or near or f"its trunk is not that of {model or 'a model of this suite'}"
         raise UserError(f"these are the weights of {container.name} ({container.source}): {reason}")
     name, (tensors, scheme) = next(iter(trunks.items()))
     return name, tensors, scheme

@@ -33,7 +33,7 @@ class Container:
     outer: str = ""
 
     def prefix_in(self, state_dict: Mapping[str, Tensor]) -> str | None:
-        """Prefix of the HarDNet among the tensors of such a network; None where these are none of one."""
+        """Prefix of the HarDNet in such a network; None where these are not the tensors of one."""
         for outer in dict.fromkeys(("", self.outer)):
             starts = [outer + mark for mark in (self.prefix, *self.marks)]
             if all(any(key.startswith(start) for key in state_dict) for start in starts):

@@ -184,7 +184,7 @@ def _way_of_computing(arch: Arch) -> dict[str, object]:
         "activation in blocks": row.block_act or row.act,
         "pooling": "none" if row.depthwise else row.pool,
         "first pooling rounded up": row.first_pool_ceil and not row.depthwise,
-        "stem stride": row.stem_stride,
+        "stem stride": row.stem_stride * row.first_step,
         "padding of strided convolutions": "on one side" if row.same_padding else "on both sides",
     }
     if isinstance(arch, FCHarDNetArch):

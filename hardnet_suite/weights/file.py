@@ -61,9 +61,9 @@ class WeightsFile:
         if _HTML.match(data):
             raise BadFileError("a web page (HTML), not weights")
         if path.suffix.lower() in ENGINE_SUFFIXES and not (graphs and path.suffix.lower() == ".onnx"):
-            raise BadFileError(
-                "a file for an inference engine, not weights: predict and test take the files of export"
-            )
+            own = "a file for an inference engine, not weights: predict and test take the files of export"
+            others = "; convert-weights reads a classifier's weights out of other graphs"
+            raise BadFileError(own + (others if path.suffix.lower() == ".onnx" else ""))
         if data.startswith(b"version https://git-lfs"):
             raise BadFileError("a pointer of Git LFS, not weights: fetch the file itself (git lfs pull)")
         return cls(path, data)

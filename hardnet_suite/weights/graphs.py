@@ -26,7 +26,7 @@ _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"
 
 
 class GraphError(Exception):
-    """Why a graph holds no weights that the suite reads."""
+    """A graph whose weights cannot be read, with the reason."""
 
 
 def graph_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -110,19 +110,25 @@ def identify(
             f"and draw with its config, {OTHERS_MODEL}"
         )
     of = "any model of this suite" if model is None else model
-    near = _nearest(state_dict, model, arch)
+    near = nearest(state_dict, model, arch)
     raise UserError(f"these are not the weights of {of} ({near or f'keys such as {keys}'})")
 
 
-def _nearest(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch | None) -> str:
-    """What a state dict lacks of the model that it nearly is; "" where it is nearly none.
+def nearest(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch | None = None) -> str:
+    """What a state dict lacks of the model that it nearly is, in words; "" where it is not nearly any.
 
     Nearly: nine tenths of the model's tensors are there, with their shapes, and at most as many others.
+
+    Args:
+        state_dict: the tensors by name.
+        model: name of the only model to compare with; None compares with all of them.
+        arch: architecture in place of that of ``model``.
     """
     best: tuple[float, str] = (0.0, "")
     for name in _by_keys() if model is None else [model]:
         expected = _shapes(name, None, arch)
         of_classes = class_layers(name)
+        first = next(key for key, shape in expected.items() if len(shape) == 4)  # its input channels may vary
         for prefix in common_prefixes(state_dict):
             tensors = {key.removeprefix(prefix): value for key, value in state_dict.items()}
             for form, converted, left in split_forms(name, tensors, arch):
@@ -132,6 +138,7 @@ def _nearest(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch | N
                     if key in expected
                     and tuple(value.shape) != expected[key]
                     and not (key.startswith(of_classes) and tuple(value.shape[1:]) == expected[key][1:])
+                    and not (key == first and value.ndim == 4 and value.shape[2:] == expected[key][2:])
                 ]
                 missing = [key for key in expected if key not in converted]
                 share = 1 - (len(missing) + len(wrong)) / len(expected)
@@ -139,11 +146,7 @@ def _nearest(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch | N
                     continue
                 lacks = [
                     f"{len(keys)} {what} ({few(keys)})"
-                    for what, keys in (
-                        ("missing", missing),
-                        ("of another shape", wrong),
-                        ("unexpected", left),
-                    )
+                    for what, keys in zip(_LACKS, (missing, wrong, left), strict=True)
                     if keys
                 ]
                 if lacks:

@@ -14,6 +14,7 @@ import torchvision
 
 import hardnet_suite.weights as weights_room
 from hardnet_suite import create_model
+from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, build_network
 from hardnet_suite.weights import ROWS, find, open_weights, registry, save_weights, to_official
 from hardnet_suite.weights.convert import in_target
@@ -55,7 +56,7 @@ def test_a_file_of_pytorchcv(cli, tmp_path, small):
     answers = answers_of(cli, tmp_path, small)
     assert answers["model"] == "hardnet68"
     assert answers["layout"] == "pytorchcv (pytorchcv)"
-    assert (answers["classes"], answers["input channels"], answers["stem stride"]) == (3, 3, 2)
+    assert (answers["classes"], answers["input channels"], answers["stem stride"]) == (3, 3, 4)
     assert answers["activation"] == "relu6; relu in blocks"
     assert answers["source"] == "https://github.com/osmr/pytorchcv"
     assert answers["licence"] == "unknown; that of the program is MIT"
@@ -249,6 +250,120 @@ def test_numbers_that_no_network_has(tmp_path, error_of, command, key, change, r
     assert reason in message
     assert str(tmp_path / "file.pth") in message
     assert not (tmp_path / "own.safetensors").exists()
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    """A classifier with ReLU as an ONNX graph, and the graph of its trunk."""
+    network = build_network(
+        "hardnet39ds", num_classes=2, arch=replace(ARCHS["hardnet39ds"], act="relu")
+    ).eval()
+    folder = tmp_path_factory.mktemp("graphs")
+    for name, module in (("whole.onnx", network), ("trunk.onnx", network.trunk)):
+        example = (torch.rand(1, 3, 64, 64),)
+        torch.onnx.export(module, example, folder / name, dynamo=True, external_data=False, verbose=False)
+    return folder
+
+
+@pytest.mark.parametrize("command", ["identify", "convert-weights"])
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("whole.onnx", "hardnet68"),
+        ("whole.onnx", "fchardnet70"),
+        ("trunk.onnx", "hardnet39ds"),
+        ("trunk.onnx", None),
+    ],
+)
+def test_graphs_that_are_not_the_whole_network(tmp_path, error_of, graph, command, name, model):
+    more = [tmp_path / "own.safetensors"] if command == "convert-weights" else []
+    more += ["--model", model] if model else []
+    message = error_of(command, graph / name, *more)
+    assert f"these are not the weights of {model or 'any model of this suite'}" in message
+    assert not (tmp_path / "own.safetensors").exists()
+
+
+def test_a_graph_where_weights_are_expected_names_the_command_that_reads_it(graph, error_of, tmp_path):
+    with pytest.raises(UserError, match="convert-weights reads a classifier's weights out of other graphs"):
+        create_model("hardnet39ds", pretrained=graph / "whole.onnx")
+
+
+def test_the_commands_for_a_trunk_in_an_unknown_network_keep_its_head_out(cli, tmp_path, monkeypatch):
+    state = {f"encoder.{key}": value for key, value in official("hardnet39ds", num_classes=2).items()}
+    torch.save(state | {"dec.conv.weight": torch.ones(2, 3, 1, 1)}, tmp_path / "unet.pth")
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match="left out are"):
+        answers = answers_of(cli, tmp_path, "unet.pth")
+    assert answers["part"] == "the trunk of a larger network"
+    assert answers["use"][1] == "hardnet-suite convert-weights unet.pth trunk.safetensors"
+    assert cli(*answers["use"][1].split()[1:])[0] == 0
+    assert answers_of(cli, tmp_path, "trunk.safetensors")["part"] == "the trunk"
+    with pytest.raises(UserError, match="only its trunk"):
+        open_weights("trunk.safetensors").require_whole()
+    with pytest.warns(UserWarning, match="nothing has trained its own last layer"):
+        create_model("hardnet39ds", pretrained="unet.pth")
+
+
+@pytest.mark.parametrize("program", ["official", "network", "paddleclas"])
+@pytest.mark.parametrize("command", ["identify", "convert-weights"])
+def test_a_file_that_says_its_program_is_read_as_no_other(cli, tmp_path, small, error_of, command, program):
+    own = tmp_path / "own.safetensors"
+    assert cli("convert-weights", small, own)[0] == 0
+    more = [tmp_path / "wrong.safetensors"] if command == "convert-weights" else []
+    message = error_of(command, own, *more, "--from", program)
+    assert f"its metadata says that it computes as 'pytorchcv', not as '{program}'" in message
+    assert cli("identify", own, "--from", "pytorchcv")[0] == 0
+
+
+def test_the_licence_of_a_program_is_that_of_its_own_authors(cli, tmp_path):
+    torch.save(
+        in_target("hardnet_mseg", build_network("hardnet_mseg").state_dict(), "official"), tmp_path / "a.pth"
+    )
+    assert (
+        answers_of(cli, tmp_path, tmp_path / "a.pth")["licence"]
+        == "unknown; that of the program is Apache-2.0"
+    )
+
+
+@pytest.mark.parametrize("classes", [7, 1000])
+def test_what_a_name_says_needs_the_published_number_of_classes(cli, tmp_path, classes):
+    path = tmp_path / find("hardnet68", "paddleclas").file
+    state = in_target("hardnet68", build_network("hardnet68", num_classes=classes).state_dict(), "paddleclas")
+    save_weights(state, path, half=False)
+    answers = answers_of(cli, tmp_path, path)
+    if classes == 7:
+        assert answers["licence"] == "unknown; that of the program is Apache-2.0"
+        assert "weights" not in answers
+    else:
+        assert answers["licence"] == "Apache-2.0"
+        assert answers["weights"].endswith("(by the file's name: no hash of it is known)")
+
+
+@pytest.mark.parametrize("dropped", ["4.", "12."])
+def test_a_trunk_with_a_hole_is_recommended_to_no_network(cli, tmp_path, dropped):
+    whole = official("hardnet68")
+    state = {
+        key.removeprefix("base."): value
+        for key, value in whole.items()
+        if not key.startswith(f"base.{dropped}")
+    }
+    state = {key: value for key, value in state.items() if not key.startswith("16.")}
+    torch.save(state, tmp_path / "file.pth")
+    answers = answers_of(cli, tmp_path, tmp_path / "file.pth", "--model", "hardnet68")
+    assert not [use for use in answers["use"] if use.startswith("create_model")]
+    assert "the trunk, without" in answers["part"]
+    _, out, _ = cli("convert-weights", tmp_path / "file.pth", tmp_path / "own.pth", "--model", "hardnet68")
+    assert "tensors of the trunk: trunk." in out
+
+
+def test_models_with_the_same_keys_are_named(cli, tmp_path):
+    torch.save(build_network("fchardnet70_stride2").state_dict(), tmp_path / "file.pth")
+    answers = answers_of(cli, tmp_path, tmp_path / "file.pth")
+    assert answers["model"] == "fchardnet70"
+    assert "the keys are also those of fchardnet70_stride2 and fchardnet70_paddleseg" in answers["but"][0]
+    answers = answers_of(cli, tmp_path, tmp_path / "file.pth", "--model", "fchardnet70_stride2")
+    assert (answers["model"], answers["stem stride"]) == ("fchardnet70_stride2", 2)
+    assert not [line for line in answers.get("but", []) if "stride2" in line]
 
 
 @pytest.mark.parametrize("kind", ["sha256_prefix", "git_blob", "sha1"])

@@ -379,8 +379,7 @@ def test_annotations_of_other_tasks(tmp_path, other, year):
         annotation_files(tmp_path)
     (folder / "train.json").unlink()
     own.unlink()
-    boxes = {"train": others[0], "val": others[1]} if other in ("person_keypoints", "stuff") else {}
-    assert annotation_files(tmp_path) == boxes | {"test": others[-1]}
+    assert annotation_files(tmp_path) == dict(zip(("train", "val", "test"), others, strict=True))
 
 
 @pytest.mark.parametrize(

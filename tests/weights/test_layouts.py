@@ -339,7 +339,7 @@ def test_weights_of_another_network_are_no_silent_answer(tmp_path):
 @pytest.mark.parametrize("name", ["fchardnet70_stride2", "fchardnet70_paddleseg"])
 def test_another_stem_under_keys_that_do_not_tell(name):
     """What the authors' program reads under its keys is fchardnet70."""
-    reason = "stem stride 1.*, but the fchardnet70 of the authors' programs has stem stride 2"
+    reason = "stem stride 2.*, but the fchardnet70 of the authors' programs has stem stride 4"
     with pytest.raises(ValueError, match=reason):
         require_same_network(name, None, "official")
     with pytest.raises(ValueError, match=reason):

@@ -29,9 +29,7 @@ from hardnet_suite.errors import UserError
 
 FORMAT = "COCO"
 _INSTANCES = "instances_"
-# COCO's files of other tasks
-_WITHOUT_BOXES = ("captions_", "panoptic_")
-_WITH_BOXES = ("person_keypoints_", "stuff_")
+_OTHER_TASKS = ("captions_", "panoptic_", "person_keypoints_", "stuff_")  # of COCO
 _YEAR = re.compile(r"(19|20)\d\d$")
 _START = 65536  # bytes in which a COCO file usually shows its keys
 _LONGEST = 300  # characters of a finding; a polygon in the place of a box would fill pages
@@ -43,8 +41,8 @@ def annotation_files(source: Path) -> dict[str, Path]:
 
     ``source`` is a JSON file, or a folder with annotations/instances_SPLIT.json (a year at the end is no part
     of the split's name), or with SPLIT/*.json as Roboflow writes it, or with SPLIT.json or any one file.
-    COCO's files of captions and panoptic annotations are none, nor beside instances_SPLIT.json those of
-    keypoints and stuff.
+    Beside instances_SPLIT.json, COCO's files of other tasks (captions, keypoints, panoptic, stuff) are left
+    out.
 
     Raises:
         UserError: two files are of one split.
@@ -55,9 +53,9 @@ def annotation_files(source: Path) -> dict[str, Path]:
     folders = [source / "annotations", *_subfolders(source), source]
     for folder in filter(Path.is_dir, folders):
         paths = sorted(folder.glob("*.json"))
-        others = _WITHOUT_BOXES + (_WITH_BOXES if any(map(_is_instances, paths)) else ())
+        has_instances = any(map(_is_instances, paths))
         for path in paths:
-            if path.name.startswith(others) or not _looks_like_coco(path):
+            if (has_instances and path.name.startswith(_OTHER_TASKS)) or not _looks_like_coco(path):
                 continue
             split = _split_of(path)
             if split in files:
