@@ -82,7 +82,7 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
     dropped: list[str] = []
     if "classes" in allow:
         no_classes = getattr(module, "num_classes", None) == 0
-        dropped = names.of_other_classes(own)
+        dropped = names.of_other_classes(own, whole=checkpoint.num_classes is not None)
         if no_classes:
             dropped += [key for key in tensors if key not in own and names.is_class(key)]
     first = next((key for key, value in own.items() if value.ndim == 4), None)  # the first convolution
@@ -231,12 +231,19 @@ class _Names:
     def is_class(self, key: str) -> bool:
         return self.class_layers is not None and key.startswith(self.class_layers)
 
-    def of_other_classes(self, own: Mapping[str, Tensor]) -> list[str]:
-        """The keys of layers whose number of classes differs from the network's, and nothing else of them.
+    def of_other_classes(self, own: Mapping[str, Tensor], *, whole: bool) -> list[str]:
+        """The keys of layers of classes that differ from the network's for the number of classes alone.
 
-        Only the first dimension of a tensor depends on that number. Where the layers of classes are not
-        known, each tensor is one of its own.
+        Of a whole network the shapes are those of its number of classes. Otherwise that number is the first
+        dimension, in each tensor of a layer; where the layers of classes are not known, each tensor is one
+        of its own.
         """
+        if whole and self.class_layers is not None:
+            return [
+                key
+                for key, value in self.tensors.items()
+                if key in own and self.is_class(key) and value.shape != own[key].shape
+            ]
         layers: dict[str, list[str]] = {}
         for key in self.tensors:
             if key in own and (self.class_layers is None or self.is_class(key)):
