@@ -31,7 +31,7 @@ from hardnet_suite.data.coco.layout import check_layout, read_json
 from hardnet_suite.data.coco.records import CocoImage
 from hardnet_suite.data.coco.values import as_flag, as_id, match_id
 from hardnet_suite.data.images import image_size
-from hardnet_suite.data.report import Finding, Report
+from hardnet_suite.data.report import Finding, Report, first_of
 from hardnet_suite.data.segmentation.label_images import read_segments
 from hardnet_suite.data.segmentation.preflight import misalignment
 from hardnet_suite.errors import UserError
@@ -90,11 +90,7 @@ class PanopticFile:
             UserError: it cannot be used.
         """
         if self.findings:
-            first = self.findings[0]
-            message = f"{self.source}: {first.where} {first.what}"
-            if len(self.findings) > 1:
-                message += f" (and {len(self.findings) - 1} more: `hardnet-suite check-data` shows all)"
-            raise UserError(message)
+            raise UserError(first_of(self.source, self.findings))
         return self
 
     def require_annotated(self) -> PanopticFile:

@@ -105,6 +105,12 @@ class Report(ABC):
         return _by_kind(self.findings)
 
 
+def first_of(source: object, findings: Sequence[Finding]) -> str:
+    """The first of what is wrong with a file, and how many more there are."""
+    more = f" (and {len(findings) - 1} more: `hardnet-suite check-data` shows all)" if findings[1:] else ""
+    return f"{source}: {findings[0].where} {findings[0].what}{more}"
+
+
 def brief_lines(findings: Sequence[Finding], left_out: frozenset[str], fate: str) -> list[str]:
     """At most a dozen lines, one per kind of finding, errors first: how many, and the first of them.
 

@@ -78,6 +78,23 @@ def test_two_label_images_of_one_image(tmp_path, other):
     }
 
 
+def test_grey_images_and_masks_in_one_folder(tmp_path):
+    """No image is taken for its own mask."""
+    touch(tmp_path, "in/a.jpg", "in/a.png", "in/b.jpg", "in/b.png")
+    labels = replace(own_labels(("a",), [(1, 2, 3)], mask_threshold=128), image_endings=(".jpg",))
+    assert paired(tmp_path, labels, annotations="in") == [("in/a.jpg", "in/a.png"), ("in/b.jpg", "in/b.png")]
+    assert check_segmentation(tmp_path / "in", tmp_path / "in", labels, read=False).findings == ()
+
+
+@pytest.mark.parametrize("place", ["in", "in/../in", "link"])
+def test_images_and_labels_that_end_alike_in_one_folder(tmp_path, place):
+    touch(tmp_path, "in/a.png", "in/b.png")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for labels in (LABELS, replace(LABELS, image_endings=(".png",))):
+        with pytest.raises(UserError, match=r"are those of one folder, .* end alike: .*seg_map_suffix"):
+            require_pairs(tmp_path / "in", tmp_path / place, labels)
+
+
 def listed(root, *names):
     (root / "list.txt").write_text("\n".join(names))
     return root / "list.txt"

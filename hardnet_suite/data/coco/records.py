@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from hardnet_suite.data.report import Finding
+from hardnet_suite.data.report import Finding, first_of
 from hardnet_suite.errors import UserError
 
 
@@ -92,11 +92,7 @@ class CocoFile:
             UserError: it cannot be used.
         """
         if self.fatal:
-            first = self.fatal[0]
-            message = f"{self.source}: {first.where} {first.what}"
-            if len(self.fatal) > 1:
-                message += f" (and {len(self.fatal) - 1} more: `hardnet-suite check-data` shows all)"
-            raise UserError(message)
+            raise UserError(first_of(self.source, self.fatal))
         return self
 
     def require_boxes(self) -> CocoFile:

@@ -104,7 +104,7 @@ def check_segmentation(
             where = image.relative_to(images).as_posix()
             findings.append(Finding("error", "missing label", where, message))
     names = images_by_name(images, labels, annotations)
-    for name, path in sorted(labels_by_name(annotations, labels).items()):
+    for name, path in sorted(labels_by_name(annotations, labels, images).items()):
         if name not in names:
             where, message = path.relative_to(annotations).as_posix(), f"no image for it in {images}"
             findings.append(Finding("warning", "label without an image", where, message))

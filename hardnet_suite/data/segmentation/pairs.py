@@ -38,7 +38,7 @@ def find_pairs(
         available = _listed(Path(list_file), Path(images), available, labels)
     if annotations is None:
         return [(path, None) for path in available.values()]
-    label_images = labels_by_name(annotations, labels)
+    label_images = labels_by_name(annotations, labels, images)
     return [(path, label_images.get(name)) for name, path in available.items()]
 
 
@@ -116,19 +116,32 @@ def _two_files(
     )
 
 
-def labels_by_name(annotations: str | Path, labels: LabelSet) -> dict[str, Path]:
+def labels_by_name(
+    annotations: str | Path, labels: LabelSet, images: str | Path | None = None
+) -> dict[str, Path]:
     """The label images of a folder by their paths in it without their endings.
 
+    Where the images lie in the same folder, files that end as images do are left out.
+
     Raises:
-        UserError: no such folder, or two label images of one image; of Cityscapes' the first of
-            ``labels.label_endings`` counts, as its ids are stored in two ways.
+        UserError: no such folder; images and label images that lie in it and end alike; or two label images
+            of one image; of Cityscapes' the first of ``labels.label_endings`` counts, as its ids are stored
+            in two ways.
     """
     annotations = Path(annotations)
     if not annotations.is_dir():
         raise UserError(f"no folder of label images {annotations}: {_how_to_place(labels)}")
-    files = walk_files(annotations, labels.label_endings)
+    endings = labels.label_endings
+    if images is not None and Path(images).resolve() == annotations.resolve():
+        endings = tuple(end for end in endings if end not in labels.image_endings)
+        if not endings:
+            raise UserError(
+                f"the images and the label images are those of one folder, {annotations}, and end alike: "
+                "set the data set's img_suffix and seg_map_suffix, or data_prefix"
+            )
+    files = walk_files(annotations, endings)
     found: dict[str, Path] = {}
-    for ending in labels.label_endings:
+    for ending in endings:
         for file in files:
             if not file.name.lower().endswith(ending.lower()):
                 continue
