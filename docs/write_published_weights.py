@@ -40,7 +40,7 @@ def card(row: WeightsRow) -> str:
         if value
     )
     part = " (the trunk alone)" if row.base_only else ""
-    no_mirror = [f"No other copy: {row.no_mirror}"] if row.no_mirror else []
+    no_mirror = [f"No other copy is known: {row.no_mirror}"] if row.no_mirror else []
     rule = layout.preprocess_of(row.model) or default_usage(row.model).preprocess
     graph = layout.name == "onnx"
     fields = {

@@ -16,9 +16,9 @@ _CENTERNET = "https://github.com/PingoLH/CenterNet-HarDNet"
 _PYTORCHCV = "https://github.com/osmr/pytorchcv"
 _PADDLECLAS = "https://github.com/PaddlePaddle/PaddleClas"
 _NO_HASH = "the authors publish none, and no copy in a git repository is known"
-_ONE_HOST = "only the authors' host is known to have it, and the Internet Archive may"
-_DRIVE_ONLY = "only the authors' Google Drive is known to have it"
-_PADDLE_ONLY = "only Paddle's host is known to have it, and the Internet Archive may"
+_ONE_HOST = "it is on the authors' host alone, apart from a possible capture of the Internet Archive"
+_DRIVE_ONLY = "it is on the authors' Google Drive alone"
+_PADDLE_ONLY = "it is on Paddle's host alone, apart from a possible capture of the Internet Archive"
 _DESCRIPTOR = "https://github.com/DagnyT/hardnet"
 _KORNIA = "https://huggingface.co/kornia/hardnet"
 _PADDLESEG = "https://github.com/PaddlePaddle/PaddleSeg"
@@ -131,7 +131,7 @@ def _pytorchcv(model: str, error: str, sha1: str, release: str, metric: str) -> 
         metric=metric,
         source=_PYTORCHCV,
         layout="pytorchcv",
-        no_mirror="only the releases of osmr/imgclsmob are known to have it, and the Internet Archive may",
+        no_mirror="it is in the releases of osmr/imgclsmob alone, apart from a possible archived capture",
     )
 
 
@@ -286,7 +286,7 @@ PUBLISHED: tuple[WeightsRow, ...] = (
         metric="ImageNet top-1 74.38",
         source=_STM32,
         layout="onnx",
-        no_mirror="only STMicroelectronics' repository is known to have it",
+        no_mirror="it is in STMicroelectronics' repository alone",
     ),
     _paddleclas("hardnet39ds", "HarDNet39_ds_pretrained.pdparams", "ImageNet top-1 71.3"),
     _paddleclas("hardnet68ds", "HarDNet68_ds_pretrained.pdparams", "ImageNet top-1 73.6"),

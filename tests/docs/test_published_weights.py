@@ -24,5 +24,5 @@ def test_the_page_is_written_from_the_registry():
         assert row.metric in card
         assert all(address.url in card for address in row.urls)
         assert row.pinned or f"none known: {row.no_hash}" in card
-        assert row.mirrored or f"No other copy: {row.no_mirror}" in card
+        assert row.mirrored or f"No other copy is known: {row.no_mirror}" in card
         assert f"`{row.layout or 'official'}`: " in card
