@@ -29,6 +29,7 @@ from hardnet_suite.matching.nearest import mutual_matches
 from hardnet_suite.matching.pair import RATIO, count_places, estimate_geometry
 from hardnet_suite.matching.patches import DESCRIPTOR, load_descriptor
 from hardnet_suite.outputs import write_file
+from hardnet_suite.weights.tables import is_counter
 
 METHODS = ("vlad", "bow")
 TOP_K = 1000  # keypoints per image
@@ -373,7 +374,7 @@ def digest_of(model: nn.Module) -> str:
         return model.digest
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
-        if not key.endswith(".num_batches_tracked"):
+        if not is_counter(key):
             array = value.detach().cpu().float().contiguous().numpy()
             digest.update(f"{key} {array.shape}\n".encode())
             digest.update(array.tobytes())

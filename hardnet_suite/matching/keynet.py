@@ -19,6 +19,7 @@ from hardnet_suite.data.patch_frames import MEASUREMENT_REGION
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching.patches import ready
 from hardnet_suite.weights.file import read_checkpoint
+from hardnet_suite.weights.tables import is_counter
 
 _BORDER = 15  # pixels of a level's sides without keypoints, in Kornia
 _AT_ONCE = 512  # patches of AffNet and OriNet
@@ -153,7 +154,7 @@ def fill_published(network: nn.Module, file: str | Path, name: str, computed: Co
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError:
         raise error from None
-    needed = [key for key in missing if not key.endswith("num_batches_tracked") and key not in computed]
+    needed = [key for key in missing if not is_counter(key) and key not in computed]
     if unexpected or needed:
         raise error
     if not all(values.isfinite().all() for values in state.values()):

@@ -49,6 +49,7 @@ from hardnet_suite.weights.identification import (
     network_within,
     shapes_fit,
     split_trunk,
+    trunk_within,
 )
 from hardnet_suite.weights.layouts import LAYOUTS, OWN, find_layout, keys_of
 from hardnet_suite.weights.registry import WeightsRow
@@ -334,6 +335,17 @@ def _describe(
             start = container.prefix_in(state)
             form, left = "trunk", {key: state[key] for key in state if not key.startswith(start)}
             implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
+            if nearly := nearest(state, None):
+                warnings.warn(
+                    f"{file.path}: nearly the weights {nearly}: only their trunk is taken", stacklevel=3
+                )
+        elif not isinstance(error, SeveralNetworksError) and (
+            within := _trunk_inside(state, model or said, arch, known)
+        ):
+            prefix, model, tensors, scheme = within
+            container, form = unknown_container(prefix), "trunk"
+            left = {key: value for key, value in state.items() if not key.startswith(prefix)}
+            implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
         elif known and (
             isinstance(error, SeveralNetworksError)
             or (model is None and not (said and split_trunk(said, state, arch)))
@@ -412,6 +424,26 @@ def _trunk_within(
         raise UserError(f"these are the weights of {container.name} ({container.source}): {reason}")
     name, (tensors, scheme) = next(iter(trunks.items()))
     return name, tensors, scheme
+
+
+def _trunk_inside(
+    state: Mapping[str, Tensor], model: str | None, arch: Arch | None, known: bool
+) -> tuple[str, str, dict[str, Tensor], str] | None:
+    """``trunk_within`` beside others' layers; None where several are found and none need be."""
+    try:
+        within = trunk_within(state, model, arch)
+    except SeveralNetworksError:
+        if known:
+            raise
+        return None
+    if within is None:
+        return None
+    prefix, name, _, layout = within
+    last = tuple(theirs for ours, theirs in keys_of(name, LAYOUTS[layout]).items() if ours.startswith("fc."))
+    beside = {
+        key: value for key, value in state.items() if not key.startswith(prefix) and not key.endswith(last)
+    }
+    return within if has_layers(beside) else None  # else a damaged classifier
 
 
 def _as_written_by(program: Any, model: str | None, form: str) -> tuple[str, Arch | None]:

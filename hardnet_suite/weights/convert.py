@@ -23,6 +23,7 @@ from hardnet_suite.weights.layouts import (
     layouts_of,
     prefixes_of,
 )
+from hardnet_suite.weights.tables import is_counter
 
 TARGETS = OPENMM
 
@@ -204,7 +205,7 @@ def in_target(name: str, state_dict: Mapping[str, Tensor], target: str) -> dict[
     if layout is OWN:
         return dict(state_dict)
     prefixes = prefixes_of(name, layout)
-    kept = [key for key in state_dict if layout.counters or not key.endswith(".num_batches_tracked")]
+    kept = [key for key in state_dict if layout.counters or not is_counter(key)]
     renamed = {key: layout.rename(key, prefixes) for key in kept}
     if left := [key for key, theirs in renamed.items() if theirs is None]:
         raise ValueError(f"the {name} of {layout.program} has no place for {_some(left)}")

@@ -16,10 +16,9 @@ from hardnet_suite.networks.layers import at_least_float32
 from hardnet_suite.weights.checkpoint import Checkpoint, open_weights
 from hardnet_suite.weights.convert import TARGETS, class_layers, differences, in_target
 from hardnet_suite.weights.identification import SeveralNetworksError, common_prefixes, parts, require_one
-from hardnet_suite.weights.tables import few, require_sound
+from hardnet_suite.weights.tables import few, is_counter, require_sound
 
 ALLOWED = ("classes", "in_chans", "heads")
-_COUNTER = ".num_batches_tracked"  # of batch norms; files older than torch 0.4.1 lack it
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ def load_weights(
     may_miss = may_miss or (lambda key: not strict)
     own = module.state_dict()
     common = [key for key in own if key in state_dict]
-    missing = tuple(key for key in own if key not in state_dict and not key.endswith(_COUNTER))
+    missing = tuple(key for key in own if key not in state_dict and not is_counter(key))
     unexpected = tuple(key for key in state_dict if key not in own)
     mismatched = [
         f"{key}: {tuple(state_dict[key].shape)} in the weights, {tuple(own[key].shape)} in the model"
@@ -222,11 +221,7 @@ class _Names:
 
     def lacking_in_trunk(self, own: Mapping[str, Tensor]) -> list[str]:
         """The network's keys of the trunk that the checkpoint lacks."""
-        return [
-            key
-            for key in own
-            if self.in_trunk(key) and key not in self.tensors and not key.endswith(_COUNTER)
-        ]
+        return [key for key in own if self.in_trunk(key) and key not in self.tensors and not is_counter(key)]
 
     def is_class(self, key: str) -> bool:
         return self.class_layers is not None and key.startswith(self.class_layers)

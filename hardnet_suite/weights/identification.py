@@ -6,19 +6,28 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from hardnet_suite.data.report import escaped
 from hardnet_suite.errors import UserError
-from hardnet_suite.networks import ARCHS, Arch, DescriptorArch, build_network, find_arch, list_models
+from hardnet_suite.networks import (
+    ARCHS,
+    Arch,
+    DescriptorArch,
+    HarDNetArch,
+    build_network,
+    find_arch,
+    list_models,
+)
 from hardnet_suite.weights.convert import alike, class_layers, forms_of_key, is_bare_trunk, split_forms
-from hardnet_suite.weights.layouts import LAYOUTS
-from hardnet_suite.weights.tables import few
+from hardnet_suite.weights.layouts import LAYOUTS, keys_of, layouts_of
+from hardnet_suite.weights.tables import COUNTER, few, is_counter
 
-_COUNTER = ".num_batches_tracked"  # of batch norms; files older than torch 0.4.1 lack it
 _TRUNK = "trunk."
+_OPENMM_TRUNK = "backbone.trunk."  # of a model of mmdet or mmseg
 _LACKS = ("missing", "of another shape", "unexpected")
 Shapes = dict[str, tuple[int, ...]]
 
@@ -49,7 +58,7 @@ def _shapes(model: str, num_classes: int | None = None, arch: Arch | None = None
     """Shapes of a network's tensors by key, without the batch norms' counters."""
     with torch.device("meta"):
         state = build_network(model, num_classes=num_classes, arch=arch).state_dict()
-    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith(_COUNTER)}
+    return {key: tuple(value.shape) for key, value in state.items() if not is_counter(key)}
 
 
 @cache
@@ -57,7 +66,7 @@ def _feature_keys(model: str, arch: Arch | None = None) -> frozenset[str]:
     """Keys of the ``features_only`` network with the prefix ``trunk.``, without the batch norms' counters."""
     with torch.device("meta"):
         keys = build_network(model, arch=arch, features_only=True).state_dict()
-    return frozenset(f"{_TRUNK}{key}" for key in keys if not key.endswith(_COUNTER))
+    return frozenset(f"{_TRUNK}{key}" for key in keys if not is_counter(key))
 
 
 @cache
@@ -104,7 +113,7 @@ def identify(
             names = " and ".join(match.model for match in matches)
             raise UserError(f"these weights fit {names}: say which it is")
     keys = ", ".join(list(state_dict)[:3])
-    if any(key.startswith("backbone.trunk.") for key in state_dict):
+    if any(key.startswith(_OPENMM_TRUNK) for key in state_dict):
         raise UserError(
             f"these are the weights of a model of another program on HarDNet (keys such as {keys}): score "
             f"and draw with its config, {OTHERS_MODEL}"
@@ -300,17 +309,77 @@ def split_trunk(
             if (base or own) and not left and trunk <= converted.keys():
                 return converted, left, form
         features = {f"{_TRUNK}{key}": value for key, value in tensors.items()}
-        counted = {key for key in features if not key.endswith(_COUNTER)}
+        counted = {key for key in features if not is_counter(key)}
         if trunk <= counted <= trunk | _feature_keys(model, arch):
             # the last 1×1 convolution of a features_only network may be absent from the whole one
             beyond = [
                 key
                 for key in features
-                if (key.removesuffix(_COUNTER) + ".weight" if key.endswith(_COUNTER) else key) not in trunk
+                if (key.removesuffix(COUNTER) + ".weight" if is_counter(key) else key) not in trunk
             ]
             kept = {key: value for key, value in features.items() if key not in beyond}
             return kept, [prefix + key.removeprefix(_TRUNK) for key in beyond], "network"
     return None
+
+
+def trunk_within(
+    state_dict: Mapping[str, Tensor], model: str | None = None, arch: Arch | None = None
+) -> tuple[str, str, dict[str, Tensor], str] | None:
+    """Finds the one trunk of a classifier in a larger network that the suite knows nothing of.
+
+    Such a network has the classifier without its last layer below a dotted prefix, such as
+    ``encoder.base.*``, or the modules of its trunk in one of its own, such as ``encoder.*``. The backbones
+    of OpenMMLab's models (``backbone.trunk.*``) are left out: their configs build them.
+
+    Args:
+        state_dict: the tensors by name.
+        model: name of the only classifier to compare with; None compares with all of them.
+        arch: architecture in place of that of ``model``.
+
+    Returns:
+        The prefix of the trunk's keys, its model, its tensors under the names of ``create_model``'s network,
+        and its layout; None where there is no such trunk.
+
+    Raises:
+        SeveralNetworksError: there are several, and they differ.
+    """
+    starts = _trunk_starts()
+    models = [name for name in ([model] if model else _by_keys()) if isinstance(find_arch(name), HarDNetArch)]
+    found: dict[str, tuple[str, dict[str, Tensor], str]] = {}
+    for prefix, below in parts(state_dict, starts):
+        if prefix.startswith((_OPENMM_TRUNK, *found)):
+            continue
+        candidates = [
+            {start + key: value for key, value in below.items()}
+            for key, start in starts.items()
+            if key in below
+        ]
+        for name, tensors in product(models, candidates):
+            trunk = split_trunk(name, tensors, arch)
+            if trunk is None or lacking_in_trunk(name, trunk[0], arch) or trunk[1]:
+                continue
+            if shapes_fit(name, trunk[0], arch):
+                found[prefix] = name, trunk[0], trunk[2]
+                break
+    if not found:
+        return None
+    require_one({prefix: tensors for prefix, (_, tensors, _) in found.items()})
+    prefix, (name, tensors, layout) = next(iter(found.items()))
+    return prefix, name, tensors, layout
+
+
+@cache
+def _trunk_starts() -> dict[str, str]:
+    """First key of a classifier's trunk in each layout, without the start of all its keys -> that start."""
+    starts: dict[str, str] = {}
+    for name in list_models():
+        if isinstance(find_arch(name), HarDNetArch):
+            for layout in layouts_of(name):
+                forms = [theirs for ours, theirs in keys_of(name, layout).items() if ours.startswith(_TRUNK)]
+                start = [*common_prefixes(forms)][-1]
+                if start:  # the numbers of a graph's convolutions have none
+                    starts.setdefault(forms[0].removeprefix(start), start)
+    return starts
 
 
 def shapes_fit(model: str, tensors: Mapping[str, Tensor], arch: Arch | None = None) -> bool:
@@ -328,7 +397,7 @@ def shapes_fit(model: str, tensors: Mapping[str, Tensor], arch: Arch | None = No
             and (value.shape[0], *value.shape[2:]) == (expected[key][0], *expected[key][2:])
         )
         for key, value in tensors.items()
-        if not key.endswith(_COUNTER)
+        if not is_counter(key)
     )
 
 
@@ -366,7 +435,7 @@ def best_form(
 
 
 def _whole(model: str, state_dict: Mapping[str, Tensor], arch: Arch | None) -> Identified | None:
-    if sum(not key.endswith(_COUNTER) for key in state_dict) < len(_shapes(model, None, arch)):
+    if sum(not is_counter(key) for key in state_dict) < len(_shapes(model, None, arch)):
         return None
     for form, tensors, left in split_forms(model, state_dict, arch):
         sizes = None if left else _sizes_if_whole(model, tensors, arch)
@@ -388,7 +457,7 @@ def _sizes_if_whole(
     model: str, tensors: Mapping[str, Tensor], arch: Arch | None = None
 ) -> tuple[int, int] | None:
     """Numbers of classes and input channels if the tensors are complete and fit; None otherwise."""
-    given = {key: tuple(value.shape) for key, value in tensors.items() if not key.endswith(_COUNTER)}
+    given = {key: tuple(value.shape) for key, value in tensors.items() if not is_counter(key)}
     classes = 0
     if class_layers(model):
         key, usual_size, usual, step = _class_rule(model, arch)

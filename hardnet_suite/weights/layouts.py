@@ -30,9 +30,7 @@ from hardnet_suite.networks import (
     find_arch,
 )
 from hardnet_suite.networks.factory import NETWORKS
-
-# of batch norms; files older than torch 0.4.1 lack it, and those of other frameworks
-COUNTER = "num_batches_tracked"
+from hardnet_suite.weights.tables import is_counter
 
 Prefixes = Mapping[str, str]
 ValueChange = Callable[[Arch, str, Tensor, bool], Tensor]
@@ -115,12 +113,8 @@ def keys_of(name: str, layout: KeyLayout, arch: Arch | None = None) -> dict[str,
     with torch.device("meta"):
         keys = build_network(name, arch=arch).state_dict()
     prefixes = prefixes_of(name, layout, arch)
-    theirs = {key: layout.rename(key, prefixes) for key in keys if layout.counters or not _is_counter(key)}
+    theirs = {key: layout.rename(key, prefixes) for key in keys if layout.counters or not is_counter(key)}
     return {ours: key for ours, key in theirs.items() if key is not None}
-
-
-def _is_counter(key: str) -> bool:
-    return key.endswith(f".{COUNTER}")
 
 
 def layouts_of(name: str) -> Iterator[KeyLayout]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hardnet_suite.outputs import write_file
+from hardnet_suite.weights.tables import is_counter
 
 
 def save_weights(
@@ -43,7 +44,7 @@ def save_weights(
     """
     kept = {}
     for key, value in state_dict.items():
-        if half and key.endswith(".num_batches_tracked"):
+        if half and is_counter(key):
             continue
         small = value.half() if half and value.is_floating_point() else value
         if small.is_floating_point() and not torch.isfinite(small).all():

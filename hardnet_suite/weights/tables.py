@@ -29,7 +29,14 @@ _WRAPPERS = (
 )
 _LEVELS = 100  # of modules within modules
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+# of batch norms; files older than torch 0.4.1 lack it, and those of other frameworks
+COUNTER = ".num_batches_tracked"
 _EMA_COUNTERS = {"steps", "n_averaged"}  # of mmengine's and torch's averaged models
+
+
+def is_counter(key: str) -> bool:
+    """Whether a tensor of that name counts the batches that a batch norm has seen."""
+    return key.endswith(COUNTER)
 
 
 def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -90,10 +97,7 @@ def require_sound(tensors: Mapping[str, Tensor], floats: Mapping[str, bool] | No
         name
         for name, value in tensors.items()
         if value.layout is not torch.strided
-        or (
-            value.is_floating_point() != (True if floats is None else floats[name])
-            and not name.endswith(".num_batches_tracked")
-        )
+        or (value.is_floating_point() != (True if floats is None else floats[name]) and not is_counter(name))
     ]
     if strange:
         value = tensors[strange[0]]

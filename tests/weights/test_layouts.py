@@ -300,6 +300,67 @@ def test_a_trunk_in_a_network_that_nobody_knows(tmp_path, layout, prefix, beside
     assert all(torch.equal(value, own[f"trunk.{key}"]) for key, value in maps.state_dict().items())
 
 
+def cut_trunk(name, layout, *, keep_start):
+    """A classifier's trunk under a layout's keys, whole or without their common start."""
+    own = build_network(name).state_dict()
+    trunk = {key: value for key, value in own.items() if key.startswith("trunk.")}
+    theirs = in_target(name, trunk, layout)
+    start = "" if keep_start else next(iter(theirs)).split(".")[0] + "."
+    return trunk, {key.removeprefix(start): value for key, value in theirs.items()}
+
+
+@pytest.mark.parametrize("name", ["hardnet39ds", "hardnet68"])
+@pytest.mark.parametrize("layout", ["official", "network", "pytorchcv", "paddleclas"])
+@pytest.mark.parametrize(
+    ("prefix", "keep_start"), [("hardnet.", True), ("backbone.", False), ("a.enc.", False)]
+)
+def test_a_trunk_without_its_last_layer_in_an_unknown_network(tmp_path, name, layout, prefix, keep_start):
+    trunk, theirs = cut_trunk(name, layout, keep_start=keep_start)
+    state = {f"{prefix}{key}": value for key, value in theirs.items()}
+    torch.save(state | {"head.0.conv.weight": torch.ones(3, 2, 1, 1)}, tmp_path / "file.pth")
+    weights = open_weights(tmp_path / "file.pth")
+    assert (weights.model, weights.form, weights.container.name) == (name, "trunk", "a larger network")
+    assert set(weights.left) == {"head.0.conv.weight"}
+    assert same(weights.tensors, {key: trunk[key] for key in weights.tensors})
+    maps = create_model(name, features_only=True, pretrained=tmp_path / "file.pth", arch=weights.arch)
+    learned = {key: value for key, value in maps.state_dict().items() if "num_batches" not in key}
+    assert all(torch.equal(value, trunk[f"trunk.{key}"]) for key, value in learned.items())
+    with pytest.raises(UserError, match="only a trunk, in a larger network"):
+        load_model(tmp_path / "file.pth")
+
+
+def test_a_trunk_that_is_cut_short_or_goes_on_is_none(tmp_path):
+    _, theirs = cut_trunk("hardnet39ds", "official", keep_start=False)
+    last = max(int(key.split(".")[0]) for key in theirs)
+    short = {key: value for key, value in theirs.items() if not key.startswith(f"{last}.")}
+    longer = theirs | {f"{last + 1}.conv.weight": torch.ones(3, 2, 1, 1)}
+    for state in (short, longer):
+        state = {f"encoder.{key}": value for key, value in state.items()}
+        torch.save(state | {"head.weight": torch.ones(2, 3)}, tmp_path / "file.pth")
+        with pytest.raises(UserError, match="not the weights of any model of this suite"):
+            open_weights(tmp_path / "file.pth")
+
+
+def test_two_trunks_in_an_unknown_network(tmp_path):
+    trunk, theirs = cut_trunk("hardnet39ds", "official", keep_start=True)
+    head = {"head.weight": torch.ones(2, 3)}
+    one, other = ({f"{name}.{key}": value for key, value in theirs.items()} for name in ("left", "right"))
+    torch.save(one | other | head, tmp_path / "file.pth")
+    assert same(open_weights(tmp_path / "file.pth").tensors, trunk)  # one network of two names
+    key = next(iter(other))
+    torch.save(one | other | {key: other[key] + 1} | head, tmp_path / "file.pth")
+    with pytest.raises(UserError, match=r"several networks, left\.base\.\* and right\.base\.\*"):
+        open_weights(tmp_path / "file.pth")
+
+
+def test_a_network_that_is_nearly_whole_is_not_called_a_trunk_without_a_word(tmp_path):
+    state = in_target("hardnet_mseg", build_network("hardnet_mseg").state_dict(), "official")
+    key = next(key for key in state if key.startswith("agg1.") and key.endswith("weight"))
+    torch.save({name: value for name, value in state.items() if name != key}, tmp_path / "file.pth")
+    with pytest.warns(UserWarning, match="nearly the weights of hardnet_mseg .*only their trunk is taken"):
+        assert open_weights(tmp_path / "file.pth").form == "trunk"
+
+
 @pytest.mark.parametrize(
     "beside_it", [{"loss.weight": torch.ones(5)}, {"metric.confusion": torch.ones(5, 5)}, {}]
 )
