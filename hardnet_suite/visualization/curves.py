@@ -254,7 +254,11 @@ def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | 
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[0]:
             axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-            axes.legend(frameon=False, fontsize=9)
+            # between title and curves: within the axes it may lie over a curve
+            place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "borderaxespad": 0.2}
+            names = len(axes.get_legend_handles_labels()[0])
+            axes.legend(frameon=False, fontsize=9, ncols=min(names, 4), **place)
+            axes.set_title(axes.get_title(), pad=10 + 15 * math.ceil(names / 4))
     if title:
         figure.suptitle("").set(**matplotlib_style(title, 13))
     save_figure(figure, path)
