@@ -119,7 +119,7 @@ def _classifier_blob(blob: str, file: str, *more: str, small: bool = False) -> t
 
 
 def _pytorchcv(model: str, error: str, sha1: str, release: str, metric: str) -> WeightsRow:
-    """A file of pytorchcv, which trained the networks anew; the SHA-1 is that of the file in the .zip."""
+    """A file of pytorchcv, which trained all but hardnet68 anew; the SHA-1 is of the file in the .zip."""
     file = f"{model}-{error}-{sha1[:8]}.pth.zip"
     own = Address(f"https://github.com/osmr/imgclsmob/releases/download/{release}/{file}", sha1=sha1)
     return WeightsRow(
@@ -263,6 +263,13 @@ PUBLISHED: tuple[WeightsRow, ...] = (
         "e0da07508c1eb92fee49df42243836892fe2f4c8",
         "v0.0.487",
         "ImageNet top-1 75.5",
+    ),
+    _pytorchcv(  # the authors' weights under pytorchcv's keys; its program computes with ReLU in the blocks
+        "hardnet68",
+        "0699",
+        "2e207f79a1995f5f30d5b9fca3391bb8e7b8594f",
+        "v0.0.435",
+        "ImageNet top-5 93.0",
     ),
     _pytorchcv(
         "hardnet85",

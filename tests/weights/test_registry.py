@@ -17,7 +17,7 @@ from hardnet_suite.weights.registry import ROWS, Address, find
 
 
 def test_every_row_is_found_under_its_own_name_and_tag():
-    assert len(ROWS) == 47
+    assert len(ROWS) == 48
     for row in ROWS:
         assert find(row.model, row.tag) is row
         assert row.model in list_models()
@@ -75,7 +75,7 @@ def test_every_published_row_has_a_second_holder_or_a_reason():
         assert len({address.url for address in row.urls}) == len(row.urls) >= 1, row
         assert row.mirrored != bool(row.no_mirror), row
     assert {(row.model, row.tag) for row in published if not row.mirrored} == {
-        *((model, "pytorchcv") for model in ("hardnet39ds", "hardnet68ds", "hardnet85")),
+        *((model, "pytorchcv") for model in ("hardnet39ds", "hardnet68ds", "hardnet68", "hardnet85")),
         ("hardnet39ds", "stm32ai"),
         *((row.model, row.tag) for row in published if not row.pinned),
     }
