@@ -3,7 +3,7 @@
 # choose an epoch: the last one counts (docs/experiments.md).
 _base_ = "fchardnet70_stride2_camvid.py"
 
-weights_tag = "camvid"  # in the weights registry; `test --pretrained` scores them
+weights_tag = None  # none is shipped yet
 epochs = 38
 model = dict(
     decode_head=dict(
