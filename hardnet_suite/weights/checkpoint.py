@@ -49,6 +49,7 @@ from hardnet_suite.weights.identification import (
     network_within,
     shapes_fit,
     split_trunk,
+    trunk_below,
     trunk_within,
 )
 from hardnet_suite.weights.layouts import LAYOUTS, OWN, find_layout, keys_of
@@ -331,7 +332,7 @@ def _describe(
             raise
         container = container_of(state)
         if container is not None:
-            model, tensors, scheme = _trunk_within(state, container, model, arch)
+            model, tensors, scheme = _trunk_of_container(state, container, model, arch)
             start = container.prefix_in(state)
             form, left = "trunk", {key: state[key] for key in state if not key.startswith(start)}
             implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
@@ -340,7 +341,7 @@ def _describe(
                     f"{file.path}: nearly the weights {nearly}: only their trunk is taken", stacklevel=3
                 )
         elif not isinstance(error, SeveralNetworksError) and (
-            within := _trunk_inside(state, model or said, arch, known)
+            within := _trunk_of_unknown(state, model or said, arch, known)
         ):
             prefix, model, tensors, scheme = within
             container, form = unknown_container(prefix), "trunk"
@@ -404,29 +405,21 @@ def _describe(
     )
 
 
-def _trunk_within(
+def _trunk_of_container(
     state: Mapping[str, Tensor], container: Container, model: str | None, arch: Arch | None
 ) -> tuple[str, dict[str, Tensor], str]:
     """The trunk in a network of another program: its model, its tensors and their naming scheme."""
     prefix = container.prefix_in(state)
-    start = prefix.removesuffix("base.")
-    part = {key.removeprefix(start): value for key, value in state.items() if key.startswith(prefix)}
-    trunks = {}
-    for name in container.models if model is None else [model]:
-        trunk = split_trunk(name, part, arch)
-        # a classifier's last layer is in the file, but the other program neither trains nor reads it
-        own = {key: value for key, value in trunk[0].items() if key.startswith("trunk.")} if trunk else {}
-        if trunk is not None and shapes_fit(name, own, arch):
-            trunks[name] = own, trunk[2]
-    if not trunks:
+    below = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    trunk = trunk_below(below, container.models if model is None else [model], arch)
+    if trunk is None:
         near = nearest(state, model, arch)
         reason = container.reason or near or f"its trunk is not that of {model or 'a model of this suite'}"
         raise UserError(f"these are the weights of {container.name} ({container.source}): {reason}")
-    name, (tensors, scheme) = next(iter(trunks.items()))
-    return name, tensors, scheme
+    return trunk
 
 
-def _trunk_inside(
+def _trunk_of_unknown(
     state: Mapping[str, Tensor], model: str | None, arch: Arch | None, known: bool
 ) -> tuple[str, str, dict[str, Tensor], str] | None:
     """``trunk_within`` beside others' layers; None where several are found and none need be."""

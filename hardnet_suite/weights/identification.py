@@ -343,29 +343,47 @@ def trunk_within(
     Raises:
         SeveralNetworksError: there are several, and they differ.
     """
-    starts = _trunk_starts()
     models = [name for name in ([model] if model else _by_keys()) if isinstance(find_arch(name), HarDNetArch)]
     found: dict[str, tuple[str, dict[str, Tensor], str]] = {}
-    for prefix, below in parts(state_dict, starts):
+    for prefix, below in parts(state_dict, _trunk_starts()):
         if prefix.startswith((_OPENMM_TRUNK, *found)):
             continue
-        candidates = [
-            {start + key: value for key, value in below.items()}
-            for key, start in starts.items()
-            if key in below
-        ]
-        for name, tensors in product(models, candidates):
-            trunk = split_trunk(name, tensors, arch)
-            if trunk is None or lacking_in_trunk(name, trunk[0], arch) or trunk[1]:
-                continue
-            if shapes_fit(name, trunk[0], arch):
-                found[prefix] = name, trunk[0], trunk[2]
-                break
+        if (trunk := trunk_below(below, models, arch)) is not None:
+            found[prefix] = trunk
     if not found:
         return None
     require_one({prefix: tensors for prefix, (_, tensors, _) in found.items()})
     prefix, (name, tensors, layout) = next(iter(found.items()))
     return prefix, name, tensors, layout
+
+
+def trunk_below(
+    tensors: Mapping[str, Tensor], models: Iterable[str], arch: Arch | None = None
+) -> tuple[str, dict[str, Tensor], str] | None:
+    """Reads the tensors below one prefix of a larger network as a trunk, complete and with nothing left over.
+
+    A classifier's last layer may be among them: the larger network neither trains nor reads it, and it is
+    left out.
+
+    Args:
+        tensors: the tensors by name, without the prefix and the start of a layout's keys (``base.``).
+        models: names of the models to compare with.
+        arch: architecture in place of that of the model.
+
+    Returns:
+        The first model that fits, its tensors under the names of ``create_model``'s network, and its layout;
+        None where none fits.
+    """
+    for name, (first, start) in product(models, _trunk_starts().items()):
+        if first not in tensors:
+            continue
+        trunk = split_trunk(name, {start + key: value for key, value in tensors.items()}, arch)
+        if trunk is None or trunk[1] or lacking_in_trunk(name, trunk[0], arch):
+            continue
+        own = {key: value for key, value in trunk[0].items() if key.startswith(_TRUNK)}
+        if shapes_fit(name, own, arch):
+            return name, own, trunk[2]
+    return None
 
 
 @cache

@@ -329,6 +329,17 @@ def test_a_trunk_without_its_last_layer_in_an_unknown_network(tmp_path, name, la
         load_model(tmp_path / "file.pth")
 
 
+@pytest.mark.parametrize("classes", [5, 1000])
+def test_the_untrained_last_layer_among_a_trunks_modules_is_left_out(tmp_path, classes):
+    own = build_network("hardnet39ds", num_classes=classes).state_dict()
+    state = in_target("hardnet39ds", own, "official")
+    state = {f"encoder.{key.removeprefix('base.')}": value for key, value in state.items()}
+    torch.save(state | {"head.weight": torch.ones(2, 3)}, tmp_path / "file.pth")
+    weights = open_weights(tmp_path / "file.pth")
+    assert (weights.model, weights.form) == ("hardnet39ds", "trunk")
+    assert same(weights.tensors, {key: own[key] for key in own if key.startswith("trunk.")})
+
+
 def test_a_trunk_that_is_cut_short_or_goes_on_is_none(tmp_path):
     _, theirs = cut_trunk("hardnet39ds", "official", keep_start=False)
     last = max(int(key.split(".")[0]) for key in theirs)
