@@ -252,13 +252,13 @@ def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | 
         axes.grid(True, color="#e4e4e4", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.get_legend_handles_labels()[0]:
+        if labels := axes.get_legend_handles_labels()[1]:
             axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-            # between title and curves: within the axes it may lie over a curve
+            # between the title and the axes: within them it might cover a curve
+            columns = min(len(labels), 4)
             place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "borderaxespad": 0.2}
-            names = len(axes.get_legend_handles_labels()[0])
-            axes.legend(frameon=False, fontsize=9, ncols=min(names, 4), **place)
-            axes.set_title(axes.get_title(), pad=10 + 15 * math.ceil(names / 4))
+            axes.legend(frameon=False, fontsize=9, ncols=columns, **place)
+            axes.set_title(axes.get_title(), pad=10 + 15 * math.ceil(len(labels) / columns))
     if title:
         figure.suptitle("").set(**matplotlib_style(title, 13))
     save_figure(figure, path)

@@ -422,7 +422,10 @@ def _trunk_of_container(
 def _trunk_of_unknown(
     state: Mapping[str, Tensor], model: str | None, arch: Arch | None, known: bool
 ) -> tuple[str, str, dict[str, Tensor], str] | None:
-    """``trunk_within`` beside others' layers; None where several are found and none need be."""
+    """``trunk_within``, if layers other than the classifier's own are beside the trunk.
+
+    Several trunks count as none where the model need not be ``known``.
+    """
     try:
         within = trunk_within(state, model, arch)
     except SeveralNetworksError:
@@ -436,7 +439,7 @@ def _trunk_of_unknown(
     beside = {
         key: value for key, value in state.items() if not key.startswith(prefix) and not key.endswith(last)
     }
-    return within if has_layers(beside) else None  # else a damaged classifier
+    return within if has_layers(beside) else None  # otherwise it is a damaged classifier
 
 
 def _as_written_by(program: Any, model: str | None, form: str) -> tuple[str, Arch | None]:
