@@ -145,3 +145,7 @@ class ClassificationDataset(BaseDataset):
         results = self.get_data_info(idx)
         results["img"] = self._samples.open_named(results["name"])
         return self.pipeline(results)
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The class of an image, as mmengine's ``ClassBalancedDataset`` asks for it."""
+        return [self.get_data_info(idx)["label"]]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
 
 from hardnet_suite.data.options import take
-from hardnet_suite.data.segmentation import labels_of
+from hardnet_suite.data.segmentation import IGNORE, labels_of, read_label
 from hardnet_suite.openmm.data.parts import SegmentationPart
 
 
@@ -68,6 +69,7 @@ class SegmentationDataset(BaseSegDataset):
             indices=self.part.indices,
             **{key: options[key] for key in mmengine_options if key in options},
         )
+        self._classes_of: dict[int, list[int]] = {}
         # set afterwards: mmengine treats a string in metainfo as the path of a file
         self._metainfo |= {"labels": options.get("labels"), "image_endings": labels.image_endings}
 
@@ -89,3 +91,18 @@ class SegmentationDataset(BaseSegDataset):
 
     def get_data_info(self, idx: int) -> dict:
         return super().get_data_info(idx) | {"label_set": self.label_set}
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The classes in a label image, rising, as mmengine's ``ClassBalancedDataset`` asks for them.
+
+        Args:
+            idx: Of the image.
+
+        Returns:
+            Their indices without the ignored label; none for an image without labels. A file is read once.
+        """
+        if idx not in self._classes_of:
+            path = self.get_data_info(idx).get("seg_map_path")
+            found = () if path is None else np.unique(read_label(path, labels_of(path, self.label_set)))
+            self._classes_of[idx] = [int(label) for label in found if label != IGNORE]
+        return self._classes_of[idx]

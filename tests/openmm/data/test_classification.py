@@ -125,6 +125,16 @@ def test_data_of_a_folder_and_of_torchvision(tmp_path):
         DATASETS.build(common)
 
 
+def test_images_of_rare_classes_are_repeated(tmp_path):
+    for name, count in (("cat", 1), ("dog", 4)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            Image.new("RGB", (8, 8)).save(tmp_path / f"{name}/{index}.png")
+    inner = {"type": "ClassificationDataset", "pipeline": [{"type": "PackClass"}], "data_root": str(tmp_path)}
+    balanced = {"type": "ClassBalancedDataset", "oversample_thr": 0.8, "dataset": {**inner, "folder": "."}}
+    assert [item["labels"] for item in DATASETS.build(balanced)] == [0, 0, 1, 1, 1, 1]
+
+
 def test_a_part_of_imagenet_keeps_imagenets_labels(shared):
     cfg = load_config("hardnet68_imagenet")
     dataset = {**cfg.val_dataloader.dataset, "data_root": str(shared / "data/imagenet_mini")}

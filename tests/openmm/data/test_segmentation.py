@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -183,6 +185,25 @@ def test_images_without_labels_can_be_predicted_only(tmp_path):
     Image.new("RGB", (2, 2)).save(tmp_path / "test/a.png")
     (item,) = dataset(tmp_path, "test", None)
     assert "gt_seg_map" not in item
+
+
+def test_images_of_rare_classes_are_repeated(tmp_path):
+    folders(tmp_path, "train", "trainannot")
+    values = [[0, 2], [0, 1], [0, 11], [1, 0]]  # 11: void
+    for name, row in zip("abcd", values, strict=True):
+        Image.new("RGB", (2, 1)).save(tmp_path / f"train/{name}.png")
+        Image.fromarray(np.array([row], np.uint8)).save(tmp_path / f"trainannot/{name}.png")
+    found = dataset(tmp_path)
+    assert [found.get_cat_ids(index) for index in range(4)] == [[0, 2], [0, 1], [0], [0, 1]]
+    balanced = DATASETS.build({"type": "ClassBalancedDataset", "oversample_thr": 1.0, "dataset": found})
+    # the square roots of 1 / frequency, rounded up: 2 for the class in one of four images, 2 for that in two
+    assert [Path(item["img_path"]).stem for item in balanced] == list("aabbcdd")
+
+
+def test_images_without_labels_have_no_classes(tmp_path):
+    folders(tmp_path, "test")
+    Image.new("RGB", (2, 2)).save(tmp_path / "test/a.png")
+    assert dataset(tmp_path, "test", None).get_cat_ids(0) == []
 
 
 def save_pair(root, label, size=(8, 6)):
