@@ -107,7 +107,7 @@ SHIPPED: tuple[WeightsRow, ...] = (
         metric="Tiny-ImageNet, ten classes, held-out top-1 89.4",
         source="configs/hardnet39dsa_tiny_imagenet10.py",
         shipped="hardnet39dsa_tiny_imagenet10.safetensors",
-        sha256="ea5427a9a12596be406cd3e16f2278d6c0fd947e70097bc3b23370ceb888b5df",
+        sha256="8b93110be2b25f69f72b81105e191dc8f274ea634a605b70a6d28e00e34d3ca2",
         classes=_TINY_IMAGENET10,
     ),
     WeightsRow(

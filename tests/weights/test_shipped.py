@@ -39,6 +39,17 @@ def test_the_file_is_the_rows(row):
     assert {value.dtype for value in tensors.values()} == {torch.float16}
 
 
+@pytest.mark.parametrize("row", SHIPPED, ids=lambda row: f"{row.model}-{row.tag}")
+def test_the_file_says_what_it_is(row):
+    with safetensors.safe_open(fetch(row), "pt") as file:
+        metadata = file.metadata()
+    assert (metadata["model"], metadata["config"]) == (row.model, row.source)
+    assert metadata["trained_on"]
+    commercial = "MIT" in metadata["licence"]
+    assert commercial == (row.licence == "MIT")
+    assert commercial or "non-commercial" in metadata["licence"] or "CC BY-NC" in metadata["licence"]
+
+
 @pytest.mark.parametrize("row", SHIPPED, ids=lambda row: row.tag)
 def test_the_model_of_its_tag(row, recwarn):
     model = create_model(row.model, pretrained=row.tag)
