@@ -23,6 +23,7 @@ def test_there_are_some():
         ("ssd224_hardnet29", "symbols"),
         ("fchardnet70", "camvid"),
         ("hardnet39ds", "tiny_imagenet10"),
+        ("hardnet39ds", "tiny_imagenet10_128"),
         ("hardnet39dsa", "tiny_imagenet10"),
         ("hardnet_descriptor", "homography"),
     }
