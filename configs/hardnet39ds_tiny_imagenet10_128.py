@@ -4,11 +4,10 @@
 _base_ = "hardnet39ds_tiny_imagenet10.py"
 
 weights_tag = "tiny_imagenet10_128"  # in the weights registry; `test --pretrained` scores them
+# Images are changed before they are enlarged: less to compute.
 train_pipeline = [
     dict(type="torchvision/RandomHorizontalFlip"),
-    dict(
-        type="torchvision/RandAugment", num_ops=2, magnitude=9
-    ),  # before the images are enlarged: less to compute
+    dict(type="torchvision/RandAugment", num_ops=2, magnitude=9),
     dict(type="torchvision/ColorJitter", brightness=0.3, contrast=0.3, saturation=0.3),
     dict(type="torchvision/RandomResizedCrop", size=96, scale=(0.3, 1.0)),
     dict(type="PackClass"),
