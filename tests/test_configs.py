@@ -229,7 +229,7 @@ def test_the_recipe_is_one_line_of_a_config(tmp_path):
 def test_how_a_configs_images_are_made():
     tiny = dict.fromkeys(("hardnet39ds_tiny_imagenet10", "hardnet39dsa_tiny_imagenet10"), (64, 64))
     own = tiny | {"centernet_hardnet85_608": (608, None)}
-    own |= {"centernet_hardnet68_overfit8": (384, None)}
+    own |= {"centernet_hardnet68_overfit8": (384, None), "hardnet39ds_tiny_imagenet10_128": (128, 128)}
     for name in NAMES:
         cfg = load_config(name)
         rule, usual = preprocess_of(cfg), PREPROCESS[cfg.arch]
