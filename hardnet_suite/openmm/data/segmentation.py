@@ -69,7 +69,7 @@ class SegmentationDataset(BaseSegDataset):
             indices=self.part.indices,
             **{key: options[key] for key in mmengine_options if key in options},
         )
-        self._classes_of: dict[int, list[int]] = {}
+        self._classes_of: dict[str, list[int]] = {}
         # set afterwards: mmengine treats a string in metainfo as the path of a file
         self._metainfo |= {"labels": options.get("labels"), "image_endings": labels.image_endings}
 
@@ -101,8 +101,10 @@ class SegmentationDataset(BaseSegDataset):
         Returns:
             Their indices without the ignored label; none for an image without labels. A file is read once.
         """
-        if idx not in self._classes_of:
-            path = self.get_data_info(idx).get("seg_map_path")
-            found = () if path is None else np.unique(read_label(path, labels_of(path, self.label_set)))
-            self._classes_of[idx] = [int(label) for label in found if label != IGNORE]
-        return self._classes_of[idx]
+        path = self.get_data_info(idx).get("seg_map_path")
+        if path is None:
+            return []
+        if path not in self._classes_of:  # by file: a subset has other indices
+            found = np.unique(read_label(path, labels_of(path, self.label_set)))
+            self._classes_of[path] = [int(label) for label in found if label != IGNORE]
+        return self._classes_of[path]

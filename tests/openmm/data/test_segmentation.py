@@ -195,6 +195,8 @@ def test_images_of_rare_classes_are_repeated(tmp_path):
         Image.fromarray(np.array([row], np.uint8)).save(tmp_path / f"trainannot/{name}.png")
     found = dataset(tmp_path)
     assert [found.get_cat_ids(index) for index in range(4)] == [[0, 2], [0, 1], [0], [0, 1]]
+    assert [found.get_subset([3, 0]).get_cat_ids(index) for index in range(2)] == [[0, 1], [0, 2]]
+    assert dataset(tmp_path, indices=[2, 0]).get_cat_ids(1) == [0, 2]
     balanced = DATASETS.build({"type": "ClassBalancedDataset", "oversample_thr": 1.0, "dataset": found})
     # the square roots of 1 / frequency, rounded up: 2 for the class in one of four images, 2 for that in two
     assert [Path(item["img_path"]).stem for item in balanced] == list("aabbcdd")
