@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
 
 from hardnet_suite.data.options import take
-from hardnet_suite.data.segmentation import IGNORE, labels_of, read_label
+from hardnet_suite.data.segmentation import labels_of, read_label
 from hardnet_suite.openmm.data.parts import SegmentationPart
 
 
@@ -99,12 +99,13 @@ class SegmentationDataset(BaseSegDataset):
             idx: Of the image.
 
         Returns:
-            Their indices without the ignored label; none for an image without labels. A file is read once.
+            Their indices, without the ignored label and, beside a single class, the background; none for an image
+            without labels. A file is read once.
         """
         path = self.get_data_info(idx).get("seg_map_path")
         if path is None:
             return []
         if path not in self._classes_of:  # by file: a subset has other indices
             found = np.unique(read_label(path, labels_of(path, self.label_set)))
-            self._classes_of[path] = [int(label) for label in found if label != IGNORE]
+            self._classes_of[path] = [int(label) for label in found if label < len(self.label_set.classes)]
         return self._classes_of[path]

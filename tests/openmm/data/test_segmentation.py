@@ -202,6 +202,15 @@ def test_images_of_rare_classes_are_repeated(tmp_path):
     assert [Path(item["img_path"]).stem for item in balanced] == list("aabbcdd")
 
 
+def test_the_background_beside_a_single_class_is_not_a_class(tmp_path):
+    folders(tmp_path, "train", "trainannot")
+    for name, value in (("a", 0), ("b", 255)):
+        Image.new("RGB", (2, 1)).save(tmp_path / f"train/{name}.png")
+        Image.new("L", (2, 1), value).save(tmp_path / f"trainannot/{name}.png")
+    found = dataset(tmp_path, labels=None, metainfo={"classes": ["polyp"]}, mask_threshold=128)
+    assert [found.get_cat_ids(index) for index in range(2)] == [[], [0]]
+
+
 def test_images_without_labels_have_no_classes(tmp_path):
     folders(tmp_path, "test")
     Image.new("RGB", (2, 2)).save(tmp_path / "test/a.png")
