@@ -99,8 +99,8 @@ class SegmentationDataset(BaseSegDataset):
             idx: Of the image.
 
         Returns:
-            Their indices, without the ignored label and, beside a single class, the background; none for an image
-            without labels. A file is read once.
+            Their indices, without the ignored label and, beside a single class, the background; none for an
+            image without labels. A file is read once.
         """
         path = self.get_data_info(idx).get("seg_map_path")
         if path is None:
