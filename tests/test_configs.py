@@ -230,6 +230,7 @@ def test_how_a_configs_images_are_made():
     tiny = dict.fromkeys(("hardnet39ds_tiny_imagenet10", "hardnet39dsa_tiny_imagenet10"), (64, 64))
     own = tiny | {"centernet_hardnet85_608": (608, None)}
     own |= {"centernet_hardnet68_overfit8": (384, None), "hardnet39ds_tiny_imagenet10_128": (128, 128)}
+    own |= {"centernet_hardnet39ds_bccd": ((288, 384), None)}
     for name in NAMES:
         cfg = load_config(name)
         rule, usual = preprocess_of(cfg), PREPROCESS[cfg.arch]
@@ -260,6 +261,7 @@ def test_how_a_configs_output_is_read(name):
         ("hardnet68_imagenet", 1000, "n01440764"),
         ("ssd512_hardnet68", 80, "person"),
         ("ssd320_hardnet39ds_bccd", 3, "RBC"),
+        ("centernet_hardnet39ds_bccd", 3, "RBC"),
         ("fchardnet70_camvid", 11, "Sky"),
         ("fchardnet70_cityscapes", 19, "road"),
     ],

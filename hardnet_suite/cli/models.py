@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # name -> (height, width) of the usual input, parameters, multiply-adds at that size. Stored, so that the
 # command needs no torch; tests/cli/test_models.py measures them on the networks
 FIGURES: dict[str, tuple[tuple[int, int], int, int]] = {
+    "centernet_hardnet39ds": ((512, 512), 2_949_358, 10_191_624_192),
     "centernet_hardnet68": ((512, 512), 20_732_028, 46_913_848_320),
     "centernet_hardnet85": ((512, 512), 37_274_988, 87_715_217_408),
     "fchardnet68": ((360, 480), 1_366_037, 7_728_132_780),

@@ -530,6 +530,16 @@ ARCHS: dict[str, Arch] = {
     # small and fast, for demos, first steps and machines without a GPU; no published weights
     "ssd224_hardnet29": _small_ssd(_HARDNET29, 224, bridge=192),
     "ssd320_hardnet39ds": _small_ssd(_HARDNET39DS, 320, bridge=256),
+    "centernet_hardnet39ds": CenterNetArch(
+        trunk=_detection_trunk(_HARDNET39DS),
+        last=CenterNetStep(channels=160, growth=40, layers=4, skip=False),
+        steps=(
+            CenterNetStep(channels=128, growth=28, layers=4, shortcut=16),
+            CenterNetStep(channels=80, growth=20, layers=4, shortcut=16),
+            CenterNetStep(channels=40, growth=12, layers=4),
+        ),
+        least_width=64,
+    ),
 }
 
 _KINDS = {kind.__name__: kind for kind in get_args(Arch)}

@@ -389,4 +389,5 @@ PREPROCESS: dict[str, Preprocess] = {
     "hardnet8_descriptor": _PATCH,
     "ssd224_hardnet29": _ssd(224),
     "ssd320_hardnet39ds": _ssd(320),
+    "centernet_hardnet39ds": _CENTERNET,
 }

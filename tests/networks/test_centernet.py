@@ -14,7 +14,7 @@ from hardnet_suite.weights import convert_official
 NAMES = [name for name, row in ARCHS.items() if isinstance(row, CenterNetArch)]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["centernet_hardnet68", "centernet_hardnet85"])
 def test_outputs_are_the_official_ones(golden, name):
     network = build_network(name).eval()
     network.load_state_dict(convert_official(name, golden.state_dict(name)), strict=True)

@@ -115,7 +115,7 @@ def detection(plan: Plan, data_root: Path, files: Mapping[str, Path]) -> str:
         files: split -> COCO annotations; "train", "val", and "test" if there is one.
     """
     is_ssd = isinstance(ARCHS[plan.model], SSDArch)
-    base = "ssd512_hardnet68.py" if is_ssd else f"{plan.model}.py"
+    base = "ssd512_hardnet68.py" if is_ssd else "centernet_hardnet85.py"
     height, width = plan.size
     test = files.get("test", files["val"])
     mean = "_base_.mean" if is_ssd else "_base_.model.data_preprocessor.mean"
