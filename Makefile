@@ -1,11 +1,12 @@
-# make demo · make test · make install · make lint
+# make demo · make test · make install · make lint · make docs
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= work_dirs/demo
+SITE ?= work_dirs/site
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test install lint clean
+.PHONY: demo test install lint docs clean
 
 install: $(INSTALLED)
 
@@ -35,6 +36,11 @@ lint: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+# the documentation site, in SITE/index.html; warnings are errors
+docs: install
+	$(PY) -m sphinx -b html -W --keep-going -q docs $(SITE)
+	@echo "docs: $(SITE)/index.html"
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

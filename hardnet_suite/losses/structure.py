@@ -20,9 +20,9 @@ def structure_loss(
 ) -> Tensor:
     """Weighted binary cross entropy plus weighted IoU loss, averaged over the images.
 
-    The weight of a pixel is 1 + ``edge_weight`` · |mean of the target over the window around it − its own
-    target|, large near edges; outside the image the target counts as 0. Of each image, with weights w,
-    probabilities p and target t,
+    The weight of a pixel is 1 + ``edge_weight`` · d, where d is the absolute difference between its target
+    and the mean of the target over the window around it, large near edges; outside the image the target
+    counts as 0. Of each image, with weights w, probabilities p and target t,
 
     - cross entropy: Σ w · bce / Σ w,
     - IoU loss: 1 − (Σ w · p · t + 1) / (Σ w · (p + t − p · t) + 1).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hardnet_suite.cli import COMMANDS, main
 from hardnet_suite.config_names import own_configs
 from hardnet_suite.networks import list_models
 from hardnet_suite.openmm.run.config_copies import flat_copy
+from hardnet_suite.openmm.run.configs import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -27,18 +29,46 @@ def text_of(document: str) -> str:
     return (ROOT / document).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/quickstart.md", "docs/models.md"])
+BLOCKS = re.compile(r"```python\n(.*?)```", re.DOTALL)
+# run here with the sample images, and whose blocks another test runs
+RUN = [
+    "README.md",
+    *(
+        f"docs/{name}.md"
+        for name in (
+            *("index", "quickstart", "models", "classification", "detection", "segmentation"),
+            *("custom_data", "deploy", "design", "performance"),
+        )
+    ),
+]
+RUN_ELSEWHERE = ["docs/backbone.md", "docs/descriptor.md"]  # test_backbone.py, test_descriptor.py
+
+
+@pytest.mark.parametrize("document", RUN)
 def test_python_blocks_run(document, tmp_path, monkeypatch):
-    """In a folder with the sample images, and copies of the configs that OpenMMLab's inferencers take."""
+    """In a folder with the sample images and what else the documents name; configs are loaded."""
     monkeypatch.chdir(tmp_path)
     assert main(["samples"]) == 0
     for name in ("ssd320_hardnet39ds_bccd", "fchardnet70_camvid"):
         Path(f"{name}.py").write_text(flat_copy(name))
-    blocks = re.findall(r"```python\n(.*?)```", text_of(document), re.DOTALL)
+    if document == "docs/deploy.md":
+        pytest.importorskip("onnxruntime")
+        assert main(["export", "--model", "fchardnet70", "--weights", "camvid", "--out", "street.onnx"]) == 0
+        Path("frames").mkdir()
+        shutil.copy("street.jpg", "frames")
+    blocks = BLOCKS.findall(text_of(document))
     assert blocks
     namespace: dict = {}
     for block in blocks:
-        exec(compile(block, document, "exec"), namespace)
+        if block.startswith("_base_"):
+            Path("mine.py").write_text(block)
+            load_config("mine.py", warn=pytest.fail)
+        else:
+            exec(compile(block, document, "exec"), namespace)
+
+
+def test_every_document_with_python_blocks_is_run():
+    assert sorted(name for name in DOCUMENTS if BLOCKS.search(text_of(name))) == sorted(RUN + RUN_ELSEWHERE)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
