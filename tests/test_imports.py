@@ -30,6 +30,7 @@ ROOMS = (
     ("deploy",),
     ("openmm",),
     ("prediction", "matching"),
+    ("serving",),
     ("cli",),
 )
 STEPS = {room: step for step, rooms in enumerate(ROOMS) for room in rooms}

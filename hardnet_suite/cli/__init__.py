@@ -34,6 +34,8 @@ COMMANDS = {
     "check-data": "check the data of a config before training",
     "models": "list the models and their weights",
     "configs": "list the configs, or copy one to start from",
+    "serve": "answer images over HTTP",
+    "demo": "a local page to try the models",
     "export": "write a model for other runtimes",
     "benchmark": "time models beside each other",
     "identify": "tell what a weights file is",

@@ -1,4 +1,4 @@
-"""Images through a network in batches, and its answers as predictions."""
+"""Images through a network, batch by batch."""
 
 from __future__ import annotations
 
@@ -8,34 +8,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from hardnet_suite.data.coco import is_number
 from hardnet_suite.data.sources import SourceImage, images_of, is_camera, is_live, is_single
-from hardnet_suite.deploy.session import Session
 from hardnet_suite.errors import UserError
-from hardnet_suite.inference import NO_CLASS, Boxes, Guesses, Mask, Placement, prepare
 from hardnet_suite.networks import list_models
 from hardnet_suite.precision import Precision
+from hardnet_suite.prediction.batch import (
+    PreparedImage,
+    Wanted,
+    predictions_of,
+    prepare_source,
+    require_counts,
+    require_wanted,
+)
 from hardnet_suite.prediction.model import LoadedModel, load_model, model_of_network
 from hardnet_suite.prediction.options import Images, PredictOptions
 from hardnet_suite.prediction.result import Prediction
 from hardnet_suite.prediction.workers import map_ahead
 
-_USUAL_TOP = 5  # guesses
-_USUAL_SCORE = 0.3  # of a box
 _MOST_USUAL_WORKERS = 8
-
-
-class _Prepared(NamedTuple):
-    source: SourceImage
-    size: tuple[int, int]  # width, height
-    pixels: Tensor
-    placement: Placement
 
 
 @overload
@@ -118,10 +113,9 @@ def predict(
             something that is not an image, options of ``load_model`` beside a loaded model, or a camera
             without ``stream``.
     """
-    _require_counts(top=top, batch_size=batch_size)
-    _require_counts(least=0, workers=workers)
-    if score is not None and not (is_number(score) and 0 <= score <= 1):
-        raise ValueError(f"score={score!r}: expected a number from 0 to 1")
+    require_wanted(Wanted(top, score))
+    require_counts(batch_size=batch_size)
+    require_counts(least=0, workers=workers)
     _require_order(model, images)
     if is_camera(images) and not stream:
         raise ValueError("a camera has no end: stream=True returns its images one by one")
@@ -154,13 +148,6 @@ def predict(
     return predictions if stream else list(predictions)
 
 
-def _require_counts(*, least: int = 1, **counts: int | None) -> None:
-    for name, count in counts.items():
-        is_count = isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= least
-        if not is_count and (count is not None or name == "batch_size"):
-            raise ValueError(f"{name}={count!r}: expected an integer of at least {least}")
-
-
 def usual_workers(images: Any) -> int:
     """How many threads read ahead where nobody says: see ``predict``."""
     if is_single(images) or is_live(images):
@@ -191,9 +178,9 @@ def predict_sources(
     workers: int,
 ) -> Iterator[Prediction]:
     """``predict`` for sources; ``skip`` is called for each that cannot be read, in its place."""
-    batch: list[_Prepared] = []
+    batch: list[PreparedImage] = []
     prepared_images = map_ahead(
-        partial(_prepare, model), images, workers=workers, ahead=batch_size + 2 * workers
+        partial(prepare_source, model), images, workers=workers, ahead=batch_size + 2 * workers
     )
     with closing(prepared_images):
         for source, future in prepared_images:
@@ -217,61 +204,7 @@ def predict_sources(
             yield from _predictions(model, batch, top, score)
 
 
-def _prepare(model: LoadedModel, source: SourceImage) -> _Prepared:
-    image = source.open()
-    try:
-        pixels, placement = prepare(image, model.preprocess)
-        if isinstance(model.network, Session):
-            model.network.require_pixels(pixels, model.preprocess, model.postprocess)
-        return _Prepared(source, image.size, pixels, placement)
-    except (ValueError, UserError) as error:
-        raise UserError(f"{source.name}: {error}") from None
-
-
 def _predictions(
-    model: LoadedModel, batch: list[_Prepared], top: int | None, score: float | None
-) -> Iterator[Prediction]:
-    pixels = torch.stack([prepared.pixels for prepared in batch]).to(model.device)
-    placements = [prepared.placement for prepared in batch]
-    results: Sequence[Any] = model.answers(pixels, placements)
-    for prepared, result in zip(batch, results, strict=True):
-        answer = _arrays(result, top, score)
-        yield Prediction(
-            name=prepared.source.name,
-            task=model.task,
-            size=prepared.size,
-            names=tuple(model.classes[label] for label in answer["labels"]),
-            classes=model.classes,
-            palette=model.palette,
-            source=prepared.source,
-            **answer,
-        )
-
-
-def _arrays(answer: Boxes | Guesses | Mask, top: int | None, score: float | None) -> dict[str, np.ndarray]:
-    """The fields of a ``Prediction`` that an answer fills."""
-    if isinstance(answer, Guesses):
-        items = {"labels": answer.labels.cpu().numpy(), "scores": answer.scores.cpu().numpy()}
-        return _chosen(items, _USUAL_TOP if top is None else top, score)
-    if isinstance(answer, Boxes):
-        items = {
-            "labels": answer.labels.cpu().numpy(),
-            "scores": answer.scores.float().cpu().numpy(),
-            "boxes": answer.boxes.float().cpu().numpy(),
-        }
-        return _chosen(items, top, _USUAL_SCORE if score is None else score)
-    mask = answer.mask.cpu().numpy()
-    counts = np.bincount(mask.ravel())
-    labels = np.flatnonzero(counts)
-    labels = labels[labels != NO_CLASS]
-    labels = labels[np.argsort(-counts[labels], kind="stable")]
-    items = {"labels": labels, "scores": counts[labels] / mask.size}
-    return _chosen(items, top, score) | {"mask": mask}
-
-
-def _chosen(items: dict[str, np.ndarray], top: int | None, score: float | None) -> dict[str, np.ndarray]:
-    """The first ``top`` of those that score enough; they are in the order of their scores."""
-    if score is not None:
-        keep = items["scores"] >= score
-        items = {name: values[keep] for name, values in items.items()}
-    return {name: values[:top] for name, values in items.items()}
+    model: LoadedModel, batch: list[PreparedImage], top: int | None, score: float | None
+) -> list[Prediction]:
+    return predictions_of(model, batch, [Wanted(top, score)] * len(batch))

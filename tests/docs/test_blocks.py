@@ -37,7 +37,7 @@ RUN = [
         f"docs/{name}.md"
         for name in (
             *("index", "quickstart", "models", "classification", "detection", "segmentation"),
-            *("custom_data", "deploy", "design", "performance"),
+            *("custom_data", "deploy", "design", "performance", "serving"),
         )
     ),
 ]

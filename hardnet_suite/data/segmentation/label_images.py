@@ -161,25 +161,42 @@ def write_label(path: str | Path, array: np.ndarray, labels: LabelSet) -> None:
     Raises:
         UserError: the set stores no value for a label, or the file cannot be written.
     """
+    path = Path(path)
+    try:
+        image = label_image(array, labels)
+    except UserError as error:
+        raise UserError(f"cannot write {path}: {error}") from None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def label_image(array: np.ndarray, labels: LabelSet) -> Image.Image:
+    """What ``write_label`` writes, as a PIL image of mode L, or P with the palette of the set.
+
+    Args:
+        array: (H, W) integers, train labels.
+        labels: the set.
+
+    Raises:
+        UserError: the set stores no value for a label.
+    """
     values = labels.values
     value_of = {label: value for value, label in sorted(values.items(), reverse=True)}
     if values.get(IGNORE) == IGNORE:
         value_of[IGNORE] = IGNORE
     missing = [label for label in np.unique(array).tolist() if label not in value_of]
     if missing:
-        raise UserError(f"cannot write {path}: {labels.name} stores no value for the label {missing[0]}")
+        raise UserError(f"{labels.name} stores no value for the label {missing[0]}")
     table = np.zeros(256, np.uint8)
     table[list(value_of)] = list(value_of.values())
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image = Image.fromarray(table[array])
-        if labels.palette:
-            image = image.convert("P")  # keeps the values
-            image.putpalette(_stored_palette(labels).tobytes())
-        image.save(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    image = Image.fromarray(table[array])
+    if labels.palette:
+        image = image.convert("P")  # keeps the values
+        image.putpalette(_stored_palette(labels).tobytes())
+    return image
 
 
 def _stored_palette(labels: LabelSet) -> np.ndarray:

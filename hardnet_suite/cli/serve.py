@@ -1,0 +1,180 @@
+"""``serve --model fchardnet70 --weights camvid``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from hardnet_suite.cli._options import add_precision_arguments, add_threads_argument, set_threads, show
+from hardnet_suite.errors import UserError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+_LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        required=True,
+        action="append",
+        metavar="[NAME=]MODEL[:TAG]",
+        help="a model as predict takes it, and the tag of its weights; several times: several models, of "
+        "which requests name one (default name: MODEL)",
+    )
+    add_precision_arguments(parser)
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
+    add_threads_argument(parser)
+    add_server_arguments(parser, port=8000)
+
+
+def add_server_arguments(parser: argparse.ArgumentParser, *, port: int) -> None:
+    """Where it listens, and the limits of requests."""
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)"
+    )
+    parser.add_argument("--port", type=int, default=port, help=f"0: any free one (default {port})")
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        metavar="NAME",
+        help="name that requests may call the server by; several times (default: on 127.0.0.1 only this "
+        "machine's, else any)",
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="most images of a batch (default 8)")
+    parser.add_argument(
+        "--queue", type=int, default=64, help="most images in progress; further requests get 503 (default 64)"
+    )
+    parser.add_argument(
+        "--delay",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long an image waits for others (default 0)",
+    )
+    parser.add_argument(
+        "--max-mebibytes", type=int, default=16, help="of a request's body; larger ones get 413 (default 16)"
+    )
+    parser.add_argument(
+        "--max-megapixels", type=float, default=25, help="of an image; larger ones get 413 (default 25)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=60, metavar="SECONDS", help="of a request; 504 after it (default 60)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    require_extra()
+    set_threads(args.threads)
+    limits = limits_of(args)
+    from hardnet_suite.prediction import load_model
+    from hardnet_suite.serving import create_app
+
+    models = {}
+    for word in args.model:
+        name, model, tag = parsed_model(word)
+        if name in models:
+            raise UserError(f"--model {word}: there is a model {name} already; give NAME={model}")
+        models[name] = load_model(
+            model, weights=tag, device=args.device, bf16=args.bf16, precision=args.precision
+        )
+        show(f"model {name}: {models[name]!r}")
+    app = create_app(models, limits=limits, hosts=allowed_hosts(args))
+    listen(app, args, "POST images to /v1/predict")
+
+
+def parsed_model(word: str) -> tuple[str, str, str | None]:
+    """(name, model, tag) of [NAME=]MODEL[:TAG].
+
+    Raises:
+        UserError: a part is empty.
+    """
+    given, sign, rest = word.rpartition("=")
+    model, colon, tag = rest.rpartition(":")
+    if not colon or "/" in tag:  # a path may contain a colon
+        model, tag = rest, ""
+    name = given or model
+    if not model or (sign and not given) or (colon and model != rest and not tag):
+        raise UserError(f"--model {word}: expected [NAME=]MODEL[:TAG], such as streets=fchardnet70:camvid")
+    return name, model, tag or None
+
+
+def require_extra() -> None:
+    """UserError unless the packages of the extra ``serve`` are there."""
+    try:
+        import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UserError(f"this needs the package {error.name}: pip install 'hardnet-suite[serve]'") from None
+
+
+def limits_of(args: argparse.Namespace) -> Any:
+    """The ``ServeLimits`` of the options."""
+    from hardnet_suite.serving import ServeLimits
+
+    if not 0 <= args.port <= 65535:
+        raise UserError(f"--port {args.port}: expected 0 to 65535")
+    try:
+        return ServeLimits(
+            size=args.max_mebibytes << 20,
+            pixels=int(args.max_megapixels * 1_000_000),
+            queue=args.queue,
+            batch_size=args.batch_size,
+            delay=args.delay,
+            seconds=args.timeout,
+        )
+    except ValueError as error:
+        raise UserError(f"not limits of a server: {error}") from None
+
+
+def allowed_hosts(args: argparse.Namespace) -> tuple[str, ...]:
+    """The names that requests may call the server by."""
+    if args.allowed_host:
+        return (*args.allowed_host, *_LOCAL)
+    return _LOCAL if args.host in _LOCAL else ("*",)
+
+
+def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
+    """Serves until SIGINT or SIGTERM; then requests in progress are answered, and new ones refused.
+
+    Raises:
+        UserError: the address is taken, or is none of this machine's.
+    """
+    import socket
+
+    import uvicorn
+
+    family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((args.host, args.port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or error
+        raise UserError(
+            f"cannot listen on {args.host}, port {args.port}: {reason}; --port gives another"
+        ) from None
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    show(f"serving on http://{host}:{listener.getsockname()[1]}/; {what}; Ctrl+C ends it")
+    sys.stdout.flush()
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        timeout_graceful_shutdown=int(args.timeout) + 5,
+        timeout_keep_alive=30,
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    try:
+        server.run(sockets=[listener])
+    except (KeyboardInterrupt, SystemExit) as ended:  # uvicorn raises the signal again once all is answered
+        show("ended: every request was answered")
+        if isinstance(ended, SystemExit):
+            raise
+    finally:
+        listener.close()

@@ -1,0 +1,162 @@
+"""``serve`` and ``demo`` as processes: they answer, and end when they are told to."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from hardnet_suite.cli.samples import SAMPLES
+from hardnet_suite.cli.serve import parsed_model
+from hardnet_suite.errors import UserError
+
+pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+
+
+class Server:
+    """A server on a free port, started and stopped as in a shell."""
+
+    def __init__(self, *arguments: str):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "hardnet_suite", *arguments, "--port", "0", "--threads", "1"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[str] = []
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                self.address = found[0]
+                return
+        raise AssertionError(self.process.stderr.read())
+
+    def ask(self, path: str, content: bytes | None = None):
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.address}{path}", content, timeout=60) as response:
+                    return response.read()
+            except urllib.error.HTTPError:
+                raise
+            except OSError:  # it listens, and does not answer yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def end(self, how: int) -> tuple[int, str]:
+        self.process.send_signal(how)
+        output, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, output + errors
+
+
+def test_serve_answers_and_ends(tmp_path):
+    server = Server(
+        "serve", "--model", "hardnet39ds:tiny_imagenet10", "--model", "two=hardnet39ds:tiny_imagenet10"
+    )
+    try:
+        models = json.loads(server.ask("/v1/models"))["models"]
+        assert [model["name"] for model in models] == ["hardnet39ds", "two"]
+        assert "/" not in models[0]["weights"]
+        content = (SAMPLES / "bus.jpg").read_bytes()
+        answer = json.loads(server.ask("/v1/predict?model=two&top=1", content))
+        assert answer["names"] == ["school bus"]
+    finally:
+        status, output = server.end(signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM
+    assert "every request was answered" in output
+    assert "Traceback" not in output
+
+
+def test_requests_in_progress_are_answered_before_it_ends():
+    from concurrent.futures import ThreadPoolExecutor
+
+    server = Server("serve", "--model", "ssd320_hardnet39ds:bccd", "--batch-size", "1")
+    content = (SAMPLES / "cells.jpg").read_bytes()
+    try:
+        server.ask("/v1/predict", content)
+        with ThreadPoolExecutor(12) as pool:
+            answers = [pool.submit(server.ask, "/v1/predict", content) for _ in range(12)]
+            deadline = time.monotonic() + 30
+            while not any(answer.done() for answer in answers) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            text = server.ask("/metrics").decode()
+            (taken,) = re.findall(r"images_in_progress\{.*\} (\d+)", text)
+            status, output = server.end(signal.SIGINT)
+            lengths = {
+                len(json.loads(answer.result())["scores"]) for answer in answers if not answer.exception()
+            }
+            failed = sum(answer.exception() is not None for answer in answers)
+    finally:
+        server.process.kill()
+    assert (status, "Traceback" in output) == (0, False)
+    assert len(lengths) == 1
+    assert failed <= 12 - int(taken)  # those that had not come in yet, at most
+
+
+def test_demo_has_every_task():
+    server = Server("demo")
+    try:
+        answer = json.loads(server.ask("/v1/models"))
+        assert {model["task"] for model in answer["models"]} == {
+            "classification",
+            "detection",
+            "segmentation",
+        }
+        assert answer["match"]
+        for names in answer["samples"].values():
+            assert all(server.ask(f"/samples/{name}").startswith(b"\xff\xd8") for name in names)
+        assert b"<title>hardnet_suite</title>" in server.ask("/")
+    finally:
+        status, output = server.end(signal.SIGINT)
+    assert (status, "Traceback" in output) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("fchardnet70", ("fchardnet70", "fchardnet70", None)),
+        ("fchardnet70:camvid", ("fchardnet70", "fchardnet70", "camvid")),
+        ("streets=fchardnet70:camvid", ("streets", "fchardnet70", "camvid")),
+        ("a=runs/one.pth", ("a", "runs/one.pth", None)),
+        ("runs/a:b/one.pth", ("runs/a:b/one.pth", "runs/a:b/one.pth", None)),
+    ],
+)
+def test_models_are_named(word, parts):
+    assert parsed_model(word) == parts
+
+
+@pytest.mark.parametrize("word", ["", "=", "a=", "=fchardnet70", "fchardnet70:", ":camvid", "a=:camvid"])
+def test_words_that_name_no_model(word):
+    with pytest.raises(UserError, match="expected"):
+        parsed_model(word)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--port", "99999"], "--port 99999: expected 0 to 65535"),
+        (["--queue", "0"], "queue=0: expected at least 1"),
+        (["--delay", "90"], "delay=90.0: expected 0 to below 60"),
+        (["--max-megapixels", "0"], "pixels=0"),
+        (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
+    ],
+)
+def test_bad_options_are_one_line(cli, arguments, text):
+    status, _, err = cli("serve", "--model", "hardnet39ds:tiny_imagenet10", *arguments)
+    assert status == 2
+    assert text in err
+    assert err.count("\n") == 1
+
+
+def test_two_models_of_one_name(cli):
+    model = ("--model", "hardnet39ds:tiny_imagenet10")
+    status, _, err = cli("serve", *model, *model)
+    assert (status, "give NAME=hardnet39ds" in err) == (2, True)

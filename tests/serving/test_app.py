@@ -1,0 +1,296 @@
+"""The HTTP application: the answers of ``predict``, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("starlette", reason="the extra serve is not installed")
+pytest.importorskip("httpx", reason="starlette's test client needs httpx")
+
+from starlette.testclient import TestClient
+
+from hardnet_suite import load_model
+from hardnet_suite.cli.samples import SAMPLES
+from hardnet_suite.matching import match_images
+from hardnet_suite.serving import ServeLimits, create_app
+
+MODELS = {
+    "bus": ("hardnet39ds", "tiny_imagenet10", "bus.jpg"),
+    "cells": ("ssd320_hardnet39ds", "bccd", "cells.jpg"),
+    "street": ("fchardnet70", "camvid", "street.jpg"),
+}
+IMAGES = {name: (SAMPLES / image).read_bytes() for name, (_, _, image) in MODELS.items()}
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: load_model(model, weights=tag) for name, (model, tag, _) in MODELS.items()}
+
+
+@pytest.fixture(scope="module")
+def client(models):
+    app = create_app(models, matcher=lambda a, b: match_images(a, b, weights="homography", top_k=256))
+    with TestClient(app) as client:
+        yield client
+
+
+def png(size: tuple[int, int] = (8, 8), mode: str = "RGB") -> bytes:
+    stream = io.BytesIO()
+    Image.new(mode, size).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("options", [{}, {"score": 0.6}, {"top": 2, "score": 0.1}])
+def test_answers_are_those_of_predict(client, models, name, options):
+    (prediction,) = models[name](IMAGES[name], **options)
+    response = client.post("/v1/predict", params={"model": name, **options}, content=IMAGES[name])
+    assert response.status_code == 200
+    assert response.json() == {"model": name, **prediction.to_dict()}
+
+
+def test_the_first_model_is_the_default_and_a_form_is_the_same(client):
+    answer = client.post("/v1/predict", content=IMAGES["bus"]).json()
+    assert answer["model"] == "bus"
+    form = client.post("/v1/predict", files={"file": ("any.jpg", IMAGES["bus"])})
+    assert form.json() == answer
+
+
+def test_drawing_and_mask_are_the_files_of_predict(client, models, tmp_path):
+    (prediction,) = models["street"](IMAGES["street"])
+    prediction.save(tmp_path, "street")
+    answer = client.post(
+        "/v1/predict", params={"model": "street", "include": "drawing,mask"}, content=IMAGES["street"]
+    ).json()
+    drawing = Image.open(io.BytesIO(base64.b64decode(answer["drawing"])))
+    np.testing.assert_array_equal(np.array(drawing), np.array(prediction.draw()))
+    mask = Image.open(io.BytesIO(base64.b64decode(answer["mask_png"])))
+    written = Image.open(tmp_path / "street_mask.png")
+    assert (mask.mode, mask.getpalette()) == (written.mode, written.getpalette())
+    np.testing.assert_array_equal(np.array(mask), prediction.mask)
+
+
+def test_matches(client):
+    answer = client.post("/v1/match", files={"a": IMAGES["street"], "b": IMAGES["street"]}).json()
+    assert answer["matches"] == len(answer["points_a"]) == len(answer["points_b"]) > 50
+    assert answer["inliers"] == sum(answer["is_inlier"])
+    np.testing.assert_allclose(answer["matrix"], np.eye(3), atol=1e-3)
+    assert Image.open(io.BytesIO(base64.b64decode(answer["drawing"]))).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("params", "content", "status", "text"),
+    [
+        ({}, b"", 422, "expected one image, got 0"),
+        ({}, b"no image", 422, "not an image"),
+        ({}, IMAGES["bus"][:2000], 422, "cannot read the image"),
+        ({}, b"\x80\x04cos\nsystem\n", 422, "not an image"),
+        ({}, png(mode="I;16") + b"more", 200, ""),
+        ({"model": "none"}, IMAGES["bus"], 404, "there are bus, cells, street"),
+        ({"top": "0"}, IMAGES["bus"], 400, "top=0"),
+        ({"top": "many"}, IMAGES["bus"], 400, "numbers"),
+        ({"score": "2"}, IMAGES["bus"], 400, "score=2.0"),
+        ({"score": "nan"}, IMAGES["bus"], 400, "score=nan"),
+        ({"include": "weights"}, IMAGES["bus"], 400, "include='weights'"),
+        ({"path": "/etc/passwd"}, IMAGES["bus"], 400, "unknown option 'path'"),
+    ],
+)
+def test_refusals_are_one_line(client, params, content, status, text):
+    response = client.post("/v1/predict", params=params, content=content)
+    assert response.status_code == status
+    if status != 200:
+        (line,) = response.json().values()
+        assert text in line
+        assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("files", "status"),
+    [
+        ({"a": IMAGES["street"]}, 422),
+        ({"a": IMAGES["street"], "c": IMAGES["street"]}, 422),
+        ({"a": IMAGES["street"], "b": b"no image"}, 422),
+        ({str(index): b"x" for index in range(9)}, 400),
+    ],
+)
+def test_forms_that_are_refused(client, files, status):
+    response = client.post("/v1/match", files=files)
+    assert (response.status_code, list(response.json())) == (status, ["error"])
+
+
+def test_a_form_that_is_cut_short(client):
+    headers = {"content-type": "multipart/form-data"}
+    response = client.post("/v1/match", content=b"--x\r\n", headers=headers)
+    assert response.status_code == 400
+
+
+@pytest.mark.parametrize(
+    "path", ["/none", "/page/none.js", "/page/..%2fapp.py", "/page/%2e%2e/app.py", "/samples/..%2f..%2fetc"]
+)
+def test_no_other_path_is_reachable(client, path):
+    assert client.get(path).status_code == 404
+
+
+def test_the_page_loads_nothing_from_elsewhere(client):
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    for name in ("page.js", "style.css"):
+        response = client.get(f"/page/{name}")
+        assert response.status_code == 200
+        assert "http://" not in response.text.replace("http://127", "")
+        assert "https://" not in response.text
+
+
+def test_limits_of_size(models):
+    limits = ServeLimits(size=20_000, pixels=10_000)
+    with TestClient(create_app({"bus": models["bus"]}, limits=limits)) as client:
+        assert client.post("/v1/predict", content=png((100, 100))).status_code == 200
+        response = client.post("/v1/predict", content=png((101, 100)))
+        assert (response.status_code, "101×100" in response.json()["error"]) == (413, True)
+        assert client.post("/v1/predict", content=b"x" * 20_001).status_code == 413
+        parts = client.post("/v1/predict", content=(b"x" * 7000 for _ in range(4)))  # of no stated length
+        assert parts.status_code == 413
+
+
+class Slow:
+    """A model whose network waits until it may go on."""
+
+    def __init__(self, model, monkeypatch):
+        self.go_on, self.batches = threading.Event(), []
+        answers = type(model).answers
+
+        def wait(this, pixels, placements):
+            self.batches.append(len(placements))
+            assert self.go_on.wait(30)
+            return answers(this, pixels, placements)
+
+        monkeypatch.setattr(type(model), "answers", wait)
+
+
+def test_more_than_the_queue_takes_is_told_to_come_again(models, monkeypatch):
+    slow = Slow(models["bus"], monkeypatch)
+    app = create_app({"bus": models["bus"]}, limits=ServeLimits(queue=3, batch_size=8))
+
+    def post(client, found):
+        found.append(client.post("/v1/predict", content=IMAGES["bus"]))
+
+    with TestClient(app) as client:
+        found: list = []
+        threads = [threading.Thread(target=post, args=(client, found)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        deadline = 200
+        while 'images_in_progress{model="bus"} 3.0' not in client.get("/metrics").text and deadline:
+            deadline -= 1
+            threading.Event().wait(0.05)
+        refused = client.post("/v1/predict", content=IMAGES["bus"])
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+        slow.go_on.set()
+        for thread in threads:
+            thread.join()
+        assert [response.status_code for response in found] == [200] * 3
+        assert sum(slow.batches) == 3
+        assert client.post("/v1/predict", content=IMAGES["bus"]).status_code == 200
+        text = client.get("/metrics").text
+    assert 'hardnet_requests_total{model="bus",status="200"} 4.0' in text
+    assert 'hardnet_requests_total{model="bus",status="503"} 1.0' in text
+    assert 'hardnet_batch_images_sum{model="bus"} 4.0' in text
+
+
+def test_an_answer_that_takes_too_long(models, monkeypatch):
+    slow = Slow(models["bus"], monkeypatch)
+    app = create_app({"bus": models["bus"]}, limits=ServeLimits(seconds=0.5))
+    with TestClient(app) as client:
+        assert client.post("/v1/predict", content=IMAGES["bus"]).status_code == 504
+        slow.go_on.set()
+        assert client.post("/v1/predict", content=IMAGES["bus"]).status_code == 200
+
+
+def test_a_failure_is_500_for_its_own_request_alone(models, monkeypatch, caplog):
+    answers = type(models["bus"]).answers
+
+    def fail_on_black(this, pixels, placements):
+        if any(not each.any() for each in pixels):
+            raise RuntimeError("secret of the machine")
+        return answers(this, pixels, placements)
+
+    monkeypatch.setattr(type(models["bus"]), "answers", fail_on_black)
+    found: dict = {}
+    with TestClient(create_app({"bus": models["bus"]}, limits=ServeLimits(delay=0.2))) as client:
+
+        def post(name, content):
+            found[name] = client.post("/v1/predict", content=content)
+
+        threads = [
+            threading.Thread(target=post, args=item)
+            for item in {"black": png(), "bus": IMAGES["bus"]}.items()
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert {name: response.status_code for name, response in found.items()} == {"black": 500, "bus": 200}
+    assert "secret" not in found["black"].text
+    assert "secret of the machine" in caplog.text
+
+
+def test_hosts(models):
+    with TestClient(create_app({"bus": models["bus"]}, hosts=("localhost",))) as client:
+        assert client.get("/healthz", headers={"host": "localhost:8000"}).status_code == 200
+        assert client.get("/healthz", headers={"host": "other.example"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "limits", [{"size": 0}, {"queue": 0}, {"batch_size": 0}, {"delay": -1}, {"delay": 9, "seconds": 5}]
+)
+def test_limits_out_of_range(limits):
+    with pytest.raises(ValueError, match="expected"):
+        ServeLimits(**limits)
+
+
+def test_no_model():
+    with pytest.raises(ValueError, match="at least one model"):
+        create_app({})
+
+
+def test_batches_hold_images_of_one_size_and_every_answer_is_its_own(models, monkeypatch):
+    """Images of two sizes, all at once: the answers are those of each alone."""
+    from hardnet_suite.data.sources import images_of
+    from hardnet_suite.serving import Batcher
+
+    model = models["street"]
+    images = [
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (64 + 32 * (seed % 2), 96, 3), np.uint8))
+        for seed in range(10)
+    ]
+    alone = [model(image)[0].mask for image in images]
+    sizes = []
+
+    async def run():
+        options = {"batch_size": 4, "delay": 0.05, "observe": lambda count, _: sizes.append(count)}
+        async with Batcher(model, **options) as batcher:
+            sources = [next(images_of(image)) for image in images]
+            return await asyncio.gather(*map(batcher.predict, sources))
+
+    found = asyncio.run(run())
+    assert sum(sizes) == 10
+    assert max(sizes) > 1
+    for mask, prediction in zip(alone, found, strict=True):
+        assert (mask != prediction.mask).mean() < 0.01  # a batch rounds differently
+
+
+def test_page_files_are_in_the_package():
+    import hardnet_suite.serving
+
+    folder = Path(hardnet_suite.serving.__file__).parent / "page"
+    assert {path.name for path in folder.iterdir()} == {"index.html", "page.js", "style.css"}

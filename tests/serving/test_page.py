@@ -1,0 +1,208 @@
+"""The page in a browser: upload, answer, download, bad files, two tabs at once."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import threading
+import time
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("starlette", reason="the extra serve is not installed")
+pytest.importorskip("playwright", reason="Playwright is not installed")
+
+import uvicorn
+from playwright import sync_api
+
+from hardnet_suite import load_model
+from hardnet_suite.cli.demo import _pair
+from hardnet_suite.cli.samples import SAMPLES
+from hardnet_suite.matching import match_images
+from hardnet_suite.serving import ServeLimits, create_app
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser"))), None
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium (Debian: apt-get install chromium-headless-shell)"
+)
+MODELS = {
+    "bus": ("hardnet39ds", "tiny_imagenet10"),
+    "cells": ("ssd320_hardnet39ds", "bccd"),
+    "street": ("fchardnet70", "camvid"),
+}
+TASKS = {"bus": "classification", "cells": "detection", "street": "segmentation"}
+MOST_BYTES = 300_000
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: load_model(model, weights=tag) for name, (model, tag) in MODELS.items()}
+
+
+@pytest.fixture(scope="module")
+def address(models):
+    samples = {TASKS[name]: {f"{name}.jpg": (SAMPLES / f"{name}.jpg").read_bytes()} for name in MODELS}
+    app = create_app(
+        models,
+        limits=ServeLimits(size=MOST_BYTES),
+        matcher=lambda a, b: match_images(a, b, weights="homography", top_k=256),
+        samples=samples | {"match": _pair()},
+        hosts=("127.0.0.1",),
+    )
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    page = browser.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and faults.append(message.text))
+    page.goto(address)
+    yield page
+    page.close()
+    assert not [fault for fault in faults if "status of 4" not in fault]  # what the page tells in words
+
+
+def panel(page, task: str):
+    page.locator(f"#tab-{task}").click()
+    return page.locator(f"#panel-{task}")
+
+
+def answered(section):
+    drawing = section.locator(".answer img")
+    sync_api.expect(drawing).to_have_attribute("src", re.compile("^data:image/png;base64,"), timeout=60_000)
+    return section.locator("tbody tr")
+
+
+def saved(page, link, folder):
+    with page.expect_download() as waiting:
+        link.click()
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_upload_answer_download(page, models, tmp_path, name):
+    section = panel(page, TASKS[name])
+    section.locator("input[type=file]").set_input_files(SAMPLES / f"{name}.jpg")
+    rows = answered(section)
+    (prediction,) = models[name]((SAMPLES / f"{name}.jpg").read_bytes())
+    assert rows.count() == len(prediction)
+    first = rows.first.locator("td").all_inner_texts()
+    assert first[:2] == [prediction.names[0], f"{100 * prediction.scores[0]:.1f} %"]
+    links = section.locator(".downloads a")
+    files = {path.name: path for path in (saved(page, link, tmp_path) for link in links.all())}
+    expected = {f"{name}.json", f"{name}_drawing.png"}
+    assert set(files) == expected | ({f"{name}_mask.png"} if name == "street" else set())
+    content = json.loads(files[f"{name}.json"].read_text())
+    assert content == {"model": name, **prediction.to_dict()}
+    assert Image.open(files[f"{name}_drawing.png"]).size == prediction.draw().size
+    if name == "street":
+        assert Image.open(files["street_mask.png"]).mode == "P"
+
+
+def test_sliders_change_the_answer(page):
+    section = panel(page, "detection")
+    section.locator(".samples button").click()
+    rows = answered(section)
+    before = rows.count()
+    section.locator(".score input").fill("0.9")
+    sync_api.expect(rows).not_to_have_count(before, timeout=60_000)
+    scores = [float(text.split()[0]) for text in section.locator("tbody td:nth-child(2)").all_inner_texts()]
+    assert len(scores) < before
+    assert min(scores) >= 90
+
+    section = panel(page, "classification")
+    section.locator(".samples button").click()
+    rows = answered(section)
+    assert rows.count() == 5
+    section.locator(".top input").fill("2")
+    sync_api.expect(rows).to_have_count(2, timeout=60_000)
+
+
+def test_two_images_are_matched(page):
+    section = panel(page, "match")
+    for button in section.locator(".samples button").all():
+        button.click()
+        page.wait_for_timeout(200)
+    rows = answered(section)
+    assert int(rows.nth(2).locator("td").nth(1).inner_text()) > 30
+
+
+def test_bad_files_are_told_and_the_next_one_works(page, tmp_path):
+    section = panel(page, "classification")
+    chooser, status = section.locator("input[type=file]"), section.locator(".status")
+    (tmp_path / "notes.jpg").write_text("no image")
+    chooser.set_input_files(tmp_path / "notes.jpg")
+    sync_api.expect(status).to_contain_text("not an image")
+    (tmp_path / "large.jpg").write_bytes(b"\xff" * (MOST_BYTES + 1))
+    chooser.set_input_files(tmp_path / "large.jpg")
+    sync_api.expect(status).to_contain_text(f"larger than {MOST_BYTES} bytes")
+    assert section.locator(".answer").is_hidden()
+    chooser.set_input_files(SAMPLES / "bus.jpg")
+    assert answered(section).count() == 5
+
+
+def test_a_name_is_text(page, tmp_path):
+    """A file's name is shown as it is, and never read as HTML."""
+    path = tmp_path / "<img src=x onerror=document.title='run'>.jpg"
+    path.write_bytes((SAMPLES / "bus.jpg").read_bytes())
+    section = panel(page, "classification")
+    section.locator("input[type=file]").set_input_files(path)
+    answered(section)
+    assert path.name in section.locator(".drop span").inner_text()
+    assert page.title() == "hardnet_suite"
+
+
+def test_two_tabs_at_once(browser, address):
+    pages = [browser.new_page() for _ in range(2)]
+    for page in pages:
+        page.goto(address)
+    sections = [panel(page, task) for page, task in zip(pages, ("detection", "segmentation"), strict=True)]
+    for section in sections:
+        section.locator(".samples button").click()
+    assert answered(sections[0]).first.locator("td").count() == 3
+    assert answered(sections[1]).first.locator("td").count() == 2
+    for page in pages:
+        page.close()
+
+
+def test_a_phone_needs_no_sideways_scrolling(browser, address):
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(address)
+    section = panel(page, "segmentation")
+    section.locator(".samples button").click()
+    answered(section)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+def test_keys_move_between_tabs(page):
+    page.locator("#tab-classification").focus()
+    page.keyboard.press("ArrowRight")
+    sync_api.expect(page.locator("#panel-detection")).to_be_visible()
+    sync_api.expect(page.locator("#tab-detection")).to_be_focused()
