@@ -7,7 +7,7 @@ from typing import Any
 
 from hardnet_suite.cli._options import add_threads_argument, set_threads, show
 from hardnet_suite.cli.samples import SAMPLES
-from hardnet_suite.cli.serve import add_server_arguments, allowed_hosts, limits_of, listen, require_extra
+from hardnet_suite.cli.serve import add_server_arguments, application, limits_of, listen, require_extra
 
 # model, tag of its weights, and the drawn image that it is for; all in the package
 _MODELS = (
@@ -26,10 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     require_extra()
     set_threads(args.threads)
-    limits = limits_of(args)
+    limits_of(args)  # an error comes before models are loaded
     from hardnet_suite.matching import HardNetDetector, match_features
     from hardnet_suite.prediction import load_model
-    from hardnet_suite.serving import create_app
 
     models, samples = {}, {}
     for model, tag, sample in _MODELS:
@@ -43,8 +42,7 @@ def run(args: argparse.Namespace) -> None:
     def match(a: Any, b: Any) -> Any:
         return match_features(describer.features(a), describer.features(b), geometry="homography")
 
-    app = create_app(models, limits=limits, matcher=match, samples=samples, hosts=allowed_hosts(args))
-    listen(app, args, "open it in a browser")
+    listen(application(args, models, matcher=match, samples=samples), args, "open it in a browser")
 
 
 def _pair() -> dict[str, bytes]:

@@ -58,7 +58,7 @@ def add_server_arguments(parser: argparse.ArgumentParser, *, port: int) -> None:
         "--max-mebibytes", type=int, default=16, help="of a request's body; larger ones get 413 (default 16)"
     )
     parser.add_argument(
-        "--max-megapixels", type=float, default=25, help="of an image; larger ones get 413 (default 25)"
+        "--max-megapixels", type=float, default=16, help="of an image; larger ones get 413 (default 16)"
     )
     parser.add_argument(
         "--timeout", type=float, default=60, metavar="SECONDS", help="of a request; 504 after it (default 60)"
@@ -68,9 +68,8 @@ def add_server_arguments(parser: argparse.ArgumentParser, *, port: int) -> None:
 def run(args: argparse.Namespace) -> None:
     require_extra()
     set_threads(args.threads)
-    limits = limits_of(args)
+    limits_of(args)  # an error comes before models are loaded
     from hardnet_suite.prediction import load_model
-    from hardnet_suite.serving import create_app
 
     models = {}
     for word in args.model:
@@ -81,8 +80,7 @@ def run(args: argparse.Namespace) -> None:
             model, weights=tag, device=args.device, bf16=args.bf16, precision=args.precision
         )
         show(f"model {name}: {models[name]!r}")
-    app = create_app(models, limits=limits, hosts=allowed_hosts(args))
-    listen(app, args, "POST images to /v1/predict")
+    listen(application(args, models), args, "POST images to /v1/predict")
 
 
 def parsed_model(word: str) -> tuple[str, str, str | None]:
@@ -91,14 +89,15 @@ def parsed_model(word: str) -> tuple[str, str, str | None]:
     Raises:
         UserError: a part is empty.
     """
-    given, sign, rest = word.rpartition("=")
-    model, colon, tag = rest.rpartition(":")
-    if not colon or "/" in tag:  # a path may contain a colon
-        model, tag = rest, ""
-    name = given or model
-    if not model or (sign and not given) or (colon and model != rest and not tag):
+    given, sign, rest = word.partition("=")
+    if "/" in given or "\\" in given:  # a path may contain an equals sign and a colon
+        given, sign, rest = "", "", word
+    model, colon, tag = (rest if sign else word).rpartition(":")
+    if not colon or "/" in tag:
+        model, colon, tag = rest if sign else word, "", ""
+    if not model or (sign and not given) or (colon and not tag):
         raise UserError(f"--model {word}: expected [NAME=]MODEL[:TAG], such as streets=fchardnet70:camvid")
-    return name, model, tag or None
+    return given if sign else model, model, tag or None
 
 
 def require_extra() -> None:
@@ -118,6 +117,8 @@ def limits_of(args: argparse.Namespace) -> Any:
 
     if not 0 <= args.port <= 65535:
         raise UserError(f"--port {args.port}: expected 0 to 65535")
+    if not 0 < args.max_megapixels < 1_000_000:
+        raise UserError(f"--max-megapixels {args.max_megapixels}: expected above 0 and below 1000000")
     try:
         return ServeLimits(
             size=args.max_mebibytes << 20,
@@ -131,11 +132,17 @@ def limits_of(args: argparse.Namespace) -> Any:
         raise UserError(f"not limits of a server: {error}") from None
 
 
-def allowed_hosts(args: argparse.Namespace) -> tuple[str, ...]:
-    """The names that requests may call the server by."""
+def application(args: argparse.Namespace, models: Any, **options: Any) -> Starlette:
+    """The application of the options, see ``serving.create_app``."""
+    from hardnet_suite.serving import create_app
+
+    hosts = _LOCAL if args.host in _LOCAL else ("*",)
     if args.allowed_host:
-        return (*args.allowed_host, *_LOCAL)
-    return _LOCAL if args.host in _LOCAL else ("*",)
+        hosts = (*args.allowed_host, *_LOCAL)
+    try:
+        return create_app(models, limits=limits_of(args), hosts=hosts, **options)
+    except ValueError as error:
+        raise UserError(f"--allowed-host: {error}") from None
 
 
 def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
@@ -164,6 +171,7 @@ def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
     sys.stdout.flush()
     config = uvicorn.Config(
         app,
+        lifespan="on",
         log_level="warning",
         timeout_graceful_shutdown=int(args.timeout) + 5,
         timeout_keep_alive=30,
@@ -172,8 +180,11 @@ def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
     server = uvicorn.Server(config)
     try:
         server.run(sockets=[listener])
-    except (KeyboardInterrupt, SystemExit) as ended:  # uvicorn raises the signal again once all is answered
-        show("ended: every request was answered")
+    except (KeyboardInterrupt, SystemExit) as ended:  # uvicorn raises the signal again at the end
+        if not server.started:
+            raise UserError("the server did not start; see the lines above") from None
+        cut = server.force_exit
+        show("ended: requests in progress were cut off" if cut else "ended: every request was answered")
         if isinstance(ended, SystemExit):
             raise
     finally:

@@ -444,14 +444,18 @@ class Session(nn.Module):
             raise ValueError(
                 f"{self.path} takes normalised inputs, got uint8: its preprocessing is not inside"
             )
-        given, expected = tuple(inputs.shape[2:]), self.record.input_shape[2:]
-        if any(isinstance(side, int) and side != other for side, other in zip(expected, given, strict=True)):
+        self.require_input_size(tuple(inputs.shape[2:]))
+
+    def require_input_size(self, size: tuple[int, ...]) -> None:
+        """UserError unless the file takes inputs of this (height, width)."""
+        expected = self.record.input_shape[2:]
+        if any(isinstance(side, int) and side != other for side, other in zip(expected, size, strict=True)):
             sides = "×".join(map(str, expected))
             raise UserError(
-                f"{self.path} takes inputs of {sides} pixels, got {given[0]}×{given[1]}: export it with "
-                f"--size {given[0]} {given[1]}, or with --dynamic size"
+                f"{self.path} takes inputs of {sides} pixels, got {size[0]}×{size[1]}: export it with "
+                f"--size {size[0]} {size[1]}, or with --dynamic size"
             )
-        self._require_free_size(given)
+        self._require_free_size(size)
 
     def _require_free_size(self, size: tuple[int, ...]) -> None:
         step, least = self.record.side_multiple, self.record.least_side

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import logging
+import math
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +23,14 @@ from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hardnet_suite import __version__
 from hardnet_suite.data.images import image_errors, open_image, open_rgb
@@ -34,15 +38,18 @@ from hardnet_suite.data.segmentation import LabelSet
 from hardnet_suite.data.segmentation.label_images import label_image
 from hardnet_suite.data.sources import SourceImage
 from hardnet_suite.errors import UserError
+from hardnet_suite.inference.prepare import content_size
 from hardnet_suite.prediction.batch import USUAL_SCORE, Wanted, require_wanted
 from hardnet_suite.prediction.model import LoadedModel
 from hardnet_suite.prediction.result import Prediction
-from hardnet_suite.serving.batching import Batcher, BusyError
+from hardnet_suite.serving.batching import Batcher, BusyError, ComputeError, Slots, Ticket, compute_thread
 
 _PAGE = Path(__file__).parent / "page"
 _LOG = logging.getLogger("hardnet_suite.serving")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _PARTS = ("drawing", "mask")
+_SLICE = 1 << 16  # bytes of a form that are parsed at once
+_HOST = re.compile(r"[\w.-]+|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f.]*(:[0-9A-Fa-f.]*){2,}")  # no port, no wildcard
 # what the page may load: its own files, and images that it makes of answers
 _POLICY = "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'"
 
@@ -56,36 +63,42 @@ class ServeLimits:
     Attributes:
         size: the most bytes of a request's body.
         pixels: the most pixels of an image; looked up in its header, before it is decoded.
-        queue: the most images of a model that are decoded, wait or are computed; further requests get 503.
+        queue: the most requests of a model that are in progress; further ones get 503.
         batch_size: the most images of a batch.
+        batch_pixels: the most pixels of a batch, as the network takes them; one image may have more.
         delay: seconds that an image waits for others, if there are too few for a batch.
         seconds: the longest time from a request to its answer; 504 after it.
         decoders: threads that decode images, per model.
     """
 
     size: int = 16 << 20
-    pixels: int = 25_000_000
+    pixels: int = 16_000_000
     queue: int = 64
     batch_size: int = 8
+    batch_pixels: int = 8_000_000
     delay: float = 0.0
     seconds: float = 60.0
     decoders: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("size", "pixels", "queue", "batch_size", "decoders"):
+        for name in ("size", "pixels", "queue", "batch_size", "batch_pixels", "decoders"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        if not 0 <= self.delay < self.seconds:
-            raise ValueError(f"delay={self.delay}: expected 0 to below {self.seconds}")
+        most = Image.MAX_IMAGE_PIXELS
+        if most is not None and self.pixels > 2 * most:
+            raise ValueError(f"pixels={self.pixels}: no image of more than {2 * most} is read")
+        if not (math.isfinite(self.seconds) and 0 <= self.delay < self.seconds):
+            raise ValueError(
+                f"delay={self.delay}, seconds={self.seconds}: expected 0 ≤ delay < seconds, both finite"
+            )
 
 
 class _RefusedError(Exception):
     """A request that gets an error: its HTTP status and one line."""
 
-    def __init__(self, status: int, message: str, **headers: str):
+    def __init__(self, status: int, message: str):
         super().__init__(message)
         self.status = status
-        self.headers = headers
 
 
 class _Metrics:
@@ -104,7 +117,7 @@ class _Metrics:
             "batch_images", "Images per batch.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64), **names
         )
         self.compute = Histogram("batch_seconds", "What a batch takes.", ["model"], buckets=_SECONDS, **names)
-        self.waiting = Gauge("images_in_progress", "Images being worked on.", ["model"], **names)
+        self.progress = Gauge("requests_in_progress", "Requests in progress.", ["model"], **names)
 
 
 def create_app(
@@ -123,25 +136,31 @@ def create_app(
     - ``GET /v1/models``, ``/healthz`` (the process lives), ``/readyz`` (it takes requests), ``/metrics``
       (Prometheus); ``/`` is the page.
 
-    Errors are ``{"error": "one line"}``: 400 for options, 404 for a model that is not there, 413 for a body
-    or image that is too large, 422 for what is no image, 500, 503 with ``Retry-After`` where too many wait,
-    and 504 where body or answer took too long.
+    Errors are ``{"error": "one line"}``: 400 for options, forms and Host headers, 403 for requests of other
+    sites' pages, 404 for what is not there, 413 for a body or image that is too large, 422 for what is no
+    image, 500, 503 with ``Retry-After`` where too many are in progress, and 504 where it took too long.
 
     Requests name no paths and no addresses: what is read is what they send, and files of the page.
+
+    The application's lifespan starts and ends its threads: mounted in another application, run it within
+    that one's (``app.router.lifespan_context(app)``).
 
     Args:
         models: name in requests -> model; the first is the default.
         limits: of requests.
         matcher: of two images.
         samples: of the page: task, or "match" -> name -> bytes of a JPEG file.
-        hosts: names that requests may have in their Host header; "*": any. On a machine where browsers run,
-            give its own names, so that no other site's page can be pointed at the server.
+        hosts: names that requests may have in their Host header, without port; "*": any. On a machine where
+            browsers run, give its own names, so that no other site's page can be pointed at the server.
 
     Raises:
-        ValueError: no model, and no matcher.
+        ValueError: no model, and no matcher, or a host with a port or a wildcard.
     """
     if not models and matcher is None:
         raise ValueError("expected at least one model")
+    for host in hosts:
+        if host != "*" and not _HOST.fullmatch(host):
+            raise ValueError(f"expected the name of a host without port, or *, got {host!r}")
     server = _Server(
         dict(models),
         limits or ServeLimits(),
@@ -151,7 +170,7 @@ def create_app(
     routes = [
         Route("/", server.page),
         Route("/page/{name}", server.page),
-        Route("/samples/{name}", server.sample),
+        Route("/samples/{task}/{name}", server.sample),
         Route("/healthz", server.health),
         Route("/readyz", server.ready),
         Route("/metrics", server.prometheus),
@@ -159,12 +178,32 @@ def create_app(
         Route("/v1/predict", server.predict, methods=["POST"]),
         Route("/v1/match", server.match, methods=["POST"]),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
-        exception_handlers={404: _not_found, 405: _not_found, 500: _failed},
+        middleware=[Middleware(_Guard, hosts=frozenset(host.lower() for host in hosts))],
+        exception_handlers={HTTPException: _refused, 500: _failed},
         lifespan=server.lifespan,
     )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Guard:
+    """Refuses requests by another host's name, and those that another site's page makes a browser send."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]):
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = None
+        if scope["type"] == "http":
+            headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+            host = re.sub(r":\d*$", "", headers.get(b"host", "")).lower()
+            if "*" not in self.hosts and host not in self.hosts:
+                refusal = _error(400, "the Host header is none of this server's names")
+            elif scope["method"] == "POST" and headers.get(b"sec-fetch-site") in ("cross-site", "same-site"):
+                refusal = _error(403, "requests of other sites' pages are refused")
+        await (refusal or self.app)(scope, receive, send)
 
 
 class _Server:
@@ -178,31 +217,41 @@ class _Server:
         self.models = models
         self.limits = limits
         self.matcher = matcher
-        self.samples = {name: content for images in samples.values() for name, content in images.items()}
-        self.samples_of = {task: list(images) for task, images in samples.items()}
+        self.samples = samples
         self.metrics = _Metrics()
         self.batchers: dict[str, Batcher] = {}
-        self.pairs = 0  # being matched, or waiting
-        self.one_pair = asyncio.Lock()
+        self.pairs = Slots(limits.queue, "pairs")
+        self.late: set[asyncio.Task[Response]] = set()  # answers that nobody waits for any more
         self.is_ready = False
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            self.compute = stack.enter_context(compute_thread())
+            self.write = stack.enter_context(ThreadPoolExecutor(self.limits.decoders, "answer"))
             for name, model in self.models.items():
                 batcher = Batcher(
                     model,
                     batch_size=self.limits.batch_size,
+                    batch_pixels=self.limits.batch_pixels,
                     queue=self.limits.queue,
                     decoders=self.limits.decoders,
                     delay=self.limits.delay,
+                    compute=self.compute,
                     observe=partial(self._observe, name),
                 )
                 self.batchers[name] = await stack.enter_async_context(batcher)
-                self.metrics.waiting.labels(name).set_function(lambda each=batcher: each.taken)
+                self._show(name, batcher.slots)
+            if self.matcher is not None:
+                self._show("match", self.pairs)
             self.is_ready = True
             yield
             self.is_ready = False
+            while self.late:
+                await asyncio.wait(self.late)
+
+    def _show(self, name: str, slots: Slots) -> None:
+        self.metrics.progress.labels(name).set_function(lambda: slots.taken)
 
     def _observe(self, name: str, images: int, seconds: float) -> None:
         self.metrics.batches.labels(name).observe(images)
@@ -212,7 +261,7 @@ class _Server:
         return JSONResponse({"status": "ok", "version": __version__})
 
     async def ready(self, request: Request) -> Response:
-        status = "ready" if self.is_ready else "starting or ending"
+        status = "ready" if self.is_ready else "not ready"
         return JSONResponse({"status": status}, 200 if self.is_ready else 503)
 
     async def prometheus(self, request: Request) -> Response:
@@ -226,11 +275,11 @@ class _Server:
                 "task": model.task,
                 "classes": list(model.classes),
                 "score": USUAL_SCORE if model.task == "detection" else 0.0,
-                "weights": model.weights and Path(model.weights).name,
             }
             for name, model in self.models.items()
         ]
-        answer = {"models": models, "match": self.matcher is not None, "samples": self.samples_of}
+        answer = {"models": models, "match": self.matcher is not None}
+        answer["samples"] = {task: list(images) for task, images in self.samples.items()}
         return JSONResponse(answer | {"most_bytes": self.limits.size, "most_pixels": self.limits.pixels})
 
     async def page(self, request: Request) -> Response:
@@ -243,16 +292,17 @@ class _Server:
         )
 
     async def sample(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in self.samples:
-            return _error(404, f"no sample {name}")
-        return Response(self.samples[name], media_type="image/jpeg")
+        task, name = request.path_params["task"], request.path_params["name"]
+        content = self.samples.get(task, {}).get(name)
+        if content is None:
+            return _error(404, f"no sample {task}/{name}")
+        return Response(content, media_type="image/jpeg")
 
     async def predict(self, request: Request) -> Response:
         name = request.query_params.get("model") or next(iter(self.models), "")
         if name not in self.models:
             return _error(404, f"no model {name!r}; there are {', '.join(self.models) or 'none'}")
-        return await self._measured(name, request, self._predict)
+        return await self._measured(name, request, partial(self._predict, name))
 
     async def match(self, request: Request) -> Response:
         if self.matcher is None:
@@ -260,108 +310,176 @@ class _Server:
         return await self._measured("match", request, self._match)
 
     async def _measured(
-        self, name: str, request: Request, handle: Callable[[str, Request], Awaitable[Response]]
+        self, name: str, request: Request, handle: Callable[[_Reading, Ticket], Awaitable[Response]]
     ) -> Response:
         begin = time.perf_counter()
-        try:
-            response = await asyncio.wait_for(handle(name, request), self.limits.seconds)
-        except _RefusedError as error:
-            response = _error(error.status, str(error), error.headers)
-        except BusyError as error:
-            response = _error(503, f"busy: {error}; try again", {"Retry-After": "1"})
-        except UserError as error:
-            response = _error(422, str(error))
-        except ValueError as error:
-            response = _error(400, str(error))
-        except TimeoutError:
-            response = _error(504, f"no answer within {self.limits.seconds:g} s")
-        except ClientDisconnect:
-            response = _error(499, "the client went away")
-        except Exception:
-            _LOG.exception("%s failed", name)
-            response = _error(500, "the server failed; its log says why")
+        response = await self._answered(name, request, handle)
         self.metrics.requests.labels(name, response.status_code).inc()
         self.metrics.seconds.labels(name).observe(time.perf_counter() - begin)
         return response
 
-    async def _predict(self, name: str, request: Request) -> Response:
-        wanted, include = _options(request.query_params)
-        batcher = self.batchers[name]
-        if batcher.taken >= batcher.queue:  # before the body is read
-            raise BusyError(f"{batcher.queue} images are waiting")
-        files = await self._files(request)
-        if len(files) != 1:
-            raise _RefusedError(422, f"expected one image, got {len(files)}")
-        ((_, content),) = files.items()
-        prediction = await batcher.predict(self._source(content), wanted)
-        answer = await run_in_threadpool(_answer, prediction, include)
-        return JSONResponse({"model": name, **answer})
-
-    async def _match(self, name: str, request: Request) -> Response:
-        assert self.matcher is not None
-        if self.pairs >= self.limits.queue:
-            raise BusyError(f"{self.pairs} pairs are waiting")
-        self.pairs += 1
+    async def _answered(
+        self, name: str, request: Request, handle: Callable[[_Reading, Ticket], Awaitable[Response]]
+    ) -> Response:
+        """The answer, or 504 once time is up: what a thread has begun then goes on, in its slot."""
+        loop = asyncio.get_running_loop()
+        ticket = Ticket(loop.time() + self.limits.seconds)
+        reading = _Reading(request, self.limits, ticket)
+        task = loop.create_task(_or_refusal(name, handle(reading, ticket)))
+        watch = loop.create_task(reading.watch())
         try:
-            files = await self._files(request)
-            if set(files) != {"a", "b"}:
-                raise _RefusedError(422, "expected a form with the files a and b")
-            sources = [self._source(files[key]) for key in ("a", "b")]
-            async with self.one_pair:
-                return JSONResponse(await run_in_threadpool(_matches, self.matcher, *sources))
+            await asyncio.wait({task, watch}, timeout=self.limits.seconds, return_when="FIRST_COMPLETED")
+            if task.done():
+                return task.result()
+            self.late.add(task)
+            task.add_done_callback(self.late.discard)
+            if ticket.gone:
+                return _error(499, "the client went away")
+            return _error(504, f"no answer within {self.limits.seconds:g} s")
         finally:
-            self.pairs -= 1
+            watch.cancel()
 
-    def _source(self, content: bytes) -> SourceImage:
-        return SourceImage("image", partial(_decoded, content, self.limits.pixels))
+    async def _predict(self, name: str, reading: _Reading, ticket: Ticket) -> Response:
+        batcher, model = self.batchers[name], self.models[name]
+        wanted, include = _options(reading.request.query_params)
+        with batcher.slots.one():
+            files = await reading.files()
+            if len(files) != 1:
+                raise _RefusedError(422, f"expected one image, got {len(files)}")
+            ((_, content),) = files
+            source = SourceImage("image", partial(_decoded, content, self.limits.pixels, model))
+            prediction = await batcher.answer(source, wanted, ticket)
+            return await self._write(_answer, {"model": name}, prediction, include)
 
-    async def _files(self, request: Request) -> dict[str, bytes]:
+    async def _match(self, reading: _Reading, ticket: Ticket) -> Response:
+        assert self.matcher is not None
+        with self.pairs.one():
+            files = await reading.files()
+            if sorted(name for name, _ in files) != ["a", "b"]:
+                raise _RefusedError(422, "expected a form with the files a and b")
+            loop, contents = asyncio.get_running_loop(), dict(files)
+            images = [
+                await loop.run_in_executor(self.write, _decoded, contents[name], self.limits.pixels)
+                for name in ("a", "b")
+            ]
+            try:
+                found = await loop.run_in_executor(self.compute, _matched, self.matcher, images, ticket)
+            except (TimeoutError, UserError):
+                raise
+            except Exception as error:
+                raise ComputeError("matching failed") from error
+            return await self._write(_matches, found)
+
+    async def _write(self, function: Callable[..., dict[str, Any]], *values: Any) -> Response:
+        """JSON, made in a thread: drawings and masks take their time."""
+        loop = asyncio.get_running_loop()
+        text = await loop.run_in_executor(self.write, lambda: json.dumps(function(*values)).encode())
+        return Response(text, media_type="application/json")
+
+
+async def _or_refusal(name: str, answer: Awaitable[Response]) -> Response:
+    """The answer, or what went wrong as one."""
+    try:
+        return await answer
+    except _RefusedError as error:
+        return _error(error.status, str(error))
+    except BusyError as error:
+        return _error(503, f"busy: {error}; try again", {"Retry-After": "1"})
+    except UserError as error:
+        return _error(422, str(error))
+    except TimeoutError:
+        return _error(504, "no answer in time")
+    except ClientDisconnect:
+        return _error(499, "the client went away")
+    except Exception:
+        _LOG.exception("%s failed", name)
+        return _error(500, "the server failed; its log says why")
+
+
+class _Reading:
+    """A request's body, within limits."""
+
+    def __init__(self, request: Request, limits: ServeLimits, ticket: Ticket):
+        self.request, self.limits, self.ticket = request, limits, ticket
+        self._is_read = asyncio.Event()
+
+    async def watch(self) -> None:
+        """Returns when the client goes away after its body has come."""
+        await self._is_read.wait()
+        while (await self.request.receive())["type"] != "http.disconnect":
+            pass
+        self.ticket.gone = True
+
+    async def files(self) -> list[tuple[str, bytes]]:
         """The body, under "image", or the files of a form under their names."""
-        body = await self._body(request)
-        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            return {"image": body} if body else {}
+        body = await asyncio.wait_for(self._body(), self.limits.seconds)
+        self._is_read.set()
+        kind = self.request.headers.get("content-type", "")
+        if not kind.lower().startswith("multipart/form-data"):
+            return [("image", body)] if body else []
 
         async def stream() -> AsyncIterator[bytes]:
-            yield body
+            for start in range(0, len(body), _SLICE):  # other requests have their turn in between
+                yield body[start : start + _SLICE]
+                await asyncio.sleep(0)
 
+        if not body.rstrip().endswith(b"--"):
+            raise _RefusedError(400, "not a form: it is cut short")
         try:
             parser = MultiPartParser(
-                request.headers, stream(), max_files=4, max_fields=4, max_part_size=self.limits.size
+                self.request.headers, stream(), max_files=4, max_fields=4, max_part_size=self.limits.size
             )
+            parser.spool_max_size = self.limits.size + 1  # nothing goes to a disk
             form = await parser.parse()
         except (MultiPartException, KeyError) as error:
             raise _RefusedError(400, f"not a form: {error}") from None
         try:
-            return {
-                name: await part.read() for name, part in form.multi_items() if isinstance(part, UploadFile)
-            }
+            parts = form.multi_items()
+            return [(name, await part.read()) for name, part in parts if isinstance(part, UploadFile)]
         finally:
             await form.close()
 
-    async def _body(self, request: Request) -> bytes:
-        too_large = _RefusedError(
-            413, f"the body is larger than {self.limits.size} bytes", Connection="close"
-        )
-        stated = request.headers.get("content-length", "")
+    async def _body(self) -> bytes:
+        too_large = _RefusedError(413, f"the body is larger than {self.limits.size} bytes")
+        stated = self.request.headers.get("content-length", "")
         if stated.isdigit() and int(stated) > self.limits.size:
             raise too_large
         body = bytearray()
-        async for chunk in request.stream():
+        async for chunk in self.request.stream():
             body += chunk
             if len(body) > self.limits.size:
                 raise too_large
         return bytes(body)
 
 
-def _decoded(content: bytes, most_pixels: int) -> Image.Image:
+def _decoded(content: bytes, most_pixels: int, model: LoadedModel | None = None) -> Image.Image:
+    """An image that was sent, if it is not too large, also as the model takes it."""
+    if content.startswith(b"\0\0\1\0"):  # Pillow decodes icons when it opens them
+        raise _RefusedError(422, "cannot read the image sent: icons are not taken")
     with image_errors("sent"):
-        width, height = open_image(content).size
-    if width * height > most_pixels:
-        raise _RefusedError(413, f"the image has {width}×{height} pixels, at most {most_pixels} are taken")
+        try:
+            width, height = open_image(content).size
+        except Image.DecompressionBombError as error:
+            raise _RefusedError(413, f"the image is too large: {error}") from None
+    sizes = [(height, width)]
+    if model is not None:
+        sizes.append(content_size(height, width, model.preprocess))
+    for rows, columns in sizes:
+        if rows * columns > most_pixels:
+            raise _RefusedError(
+                413, f"the image has {width}×{height} pixels: {rows * columns} are more than {most_pixels}"
+            )
     return open_rgb(content, "sent")
 
 
 def _options(given: Mapping[str, str]) -> tuple[Wanted, tuple[str, ...]]:
+    try:
+        return _parsed_options(given)
+    except ValueError as error:
+        raise _RefusedError(400, str(error)) from None
+
+
+def _parsed_options(given: Mapping[str, str]) -> tuple[Wanted, tuple[str, ...]]:
     unknown = set(given) - {"model", "top", "score", "include"}
     if unknown:
         raise ValueError(f"unknown option {sorted(unknown)[0]!r}: expected model, top, score, include")
@@ -378,8 +496,8 @@ def _options(given: Mapping[str, str]) -> tuple[Wanted, tuple[str, ...]]:
     return wanted, include
 
 
-def _answer(prediction: Prediction, include: tuple[str, ...]) -> dict[str, Any]:
-    answer = prediction.to_dict()
+def _answer(more: dict[str, Any], prediction: Prediction, include: tuple[str, ...]) -> dict[str, Any]:
+    answer = more | prediction.to_dict()
     if "drawing" in include:
         answer["drawing"] = _png(prediction.draw())
     if "mask" in include and prediction.mask is not None:
@@ -387,8 +505,13 @@ def _answer(prediction: Prediction, include: tuple[str, ...]) -> dict[str, Any]:
     return answer
 
 
-def _matches(matcher: Matcher, a: SourceImage, b: SourceImage) -> dict[str, Any]:
-    found = matcher(a.open(), b.open())
+def _matched(matcher: Matcher, images: list[Image.Image], ticket: Ticket) -> Any:
+    if ticket.gone:
+        raise TimeoutError
+    return matcher(*images)
+
+
+def _matches(found: Any) -> dict[str, Any]:
     inliers = None if found.inliers is None else int(np.count_nonzero(found.inliers))
     return {
         "keypoints": [len(found.keypoints_a), len(found.keypoints_b)],
@@ -413,11 +536,10 @@ def _error(status: int, message: str, headers: Mapping[str, str] | None = None) 
     return JSONResponse({"error": line}, status, dict(headers or {}))
 
 
-async def _not_found(request: Request, error: Exception) -> Response:
-    status = getattr(error, "status_code", 404)
-    return _error(
-        status, f"{request.method} {request.url.path}: {'no such page' if status == 404 else error}"
-    )
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    what = "no such page" if error.status_code == 404 else error.detail
+    return _error(error.status_code, f"{request.method} {request.url.path}: {what}", error.headers)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

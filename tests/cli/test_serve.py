@@ -64,7 +64,7 @@ def test_serve_answers_and_ends(tmp_path):
     try:
         models = json.loads(server.ask("/v1/models"))["models"]
         assert [model["name"] for model in models] == ["hardnet39ds", "two"]
-        assert "/" not in models[0]["weights"]
+        assert "weights" not in models[0]
         content = (SAMPLES / "bus.jpg").read_bytes()
         answer = json.loads(server.ask("/v1/predict?model=two&top=1", content))
         assert answer["names"] == ["school bus"]
@@ -88,7 +88,7 @@ def test_requests_in_progress_are_answered_before_it_ends():
             while not any(answer.done() for answer in answers) and time.monotonic() < deadline:
                 time.sleep(0.01)
             text = server.ask("/metrics").decode()
-            (taken,) = re.findall(r"images_in_progress\{.*\} (\d+)", text)
+            (taken,) = re.findall(r"requests_in_progress\{.*\} (\d+)", text)
             status, output = server.end(signal.SIGINT)
             lengths = {
                 len(json.loads(answer.result())["scores"]) for answer in answers if not answer.exception()
@@ -111,8 +111,8 @@ def test_demo_has_every_task():
             "segmentation",
         }
         assert answer["match"]
-        for names in answer["samples"].values():
-            assert all(server.ask(f"/samples/{name}").startswith(b"\xff\xd8") for name in names)
+        for task, names in answer["samples"].items():
+            assert all(server.ask(f"/samples/{task}/{name}").startswith(b"\xff\xd8") for name in names)
         assert b"<title>hardnet_suite</title>" in server.ask("/")
     finally:
         status, output = server.end(signal.SIGINT)
@@ -127,6 +127,8 @@ def test_demo_has_every_task():
         ("streets=fchardnet70:camvid", ("streets", "fchardnet70", "camvid")),
         ("a=runs/one.pth", ("a", "runs/one.pth", None)),
         ("runs/a:b/one.pth", ("runs/a:b/one.pth", "runs/a:b/one.pth", None)),
+        ("runs/lr=0.1/one.pth", ("runs/lr=0.1/one.pth", "runs/lr=0.1/one.pth", None)),
+        ("x=runs/lr=0.1/one.pth", ("x", "runs/lr=0.1/one.pth", None)),
     ],
 )
 def test_models_are_named(word, parts):
@@ -144,8 +146,12 @@ def test_words_that_name_no_model(word):
     [
         (["--port", "99999"], "--port 99999: expected 0 to 65535"),
         (["--queue", "0"], "queue=0: expected at least 1"),
-        (["--delay", "90"], "delay=90.0: expected 0 to below 60"),
-        (["--max-megapixels", "0"], "pixels=0"),
+        (["--delay", "90"], "delay=90.0, seconds=60"),
+        (["--max-megapixels", "0"], "--max-megapixels 0.0"),
+        (["--max-megapixels", "inf"], "--max-megapixels inf"),
+        (["--max-megapixels", "900"], "no image of more than"),
+        (["--timeout", "inf"], "seconds=inf"),
+        (["--allowed-host", "name:80"], "without port"),
         (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
     ],
 )

@@ -126,14 +126,55 @@ def test_forms_that_are_refused(client, files, status):
     assert (response.status_code, list(response.json())) == (status, ["error"])
 
 
-def test_a_form_that_is_cut_short(client):
-    headers = {"content-type": "multipart/form-data"}
-    response = client.post("/v1/match", content=b"--x\r\n", headers=headers)
-    assert response.status_code == 400
+FORM = (
+    b'--x\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
+    + IMAGES["bus"]
+    + b"\r\n--x--\r\n"
+)
 
 
 @pytest.mark.parametrize(
-    "path", ["/none", "/page/none.js", "/page/..%2fapp.py", "/page/%2e%2e/app.py", "/samples/..%2f..%2fetc"]
+    ("kind", "content", "status"),
+    [
+        ("multipart/form-data; boundary=x", FORM, 200),
+        ("Multipart/Form-Data; boundary=x", FORM, 200),
+        ("multipart/form-data; boundary=x", FORM[:-6], 400),
+        ("multipart/form-data; boundary=x", FORM[: len(FORM) // 2], 400),
+        ("multipart/form-data; boundary=y", FORM, 400),
+        ("multipart/form-data", FORM, 400),
+        ("multipart/form-data; boundary=x", FORM[:-8] + b"\r\n" + FORM, 422),  # two images of one name
+    ],
+)
+def test_forms_as_they_come(client, kind, content, status):
+    response = client.post("/v1/predict", content=content, headers={"content-type": kind})
+    assert response.status_code == status, response.text
+
+
+def test_a_form_takes_no_place_on_a_disk(models, monkeypatch):
+    import tempfile
+
+    def fail(*_, **__):
+        raise AssertionError("written to a disk")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", fail)
+    with TestClient(create_app({"bus": models["bus"]})) as client:
+        noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(noise).save(stream, "PNG")
+        assert stream.tell() > 2 << 20
+        assert client.post("/v1/predict", files={"a": stream.getvalue()}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/none",
+        "/page/none.js",
+        "/page/..%2fapp.py",
+        "/page/%2e%2e/app.py",
+        "/samples/match/..%2f..%2fetc",
+        "/v1/predict/",
+    ],
 )
 def test_no_other_path_is_reachable(client, path):
     assert client.get(path).status_code == 404
@@ -159,6 +200,35 @@ def test_limits_of_size(models):
         assert client.post("/v1/predict", content=b"x" * 20_001).status_code == 413
         parts = client.post("/v1/predict", content=(b"x" * 7000 for _ in range(4)))  # of no stated length
         assert parts.status_code == 413
+
+
+@pytest.mark.parametrize("size", [(20_000, 2), (2, 20_000)])
+def test_an_image_that_would_become_huge(models, size):
+    """A classifier resizes the shorter side: of a line of pixels it would make a billion."""
+    with TestClient(create_app({"bus": models["bus"]})) as client:
+        response = client.post("/v1/predict", content=png(size))
+        assert (response.status_code, f"{size[0]}×{size[1]}" in response.json()["error"]) == (413, True)
+
+
+def test_icons_are_not_decoded_to_learn_their_size(client):
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(stream, "ICO")
+    response = client.post("/v1/predict", content=stream.getvalue())
+    assert (response.status_code, "icons" in response.json()["error"]) == (422, True)
+
+
+def test_an_exported_file_that_does_not_take_an_image(tmp_path):
+    """It is refused, and the answer does not say where the file is."""
+    pytest.importorskip("onnxruntime")
+    from hardnet_suite import create_model, export
+
+    network = create_model("fchardnet70", num_classes=11, pretrained="camvid")
+    path = export(network, tmp_path / "street.onnx", dynamic="size", preprocess=True)
+    with TestClient(create_app({"street": load_model(path)})) as client:
+        assert client.post("/v1/predict", content=png((128, 128))).status_code == 200
+        response = client.post("/v1/predict", content=png((8, 96)))
+    assert (response.status_code, "takes inputs of at least" in response.json()["error"]) == (422, True)
+    assert str(tmp_path) not in response.text
 
 
 class Slow:
@@ -188,10 +258,7 @@ def test_more_than_the_queue_takes_is_told_to_come_again(models, monkeypatch):
         threads = [threading.Thread(target=post, args=(client, found)) for _ in range(3)]
         for thread in threads:
             thread.start()
-        deadline = 200
-        while 'images_in_progress{model="bus"} 3.0' not in client.get("/metrics").text and deadline:
-            deadline -= 1
-            threading.Event().wait(0.05)
+        assert in_progress(client, 3)
         refused = client.post("/v1/predict", content=IMAGES["bus"])
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
@@ -207,13 +274,27 @@ def test_more_than_the_queue_takes_is_told_to_come_again(models, monkeypatch):
     assert 'hardnet_batch_images_sum{model="bus"} 4.0' in text
 
 
-def test_an_answer_that_takes_too_long(models, monkeypatch):
+def test_an_answer_that_takes_too_long_keeps_its_place(models, monkeypatch):
+    """Until its thread is done: what a server works on stays bounded. What only waited is dropped."""
     slow = Slow(models["bus"], monkeypatch)
-    app = create_app({"bus": models["bus"]}, limits=ServeLimits(seconds=0.5))
+    app = create_app({"bus": models["bus"]}, limits=ServeLimits(seconds=0.5, queue=2, batch_size=1))
     with TestClient(app) as client:
-        assert client.post("/v1/predict", content=IMAGES["bus"]).status_code == 504
+        statuses = [client.post("/v1/predict", content=IMAGES["bus"]).status_code for _ in range(3)]
+        assert statuses == [504, 504, 503]
+        assert 'requests_in_progress{model="bus"} 2.0' in client.get("/metrics").text
         slow.go_on.set()
+        assert in_progress(client, 0)
+        assert slow.batches == [1]
         assert client.post("/v1/predict", content=IMAGES["bus"]).status_code == 200
+
+
+def in_progress(client, count: int) -> bool:
+    """Whether so many requests are in progress within ten seconds."""
+    for _ in range(200):
+        if f'requests_in_progress{{model="bus"}} {float(count)}' in client.get("/metrics").text:
+            return True
+        threading.Event().wait(0.05)
+    return False
 
 
 def test_a_failure_is_500_for_its_own_request_alone(models, monkeypatch, caplog):
@@ -245,16 +326,49 @@ def test_a_failure_is_500_for_its_own_request_alone(models, monkeypatch, caplog)
 
 
 def test_hosts(models):
-    with TestClient(create_app({"bus": models["bus"]}, hosts=("localhost",))) as client:
-        assert client.get("/healthz", headers={"host": "localhost:8000"}).status_code == 200
-        assert client.get("/healthz", headers={"host": "other.example"}).status_code == 400
+    with TestClient(create_app({"bus": models["bus"]}, hosts=("localhost", "[::1]"))) as client:
+        for host in ("localhost:8000", "LOCALHOST", "[::1]:8000"):
+            assert client.get("/healthz", headers={"host": host}).status_code == 200, host
+        for host in ("other.example", "localhost.other.example", "", "[::2]:8000"):
+            response = client.get("/healthz", headers={"host": host})
+            assert (response.status_code, list(response.json())) == (400, ["error"]), host
+
+
+@pytest.mark.parametrize("host", ["name:8000", "*.name", "a b", ""])
+def test_hosts_that_are_none(models, host):
+    with pytest.raises(ValueError, match="without port"):
+        create_app({"bus": models["bus"]}, hosts=(host,))
+
+
+def test_pages_of_other_sites_are_refused(client):
+    headers = {"sec-fetch-site": "cross-site"}
+    response = client.post("/v1/predict", content=IMAGES["bus"], headers=headers)
+    assert (response.status_code, list(response.json())) == (403, ["error"])
+    headers = {"sec-fetch-site": "same-origin"}
+    assert client.post("/v1/predict", content=IMAGES["bus"], headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "status"), [("PUT", 405), ("GET", 405), ("OPTIONS", 405)])
+def test_other_methods(client, method, status):
+    response = client.request(method, "/v1/predict")
+    assert (response.status_code, list(response.json())) == (status, ["error"])
+    assert response.headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize(
-    "limits", [{"size": 0}, {"queue": 0}, {"batch_size": 0}, {"delay": -1}, {"delay": 9, "seconds": 5}]
+    "limits",
+    [
+        {"size": 0},
+        {"queue": 0},
+        {"batch_size": 0},
+        {"delay": -1},
+        {"delay": 9, "seconds": 5},
+        {"seconds": float("inf")},
+        {"pixels": 10**12},
+    ],
 )
 def test_limits_out_of_range(limits):
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match=r"expected|no image"):
         ServeLimits(**limits)
 
 
@@ -287,6 +401,35 @@ def test_batches_hold_images_of_one_size_and_every_answer_is_its_own(models, mon
     assert max(sizes) > 1
     for mask, prediction in zip(alone, found, strict=True):
         assert (mask != prediction.mask).mean() < 0.01  # a batch rounds differently
+
+
+def test_a_batch_has_at_most_so_many_pixels(models):
+    from hardnet_suite.data.sources import images_of
+    from hardnet_suite.serving import Batcher
+
+    images = [Image.new("RGB", (96, 64), (seed, 0, 0)) for seed in range(6)]
+    sizes = []
+
+    async def run():
+        options = {"batch_pixels": 2 * 96 * 64, "delay": 0.1, "observe": lambda count, _: sizes.append(count)}
+        async with Batcher(models["street"], **options) as batcher:
+            await asyncio.gather(*(batcher.predict(next(images_of(image))) for image in images))
+
+    asyncio.run(run())
+    assert sum(sizes) == 6
+    assert max(sizes) == 2
+
+
+def test_an_observer_that_fails_stops_nothing(models):
+    from hardnet_suite.data.sources import images_of
+    from hardnet_suite.serving import Batcher
+
+    async def run():
+        async with Batcher(models["street"], observe=lambda *_: 1 / 0) as batcher:
+            for _ in range(2):
+                await batcher.predict(next(images_of(Image.new("RGB", (64, 64)))))
+
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_page_files_are_in_the_package():

@@ -78,7 +78,7 @@ class Panel {
   addSamples() {
     const place = this.section.querySelector(".samples");
     for (const name of this.server.samples[this.task] || []) {
-      const image = make("img", { src: `samples/${encodeURIComponent(name)}`, alt: `Example ${name}` });
+      const image = make("img", { src: `samples/${this.task}/${encodeURIComponent(name)}`, alt: `Example ${name}` });
       const button = make("button", { type: "button", title: name }, image);
       button.addEventListener("click", async () => {
         const response = await fetch(image.src);
