@@ -1,5 +1,5 @@
 # FC-HarDNet-70 on CamVid for streets, cameras and hours of the day that the training images do not have: stronger changes of
-# exposure, colour, sharpness and scale. Whole sequences are left out to choose the recipe, see docs/experiments.md.
+# exposure, colour, sharpness and scale. The base of fchardnet70_stride2_camvid; not trained by itself.
 _base_ = "fchardnet70_camvid.py"
 
 class_weight = [1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 1.5, 1.5]

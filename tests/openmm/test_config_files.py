@@ -234,7 +234,7 @@ def test_the_command_lists_prints_and_copies(capsys, tmp_path):
     assert f"{target} exists" in capsys.readouterr().err
     assert target.read_text() == "mine"
     for arguments, message in (
-        (["nothing"], "no config nothing: there are centernet_hardnet68"),
+        (["nothing"], "no config nothing: there are centernet_hardnet39ds_bccd, centernet_hardnet68"),
         (["--copy", "a.py"], "--copy writes one config"),
         (["demo_ssd224_shapes", "--copy", "a.txt"], "expected the name of a Python file"),
     ):
