@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import io
 import json
 import logging
@@ -49,6 +50,8 @@ _LOG = logging.getLogger("hardnet_suite.serving")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _PARTS = ("drawing", "mask")
 _SLICE = 1 << 16  # bytes of a form that are parsed at once
+_DISCARDED = 64 << 20  # bytes of a refused body that are read on, and seconds
+_DISCARD_SECONDS = 10.0
 _HOST = re.compile(r"[\w.-]+|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f.]*(:[0-9A-Fa-f.]*){2,}")  # no port, no wildcard
 # what the page may load: its own files, and images that it makes of answers
 _POLICY = "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'"
@@ -300,13 +303,10 @@ class _Server:
 
     async def predict(self, request: Request) -> Response:
         name = request.query_params.get("model") or next(iter(self.models), "")
-        if name not in self.models:
-            return _error(404, f"no model {name!r}; there are {', '.join(self.models) or 'none'}")
-        return await self._measured(name, request, partial(self._predict, name))
+        known = name if name in self.models else ""  # what a client writes is no label of the metrics
+        return await self._measured(known, request, partial(self._predict, name))
 
     async def match(self, request: Request) -> Response:
-        if self.matcher is None:
-            return _error(404, "this server does not match images")
         return await self._measured("match", request, self._match)
 
     async def _measured(
@@ -330,6 +330,7 @@ class _Server:
         try:
             await asyncio.wait({task, watch}, timeout=self.limits.seconds, return_when="FIRST_COMPLETED")
             if task.done():
+                await reading.discard()
                 return task.result()
             self.late.add(task)
             task.add_done_callback(self.late.discard)
@@ -340,6 +341,8 @@ class _Server:
             watch.cancel()
 
     async def _predict(self, name: str, reading: _Reading, ticket: Ticket) -> Response:
+        if name not in self.models:
+            raise _RefusedError(404, f"no model {name!r}; there are {', '.join(self.models) or 'none'}")
         batcher, model = self.batchers[name], self.models[name]
         wanted, include = _options(reading.request.query_params)
         with batcher.slots.one():
@@ -352,7 +355,8 @@ class _Server:
             return await self._write(_answer, {"model": name}, prediction, include)
 
     async def _match(self, reading: _Reading, ticket: Ticket) -> Response:
-        assert self.matcher is not None
+        if self.matcher is None:
+            raise _RefusedError(404, "this server does not match images")
         with self.pairs.one():
             files = await reading.files()
             if sorted(name for name, _ in files) != ["a", "b"]:
@@ -402,6 +406,7 @@ class _Reading:
     def __init__(self, request: Request, limits: ServeLimits, ticket: Ticket):
         self.request, self.limits, self.ticket = request, limits, ticket
         self._is_read = asyncio.Event()
+        self._stream: AsyncIterator[bytes] | None = None
 
     async def watch(self) -> None:
         """Returns when the client goes away after its body has come."""
@@ -439,13 +444,26 @@ class _Reading:
         finally:
             await form.close()
 
+    async def discard(self) -> None:
+        """Reads on after a refusal: a client that still sends would see a broken connection instead."""
+        if self._is_read.is_set() or "expect" in self.request.headers:  # which sends when it is told to
+            return
+        left = max(_DISCARDED, self.limits.size)
+        with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):  # the stream is at its end
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                async for chunk in self._stream or self.request.stream():
+                    left -= len(chunk)
+                    if left < 0:
+                        return
+
     async def _body(self) -> bytes:
         too_large = _RefusedError(413, f"the body is larger than {self.limits.size} bytes")
         stated = self.request.headers.get("content-length", "")
         if stated.isdigit() and int(stated) > self.limits.size:
             raise too_large
         body = bytearray()
-        async for chunk in self.request.stream():
+        self._stream = self.request.stream()
+        async for chunk in self._stream:
             body += chunk
             if len(body) > self.limits.size:
                 raise too_large

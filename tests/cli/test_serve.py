@@ -68,6 +68,9 @@ def test_serve_answers_and_ends(tmp_path):
         content = (SAMPLES / "bus.jpg").read_bytes()
         answer = json.loads(server.ask("/v1/predict?model=two&top=1", content))
         assert answer["names"] == ["school bus"]
+        with pytest.raises(urllib.error.HTTPError) as refused:  # while it is still being sent
+            server.ask("/v1/predict", bytes(40 << 20))
+        assert (refused.value.code, list(json.loads(refused.value.read()))) == (413, ["error"])
     finally:
         status, output = server.end(signal.SIGTERM)
     assert status == 128 + signal.SIGTERM
