@@ -102,7 +102,10 @@ def settle_config(args: argparse.Namespace) -> None:
             raise UserError(f"{model} is a model, not a config: give one of the configs{listed}")
         args.config = find_config(args.config).stem
     if args.data_root and not os.path.isdir(args.data_root):
-        raise UserError(f"--data-root {args.data_root}: no such folder")
+        from hardnet_suite.data.classification import is_shards
+
+        if not is_shards(args.data_root):
+            raise UserError(f"--data-root {args.data_root}: no such folder")
 
 
 def require_data_root(args: argparse.Namespace) -> None:

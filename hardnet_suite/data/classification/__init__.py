@@ -9,6 +9,7 @@ from hardnet_suite.data.classification.samples import (
     missing_files,
     require_files,
 )
+from hardnet_suite.data.classification.shards import is_shards, read_shards, split_shards
 
 __all__ = [
     "ClassificationReport",
@@ -16,9 +17,12 @@ __all__ = [
     "check_classification",
     "choose",
     "hold_out",
+    "is_shards",
     "missing_files",
     "read_csv",
     "read_folder",
+    "read_shards",
     "read_torchvision",
     "require_files",
+    "split_shards",
 ]

@@ -88,6 +88,8 @@ class ClassificationDataset(BaseDataset):
         csv: Instead, a CSV file with the columns file and label; the files are relative to ``folder``.
         torchvision: Instead of both, a torchvision data set in ``data_root``, for example
             ``dict(name="CIFAR10", train=True)``.
+        shards: Instead of all, tar files of images and labels as WebDataset writes them, such as
+            ``"train-{000..099}.tar"``.
         classes: Class names in the order of their labels; "imagenet": WordNet ids in ImageNet's order. None:
             the classes of the data, sorted.
         hold_out: Number of images held out per class, drawn at random.
@@ -106,6 +108,7 @@ class ClassificationDataset(BaseDataset):
         folder: str | None = None,
         csv: str | None = None,
         torchvision: dict | None = None,
+        shards: str | None = None,
         classes: str | Sequence[str] | None = None,
         hold_out: int = 0,
         hold_out_seed: int = 0,
@@ -118,6 +121,7 @@ class ClassificationDataset(BaseDataset):
                 "folder": folder,
                 "csv": csv,
                 "torchvision": torchvision,
+                "shards": shards,
                 "classes": classes,
                 "hold_out": hold_out,
                 "hold_out_seed": hold_out_seed,

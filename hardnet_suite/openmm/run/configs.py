@@ -11,6 +11,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from hardnet_suite.config_names import OWN_CONFIGS, find_config
+from hardnet_suite.data.classification import is_shards, split_shards
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
 from hardnet_suite.openmm.config_files import read_config
@@ -117,9 +118,17 @@ def parse_options(pairs: list[str]) -> dict:
 def set_data_root(cfg: Config, root: str | Path) -> None:
     """Moves every path of the config that lies in its ``data_root`` to ``root``, in place.
 
+    Args:
+        cfg: the config.
+        root: a folder; of a classifier also the pattern of its training shards, ``train-{000..099}.tar``:
+            those of its other splits are beside them.
+
     Raises:
-        UserError: the config has no ``data_root``.
+        UserError: the config has no ``data_root``, or no data that may come in shards.
     """
+    if is_shards(str(root)):
+        _set_shards(cfg, str(root))
+        return
     if not cfg.get("data_root"):
         raise UserError(f"{cfg.filename} has no data_root that --data-root could replace; add one to it")
     old, new = (f"{str(folder).rstrip('/')}/" for folder in (cfg.data_root, root))
@@ -136,6 +145,23 @@ def set_data_root(cfg: Config, root: str | Path) -> None:
             node[key] = moved(value)
 
     walk(cfg._cfg_dict, move)
+
+
+def _set_shards(cfg: Config, pattern: str) -> None:
+    """Reads the classifier's splits from shards, in place."""
+    datasets = [
+        cfg[key].dataset
+        for key in ("train_dataloader", "val_dataloader", "test_dataloader")
+        if cfg.get(key) is not None
+    ]
+    for dataset in datasets:
+        if dataset.get("type") != "ClassificationDataset" or not dataset.get("folder"):
+            raise UserError(
+                f"{cfg.filename}: --data-root {pattern} is for classifiers, whose data sets have a folder"
+            )
+        is_training = dataset.folder == datasets[0].folder
+        dataset.shards = pattern if is_training else split_shards(pattern, dataset.folder)
+        dataset.update(data_root="", folder=None)
 
 
 def drop_pretrained(cfg: Config) -> None:

@@ -21,6 +21,7 @@ from hardnet_suite.data.classification import (
     hold_out,
     read_csv,
     read_folder,
+    read_shards,
     read_torchvision,
     require_files,
 )
@@ -46,8 +47,8 @@ from hardnet_suite.visualization.classification import (
 )
 
 _OPTIONS = (
-    *("data_root", "folder", "csv", "torchvision", "classes", "hold_out", "hold_out_seed", "held_out"),
-    "indices",
+    *("data_root", "folder", "csv", "torchvision", "shards", "classes"),
+    *("hold_out", "hold_out_seed", "held_out", "indices"),
 )
 
 
@@ -184,22 +185,26 @@ class ClassificationPart(Part):
 def classification_samples(options: dict) -> Samples:
     """The images and classes that the options of a ``ClassificationDataset`` name."""
     root, folder = Path(options.get("data_root") or ""), options.get("folder")
-    csv, torchvision = options.get("csv"), options.get("torchvision")
+    csv, torchvision, shards = (options.get(key) for key in ("csv", "torchvision", "shards"))
     classes = _given_classes(options)
-    if sum(value is not None for value in (csv, torchvision)) > 1 or (torchvision and folder):
+    if sum(value is not None for value in (csv, torchvision, shards)) > 1 or (
+        folder and (torchvision or shards)
+    ):
         raise UserError(
-            "a ClassificationDataset has one of folder, csv (with folder) and torchvision, not several"
+            "a ClassificationDataset has one of folder, csv (with folder), torchvision, shards, not several"
         )
     if torchvision:
         name = torchvision.get("name", "")
         further = {key: value for key, value in torchvision.items() if key != "name"}
         samples = read_torchvision(name, root, classes, **further)
+    elif shards:
+        samples = read_shards(str(root / shards), classes)
     elif csv:
         samples = read_csv(root / csv, root / (folder or ""), classes)
     elif folder is not None:
         samples = read_folder(root / folder, classes)
     else:
-        raise UserError("a ClassificationDataset needs folder, csv or torchvision")
+        raise UserError("a ClassificationDataset needs folder, csv, torchvision or shards")
     per_class = options.get("hold_out") or 0
     if not isinstance(per_class, int) or isinstance(per_class, bool) or per_class < 0:
         raise UserError(f"hold_out={per_class!r}, expected how many images per class are held out")

@@ -1,0 +1,195 @@
+"""Shards: what they hold is what was put in, any image at any time; broken ones are told in one line."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from hardnet_suite.data.classification import read_shards, split_shards
+from hardnet_suite.data.classification.shards import shard_paths
+from hardnet_suite.errors import UserError
+
+
+def png(value: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((4, 5, 3), value, np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write(path: Path, files: dict[str, bytes], format: int = tarfile.USTAR_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=format) as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def samples_of(*numbers: int, folder: str = "") -> dict[str, bytes]:
+    files = {}
+    for number in numbers:
+        files[f"{folder}{number:04}.png"] = png(number)
+        files[f"{folder}{number:04}.cls"] = str(number % 3).encode()
+        files[f"{folder}{number:04}.json"] = b"{}"
+    return files
+
+
+@pytest.fixture
+def shards(tmp_path):
+    for index, format in enumerate((tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)):
+        numbers = range(10 * index, 10 * index + 10)
+        write(
+            tmp_path / f"train-{index:03}.tar",
+            samples_of(*numbers, folder="a" * 120 + "/" if index else ""),
+            format,
+        )
+    return tmp_path
+
+
+def test_every_image_with_its_label(shards):
+    samples = read_shards(f"{shards}/train-{{000..002}}.tar")
+    assert len(samples) == 30
+    assert samples.classes == ("0", "1", "2")
+    for index in np.random.default_rng(0).permutation(30).tolist():
+        pixels = np.asarray(samples.open(index))
+        assert pixels.shape == (4, 5, 3)
+        assert (pixels == index).all()
+        assert samples.labels[index] == index % 3
+        assert np.array_equal(np.asarray(samples.open_named(str(index))), pixels)
+    assert samples.dataset.name(0) == f"{shards}/train-000.tar/0000.png"
+
+
+def test_names_of_classes(shards):
+    samples = read_shards(f"{shards}/train-000.tar", ("cat", "dog", "fox"))
+    assert samples.classes == ("cat", "dog", "fox")
+    with pytest.raises(UserError, match=r"0002\.png: label 2, but there are 2 classes"):
+        read_shards(f"{shards}/train-000.tar", ("cat", "dog"))
+
+
+def test_files_are_read_by_forked_processes_at_once(shards):
+    from multiprocessing import get_context
+
+    samples = read_shards(f"{shards}/train-*.tar")
+    with get_context("fork").Pool(4) as pool:
+        values = pool.map(_value, [(samples, index) for index in range(30)] * 4)
+    assert values == [*range(30)] * 4
+
+
+def _value(item):
+    samples, index = item
+    return int(np.asarray(samples.open(index))[0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        ({"a.png": png(1)}, "the image of a has no label"),
+        ({"a.cls": b"1"}, "the label of a has no image"),
+        ({"a.png": png(1), "a.cls": b"one"}, "holds no number of a class"),
+        ({"a.png": png(1), "a.cls": b"-1"}, "holds no number of a class"),
+        ({"a.png": png(1), "a.cls": b"1" * 30}, "holds no number of a class"),
+        ({"a.png": png(1), "a.jpg": png(1), "a.cls": b"1"}, "two images a: a.png and a.jpg"),
+        ({"readme.txt": b"x"}, "no image in 1 shards"),
+        ({}, "no image in 1 shards"),
+    ],
+)
+def test_shards_that_do_not_fit(tmp_path, files, text):
+    write(tmp_path / "train.tar", files)
+    with pytest.raises(UserError, match=text):
+        read_shards(f"{tmp_path}/train.tar")
+
+
+def test_a_shard_that_is_cut_short(tmp_path):
+    """Wherever: between files, too, where Python's tarfile takes it for the end."""
+    path = write(tmp_path / "train.tar", samples_of(*range(4)))
+    content = path.read_bytes()
+    end = len(content.rstrip(b"\0"))
+    for length in [*range(0, end, 128), end]:
+        path.write_bytes(content[:length])
+        with pytest.raises(UserError, match=r"train\.tar"):
+            read_shards(str(path))
+
+
+def test_a_shard_that_changes_later(tmp_path):
+    path = write(tmp_path / "train.tar", samples_of(0, 1))
+    samples = read_shards(str(path))
+    os.truncate(path, 600)
+    with pytest.raises(UserError, match="cut short since"):
+        samples.open(1)
+
+
+def test_files_that_are_no_tar(tmp_path):
+    import gzip
+
+    path = tmp_path / "train.tar"
+    path.write_bytes(gzip.compress(write(tmp_path / "other.tar", samples_of(1)).read_bytes()))
+    with pytest.raises(UserError, match="is compressed"):
+        read_shards(str(path))
+    path.write_bytes(b"no tar at all" * 100)
+    with pytest.raises(UserError, match="no tar file"):
+        read_shards(str(path))
+    os.remove(path)
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"no shard|regular"):
+        read_shards(str(path))
+
+
+def test_links_and_folders_in_a_shard_are_left_alone(tmp_path):
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        for name, kind in (
+            ("a.png", tarfile.SYMTYPE),
+            ("b.png", tarfile.LNKTYPE),
+            ("c.png", tarfile.DIRTYPE),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            tar.addfile(member)
+        for name, content in samples_of(5).items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    assert len(read_shards(f"{tmp_path}/train.tar")) == 1
+
+
+@given(st.integers(0, 50), st.integers(0, 20), st.integers(1, 4))
+def test_braces_are_those_of_a_shell(low, more, width):
+    import subprocess
+
+    pattern = f"a{{{low:0{width}}..{low + more:0{width}}}}-{{x,y}}.tar"
+    given = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {pattern}"], capture_output=True, text=True, check=True
+    )
+    with pytest.raises(UserError) as caught:
+        shard_paths(pattern)  # none of them is there: the first is named
+    assert f"no shard {given.stdout.split()[0]}" in str(caught.value)
+    assert f"(and {2 * (more + 1) - 1} more)" in str(caught.value)
+
+
+@pytest.mark.parametrize("pattern", ["{5..3}.tar", "{0..99999999}.tar", "none-*.tar", "none.tar"])
+def test_patterns_that_name_nothing(tmp_path, monkeypatch, pattern):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError):
+        shard_paths(pattern)
+
+
+def test_a_shard_named_twice(shards):
+    with pytest.raises(UserError, match="named twice"):
+        shard_paths(f"{shards}/train-{{000,000}}.tar")
+
+
+def test_shards_of_the_other_split(shards):
+    pattern = f"{shards}/train-{{000..002}}.tar"
+    with pytest.raises(UserError, match=r"no shards .*val-\*\.tar"):
+        split_shards(pattern, "val")
+    write(shards / "val-00.tar", samples_of(1))
+    assert split_shards(pattern, "val") == f"{shards}/val-*.tar"
+    with pytest.raises(UserError, match="do not say train"):
+        split_shards(f"{shards}/all-{{0..1}}.tar", "val")

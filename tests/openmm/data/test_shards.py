@@ -1,0 +1,101 @@
+"""Shards in a config: the images and labels of folders, checks, training, and where --data-root leads."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.registry import DATASETS
+from PIL import Image
+
+import hardnet_suite.openmm
+from hardnet_suite.cli import main
+from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.run.configs import load_config, set_data_root
+
+assert hardnet_suite.openmm
+
+CLASSES = ("ant", "bee", "cow")
+QUICK = [
+    *("model.num_classes=3", "model.data_preprocessor.num_classes=3", "train_cfg.max_epochs=1"),
+    *("train_dataloader.dataset.classes=ant,bee,cow", "val_dataloader.dataset.classes=ant,bee,cow"),
+    *("test_dataloader.dataset.classes=ant,bee,cow", "train_dataloader.batch_size=4"),
+    *("train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False"),
+    *("val_dataloader.num_workers=0", "val_dataloader.persistent_workers=False"),
+    *("test_dataloader.num_workers=0", "test_dataloader.persistent_workers=False"),
+]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """The same images as folders of classes and as shards."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 6)):
+        for number in range(count):
+            label = number % 3
+            path = tmp_path / "folders" / split / CLASSES[label] / f"{number:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (70, 80, 3), np.uint8)).save(path)
+            (tmp_path / "label").write_text(str(label))
+            with tarfile.open(tmp_path / f"{split}-{number % 2:02}.tar", "a") as tar:
+                tar.add(path, f"{number:03}.png")
+                tar.add(tmp_path / "label", f"{number:03}.cls")
+    return tmp_path
+
+
+def test_the_same_images_as_in_folders(data):
+    options = {"type": "ClassificationDataset", "classes": CLASSES, "pipeline": []}
+    folders = DATASETS.build({**options, "folder": str(data / "folders/train")})
+    shards = DATASETS.build({**options, "data_root": str(data), "shards": "train-{00..01}.tar"})
+    assert len(folders) == len(shards) == 12
+    assert folders.metainfo["classes"] == shards.metainfo["classes"]
+
+    def content(dataset):
+        return sorted((item["label"], np.asarray(item["img"]).tobytes()) for item in dataset)
+
+    assert content(folders) == content(shards)
+    held = DATASETS.build({**options, "shards": str(data / "train-*.tar"), "hold_out": 1, "held_out": True})
+    assert sorted(held.get_data_info(index)["label"] for index in range(len(held))) == [0, 1, 2]
+
+
+def test_data_root_of_shards(data):
+    cfg = load_config("hardnet39ds_imagenet")
+    set_data_root(cfg, f"{data}/train-{{00..01}}.tar")
+    assert cfg.train_dataloader.dataset.shards == f"{data}/train-{{00..01}}.tar"
+    assert cfg.val_dataloader.dataset.shards == cfg.test_dataloader.dataset.shards == f"{data}/val-*.tar"
+    assert len(DATASETS.build({**cfg.val_dataloader.dataset, "pipeline": []})) == 6
+
+
+@pytest.mark.parametrize(
+    ("config", "pattern", "text"),
+    [
+        ("ssd512_hardnet68", "train-{00..01}.tar", "is for classifiers"),
+        ("hardnet39ds_imagenet", "none-{00..01}.tar", "do not say train"),
+        ("hardnet39ds_imagenet", "train/x-{00..01}.tar", "do not say train"),
+    ],
+)
+def test_data_roots_that_do_not_fit(data, config, pattern, text):
+    with pytest.raises(UserError, match=text):
+        set_data_root(load_config(config), str(data / pattern))
+
+
+@pytest.mark.parametrize(
+    "more", [{"folder": "train"}, {"csv": "a.csv"}, {"torchvision": {"name": "CIFAR10"}}]
+)
+def test_one_source_alone(data, more):
+    with pytest.raises(UserError, match="not several"):
+        DATASETS.build({"type": "ClassificationDataset", "shards": str(data / "train-*.tar"), **more})
+
+
+def test_check_and_train(data, capsys, monkeypatch):
+    monkeypatch.chdir(data)
+    root = ["--data-root", "train-{00..01}.tar", "--cfg-options", *QUICK]
+    assert main(["check-data", "hardnet39ds_imagenet", *root]) == 0, capsys.readouterr().err
+    assert "train-{00..01}.tar" in capsys.readouterr().out
+    assert main(["train", "hardnet39ds_imagenet", "--from-scratch", *root, "train_cfg.val_interval=1"]) == 0
+    assert Path("work_dirs/hardnet39ds_imagenet/epoch_1.pth").is_file()
+    capsys.readouterr()
+    assert main(["train", "hardnet39ds_imagenet", "--data-root", "train-{00..09}.tar"]) == 2
+    assert "no shard train-02.tar (and 7 more)" in capsys.readouterr().err
