@@ -27,8 +27,8 @@ from hardnet_suite import create_model
 from hardnet_suite.data.sources import images_of
 from hardnet_suite.outputs import write_file
 from hardnet_suite.prediction import LoadedModel, PredictionWriter, load_model, predict
+from hardnet_suite.prediction.batch import Wanted, predictions_of, prepare_source
 from hardnet_suite.prediction.model import model_of_network
-from hardnet_suite.prediction.run import _predictions, _prepare
 from hardnet_suite.prediction.workers import map_ahead
 from hardnet_suite.timing import interleaved, median_ratio
 
@@ -44,7 +44,9 @@ def draw_images(folder: Path, count: int, width: int, height: int) -> None:
 
 def decode(model: LoadedModel, folder: Path, workers: int, count: int) -> None:
     """Decodes and prepares every image in threads."""
-    images = map_ahead(partial(_prepare, model), images_of(folder), workers=workers, ahead=2 * workers + 1)
+    images = map_ahead(
+        partial(prepare_source, model), images_of(folder), workers=workers, ahead=2 * workers + 1
+    )
     assert sum(1 for _, future in images if future.result()) == count
 
 
@@ -62,7 +64,7 @@ def measure(
         draw: whether drawings are made and written, too.
     """
     paths = [source.name for source in images_of(folder)]
-    prepared = [_prepare(model, source) for source in images_of(folder)]
+    prepared = [prepare_source(model, source) for source in images_of(folder)]
     batches = [prepared[start : start + batch_size] for start in range(0, len(prepared), batch_size)]
     shapes = [{tuple(one.pixels.shape) for one in batch} for batch in batches]
     if any(len(shape) > 1 for shape in shapes):
@@ -70,7 +72,7 @@ def measure(
 
     def compute() -> None:
         for batch in batches:
-            list(_predictions(model, batch, None, None))
+            predictions_of(model, batch, [Wanted()] * len(batch))
 
     def run(count: int) -> None:
         stream = predict(model, folder, batch_size=batch_size, workers=count, stream=True)

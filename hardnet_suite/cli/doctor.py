@@ -101,6 +101,7 @@ EXTRAS = {
     "eval": ("faster-coco-eval", "hotcoco"),
     "deploy": ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),
     "engines": ("ai-edge-litert", "executorch", "ncnn", "pnnx"),
+    "serve": ("starlette", "uvicorn", "python-multipart", "prometheus-client"),
 }
 PYTHONS = ((3, 11), (3, 14))  # from, below
 CPU_INFO = Path("/proc/cpuinfo")

@@ -71,14 +71,14 @@ def test_packages_are_those_of_pyproject():
 def test_extras_are_those_of_pyproject_and_of_messages(monkeypatch):
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     names = {extra: tuple(each.partition(">=")[0] for each in needs) for extra, needs in extras.items()}
-    assert names == doctor.EXTRAS | {"dev": names["dev"]}
+    assert names == doctor.EXTRAS | {name: names[name] for name in ("docs", "dev")}
     files = [*(ROOT / "hardnet_suite").rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
     told = {extra for file in files for extra in re.findall(r"hardnet-suite\[(\w+)\]", file.read_text())}
     assert told == set(doctor.EXTRAS)
     monkeypatch.setattr(doctor, "installed_versions", lambda *names: dict.fromkeys(names[:1], "1"))
     check = examine("extras", doctor.check_extras)
     assert (check.status, check.fix) == ("ok", "")
-    others = "pip install 'hardnet-suite[descriptor,eval,deploy,engines]'"
+    others = "pip install 'hardnet-suite[descriptor,eval,deploy,engines,serve]'"
     assert check.found == f"timm, supervision; optional: {others}"
 
 

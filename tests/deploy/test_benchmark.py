@@ -268,7 +268,7 @@ def test_the_public_function_is_one_timing():
     ("model", "options", "message"),
     [
         ("resnet5", {}, "unknown model 'resnet5'; did you mean resnet50"),
-        ("nothing_like_it", {}, "known: centernet_hardnet68.*of other packages: resnet50"),
+        ("nothing_like_it", {}, "known: centernet_hardnet39ds.*of other packages: resnet50"),
         ("hardnet68", {"engine": "onyxruntime"}, "unknown engine 'onyxruntime'; .*known: eager, fused"),
         (
             "hardnet68",

@@ -18,7 +18,7 @@ from PIL import Image
 from hardnet_suite import create_model, predict
 from hardnet_suite.data.sources import images_of, is_live
 from hardnet_suite.errors import UserError
-from hardnet_suite.prediction import run
+from hardnet_suite.prediction import batch, run
 from hardnet_suite.prediction.model import model_of_network
 from hardnet_suite.prediction.workers import map_ahead
 
@@ -116,7 +116,7 @@ def test_memory_is_flat(model, tmp_path, monkeypatch, workers, batch_size):
     Image.new("RGB", (40, 30)).save(image)
     alive: list[weakref.ref] = []
     lock, most = threading.Lock(), 0
-    prepare = run.prepare
+    prepare = batch.prepare
 
     def count(image, rule):
         nonlocal most
@@ -126,7 +126,7 @@ def test_memory_is_flat(model, tmp_path, monkeypatch, workers, batch_size):
             most = max(most, sum(one() is not None for one in alive))
         return pixels, placement
 
-    monkeypatch.setattr(run, "prepare", count)
+    monkeypatch.setattr(batch, "prepare", count)
     stream = predict(model, [image] * 40, workers=workers, batch_size=batch_size, stream=True)
     for taken, _ in enumerate(stream, 1):
         if taken == 1:
