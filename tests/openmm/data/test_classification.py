@@ -121,7 +121,7 @@ def test_data_of_a_folder_and_of_torchvision(tmp_path):
     other = DATASETS.build({**common, **options, "hold_out": 1, "held_out": True})
     assert [item["labels"] for item in other] == [0, 1]
     assert other[1]["inputs"][:, 0, 0].tolist() == [0, 0, 255]
-    with pytest.raises(UserError, match="needs folder, csv or torchvision"):
+    with pytest.raises(UserError, match="needs folder, csv, torchvision or shards"):
         DATASETS.build(common)
 
 
