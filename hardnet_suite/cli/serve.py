@@ -160,6 +160,7 @@ def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((args.host, args.port))
+        listener.listen(2048)  # who connects from now on waits until the server has started
     except OSError as error:
         listener.close()
         reason = error.strerror or error
