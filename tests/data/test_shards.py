@@ -97,6 +97,8 @@ def _value(item):
         ({"a.png": png(1), "a.cls": b"-1"}, "holds no number of a class"),
         ({"a.png": png(1), "a.cls": b"1" * 30}, "holds no number of a class"),
         ({"a.png": png(1), "a.jpg": png(1), "a.cls": b"1"}, "two images a: a.png and a.jpg"),
+        ({"a.b.png": png(1), "a.b.cls": b"1"}, r"a\.b\.png has several dots"),
+        ({**samples_of(1), "a.b.png": png(1), "a.b.cls": b"1"}, "several dots"),
         ({"readme.txt": b"x"}, "no image in 1 shards"),
         ({}, "no image in 1 shards"),
     ],
@@ -140,6 +142,13 @@ def test_files_that_are_no_tar(tmp_path):
     os.mkfifo(path)
     with pytest.raises(UserError, match=r"no shard|regular"):
         read_shards(str(path))
+
+
+def test_further_images_of_a_sample_are_left_alone(tmp_path):
+    write(tmp_path / "train.tar", {**samples_of(4), "0004.mask.png": png(9)})
+    samples = read_shards(f"{tmp_path}/train.tar")
+    assert len(samples) == 1
+    assert (np.asarray(samples.open(0)) == 4).all()
 
 
 def test_links_and_folders_in_a_shard_are_left_alone(tmp_path):

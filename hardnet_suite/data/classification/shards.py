@@ -218,6 +218,7 @@ def _listed(path: str, tar: tarfile.TarFile) -> _Shard:
     shard = _Shard([], [], [], [])
     images: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, int] = {}
+    dotted: dict[str, str] = {}  # a.left.jpg belongs to the sample a, as a further file
     length, end = os.path.getsize(path), 0
     for member in tar:
         tar.members = []  # else the whole listing stays in memory
@@ -238,10 +239,15 @@ def _listed(path: str, tar: tarfile.TarFile) -> _Shard:
             if key in images:
                 raise UserError(f"{path}: two images {key}: {images[key][0]} and {member.name}")
             images[key] = member.name, member.offset_data, member.size
+        elif suffix.endswith((".cls", *IMAGE_SUFFIXES)):
+            dotted.setdefault(key, member.name)
     with open(path, "rb") as file:
         file.seek(end)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile itself takes it for the end
             raise UserError(f"{path} is cut short: a tar file ends with zeros")
+    lone = next((name for key, name in dotted.items() if key not in images), None)
+    if lone is not None:
+        raise UserError(f"{path}: the name {lone} has several dots: a sample's name ends at its first")
     for kind, one, other in (("image", images, labels), ("label", labels, images)):
         alone = next((key for key in one if key not in other), None)
         if alone is not None:
