@@ -57,6 +57,19 @@ def test_answers_are_those_of_predict(client, models, name, options):
     assert response.json() == {"model": name, **prediction.to_dict()}
 
 
+@pytest.mark.parametrize("kind", ["alpha", "turned", "grey", "palette"])
+def test_images_of_other_kinds_are_read_as_predict_reads_them(client, models, kind):
+    image, stream, turned = Image.open(SAMPLES / "cells.jpg"), io.BytesIO(), Image.Exif()
+    turned[0x0112] = 6
+    if kind == "alpha":
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    image = image.convert({"grey": "L", "palette": "P"}.get(kind, image.mode))
+    image.save(stream, "JPEG" if kind == "turned" else "PNG", exif=turned if kind == "turned" else b"")
+    (prediction,) = models["cells"](stream.getvalue())
+    response = client.post("/v1/predict", params={"model": "cells"}, content=stream.getvalue())
+    assert response.json() == {"model": "cells", **prediction.to_dict()}
+
+
 def test_the_first_model_is_the_default_and_a_form_is_the_same(client):
     answer = client.post("/v1/predict", content=IMAGES["bus"]).json()
     assert answer["model"] == "bus"
