@@ -29,6 +29,7 @@ from hardnet_suite.data.in_memory import (
     name_of_file,
     upright,
 )
+from hardnet_suite.data.tar_files import TarMember, has_braces, is_tar, read_member, tar_members, tar_paths
 from hardnet_suite.errors import UserError
 
 JSON_LINES = "predictions.jsonl"  # beside drawings; it names them
@@ -76,8 +77,9 @@ def images_of(source: Any, channels: str = "rgb", *, limits: Limits | None = Non
     """All images of a source, in order; files of a folder or pattern sorted by name.
 
     Args:
-        source: a path of an image, video or folder (with its subfolders); a pattern with ``*``, ``?`` or
-            ``[``; an http address of an image or video; a PIL image; a NumPy array, uint8, (H, W, 3) RGB,
+        source: a path of an image, video, tar file (whose images it stands for) or folder (with its
+            subfolders); a pattern with ``*``, ``?`` or ``[``, of tar files also with ``{000..099}`` or
+            ``{a,b}``; an http address of an image or video; a PIL image; a NumPy array, uint8, (H, W, 3) RGB,
             (H, W, 4) RGBA or (H, W) grey; a tensor (3, H, W) or (N, 3, H, W), uint8 or float in 0…1; the
             bytes of an image file, or the file, opened in binary mode; the number of a camera, or
             "camera:0"; or a list or iterator of these.
@@ -142,7 +144,7 @@ def _has_no_name(source: Any) -> bool:
 
 
 def count_of(source: Any) -> int | None:
-    """How many images a source has, as far as that is known without opening videos; otherwise None."""
+    """How many images a source has, as far as that is known without opening videos and tar files, or None."""
     if isinstance(source, list | tuple):
         counts = [count_of(member) for member in source]
         known = [count for count in counts if count is not None]
@@ -154,9 +156,12 @@ def count_of(source: Any) -> int | None:
         if _is_address(text):
             return 1
         if os.path.isdir(text) or _is_pattern(text):
-            files = _files(text)
-            return None if any(map(_is_video, files)) else len(files)
-        return 1
+            try:
+                files = _files(text)
+            except UserError:  # told by images_of
+                return None
+            return None if any(_is_video(file) or is_tar(file) for file in files) else len(files)
+        return None if is_tar(text) else 1
     if is_tensor(source) and source.ndim == 4:
         return len(source)
     endless = isinstance(source, int | Iterator) and not is_file_object(source)
@@ -167,7 +172,7 @@ def expanded(sources: Sequence[str]) -> list[str]:
     """Paths and addresses with folders and patterns as their files, listed once.
 
     Raises:
-        UserError: the only source is a folder or pattern without images.
+        UserError: the only source is a folder or pattern without images, or of tar files that are missing.
     """
     files: list[str] = []
     for source in sources:
@@ -175,7 +180,12 @@ def expanded(sources: Sequence[str]) -> list[str]:
         is_several = not (_is_address(text) or _is_camera(text)) and (
             os.path.isdir(text) or _is_pattern(text)
         )
-        found = _files(text) if is_several else []
+        try:
+            found = _files(text) if is_several else []
+        except UserError:
+            if len(sources) == 1:
+                raise
+            found = []  # images_of tells of it in its place
         if is_several and not found and len(sources) == 1:
             raise UserError(_no_images(text))
         files += found or [source]
@@ -183,6 +193,9 @@ def expanded(sources: Sequence[str]) -> list[str]:
 
 
 def _no_images(text: str) -> str:
+    shards = os.path.join(text, "*.tar")
+    if os.path.isdir(text) and glob.glob(os.path.join(glob.escape(text), "*.tar")):
+        return f"no images in {text} but its tar files: name them as {shards}"
     return f"no images in {text} (drawings of an earlier run do not count)"
 
 
@@ -202,7 +215,10 @@ def _absence(text: str) -> str | None:
     if not text or _is_address(text) or "://" in text or _is_camera(text) or os.path.lexists(text):
         return None
     if _is_pattern(text):
-        return None if _files(text) else f"no images in {text}"
+        try:
+            return None if _files(text) else f"no images in {text}"
+        except UserError as error:
+            return str(error)
     return f"no video {text}" if _is_video(text) else f"cannot open {text}: No such file or directory"
 
 
@@ -298,8 +314,35 @@ def _of_file(path: str) -> Iterator[SourceImage]:
         _refuse_script(path)
         # from the root: FFmpeg takes "concat:a.mp4" for a protocol
         yield from _frames(os.path.abspath(path), path, _backend())
+    elif is_tar(path):
+        yield from _of_tar(path)
     else:
         yield SourceImage(path, partial(open_rgb, path))
+
+
+def _of_tar(path: str) -> Iterator[SourceImage]:
+    """The images of a tar file, told by their suffixes."""
+    names: set[str] = set()
+    for member in tar_members(path):
+        if not member.name.lower().endswith(IMAGE_SUFFIXES):
+            continue
+        if member.name in names:
+            raise UserError(f"{path} holds two files {member.name}")
+        names.add(member.name)
+        yield SourceImage(f"{path}/{member.name}", _Member(path, member))
+    if not names:
+        raise UserError(f"{path}: no image in it")
+
+
+class _Member:
+    """An image in a tar file."""
+
+    def __init__(self, path: str, member: TarMember):
+        self.path, self.member = path, member
+
+    def __call__(self) -> Image.Image:
+        content = read_member(self.path, self.member.start, self.member.size)
+        return open_rgb(content, f"{self.path}/{self.member.name}")
 
 
 def _refuse_script(path: str) -> None:
@@ -364,7 +407,7 @@ def _is_video(text: str) -> bool:
 
 
 def _is_pattern(text: str) -> bool:
-    return not os.path.exists(text) and glob.has_magic(text)
+    return not os.path.exists(text) and (glob.has_magic(text) or (is_tar(text) and has_braces(text)))
 
 
 def _is_camera(text: str) -> bool:
@@ -373,9 +416,17 @@ def _is_camera(text: str) -> bool:
 
 
 def _files(text: str) -> list[str]:
-    """Images and videos of a folder, or whatever a pattern finds, sorted, without earlier drawings."""
+    """Images and videos of a folder, or whatever a pattern finds, sorted, without earlier drawings.
+
+    Tar files are in the order of their pattern.
+
+    Raises:
+        UserError: a pattern names tar files that are not there.
+    """
     if os.path.isdir(text):
         found = [str(path) for path in walk_files(text, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))]
+    elif is_tar(text):
+        return tar_paths(text)
     else:
         found = [path for path in glob.glob(text, recursive=True) if os.path.isfile(path)]
     drawn = {folder: {JSON_LINES, *drawn_in(folder)} for folder in {os.path.dirname(path) for path in found}}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,12 +14,17 @@ from PIL import Image
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.classification.samples import Samples
-from hardnet_suite.data.files import require_regular
 from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb
+from hardnet_suite.data.tar_files import (
+    TarMember,
+    expand_braces,
+    read_member,
+    tar_members,
+    tar_paths,
+    without_braces,
+)
 from hardnet_suite.errors import UserError
 
-_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
-_MOST_SHARDS = 1_000_000
 _LONGEST_LABEL = 20  # bytes
 _THREADS = 8  # that read the headers
 
@@ -57,14 +61,8 @@ class ShardImages:
         return len(self.labels)
 
     def __getitem__(self, index):
-        path, size = self.paths[self.shard[index]], int(self.size[index])
-        try:
-            with open(path, "rb", buffering=0) as file:
-                content = os.pread(file.fileno(), size, int(self.start[index]))
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-        if len(content) != size:
-            raise UserError(f"{path}: it was cut short since its images were listed")
+        path = self.paths[self.shard[index]]
+        content = read_member(path, int(self.start[index]), int(self.size[index]))
         return self._decoded(content, index), int(self.labels[index])
 
     def _decoded(self, content: bytes, index: int) -> Image.Image:
@@ -102,7 +100,7 @@ def read_shards(pattern: str, classes: Sequence[str] | None = None) -> Samples:
         UserError: a shard is missing, compressed, broken or cut short, an image has no label or a label no
             image, or a label is beyond the classes.
     """
-    paths = shard_paths(pattern)
+    paths = tar_paths(pattern)
     with ThreadPoolExecutor(_THREADS) as pool:
         shards = list(pool.map(_read_shard, paths))
     counts = [len(shard.keys) for shard in shards]
@@ -143,108 +141,31 @@ def split_shards(pattern: str, split: str) -> str:
         raise UserError(
             f"{pattern}: the names of the shards do not say train, so those of {split} are not known"
         )
-    other = os.path.join(folder, _BRACES.sub("*", name).replace("train", split))
-    if not any(glob.glob(path) for path in _expanded(other)):
+    other = os.path.join(folder, without_braces(name).replace("train", split))
+    if not any(glob.glob(path) for path in expand_braces(other)):
         raise UserError(f"{pattern}: no shards {other} for {split}")
     return other
 
 
-def shard_paths(pattern: str) -> list[str]:
-    """The files that a pattern names, in its order; those of a wildcard sorted.
-
-    Raises:
-        UserError: one is missing, or the pattern names none or too many.
-    """
-    paths: list[str] = []
-    for path in _expanded(pattern):
-        if glob.has_magic(path):
-            found = sorted(glob.glob(path))
-            if not found:
-                raise UserError(f"{path}: no such shards")
-            paths += found
-        else:
-            paths.append(path)
-        if len(paths) > _MOST_SHARDS:
-            raise UserError(f"{pattern}: more than {_MOST_SHARDS} shards")
-    missing = [path for path in paths if not os.path.isfile(path)]
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UserError(f"{pattern}: no shard {missing[0]}{more}")
-    twice = {path for path in paths if paths.count(path) > 1} if len(paths) < 10_000 else set()
-    if twice:
-        raise UserError(f"{pattern}: {min(twice)} is named twice")
-    return paths
-
-
-def _expanded(pattern: str) -> Iterator[str]:
-    """Braces as a shell has them: {000..099} keeps its zeros, {a,b} are words."""
-    found = _BRACES.search(pattern)
-    if found is None:
-        yield pattern
-        return
-    first, last, words = found.groups()
-    if words is not None:
-        parts: Iterator[str] = iter(words.split(","))
-    else:
-        low, high = int(first), int(last)
-        if high < low or high - low >= _MOST_SHARDS:
-            raise UserError(f"{pattern}: expected {{FIRST..LAST}} with FIRST up to LAST")
-        width = len(first) if first.startswith("0") or len(first) == len(last) else 0
-        parts = (str(number).zfill(width) for number in range(low, high + 1))
-    for part in parts:
-        yield from _expanded(pattern[: found.start()] + part + pattern[found.end() :])
-
-
 def _read_shard(path: str) -> _Shard:
-    try:
-        require_regular(path)
-        with tarfile.open(path, "r:") as tar:
-            return _listed(path, tar)
-    except tarfile.ReadError as error:
-        what = "is compressed, and images of it could not be read one by one: unpack it"
-        if not _is_compressed(path):
-            what = f"is no tar file, or a broken one ({error})"
-        raise UserError(f"{path} {what}") from None
-    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-
-
-def _is_compressed(path: str) -> bool:
-    with open(path, "rb") as file:
-        return file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
-
-
-def _listed(path: str, tar: tarfile.TarFile) -> _Shard:
     shard = _Shard([], [], [], [])
-    images: dict[str, tuple[str, int, int]] = {}
+    images: dict[str, TarMember] = {}
     labels: dict[str, int] = {}
     dotted: dict[str, str] = {}  # a.left.jpg belongs to the sample a, as a further file
-    length, end = os.path.getsize(path), 0
-    for member in tar:
-        tar.members = []  # else the whole listing stays in memory
-        if not member.isreg():
-            end = member.offset_data
-            continue
-        end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    for member in tar_members(path):
         folder, _, base = member.name.rpartition("/")
         stem, _, suffix = base.partition(".")
         key, suffix = f"{folder}/{stem}" if folder else stem, f".{suffix.lower()}"
-        if member.offset_data + member.size > length:
-            raise UserError(f"{path} is cut short in {member.name}")
         if suffix == ".cls":
             if key in labels:
                 raise UserError(f"{path}: two labels of {key}")
-            labels[key] = _label(path, member, tar)
+            labels[key] = _label(path, member)
         elif suffix in IMAGE_SUFFIXES:
             if key in images:
-                raise UserError(f"{path}: two images {key}: {images[key][0]} and {member.name}")
-            images[key] = member.name, member.offset_data, member.size
+                raise UserError(f"{path}: two images {key}: {images[key].name} and {member.name}")
+            images[key] = member
         elif suffix.endswith((".cls", *IMAGE_SUFFIXES)):
             dotted.setdefault(key, member.name)
-    with open(path, "rb") as file:
-        file.seek(end)
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile itself takes it for the end
-            raise UserError(f"{path} is cut short: a tar file ends with zeros")
     lone = next((name for key, name in dotted.items() if key not in images), None)
     if lone is not None:
         raise UserError(f"{path}: the name {lone} has several dots: a sample's name ends at its first")
@@ -253,17 +174,16 @@ def _listed(path: str, tar: tarfile.TarFile) -> _Shard:
         if alone is not None:
             wanted = "label (.cls)" if kind == "image" else "image"
             raise UserError(f"{path}: the {kind} of {alone} has no {wanted}")
-    for key, (name, start, size) in images.items():
-        shard.keys.append(name)
-        shard.starts.append(start)
-        shard.sizes.append(size)
+    for key, member in images.items():
+        shard.keys.append(member.name)
+        shard.starts.append(member.start)
+        shard.sizes.append(member.size)
         shard.labels.append(labels[key])
     return shard
 
 
-def _label(path: str, member: tarfile.TarInfo, tar: tarfile.TarFile) -> int:
-    stream = tar.extractfile(member)
-    text = b"" if stream is None or member.size > _LONGEST_LABEL else stream.read()
+def _label(path: str, member: TarMember) -> int:
+    text = b"" if member.size > _LONGEST_LABEL else read_member(path, member.start, member.size)
     if not re.fullmatch(rb"\s*\d{1,9}\s*", text):
         raise UserError(f"{path}: {member.name} holds no number of a class")
     return int(text)
