@@ -3,6 +3,7 @@
 _base_ = "centernet_hardnet85.py"
 
 arch = "centernet_hardnet39ds"
+weights_tag = "bccd"  # in the weights registry; `test --pretrained` scores them
 size = (384, 288)  # width, height
 classes = ("RBC", "WBC", "Platelets")
 data_root = "data/bccd/"  # hardnet-suite convert-dataset BCCD data/bccd
@@ -54,7 +55,7 @@ val_evaluator = dict(ann_file=data_root + "annotations/instances_val.json")
 test_evaluator = dict(ann_file=data_root + "annotations/instances_test.json")
 
 # The averaged weights are validated and saved; the best checkpoint is selected by AP50 on the validation split.
-train_cfg = dict(max_epochs=130, val_interval=10)
+train_cfg = dict(max_epochs=90, val_interval=10)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.02),
     clip_grad=dict(max_norm=10.0),
@@ -66,8 +67,8 @@ param_scheduler = [
         eta_min=1e-5,
         by_epoch=True,
         begin=4,
-        end=130,
-        T_max=126,
+        end=90,
+        T_max=86,
         convert_to_iter_based=True,
     ),
 ]

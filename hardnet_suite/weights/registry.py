@@ -36,6 +36,18 @@ SHIPPED: tuple[WeightsRow, ...] = (
         classes=("RBC", "WBC", "Platelets"),
     ),
     WeightsRow(
+        model="centernet_hardnet39ds",
+        tag="bccd",
+        urls=(),
+        task="detection",
+        licence="MIT",
+        metric="BCCD test AP50 0.902",
+        source="configs/centernet_hardnet39ds_bccd.py",
+        shipped="centernet_hardnet39ds_bccd.safetensors",
+        sha256="a904cb3baa3a48b18af21018767bebd0fc07eed050263ebbc32432d8a7c22cf6",
+        classes=("RBC", "WBC", "Platelets"),
+    ),
+    WeightsRow(
         model="ssd224_hardnet29",
         tag="symbols",
         urls=(),

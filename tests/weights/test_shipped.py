@@ -20,6 +20,7 @@ def test_there_are_some():
     there = {(row.model, row.tag) for row in SHIPPED}
     assert there == {
         ("ssd320_hardnet39ds", "bccd"),
+        ("centernet_hardnet39ds", "bccd"),
         ("ssd224_hardnet29", "symbols"),
         ("fchardnet70", "camvid"),
         ("hardnet39ds", "tiny_imagenet10"),
