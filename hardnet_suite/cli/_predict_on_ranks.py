@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hardnet_suite.cli._options import show
 from hardnet_suite.cli.predict import load, open_writer, quiet_warnings, show_line, show_total
-from hardnet_suite.data.sources import SourceImage, expanded, images_of, is_camera, is_single
+from hardnet_suite.data.sources import SourceImage, count_of, expanded, images_of, is_camera, is_single
 from hardnet_suite.errors import UserError
 
 if TYPE_CHECKING:
     from hardnet_suite.prediction import LoadedModel
+    from hardnet_suite.prediction.files import LinesFile, LineStage, StagedLine
     from hardnet_suite.prediction.ranks import Ranks
-    from hardnet_suite.prediction.writer import DrawingStage, PredictionWriter
+    from hardnet_suite.prediction.writer import DrawingStage, PredictionWriter, StagedPrediction
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,21 @@ def predict_on_ranks(args: argparse.Namespace) -> int:
     Raises:
         UserError: as ``predict``, or a camera, or an ``--out`` that is no folder.
     """
+    from hardnet_suite.prediction.files import LinesFile, LineStage, names_lines
     from hardnet_suite.prediction.ranks import Ranks
     from hardnet_suite.prediction.writer import DrawingStage, PredictionWriter
 
     ranks = Ranks()
     if args.device in (None, "cuda"):
         args.device = ranks.device() or args.device
-    writer: PredictionWriter | None = None
+    writer: PredictionWriter | LinesFile | None = None
     if ranks.rank == 0:  # alone, so that an error is told once and weights are fetched once
         if any(map(is_camera, args.images)):
             raise UserError("a camera has no end: start predict without torchrun")
         images = expanded(args.images)
         opened = open_writer(args, images)
-        if opened is not None and not isinstance(opened, PredictionWriter):
-            raise UserError(f"--out {args.out}: under torchrun, give a folder")
+        if opened is not None and not isinstance(opened, PredictionWriter | LinesFile):
+            raise UserError(f"--out {args.out}: under torchrun, give a folder or a file .jsonl")
         writer, model = opened, load(args)
         show(f"weights: {model.weights}")
         if writer is not None:
@@ -72,27 +74,40 @@ def predict_on_ranks(args: argparse.Namespace) -> int:
     else:
         images = ranks.hear("images")
         model = load(args)
-    stage = writer.stage if writer else DrawingStage(Path(args.out)) if args.out is not None else None
+    stage: DrawingStage | LineStage | None = writer.stage if writer else None
+    if stage is None and args.out is not None:
+        stage = LineStage(args.out) if names_lines(args.out) else DrawingStage(Path(args.out))
     try:
         entries = _share(args, ranks, images, model, stage)
         if ranks.rank:
-            for entry in entries:  # before rank 0 knows of them, and moves or discards them
-                if stage is not None and entry.staged:
-                    stage.hand_over(_unpacked(entry.staged))
+            if isinstance(stage, LineStage):
+                stage.flush()
+            elif stage is not None:
+                for entry in entries:  # before rank 0 knows of them, and moves or discards them
+                    if entry.staged:
+                        stage.hand_over(_unpacked(entry.staged))
             ranks.tell(f"entries of {ranks.rank}", entries)
+            if isinstance(stage, LineStage):
+                ranks.hear("lines are written")  # from this rank's file
             return 0
         for rank in range(1, ranks.size):
             entries += [_Outcome(*values) for values in ranks.hear(f"entries of {rank}")]
-        return _merge(args, sorted(entries, key=lambda entry: entry.index), writer)
+        status = _merge(args, sorted(entries, key=lambda entry: entry.index), writer)
+        ranks.tell("lines are written", True)
+        return status
     finally:
         if stage is not None:
             stage.discard()
 
 
 def _share(
-    args: argparse.Namespace, ranks: Ranks, images: list[str], model: LoadedModel, stage: DrawingStage | None
+    args: argparse.Namespace,
+    ranks: Ranks,
+    images: list[str],
+    model: LoadedModel,
+    stage: DrawingStage | LineStage | None,
 ) -> list[_Outcome]:
-    """Predicts and draws every ``ranks.size``-th image."""
+    """Predicts and draws or writes every ``ranks.size``-th image."""
     from tqdm import tqdm
 
     from hardnet_suite.data.report import has_live_line
@@ -108,8 +123,9 @@ def _share(
         entries.append(_Outcome(source.index, reason=str(error)))
 
     workers = usual_workers(images) if args.workers is None else args.workers
-    total = len(range(ranks.rank, len(images), ranks.size))
-    hidden = ranks.rank > 0 or total <= 1 or not has_live_line(sys.stderr)
+    count = count_of(images)
+    total = None if count is None else len(range(ranks.rank, count, ranks.size))
+    hidden = ranks.rank > 0 or total in (0, 1) or not has_live_line(sys.stderr)
     with warnings.catch_warnings():
         quiet_warnings()
         predictions = predict_sources(
@@ -122,7 +138,7 @@ def _share(
             workers=workers,
         )
         drawn = map_ahead(
-            lambda prediction: stage and asdict(stage.add(prediction)),
+            lambda prediction: stage and _packed(stage.add(prediction)),
             predictions,
             workers=workers if stage else 0,
             ahead=2 * workers + 1,
@@ -140,10 +156,15 @@ def _numbered(images: list[str]) -> Iterator[SourceImage]:
         yield _NumberedImage(source.name, source.open, source.fps, index)
 
 
-def _merge(args: argparse.Namespace, entries: list[_Outcome], writer: PredictionWriter | None) -> int:
+def _merge(
+    args: argparse.Namespace, entries: list[_Outcome], writer: PredictionWriter | LinesFile | None
+) -> int:
+    from hardnet_suite.prediction.files import LinesFile
+
     if writer is not None:
         staged = [_unpacked(entry.staged) for entry in entries if entry.staged]
-        writer.stage.take_over(staged)
+        if not isinstance(writer, LinesFile):
+            writer.stage.take_over(staged)
         writer.place_all(staged)
     for entry in entries:
         if entry.text is not None:
@@ -155,7 +176,13 @@ def _merge(args: argparse.Namespace, entries: list[_Outcome], writer: Prediction
     return int(any(entry.reason is not None for entry in entries))
 
 
-def _unpacked(staged: dict[str, Any]):
+def _packed(staged: StagedPrediction | StagedLine) -> dict[str, Any]:
+    """As JSON holds it."""
+    return staged._asdict() if isinstance(staged, tuple) else asdict(staged)
+
+
+def _unpacked(staged: dict[str, Any]) -> Any:
+    from hardnet_suite.prediction.files import StagedLine
     from hardnet_suite.prediction.writer import StagedPrediction
 
-    return StagedPrediction(**staged)
+    return StagedLine(**staged) if "start" in staged else StagedPrediction(**staged)

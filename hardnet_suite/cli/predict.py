@@ -33,9 +33,9 @@ from hardnet_suite.weights.file import ENGINE_SUFFIXES, WEIGHTS_SUFFIXES
 
 if TYPE_CHECKING:
     from hardnet_suite.prediction import LoadedModel, Prediction, PredictionWriter
-    from hardnet_suite.prediction.files import DrawingFile, VideoFile
+    from hardnet_suite.prediction.files import DrawingFile, LinesFile, VideoFile
 
-    Writer = PredictionWriter | DrawingFile | VideoFile
+    Writer = PredictionWriter | DrawingFile | LinesFile | VideoFile
 
 _MOST_WORKERS = 256
 _SUFFIXES = (".py", *WEIGHTS_SUFFIXES, *ENGINE_SUFFIXES)
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         help="a folder for drawings, masks and predictions.jsonl; or a file: .jpg or .png for one image, "
-        ".mp4 for one video",
+        ".mp4 for one video, .jsonl for lines of JSON without drawings",
     )
     parser.add_argument(
         "--top",
@@ -133,7 +133,7 @@ def _predict(
 
     from hardnet_suite.data.report import has_live_line
     from hardnet_suite.data.sources import count_of
-    from hardnet_suite.prediction.files import VideoFile
+    from hardnet_suite.prediction.files import LinesFile, VideoFile
     from hardnet_suite.prediction.run import predict, usual_workers
     from hardnet_suite.prediction.workers import map_ahead
 
@@ -149,7 +149,7 @@ def _predict(
 
     is_video = isinstance(writer, VideoFile)
     draw, place = _steps(writer)
-    with warnings.catch_warnings(), writer if is_video else nullcontext():
+    with warnings.catch_warnings(), writer if isinstance(writer, VideoFile | LinesFile) else nullcontext():
         quiet_warnings()
         predictions = predict(
             model,
@@ -187,9 +187,9 @@ def _predict(
 def _steps(writer: Writer | None) -> tuple[Callable[[Prediction], Any], Callable[[Prediction, Any], object]]:
     """What draws a prediction, in any thread, and what writes the drawing, one after the other."""
     from hardnet_suite.prediction import PredictionWriter
-    from hardnet_suite.prediction.files import VideoFile
+    from hardnet_suite.prediction.files import LinesFile, VideoFile
 
-    if isinstance(writer, PredictionWriter):
+    if isinstance(writer, PredictionWriter | LinesFile):
         return writer.stage.add, lambda _, staged: writer.place(staged)
     if isinstance(writer, VideoFile):
         return writer.draw, writer.add
@@ -267,7 +267,14 @@ def open_writer(args: argparse.Namespace, images: str | list[str]) -> Writer | N
     """
     from hardnet_suite.data.sources import count_of, is_one_video
     from hardnet_suite.prediction import PredictionWriter
-    from hardnet_suite.prediction.files import DrawingFile, VideoFile, names_file, names_video
+    from hardnet_suite.prediction.files import (
+        DrawingFile,
+        LinesFile,
+        VideoFile,
+        names_file,
+        names_lines,
+        names_video,
+    )
 
     if args.out is None:
         return None
@@ -284,6 +291,8 @@ def open_writer(args: argparse.Namespace, images: str | list[str]) -> Writer | N
         if not is_one_video(images):
             raise UserError(f"--out {out} is for the frames of one video or camera: give a folder")
         return VideoFile(out)
+    if names_lines(out):
+        return LinesFile(out)
     if any(Path(source).is_dir() and Path(source).resolve() == out.resolve() for source in args.images):
         raise UserError(f"--out {out} is the folder of the images: choose another, or drawings mix with them")
     return PredictionWriter(out)

@@ -1,20 +1,22 @@
-"""One file per call: the drawing of an image, or a video of drawings."""
+"""One file per call: the drawing of an image, a video of drawings, or a line of JSON per image."""
 
 from __future__ import annotations
 
+import json
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from hardnet_suite.data.sources import is_camera
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.failures import explain
-from hardnet_suite.outputs import require_replaceable, temporary_folder, writing
+from hardnet_suite.outputs import require_replaceable, temporary_folder, whole_file, writing
 from hardnet_suite.visualization.canvas import is_drawing, save_drawing
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
 DRAWING_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIX = ".mp4"
+LINES_SUFFIX = ".jsonl"
 _USUAL_FPS = 30.0
+_LONGEST_LINE = 64 << 20  # bytes
 _MARK = b"hardnet-suite prediction (replaced by the next)"
 # MP4's box of free space, which players skip
 _MARK_BOX = struct.pack(">I4s", 8 + len(_MARK), b"free") + _MARK
@@ -36,6 +40,11 @@ def names_file(path: str | Path) -> bool:
 def names_video(path: str | Path) -> bool:
     """Whether a place for predictions is a video by its suffix: .mp4, and no folder yet."""
     return Path(path).suffix.lower() == VIDEO_SUFFIX and not os.path.isdir(path)
+
+
+def names_lines(path: str | Path) -> bool:
+    """Whether a place for predictions is a file of lines by its suffix: .jsonl, and no folder yet."""
+    return Path(path).suffix.lower() == LINES_SUFFIX and not os.path.isdir(path)
 
 
 class DrawingFile:
@@ -166,6 +175,158 @@ class VideoFile:
                     with self._temporary.open("ab") as stream:
                         stream.write(_MARK_BOX)
                     os.replace(self._temporary, self.path)
+
+
+class StagedLine(NamedTuple):
+    """A line that is written, but not yet in its place.
+
+    Attributes:
+        file: path of the hidden file that holds it.
+        start: where it begins there, in bytes.
+        size: its bytes, with the line end.
+    """
+
+    file: str
+    start: int
+    size: int
+
+
+class LineStage:
+    """Writes lines into a hidden file beside the place of a ``LinesFile``, in any thread or process.
+
+    Args:
+        path: of the ``LinesFile``.
+    """
+
+    def __init__(self, path: str | Path):
+        self._path = Path(path)
+        self._stack = ExitStack()
+        self._stream: BinaryIO | None = None
+        self._lock = Lock()
+        self._file = ""
+        self._end = 0
+
+    def add(self, prediction: Prediction) -> StagedLine:
+        """Writes the line of a prediction.
+
+        Raises:
+            UserError: scores or boxes are not finite, or the file cannot be written.
+        """
+        content = f"{prediction.to_json()}\n".encode()
+        with self._lock, _write_errors(self._path):
+            if self._stream is None:
+                folder = self._stack.enter_context(temporary_folder(self._path))
+                self._stream = self._stack.enter_context((folder / "lines").open("xb"))
+                self._file = self._stream.name
+            self._stream.write(content)
+            staged = StagedLine(self._file, self._end, len(content))
+            self._end += len(content)
+        return staged
+
+    def flush(self) -> None:
+        """Lets other processes read the lines.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        with _write_errors(self._path):
+            if self._stream is not None:
+                self._stream.flush()
+
+    def discard(self) -> None:
+        """Removes the hidden file."""
+        with suppress(OSError):  # of a full disk, which was told
+            self._stack.close()
+        self._stream = None
+
+
+class LinesFile:
+    """Writes one line of JSON per prediction into a file: ``Prediction.to_json()``; nothing is drawn.
+
+    The file takes its place as a whole when it is closed.
+
+    Args:
+        path: .jsonl; an earlier file of predictions without drawings is replaced, nothing else is.
+
+    Raises:
+        UserError: something else is there.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.stage = LineStage(self.path)
+        self._placed: list[StagedLine] = []
+        require_replaceable(self.path, _is_lines_of_predictions, writer="prediction", option="file")
+
+    def create(self) -> None:
+        """Creates the folder where it is missing.
+
+        Raises:
+            UserError: it cannot be created.
+        """
+        _create_folder(self.path)
+
+    def __enter__(self) -> LinesFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Closes the file; after an error, its place stays as it was."""
+        try:
+            if kind is None:
+                self.place_all(self._placed)
+        finally:
+            self.stage.discard()
+
+    def write(self, prediction: Prediction) -> Path:
+        """Adds the line of a prediction; the path of the file.
+
+        Raises:
+            UserError: scores or boxes are not finite, or the file cannot be written.
+        """
+        self.create()
+        return self.place(self.stage.add(prediction))
+
+    def place(self, staged: StagedLine) -> Path:
+        """Adds a line of the ``stage``; the path of the file."""
+        self._placed.append(staged)
+        return self.path
+
+    def place_all(self, staged: Iterable[StagedLine]) -> None:
+        """Writes the file: the lines of this process and others, in the order given.
+
+        Raises:
+            UserError: a file cannot be read or written.
+        """
+        self.stage.flush()
+        streams: dict[str, BinaryIO] = {}
+        with ExitStack() as stack, _write_errors(self.path):
+            temporary = stack.enter_context(whole_file(self.path))
+            with temporary.open("xb") as target:
+                for file, start, size in staged:
+                    if file not in streams:
+                        streams[file] = stack.enter_context(open(file, "rb"))
+                    streams[file].seek(start)
+                    content = streams[file].read(size)
+                    if len(content) != size:
+                        raise OSError(f"{file} was cut short")
+                    target.write(content)
+                target.flush()
+                os.fsync(target.fileno())
+
+
+def _is_lines_of_predictions(path: Path) -> bool:
+    """Whether the first line is one of ``Prediction.to_json``; a line of a folder's names its drawing."""
+    with path.open("rb") as stream:
+        start = stream.readline(_LONGEST_LINE)
+    if not start:
+        return True
+    if not start.startswith(b'{"name": '):
+        return False
+    try:
+        row = json.loads(start)
+    except (ValueError, RecursionError):
+        return False
+    return {"name", "task", "size", "labels", "scores"} <= row.keys() and "drawing" not in row
 
 
 def _create_folder(path: Path) -> None:

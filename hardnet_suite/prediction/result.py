@@ -21,7 +21,7 @@ from hardnet_suite.data.sources import SourceImage, stem_of
 from hardnet_suite.errors import UserError
 from hardnet_suite.prediction.files import DrawingFile, names_file
 from hardnet_suite.prediction.items import Guess, PredictedBox, Segment
-from hardnet_suite.prediction.writer import PredictionWriter
+from hardnet_suite.prediction.writer import PredictionWriter, json_of
 from hardnet_suite.visualization.canvas import with_corner_text
 from hardnet_suite.visualization.classification import draw_guesses
 from hardnet_suite.visualization.detection import draw_boxes
@@ -92,6 +92,14 @@ class Prediction:
             runs = zip(flat[starts].tolist(), np.diff(np.r_[starts, flat.size]).tolist(), strict=True)
             row["mask"] = {"size": list(self.mask.shape), "runs": [list(run) for run in runs]}
         return row
+
+    def to_json(self) -> str:
+        """``to_dict()`` as one line of JSON.
+
+        Raises:
+            UserError: scores or boxes are not finite.
+        """
+        return json_of(self.to_dict())
 
     def __len__(self) -> int:
         """The number of boxes, guesses, or classes of the mask."""

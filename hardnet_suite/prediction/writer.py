@@ -78,13 +78,7 @@ class DrawingStage:
         """
         row = replace(prediction, mask=None).to_dict()
         files = {"drawing": _PARTIAL + uuid.uuid4().hex + _ENDINGS["drawing"]}
-        try:
-            json.dumps(row, allow_nan=False)
-        except ValueError:
-            raise UserError(
-                f"cannot write the prediction of {prediction.name}: expected finite scores and boxes, got "
-                "NaN or infinity; check the weights"
-            ) from None
+        json_of(row)
         if prediction.mask is not None:
             row["mask"] = None
             files["mask"] = files["drawing"].removesuffix(_ENDINGS["drawing"]) + _ENDINGS["mask"]
@@ -401,6 +395,21 @@ class PredictionWriter:
         finally:
             partial.unlink(missing_ok=True)
         self._outdated = False
+
+
+def json_of(row: dict[str, Any]) -> str:
+    """The row of a prediction as one line of JSON.
+
+    Raises:
+        UserError: scores or boxes are not finite, which JSON has no numbers for.
+    """
+    try:
+        return json.dumps(row, allow_nan=False)
+    except ValueError:
+        raise UserError(
+            f"cannot write the prediction of {row['name']}: expected finite scores and boxes, got NaN or "
+            "infinity; check the weights"
+        ) from None
 
 
 def _require_folder_name(folder: str | Path) -> None:

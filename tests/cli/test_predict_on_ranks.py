@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 
@@ -69,6 +70,42 @@ def test_two_processes_give_what_one_gives(cli, images, tmp_path):
     # one process brings each line into the file at once, the ranks all of them together
     assert ours == theirs.pop(JSON_LINES)
     assert on_ranks == theirs
+
+
+@pytest.mark.parametrize("model", [MODEL, ("--model", "fchardnet70", "--weights", "camvid")])
+def test_lines_of_shards_and_folders(cli, images, tmp_path, model):
+    """Without drawings; the third image of the folder cannot be read, the second shard is cut short."""
+    for name, folder in (("s-0.tar", "a"), ("s-1.tar", "b")):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            tar.add(images / folder, folder)
+    whole = (tmp_path / "s-1.tar").read_bytes()
+    (tmp_path / "s-1.tar").write_bytes(whole.rstrip(b"\0"))
+    arguments = ("predict", f"{tmp_path}/s-{{0..1}}.tar", images, *model, "--out")
+    running = start(*arguments, tmp_path / "ranks.jsonl", ranks=3)
+    text, err = running.communicate(timeout=300)
+    assert running.returncode == 1  # for what was skipped
+    status, expected, skipped = cli(*arguments, tmp_path / "one.jsonl")
+    assert status == 1
+    assert text.splitlines() == expected.replace("one.jsonl", "ranks.jsonl").splitlines()
+    for line in skipped.splitlines():
+        assert line in err
+    assert "s-0.tar/a/2.png" in skipped
+    assert "s-1.tar is " in skipped
+    lines = (tmp_path / "one.jsonl").read_text()
+    assert (tmp_path / "ranks.jsonl").read_text() == lines
+    names = [json.loads(line)["name"].removeprefix(f"{tmp_path}/") for line in lines.splitlines()]
+    assert sorted(names[:3]) == [f"s-0.tar/a/{name}" for name in ("0.png", "1.png", "3.png")]
+    assert sorted(names[3:5]) == [f"s-1.tar/b/{name}" for name in ("0.png", "1.jpg")]
+    assert names[5:] == [
+        f"in/{name}" for name in ("a/0.png", "a/1.png", "a/3.png", "b/0.png", "b/1.jpg", "c.png")
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "in",
+        "one.jsonl",
+        "ranks.jsonl",
+        "s-0.tar",
+        "s-1.tar",
+    ]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from PIL import Image
 from hardnet_suite.data.sources import images_of
 from hardnet_suite.errors import UserError
 from hardnet_suite.prediction import Prediction, VideoFile
-from hardnet_suite.prediction.files import DrawingFile, names_file, names_video
+from hardnet_suite.prediction.files import DrawingFile, LinesFile, names_file, names_lines, names_video
 
 TASKS = ("classification", "detection", "segmentation")
 
@@ -230,3 +231,74 @@ def test_an_odd_side_loses_a_pixel(tmp_path):
     with VideoFile(tmp_path / "out.mp4") as video:
         video.write(replace(prediction_of(source), size=(65, 49)))
     assert read_video(tmp_path / "out.mp4")[0][0].shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_lines_are_those_of_to_dict(tmp_path, task):
+    Image.new("RGB", (64, 48), "grey").save(tmp_path / "a.png")
+    predictions = [prediction_of(image, task) for image in images_of([tmp_path / "a.png"] * 3)]
+    with LinesFile(tmp_path / "new/deep/r.jsonl") as file:
+        for each in predictions:
+            assert file.write(each) == tmp_path / "new/deep/r.jsonl"
+        assert not file.path.exists()  # it takes its place as a whole
+    rows = [json.loads(line) for line in file.path.read_text().splitlines()]
+    assert rows == [each.to_dict() for each in predictions]
+    assert os.listdir(tmp_path / "new/deep") == ["r.jsonl"]
+
+
+def test_lines_replace_their_own_kind_alone(tmp_path, prediction):
+    path = tmp_path / "r.jsonl"
+    for _ in range(2):
+        with LinesFile(path) as file:
+            file.write(prediction)
+    assert len(path.read_text().splitlines()) == 1
+    with LinesFile(path):
+        pass  # no image, no line
+    assert path.read_text() == ""
+    with LinesFile(path) as file:
+        file.write(prediction)
+    prediction.save(tmp_path / "out")
+    others = [
+        '{"name": "cat"}\n',
+        "text",
+        "[1]\n",
+        '{"name": ',
+        "\n",
+        (tmp_path / "out/predictions.jsonl").read_text(),
+    ]
+    for content in others:
+        path.write_text(content)
+        with pytest.raises(UserError, match="exists, and no earlier prediction wrote it"):
+            LinesFile(path)
+        assert path.read_text() == content
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, UserError])
+def test_an_interruption_leaves_earlier_lines(tmp_path, prediction, error):
+    path = tmp_path / "r.jsonl"
+    with LinesFile(path) as file:
+        file.write(prediction)
+    before = listing(tmp_path)
+
+    def interrupted():
+        with LinesFile(path) as file:
+            file.write(replace(prediction, scores=np.array([0.25])))
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert listing(tmp_path) == before
+
+
+def test_lines_without_finite_numbers(tmp_path, prediction):
+    with pytest.raises(UserError, match="expected finite scores"), LinesFile(tmp_path / "r.jsonl") as file:
+        file.write(replace(prediction, scores=np.array([np.nan])))
+    assert not (tmp_path / "r.jsonl").exists()
+
+
+def test_lines_are_places_by_their_suffix(tmp_path):
+    (tmp_path / "folder.jsonl").mkdir()
+    assert names_lines("a.jsonl")
+    assert names_lines("A.JSONL")
+    assert not names_lines("a.json")
+    assert not names_lines(tmp_path / "folder.jsonl")
