@@ -44,7 +44,7 @@ BELOW_ALL = (
     "threads",
     "timing",
 )  # modules of the standard library alone
-ABOVE_ALL = len(ROOMS)  # hardnet_suite/__init__.py, models.py and timm.py
+ABOVE_ALL = len(ROOMS)  # hardnet_suite/__init__.py, models.py, ray.py and timm.py
 
 BLOCKER = """
 import sys
@@ -221,12 +221,15 @@ def test_only_openmm_imports_openmmlab():
             assert own_part(name) != "openmm", f"{path} imports {name}"
 
 
-def test_only_one_module_imports_timm_and_none_imports_it():
+def test_only_one_module_imports_timm_or_ray_and_none_imports_it():
     """timm is optional: what its interface asks of the networks they have without it."""
     for path in files():
         names = list(imports(path))
         assert path == PACKAGE / "timm.py" or "timm" not in {name.split(".")[0] for name in names}, path
         assert "timm" not in map(own_part, names), path
+        assert path == PACKAGE / "ray.py" or "ray" not in {name.split(".")[0] for name in names}, path
+        assert "ray" not in map(own_part, names), path
+    assert "ray.data" in set(imports(PACKAGE / "ray.py"))
     assert "timm.models" in {name.rpartition(".")[0] for name in imports(PACKAGE / "timm.py")}
 
 

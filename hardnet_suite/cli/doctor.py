@@ -96,6 +96,7 @@ PACKAGES = (
 # extra of pyproject.toml -> its packages
 EXTRAS = {
     "timm": ("timm",),
+    "ray": ("ray", "pyarrow", "pandas"),
     "supervision": ("supervision",),
     "descriptor": ("h5py", "faiss-cpu", "kornia"),
     "eval": ("faster-coco-eval", "hotcoco"),

@@ -79,7 +79,7 @@ def test_extras_are_those_of_pyproject_and_of_messages(monkeypatch):
     check = examine("extras", doctor.check_extras)
     assert (check.status, check.fix) == ("ok", "")
     others = "pip install 'hardnet-suite[descriptor,eval,deploy,engines,serve]'"
-    assert check.found == f"timm, supervision; optional: {others}"
+    assert check.found == f"timm, ray, supervision; optional: {others}"
 
 
 def test_this_installation_is_sound(cli):

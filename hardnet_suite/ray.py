@@ -1,0 +1,219 @@
+"""Predictions on Ray Data: images of an object store, or of any data set of Ray's, over many machines.
+
+import ray
+from hardnet_suite.ray import predict_dataset, write_lines
+
+images = ray.data.read_binary_files("s3://bucket/images", include_paths=True)
+lines = predict_dataset(images, "fchardnet70", weights="camvid", concurrency=8, num_gpus=1)
+write_lines(lines, "s3://bucket/predictions")
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+try:
+    import ray.data
+    from ray.data import SaveMode
+    from ray.data.block import BlockAccessor
+    from ray.data.datasource import BlockBasedFileDatasink
+except ModuleNotFoundError as error:
+    if str(error.name).partition(".")[0] not in ("ray", "pyarrow", "pandas"):
+        raise
+    raise ModuleNotFoundError(
+        "hardnet_suite.ray needs Ray Data: pip install 'hardnet-suite[ray]', or pip install 'ray[data]'",
+        name=error.name,
+    ) from None
+
+import torch
+from PIL import Image
+
+from hardnet_suite.data.images import open_rgb
+from hardnet_suite.data.sources import SourceImage
+from hardnet_suite.errors import UserError
+from hardnet_suite.precision import Precision
+from hardnet_suite.prediction import load_model
+from hardnet_suite.prediction.batch import Wanted, require_counts, require_wanted
+from hardnet_suite.prediction.run import predict_sources
+
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.fs
+
+__all__ = ["predict_dataset", "write_lines"]
+
+_COLUMNS = ("name", "line", "error")
+
+
+def predict_dataset(
+    dataset: ray.data.Dataset,
+    model: str | Path,
+    *,
+    image: str = "bytes",
+    name: str = "path",
+    weights: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    top: int | None = None,
+    score: float | None = None,
+    batch_size: int = 1,
+    precision: Precision | None = None,
+    concurrency: int | tuple[int, int] = 1,
+    num_cpus: float = 1,
+    num_gpus: float = 0,
+) -> ray.data.Dataset:
+    """Classifies, detects or segments the images of a Ray data set, lazily, as ``predict`` does.
+
+    Args:
+        dataset: one image per row, as ``ray.data.read_binary_files(..., include_paths=True)`` or
+            ``ray.data.read_webdataset(..., decoder=None)`` reads them.
+        model: as for ``load_model``; files must be in reach of all workers under the same path.
+        image: the column with the content of the image files, as they are: images that another program has
+            decoded would differ from those that ``predict`` reads.
+        name: the column with their names; of ``read_webdataset`` it is ``"__key__"``.
+        weights: as for ``predict``.
+        classes: as for ``predict``.
+        top: as for ``predict``.
+        score: as for ``predict``.
+        batch_size: as for ``predict``.
+        precision: "float32" or "bf16"; "auto" is refused, as workers could choose differently.
+        concurrency: how many workers load the model, or the least and the most. They must leave a core of
+            the cluster for reading.
+        num_cpus: cores, and threads of PyTorch, per worker: the answers of 1 and 2 threads may differ in
+            the last digit, as everywhere in PyTorch.
+        num_gpus: GPUs per worker; 0 computes on the CPU.
+
+    Returns:
+        A data set with a row per image: ``name``; ``line``, the JSON that ``predict --out FILE.jsonl``
+        writes, ``Prediction.to_json()``; and ``error``, which is None unless the image cannot be read: its
+        ``line`` then holds ``name`` and ``error``. The order is that of the images only where Ray preserves
+        it (``DataContext.execution_options.preserve_order``).
+
+    Raises:
+        UserError: the data set lacks a column.
+        ValueError: an option out of range.
+    """
+    require_wanted(Wanted(top, score))
+    require_counts(batch_size=batch_size)
+    if precision == "auto":
+        raise ValueError("precision='auto' times one process: choose 'float32' or 'bf16' for Ray's workers")
+    if not isinstance(model, str | Path):
+        raise ValueError(f"expected the name or path of a model, got a {type(model).__name__}")
+    columns = dataset.columns()
+    missing = [column for column in (image, name) if columns is not None and column not in columns]
+    if missing:
+        raise UserError(f"the data set has no column {missing[0]!r}, but {', '.join(columns)}")
+    _warn_of_few_cores(concurrency, num_cpus)
+    options = {
+        "model": model,
+        "columns": (image, name),
+        "wanted": Wanted(top, score),
+        "batch_size": batch_size,
+        "threads": max(1, int(num_cpus)),
+        "load": {
+            "weights": weights,
+            "classes": classes,
+            "precision": precision,
+            "device": "cuda" if num_gpus else "cpu",
+        },
+    }
+    return dataset.select_columns([image, name]).map_batches(
+        _Worker,
+        batch_size=batch_size,
+        batch_format="pyarrow",  # NumPy has no None in a column
+        fn_constructor_kwargs=options,
+        concurrency=concurrency,
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+    )
+
+
+def write_lines(
+    dataset: ray.data.Dataset, path: str, *, filesystem: pyarrow.fs.FileSystem | None = None
+) -> None:
+    """Writes the lines of ``predict_dataset`` into files of a folder, FOLDER/….jsonl.
+
+    Args:
+        dataset: what ``predict_dataset`` returned.
+        path: the folder, local or of an object store; it must not exist.
+        filesystem: as for Ray's ``write_json``.
+
+    Raises:
+        ValueError: the folder exists.
+    """
+    dataset.write_datasink(_LinesSink(path, filesystem=filesystem, file_format="jsonl", mode=SaveMode.ERROR))
+
+
+def _warn_of_few_cores(concurrency: int | tuple[int, int], num_cpus: float) -> None:
+    """Ray waits forever, without an error, where its workers leave no core for reading."""
+    least = (concurrency if isinstance(concurrency, int) else concurrency[0]) * num_cpus
+    cores = ray.cluster_resources().get("CPU", 0) if ray.is_initialized() else None
+    if cores is not None and least + 1 > cores:
+        warnings.warn(
+            f"the workers take {least:g} of the {cores:g} cores that Ray has, and reading needs one: unless "
+            "the cluster grows, nothing will run; use fewer workers, or ray.init(num_cpus=...)",
+            stacklevel=3,
+        )
+
+
+class _LinesSink(BlockBasedFileDatasink):
+    def write_block_to_file(self, block: BlockAccessor, file: Any) -> None:
+        for line in block.to_arrow()["line"].to_pylist():
+            file.write(f"{line}\n".encode())
+
+
+class _Worker:
+    """One process with the model."""
+
+    def __init__(
+        self,
+        model: str | Path,
+        columns: tuple[str, str],
+        wanted: Wanted,
+        batch_size: int,
+        threads: int,
+        load: dict[str, Any],
+    ):
+        torch.set_flush_denormal(True)  # as the command does
+        torch.set_num_threads(threads)
+        self._model = load_model(model, **load)
+        self._columns, self._wanted, self._batch_size = columns, wanted, batch_size
+
+    def __call__(self, batch: pyarrow.Table) -> dict[str, list[str | None]]:
+        images, names = (batch.column(column).to_pylist() for column in self._columns)
+        rows: list[tuple[str, str, str | None]] = []
+
+        def skip(source: SourceImage, error: UserError) -> None:
+            reason = str(error)
+            rows.append((source.name, json.dumps({"name": source.name, "error": reason}), reason))
+
+        predictions = predict_sources(  # in order, with skip called in its place
+            self._model,
+            (
+                SourceImage(str(given), partial(_opened, content, str(given)))
+                for content, given in zip(images, names, strict=True)
+            ),
+            skip,
+            top=self._wanted.top,
+            score=self._wanted.score,
+            batch_size=self._batch_size,
+            workers=0,
+        )
+        for prediction in predictions:
+            rows.append((prediction.name, prediction.to_json(), None))
+        return {column: [row[index] for row in rows] for index, column in enumerate(_COLUMNS)}
+
+
+def _opened(content: Any, name: str) -> Image.Image:
+    if content is None:
+        raise UserError(f"{name}: the row has no image")
+    if not isinstance(content, bytes):
+        raise ValueError(
+            f"{name}: expected the content of an image file, got a {type(content).__name__}; Ray reads it "
+            "with read_binary_files, or read_webdataset(..., decoder=None)"
+        )
+    return open_rgb(content, name)
