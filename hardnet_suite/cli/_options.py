@@ -203,6 +203,7 @@ def load_run_config(args: argparse.Namespace, suffix: Callable[[Path], str] = la
         launcher=args.launcher,
         bf16=_is_bf16_chosen(args, cfg, work_dir),
         trains=_trains(args),
+        global_batch_size=getattr(args, "global_batch_size", None),
     )
 
 

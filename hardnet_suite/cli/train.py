@@ -59,6 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compile the network with torch.compile: slow first iterations, then sooner on a GPU",
     )
+    parser.add_argument(
+        "--global-batch-size",
+        type=int,
+        metavar="N",
+        help="images per step on all ranks together, which they share equally: a run then resumes on another "
+        "number of ranks",
+    )
     parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
     parser.add_argument(
         "--log",
@@ -90,6 +97,10 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(
                 f"--log {name} needs a package that is not installed: pip install {_PACKAGES[name]}"
             )
+    if args.global_batch_size is not None and args.global_batch_size < 1:
+        raise UserError(f"--global-batch-size {args.global_batch_size}: expected a number from 1")
+    if args.global_batch_size is not None and args.batch_size is not None:
+        raise UserError("--batch-size is of one rank, --global-batch-size of all of them: give one of both")
     given = [name for name in _WITHOUT_CONFIG if getattr(args, name) is not None]
     if args.data is None and given:
         raise UserError(

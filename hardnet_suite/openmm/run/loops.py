@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, get_world_size
 from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
@@ -82,19 +82,30 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     def _require_same_epochs(self) -> None:
-        """Checks that the resumed checkpoint has the same number of batches per epoch.
+        """Checks that the resumed checkpoint has the same number of batches per epoch, of as many images.
 
         Raises:
             UserError: It has not, so its position within the epoch is meaningless.
         """
         batches = len(self.dataloader)
-        saved = self.runner.message_hub.runtime_info.get("batches_per_epoch", batches)
+        info = self.runner.message_hub.runtime_info
+        saved = info.get("batches_per_epoch", batches)
         if self._iter > 0 and saved != batches:
             raise UserError(
                 f"cannot resume: an epoch has {saved} batches in the checkpoint, but {batches} in this run; "
-                "resume with the same data, batch size and number of ranks"
+                "resume with the same data and global batch size (--global-batch-size keeps it on another "
+                "number of ranks)"
+            )
+        images = self.dataloader.batch_sampler.batch_size * get_world_size()
+        saved_images = info.get("images_per_step", images)
+        if self._iter > self._epoch * batches and saved_images != images:
+            raise UserError(
+                f"cannot resume within an epoch: the global batch size is {saved_images} in the checkpoint, "
+                f"but {images} in this run, so that other images would follow; resume with "
+                f"--global-batch-size {saved_images}"
             )
         self.runner.message_hub.update_info("batches_per_epoch", batches)
+        self.runner.message_hub.update_info("images_per_step", images)
 
     def _validate_if_due(self) -> None:
         due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs

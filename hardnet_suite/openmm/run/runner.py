@@ -19,7 +19,7 @@ import torch
 import torchvision
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import master_only
+from mmengine.dist import get_world_size, master_only
 from mmengine.hooks import LoggerHook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
@@ -386,6 +386,7 @@ def prepare(
     launcher: str = "none",
     bf16: bool | None = None,
     trains: bool = True,
+    global_batch_size: int | None = None,
 ) -> Config:
     """A copy of the config, ready to run: its work dir, launcher and arithmetic.
 
@@ -396,11 +397,13 @@ def prepare(
         bf16: whether it computes under autocast to bfloat16, in training and scoring; None: as the config
             says.
         trains: whether the config is to train; scoring needs no optimizer wrapper, which is then left alone.
+        global_batch_size: images per training step on all ranks together, from which follows the
+            ``batch_size`` of each; None: as the config's entry of that name says, if it has one.
 
     Raises:
         UserError: a number of the config is out of range; the optimizer wrapper has a precision of its own;
-            the folder cannot be written; the process was not started as the launcher starts them, or the
-            ranks cannot reach each other.
+            the ranks cannot share the global batch equally; the folder cannot be written; the process was not
+            started as the launcher starts them, or the ranks cannot reach each other.
     """
     require_numbers(cfg)
     launcher = launcher if launcher != "none" else cfg.get("launcher", "none")
@@ -426,7 +429,23 @@ def prepare(
     cfg.launcher = launcher
     if launcher != "none" and not started:
         start_ranks(launcher, cfg.get("env_cfg") or {})
+    if global_batch_size is not None:
+        cfg.global_batch_size = global_batch_size
+    if trains and cfg.get("global_batch_size") is not None:
+        cfg.train_dataloader.batch_size = _share_of_batch(cfg.global_batch_size, get_world_size())
     return cfg
+
+
+def _share_of_batch(size: int, ranks: int) -> int:
+    """Images per step of one rank.
+
+    Raises:
+        UserError: the ranks cannot share them equally.
+    """
+    require_integer(size, 1, _MOST_IMAGES, "the global batch size")
+    if size % ranks:
+        raise UserError(f"a global batch of {size} images cannot be shared equally by {ranks} ranks")
+    return size // ranks
 
 
 def versions() -> dict[str, str]:
