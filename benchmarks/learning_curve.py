@@ -100,7 +100,9 @@ def table(scores: dict[float, list[float]], images: dict[float, int], metric: st
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [options] config [-- options of train]",
     )
     parser.add_argument("config", help="a path or a name")
     parser.add_argument("--metric", required=True, help="of metrics.json, for example top1, AP50 or mIoU")
@@ -109,8 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the table")
-    parser.add_argument("train_options", nargs="*", help="after --: options of train")
-    args = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # split here, as argparse gives what follows "--" to the last option with several values
+    end = given.index("--") if "--" in given else len(given)
+    args = parser.parse_args(given[:end])
+    train_options = given[end + 1 :]
 
     cfg = load_config(args.config, parse_options(args.cfg_options))
     data = cfg.copy()
@@ -131,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             folder = args.out / f"share-{share:g}-seed-{seed}"
             config = args.out / f"{folder.name}.py"
             write_config(cfg, config, indices, math.ceil(len(groups) / len(indices)))
-            figures = score(config, folder, options, [*args.train_options, "--seed", str(seed)])
+            figures = score(config, folder, options, [*train_options, "--seed", str(seed)])
             if args.metric not in figures:
                 raise UserError(f"no metric {args.metric!r}; there are {', '.join(figures)}")
             scores[share].append(figures[args.metric])

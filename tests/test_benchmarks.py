@@ -490,6 +490,7 @@ def test_a_learning_curve(learning_curve, tmp_path, capsys, monkeypatch):
     options += ["test_dataloader.dataset.hold_out=1", "train_dataloader.batch_size=20"]
     command = ["hardnet39ds_tiny_imagenet10", "--metric", "top1", "--data-root", str(tmp_path / "data")]
     command += ["--shares", "0.5", "1", "--out", str(tmp_path / "out"), "--cfg-options", *options]
+    command += ["--", "--bf16"]  # an option of train
     learning_curve.main(command)
     text = capsys.readouterr().out
     assert text.splitlines()[2].startswith("| 50 % | 20 | 0.")
@@ -498,6 +499,7 @@ def test_a_learning_curve(learning_curve, tmp_path, capsys, monkeypatch):
     log = next((tmp_path / "out" / "share-0.5-seed-0").glob("*/*.log")).read_text()
     assert "class without images" not in log
     assert "1 epoch of 2 iterations of 20 images" in log  # as many as with all 40
+    assert "bfloat16" in log
     monkeypatch.setattr(learning_curve.subprocess, "run", None)
     learning_curve.main(command)
     assert capsys.readouterr().out == text
