@@ -78,8 +78,8 @@ def test_extras_are_those_of_pyproject_and_of_messages(monkeypatch):
     monkeypatch.setattr(doctor, "installed_versions", lambda *names: dict.fromkeys(names[:1], "1"))
     check = examine("extras", doctor.check_extras)
     assert (check.status, check.fix) == ("ok", "")
-    others = "pip install 'hardnet-suite[descriptor,eval,deploy,engines,serve]'"
-    assert check.found == f"timm, ray, supervision; optional: {others}"
+    others = "pip install 'hardnet-suite[ray,descriptor,eval,deploy,engines,serve]'"
+    assert check.found == f"timm, supervision; optional: {others}"
 
 
 def test_this_installation_is_sound(cli):
