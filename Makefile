@@ -30,6 +30,7 @@ demo: install
 	@echo "demo: images in $(DEMO)/images, plot in $(DEMO)/training.png, figures in $(DEMO)/metrics.json"
 
 test: install lint
+	@$(MAKE) -s node_modules/.package-lock.json || echo "test: npm ci failed: the tests of browser.html are skipped"
 	$(PY) -m pytest -n 2
 
 lint: install
@@ -37,10 +38,15 @@ lint: install
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-# the documentation site, in SITE/index.html; warnings are errors
+# the documentation site, in SITE/index.html; warnings are errors. Without npm, browser.html has no interactive part
 docs: install
+	@$(MAKE) -s node_modules/.package-lock.json || echo "docs: npm ci failed: browser.html has no interactive part"
 	$(PY) -m sphinx -b html -W --keep-going -q docs $(SITE)
 	@echo "docs: $(SITE)/index.html"
 
+node_modules/.package-lock.json: package-lock.json
+	npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) node_modules build dist .mypy_cache .pytest_cache .ruff_cache

@@ -20,6 +20,7 @@ import numpy as np
 
 _BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 _PAGE = Path(__file__).with_name("page.html")
+_ROOT = Path(__file__).resolve().parents[2]  # its package.json states the version of the runtime
 _TYPES = {".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text/html"}
 _POLL = 5.0  # seconds that the page's question for an input stays open
 
@@ -33,7 +34,7 @@ def missing(modules: str | Path | None = None) -> str | None:
     if _chromium() is None:
         return "no Chromium (Debian: apt-get install chromium-headless-shell)"
     if not (_files(modules) / "ort.wasm.min.mjs").is_file():
-        return "no onnxruntime-web (npm install --ignore-scripts onnxruntime-web, in benchmarks/web)"
+        return "no onnxruntime-web (npm ci --ignore-scripts, in the source folder)"
     return None
 
 
@@ -47,7 +48,7 @@ class Browser:
 
     Args:
         model: the ONNX file.
-        modules: folder of ``node_modules``; None: the one in this folder, or ``NODE_MODULES``.
+        modules: folder of ``node_modules``; None: ``NODE_MODULES``, or that of the source folder.
         threads: of WebAssembly.
         timeout: seconds that a call may take.
 
@@ -123,7 +124,7 @@ def _chromium() -> str | None:
 
 
 def _files(modules: str | Path | None) -> Path:
-    folder = modules or os.environ.get("NODE_MODULES") or _PAGE.with_name("node_modules")
+    folder = modules or os.environ.get("NODE_MODULES") or _ROOT / "node_modules"
     return Path(folder) / "onnxruntime-web" / "dist"
 
 

@@ -41,7 +41,8 @@ RUN = [
         )
     ),
 ]
-RUN_ELSEWHERE = ["docs/backbone.md", "docs/descriptor.md"]  # test_backbone.py, test_descriptor.py
+# test_backbone.py, test_descriptor.py, tests/test_ray.py
+RUN_ELSEWHERE = ["docs/backbone.md", "docs/descriptor.md", "docs/scaling.md"]
 
 
 @pytest.mark.parametrize("document", RUN)

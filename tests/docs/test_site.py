@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -36,19 +34,6 @@ class Page(HTMLParser):
             self.loaded.append(given["href"])
         elif given.get("src"):
             self.loaded.append(given["src"])
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    pytest.importorskip("sphinx")
-    folder = tmp_path_factory.mktemp("site")
-    command = ["-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "docs", str(folder)]
-    result = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
-    )
-    assert result.returncode == 0, result.stderr
-    assert not result.stderr
-    return folder
 
 
 @pytest.fixture(scope="module")

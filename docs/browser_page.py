@@ -1,0 +1,217 @@
+"""Sphinx extension: browser.html, on which ONNX Runtime Web computes the models in the package.
+
+The build exports the models and copies the runtime from ``node_modules``, where ``npm ci`` installs it; if
+one is missing, the page says so. What the scripts know of a model is what its exported file says of itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+import hardnet_suite
+from hardnet_suite.cli.samples import SAMPLES
+from hardnet_suite.data.files import sha256
+from hardnet_suite.deploy.exporting import export
+from hardnet_suite.deploy.formats import FORMATS
+from hardnet_suite.deploy.record import ExportRecord
+from hardnet_suite.errors import UserError
+from hardnet_suite.networks import Preprocess
+from hardnet_suite.prediction import load_model
+from hardnet_suite.prediction.batch import USUAL_SCORE
+from hardnet_suite.weights import registry
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = "_static/browser"  # of the site; docs/static/browser has the scripts
+RUNTIME = "onnxruntime-web"
+_RUNTIME_FILES = {  # in its dist -> in the site: not every server knows the type of .mjs
+    "ort.wasm.bundle.min.mjs": "ort/ort.wasm.bundle.min.js",
+    "ort-wasm-simd-threaded.wasm": "ort/ort-wasm-simd-threaded.wasm",
+}
+_INSTALL = "npm ci --ignore-scripts"
+MOST_PIXELS = 16_000_000  # of an input: FC-HarDNet-70 needs 2 GB for them, and WebAssembly has 4
+_SOURCES = ("networks", "inference", "deploy")  # of what is exported, and how
+_FORMAT = FORMATS["onnx"]
+
+
+@dataclass(frozen=True)
+class PageModel:
+    """A model of the page.
+
+    Attributes:
+        name: of the model.
+        tag: of its weights, which are in the package.
+        title: what it is for.
+        sample: the image of the package that it is for.
+    """
+
+    name: str
+    tag: str
+    title: str
+    sample: str
+
+
+MODELS = (
+    PageModel("fchardnet70", "camvid", "Street scenes", "street.jpg"),
+    PageModel("ssd320_hardnet39ds", "bccd", "Blood cells", "cells.jpg"),
+)
+
+
+class MissingError(Exception):
+    """What a build lacks for the page, in words, and the command that installs it."""
+
+    def __init__(self, message: str, command: str):
+        super().__init__(f"{message}: {command}")
+        self.message, self.command = message, command
+
+
+def runtime_folder(modules: Path) -> Path:
+    """The files of ONNX Runtime Web in ``node_modules``.
+
+    Raises:
+        MissingError: it is not installed, or in another version than package.json says.
+    """
+    package = json.loads((ROOT / "package.json").read_text(encoding="utf-8"))
+    wanted = package["dependencies"][RUNTIME]
+    try:
+        installed = json.loads((modules / RUNTIME / "package.json").read_text(encoding="utf-8"))["version"]
+    except FileNotFoundError:
+        raise MissingError(f"{RUNTIME} {wanted} is not installed", _INSTALL) from None
+    if installed != wanted:
+        raise MissingError(f"{RUNTIME} is {installed}, expected {wanted}", _INSTALL)
+    return modules / RUNTIME / "dist"
+
+
+def exported(model: PageModel, cache: Path) -> Path:
+    """The model as an ONNX file that takes pixels and returns answers, written if nothing like it is there.
+
+    Raises:
+        MissingError: the packages that write it are not installed.
+    """
+    try:
+        _FORMAT.require_packages(to_write=True)
+    except UserError:
+        message = "the packages that write ONNX files are not installed"
+        raise MissingError(message, f"pip install 'hardnet-suite[{_FORMAT.extra}]'") from None
+    key = hashlib.sha256(repr(registry.find(model.name, model.tag)).encode())
+    for package in ("torch", "onnx", "onnxscript", "onnxruntime"):
+        key.update(f"{package} {metadata.version(package)}\n".encode())
+    suite = Path(hardnet_suite.__file__).parent
+    for path in sorted(path for room in _SOURCES for path in (suite / room).rglob("*.py")):
+        key.update(path.read_bytes())
+    stem = f"{model.name}_{model.tag}"
+    path = cache / f"{stem}-{key.hexdigest()[:16]}.onnx"
+    if not path.is_file():
+        loaded = load_model(model.name, weights=model.tag, device="cpu")
+        export(loaded, path, preprocess=True, postprocess=True)
+        for other in set(cache.glob(f"{stem}-*.onnx")) - {path}:
+            other.unlink(missing_ok=True)
+    return path
+
+
+def described(model: PageModel, path: Path) -> dict[str, Any]:
+    """What the page's scripts know of a model: the record of its file, and where it lies in the site."""
+    record = ExportRecord.from_json(_FORMAT.read_metadata(path) or "")
+    _require_expressible(record.usage.preprocess)
+    # with the usual colours where the file has none
+    loaded = load_model(model.name, weights=model.tag, device="cpu")
+    return {
+        "name": f"{model.name}:{model.tag}",
+        "title": model.title,
+        "file": f"models/{model.name}_{model.tag}.onnx",
+        "bytes": path.stat().st_size,
+        "sha256": sha256(path),
+        "sample": f"samples/{model.sample}",
+        "most_pixels": MOST_PIXELS,
+        "least_side": record.least_side,
+        "input": record.input_name,
+        "task": loaded.task,
+        "num_classes": record.num_classes,
+        "classes": loaded.classes,
+        "palette": loaded.palette,
+        "score": USUAL_SCORE,
+        "preprocess": record.usage.preprocess.to_dict(),
+        "postprocess": record.usage.postprocess.to_dict(),
+    }
+
+
+def _require_expressible(rule: Preprocess) -> None:
+    """ValueError for what static/browser/prepare.js does not do; the file itself normalises."""
+    is_plain = rule.pad is None and rule.resize in ("keep", "stretch")
+    if not is_plain or (rule.resize == "stretch" and (rule.antialias or rule.interpolation != "bilinear")):
+        raise ValueError(f"the scripts of browser.html cannot express the input rule {rule}")
+
+
+class BrowserPage(Directive):
+    """Where browser.md has the interactive part, or what it lacks."""
+
+    def run(self) -> list[nodes.Node]:
+        environment = self.state.document.settings.env
+        environment.note_reread()  # what is installed may change while the document does not
+        data = environment.app.browser_page
+        if isinstance(data, MissingError):
+            text = nodes.paragraph("", f"This build of the site has no interactive part: {data.message}. ")
+            text += [nodes.literal("", data.command), nodes.Text(", and a new build of the site, add it.")]
+            return [nodes.warning("", text)]
+        environment.metadata[environment.docname]["browser_page"] = True
+        template = (Path(__file__).with_suffix(".html")).read_text(encoding="utf-8")
+        text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+        return [nodes.raw("", template.replace("@DATA@", text), format="html")]
+
+
+def _prepare(app: Sphinx) -> None:
+    """Finds or makes what the page needs, before documents are read."""
+    app.browser_page = MissingError("it is for HTML", "make docs")
+    app.browser_files = {}
+    if app.builder.format != "html":
+        return
+    try:
+        runtime = runtime_folder(Path(app.config.browser_modules))
+        files = {place: runtime / name for name, place in _RUNTIME_FILES.items()}
+        models = []
+        for model in MODELS:
+            path = exported(model, Path(app.config.browser_cache))
+            models.append(described(model, path))
+            files[models[-1]["file"]] = path
+            files[models[-1]["sample"]] = SAMPLES / model.sample
+    except MissingError as error:
+        logging.getLogger(__name__).info("browser.html has no interactive part: %s", error)
+        app.browser_page = error
+        return
+    wasm = next(place for place in _RUNTIME_FILES.values() if place.endswith(".wasm"))
+    binary = {"file": wasm, "bytes": files[wasm].stat().st_size, "sha256": sha256(files[wasm])}
+    app.browser_page = {"models": models, "runtime": binary}
+    app.browser_files = files
+
+
+def _add_scripts(app: Sphinx, pagename: str, *_: Any) -> None:
+    if app.env.metadata.get(pagename, {}).get("browser_page"):
+        app.add_css_file("browser/style.css")
+        app.add_js_file("browser/page.js", type="module")
+
+
+def _copy(app: Sphinx, error: Exception | None) -> None:
+    for place, source in app.browser_files.items() if error is None else ():
+        target = Path(app.outdir, FOLDER, place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_config_value("browser_modules", str(ROOT / "node_modules"), "", types=(str,))
+    app.add_config_value("browser_cache", str(ROOT / "work_dirs/browser"), "", types=(str,))
+    app.add_directive("browser-page", BrowserPage)
+    app.connect("builder-inited", _prepare)
+    app.connect("html-page-context", _add_scripts)
+    app.connect("build-finished", _copy)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

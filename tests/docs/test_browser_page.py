@@ -1,0 +1,476 @@
+"""browser.html in a browser: the answers of Python, computed from static files alone."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+import json
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from hardnet_suite import load_model
+from hardnet_suite.cli.samples import SAMPLES
+from hardnet_suite.data.images import read_rgb
+
+pytest.importorskip("sphinx", reason="the extra docs is not installed")
+pytest.importorskip("playwright", reason="Playwright is not installed")
+from playwright import sync_api
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser"))), None
+)
+MODELS = {"street": ("fchardnet70", "camvid"), "cells": ("ssd320_hardnet39ds", "bccd")}
+TIMEOUT = 120_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def extension():
+    """docs/browser_page.py as a module."""
+    spec = importlib.util.spec_from_file_location("browser_page", ROOT / "docs/browser_page.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def address(extension, request):
+    """Of the page, below a prefix."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium (Debian: apt-get install chromium-headless-shell)")
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="the extra deploy is not installed")
+    try:
+        extension.runtime_folder(ROOT / "node_modules")
+    except extension.MissingError as error:
+        pytest.skip(str(error))
+    site = request.getfixturevalue("site")
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=site.parent))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/{site.name}/browser.html"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def exported(address, site):
+    """The models that the page loads, in Python."""
+    folder = site / "_static/browser/models"
+    return {name: load_model(folder / f"{model}_{tag}.onnx") for name, (model, tag) in MODELS.items()}
+
+
+@pytest.fixture(scope="module")
+def browser(address):
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def opened(browser, address, **options):
+    """A page of which ``faults`` are what it must not do."""
+    page = browser.new_page(**options)
+    page.faults = []
+    host = address.split("/")[2]
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and page.faults.append(message.text))
+    page.on("request", lambda request: f"//{host}/" in request.url or page.faults.append(request.url))
+    page.goto(address)
+    return page
+
+
+@pytest.fixture(scope="module")
+def loaded_page(browser, address):
+    """One page for all tests of answers, as its models take seconds to load."""
+    page = opened(browser, address)
+    yield page
+    page.close()
+    assert not [fault for fault in page.faults if not fault.startswith("blob:")]  # downloads
+
+
+def choose(page, name):
+    page.locator(".models input").nth(list(MODELS).index(name)).check()
+
+
+def give(page, name, content):
+    page.locator("#browser-page input[type=file]").set_input_files(
+        {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+    )
+
+
+def answered(page, name):
+    sync_api.expect(page.locator(".status")).to_have_text(
+        re.compile(rf"^{re.escape(name)}: \d+×\d+ pixels"), timeout=TIMEOUT
+    )
+
+
+def saved(page, suffix):
+    with page.expect_download() as waiting:
+        page.locator(".downloads button", has_text=suffix).click()
+    return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+
+
+def answer_of(page, name, content):
+    """What the page computes, as the JSON file that it offers."""
+    give(page, name, content)
+    answered(page, name)
+    return json.loads(saved(page, ".json")[1])
+
+
+def mask_of(answer):
+    values, lengths = zip(*answer["mask"]["runs"], strict=True)
+    return np.repeat(values, lengths).reshape(answer["mask"]["size"])
+
+
+def require_same(answer, prediction):
+    """The fields of ``Prediction.to_dict()``; engines round differently in the last digits."""
+    expected = prediction.to_dict()
+    assert answer["size"] == expected["size"]
+    assert answer["task"] == expected["task"]
+    if "mask" in expected:
+        differ = np.count_nonzero(mask_of(answer) != prediction.mask)
+        assert differ <= prediction.mask.size / 10_000
+        shares = dict(zip(answer["names"], answer["scores"], strict=True))
+        for name, share in zip(expected["names"], expected["scores"], strict=True):
+            assert shares.get(name, 0) == pytest.approx(share, abs=1e-4)
+        return
+    assert answer["names"] == expected["names"]
+    assert answer["labels"] == expected["labels"]
+    np.testing.assert_allclose(answer["scores"], expected["scores"], atol=2e-5)
+    np.testing.assert_allclose(answer["boxes"], expected["boxes"], atol=0.02)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_sample_is_answered_as_by_predict(loaded_page, exported, name):
+    page, file = loaded_page, f"{name}.jpg"
+    choose(page, name)
+    page.locator(".sample").click()
+    answered(page, file)
+    given, content = saved(page, ".json")
+    answer = json.loads(content)
+    assert given == f"{name}.json"
+    assert answer["model"] == ":".join(MODELS[name])
+    assert answer["name"] == file
+    model, tag = MODELS[name]
+    for python in (exported[name], load_model(model, weights=tag)):
+        (prediction,) = python((SAMPLES / file).read_bytes())
+        require_same(answer, prediction)
+    rows = page.locator("#browser-page tbody tr")
+    assert rows.count() == len(prediction)
+    first = rows.first.locator("td").all_inner_texts()
+    assert first[:2] == [prediction.names[0], f"{100 * prediction.scores[0]:.1f} %"]
+
+    given, content = saved(page, "_drawing.png")
+    assert given == f"{name}_drawing.png"
+    drawing = Image.open(io.BytesIO(content))
+    assert drawing.size == prediction.size
+    assert not np.array_equal(np.asarray(drawing.convert("RGB")), read_rgb(SAMPLES / file))
+    if name == "street":
+        given, content = saved(page, "_mask.png")
+        mask = Image.open(io.BytesIO(content))
+        assert (given, mask.mode) == ("street_mask.png", "P")
+        assert np.array_equal(np.asarray(mask), mask_of(answer))
+        assert mask.getpalette()[: 3 * len(prediction.palette)] == np.ravel(prediction.palette).tolist()
+
+
+def encoded(image, form="PNG", **options):
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def turned(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif.tobytes()
+
+
+def pictures(name):
+    """Files of all kinds whose answers have something in them."""
+    image = Image.open(SAMPLES / f"{name}.jpg")
+    small = image.resize((image.width // 2 + 1, image.height // 2 - 3))
+    grey = ImageOps.grayscale(small)
+    see_through = small.copy()
+    see_through.putalpha(Image.linear_gradient("L").resize(small.size))
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    yield "as_is.png", encoded(image)
+    yield "odd.png", encoded(small)
+    yield "alpha.png", encoded(see_through)
+    yield "grey.png", encoded(grey)
+    yield "palette.png", encoded(small.quantize(40))
+    yield "deep.png", encoded(deep)
+    yield "turned.png", encoded(small, exif=turned(6))
+    yield "turned.jpg", encoded(small, "JPEG", exif=turned(8), quality=90)
+    yield "narrow.png", encoded(image.crop((150, 100, 150 + 131, 100 + 257)))
+    if name == "cells":
+        yield "tiny.png", encoded(small.crop((0, 0, 61, 33)))
+        yield "large.png", encoded(image.resize((1501, 977)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_generated_images_are_answered_as_by_predict(loaded_page, exported, name):
+    choose(loaded_page, name)
+    found = 0
+    for file, content in pictures(name):
+        (prediction,) = exported[name](content)
+        require_same(answer_of(loaded_page, file, content), prediction)
+        found += len(prediction)
+    assert found > 50
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width, height, depth, color, lines, *extra, interlace=0):
+    """A PNG file of filtered lines."""
+    head = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlace)
+    chunks = (chunk(b"IHDR", head), *(chunk(*each) for each in extra), chunk(b"IDAT", zlib.compress(lines)))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+def interlaced(pixels):
+    passes = (
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    )
+    parts = (pixels[top::down, left::right] for left, top, right, down in passes)
+    return b"".join(b"\0" + line.tobytes() for part in parts if part.size for line in part)
+
+
+def files():
+    """Small files of every kind that the page reads."""
+    random = np.random.default_rng(0)
+    rows, columns = np.mgrid[:37, :51]
+    waves = np.stack([np.sin(rows / a + columns / b) for a, b in ((3, 7), (11, 2), (5, 5))], axis=2)
+    pixels = (127.5 + 127.5 * waves).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    for color, channels in ((0, 1), (2, 3), (3, 1), (4, 2), (6, 4)):
+        for depth in {0: (1, 2, 4, 8, 16), 3: (1, 2, 4, 8)}.get(color, (8, 16)):
+            for height, width in ((1, 1), (13, 19)):
+                size = -(-width * channels * depth // 8)
+                lines = b"".join(bytes([kind % 5]) + random.bytes(size) for kind in range(height))
+                palette = [(b"PLTE", random.bytes(3 << depth))] if color == 3 else []
+                yield f"{color} {depth} {width}", png(width, height, depth, color, lines, *palette)
+                if color == 3:
+                    key = random.bytes(1 << max(depth - 1, 0))
+                elif color in (0, 2):
+                    key = struct.pack(f">{channels}H", *[1 if depth < 16 else 514] * channels)
+                    values = np.array([0, 1, 2, 0x11, 0x55, 255], np.uint8)
+                    lines = b"".join(b"\0" + random.choice(values, size).tobytes() for _ in range(height))
+                else:
+                    continue
+                name = f"{color} {depth} {width} transparent"
+                yield name, png(width, height, depth, color, lines, *palette, (b"tRNS", key))
+    for height, width in ((1, 1), (3, 2), (37, 51)):
+        yield (
+            f"interlaced {width}",
+            png(width, height, 8, 2, interlaced(pixels[:height, :width]), interlace=1),
+        )
+    yield "animated", encoded(image, save_all=True, append_images=[ImageOps.invert(image)])
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = profile.find(b"rXYZ"), profile.find(b"bXYZ")
+    profile[red : red + 4], profile[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    for form in ("PNG", "JPEG"):
+        yield f"profile {form}", encoded(image, form, icc_profile=bytes(profile))
+        for orientation in range(1, 10):
+            yield f"exif {orientation} {form}", encoded(image, form, exif=turned(orientation))
+    xmp = "<x:xmpmeta><tiff:Orientation>5</tiff:Orientation></x:xmpmeta>"
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", xmp)
+    yield "xmp PNG", encoded(image, pnginfo=text)
+    yield "xmp JPEG", encoded(image, "JPEG", xmp=xmp.encode())
+    for quality in (60, 95):
+        yield f"grey {quality}", encoded(ImageOps.grayscale(image), "JPEG", quality=quality)
+        for sampling in range(3):
+            options = {"quality": quality, "subsampling": sampling}
+            yield f"JPEG {quality} {sampling}", encoded(image, "JPEG", **options)
+            yield f"progressive {quality} {sampling}", encoded(image, "JPEG", progressive=True, **options)
+
+
+READ = """async (files) => {
+  const { readImage } = await import(new URL("_static/browser/images.js", location.href));
+  return Promise.all(files.map(async (text) => {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const { width, height, pixels } = await readImage(new Blob([bytes]));
+    return [height, width, btoa(String.fromCharCode(...pixels))];
+  }));
+}"""
+
+
+def test_pixels_are_those_of_python(loaded_page):
+    """Of PNG files to the bit; JPEG files may differ by a level where the browser has another decoder."""
+    contents = dict(files())
+    results = loaded_page.evaluate(
+        READ, [base64.b64encode(content).decode() for content in contents.values()]
+    )
+    for (name, content), (height, width, text) in zip(contents.items(), results, strict=True):
+        pixels = np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width, 3)
+        expected = read_rgb(content)
+        assert pixels.shape == expected.shape, name
+        most = 0 if content.startswith(b"\x89PNG") else 1
+        assert np.abs(pixels.astype(int) - expected).max() <= most, name
+
+
+def test_bad_files_are_told_and_the_next_one_works(loaded_page, exported):
+    page = loaded_page
+    choose(page, "street")
+    image = Image.open(SAMPLES / "street.jpg")
+    whole, compressed = encoded(image.resize((200, 150))), encoded(image, "JPEG")
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 1
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", "<tiff:Orientation>5</tiff:Orientation>", zip=True)
+    huge = png(20000, 20000, 8, 2, b"")
+    for number, (content, message) in enumerate(
+        (
+            (b"no image", "not an image: this page reads PNG and JPEG"),
+            (b"", "not an image"),
+            (whole[: len(whole) // 2], "the PNG file is damaged or cut short"),
+            (bytes(damaged), "the PNG file is damaged or cut short"),
+            (png(4, 4, 8, 2, b"\0\0"), "the PNG file is damaged or cut short"),
+            (png(1, 1, 8, 3, b"\0\5", (b"PLTE", bytes(6))), "the PNG file is damaged or cut short"),
+            (compressed[: len(compressed) // 2], "the JPEG file is damaged or cut short"),
+            (b"\xff\xd8\xff\xe0", "the JPEG file is damaged or cut short"),
+            (encoded(image.convert("CMYK"), "JPEG"), "a JPEG file in CMYK: save it in RGB"),
+            (encoded(image, pnginfo=text), "its orientation in a compressed text"),
+            (encoded(image, "GIF"), "GIF files are not read here: save it as PNG or JPEG"),
+            (huge, "20000×20000 pixels; the limits are"),
+            (
+                encoded(Image.new("RGB", (127, 300))),
+                "127×300 pixels: this model takes images of at least 128×128",
+            ),
+            (encoded(Image.new("1", (5000, 4000))), "5000×4000 pixels: this page takes up to 16000000"),
+        )
+    ):
+        give(page, f"bad{number}", content)
+        sync_api.expect(page.locator(".status.problem")).to_contain_text(f"bad{number}: ", timeout=TIMEOUT)
+        assert message in page.locator(".status").inner_text()
+        assert page.locator("#browser-page .answer").is_hidden()
+    (prediction,) = exported["street"](whole)
+    require_same(answer_of(page, "good.png", whole), prediction)
+
+
+def test_the_slider_chooses_among_the_boxes(loaded_page, exported):
+    page = loaded_page
+    choose(page, "cells")
+    content = (SAMPLES / "cells.jpg").read_bytes()
+    answer_of(page, "slider.jpg", content)
+    assert page.locator(".opacity").is_hidden()
+    for score in (0.95, 0.05):
+        page.locator(".score input").fill(str(score))
+        (prediction,) = exported["cells"](content, score=score)
+        sync_api.expect(page.locator("#browser-page tbody tr")).to_have_count(len(prediction))
+        require_same(json.loads(saved(page, ".json")[1]), prediction)
+
+
+def test_the_last_image_counts(loaded_page):
+    page = loaded_page
+    choose(page, "cells")
+    image = Image.open(SAMPLES / "cells.jpg")
+    for number in range(3):
+        give(page, f"number{number}.png", encoded(image.resize((300 + number, 200))))
+    answered(page, "number2.png")
+    assert "302×200" in page.locator(".status").inner_text()
+    choose(page, "street")
+    assert page.locator("#browser-page .answer").is_hidden()
+    assert not page.locator(".status").inner_text()  # the model is loaded
+
+
+def test_a_name_is_text(loaded_page):
+    name = "<img src=x onerror=document.title='run'>.jpg"
+    choose(loaded_page, "cells")
+    assert answer_of(loaded_page, name, (SAMPLES / "cells.jpg").read_bytes())["name"] == name
+    assert loaded_page.title() != "run"
+
+
+def test_a_phone_needs_no_sideways_scrolling_and_nothing_is_loaded_before_it_is_needed(browser, address):
+    page = opened(browser, address, viewport={"width": 400, "height": 800})
+    sizes = page.evaluate("performance.getEntriesByType('resource').map(({ name }) => name)")
+    assert not [name for name in sizes if re.search(r"\.(onnx|wasm)", name)]
+    sync_api.expect(page.locator(".status")).to_contain_text(re.compile(r"30\.\d MB"))
+    choose(page, "cells")
+    page.locator(".sample").focus()
+    page.keyboard.press("Enter")
+    answered(page, "cells.jpg")
+    assert "WBC" in page.locator("canvas").get_attribute("aria-label")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    page.close()
+    assert not page.faults
+
+
+def test_a_page_that_is_opened_as_a_file_says_how_to_serve_it(browser, address, site):
+    page = browser.new_page()
+    page.goto((site / "browser.html").as_uri())
+    sync_api.expect(page.locator("#browser-page .file")).to_contain_text("python -m http.server")
+    assert page.locator(".controls").is_hidden()
+    page.close()
+
+
+@pytest.mark.parametrize("cause", ["missing", "other version"])
+def test_without_the_runtime_the_page_says_so(tmp_path, cause):
+    modules = tmp_path / "node_modules"
+    if cause == "other version":
+        (modules / "onnxruntime-web").mkdir(parents=True)
+        (modules / "onnxruntime-web/package.json").write_text('{"version": "1.2.3"}')
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copy(ROOT / "docs/browser.md", source / "index.md")
+    text = f"import sys\nsys.path.insert(0, {str(ROOT / 'docs')!r})\n"
+    text += "extensions = ['myst_parser', 'sphinx_design', 'browser_page']\n"
+    text += f"browser_modules = {str(modules)!r}\nsuppress_warnings = ['myst.xref_missing']\n"
+    (source / "conf.py").write_text(text)
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "-q", str(source), str(tmp_path / "site")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "site/index.html").read_text(encoding="utf-8")
+    text = re.sub(r"<[^>]+>", "", page)
+    assert "no interactive part: onnxruntime-web " in text
+    assert "npm ci --ignore-scripts" in text
+    assert 'id="browser-page"' not in page
+    assert "page.js" not in page
+
+
+def test_models_are_exported_once(extension, address, monkeypatch):
+    monkeypatch.setattr(extension, "export", lambda *_, **__: pytest.fail("exported again"))
+    for model in extension.MODELS:
+        assert extension.exported(model, ROOT / "work_dirs/browser").is_file()
+
+
+def test_the_runtime_is_pinned_with_its_digest():
+    package = json.loads((ROOT / "package.json").read_text())
+    lock = json.loads((ROOT / "package-lock.json").read_text())["packages"]
+    version = package["dependencies"]["onnxruntime-web"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+    assert lock["node_modules/onnxruntime-web"]["version"] == version
+    for name, entry in lock.items():
+        assert not name or entry["integrity"].startswith("sha512-")
+        assert entry.get("resolved", "https://registry.npmjs.org/").startswith("https://registry.npmjs.org/")
+    assert f"npm onnxruntime-web {version}" in (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
