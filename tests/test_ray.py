@@ -37,6 +37,7 @@ def workers():
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # its sockets need a short path
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TQDM_PATCH_PRINT", "0")  # Ray would replace builtins.print for good
         ray.init(num_cpus=8, include_dashboard=False, logging_level=logging.ERROR, _temp_dir=folder)
         ray.data.DataContext.get_current().enable_progress_bars = False
         yield

@@ -19,6 +19,6 @@ cfg.model.update(spoil="loss", spoil_at=2 if rank == "1" else -1)
 try:
     train(prepare(cfg, work_dir=sys.argv[1], launcher="pytorch"))
 except UserError as error:
-    print(f"rank {rank}: {error}", flush=True)
+    Path(sys.argv[1], f"rank{rank}.txt").write_text(str(error))  # on one pipe, the ranks' lines may mix
     # the launcher stops all ranks at the first that fails: both must have come here by themselves
     sys.exit(0)
