@@ -98,6 +98,17 @@ def table(scores: dict[float, list[float]], images: dict[float, int], metric: st
     return "\n".join(lines)
 
 
+def split_arguments(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """The arguments before and after ``--``, as argparse gives the latter to an option with several values.
+
+    Args:
+        arguments: None: those of the command line.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if "--" in given else len(given)
+    return given[:end], given[end + 1 :]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -111,11 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the table")
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    # split here, as argparse gives what follows "--" to the last option with several values
-    end = given.index("--") if "--" in given else len(given)
-    args = parser.parse_args(given[:end])
-    train_options = given[end + 1 :]
+    own, train_options = split_arguments(arguments)
+    args = parser.parse_args(own)
 
     cfg = load_config(args.config, parse_options(args.cfg_options))
     data = cfg.copy()

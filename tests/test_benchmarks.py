@@ -496,10 +496,70 @@ def test_a_learning_curve(learning_curve, tmp_path, capsys, monkeypatch):
     assert text.splitlines()[2].startswith("| 50 % | 20 | 0.")
     assert text.splitlines()[3].startswith("| 100 % | 40 | 0.")
     assert (tmp_path / "out" / "learning_curve.md").read_text() == text
-    log = next((tmp_path / "out" / "share-0.5-seed-0").glob("*/*.log")).read_text()
+    logs = (tmp_path / "out" / "share-0.5-seed-0").glob("*/*.log")  # of train and of test
+    log = "".join(path.read_text() for path in logs)
     assert "class without images" not in log
     assert "1 epoch of 2 iterations of 20 images" in log  # as many as with all 40
     assert "bfloat16" in log
     monkeypatch.setattr(learning_curve.subprocess, "run", None)
     learning_curve.main(command)
     assert capsys.readouterr().out == text
+
+
+@pytest.fixture
+def leave_group_out(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("leave_group_out")
+
+
+def test_groups_are_what_the_pattern_finds_in_the_names_of_files(leave_group_out):
+    files = ["a_b/0001TP_006690.png", "a_b/0006R0_f01260.png", "0001TP_2.jpg"]
+    assert leave_group_out.group_names(files, "[^_]+") == ["0001TP", "0006R0", "0001TP"]
+    assert leave_group_out.group_names(files, r"^\d{3}(.)") == ["1", "6", "1"]
+    for pattern, message in (
+        ("(", "is not a regular expression"),
+        ("R0", "finds nothing in 0001TP_006690.png"),
+        ("0(x?)", "finds nothing in 0001TP_006690.png"),
+        (r"\d{3}", "all 3 images into one group"),
+    ):
+        with pytest.raises(UserError, match=message):
+            leave_group_out.group_names(files, pattern)
+
+
+@pytest.mark.slow
+def test_leaving_groups_out(leave_group_out, tmp_path, capsys, monkeypatch):
+    """Each group is scored by weights that never saw it; no image selects an epoch."""
+    random = np.random.default_rng(0)
+    for folder in ("train", "trainannot"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for name in ("a_0", "a_1", "b_0", "b_1", "b_2", "c_0"):
+        pixels = random.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / "train" / f"{name}.png")
+        Image.fromarray(pixels[..., 0] % 12).save(tmp_path / "data" / "trainannot" / f"{name}.png")
+    command = ["fchardnet70_camvid", "--group", "[^_]+", "--data-root", str(tmp_path / "data")]
+    command += ["--out", str(tmp_path / "out")]
+    options = ["train_cfg.max_epochs=1", "train_dataloader.batch_size=2"]
+    rest = ["--cfg-options", *options, "--", "--bf16"]
+    leave_group_out.main([*command, "--leave-out", "b", *rest])
+    assert [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines()[2:3]] == [[" b ", " 3 "]]
+    leave_group_out.main([*command, *rest])
+    text = capsys.readouterr().out
+    assert [line.split("|")[1:3] for line in text.splitlines()[2:5]] == [
+        [" a ", " 2 "],
+        [" b ", " 3 "],
+        [" c ", " 1 "],
+    ]
+    assert (tmp_path / "out" / "leave_group_out.md").read_text() == text
+    run = tmp_path / "out" / "without-b-seed-0"
+    log = "".join(path.read_text() for path in run.glob("*/*.log"))  # of train and of test
+    assert "1 epoch of 1 iteration of 2 images" in log  # a and c: three images
+    assert "bfloat16" in log
+    assert len(list(run.glob("best*"))) == 0
+    assert json.loads((run / "metrics.json").read_text())["images"] == 3
+    monkeypatch.setattr("learning_curve.subprocess.run", None)
+    leave_group_out.main([*command, *rest])
+    assert capsys.readouterr().out == text
+    with pytest.raises(UserError, match="no group d; there are a, b, c"):
+        leave_group_out.main([*command, "--leave-out", "d"])
+    with pytest.raises(UserError, match="is a ClassificationDataset, not a SegmentationDataset"):
+        leave_group_out.main(["hardnet39ds_tiny_imagenet10", *command[1:]])
