@@ -90,6 +90,12 @@ def run(args: argparse.Namespace) -> int:
     require_threads(args.threads)
     if args.workers is not None and not 0 <= args.workers <= _MOST_WORKERS:
         raise UserError(f"--workers {args.workers}: expected 0 to {_MOST_WORKERS}")
+    with warnings.catch_warnings():
+        _show_left_out()
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     from hardnet_suite.data.sources import require_some
 
     require_some(args.images)
@@ -143,8 +149,10 @@ def _predict(
 
     def show_skipped(end: int) -> None:
         nonlocal shown
-        for _, reason in failed[shown:end]:
+        for name, reason in failed[shown:end]:
             show_line(f"skipped: {reason}", sys.stderr)
+            if isinstance(writer, LinesFile):
+                writer.write_failure(name, reason)
         shown = max(shown, end)
 
     is_video = isinstance(writer, VideoFile)
@@ -215,6 +223,23 @@ def show_total(count: int, unit: str, out: str) -> None:
     show(f"{count} {unit if count == 1 else f'{unit}s'}: {out}")
 
 
+def _show_left_out() -> None:
+    """Shows what a source leaves out as a line, once."""
+    from hardnet_suite.data.sources import LeftOutWarning
+
+    usual, shown = warnings.showwarning, set()
+
+    def show_warning(message, category, *place) -> None:
+        if not issubclass(category, LeftOutWarning):
+            usual(message, category, *place)
+        elif str(message) not in shown and is_first_rank():
+            shown.add(str(message))
+            show_line(f"warning: {message}", sys.stderr)
+
+    warnings.simplefilter("always", LeftOutWarning)
+    warnings.showwarning = show_warning
+
+
 def quiet_warnings() -> None:
     """Leaves what cannot be read to the lines that are shown."""
     warnings.simplefilter("ignore", UserWarning)
@@ -265,7 +290,7 @@ def open_writer(args: argparse.Namespace, images: str | list[str]) -> Writer | N
     Raises:
         UserError: the images do not go there, or something else is there.
     """
-    from hardnet_suite.data.sources import count_of, is_one_video
+    from hardnet_suite.data.sources import count_of, is_camera, is_one_video
     from hardnet_suite.prediction import PredictionWriter
     from hardnet_suite.prediction.files import (
         DrawingFile,
@@ -284,7 +309,7 @@ def open_writer(args: argparse.Namespace, images: str | list[str]) -> Writer | N
     if names_file(out):
         count = count_of(images)
         if count is None or count > 1:
-            given = "a video or camera" if count is None else f"{count} images"
+            given = "a source of several" if count is None else f"{count} images"
             raise UserError(f"--out {out} is one image, got {given}: give a folder (a video: a file .mp4)")
         return DrawingFile(out)
     if names_video(out):
@@ -292,7 +317,7 @@ def open_writer(args: argparse.Namespace, images: str | list[str]) -> Writer | N
             raise UserError(f"--out {out} is for the frames of one video or camera: give a folder")
         return VideoFile(out)
     if names_lines(out):
-        return LinesFile(out)
+        return LinesFile(out, recording=is_camera(images))
     if any(Path(source).is_dir() and Path(source).resolve() == out.resolve() for source in args.images):
         raise UserError(f"--out {out} is the folder of the images: choose another, or drawings mix with them")
     return PredictionWriter(out)

@@ -316,15 +316,22 @@ def image_bytes(path: str | Path) -> bytes:
         UserError: the file is larger; the message follows the path, as within ``image_errors``.
         OSError: as ``files.read_bytes``.
     """
-    if Image.MAX_IMAGE_PIXELS is not None:
-        # Pillow refuses twice as many pixels; four channels of 16 bits each, and what else a file may hold
-        limit = 2 * 8 * Image.MAX_IMAGE_PIXELS + _METADATA
-        size = os.stat(path).st_size
-        if size > limit:
-            raise UserError(
-                f"{size} bytes, the limit is {limit}; PIL.Image.MAX_IMAGE_PIXELS raises the limit"
-            )
+    require_image_size(os.stat(path).st_size)
     return read_bytes(path)
+
+
+def require_image_size(size: int) -> None:
+    """Checks the bytes of an image file before they are read.
+
+    Raises:
+        UserError: more than the pixels of Pillow's limit take; the message follows the file's name.
+    """
+    if Image.MAX_IMAGE_PIXELS is None:
+        return
+    # Pillow refuses twice as many pixels; four channels of 16 bits each, and what else a file may hold
+    limit = 2 * 8 * Image.MAX_IMAGE_PIXELS + _METADATA
+    if size > limit:
+        raise UserError(f"{size} bytes, the limit is {limit}; PIL.Image.MAX_IMAGE_PIXELS raises the limit")
 
 
 def open_image(content: bytes) -> Image.Image:

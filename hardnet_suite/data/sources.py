@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +30,14 @@ from hardnet_suite.data.in_memory import (
     name_of_file,
     upright,
 )
-from hardnet_suite.data.tar_files import TarMember, has_braces, is_tar, read_member, tar_members, tar_paths
+from hardnet_suite.data.tar_files import (
+    TarMember,
+    has_braces,
+    is_tar,
+    read_image_member,
+    tar_members,
+    tar_paths,
+)
 from hardnet_suite.errors import UserError
 
 JSON_LINES = "predictions.jsonl"  # beside drawings; it names them
@@ -37,6 +45,7 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".f4v"),
     *(".3gp", ".3g2", ".ts", ".mts", ".m2ts", ".vob", ".ogv", ".mjpg", ".mjpeg", ".mxf", ".divx"),
 )
+_TAR = ".tar"
 # 256 MiB: an uncompressed RGB image of PIL.Image.MAX_IMAGE_PIXELS, beyond which Pillow warns
 IMAGE_LIMITS = Limits(size=256 << 20, total=120)
 # how playlists and stream descriptions begin: FFmpeg may open the files that they name
@@ -44,6 +53,10 @@ _SCRIPTS = (b"#extm3u", b"ffconcat", b"[playlist]", b"v=0", b"<?xml", b"<mpd")
 _LONGEST_STEM = 120
 _LARGEST_FPS = 1000  # cameras and streams may say 90000, the ticks of their clock
 _LOST_FRAMES = 0.05  # of a video's: its header's count is an estimate
+
+
+class LeftOutWarning(Warning):
+    """A source holds images that are not taken."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +103,9 @@ def images_of(source: Any, channels: str = "rgb", *, limits: Limits | None = Non
     A name of digits alone, such as "0", is a camera unless there is a file or folder of that name.
 
     In folders and patterns, drawings and masks of an earlier run are skipped: files that a
-    ``predictions.jsonl`` beside them names. Of an animation the first frame is taken. An unreadable member of
-    a list or folder is an image whose ``open`` raises; so is the end of a video that breaks off.
+    ``predictions.jsonl`` beside them names. Tar files of a folder are left out, with a ``LeftOutWarning``.
+    Of an animation the first frame is taken. An unreadable member of a list or folder is an image whose
+    ``open`` raises; so is the end of a video that breaks off.
 
     Raises:
         UserError: there is nothing, or nothing that is an image.
@@ -341,7 +355,7 @@ class _Member:
         self.path, self.member = path, member
 
     def __call__(self) -> Image.Image:
-        content = read_member(self.path, self.member.start, self.member.size)
+        content = read_image_member(self.path, self.member)
         return open_rgb(content, f"{self.path}/{self.member.name}")
 
 
@@ -424,7 +438,17 @@ def _files(text: str) -> list[str]:
         UserError: a pattern names tar files that are not there.
     """
     if os.path.isdir(text):
-        found = [str(path) for path in walk_files(text, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))]
+        found = [str(path) for path in walk_files(text, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, _TAR))]
+        tars = [path for path in found if path.lower().endswith(_TAR)]
+        found = [path for path in found if not path.lower().endswith(_TAR)]
+        if tars and found:
+            files = "1 tar file" if len(tars) == 1 else f"{len(tars)} tar files"
+            more = f", or as {os.path.join(text, '**', '*.tar')} to take all" if len(tars) > 1 else ""
+            warnings.warn(
+                f"{files} in {text} left out: name them to take their images, as {min(tars)}{more}",
+                LeftOutWarning,
+                stacklevel=2,
+            )
     elif is_tar(text):
         return tar_paths(text)
     else:

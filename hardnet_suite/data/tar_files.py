@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hardnet_suite.data.files import require_regular
+from hardnet_suite.data.images import image_errors, require_image_size
 from hardnet_suite.errors import UserError
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 _MOST_FILES = 1_000_000
 # a tar file that is compressed has to be read from its beginning
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
+_MOST_ZEROS = 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE  # at the end: two blocks, and up to a whole record
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +44,18 @@ def tar_paths(pattern: str) -> list[str]:
     """The tar files that a pattern names, in its order; those of a wildcard sorted.
 
     Args:
-        pattern: a path, ``train-{000..099}.tar``, ``{a,b}.tar``, wildcards, or a mixture.
+        pattern: a path, ``train-{000..099}.tar``, ``{a,b}.tar``, wildcards (``**`` for any folders), or a
+            mixture. A file of that very name comes first.
 
     Raises:
         UserError: one is missing, or the pattern names none or too many.
     """
+    if os.path.isfile(pattern):
+        return [pattern]
     paths: list[str] = []
     for path in expand_braces(pattern):
-        if glob.has_magic(path):
-            found = sorted(glob.glob(path))
+        if glob.has_magic(path) and not os.path.isfile(path):
+            found = sorted(set(glob.glob(path, recursive=True)))
             if not found:
                 raise UserError(f"{path}: no such shards")
             paths += found
@@ -110,8 +115,8 @@ def tar_members(path: str) -> Iterator[TarMember]:
         path: the tar file, not compressed.
 
     Raises:
-        UserError: the file cannot be read, is compressed, no tar file, broken or cut short, or holds links;
-            the last three may be found after some members.
+        UserError: the file cannot be read, is compressed, no tar file, broken, cut short or followed by
+            something else, or holds links; the last four may be found after some members.
     """
     try:
         require_regular(path)
@@ -122,6 +127,8 @@ def tar_members(path: str) -> Iterator[TarMember]:
         if not _is_compressed(path):
             what = f"is no tar file, or a broken one ({error})"
         raise UserError(f"{path} {what}") from None
+    except RecursionError:  # of tarfile, at thousands of headers before a member
+        raise UserError(f"{path} is no tar file, or a broken one") from None
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UserError(f"cannot read {path}: {reason}") from None
@@ -136,6 +143,10 @@ def read_member(path: str, start: int, size: int) -> bytes:
     try:
         with open(path, "rb", buffering=0) as file:
             content = os.pread(file.fileno(), size, start)
+            while 0 < len(content) < size and (  # Linux reads 2 GiB at once
+                more := os.pread(file.fileno(), size - len(content), start + len(content))
+            ):
+                content += more
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     if len(content) != size:
@@ -143,12 +154,24 @@ def read_member(path: str, start: int, size: int) -> bytes:
     return content
 
 
+def read_image_member(path: str, member: TarMember) -> bytes:
+    """``read_member`` of an image, of the same size at most as an image file.
+
+    Raises:
+        UserError: it is larger, or as ``read_member``.
+    """
+    with image_errors(f"{path}/{member.name}"):
+        require_image_size(member.size)
+    return read_member(path, member.start, member.size)
+
+
 def _members(path: str, tar: tarfile.TarFile) -> Iterator[TarMember]:
     length, end = os.path.getsize(path), 0
     for member in tar:
         tar.members = []  # else the whole listing stays in memory
-        name = member.name.removeprefix("./")
-        is_hidden = any(part.startswith(".") for part in name.split("/"))
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        name = "/".join(parts)
+        is_hidden = any(part.startswith(".") and part != ".." for part in parts)
         if (member.issym() or member.islnk()) and not is_hidden:
             raise UserError(
                 f"{path}: {name} is a link: pack the files themselves (tar --dereference --hard-dereference)"
@@ -163,10 +186,29 @@ def _members(path: str, tar: tarfile.TarFile) -> Iterator[TarMember]:
             raise UserError(f"{path} is cut short in {member.name}")
         if not is_hidden:
             yield TarMember(name, member.offset_data, member.size)
+    _require_end(path, end)
+
+
+def _require_end(path: str, end: int) -> None:
+    """Checks that a tar file ends after its last member; tarfile itself takes any block of zeros for the end.
+
+    Raises:
+        UserError: it does not end with zeros, or something follows.
+    """
     with open(path, "rb") as file:
         file.seek(end)
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile itself takes it for the end
+        rest = file.read(_MOST_ZEROS)
+        if rest[: tarfile.BLOCKSIZE] != bytes(tarfile.BLOCKSIZE):
             raise UserError(f"{path} is cut short: a tar file ends with zeros")
+        if any(rest):
+            raise UserError(
+                f"{path}: more follows its end at byte {end}: tar files that were joined are named one by one"
+            )
+        if file.read(1):
+            raise UserError(
+                f"{path}: more than {_MOST_ZEROS} zeros from byte {end} on: it was not written to its end, "
+                "or with a large blocking factor (leave out tar -b)"
+            )
 
 
 def _is_compressed(path: str) -> bool:

@@ -12,7 +12,15 @@ import pytest
 from PIL import Image
 
 from hardnet_suite.data.images import open_rgb
-from hardnet_suite.data.sources import count_of, expanded, images_of, is_live, is_single, require_some
+from hardnet_suite.data.sources import (
+    LeftOutWarning,
+    count_of,
+    expanded,
+    images_of,
+    is_live,
+    is_single,
+    require_some,
+)
 from hardnet_suite.data.tar_files import is_tar, tar_members, tar_paths
 from hardnet_suite.errors import UserError
 
@@ -142,6 +150,84 @@ def test_a_file_that_is_cut_short_is_an_error_in_its_place(tmp_path, cut):
         listed[-2].open()
 
 
+def whole_shard(path, count: int = 60) -> bytes:
+    return pack(path, {f"{number}.png": encoded(number) for number in range(count)}).read_bytes()
+
+
+def test_what_follows_the_end_is_not_left_out(tmp_path):
+    """As ``cat a.tar b.tar`` makes it; tarfile itself ends at the first zeros."""
+    path = tmp_path / "a.tar"
+    content = whole_shard(path)
+    path.write_bytes(content + content)
+    with pytest.raises(UserError, match="tar files that were joined are named one by one|zeros from byte"):
+        list(images_of(path))
+    path.write_bytes(content[:-2048] + b"x" * 100)
+    with pytest.raises(UserError, match="more follows its end|is no tar file|zeros"):
+        list(images_of(path))
+
+
+@pytest.mark.parametrize(("start", "end"), [(20, None), (20, 22), (20, 50), (0, None)])
+def test_blocks_that_were_never_written(tmp_path, start, end):
+    """Of a file that was allocated before its content came."""
+    path = tmp_path / "a.tar"
+    content = bytearray(whole_shard(path))
+    stop = len(content) if end is None else 1024 * end
+    content[1024 * start : stop] = bytes(stop - 1024 * start)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.tar"):
+        list(images_of(path))
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 18, 20])
+def test_zeros_at_the_end_are_those_of_a_record(tmp_path, blocks):
+    path = tmp_path / "a.tar"
+    content = whole_shard(path).rstrip(b"\0")
+    content += bytes(-len(content) % 512 + 1024 + 512 * blocks)
+    path.write_bytes(content)
+    assert len(names(path)) == 60
+    path.write_bytes(content + bytes(512 * (21 - blocks)))
+    with pytest.raises(UserError, match="it was not written to its end, or with a large blocking factor"):
+        list(images_of(path))
+
+
+@pytest.mark.parametrize("prefix", ["../in", ".", "./.", "/abs", "a/./b", "a//b"])
+def test_names_with_dots_are_not_hidden(tmp_path, prefix):
+    path = pack(
+        tmp_path / "a.tar", {f"{prefix}/1.png": encoded(1), "2.png": encoded(2), ".3.png": encoded(3)}
+    )
+    found = list(images_of(path))
+    assert len(found) == 2
+    assert found[0].name.endswith("1.png")
+    assert found[0].open().getpixel((0, 0)) == (1, 1, 1)
+
+
+def test_headers_without_end(tmp_path):
+    path = tmp_path / "a.tar"
+    member = tarfile.TarInfo("x")
+    member.type, member.size = tarfile.XHDTYPE, 0
+    path.write_bytes(member.tobuf(tarfile.USTAR_FORMAT) * 3000 + bytes(1024))
+    with pytest.raises(UserError, match="is no tar file, or a broken one"):
+        list(images_of(path))
+
+
+def test_an_image_that_would_fill_the_memory(tmp_path, monkeypatch):
+    path = pack(tmp_path / "a.tar", {"a.png": encoded(1) + bytes(5 << 20)})
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    (image,) = images_of(path)
+    with pytest.raises(UserError, match=r"a\.tar/a\.png: \d+ bytes, the limit is"):
+        image.open()
+
+
+def test_patterns_find_all_folders_and_names_that_look_like_patterns(tmp_path):
+    for name in ("0.tar", "x/1.tar", "x/y/2.tar", "part[1].tar", "part1.tar"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        pack(tmp_path / name, {"a.png": encoded(1)})
+    assert tar_paths(f"{tmp_path}/x/**/*.tar") == [f"{tmp_path}/x/1.tar", f"{tmp_path}/x/y/2.tar"]
+    assert tar_paths(f"{tmp_path}/part[1].tar") == [f"{tmp_path}/part[1].tar"]
+    (tmp_path / "part[1].tar").unlink()
+    assert tar_paths(f"{tmp_path}/part[1].tar") == [f"{tmp_path}/part1.tar"]
+
+
 def test_a_file_that_becomes_shorter_afterwards(tmp_path):
     path = pack(tmp_path / "a.tar", {"a.png": encoded(1)})
     (image,) = images_of(path)
@@ -174,6 +260,17 @@ def test_two_files_of_one_name(tmp_path):
         tar.addfile(member, io.BytesIO(encoded(2)))
     with pytest.raises(UserError, match=r"holds two files a\.png"):
         list(images_of(path))
+
+
+@pytest.mark.parametrize("place", ["a.tar", "deep/er/a.TAR"])
+def test_tar_files_beside_images_are_told(tmp_path, place):
+    (tmp_path / "deep/er").mkdir(parents=True)
+    (tmp_path / "b.png").write_bytes(encoded(1))
+    pack(tmp_path / place, {"a.png": encoded(1)})
+    with pytest.warns(
+        LeftOutWarning, match=rf"1 tar file in {tmp_path} left out: name .* as {tmp_path}/{place}"
+    ):
+        assert names(tmp_path) == [f"{tmp_path}/b.png"]
 
 
 def test_nothing_to_read(tmp_path):

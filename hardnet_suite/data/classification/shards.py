@@ -18,6 +18,7 @@ from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb
 from hardnet_suite.data.tar_files import (
     TarMember,
     expand_braces,
+    read_image_member,
     read_member,
     tar_members,
     tar_paths,
@@ -61,8 +62,8 @@ class ShardImages:
         return len(self.labels)
 
     def __getitem__(self, index):
-        path = self.paths[self.shard[index]]
-        content = read_member(path, int(self.start[index]), int(self.size[index]))
+        member = TarMember(self._key(index), int(self.start[index]), int(self.size[index]))
+        content = read_image_member(self.paths[self.shard[index]], member)
         return self._decoded(content, index), int(self.labels[index])
 
     def _decoded(self, content: bytes, index: int) -> Image.Image:
@@ -70,8 +71,11 @@ class ShardImages:
 
     def name(self, index: int) -> str:
         """The image's shard and key, for people."""
+        return f"{self.paths[self.shard[index]]}/{self._key(index)}"
+
+    def _key(self, index) -> str:
         key = self.keys[index]
-        return f"{self.paths[self.shard[index]]}/{key.decode() if isinstance(key, bytes) else key}"
+        return key.decode() if isinstance(key, bytes) else str(key)
 
 
 @dataclass
