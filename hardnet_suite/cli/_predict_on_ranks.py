@@ -111,6 +111,7 @@ def _share(
     from tqdm import tqdm
 
     from hardnet_suite.data.report import has_live_line
+    from hardnet_suite.prediction.files import LineStage
     from hardnet_suite.prediction.run import predict_sources, usual_workers
     from hardnet_suite.prediction.workers import map_ahead
 
@@ -120,8 +121,12 @@ def _share(
     def skip(source: SourceImage, error: UserError) -> None:
         if single:
             raise error
-        entries.append(_Outcome(source.index, reason=str(error)))
+        reason = str(error)
+        line = stage.add_failure(source.name, reason) if isinstance(stage, LineStage) else None
+        entries.append(_Outcome(source.index, reason=reason, staged=line and _packed(line)))
 
+    # as of one process: where a single tar file or video breaks off, that is an error of the whole call
+    given = images[0] if len(args.images) == 1 and images == args.images else images
     workers = usual_workers(images) if args.workers is None else args.workers
     count = count_of(images)
     total = None if count is None else len(range(ranks.rank, count, ranks.size))
@@ -130,7 +135,7 @@ def _share(
         quiet_warnings()
         predictions = predict_sources(
             model,
-            islice(_numbered(images), ranks.rank, None, ranks.size),
+            islice(_numbered(given), ranks.rank, None, ranks.size),
             skip,
             top=args.top,
             score=args.score,
@@ -151,7 +156,7 @@ def _share(
     return entries
 
 
-def _numbered(images: list[str]) -> Iterator[SourceImage]:
+def _numbered(images: str | list[str]) -> Iterator[SourceImage]:
     for index, source in enumerate(images_of(images)):
         yield _NumberedImage(source.name, source.open, source.fps, index)
 

@@ -17,6 +17,7 @@ from hardnet_suite.data.sources import is_camera
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.failures import explain
 from hardnet_suite.outputs import require_replaceable, temporary_folder, whole_file, writing
+from hardnet_suite.prediction.writer import failure_line
 from hardnet_suite.visualization.canvas import is_drawing, save_drawing
 
 if TYPE_CHECKING:
@@ -212,7 +213,18 @@ class LineStage:
         Raises:
             UserError: scores or boxes are not finite, or the file cannot be written.
         """
-        content = f"{prediction.to_json()}\n".encode()
+        return self._add(prediction.to_json())
+
+    def add_failure(self, name: str, reason: str) -> StagedLine:
+        """Writes the line of an image that cannot be read, ``failure_line``.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        return self._add(failure_line(name, reason))
+
+    def _add(self, line: str) -> StagedLine:
+        content = f"{line}\n".encode()
         with self._lock, _write_errors(self._path):
             if self._stream is None:
                 folder = self._stack.enter_context(temporary_folder(self._path))
@@ -232,6 +244,7 @@ class LineStage:
         with _write_errors(self._path):
             if self._stream is not None:
                 self._stream.flush()
+                os.fsync(self._stream.fileno())  # for another machine on a shared file system
 
     def discard(self) -> None:
         """Removes the hidden file."""
@@ -241,20 +254,24 @@ class LineStage:
 
 
 class LinesFile:
-    """Writes one line of JSON per prediction into a file: ``Prediction.to_json()``; nothing is drawn.
+    """Writes one line of JSON per image into a file: ``Prediction.to_json()``; nothing is drawn.
 
-    The file takes its place as a whole when it is closed.
+    An image that cannot be read has a line, too: ``failure_line``. The file takes its place as a whole when it
+    is closed.
 
     Args:
         path: .jsonl; an earlier file of predictions without drawings is replaced, nothing else is.
+        recording: Whether the images come from a camera, which only an interruption ends: the lines up to
+            then take their place.
 
     Raises:
         UserError: something else is there.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, *, recording: bool = False):
         self.path = Path(path)
         self.stage = LineStage(self.path)
+        self._is_recording = recording
         self._placed: list[StagedLine] = []
         require_replaceable(self.path, _is_lines_of_predictions, writer="prediction", option="file")
 
@@ -270,9 +287,10 @@ class LinesFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Closes the file; after an error, its place stays as it was."""
+        """Closes the file; after an error, its place stays as it was. A recording ends by an interruption."""
+        is_interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
         try:
-            if kind is None:
+            if kind is None or (self._is_recording and is_interrupted and self._placed):
                 self.place_all(self._placed)
         finally:
             self.stage.discard()
@@ -285,6 +303,15 @@ class LinesFile:
         """
         self.create()
         return self.place(self.stage.add(prediction))
+
+    def write_failure(self, name: str, reason: str) -> Path:
+        """Adds the line of an image that cannot be read; the path of the file.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        self.create()
+        return self.place(self.stage.add_failure(name, reason))
 
     def place(self, staged: StagedLine) -> Path:
         """Adds a line of the ``stage``; the path of the file."""
@@ -315,7 +342,7 @@ class LinesFile:
 
 
 def _is_lines_of_predictions(path: Path) -> bool:
-    """Whether the first line is one of ``Prediction.to_json``; a line of a folder's names its drawing."""
+    """Whether the first line is of a ``LinesFile``; a line of a folder's names its drawing."""
     with path.open("rb") as stream:
         start = stream.readline(_LONGEST_LINE)
     if not start:
@@ -326,6 +353,8 @@ def _is_lines_of_predictions(path: Path) -> bool:
         row = json.loads(start)
     except (ValueError, RecursionError):
         return False
+    if row.keys() == {"name", "error"}:
+        return True
     return {"name", "task", "size", "labels", "scores"} <= row.keys() and "drawing" not in row
 
 

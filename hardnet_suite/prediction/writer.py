@@ -397,6 +397,11 @@ class PredictionWriter:
         self._outdated = False
 
 
+def failure_line(name: str | None, reason: str) -> str:
+    """What files of lines hold for an image that cannot be read, as one line of JSON."""
+    return json_of({"name": name, "error": reason})
+
+
 def json_of(row: dict[str, Any]) -> str:
     """The row of a prediction as one line of JSON.
 

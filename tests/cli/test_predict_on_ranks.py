@@ -93,12 +93,16 @@ def test_lines_of_shards_and_folders(cli, images, tmp_path, model):
     assert "s-1.tar is " in skipped
     lines = (tmp_path / "one.jsonl").read_text()
     assert (tmp_path / "ranks.jsonl").read_text() == lines
-    names = [json.loads(line)["name"].removeprefix(f"{tmp_path}/") for line in lines.splitlines()]
-    assert sorted(names[:3]) == [f"s-0.tar/a/{name}" for name in ("0.png", "1.png", "3.png")]
-    assert sorted(names[3:5]) == [f"s-1.tar/b/{name}" for name in ("0.png", "1.jpg")]
-    assert names[5:] == [
-        f"in/{name}" for name in ("a/0.png", "a/1.png", "a/3.png", "b/0.png", "b/1.jpg", "c.png")
+    rows = [json.loads(line) for line in lines.splitlines()]
+    assert [row["name"].removeprefix(f"{tmp_path}/") for row in rows] == [
+        *(f"s-0.tar/a/{number}.png" for number in range(4)),
+        *("s-1.tar/b/0.png", "s-1.tar/b/1.jpg", "s-1.tar"),
+        *(f"in/a/{number}.png" for number in range(4)),
+        *("in/b/0.png", "in/b/1.jpg", "in/c.png"),
     ]
+    failures = {index: row["error"] for index, row in enumerate(rows) if "error" in row}
+    assert list(failures) == [2, 6, 9]
+    assert skipped.splitlines() == [f"skipped: {reason}" for reason in failures.values()]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "in",
         "one.jsonl",
@@ -106,6 +110,23 @@ def test_lines_of_shards_and_folders(cli, images, tmp_path, model):
         "s-0.tar",
         "s-1.tar",
     ]
+
+
+def test_a_single_shard_that_is_cut_short_is_an_error_on_ranks_too(cli, images, tmp_path):
+    """Not a file of lines without those of the lost images."""
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(images / "b", "b")
+    (tmp_path / "s.tar").write_bytes((tmp_path / "s.tar").read_bytes().rstrip(b"\0"))
+    arguments = ("predict", tmp_path / "s.tar", *MODEL, "--out")
+    running = start(*arguments, tmp_path / "ranks.jsonl", ranks=2)
+    _, err = running.communicate(timeout=300)
+    assert running.returncode
+    assert "error: " in err
+    assert "s.tar is " in err
+    status, _, message = cli(*arguments, tmp_path / "one.jsonl")
+    assert status == 2
+    assert "s.tar is " in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "s.tar"]
 
 
 @pytest.fixture

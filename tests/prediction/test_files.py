@@ -258,8 +258,14 @@ def test_lines_replace_their_own_kind_alone(tmp_path, prediction):
     with LinesFile(path) as file:
         file.write(prediction)
     prediction.save(tmp_path / "out")
+    with LinesFile(path) as file:
+        assert file.write_failure("ä.png", "cannot read it") == path
+    assert json.loads(path.read_text()) == {"name": "ä.png", "error": "cannot read it"}
+    with LinesFile(path) as file:  # also where the first image could not be read
+        file.write(prediction)
     others = [
         '{"name": "cat"}\n',
+        '{"name": "cat", "error": "none", "more": 1}\n',
         "text",
         "[1]\n",
         '{"name": ',
@@ -288,6 +294,21 @@ def test_an_interruption_leaves_earlier_lines(tmp_path, prediction, error):
     with pytest.raises(error):
         interrupted()
     assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize(("error", "lines"), [(KeyboardInterrupt, 2), (SystemExit, 2), (UserError, 0)])
+def test_a_cameras_lines_end_by_an_interruption(tmp_path, prediction, error, lines):
+    def record():
+        with LinesFile(tmp_path / "r.jsonl", recording=True) as file:
+            for _ in range(2):
+                file.write(prediction)
+            raise error
+
+    with pytest.raises(error):
+        record()
+    written = list(tmp_path.glob("*.jsonl"))
+    assert sum(len(path.read_text().splitlines()) for path in written) == lines
+    assert {path.name for path in tmp_path.iterdir()} <= {"a.png", "r.jsonl"}
 
 
 def test_lines_without_finite_numbers(tmp_path, prediction):
