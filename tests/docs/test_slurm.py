@@ -15,19 +15,23 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[2] / "docs/slurm"
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 SRUN = """#!/bin/bash
-# every task of the two machines is a process of this one
+# every task of the two machines is a process of this one; as Slurm's, it kills them when it gets SIGTERM
 echo "srun $*" >> "$CALLS"
-shift
+shift 2
 pids=()
-trap 'for pid in "${pids[@]}"; do kill -TERM "$pid"; done' TERM
+trap 'kill -KILL "${pids[@]}"' TERM
 for task in 0 1; do "$@" & pids+=($!); done
+echo "${pids[*]}" > "$CALLS.tasks"
 status=0
 for pid in "${pids[@]}"; do
   wait "$pid"; code=$?
-  while kill -0 "$pid" 2> /dev/null; do wait "$pid"; code=$?; done
   [ "$code" -eq 0 ] || status=$code
 done
 exit "$status"
+"""
+SCANCEL = """#!/bin/bash
+echo "scancel $*" >> "$CALLS"
+[ "$*" != '--signal=TERM 77' ] || kill -TERM $(cat "$CALLS.tasks")
 """
 SCONTROL = """#!/bin/bash
 echo "scontrol $*" >> "$CALLS"
@@ -38,6 +42,7 @@ SLURM = {
     "SLURM_JOB_NUM_NODES": "2",
     "SLURM_GPUS_ON_NODE": "1",
     "SLURM_JOB_ID": "77",
+    "SLURM_CPUS_PER_TASK": "64",
 }
 
 
@@ -49,7 +54,7 @@ def start(tmp_path):
     processes = []
 
     def start(script: str, *arguments, stand_ins: dict[str, str], **variables):
-        for name, text in ({"srun": SRUN, "scontrol": SCONTROL} | stand_ins).items():
+        for name, text in ({"srun": SRUN, "scontrol": SCONTROL, "scancel": SCANCEL} | stand_ins).items():
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -94,7 +99,7 @@ def test_both_machines_meet_at_the_first(start, tmp_path, status):
     )
     assert calls(tmp_path) == [
         "scontrol show hostnames node-[a-b]",
-        f"srun --kill-on-bad-exit=1 {command}",
+        f"srun --kill-on-bad-exit=1 --cpus-per-task=64 {command}",
         command,
         command,
     ]  # an error of its own is not queued again
@@ -115,21 +120,47 @@ def test_a_signal_reaches_the_ranks_and_the_job_is_queued_again(start, tmp_path,
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == status
-    assert calls(tmp_path)[4:] == ["saved", "saved", *queued]
+    assert calls(tmp_path)[4:] == ["scancel --signal=TERM 77", "saved", "saved", *queued]
 
 
-def test_a_shard_is_predicted_once(start, tmp_path):
+def predict(start, *arguments, program: str) -> tuple[int, str]:
+    process = start(
+        "predict.sbatch", *arguments, stand_ins={"hardnet-suite": program}, SLURM_ARRAY_TASK_ID="7"
+    )
+    output, _ = process.communicate(timeout=60)
+    return process.returncode, output
+
+
+@pytest.mark.parametrize("folder", ["", "/data/100%/"])
+def test_a_shard_is_predicted_once(start, tmp_path, folder):
+    """Unless an image could not be read."""
+    folder = folder.replace("%", "%%")  # as printf takes it
     (tmp_path / "found").mkdir()
-    program = '#!/bin/bash\necho "hardnet-suite $*" >> "$CALLS"\ntouch "$CALLS.out"\n'
-    arguments = ("part-%03d.tar", tmp_path / "found", "--model", "hardnet68")
-    for _ in range(2):
-        process = start(
-            "predict.sbatch", *arguments, stand_ins={"hardnet-suite": program}, SLURM_ARRAY_TASK_ID="7"
+    program = '#!/bin/bash\necho "hardnet-suite $*" >> "$CALLS"\n'
+    arguments = (f"{folder}part-%03d.tar", tmp_path / "found", "--model", "hardnet68")
+    lines = tmp_path / "found/part-007.jsonl"
+    name = folder.replace("%%", "%") + "part-007.tar"
+    for content, count in (
+        (None, 1),
+        ('{"name": "a", "error": "no image"}\n', 2),
+        ('{"name": "a", "task": "detection"}\n', 2),
+    ):
+        if content is not None:
+            lines.write_text(content)
+        status, output = predict(start, *arguments, program=program)
+        assert status == 0, output
+        assert (
+            calls(tmp_path)
+            == [f"hardnet-suite predict {name} --model hardnet68 --out {tmp_path}/found/part-007.jsonl"]
+            * count
         )
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
-        (tmp_path / "found/part-007.jsonl").touch()
     assert "done already" in output
-    assert calls(tmp_path) == [
-        f"hardnet-suite predict part-007.tar --model hardnet68 --out {tmp_path}/found/part-007.jsonl"
-    ]
+
+
+@pytest.mark.parametrize("pattern", ["shard.tar", "shard-%03d/images.tar"])
+def test_tasks_do_not_share_a_file(start, tmp_path, pattern):
+    program = '#!/bin/bash\necho "hardnet-suite $*" >> "$CALLS"\n'
+    status, output = predict(start, pattern, tmp_path, "--model", "hardnet68", program=program)
+    assert status == 2
+    assert "the file's own name needs the number of the task" in output
+    assert not (tmp_path / "calls").exists()
