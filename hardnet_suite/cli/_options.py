@@ -188,6 +188,8 @@ def load_run_config(args: argparse.Namespace, suffix: Callable[[Path], str] = la
     from hardnet_suite.openmm.run.runner import prepare
 
     cfg = read_config(args)
+    if _trains(args):
+        _require_one_batch_size(args, cfg)
     if args.seed is not None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
     work_dir = args.work_dir
@@ -205,6 +207,24 @@ def load_run_config(args: argparse.Namespace, suffix: Callable[[Path], str] = la
         trains=_trains(args),
         global_batch_size=getattr(args, "global_batch_size", None),
     )
+
+
+def _require_one_batch_size(args: argparse.Namespace, cfg) -> None:
+    """Checks that no option sets the share of a rank beside the global batch size, which sets it, too.
+
+    Raises:
+        UserError: one does.
+    """
+    key = "train_dataloader.batch_size"
+    if key not in {pair.partition("=")[0] for pair in args.cfg_options}:
+        return
+    if args.global_batch_size is not None:
+        raise UserError(f"{key} is of one rank, --global-batch-size of all of them: give one of both")
+    if cfg.get("global_batch_size") is not None:
+        raise UserError(
+            f"{key} would have no effect: the config's global_batch_size of {cfg.global_batch_size} sets it; "
+            "give --global-batch-size"
+        )
 
 
 def _trains(args: argparse.Namespace) -> bool:

@@ -65,6 +65,11 @@ class DifferentPoints:
                 f"lookalikes={lookalikes} and neighbours={neighbours} are more than a whole batch"
             )
 
+    @property
+    def is_same_on_any_ranks(self) -> bool:
+        """Whether the pairs of all ranks together are the same on any number of ranks: no groups."""
+        return not self.lookalikes and not self.neighbours
+
     def __len__(self) -> int:
         return self.pairs // self.whole
 

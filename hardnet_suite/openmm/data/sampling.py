@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from mmengine.dataset import DefaultSampler
 from mmengine.registry import DATA_SAMPLERS, FUNCTIONS
 from torch.utils.data import BatchSampler, Sampler
 
@@ -106,6 +107,34 @@ def whole_batch(batch):
 
 
 @DATA_SAMPLERS.register_module()
+class WholeBatchSampler(DefaultSampler):
+    """A ``DefaultSampler`` that leaves out what would not fill a batch of all ranks.
+
+    ``DefaultSampler`` repeats images until the ranks have equally many, so that the number of whole batches
+    depends on the number of ranks.
+
+    Args:
+        dataset: The data set.
+        batch_size: Number of samples per batch and rank.
+        options: Further options of ``DefaultSampler``.
+    """
+
+    def __init__(self, dataset, batch_size: int, **options):
+        super().__init__(dataset, **{**options, "round_up": False})
+        whole = batch_size * self.world_size
+        self.total_size = len(dataset) // whole * whole
+        self.num_samples = self.total_size // self.world_size
+
+
+def dropping_sampler(config: dict | None, batch_size: int) -> dict | None:
+    """Replaces a ``DefaultSampler`` by the ``WholeBatchSampler`` of a loader that drops incomplete batches."""
+    kinds = ("DefaultSampler", "mmengine.DefaultSampler", DefaultSampler)
+    if config is None or config.get("type") not in kinds:
+        return config
+    return {**config, "type": "WholeBatchSampler", "batch_size": batch_size}
+
+
+@DATA_SAMPLERS.register_module()
 class ResumableBatchSampler:
     """Yields batches of (epoch, index), starting at batch ``start`` of the epoch.
 
@@ -124,6 +153,13 @@ class ResumableBatchSampler:
             self.batches = DATA_SAMPLERS.build(
                 inner, default_args={"sampler": sampler, "batch_size": batch_size}
             )
+
+    @property
+    def is_same_on_any_ranks(self) -> bool:
+        """Whether the batches of all ranks together are the same images on any number of ranks."""
+        if type(self.batches) is BatchSampler:
+            return isinstance(self.sampler, DefaultSampler)
+        return bool(getattr(self.batches, "is_same_on_any_ranks", False))
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -18,7 +18,7 @@ from hardnet_suite.openmm.models.config import is_others
 
 # what mmengine's runner reads, then this suite
 _RUN_KEYS = frozenset(inspect.signature(Runner.__init__).parameters.keys() - {"self", "cfg"})
-OPTION_KEYS = _RUN_KEYS | {"arch", "weights_tag", "bf16", "compile"}
+OPTION_KEYS = _RUN_KEYS | {"arch", "weights_tag", "bf16", "compile", "global_batch_size"}
 # what counts while the file is read, and what OpenMMLab's own tools read
 FILE_KEYS = OPTION_KEYS | {"custom_imports", "env_variables", "tta_model", "tta_pipeline"}
 

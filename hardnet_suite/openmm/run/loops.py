@@ -10,7 +10,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.data.sampling import SeededBatches, SeededDataset, seed_all
+from hardnet_suite.openmm.data.sampling import SeededBatches, SeededDataset, dropping_sampler, seed_all
 from hardnet_suite.openmm.run.schedules import warn_of_early_end
 
 
@@ -41,7 +41,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 
     Raises:
         UserError: No image is left after filtering, there are too few for a batch, or a resumed checkpoint
-            has another number of batches per epoch.
+            has another number of batches per epoch, or is of the middle of one that would go on with other
+            images.
     """
 
     def __init__(self, runner, dataloader: dict, max_epochs: int, **options):
@@ -53,10 +54,13 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
             dataset.full_init()
         wrapper = SeededBatches if hasattr(dataset, "load_batch") else SeededDataset
         dataloader["dataset"] = wrapper(dataset, runner.seed)
+        drop_last, inner = dataloader.pop("drop_last", False), dataloader.pop("batch_sampler", None)
+        if drop_last and inner is None:
+            dataloader["sampler"] = dropping_sampler(dataloader.get("sampler"), dataloader["batch_size"])
         dataloader["batch_sampler"] = {
             "type": "ResumableBatchSampler",
-            "drop_last": dataloader.pop("drop_last", False),
-            "inner": dataloader.pop("batch_sampler", None),
+            "drop_last": drop_last,
+            "inner": inner,
         }
         super().__init__(runner, dataloader, max_epochs, **options)
         if not len(self.dataloader):
@@ -104,6 +108,16 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
                 f"but {images} in this run, so that other images would follow; resume with "
                 f"--global-batch-size {saved_images}"
             )
+        ranks = get_world_size()
+        saved_ranks = info.get("ranks", ranks)
+        is_free = self.dataloader.batch_sampler.is_same_on_any_ranks
+        if self._iter > self._epoch * batches and saved_ranks != ranks and not is_free:
+            raise UserError(
+                f"cannot resume within an epoch on {ranks} ranks: the batch sampler of this config groups the "
+                f"images of each rank, so that other images would follow; resume on {saved_ranks}, or from the "
+                "checkpoint of a whole epoch"
+            )
+        self.runner.message_hub.update_info("ranks", ranks)
         self.runner.message_hub.update_info("batches_per_epoch", batches)
         self.runner.message_hub.update_info("images_per_step", images)
 

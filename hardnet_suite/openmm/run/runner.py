@@ -431,7 +431,7 @@ def prepare(
         start_ranks(launcher, cfg.get("env_cfg") or {})
     if global_batch_size is not None:
         cfg.global_batch_size = global_batch_size
-    if trains and cfg.get("global_batch_size") is not None:
+    if trains and cfg.get("global_batch_size") is not None and cfg.get("train_dataloader"):
         cfg.train_dataloader.batch_size = _share_of_batch(cfg.global_batch_size, get_world_size())
     return cfg
 

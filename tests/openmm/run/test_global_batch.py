@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
+import mmengine.dataset.sampler
+import numpy as np
 import pytest
+from mmengine.dataset import DefaultSampler
+from mmengine.registry import DATA_SAMPLERS
 from toy_runs import toy_config
 
+import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.run import runner
+from hardnet_suite.openmm.data.point_batches import DifferentPoints
+from hardnet_suite.openmm.data.sampling import ResumableBatchSampler, WholeBatchSampler, dropping_sampler
+from hardnet_suite.openmm.run import loops, runner
+from hardnet_suite.openmm.run.loops import ResumableEpochLoop
 from hardnet_suite.openmm.run.runner import prepare
 
 SCRIPT = Path(__file__).with_name("train_elastic.py")
@@ -72,3 +81,64 @@ def test_a_run_resumes_within_an_epoch_on_another_number_of_ranks(run, launch, t
     assert seen(several) == seen(one)
     assert len(seen(one)) == 12
     assert {len(images) for images in seen(one).values()} == {4}
+
+
+@pytest.mark.parametrize(("images", "whole"), [(2975, 16), (367, 8), (16, 16), (17, 16), (31, 8)])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_the_steps_of_an_epoch_are_the_same_on_any_number_of_ranks(monkeypatch, images, whole, drop_last):
+    steps = {}
+    for ranks in (1, 2, 4, 8):
+        batches = []
+        for rank in range(ranks):
+            monkeypatch.setattr(mmengine.dataset.sampler, "get_dist_info", lambda pair=(rank, ranks): pair)
+            config = {"type": "DefaultSampler", "shuffle": True}
+            if drop_last:
+                config = dropping_sampler(config, whole // ranks)
+            sampler = DATA_SAMPLERS.build(config, default_args={"dataset": range(images), "seed": 3})
+            batches.append(list(ResumableBatchSampler(sampler, whole // ranks, drop_last)))
+        together = [sorted(key for batch in step for key in batch) for step in zip(*batches, strict=True)]
+        steps[ranks] = together if drop_last else together[:-1]  # the last is filled up by repeated images
+        assert len(together) == (images // whole if drop_last else -(-images // whole))
+    assert steps[1] == steps[2] == steps[4] == steps[8]
+
+
+def test_another_sampler_stays(monkeypatch):
+    assert dropping_sampler(None, 4) is None
+    config = {"type": "InfiniteSampler", "shuffle": True}
+    assert dropping_sampler(config, 4) is config
+    assert dropping_sampler({"type": DefaultSampler}, 4) == {"type": "WholeBatchSampler", "batch_size": 4}
+    assert issubclass(DATA_SAMPLERS.get("WholeBatchSampler"), WholeBatchSampler)
+
+
+def test_which_batches_depend_on_the_number_of_ranks():
+    sampler = DefaultSampler(np.arange(64))
+    assert ResumableBatchSampler(sampler, 4).is_same_on_any_ranks
+    grouped = ResumableBatchSampler(sampler, 4, inner={"type": "mmdet.AspectRatioBatchSampler"})
+    assert not grouped.is_same_on_any_ranks
+    for shares, expected in (({}, True), ({"neighbours": 0.5}, False), ({"lookalikes": 0.5}, False)):
+        assert DifferentPoints(sampler, 4, 32, **shares).is_same_on_any_ranks == expected
+
+
+@pytest.mark.parametrize(
+    ("iteration", "is_same", "fails"), [(6, False, True), (6, True, False), (8, False, False)]
+)
+def test_batches_of_groups_are_not_gone_on_with_on_other_ranks(monkeypatch, iteration, is_same, fails):
+    monkeypatch.setattr(loops, "get_world_size", lambda: 1)
+
+    class Loader:
+        batch_sampler = SimpleNamespace(batch_size=8, is_same_on_any_ranks=is_same)
+
+        def __len__(self):
+            return 4
+
+    hub = SimpleNamespace(
+        runtime_info={"batches_per_epoch": 4, "images_per_step": 8, "ranks": 2}, update_info=lambda *_: None
+    )
+    loop = SimpleNamespace(
+        dataloader=Loader(), runner=SimpleNamespace(message_hub=hub), _iter=iteration, _epoch=iteration // 4
+    )
+    if fails:
+        with pytest.raises(UserError, match="cannot resume within an epoch on 1 ranks: .* resume on 2"):
+            ResumableEpochLoop._require_same_epochs(loop)
+    else:
+        ResumableEpochLoop._require_same_epochs(loop)
