@@ -10,7 +10,7 @@ write_lines(lines, "s3://bucket/predictions")
 
 from __future__ import annotations
 
-import json
+import posixpath
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -40,6 +40,7 @@ from hardnet_suite.precision import Precision
 from hardnet_suite.prediction import load_model
 from hardnet_suite.prediction.batch import Wanted, require_counts, require_wanted
 from hardnet_suite.prediction.run import predict_sources
+from hardnet_suite.prediction.writer import failure_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -55,7 +56,7 @@ def predict_dataset(
     model: str | Path,
     *,
     image: str = "bytes",
-    name: str = "path",
+    name: str | Sequence[str] = "path",
     weights: str | Path | None = None,
     classes: Sequence[str] | None = None,
     top: int | None = None,
@@ -74,7 +75,8 @@ def predict_dataset(
         model: as for ``load_model``; files must be in reach of all workers under the same path.
         image: the column with the content of the image files, as they are: images that another program has
             decoded would differ from those that ``predict`` reads.
-        name: the column with their names; of ``read_webdataset`` it is ``"__key__"``.
+        name: the column with their names, or several, joined by slashes. Keys of ``read_webdataset`` may
+            repeat from shard to shard: with its ``include_paths=True``, ``("path", "__key__")`` are unique.
         weights: as for ``predict``.
         classes: as for ``predict``.
         top: as for ``predict``.
@@ -89,9 +91,9 @@ def predict_dataset(
 
     Returns:
         A data set with a row per image: ``name``; ``line``, the JSON that ``predict --out FILE.jsonl``
-        writes, ``Prediction.to_json()``; and ``error``, which is None unless the image cannot be read: its
-        ``line`` then holds ``name`` and ``error``. The order is that of the images only where Ray preserves
-        it (``DataContext.execution_options.preserve_order``).
+        writes; and ``error``, which is None unless the image cannot be read: its ``line`` then holds ``name``
+        and ``error``, and ``name`` is None where the row has none. The order is that of the images only where
+        Ray preserves it (``DataContext.execution_options.preserve_order``).
 
     Raises:
         UserError: the data set lacks a column.
@@ -104,13 +106,16 @@ def predict_dataset(
     if not isinstance(model, str | Path):
         raise ValueError(f"expected the name or path of a model, got a {type(model).__name__}")
     columns = dataset.columns()
-    missing = [column for column in (image, name) if columns is not None and column not in columns]
+    names = (name,) if isinstance(name, str) else tuple(name)
+    if not names or not all(isinstance(column, str) for column in names):
+        raise ValueError(f"expected the name of a column, or several, got name={name!r}")
+    missing = [column for column in (image, *names) if columns is not None and column not in columns]
     if missing:
         raise UserError(f"the data set has no column {missing[0]!r}, but {', '.join(columns)}")
     _warn_of_few_cores(concurrency, num_cpus)
     options = {
         "model": model,
-        "columns": (image, name),
+        "columns": (image, *names),
         "wanted": Wanted(top, score),
         "batch_size": batch_size,
         "threads": max(1, int(num_cpus)),
@@ -121,7 +126,7 @@ def predict_dataset(
             "device": "cuda" if num_gpus else "cpu",
         },
     }
-    return dataset.select_columns([image, name]).map_batches(
+    return dataset.select_columns(list(dict.fromkeys((image, *names)))).map_batches(
         _Worker,
         batch_size=batch_size,
         batch_format="pyarrow",  # NumPy has no None in a column
@@ -136,6 +141,9 @@ def write_lines(
     dataset: ray.data.Dataset, path: str, *, filesystem: pyarrow.fs.FileSystem | None = None
 ) -> None:
     """Writes the lines of ``predict_dataset`` into files of a folder, FOLDER/….jsonl.
+
+    The files come as workers finish them. When all are there, an empty file ``_SUCCESS`` is added: a folder
+    without it is of a run that failed, and is to be removed before the next.
 
     Args:
         dataset: what ``predict_dataset`` returned.
@@ -161,6 +169,11 @@ def _warn_of_few_cores(concurrency: int | tuple[int, int], num_cpus: float) -> N
 
 
 class _LinesSink(BlockBasedFileDatasink):
+    def on_write_complete(self, write_result: Any) -> None:
+        super().on_write_complete(write_result)
+        with self.filesystem.open_output_stream(posixpath.join(self.path, "_SUCCESS")):
+            pass
+
     def write_block_to_file(self, block: BlockAccessor, file: Any) -> None:
         for line in block.to_arrow()["line"].to_pylist():
             file.write(f"{line}\n".encode())
@@ -172,7 +185,7 @@ class _Worker:
     def __init__(
         self,
         model: str | Path,
-        columns: tuple[str, str],
+        columns: tuple[str, ...],
         wanted: Wanted,
         batch_size: int,
         threads: int,
@@ -184,18 +197,18 @@ class _Worker:
         self._columns, self._wanted, self._batch_size = columns, wanted, batch_size
 
     def __call__(self, batch: pyarrow.Table) -> dict[str, list[str | None]]:
-        images, names = (batch.column(column).to_pylist() for column in self._columns)
-        rows: list[tuple[str, str, str | None]] = []
+        images, *names = (batch.column(column).to_pylist() for column in self._columns)
+        rows: list[tuple[str | None, str, str | None]] = []
 
         def skip(source: SourceImage, error: UserError) -> None:
-            reason = str(error)
-            rows.append((source.name, json.dumps({"name": source.name, "error": reason}), reason))
+            name, reason = source.name or None, str(error)
+            rows.append((name, failure_line(name, reason), reason))
 
         predictions = predict_sources(  # in order, with skip called in its place
             self._model,
             (
-                SourceImage(str(given), partial(_opened, content, str(given)))
-                for content, given in zip(images, names, strict=True)
+                SourceImage(name, partial(_opened, content, name))
+                for content, name in zip(images, map(_joined, zip(*names, strict=True)), strict=True)
             ),
             skip,
             top=self._wanted.top,
@@ -208,7 +221,14 @@ class _Worker:
         return {column: [row[index] for row in rows] for index, column in enumerate(_COLUMNS)}
 
 
+def _joined(parts: Sequence[Any]) -> str:
+    """The name of an image; empty where a part is missing."""
+    return "" if None in parts else "/".join(map(str, parts))
+
+
 def _opened(content: Any, name: str) -> Image.Image:
+    if not name:
+        raise UserError("the row has no name")
     if content is None:
         raise UserError(f"{name}: the row has no image")
     if not isinstance(content, bytes):

@@ -76,10 +76,9 @@ def test_two_workers_give_the_lines_of_one_process(workers, images, tmp_path, ta
     dataset = ray.data.read_binary_files(str(images), include_paths=True)
     rows = predicted(dataset, task).take_all()
     failed = [row for row in rows if row["error"] is not None]
-    lines = sorted(row["line"] for row in rows if row["error"] is None)
     expected = lines_of_one_process(images, task, tmp_path / "one.jsonl")
-    assert lines == sorted(expected)
-    assert len(expected) == 6
+    assert sorted(row["line"] for row in rows) == sorted(expected)
+    assert len(expected) == 7
     assert [row["name"] for row in failed] == [f"{images}/bad.jpg"]
     assert json.loads(failed[0]["line"]) == {"name": f"{images}/bad.jpg", "error": failed[0]["error"]}
     assert "it is not an image" in failed[0]["error"]
@@ -95,18 +94,21 @@ def test_shards_into_an_object_store(workers, images, tmp_path):
                 tar.add(images / f"{index}.jpg", f"{index}.jpg")
     store = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
     dataset = ray.data.read_webdataset(
-        ["s-0.tar", "s-1.tar"], filesystem=store, decoder=None, file_extensions=["tar"]
+        ["s-0.tar", "s-1.tar"], filesystem=store, decoder=None, file_extensions=["tar"], include_paths=True
     )
-    lines = predicted(dataset, "detection", image="jpg", name="__key__")
+    lines = predicted(dataset, "detection", image="jpg", name=("path", "__key__"))
     write_lines(lines, "found", filesystem=store)
-    files = list((tmp_path / "found").iterdir())
+    assert (tmp_path / "found/_SUCCESS").read_bytes() == b""
+    files = [path for path in (tmp_path / "found").iterdir() if path.name != "_SUCCESS"]
     assert files
     assert all(path.suffix == ".jsonl" for path in files)
     rows = [json.loads(line) for path in files for line in path.read_text().splitlines()]
     expected = lines_of_one_process(images, "detection", tmp_path / "one.jsonl")
     for row in rows:
-        row["name"] = f"{images}/{row['name']}.jpg"
-    assert sorted(map(json.dumps, rows)) == sorted(expected)
+        shard, _, key = row["name"].rpartition("/")
+        assert Path(shard).name == f"s-{int(key) // 3}.tar"
+        row["name"] = f"{images}/{key}.jpg"
+    assert sorted(map(json.dumps, rows)) == sorted(line for line in expected if '"error"' not in line)
     with pytest.raises(ValueError, match="already exists"):
         write_lines(lines, "found", filesystem=store)
 
@@ -136,9 +138,23 @@ def test_decoded_images_are_refused(workers, images):
 def test_a_row_without_an_image(workers):
     stream = io.BytesIO()
     Image.new("RGB", (64, 48)).save(stream, "PNG")
-    dataset = ray.data.from_items([{"path": "a", "bytes": stream.getvalue()}, {"path": "b", "bytes": None}])
+    content = stream.getvalue()
+    dataset = ray.data.from_items(
+        [
+            {"path": "a", "bytes": content},
+            {"path": "b", "bytes": None},
+            {"path": None, "bytes": content},
+        ]
+    )
     rows = {row["name"]: row["error"] for row in predicted(dataset, "detection").take_all()}
-    assert rows == {"a": None, "b": "b: the row has no image"}
+    assert rows == {"a": None, "b": "b: the row has no image", None: "the row has no name"}
+
+
+def test_a_job_that_fails_leaves_no_mark_of_success(workers, images, tmp_path):
+    dataset = ray.data.read_images([f"{images}/0.jpg"], include_paths=True)
+    with pytest.raises(Exception, match="expected the content of an image file"):
+        write_lines(predicted(dataset, "detection", image="image"), str(tmp_path / "found"))
+    assert not (tmp_path / "found/_SUCCESS").exists()
 
 
 def test_options_are_checked_before_anything_runs(workers):
@@ -155,6 +171,8 @@ def test_options_are_checked_before_anything_runs(workers):
             predict_dataset(dataset, "hardnet68", **options)
     with pytest.raises(ValueError, match="expected the name or path of a model, got a list"):
         predict_dataset(dataset, ["hardnet68"])
+    with pytest.raises(ValueError, match="expected the name of a column"):
+        predict_dataset(dataset, "hardnet68", name=())
     with pytest.warns(UserWarning, match="the workers take 8 of the 8 cores that Ray has"):
         predict_dataset(dataset, "hardnet68", concurrency=8)
 
@@ -169,7 +187,7 @@ def test_the_document_runs(workers, tmp_path, monkeypatch):
     (tmp_path / "street.jpg").rename(tmp_path / "images/street.jpg")
     block = blocks[0].replace("s3://bucket", str(tmp_path)).replace("concurrency=8", "concurrency=1")
     exec(compile(block, str(document), "exec"), {})
-    (file,) = (tmp_path / "predictions").iterdir()
+    (file,) = (tmp_path / "predictions").glob("*.jsonl")
     (line,) = file.read_text().splitlines()
     assert json.loads(line)["task"] == "segmentation"
 

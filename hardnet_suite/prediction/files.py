@@ -256,8 +256,8 @@ class LineStage:
 class LinesFile:
     """Writes one line of JSON per image into a file: ``Prediction.to_json()``; nothing is drawn.
 
-    An image that cannot be read has a line, too: ``failure_line``. The file takes its place as a whole when it
-    is closed.
+    An image that cannot be read has a line, too: ``failure_line``. The file takes its place as a whole when
+    it is closed.
 
     Args:
         path: .jsonl; an earlier file of predictions without drawings is replaced, nothing else is.

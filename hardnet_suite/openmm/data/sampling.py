@@ -127,7 +127,7 @@ class WholeBatchSampler(DefaultSampler):
 
 
 def dropping_sampler(config: dict | None, batch_size: int) -> dict | None:
-    """Replaces a ``DefaultSampler`` by the ``WholeBatchSampler`` of a loader that drops incomplete batches."""
+    """Makes a ``DefaultSampler`` a ``WholeBatchSampler``, for a loader that drops incomplete batches."""
     kinds = ("DefaultSampler", "mmengine.DefaultSampler", DefaultSampler)
     if config is None or config.get("type") not in kinds:
         return config

@@ -113,9 +113,9 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         is_free = self.dataloader.batch_sampler.is_same_on_any_ranks
         if self._iter > self._epoch * batches and saved_ranks != ranks and not is_free:
             raise UserError(
-                f"cannot resume within an epoch on {ranks} ranks: the batch sampler of this config groups the "
-                f"images of each rank, so that other images would follow; resume on {saved_ranks}, or from the "
-                "checkpoint of a whole epoch"
+                f"cannot resume within an epoch on {ranks} ranks: the batch sampler of this config groups "
+                f"the images of each rank, so that others would follow; resume on {saved_ranks}, or from "
+                "the checkpoint of a whole epoch"
             )
         self.runner.message_hub.update_info("ranks", ranks)
         self.runner.message_hub.update_info("batches_per_epoch", batches)

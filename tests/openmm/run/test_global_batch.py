@@ -138,7 +138,7 @@ def test_batches_of_groups_are_not_gone_on_with_on_other_ranks(monkeypatch, iter
         dataloader=Loader(), runner=SimpleNamespace(message_hub=hub), _iter=iteration, _epoch=iteration // 4
     )
     if fails:
-        with pytest.raises(UserError, match="cannot resume within an epoch on 1 ranks: .* resume on 2"):
+        with pytest.raises(UserError, match=r"cannot resume within an epoch on 1 ranks: .* resume on 2"):
             ResumableEpochLoop._require_same_epochs(loop)
     else:
         ResumableEpochLoop._require_same_epochs(loop)
