@@ -1,4 +1,4 @@
-# make demo · make test · make install · make lint · make docs
+# make demo · make test · make test-extended · make install · make lint · make docs
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= work_dirs/demo
@@ -6,7 +6,7 @@ SITE ?= work_dirs/site
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test install lint docs clean
+.PHONY: demo test test-extended install lint docs clean
 
 install: $(INSTALLED)
 
@@ -32,6 +32,10 @@ demo: install
 test: install lint
 	@$(MAKE) -s node_modules/.package-lock.json || echo "test: npm ci failed: the tests of browser.html are skipped"
 	$(PY) -m pytest -n 2
+
+# what takes seconds each, or trains: about twice as long again
+test-extended: install
+	$(PY) -m pytest -n 2 -m "extended and not slow and not gpu"
 
 lint: install
 	$(PY) -m ruff check .

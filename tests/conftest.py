@@ -31,6 +31,17 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of ``extended.txt``."""
+    lines = (ROOT / "tests/extended.txt").read_text(encoding="utf-8").splitlines()
+    listed = {line for line in lines if not line.startswith("#")}
+    for item in items:
+        file = item.path.relative_to(ROOT / "tests").as_posix()
+        if not listed.isdisjoint((file, f"{file}::{getattr(item, 'originalname', item.name)}")):
+            item.add_marker("extended")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Takes what is imported by now out of the garbage collector's rounds, which mmengine asks for often."""
     gc.collect()
