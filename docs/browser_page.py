@@ -89,6 +89,8 @@ def runtime_folder(modules: Path) -> Path:
         raise MissingError(f"{RUNTIME} {wanted} is not installed", _INSTALL) from None
     if installed != wanted:
         raise MissingError(f"{RUNTIME} is {installed}, expected {wanted}", _INSTALL)
+    if lacking := [name for name in _RUNTIME_FILES if not (modules / RUNTIME / "dist" / name).is_file()]:
+        raise MissingError(f"{RUNTIME} lacks {lacking[0]}", _INSTALL)
     return modules / RUNTIME / "dist"
 
 

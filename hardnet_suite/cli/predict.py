@@ -309,7 +309,7 @@ def open_writer(args: argparse.Namespace, images: str | list[str]) -> Writer | N
     if names_file(out):
         count = count_of(images)
         if count is None or count > 1:
-            given = "a source of several" if count is None else f"{count} images"
+            given = "a video, camera or tar file" if count is None else f"{count} images"
             raise UserError(f"--out {out} is one image, got {given}: give a folder (a video: a file .mp4)")
         return DrawingFile(out)
     if names_video(out):

@@ -18,8 +18,8 @@ from PIL import Image
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')  # what Pillow looks for in XMP
-# what follows the frame of no undamaged JPEG that has a single end
-_ODD_MARKER = re.compile(rb"\xff(?:[\x01-\xc3\xc5-\xcf\xd8\xde\xdf\xf0-\xfd\xff]|\xd9(?!\Z))")
+# what follows the frame of no undamaged JPEG of a single end; application data, which Pillow reads there, too
+_ODD_MARKER = re.compile(rb"\xff(?:[\x01-\xc3\xc5-\xcf\xd8\xde-\xfd\xff]|\xd9(?!\Z))")
 # chunks that change no pixel; tRNS, acTL and PLTE do, eXIf, iTXt and zTXt may hold an orientation
 _NEUTRAL_CHUNKS = frozenset((b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt", b"tIME", b"sRGB"))
 
@@ -101,7 +101,8 @@ def _is_plain_png(content: bytes) -> bool:
         length = int.from_bytes(content[start : start + 4], "big")
         kind, end = content[start + 4 : start + 8], start + 8 + length
         checksum = int.from_bytes(content[end : end + 4], "big")
-        if kind == b"tEXt" and content.startswith(b"Raw profile", start + 8):  # ImageMagick's EXIF
+        # ImageMagick's EXIF, and XMP
+        if kind == b"tEXt" and content.startswith((b"Raw profile", b"XML:com.adobe.xmp"), start + 8):
             return False
         if kind not in _NEUTRAL_CHUNKS or zlib.crc32(memoryview(content)[start + 4 : end]) != checksum:
             return False

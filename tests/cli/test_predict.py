@@ -257,8 +257,8 @@ def test_one_image_into_one_file(cli, error_of, images, tmp_path, name):
     for sources, words in (
         ([images], "2 images"),
         ([image, image], "2 images"),
-        (["camera:0"], "a video or camera"),
-        ([tmp_path / "clip.mp4"], "a video or camera"),
+        (["camera:0"], "a video, camera or tar file"),
+        ([tmp_path / "clip.mp4"], "a video, camera or tar file"),
     ):
         message = error_of("predict", *sources, *MODEL, "--out", out)
         assert f"is one image, got {words}: give a folder" in message

@@ -7,7 +7,7 @@ import io
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 
 from hardnet_suite.data import fast_decoding
 from hardnet_suite.data.fast_decoding import decode_plain
@@ -130,3 +130,27 @@ def test_without_opencv_pillow_decodes(fresh, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     assert decode_plain(content, "rgb") is None
     np.testing.assert_array_equal(read_rgb(content), by_pillow(content))
+
+
+@pytest.mark.parametrize("marker", [b"\xff\xe1", b"\xff\xe2", b"\xff\xee"])
+def test_application_data_behind_the_frame_is_left_to_pillow(marker):
+    """It may hold an orientation, a profile, or how the colours are stored."""
+    jpeg = encode(drawn(5), "JPEG")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    segment = exif.tobytes()
+    start = jpeg.index(b"\xff\xda")
+    content = jpeg[:start] + marker + (len(segment) + 2).to_bytes(2, "big") + segment + jpeg[start:]
+    assert decode_plain(content, "rgb") is None
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    assert np.array_equal(read_rgb(content), np.asarray(expected))
+    assert (expected.size != drawn(5).size) == (marker == b"\xff\xe1")
+
+
+def test_xmp_in_a_plain_text_is_left_to_pillow():
+    text = PngImagePlugin.PngInfo()
+    text.add_text("XML:com.adobe.xmp", "<tiff:Orientation>6</tiff:Orientation>")
+    content = encode(drawn(5), "PNG", pnginfo=text)
+    assert decode_plain(content, "rgb") is None
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    assert np.array_equal(read_rgb(content), np.asarray(expected))

@@ -339,6 +339,58 @@ def test_pixels_are_those_of_python(loaded_page):
         assert np.abs(pixels.astype(int) - expected).max() <= most, name
 
 
+def exif_entry(kind: int, count: int, value: bytes, order: bytes = b"MM\0*\0\0\0\x08") -> bytes:
+    """EXIF data of an orientation alone."""
+    return order + struct.pack(">HHHI", 1, 0x0112, kind, count) + value.ljust(4, b"\0") + bytes(4)
+
+
+def with_segments(content: bytes, *segments: bytes) -> bytes:
+    """A JPEG file with APP1 segments."""
+    parts = [b"\xff\xe1" + struct.pack(">H", 2 + len(segment)) + segment for segment in segments]
+    return content[:2] + b"".join(parts) + content[2:]
+
+
+def ambiguous() -> list[bytes]:
+    """Files of whose orientation decoders may think differently."""
+    xmp = [
+        f"http://ns.adobe.com/xap/1.0/\0<tiff:Orientation>{value}</tiff:Orientation>".encode()
+        for value in (3, 6)
+    ]
+    exif = [b"Exif\0\0" + exif_entry(3, 1, struct.pack(">H", value)) for value in (1, 6)]
+    image = encoded(Image.new("RGB", (160, 140)), "JPEG")
+    return [
+        *(
+            png(1, 1, 8, 0, b"\0\0", (b"eXIf", entry))
+            for entry in (
+                exif_entry(4, 1, struct.pack(">I", 6)),
+                exif_entry(1, 1, b"\6"),
+                exif_entry(3, 0, struct.pack(">H", 6)),
+                exif_entry(3, 1, struct.pack(">H", 6), b"MM*\0\0\0\0\x08"),
+                exif_entry(3, 1, struct.pack(">H", 6))[:14],
+                b"no EXIF",
+            )
+        ),
+        png(1, 1, 8, 0, b"\0\0", (b"eXIf", exif[0][6:]), (b"eXIf", exif[1][6:])),
+        png(1, 1, 8, 0, b"\0\0", (b"fcTL", bytes(26)), (b"eXIf", exif[1][6:])),
+        png(1, 1, 8, 0, b"\0\0", (b"zTXt", b"Raw profile type exif\0\0x")),
+        with_segments(image, *xmp),
+        with_segments(image, *exif),
+        with_segments(image, b"Exif\0\0garbage", xmp[1]),
+        with_segments(image, b"Exif\0\0" + exif[1]),
+    ]
+
+
+def test_files_of_unclear_orientation_are_refused(loaded_page):
+    page = loaded_page
+    choose(page, "cells")
+    for number, content in enumerate(ambiguous()):
+        give(page, f"unclear{number}", content)
+        sync_api.expect(page.locator(".status.problem")).to_contain_text(
+            f"unclear{number}: ", timeout=TIMEOUT
+        )
+        assert "save it again without metadata" in page.locator(".status").inner_text()
+
+
 def test_bad_files_are_told_and_the_next_one_works(loaded_page, exported):
     page = loaded_page
     choose(page, "street")
@@ -359,8 +411,10 @@ def test_bad_files_are_told_and_the_next_one_works(loaded_page, exported):
             (png(1, 1, 8, 3, b"\0\5", (b"PLTE", bytes(6))), "the PNG file is damaged or cut short"),
             (compressed[: len(compressed) // 2], "the JPEG file is damaged or cut short"),
             (b"\xff\xd8\xff\xe0", "the JPEG file is damaged or cut short"),
+            (compressed[: len(compressed) // 2] + compressed, "the JPEG file is damaged or cut short"),
+            (png(1, 1, 8, 0, b"\0\0", (b"tRNS", b"\1\2")), "the PNG file is damaged or cut short"),
             (encoded(image.convert("CMYK"), "JPEG"), "a JPEG file in CMYK: save it in RGB"),
-            (encoded(image, pnginfo=text), "its orientation in a compressed text"),
+            (encoded(image, pnginfo=text), "whose orientation may be in a text"),
             (encoded(image, "GIF"), "GIF files are not read here: save it as PNG or JPEG"),
             (huge, "20000×20000 pixels; the limits are"),
             (

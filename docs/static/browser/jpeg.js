@@ -1,6 +1,6 @@
 // JPEG files to RGB pixels, with the browser's decoder, which gets them without colour profile and orientation.
 
-import { ImageError, exifOrientation, ascii, xmpOrientation } from "./metadata.js";
+import { ImageError, exifOrientation, ascii, single, xmpOrientation } from "./metadata.js";
 
 const MOST_SCANS = 200; // each may take as long as the decoding of the whole image
 
@@ -25,6 +25,11 @@ export async function readJpeg(bytes, requireSize) {
   if (bitmap.width !== width || bitmap.height !== height) throw damaged();
   requireTrueCanvas();
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true, alpha: false });
+  context.fillStyle = "#fff";
+  context.fillRect(width - 1, height - 1, 1, 1);
+  if (context.getImageData(width - 1, height - 1, 1, 1).data[0] !== 255) { // too large for this browser
+    throw new ImageError(`this browser cannot read back ${width}×${height} pixels: reduce the image, or save it as PNG`);
+  }
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const { data } = context.getImageData(0, 0, width, height);
@@ -44,7 +49,7 @@ function damaged() {
 /** The file up to its pixels, segment by segment, without what decoders treat differently. */
 function partsOf(bytes) {
   const parts = [bytes.subarray(0, 2)];
-  let width, height, exif, xmp;
+  let width, height, exif, xmp; // null: there, without an orientation
   for (let start = 2; start + 4 <= bytes.length && bytes[start] === 0xff;) {
     const marker = bytes[start + 1];
     if (marker === 0xff) { // fill bytes may precede a marker
@@ -61,8 +66,8 @@ function partsOf(bytes) {
     const segment = bytes.subarray(start + 4, end);
     const name = ascii(segment.subarray(0, 32));
     if (isFrame(marker)) [height, width] = sizeOf(segment);
-    if (marker === 0xe1 && name.startsWith("Exif\0\0")) exif ??= exifOrientation(segment);
-    if (marker === 0xe1 && name.startsWith("http://ns.adobe.com/xap/1.0/\0")) xmp ??= xmpOrientation(ascii(segment));
+    if (marker === 0xe1 && name.startsWith("Exif\0\0")) exif = single(exif, exifOrientation(segment) ?? null);
+    if (marker === 0xe1 && name.startsWith("http://ns.adobe.com/xap/1.0/\0")) xmp = single(xmp, xmpOrientation(ascii(segment)) ?? null);
     if (marker !== 0xe1 && marker !== 0xe2) parts.push(bytes.subarray(start, end)); // EXIF and XMP, colour profiles
     start = end;
   }
@@ -88,6 +93,7 @@ function requireWhole(scans) {
   for (let place = scans.indexOf(0xff); place >= 0; place = scans.indexOf(0xff, place + 1)) {
     if (scans[place + 1] === 0xda) count++;
     if (scans[place + 1] === 0xd9) isWhole = true;
+    if (scans[place + 1] === 0xd8 && !isWhole) throw damaged(); // the end may be that of another image
   }
   if (!isWhole) throw damaged();
   if (count > MOST_SCANS) throw new ImageError(`a JPEG file of more than ${MOST_SCANS} scans`);

@@ -83,14 +83,14 @@ class Page {
 
   async askSample() {
     const { sample } = this.model;
-    const number = ++this.number;
+    const { number } = this; // what goes on meanwhile is left alone
     try {
       const response = await fetch(address(sample));
       if (!response.ok) throw new Error(response.statusText);
       const file = new File([await response.blob()], sample.split("/").at(-1));
       if (number === this.number) this.ask(file);
     } catch (error) {
-      this.tell(`The sample cannot be loaded: ${error.message}`, { isProblem: true });
+      if (number === this.number) this.tell(`The sample cannot be loaded: ${error.message}`, { isProblem: true });
     }
   }
 
@@ -110,7 +110,7 @@ class Page {
       this.worker.onmessage = ({ data: message }) => this.receive(message);
       this.worker.onerror = (event) => {
         event.preventDefault();
-        this.receive({ number: this.sent.number, error: "this browser cannot run the page's worker", isFatal: true });
+        this.receive({ number: this.sent.number, error: "the page's program could not be loaded or does not run in this browser: reload the page", isFatal: true });
       };
     }
     this.worker.postMessage(this.sent);

@@ -1,8 +1,9 @@
 // PNG files to RGB pixels and back. A canvas would not do: it stores colours multiplied by their transparency, and 8 of 16 bits.
 
-import { ImageError, exifOrientation, ascii, xmpOrientation } from "./metadata.js";
+import { ImageError, exifOrientation, ascii, single, xmpOrientation } from "./metadata.js";
 
 const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
+const UNREAD = "unread";
 const GREY = 0, RGB = 2, PALETTE = 3, GREY_ALPHA = 4, RGB_ALPHA = 6; // colour types
 const CHANNELS = { [GREY]: 1, [RGB]: 3, [PALETTE]: 1, [GREY_ALPHA]: 2, [RGB_ALPHA]: 4 };
 const DEPTHS = { [GREY]: [1, 2, 4, 8, 16], [RGB]: [8, 16], [PALETTE]: [1, 2, 4, 8], [GREY_ALPHA]: [8, 16], [RGB_ALPHA]: [8, 16] };
@@ -29,6 +30,7 @@ export async function readPng(bytes, requireSize) {
   const [depth, color, , , interlace] = head.subarray(8);
   if (!DEPTHS[color]?.includes(depth) || interlace > 1 || head[10] || head[11]) throw damaged();
   if (color === PALETTE && !palette) throw damaged();
+  if (color === GREY && depth < 16 && alpha?.length >= 2 && 256 * alpha[0] + alpha[1] >= 2 ** depth) throw damaged();
   requireSize(width, height);
   const channels = CHANNELS[color];
   const bits = depth * channels;
@@ -64,7 +66,9 @@ function damaged() {
 function chunksOf(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const parts = { data: [] };
-  let exif, xmp;
+  let exif, xmp, unread; // null: there, without an orientation
+  let isData = false; // whether the chunk before was of pixels
+  let isAnimated = false; // whether what belongs to a frame has begun
   for (let start = 8; start + 12 <= bytes.length;) {
     const length = view.getUint32(start);
     const end = start + 8 + length;
@@ -74,24 +78,32 @@ function chunksOf(bytes) {
     if (kind === "IHDR" && length === 13) parts.head = content;
     else if (kind === "PLTE") parts.palette = content;
     else if (kind === "tRNS") parts.alpha = content;
-    else if (kind === "IDAT") parts.data.push(content);
-    else if (kind === "eXIf") exif ??= exifOrientation(content);
-    else if (["tEXt", "zTXt", "iTXt"].includes(kind)) xmp ??= textOrientation(kind, content);
-    else if (kind === "IEND") break;
+    else if (kind === "IDAT") {
+      if (parts.data.length && !isData) throw damaged(); // the pixels are in chunks that follow each other
+      parts.data.push(content);
+    } else if (kind === "fcTL") isAnimated = true;
+    else if (kind === "eXIf") exif = single(exif, isAnimated ? NaN : exifOrientation(content) ?? null);
+    else if (["tEXt", "zTXt", "iTXt"].includes(kind)) {
+      const found = textOrientation(kind, content);
+      if (found === UNREAD) unread = true;
+      else if (found !== undefined) xmp = single(xmp, isAnimated ? NaN : found);
+    } else if (kind === "IEND") break;
+    isData = kind === "IDAT";
     start = end + 4;
   }
   if (!parts.head || !parts.data.length) throw damaged();
+  if ((unread && exif == null) || Number.isNaN(exif) || Number.isNaN(xmp)) {
+    throw new ImageError("a PNG file whose orientation may be in a text or behind a frame: save it again without metadata");
+  }
   return { ...parts, orientation: exif ?? xmp ?? 1 };
 }
 
+/** What a text states: null for XMP without an orientation, UNREAD, or undefined for another text. */
 function textOrientation(kind, content) {
   const text = ascii(content);
   const isXmp = text.startsWith("XML:com.adobe.xmp\0");
-  if (isXmp && kind !== "zTXt" && text.charCodeAt(18) !== 1) return xmpOrientation(text);
-  if (isXmp || text.startsWith("Raw profile type exif\0")) {
-    throw new ImageError("a PNG file with its orientation in a compressed text: save it again without metadata");
-  }
-  return undefined;
+  if (isXmp && kind !== "zTXt" && text.charCodeAt(18) !== 1) return xmpOrientation(text) ?? null;
+  return isXmp || text.startsWith("Raw profile type exif\0") ? UNREAD : undefined;
 }
 
 function crc(bytes) {

@@ -72,6 +72,15 @@ async function download({ file, bytes, sha256 }, progress) {
     place += value.length;
     progress(place);
   }
-  if (place !== bytes) throw new Error(`${file} has another size than when the page was built: reload the page`);
+  if (place !== bytes || !(await isOf(sha256, content))) {
+    throw new Error(`${file} is another one than when the page was built: reload the page`);
+  }
   return content;
+}
+
+/** Whether content has a digest; browsers compute it on https and localhost alone. */
+async function isOf(sha256, content) {
+  if (!self.crypto?.subtle) return true;
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("") === sha256;
 }
