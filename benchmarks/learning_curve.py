@@ -98,6 +98,20 @@ def table(scores: dict[float, list[float]], images: dict[float, int], metric: st
     return "\n".join(lines)
 
 
+def parser_of_runs(description: str | None) -> argparse.ArgumentParser:
+    """The arguments of a program that trains a config several times."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [options] config [-- options of train]",
+    )
+    parser.add_argument("config", help="a path or a name")
+    parser.add_argument("--data-root", help="folder of the data")
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the table")
+    return parser
+
+
 def split_arguments(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """The arguments before and after ``--``, as argparse gives the latter to an option with several values.
 
@@ -110,18 +124,10 @@ def split_arguments(arguments: Sequence[str] | None) -> tuple[list[str], list[st
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [options] config [-- options of train]",
-    )
-    parser.add_argument("config", help="a path or a name")
+    parser = parser_of_runs(__doc__)
     parser.add_argument("--metric", required=True, help="of metrics.json, for example top1, AP50 or mIoU")
-    parser.add_argument("--data-root", help="folder of the data")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the table")
     own, train_options = split_arguments(arguments)
     args = parser.parse_args(own)
 

@@ -13,13 +13,12 @@ are not repeated, and an interrupted one resumes.
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from learning_curve import score, split_arguments
+from learning_curve import parser_of_runs, score, split_arguments
 from mmengine.registry import DATASETS, init_default_scope
 
 from hardnet_suite.errors import UserError
@@ -101,18 +100,10 @@ def table(rows: Sequence[tuple[str, int, dict[str, float]]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [options] config [-- options of train]",
-    )
-    parser.add_argument("config", help="a path or a name")
+    parser = parser_of_runs(__doc__)
     parser.add_argument("--group", required=True, metavar="REGEX", help="finds the group in a file's name")
     parser.add_argument("--leave-out", nargs="+", metavar="NAME", help="these groups alone (default: each)")
-    parser.add_argument("--data-root", help="folder of the data")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the table")
     own, train_options = split_arguments(arguments)
     args = parser.parse_args(own)
 
