@@ -22,6 +22,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from hardnet_suite.errors import UserError
@@ -30,6 +31,7 @@ from hardnet_suite.openmm.run.configs import load_config, parse_options, set_dat
 from hardnet_suite.outputs import write_file
 
 DONE = "metrics.json"
+ASKED = "asked.json"  # what a run's folder is of
 
 
 def draw(groups: Sequence[int], share: float, seed: int) -> list[int]:
@@ -75,12 +77,27 @@ def write_config(cfg: Any, path: Path, indices: Sequence[int], times: int) -> No
 def score(config: Path, folder: Path, options: Sequence[str], train_options: Sequence[str]) -> dict[str, Any]:
     """Trains and tests what is not done yet; the figures of ``test``.
 
+    The folder keeps what was asked for, so that figures of other options are never taken for these.
+
     Args:
         config: as ``write_config`` writes it.
         folder: of the run.
         options: of ``train`` and ``test``.
         train_options: of ``train`` alone.
+
+    Raises:
+        UserError: the folder is of a run with another config or other options.
     """
+    asked = {
+        "config": repr(Config.fromfile(config).to_dict()),  # with what it inherits
+        "options": list(options),
+        "train_options": list(train_options),
+    }
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        write_file(folder / ASKED, json.dumps(asked))
+    if not (folder / ASKED).is_file() or json.loads((folder / ASKED).read_text(encoding="utf-8")) != asked:
+        raise UserError(f"{folder} is of a run with another config or other options: choose another --out")
     if not (folder / DONE).is_file():
         command = [sys.executable, "-m", "hardnet_suite"]
         options = ["--work-dir", str(folder), *options]
@@ -123,6 +140,22 @@ def split_arguments(arguments: Sequence[str] | None) -> tuple[list[str], list[st
     return given[:end], given[end + 1 :]
 
 
+def read_configs(args: argparse.Namespace) -> tuple[Any, Any, list[str]]:
+    """The config of the command line, the same on its data, and the options that say where these are.
+
+    Raises:
+        UserError: its training data is a part already.
+    """
+    cfg = load_config(args.config, parse_options(args.cfg_options))
+    if cfg.train_dataloader.dataset.get("indices") is not None:
+        raise UserError(f"{cfg.filename}: train_dataloader.dataset.indices is set here, remove it")
+    data, options = cfg.copy(), []
+    if args.data_root:
+        set_data_root(data, args.data_root)
+        options = ["--data-root", args.data_root]
+    return cfg, data, options
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of_runs(__doc__)
     parser.add_argument("--metric", required=True, help="of metrics.json, for example top1, AP50 or mIoU")
@@ -131,12 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     own, train_options = split_arguments(arguments)
     args = parser.parse_args(own)
 
-    cfg = load_config(args.config, parse_options(args.cfg_options))
-    data = cfg.copy()
-    options = []
-    if args.data_root:
-        set_data_root(data, args.data_root)
-        options += ["--data-root", args.data_root]
+    cfg, data, options = read_configs(args)
     # what is set for the training images is in the config that is written
     rest = [option for option in args.cfg_options if not option.startswith("train_dataloader.dataset.")]
     options += ["--cfg-options", *rest] if rest else []

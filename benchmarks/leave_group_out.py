@@ -18,12 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from learning_curve import parser_of_runs, score, split_arguments
+from learning_curve import parser_of_runs, read_configs, score, split_arguments
 from mmengine.registry import DATASETS, init_default_scope
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.segmentation import SegmentationDataset
-from hardnet_suite.openmm.run.configs import load_config, parse_options, set_data_root
 from hardnet_suite.outputs import write_file
 
 # nothing but the left-out images is scored, and they select nothing
@@ -107,12 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     own, train_options = split_arguments(arguments)
     args = parser.parse_args(own)
 
-    cfg = load_config(args.config, parse_options(args.cfg_options))
-    data = cfg.copy()
-    options = []
-    if args.data_root:
-        set_data_root(data, args.data_root)
-        options += ["--data-root", args.data_root]
+    cfg, data, options = read_configs(args)
     options += ["--cfg-options", *args.cfg_options] if args.cfg_options else []
     groups = group_names(files_of(data), args.group)
     names = args.leave_out or sorted(set(groups))
@@ -122,10 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in names:
         left_out = [index for index, group in enumerate(groups) if group == name]
         folder = args.out / f"without-{name}-seed-{args.seed}"
-        write_config(cfg, args.out / f"{folder.name}.py", left_out, len(groups))
-        figures = score(
-            args.out / f"{folder.name}.py", folder, options, [*train_options, "--seed", str(args.seed)]
-        )
+        config = args.out / f"{folder.name}.py"
+        write_config(cfg, config, left_out, len(groups))
+        figures = score(config, folder, options, [*train_options, "--seed", str(args.seed)])
         rows.append((name, len(left_out), figures))
     text = table(rows)
     write_file(args.out / "leave_group_out.md", text + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line; before torch, for tests side by side
@@ -50,6 +51,26 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The program; skips where there is none."""
+    found = map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser"))
+    path = next(filter(None, found), None)
+    if path is None:
+        pytest.skip("no Chromium (Debian: apt-get install chromium-headless-shell)")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    """Chromium under Playwright."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

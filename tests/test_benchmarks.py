@@ -504,6 +504,8 @@ def test_a_learning_curve(learning_curve, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(learning_curve.subprocess, "run", None)
     learning_curve.main(command)
     assert capsys.readouterr().out == text
+    with pytest.raises(UserError, match="is of a run with another config or other options"):
+        learning_curve.main(command[:-2])  # without bfloat16
 
 
 @pytest.fixture
@@ -524,6 +526,40 @@ def test_groups_are_what_the_pattern_finds_in_the_names_of_files(leave_group_out
     ):
         with pytest.raises(UserError, match=message):
             leave_group_out.group_names(files, pattern)
+
+
+def test_a_part_of_the_data_is_not_taken_for_all(leave_group_out, learning_curve, tmp_path):
+    """The indices that are written count from the first image of all."""
+    common = ["--data-root", str(tmp_path), "--out", str(tmp_path / "out")]
+    part = ["--cfg-options", "train_dataloader.dataset.indices=10"]
+    for run, arguments in (
+        (leave_group_out.main, ["fchardnet70_camvid", "--group", "x"]),
+        (learning_curve.main, ["hardnet39ds_tiny_imagenet10", "--metric", "top1"]),
+    ):
+        with pytest.raises(UserError, match=r"train_dataloader\.dataset\.indices is set here, remove it"):
+            run([*arguments, *common, *part])
+
+
+def test_figures_of_another_run_are_not_taken(learning_curve, tmp_path):
+    config, folder = tmp_path / "c.py", tmp_path / "run"
+    config.write_text("a = 1\n")
+    asked = {"config": "{'a': 1}", "options": ["--data-root", "d"], "train_options": ["--seed", "0"]}
+    folder.mkdir()
+    (folder / learning_curve.ASKED).write_text(json.dumps(asked))
+    (folder / learning_curve.DONE).write_text('{"metrics": {"top1": 0.5}}')
+    assert learning_curve.score(config, folder, ["--data-root", "d"], ["--seed", "0"]) == {"top1": 0.5}
+    others = [
+        ("a = 2\n", ["--data-root", "d"], ["--seed", "0"]),
+        ("a = 1\n", ["--data-root", "e"], ["--seed", "0"]),
+        ("a = 1\n", ["--data-root", "d"], ["--seed", "0", "--bf16"]),
+    ]
+    for content, options, train_options in others:
+        config.write_text(content)
+        with pytest.raises(UserError, match="is of a run with another config or other options"):
+            learning_curve.score(config, folder, options, train_options)
+    (folder / learning_curve.ASKED).unlink()
+    with pytest.raises(UserError, match="is of a run with another config or other options"):
+        learning_curve.score(config, folder, ["--data-root", "e"], [])
 
 
 @pytest.mark.slow

@@ -207,10 +207,13 @@ def expanded(sources: Sequence[str]) -> list[str]:
 
 
 def _no_images(text: str) -> str:
-    shards = os.path.join(text, "*.tar")
-    if os.path.isdir(text) and glob.glob(os.path.join(glob.escape(text), "*.tar")):
-        return f"no images in {text} but its tar files: name them as {shards}"
+    if os.path.isdir(text) and (tars := walk_files(text, (_TAR,))):
+        return f"no images in {text} but its tar files: name them, as {tars[0]}{_all_of(text, tars)}"
     return f"no images in {text} (drawings of an earlier run do not count)"
+
+
+def _all_of(folder: str, tars: Sequence[object]) -> str:
+    return f", or {os.path.join(folder, '**', '*.tar')} for all" if len(tars) > 1 else ""
 
 
 def require_some(sources: Sequence[str]) -> None:
@@ -443,9 +446,9 @@ def _files(text: str) -> list[str]:
         found = [path for path in found if not path.lower().endswith(_TAR)]
         if tars and found:
             files = "1 tar file" if len(tars) == 1 else f"{len(tars)} tar files"
-            more = f", or as {os.path.join(text, '**', '*.tar')} to take all" if len(tars) > 1 else ""
             warnings.warn(
-                f"{files} in {text} left out: name them to take their images, as {min(tars)}{more}",
+                f"{files} in {text} left out: name them to take their images, as {tars[0]}"
+                f"{_all_of(text, tars)}",
                 LeftOutWarning,
                 stacklevel=2,
             )

@@ -283,8 +283,14 @@ def test_nothing_to_read(tmp_path):
         list(images_of(f"{tmp_path}/c-{{1,2}}.tar"))
     with pytest.raises(UserError, match="no such shards"):
         require_some([f"{tmp_path}/c-*.tar"])
-    with pytest.raises(UserError, match=r"no images in .* but its tar files: name them as .*/\*\.tar"):
+    with pytest.raises(
+        UserError, match=rf"its tar files: name them, as {tmp_path}/a\.tar, or {tmp_path}/\*\*/"
+    ):
         list(images_of(tmp_path))
+    (tmp_path / "deep").mkdir()
+    pack(tmp_path / "deep/a.tar", {"a.png": encoded(1)})
+    with pytest.raises(UserError, match=rf"its tar files: name them, as {tmp_path}/deep/a\.tar$"):
+        list(images_of(tmp_path / "deep"))
     listed = list(images_of([f"{tmp_path}/c-{{1,2}}.tar", np.zeros((2, 3, 3), np.uint8)]))
     assert len(listed) == 2
     assert expanded([f"{tmp_path}/c-{{1,2}}.tar", "a.png"]) == [f"{tmp_path}/c-{{1,2}}.tar", "a.png"]

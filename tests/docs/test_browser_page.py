@@ -11,10 +11,7 @@ import shutil
 import struct
 import subprocess
 import sys
-import threading
 import zlib
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +26,9 @@ from hardnet_suite.data.images import read_rgb
 pytest.importorskip("sphinx", reason="the extra docs is not installed")
 pytest.importorskip("playwright", reason="Playwright is not installed")
 from playwright import sync_api
+from static_site import served
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser"))), None
-)
 MODELS = {"street": ("fchardnet70", "camvid"), "cells": ("ssd320_hardnet39ds", "bccd")}
 TIMEOUT = 120_000  # milliseconds
 
@@ -49,10 +44,8 @@ def extension():
 
 
 @pytest.fixture(scope="module")
-def address(extension, request):
+def address(chromium, extension, request):
     """Of the page, below a prefix."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium (Debian: apt-get install chromium-headless-shell)")
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason="the extra deploy is not installed")
     try:
@@ -60,18 +53,8 @@ def address(extension, request):
     except extension.MissingError as error:
         pytest.skip(str(error))
     site = request.getfixturevalue("site")
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=site.parent))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/{site.name}/browser.html"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with served(site.parent) as host:
+        yield f"{host}/{site.name}/browser.html"
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +62,6 @@ def exported(address, site):
     """The models that the page loads, in Python."""
     folder = site / "_static/browser/models"
     return {name: load_model(folder / f"{model}_{tag}.onnx") for name, (model, tag) in MODELS.items()}
-
-
-@pytest.fixture(scope="module")
-def browser(address):
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def opened(browser, address, **options):

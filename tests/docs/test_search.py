@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import http.server
-import shutil
-import threading
-from functools import partial
-
 import pytest
 
 pytest.importorskip("sphinx", reason="the extra docs is not installed")
 pytest.importorskip("playwright", reason="Playwright is not installed")
 
 from playwright import sync_api
-
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser"))), None
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium (Debian: apt-get install chromium-headless-shell)"
-)
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
+from static_site import served
 
 
 @pytest.fixture(scope="module")
-def page(site):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(base_url=f"http://127.0.0.1:{server.server_address[1]}")
+def page(browser, site):
+    with served(site) as address:
+        page = browser.new_page(base_url=address)
         yield page
-        browser.close()
-    server.shutdown()
-    server.server_close()
+        page.close()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 import threading
 import time
@@ -24,12 +23,6 @@ from hardnet_suite.cli.samples import SAMPLES
 from hardnet_suite.matching import match_images
 from hardnet_suite.serving import ServeLimits, create_app
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser"))), None
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium (Debian: apt-get install chromium-headless-shell)"
-)
 MODELS = {
     "bus": ("hardnet39ds", "tiny_imagenet10"),
     "cells": ("ssd320_hardnet39ds", "bccd"),
@@ -64,14 +57,6 @@ def address(models):
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
         server.should_exit = True
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

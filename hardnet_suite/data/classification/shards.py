@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from hardnet_suite.data.classification.samples import Samples
 from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb
 from hardnet_suite.data.tar_files import (
     TarMember,
-    expand_braces,
     read_image_member,
     read_member,
     tar_members,
@@ -146,8 +144,10 @@ def split_shards(pattern: str, split: str) -> str:
             f"{pattern}: the names of the shards do not say train, so those of {split} are not known"
         )
     other = os.path.join(folder, without_braces(name).replace("train", split))
-    if not any(glob.glob(path) for path in expand_braces(other)):
-        raise UserError(f"{pattern}: no shards {other} for {split}")
+    try:
+        tar_paths(other)
+    except UserError:
+        raise UserError(f"{pattern}: no shards {other} for {split}") from None
     return other
 
 
