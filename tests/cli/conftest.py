@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 
 from hardnet_suite.cli import main
 from hardnet_suite.data.shapes import write_shapes
@@ -52,9 +53,12 @@ def trained(config, drawn, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_loggers():
-    """mmengine keeps its loggers, which go on writing to the stdout of the test that made them."""
+def _fresh_process():
+    """As in a process of its own: mmengine keeps its loggers, which go on writing to the stdout of the test
+    that made them, and its scope, of which it warns where the next config has another.
+    """
     MMLogger._instance_dict.clear()
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture
