@@ -32,11 +32,12 @@ from hardnet_suite.prediction.batch import USUAL_SCORE
 from hardnet_suite.weights import registry
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDER = "_static/browser"  # of the site; docs/static/browser has the scripts
+FOLDER = "_static/browser"  # of the site
+SCRIPTS = Path(__file__).with_name("browser")
 RUNTIME = "onnxruntime-web"
 _RUNTIME_FILES = {  # in its dist -> in the site: not every server knows the type of .mjs
-    "ort.wasm.bundle.min.mjs": "ort/ort.wasm.bundle.min.js",
-    "ort-wasm-simd-threaded.wasm": "ort/ort-wasm-simd-threaded.wasm",
+    "ort.wasm.bundle.min.mjs": "ort.wasm.bundle.min.js",
+    "ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
 }
 _INSTALL = "npm ci --ignore-scripts"
 MOST_PIXELS = 16_000_000  # of an input: FC-HarDNet-70 needs 2 GB for them, and WebAssembly has 4
@@ -130,10 +131,10 @@ def described(model: PageModel, path: Path) -> dict[str, Any]:
     return {
         "name": f"{model.name}:{model.tag}",
         "title": model.title,
-        "file": f"models/{model.name}_{model.tag}.onnx",
+        "file": f"../models/{model.name}_{model.tag}.onnx",
         "bytes": path.stat().st_size,
         "sha256": sha256(path),
-        "sample": f"samples/{model.sample}",
+        "sample": f"../samples/{model.sample}",
         "most_pixels": MOST_PIXELS,
         "least_side": record.least_side,
         "input": record.input_name,
@@ -148,7 +149,7 @@ def described(model: PageModel, path: Path) -> dict[str, Any]:
 
 
 def _require_expressible(rule: Preprocess) -> None:
-    """ValueError for what static/browser/prepare.js does not do; the file itself normalises."""
+    """ValueError for what browser/prepare.js does not do; the file itself normalises."""
     is_plain = rule.pad is None and rule.resize in ("keep", "stretch")
     if not is_plain or (rule.resize == "stretch" and (rule.antialias or rule.interpolation != "bilinear")):
         raise ValueError(f"the scripts of browser.html cannot express the input rule {rule}")
@@ -171,6 +172,20 @@ class BrowserPage(Directive):
         return [nodes.raw("", template.replace("@DATA@", text), format="html")]
 
 
+def scripts(runtime: Path) -> dict[str, Path]:
+    """The page's scripts and runtime, by their places in the site.
+
+    Their folder is named after what is in it, as scripts import each other by name: a browser that kept
+    some from an earlier build would run them with new ones.
+    """
+    files = {path.name: path for path in sorted(SCRIPTS.glob("*.js"))}
+    files |= {place: runtime / name for name, place in _RUNTIME_FILES.items()}
+    digest = hashlib.sha256()
+    for name, path in files.items():
+        digest.update(f"{name} {sha256(path)}\n".encode())
+    return {f"{digest.hexdigest()[:12]}/{name}": path for name, path in files.items()}
+
+
 def _prepare(app: Sphinx) -> None:
     """Finds or makes what the page needs, before documents are read."""
     app.browser_page = MissingError("it is for HTML", "make docs")
@@ -178,28 +193,28 @@ def _prepare(app: Sphinx) -> None:
     if app.builder.format != "html":
         return
     try:
-        runtime = runtime_folder(Path(app.config.browser_modules))
-        files = {place: runtime / name for name, place in _RUNTIME_FILES.items()}
+        files = scripts(runtime_folder(Path(app.config.browser_modules)))
         models = []
         for model in MODELS:
             path = exported(model, Path(app.config.browser_cache))
             models.append(described(model, path))
-            files[models[-1]["file"]] = path
-            files[models[-1]["sample"]] = SAMPLES / model.sample
+            files[f"models/{Path(models[-1]['file']).name}"] = path
+            files[f"samples/{model.sample}"] = SAMPLES / model.sample
     except MissingError as error:
         logging.getLogger(__name__).info("browser.html has no interactive part: %s", error)
         app.browser_page = error
         return
-    wasm = next(place for place in _RUNTIME_FILES.values() if place.endswith(".wasm"))
-    binary = {"file": wasm, "bytes": files[wasm].stat().st_size, "sha256": sha256(files[wasm])}
+    wasm = next(path for place, path in files.items() if place.endswith(".wasm"))
+    binary = {"file": wasm.name, "bytes": wasm.stat().st_size, "sha256": sha256(wasm)}
     app.browser_page = {"models": models, "runtime": binary}
     app.browser_files = files
 
 
 def _add_scripts(app: Sphinx, pagename: str, *_: Any) -> None:
     if app.env.metadata.get(pagename, {}).get("browser_page"):
+        page = next(place for place in app.browser_files if place.endswith("/page.js"))
         app.add_css_file("browser/style.css")
-        app.add_js_file("browser/page.js", type="module")
+        app.add_js_file(f"browser/{page}", type="module")
 
 
 def _copy(app: Sphinx, error: Exception | None) -> None:

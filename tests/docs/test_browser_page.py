@@ -291,7 +291,8 @@ def files():
 
 
 READ = """async (files) => {
-  const { readImage } = await import(new URL("_static/browser/images.js", location.href));
+  const page = document.querySelector("script[src*='/page.js']").src;
+  const { readImage } = await import(new URL("images.js", page));
   return Promise.all(files.map(async (text) => {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
     const { width, height, pixels } = await readImage(new Blob([bytes]));
@@ -485,6 +486,32 @@ def test_without_the_runtime_the_page_says_so(tmp_path, cause):
     assert "npm ci --ignore-scripts" in text
     assert 'id="browser-page"' not in page
     assert "page.js" not in page
+
+
+@pytest.mark.parametrize("changed", ["png.js", "runtime"])
+def test_scripts_of_two_builds_have_no_address_in_common(extension, monkeypatch, tmp_path, changed):
+    runtime, folder = tmp_path / "runtime", tmp_path / "scripts"
+    runtime.mkdir()
+    for name in extension._RUNTIME_FILES:
+        (runtime / name).write_text(name)
+    shutil.copytree(extension.SCRIPTS, folder)
+    monkeypatch.setattr(extension, "SCRIPTS", folder)
+    before = extension.scripts(runtime)
+    assert extension.scripts(runtime) == before
+    names = {path.name for path in folder.glob("*.js")} | set(extension._RUNTIME_FILES.values())
+    assert {place.split("/")[1] for place in before} == names
+    target = runtime / "ort.wasm.bundle.min.mjs" if changed == "runtime" else folder / changed
+    target.write_text(target.read_text() + " ")
+    after = extension.scripts(runtime)
+    assert not set(before) & set(after)
+    assert len({place.split("/")[0] for place in after}) == 1
+
+
+def test_scripts_import_only_what_lies_beside_them(extension):
+    names = {path.name for path in extension.SCRIPTS.glob("*.js")} | set(extension._RUNTIME_FILES.values())
+    for path in extension.SCRIPTS.glob("*.js"):
+        imported = re.findall(r'from "\./([^"]+)"|Worker\(address\("([^"]+)"', path.read_text())
+        assert {one or other for one, other in imported} <= names, path.name
 
 
 def test_models_are_exported_once(extension, address, monkeypatch):

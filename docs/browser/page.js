@@ -24,7 +24,7 @@ class Page {
     this.loaded = new Set(); // models in the worker
     this.addModels();
     this.addInputs();
-    for (const slider of root.querySelectorAll("input[type=range]")) slider.addEventListener("input", () => this.show());
+    for (const slider of root.querySelectorAll("input[type=range]")) slider.addEventListener("input", () => this.showSoon());
     this.choose(data.models[0]);
     find(".controls").hidden = false;
   }
@@ -138,6 +138,14 @@ class Page {
     if (this.request !== this.sent && this.request.number === this.number) this.send();
   }
 
+  /** A slider may move more often than the screen is drawn. */
+  showSoon() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = undefined;
+      if (!find(".answer").hidden) this.show(); // not of a file that is no longer asked for
+    });
+  }
+
   show() {
     for (const label of root.querySelectorAll(".answer label")) {
       label.querySelector("output").textContent = Number(label.querySelector("input").value).toFixed(2);
@@ -151,21 +159,18 @@ class Page {
     find(".answer").hidden = false;
   }
 
-  draw({ width, height, pixels }, model, answer) {
+  draw({ width, height }, model, answer) {
     const canvas = find("canvas");
-    Object.assign(canvas, { width, height });
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     const context = canvas.getContext("2d");
-    const drawn = context.createImageData(width, height);
-    const share = answer.mask ? Number(find(".opacity input").value) : 0;
-    for (let place = 0; place < width * height; place++) {
-      const color = answer.mask && model.palette[answer.mask[place]];
-      for (let channel = 0; channel < 3; channel++) {
-        const value = pixels[3 * place + channel];
-        drawn.data[4 * place + channel] = color ? value + share * (color[channel] - value) : value;
-      }
-      drawn.data[4 * place + 3] = 255;
+    this.found.layers ??= layersOf(this.found.image, model, answer.mask);
+    const [picture, mask] = this.found.layers;
+    context.drawImage(picture, 0, 0);
+    if (mask) {
+      context.globalAlpha = Number(find(".opacity input").value);
+      context.drawImage(mask, 0, 0);
+      context.globalAlpha = 1;
     }
-    context.putImageData(drawn, 0, 0);
     if (answer.boxes) drawBoxes(context, model, answer);
     canvas.setAttribute("aria-label", `The image with the answer drawn on it: ${summary(model, answer)}`);
   }
@@ -205,6 +210,24 @@ class Page {
     });
     find(".downloads").replaceChildren("Download ", ...buttons);
   }
+}
+
+/** Canvases of the image and of the mask's colours: made once, where a slider draws many times. */
+function layersOf({ width, height, pixels }, model, mask) {
+  const layer = (values, placeOf) => {
+    const canvas = make("canvas", { width, height });
+    const context = canvas.getContext("2d");
+    const drawn = context.createImageData(width, height);
+    for (let place = 0; place < width * height; place++) {
+      const from = placeOf(place);
+      for (let channel = 0; channel < 3; channel++) drawn.data[4 * place + channel] = values[from + channel];
+      drawn.data[4 * place + 3] = from < values.length ? 255 : 0; // no colour: transparent
+    }
+    context.putImageData(drawn, 0, 0);
+    return canvas;
+  };
+  const picture = layer(pixels, (place) => 3 * place);
+  return [picture, mask && layer(model.palette.flat(), (place) => 3 * mask[place])];
 }
 
 /** The classes, of boxes with their numbers. */

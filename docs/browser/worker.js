@@ -1,7 +1,7 @@
 // Decodes, prepares and computes, beside the page. Messages in: { number, file, model }. Messages out, all with the number:
 // { loaded, total } in bytes, { stage } in words, { image, answer, seconds }, or { error, isFatal }.
 
-import * as ort from "./ort/ort.wasm.bundle.min.js";
+import * as ort from "./ort.wasm.bundle.min.js";
 import { answerOf } from "./answers.js";
 import { readImage } from "./images.js";
 import { ImageError } from "./metadata.js";
