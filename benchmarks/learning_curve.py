@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -74,6 +75,27 @@ def write_config(cfg: Any, path: Path, indices: Sequence[int], times: int) -> No
     )
 
 
+def run(command: Sequence[str]) -> None:
+    """Runs a command to its end, which SIGTERM and Ctrl+C ask for: a training writes its checkpoint first.
+
+    Raises:
+        SystemExit: the command failed, or ended for a signal.
+    """
+    process = subprocess.Popen(command)
+    signals = {
+        signal.SIGTERM: lambda number, _: process.send_signal(number),
+        signal.SIGINT: lambda number, _: None,  # the terminal sends it to the command, too
+    }
+    before = {number: signal.signal(number, handle) for number, handle in signals.items()}
+    try:
+        code = process.wait()
+    finally:
+        for number, handle in before.items():
+            signal.signal(number, handle)
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
+
+
 def score(config: Path, folder: Path, options: Sequence[str], train_options: Sequence[str]) -> dict[str, Any]:
     """Trains and tests what is not done yet; the figures of ``test``.
 
@@ -101,8 +123,8 @@ def score(config: Path, folder: Path, options: Sequence[str], train_options: Seq
     if not (folder / DONE).is_file():
         command = [sys.executable, "-m", "hardnet_suite"]
         options = ["--work-dir", str(folder), *options]
-        subprocess.run([*command, "train", str(config), "--resume", *options, *train_options], check=True)
-        subprocess.run([*command, "test", str(config), str(folder), *options], check=True)
+        run([*command, "train", str(config), "--resume", *options, *train_options])
+        run([*command, "test", str(config), str(folder), *options])
     return json.loads((folder / DONE).read_text(encoding="utf-8"))["metrics"]
 
 

@@ -6,6 +6,11 @@ import dataclasses
 import importlib
 import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -501,7 +506,7 @@ def test_a_learning_curve(learning_curve, tmp_path, capsys, monkeypatch):
     assert "class without images" not in log
     assert "1 epoch of 2 iterations of 20 images" in log  # as many as with all 40
     assert "bfloat16" in log
-    monkeypatch.setattr(learning_curve.subprocess, "run", None)
+    monkeypatch.setattr(learning_curve, "run", None)
     learning_curve.main(command)
     assert capsys.readouterr().out == text
     with pytest.raises(UserError, match="is of a run with another config or other options"):
@@ -526,6 +531,38 @@ def test_groups_are_what_the_pattern_finds_in_the_names_of_files(leave_group_out
     ):
         with pytest.raises(UserError, match=message):
             leave_group_out.group_names(files, pattern)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_stopped_benchmark_stops_its_training_in_order(tmp_path, number):
+    """The command gets the signal, and has the time that it needs: a training writes a checkpoint."""
+    mark, done = tmp_path / "started", tmp_path / "done"
+    child = (
+        "import pathlib, signal, sys, time\n"
+        "def stop(*_):\n"
+        "    time.sleep(1)\n"
+        f"    pathlib.Path({str(done)!r}).write_text('')\n"
+        "    sys.exit(75)\n"
+        f"signal.signal({int(number)}, stop)\n"
+        f"pathlib.Path({str(mark)!r}).write_text('')\n"
+        "time.sleep(60)\n"
+    )
+    parent = f"import sys, learning_curve\nlearning_curve.run([sys.executable, '-c', {child!r}])\n"
+    environment = {**os.environ, "PYTHONPATH": str(FOLDER)}
+    process = subprocess.Popen([sys.executable, "-c", parent], env=environment, start_new_session=True)
+    try:
+        while not mark.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        if number == signal.SIGTERM:
+            process.send_signal(number)
+        else:  # as a terminal does
+            os.killpg(process.pid, number)
+        assert process.wait(timeout=30) == 75
+        assert done.exists()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_part_of_the_data_is_not_taken_for_all(leave_group_out, learning_curve, tmp_path):
@@ -592,7 +629,7 @@ def test_leaving_groups_out(leave_group_out, tmp_path, capsys, monkeypatch):
     assert "bfloat16" in log
     assert len(list(run.glob("best*"))) == 0
     assert json.loads((run / "metrics.json").read_text())["images"] == 3
-    monkeypatch.setattr("learning_curve.subprocess.run", None)
+    monkeypatch.setattr("learning_curve.run", None)
     leave_group_out.main([*command, *rest])
     assert capsys.readouterr().out == text
     with pytest.raises(UserError, match="no group d; there are a, b, c"):
