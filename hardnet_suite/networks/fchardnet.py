@@ -14,7 +14,7 @@ from hardnet_suite.networks.layers import ConvNormAct, enlarge, init_weights, is
 class _Decoder(nn.Module):
     """What the decoders have in common.
 
-    ``forward`` takes the trunk's block outputs, one per stride of its stages, finest first, and returns
+    ``forward`` takes the trunk's maps at the indices of ``source_indices``, finest first, and returns
     (N, channels, H, W) at the size of the first.
 
     Args:
@@ -25,16 +25,15 @@ class _Decoder(nn.Module):
         channels: Number of output channels.
 
     Raises:
-        ValueError: ``in_channels``, or the maps of ``forward``, are not one per stage, or ``last_channels``
+        ValueError: ``in_channels``, or the maps of ``forward``, are not one per index, or ``last_channels``
             does not fit the decoder.
     """
 
     def __init__(self, arch: FCHarDNetArch, in_channels: list[int] | tuple[int, ...]):
         super().__init__()
-        if len(in_channels) != len(arch.trunk.stages):
-            raise ValueError(
-                f"expected in_channels with {len(arch.trunk.stages)} entries, one per map, got {in_channels}"
-            )
+        expected = len(source_indices(arch))
+        if len(in_channels) != expected:
+            raise ValueError(f"expected in_channels with {expected} entries, one per map, got {in_channels}")
         if (arch.last_channels == 0) != (arch.up == "transposed"):
             raise ValueError(
                 f"last_channels={arch.last_channels} does not fit up={arch.up!r}: expected 0 for "
@@ -63,12 +62,12 @@ class FCHarDNetDecoder(_Decoder):
 
     def __init__(self, arch: FCHarDNetArch, in_channels: list[int] | tuple[int, ...]):
         super().__init__(arch, in_channels)
-        stages, act = arch.trunk.stages, arch.trunk.act
+        act = arch.trunk.act
         self.align_corners = arch.align_corners
         self.last_proj = ConvNormAct(in_channels[-1], arch.last_channels, 1, act=act)
         self.convs, self.blocks = nn.ModuleList(), nn.ModuleList()
         channels = arch.last_channels
-        for stage, skip in zip(stages[-2::-1], in_channels[-2::-1], strict=True):
+        for stage, skip in zip(_steps(arch), in_channels[-2::-1], strict=True):
             half = (channels + skip) // 2
             self.convs.append(ConvNormAct(channels + skip, half, 1, act=act))
             self.blocks.append(self._block(arch, stage, half))
@@ -97,7 +96,7 @@ class TransposedDecoder(_Decoder):
         super().__init__(arch, in_channels)
         self.ups, self.blocks = nn.ModuleList(), nn.ModuleList()
         channels = in_channels[-1]
-        for stage, skip in zip(arch.trunk.stages[-2::-1], in_channels[-2::-1], strict=True):
+        for stage, skip in zip(_steps(arch), in_channels[-2::-1], strict=True):
             self.ups.append(nn.ConvTranspose2d(channels, channels, 3, 2))
             self.blocks.append(self._block(arch, stage, channels + skip))
             channels = self.blocks[-1].out_channels
@@ -177,7 +176,8 @@ class FCHarDNet(nn.Module):
     def forward_head(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> (N, num_classes, H/s, W/s) logits, before upsampling.
 
-        s is the stride of the trunk's first stage, 4 for FC-HarDNet-70; sides are rounded up.
+        s is the stride of the trunk's first stage, 4 for FC-HarDNet-70, or of its stem with ``arch.detail``;
+        sides are rounded up.
         """
         return self.classifier(self.decoder(self.trunk(x)))
 
@@ -186,5 +186,22 @@ class FCHarDNet(nn.Module):
 
 
 def source_indices(arch: FCHarDNetArch) -> tuple[int, ...]:
-    """The trunk's ``out_indices`` for the maps that the decoder takes: all strides of the stages."""
-    return tuple(range(arch.trunk.first_step - 1, len(last_stages(arch.trunk))))
+    """The trunk's ``out_indices`` for the maps that the decoder takes.
+
+    These are all strides of the stages, and with ``arch.detail`` the stem's, too.
+
+    Raises:
+        ValueError: ``arch.detail``, but the first stage has the stem's stride.
+    """
+    first = arch.trunk.first_step - 1
+    if arch.detail is not None:
+        if first == 0:
+            raise ValueError("detail requires first_step=2: the first stage has the stem's stride already")
+        first -= 1
+    return tuple(range(first, len(last_stages(arch.trunk))))
+
+
+def _steps(arch: FCHarDNetArch) -> list[Stage]:
+    """The HarDBlocks of the decoder, coarsest first."""
+    steps = list(arch.trunk.stages[-2::-1])
+    return steps if arch.detail is None else [*steps, arch.detail]

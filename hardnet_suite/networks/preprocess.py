@@ -378,6 +378,7 @@ PREPROCESS: dict[str, Preprocess] = {
     "centernet_hardnet85": _CENTERNET,
     "fchardnet70": _FCHARDNET,
     "fchardnet70_stride2": _FCHARDNET,
+    "fchardnet70_detail": _FCHARDNET,
     "fchardnet68": _FCHARDNET,
     "fchardnet76": _FCHARDNET,
     "fchardnet84": _FCHARDNET,

@@ -38,6 +38,7 @@ from hardnet_suite.weights.containers import (
     has_layers,
     unknown_container,
 )
+from hardnet_suite.weights.convert import alike
 from hardnet_suite.weights.download import obtain
 from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded
 from hardnet_suite.weights.identification import (
@@ -401,7 +402,7 @@ def _describe(
         content=file.content,
         row=row,
         container=container,
-        other_model=said if named_otherwise and form != "trunk" else None,
+        other_model=said if named_otherwise and form != "trunk" and said in alike(model) else None,
     )
 
 

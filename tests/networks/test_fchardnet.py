@@ -17,6 +17,7 @@ from hardnet_suite.networks import (
     feature_channels,
     multiply_adds,
 )
+from hardnet_suite.networks.arch import Stage
 from hardnet_suite.networks.fchardnet import FCHarDNetDecoder, TransposedDecoder
 from hardnet_suite.networks.hardnet import least_side
 from hardnet_suite.weights import convert_official, identify
@@ -104,6 +105,59 @@ def test_the_decoder_takes_one_map_per_stage(network, count):
     maps = [torch.zeros(1, 1, 4, 4)] * count
     with pytest.raises(ValueError, match=rf"expected \d maps, got {count}"):
         network.decoder(maps)
+
+
+# ---------------------------------------------------------------- with a step to the stem's stride
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 97), (360, 480), (127, 66)])
+def test_detail_ends_at_the_stems_stride(size):
+    with torch.device("meta"):
+        network = build_network("fchardnet70_detail", num_classes=11).eval()
+        images = torch.empty(2, 3, *size)
+        assert network(images).shape == (2, 11, *size)
+        half = (-(-size[0] // 2), -(-size[1] // 2))
+        assert network.forward_head(images).shape == (2, 11, *half)
+
+
+def test_detail_is_the_decoder_without_it_and_one_step(network):
+    """All other tensors are those of FC-HarDNet-70; the step is read plainly."""
+    torch.manual_seed(1)
+    detailed = build_network("fchardnet70_detail", num_classes=5).eval()
+    ours = detailed.state_dict()
+    plain = {key: value for key, value in network.state_dict().items() if not key.startswith("classifier.")}
+    assert ours.keys() >= plain.keys()
+    detailed.load_state_dict(ours | plain)
+    images = torch.randn(1, 3, 65, 98)
+    step, conv = detailed.decoder.blocks[-1], detailed.decoder.convs[-1]
+    with torch.inference_mode():
+        coarse = network.decoder(network.trunk(images))
+        stem = network.trunk.stem(images)
+        assert stem.shape[2:] == (33, 49)
+        coarse = F.interpolate(coarse, size=(33, 49), mode="bilinear", align_corners=True)
+        x = conv(torch.cat([coarse, stem], 1))
+        first = step.layers[0](x)
+        second = step.layers[1](torch.cat([first, x], 1))  # layer 2 is linked to 1 and to the input
+        expected = detailed.classifier(torch.cat([first, second], 1))
+        torch.testing.assert_close(detailed.forward_head(images), expected)
+
+
+def test_every_parameter_learns_with_detail():
+    torch.manual_seed(0)
+    network = build_network("fchardnet70_detail", num_classes=3)
+    network(torch.randn(2, 3, 64, 128)).square().mean().backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_detail_needs_a_stem_of_its_own_stride():
+    arch = replace(ARCHS["fchardnet68"], detail=Stage(growth=4, layers=2, channels=8))
+    with torch.device("meta"), pytest.raises(ValueError, match="detail requires first_step=2"):
+        build_network("fchardnet68", arch=arch)
+
+
+def test_the_detailed_decoder_asks_for_its_maps():
+    with pytest.raises(ValueError, match="6 entries"):
+        FCHarDNetDecoder(ARCHS["fchardnet70_detail"], [48, 78, 160, 214, 310])
 
 
 # ---------------------------------------------------------------- the networks of the paper's section 4.1

@@ -58,6 +58,18 @@ def test_a_model_with_the_tensors_of_another_is_taken_where_it_is_named(tmp_path
     assert open_weights(tmp_path / "named.safetensors", usual, initial=True).other_model is None
 
 
+@pytest.mark.parametrize(
+    ("saved", "wanted"), [("fchardnet70", "fchardnet70_detail"), ("fchardnet70_detail", "fchardnet70")]
+)
+def test_a_model_with_some_tensors_of_another_is_not_taken_for_its_twin(tmp_path, saved, wanted):
+    """Initial weights that do not fit: the loading refuses them, and nothing says that they would fit."""
+    path = tmp_path / "named.safetensors"
+    save_weights(build_network(saved).state_dict(), path, metadata={"model": saved})
+    assert open_weights(path, wanted, initial=True).other_model is None
+    with pytest.raises(UserError, match=saved):
+        open_weights(path, wanted)
+
+
 def test_files_without_the_counters_of_batch_norms():
     state = build_network("hardnet39ds", num_classes=2).state_dict()
     found = identify({key: value for key, value in state.items() if "num_batches" not in key})
