@@ -6,8 +6,6 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-
 from hardnet_suite.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,10 +47,3 @@ def test_the_command_is_one_of_the_suite(monkeypatch):
     assert main(json.loads(command)) == 0
     assert given[0].host == "0.0.0.0"
     assert str(given[0].port) in instructions("EXPOSE")
-
-
-def test_docker_asks_for_what_the_server_answers():
-    pytest.importorskip("starlette", reason="the extra serve is not installed")
-    source = (ROOT / "hardnet_suite/serving/app.py").read_text()
-    (path,) = re.findall(r"http://127\.0\.0\.1:8000(/\w+)", TEXT)
-    assert f'"{path}"' in source

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,17 @@ class Server:
         return self.process.returncode, output + errors
 
 
+def health(address: str) -> subprocess.CompletedProcess:
+    """What the container's HEALTHCHECK finds at an address."""
+    text = (Path(__file__).resolve().parents[2] / "Dockerfile").read_text()
+    (command,) = re.findall(r"^HEALTHCHECK .*?CMD (\[.+?\])$", text, re.MULTILINE | re.DOTALL)
+    program, *arguments = json.loads(command)
+    assert program == "python"
+    assert "http://127.0.0.1:8000/" in arguments[-1]
+    arguments[-1] = arguments[-1].replace("http://127.0.0.1:8000", address)
+    return subprocess.run([sys.executable, *arguments], capture_output=True, check=False, timeout=60)
+
+
 def test_serve_answers_and_ends(tmp_path):
     server = Server(
         "serve", "--model", "hardnet39ds:tiny_imagenet10", "--model", "two=hardnet39ds:tiny_imagenet10"
@@ -68,6 +80,7 @@ def test_serve_answers_and_ends(tmp_path):
         content = (SAMPLES / "bus.jpg").read_bytes()
         answer = json.loads(server.ask("/v1/predict?model=two&top=1", content))
         assert answer["names"] == ["school bus"]
+        assert health(server.address).returncode == 0
         with pytest.raises(urllib.error.HTTPError) as refused:  # while it is still being sent
             server.ask("/v1/predict", bytes(40 << 20))
         assert (refused.value.code, list(json.loads(refused.value.read()))) == (413, ["error"])
@@ -76,6 +89,7 @@ def test_serve_answers_and_ends(tmp_path):
     assert status == 128 + signal.SIGTERM
     assert "every request was answered" in output
     assert "Traceback" not in output
+    assert health(server.address).returncode == 1
 
 
 def test_requests_in_progress_are_answered_before_it_ends():
