@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
         name = f"{model}-{tag}"
         models[name] = load_model(model, weights=tag)
         samples[models[name].task] = {sample: (SAMPLES / sample).read_bytes()}
-        show(f"model {name}: {models[name]!r}")
+        show(f"model {name}: {models[name].summary}")
     samples["match"] = _pair()
     describer = HardNetDetector(weights="homography", top_k=1024)
 

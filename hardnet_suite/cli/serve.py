@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -71,15 +72,19 @@ def run(args: argparse.Namespace) -> None:
     limits_of(args)  # an error comes before models are loaded
     from hardnet_suite.prediction import load_model
 
-    models = {}
+    parsed = {}
     for word in args.model:
         name, model, tag = parsed_model(word)
-        if name in models:
-            raise UserError(f"--model {word}: there is a model {name} already; give NAME={model}")
+        if name in parsed:
+            rest = word.partition("=")[2] if word.startswith(f"{name}=") else word
+            raise UserError(f"--model {word}: there is a model {name} already; give OTHER_NAME={rest}")
+        parsed[name] = model, tag
+    models = {}
+    for name, (model, tag) in parsed.items():
         models[name] = load_model(
             model, weights=tag, device=args.device, bf16=args.bf16, precision=args.precision
         )
-        show(f"model {name}: {models[name]!r}")
+        show(f"model {name}: {models[name].summary}")
     listen(application(args, models), args, "POST images to /v1/predict")
 
 
@@ -119,6 +124,14 @@ def limits_of(args: argparse.Namespace) -> Any:
         raise UserError(f"--port {args.port}: expected 0 to 65535")
     if not 0 < args.max_megapixels < 1_000_000:
         raise UserError(f"--max-megapixels {args.max_megapixels}: expected above 0 and below 1000000")
+    for option in ("max_mebibytes", "queue", "batch_size"):
+        if getattr(args, option) < 1:
+            name = option.replace("_", "-")
+            raise UserError(f"--{name} {getattr(args, option)}: expected at least 1")
+    if not (math.isfinite(args.timeout) and 0 <= args.delay < args.timeout):
+        raise UserError(
+            f"--delay {args.delay:g} --timeout {args.timeout:g}: expected seconds, 0 ≤ delay < timeout"
+        )
     try:
         return ServeLimits(
             size=args.max_mebibytes << 20,

@@ -154,13 +154,18 @@ class LoadedModel:
             return answers(network, inputs, placements, arch=network.arch, rule=self.postprocess)
 
     def __repr__(self) -> str:
+        return f"<LoadedModel {self.summary}>"
+
+    @property
+    def summary(self) -> str:
+        """Model, task, classes, device and weights in one line."""
         listed = ", ".join(self.classes[:_LISTED]) + (", …" if len(self.classes) > _LISTED else "")
         kind = "class" if len(self.classes) == 1 else "classes"
         weights = "" if self.weights is None else f"; weights: {self.weights}"
         precision = ", bfloat16" if self.bf16 else ""
         return (
-            f"<LoadedModel {self.name}: {self.task} of {len(self.classes)} {kind} ({listed}), "
-            f"{self.device}{precision}{weights}>"
+            f"{self.name}: {self.task} of {len(self.classes)} {kind} ({listed}), "
+            f"{self.device}{precision}{weights}"
         )
 
 
@@ -477,8 +482,11 @@ def _weights_of(name: str, weights: str | Path | None) -> WeightsRow | Path:
     _require_a_task(name)
     tags = sorted(row.tag for row in ROWS if row.model == name)
     if weights is None and "published" not in tags:
-        available = f"available: {', '.join(tags)}; or" if tags else "there are none;"
-        raise UserError(f"{name} has no published weights; {available} give a file as its weights")
+        if not tags:
+            raise UserError(f"there are no weights of {name}: give a file as its weights")
+        raise UserError(
+            f"{name} has no published weights; available: {', '.join(tags)}; or give a file as its weights"
+        )
     return chosen_row(name, weights or True) or expanded(weights or "")
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
-from starlette.datastructures import UploadFile
+from starlette.datastructures import QueryParams, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware import Middleware
@@ -204,9 +204,20 @@ class _Guard:
             host = re.sub(r":\d*$", "", headers.get(b"host", "")).lower()
             if "*" not in self.hosts and host not in self.hosts:
                 refusal = _error(400, "the Host header is none of this server's names")
-            elif scope["method"] == "POST" and headers.get(b"sec-fetch-site") in ("cross-site", "same-site"):
+            elif scope["method"] == "POST" and self._is_of_another_site(headers, host):
                 refusal = _error(403, "requests of other sites' pages are refused")
         await (refusal or self.app)(scope, receive, send)
+
+    def _is_of_another_site(self, headers: Mapping[bytes, str], host: str) -> bool:
+        if site := headers.get(b"sec-fetch-site"):
+            return site in ("cross-site", "same-site")
+        if (origin := headers.get(b"origin")) is None:  # not a browser's
+            return False
+        # browsers send no Sec-Fetch-Site to plain http but for localhost; a proxy may have changed Host
+        name = re.sub(r":\d*$", "", origin.partition("://")[2]).lower()
+        return (
+            origin.lower().partition("://")[2] != headers.get(b"host", "").lower() and name not in self.hosts
+        )
 
 
 class _Server:
@@ -345,6 +356,8 @@ class _Server:
             raise _RefusedError(404, f"no model {name!r}; there are {', '.join(self.models) or 'none'}")
         batcher, model = self.batchers[name], self.models[name]
         wanted, include = _options(reading.request.query_params)
+        if "mask" in include and model.task != "segmentation":
+            raise _RefusedError(400, f"include=mask: {name} is for {model.task}, and its answers have none")
         with batcher.slots.one():
             files = await reading.files()
             if len(files) != 1:
@@ -357,6 +370,8 @@ class _Server:
     async def _match(self, reading: _Reading, ticket: Ticket) -> Response:
         if self.matcher is None:
             raise _RefusedError(404, "this server does not match images")
+        for option in reading.request.query_params:
+            raise _RefusedError(400, f"unknown option {option!r}: matching has none")
         with self.pairs.one():
             files = await reading.files()
             if sorted(name for name, _ in files) != ["a", "b"]:
@@ -440,7 +455,12 @@ class _Reading:
             raise _RefusedError(400, f"not a form: {error}") from None
         try:
             parts = form.multi_items()
-            return [(name, await part.read()) for name, part in parts if isinstance(part, UploadFile)]
+            for name, part in parts:
+                if not isinstance(part, UploadFile):
+                    raise _RefusedError(
+                        400, f"the form's field {name!r} is not a file; options are given in the address"
+                    )
+            return [(name, await part.read()) for name, part in parts]
         finally:
             await form.close()
 
@@ -490,28 +510,35 @@ def _decoded(content: bytes, most_pixels: int, model: LoadedModel | None = None)
     return open_rgb(content, "sent")
 
 
-def _options(given: Mapping[str, str]) -> tuple[Wanted, tuple[str, ...]]:
+def _options(given: QueryParams) -> tuple[Wanted, tuple[str, ...]]:
     try:
         return _parsed_options(given)
     except ValueError as error:
         raise _RefusedError(400, str(error)) from None
 
 
-def _parsed_options(given: Mapping[str, str]) -> tuple[Wanted, tuple[str, ...]]:
+def _parsed_options(given: QueryParams) -> tuple[Wanted, tuple[str, ...]]:
     unknown = set(given) - {"model", "top", "score", "include"}
     if unknown:
         raise ValueError(f"unknown option {sorted(unknown)[0]!r}: expected model, top, score, include")
-    try:
-        top = int(given["top"]) if "top" in given else None
-        score = float(given["score"]) if "score" in given else None
-    except ValueError as error:
-        raise ValueError(f"top and score are numbers: {error}") from None
+    for name in given:
+        if len(values := given.getlist(name)) > 1:
+            raise ValueError(f"{name} is given {len(values)} times")
+    top, score = _number(given, "top", int), _number(given, "score", float)
     include = tuple(filter(None, given.get("include", "").split(",")))
     if wrong := set(include) - set(_PARTS):
         raise ValueError(f"include={sorted(wrong)[0]!r}: expected {' or '.join(_PARTS)}")
     wanted = Wanted(top, score)
     require_wanted(wanted)
     return wanted, include
+
+
+def _number(given: QueryParams, name: str, kind: type[int] | type[float]) -> Any:
+    try:
+        return kind(given[name]) if name in given else None
+    except ValueError:
+        what = "an integer" if kind is int else "a number"
+        raise ValueError(f"{name}={given[name]!r}: expected {what}") from None
 
 
 def _answer(more: dict[str, Any], prediction: Prediction, include: tuple[str, ...]) -> dict[str, Any]:

@@ -162,8 +162,8 @@ def test_words_that_name_no_model(word):
     ("arguments", "text"),
     [
         (["--port", "99999"], "--port 99999: expected 0 to 65535"),
-        (["--queue", "0"], "queue=0: expected at least 1"),
-        (["--delay", "90"], "delay=90.0, seconds=60"),
+        (["--queue", "0"], "--queue 0: expected at least 1"),
+        (["--delay", "90"], "--delay 90 --timeout 60: expected seconds, 0 ≤ delay < timeout"),
         (["--max-megapixels", "0"], "--max-megapixels 0.0"),
         (["--max-megapixels", "inf"], "--max-megapixels inf"),
         (["--max-megapixels", "900"], "no image of more than"),

@@ -109,7 +109,7 @@ def test_matches(client):
         ({}, png(mode="I;16") + b"more", 200, ""),
         ({"model": "none"}, IMAGES["bus"], 404, "there are bus, cells, street"),
         ({"top": "0"}, IMAGES["bus"], 400, "top=0"),
-        ({"top": "many"}, IMAGES["bus"], 400, "numbers"),
+        ({"top": "many"}, IMAGES["bus"], 400, "top='many': expected an integer"),
         ({"score": "2"}, IMAGES["bus"], 400, "score=2.0"),
         ({"score": "nan"}, IMAGES["bus"], 400, "score=nan"),
         ({"include": "weights"}, IMAGES["bus"], 400, "include='weights'"),
@@ -359,6 +359,63 @@ def test_pages_of_other_sites_are_refused(client):
     assert (response.status_code, list(response.json())) == (403, ["error"])
     headers = {"sec-fetch-site": "same-origin"}
     assert client.post("/v1/predict", content=IMAGES["bus"], headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://camera.lan:8001", "host": "camera.lan:8000"}, 403),
+        ({"origin": "http://camera.lan.evil.example:8000", "host": "camera.lan:8000"}, 403),
+        ({"origin": "http://camera.lan:8000", "host": "camera.lan:8000"}, 200),
+        ({"origin": "https://CAMERA.lan", "host": "camera.lan"}, 200),
+        ({"origin": "https://evil.example", "sec-fetch-site": "same-origin"}, 200),  # a proxy changed Host
+        ({"origin": "http://camera.lan", "host": "camera.lan", "sec-fetch-site": "cross-site"}, 403),
+        ({}, 200),
+    ],
+    ids=str,
+)
+def test_pages_of_other_sites_where_the_browser_says_only_the_origin(models, headers, status):
+    """Browsers send Sec-Fetch-Site to https and localhost alone."""
+    with TestClient(create_app({"bus": models["bus"]})) as client:
+        response = client.post("/v1/predict", content=IMAGES["bus"], headers=headers)
+        assert response.status_code == status
+        assert client.get("/healthz", headers=headers).status_code == 200
+
+
+def test_an_allowed_host_may_be_the_origin_behind_a_proxy(models):
+    with TestClient(create_app({"bus": models["bus"]}, hosts=("cells.example", "127.0.0.1"))) as client:
+        for origin, status in (("https://cells.example", 200), ("https://evil.example", 403)):
+            headers = {"host": "127.0.0.1:8000", "origin": origin}
+            response = client.post("/v1/predict", content=IMAGES["bus"], headers=headers)
+            assert response.status_code == status, origin
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        ("model=bus&model=cells", "model is given 2 times"),
+        ("top=1&top=1", "top is given 2 times"),
+        ("include=mask", "include=mask: bus is for classification, and its answers have none"),
+        ("model=cells&include=drawing,mask", "include=mask: cells is for detection"),
+        ("top=1.5", "top='1.5': expected an integer"),
+        ("score=", "score='': expected a number"),
+    ],
+)
+def test_options_that_would_have_no_effect_are_refused(client, query, error):
+    response = client.post(f"/v1/predict?{query}", content=IMAGES["bus"])
+    assert response.status_code == 400
+    assert error in response.json()["error"]
+
+
+def test_options_in_a_form_are_refused(client):
+    """They would be ignored: the first model would answer."""
+    files = {"image": ("bus.jpg", IMAGES["bus"])}
+    response = client.post("/v1/predict", files=files, data={"model": "cells"})
+    assert response.status_code == 400
+    assert "field 'model' is not a file" in response.json()["error"]
+    assert client.post("/v1/predict", files=files).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "status"), [("PUT", 405), ("GET", 405), ("OPTIONS", 405)])

@@ -141,7 +141,8 @@ class Panel {
       for (const name of this.names) form.append(name, this.files[name], name);
       return fetch("v1/match", { method: "POST", body: form });
     }
-    const options = new URLSearchParams({ model: this.select.value, score: this.score.value, include: "drawing,mask" });
+    const include = this.task === "segmentation" ? "drawing,mask" : "drawing";
+    const options = new URLSearchParams({ model: this.select.value, score: this.score.value, include });
     if (this.task === "classification") options.set("top", this.top.value);
     return fetch(`v1/predict?${options}`, { method: "POST", body: this.files.image });
   }
