@@ -205,7 +205,8 @@ def _prepare(app: Sphinx) -> None:
         app.browser_page = error
         return
     wasm = next(path for place, path in files.items() if place.endswith(".wasm"))
-    binary = {"file": wasm.name, "bytes": wasm.stat().st_size, "sha256": sha256(wasm)}
+    place = next(name for name in _RUNTIME_FILES.values() if name.endswith(".wasm"))
+    binary = {"file": place, "bytes": wasm.stat().st_size, "sha256": sha256(wasm)}
     app.browser_page = {"models": models, "runtime": binary}
     app.browser_files = files
 
@@ -218,6 +219,15 @@ def _add_scripts(app: Sphinx, pagename: str, *_: Any) -> None:
 
 
 def _copy(app: Sphinx, error: Exception | None) -> None:
+    """Puts the page's files into the site, and removes those of earlier builds."""
+    folder = Path(app.outdir, FOLDER)
+    kept = {folder / place for place in app.browser_files} | {folder / "style.css"}
+    for path in sorted(folder.rglob("*"), reverse=True) if error is None else ():
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in kept:
+            path.unlink()
     for place, source in app.browser_files.items() if error is None else ():
         target = Path(app.outdir, FOLDER, place)
         target.parent.mkdir(parents=True, exist_ok=True)

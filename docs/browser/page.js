@@ -19,6 +19,7 @@ const css = (color) => `rgb(${color.join(" ")})`;
 
 class Page {
   constructor() {
+    root.dataset.runs = "yes";
     this.number = 0; // of the latest request: answers to earlier ones are dropped
     this.isBusy = false;
     this.loaded = new Set(); // models in the worker
@@ -59,7 +60,7 @@ class Page {
   choose(model) {
     this.model = model;
     this.number++;
-    this.found = null;
+    this.forget();
     find(".answer").hidden = true;
     find(".sample img").src = address(model.sample);
     find(".score input").value = model.score;
@@ -68,6 +69,12 @@ class Page {
     const size = model.bytes + (this.loaded.size ? 0 : data.runtime.bytes);
     const parts = this.loaded.size ? "the model" : "the model and ONNX Runtime Web";
     this.tell(this.loaded.has(model) ? "" : `The first answer loads ${parts}, ${megabytes(size)}.`);
+  }
+
+  /** The last answer; large canvases are emptied, as browsers have little memory for them. */
+  forget() {
+    for (const layer of this.found?.layers ?? []) if (layer) layer.width = layer.height = 0;
+    this.found = null;
   }
 
   /** @param {number | null} progress share that is done, NaN where it is unknown; null where nothing goes on */
@@ -98,6 +105,7 @@ class Page {
   ask(file) {
     this.request = { number: ++this.number, file, model: this.model, runtime: data.runtime };
     find(".answer").hidden = true;
+    this.forget();
     this.tell(`${file.name}: waiting`);
     if (!this.isBusy) this.send();
   }

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -486,6 +487,73 @@ def test_without_the_runtime_the_page_says_so(tmp_path, cause):
     assert "npm ci --ignore-scripts" in text
     assert 'id="browser-page"' not in page
     assert "page.js" not in page
+
+
+PIXELS = """() => {
+  const canvas = document.querySelector("#browser-page canvas");
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const text = Array.from(data, (value) => String.fromCharCode(value)).join("");
+  return [canvas.height, canvas.width, btoa(text)];
+}"""
+
+
+def drawn(page, opacity):
+    page.locator(".opacity input").fill(str(opacity))
+    sync_api.expect(page.locator(".opacity output")).to_have_text(f"{opacity:.2f}")
+    height, width, text = page.evaluate(PIXELS)
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width, 4)
+
+
+def test_the_opacity_of_the_mask(loaded_page):
+    """From the image to the classes' colours, and back."""
+    page = loaded_page
+    choose(page, "street")
+    answer = answer_of(page, "street.png", (SAMPLES / "street.jpg").read_bytes())
+    image = read_rgb(SAMPLES / "street.jpg").astype(float)
+    model = load_model("fchardnet70", weights="camvid")
+    colours = np.asarray(model.palette)[mask_of(answer)].astype(float)
+    for opacity in (0.0, 0.5, 1.0, 0.0):
+        pixels = drawn(page, opacity)
+        assert (pixels[..., 3] == 255).all()
+        expected = image + opacity * (colours - image)
+        assert np.abs(pixels[..., :3] - expected).max() <= 2
+    assert page.faults == []
+
+
+def test_a_page_whose_program_is_gone_says_so(browser, address, site, tmp_path):
+    """As of a site that was built again, in a browser that kept the page."""
+    shutil.copytree(site, tmp_path / "site")
+    for path in (tmp_path / "site/_static/browser").glob("*/page.js"):
+        path.unlink()
+    with served(tmp_path) as host:
+        page = browser.new_page()
+        page.goto(f"{host}/site/browser.html")
+        sync_api.expect(page.locator("#browser-page .old")).to_be_visible()
+        page.close()
+
+
+def test_earlier_builds_leave_nothing(extension, tmp_path):
+    folder = tmp_path / extension.FOLDER
+    for name in (
+        "0123456789ab/page.js",
+        "0123456789ab/ort.wasm",
+        "page.js",
+        "ort/a.js",
+        "style.css",
+        "models/m.onnx",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("old")
+    (tmp_path / "new").write_text("new")
+    files = {"ba9876543210/page.js": tmp_path / "new", "models/m.onnx": tmp_path / "new"}
+    app = SimpleNamespace(outdir=tmp_path, browser_files=files)
+    extension._copy(app, ValueError("a build that failed"))
+    assert (folder / "page.js").is_file()
+    extension._copy(app, None)
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert left == {"style.css", *files}
+    assert (folder / "models/m.onnx").read_text() == "new"
+    assert not (folder / "ort").exists()
 
 
 @pytest.mark.parametrize("changed", ["png.js", "runtime"])
