@@ -76,22 +76,32 @@ def write_config(cfg: Any, path: Path, indices: Sequence[int], times: int) -> No
 
 
 def run(command: Sequence[str]) -> None:
-    """Runs a command to its end, which SIGTERM and Ctrl+C ask for: a training writes its checkpoint first.
+    """Runs a command to its end; SIGTERM and Ctrl+C are passed on: a training writes its checkpoint first.
 
     Raises:
-        SystemExit: the command failed, or ended for a signal.
+        SystemExit: the command failed, or the program was asked to end, also where the command was through
+            before it noticed.
     """
-    process = subprocess.Popen(command)
-    signals = {
-        signal.SIGTERM: lambda number, _: process.send_signal(number),
-        signal.SIGINT: lambda number, _: None,  # the terminal sends it to the command, too
-    }
-    before = {number: signal.signal(number, handle) for number, handle in signals.items()}
+    asked: list[int] = []
+    children: list[subprocess.Popen] = []
+
+    def end(number: int, _: object) -> None:
+        asked.append(number)
+        for child in children:
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        code = process.wait()
+        # in a session of its own, as a terminal would send Ctrl+C to the command, too: two end it at once
+        children.append(subprocess.Popen(command, start_new_session=True))
+        if asked:  # before there was a command
+            children[0].send_signal(asked[0])
+        code = children[0].wait()
     finally:
         for number, handle in before.items():
             signal.signal(number, handle)
+    if asked and code == 0:
+        code = 128 + asked[0]
     if code:
         raise SystemExit(code if code > 0 else 128 - code)
 

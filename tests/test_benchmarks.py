@@ -533,33 +533,41 @@ def test_groups_are_what_the_pattern_finds_in_the_names_of_files(leave_group_out
             leave_group_out.group_names(files, pattern)
 
 
+@pytest.mark.parametrize("is_group", [False, True], ids=["kill", "terminal"])
+@pytest.mark.parametrize(("code", "status"), [(75, 75), (0, 128)])  # 0: the last step was done already
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_stopped_benchmark_stops_its_training_in_order(tmp_path, number):
-    """The command gets the signal, and has the time that it needs: a training writes a checkpoint."""
+def test_a_stopped_benchmark_stops_its_training_in_order(tmp_path, number, code, status, is_group):
+    """The command gets the signal once, and has the time that it needs: a training writes a checkpoint."""
     mark, done = tmp_path / "started", tmp_path / "done"
     child = (
         "import pathlib, signal, sys, time\n"
         "def stop(*_):\n"
         "    time.sleep(1)\n"
-        f"    pathlib.Path({str(done)!r}).write_text('')\n"
-        "    sys.exit(75)\n"
+        f"    pathlib.Path({str(done)!r}).open('a').write('once ')\n"
+        f"    sys.exit({code})\n"
         f"signal.signal({int(number)}, stop)\n"
         f"pathlib.Path({str(mark)!r}).write_text('')\n"
         "time.sleep(60)\n"
     )
-    parent = f"import sys, learning_curve\nlearning_curve.run([sys.executable, '-c', {child!r}])\n"
+    parent = (
+        f"import sys, learning_curve\nlearning_curve.run([sys.executable, '-c', {child!r}])\nprint('on')\n"
+    )
     environment = {**os.environ, "PYTHONPATH": str(FOLDER)}
-    process = subprocess.Popen([sys.executable, "-c", parent], env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent], env=environment, start_new_session=True, stdout=subprocess.PIPE
+    )
     try:
         while not mark.exists():
             assert process.poll() is None
             time.sleep(0.05)
-        if number == signal.SIGTERM:
-            process.send_signal(number)
-        else:  # as a terminal does
+        if is_group:
             os.killpg(process.pid, number)
-        assert process.wait(timeout=30) == 75
-        assert done.exists()
+        else:
+            process.send_signal(number)
+        output, _ = process.communicate(timeout=30)
+        assert process.returncode == (status if code else status + number)
+        assert output == b""  # what comes after is not begun
+        assert done.read_text() == "once "
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
