@@ -103,11 +103,17 @@ def find_segmentation(folder: Path) -> SegmentationFolder | None:
     they are the values in the label images, told in ``notes``.
 
     Raises:
-        UserError: label images that cannot be read, or an unusable classes.txt.
+        UserError: label images that cannot be read, an unusable classes.txt, or a validation split without
+            label images.
     """
     places = _segmentation_places(folder)
     if not places:
         return None
+    if "val" not in places and (pair := _without_labels(folder, "val", next(iter(places.values())))):
+        raise UserError(
+            f"{folder}: {pair[0]} has images, but {pair[1]} no label images (.png): add them, or move "
+            f"{pair[0]} away"
+        )
     if "leftImg8bit/train" in {images for images, _ in places.values()}:
         return SegmentationFolder(folder, places, "cityscapes", LABEL_SETS["cityscapes"].classes)
     suffix = _label_suffix(folder, *next(iter(places.values())))
@@ -189,6 +195,43 @@ def _segmentation_places(folder: Path) -> dict[str, tuple[str, str]]:
             if _is_pair(folder, images, labels):
                 return {"train": (images, labels)}
     return {}
+
+
+def missing_labels(folder: Path) -> str | None:
+    """What a folder lacks that looks like images and label images, in words; None for another."""
+    pair = _without_labels(folder, "train") if folder.is_dir() else None
+    return pair and f"{pair[0]} has images, but {pair[1]} no label images (.png)"
+
+
+def _without_labels(folder: Path, split: str, like: tuple[str, str] | None = None) -> tuple[str, str] | None:
+    """The first (images, label images) of a split that has images but no label images.
+
+    Args:
+        folder: the data.
+        split: "train" or "val".
+        like: the pair of another split, whose layout it has; None: any layout, with a folder for labels.
+    """
+    images_names, label_names = _IMAGES, _LABELS
+    if like is not None:
+        images_names = tuple(part for part in like[0].split("/") if part in _IMAGES)
+        label_names = tuple(part for part in like[1].split("/") if part in _LABELS)
+    pairs = []
+    children = [child.name for child in _children(folder) if split_name(child.name) == split]
+    for images in images_names:
+        inside = _children(folder / images) if (folder / images).is_dir() else []
+        names = [child.name for child in inside if split_name(child.name) == split]
+        for labels in label_names:
+            pairs += [(f"{child}/{images}", f"{child}/{labels}") for child in children]
+            if (folder / labels).is_dir():
+                pairs += [(f"{images}/{name}", f"{labels}/{name}") for name in names]
+                pairs += [(images, labels)] if split == "train" and not inside else []
+    pairs += [(child, f"{child}annot") for child in children] if not images_names or like is None else []
+    for images, labels in pairs:
+        has_place = like is not None or (folder / labels).is_dir() or images.split("/")[0] in _IMAGES
+        has_images = (folder / images).is_dir() and walk_files(folder / images, IMAGE_SUFFIXES)
+        if has_place and has_images and not _is_pair(folder, images, labels):
+            return images, labels
+    return None
 
 
 def _in_order(places: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardnet_suite.data.folders import draw_validation, find_class_folders, find_segmentation, tasks_of
+from hardnet_suite.data.folders import (
+    draw_validation,
+    find_class_folders,
+    find_segmentation,
+    missing_labels,
+    tasks_of,
+)
 from hardnet_suite.errors import UserError
 
 
@@ -36,6 +42,46 @@ def test_images_and_label_images(tmp_path, layout):
     assert folder.known is None
     assert len(folder.classes) == 15
     assert "15 classes" in folder.notes[0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("suffix", [None, ".jpg"])
+def test_images_without_label_images(tmp_path, layout, suffix):
+    images, labels = LAYOUTS[layout]
+    put(tmp_path / images / "a.jpg")
+    assert not find_segmentation(tmp_path)
+    (tmp_path / labels).mkdir(parents=True)
+    if suffix:
+        put(tmp_path / labels / f"a{suffix}")
+    assert missing_labels(tmp_path) == f"{images} has images, but {labels} no label images (.png)"
+    put(tmp_path / labels / "a.png", [0, 1])
+    assert missing_labels(tmp_path) is None
+    assert missing_labels(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+@pytest.mark.parametrize("layout", ["split first", "split last", "CamVid"])
+def test_a_validation_split_without_label_images_is_not_left_out(tmp_path, layout, name, is_there):
+    """A part of train would be drawn in its place."""
+    images, labels = LAYOUTS[layout]
+    put(tmp_path / images / "a.jpg")
+    put(tmp_path / labels / "a.png", [0, 1])
+    images, labels = (folder.replace("train", name) for folder in (images, labels))
+    put(tmp_path / images / "b.jpg")
+    if is_there:
+        (tmp_path / labels).mkdir(parents=True)
+    with pytest.raises(UserError, match=f"{images} has images, but {labels} no label images"):
+        find_segmentation(tmp_path)
+    put(tmp_path / labels / "b.png", [0, 1])
+    assert list(find_segmentation(tmp_path).splits) == ["train", "val"]
+
+
+def test_images_of_a_test_split_need_no_labels(tmp_path):
+    put(tmp_path / "images/train/a.jpg")
+    put(tmp_path / "labels/train/a.png", [0, 1])
+    put(tmp_path / "images/test/b.jpg")
+    assert list(find_segmentation(tmp_path).splits) == ["train"]
 
 
 @pytest.mark.parametrize(

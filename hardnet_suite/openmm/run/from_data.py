@@ -9,6 +9,7 @@ import os
 import re
 import statistics
 import tempfile
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from hardnet_suite.data.folders import (
     draw_validation,
     find_class_folders,
     find_segmentation,
+    missing_labels,
     tasks_of,
 )
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
@@ -152,7 +154,11 @@ def write_config(
     tasks = tasks_of(data)
     if task not in tasks:
         what = f"has data for {' and '.join(tasks)}" if tasks else "has no data of a known layout"
-        raise UserError(f"{data} {what}, but {model} is for {task}: it needs {_NEEDED[task]}")
+        lacking = missing_labels(data) if task == "segmentation" else None
+        raise UserError(
+            f"{data} {what}, but {model} is for {task}: it needs {_NEEDED[task]}"
+            + (f"; {lacking}" if lacking else "")
+        )
     path = work_dir / f"{work_dir.name}.py"
     require_replaceable(path, _is_unchanged, writer="training", option="--work-dir")
     build = {"detection": _detection, "segmentation": _segmentation, "classification": _classification}[task]
@@ -216,7 +222,7 @@ def _start(model: str, classes: Sequence[str], choices: Choices, say: Callable[[
         try:
             path = fetch(row, timeout=5)
         except UserError as error:
-            unavailable.append(f"{row.tag} ({str(error).split(':')[0][:80]})")
+            unavailable.append(f"{row.tag} ({_reason(error)})")
             continue
         _tell_unavailable(unavailable, say)
         if _fits(row, classes):
@@ -242,6 +248,13 @@ def _computes_alike(row: WeightsRow) -> bool:
 def _tell_copies(splits: Mapping[str, Sequence[Path]], say: Callable[[str], None]) -> None:
     if told := copies_told(splits):
         say(f"warning: image in several splits: {': '.join(told)}")
+
+
+def _reason(error: UserError) -> str:
+    """Why weights cannot be had, in short: what the first address said, or the error's first words."""
+    first = str(error).partition("; ")[0]
+    said = re.search(r"https?://\S+ \((.+)\)$", first)
+    return said[1] if said else textwrap.shorten(first, 100, placeholder=" …")
 
 
 def _tell_unavailable(names: Sequence[str], say: Callable[[str], None]) -> None:
