@@ -1,5 +1,5 @@
-# FC-HarDNet-70 with a decoder that goes on to stride 2, on CamVid, from weights of fchardnet70 (set load_from): its last step and
-# the classifier are new. Changes of exposure, colour and sharpness that stay within what street cameras record; the dusk of
+# FC-HarDNet-70 with a decoder that goes on to stride 2, on CamVid, from weights of fchardnet70 with random ones for the last step
+# and the classifier (set load_from; docs/segmentation.md makes the file). Changes of exposure, colour and sharpness that stay within what street cameras record; the dusk of
 # 0001TP, a sixth of the training images and a quarter of the test split, is drawn twice. The last epoch counts; validation
 # only reports.
 _base_ = "fchardnet70_camvid_continued.py"

@@ -212,8 +212,9 @@ class FCHarDNetArch:
             with stride 2 and no 1×1 convolution, as in FC-DenseNet (Jégou et al. 2017, arXiv 1611.09326).
         align_corners: Of bilinear interpolation, also that of the logits.
         num_classes: Number of classes of the published network.
-        detail: One more decoder step, with this HarDBlock, to the stem's stride and output; its ``channels``
-            and ``downsample`` have no meaning. None: the decoder ends at the stride of the first stage.
+        detail: One more decoder step, with this HarDBlock, to the stem's stride and output; like those of the
+            other steps, it has a growth rate and layers only: its ``channels``, ``downsample`` and
+            ``keep_input`` have no meaning. None: the decoder ends at the stride of the first stage.
     """
 
     trunk: HarDNetArch

@@ -372,7 +372,8 @@ def _describe(
         implied = None if read == find_arch(model) else read
     named_otherwise = said is not None and model is not None and said != model
     if named_otherwise and form != "trunk" and not initial:
-        raise UserError(f"its metadata says that it is {said}, but its weights are those of {model}")
+        which = f"not {model}" if classes is None else f"but its weights are those of {model}"
+        raise UserError(f"its metadata says that it is {said}, {which}")
     names = metadata.get("classes") or (row.classes if row else None) or None
     if names and classes and len(names) != classes:
         raise UserError(f"its metadata names {len(names)} classes, but the weights have {classes}")

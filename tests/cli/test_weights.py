@@ -14,7 +14,7 @@ import torch
 from hardnet_suite import create_model
 from hardnet_suite.networks import default_usage, list_models
 from hardnet_suite.weights import ROWS, fetch, find, open_weights, read_checkpoint, state_dict_of, to_official
-from hardnet_suite.weights.convert import in_target, openmm_target
+from hardnet_suite.weights.convert import alike, in_target, openmm_target
 
 
 def test_models_lists_all_with_where_their_weights_are(cli, cache):
@@ -33,7 +33,7 @@ def test_models_lists_all_with_where_their_weights_are(cli, cache):
     assert "to download" in out
     _, out, _ = cli("models", "fchardnet")
     names = {line.split()[0] for line in out.splitlines()[1:] if line[0] != " "}
-    sizes = ("68", "70", "70_paddleseg", "70_stride2", "70a", "76", "84")
+    sizes = ("68", "70", "70_detail", "70_paddleseg", "70_stride2", "70a", "76", "84")
     assert names == {f"fchardnet{size}" for size in sizes}
 
 
@@ -52,8 +52,8 @@ def wrapped(state, how):
 @pytest.mark.parametrize(
     ("name", "how"),
     [
-        # two models have the keys of fchardnet70
-        *((name, "plain") for name in list_models() if not name.startswith("fchardnet70_")),
+        # these have the tensors of fchardnet70
+        *((name, "plain") for name in list_models() if name not in alike("fchardnet70")[1:]),
         ("hardnet39ds", "state_dict"),
         ("hardnet_descriptor", "state_dict"),
         ("fchardnet70", "model_state"),
