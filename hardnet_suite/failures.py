@@ -20,7 +20,7 @@ _CURES = {
     errno.EROFS: "make it writable, or choose another folder",
     errno.EACCES: "give yourself permission to write there, or choose another folder",
     errno.EPERM: "give yourself permission to write there, or choose another folder",
-    errno.ENOENT: "its folder is not there, and could not be created: choose another folder",
+    errno.ENOENT: "nothing can be created there: choose another folder",
     errno.ENOTDIR: "a file is in the place of its folder: move it away",
     errno.EEXIST: "a file is in the place of its folder: move it away",
 }

@@ -424,8 +424,8 @@ def _require_folder_name(folder: str | Path) -> None:
     is_file_name = suffix in _FILE_SUFFIXES or mimetypes.MimeTypes().guess_type(f"a{suffix}")[0]
     if is_file_name and not os.path.isdir(folder):
         raise UserError(
-            f"{folder}: expected a folder, or a file .jpg, .png or (of a video) .mp4; a folder of that name "
-            "must exist"
+            f"{folder}: expected a folder, or a file .jpg, .png, of a video .mp4, of predict --out also "
+            ".jsonl; a folder with such a name must exist"
         )
 
 

@@ -76,6 +76,11 @@ def test_folder_with_classes_given(folder):
 def test_folders_that_will_not_do(tmp_path):
     with pytest.raises(UserError, match=r"no folder .*none: expected FOLDER/CLASS/IMAGE"):
         read_folder(tmp_path / "none")
+    (tmp_path / "train-000.tar").touch()
+    with pytest.raises(
+        UserError, match=r"none, but tar files beside it: .*, such as .*/train-\{000..099\}.tar"
+    ):
+        read_folder(tmp_path / "none")
     with pytest.raises(UserError, match="has no folder per class"):
         read_folder(tmp_path)
     (tmp_path / "cat").mkdir()

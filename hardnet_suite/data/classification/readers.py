@@ -38,6 +38,11 @@ def read_folder(folder: str | Path, classes: Sequence[str] | None = None) -> Sam
     """
     folder = Path(folder)
     if not folder.is_dir():
+        if any(folder.parent.glob("*.tar")):
+            raise UserError(
+                f"no folder {folder}, but tar files beside it: shards are named by a pattern, such as "
+                f"{folder.parent}/train-{{000..099}}.tar"
+            )
         raise UserError(f"no folder {folder}: expected FOLDER/CLASS/IMAGE; give the data with --data-root")
     return _read_folder(folder, None if classes is None else tuple(class_names(classes, "classes")))
 

@@ -141,7 +141,8 @@ def split_shards(pattern: str, split: str) -> str:
     folder, name = os.path.split(pattern)
     if "train" not in name:
         raise UserError(
-            f"{pattern}: the names of the shards do not say train, so those of {split} are not known"
+            f"{pattern}: the shards of {split} are looked for under the name of those of training with "
+            f"{split} in place of train, and these do not say train: rename them, such as train-000.tar"
         )
     other = os.path.join(folder, without_braces(name).replace("train", split))
     try:
