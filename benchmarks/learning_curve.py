@@ -3,17 +3,17 @@
     python benchmarks/learning_curve.py hardnet39ds_tiny_imagenet10 --metric top1 \
         --data-root data/tiny_imagenet10 --out work_dirs/learning_curve
 
-Each share is trained for as many iterations as all images would be: the drawn images are repeated. With the
-same seed, the images of a smaller share are among those of a larger one; classes of a classification data set
-keep their shares. The config's validation split selects the checkpoint, and its test split is scored once per
-run. Arguments after ``--`` go to ``train``. Finished runs are not repeated, and an interrupted one resumes.
+Each share is trained for as many iterations as all images would be: the drawn images are repeated, and some
+of them once more for the rest. With the same seed, the images of a smaller share are among those of a larger
+one; classes of a classification data set keep their shares. The config's validation split selects the
+checkpoint, and its test split is scored once per run. Arguments after ``--`` go to ``train``. Finished runs
+are not repeated, and an interrupted one resumes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import signal
 import subprocess
 import sys
@@ -64,10 +64,35 @@ def groups_of(cfg: Any) -> list[int]:
     return [data.get_data_info(index)["label"] for index in range(len(data))]
 
 
-def write_config(cfg: Any, path: Path, indices: Sequence[int], times: int) -> None:
-    """Writes a config of ``cfg`` with the training images of ``indices`` alone, ``times`` in an epoch."""
-    images = {**cfg.train_dataloader.dataset.to_dict(), "indices": list(indices)}
-    dataset = {"_delete_": True, "type": "RepeatDataset", "times": times, "dataset": images}
+def repeated(groups: Sequence[int], share: float, seed: int) -> list[tuple[int, list[int]]]:
+    """A share of the items, repeated up to the number of all.
+
+    Args:
+        groups: (N,) group of each item.
+        share: in (0, 1].
+        seed: as for ``draw``.
+
+    Returns:
+        How often, and which items: those of the share as often as all of them fit into N, then a part of
+        them once for the rest.
+    """
+    kept = draw(groups, share, seed)
+    times, rest = divmod(len(groups), len(kept))
+    parts = [(times, kept)]
+    if rest:
+        parts.append((1, draw(groups, rest / len(groups), seed)))
+    return parts
+
+
+def write_config(cfg: Any, path: Path, parts: Sequence[tuple[int, Sequence[int]]]) -> None:
+    """Writes a config of ``cfg`` with some of the training images, as often in an epoch as ``parts`` say."""
+    images = cfg.train_dataloader.dataset.to_dict()
+    repeats = [
+        {"type": "RepeatDataset", "times": times, "dataset": {**images, "indices": list(indices)}}
+        for times, indices in parts
+    ]
+    joined = repeats[0] if len(repeats) == 1 else {"type": "ConcatDataset", "datasets": repeats}
+    dataset = {"_delete_": True, **joined}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(
         path,
@@ -205,11 +230,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     images = {}
     for seed in args.seeds:
         for share in scores:
-            indices = draw(groups, share, seed)
-            images[share] = len(indices)
+            parts = repeated(groups, share, seed)
+            images[share] = len(parts[0][1])
             folder = args.out / f"share-{share:g}-seed-{seed}"
             config = args.out / f"{folder.name}.py"
-            write_config(cfg, config, indices, math.ceil(len(groups) / len(indices)))
+            write_config(cfg, config, parts)
             figures = score(config, folder, options, [*train_options, "--seed", str(seed)])
             if args.metric not in figures:
                 raise UserError(f"no metric {args.metric!r}; there are {', '.join(figures)}")

@@ -477,6 +477,21 @@ def test_shares_are_drawn_inside_each_other_and_evenly_over_the_classes(learning
             learning_curve.draw(groups, share, seed)
 
 
+@pytest.mark.parametrize("count", [10, 450, 367])
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.25, 0.3, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("classes", [1, 10])
+def test_shares_are_trained_alike(learning_curve, share, count, classes):
+    """An epoch of each has as many images as one of all, up to the rounding of a class."""
+    groups = [item % classes for item in range(count * classes)]
+    parts = learning_curve.repeated(groups, share, seed=0)
+    images = sum(times * len(indices) for times, indices in parts)
+    assert abs(images - len(groups)) <= classes / 2
+    kept = set(parts[0][1])
+    assert sorted(kept) == learning_curve.draw(groups, share, 0)
+    assert all(set(indices) <= kept for _, indices in parts)
+    assert all(times > 0 and indices for times, indices in parts)
+
+
 @pytest.mark.slow
 def test_a_learning_curve(learning_curve, tmp_path, capsys, monkeypatch):
     """Trains on each share, tests, and repeats nothing that is finished."""
@@ -494,18 +509,21 @@ def test_a_learning_curve(learning_curve, tmp_path, capsys, monkeypatch):
     ]
     options += ["test_dataloader.dataset.hold_out=1", "train_dataloader.batch_size=20"]
     command = ["hardnet39ds_tiny_imagenet10", "--metric", "top1", "--data-root", str(tmp_path / "data")]
-    command += ["--shares", "0.5", "1", "--out", str(tmp_path / "out"), "--cfg-options", *options]
+    command += ["--shares", "0.3", "0.5", "1", "--out", str(tmp_path / "out"), "--cfg-options", *options]
     command += ["--", "--bf16"]  # an option of train
     learning_curve.main(command)
     text = capsys.readouterr().out
-    assert text.splitlines()[2].startswith("| 50 % | 20 | 0.")
-    assert text.splitlines()[3].startswith("| 100 % | 40 | 0.")
+    for line, start in zip(
+        text.splitlines()[2:], ("| 30 % | 10 |", "| 50 % | 20 |", "| 100 % | 40 |"), strict=True
+    ):
+        assert line.startswith(f"{start} 0.")
     assert (tmp_path / "out" / "learning_curve.md").read_text() == text
-    logs = (tmp_path / "out" / "share-0.5-seed-0").glob("*/*.log")  # of train and of test
-    log = "".join(path.read_text() for path in logs)
-    assert "class without images" not in log
-    assert "1 epoch of 2 iterations of 20 images" in log  # as many as with all 40
-    assert "bfloat16" in log
+    for share in ("0.3", "0.5", "1"):
+        logs = (tmp_path / "out" / f"share-{share}-seed-0").glob("*/*.log")  # of train and of test
+        log = "".join(path.read_text() for path in logs)
+        assert "class without images" not in log
+        assert "1 epoch of 2 iterations of 20 images" in log  # as many as with all 40
+        assert "bfloat16" in log
     monkeypatch.setattr(learning_curve, "run", None)
     learning_curve.main(command)
     assert capsys.readouterr().out == text
