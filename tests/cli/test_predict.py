@@ -264,7 +264,7 @@ def test_one_image_into_one_file(cli, error_of, images, tmp_path, name):
         assert f"is one image, got {words}: give a folder" in message
     for other in ("a.webp", "a.avi", "a.TIF"):
         message = error_of("predict", image, *MODEL, "--out", tmp_path / other)
-        assert "expected a folder, or a file .jpg, .png or (of a video) .mp4" in message
+        assert "a folder, or a file .jpg, .png, of a video .mp4, of predict --out also .jsonl" in message
 
 
 @pytest.mark.parametrize(

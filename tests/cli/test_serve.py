@@ -167,7 +167,7 @@ def test_words_that_name_no_model(word):
         (["--max-megapixels", "0"], "--max-megapixels 0.0"),
         (["--max-megapixels", "inf"], "--max-megapixels inf"),
         (["--max-megapixels", "900"], "no image of more than"),
-        (["--timeout", "inf"], "seconds=inf"),
+        (["--timeout", "inf"], "--delay 0 --timeout inf: expected seconds, 0 ≤ delay < timeout"),
         (["--allowed-host", "name:80"], "without port"),
         (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
     ],
@@ -182,4 +182,7 @@ def test_bad_options_are_one_line(cli, arguments, text):
 def test_two_models_of_one_name(cli):
     model = ("--model", "hardnet39ds:tiny_imagenet10")
     status, _, err = cli("serve", *model, *model)
-    assert (status, "give NAME=hardnet39ds" in err) == (2, True)
+    assert (status, "give OTHER_NAME=hardnet39ds:tiny_imagenet10" in err) == (2, True)
+    named = ("--model", "two=hardnet39ds:tiny_imagenet10")
+    status, _, err = cli("serve", *named, *named)
+    assert (status, "give OTHER_NAME=hardnet39ds:tiny_imagenet10" in err) == (2, True)
