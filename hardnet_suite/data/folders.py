@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from hardnet_suite.errors import UserError
 
 _IMAGES = ("images", "imgs", "image", "JPEGImages")
 _LABELS = ("labels", "masks", "annotations", "SegmentationClass", "label", "mask", "annots")
+_NAMES = tuple(itertools.product(_IMAGES, _LABELS))
 _NAME_FILES = ("classes.txt", "labels.txt", "names.txt")
 _MOST_SCANNED = 2000  # label images of which the values are read where no file names the classes
 HELD_OUT = 0.2  # of the images, where a data set has no validation split
@@ -171,30 +173,30 @@ def _segmentation_places(folder: Path) -> dict[str, tuple[str, str]]:
     if (folder / "leftImg8bit").is_dir() and (folder / "gtFine").is_dir():
         pairs = {split: (f"leftImg8bit/{split}", f"gtFine/{split}") for split in ("train", "val")}
         return {split: pair for split, pair in pairs.items() if (folder / pair[0]).is_dir()}
-    places: dict[str, tuple[str, str]] = {}
-    for child in _children(folder):
-        split, annotations = split_name(child.name), f"{child.name}annot"
-        if split and _is_pair(folder, child.name, annotations):
-            places.setdefault(split, (child.name, annotations))
-        for images in _IMAGES if split else ():
-            for labels in _LABELS:
-                if _is_pair(folder, f"{child.name}/{images}", f"{child.name}/{labels}"):
-                    places.setdefault(split, (f"{child.name}/{images}", f"{child.name}/{labels}"))
-    if places:
-        return _in_order(places)
-    for images in _IMAGES:
-        for labels in _LABELS:
-            if not ((folder / images).is_dir() and (folder / labels).is_dir()):
-                continue
-            for child in _children(folder / images):
-                split = split_name(child.name)
-                if split and _is_pair(folder, f"{images}/{child.name}", f"{labels}/{child.name}"):
-                    places.setdefault(split, (f"{images}/{child.name}", f"{labels}/{child.name}"))
-            if places:
-                return _in_order(places)
-            if _is_pair(folder, images, labels):
-                return {"train": (images, labels)}
+    for layout in _layouts(folder):
+        places: dict[str, tuple[str, str]] = {}
+        for split, *pair in layout:
+            if _is_pair(folder, *pair):
+                places.setdefault(split, tuple(pair))
+        if places:
+            return _in_order(places)
     return {}
+
+
+def _layouts(folder: Path) -> Iterator[list[tuple[str, str, str]]]:
+    """Where a folder may have (split, images, label images), one list per layout, in the order of trial."""
+    children = [(split, child.name) for child in _children(folder) if (split := split_name(child.name))]
+    split_first = []
+    for split, child in children:
+        split_first.append((split, child, f"{child}annot"))
+        split_first += [(split, f"{child}/{images}", f"{child}/{labels}") for images, labels in _NAMES]
+    yield split_first
+    for images, labels in _NAMES:
+        if (folder / images).is_dir() and (folder / labels).is_dir():
+            inside = [child.name for child in _children(folder / images)]
+            named = [(split, name) for name in inside if (split := split_name(name))]
+            yield [(split, f"{images}/{name}", f"{labels}/{name}") for split, name in named]
+            yield [("train", images, labels)]
 
 
 def missing_labels(folder: Path) -> str | None:
@@ -211,27 +213,20 @@ def _without_labels(folder: Path, split: str, like: tuple[str, str] | None = Non
         split: "train" or "val".
         like: the pair of another split, whose layout it has; None: any layout, with a folder for labels.
     """
-    images_names, label_names = _IMAGES, _LABELS
-    if like is not None:
-        images_names = tuple(part for part in like[0].split("/") if part in _IMAGES)
-        label_names = tuple(part for part in like[1].split("/") if part in _LABELS)
-    pairs = []
-    children = [child.name for child in _children(folder) if split_name(child.name) == split]
-    for images in images_names:
-        inside = _children(folder / images) if (folder / images).is_dir() else []
-        names = [child.name for child in inside if split_name(child.name) == split]
-        for labels in label_names:
-            pairs += [(f"{child}/{images}", f"{child}/{labels}") for child in children]
-            if (folder / labels).is_dir():
-                pairs += [(f"{images}/{name}", f"{labels}/{name}") for name in names]
-                pairs += [(images, labels)] if split == "train" and not inside else []
-    pairs += [(child, f"{child}annot") for child in children] if not images_names or like is None else []
-    for images, labels in pairs:
-        has_place = like is not None or (folder / labels).is_dir() or images.split("/")[0] in _IMAGES
-        has_images = (folder / images).is_dir() and walk_files(folder / images, IMAGE_SUFFIXES)
-        if has_place and has_images and not _is_pair(folder, images, labels):
-            return images, labels
+    for layout in _layouts(folder):
+        for name, images, labels in layout:
+            if name != split or (like is not None and _names((images, labels)) != _names(like)):
+                continue
+            has_place = like is not None or (folder / labels).is_dir() or images.split("/")[0] in _IMAGES
+            has_images = (folder / images).is_dir() and walk_files(folder / images, IMAGE_SUFFIXES)
+            if has_place and has_images and not _is_pair(folder, images, labels):
+                return images, labels
     return None
+
+
+def _names(pair: tuple[str, str]) -> list[str]:
+    """What a pair calls images and label images, without the split; nothing in CamVid's layout."""
+    return [part for path in pair for part in path.split("/") if part in (*_IMAGES, *_LABELS)]
 
 
 def _in_order(places: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
