@@ -215,7 +215,7 @@ def _without_labels(folder: Path, split: str, like: tuple[str, str] | None = Non
     """
     for layout in _layouts(folder):
         for name, images, labels in layout:
-            if name != split or (like is not None and _names((images, labels)) != _names(like)):
+            if name != split or (like is not None and _folder_names((images, labels)) != _folder_names(like)):
                 continue
             has_place = like is not None or (folder / labels).is_dir() or images.split("/")[0] in _IMAGES
             has_images = (folder / images).is_dir() and walk_files(folder / images, IMAGE_SUFFIXES)
@@ -224,7 +224,7 @@ def _without_labels(folder: Path, split: str, like: tuple[str, str] | None = Non
     return None
 
 
-def _names(pair: tuple[str, str]) -> list[str]:
+def _folder_names(pair: tuple[str, str]) -> list[str]:
     """What a pair calls images and label images, without the split; nothing in CamVid's layout."""
     return [part for path in pair for part in path.split("/") if part in (*_IMAGES, *_LABELS)]
 
