@@ -38,7 +38,7 @@ from hardnet_suite.data.sources import SourceImage
 from hardnet_suite.errors import UserError
 from hardnet_suite.precision import Precision
 from hardnet_suite.prediction import load_model
-from hardnet_suite.prediction.batch import Wanted, require_counts, require_wanted
+from hardnet_suite.prediction.batch import Wanted, is_count, require_counts, require_wanted
 from hardnet_suite.prediction.run import predict_sources
 from hardnet_suite.prediction.writer import failure_line
 
@@ -101,6 +101,7 @@ def predict_dataset(
     """
     require_wanted(Wanted(top, score))
     require_counts(batch_size=batch_size)
+    _require_concurrency(concurrency)
     if precision == "auto":
         raise ValueError("precision='auto' times one process: choose 'float32' or 'bf16' for Ray's workers")
     if not isinstance(model, str | Path):
@@ -131,7 +132,7 @@ def predict_dataset(
         batch_size=batch_size,
         batch_format="pyarrow",  # NumPy has no None in a column
         fn_constructor_kwargs=options,
-        concurrency=concurrency,
+        compute=_pool(concurrency),
         num_cpus=num_cpus,
         num_gpus=num_gpus,
     )
@@ -156,9 +157,24 @@ def write_lines(
     dataset.write_datasink(_LinesSink(path, filesystem=filesystem, file_format="jsonl", mode=SaveMode.ERROR))
 
 
+def _pool(concurrency: int | tuple[int, int]) -> ray.data.ActorPoolStrategy:
+    """The workers that each load the model once."""
+    least, most = concurrency if isinstance(concurrency, tuple | list) else (concurrency, concurrency)
+    return ray.data.ActorPoolStrategy(min_size=least, max_size=most)
+
+
+def _require_concurrency(concurrency: int | tuple[int, int]) -> None:
+    """ValueError for what is neither a number of workers nor the least and the most."""
+    counts = concurrency if isinstance(concurrency, tuple | list) else (concurrency, concurrency)
+    if len(counts) != 2 or not all(is_count(count) for count in counts) or counts[0] > counts[1]:
+        raise ValueError(
+            f"concurrency={concurrency!r}: expected an integer of at least 1, or the least and the most"
+        )
+
+
 def _warn_of_few_cores(concurrency: int | tuple[int, int], num_cpus: float) -> None:
     """Ray waits forever, without an error, where its workers leave no core for reading."""
-    least = (concurrency if isinstance(concurrency, int) else concurrency[0]) * num_cpus
+    least = (concurrency[0] if isinstance(concurrency, tuple | list) else concurrency) * num_cpus
     cores = ray.cluster_resources().get("CPU", 0) if ray.is_initialized() else None
     if cores is not None and least + 1 > cores:
         warnings.warn(

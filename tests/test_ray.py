@@ -166,6 +166,11 @@ def test_options_are_checked_before_anything_runs(workers):
         ({"top": 0}, "top=0"),
         ({"score": 2}, "score=2"),
         ({"precision": "auto"}, "precision='auto' times one process"),
+        ({"concurrency": 0}, "concurrency=0: expected an integer of at least 1"),
+        ({"concurrency": True}, "concurrency=True"),
+        ({"concurrency": 1.5}, "concurrency=1.5"),
+        ({"concurrency": (2, 1)}, re.escape("concurrency=(2, 1)")),
+        ({"concurrency": (1, 2, 3)}, re.escape("concurrency=(1, 2, 3)")),
     ):
         with pytest.raises(ValueError, match=message):
             predict_dataset(dataset, "hardnet68", **options)

@@ -166,18 +166,20 @@ def _merge(
 ) -> int:
     from hardnet_suite.prediction.files import LinesFile
 
-    if writer is not None:
-        staged = [_unpacked(entry.staged) for entry in entries if entry.staged]
-        if not isinstance(writer, LinesFile):
-            writer.stage.take_over(staged)
+    count = sum(entry.text is not None for entry in entries)
+    staged = [_unpacked(entry.staged) for entry in entries if entry.staged]
+    if isinstance(writer, LinesFile):
         writer.place_all(staged)
+    elif writer is not None:
+        writer.stage.take_over(staged)
+        count = len(set(writer.place_all(staged)))
     for entry in entries:
         if entry.text is not None:
             show_line(entry.text, sys.stdout)
         else:
             show_line(f"skipped: {entry.reason}", sys.stderr)
     if writer is not None:
-        show_total(sum(entry.text is not None for entry in entries), "image", args.out)
+        show_total(count, "image", args.out)
     return int(any(entry.reason is not None for entry in entries))
 
 

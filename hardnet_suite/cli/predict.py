@@ -139,6 +139,7 @@ def _predict(
 
     from hardnet_suite.data.report import has_live_line
     from hardnet_suite.data.sources import count_of
+    from hardnet_suite.prediction import PredictionWriter
     from hardnet_suite.prediction.files import LinesFile, VideoFile
     from hardnet_suite.prediction.run import predict, usual_workers
     from hardnet_suite.prediction.workers import map_ahead
@@ -146,6 +147,7 @@ def _predict(
     workers = usual_workers(images) if args.workers is None else args.workers
     failed: list[tuple[str, str]] = []
     shown = count = 0
+    drawings: set[Path] = set()  # of a folder
 
     def show_skipped(end: int) -> None:
         nonlocal shown
@@ -183,16 +185,18 @@ def _predict(
                     count += 1
                     if not is_video:
                         show_line(str(prediction), sys.stdout)
-                    place(prediction, drawing.result())
+                    path = place(prediction, drawing.result())
+                    if isinstance(writer, PredictionWriter):
+                        drawings.add(path)
         finally:
             show_skipped(len(failed))
             discard(writer)
     if writer is not None:
-        show_total(count, "frame" if is_video else "image", args.out)
+        show_total(len(drawings) or count, "frame" if is_video else "image", args.out)
     return 1 if failed else 0
 
 
-def _steps(writer: Writer | None) -> tuple[Callable[[Prediction], Any], Callable[[Prediction, Any], object]]:
+def _steps(writer: Writer | None) -> tuple[Callable[[Prediction], Any], Callable[[Prediction, Any], Any]]:
     """What draws a prediction, in any thread, and what writes the drawing, one after the other."""
     from hardnet_suite.prediction import PredictionWriter
     from hardnet_suite.prediction.files import LinesFile, VideoFile
@@ -220,6 +224,7 @@ def show_line(text: str, stream: TextIO) -> None:
 
 
 def show_total(count: int, unit: str, out: str) -> None:
+    """Shows what is in ``--out``: an image that was given twice is drawn into a folder once."""
     show(f"{count} {unit if count == 1 else f'{unit}s'}: {out}")
 
 

@@ -54,9 +54,13 @@ def require_wanted(wanted: Wanted) -> None:
 def require_counts(*, least: int = 1, **counts: int | None) -> None:
     """ValueError for counts that are no integers of at least ``least``; None is one where it is usual."""
     for name, count in counts.items():
-        is_count = isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= least
-        if not is_count and (count is not None or name == "batch_size"):
+        if not is_count(count, least=least) and (count is not None or name == "batch_size"):
             raise ValueError(f"{name}={count!r}: expected an integer of at least {least}")
+
+
+def is_count(value: object, *, least: int = 1) -> bool:
+    """Whether a value is an integer of at least ``least``; ``True`` is none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
 
 
 def prepare_source(model: LoadedModel, source: SourceImage) -> PreparedImage:

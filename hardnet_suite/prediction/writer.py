@@ -212,8 +212,11 @@ class PredictionWriter:
         self._note_files(line, obsolete)
         return self.folder / line.files["drawing"]
 
-    def place_all(self, several: Iterable[StagedPrediction]) -> None:
+    def place_all(self, several: Iterable[StagedPrediction]) -> list[Path]:
         """``place`` for each in turn; ``predictions.jsonl`` takes its place once, with all of the lines.
+
+        Returns:
+            The paths of the drawings; that of a repeated image repeats.
 
         Raises:
             UserError: a file cannot be written.
@@ -239,6 +242,7 @@ class PredictionWriter:
         finally:
             for staged, _, _ in placed:
                 self.stage.discard(staged)
+        return [self.folder / line.files["drawing"] for _, line, _ in placed]
 
     def _line_of(self, staged: StagedPrediction, stem: str | None) -> tuple[str, _Line, str | None]:
         """The key and the line of a prediction, and the key of an earlier line that it replaces."""

@@ -100,6 +100,17 @@ def test_three_runs_leave_three_drawings_and_three_lines(cli, images, tmp_path):
     assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {"a.jpg", "a_2.jpg", "b.jpg"}
 
 
+def test_an_image_given_twice_is_drawn_once_and_counted_once(cli, images, tmp_path):
+    given = [images / "one/a.png", images / "one/../one/a.png", images / "two"]
+    status, text, _ = cli("predict", *given, *MODEL, "--out", tmp_path / "out")
+    rows = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
+    assert (status, len(rows), len([*(tmp_path / "out").glob("*.jpg")])) == (0, 2, 2)
+    assert text.splitlines()[-1] == f"2 images: {tmp_path / 'out'}"
+    status, text, _ = cli("predict", *given, *MODEL, "--out", tmp_path / "out.jsonl")
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
+    assert text.splitlines()[-1] == f"3 images: {tmp_path / 'out.jsonl'}"
+
+
 def test_predictions_of_another_program_are_refused_before_anything_runs(error_of, images, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/predictions.jsonl").write_text('{"img": "a.png"}\n')
