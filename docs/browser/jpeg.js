@@ -16,9 +16,11 @@ export function isJpeg(bytes) {
 export async function readJpeg(bytes, requireSize) {
   const { parts, width, height, orientation } = partsOf(bytes);
   requireSize(width, height);
+  // one part, as Firefox recognises a JPEG file by the first part of a blob, which would be too short
+  const blob = new Blob([joined(parts)], { type: "image/jpeg" });
   let bitmap;
   try {
-    bitmap = await createImageBitmap(new Blob(parts, { type: "image/jpeg" }), { colorSpaceConversion: "none" });
+    bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   } catch {
     throw new ImageError("the browser cannot decode this JPEG file: it is damaged or of a rare kind");
   }
@@ -40,6 +42,16 @@ export async function readJpeg(bytes, requireSize) {
     pixels[to + 2] = data[from + 2];
   }
   return { width, height, pixels, orientation };
+}
+
+function joined(parts) {
+  const all = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
+  let place = 0;
+  for (const part of parts) {
+    all.set(part, place);
+    place += part.length;
+  }
+  return all;
 }
 
 function damaged() {

@@ -316,6 +316,31 @@ def test_pixels_are_those_of_python(loaded_page):
         assert np.abs(pixels.astype(int) - expected).max() <= most, name
 
 
+def test_the_decoder_gets_a_jpeg_file_in_one_part(loaded_page):
+    """Firefox recognises a JPEG file by the first part of a blob alone, where two bytes are not enough."""
+    content = encoded(Image.new("RGB", (9, 7)), "JPEG", exif=turned(6))
+    parts = loaded_page.evaluate(
+        """async ([read, text]) => {
+          const Original = Blob;
+          const parts = [];
+          globalThis.Blob = class extends Original {
+            constructor(given, options) {
+              super(given, options);
+              if (options?.type === "image/jpeg") parts.push(given.length);
+            }
+          };
+          try {
+            await eval(read)([text]);
+          } finally {
+            globalThis.Blob = Original;
+          }
+          return parts;
+        }""",
+        [READ, base64.b64encode(content).decode()],
+    )
+    assert parts == [1]
+
+
 def exif_entry(kind: int, count: int, value: bytes, order: bytes = b"MM\0*\0\0\0\x08") -> bytes:
     """EXIF data of an orientation alone."""
     return order + struct.pack(">HHHI", 1, 0x0112, kind, count) + value.ljust(4, b"\0") + bytes(4)
