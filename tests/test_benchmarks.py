@@ -20,6 +20,7 @@ import torch
 from drawn_pairs import HOMOGRAPHY, drawn_pair
 from mmengine import Config
 from PIL import Image
+from safetensors.torch import load_file
 
 from hardnet_suite import create_model
 from hardnet_suite.data.hpatches import STRIPS, write_strips
@@ -662,3 +663,139 @@ def test_leaving_groups_out(leave_group_out, tmp_path, capsys, monkeypatch):
         leave_group_out.main([*command, "--leave-out", "d"])
     with pytest.raises(UserError, match="is a ClassificationDataset, not a SegmentationDataset"):
         leave_group_out.main(["hardnet39ds_tiny_imagenet10", *command[1:]])
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def distill_trunk(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("distill_trunk")
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    random = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for index in range(5):
+        image = Image.fromarray(random.integers(0, 256, (70 + index, 90, 3), np.uint8))
+        image.save(tmp_path / f"images/{index}.png")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def distill(distill_trunk, photographs, tmp_path, monkeypatch):
+    """Runs the script with timm's smallest network, whose weights are random here, as the teacher."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "teacher.pth")
+    monkeypatch.setattr(distill_trunk, "_SAVE_EVERY", 2)
+    monkeypatch.setattr(distill_trunk, "_LOG_EVERY", 1)
+    monkeypatch.setattr(distill_trunk, "_WARM_UP", 1)
+
+    def run(out, *options):
+        usual = ["--images", photographs, "--teacher", "test_efficientnet", "--size", 64, "--batch-size", 2]
+        usual += ["--teacher-weights", tmp_path / "teacher.pth", "--steps", 4, "--out", tmp_path / out]
+        return distill_trunk.main([str(each) for each in ("ssd224_hardnet29", *usual, *options)])
+
+    return run
+
+
+def test_a_distilled_trunk_resumes_exactly_and_is_read_by_its_model(
+    distill, distill_trunk, tmp_path, monkeypatch
+):
+    whole = load_file(distill("whole"))
+    assert [row["step"] for row in rows_of(tmp_path / "whole/log.jsonl")] == [1, 2, 3, 4]
+
+    def interrupted(*args):
+        save(*args)
+        raise KeyboardInterrupt
+
+    save = distill_trunk.save
+    monkeypatch.setattr(distill_trunk, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        distill("resumed")
+    monkeypatch.setattr(distill_trunk, "save", save)
+    assert [row["step"] for row in rows_of(tmp_path / "resumed/log.jsonl")] == [1, 2]
+    resumed = load_file(distill("resumed"))
+    assert (tmp_path / "resumed/log.jsonl").read_text() == (tmp_path / "whole/log.jsonl").read_text()
+    assert whole.keys() == resumed.keys()
+    for key, value in whole.items():
+        assert torch.equal(value, resumed[key]), key
+    file = tmp_path / "whole/trunk.safetensors"
+    trunk = create_model("ssd224_hardnet29", features_only=True, pretrained=file)
+    assert all(torch.equal(value, whole[key]) for key, value in trunk.state_dict().items())
+    fresh = create_model("ssd224_hardnet29", features_only=True).state_dict()
+    assert not torch.equal(fresh["stem.0.conv.weight"], whole["stem.0.conv.weight"])
+
+
+def test_what_a_trunk_learns_lessens_the_losses(distill, tmp_path):
+    distill("long", "--steps", 40, "--lr", 5e-3)
+    first, *_, last = rows_of(tmp_path / "long/log.jsonl")
+    assert last["stride 4"] < 0.9 * first["stride 4"]
+    assert sum(last.values()) - 40 < sum(first.values()) - 1
+
+
+def test_distillation_losses(distill_trunk):
+    random = torch.Generator().manual_seed(0)
+    maps = {
+        4: 3 + 5 * torch.randn(2, 3, 8, 8, generator=random),
+        8: torch.randn(2, 4, 4, 4, generator=random),
+    }
+    logits = torch.randn(2, 10, generator=random)
+    standard = {
+        stride: (each - each.mean((0, 2, 3), keepdim=True)) / each.std((0, 2, 3), keepdim=True, correction=0)
+        for stride, each in maps.items()
+    }
+    losses = distill_trunk.distillation_losses((standard, logits + 7), (maps, logits))
+    assert losses.keys() == {"stride 4", "stride 8", "classes"}
+    for value in losses.values():
+        assert abs(value) < 1e-4
+    constant = {4: torch.zeros(2, 3, 8, 8)}
+    losses = distill_trunk.distillation_losses((constant, torch.zeros(2, 10)), (maps, logits))
+    assert losses["stride 4"] == pytest.approx(1, abs=1e-4)
+    probabilities = logits.softmax(1)
+    expected = (probabilities * (probabilities * 10).log()).sum(1).mean() / 2
+    assert losses["classes"] == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_crops_depend_on_their_number_alone(distill_trunk, photographs):
+    files = sorted(photographs.iterdir())
+    first, again = (distill_trunk.Crops(files, 64, seed=3) for _ in range(2))
+    torch.manual_seed(7)
+    for number in (0, 1, 4, 5, 12):
+        state = torch.get_rng_state()
+        assert torch.equal(first[number], again[number])
+        assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(first[0], first[5])
+    assert not torch.equal(first[0], distill_trunk.Crops(files, 64, seed=4)[0])
+
+
+def test_what_distillation_refuses(distill, distill_trunk, photographs, tmp_path):
+    torch.save(create_model("hardnet39ds").state_dict(), tmp_path / "other.pth")
+    (tmp_path / "empty").mkdir()
+    for options, message in (
+        (["--teacher", "no_net"], "--teacher no_net: timm has no such network"),
+        (
+            ["--teacher-weights", tmp_path / "other.pth"],
+            "does not hold the weights of timm's test_efficientnet",
+        ),
+        (["--teacher-weights", tmp_path / "missing.pth"], "missing.pth"),
+        (["--images", tmp_path / "empty"], "no images in"),
+        (["--images", tmp_path / "nowhere"], "nowhere"),
+    ):
+        with pytest.raises(UserError, match=message):
+            distill("refused", *options)
+        assert not (tmp_path / "refused").exists()
+    for option in (["--size", 100], ["--steps", 0], ["--batch-size", 0]):
+        with pytest.raises(SystemExit):
+            distill("refused", *option)
+    distill("done", "--steps", 1)
+    before = (tmp_path / "done/state.pth").read_bytes()
+    for option in (["--steps", 2], ["--seed", 1], ["--lr", 1e-4]):
+        with pytest.raises(UserError, match="is of a run with other arguments or images"):
+            distill("done", "--steps", 1, *option)
+    assert (tmp_path / "done/state.pth").read_bytes() == before
+    distill("done", "--steps", 1)  # finished: the weights are written again
