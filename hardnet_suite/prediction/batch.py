@@ -60,7 +60,7 @@ def require_counts(*, least: int = 1, **counts: int | None) -> None:
 
 def is_count(value: object, *, least: int = 1) -> bool:
     """Whether a value is an integer of at least ``least``; ``True`` is none."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
 
 
 def prepare_source(model: LoadedModel, source: SourceImage) -> PreparedImage:
