@@ -101,7 +101,7 @@ def predict_dataset(
     """
     require_wanted(Wanted(top, score))
     require_counts(batch_size=batch_size)
-    _require_concurrency(concurrency)
+    least, most = _worker_range(concurrency)
     if precision == "auto":
         raise ValueError("precision='auto' times one process: choose 'float32' or 'bf16' for Ray's workers")
     if not isinstance(model, str | Path):
@@ -113,7 +113,7 @@ def predict_dataset(
     missing = [column for column in (image, *names) if columns is not None and column not in columns]
     if missing:
         raise UserError(f"the data set has no column {missing[0]!r}, but {', '.join(columns)}")
-    _warn_of_few_cores(concurrency, num_cpus)
+    _warn_of_few_cores(least, num_cpus)
     options = {
         "model": model,
         "columns": (image, *names),
@@ -132,7 +132,7 @@ def predict_dataset(
         batch_size=batch_size,
         batch_format="pyarrow",  # NumPy has no None in a column
         fn_constructor_kwargs=options,
-        compute=_pool(concurrency),
+        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
         num_cpus=num_cpus,
         num_gpus=num_gpus,
     )
@@ -157,24 +157,23 @@ def write_lines(
     dataset.write_datasink(_LinesSink(path, filesystem=filesystem, file_format="jsonl", mode=SaveMode.ERROR))
 
 
-def _pool(concurrency: int | tuple[int, int]) -> ray.data.ActorPoolStrategy:
-    """The workers that each load the model once."""
-    least, most = concurrency if isinstance(concurrency, tuple | list) else (concurrency, concurrency)
-    return ray.data.ActorPoolStrategy(min_size=least, max_size=most)
+def _worker_range(concurrency: int | tuple[int, int]) -> tuple[int, int]:
+    """The least and the most workers.
 
-
-def _require_concurrency(concurrency: int | tuple[int, int]) -> None:
-    """ValueError for what is neither a number of workers nor the least and the most."""
+    Raises:
+        ValueError: neither a number of workers nor the least and the most.
+    """
     counts = concurrency if isinstance(concurrency, tuple | list) else (concurrency, concurrency)
     if len(counts) != 2 or not all(is_count(count) for count in counts) or counts[0] > counts[1]:
         raise ValueError(
             f"concurrency={concurrency!r}: expected an integer of at least 1, or the least and the most"
         )
+    return int(counts[0]), int(counts[1])
 
 
-def _warn_of_few_cores(concurrency: int | tuple[int, int], num_cpus: float) -> None:
+def _warn_of_few_cores(workers: int, num_cpus: float) -> None:
     """Ray waits forever, without an error, where its workers leave no core for reading."""
-    least = (concurrency[0] if isinstance(concurrency, tuple | list) else concurrency) * num_cpus
+    least = workers * num_cpus
     cores = ray.cluster_resources().get("CPU", 0) if ray.is_initialized() else None
     if cores is not None and least + 1 > cores:
         warnings.warn(

@@ -16,8 +16,9 @@ export function isJpeg(bytes) {
 export async function readJpeg(bytes, requireSize) {
   const { parts, width, height, orientation } = partsOf(bytes);
   requireSize(width, height);
-  // one part, as Firefox recognises a JPEG file by the first part of a blob, which would be too short
-  const blob = new Blob([joined(parts)], { type: "image/jpeg" });
+  // in one part: Firefox recognises a JPEG file by the first part of a blob, here only two bytes
+  const whole = await new Blob(parts).arrayBuffer();
+  const blob = new Blob([whole], { type: "image/jpeg" });
   let bitmap;
   try {
     bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
@@ -42,16 +43,6 @@ export async function readJpeg(bytes, requireSize) {
     pixels[to + 2] = data[from + 2];
   }
   return { width, height, pixels, orientation };
-}
-
-function joined(parts) {
-  const all = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
-  let place = 0;
-  for (const part of parts) {
-    all.set(part, place);
-    place += part.length;
-  }
-  return all;
 }
 
 function damaged() {
