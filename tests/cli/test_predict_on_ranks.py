@@ -156,7 +156,8 @@ def as_ranks(monkeypatch):
     monkeypatch.setattr("hardnet_suite.prediction.ranks.Ranks", Thread)
 
 
-def test_fewer_images_than_processes(cli, images, tmp_path, as_ranks, monkeypatch):
+@pytest.mark.parametrize("times", [1, 2], ids=["fewer images than processes", "an image given twice"])
+def test_single_images(cli, images, tmp_path, as_ranks, monkeypatch, times):
     from hardnet_suite.cli import _predict_on_ranks
 
     predict = _predict_on_ranks.predict_on_ranks
@@ -169,7 +170,7 @@ def test_fewer_images_than_processes(cli, images, tmp_path, as_ranks, monkeypatc
         return predict(args)
 
     monkeypatch.setattr(_predict_on_ranks, "predict_on_ranks", both)
-    arguments = ("predict", images / "c.png", *MODEL, "--out")
+    arguments = ("predict", *[images / "c.png"] * times, *MODEL, "--out")
     shared = cli(*arguments, tmp_path / "ranks")
     threads[0].join()
     monkeypatch.undo()
@@ -177,6 +178,8 @@ def test_fewer_images_than_processes(cli, images, tmp_path, as_ranks, monkeypatc
     assert shared[0] == alone[0] == 0
     assert shared[1].replace("ranks", "one") == alone[1]
     assert content(tmp_path / "ranks") == content(tmp_path / "one")
+    assert alone[1].endswith(f"1 image: {tmp_path / 'one'}\n")
+    assert len(alone[1].splitlines()) == 2 + times  # the weights, a prediction each, the total
 
 
 def test_an_error_is_told_once_and_ends_all(images, tmp_path):
