@@ -1,6 +1,8 @@
-"""CenterNet's transforms: the training crop, which takes masks into account, colour jitter and padding."""
+"""CenterNet's crop, colour jitter and padding; for label images, changes of exposure and pasted objects."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence, Sized
 
 import cv2
 import numpy as np
@@ -318,6 +320,62 @@ class RandomExposure(BaseTransform):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in self.ranges.items())})"
+
+
+@TRANSFORMS.register_module()
+class PasteClasses(BaseTransform):
+    """Pastes what shows some of the classes in another training image at the same place, pixels and labels.
+
+    So that rare objects are seen more often and before other surroundings. Half of ``classes`` that the other
+    image shows, at least one, are drawn at random, as in `ClassMix <https://arxiv.org/abs/2007.07936>`_,
+    which pastes half of all classes of an image.
+
+    For mmseg's ``MultiImageMixDataset``, whose inner data set crops all images to one size. Modified keys:
+    img, gt_seg_map.
+
+    Args:
+        classes: Indices of the classes that are pasted.
+        prob: Of pasting, in [0, 1].
+
+    Raises:
+        ValueError: No class, a negative or repeated one, or ``prob`` outside of [0, 1]; in ``transform``, a
+            class that the labels do not have, no ``MultiImageMixDataset``, or two images of different sizes.
+    """
+
+    def __init__(self, classes: Sequence[int], prob: float = 0.5):
+        if not classes or min(classes) < 0 or len(set(classes)) < len(classes):
+            raise ValueError(f"classes={classes} must be indices of classes, at least one and each once")
+        if not 0 <= prob <= 1:
+            raise ValueError(f"prob={prob} must be between 0 and 1")
+        self.classes, self.prob = tuple(classes), prob
+
+    def get_indices(self, dataset: Sized) -> list[int]:
+        """The image to paste from, as ``MultiImageMixDataset`` asks for it; none where nothing is pasted."""
+        return [np.random.randint(len(dataset))] if np.random.uniform() < self.prob else []
+
+    def transform(self, results: dict) -> dict:
+        if "mix_results" not in results:
+            raise ValueError("PasteClasses needs a second image: use it in a mmseg.MultiImageMixDataset")
+        names = results["label_set"].classes
+        if max(self.classes) >= len(names):
+            raise ValueError(f"classes={self.classes}: the labels have {len(names)} classes, from 0")
+        for other in results["mix_results"]:
+            labels = other["gt_seg_map"]
+            if labels.shape != results["gt_seg_map"].shape:
+                raise ValueError(
+                    f"PasteClasses takes images of one size, not of {labels.shape} and "
+                    f"{results['gt_seg_map'].shape}: crop them in the inner data set"
+                )
+            shown = np.intersect1d(labels, self.classes)
+            if not len(shown):
+                continue
+            pasted = np.isin(labels, np.random.permutation(shown)[: (len(shown) + 1) // 2])
+            results["img"] = np.where(pasted[..., None], other["img"], results["img"])
+            results["gt_seg_map"] = np.where(pasted, labels, results["gt_seg_map"])
+        return results
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(classes={self.classes}, prob={self.prob})"
 
 
 @TRANSFORMS.register_module()

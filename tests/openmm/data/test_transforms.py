@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -545,3 +546,82 @@ def test_torchvisions_transforms_see_rgb_and_return_bgr():
 def test_torchvisions_transforms_must_keep_the_size_of_arrays(options):
     with pytest.raises(ValueError, match="only transforms that keep size and type"):
         TRANSFORMS.build(options)({"img": np.zeros((8, 6, 3), np.uint8)})
+
+
+def two_images():
+    """An image of class 0, and another with class i in row i, 0 to 4; their pixels are 10 and 200."""
+    rows = np.repeat(np.arange(5, dtype=np.uint8)[:, None], 6, axis=1)
+    labels = SimpleNamespace(classes=("a", "b", "c", "d", "e", "f"))
+    return (
+        {
+            "img": np.full((5, 6, 3), 10, np.uint8),
+            "gt_seg_map": np.zeros((5, 6), np.uint8),
+            "label_set": labels,
+        },
+        {"img": np.full((5, 6, 3), 200, np.uint8), "gt_seg_map": rows, "label_set": labels},
+    )
+
+
+def test_half_of_the_chosen_classes_are_pasted_where_they_are():
+    np.random.seed(0)
+    transform = TRANSFORMS.build({"type": "PasteClasses", "classes": [1, 2, 3, 4, 5], "prob": 1.0})
+    seen = set()
+    for _ in range(30):
+        image, other = two_images()
+        out = transform({**image, "mix_results": [other]})
+        pasted = np.unique(out["gt_seg_map"][out["gt_seg_map"] > 0])
+        assert len(pasted) == 2  # of the four that are shown
+        rows = np.isin(np.arange(5), pasted)
+        np.testing.assert_array_equal(out["gt_seg_map"], np.where(rows[:, None], other["gt_seg_map"], 0))
+        np.testing.assert_array_equal(out["img"][:, 0, 0], np.where(rows, 200, 10))
+        assert out["img"].dtype == out["gt_seg_map"].dtype == np.uint8
+        assert image["gt_seg_map"].max() == 0
+        assert image["img"].max() == 10
+        seen.add(tuple(pasted))
+    assert len(seen) == 6
+
+
+def test_what_the_other_image_does_not_show_is_not_pasted():
+    image, other = two_images()
+    transform = TRANSFORMS.build({"type": "PasteClasses", "classes": [5]})
+    for others in ([], [other]):
+        out = transform({**image, "mix_results": others})
+        np.testing.assert_array_equal(out["img"], image["img"])
+        np.testing.assert_array_equal(out["gt_seg_map"], image["gt_seg_map"])
+
+
+@pytest.mark.parametrize(("prob", "count"), [(0.0, 0), (0.25, 250), (1.0, 1000)])
+def test_how_often_classes_are_pasted(prob, count):
+    np.random.seed(0)
+    transform = TRANSFORMS.build({"type": "PasteClasses", "classes": [1], "prob": prob})
+    drawn = [transform.get_indices(range(7)) for _ in range(1000)]
+    assert abs(sum(map(len, drawn)) - count) <= 40
+    assert {index for indices in drawn for index in indices} == (set(range(7)) if prob else set())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": []}, "must be indices of classes"),
+        ({"classes": [-1]}, "must be indices of classes"),
+        ({"classes": [1, 1]}, "must be indices of classes"),
+        ({"classes": [1], "prob": 1.5}, r"prob=1\.5 must be between 0 and 1"),
+        ({"classes": [1], "prob": float("nan")}, "prob=nan must be between 0 and 1"),
+    ],
+)
+def test_pasted_classes_that_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        TRANSFORMS.build({"type": "PasteClasses", **options})
+
+
+def test_pasting_needs_a_second_image_of_the_same_size():
+    image, other = two_images()
+    transform = TRANSFORMS.build({"type": "PasteClasses", "classes": [1], "prob": 1.0})
+    with pytest.raises(ValueError, match=r"use it in a mmseg\.MultiImageMixDataset"):
+        transform(image)
+    other["gt_seg_map"] = other["gt_seg_map"][:4]
+    with pytest.raises(ValueError, match="crop them in the inner data set"):
+        transform({**image, "mix_results": [other]})
+    transform = TRANSFORMS.build({"type": "PasteClasses", "classes": [1, 6]})
+    with pytest.raises(ValueError, match=r"classes=\(1, 6\): the labels have 6 classes, from 0"):
+        transform({**image, "mix_results": []})
