@@ -55,10 +55,33 @@ def draw(groups: Sequence[int], share: float, seed: int) -> list[int]:
     return sorted(order[np.concatenate(kept)].tolist())
 
 
+def images_of(cfg: Any) -> tuple[Any, int]:
+    """The data set of the training images, and how many wrappers of one data set are around it.
+
+    Raises:
+        UserError: its images are a part already.
+    """
+    dataset, depth = cfg.train_dataloader.dataset, 0
+    while dataset.get("dataset") is not None:
+        dataset, depth = dataset.dataset, depth + 1
+    if dataset.get("indices") is not None:
+        key = ".".join(["train_dataloader", *["dataset"] * (depth + 1), "indices"])
+        raise UserError(f"{cfg.filename}: {key} is set here, remove it")
+    return dataset, depth
+
+
+def inside(depth: int, dataset: dict[str, Any]) -> dict[str, Any]:
+    """What a config sets of ``train_dataloader`` for a data set with that many wrappers around it."""
+    for _ in range(depth + 1):
+        dataset = {"dataset": dataset}
+    return dataset
+
+
 def groups_of(cfg: Any) -> list[int]:
     """The class of each training image of a classifier; 0 for each of another model."""
     init_default_scope(cfg.get("default_scope", "mmengine"))
-    data = DATASETS.build({**cfg.train_dataloader.dataset, "pipeline": []})
+    images, _ = images_of(cfg)
+    data = DATASETS.build({**images, "pipeline": []})
     if not isinstance(data, ClassificationDataset):
         return [0] * len(data)
     return [data.get_data_info(index)["label"] for index in range(len(data))]
@@ -86,17 +109,18 @@ def repeated(groups: Sequence[int], share: float, seed: int) -> list[tuple[int, 
 
 def write_config(cfg: Any, path: Path, parts: Sequence[tuple[int, Sequence[int]]]) -> None:
     """Writes a config of ``cfg`` with some of the training images, as often in an epoch as ``parts`` say."""
-    images = cfg.train_dataloader.dataset.to_dict()
+    innermost, depth = images_of(cfg)
+    images = innermost.to_dict()
     repeats = [
         {"type": "RepeatDataset", "times": times, "dataset": {**images, "indices": list(indices)}}
         for times, indices in parts
     ]
     joined = repeats[0] if len(repeats) == 1 else {"type": "ConcatDataset", "datasets": repeats}
-    dataset = {"_delete_": True, **joined}
+    loader = inside(depth, {"_delete_": True, **joined})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(
         path,
-        f"_base_ = {str(Path(cfg.filename).resolve())!r}\ntrain_dataloader = dict(dataset={dataset!r})\n",
+        f"_base_ = {str(Path(cfg.filename).resolve())!r}\ntrain_dataloader = {loader!r}\n",
     )
 
 
@@ -204,8 +228,7 @@ def read_configs(args: argparse.Namespace) -> tuple[Any, Any, list[str]]:
         UserError: its training data is a part already.
     """
     cfg = load_config(args.config, parse_options(args.cfg_options))
-    if cfg.train_dataloader.dataset.get("indices") is not None:
-        raise UserError(f"{cfg.filename}: train_dataloader.dataset.indices is set here, remove it")
+    images_of(cfg)
     data, options = cfg.copy(), []
     if args.data_root:
         set_data_root(data, args.data_root)
@@ -223,7 +246,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     cfg, data, options = read_configs(args)
     # what is set for the training images is in the config that is written
-    rest = [option for option in args.cfg_options if not option.startswith("train_dataloader.dataset.")]
+    _, depth = images_of(cfg)
+    key = ".".join(["train_dataloader", *["dataset"] * (depth + 1), ""])
+    rest = [option for option in args.cfg_options if not option.startswith(key)]
     options += ["--cfg-options", *rest] if rest else []
     groups = groups_of(data)
     scores: dict[float, list[float]] = {share: [] for share in args.shares}

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from learning_curve import parser_of_runs, read_configs, score, split_arguments
+from learning_curve import images_of, inside, parser_of_runs, read_configs, score, split_arguments
 from mmengine.registry import DATASETS, init_default_scope
 
 from hardnet_suite.errors import UserError
@@ -63,21 +63,6 @@ def group_names(files: Sequence[str], pattern: str) -> list[str]:
     return names
 
 
-def images_of(cfg: Any) -> tuple[Any, int]:
-    """The data set of the training images, and how many wrappers of one data set are around it.
-
-    Raises:
-        UserError: its images are a part already.
-    """
-    dataset, depth = cfg.train_dataloader.dataset, 0
-    while dataset.get("dataset") is not None:
-        dataset, depth = dataset.dataset, depth + 1
-    if dataset.get("indices") is not None:
-        key = ".".join(["train_dataloader", *["dataset"] * (depth + 1), "indices"])
-        raise UserError(f"{cfg.filename}: {key} is set here, remove it")
-    return dataset, depth
-
-
 def files_of(cfg: Any) -> list[str]:
     """The training images of a config, in the order of ``indices``."""
     init_default_scope(cfg.get("default_scope", "mmengine"))
@@ -92,15 +77,13 @@ def write_config(cfg: Any, path: Path, left_out: Sequence[int], count: int) -> N
     """Writes a config of ``cfg`` that is trained on the other images and tested on ``left_out``."""
     kept = [index for index in range(count) if index not in set(left_out)]
     dataset, depth = images_of(cfg)
-    images, part = dataset.to_dict(), {"indices": kept}
-    for _ in range(depth + 1):
-        part = {"dataset": part}
+    images = dataset.to_dict()
     test = {**images, "pipeline": cfg.test_dataloader.dataset.pipeline, "indices": list(left_out)}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(
         path,
         f"_base_ = {str(Path(cfg.filename).resolve())!r}\n"
-        f"train_dataloader = {part!r}\n"
+        f"train_dataloader = {inside(depth, {'indices': kept})!r}\n"
         f"test_dataloader = dict(dataset={dict(_delete_=True, **test)!r})\n"
         f"{NO_VALIDATION}",
     )

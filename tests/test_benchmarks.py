@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from hardnet_suite import create_model
 from hardnet_suite.data.hpatches import STRIPS, write_strips
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.run.configs import load_config
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -602,6 +603,67 @@ def test_a_part_of_the_data_is_not_taken_for_all(leave_group_out, learning_curve
     ):
         with pytest.raises(UserError, match=r"train_dataloader\.dataset\.indices is set here, remove it"):
             run([*arguments, *common, *part])
+
+
+def test_a_share_inside_of_a_wrapper(learning_curve, tmp_path):
+    """What mixes images draws from the share alone."""
+    cfg = load_config("fchardnet70_camvid_pretrained")
+    learning_curve.write_config(cfg, tmp_path / "c.py", [(2, [0, 3]), (1, [3])])
+    written = load_config(tmp_path / "c.py").train_dataloader.dataset
+    assert (written.type, written.pipeline) == ("mmseg.MultiImageMixDataset", cfg.train_pipeline)
+    parts = written.dataset.datasets
+    assert [(part.type, part.times, part.dataset.indices) for part in parts] == [
+        ("RepeatDataset", 2, [0, 3]),
+        ("RepeatDataset", 1, [3]),
+    ]
+    assert {part.dataset.type for part in parts} == {"SegmentationDataset"}
+
+
+def test_options_of_a_wrapper_are_not_lost(learning_curve, tmp_path, monkeypatch):
+    """Those of the images are in the config that is written; the others go to ``train``."""
+    for folder, mode in (("train", "RGB"), ("trainannot", "L")):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b"):
+            Image.new(mode, (64, 64)).save(tmp_path / folder / f"{name}.png")
+    asked = []
+    monkeypatch.setattr(
+        learning_curve,
+        "score",
+        lambda config, _, options, __: asked.append((config, options)) or {"mIoU": 0.5},
+    )
+    outer, inner = (
+        "train_dataloader.dataset.pipeline.0.prob=0.25",
+        "train_dataloader.dataset.dataset.pipeline.4.prob=0",
+    )
+    command = [
+        "fchardnet70_camvid_pretrained",
+        "--metric",
+        "mIoU",
+        "--shares",
+        "1",
+        "--data-root",
+        str(tmp_path),
+    ]
+    learning_curve.main([*command, "--out", str(tmp_path / "out"), "--cfg-options", outer, inner])
+    ((config, options),) = asked
+    assert options == ["--data-root", str(tmp_path), "--cfg-options", outer]
+    assert load_config(config).train_dataloader.dataset.dataset.dataset.pipeline[4].prob == 0
+
+
+def test_images_inside_of_a_wrapper(leave_group_out, tmp_path):
+    """What mixes images gets the kept ones alone; the left-out ones are tested without it."""
+    cfg = load_config("fchardnet70_camvid_pretrained")
+    assert cfg.train_dataloader.dataset.type == "mmseg.MultiImageMixDataset"
+    leave_group_out.write_config(cfg, tmp_path / "c.py", [1, 3], 5)
+    written = load_config(tmp_path / "c.py")
+    kept = cfg.train_dataloader.dataset.to_dict()
+    kept["dataset"]["indices"] = [0, 2, 4]
+    assert written.train_dataloader.dataset.to_dict() == kept
+    left_out = written.test_dataloader.dataset.to_dict()
+    assert (left_out["type"], left_out["indices"]) == ("SegmentationDataset", [1, 3])
+    assert left_out["pipeline"] == cfg.test_dataloader.dataset.pipeline
+    with pytest.raises(UserError, match=r"train_dataloader\.dataset\.dataset\.indices is set here"):
+        leave_group_out.files_of(written)
 
 
 def test_figures_of_another_run_are_not_taken(learning_curve, tmp_path):

@@ -330,23 +330,29 @@ class PasteClasses(BaseTransform):
     image shows, at least one, are drawn at random, as in `ClassMix <https://arxiv.org/abs/2007.07936>`_,
     which pastes half of all classes of an image.
 
-    For mmseg's ``MultiImageMixDataset``, whose inner data set crops all images to one size. Modified keys:
-    img, gt_seg_map.
+    For mmseg's ``MultiImageMixDataset`` around a ``SegmentationDataset``, which loads, resizes, crops and
+    flips both images; the other one may be the same file. Where it is larger, the rest of it is not pasted.
+    Modified keys: img, gt_seg_map.
 
     Args:
         classes: Indices of the classes that are pasted.
-        prob: Of pasting, in [0, 1].
+        prob: How often another image is drawn, in [0, 1]; where it shows none of ``classes``, nothing is
+            pasted.
 
     Raises:
-        ValueError: No class, a negative or repeated one, or ``prob`` outside of [0, 1]; in ``transform``, a
-            class that the labels do not have, no ``MultiImageMixDataset``, or two images of different sizes.
+        ValueError: No class, one that is no index or is there twice, or ``prob`` outside of [0, 1]; in
+            ``transform``, a class that the labels do not have, no second image, no label images, or label
+            maps beside them, which would not be pasted.
     """
 
     def __init__(self, classes: Sequence[int], prob: float = 0.5):
-        if not classes or min(classes) < 0 or len(set(classes)) < len(classes):
-            raise ValueError(f"classes={classes} must be indices of classes, at least one and each once")
-        if not 0 <= prob <= 1:
-            raise ValueError(f"prob={prob} must be between 0 and 1")
+        are_indices = isinstance(classes, list | tuple) and all(
+            type(each) is int and each >= 0 for each in classes
+        )
+        if not are_indices or not classes or len(set(classes)) < len(classes):
+            raise ValueError(f"classes={classes!r} must be indices of classes, at least one and each once")
+        if type(prob) not in (int, float) or not 0 <= prob <= 1:
+            raise ValueError(f"prob={prob!r} must be a number between 0 and 1")
         self.classes, self.prob = tuple(classes), prob
 
     def get_indices(self, dataset: Sized) -> list[int]:
@@ -356,22 +362,28 @@ class PasteClasses(BaseTransform):
     def transform(self, results: dict) -> dict:
         if "mix_results" not in results:
             raise ValueError("PasteClasses needs a second image: use it in a mmseg.MultiImageMixDataset")
+        if "gt_seg_map" not in results or "label_set" not in results:
+            raise ValueError(
+                "PasteClasses needs the label images of a SegmentationDataset, and LoadLabels before"
+            )
+        if others := {"gt_edge_map", "gt_depth_map", *results.get("seg_fields", ())} & {*results} - {
+            "gt_seg_map"
+        }:
+            raise ValueError(f"PasteClasses does not paste {', '.join(sorted(others))}: make it afterwards")
         names = results["label_set"].classes
         if max(self.classes) >= len(names):
             raise ValueError(f"classes={self.classes}: the labels have {len(names)} classes, from 0")
         for other in results["mix_results"]:
-            labels = other["gt_seg_map"]
-            if labels.shape != results["gt_seg_map"].shape:
-                raise ValueError(
-                    f"PasteClasses takes images of one size, not of {labels.shape} and "
-                    f"{results['gt_seg_map'].shape}: crop them in the inner data set"
-                )
-            shown = np.intersect1d(labels, self.classes)
+            image, labels = results["img"], results["gt_seg_map"]
+            area = tuple(map(slice, map(min, labels.shape, other["gt_seg_map"].shape)))
+            of_other = other["gt_seg_map"][area]
+            shown = np.intersect1d(of_other, self.classes)
             if not len(shown):
                 continue
-            pasted = np.isin(labels, np.random.permutation(shown)[: (len(shown) + 1) // 2])
-            results["img"] = np.where(pasted[..., None], other["img"], results["img"])
-            results["gt_seg_map"] = np.where(pasted, labels, results["gt_seg_map"])
+            pasted = np.isin(of_other, np.random.permutation(shown)[: (len(shown) + 1) // 2])
+            results["img"], results["gt_seg_map"] = image.copy(), labels.copy()
+            results["img"][area][pasted] = other["img"][area][pasted]
+            results["gt_seg_map"][area][pasted] = of_other[pasted]
         return results
 
     def __repr__(self) -> str:

@@ -361,10 +361,10 @@ def _are_sides(value: Any) -> bool:
 
 
 def _pipeline(dataset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The pipeline of a data set, or of the one that it wraps."""
-    while isinstance(dataset.get("dataset"), Mapping) and not dataset.get("pipeline"):
-        dataset = dataset["dataset"]
-    return [step for step in dataset.get("pipeline") or [] if isinstance(step, Mapping)]
+    """The steps of a data set, after those of the first one that it wraps."""
+    inner = dataset.get("dataset") or next(iter(dataset.get("datasets") or ()), None)
+    steps = _pipeline(inner) if isinstance(inner, Mapping) else []
+    return [*steps, *(step for step in dataset.get("pipeline") or [] if isinstance(step, Mapping))]
 
 
 def _loader_speed(cfg: Config, batch: int | None, batches: int, say: Callable[[str], object] | None) -> float:

@@ -581,6 +581,21 @@ def test_half_of_the_chosen_classes_are_pasted_where_they_are():
     assert len(seen) == 6
 
 
+@pytest.mark.parametrize(("height", "width"), [(3, 4), (3, 9), (7, 4), (7, 9)])
+def test_images_of_different_sizes(height, width):
+    """What both have is pasted; the image keeps its size."""
+    np.random.seed(0)
+    transform = TRANSFORMS.build({"type": "PasteClasses", "classes": [1], "prob": 1.0})
+    _, other = two_images()
+    labels = np.zeros((height, width), np.uint8)
+    image = {"img": np.full((height, width, 3), 10, np.uint8), "gt_seg_map": labels}
+    out = transform({**image, "label_set": other["label_set"], "mix_results": [other]})
+    expected = labels.copy()
+    expected[1, :6] = 1
+    np.testing.assert_array_equal(out["gt_seg_map"], expected)
+    np.testing.assert_array_equal(out["img"], np.where(expected[..., None] == 1, 200, image["img"]))
+
+
 def test_what_the_other_image_does_not_show_is_not_pasted():
     image, other = two_images()
     transform = TRANSFORMS.build({"type": "PasteClasses", "classes": [5]})
@@ -605,8 +620,15 @@ def test_how_often_classes_are_pasted(prob, count):
         ({"classes": []}, "must be indices of classes"),
         ({"classes": [-1]}, "must be indices of classes"),
         ({"classes": [1, 1]}, "must be indices of classes"),
-        ({"classes": [1], "prob": 1.5}, r"prob=1\.5 must be between 0 and 1"),
-        ({"classes": [1], "prob": float("nan")}, "prob=nan must be between 0 and 1"),
+        ({"classes": [1.5]}, "must be indices of classes"),
+        ({"classes": [True]}, "must be indices of classes"),
+        ({"classes": ["Pole"]}, "must be indices of classes"),
+        ({"classes": 2}, "must be indices of classes"),
+        ({"classes": "12"}, "must be indices of classes"),
+        ({"classes": [1], "prob": "0.5"}, "must be a number between 0 and 1"),
+        ({"classes": [1], "prob": True}, "must be a number between 0 and 1"),
+        ({"classes": [1], "prob": 1.5}, r"prob=1\.5 must be a number between 0 and 1"),
+        ({"classes": [1], "prob": float("nan")}, "prob=nan must be a number between 0 and 1"),
     ],
 )
 def test_pasted_classes_that_are_refused(options, message):
@@ -614,14 +636,17 @@ def test_pasted_classes_that_are_refused(options, message):
         TRANSFORMS.build({"type": "PasteClasses", **options})
 
 
-def test_pasting_needs_a_second_image_of_the_same_size():
-    image, other = two_images()
+def test_pasting_needs_a_second_image_and_classes_of_the_labels():
+    image, _ = two_images()
     transform = TRANSFORMS.build({"type": "PasteClasses", "classes": [1], "prob": 1.0})
     with pytest.raises(ValueError, match=r"use it in a mmseg\.MultiImageMixDataset"):
         transform(image)
-    other["gt_seg_map"] = other["gt_seg_map"][:4]
-    with pytest.raises(ValueError, match="crop them in the inner data set"):
-        transform({**image, "mix_results": [other]})
+    for key in ("gt_seg_map", "label_set"):
+        with pytest.raises(ValueError, match="needs the label images of a SegmentationDataset"):
+            transform({name: value for name, value in image.items() if name != key} | {"mix_results": []})
+    for more in ({"gt_edge_map": 0}, {"gt_depth_map": 0}, {"seg_fields": ["gt_seg_map", "gt_x"], "gt_x": 0}):
+        with pytest.raises(ValueError, match="does not paste gt_"):
+            transform({**image, **more, "mix_results": []})
     transform = TRANSFORMS.build({"type": "PasteClasses", "classes": [1, 6]})
     with pytest.raises(ValueError, match=r"classes=\(1, 6\): the labels have 6 classes, from 0"):
         transform({**image, "mix_results": []})
