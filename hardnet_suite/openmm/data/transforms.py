@@ -341,8 +341,8 @@ class PasteClasses(BaseTransform):
 
     Raises:
         ValueError: No class, one that is no index or is there twice, or ``prob`` outside of [0, 1]; in
-            ``transform``, a class that the labels do not have, no second image, no label images, or label
-            maps beside them, which would not be pasted.
+            ``transform``, a class that the labels do not have, no second image or one with other classes, no
+            label images, or label maps beside them, which would not be pasted.
     """
 
     def __init__(self, classes: Sequence[int], prob: float = 0.5):
@@ -362,7 +362,11 @@ class PasteClasses(BaseTransform):
     def transform(self, results: dict) -> dict:
         if "mix_results" not in results:
             raise ValueError("PasteClasses needs a second image: use it in a mmseg.MultiImageMixDataset")
-        if "gt_seg_map" not in results or "label_set" not in results:
+        if any(
+            key not in each
+            for each in (results, *results["mix_results"])
+            for key in ("gt_seg_map", "label_set")
+        ):
             raise ValueError(
                 "PasteClasses needs the label images of a SegmentationDataset, and LoadLabels before"
             )
@@ -374,6 +378,8 @@ class PasteClasses(BaseTransform):
         if max(self.classes) >= len(names):
             raise ValueError(f"classes={self.classes}: the labels have {len(names)} classes, from 0")
         for other in results["mix_results"]:
+            if other["label_set"].classes != names:
+                raise ValueError("PasteClasses takes images with the same classes, and these have others")
             image, labels = results["img"], results["gt_seg_map"]
             area = tuple(map(slice, map(min, labels.shape, other["gt_seg_map"].shape)))
             of_other = other["gt_seg_map"][area]

@@ -644,6 +644,12 @@ def test_pasting_needs_a_second_image_and_classes_of_the_labels():
     for key in ("gt_seg_map", "label_set"):
         with pytest.raises(ValueError, match="needs the label images of a SegmentationDataset"):
             transform({name: value for name, value in image.items() if name != key} | {"mix_results": []})
+        other = {name: value for name, value in image.items() if name != key}
+        with pytest.raises(ValueError, match="needs the label images of a SegmentationDataset"):
+            transform({**image, "mix_results": [other]})
+    renamed = {**image, "label_set": SimpleNamespace(classes=("b", "a", "c", "d", "e", "f"))}
+    with pytest.raises(ValueError, match="takes images with the same classes"):
+        transform({**image, "mix_results": [renamed]})
     for more in ({"gt_edge_map": 0}, {"gt_depth_map": 0}, {"seg_fields": ["gt_seg_map", "gt_x"], "gt_x": 0}):
         with pytest.raises(ValueError, match="does not paste gt_"):
             transform({**image, **more, "mix_results": []})
