@@ -36,6 +36,7 @@ from hardnet_suite import create_model
 from hardnet_suite.data.files import sha256
 from hardnet_suite.data.images import IMAGE_SUFFIXES, read_rgb, walk_files
 from hardnet_suite.errors import UserError
+from hardnet_suite.losses import distillation_loss
 from hardnet_suite.outputs import whole_file, write_file
 from hardnet_suite.weights.file import read_checkpoint
 from hardnet_suite.weights.save import save_weights
@@ -147,8 +148,7 @@ def distillation_losses(
         if predicted.shape != wanted.shape:
             raise ValueError(f"stride {stride}: {tuple(predicted.shape)} instead of {tuple(wanted.shape)}")
         losses[f"stride {stride}"] = functional.mse_loss(predicted.float(), wanted)
-    logits = [each.float().log_softmax(1) for each in (student[1], teacher[1])]
-    losses["classes"] = 0.5 * functional.kl_div(*logits, reduction="batchmean", log_target=True)
+    losses["classes"] = 0.5 * distillation_loss(student[1], teacher[1].float().softmax(1))
     return losses
 
 

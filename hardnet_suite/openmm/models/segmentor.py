@@ -6,7 +6,7 @@ table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from mmengine.registry import MODELS
@@ -68,6 +68,9 @@ class FCHarDNetHead(BaseDecodeHead):
         UserError: ``out_channels`` differs from ``num_classes``.
     """
 
+    # of full-resolution logits, a teacher's probabilities, and the mask of pixels that count
+    distillation: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+
     def __init__(
         self, arch: str, in_channels: Sequence[int] | None = None, channels: int | None = None, **options
     ):
@@ -109,7 +112,23 @@ class FCHarDNetHead(BaseDecodeHead):
             counted = target != self.ignore_index
             right = (logits.sigmoid() > self.threshold) == (target == 1)
             losses["acc_seg"] = 100 * (right & counted).sum() / counted.sum().clamp(min=1)
+        if self.distillation is not None:
+            losses["loss_distillation"] = self._distillation_loss(seg_logits, batch_data_samples)
         return losses
+
+    def _distillation_loss(self, seg_logits: Tensor, batch_data_samples) -> Tensor:
+        """The divergence from what the samples' teachers predict; the padding of the batch does not count."""
+        size = batch_data_samples[0].gt_sem_seg.shape
+        logits = enlarge(seg_logits, size, self.align_corners)
+        probabilities, mask = (
+            torch.zeros_like(logits, dtype=torch.float32),
+            logits.new_zeros(len(logits), *size, dtype=torch.bool),
+        )
+        for number, sample in enumerate(batch_data_samples):
+            height, width = sample.teacher.shape
+            probabilities[number, :, :height, :width] = sample.teacher.data
+            mask[number, :height, :width] = True
+        return self.distillation(logits, probabilities, mask)
 
 
 @MODELS.register_module()

@@ -172,8 +172,8 @@ def time_training(
 
     Raises:
         UserError: An unknown config, engine or precision, a count out of range, a model that is not trained
-            on boxes, label images, classes or pairs of patches, another size for a patch descriptor, an
-            optimizer wrapper whose precision cannot be chosen, or data that cannot be read.
+            on boxes, label images, classes or pairs of patches, or has teachers, another size for a patch
+            descriptor, an optimizer wrapper whose precision cannot be chosen, or data that cannot be read.
     """
     for what, values, known in (("engine", engines, ENGINES), ("precision", precisions, PRECISIONS)):
         for value in values:
@@ -189,6 +189,8 @@ def time_training(
         require_compiler({})
     read = {name: find_training_config(name) for name in dict.fromkeys(configs)}
     for name, cfg in read.items():
+        if any(hook.get("type") == "DistillationHook" for hook in cfg.get("custom_hooks") or ()):
+            raise UserError(f"{name} trains with a DistillationHook, whose teachers are not timed: remove it")
         patch = _patch_side(cfg)
         if patch is not None and size not in (None, (patch, patch)):
             raise UserError(f"{name} computes patches of {patch}×{patch} pixels: leave out the size")

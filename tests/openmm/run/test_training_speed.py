@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -195,6 +196,15 @@ def test_the_networks_of_the_engine_compile_are_compiled(monkeypatch):
     assert compiled == [("ImageClassifier", {})]
     assert required == [{}]
     assert [each.setting.engine for each in timings] == ["eager", "compile"]
+
+
+def test_teachers_are_not_timed_silently(tmp_path):
+    path = tmp_path / "taught.py"
+    base = Path(__file__).resolve().parents[3] / "configs/fchardnet70_camvid.py"
+    hook = 'dict(type="DistillationHook", teachers=["run"])'
+    path.write_text(f'_base_ = "{base}"\ncustom_hooks = [{hook}]\n')
+    with pytest.raises(UserError, match="DistillationHook, whose teachers are not timed"):
+        time_training([str(path)], **QUICK)
 
 
 @pytest.mark.parametrize(

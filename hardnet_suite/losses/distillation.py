@@ -1,0 +1,48 @@
+"""Knowledge distillation (Hinton et al. 2015, arXiv 1503.02531): a network learns another's probabilities."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hardnet_suite.networks.layers import at_least_float32
+
+
+def distillation_loss(
+    logits: Tensor, probabilities: Tensor, temperature: float = 1.0, mask: Tensor | None = None
+) -> Tensor:
+    """Mean Kullback-Leibler divergence from a teacher's probabilities to those of a network, in nats.
+
+    It is multiplied by the square of the temperature, so that gradients keep their size. Half-precision
+    logits are converted to float32.
+
+    Args:
+        logits: (N, C, …) of the network that learns. C = 1 means the sigmoid.
+        probabilities: (N, C, …) of the teacher, at the same temperature; with C = 1 those of the class.
+        temperature: Divides the logits.
+        mask: (N, …), True where the divergence counts. Default: everywhere.
+
+    Returns:
+        A scalar, 0 where both agree; also 0 where nothing counts.
+
+    Raises:
+        ValueError: Shapes that differ, or a temperature that is not positive.
+    """
+    if logits.ndim < 2 or logits.shape != probabilities.shape:
+        raise ValueError(
+            "expected logits and probabilities of the same shape (N, C, …), "
+            f"got {tuple(logits.shape)} and {tuple(probabilities.shape)}"
+        )
+    positions = (logits.shape[0], *logits.shape[2:])
+    if mask is not None and mask.shape != positions:
+        raise ValueError(f"expected a mask of shape {positions}, got {tuple(mask.shape)}")
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    logits, probabilities = at_least_float32(logits) / temperature, at_least_float32(probabilities)
+    if logits.shape[1] == 1:
+        logits = torch.cat([logits, torch.zeros_like(logits)], 1)
+        probabilities = torch.cat([probabilities, 1 - probabilities], 1)
+    divergence = (torch.xlogy(probabilities, probabilities) - probabilities * logits.log_softmax(1)).sum(1)
+    if mask is None:
+        return temperature**2 * divergence.mean()
+    return temperature**2 * (divergence * mask).sum() / mask.sum().clamp(min=1)
