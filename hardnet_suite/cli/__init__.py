@@ -130,10 +130,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         if args.debug:
             raise
-        from hardnet_suite.cli._options import show
+        from hardnet_suite.cli._options import is_first_rank, show
 
         error = _as_user_error(error)
-        show(f"error: {_shortened(one_line(error))}", sys.stderr)
+        rank = "" if is_first_rank() else f" on rank {os.environ['RANK']}"
+        show(f"error{rank}: {_shortened(one_line(error))}", sys.stderr)
         return 2 if isinstance(error, UserError) or explain(error) else 1
 
 

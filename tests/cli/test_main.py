@@ -88,6 +88,14 @@ def test_an_error_is_one_line_and_a_status(failing, capsys, error, status, line)
     assert capsys.readouterr().err == line
 
 
+@pytest.mark.parametrize(("rank", "start"), [("0", "error: "), ("3", "error on rank 3: ")])
+def test_an_error_of_torchruns_other_processes_names_the_rank(failing, capsys, monkeypatch, rank, start):
+    monkeypatch.setenv("RANK", rank)
+    failing(UserError("no file x"))
+    assert main(["plot", "folder"]) == 2
+    assert capsys.readouterr().err == f"{start}no file x\n"
+
+
 def test_debug_lets_the_error_through(failing):
     failing(KeyError("x"))
     with pytest.raises(KeyError):
