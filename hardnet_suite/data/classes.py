@@ -59,6 +59,28 @@ def readable(classes: Sequence[str]) -> tuple[str, ...]:
     return tuple(names.get(name, name) for name in classes)
 
 
+def given_or_known(
+    given: Sequence[str] | None, known: Sequence[str] | None, where: str
+) -> tuple[str, ...] | None:
+    """The names that a caller gives for the classes of some weights, otherwise those that the weights know.
+
+    Raises:
+        UserError: what is given are not class names, or those of the weights in another order.
+    """
+    if given is None:
+        return None if known is None else tuple(known)
+    names = class_names(given, where)
+    if known is not None and sorted(readable(names)) == sorted(readable(known)):
+        require_same_classes(
+            names,
+            known,
+            where=where,
+            expected_where="the weights",
+            cure="leave out classes, the weights know their names",
+        )
+    return names
+
+
 def require_same_classes(
     classes: Sequence[str], expected: Sequence[str], *, where: str, expected_where: str, cure: str
 ) -> None:

@@ -19,14 +19,14 @@ def distillation_loss(
     Args:
         logits: (N, C, …) of the network that learns. C = 1 means the sigmoid.
         probabilities: (N, C, …) of the teacher, at the same temperature; with C = 1 those of the class.
-        temperature: Divides the logits.
-        mask: (N, …), True where the divergence counts. Default: everywhere.
+        temperature: Divides the logits, 0.001 to 1000.
+        mask: (N, …) of booleans, True where the divergence counts. Default: everywhere.
 
     Returns:
         A scalar, 0 where both agree; also 0 where nothing counts.
 
     Raises:
-        ValueError: Shapes that differ, or a temperature that is not positive.
+        ValueError: Shapes that differ, a mask of other values, or a temperature out of range.
     """
     if logits.ndim < 2 or logits.shape != probabilities.shape:
         raise ValueError(
@@ -34,10 +34,12 @@ def distillation_loss(
             f"got {tuple(logits.shape)} and {tuple(probabilities.shape)}"
         )
     positions = (logits.shape[0], *logits.shape[2:])
-    if mask is not None and mask.shape != positions:
-        raise ValueError(f"expected a mask of shape {positions}, got {tuple(mask.shape)}")
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature must be positive, got {temperature}")
+    if mask is not None and (mask.shape != positions or mask.dtype != torch.bool):
+        raise ValueError(
+            f"expected a boolean mask of shape {positions}, got {tuple(mask.shape)} of {mask.dtype}"
+        )
+    if not 1e-3 <= temperature <= 1e3:
+        raise ValueError(f"temperature must be from 0.001 to 1000, got {temperature}")
     logits, probabilities = at_least_float32(logits) / temperature, at_least_float32(probabilities)
     if logits.shape[1] == 1:
         logits = torch.cat([logits, torch.zeros_like(logits)], 1)

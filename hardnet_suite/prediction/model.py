@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hardnet_suite.config_names import own_configs, unknown_model
-from hardnet_suite.data.classes import class_names, imagenet_classes, readable, require_same_classes
+from hardnet_suite.data.classes import given_or_known, imagenet_classes, readable, require_same_classes
 from hardnet_suite.data.coco import COCO_CLASSES
 from hardnet_suite.data.images import IMAGE_SUFFIXES
 from hardnet_suite.data.segmentation import LABEL_SETS
@@ -375,17 +375,7 @@ def _loaded(
     count, postprocess = network.num_classes, usage.postprocess
     if not count or postprocess is None:
         raise UserError(f"this {usage.name} has num_classes=0: it returns features, not classes")
-    names = usage.classes
-    if classes is not None:
-        names = class_names(classes, "classes")
-        if usage.classes is not None and sorted(readable(names)) == sorted(readable(usage.classes)):
-            require_same_classes(
-                names,
-                usage.classes,
-                where="classes",
-                expected_where="the weights",
-                cure="leave out classes, the weights know their names",
-            )
+    names = given_or_known(classes, usage.classes, "classes")
     if names is None:
         usual = {
             "classification": tuple(imagenet_classes()),

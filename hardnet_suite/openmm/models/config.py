@@ -7,7 +7,9 @@ mmengine evaluates a base config before the one that derives from it, so a deriv
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -33,6 +35,12 @@ MODEL_KINDS = {
     "PatchDescriptorModel": DescriptorArch,
 }
 Names = tuple[str | None, str | None]  # arch, model.arch
+
+
+def kind_of(part: Mapping[str, Any]) -> str:
+    """The type that a part of a config names, without a scope: that of mmseg.Resize is Resize."""
+    kind = part["type"]
+    return getattr(kind, "__name__", str(kind)).rpartition(".")[2]
 
 
 def settle_arch(cfg: Config, *, before: str | None = None) -> None:

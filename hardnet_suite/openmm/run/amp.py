@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.models.config import kind_of
 
 _BF16, _FP32, _AMP = "BFloat16OptimWrapper", "OptimWrapper", "AmpOptimWrapper"
 _AMP_OPTIONS = ("dtype", "loss_scale", "use_fsdp")  # those of AmpOptimWrapper alone
@@ -27,7 +29,8 @@ class BFloat16OptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module):
-        device = next(model.parameters()).device.type
+        first = next(model.parameters(), None)  # a teacher may have none
+        device = get_device() if first is None else first.device.type
         with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
             yield
 
@@ -63,9 +66,8 @@ def training_precision(cfg: Mapping[str, Any]) -> str:
 
 
 def _kind(wrapper: Mapping[str, Any]) -> str:
-    """The name of the class, without a scope."""
-    kind = wrapper.get("type") or _FP32
-    return getattr(kind, "__name__", str(kind)).rpartition(".")[2]
+    """The name of the class; that of mmengine's runner where none is given."""
+    return kind_of(wrapper) if wrapper.get("type") else _FP32
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.openmm.data.parts import inner_datasets
 from hardnet_suite.openmm.models import rules
+from hardnet_suite.openmm.models.config import kind_of
 from hardnet_suite.openmm.models.rules import pair
 
 LOADERS = ("test_dataloader", "val_dataloader")
@@ -235,8 +236,7 @@ def _name(step: Mapping[str, Any]) -> str:
     """A step's type without the scope: mmseg.Resize -> Resize."""
     if not isinstance(step, Mapping) or "type" not in step:
         raise UserError(f"a step of the test pipeline is {step!r}, expected dict(type=…, …)")
-    kind = step["type"] if isinstance(step["type"], str) else step["type"].__name__
-    return kind.rsplit(".", 1)[-1]
+    return kind_of(step)
 
 
 def _steps_to_options(steps: Iterable[Mapping[str, Any]], cfg: Config) -> dict[str, Any]:

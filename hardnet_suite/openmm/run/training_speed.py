@@ -28,6 +28,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.tables import class_table
 from hardnet_suite.networks import ARCHS, DescriptorArch
 from hardnet_suite.openmm.compat import repair_ssd_heads
+from hardnet_suite.openmm.models.config import kind_of
 from hardnet_suite.openmm.run.amp import wrapper_in_precision
 from hardnet_suite.openmm.run.compilation import compile_networks, require_compiler
 from hardnet_suite.openmm.run.configs import drop_pretrained, load_config, set_data_root
@@ -189,7 +190,8 @@ def time_training(
         require_compiler({})
     read = {name: find_training_config(name) for name in dict.fromkeys(configs)}
     for name, cfg in read.items():
-        if any(hook.get("type") == "DistillationHook" for hook in cfg.get("custom_hooks") or ()):
+        hooks = [*(cfg.get("custom_hooks") or ()), *(cfg.get("default_hooks") or {}).values()]
+        if any(isinstance(hook, Mapping) and kind_of(hook) == "DistillationHook" for hook in hooks):
             raise UserError(f"{name} trains with a DistillationHook, whose teachers are not timed: remove it")
         patch = _patch_side(cfg)
         if patch is not None and size not in (None, (patch, patch)):

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.model import BaseModule
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -24,7 +26,7 @@ from hardnet_suite.inference.prepare import to_input
 from hardnet_suite.networks import PREPROCESS
 from hardnet_suite.openmm.models.segmentor import FCHarDNetHead
 from hardnet_suite.openmm.run.configs import load_config
-from hardnet_suite.openmm.run.distillation import DistillationHook, MeanOfTeachers
+from hardnet_suite.openmm.run.distillation import DistillationHook, MeanOfTeachers, Teacher
 from hardnet_suite.openmm.run.runner import prepare
 from hardnet_suite.openmm.run.train import train
 from hardnet_suite.weights.file import read_checkpoint
@@ -56,13 +58,17 @@ def a_head(num_classes=11):
     return FCHarDNetHead("fchardnet70", num_classes=num_classes, loss_decode=loss)
 
 
-def a_runner(head=None, classes=CLASSES):
+def a_runner(head=None, metainfo=None, lines=None):
     model = nn.Module()
     model.decode_head = head or a_head()
+    say = [].append if lines is None else lines.append
     return SimpleNamespace(
+        cfg=load_config("fchardnet70_camvid"),
         model=model,
-        train_dataloader=SimpleNamespace(dataset=SimpleNamespace(metainfo={"classes": classes})),
-        logger=SimpleNamespace(info=lambda line: None),
+        train_dataloader=SimpleNamespace(
+            dataset=SimpleNamespace(metainfo={"classes": CLASSES} if metainfo is None else metainfo)
+        ),
+        logger=SimpleNamespace(info=lambda line: None, warning=say),
         optim_wrapper=SimpleNamespace(optim_context=lambda module: nullcontext()),
     )
 
@@ -132,8 +138,13 @@ def test_the_loss_of_the_head_leaves_out_what_pads_the_batch(num_classes):
     assert head.loss_by_feat(logits, [sample])["loss_distillation"] == full
 
 
+def a_mean(*modules, classes=CLASSES):
+    return MeanOfTeachers([Teacher(each, type(each).__name__) for each in modules], len(classes))
+
+
 def test_teachers_stay_in_eval_mode_and_learn_nothing():
-    mean = MeanOfTeachers([nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)), RedTeacher(("a", "b"))])
+    convolution = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    mean = a_mean(convolution, RedTeacher(("a", "b")), classes="ab")
     mean.train()
     assert not any(module.training for module in mean.modules())
     before = {key: value.clone() for key, value in mean.state_dict().items()}
@@ -141,9 +152,124 @@ def test_teachers_stay_in_eval_mode_and_learn_nothing():
     assert all(torch.equal(before[key], value) for key, value in mean.state_dict().items())
 
 
-def a_file(path, classes):
-    network = create_model("fchardnet70", num_classes=11)
-    save_weights(network.state_dict(), path, metadata={"classes": json.dumps(classes)} if classes else {})
+def test_a_teacher_cannot_change_what_the_next_one_sees():
+    class InPlace(RedTeacher):
+        def forward(self, pixels):
+            return super().forward(pixels.sub_(128).div_(50))
+
+    pixels = torch.rand(1, 3, 8, 8) * 255
+    before = pixels.clone()
+    torch.testing.assert_close(
+        a_mean(InPlace(), RedTeacher())(pixels), a_mean(RedTeacher(), InPlace())(pixels)
+    )
+    assert torch.equal(pixels, before)
+
+
+class Answers(RedTeacher):
+    """What the teacher makes of the right logits."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def forward(self, pixels):
+        return self.change(super().forward(pixels))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda logits: nn.functional.avg_pool2d(logits, 4),  # at the stride of mmseg's heads
+        lambda logits: logits[:, :1],
+        lambda logits: torch.cat([logits, logits[:, :1]], 1),
+        lambda logits: logits[0],
+        lambda logits: logits[..., :-1],
+        lambda logits: nn.functional.pad(logits, (0, 8)),
+    ],
+)
+def test_answers_of_another_shape_are_an_error(change):
+    with pytest.raises(UserError, match=r"the teacher Answers returns \(.*expected logits \(2, 11, 16, 24\)"):
+        a_mean(Answers(change))(torch.rand(2, 3, 16, 24))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_teacher_whose_answers_are_not_finite_is_named(value):
+    def spoil(logits):
+        logits[0, 3, 2, 1] = value
+        return logits
+
+    with pytest.raises(UserError, match="the teacher Answers returns NaN or infinity"):
+        a_mean(RedTeacher(), Answers(spoil))(torch.rand(2, 3, 16, 24))
+
+
+@pytest.mark.parametrize("pixels", [torch.full((1, 3, 4, 4), -2.1), torch.full((1, 3, 4, 4), 300.0)])
+def test_pixels_that_were_normalised_are_an_error(pixels):
+    with pytest.raises(UserError, match="leave the normalisation to the data preprocessor"):
+        a_mean(RedTeacher())(pixels)
+
+
+@MODELS.register_module()
+class FileTeacher(BaseModule):
+    """Has weights that its init_cfg names."""
+
+    def __init__(self, classes=CLASSES, init_cfg=None):
+        super().__init__(init_cfg)
+        self.classes, self.last = classes, nn.Conv2d(3, len(classes), 1)
+
+    def forward(self, pixels):
+        return self.last(pixels / 255)
+
+
+def test_the_file_of_a_teachers_init_cfg_is_read(tmp_path):
+    torch.manual_seed(0)
+    trained = FileTeacher()
+    torch.save(trained.state_dict(), tmp_path / "trained.pth")
+    pretrained = {"type": "Pretrained", "checkpoint": str(tmp_path / "trained.pth")}
+    batch = a_batch((16, 24))
+    answer = taught([{"type": "FileTeacher", "init_cfg": pretrained}], batch)[0]
+    with torch.no_grad():
+        expected = trained(batch["inputs"][0].flip(0)[None].float()).softmax(1)[0]
+    torch.testing.assert_close(answer, expected)
+
+
+def test_a_teacher_trained_on_images_of_another_size_is_told(tmp_path):
+    lines = []
+    record = {**PREPROCESS["fchardnet70"].to_dict(), "resize": "factor", "factor": (0.5, 0.5)}
+    small = a_file(tmp_path / "small.safetensors", CLASSES, preprocess=json.dumps(record))
+    DistillationHook([str(small)]).before_train(a_runner(lines=lines))
+    assert len(lines) == 1
+    assert "is used with another resize, factor than the training" in lines[0]
+    DistillationHook([SHIPPED, {"type": "RedTeacher"}]).before_train(a_runner(lines=lines))
+    assert len(lines) == 1
+
+
+def test_a_second_hook_is_an_error_and_a_training_leaves_the_model_as_it_was():
+    runner = a_runner()
+    hook = DistillationHook([{"type": "RedTeacher"}])
+    hook.before_train(runner)
+    with pytest.raises(UserError, match="two DistillationHooks: give all teachers to one"):
+        DistillationHook([{"type": "RedTeacher"}]).before_train(runner)
+    hook.after_train(runner)
+    assert runner.model.decode_head.distillation is None
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_teachers_without_parameters_in_each_precision(bf16):
+    wrapper = build_optim_wrapper(
+        nn.Linear(1, 1),
+        {"type": "BFloat16OptimWrapper" if bf16 else "OptimWrapper", "optimizer": {"type": "SGD", "lr": 0.1}},
+    )
+    hook, runner, batch = DistillationHook([{"type": "RedTeacher"}]), a_runner(), a_batch((32, 32))
+    runner.optim_wrapper = wrapper
+    hook.before_train(runner)
+    hook.before_train_iter(runner, 0, batch)
+    assert batch["data_samples"][0].teacher.data.shape == (len(CLASSES), 32, 32)
+
+
+def a_file(path, classes, *, num_classes=11, in_chans=3, **metadata):
+    network = create_model("fchardnet70", num_classes=num_classes, in_chans=in_chans)
+    names = {"classes": json.dumps(classes)} if classes else {}
+    save_weights(network.state_dict(), path, metadata=names | metadata)
     return path
 
 
@@ -159,7 +285,14 @@ def swapped():
         ({"type": "RedTeacher", "classes": None}, "RedTeacher has no attribute classes"),
         ({"model": "fchardnet70", "weights": "nothing"}, "neither a file nor a tag"),
         ({"model": "hardnet39ds", "weights": "tiny_imagenet10"}, "expected a segmentation model"),
-        ({"model": "fchardnet70"}, "expected weights, or the type of a registered module"),
+        ({"type": "RedTeacher", "classes": "ab"}, "the classes of RedTeacher is the string 'ab'"),
+        ({"type": "RedTeacher", "scal": 3}, "scal"),
+        ({"type": "RedTeacher", "weights": "x.pth"}, "weights"),
+        ({"type": "NoSuchTeacher"}, "NoSuchTeacher"),
+        ({"weights": 5}, "expected weights"),
+        ({"weights": ""}, "expected weights"),
+        ("camvid", r"a tag needs its model: dict\(model=…, weights=…\)"),
+        ({"model": "fchardnet70"}, "expected weights=…, a path, or the type of a registered module"),
         ({"weights": "x.pth", "wieght": 1}, "wieght"),
         ("no_such_file.pth", "no_such_file.pth"),
     ],
@@ -179,6 +312,29 @@ def test_the_classes_of_a_file_are_those_of_the_data(tmp_path):
         DistillationHook([str(bare)]).before_train(a_runner())
     with pytest.raises(UserError, match="the same classes in another order"):
         DistillationHook([str(other)]).before_train(a_runner())
+    with pytest.raises(UserError, match="the same classes in another order"):
+        DistillationHook([{"weights": str(other), "classes": CLASSES}]).before_train(a_runner())
+    with pytest.raises(UserError, match="expected a non-empty list of class names"):
+        DistillationHook([{"weights": str(bare), "classes": []}]).before_train(a_runner())
+
+
+@pytest.mark.parametrize("num_classes", [1, 12])
+def test_as_many_names_as_the_file_has_classes(tmp_path, num_classes):
+    path = a_file(tmp_path / "bare.safetensors", None, num_classes=num_classes)
+    message = rf"teachers\[0\].classes has 11 names, but .* has {num_classes} class"
+    with pytest.raises(UserError, match=message):
+        DistillationHook([{"weights": str(path), "classes": CLASSES}]).before_train(a_runner())
+
+
+def test_teachers_of_grey_images_are_an_error(tmp_path):
+    path = a_file(tmp_path / "grey.safetensors", CLASSES, in_chans=1)
+    with pytest.raises(UserError, match="takes 1 channels, expected 3"):
+        DistillationHook([str(path)]).before_train(a_runner())
+
+
+def test_data_without_class_names_are_an_error():
+    with pytest.raises(UserError, match="has no classes in metainfo"):
+        DistillationHook([SHIPPED]).before_train(a_runner(metainfo={}))
 
 
 @pytest.mark.parametrize(
@@ -187,10 +343,15 @@ def test_the_classes_of_a_file_are_those_of_the_data(tmp_path):
         ({"teachers": []}, "expected a list of at least one"),
         ({"teachers": "run"}, "expected a list of at least one"),
         ({"teachers": {"weights": "run"}}, "expected a list of at least one"),
+        *(({"teachers": each}, "expected a list of at least one") for each in (5, None, {"run"})),
         *(
-            ({"teachers": ["run"], name: value}, f"{name}: expected a positive number")
+            ({"teachers": ["run", each]}, r"teachers\[1\]: expected a path or a dict")
+            for each in (5, None, "", {})
+        ),
+        *(
+            ({"teachers": ["run"], name: value}, f"{name}: expected a")
             for name in ("weight", "temperature")
-            for value in (0, -1.0, float("nan"), float("inf"), "1", True, None)
+            for value in (0, -1.0, float("nan"), float("inf"), 1e-40, 1e40, "1", True, None)
         ),
     ],
 )
@@ -202,15 +363,6 @@ def test_bad_options(options, message):
 def test_other_models_are_an_error():
     with pytest.raises(UserError, match="expected a HarDNetSegmentor to train, got a Module"):
         DistillationHook([SHIPPED]).before_train(a_runner(head=nn.Identity()))
-
-
-def test_weights_that_are_not_finite_end_the_training():
-    class Bad(RedTeacher):
-        def forward(self, pixels):
-            return super().forward(pixels) * torch.nan
-
-    with pytest.raises(UserError, match="NaN or infinity"):
-        MeanOfTeachers([Bad()])(torch.rand(1, 3, 8, 8))
 
 
 CONFIG = """

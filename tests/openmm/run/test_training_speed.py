@@ -198,11 +198,12 @@ def test_the_networks_of_the_engine_compile_are_compiled(monkeypatch):
     assert [each.setting.engine for each in timings] == ["eager", "compile"]
 
 
-def test_teachers_are_not_timed_silently(tmp_path):
+@pytest.mark.parametrize("kind", ["DistillationHook", "mmengine.DistillationHook"])
+@pytest.mark.parametrize("key", ["custom_hooks = [{}]", "default_hooks = dict(distill={})"])
+def test_teachers_are_not_timed_silently(tmp_path, kind, key):
     path = tmp_path / "taught.py"
     base = Path(__file__).resolve().parents[3] / "configs/fchardnet70_camvid.py"
-    hook = 'dict(type="DistillationHook", teachers=["run"])'
-    path.write_text(f'_base_ = "{base}"\ncustom_hooks = [{hook}]\n')
+    path.write_text(f'_base_ = "{base}"\n' + key.format(f'dict(type="{kind}", teachers=["run"])') + "\n")
     with pytest.raises(UserError, match="DistillationHook, whose teachers are not timed"):
         time_training([str(path)], **QUICK)
 
