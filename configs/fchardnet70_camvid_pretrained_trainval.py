@@ -40,7 +40,15 @@ train_dataloader = dict(
         ),
     )
 )
-test_dataloader = dict(dataset=dict(data_root=data_root))
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(
+        type="Resize", scale=(600, 450), keep_ratio=True
+    ),  # what 480×360 has in the middle of the training's sizes
+    dict(type="LoadLabels"),
+    dict(type="mmseg.PackSegInputs"),
+]
+test_dataloader = dict(dataset=dict(data_root=data_root, pipeline=test_pipeline))
 val_dataloader = None
 val_cfg = None
 val_evaluator = None

@@ -7,9 +7,7 @@ mmengine evaluates a base config before the one that derives from it, so a deriv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
@@ -17,6 +15,7 @@ from hardnet_suite.config_names import base_files
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import (
     ARCHS,
+    Arch,
     CenterNetArch,
     DescriptorArch,
     HarDNetArch,
@@ -25,7 +24,7 @@ from hardnet_suite.networks import (
     list_models,
 )
 from hardnet_suite.openmm.config_files import read_config
-from hardnet_suite.openmm.data.parts import walk
+from hardnet_suite.openmm.data.parts import kind_of, walk
 
 MODEL_KINDS = {
     "HarDNetSSD": SSDArch,
@@ -35,12 +34,6 @@ MODEL_KINDS = {
     "PatchDescriptorModel": DescriptorArch,
 }
 Names = tuple[str | None, str | None]  # arch, model.arch
-
-
-def kind_of(part: Mapping[str, Any]) -> str:
-    """The type that a part of a config names, without a scope: that of mmseg.Resize is Resize."""
-    kind = part["type"]
-    return getattr(kind, "__name__", str(kind)).rpartition(".")[2]
 
 
 def settle_arch(cfg: Config, *, before: str | None = None) -> None:
@@ -59,7 +52,7 @@ def settle_arch(cfg: Config, *, before: str | None = None) -> None:
     Raises:
         UserError: an unknown name, another task's, or two names of which neither is the newer one.
     """
-    kind = MODEL_KINDS.get((cfg.get("model") or {}).get("type"))
+    kind = _kind(cfg)
     if kind is None:
         if is_others(cfg) and cfg.get("arch") in ARCHS:
             cfg._cfg_dict.pop("arch", None)
@@ -90,7 +83,13 @@ def settle_arch(cfg: Config, *, before: str | None = None) -> None:
 def is_others(cfg: Config) -> bool:
     """Whether the config's model is another program's, which takes no ``arch`` of this suite."""
     model = cfg.get("model") or {}
-    return "type" in model and model["type"] not in MODEL_KINDS and "arch" not in model.get("module", model)
+    return "type" in model and _kind(cfg) is None and "arch" not in model.get("module", model)
+
+
+def _kind(cfg: Config) -> type[Arch] | None:
+    """The rows of the architecture table that the config's model takes; None for another program's model."""
+    model = cfg.get("model") or {}
+    return MODEL_KINDS.get(kind_of(model)) if "type" in model else None
 
 
 def require_settled(cfg: Config) -> None:
@@ -100,7 +99,7 @@ def require_settled(cfg: Config) -> None:
         UserError: ``arch`` and ``model.arch`` differ.
     """
     top, inner = names = _arch_names(cfg)
-    if (cfg.get("model") or {}).get("type") in MODEL_KINDS and None not in names and top != inner:
+    if _kind(cfg) is not None and None not in names and top != inner:
         raise UserError(
             f"{cfg.filename}: arch={top!r}, but OpenMMLab's own tools built the model from "
             f"model.arch={inner!r}: set model=dict(arch={top!r})"
@@ -140,7 +139,7 @@ def _follow_size(cfg: Config, former: str, arch: str) -> None:
     old, new = (row.size for row in rows)
 
     def follow(node: dict) -> None:
-        if node.get("type") == "Resize" and tuple(node.get("scale") or ()) == (old, old):
+        if "type" in node and kind_of(node) == "Resize" and tuple(node.get("scale") or ()) == (old, old):
             node["scale"] = (new, new)
 
     walk(cfg._cfg_dict, follow)

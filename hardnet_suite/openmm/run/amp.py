@@ -13,7 +13,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.models.config import kind_of
+from hardnet_suite.openmm.data.parts import kind_of
 
 _BF16, _FP32, _AMP = "BFloat16OptimWrapper", "OptimWrapper", "AmpOptimWrapper"
 _AMP_OPTIONS = ("dtype", "loss_scale", "use_fsdp")  # those of AmpOptimWrapper alone

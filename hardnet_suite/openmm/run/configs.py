@@ -15,7 +15,7 @@ from hardnet_suite.data.classification import is_shards, split_shards
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
 from hardnet_suite.openmm.config_files import read_config
-from hardnet_suite.openmm.data.parts import parts, walk
+from hardnet_suite.openmm.data.parts import kind_of, parts, walk
 from hardnet_suite.openmm.models.config import settle_arch
 from hardnet_suite.openmm.run.keys import check_options, require_known_keys
 
@@ -155,7 +155,7 @@ def _set_shards(cfg: Config, pattern: str) -> None:
         if cfg.get(key) is not None
     ]
     for dataset in datasets:
-        if dataset.get("type") != "ClassificationDataset" or not dataset.get("folder"):
+        if kind_of(dataset) != "ClassificationDataset" or not dataset.get("folder"):
             raise UserError(
                 f"{cfg.filename}: --data-root {pattern} is for classifiers, whose data sets have a folder"
             )

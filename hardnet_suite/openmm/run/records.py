@@ -28,9 +28,8 @@ from hardnet_suite.networks import (
     SSDArch,
     centernet,
 )
-from hardnet_suite.openmm.data.parts import inner_datasets
+from hardnet_suite.openmm.data.parts import inner_datasets, kind_of
 from hardnet_suite.openmm.models import rules
-from hardnet_suite.openmm.models.config import kind_of
 from hardnet_suite.openmm.models.rules import pair
 
 LOADERS = ("test_dataloader", "val_dataloader")

@@ -28,7 +28,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.tables import class_table
 from hardnet_suite.networks import ARCHS, DescriptorArch
 from hardnet_suite.openmm.compat import repair_ssd_heads
-from hardnet_suite.openmm.models.config import kind_of
+from hardnet_suite.openmm.data.parts import kind_of
 from hardnet_suite.openmm.run.amp import wrapper_in_precision
 from hardnet_suite.openmm.run.compilation import compile_networks, require_compiler
 from hardnet_suite.openmm.run.configs import drop_pretrained, load_config, set_data_root

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
 
 import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.data.parts import counted, inner_datasets, parts, require_data
+from hardnet_suite.openmm.data.parts import counted, inner_datasets, kind_of, parts, require_data
+from hardnet_suite.openmm.run.configs import load_config
 
 CLASSES = ("a", "b")
 
@@ -42,6 +44,32 @@ def test_every_inner_data_set_is_a_part(name):
     assert len(list(inner_datasets(cfg.train_dataloader.dataset))) == len(expected)
     with pytest.raises(UserError, match=r"data/x\.json"):
         require_data(cfg, ["train_dataloader"])
+
+
+@pytest.mark.parametrize("scoped", ["mmengine.{}", "class"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ssd512_hardnet68", "fchardnet70_camvid", "hardnet39ds_tiny_imagenet10"),
+        *("hardnet_descriptor_liberty", "mask2former_hardnet68_panoptic"),
+    ],
+)
+def test_a_data_set_of_a_scoped_name_or_a_class_is_read_and_checked_alike(name, scoped):
+    import hardnet_suite.openmm.segmentation  # noqa: F401
+
+    cfg, other = load_config(name), load_config(name)
+    expected = list(parts(cfg))
+    assert expected
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        for dataset in inner_datasets((other.get(loader) or {}).get("dataset")):
+            with DefaultScope.overwrite_default_scope(other.get("default_scope")):
+                own = DATASETS.get(dataset["type"])
+            dataset["type"] = own if scoped == "class" else scoped.format(dataset["type"])
+            assert kind_of(dataset) == own.__name__
+    found = list(parts(other))
+    assert [type(part) for part in found] == [type(part) for part in expected]
+    assert [part.classes for part in found] == [part.classes for part in expected]
+    assert [part.loader for part in found] == [part.loader for part in expected]
 
 
 def test_no_data_set():

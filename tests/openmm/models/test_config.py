@@ -84,6 +84,15 @@ def test_openmmlabs_own_loading_takes_the_models_line(base, arch, tmp_path):
     assert list(backbone.state_dict()) == list(expected.state_dict())
 
 
+def test_a_models_scoped_name_is_its_name(tmp_path):
+    scoped = "model = dict(type='mmengine.HarDNetSSD')"
+    cfg = load_config(derived(tmp_path, "ssd512_hardnet68", f'arch = "ssd224_hardnet29"\n{scoped}'))
+    assert cfg.arch == cfg.model.arch == "ssd224_hardnet29"
+    assert cfg.size == 224
+    with pytest.raises(UserError, match=r"does not fit mmengine\.HarDNetSSD"):
+        load_config(derived(tmp_path, "ssd512_hardnet68", f'arch = "fchardnet70"\n{scoped}'))
+
+
 @pytest.mark.parametrize(("base", "arch"), [pair for pair in SWITCHES if "ssd" in pair[0]])
 def test_an_ssds_images_follow_its_row(base, arch, tmp_path):
     cfg = load_config(derived(tmp_path, base, f'arch = "{arch}"'))

@@ -18,7 +18,15 @@ from hardnet_suite.openmm.data.parts.classification import ClassificationPart, c
 from hardnet_suite.openmm.data.parts.descriptor import DescriptorPart
 from hardnet_suite.openmm.data.parts.detection import DetectionPart, require_evaluator
 from hardnet_suite.openmm.data.parts.panoptic import PanopticPart
-from hardnet_suite.openmm.data.parts.part import LOADERS, Part, ScoreSummary, counted, inner_datasets, walk
+from hardnet_suite.openmm.data.parts.part import (
+    LOADERS,
+    Part,
+    ScoreSummary,
+    counted,
+    inner_datasets,
+    kind_of,
+    walk,
+)
 from hardnet_suite.openmm.data.parts.segmentation import SegmentationPart, label_set
 
 __all__ = [
@@ -35,6 +43,7 @@ __all__ = [
     "counted",
     "foreign_datasets",
     "inner_datasets",
+    "kind_of",
     "label_set",
     "parts",
     "require_data",

@@ -35,6 +35,7 @@ from hardnet_suite.openmm.data.parts.part import (
     Part,
     ScoreSummary,
     counted,
+    kind_of,
     write_mistakes,
 )
 from hardnet_suite.visualization.classification import (
@@ -69,7 +70,7 @@ class ClassificationPart(Part):
     @classmethod
     def of_dataset(cls, loader: str, dataset: dict) -> ClassificationPart | None:
         """The part of a data set's options; None if the data set is not of this kind."""
-        if dataset["type"] != "ClassificationDataset":
+        if kind_of(dataset) != "ClassificationDataset":
             return None
         return cls(loader, {key: dataset[key] for key in _OPTIONS if key in dataset})
 

@@ -22,6 +22,7 @@ from hardnet_suite.openmm.data.parts.part import (
     Part,
     ScoreSummary,
     counted,
+    kind_of,
     write_mistakes,
 )
 from hardnet_suite.visualization.patches import DISTANCES, draw_distances, draw_pair, draw_worst_pairs
@@ -53,10 +54,11 @@ class DescriptorPart(Part):
     @classmethod
     def of_dataset(cls, loader: str, dataset: dict) -> DescriptorPart | None:
         """The part of a data set's options; None if the data set is not of this kind."""
-        if dataset["type"] not in (_TRAINING, _VERIFICATION):
+        kind = kind_of(dataset)
+        if kind not in (_TRAINING, _VERIFICATION):
             return None
         options = {key: dataset[key] for key in _OPTIONS if key in dataset}
-        return cls(loader, options, dataset["type"] == _VERIFICATION)
+        return cls(loader, options, kind == _VERIFICATION)
 
     @cached_property
     def sets(self) -> tuple[PatchSet, ...]:

@@ -43,6 +43,7 @@ from hardnet_suite.openmm.data.parts.part import (
     ScoreSummary,
     counted,
     inner_datasets,
+    kind_of,
     write_mistakes,
 )
 from hardnet_suite.visualization.canvas import beside, read_rgb
@@ -121,7 +122,7 @@ class DetectionPart(Part):
     @classmethod
     def of_dataset(cls, loader: str, dataset: Mapping[str, Any]) -> DetectionPart | None:
         """The part of a data set's options; None if the data set is not of this kind."""
-        kind = str(dataset["type"]).rpartition(".")[2]
+        kind = kind_of(dataset)
         options = {key: value for key, value in dataset.items() if key not in ("type", "_scope_")}
         if kind == _TYPE:
             return cls.of_options(f"{loader}.dataset", options, loader=loader)

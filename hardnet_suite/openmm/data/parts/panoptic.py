@@ -43,6 +43,7 @@ from hardnet_suite.openmm.data.parts.part import (
     Part,
     ScoreSummary,
     counted,
+    kind_of,
     write_mistakes,
 )
 from hardnet_suite.visualization.canvas import (
@@ -108,7 +109,7 @@ class PanopticPart(Part):
     @classmethod
     def of_dataset(cls, loader: str, dataset: Mapping[str, Any]) -> PanopticPart | None:
         """The part of a data set's options; None if the data set is not of this kind."""
-        if str(dataset["type"]).rpartition(".")[2] != _TYPE:
+        if kind_of(dataset) != _TYPE:
             return None
         options = {key: value for key, value in dataset.items() if key not in ("type", "_scope_")}
         return cls.of_options(f"{loader}.dataset", options, loader=loader)

@@ -25,6 +25,12 @@ WORST, MISTAKES = "worst.jpg", "mistakes.jsonl"
 MOST_WORST = 9  # images on the sheet of the worst
 
 
+def kind_of(part: Mapping[str, Any]) -> str:
+    """The type that a part of a config names, without a scope: that of mmseg.Resize is Resize."""
+    kind = part["type"]
+    return getattr(kind, "__name__", str(kind)).rpartition(".")[2]
+
+
 @dataclass(frozen=True)
 class ScoreSummary:
     """What sums up a scored data set.

@@ -40,6 +40,7 @@ from hardnet_suite.openmm.data.parts.part import (
     ScoreSummary,
     counted,
     inner_datasets,
+    kind_of,
     write_mistakes,
 )
 from hardnet_suite.visualization.canvas import class_color, read_rgb
@@ -101,7 +102,7 @@ class SegmentationPart(Part):
     @classmethod
     def of_dataset(cls, loader: str, dataset: Mapping[str, Any]) -> SegmentationPart | None:
         """The part of a data set's options; None if the data set is not of this kind."""
-        if dataset["type"] != "SegmentationDataset":
+        if kind_of(dataset) != "SegmentationDataset":
             return None
         options = {key: value for key, value in dataset.items() if key not in ("type", "_scope_")}
         return cls.of_options(f"{loader}.dataset", options, loader=loader)
