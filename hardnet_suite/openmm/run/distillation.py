@@ -22,7 +22,7 @@ from hardnet_suite.losses import distillation_loss
 from hardnet_suite.networks import Preprocess, SegmentationArch, build_network, find_arch
 from hardnet_suite.openmm.models.segmentor import FCHarDNetHead
 from hardnet_suite.openmm.run.checks import any_rank
-from hardnet_suite.openmm.run.records import preprocess_of
+from hardnet_suite.openmm.run.records import records_of
 from hardnet_suite.weights import fill, open_weights
 
 _WHERE = "DistillationHook.teachers"
@@ -84,13 +84,13 @@ class DistillationHook(Hook):
         classes = runner.train_dataloader.dataset.metainfo.get("classes")
         if not classes:
             raise UserError("DistillationHook: the data set of train_dataloader has no classes in metainfo")
-        rule = preprocess_of(runner.cfg)
+        rule = Preprocess.from_dict(own) if (own := records_of(runner.cfg).get("preprocess")) else None
         teachers = []
         for index, teacher in enumerate(self.teachers):
             where = f"{_WHERE}[{index}]"
             loaded = _load(teacher, where, tuple(classes))
             runner.logger.info(f"distillation: {where} is {loaded.name}")
-            other = [] if loaded.rule is None else loaded.rule.differences(rule)
+            other = [] if None in (rule, loaded.rule) else loaded.rule.differences(rule)
             if other := [name for name in other if name in _SIZES]:
                 runner.logger.warning(
                     f"{where} ({loaded.name}) is used with another {', '.join(other)} than the training: it "

@@ -243,6 +243,17 @@ def test_a_teacher_trained_on_images_of_another_size_is_told(tmp_path):
     assert len(lines) == 1
 
 
+@pytest.mark.parametrize(
+    "change", [{"test_dataloader": None, "val_dataloader": None}, {"arch": None, "model": {}}]
+)
+def test_configs_that_only_train_and_other_models_with_the_head(change):
+    runner = a_runner()
+    for key, value in change.items():
+        runner.cfg[key] = value
+    DistillationHook([SHIPPED]).before_train(runner)
+    assert runner.model.decode_head.distillation is not None
+
+
 def test_a_second_hook_is_an_error_and_a_training_leaves_the_model_as_it_was():
     runner = a_runner()
     hook = DistillationHook([{"type": "RedTeacher"}])
