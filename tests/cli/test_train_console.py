@@ -162,4 +162,4 @@ def test_the_first_of_several_processes_prints(cli, config, tmp_path, monkeypatc
     assert status == 2
     printed = [*out.splitlines(), *(line for line in err.splitlines() if line.startswith("warning: "))]
     assert len(printed) == lines
-    assert "error: " in err
+    assert ("error on rank 1: " if rank == "1" else "error: ") in err
