@@ -7,6 +7,8 @@ from torch import Tensor
 
 from hardnet_suite.networks.layers import at_least_float32
 
+TEMPERATURES = (0.01, 100.0)  # least and most: beyond, float32 loses the differences
+
 
 def distillation_loss(
     logits: Tensor, probabilities: Tensor, temperature: float = 1.0, mask: Tensor | None = None
@@ -19,7 +21,7 @@ def distillation_loss(
     Args:
         logits: (N, C, …) of the network that learns. C = 1 means the sigmoid.
         probabilities: (N, C, …) of the teacher, at the same temperature; with C = 1 those of the class.
-        temperature: Divides the logits, 0.001 to 1000.
+        temperature: Divides the logits, 0.01 to 100.
         mask: (N, …) of booleans, True where the divergence counts. Default: everywhere.
 
     Returns:
@@ -38,8 +40,9 @@ def distillation_loss(
         raise ValueError(
             f"expected a boolean mask of shape {positions}, got {tuple(mask.shape)} of {mask.dtype}"
         )
-    if not 1e-3 <= temperature <= 1e3:
-        raise ValueError(f"temperature must be from 0.001 to 1000, got {temperature}")
+    least, most = TEMPERATURES
+    if not least <= temperature <= most:
+        raise ValueError(f"temperature must be from {least} to {most}, got {temperature}")
     logits, probabilities = at_least_float32(logits) / temperature, at_least_float32(probabilities)
     if logits.shape[1] == 1:
         logits = torch.cat([logits, torch.zeros_like(logits)], 1)

@@ -52,7 +52,7 @@ def settle_arch(cfg: Config, *, before: str | None = None) -> None:
     Raises:
         UserError: an unknown name, another task's, or two names of which neither is the newer one.
     """
-    kind = _kind(cfg)
+    kind = _arch_type(cfg)
     if kind is None:
         if is_others(cfg) and cfg.get("arch") in ARCHS:
             cfg._cfg_dict.pop("arch", None)
@@ -83,10 +83,10 @@ def settle_arch(cfg: Config, *, before: str | None = None) -> None:
 def is_others(cfg: Config) -> bool:
     """Whether the config's model is another program's, which takes no ``arch`` of this suite."""
     model = cfg.get("model") or {}
-    return "type" in model and _kind(cfg) is None and "arch" not in model.get("module", model)
+    return "type" in model and _arch_type(cfg) is None and "arch" not in model.get("module", model)
 
 
-def _kind(cfg: Config) -> type[Arch] | None:
+def _arch_type(cfg: Config) -> type[Arch] | None:
     """The rows of the architecture table that the config's model takes; None for another program's model."""
     model = cfg.get("model") or {}
     return MODEL_KINDS.get(kind_of(model)) if "type" in model else None
@@ -99,7 +99,7 @@ def require_settled(cfg: Config) -> None:
         UserError: ``arch`` and ``model.arch`` differ.
     """
     top, inner = names = _arch_names(cfg)
-    if _kind(cfg) is not None and None not in names and top != inner:
+    if _arch_type(cfg) is not None and None not in names and top != inner:
         raise UserError(
             f"{cfg.filename}: arch={top!r}, but OpenMMLab's own tools built the model from "
             f"model.arch={inner!r}: set model=dict(arch={top!r})"

@@ -19,6 +19,7 @@ from hardnet_suite.data.options import require_known
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference.prepare import to_input
 from hardnet_suite.losses import distillation_loss
+from hardnet_suite.losses.distillation import TEMPERATURES
 from hardnet_suite.networks import Preprocess, SegmentationArch, build_network, find_arch
 from hardnet_suite.openmm.models.segmentor import FCHarDNetHead
 from hardnet_suite.openmm.run.checks import any_rank
@@ -26,7 +27,7 @@ from hardnet_suite.openmm.run.records import records_of
 from hardnet_suite.weights import fill, open_weights
 
 _WHERE = "DistillationHook.teachers"
-_TEMPERATURES = (0.01, 100.0)  # beyond, float32 loses the differences
+_WEIGHTS = (1e-6, 1e6)
 _SIZES = ("resize", "size", "resize_to", "factor", "pad")  # of an input rule: how large objects are
 
 
@@ -44,7 +45,7 @@ class DistillationHook(Hook):
             ``dict(type=…)``, a registered module with an attribute ``classes`` (names in order) that takes
             (N, 3, H, W) float32 RGB pixels 0…255 and returns (N, C, H, W) logits. Their classes must be those
             of the training data.
-        weight: Factor on the added loss, see ``losses.distillation_loss``.
+        weight: Factor on the added loss, 1e-6 to 1e6, see ``losses.distillation_loss``.
         temperature: Divides the logits of teachers and model in it, 0.01 to 100.
 
     Raises:
@@ -66,15 +67,8 @@ class DistillationHook(Hook):
         for index, teacher in enumerate(teachers):
             if not isinstance(teacher, str | Path | Mapping) or not teacher:
                 raise UserError(f"{_WHERE}[{index}]: expected a path or a dict, got {teacher!r}")
-        least, most = _TEMPERATURES
-        for name, value, low, high in (
-            ("weight", weight, 0.0, float("inf")),
-            ("temperature", temperature, least, most),
-        ):
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not max(low, 1e-12) <= value <= min(high, 1e12):
-                span = "a positive number" if name == "weight" else f"a number from {least} to {most}"
-                raise UserError(f"DistillationHook.{name}: expected {span}, got {value!r}")
+        _require_number("weight", weight, *_WEIGHTS)
+        _require_number("temperature", temperature, *TEMPERATURES)
         self.teachers, self.weight, self.temperature = teachers, weight, temperature
 
     def before_train(self, runner) -> None:
@@ -124,6 +118,12 @@ class DistillationHook(Hook):
                 samples[index].teacher = PixelData(data=answer)
         if any_rank(problem is not None):  # the others would wait for this one
             raise problem or UserError("a teacher has failed on another rank")
+
+
+def _require_number(name: str, value: Any, least: float, most: float) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:  # False for NaN
+        raise UserError(f"DistillationHook.{name}: expected a number from {least} to {most}, got {value!r}")
 
 
 def _head_of(runner) -> FCHarDNetHead:
