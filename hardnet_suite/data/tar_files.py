@@ -14,6 +14,7 @@ from hardnet_suite.data.images import image_errors, require_image_size
 from hardnet_suite.errors import UserError
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
+_OTHER_BRACES = re.compile(r"\{[^{}]*\.\.[^{}]*\}")  # of letters, with a step
 _MOST_FILES = 1_000_000
 # a tar file that is compressed has to be read from its beginning
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
@@ -40,6 +41,11 @@ def is_tar(path: str) -> bool:
     return path.lower().endswith((".tar", *_COMPRESSED))
 
 
+def is_compressed_tar(path: str) -> bool:
+    """Whether a path or pattern names compressed tar files by its suffix."""
+    return path.lower().endswith(_COMPRESSED)
+
+
 def tar_paths(pattern: str) -> list[str]:
     """The tar files that a pattern names, in its order; those of a wildcard sorted.
 
@@ -52,6 +58,7 @@ def tar_paths(pattern: str) -> list[str]:
     """
     if os.path.isfile(pattern):
         return [pattern]
+    _require_known_braces(pattern)
     paths: list[str] = []
     for path in expand_braces(pattern):
         if glob.has_magic(path) and not os.path.isfile(path):
@@ -67,22 +74,40 @@ def tar_paths(pattern: str) -> list[str]:
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(f"{pattern}: no shard {missing[0]}{more}")
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for path in paths:
-        if path in seen:
-            raise UserError(f"{pattern}: {path} is named twice")
-        seen.add(path)
+        other = seen.setdefault(os.path.realpath(path), path)
+        if other is not path:
+            also = f", also as {other}" if other != path else ""
+            raise UserError(f"{pattern}: {path} is named twice{also}")
     return paths
 
 
 def has_braces(pattern: str) -> bool:
-    """Whether a pattern holds ``{000..099}`` or ``{a,b}``."""
-    return _BRACES.search(pattern) is not None
+    """Whether a pattern holds braces as ``{000..099}`` or ``{a,b}``, also those that are not supported."""
+    return _BRACES.search(pattern) is not None or _OTHER_BRACES.search(pattern) is not None
 
 
-def without_braces(pattern: str) -> str:
-    """The pattern with a wildcard in the place of each pair of braces."""
-    return _BRACES.sub("*", pattern)
+def split_braces(pattern: str) -> list[tuple[str, bool]]:
+    """The parts of a pattern in order, each with whether it is a pair of braces.
+
+    Raises:
+        UserError: its braces are nested, of letters, or with a step.
+    """
+    _require_known_braces(pattern)
+    parts, end = [], 0
+    for braces in _BRACES.finditer(pattern):
+        parts += [(pattern[end : braces.start()], False), (braces.group(), True)]
+        end = braces.end()
+    return [*parts, (pattern[end:], False)]
+
+
+def _require_known_braces(pattern: str) -> None:
+    rest = _BRACES.sub("*", pattern)
+    if _OTHER_BRACES.search(rest) or _BRACES.search(rest):  # the latter: one in another
+        raise UserError(
+            f"{pattern}: expected braces of two numbers, {{000..099}}, or of words, {{a,b}}, none in another"
+        )
 
 
 def expand_braces(pattern: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hardnet_suite.data.classification import read_shards, split_shards
+from hardnet_suite.data.classification import is_shards, read_shards, split_shards
 from hardnet_suite.data.tar_files import tar_paths
 from hardnet_suite.errors import UserError
 
@@ -209,3 +209,81 @@ def test_shards_of_the_other_split(shards):
     assert split_shards(pattern, "val") == f"{shards}/val-*.tar"
     with pytest.raises(UserError, match="do not say train"):
         split_shards(f"{shards}/all-{{0..1}}.tar", "val")
+
+
+@pytest.mark.parametrize("braces", ["{a..c}", "{0..8..2}", "{0,{1,2}}", "{{0..1},2}", "{0..x}"])
+def test_braces_that_are_not_supported(shards, braces):
+    with pytest.raises(UserError, match=r"expected braces of two numbers, .* or of words"):
+        tar_paths(f"{shards}/train-{braces}.tar")
+    with pytest.raises(UserError, match=r"expected braces of two numbers, .* or of words"):
+        split_shards(f"{shards}/train-{braces}.tar", "val")
+
+
+@pytest.mark.parametrize("name", ["train-{0..2}.tar", "a{b.tar", "{x}.tar", "..{}.tar"])
+def test_a_shard_whose_name_has_braces(tmp_path, name):
+    write(tmp_path / name, samples_of(1))
+    assert tar_paths(f"{tmp_path}/{name}") == [f"{tmp_path}/{name}"]
+
+
+def test_a_shard_named_twice_in_other_words(shards, tmp_path):
+    with pytest.raises(UserError, match=r"train-000\.tar is named twice, also as "):
+        tar_paths(f"{{{shards},{shards}/.}}/train-000.tar")
+    (tmp_path / "link.tar").symlink_to(shards / "train-000.tar")
+    with pytest.raises(UserError, match=r"named twice, also as .*link\.tar"):
+        tar_paths(f"{{{tmp_path}/link,{shards}/train-000}}.tar")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "answer"),
+    [
+        ("train-{a,b}.tar", "val-*.tar"),
+        ("{x,y}/train-0.tar", "{x,y}/val-0.tar"),
+        ("{x,y}/z/train-{0..1}.tar", "{x,y}/z/val-*.tar"),
+        ("train/{x,y}-train-*.tar", "train/*-val-*.tar"),
+        ("{train-a,train-b}.tar", None),
+        ("{train,val}-000.tar", None),
+        ("{train,other}-train.tar", None),
+        ("{x/train-0,y/train-1}.tar", None),
+        ("{x/a,y/b}-train.tar", None),
+        ("train/{0..1}.tar", None),
+    ],
+)
+def test_names_of_the_other_split(tmp_path, pattern, answer):
+    for name in (
+        *("val-a.tar", "val-0.tar", "x/val-0.tar", "y/val-0.tar", "x/z/val-0.tar", "y/z/val-0.tar"),
+        *(
+            "train-a.tar",
+            "train-b.tar",
+            "x/train-0.tar",
+            "y/train-1.tar",
+            "train/x-val-0.tar",
+            "other-val.tar",
+        ),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        write(tmp_path / name, samples_of(1))
+    if answer is not None:
+        assert split_shards(f"{tmp_path}/{pattern}", "val") == f"{tmp_path}/{answer}"
+        return
+    with pytest.raises(UserError, match=r"name folders and train outside of the braces|do not say train"):
+        split_shards(f"{tmp_path}/{pattern}", "val")
+
+
+def test_a_shard_of_both_splits(shards):
+    (shards / "val-0.tar").symlink_to(shards / "train-000.tar")
+    with pytest.raises(UserError, match=r"val-0\.tar, which is of training"):
+        split_shards(f"{shards}/train-*.tar", "val")
+
+
+@pytest.mark.parametrize("suffix", ["tar.gz", "tgz", "tar.zst", "TAR.GZ"])
+def test_compressed_shards_are_told_by_their_names(tmp_path, suffix):
+    assert is_shards(f"train-*.{suffix}")
+    with pytest.raises(UserError, match=r"compressed shards .* unpack them"):
+        split_shards(f"train-*.{suffix}", "val")
+
+
+def test_what_shards_are(tmp_path):
+    assert all(map(is_shards, ["a.tar", "train-{0..1}.TAR", "a.tar.gz"]))
+    assert not is_shards("a")
+    (tmp_path / "folder.tar").mkdir()
+    assert not is_shards(f"{tmp_path}/folder.tar")

@@ -16,11 +16,13 @@ from hardnet_suite.data.classification.samples import Samples
 from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb
 from hardnet_suite.data.tar_files import (
     TarMember,
+    is_compressed_tar,
+    is_tar,
     read_image_member,
     read_member,
+    split_braces,
     tar_members,
     tar_paths,
-    without_braces,
 )
 from hardnet_suite.errors import UserError
 
@@ -128,28 +130,58 @@ def read_shards(pattern: str, classes: Sequence[str] | None = None) -> Samples:
 
 
 def is_shards(text: str) -> bool:
-    """Whether a path names shards rather than a folder."""
-    return text.endswith(".tar")
+    """Whether a path names shards, compressed ones included, rather than a folder."""
+    return is_tar(text) and not os.path.isdir(text)
 
 
 def split_shards(pattern: str, split: str) -> str:
     """The pattern of another split's shards beside those of "train": ``val-*.tar`` of ``train-{0..9}.tar``.
 
+    Args:
+        pattern: of the shards of training, whose file names say ``train`` outside of braces and wildcards.
+        split: the word in place of ``train``.
+
     Raises:
-        UserError: the name of the shards does not say that they are of "train", or there are no others.
+        UserError: the names do not say that they are of "train", there are no others, or some of these are of
+            training as well.
     """
-    folder, name = os.path.split(pattern)
-    if "train" not in name:
+    if is_compressed_tar(pattern):
         raise UserError(
-            f"{pattern}: the shards of {split} are looked for under the name of those of training with "
-            f"{split} in place of train, and these do not say train: rename them, such as train-000.tar"
+            f"{pattern}: compressed shards cannot be read image by image, and are not supported: unpack them"
         )
-    other = os.path.join(folder, without_braces(name).replace("train", split))
+    parts = split_braces(pattern)
+    last = max((at for at, (text, braces) in enumerate(parts) if not braces and "/" in text), default=0)
+    folder, slash, first = parts[last][0].rpartition("/")
+    names = [(first, False), *parts[last + 1 :]]
+    looked_for = (
+        f"{pattern}: the shards of {split} are looked for under the name of those of training with "
+        f"{split} in place of train"
+    )
+    for text, braces in names:
+        if braces and ("/" in text or "train" in text):
+            raise UserError(f"{looked_for}: name folders and train outside of the braces {text}")
+    if not any("train" in text for text, braces in names if not braces):
+        raise UserError(f"{looked_for}, and these do not say train: rename them, such as train-000.tar")
+    before = "".join(text for text, _ in parts[:last])
+    name = "".join("*" if braces else text.replace("train", split) for text, braces in names)
+    other = f"{before}{folder}{slash}{name}"
     try:
-        tar_paths(other)
+        paths = tar_paths(other)
     except UserError:
         raise UserError(f"{pattern}: no shards {other} for {split}") from None
+    _require_apart(pattern, other, split, paths)
     return other
+
+
+def _require_apart(pattern: str, other: str, split: str, paths: Sequence[str]) -> None:
+    """UserError where a shard of training is one of another split, too."""
+    try:
+        training = set(map(os.path.realpath, tar_paths(pattern)))
+    except UserError:
+        return  # those of training are missing: nothing is trained then
+    shared = next((path for path in paths if os.path.realpath(path) in training), None)
+    if shared is not None:
+        raise UserError(f"{pattern}: {other}, the shards of {split}, include {shared}, which is of training")
 
 
 def _read_shard(path: str) -> _Shard:

@@ -159,9 +159,11 @@ def _set_shards(cfg: Config, pattern: str) -> None:
             raise UserError(
                 f"{cfg.filename}: --data-root {pattern} is for classifiers, whose data sets have a folder"
             )
-        is_training = dataset.folder == datasets[0].folder
-        dataset.shards = pattern if is_training else split_shards(pattern, dataset.folder)
-        dataset.update(data_root="", folder=None)
+    folders = [dataset.folder for dataset in datasets]
+    for dataset, folder in zip(datasets, folders, strict=True):
+        # held-out images are told by their order, so that the same folder is the same pattern
+        shards = pattern if folder == folders[0] else split_shards(pattern, folder)
+        dataset.update(data_root="", folder=None, shards=shards)
 
 
 def drop_pretrained(cfg: Config) -> None:

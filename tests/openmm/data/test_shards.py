@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 import hardnet_suite.openmm
 from hardnet_suite.cli import main
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.data.parts.classification import classification_samples
 from hardnet_suite.openmm.run.configs import load_config, set_data_root
 
 assert hardnet_suite.openmm
@@ -66,6 +68,29 @@ def test_data_root_of_shards(data):
     assert cfg.train_dataloader.dataset.shards == f"{data}/train-{{00..01}}.tar"
     assert cfg.val_dataloader.dataset.shards == cfg.test_dataloader.dataset.shards == f"{data}/val-*.tar"
     assert len(DATASETS.build({**cfg.val_dataloader.dataset, "pipeline": []})) == 6
+
+
+@pytest.mark.parametrize("pattern", ["train-{0..11}.tar", "train-{2..9}.tar", "train-*.tar"])
+def test_images_held_out_of_shards_are_not_trained_on(tmp_path, pattern):
+    for shard in range(12):
+        with tarfile.open(tmp_path / f"train-{shard}.tar", "w") as tar:
+            for label in range(10):
+                for name, content in ((f"{label}.png", b"-"), (f"{label}.cls", str(label).encode())):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    cfg = load_config("hardnet39ds_tiny_imagenet10")
+    set_data_root(cfg, f"{tmp_path}/{pattern}")
+
+    def places(dataset):
+        samples = classification_samples({**dataset, "hold_out": 3})
+        return {samples.dataset.name(index) for index in samples.images}
+
+    training, held = (places(cfg[f"{key}_dataloader"].dataset) for key in ("train", "val"))
+    assert len(held) == 30
+    assert training
+    assert not training & held
+    assert places(cfg.test_dataloader.dataset) == held
 
 
 @pytest.mark.parametrize(
