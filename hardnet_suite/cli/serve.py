@@ -164,6 +164,7 @@ def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
     Raises:
         UserError: the address is taken, or is none of this machine's.
     """
+    import asyncio
     import socket
 
     import uvicorn
@@ -191,13 +192,28 @@ def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
         timeout_keep_alive=30,
         server_header=False,
     )
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):
+        """Knows whether the time that it waits for requests in progress was enough."""
+
+        is_late = False
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            watch = asyncio.create_task(self._watch())
+            await super().shutdown(sockets)
+            watch.cancel()
+
+        async def _watch(self) -> None:
+            await asyncio.sleep(self.config.timeout_graceful_shutdown or 0)
+            self.is_late = bool(self.server_state.connections or self.server_state.tasks)
+
+    server = Server(config)
     try:
         server.run(sockets=[listener])
     except (KeyboardInterrupt, SystemExit) as ended:  # uvicorn raises the signal again at the end
         if not server.started:
             raise UserError("the server did not start; see the lines above") from None
-        cut = server.force_exit
+        cut = server.force_exit or server.is_late
         show("ended: requests in progress were cut off" if cut else "ended: every request was answered")
         if isinstance(ended, SystemExit):
             raise

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, ImagePalette, UnidentifiedImageError
 
 from hardnet_suite.data.fast_decoding import decode_plain
 from hardnet_suite.data.files import folder_entries, kept_while_looking, read_bytes, require_regular
@@ -343,12 +343,11 @@ def open_image(content: bytes) -> Image.Image:
     at = int.from_bytes(content[14:18], "little") + 14  # where the palette begins
     bits, colors = content[28:30], content[46:50]
     if content[:2] == b"BM" and at >= 54 and bits in (b"\4\0", b"\x08\0") and colors == b"\2\0\0\0":
-        palette = [*content[at : at + 3][::-1], *content[at + 4 : at + 7][::-1]]
+        palette = content[at : at + 3][::-1] + content[at + 4 : at + 7][::-1]
         coloured = content[:at] + b"\1\2\3" + content[at + 3 :]
         image = Image.open(io.BytesIO(coloured), formats=_formats())
-        image.load()
         if image.mode == "P":
-            image.putpalette(palette)
+            image.palette = ImagePalette.raw("RGB", palette)  # putpalette decodes
         return image
     return Image.open(io.BytesIO(content), formats=_formats())
 

@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,11 +66,13 @@ class ServeLimits:
     Attributes:
         size: the most bytes of a request's body.
         pixels: the most pixels of an image; looked up in its header, before it is decoded.
-        queue: the most requests of a model that are in progress; further ones get 503.
+        queue: the most requests of a model that are in progress, until their answers are sent; further ones
+            get 503.
         batch_size: the most images of a batch.
         batch_pixels: the most pixels of a batch, as the network takes them; one image may have more.
         delay: seconds that an image waits for others, if there are too few for a batch.
-        seconds: the longest time from a request to its answer; 504 after it.
+        seconds: the longest time from a request to its answer; 504 after it. As long may a client take to
+            receive the answer, which is cut off then.
         decoders: threads that decode images, per model.
     """
 
@@ -320,29 +322,31 @@ class _Server:
     async def match(self, request: Request) -> Response:
         return await self._measured("match", request, self._match)
 
-    async def _measured(
-        self, name: str, request: Request, handle: Callable[[_Reading, Ticket], Awaitable[Response]]
-    ) -> Response:
+    async def _measured(self, name: str, request: Request, handle: _Handle) -> Response:
         begin = time.perf_counter()
         response = await self._answered(name, request, handle)
         self.metrics.requests.labels(name, response.status_code).inc()
         self.metrics.seconds.labels(name).observe(time.perf_counter() - begin)
         return response
 
-    async def _answered(
-        self, name: str, request: Request, handle: Callable[[_Reading, Ticket], Awaitable[Response]]
-    ) -> Response:
+    async def _answered(self, name: str, request: Request, handle: _Handle) -> Response:
         """The answer, or 504 once time is up: what a thread has begun then goes on, in its slot."""
         loop = asyncio.get_running_loop()
         ticket = Ticket(loop.time() + self.limits.seconds)
         reading = _Reading(request, self.limits, ticket)
-        task = loop.create_task(_or_refusal(name, handle(reading, ticket)))
+        slot = ExitStack()
+        task = loop.create_task(_or_refusal(name, handle(reading, ticket, slot), slot))
         watch = loop.create_task(reading.watch())
+        is_sent = False
         try:
             await asyncio.wait({task, watch}, timeout=self.limits.seconds, return_when="FIRST_COMPLETED")
             if task.done():
                 await reading.discard()
-                return task.result()
+                response = task.result()
+                if isinstance(response, _Answer):
+                    response.sending(slot, self.limits.seconds)
+                    is_sent = True
+                return response
             self.late.add(task)
             task.add_done_callback(self.late.discard)
             if ticket.gone:
@@ -350,69 +354,97 @@ class _Server:
             return _error(504, f"no answer within {self.limits.seconds:g} s")
         finally:
             watch.cancel()
+            if not is_sent:
+                task.add_done_callback(lambda _: slot.close())
 
-    async def _predict(self, name: str, reading: _Reading, ticket: Ticket) -> Response:
+    async def _predict(self, name: str, reading: _Reading, ticket: Ticket, slot: ExitStack) -> Response:
         if name not in self.models:
             raise _RefusedError(404, f"no model {name!r}; there are {', '.join(self.models) or 'none'}")
         batcher, model = self.batchers[name], self.models[name]
         wanted, include = _options(reading.request.query_params)
         if "mask" in include and model.task != "segmentation":
             raise _RefusedError(400, f"include=mask: {name} is for {model.task}, and its answers have none")
-        with batcher.slots.one():
-            files = await reading.files()
-            if len(files) != 1:
-                raise _RefusedError(422, f"expected one image, got {len(files)}")
-            ((_, content),) = files
-            source = SourceImage("image", partial(_decoded, content, self.limits.pixels, model))
-            prediction = await batcher.answer(source, wanted, ticket)
-            return await self._write(_answer, {"model": name}, prediction, include)
+        slot.enter_context(batcher.slots.one())
+        files = await reading.files()
+        if len(files) != 1:
+            raise _RefusedError(422, f"expected one image, got {len(files)}")
+        ((_, content),) = files
+        source = SourceImage("image", partial(_decoded, content, self.limits.pixels, model))
+        prediction = await batcher.answer(source, wanted, ticket)
+        return await self._write(_answer, {"model": name}, prediction, include)
 
-    async def _match(self, reading: _Reading, ticket: Ticket) -> Response:
+    async def _match(self, reading: _Reading, ticket: Ticket, slot: ExitStack) -> Response:
         if self.matcher is None:
             raise _RefusedError(404, "this server does not match images")
         for option in reading.request.query_params:
             raise _RefusedError(400, f"unknown option {option!r}: matching has none")
-        with self.pairs.one():
-            files = await reading.files()
-            if sorted(name for name, _ in files) != ["a", "b"]:
-                raise _RefusedError(422, "expected a form with the files a and b")
-            loop, contents = asyncio.get_running_loop(), dict(files)
-            images = [
-                await loop.run_in_executor(self.write, _decoded, contents[name], self.limits.pixels)
-                for name in ("a", "b")
-            ]
-            try:
-                found = await loop.run_in_executor(self.compute, _matched, self.matcher, images, ticket)
-            except (TimeoutError, UserError):
-                raise
-            except Exception as error:
-                raise ComputeError("matching failed") from error
-            return await self._write(_matches, found)
+        slot.enter_context(self.pairs.one())
+        files = await reading.files()
+        if sorted(name for name, _ in files) != ["a", "b"]:
+            raise _RefusedError(422, "expected a form with the files a and b")
+        loop, contents = asyncio.get_running_loop(), dict(files)
+        images = [
+            await loop.run_in_executor(self.write, _decoded, contents[name], self.limits.pixels)
+            for name in ("a", "b")
+        ]
+        try:
+            found = await loop.run_in_executor(self.compute, _matched, self.matcher, images, ticket)
+        except (TimeoutError, UserError):
+            raise
+        except Exception as error:
+            raise ComputeError("matching failed") from error
+        return await self._write(_matches, found)
 
     async def _write(self, function: Callable[..., dict[str, Any]], *values: Any) -> Response:
         """JSON, made in a thread: drawings and masks take their time."""
         loop = asyncio.get_running_loop()
         text = await loop.run_in_executor(self.write, lambda: json.dumps(function(*values)).encode())
-        return Response(text, media_type="application/json")
+        return _Answer(text, media_type="application/json")
 
 
-async def _or_refusal(name: str, answer: Awaitable[Response]) -> Response:
-    """The answer, or what went wrong as one."""
+class _Answer(Response):
+    """An answer that keeps its slot until it is sent, as its text takes memory until then."""
+
+    def sending(self, slot: ExitStack, seconds: float) -> None:
+        """Sets what is closed once the answer is sent, and how long a client may take to receive it."""
+        self._slot, self._seconds = slot, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._slot:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await self._send(send)
+            except TimeoutError:  # the server closes the connection, as the answer is not complete
+                _LOG.warning("an answer was cut off: not received within %g s", self._seconds)
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        # in parts: the server takes the next one when the client has received those before
+        for start in range(0, max(1, len(self.body)), _SLICE):
+            part = self.body[start : start + _SLICE]
+            more = start + _SLICE < len(self.body)
+            await send({"type": "http.response.body", "body": part, "more_body": more})
+
+
+async def _or_refusal(name: str, answer: Awaitable[Response], slot: ExitStack) -> Response:
+    """The answer, or what went wrong as one, which needs no slot any more."""
     try:
         return await answer
     except _RefusedError as error:
-        return _error(error.status, str(error))
+        refusal = _error(error.status, str(error))
     except BusyError as error:
-        return _error(503, f"busy: {error}; try again", {"Retry-After": "1"})
+        refusal = _error(503, f"busy: {error}; try again", {"Retry-After": "1"})
     except UserError as error:
-        return _error(422, str(error))
+        refusal = _error(422, str(error))
     except TimeoutError:
-        return _error(504, "no answer in time")
+        refusal = _error(504, "no answer in time")
     except ClientDisconnect:
-        return _error(499, "the client went away")
+        refusal = _error(499, "the client went away")
     except Exception:
         _LOG.exception("%s failed", name)
-        return _error(500, "the server failed; its log says why")
+        refusal = _error(500, "the server failed; its log says why")
+    slot.close()
+    return refusal
 
 
 class _Reading:
@@ -451,8 +483,9 @@ class _Reading:
             )
             parser.spool_max_size = self.limits.size + 1  # nothing goes to a disk
             form = await parser.parse()
-        except (MultiPartException, KeyError) as error:
-            raise _RefusedError(400, f"not a form: {error}") from None
+        except (MultiPartException, KeyError, UnicodeError, LookupError) as error:  # the last two: charset=
+            reason = str(error).replace("\n", " ")
+            raise _RefusedError(400, f"not a form: {reason}") from None
         try:
             parts = form.multi_items()
             for name, part in parts:
@@ -490,15 +523,21 @@ class _Reading:
         return bytes(body)
 
 
+_Handle = Callable[[_Reading, Ticket, ExitStack], Awaitable[Response]]
+
+
 def _decoded(content: bytes, most_pixels: int, model: LoadedModel | None = None) -> Image.Image:
     """An image that was sent, if it is not too large, also as the model takes it."""
     if content.startswith(b"\0\0\1\0"):  # Pillow decodes icons when it opens them
         raise _RefusedError(422, "cannot read the image sent: icons are not taken")
     with image_errors("sent"):
         try:
-            width, height = open_image(content).size
-        except Image.DecompressionBombError as error:
-            raise _RefusedError(413, f"the image is too large: {error}") from None
+            size = open_image(content).size
+        except Image.DecompressionBombError:
+            size = None
+    if size is None:
+        raise _RefusedError(413, f"the image has more than {most_pixels} pixels")
+    width, height = size
     sizes = [(height, width)]
     if model is not None:
         sizes.append(content_size(height, width, model.preprocess))

@@ -118,6 +118,34 @@ def test_requests_in_progress_are_answered_before_it_ends():
     assert failed <= 12 - int(taken)  # those that had not come in yet, at most
 
 
+def test_an_answer_that_is_not_received_is_told_at_the_end():
+    import io
+    import socket
+
+    import numpy as np
+    from PIL import Image
+
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (1800, 1800, 3), np.uint8)
+    Image.fromarray(pixels).save(stream, "BMP")  # its drawing is larger than what sockets hold
+    server = Server("serve", "--model", "hardnet39ds:tiny_imagenet10", "--timeout", "8")
+    try:
+        server.ask("/healthz")
+        content = stream.getvalue()
+        host, _, port = server.address.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            head = f"POST /v1/predict?include=drawing HTTP/1.1\r\nHost: {host}\r\n"
+            client.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+            assert client.recv(100).startswith(b"HTTP/1.1 200 OK")
+            status, output = server.end(signal.SIGTERM)
+    finally:
+        server.process.kill()
+    assert status == 128 + signal.SIGTERM
+    assert "ended: requests in progress were cut off" in output
+    assert "an answer was cut off: not received within 8 s" in output
+
+
 def test_demo_has_every_task():
     server = Server("demo")
     try:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from hardnet_suite.data.images import (
     IMAGE_SUFFIXES,
+    open_image,
     open_rgb,
     read_grey,
     read_rgb,
@@ -221,6 +222,9 @@ def test_a_bmp_with_a_palette_of_two_colours(tmp_path, palette):
     expected = np.array(palette, np.uint8).reshape(2, 3)[indices]
     np.testing.assert_array_equal(pixels(tmp_path / "a.bmp"), expected)
     np.testing.assert_array_equal(read_stored(tmp_path / "a.bmp"), indices)
+    opened = open_image((tmp_path / "a.bmp").read_bytes())
+    assert opened.size == (20, 12)
+    assert opened.tile, "decoded to learn its size"
 
 
 def test_a_portable_greymap_of_16_bits(tmp_path):

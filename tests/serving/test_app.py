@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +156,10 @@ FORM = (
         ("multipart/form-data; boundary=x", FORM[:-6], 400),
         ("multipart/form-data; boundary=x", FORM[: len(FORM) // 2], 400),
         ("multipart/form-data; boundary=y", FORM, 400),
+        *(
+            (f"multipart/form-data; boundary=x; charset={charset}", FORM, status)
+            for charset, status in [("utf-8", 200), ("undefined", 400)]
+        ),
         ("multipart/form-data", FORM, 400),
         ("multipart/form-data; boundary=x", FORM[:-8] + b"\r\n" + FORM, 422),  # two images of one name
     ],
@@ -221,6 +227,17 @@ def test_an_image_that_would_become_huge(models, size):
     with TestClient(create_app({"bus": models["bus"]})) as client:
         response = client.post("/v1/predict", content=png(size))
         assert (response.status_code, f"{size[0]}×{size[1]}" in response.json()["error"]) == (413, True)
+
+
+@pytest.mark.parametrize("side", [13_000, 20_000, 60_000])
+def test_the_header_of_a_large_image_is_enough(client, side):
+    """Pillow itself refuses the larger two."""
+    ihdr = b"IHDR" + side.to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+    content = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + ihdr + zlib.crc32(ihdr).to_bytes(4, "big")
+    data = b"IDAT" + zlib.compress(b"\0" * 9)
+    content += (len(data) - 4).to_bytes(4, "big") + data + zlib.crc32(data).to_bytes(4, "big")
+    response = client.post("/v1/predict", content=content)
+    assert (response.status_code, "pixels" in response.json()["error"]) == (413, True), response.text
 
 
 def test_icons_are_not_decoded_to_learn_their_size(client):
@@ -299,6 +316,84 @@ def test_an_answer_that_takes_too_long_keeps_its_place(models, monkeypatch):
         assert in_progress(client, 0)
         assert slow.batches == [1]
         assert client.post("/v1/predict", content=IMAGES["bus"]).status_code == 200
+
+
+class Receiving:
+    """A client that reads an answer as far as it is let: an ASGI ``send`` that waits after the first part."""
+
+    def __init__(self, content: bytes, query: bytes = b"include=drawing"):
+        self.go_on, self.parts, self.status = asyncio.Event(), [], None
+        self.scope = {
+            **{"type": "http", "method": "POST", "path": "/v1/predict", "raw_path": b"/v1/predict"},
+            **{"query_string": query, "headers": [], "scheme": "http", "http_version": "1.1"},
+            **{"server": ("testserver", 80), "client": ("testclient", 9), "root_path": ""},
+        }
+        self.body = [{"type": "http.request", "body": content, "more_body": False}]
+
+    async def receive(self):
+        if self.body:
+            return self.body.pop()
+        await asyncio.Event().wait()
+
+    async def send(self, message):
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            return
+        if self.parts:
+            await self.go_on.wait()
+        self.parts.append(message["body"])
+
+    async def first_part(self):
+        for _ in range(1000):
+            if self.parts:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError("no answer")
+
+
+def noise_png() -> bytes:
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_an_answer_keeps_its_place_until_it_is_received(models):
+    app = create_app({"bus": models["bus"]}, limits=ServeLimits(queue=1))
+
+    async def run():
+        async with app.router.lifespan_context(app):
+            slow, second, third = (Receiving(noise_png()) for _ in range(3))
+            answer = asyncio.create_task(app(slow.scope, slow.receive, slow.send))
+            await slow.first_part()
+            await app(second.scope, second.receive, second.send)
+            assert second.status == 503
+            slow.go_on.set()
+            await answer
+            assert slow.status == 200
+            assert len(slow.parts) > 2
+            assert json.loads(b"".join(slow.parts))["drawing"]
+            third.go_on.set()
+            await app(third.scope, third.receive, third.send)
+            assert (third.status, third.parts) == (200, slow.parts)
+
+    asyncio.run(run())
+
+
+def test_a_client_that_does_not_receive_its_answer_is_cut_off(models, caplog):
+    app = create_app({"bus": models["bus"]}, limits=ServeLimits(queue=1, seconds=3))
+
+    async def run():
+        async with app.router.lifespan_context(app):
+            slow, next_one = Receiving(noise_png()), Receiving(noise_png())
+            await asyncio.wait_for(app(slow.scope, slow.receive, slow.send), 30)
+            assert (slow.status, len(slow.parts)) == (200, 1)
+            next_one.go_on.set()
+            await app(next_one.scope, next_one.receive, next_one.send)
+            assert next_one.status == 200
+
+    asyncio.run(run())
+    assert "an answer was cut off: not received within 3 s" in caplog.text
 
 
 def in_progress(client, count: int) -> bool:
