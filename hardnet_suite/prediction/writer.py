@@ -425,7 +425,7 @@ def _require_folder_name(folder: str | Path) -> None:
     if not str(folder):
         raise UserError("the name of the folder or file for predictions is empty")
     suffix = Path(folder).suffix.lower()
-    is_file_name = suffix in _FILE_SUFFIXES or mimetypes.MimeTypes().guess_type(f"a{suffix}")[0]
+    is_file_name = suffix in _FILE_SUFFIXES or any(mimetypes.MimeTypes().guess_type(f"a{suffix}"))
     if is_file_name and not os.path.isdir(folder):
         raise UserError(
             f"{folder}: expected a folder, or a file .jpg, .png, of a video .mp4, of predict --out also "

@@ -263,7 +263,24 @@ def test_items_by_index_and_by_task(task):
 
 
 @pytest.mark.parametrize(
-    "suffix", ["webp", "tif", "gif", "avif", "mp4", "avi", "txt", "json", "jsonl", "csv", "npy", "html"]
+    "suffix",
+    [
+        "webp",
+        "tif",
+        "gif",
+        "avif",
+        "mp4",
+        "avi",
+        "txt",
+        "json",
+        "jsonl",
+        "csv",
+        "npy",
+        "html",
+        "gz",
+        "xz",
+        "bz2",
+    ],
 )
 def test_a_file_that_is_no_drawing_is_no_folder(tmp_path, monkeypatch, suffix):
     monkeypatch.chdir(tmp_path)
