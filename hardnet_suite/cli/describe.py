@@ -110,7 +110,7 @@ def _place(out: Path, folder: Path, strip: str) -> Path:
 
 
 def _describe(model: nn.Module, patches: np.ndarray, path: Path, bf16: bool) -> None:
-    from hardnet_suite.matching.patches import describe
+    from hardnet_suite.matching.patches import describe, digest_of
 
     start = time.perf_counter()
     descriptors = describe(model, patches, bf16=bf16)
@@ -119,7 +119,7 @@ def _describe(model: nn.Module, patches: np.ndarray, path: Path, bf16: bool) -> 
         with whole_file(path) as temporary, temporary.open("xb") as stream:
             np.savetxt(stream, descriptors, fmt="%10.5f")
     else:
-        write_descriptors(path, descriptors)
+        write_descriptors(path, descriptors, weights=digest_of(model), patches=patches)
     count, length = descriptors.shape
     show(f"{path}: {count:,} descriptor{'s' * (count != 1)} of {length} numbers ({rate:,.0f} patches/s)")
 

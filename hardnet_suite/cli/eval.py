@@ -20,6 +20,7 @@ from hardnet_suite.data.descriptors import (
     DescriptorFolder,
     is_descriptors,
     read_descriptors,
+    require_described,
     write_descriptors,
 )
 from hardnet_suite.data.files import is_file
@@ -196,7 +197,9 @@ def _score_hpatches(args: argparse.Namespace) -> dict[str, Any]:
     tasks = args.only or (TASKS if args.tasks is not None else ["matching"])
     results = hpatches(descriptors, args.tasks, args.split, tasks=tasks)
     show(hpatches_table(results))
-    return {"split": args.split, **results}
+    if args.split is None:  # a split says which
+        show(f"all {len(descriptors)} sequences of {args.descriptors}")
+    return {"split": args.split, "sequences": None if args.split else list(descriptors), **results}
 
 
 def _score_patches(args: argparse.Namespace) -> dict[str, Any]:
@@ -215,6 +218,7 @@ def _score_patches(args: argparse.Namespace) -> dict[str, Any]:
     model = None
     if args.stored is None:
         from hardnet_suite.matching import describe, load_descriptor
+        from hardnet_suite.matching.patches import digest_of
 
         model = load_descriptor(args.descriptor or "hardnet_descriptor", weights=args.weights)
         show(f"weights: {model.weights}")
@@ -227,10 +231,12 @@ def _score_patches(args: argparse.Namespace) -> dict[str, Any]:
         if len(np.unique(pairs[:, 2])) < 2:
             raise UserError(f"{folder}: expected pairs that match and pairs that do not")
         if args.stored is not None:
-            descriptors = _stored(args.stored, name, len(patch_set))
+            descriptors = _stored(args.stored, name, patch_set.patches)
         elif args.save is not None:
             descriptors = describe(model, patch_set.patches, bf16=args.bf16)
-            write_descriptors(args.save / f"{name}.npz", descriptors)
+            write_descriptors(
+                args.save / f"{name}.npz", descriptors, weights=digest_of(model), patches=patch_set.patches
+            )
         else:  # those of the pairs alone
             used, places = np.unique(pairs[:, :2], return_inverse=True)
             descriptors = describe(model, patch_set.patches[used], bf16=args.bf16)
@@ -264,15 +270,16 @@ def _brown_folder(folder: Path) -> Path:
     raise UserError(f"no patches in {folder}: expected info.txt and patches0000.bmp, …")
 
 
-def _stored(folder: Path, name: str, count: int) -> np.ndarray:
+def _stored(folder: Path, name: str, patches: np.ndarray) -> np.ndarray:
     """The descriptors of a set, one per patch."""
     files = [path for path in (folder / f"{name}{suffix}" for suffix in SUFFIXES) if path.exists()]
     if len(files) != 1:
         found = " and ".join(path.name for path in files) or "none"
         raise UserError(f"{folder}: expected one of {name}.npz, {name}.csv and {name}.txt, found {found}")
     descriptors = read_descriptors(files[0])
-    if len(descriptors) != count:
+    if len(descriptors) != len(patches):
         raise UserError(
-            f"{files[0]} has {len(descriptors)} descriptors, expected one for each of {count} patches"
+            f"{files[0]} has {len(descriptors)} descriptors, expected one for each of {len(patches)} patches"
         )
+    require_described(files[0], patches=patches)
     return descriptors

@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         require_colmap_length,
         require_colmap_replaceable,
         require_names,
+        require_stored_upright,
         write_colmap,
         write_hloc,
     )
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     for program, folder in (("hloc", args.hloc), ("COLMAP", args.colmap)):
         if folder is not None:
             require_names(program, names)
+            require_stored_upright(program, [name for name, _ in images])
     if args.colmap is not None:
         require_colmap_replaceable(args.colmap, names)
     keynet = None

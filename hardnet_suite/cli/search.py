@@ -73,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
             if len(queries) == 1:
                 raise
             show(f"warning: skipped: {error}", sys.stderr)
+            if args.ranked is not None:  # an earlier run's would be taken for this one's
+                (args.ranked / f"{name}.txt").unlink(missing_ok=True)
             failed += 1
             continue
         if args.ranked is not None:
@@ -178,7 +180,9 @@ def _draw(rows: list, path: Path) -> None:
         row = [captioned(fitted(np.array(query), side), [Path(name).name, "query"])]
         for hit in hits:
             try:
-                image = fitted(read_rgb(Path(hit.name)), side)
+                if hit.file is None:
+                    raise UserError(f"{hit.name}: the index does not say from which file it was read")
+                image = fitted(read_rgb(hit.file.require_same()), side)
             except UserError as error:
                 show(f"warning: not drawn: {error}", sys.stderr)
                 image = np.full((side, side, 3), 224, np.uint8)

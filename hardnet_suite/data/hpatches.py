@@ -120,14 +120,20 @@ def strip_folders(folder: str | Path) -> list[Path]:
     """The sequences of strips in a folder, sorted by name; the folder itself, if it is one.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or it has strips of its own beside sequences.
     """
     folder = Path(folder)
-    if has_strips(folder):
-        return [folder]
     if not folder.is_dir():
         raise UserError(f"no folder {folder}")
-    return sorted(path for path in folder.iterdir() if path.is_dir() and has_strips(path))
+    sequences = sorted(path for path in folder.iterdir() if path.is_dir() and has_strips(path))
+    if not has_strips(folder):
+        return sequences
+    if sequences:
+        raise UserError(
+            f"{folder} has strips of its own and sequences with some, such as {sequences[0].name}: leave one "
+            "or the other"
+        )
+    return [folder]
 
 
 def _described(patches: np.ndarray) -> str:

@@ -48,15 +48,16 @@ def checked_indices(indices: Any, where: str) -> int | tuple[int, ...] | None:
     """
     if indices is None:
         return None
-    if _is_integer(indices):
+    if is_integer(indices):
         return int(indices)
     listed = isinstance(indices, Sequence) and not isinstance(indices, str | bytes)
-    if not listed or not all(map(_is_integer, indices)):
+    if not listed or not all(map(is_integer, indices)):
         raise UserError(f"{where} has indices={indices!r}, expected an integer or a list of integers")
     return tuple(map(int, indices))
 
 
-def _is_integer(value: object) -> bool:
+def is_integer(value: object) -> bool:
+    """Whether a value is an integer, NumPy's included, and no bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 

@@ -10,6 +10,7 @@ make a matching pair.
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -115,13 +116,14 @@ def read_brown(folder: str | Path, pairs: int | str | bool | None = None) -> Pat
     Raises:
         UserError: sheets that are missing, of another size or no image; two sheets, or files of pairs, of one
             number; an ``info.txt`` that is missing, has other lines, or is shorter or longer than the sheets;
-            pairs of patches that are not there, or whose points are not those of ``info.txt``.
+            a file of pairs with other numbers of them than its name says, pairs of patches that are not
+            there, or whose points are not those of ``info.txt``.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"no folder {folder}")
     info = folder / "info.txt"
-    point_ids = _read_integers(info, (0,))[:, 0]
+    point_ids = _read_integers(info, (0, 1))[:, 0]
     sheets = _sheets(folder, len(point_ids))
     patches = np.empty((len(point_ids), SIDE, SIDE), np.uint8)
     for number, path in enumerate(sheets):
@@ -132,7 +134,15 @@ def read_brown(folder: str | Path, pairs: int | str | bool | None = None) -> Pat
                 f"{path} has {size} pixels, expected {_SHEET}×{_SHEET}: 16×16 patches of {SIDE}×{SIDE}"
             )
         part = patches[number * _PER_SHEET : (number + 1) * _PER_SHEET]
-        part[:] = pixels.reshape(_ROW, SIDE, _ROW, SIDE).swapaxes(1, 2).reshape(-1, SIDE, SIDE)[: len(part)]
+        of_sheet = pixels.reshape(_ROW, SIDE, _ROW, SIDE).swapaxes(1, 2).reshape(-1, SIDE, SIDE)
+        part[:] = of_sheet[: len(part)]
+        rest = of_sheet[len(part) :]
+        if more := int((rest != rest[:, :1, :1]).any((1, 2)).sum()):
+            warnings.warn(
+                f"{path} has {more} more patches than {info} has lines for: they are left out; is {info} cut "
+                "short?",
+                stacklevel=2,
+            )
     file = _pairs_file(folder, pairs)
     rows = None if file is None else _read_pairs(file, point_ids)
     return PatchSet(folder.resolve().name, patches, point_ids, rows)
@@ -332,6 +342,10 @@ def _pairs_file(folder: Path, pairs: int | str | bool | None) -> Path | None:
 
 def _read_pairs(file: Path, point_ids: np.ndarray) -> np.ndarray:
     rows = _read_integers(file, (0, 3, 1, 4))
+    named = _PAIRS_NAME.fullmatch(file.name)
+    # of the name's two numbers, of pairs that match and that do not, either or both are counted
+    if named and len(rows) not in (int(named[1]), 2 * int(named[1])):
+        raise UserError(f"{file} has {len(rows)} pairs, but its name says {named[1]}: is it cut short?")
     indices, points = rows[:, :2], rows[:, 2:]
     bad = ((indices < 0) | (indices >= len(point_ids))).any(1)
     if bad.any():

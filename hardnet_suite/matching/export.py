@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from hardnet_suite.data.coco.layout import read_json
-from hardnet_suite.data.files import sha256
+from hardnet_suite.data.files import is_file, sha256
+from hardnet_suite.data.images import exif_orientation
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching.keypoints import Features
 from hardnet_suite.matching.pair import Matches
@@ -47,7 +48,8 @@ def write_hloc(
 
     Raises:
         UserError: h5py is not installed, an image without a name, two images of one name, a pair twice, in
-            either order, names that the files cannot hold, or other files in the place.
+            either order, names that the files cannot hold, images with an EXIF orientation, or other files
+            in the place.
     """
     h5py = _h5py()
     matches = list(matches)
@@ -137,7 +139,7 @@ def _feature_lines(features: Features) -> str:
     values = np.clip(np.rint(128 + 256 * features.descriptors), 0, 255).astype(int)
     places = np.column_stack([keypoints.xy + 0.5, keypoints.size / 2, np.radians(keypoints.angle)])
     rows = [
-        " ".join([*(f"{number:.6g}" for number in place), *map(str, row)])
+        " ".join([*(f"{number:.9g}" for number in place), *map(str, row)])
         for place, row in zip(places.tolist(), values.tolist(), strict=True)
     ]
     return "\n".join([f"{len(keypoints)} {_COLMAP_LENGTH}", *rows]) + "\n"
@@ -207,6 +209,7 @@ def _named(program: str, matches: list[Matches], names: Mapping[int, str] | None
                 f"names has no name of the image {features.name}: expected one by id(features) of each image"
             )
     require_names(program, [names[key] for key in by_id])
+    require_stored_upright(program, [features.name for features in by_id.values()])
     if alone := next((pair.a for pair in matches if pair.a is pair.b), None):
         raise UserError(f"{program} takes matches of two images, got {names[id(alone)]} with itself")
     return {names[key]: features for key, features in by_id.items()}
@@ -255,6 +258,27 @@ def require_names(program: str, names: Iterable[str]) -> None:
         taken = [place] if place in reserved else [path for path in folders if path in files]
         if taken:
             raise UserError(f"{name}: {program}'s files have {taken[0]} for other data; rename the image")
+
+
+def require_stored_upright(program: str, images: Iterable[str]) -> None:
+    """Checks, before anything is computed, that a program sees the pixels that the keypoints are of.
+
+    Keypoints are those of the upright image; hloc and COLMAP read the pixels as they are stored.
+
+    Args:
+        program: "hloc" or "COLMAP".
+        images: their paths; names of others are left alone.
+
+    Raises:
+        UserError: an image with an EXIF orientation other than upright.
+    """
+    for image in images:
+        if is_file(Path(image)) and (orientation := exif_orientation(image)) != 1:
+            raise UserError(
+                f"{image}: {program} ignores its EXIF orientation, {orientation}, so that keypoints of the "
+                "upright image would lie elsewhere there: rotate its pixels first, such as with "
+                "`mogrify -auto-orient`"
+            )
 
 
 def _is_path_within(name: str) -> bool:

@@ -6,11 +6,11 @@ homography ("spatial verification").
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from hardnet_suite.data.files import require_regular
+from hardnet_suite.data.files import is_file, require_regular, sha256
 from hardnet_suite.data.sources import images_of, is_single
-from hardnet_suite.deploy.session import Session
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching.aggregation import InvertedFile, kmeans, load_faiss, vlad
 from hardnet_suite.matching.keynet import KeyNetDetector
 from hardnet_suite.matching.keypoints import HardNetDetector
 from hardnet_suite.matching.nearest import mutual_matches
 from hardnet_suite.matching.pair import RATIO, count_places, estimate_geometry
-from hardnet_suite.matching.patches import DESCRIPTOR, load_descriptor
+from hardnet_suite.matching.patches import DESCRIPTOR, digest_of, load_descriptor
 from hardnet_suite.outputs import write_file
-from hardnet_suite.weights.tables import is_counter
 
 METHODS = ("vlad", "bow")
 TOP_K = 1000  # keypoints per image
@@ -53,17 +51,50 @@ class Hit:
     """An image that a search found.
 
     Attributes:
-        name: of the image, its path.
+        name: of the image, its path as it was given.
         number: its place in the index.
         score: cosine of the aggregated descriptors: 1 for the same image.
         inliers: places with matches that agree with a homography, keypoints at one place counted once; 0
             where none is found, None where not verified.
+        file: that it was read from; None where it was none, or the index is of an earlier version.
     """
 
     name: str
     number: int
     score: float
     inliers: int | None = None
+    file: ImageFile | None = None
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """The file that an image of an index was read from.
+
+    Attributes:
+        path: absolute.
+        sha256: of its content, in hex.
+    """
+
+    path: str
+    sha256: str
+
+    @classmethod
+    def of(cls, name: str) -> ImageFile | None:
+        """The file of that name; None of what is no file, such as an image in memory or in a tar file."""
+        return cls(os.path.abspath(name), sha256(Path(name))) if is_file(Path(name)) else None
+
+    def require_same(self) -> Path:
+        """Its path.
+
+        Raises:
+            UserError: it is not there any more, or has another content.
+        """
+        path = Path(self.path)
+        if not is_file(path):
+            raise UserError(f"{path} is not there any more")
+        if sha256(path) != self.sha256:
+            raise UserError(f"{path} has changed since it was indexed")
+        return path
 
 
 class ImageIndex:
@@ -109,7 +140,7 @@ class ImageIndex:
         return len(self.names)
 
     def add(self, images: Any, *, failed: list[tuple[str, str]] | None = None) -> int:
-        """Adds images; the codebook stays. An image may be added twice.
+        """Adds images; the codebook stays. An image may be added twice, but a name stands for one image.
 
         An image that cannot be read, or has no keypoints, is skipped with a warning; if it is the only one,
         it is an error.
@@ -122,7 +153,7 @@ class ImageIndex:
             How many images were added.
 
         Raises:
-            UserError: no images, or a single one that cannot be added.
+            UserError: no images, a single one that cannot be added, or one of a name that another file has.
         """
         added = list(_features_of(self.detector, images, failed))
         self._extend(added)
@@ -154,12 +185,14 @@ class ImageIndex:
             return []
         scores = self._scores(query)
         order = np.argsort(-scores, kind="stable")
-        hits = [Hit(self.names[number], int(number), float(scores[number])) for number in order]
+        hits = [
+            Hit(self.names[number], int(number), float(scores[number]), file=self._images[number].file)
+            for number in order
+        ]
         if verify:
             count = VERIFIED if verify is True else verify
             verified = [
-                Hit(hit.name, hit.number, hit.score, _inliers(query, self._images[hit.number]))
-                for hit in hits[:count]
+                replace(hit, inliers=_inliers(query, self._images[hit.number])) for hit in hits[:count]
             ]
             hits[:count] = sorted(verified, key=lambda hit: -(hit.inliers or 0))
         return hits[:top]
@@ -194,6 +227,7 @@ class ImageIndex:
             "program": _PROGRAM,
             "method": self.method,
             "names": json.dumps(self.names),
+            "files": json.dumps([image.file and astuple(image.file) for image in self._images]),
             "weights": _weights_of(self.detector.model),
             "weights_digest": digest_of(self.detector.model),
             "keypoints": keypoints,
@@ -202,6 +236,16 @@ class ImageIndex:
         write_file(path, save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, metadata))
 
     def _extend(self, images: Iterable[tuple[str, _LocalFeatures]]) -> None:
+        images = list(images)
+        files = {name: image.file for name, image in zip(self.names, self._images, strict=True)}
+        for name, image in images:
+            file = files.setdefault(name, image.file)
+            if file is not None and image.file is not None and file != image.file:
+                what = "has changed" if file.path == image.file.path else f"is also {file.path}"
+                raise UserError(
+                    f"{name}: the index has another image of that name, as {image.file.path} {what}: "
+                    "name images by different paths, such as absolute ones, or build the index anew"
+                )
         for name, image in images:
             if image.words is None:
                 image.words = self._words(image.descriptors)
@@ -252,6 +296,7 @@ class _LocalFeatures:
     descriptors: np.ndarray
     words: np.ndarray | None = None
     name: str = "the image"
+    file: ImageFile | None = None
 
 
 def build_index(
@@ -348,12 +393,15 @@ def load_index(
         index = ImageIndex(describer, metadata["method"], arrays["codebook"])
         names = json.loads(metadata["names"])
         _check_content(arrays, names)
+        files = _files_of(metadata, len(names))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
     ends = np.cumsum(arrays["counts"])
-    for name, start, end in zip(names, ends - arrays["counts"], ends, strict=True):
+    images = []
+    for name, file, start, end in zip(names, files, ends - arrays["counts"], ends, strict=True):
         parts = (arrays[key][start:end] for key in ("xy", "descriptors", "words"))
-        index._extend([(name, _LocalFeatures(*parts))])
+        images.append((name, _LocalFeatures(*parts, file=file)))
+    index._extend(images)
     return index
 
 
@@ -366,19 +414,6 @@ def is_index(path: Path) -> bool:
             return (file.metadata() or {}).get("program") == _PROGRAM
     except (OSError, SafetensorError):
         return False
-
-
-def digest_of(model: nn.Module) -> str:
-    """SHA-256 of a network's weights, in hex: of the tensors, whatever file they come from."""
-    if isinstance(model, Session):
-        return model.digest
-    digest = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        if not is_counter(key):
-            array = value.detach().cpu().float().contiguous().numpy()
-            digest.update(f"{key} {array.shape}\n".encode())
-            digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def _check_method(method: str) -> None:
@@ -400,6 +435,7 @@ def _features_of(
             if failed is not None:
                 failed.append((source.name, str(error)))
             continue
+        features.file = ImageFile.of(source.name)
         yield source.name, features
 
 
@@ -460,6 +496,16 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if missing:
         raise UserError(f"{path} is damaged: its header has no {', '.join(sorted(missing))}")
     return arrays, metadata
+
+
+def _files_of(metadata: dict[str, str], count: int) -> list[ImageFile | None]:
+    """The files of an index's images; those of earlier versions have none."""
+    rows = json.loads(metadata["files"]) if "files" in metadata else [None] * count
+    files = [None if row is None else ImageFile(*row) for row in rows]
+    values = (value for file in files if file is not None for value in astuple(file))
+    if len(files) != count or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"expected a path and a digest of {count} files")
+    return files
 
 
 def _check_content(arrays: dict[str, np.ndarray], names: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hardnet_suite.data.images import to_grey
+from hardnet_suite.data.options import is_integer
 from hardnet_suite.data.patch_frames import (
     MEASUREMENT_REGION,
     SIFT_CONTRAST,
@@ -40,6 +41,7 @@ class Keypoints:
         response: (N,) float32, strength; larger is better.
         shape: (N, 2, 2) float32 of determinant 1, [-1, 1]² onto the region of the patch in units of half its
             size; None: squares turned by ``angle``.
+        octave: (N,) int32, ``cv2.KeyPoint.octave``, which OpenCV's own descriptors read; None: 0.
     """
 
     xy: np.ndarray
@@ -47,6 +49,7 @@ class Keypoints:
     angle: np.ndarray
     response: np.ndarray
     shape: np.ndarray | None = None
+    octave: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.xy)
@@ -59,16 +62,20 @@ class Keypoints:
     @classmethod
     def from_opencv(cls, keypoints: Iterable[CvKeyPoint]) -> Keypoints:
         """``cv2.KeyPoint`` objects as arrays; an angle of -1, of detectors without orientation, becomes 0."""
+        keypoints = tuple(keypoints)
         rows = [(*point.pt, point.size, point.angle, point.response) for point in keypoints]
         values = np.array(rows, np.float32).reshape(-1, 5)
-        return cls(values[:, :2], values[:, 2], np.where(values[:, 3] == -1, 0, values[:, 3]), values[:, 4])
+        angle = np.where(values[:, 3] == -1, 0, values[:, 3])
+        octave = np.array([point.octave for point in keypoints], np.int32)
+        return cls(values[:, :2], values[:, 2], angle, values[:, 4], octave=octave)
 
     def to_opencv(self) -> tuple[CvKeyPoint, ...]:
         """The same as ``cv2.KeyPoint`` objects, without shapes."""
         import cv2
 
         rows = np.column_stack([self.xy, self.size, self.angle, self.response]).tolist()
-        return tuple(cv2.KeyPoint(*row) for row in rows)
+        octaves = [0] * len(self) if self.octave is None else self.octave.tolist()
+        return tuple(cv2.KeyPoint(*row, octave) for row, octave in zip(rows, octaves, strict=True))
 
     def frames(self, region: float = MEASUREMENT_REGION) -> np.ndarray:
         """(N, 2, 3) float64 frames of their patches: LAFs in pixels, as Kornia's."""
@@ -114,8 +121,9 @@ class HardNetDetector:
         model: a patch descriptor (``create_model``, ``load_descriptor``), or what ``load_descriptor`` takes.
         weights: as for ``load_descriptor``.
         top_k: the most keypoints of an image, strongest first; None: all.
-        upright: angles of 0, for images that are not rotated against each other: faster, more matches. With a
-            ``KeyNetDetector``, it leaves out OriNet, which the detector must have.
+        upright: angles of 0, for images that are not rotated against each other: faster, more matches. Given
+            keypoints are described at the angle 0, too. With a ``KeyNetDetector``, it leaves out OriNet,
+            which the detector must have.
         region: side of a patch in sizes of its keypoint. The default is that of the training patches; others
             match worse (docs/descriptor.md).
         contrast: SIFT's contrast threshold; smaller gives more and weaker keypoints. Default: 0.04.
@@ -143,8 +151,8 @@ class HardNetDetector:
         device: str | torch.device | None = None,
         bf16: bool = False,
     ):
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"expected top_k of at least 1, or None, got {top_k}")
+        if top_k is not None and not (is_integer(top_k) and top_k >= 1):
+            raise ValueError(f"expected an integer top_k of at least 1, or None, got {top_k!r}")
         if not 0 < region < float("inf"):
             raise ValueError(f"expected a positive region, got {region}")
         if contrast is not None and detector is not None:
@@ -191,7 +199,10 @@ class HardNetDetector:
         """
         keypoints = tuple(keypoints)
         grey = grey_array(image, self.channels)
-        descriptors = self._describe(grey, Keypoints.from_opencv(keypoints))
+        described = Keypoints.from_opencv(keypoints)
+        if self.upright:
+            described = replace(described, angle=np.zeros_like(described.angle))
+        descriptors = self._describe(grey, described)
         return keypoints, descriptors if len(keypoints) else None
 
     def detectAndCompute(  # noqa: N802, as OpenCV
@@ -316,9 +327,7 @@ class HardNetDetector:
             places = np.column_stack([keypoints.xy, keypoints.size])
             _, first = np.unique(places, axis=0, return_index=True)
             keypoints = keypoints[np.sort(first)]
-            keypoints = Keypoints(
-                keypoints.xy, keypoints.size, np.zeros_like(keypoints.angle), keypoints.response
-            )
+            keypoints = replace(keypoints, angle=np.zeros_like(keypoints.angle))
         # equal responses in a fixed order
         order = np.lexsort([keypoints.angle, *keypoints.xy.T, -keypoints.response])
         return keypoints[order[: self.top_k]]

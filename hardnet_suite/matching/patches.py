@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hardnet_suite.deploy.session import is_for_engine, open_session
+from hardnet_suite.deploy.session import Session, is_for_engine, open_session
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import resize_patches
 from hardnet_suite.names import did_you_mean, known_name
@@ -18,6 +19,7 @@ from hardnet_suite.networks import ARCHS, DescriptorArch, build_network, eval_mo
 from hardnet_suite.weights import chosen_row, fill, open_weights
 from hardnet_suite.weights.file import expanded
 from hardnet_suite.weights.runs import run_checkpoint
+from hardnet_suite.weights.tables import is_counter
 
 DESCRIPTOR = "hardnet_descriptor"
 SHIPPED = "homography"  # tag of the weights in the package
@@ -163,3 +165,16 @@ def _tensor(patches: Any) -> Tensor:
     if values.dtype.kind not in "uif":
         raise ValueError(f"expected patches of uint8, or of floating-point values in 0…1, got {values.dtype}")
     return torch.from_numpy(np.ascontiguousarray(values))
+
+
+def digest_of(model: nn.Module) -> str:
+    """SHA-256 of a network's weights, in hex: of the tensors, whatever file they come from."""
+    if isinstance(model, Session):
+        return model.digest
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        if not is_counter(key):
+            array = value.detach().cpu().float().contiguous().numpy()
+            digest.update(f"{key} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -343,7 +343,7 @@ class _Server:
             if task.done():
                 await reading.discard()
                 response = task.result()
-                if isinstance(response, _Answer):
+                if isinstance(response, _HeldResponse):
                     response.sending(slot, self.limits.seconds)
                     is_sent = True
                 return response
@@ -399,10 +399,10 @@ class _Server:
         """JSON, made in a thread: drawings and masks take their time."""
         loop = asyncio.get_running_loop()
         text = await loop.run_in_executor(self.write, lambda: json.dumps(function(*values)).encode())
-        return _Answer(text, media_type="application/json")
+        return _HeldResponse(text, media_type="application/json")
 
 
-class _Answer(Response):
+class _HeldResponse(Response):
     """An answer that keeps its slot until it is sent, as its text takes memory until then."""
 
     def sending(self, slot: ExitStack, seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,7 +181,9 @@ def test_stored_descriptors_are_scored(cli, stored_descriptors, tmp_path):
 def test_matching_of_all_sequences_needs_descriptors_alone(cli, stored_descriptors):
     status, printed, err = cli("eval", "hpatches", stored_descriptors[0])
     assert (status, err) == (0, "")
-    assert [line.split()[0] for line in printed.splitlines()] == ["percent", "matching", "matching"]
+    *lines, last = printed.splitlines()
+    assert [line.split()[0] for line in lines] == ["percent", "matching", "matching"]
+    assert last == f"all 2 sequences of {stored_descriptors[0]}"
     status, printed, err = cli("eval", "hpatches", *stored_descriptors, "--only", "retrieval")
     assert [line.split()[0] for line in printed.splitlines()] == ["percent", "retrieval"]
 
@@ -260,6 +263,11 @@ def test_a_model_is_scored_and_its_descriptors_are_saved(cli, patch_sets, tmp_pa
     assert read_descriptors(tmp_path / "saved" / "made.npz").shape == (24, 128)
     status, again, err = cli(*command[:3], "--stored", tmp_path / "saved")
     assert rows_of(again)["made"] == rows_of(printed)["made"]
+    other = PatchSet("made", np.zeros((24, 64, 64), np.uint8), np.repeat(np.arange(12), 2))
+    pairs = random_pairs(other.point_ids, 40)
+    write_brown(tmp_path / "other" / "made", replace(other, pairs=pairs))
+    status, _, err = cli("eval", "patches", tmp_path / "other" / "made", "--stored", tmp_path / "saved")
+    assert (status, "made.npz is of other patches" in err) == (2, True)
 
 
 @pytest.mark.parametrize("folder", ["none", "empty"])
@@ -292,7 +300,8 @@ def _without_pairs(folder):
 def _matching_pairs_alone(folder):
     path = folder / "sets" / "liberty" / "m50_40_40_0.txt"
     rows = [line for line in path.read_text().splitlines(True) if line.split()[1] == line.split()[4]]
-    path.write_text("".join(rows))
+    path.with_name(f"m50_{len(rows)}_{len(rows)}_0.txt").write_text("".join(rows))
+    path.unlink()
 
 
 def _with_two_files(folder):

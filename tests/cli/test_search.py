@@ -198,3 +198,28 @@ def test_other_weights_are_one_line(made, capsys):
     assert message.count("\n") == 1
     assert "w.pth" in message
     assert "other.pth" in message
+
+
+def test_a_query_that_is_skipped_keeps_no_earlier_ranking(made, tmp_path, capsys):
+    (tmp_path / "q").mkdir()
+    for number, view in enumerate(drawn_views()[:2]):
+        Image.fromarray(view).save(tmp_path / "q" / f"q{number}.png")
+    assert search(made, tmp_path / "q", "--ranked", tmp_path / "rk") == 0
+    assert sorted(path.name for path in (tmp_path / "rk").iterdir()) == ["q0.txt", "q1.txt"]
+    Image.new("L", (80, 60), 90).save(tmp_path / "q" / "q1.png")
+    assert search(made, tmp_path / "q", "--ranked", tmp_path / "rk") == 1
+    assert "q1 has no keypoints" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "rk").iterdir()] == ["q0.txt"]
+
+
+def test_a_file_that_changed_is_not_drawn(made, tmp_path, capsys):
+    scene = tmp_path / "scene.png"
+    scene.write_bytes((made / "scenes" / "scene_0.png").read_bytes())
+    command = ["--weights", str(made / "w.pth")]
+    index = str(tmp_path / "i.safetensors")
+    assert main(["index", str(scene), "--out", index, *command, "--top-k", "60"]) == 0
+    scene.write_bytes((made / "scenes" / "scene_1.png").read_bytes())
+    query = str(made / "scenes" / "scene_0.png")
+    assert main(["search", index, query, "--out", str(tmp_path / "sheet.png"), *command]) == 0
+    assert "not drawn: " in (err := capsys.readouterr().err)
+    assert "scene.png has changed since it was indexed" in err

@@ -5,7 +5,13 @@ import zipfile
 import numpy as np
 import pytest
 
-from hardnet_suite.data.descriptors import DescriptorFolder, is_descriptors, read_descriptors
+from hardnet_suite.data.descriptors import (
+    DescriptorFolder,
+    is_descriptors,
+    read_descriptors,
+    require_described,
+    write_descriptors,
+)
 from hardnet_suite.errors import UserError
 
 VALUES = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
@@ -155,6 +161,7 @@ def test_folders(tmp_path):
         np.savetxt(tmp_path / sequence / "t5.csv", VALUES, delimiter=",")
     (tmp_path / "v_b" / "notes.txt").write_text("mine")
     (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "ref.png").touch()
     (tmp_path / "ref.png").touch()
     folder = DescriptorFolder(tmp_path)
     assert list(folder) == ["i_a", "v_b"]
@@ -178,3 +185,41 @@ def test_folders_without_descriptors(tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=r"has e1\.csv and e1\.txt: remove one"):
         DescriptorFolder(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "NPZ", "csv", "Csv", "TXT"])
+def test_no_sequence_is_left_out(tmp_path, suffix):
+    for sequence in ("a", "b"):
+        write_descriptors(tmp_path / sequence / "ref.npz", VALUES)
+    (tmp_path / "b" / "ref.npz").unlink()
+    if suffix.lower() == "npz":
+        np.savez((tmp_path / "b" / f"ref.{suffix}").open("wb"), descriptors=VALUES)
+    else:
+        np.savetxt(tmp_path / "b" / f"ref.{suffix}", VALUES, delimiter=",")
+    assert list(DescriptorFolder(tmp_path)) == ["a", "b"]
+    (tmp_path / "b" / f"ref.{suffix}").rename(tmp_path / "b" / f"first.{suffix}")
+    with pytest.raises(UserError, match=r"b has files of descriptors, but none of a strip"):
+        DescriptorFolder(tmp_path)
+
+
+def test_strips_beside_sequences(tmp_path):
+    for place in ("ref.npz", "a/ref.npz"):
+        write_descriptors(tmp_path / place, VALUES)
+    with pytest.raises(UserError, match="descriptors of its own and sequences with some, such as a"):
+        DescriptorFolder(tmp_path)
+
+
+def test_descriptors_of_two_networks(tmp_path):
+    patches = np.arange(5 * 4, dtype=np.uint8).reshape(5, 2, 2)
+    for place, weights in (("a/ref.npz", "1" * 64), ("a/e1.npz", ""), ("b/ref.npz", "2" * 64)):
+        write_descriptors(tmp_path / place, VALUES, weights=weights, patches=patches)
+    np.savetxt(tmp_path / "b" / "e1.csv", VALUES, delimiter=",")
+    folder = DescriptorFolder(tmp_path)
+    assert list(folder["a"]) == ["e1", "ref"]
+    with pytest.raises(UserError, match=r"ref\.npz is of other weights \(digest 222222222222\)"):
+        folder["b"]
+    assert list(DescriptorFolder(tmp_path)["b"]) == ["e1", "ref"]
+    assert require_described(tmp_path / "a/ref.npz", patches=patches) == "1" * 64
+    for other in (patches[::-1], patches[:4], patches.reshape(5, 1, 4)):
+        with pytest.raises(UserError, match=r"ref\.npz is of other patches"):
+            require_described(tmp_path / "a/ref.npz", patches=other)

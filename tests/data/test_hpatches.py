@@ -154,3 +154,9 @@ def test_folders_of_sequences(folder, tmp_path):
         read_sequence_strips(tmp_path / "i_dome")
     with pytest.raises(UserError, match="no folder"):
         strip_folders(tmp_path / "none")
+
+
+def test_strips_beside_sequences(folder):
+    write_strips(folder.parent, make_strips())
+    with pytest.raises(UserError, match="strips of its own and sequences with some, such as v_wall"):
+        strip_folders(folder.parent)

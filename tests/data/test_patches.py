@@ -73,6 +73,40 @@ def test_an_interrupted_set_is_none(tmp_path):
         read_brown(tmp_path / "set")
 
 
+@pytest.mark.parametrize("count", [300, 512, 513])
+@pytest.mark.parametrize("cut", [1, 3, 50])
+def test_an_info_file_that_is_cut_short(tmp_path, count, cut):
+    write_brown(tmp_path / "set", make_set(count))
+    info = tmp_path / "set" / "info.txt"
+    text = info.read_text()
+    info.write_text(text[: text.rindex(" ")])  # within the last line
+    with pytest.raises(UserError, match=rf"info\.txt, line {count}: expected at least 2 integers"):
+        read_brown(tmp_path / "set", pairs=False)
+    lines = text.splitlines(keepends=True)[: count - cut]
+    info.write_text("".join(lines))
+    if len(lines) > 256 * ((count - 1) // 256):
+        with pytest.warns(UserWarning, match=rf"has {cut} more patches than .*info\.txt has lines for"):
+            assert len(read_brown(tmp_path / "set", pairs=False)) == count - cut
+    else:
+        with pytest.raises(UserError, match="too short"):
+            read_brown(tmp_path / "set", pairs=False)
+
+
+@pytest.mark.parametrize(
+    ("share", "whole"), [(0.2, False), (0.99, False), (1, True), (2, True), (1.5, False)]
+)
+def test_pairs_are_as_many_as_the_name_says(tmp_path, share, whole):
+    write_brown(tmp_path / "set", make_set(300))
+    file = tmp_path / "set" / "m50_40_40_0.txt"
+    lines = 2 * file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[: int(40 * share)]))
+    if whole:
+        assert len(read_brown(tmp_path / "set").pairs) == 40 * share
+        return
+    with pytest.raises(UserError, match=rf"has {int(40 * share)} pairs, but its name says 40"):
+        read_brown(tmp_path / "set")
+
+
 def test_the_files_are_those_that_torchvision_reads(tmp_path):
     patch_set = make_set(300)
     write_brown(tmp_path / "liberty", patch_set)
@@ -82,7 +116,8 @@ def test_the_files_are_those_that_torchvision_reads(tmp_path):
     np.testing.assert_array_equal(
         phototour.read_matches_files(folder, "m50_40_40_0.txt"), read_brown(folder).pairs
     )
-    (tmp_path / "liberty" / "m50_40_40_0.txt").rename(tmp_path / "liberty" / "m50_100000_100000_0.txt")
+    lines = (tmp_path / "liberty" / "m50_40_40_0.txt").read_text()
+    (tmp_path / "liberty" / "m50_100000_100000_0.txt").write_text(2500 * lines)
     theirs = phototour.PhotoTour(str(tmp_path), "liberty", train=False)
     first, second, same = theirs[7]
     ours = read_brown(folder)
@@ -129,17 +164,18 @@ def test_spaces_and_line_ends_do_not_matter(folder, name, change):
 def test_which_pairs_are_read(folder):
     assert len(read_brown(folder).pairs) == 40
     text = (folder / "m50_40_40_0.txt").read_text().splitlines(keepends=True)
-    for count, lines in ((20, 20), (100000, 6), (500000, 8)):
-        (folder / f"m50_{count}_{count}_0.txt").write_text("".join(text[:lines]))
+    for count, lines in ((20, 20), (100_000, 1), (500_000, 4)):
+        times = count // lines
+        (folder / f"m50_{count}_{count}_0.txt").write_text("".join(times * text[:lines]))
     (folder / "m50_7_8_0.txt").write_text("of other numbers")
-    assert len(read_brown(folder).pairs) == 6  # the official ones
+    assert len(read_brown(folder).pairs) == 100_000  # the official ones
     assert len(read_brown(folder, 20).pairs) == 20
-    assert len(read_brown(folder, "500000").pairs) == 8
+    assert len(read_brown(folder, "500000").pairs) == 500_000
     assert read_brown(folder, False).pairs is None
     with pytest.raises(UserError, match=r"m50_30_30_0\.txt .there are: .*m50_20_20_0\.txt"):
         read_brown(folder, 30)
     (folder / "m50_100000_100000_0.txt").unlink()
-    assert len(read_brown(folder).pairs) == 8  # the largest
+    assert len(read_brown(folder).pairs) == 500_000  # the largest
 
 
 def edit(path, number, line):
@@ -167,7 +203,7 @@ def edit(path, number, line):
         (lambda f: (f / "info.txt").write_bytes(b"\xff\xfe1\0"), r"info\.txt is not text"),
         (
             lambda f: edit(f / "info.txt", 7, "x 0"),
-            r"info\.txt, line 8: expected an integer, got 'x 0'",
+            r"info\.txt, line 8: expected at least 2 integers, got 'x 0'",
         ),
         (lambda f: edit(f / "info.txt", 7, ""), r"info\.txt, line 8"),
         (lambda f: edit(f / "info.txt", 7, "9" * 30 + " 0"), r"info\.txt, line 8"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from drawn_pairs import drawn_pair, save_pair, small_descriptor
+from PIL import ExifTags, Image
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching import HardNetDetector, match_features, write_colmap, write_hloc
@@ -297,3 +298,30 @@ def test_without_h5py_there_is_one_clear_line(matches, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"hardnet-suite\[descriptor\]"):
         write_hloc(tmp_path, [matches])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("write", [write_hloc, write_colmap])
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
+def test_images_that_are_stored_rotated(tmp_path, write, orientation):
+    """Both programs read the stored pixels, where keypoints of the upright image lie elsewhere."""
+    first, second = save_pair(tmp_path)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    image = Image.open(second).convert("RGB")
+    image.save(tmp_path / "b.jpg", exif=exif)
+    detector = HardNetDetector(small_descriptor(), top_k=40)
+    pair = match_features(detector.features(first), detector.features(str(tmp_path / "b.jpg")))
+    if orientation == 1:
+        assert write(tmp_path / "out", [pair]).is_dir()
+        return
+    with pytest.raises(UserError, match=rf"b\.jpg: .* ignores its EXIF orientation, {orientation}"):
+        write(tmp_path / "out", [pair])
+    assert not (tmp_path / "out").exists()
+
+
+def test_places_in_colmaps_files_are_exact(matches, tmp_path):
+    far = replace(matches.a.keypoints, xy=matches.a.keypoints.xy + np.float32(123_456))
+    pair = replace(matches, a=replace(matches.a, keypoints=far))
+    write_colmap(tmp_path, [pair])
+    rows = np.loadtxt(tmp_path / "a.png.txt", skiprows=1)[:, :2]
+    np.testing.assert_array_equal((rows - 0.5).astype(np.float32), far.xy)

@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching import HardNetDetector
 from hardnet_suite.matching import index as index_module
-from hardnet_suite.matching.index import ImageIndex, build_index, digest_of, is_index, load_index
+from hardnet_suite.matching.index import ImageIndex, build_index, is_index, load_index
+from hardnet_suite.matching.patches import digest_of
 
 pytest.importorskip("faiss")
 METHODS = ["vlad", "bow"]
@@ -377,3 +378,44 @@ def test_names_of_files_are_paths(tmp_path):
     folder = save_collection(tmp_path / "scenes")
     index = build_index(str(folder), detector=detector())
     assert index.names == [str(folder / f"scene_{number}.png") for number in range(6)]
+
+
+def test_a_name_stands_for_one_file(tmp_path, monkeypatch):
+    """Names are paths as they are given, which mean other files in other folders."""
+    images = list(drawn_scenes())
+    for folder, image in (("d1", images[0]), ("d2", images[1])):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(image).save(tmp_path / folder / "a.png")
+    monkeypatch.chdir(tmp_path / "d1")
+    index = build_index("a.png", detector=detector())
+    (hit,) = index.search(images[0])
+    assert hit.file.require_same() == tmp_path / "d1" / "a.png"
+    assert index.add("a.png") == 1
+    monkeypatch.chdir(tmp_path / "d2")
+    with pytest.raises(UserError, match=r"^a\.png: the index has another image of that name"):
+        index.add("a.png")
+    assert len(index) == 2
+    index.save(tmp_path / "i.safetensors")
+    again = load_index(tmp_path / "i.safetensors", model=small_descriptor())
+    assert again.search(images[0])[0].file == hit.file
+    with pytest.raises(UserError, match="of that name"):
+        again.add("a.png")
+    Image.fromarray(images[2]).save(tmp_path / "d1" / "a.png")
+    with pytest.raises(UserError, match="has changed since it was indexed"):
+        hit.file.require_same()
+    monkeypatch.chdir(tmp_path / "d1")
+    with pytest.raises(UserError, match=r"a\.png has changed"):
+        again.add("a.png")
+    (tmp_path / "d1" / "a.png").unlink()
+    with pytest.raises(UserError, match="is not there any more"):
+        hit.file.require_same()
+
+
+@pytest.mark.parametrize("files", ['["a"]', '[["a", "b"]]', '[["a"], null]', "{", '[[1, 2], ["a", "b"]]'])
+def test_files_of_a_damaged_index(tmp_path, files):
+    index = build_index(list(drawn_scenes())[:2], detector=detector())
+    assert index.search(next(iter(drawn_scenes())))[0].file is None
+    index.save(tmp_path / "i.safetensors")
+    altered(tmp_path / "i.safetensors", tmp_path / "j.safetensors", metadata={"files": files})
+    with pytest.raises(UserError, match="is damaged"):
+        load_index(tmp_path / "j.safetensors", model=small_descriptor())

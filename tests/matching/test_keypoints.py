@@ -255,7 +255,7 @@ def test_frames_and_patches_are_those_of_kornia(detector, image):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"top_k": 0}, "top_k"),
+        *(({"top_k": top_k}, "top_k") for top_k in (0, 2.5, "5", True)),
         ({"region": 0}, "region"),
         ({"region": float("nan")}, "region"),
         ({"contrast": -1}, "contrast"),
@@ -284,3 +284,26 @@ def test_options_have_an_effect(network, image):
     )
     _, half = HardNetDetector(network, bf16=True).compute(image, keypoints)
     assert not np.array_equal(descriptors, half)
+
+
+def test_opencv_describes_the_keypoints_as_its_own(detector, image):
+    """SIFT computes on the level of its pyramid that a keypoint's octave tells."""
+    sift = cv2.SIFT_create(enable_precise_upscale=True)
+    keypoints = detector.detect(image)
+    grey = to_grey(image)
+    own = {(*point.pt, point.size, point.angle): point for point in sift.detect(grey)}
+    theirs = [own[(*point.pt, point.size, point.angle)] for point in keypoints]
+    assert len({point.octave for point in keypoints}) > 1
+    np.testing.assert_array_equal(sift.compute(grey, keypoints)[1], sift.compute(grey, theirs)[1])
+
+
+def test_upright_descriptors_of_given_keypoints(network, image):
+    upright = HardNetDetector(network, upright=True, channels="rgb")
+    turned = HardNetDetector(network, channels="rgb")
+    points = [cv2.KeyPoint(100.0, 90.0, 9.0, angle) for angle in (0.0, 40.0)]
+    same, descriptors = upright.compute(image, points)
+    assert list(same) == points
+    np.testing.assert_array_equal(descriptors[0], descriptors[1])
+    zero, other = turned.compute(image, points)[1]
+    np.testing.assert_array_equal(descriptors[0], zero)
+    assert np.abs(zero - other).max() > 0.01

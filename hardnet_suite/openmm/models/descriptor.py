@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from hardnet_suite.errors import UserError
 from hardnet_suite.losses import global_orthogonal_regularization, hardest_in_batch_loss
 from hardnet_suite.networks import build_network
 from hardnet_suite.openmm.models.forms import LoadsEveryForm
@@ -32,6 +34,9 @@ class PatchDescriptorModel(LoadsEveryForm, ReplaceableNetwork, BaseModel):
         orthogonality: Weight of ``global_orthogonal_regularization``, of each anchor and the positive of the
             next pair; 0 omits it.
         init_cfg: mmengine's config of the initialisation.
+
+    Raises:
+        UserError: Options that the loss does not take, or a negative or non-finite ``orthogonality``.
     """
 
     def __init__(
@@ -53,6 +58,15 @@ class PatchDescriptorModel(LoadsEveryForm, ReplaceableNetwork, BaseModel):
             "batch_reduce": batch_reduce,
             "loss_type": loss_type,
         }
+        try:  # now, and not in the first iteration
+            hardest_in_batch_loss(torch.eye(2), torch.eye(2), **self.loss_options)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"model: {error}") from None
+        is_number = isinstance(orthogonality, int | float) and not isinstance(orthogonality, bool)
+        if not (is_number and math.isfinite(orthogonality) and orthogonality >= 0):
+            raise UserError(
+                f"model.orthogonality must be a finite number of at least 0, got {orthogonality!r}"
+            )
 
     def forward(
         self,

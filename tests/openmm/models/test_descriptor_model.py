@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 from toy_runs import assert_identical
 
 import hardnet_suite.openmm  # noqa: F401  (registers the model)
+from hardnet_suite.errors import UserError
 from hardnet_suite.losses import global_orthogonal_regularization, hardest_in_batch_loss
 from hardnet_suite.networks import ARCHS, DescriptorArch, build_network
 from hardnet_suite.weights import identify, to_official
@@ -62,3 +63,19 @@ def test_predictions_are_distances(pairs):
     assert [row["distance"] for row in rows] == pytest.approx(distances.tolist())
     assert [row["label"] for row in rows] == [1, 0, 1, 0]
     assert rows[2]["name"] == (0, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"margin": -1}, "margin must be"),
+        ({"margin": "wide"}, "real number|margin"),
+        ({"loss_type": "foo"}, "unknown loss_type 'foo'"),
+        ({"batch_reduce": "max"}, "unknown batch_reduce"),
+        ({"anchor_swap": 1}, "anchor_swap must be"),
+        *(({"orthogonality": value}, r"model\.orthogonality") for value in (-1, float("nan"), "abc", True)),
+    ],
+)
+def test_options_are_checked_when_the_model_is_built(options, message):
+    with pytest.raises(UserError, match=message):
+        MODELS.build({"type": "PatchDescriptorModel", "arch": "hardnet_descriptor", **options})
