@@ -24,7 +24,7 @@ from mmengine.hooks import LoggerHook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.registry import VISBACKENDS
-from mmengine.runner import EpochBasedTrainLoop, LogProcessor, Runner, load_state_dict
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner, load_state_dict
 from mmengine.visualization import LocalVisBackend, Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
@@ -49,10 +49,16 @@ from hardnet_suite.openmm.run.drawings import DrawPredictionsHook
 from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
+from hardnet_suite.openmm.run.loops import require_epochs_to_save
 from hardnet_suite.openmm.run.precision import recorded_precision
 from hardnet_suite.openmm.run.progress import ProgressLineHook
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
-from hardnet_suite.openmm.run.schedules import lasts_one_epoch, require_same_optimizer, resume_schedules
+from hardnet_suite.openmm.run.schedules import (
+    lasts_one_epoch,
+    require_iterations,
+    require_same_optimizer,
+    resume_schedules,
+)
 from hardnet_suite.openmm.run.workers import shield_workers
 from hardnet_suite.outputs import require_replaceable, write_file, writing
 from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
@@ -150,6 +156,11 @@ class SuiteRunner(Runner):
             with suppress(OSError):  # what a full disk did not take
                 self.visualizer.close()
         close_log(self.logger)
+
+    def build_train_loop(self, loop):
+        loop = super().build_train_loop(loop)
+        require_epochs_to_save(loop, self.hooks)
+        return loop
 
     def build_val_loop(self, loop):
         self._val_dataloader = prepared_loader(self._val_dataloader, self.cfg)
@@ -268,7 +279,13 @@ class SuiteRunner(Runner):
             raise UserError(f"cannot resume: {filename} is at {place}: it is damaged; resume from another")
 
     def build_param_scheduler(self, scheduler):
-        """A warm-up over the first epoch never ends in mmengine if that is a single batch: it is dropped."""
+        """A warm-up over the first epoch never ends in mmengine if that is a single batch: it is dropped.
+
+        Raises:
+            UserError: a schedule in epochs, in a loop that completes none.
+        """
+        if isinstance(self.train_loop, IterBasedTrainLoop):
+            require_iterations(scheduler)
         if isinstance(scheduler, list) and len(self.train_dataloader) == 1:
             kept = [one for one in scheduler if not lasts_one_epoch(one)]
             if len(kept) < len(scheduler):
