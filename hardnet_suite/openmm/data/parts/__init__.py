@@ -16,7 +16,13 @@ from hardnet_suite.data.classes import class_names, require_same_classes
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.classification import ClassificationPart, classification_samples
 from hardnet_suite.openmm.data.parts.descriptor import DescriptorPart
-from hardnet_suite.openmm.data.parts.detection import DetectionPart, require_evaluator
+from hardnet_suite.openmm.data.parts.detection import DetectionPart
+from hardnet_suite.openmm.data.parts.evaluators import (
+    evaluator_kind,
+    require_scored,
+    unknown_evaluator,
+    wrong_data,
+)
 from hardnet_suite.openmm.data.parts.panoptic import PanopticPart
 from hardnet_suite.openmm.data.parts.part import (
     LOADERS,
@@ -41,6 +47,7 @@ __all__ = [
     "class_counts",
     "classification_samples",
     "counted",
+    "evaluator_kind",
     "foreign_datasets",
     "inner_datasets",
     "kind_of",
@@ -49,8 +56,10 @@ __all__ = [
     "require_data",
     "require_evaluator",
     "require_same_data_classes",
+    "unknown_evaluator",
     "walk",
     "wrong_counts",
+    "wrong_data",
 ]
 
 _KINDS = (SegmentationPart, ClassificationPart, DescriptorPart, PanopticPart, DetectionPart)
@@ -138,7 +147,7 @@ def require_data(cfg: Config, loaders: Sequence[str]) -> None:
 
     Raises:
         UserError: data that are not there or not fit for use, other classes than the model's, data sets
-            that differ in their class names or the order of them, or an evaluator of other annotations.
+            that differ in their class names or the order of them, or an evaluator of other data.
     """
     require_evaluator(cfg, loaders)
     for loader in loaders:
@@ -152,6 +161,25 @@ def require_data(cfg: Config, loaders: Sequence[str]) -> None:
                 f"set {option} and the data set's {part.classes_key} to fit each other"
             )
     require_same_data_classes(cfg, loaders)
+
+
+def require_evaluator(cfg: Config, loaders: Sequence[str]) -> None:
+    """Checks that the evaluators of these loaders score their data sets.
+
+    Args:
+        cfg: the config.
+        loaders: ``val_dataloader``, ``test_dataloader``; others have no evaluator.
+
+    Raises:
+        UserError: an evaluator is of another task, of OpenMMLab beside a data set of the suite, or of other
+            annotations.
+    """
+    for loader in loaders:
+        name = loader.replace("_dataloader", "_evaluator")
+        if cfg.get(name) is not None:
+            data_parts = _all_parts(cfg, [loader])
+            with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
+                require_scored(cfg[name], data_parts, name, loader)
 
 
 def require_same_data_classes(cfg: Config, read: Sequence[str] = ()) -> None:
