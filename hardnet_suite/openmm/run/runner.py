@@ -34,7 +34,7 @@ from hardnet_suite.data.files import stop_looking
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.checkpoints import for_mmengine
 from hardnet_suite.openmm.compat import repair_ssd_heads
-from hardnet_suite.openmm.data.parts import inner_datasets
+from hardnet_suite.openmm.data.parts import walk
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.amp import training_precision, wrapper_in_precision
 from hardnet_suite.openmm.run.buffers import (
@@ -177,9 +177,7 @@ class SuiteRunner(Runner):
         its scope."""
         if isinstance(dataloader, dict) and isinstance(dataloader.get("dataset"), dict):
             dataloader = deepcopy(dataloader)
-            for dataset in inner_datasets(dataloader["dataset"]):
-                if dataset.get("pipeline"):
-                    dataset["pipeline"] = [own_decoder(step) for step in dataset["pipeline"]]
+            walk(dataloader["dataset"], _decode_by_suite)
         for key, least, most in (("batch_size", 1, _MOST_IMAGES), ("num_workers", 0, _MOST_WORKERS)):
             value = dataloader.get(key, least) if isinstance(dataloader, dict) else least
             require_integer(value, least, most, f"a data loader's {key}")
@@ -354,6 +352,12 @@ class SuiteRunner(Runner):
 
 
 def _log_after_epoch(
+def _decode_by_suite(dataset: dict) -> None:
+    """Gives the pipeline of a data set, or of a wrapper, the suite's decoder."""
+    if dataset.get("pipeline"):
+        dataset["pipeline"] = own_decoder(dataset["pipeline"])
+
+
     log: Callable[..., tuple[dict, str]], runner: Runner, batch_idx: int, mode: str, *args, **options
 ) -> tuple[dict, str]:
     """What a ``LogProcessor`` logs after an epoch; the times of validation are ``val/time`` and the like."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from mmengine.config import Config
@@ -33,7 +34,7 @@ from hardnet_suite.openmm.data.parts.part import (
     kind_of,
     walk,
 )
-from hardnet_suite.openmm.data.parts.segmentation import SegmentationPart, label_set
+from hardnet_suite.openmm.data.parts.segmentation import SegmentationPart, label_set, require_own_labels
 
 __all__ = [
     "LOADERS",
@@ -80,12 +81,22 @@ def parts(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[Part]:
 
 def _all_parts(cfg: Config, loaders: Sequence[str]) -> list[Part]:
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
+        for loader in loaders:
+            walk((cfg.get(loader) or {}).get("dataset"), partial(_require_wrapper, loader))
         return [
             part
             for loader in loaders
             for dataset in inner_datasets((cfg.get(loader) or {}).get("dataset"))
             if (part := _part(loader, dataset)) is not None
         ]
+
+
+def _require_wrapper(loader: str, node: dict) -> None:
+    """UserError where the pipeline of a wrapper, such as ``MultiImageMixDataset``, reads label images."""
+    if node.get("pipeline") is not None and (node.get("dataset") or node.get("datasets")):
+        kinds = [kind_of(dataset) for dataset in inner_datasets(node) if "type" in dataset]
+        if SegmentationPart.dataset_name in kinds:
+            require_own_labels(f"{loader}.dataset.pipeline", node["pipeline"])
 
 
 def foreign_datasets(cfg: Config, loader: str) -> list[dict]:
