@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import deepcopy
 
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import DATASETS, LOOPS
@@ -13,7 +14,13 @@ from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.data.sampling import SeededBatches, SeededDataset, dropping_sampler, seed_all
+from hardnet_suite.openmm.data.sampling import (
+    SeededBatches,
+    SeededDataset,
+    dropping_sampler,
+    no_epochs,
+    seed_all,
+)
 from hardnet_suite.openmm.run.schedules import warn_of_early_end
 
 
@@ -48,6 +55,13 @@ def require_epochs_to_save(loop: BaseLoop, hooks: Iterable[Hook]) -> None:
             'use train_cfg=dict(_delete_=True, type="ResumableEpochLoop", max_epochs=…), or mmengine\'s '
             'checkpoint=dict(_delete_=True, type="CheckpointHook", by_epoch=False, interval=…)'
         )
+
+
+def require_epochs_to_end(loop: BaseLoop) -> None:
+    """UserError if a loop counts epochs, but its sampler never ends one."""
+    sampler = getattr(getattr(loop, "dataloader", None), "sampler", None)
+    if isinstance(loop, EpochBasedTrainLoop) and isinstance(sampler, InfiniteSampler):
+        raise no_epochs(sampler)
 
 
 @LOOPS.register_module()

@@ -49,7 +49,7 @@ from hardnet_suite.openmm.run.drawings import DrawPredictionsHook
 from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
-from hardnet_suite.openmm.run.loops import require_epochs_to_save
+from hardnet_suite.openmm.run.loops import require_epochs_to_end, require_epochs_to_save
 from hardnet_suite.openmm.run.precision import recorded_precision
 from hardnet_suite.openmm.run.progress import ProgressLineHook
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
@@ -160,6 +160,7 @@ class SuiteRunner(Runner):
     def build_train_loop(self, loop):
         loop = super().build_train_loop(loop)
         require_epochs_to_save(loop, self.hooks)
+        require_epochs_to_end(loop)
         return loop
 
     def build_val_loop(self, loop):
@@ -351,13 +352,13 @@ class SuiteRunner(Runner):
         write_file(target, _DUMP + without_unread(self.cfg).pretty_text)
 
 
-def _log_after_epoch(
 def _decode_by_suite(dataset: dict) -> None:
     """Gives the pipeline of a data set, or of a wrapper, the suite's decoder."""
     if dataset.get("pipeline"):
         dataset["pipeline"] = own_decoder(dataset["pipeline"])
 
 
+def _log_after_epoch(
     log: Callable[..., tuple[dict, str]], runner: Runner, batch_idx: int, mode: str, *args, **options
 ) -> tuple[dict, str]:
     """What a ``LogProcessor`` logs after an epoch; the times of validation are ``val/time`` and the like."""

@@ -158,10 +158,13 @@ def require_data(cfg: Config, loaders: Sequence[str]) -> None:
 
     Raises:
         UserError: data that are not there or not fit for use, other classes than the model's, data sets
-            that differ in their class names or the order of them, or an evaluator of other data.
+            that differ in their class names or the order of them, an evaluator of other data, or a loader of
+            validation or testing that does not visit every image once.
     """
     require_evaluator(cfg, loaders)
     for loader in loaders:
+        if loader != "train_dataloader":
+            require_each_image_once(cfg.get(loader) or {}, loader)
         for dataset in foreign_datasets(cfg, loader):
             _require_files(loader, dataset)
     for part in parts(cfg, loaders):
@@ -191,6 +194,51 @@ def require_evaluator(cfg: Config, loaders: Sequence[str]) -> None:
             data_parts = _all_parts(cfg, [loader])
             with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
                 require_scored(cfg[name], data_parts, name, loader)
+
+
+# samplers that leave out, repeat or never end the images of a data set
+_UNEVEN_SAMPLERS = (
+    "InfiniteSampler",
+    "WholeBatchSampler",
+    "ClassAwareSampler",
+    "MultiSourceSampler",
+    "GroupMultiSourceSampler",
+)
+_REPEATING = ("RepeatDataset", "ClassBalancedDataset")
+
+
+def require_each_image_once(loader: Mapping[str, Any], name: str) -> None:
+    """Checks that a data loader of validation or testing visits every image once.
+
+    Args:
+        loader: its options.
+        name: what messages call it.
+
+    Raises:
+        UserError: it drops, repeats or never runs out of images: the score would not be that of the data set.
+    """
+    for where in ("", "batch_sampler."):
+        options = loader.get("batch_sampler") or {} if where else loader
+        if options.get("drop_last"):
+            raise UserError(
+                f"{name}.{where}drop_last=True would leave the images of the last batch out of the score: "
+                "remove it"
+            )
+    sampler = loader.get("sampler")
+    if isinstance(sampler, Mapping) and "type" in sampler and kind_of(sampler) in _UNEVEN_SAMPLERS:
+        raise UserError(
+            f"{name}.sampler is {kind_of(sampler)}, which does not visit every image once, as a score needs: "
+            'use dict(type="DefaultSampler", shuffle=False)'
+        )
+
+    def look(node: dict) -> None:
+        if node.get("dataset") is not None and "type" in node and kind_of(node) in _REPEATING:
+            raise UserError(
+                f"{name}.dataset is a {kind_of(node)}, whose repeated images would count more than once: use "
+                "the data set inside of it"
+            )
+
+    walk(loader.get("dataset"), look)
 
 
 def require_same_data_classes(cfg: Config, read: Sequence[str] = ()) -> None:
