@@ -14,6 +14,8 @@ from mmengine.dataset import DefaultSampler
 from mmengine.registry import DATA_SAMPLERS, FUNCTIONS
 from torch.utils.data import BatchSampler, Sampler
 
+from hardnet_suite.errors import UserError
+
 Key = tuple[int, int]  # (epoch, index)
 
 
@@ -134,6 +136,14 @@ def dropping_sampler(config: dict | None, batch_size: int) -> dict | None:
     return {**config, "type": "WholeBatchSampler", "batch_size": batch_size}
 
 
+def no_epochs(sampler: Sampler) -> UserError:
+    """The error about a sampler that an epoch-based training cannot have."""
+    return UserError(
+        f"train_dataloader.sampler is {type(sampler).__name__}, which has no epochs: use "
+        'dict(_delete_=True, type="DefaultSampler", shuffle=True)'
+    )
+
+
 @DATA_SAMPLERS.register_module()
 class ResumableBatchSampler:
     """Yields batches of (epoch, index), starting at batch ``start`` of the epoch.
@@ -143,9 +153,14 @@ class ResumableBatchSampler:
         batch_size: Number of samples per batch.
         drop_last: Whether an incomplete last batch is dropped.
         inner: Config of a batch sampler to use instead of torch's ``BatchSampler``.
+
+    Raises:
+        UserError: The sampler has no epochs.
     """
 
     def __init__(self, sampler: Sampler, batch_size: int, drop_last: bool = False, inner: dict | None = None):
+        if not hasattr(sampler, "epoch"):
+            raise no_epochs(sampler)
         self.sampler, self.batch_size, self.start = sampler, batch_size, 0
         if inner is None:
             self.batches = BatchSampler(sampler, batch_size, drop_last)

@@ -45,7 +45,8 @@ class SegmentationDataset(BaseSegDataset):
             ``max_refetch``.
 
     Raises:
-        UserError: An option without effect, an invalid value, or an image without a label image.
+        UserError: An option without effect, an invalid value, an image without a label image, or a pipeline
+            that reads label images by other steps than ``LoadLabels``.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class SegmentationDataset(BaseSegDataset):
         indices: int | Sequence[int] | None = None,
         **options: Any,
     ):
-        self.part = SegmentationPart.of_options("SegmentationDataset", options | {"indices": indices})
+        self.part = SegmentationPart.of_options(
+            "SegmentationDataset", options | {"indices": indices, "pipeline": pipeline}
+        )
         labels = self.part.labels
         palette = [list(color) for color in labels.palette]
         mmengine_options = ("serialize_data", "test_mode", "lazy_init", "max_refetch")
@@ -84,8 +87,8 @@ class SegmentationDataset(BaseSegDataset):
         take(pairs, self.part.indices, self.part.dataset_name)  # mmengine's own error names nothing
         for image, label in pairs:
             item = {"img_path": str(image), "seg_fields": [], "reduce_zero_label": False}
-            if label is not None:  # label_map is for mmseg's LoadAnnotations, LoadLabels uses label_set
-                item |= {"seg_map_path": str(label), "label_map": labels_of(label, self.label_set).values}
+            if label is not None:
+                item["seg_map_path"] = str(label)
             items.append(item)
         return items
 

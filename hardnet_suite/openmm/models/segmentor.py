@@ -13,6 +13,8 @@ from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder, SegTTAModel
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.losses import CrossEntropyLoss, LovaszLoss
+from mmseg.models.losses.lovasz_loss import lovasz_hinge
 from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 from torch import Tensor, nn
@@ -48,6 +50,36 @@ from hardnet_suite.openmm.models.rules import postprocess_of
 _DECODERS = {FCHarDNetArch: build_decoder, MSEGArch: PartialDecoder}
 
 
+def require_losses_of_one_class(head: nn.Module, where: str) -> None:
+    """Checks that the losses of a head with one logit are made for that.
+
+    mmseg's others encode the target by its number of classes: they learn the background, are constant, or
+    fail in the first iteration. Losses that are neither mmseg's nor the suite's are left to their authors.
+
+    Args:
+        head: A decode head of mmseg's kind.
+        where: What messages call it.
+
+    Raises:
+        UserError: A loss needs two classes or more.
+    """
+    if getattr(head, "num_classes", None) != 1:
+        return
+    losses = getattr(head, "loss_decode", ())
+    for loss in losses if isinstance(losses, nn.ModuleList) else [losses]:
+        if not isinstance(loss, nn.Module) or type(loss).__module__.partition(".")[0] != "mmseg":
+            continue
+        if isinstance(loss, CrossEntropyLoss) and loss.use_sigmoid:
+            continue
+        if isinstance(loss, LovaszLoss) and loss.cls_criterion is lovasz_hinge:
+            continue
+        raise UserError(
+            f"{where}.loss_decode: {type(loss).__name__} needs two classes or more as it is set here, but "
+            "num_classes is 1; losses of one class: StructureLoss, BootstrappedCrossEntropyLoss, "
+            'CrossEntropyLoss(use_sigmoid=True), LovaszLoss(loss_type="binary", reduction="none")'
+        )
+
+
 @MODELS.register_module()
 class FCHarDNetHead(BaseDecodeHead):
     """Decoder and classifier: the trunk's maps -> (N, num_classes, H/s, W/s) logits.
@@ -65,7 +97,7 @@ class FCHarDNetHead(BaseDecodeHead):
         options: Options of mmseg's ``BaseDecodeHead``; ``num_classes`` defaults to that of the table.
 
     Raises:
-        UserError: ``out_channels`` differs from ``num_classes``.
+        UserError: ``out_channels`` differs from ``num_classes``, or a loss of mmseg's needs several classes.
     """
 
     # of full-resolution logits, a teacher's probabilities, and the mask of pixels that count
@@ -92,6 +124,7 @@ class FCHarDNetHead(BaseDecodeHead):
             dropout_ratio=0.0,
             **options,
         )
+        require_losses_of_one_class(self, "decode_head")
         self.decoder = _DECODERS[type(row)](row, in_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -157,6 +190,10 @@ class HarDNetSegmentor(LoadsEveryForm, PerShapeInference, ReplaceableNetwork, En
                 decode_head=part_config(arch, decode_head, FCHarDNetHead),
                 **options,
             )
+        if self.with_auxiliary_head:
+            heads = self.auxiliary_head
+            for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
+                require_losses_of_one_class(head, "auxiliary_head")
         self.arch = arch
 
     @property

@@ -71,6 +71,9 @@ class ResumableCheckpointHook(CheckpointHook):
     Args:
         every_minutes, every_iters: how often to save within an epoch (0: never); one such file is kept.
         max_keep_ckpts: how many checkpoints of whole epochs to keep (−1: all).
+
+    Raises:
+        UserError: an unknown option, ``by_epoch=False``, or a ``filename_tmpl`` that --resume does not find.
     """
 
     def __init__(
@@ -84,6 +87,12 @@ class ResumableCheckpointHook(CheckpointHook):
                 "epoch_N.pth and iter_N.pth: leave it out"
             )
         super().__init__(*args, **kwargs)
+        if not self.by_epoch:
+            raise UserError(
+                "checkpoint.by_epoch is False, but the ResumableCheckpointHook saves whole epochs, every "
+                "checkpoint.interval of them: leave by_epoch out, and set checkpoint.every_iters to save "
+                "within an epoch as well"
+            )
         self.every_minutes, self.every_iters, self.keep = every_minutes, every_iters, max_keep_ckpts
 
     def before_run(self, runner) -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import DATASETS, LOOPS
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.data.sampling import SeededBatches, SeededDataset, dropping_sampler, seed_all
+from hardnet_suite.openmm.data.sampling import (
+    SeededBatches,
+    SeededDataset,
+    dropping_sampler,
+    no_epochs,
+    seed_all,
+)
 from hardnet_suite.openmm.run.schedules import warn_of_early_end
 
 
@@ -24,6 +34,34 @@ def _build_dataset(config: dict):
             "no training images are left: every image has no box of the config's classes, or a side below "
             "filter_cfg.min_size"
         ) from None
+
+
+def require_epochs_to_save(loop: BaseLoop, hooks: Iterable[Hook]) -> None:
+    """Checks that a loop completes the epochs that its checkpoints are saved by.
+
+    Args:
+        loop: The training loop.
+        hooks: Hooks of its run.
+
+    Raises:
+        UserError: It counts iterations, and a hook saves by epoch: what it saved would have the number of an
+            epoch that never ends, and could not be resumed.
+    """
+    if not isinstance(loop, IterBasedTrainLoop):
+        return
+    if any(isinstance(hook, CheckpointHook) and hook.by_epoch for hook in hooks):
+        raise UserError(
+            f"{type(loop).__name__} has no epochs (train_cfg), but default_hooks.checkpoint saves by epoch: "
+            'use train_cfg=dict(_delete_=True, type="ResumableEpochLoop", max_epochs=…), or mmengine\'s '
+            'checkpoint=dict(_delete_=True, type="CheckpointHook", by_epoch=False, interval=…)'
+        )
+
+
+def require_epochs_to_end(loop: BaseLoop) -> None:
+    """UserError if a loop counts epochs, but its sampler never ends one."""
+    sampler = getattr(getattr(loop, "dataloader", None), "sampler", None)
+    if isinstance(loop, EpochBasedTrainLoop) and isinstance(sampler, InfiniteSampler):
+        raise no_epochs(sampler)
 
 
 @LOOPS.register_module()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 import sys
 import time
@@ -28,6 +29,7 @@ from hardnet_suite.visualization.curves import main_scores, score_text
 _REFRESH = 0.1  # seconds between two states of a live line
 _SPARSE = 30.0  # seconds between two lines where there is no live one, at least
 _MOST_LINES = 200  # of a training
+_MOST_EPOCHS = 8  # that a line lists
 _WINDOW = 50  # iterations that the speed is taken over
 
 
@@ -177,14 +179,30 @@ class ProgressLineHook(Hook):
             return f"{counted(runner.max_iters, 'iteration')}{images}"
         per_epoch = counted(len(runner.train_dataloader), "iteration")
         text = f"{counted(runner.max_epochs, 'epoch')} of {per_epoch}{images}"
-        interval = getattr(runner.train_loop, "val_interval", None)
-        if runner.val_loop is not None and interval:
-            text += f"; validation every {interval} epochs" if interval > 1 else "; validation every epoch"
+        if runner.val_loop is not None:
+            text += f"; {_validations(runner.train_loop, runner.max_epochs)}"
         if runner.iter >= runner.max_iters:
             text += "; all of them are done already"
         elif runner.iter:
             text += f"; resumes after iteration {runner.iter} of {runner.max_iters}"
         return text
+
+
+def _validations(loop: EpochBasedTrainLoop, epochs: int) -> str:
+    """After which epochs a loop validates, in words."""
+    interval, begin = loop.val_interval, loop.val_begin
+    intervals = getattr(loop, "dynamic_intervals", None) or [interval]
+    if len(intervals) == 1 and begin <= interval <= epochs:
+        return f"validation every {interval} epochs" if interval > 1 else "validation every epoch"
+    milestones = getattr(loop, "dynamic_milestones", None) or [0]
+    due = []
+    for epoch in range(1, epochs + 1):
+        interval = intervals[bisect.bisect(milestones, epoch + 1) - 1]  # as mmengine chooses it
+        if epoch >= begin and (epoch % interval == 0 or epoch == epochs):
+            due.append(epoch)
+    if len(due) > _MOST_EPOCHS:
+        return f"{len(due)} validations, the first after epoch {due[0]}"
+    return f"validation after epoch {', '.join(map(str, due))}" if due else "no validation"
 
 
 def _has_live_line() -> bool:

@@ -213,10 +213,15 @@ def augmented(
     return [*steps[:at], {"type": "TestTimeAug", "transforms": branches}]
 
 
-def own_decoder(step: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A step of a pipeline; where it loads an image, the decoder is the suite's, whatever its scope."""
-    is_mmcvs = isinstance(step, Mapping) and "type" in step and _name(step) in _LOAD_STEPS
-    return {**step, "type": "LoadImageFromFile"} if is_mmcvs else step
+def own_decoder(step: Any) -> Any:
+    """A step of a pipeline, or several; where one loads an image, the decoder is the suite's, whatever its
+    scope. Steps inside of other steps count."""
+    if isinstance(step, list | tuple):
+        return [own_decoder(one) for one in step]
+    if not isinstance(step, Mapping):
+        return step
+    step = {key: own_decoder(value) if key == "transforms" else value for key, value in step.items()}
+    return {**step, "type": "LoadImageFromFile"} if "type" in step and _name(step) in _LOAD_STEPS else step
 
 
 def _packed(step: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from mmengine.hooks import LoggerHook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.registry import VISBACKENDS
-from mmengine.runner import EpochBasedTrainLoop, LogProcessor, Runner, load_state_dict
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner, load_state_dict
 from mmengine.visualization import LocalVisBackend, Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
@@ -34,7 +34,7 @@ from hardnet_suite.data.files import stop_looking
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.checkpoints import for_mmengine
 from hardnet_suite.openmm.compat import repair_ssd_heads
-from hardnet_suite.openmm.data.parts import inner_datasets
+from hardnet_suite.openmm.data.parts import walk
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.amp import training_precision, wrapper_in_precision
 from hardnet_suite.openmm.run.buffers import (
@@ -49,10 +49,16 @@ from hardnet_suite.openmm.run.drawings import DrawPredictionsHook
 from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
+from hardnet_suite.openmm.run.loops import require_epochs_to_end, require_epochs_to_save
 from hardnet_suite.openmm.run.precision import recorded_precision
 from hardnet_suite.openmm.run.progress import ProgressLineHook
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
-from hardnet_suite.openmm.run.schedules import lasts_one_epoch, require_same_optimizer, resume_schedules
+from hardnet_suite.openmm.run.schedules import (
+    lasts_one_epoch,
+    require_iterations,
+    require_same_optimizer,
+    resume_schedules,
+)
 from hardnet_suite.openmm.run.workers import shield_workers
 from hardnet_suite.outputs import require_replaceable, write_file, writing
 from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
@@ -151,6 +157,12 @@ class SuiteRunner(Runner):
                 self.visualizer.close()
         close_log(self.logger)
 
+    def build_train_loop(self, loop):
+        loop = super().build_train_loop(loop)
+        require_epochs_to_save(loop, self.hooks)
+        require_epochs_to_end(loop)
+        return loop
+
     def build_val_loop(self, loop):
         self._val_dataloader = prepared_loader(self._val_dataloader, self.cfg)
         return super().build_val_loop(loop)
@@ -166,9 +178,7 @@ class SuiteRunner(Runner):
         its scope."""
         if isinstance(dataloader, dict) and isinstance(dataloader.get("dataset"), dict):
             dataloader = deepcopy(dataloader)
-            for dataset in inner_datasets(dataloader["dataset"]):
-                if dataset.get("pipeline"):
-                    dataset["pipeline"] = [own_decoder(step) for step in dataset["pipeline"]]
+            walk(dataloader["dataset"], _decode_by_suite)
         for key, least, most in (("batch_size", 1, _MOST_IMAGES), ("num_workers", 0, _MOST_WORKERS)):
             value = dataloader.get(key, least) if isinstance(dataloader, dict) else least
             require_integer(value, least, most, f"a data loader's {key}")
@@ -268,7 +278,13 @@ class SuiteRunner(Runner):
             raise UserError(f"cannot resume: {filename} is at {place}: it is damaged; resume from another")
 
     def build_param_scheduler(self, scheduler):
-        """A warm-up over the first epoch never ends in mmengine if that is a single batch: it is dropped."""
+        """A warm-up over the first epoch never ends in mmengine if that is a single batch: it is dropped.
+
+        Raises:
+            UserError: a schedule in epochs, in a loop that completes none.
+        """
+        if isinstance(self.train_loop, IterBasedTrainLoop):
+            require_iterations(scheduler)
         if isinstance(scheduler, list) and len(self.train_dataloader) == 1:
             kept = [one for one in scheduler if not lasts_one_epoch(one)]
             if len(kept) < len(scheduler):
@@ -334,6 +350,12 @@ class SuiteRunner(Runner):
             self.logger.info(f"{target} exists and stays as it is: vis_data/config.py has the whole config")
             return
         write_file(target, _DUMP + without_unread(self.cfg).pretty_text)
+
+
+def _decode_by_suite(dataset: dict) -> None:
+    """Gives the pipeline of a data set, or of a wrapper, the suite's decoder."""
+    if dataset.get("pipeline"):
+        dataset["pipeline"] = own_decoder(dataset["pipeline"])
 
 
 def _log_after_epoch(

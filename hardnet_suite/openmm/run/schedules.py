@@ -12,6 +12,7 @@ from mmengine.optim.scheduler.param_scheduler import ReduceOnPlateauParamSchedul
 from mmengine.runner import EpochBasedTrainLoop
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.data.parts import kind_of
 
 if TYPE_CHECKING:
     from hardnet_suite.openmm.run.runner import SuiteRunner
@@ -37,6 +38,38 @@ def lasts_one_epoch(scheduler: Any) -> bool:
         and bool(scheduler.get("convert_to_iter_based"))
         and scheduler.get("end", 0) - scheduler.get("begin", 0) == 1
     )
+
+
+def require_iterations(scheduler: Any) -> None:
+    """Checks the schedules of a training that counts iterations: mmengine never steps one in epochs there.
+
+    Args:
+        scheduler: ``param_scheduler`` of the config: a schedule, a list of them, or such for each optimizer.
+
+    Raises:
+        UserError: a schedule counts epochs, or ends after the first epoch because it has no ``end``.
+    """
+    if isinstance(scheduler, Mapping) and "type" not in scheduler:
+        scheduler = list(scheduler.values())
+    if isinstance(scheduler, list | tuple):
+        for one in scheduler:
+            require_iterations(one)
+        return
+    if not isinstance(scheduler, Mapping) or not scheduler.get("by_epoch", True):
+        return
+    kind = kind_of(scheduler)
+    if kind.startswith("ReduceOnPlateau"):  # stepped by validations
+        return
+    if not scheduler.get("convert_to_iter_based"):
+        raise UserError(
+            f"param_scheduler: {kind} counts epochs, of which a training by max_iters completes none: "
+            "set by_epoch=False and its begin and end in iterations"
+        )
+    if "end" not in scheduler:
+        raise UserError(
+            f"param_scheduler: {kind} has no end, so that it would end after one epoch of a training by "
+            "max_iters: set its end in epochs, or by_epoch=False"
+        )
 
 
 def warn_of_early_end(runner: SuiteRunner) -> None:

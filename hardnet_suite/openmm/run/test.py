@@ -27,9 +27,12 @@ from hardnet_suite.openmm.data.parts import (
     Part,
     ScoreSummary,
     class_counts,
+    evaluator_kind,
     inner_datasets,
     parts,
     require_data,
+    unknown_evaluator,
+    wrong_data,
 )
 from hardnet_suite.openmm.data.parts.part import DRAWN_SCORE
 from hardnet_suite.openmm.models.inference import ReplaceableNetwork
@@ -348,31 +351,14 @@ test.__test__ = False
 
 def _only_part(cfg: Config) -> Part:
     """The test data set; UserError unless there is one, with the evaluator of its task."""
-    test_parts = list(parts(cfg, ["test_dataloader"]))
-    evaluator = cfg.get("test_evaluator")
-    kind = evaluator.get("type") if isinstance(evaluator, dict) else str(evaluator)
-    known = Part.evaluators()
-    if kind not in known:
-        cures = dict.fromkeys(map(_evaluator_cure, test_parts))
-        cure = "; ".join(cures) or f"set its type to one of {', '.join(sorted(known))}"
-        raise UserError(
-            f"the config's test_evaluator is {kind}, which test does not score with: {cure} (docs/models.md, "
-            '"As a backbone of other models")'
-        )
+    loader = "test_dataloader"
+    test_parts = list(parts(cfg, [loader]))
+    kind = evaluator_kind(cfg.get("test_evaluator"))
+    if kind not in Part.evaluators():
+        raise unknown_evaluator(kind, test_parts, "test_evaluator")
     if len(test_parts) != 1 or test_parts[0].evaluator != kind:
-        given = " and ".join(f"a {part.task} data set" for part in test_parts) or "none that the suite reads"
-        raise UserError(f"{kind} scores one {known[kind]}: make it the test_dataloader's (it has {given})")
+        raise wrong_data(kind, test_parts, loader)
     return test_parts[0]
-
-
-def _evaluator_cure(part: Part) -> str:
-    """What to write into a config, so that the suite's evaluator scores a data set."""
-    if part.task != "detection":
-        return f'set test_evaluator=dict(_delete_=True, type="{part.evaluator}")'
-    return (
-        f'set test_evaluator=dict(_delete_=True, type="{part.evaluator}", ann_file=…), and '
-        'type="DetectionDataset" in test_dataloader.dataset'
-    )
 
 
 def registry_weights(cfg: Config, tag: str | None = None) -> WeightsRow:

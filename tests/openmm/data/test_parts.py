@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import pytest
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
 from mmengine.registry import DATASETS, DefaultScope
 
 import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.data.parts import counted, inner_datasets, kind_of, parts, require_data
+from hardnet_suite.openmm.data.parts import (
+    counted,
+    inner_datasets,
+    kind_of,
+    parts,
+    require_data,
+    require_each_image_once,
+)
 from hardnet_suite.openmm.run.configs import load_config
 
 CLASSES = ("a", "b")
@@ -123,3 +131,39 @@ def test_files_of_data_sets_of_others(tmp_path, monkeypatch, dataset, missing):
     with pytest.raises(UserError, match="train_dataloader: no file or folder ") as error:
         require_data(cfg, ["train_dataloader"])
     assert f"no file or folder {placed(missing)} (" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"drop_last": True}, "drop_last=True would leave"),
+        (
+            {"batch_sampler": {"type": "mmdet.AspectRatioBatchSampler", "drop_last": True}},
+            "batch_sampler.drop",
+        ),
+        ({"sampler": {"type": "InfiniteSampler", "shuffle": False}}, "sampler is InfiniteSampler, .*Default"),
+        ({"sampler": {"type": "mmengine.InfiniteSampler"}}, "sampler is InfiniteSampler"),
+        ({"sampler": {"type": InfiniteSampler}}, "sampler is InfiniteSampler"),
+        ({"sampler": {"type": "mmdet.ClassAwareSampler"}}, "sampler is ClassAwareSampler"),
+        ({"dataset": WRAPPED["repeat"]}, "dataset is a RepeatDataset"),
+        ({"dataset": WRAPPED["balanced"]}, "dataset is a ClassBalancedDataset"),
+        ({"dataset": WRAPPED["nested"]}, "dataset is a RepeatDataset"),
+    ],
+)
+@pytest.mark.parametrize("loader", ["val_dataloader", "test_dataloader"])
+def test_a_score_is_of_every_image_once(options, message, loader):
+    cfg = Config({"default_scope": "mmdet", "model": {}, loader: {"dataset": leaf("x")}})
+    cfg[loader].update(options)
+    with pytest.raises(UserError, match=rf"{loader}\.{message}"):
+        require_data(cfg, [loader])
+    cfg.train_dataloader = cfg[loader]  # which may do all of that
+    with pytest.raises(UserError, match=r"[xyz]\.json"):
+        require_data(cfg, ["train_dataloader"])
+
+
+@pytest.mark.parametrize("name", ["nothing", "mix", "concat"])
+def test_loaders_that_visit_every_image_once(name):
+    sampler = {"type": "DefaultSampler", "shuffle": False, "round_up": False}
+    options = {"drop_last": False, "sampler": sampler, "batch_sampler": None, "dataset": WRAPPED[name]}
+    require_each_image_once(options, "val_dataloader")
+    require_each_image_once({"sampler": {"type": "OwnSampler"}}, "val_dataloader")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
@@ -11,6 +12,9 @@ from PIL import Image
 import hardnet_suite.openmm.segmentation  # noqa: F401
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import parts
+from hardnet_suite.openmm.data.parts.segmentation import require_own_labels
+
+from mmseg.datasets.transforms import LoadAnnotations  # isort: skip
 
 PIPELINE = [{"type": "LoadImageFromFile"}, {"type": "LoadLabels"}]
 
@@ -184,11 +188,45 @@ def test_two_data_sets_of_the_same_folders_are_two_parts_where_they_read_differe
     assert len(list(parts(Config(loaders)))) == 3
 
 
-@pytest.mark.parametrize("stored", [{0: 0, 255: 1}, {0: 255, 7: 0, 255: 1}])
-def test_mmsegs_own_loading_gives_the_same_labels(root, stored):
-    for name in "abc":
-        save(root / f"labels/{name}_mask.png", [[*stored, 0][:3]])
-    given = options(root, stored=stored, metainfo={"classes": ["x", "y"]})
-    ours = DATASETS.build(dict(given))
-    theirs = DATASETS.build(given | {"pipeline": [PIPELINE[0], {"type": "LoadAnnotations"}]})
-    assert np.array_equal(ours[0]["gt_seg_map"][0], theirs[0]["gt_seg_map"])
+class OwnLabels(LoadAnnotations):
+    """A user's step, which may know what it does."""
+
+
+MMSEGS = {"type": "LoadAnnotations"}
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [MMSEGS],
+        [{"type": "mmseg.LoadAnnotations", "reduce_zero_label": True}],
+        [{"type": "mmcv.LoadAnnotations", "with_seg": True}],
+        [{"type": "mmdet.LoadPanopticAnnotations"}],
+        [{"type": LoadAnnotations}],
+        [LoadAnnotations()],
+        [{"type": "LoadLabels"}, MMSEGS],
+        [{"type": "RandomApply", "transforms": [MMSEGS]}],
+        [{"type": "RandomChoice", "transforms": [[{"type": "LoadLabels"}], [MMSEGS]]}],
+        [{"type": "TestTimeAug", "transforms": [[{"type": "RandomFlip", "prob": 1.0}], [MMSEGS]]}],
+        [Compose([MMSEGS])],
+    ],
+)
+def test_label_images_are_read_by_load_labels_alone(root, steps):
+    pipeline = [PIPELINE[0], *steps]
+    message = r"pipeline has Load\w+, which reads label images by other rules .*LoadLabels"
+    with pytest.raises(UserError, match=message):
+        DATASETS.build(options(root, pipeline=pipeline))
+    wrapped = {"type": "MultiImageMixDataset", "dataset": options(root), "pipeline": pipeline}
+    for dataset in (options(root, pipeline=pipeline), wrapped):
+        cfg = Config({"train_dataloader": {}})
+        cfg.train_dataloader = {"dataset": dataset}
+        with pytest.raises(UserError, match=rf"train_dataloader\.dataset\.{message}"):
+            list(parts(cfg, ["train_dataloader"]))
+
+
+def test_other_steps_and_other_data_sets_are_left_alone(root):
+    for step in (PIPELINE[1], {"type": OwnLabels}, OwnLabels(), {"type": "mine.LoadAnnotations"}):
+        require_own_labels("pipeline", [PIPELINE[0], step, {"type": "RandomFlip", "prob": 0.5}])
+    foreign = {"type": "CityscapesDataset", "data_root": str(root), "pipeline": [MMSEGS]}
+    wrapped = {"type": "MultiImageMixDataset", "dataset": foreign, "pipeline": [MMSEGS]}
+    assert list(parts(Config({"train_dataloader": {"dataset": wrapped}}), ["train_dataloader"])) == []

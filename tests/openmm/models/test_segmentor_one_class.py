@@ -18,6 +18,7 @@ from hardnet_suite.evaluation.segmentation import evaluate_folders
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.visualization.segmentation import draw_segmentation_results, error_map, strip
 
+from mmseg.models.losses import DiceLoss  # isort: skip
 from mmseg.structures import SegDataSample  # isort: skip
 
 MASK = own_labels(("object",), [(255, 0, 0)], {0: 1, 255: 0, 9: 255})
@@ -89,6 +90,81 @@ def test_the_threshold_is_one_half_unless_given():
 def test_one_logit_for_two_classes_is_refused():
     with pytest.raises(UserError, match="set num_classes=1 and name the object as the only class"):
         build(num_classes=2, out_channels=1)
+
+
+ONE_CLASS = [
+    {"type": "StructureLoss"},
+    {"type": "BootstrappedCrossEntropyLoss"},
+    {"type": "mmengine.StructureLoss"},
+    {"type": "CrossEntropyLoss", "use_sigmoid": True},
+    {"type": "LovaszLoss", "loss_type": "binary", "reduction": "none"},
+    {"type": "OwnLoss"},
+]
+SEVERAL_CLASSES = [
+    {"type": "CrossEntropyLoss"},
+    {"type": "mmseg.CrossEntropyLoss", "use_mask": True},
+    {"type": "DiceLoss"},
+    {"type": "mmseg.DiceLoss", "use_sigmoid": True},
+    {"type": DiceLoss},
+    {"type": "FocalLoss"},
+    {"type": "TverskyLoss"},
+    {"type": "LovaszLoss", "reduction": "none"},
+    {"type": "OhemCrossEntropy"},
+    {"type": "HuasdorffDisstanceLoss"},
+]
+
+
+@MODELS.register_module()
+class OwnLoss(torch.nn.Module):
+    pass
+
+
+def head_of(loss, num_classes=1):
+    return MODELS.build(
+        {"type": "FCHarDNetHead", "arch": "hardnet_mseg", "num_classes": num_classes, "loss_decode": loss}
+    )
+
+
+def auxiliary(loss):
+    return {
+        "type": "FCNHead",
+        "in_channels": 320,
+        "in_index": 0,
+        "channels": 8,
+        "num_convs": 1,
+        "num_classes": 1,
+        "out_channels": 1,
+        "loss_decode": loss,
+    }
+
+
+@pytest.mark.parametrize("loss", ONE_CLASS)
+def test_losses_of_one_class(loss):
+    assert head_of(loss).num_classes == 1
+    assert len(head_of([loss, ONE_CLASS[0]]).loss_decode) == 2
+
+
+@pytest.mark.parametrize("loss", SEVERAL_CLASSES)
+def test_losses_of_several_classes_are_refused_with_one(loss):
+    name = getattr(loss["type"], "__name__", loss["type"]).rpartition(".")[2]
+    message = f"decode_head.loss_decode: {name} needs two classes .*StructureLoss, BootstrappedCrossEntropy"
+    for losses in (loss, [ONE_CLASS[0], loss]):
+        with pytest.raises(UserError, match=message):
+            head_of(losses)
+    assert head_of(loss, num_classes=2).num_classes == 2
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_losses_of_auxiliary_heads(several):
+    def build_with(loss):
+        heads = [auxiliary(ONE_CLASS[3]), auxiliary(loss)] if several else auxiliary(loss)
+        cfg = load_config("fchardnet70_camvid")
+        cfg.model.decode_head.num_classes = 1
+        return MODELS.build({**cfg.model, "auxiliary_head": heads})
+
+    assert build_with(ONE_CLASS[3]).with_auxiliary_head
+    with pytest.raises(UserError, match=r"auxiliary_head\.loss_decode: DiceLoss needs two classes"):
+        build_with({"type": "DiceLoss"})
 
 
 def metric(**options):

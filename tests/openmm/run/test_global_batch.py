@@ -142,3 +142,11 @@ def test_batches_of_groups_are_not_gone_on_with_on_other_ranks(monkeypatch, iter
             ResumableEpochLoop._require_same_epochs(loop)
     else:
         ResumableEpochLoop._require_same_epochs(loop)
+
+
+@pytest.mark.parametrize("loop", ["ResumableEpochLoop", "EpochBasedTrainLoop"])
+def test_a_sampler_without_epochs_is_refused(toy_train, loop):
+    cfg = toy_config(epochs=1)
+    cfg.train_cfg.type, cfg.train_dataloader.sampler.type = loop, "InfiniteSampler"
+    with pytest.raises(UserError, match=r"train_dataloader\.sampler is InfiniteSampler, .*DefaultSampler"):
+        toy_train(cfg)

@@ -11,6 +11,7 @@ from mmengine.registry import HOOKS
 from toy_runs import toy_config
 
 import hardnet_suite.openmm  # noqa: F401
+from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run.hooks import Stopped
 from hardnet_suite.weights.runs import newest_checkpoint
 
@@ -63,6 +64,41 @@ def test_a_stop_saves_the_iteration_it_ends_at(toy_train, after, interval):
 def test_without_a_request_nothing_stops(toy_train):
     runner, _ = toy_train(toy_config(epochs=2), stop=threading.Event())
     assert runner.iter == 8
+
+
+def test_saving_by_iterations_is_refused(toy_train):
+    cfg = toy_config(epochs=1)
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=2)
+    with pytest.raises(UserError, match=r"checkpoint\.by_epoch is False.*set checkpoint\.every_iters"):
+        toy_train(cfg)
+
+
+@pytest.mark.parametrize("kind", ["ResumableCheckpointHook", "CheckpointHook"])
+@pytest.mark.parametrize("loop", [{"type": "IterBasedTrainLoop"}, {"by_epoch": False}])
+def test_saving_by_epochs_is_refused_where_the_loop_has_none(toy_train, kind, loop):
+    cfg = toy_config()
+    cfg.train_cfg = {**loop, "max_iters": 4}
+    cfg.default_hooks.checkpoint = {"type": kind, "interval": 1}
+    with pytest.raises(
+        UserError, match=r"IterBasedTrainLoop has no epochs .*ResumableEpochLoop.*by_epoch=False"
+    ):
+        toy_train(cfg)
+    assert not list(toy_train.folder().glob("*.pth"))
+
+
+def test_a_training_by_iterations_is_saved_and_resumed_by_mmengines_hook(toy_train):
+    cfg = toy_config()
+    cfg.default_hooks.checkpoint = {"type": "CheckpointHook", "by_epoch": False, "interval": 3}
+    for most, saved in (
+        (4, ["iter_3.pth", "iter_4.pth"]),
+        (7, ["iter_3.pth", "iter_4.pth", "iter_6.pth", "iter_7.pth"]),
+    ):
+        cfg.train_cfg = {"type": "IterBasedTrainLoop", "max_iters": most}
+        runner, rates = toy_train(cfg, resume=True)
+        assert runner.iter == most
+        assert len(rates) == (4 if most == 4 else 3)
+        assert sorted(path.name for path in toy_train.folder().glob("*.pth")) == saved
+        assert newest_checkpoint(toy_train.folder()).path.name == saved[-1]
 
 
 @HOOKS.register_module()

@@ -16,11 +16,13 @@ import torch
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS
+from mmengine.runner.utils import calc_dynamic_intervals
 from toy_runs import toy_config
 
 from hardnet_suite.data.report import has_live_line
 from hardnet_suite.openmm.run import progress
 from hardnet_suite.openmm.run.logs import announce, quiet_console, say, set_console
+from hardnet_suite.openmm.run.loops import ResumableEpochLoop
 from hardnet_suite.openmm.run.progress import ProgressLineHook
 
 
@@ -343,3 +345,38 @@ def test_a_console_that_is_closed_ends_no_training(toy_train, monkeypatch, capsy
         runner, _ = toy_train(toy_config(epochs=2, log_level="INFO"))
     assert runner.iter == 8
     assert "the log cannot be printed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("epochs", "options", "expected", "validated"),
+    [
+        (3, {}, "validation every epoch", [1, 2, 3]),
+        (4, {"val_interval": 2}, "validation every 2 epochs", [2, 4]),
+        (4, {"val_interval": 4}, "validation every 4 epochs", [4]),
+        (4, {"val_interval": 9}, "validation after epoch 4", [4]),
+        (5, {"val_interval": 2, "val_begin": 3}, "validation after epoch 4, 5", [4, 5]),
+        (
+            5,
+            {"val_interval": 4, "val_begin": 2, "dynamic_intervals": [(3, 1)]},
+            "validation after epoch 2, 3, 4, 5",
+            [2, 3, 4, 5],
+        ),
+        (3, {"val_begin": 9}, "no validation", []),
+        (20, {"val_begin": 3}, "18 validations, the first after epoch 3", list(range(3, 21))),
+    ],
+)
+def test_the_schedule_names_the_epochs_of_validation(epochs, options, expected, validated):
+    """What the line says is what the loop then does."""
+    calls = []
+    loop = object.__new__(ResumableEpochLoop)
+    given = {"val_interval": 1, "val_begin": 1, "dynamic_intervals": None} | options
+    milestones, intervals = calc_dynamic_intervals(given["val_interval"], given["dynamic_intervals"])
+    loop.__dict__.update(given, dynamic_milestones=milestones, dynamic_intervals=intervals)
+    val_loop = SimpleNamespace(run=lambda: calls.append(loop._epoch))
+    loop.__dict__.update(_max_epochs=epochs, _runner=SimpleNamespace(val_loop=val_loop))
+    assert progress._validations(loop, epochs) == expected
+    for epoch in range(1, epochs + 1):
+        loop._epoch = epoch
+        loop._decide_current_val_interval()
+        loop._validate_if_due()
+    assert calls == validated

@@ -315,3 +315,19 @@ def test_a_foreign_model_has_no_records(config):
     cfg = config("ssd")
     cfg.arch = None
     assert records_of(cfg) == {}
+
+
+def test_the_decoder_is_the_suites_inside_of_other_steps():
+    theirs = {"type": "mmcv.LoadImageFromFile", "to_float32": True}
+    own, flip = {**theirs, "type": "LoadImageFromFile"}, {"type": "RandomFlip", "prob": 0.5}
+    for wrap in (
+        lambda step: {"type": "RandomApply", "transforms": [step, flip], "prob": 1.0},
+        lambda step: {
+            "type": "RandomChoice",
+            "transforms": [[step], [flip, {"type": "A", "transforms": [step]}]],
+        },
+        lambda step: [flip, step],
+    ):
+        assert own_decoder(wrap(theirs)) == wrap(own)
+    assert theirs["type"] == "mmcv.LoadImageFromFile"
+    assert own_decoder(flip) == flip

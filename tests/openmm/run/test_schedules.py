@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from mmengine.optim import LinearLR
 from toy_runs import toy_config
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.run.schedules import require_iterations
 
 PER_EPOCH = 4
 
@@ -113,3 +115,41 @@ def test_the_configs_own_resume_entry(toy_train):
     toy_train(toy_config(poly(4), epochs=2))
     runner, rates = toy_train(toy_config(poly(4), epochs=4, resume=True))
     assert (runner.iter, len(rates)) == (16, 8)
+
+
+def by_iterations(schedule, **changes):
+    """16 iterations in a loop without epochs, saved by mmengine's hook."""
+    cfg = toy_config(schedule, **changes)
+    cfg.train_cfg = {"type": "IterBasedTrainLoop", "max_iters": 16}
+    cfg.default_hooks.checkpoint = {"type": "CheckpointHook", "by_epoch": False, "interval": 4}
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (cosine(4), "CosineAnnealingLR counts epochs"),
+        (steps(4)[0], "MultiStepLR counts epochs"),
+        ([{"type": "mmengine.StepLR", "step_size": 1}], "StepLR counts epochs"),
+        ([{"type": LinearLR, "start_factor": 0.1}], "LinearLR counts epochs"),
+        (warm_up(4), "MultiStepLR counts epochs"),
+        ({"one": cosine(4)}, "CosineAnnealingLR counts epochs"),
+        ([{"type": "PolyLR", "by_epoch": True, "convert_to_iter_based": True}], "PolyLR has no end"),
+    ],
+)
+def test_a_schedule_in_epochs_is_refused_where_the_loop_has_none(schedule, message):
+    with pytest.raises(UserError, match=f"param_scheduler: {message}"):
+        require_iterations(schedule)
+
+
+def test_such_a_schedule_is_refused_before_the_first_iteration(toy_train):
+    with pytest.raises(UserError, match="counts epochs"):
+        toy_train(by_iterations(steps(4)))
+
+
+@pytest.mark.parametrize("schedule", [poly(4), one_cycle(4)])
+def test_a_schedule_in_iterations_is_the_same_in_both_loops(toy_train, schedule):
+    _, whole = toy_train(toy_config(schedule, epochs=4), "whole")
+    _, rates = toy_train(by_iterations(schedule))
+    assert rates == pytest.approx(whole)
+    assert len(set(rates)) == 16

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from mmengine.config import Config
@@ -16,7 +17,13 @@ from hardnet_suite.data.classes import class_names, require_same_classes
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.classification import ClassificationPart, classification_samples
 from hardnet_suite.openmm.data.parts.descriptor import DescriptorPart
-from hardnet_suite.openmm.data.parts.detection import DetectionPart, require_evaluator
+from hardnet_suite.openmm.data.parts.detection import DetectionPart
+from hardnet_suite.openmm.data.parts.evaluators import (
+    evaluator_kind,
+    require_scored,
+    unknown_evaluator,
+    wrong_data,
+)
 from hardnet_suite.openmm.data.parts.panoptic import PanopticPart
 from hardnet_suite.openmm.data.parts.part import (
     LOADERS,
@@ -27,7 +34,7 @@ from hardnet_suite.openmm.data.parts.part import (
     kind_of,
     walk,
 )
-from hardnet_suite.openmm.data.parts.segmentation import SegmentationPart, label_set
+from hardnet_suite.openmm.data.parts.segmentation import SegmentationPart, label_set, require_own_labels
 
 __all__ = [
     "LOADERS",
@@ -41,6 +48,7 @@ __all__ = [
     "class_counts",
     "classification_samples",
     "counted",
+    "evaluator_kind",
     "foreign_datasets",
     "inner_datasets",
     "kind_of",
@@ -49,8 +57,10 @@ __all__ = [
     "require_data",
     "require_evaluator",
     "require_same_data_classes",
+    "unknown_evaluator",
     "walk",
     "wrong_counts",
+    "wrong_data",
 ]
 
 _KINDS = (SegmentationPart, ClassificationPart, DescriptorPart, PanopticPart, DetectionPart)
@@ -71,12 +81,22 @@ def parts(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[Part]:
 
 def _all_parts(cfg: Config, loaders: Sequence[str]) -> list[Part]:
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
+        for loader in loaders:
+            walk((cfg.get(loader) or {}).get("dataset"), partial(_require_wrapper, loader))
         return [
             part
             for loader in loaders
             for dataset in inner_datasets((cfg.get(loader) or {}).get("dataset"))
             if (part := _part(loader, dataset)) is not None
         ]
+
+
+def _require_wrapper(loader: str, node: dict) -> None:
+    """UserError where the pipeline of a wrapper, such as ``MultiImageMixDataset``, reads label images."""
+    if node.get("pipeline") is not None and (node.get("dataset") or node.get("datasets")):
+        kinds = [kind_of(dataset) for dataset in inner_datasets(node) if "type" in dataset]
+        if SegmentationPart.dataset_name in kinds:
+            require_own_labels(f"{loader}.dataset.pipeline", node["pipeline"])
 
 
 def foreign_datasets(cfg: Config, loader: str) -> list[dict]:
@@ -138,10 +158,13 @@ def require_data(cfg: Config, loaders: Sequence[str]) -> None:
 
     Raises:
         UserError: data that are not there or not fit for use, other classes than the model's, data sets
-            that differ in their class names or the order of them, or an evaluator of other annotations.
+            that differ in their class names or the order of them, an evaluator of other data, or a loader of
+            validation or testing that does not visit every image once.
     """
     require_evaluator(cfg, loaders)
     for loader in loaders:
+        if loader != "train_dataloader":
+            require_each_image_once(cfg.get(loader) or {}, loader)
         for dataset in foreign_datasets(cfg, loader):
             _require_files(loader, dataset)
     for part in parts(cfg, loaders):
@@ -152,6 +175,70 @@ def require_data(cfg: Config, loaders: Sequence[str]) -> None:
                 f"set {option} and the data set's {part.classes_key} to fit each other"
             )
     require_same_data_classes(cfg, loaders)
+
+
+def require_evaluator(cfg: Config, loaders: Sequence[str]) -> None:
+    """Checks that the evaluators of these loaders score their data sets.
+
+    Args:
+        cfg: the config.
+        loaders: ``val_dataloader``, ``test_dataloader``; others have no evaluator.
+
+    Raises:
+        UserError: an evaluator is of another task, of OpenMMLab beside a data set of the suite, or of other
+            annotations.
+    """
+    for loader in loaders:
+        name = loader.replace("_dataloader", "_evaluator")
+        if cfg.get(name) is not None:
+            data_parts = _all_parts(cfg, [loader])
+            with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
+                require_scored(cfg[name], data_parts, name, loader)
+
+
+# samplers that leave out, repeat or never end the images of a data set
+_UNEVEN_SAMPLERS = (
+    "InfiniteSampler",
+    "WholeBatchSampler",
+    "ClassAwareSampler",
+    "MultiSourceSampler",
+    "GroupMultiSourceSampler",
+)
+_REPEATING = ("RepeatDataset", "ClassBalancedDataset")
+
+
+def require_each_image_once(loader: Mapping[str, Any], name: str) -> None:
+    """Checks that a data loader of validation or testing visits every image once.
+
+    Args:
+        loader: its options.
+        name: what messages call it.
+
+    Raises:
+        UserError: it drops, repeats or never runs out of images: the score would not be that of the data set.
+    """
+    for where in ("", "batch_sampler."):
+        options = loader.get("batch_sampler") or {} if where else loader
+        if options.get("drop_last"):
+            raise UserError(
+                f"{name}.{where}drop_last=True would leave the images of the last batch out of the score: "
+                "remove it"
+            )
+    sampler = loader.get("sampler")
+    if isinstance(sampler, Mapping) and "type" in sampler and kind_of(sampler) in _UNEVEN_SAMPLERS:
+        raise UserError(
+            f"{name}.sampler is {kind_of(sampler)}, which does not visit every image once, as a score needs: "
+            'use dict(type="DefaultSampler", shuffle=False)'
+        )
+
+    def look(node: dict) -> None:
+        if node.get("dataset") is not None and "type" in node and kind_of(node) in _REPEATING:
+            raise UserError(
+                f"{name}.dataset is a {kind_of(node)}, whose repeated images would count more than once: use "
+                "the data set inside of it"
+            )
+
+    walk(loader.get("dataset"), look)
 
 
 def require_same_data_classes(cfg: Config, read: Sequence[str] = ()) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.coco import (
@@ -42,7 +42,6 @@ from hardnet_suite.openmm.data.parts.part import (
     Part,
     ScoreSummary,
     counted,
-    inner_datasets,
     kind_of,
     write_mistakes,
 )
@@ -105,6 +104,7 @@ class DetectionPart(Part):
     evaluator = "CocoDetection"
     has_scores = True
     format_only = True
+    scores_one_file = True
 
     loader: str
     annotation_file: Path
@@ -118,6 +118,10 @@ class DetectionPart(Part):
     positional: bool = False
     masks: str | None = None
     polygons: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        return not self.positional
 
     @classmethod
     def of_dataset(cls, loader: str, dataset: Mapping[str, Any]) -> DetectionPart | None:
@@ -428,32 +432,6 @@ class DetectionPart(Part):
     def draw_heatmaps(self, out_dir: Path, work_dir: Path, images: Sequence, *, ranked: bool = False) -> int:
         place = self.annotation_file, work_dir / _HEATMAPS, self.image_folder, out_dir
         return draw_heatmaps(*place, image_ids=images, ranked=ranked)
-
-
-def require_evaluator(cfg: Config, loaders: Sequence[str]) -> None:
-    """Checks that the evaluators of these loaders score against the annotations of their data sets.
-
-    Args:
-        cfg: the config.
-        loaders: ``val_dataloader``, ``test_dataloader``; others have no evaluator.
-
-    Raises:
-        UserError: an evaluator has another ``ann_file``.
-    """
-    for loader in loaders:
-        name = loader.replace("_dataloader", "_evaluator")
-        given = cfg.get(name) if name != loader else None
-        evaluators = given if isinstance(given, list | tuple) else [given]
-        with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
-            data_parts = [
-                part
-                for dataset in inner_datasets((cfg.get(loader) or {}).get("dataset"))
-                if (part := DetectionPart.of_dataset(loader, dataset)) is not None and part.annotated
-            ]
-        for evaluator in evaluators:
-            annotation_file = evaluator.get("ann_file") if isinstance(evaluator, dict) else None
-            if annotation_file and data_parts:
-                require_same_annotations(annotation_file, data_parts[0].annotation_file, name, loader)
 
 
 def require_same_annotations(ann_file: str | Path, annotation_file: str | Path, name: str, loader: str):

@@ -94,6 +94,7 @@ class PanopticPart(Part):
     charts = ()
     evaluator = "CocoPanoptic"
     format_only = True
+    scores_one_file = True
     classes_key = "metainfo.thing_classes and stuff_classes"
 
     loader: str

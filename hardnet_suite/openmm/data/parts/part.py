@@ -56,6 +56,7 @@ class Part(ABC):
         charts: names of the images in the work dir that sum up the scores.
         outputs: what messages call each result -> its name in the work dir.
         evaluator: type of the ``test_evaluator`` that scores it.
+        scores_one_file: whether the evaluator scores against the one annotation file of a data set.
         format_only: whether predictions can be saved without labels, for a test server.
         drawable: whether predictions can be drawn beside the labels.
         drawn_by: what draws them where this cannot.
@@ -71,6 +72,7 @@ class Part(ABC):
     charts: ClassVar[tuple[str, ...]] = (CONFUSION,)
     evaluator: ClassVar[str]
     outputs: ClassVar[Mapping[str, str]]
+    scores_one_file: ClassVar[bool] = False
     format_only: ClassVar[bool] = False
     drawable: ClassVar[bool] = True
     drawn_by: ClassVar[str] = "draw with: hardnet-suite predict FOLDER --out DIR"
@@ -83,6 +85,11 @@ class Part(ABC):
     @abstractmethod
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of their labels."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the data set is the suite's, not one of OpenMMLab's that it can read as well."""
+        return True
 
     @property
     def class_counts(self) -> Mapping[str, int]:
