@@ -89,6 +89,8 @@ class Checkpoint:
             known.
         other_model: the model that the metadata name, where ``model`` is another one with the same tensors,
             which computes otherwise; only of initial weights.
+        implied: architecture that the naming scheme or the metadata imply, also where the caller gave
+            another; None where they imply none.
     """
 
     path: Path
@@ -110,6 +112,7 @@ class Checkpoint:
     row: WeightsRow | None
     container: Container | None = None
     other_model: str | None = None
+    implied: Arch | None = None
 
     def require_whole(self) -> Checkpoint:
         """Returns the checkpoint itself.
@@ -336,7 +339,7 @@ def _describe(
             model, tensors, scheme = _trunk_of_container(state, container, model, arch)
             start = container.prefix_in(state)
             form, left = "trunk", {key: state[key] for key in state if not key.startswith(start)}
-            implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
+            implied = LAYOUTS[scheme].arch_of(model, arch)
             if nearly := nearest(state, None):
                 warnings.warn(
                     f"{file.path}: nearly the weights {nearly}: only their trunk is taken", stacklevel=3
@@ -347,7 +350,7 @@ def _describe(
             prefix, model, tensors, scheme = within
             container, form = unknown_container(prefix), "trunk"
             left = {key: value for key, value in state.items() if not key.startswith(prefix)}
-            implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
+            implied = LAYOUTS[scheme].arch_of(model, arch)
         elif known and (
             isinstance(error, SeveralNetworksError)
             or (model is None and not (said and split_trunk(said, state, arch)))
@@ -356,20 +359,21 @@ def _describe(
         elif (model := model or said) is not None and (trunk := split_trunk(model, state, arch)) is not None:
             form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1] if key in state}
             scheme = trunk[2]
-            implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
+            implied = LAYOUTS[scheme].arch_of(model, arch)
         elif model is not None:
             form, tensors, left = best_form(model, state, arch)
+            scheme = form
     program = metadata.get("computes_as")
     if None not in (layout, program) and layout != program:
         raise UserError(f"its metadata says that it computes as {program!r}, not as {layout!r}")
     program = layout or program
     if program is not None:
-        form, implied = _as_written_by(program, model, form)
+        form, implied = _as_written_by(program, model, form, scheme, arch)
         scheme = program
     if form == "onnx":
         read = replace(arch or find_arch(model), act=metadata.get("activation", ""))
         metadata["returns"] = _require_same_answers(file, whole, read)
-        implied = None if read == find_arch(model) else read
+        implied = None if read == (arch or find_arch(model)) else read
     named_otherwise = said is not None and model is not None and said != model
     if named_otherwise and form != "trunk" and not initial:
         which = f"not {model}" if classes is None else f"but its weights are those of {model}"
@@ -395,6 +399,7 @@ def _describe(
         num_classes=classes,
         in_chans=channels,
         arch=arch or implied,
+        implied=implied,
         classes=names,
         palette=metadata.get("palette"),
         preprocess=rule,
@@ -444,24 +449,29 @@ def _trunk_of_unknown(
     return within if has_layers(beside) else None  # otherwise it is a damaged classifier
 
 
-def _as_written_by(program: Any, model: str | None, form: str) -> tuple[str, Arch | None]:
-    """The naming scheme and the architecture of weights, on the word of the user or of the file's metadata.
+def _as_written_by(
+    program: Any, model: str | None, form: str, scheme: str, arch: Arch | None
+) -> tuple[str, Arch | None]:
+    """The form and the architecture of weights, on the word of the user or of the file's metadata.
 
     Args:
         program: name of the program whose network they belong to.
         model: whose weights they are.
-        form: naming scheme as the keys have it.
+        form: the naming scheme as the keys have it; "trunk" for those of a trunk alone.
+        scheme: the naming scheme as the keys have it, of a trunk too; "" where they tell none.
+        arch: architecture in place of that of ``model``.
     """
     layout = LAYOUTS.get(program) if isinstance(program, str) else None
     if layout is None:
         raise UserError(f"its metadata's program, computes_as, is unknown: {str(program)[:60]!r}")
     if model is None or not layout.has(model):
         raise UserError(f"{layout.program} has no {model or 'such model'}")
-    if form in ("", "trunk") or form == OWN.name:
-        return form, layout.arch_of(model)
-    if keys_of(model, LAYOUTS[form]) != keys_of(model, layout):
-        raise UserError(f"its keys are those of {LAYOUTS[form].program}, not of {layout.program}")
-    return layout.name, layout.arch_of(model)
+    implied = layout.arch_of(model, arch)
+    if scheme in ("", OWN.name):  # our keys are those of any program's weights once they are converted
+        return form, implied
+    if keys_of(model, LAYOUTS[scheme]) != keys_of(model, layout):
+        raise UserError(f"its keys are those of {LAYOUTS[scheme].program}, not of {layout.program}")
+    return "trunk" if form == "trunk" else layout.name, implied
 
 
 def _require_same_answers(file: WeightsFile, whole: Identified, arch: Arch) -> str:

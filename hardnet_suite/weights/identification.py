@@ -458,8 +458,7 @@ def _whole(model: str, state_dict: Mapping[str, Tensor], arch: Arch | None) -> I
     for form, tensors, left in split_forms(model, state_dict, arch):
         sizes = None if left else _sizes_if_whole(model, tensors, arch)
         if sizes is not None:
-            implied = LAYOUTS[form].arch_of(model) if arch is None else None
-            return Identified(model, form, sizes[0], tensors, sizes[1], implied)
+            return Identified(model, form, sizes[0], tensors, sizes[1], LAYOUTS[form].arch_of(model, arch))
     return None
 
 

@@ -135,6 +135,42 @@ def test_the_wrong_program(error_of, small):
     )
 
 
+def _of_autosam(trunk):
+    marks = ("decoder.up1.conv1.", "decoder.final.conv1.")
+    return {f"backbone.{key}": value for key, value in trunk.items()} | {
+        f"{mark}weight": torch.ones(3, 2) for mark in marks
+    }
+
+
+def _of_nobody(trunk):
+    return {f"encoder.{key}": value for key, value in trunk.items()} | {"head.weight": torch.ones(3, 2)}
+
+
+@pytest.mark.parametrize(
+    ("program", "said", "inside", "reason"),
+    [
+        ("official", "pytorchcv", dict, "those of the authors' programs, not of pytorchcv"),
+        ("official", "paddleclas", dict, "those of the authors' programs, not of PaddleClas"),
+        ("pytorchcv", "official", dict, "those of pytorchcv, not of the authors' programs"),
+        ("official", "pytorchcv", _of_autosam, "those of the authors' programs, not of pytorchcv"),
+        ("official", "pytorchcv", _of_nobody, "those of the authors' programs, not of pytorchcv"),
+        ("official", "official", dict, ""),
+        ("pytorchcv", "pytorchcv", dict, ""),
+        ("official", "official", _of_autosam, ""),
+        ("network", "pytorchcv", dict, ""),  # our keys are anybody's
+    ],
+)
+def test_the_wrong_program_of_a_trunk(cli, error_of, tmp_path, program, said, inside, reason):
+    trunk = inside(in_target("hardnet39ds", trunk_of("hardnet39ds"), program))
+    torch.save(trunk, tmp_path / "trunk.pth")
+    arguments = [tmp_path / "trunk.pth", tmp_path / "own.pth", "--model", "hardnet39ds", "--from", said]
+    if reason:
+        assert f"its keys are {reason}" in error_of("convert-weights", *arguments)
+    else:
+        assert cli("convert-weights", *arguments)[0] == 0
+    assert (tmp_path / "own.pth").exists() == (not reason)
+
+
 def test_a_program_that_metadata_does_not_have(tmp_path, error_of):
     state = build_network("hardnet39ds", num_classes=2).state_dict()
     save_weights(state, tmp_path / "file.safetensors", metadata={"computes_as": "nobody"})
