@@ -378,6 +378,10 @@ def _describe(
     if named_otherwise and form != "trunk" and not initial:
         which = f"not {model}" if classes is None else f"but its weights are those of {model}"
         raise UserError(f"its metadata says that it is {said}, {which}")
+    for key, count in (("num_classes", classes), ("in_chans", channels)):
+        told = metadata.get(key)
+        if count is not None and isinstance(told, str | int) and str(told) != str(count):
+            raise UserError(f"its metadata says {key}={few([str(told)])}, but its tensors {count}")
     names = metadata.get("classes") or (row.classes if row else None) or None
     if names and classes and len(names) != classes:
         raise UserError(f"its metadata names {len(names)} classes, but the weights have {classes}")
