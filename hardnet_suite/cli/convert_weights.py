@@ -12,7 +12,7 @@ from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.outputs import require_replaceable
 
 if TYPE_CHECKING:
-    from hardnet_suite.weights import Checkpoint, WeightsRow
+    from hardnet_suite.weights import Checkpoint
     from hardnet_suite.weights.file import WeightsFile
 
 _ORIGIN = ("licence", "origin", "tag", "trained_on", "config")
@@ -192,13 +192,6 @@ def require_sound_in(weights: Checkpoint) -> None:
         raise UserError(f"{weights.path}: {error}") from None
 
 
-def _classes_of(row: WeightsRow) -> int | None:
-    """Number of classes of the weights of a row."""
-    from hardnet_suite.networks import find_arch
-
-    return len(row.classes) or getattr(find_arch(row.model), "num_classes", 0)
-
-
 def origin_of(weights: Checkpoint) -> dict[str, str]:
     """Licence and origin, as the source itself says, or as the registry has them by its hash or name."""
     from hardnet_suite.weights import ROWS
@@ -209,7 +202,7 @@ def origin_of(weights: Checkpoint) -> dict[str, str]:
     named = next((row for row in ROWS if (row.model, row.file) == key and not told), None)
     if named is not None and named.layout not in ("", weights.form) and not LAYOUTS[named.layout].told:
         named = None  # the name alone does not say how the network computes
-    if named is not None and weights.num_classes not in (None, _classes_of(named)):
+    if named is not None and weights.num_classes not in (None, named.num_classes):
         named = None
     if weights.row is None and named is not None and named.pinned:
         kind = "SHA-256" if any(address.sha256_prefix for address in named.urls) else "hash"
