@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from hardnet_suite.weights import open_weights, save_weights
+    from hardnet_suite.weights.checkpoint import INPUT_IS_UNKNOWN, UNKNOWN
     from hardnet_suite.weights.convert import in_target, require_same_network
     from hardnet_suite.weights.file import expanded
     from hardnet_suite.weights.identification import lacking_in_trunk
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
 
     source, target = expanded(args.source), expanded(args.target)
     suffixes = (".pdparams",) if args.to.startswith("paddle") else (".safetensors", ".pth")
-    if target.suffix not in suffixes:
+    if target.suffix.lower() not in suffixes:
         raise UserError(f"{target}: with --to {args.to}, the name must end in {' or '.join(suffixes)}")
     if target.exists() and source.exists() and target.samefile(source):
         raise UserError(f"{target} is the source itself: choose another name")
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     if weights.form == "onnx":
         for remark in graph_remarks(weights):
             show(remark)
-        show("how images become inputs is not in the file: give predict the rule of its source")
+        show(INPUT_IS_UNKNOWN)
     weights.require_part()
     require_sound_in(weights)
     lacking = lacking_in_trunk(weights.model, weights.tensors, weights.arch)
@@ -112,6 +113,8 @@ def run(args: argparse.Namespace) -> None:
     if writer is not None and writer.source:
         metadata.setdefault("origin", writer.source)
     metadata |= weights.records()
+    if weights.input_is_unknown:
+        metadata["input_rule"] = UNKNOWN
     try:
         save_weights(renamed, target, metadata=metadata, half=args.half)
     except ValueError as error:

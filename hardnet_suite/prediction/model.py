@@ -45,6 +45,7 @@ from hardnet_suite.networks import (
 from hardnet_suite.precision import Precision, settled_precision
 from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, chosen_row, fill, open_weights
+from hardnet_suite.weights.checkpoint import INPUT_IS_UNKNOWN
 from hardnet_suite.weights.file import ENGINE_SUFFIXES, WEIGHTS_SUFFIXES, WeightsFile, expanded
 from hardnet_suite.weights.identification import OTHERS_MODEL
 from hardnet_suite.weights.runs import run_checkpoint
@@ -222,6 +223,13 @@ def load_model(
     checkpoint = open_weights(source, choice.name or None).require_whole()
     name = checkpoint.model or choice.name
     _require_a_task(name)
+    if checkpoint.input_is_unknown and choice.preprocess is None:
+        raise UserError(
+            f"{checkpoint.path}: {INPUT_IS_UNKNOWN}, and state it in a config (--model CONFIG --weights "
+            "FILE), or as network.usage.preprocess of a network of create_model, which predict takes"
+        )
+    if remark := "" if choice.name else checkpoint.twins_remark("--model NAME --weights FILE"):
+        warnings.warn(f"{checkpoint.path}: {remark}", stacklevel=2)
     network = build_network(
         name, num_classes=checkpoint.num_classes, in_chans=checkpoint.in_chans, arch=checkpoint.arch
     )

@@ -53,11 +53,16 @@ from hardnet_suite.weights.identification import (
     trunk_below,
     trunk_within,
 )
-from hardnet_suite.weights.layouts import LAYOUTS, OWN, find_layout, keys_of
+from hardnet_suite.weights.layouts import LAYOUTS, OPENMM, OWN, find_layout, keys_of
 from hardnet_suite.weights.registry import WeightsRow
 from hardnet_suite.weights.runs import run_checkpoint, whole_one_beside
 from hardnet_suite.weights.tables import few, state_dict_of
 
+UNKNOWN = "unknown"  # in a file's metadata, as its "input_rule"
+INPUT_IS_UNKNOWN = (
+    "how images become inputs is not in the file, as its weights were read out of a graph: ask the source of "
+    "the graph"
+)
 _RECORDS = ("classes", "palette", "preprocess", "postprocess")
 
 
@@ -159,8 +164,36 @@ class Checkpoint:
         )
 
     @property
+    def input_is_unknown(self) -> bool:
+        """Whether nothing says how images become inputs, as of weights that were read out of a graph."""
+        said = self.form == "onnx" or self.metadata.get("input_rule") == UNKNOWN
+        return said and self.preprocess is None
+
+    def twins_remark(self, cure: str) -> str:
+        """Which models, that compute otherwise, have the same keys; "" where there is no doubt.
+
+        Args:
+            cure: how the user names the model.
+        """
+        twins = [name for name in alike(self.model) if name != self.model]
+        suites_own = self.form == OWN.name or self.form in OPENMM  # other programs have one of them at most
+        is_known = "model" in self.metadata or (self.row is not None and self.row.model == self.model)
+        if not twins or not suites_own or is_known:
+            return ""
+        return (
+            f"the keys are also those of {' and '.join(twins)}, which compute otherwise: for a file of one "
+            f"of them give {cure}"
+        )
+
+    @property
     def usage(self) -> Usage:
-        """Input rule, output rule and class names: the file's own, otherwise those of the published model."""
+        """Input rule, output rule and class names: the file's own, otherwise those of the published model.
+
+        Warns:
+            UserWarning: the file's input rule is unknown.
+        """
+        if self.input_is_unknown:
+            warnings.warn(f"{self.path}: {INPUT_IS_UNKNOWN}; the published one is taken", stacklevel=2)
         usual = default_usage(self.model)
         own, task = self.postprocess, usual.postprocess and usual.postprocess.task
         if own is not None and own.task != task:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 import zipfile
 from dataclasses import replace
 
@@ -13,10 +14,10 @@ import torch
 import torchvision
 
 import hardnet_suite.weights as weights_room
-from hardnet_suite import create_model
+from hardnet_suite import create_model, load_model
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, build_network
-from hardnet_suite.weights import ROWS, find, open_weights, registry, save_weights, to_official
+from hardnet_suite.weights import ROWS, download, find, open_weights, registry, save_weights, to_official
 from hardnet_suite.weights.convert import in_target
 from hardnet_suite.weights.places import SHIPPED
 from hardnet_suite.weights.row import Address
@@ -169,6 +170,27 @@ def test_the_wrong_program_of_a_trunk(cli, error_of, tmp_path, program, said, in
     else:
         assert cli("convert-weights", *arguments)[0] == 0
     assert (tmp_path / "own.pth").exists() == (not reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "can_predict"),
+    [
+        ("hardnet39ds", {"num_classes": 2}, True),
+        ("hardnet39ds", {"num_classes": 1}, False),
+        ("hardnet39ds", {"num_classes": 2, "in_chans": 1}, False),
+        ("ssd224_hardnet29", {"num_classes": 1}, True),
+        ("hardnet_descriptor", {}, False),
+    ],
+)
+def test_predict_is_named_where_it_takes_the_file(cli, tmp_path, name, options, can_predict):
+    torch.save(build_network(name, **options).state_dict(), tmp_path / "file.pth")
+    uses = answers_of(cli, tmp_path, tmp_path / "file.pth")["use"]
+    assert ("hardnet-suite predict IMAGES --model file.pth" in uses) == can_predict
+    if can_predict:
+        load_model(tmp_path / "file.pth")
+    else:
+        with pytest.raises(UserError, match=r"one class|input rule makes 3|describes patches"):
+            load_model(tmp_path / "file.pth")
 
 
 def test_a_program_that_metadata_does_not_have(tmp_path, error_of):
@@ -392,6 +414,49 @@ def test_a_trunk_with_a_hole_is_recommended_to_no_network(cli, tmp_path, dropped
     assert "tensors of the trunk: trunk." in out
 
 
+@pytest.mark.parametrize(
+    ("name", "said", "count"),
+    [("fchardnet70", {}, 1), ("fchardnet70", {"model": "fchardnet70_stride2"}, 0), ("fchardnet68", {}, 0)],
+)
+def test_predict_names_the_models_with_the_same_keys(tmp_path, name, said, count):
+    path = tmp_path / "twin.pth"
+    torch.save({"state_dict": build_network(name, num_classes=3).state_dict(), "meta": said}, path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_model(path)
+        load_model(said.get("model", name), weights=path)  # named: no doubt
+    told = [str(each.message) for each in caught if "keys are also those" in str(each.message)]
+    assert len(told) == count
+    twins = "fchardnet70_stride2 and fchardnet70_paddleseg, which compute otherwise"
+    assert all(twins in line for line in told)
+
+
+@pytest.mark.parametrize(("classes", "status"), [(1000, 0), (5, 1)])
+@pytest.mark.parametrize("folder", ["cache", "own"])
+def test_a_file_of_other_classes_is_not_that_of_a_row(
+    cli, cache, tmp_path, monkeypatch, classes, status, folder
+):
+    """No hash of it is known: its name is all that says whose it is."""
+    row = find("hardnet39ds", "paddleclas")
+    if folder == "own":
+        monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path))
+    path = (cache if folder == "cache" else tmp_path) / row.file
+    state = build_network("hardnet39ds", num_classes=classes).state_dict()
+    save_weights(in_target("hardnet39ds", state, "paddleclas"), path)
+    found, out, _ = cli("models", "hardnet39ds", "--verify")
+    assert found == status
+    reason = "it has 5 classes, the paddleclas weights have 1000"
+    assert (f"{path}: a wrong file: {reason}" in out) == (status == 1)
+    monkeypatch.setattr(
+        download, "unknown_hosts", lambda urls, wait: dict.fromkeys(map(download.host_of, urls), "no network")
+    )
+    if status:
+        with pytest.raises(UserError, match=reason):
+            create_model("hardnet39ds", pretrained="paddleclas")
+    else:
+        assert create_model("hardnet39ds", pretrained="paddleclas").num_classes == classes
+
+
 def test_models_with_the_same_keys_are_named(cli, tmp_path):
     torch.save(build_network("fchardnet70_stride2").state_dict(), tmp_path / "file.pth")
     answers = answers_of(cli, tmp_path, tmp_path / "file.pth")
@@ -547,6 +612,16 @@ def test_the_graph_of_a_model_zoo(cli, tmp_path, monkeypatch):
     status, out, _ = cli("convert-weights", path, tmp_path / "own.safetensors")
     assert status == 0
     assert open_weights(tmp_path / "own.safetensors").metadata["tag"] == "stm32ai"
+    again = tmp_path / "again.pth"
+    assert cli("convert-weights", tmp_path / "own.safetensors", again, "--to", "official")[0] == 0
+    for file in (tmp_path / "own.safetensors", again):  # the rule of the published weights is not the graph's
+        answers = answers_of(cli, tmp_path, file)
+        assert answers["input"].startswith("unknown: how images become inputs is not in the file")
+        assert not any("predict" in use for use in answers["use"])
+        with pytest.raises(UserError, match=f"{file.name}: how images become inputs is not in the file"):
+            load_model(file)
+        with pytest.warns(UserWarning, match=r"until network\.usage = .* the rule of the published weights"):
+            create_model("hardnet39ds", pretrained=file)
     assert "batch norms are folded into convolutions" in out
     converted = create_model("hardnet39ds", pretrained=tmp_path / "own.safetensors").eval()
     images = torch.rand(2, 3, 64, 64)
