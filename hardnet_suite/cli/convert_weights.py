@@ -72,6 +72,11 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{target}: with --to {args.to}, the name must end in {' or '.join(suffixes)}")
     if target.exists() and source.exists() and target.samefile(source):
         raise UserError(f"{target} is the source itself: choose another name")
+    if target.exists() and suffixes == (".pdparams",):
+        raise UserError(
+            f"{target} exists, and nothing in a .pdparams says who wrote it: move it away, or choose "
+            "another name"
+        )
     require_replaceable(target, _is_conversion, writer="convert-weights", option="name")
     name = known_model(args.model)
     if not source.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +154,9 @@ def _uses(weights: Checkpoint) -> list[str]:
     from hardnet_suite.weights.identification import lacking_in_trunk
     from hardnet_suite.weights.layouts import LAYOUTS
 
-    name, layout = weights.path.name, LAYOUTS.get(weights.form)
+    layout = LAYOUTS.get(weights.form)
+    name = shlex.quote(weights.path.name)  # of a shell
+    text = json.dumps(weights.path.name, ensure_ascii=False)  # of Python
     if weights.form == "onnx":
         return [f"hardnet-suite convert-weights {name} mine.safetensors"]
     if layout is not None and not (layout.told or weights.row):  # its keys would be read as another program's
@@ -168,8 +171,8 @@ def _uses(weights: Checkpoint) -> list[str]:
         if any(not key.startswith(last) for key in ends):
             return [convert]
         tap = '"block"' if ends else "True"  # the maps before the last convolution, where that is lacking
-        return [f'create_model("{weights.model}", features_only={tap}, pretrained="{name}")', convert]
-    uses = [f'create_model("{weights.model}", pretrained="{name}")']
+        return [f'create_model("{weights.model}", features_only={tap}, pretrained={text})', convert]
+    uses = [f'create_model("{weights.model}", pretrained={text})']
     if not weights.input_is_unknown and not unfit_for_prediction(
         weights.usage, weights.in_chans, weights.num_classes
     ):

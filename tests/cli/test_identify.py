@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import warnings
 import zipfile
 from dataclasses import replace
@@ -191,6 +192,25 @@ def test_predict_is_named_where_it_takes_the_file(cli, tmp_path, name, options, 
     else:
         with pytest.raises(UserError, match=r"one class|input rule makes 3|describes patches"):
             load_model(tmp_path / "file.pth")
+
+
+@pytest.mark.parametrize("name", ["a b.pth", "it's.pth", 'say "a".pth', "$HOME;x.pth", "plain.pth"])
+def test_commands_and_calls_quote_the_files_name(cli, tmp_path, name):
+    torch.save(build_network("hardnet39ds", num_classes=2).state_dict(), tmp_path / name)
+    call, predict, convert = answers_of(cli, tmp_path, tmp_path / name)["use"]
+    assert eval(call, {"create_model": lambda _, pretrained: pretrained}) == name
+    assert shlex.split(predict)[-1] == shlex.split(convert)[2] == name
+    assert ("'" in predict) == (name != "plain.pth")
+
+
+def test_a_file_of_paddle_says_nothing_of_its_writer(cli, error_of, tmp_path):
+    source, target = tmp_path / "own.pth", tmp_path / "file.pdparams"
+    torch.save(build_network("hardnet39ds", num_classes=2).state_dict(), source)
+    assert cli("convert-weights", source, target, "--to", "paddleclas")[0] == 0
+    before = target.read_bytes()
+    message = error_of("convert-weights", source, target, "--to", "paddleclas")
+    assert f"{target} exists, and nothing in a .pdparams says who wrote it" in message
+    assert target.read_bytes() == before
 
 
 def test_a_program_that_metadata_does_not_have(tmp_path, error_of):
