@@ -13,6 +13,7 @@ from torch import nn
 from hardnet_suite.names import known_name
 from hardnet_suite.networks import Arch, build_network, find_arch, list_models
 from hardnet_suite.weights import open_weights
+from hardnet_suite.weights.checkpoint import INPUT_IS_UNKNOWN
 from hardnet_suite.weights.filling import fill_what_fits
 
 
@@ -62,7 +63,8 @@ def create_model(
 
     Warns:
         UserWarning: some parameters keep their initial values: the class predictions where ``num_classes``
-            differs from the file's, or what a file of a trunk alone lacks.
+            differs from the file's, or what a file of a trunk alone lacks. Or nothing says how images become
+            inputs, as of weights that were read out of a graph.
     """
     name = known_name(name, list_models()) or name
     row, weights = find_arch(name), None
@@ -97,6 +99,12 @@ def create_model(
                 postprocess=weights.postprocess or network.usage.postprocess,
                 classes=weights.classes if names_fit else None,
                 palette=weights.palette if names_fit else None,
+            )
+        if weights.input_is_unknown and not features_only:
+            warnings.warn(
+                f"{weights.path}: {INPUT_IS_UNKNOWN}; until network.usage = replace(network.usage, "
+                "preprocess=…) states it, the network has the rule of the published weights",
+                stacklevel=2,
             )
         report = fill_what_fits(network, weights)
         if report.missing:

@@ -12,7 +12,7 @@ from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.outputs import require_replaceable
 
 if TYPE_CHECKING:
-    from hardnet_suite.weights import Checkpoint, WeightsRow
+    from hardnet_suite.weights import Checkpoint
     from hardnet_suite.weights.file import WeightsFile
 
 _ORIGIN = ("licence", "origin", "tag", "trained_on", "config")
@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from hardnet_suite.weights import open_weights, save_weights
+    from hardnet_suite.weights.checkpoint import INPUT_IS_UNKNOWN, UNKNOWN
     from hardnet_suite.weights.convert import in_target, require_same_network
     from hardnet_suite.weights.file import expanded
     from hardnet_suite.weights.identification import lacking_in_trunk
@@ -67,10 +68,15 @@ def run(args: argparse.Namespace) -> None:
 
     source, target = expanded(args.source), expanded(args.target)
     suffixes = (".pdparams",) if args.to.startswith("paddle") else (".safetensors", ".pth")
-    if target.suffix not in suffixes:
+    if target.suffix.lower() not in suffixes:
         raise UserError(f"{target}: with --to {args.to}, the name must end in {' or '.join(suffixes)}")
     if target.exists() and source.exists() and target.samefile(source):
         raise UserError(f"{target} is the source itself: choose another name")
+    if target.exists() and suffixes == (".pdparams",):
+        raise UserError(
+            f"{target} exists, and nothing in a .pdparams says who wrote it: move it away, or choose "
+            "another name"
+        )
     require_replaceable(target, _is_conversion, writer="convert-weights", option="name")
     name = known_model(args.model)
     if not source.is_dir():
@@ -87,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
     if weights.form == "onnx":
         for remark in graph_remarks(weights):
             show(remark)
-        show("how images become inputs is not in the file: give predict the rule of its source")
+        show(INPUT_IS_UNKNOWN)
     weights.require_part()
     require_sound_in(weights)
     lacking = lacking_in_trunk(weights.model, weights.tensors, weights.arch)
@@ -112,6 +118,8 @@ def run(args: argparse.Namespace) -> None:
     if writer is not None and writer.source:
         metadata.setdefault("origin", writer.source)
     metadata |= weights.records()
+    if weights.input_is_unknown:
+        metadata["input_rule"] = UNKNOWN
     try:
         save_weights(renamed, target, metadata=metadata, half=args.half)
     except ValueError as error:
@@ -192,13 +200,6 @@ def require_sound_in(weights: Checkpoint) -> None:
         raise UserError(f"{weights.path}: {error}") from None
 
 
-def _classes_of(row: WeightsRow) -> int | None:
-    """Number of classes of the weights of a row."""
-    from hardnet_suite.networks import find_arch
-
-    return len(row.classes) or getattr(find_arch(row.model), "num_classes", 0)
-
-
 def origin_of(weights: Checkpoint) -> dict[str, str]:
     """Licence and origin, as the source itself says, or as the registry has them by its hash or name."""
     from hardnet_suite.weights import ROWS
@@ -209,7 +210,7 @@ def origin_of(weights: Checkpoint) -> dict[str, str]:
     named = next((row for row in ROWS if (row.model, row.file) == key and not told), None)
     if named is not None and named.layout not in ("", weights.form) and not LAYOUTS[named.layout].told:
         named = None  # the name alone does not say how the network computes
-    if named is not None and weights.num_classes not in (None, _classes_of(named)):
+    if named is not None and weights.num_classes not in (None, named.num_classes):
         named = None
     if weights.row is None and named is not None and named.pinned:
         kind = "SHA-256" if any(address.sha256_prefix for address in named.urls) else "hash"

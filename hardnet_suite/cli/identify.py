@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +59,9 @@ def passport(weights: Checkpoint, *, named: bool = False) -> dict[str, Any]:
     """
     from hardnet_suite.networks import PREPROCESS, find_arch
     from hardnet_suite.weights import ROWS
-    from hardnet_suite.weights.convert import alike as alike_models
+    from hardnet_suite.weights.checkpoint import INPUT_IS_UNKNOWN, UNKNOWN
     from hardnet_suite.weights.identification import lacking_in_trunk
-    from hardnet_suite.weights.layouts import LAYOUTS, OFFICIAL, OPENMM, OWN, keys_of
+    from hardnet_suite.weights.layouts import LAYOUTS, OFFICIAL, keys_of
     from hardnet_suite.weights.tables import few, tables_of
 
     arch = weights.arch or find_arch(weights.model)
@@ -104,7 +105,9 @@ def passport(weights: Checkpoint, *, named: bool = False) -> dict[str, Any]:
         answers["stem stride"] = trunk.stem_stride * trunk.first_step
         if not trunk.depthwise:
             answers["pooling"] = trunk.pool
-    if weights.form != "onnx":
+    if weights.input_is_unknown:
+        answers["input"] = f"{UNKNOWN}: {INPUT_IS_UNKNOWN}"
+    else:
         rule = weights.preprocess or PREPROCESS[weights.model]
         answers["input"] = input_rule(rule) + ("" if weights.preprocess else " (as published)")
     origin = origin_of(weights)
@@ -124,17 +127,9 @@ def passport(weights: Checkpoint, *, named: bool = False) -> dict[str, Any]:
         answers["licence"] = f"unknown; that of the program is {of_program}"
     answers["use"] = _uses(weights)
     if weights.form == "onnx":
-        answers["but"] = [
-            *graph_remarks(weights),
-            "how images become inputs is not in the file: ask its source, and give predict the same rule",
-        ]
-    twins = [name for name in alike_models(weights.model) if name != weights.model]
-    suites_own = weights.form == OWN.name or weights.form in OPENMM  # other programs have one of them at most
-    if twins and suites_own and "model" not in weights.metadata and not named:
-        answers["but"] = [
-            f"the keys are also those of {' and '.join(twins)}, which compute otherwise: for a file of one "
-            "of them give --model"
-        ]
+        answers |= {"but": remarks} if (remarks := graph_remarks(weights)) else {}
+    if not named and (remark := weights.twins_remark("--model")):
+        answers["but"] = [remark]
     others = [other for other in alike if not other.told]
     if others and "tag" not in origin:
         answers["but"] = answers.get("but", []) + [
@@ -155,10 +150,13 @@ def input_rule(rule: Preprocess) -> str:
 def _uses(weights: Checkpoint) -> list[str]:
     """Commands and calls that take the file."""
     from hardnet_suite.networks import find_arch
+    from hardnet_suite.prediction.model import unfit_for_prediction
     from hardnet_suite.weights.identification import lacking_in_trunk
     from hardnet_suite.weights.layouts import LAYOUTS
 
-    name, layout = weights.path.name, LAYOUTS.get(weights.form)
+    layout = LAYOUTS.get(weights.form)
+    name = shlex.quote(weights.path.name)  # of a shell
+    text = json.dumps(weights.path.name, ensure_ascii=False)  # of Python
     if weights.form == "onnx":
         return [f"hardnet-suite convert-weights {name} mine.safetensors"]
     if layout is not None and not (layout.told or weights.row):  # its keys would be read as another program's
@@ -173,9 +171,11 @@ def _uses(weights: Checkpoint) -> list[str]:
         if any(not key.startswith(last) for key in ends):
             return [convert]
         tap = '"block"' if ends else "True"  # the maps before the last convolution, where that is lacking
-        return [f'create_model("{weights.model}", features_only={tap}, pretrained="{name}")', convert]
-    uses = [f'create_model("{weights.model}", pretrained="{name}")']
-    if weights.num_classes:
+        return [f'create_model("{weights.model}", features_only={tap}, pretrained={text})', convert]
+    uses = [f'create_model("{weights.model}", pretrained={text})']
+    if not weights.input_is_unknown and not unfit_for_prediction(
+        weights.usage, weights.in_chans, weights.num_classes
+    ):
         uses.append(f"hardnet-suite predict IMAGES --model {name}")
     return [*uses, f"hardnet-suite convert-weights {name} mine.safetensors"]
 

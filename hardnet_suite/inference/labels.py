@@ -6,7 +6,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from hardnet_suite.errors import UserError
 from hardnet_suite.inference.finite import require_finite
+
+ONE_CLASS = (
+    "a classifier with one class answers it for every image, with a probability of 1: train it on two "
+    "classes or more, one of which may be everything else"
+)
 
 
 class Guesses(NamedTuple):
@@ -20,7 +26,13 @@ class Guesses(NamedTuple):
 
 
 def logits_to_guesses(logits: Tensor) -> list[Guesses]:
-    """(N, classes) logits to one ``Guesses`` per image; UserError unless they are finite."""
+    """(N, classes) logits to one ``Guesses`` per image.
+
+    Raises:
+        UserError: they are not finite, or of a single class.
+    """
     require_finite(logits)
+    if logits.shape[1] == 1:
+        raise UserError(ONE_CLASS)
     best = logits.float().softmax(1).sort(dim=1, descending=True, stable=True)
     return [Guesses(labels, scores) for labels, scores in zip(best.indices, best.values, strict=True)]

@@ -23,6 +23,7 @@ from hardnet_suite.deploy.session import Session, is_for_engine, open_in_precisi
 from hardnet_suite.deploy.transforms.packing import PackedConv2d
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import Boxes, Guesses, Mask, Placement, answers, to_input
+from hardnet_suite.inference.labels import ONE_CLASS
 from hardnet_suite.inference.precision import (
     PrecisionChoice,
     faster_precision,
@@ -44,6 +45,7 @@ from hardnet_suite.networks import (
 from hardnet_suite.precision import Precision, settled_precision
 from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, chosen_row, fill, open_weights
+from hardnet_suite.weights.checkpoint import INPUT_IS_UNKNOWN
 from hardnet_suite.weights.file import ENGINE_SUFFIXES, WEIGHTS_SUFFIXES, WeightsFile, expanded
 from hardnet_suite.weights.identification import OTHERS_MODEL
 from hardnet_suite.weights.runs import run_checkpoint
@@ -221,6 +223,13 @@ def load_model(
     checkpoint = open_weights(source, choice.name or None).require_whole()
     name = checkpoint.model or choice.name
     _require_a_task(name)
+    if checkpoint.input_is_unknown and choice.preprocess is None:
+        raise UserError(
+            f"{checkpoint.path}: {INPUT_IS_UNKNOWN}, and state it in a config (--model CONFIG --weights "
+            "FILE), or as network.usage.preprocess of a network of create_model, which predict takes"
+        )
+    if remark := "" if choice.name else checkpoint.twins_remark("--model NAME --weights FILE"):
+        warnings.warn(f"{checkpoint.path}: {remark}", stacklevel=2)
     network = build_network(
         name, num_classes=checkpoint.num_classes, in_chans=checkpoint.in_chans, arch=checkpoint.arch
     )
@@ -362,19 +371,37 @@ def _is_untrained(network: nn.Module) -> bool:
     return bool(means) and not any(mean.any() for mean in means)
 
 
-def _loaded(
-    network: Any, usage: Usage, classes: Sequence[str] | None, weights: str | None = None
-) -> LoadedModel:
+def unfit_for_prediction(usage: Usage, in_chans: int, num_classes: int | None) -> str:
+    """Why ``predict`` cannot use a whole network; "" where it can.
+
+    Args:
+        usage: of the network.
+        in_chans: its number of input channels.
+        num_classes: its number of classes.
+    """
+    if isinstance(find_arch(usage.name), DescriptorArch):
+        return _describes_patches(usage.name)
     channels = len(usage.preprocess.mean)
-    in_chans = network.in_chans if isinstance(network, Session) else network.trunk.in_chans
     if in_chans != channels:
-        raise UserError(
+        return (
             f"the network takes {in_chans} channels, but its input rule makes {channels}: "
             "predict is for images in colour; call the network itself"
         )
+    if not num_classes or usage.postprocess is None:
+        return f"this {usage.name} has num_classes=0: it returns features, not classes"
+    if num_classes == 1 and usage.postprocess.task == "classification":
+        return ONE_CLASS
+    return ""
+
+
+def _loaded(
+    network: Any, usage: Usage, classes: Sequence[str] | None, weights: str | None = None
+) -> LoadedModel:
+    in_chans = network.in_chans if isinstance(network, Session) else network.trunk.in_chans
     count, postprocess = network.num_classes, usage.postprocess
-    if not count or postprocess is None:
-        raise UserError(f"this {usage.name} has num_classes=0: it returns features, not classes")
+    reason = unfit_for_prediction(usage, in_chans, count)
+    if reason or postprocess is None:
+        raise UserError(f"{weights}: {reason}" if weights else reason)
     names = given_or_known(classes, usage.classes, "classes")
     if names is None:
         usual = {
@@ -486,9 +513,11 @@ class NoTaskError(UserError):
 
 def _require_a_task(name: str) -> None:
     if isinstance(find_arch(name), DescriptorArch):
-        raise NoTaskError(
-            f"{name} describes patches and predicts nothing: call create_model({name!r})(patches)"
-        )
+        raise NoTaskError(_describes_patches(name))
+
+
+def _describes_patches(name: str) -> str:
+    return f"{name} describes patches and predicts nothing: call create_model({name!r})(patches)"
 
 
 def _of_config(path: str) -> _Choice:

@@ -53,11 +53,16 @@ from hardnet_suite.weights.identification import (
     trunk_below,
     trunk_within,
 )
-from hardnet_suite.weights.layouts import LAYOUTS, OWN, find_layout, keys_of
+from hardnet_suite.weights.layouts import LAYOUTS, OPENMM, OWN, find_layout, keys_of
 from hardnet_suite.weights.registry import WeightsRow
 from hardnet_suite.weights.runs import run_checkpoint, whole_one_beside
 from hardnet_suite.weights.tables import few, state_dict_of
 
+UNKNOWN = "unknown"  # in a file's metadata, as its "input_rule"
+INPUT_IS_UNKNOWN = (
+    "how images become inputs is not in the file, as its weights were read out of a graph: ask the source of "
+    "the graph"
+)
 _RECORDS = ("classes", "palette", "preprocess", "postprocess")
 
 
@@ -89,6 +94,8 @@ class Checkpoint:
             known.
         other_model: the model that the metadata name, where ``model`` is another one with the same tensors,
             which computes otherwise; only of initial weights.
+        implied: architecture that the naming scheme or the metadata imply, also where the caller gave
+            another; None where they imply none.
     """
 
     path: Path
@@ -110,6 +117,7 @@ class Checkpoint:
     row: WeightsRow | None
     container: Container | None = None
     other_model: str | None = None
+    implied: Arch | None = None
 
     def require_whole(self) -> Checkpoint:
         """Returns the checkpoint itself.
@@ -156,8 +164,36 @@ class Checkpoint:
         )
 
     @property
+    def input_is_unknown(self) -> bool:
+        """Whether nothing says how images become inputs, as of weights that were read out of a graph."""
+        said = self.form == "onnx" or self.metadata.get("input_rule") == UNKNOWN
+        return said and self.preprocess is None
+
+    def twins_remark(self, cure: str) -> str:
+        """Which models, that compute otherwise, have the same keys; "" where there is no doubt.
+
+        Args:
+            cure: how the user names the model.
+        """
+        twins = [name for name in alike(self.model) if name != self.model]
+        suites_own = self.form == OWN.name or self.form in OPENMM  # other programs have one of them at most
+        is_known = "model" in self.metadata or (self.row is not None and self.row.model == self.model)
+        if not twins or not suites_own or is_known:
+            return ""
+        return (
+            f"the keys are also those of {' and '.join(twins)}, which compute otherwise: for a file of one "
+            f"of them give {cure}"
+        )
+
+    @property
     def usage(self) -> Usage:
-        """Input rule, output rule and class names: the file's own, otherwise those of the published model."""
+        """Input rule, output rule and class names: the file's own, otherwise those of the published model.
+
+        Warns:
+            UserWarning: the file's input rule is unknown.
+        """
+        if self.input_is_unknown:
+            warnings.warn(f"{self.path}: {INPUT_IS_UNKNOWN}; the published one is taken", stacklevel=2)
         usual = default_usage(self.model)
         own, task = self.postprocess, usual.postprocess and usual.postprocess.task
         if own is not None and own.task != task:
@@ -336,7 +372,7 @@ def _describe(
             model, tensors, scheme = _trunk_of_container(state, container, model, arch)
             start = container.prefix_in(state)
             form, left = "trunk", {key: state[key] for key in state if not key.startswith(start)}
-            implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
+            implied = LAYOUTS[scheme].arch_of(model, arch)
             if nearly := nearest(state, None):
                 warnings.warn(
                     f"{file.path}: nearly the weights {nearly}: only their trunk is taken", stacklevel=3
@@ -347,7 +383,7 @@ def _describe(
             prefix, model, tensors, scheme = within
             container, form = unknown_container(prefix), "trunk"
             left = {key: value for key, value in state.items() if not key.startswith(prefix)}
-            implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
+            implied = LAYOUTS[scheme].arch_of(model, arch)
         elif known and (
             isinstance(error, SeveralNetworksError)
             or (model is None and not (said and split_trunk(said, state, arch)))
@@ -356,24 +392,29 @@ def _describe(
         elif (model := model or said) is not None and (trunk := split_trunk(model, state, arch)) is not None:
             form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1] if key in state}
             scheme = trunk[2]
-            implied = LAYOUTS[scheme].arch_of(model) if arch is None else None
+            implied = LAYOUTS[scheme].arch_of(model, arch)
         elif model is not None:
             form, tensors, left = best_form(model, state, arch)
+            scheme = form
     program = metadata.get("computes_as")
     if None not in (layout, program) and layout != program:
         raise UserError(f"its metadata says that it computes as {program!r}, not as {layout!r}")
     program = layout or program
     if program is not None:
-        form, implied = _as_written_by(program, model, form)
+        form, implied = _as_written_by(program, model, form, scheme, arch)
         scheme = program
     if form == "onnx":
         read = replace(arch or find_arch(model), act=metadata.get("activation", ""))
         metadata["returns"] = _require_same_answers(file, whole, read)
-        implied = None if read == find_arch(model) else read
+        implied = None if read == (arch or find_arch(model)) else read
     named_otherwise = said is not None and model is not None and said != model
     if named_otherwise and form != "trunk" and not initial:
         which = f"not {model}" if classes is None else f"but its weights are those of {model}"
         raise UserError(f"its metadata says that it is {said}, {which}")
+    for key, count in (("num_classes", classes), ("in_chans", channels)):
+        told = metadata.get(key)
+        if count is not None and isinstance(told, str | int) and str(told) != str(count):
+            raise UserError(f"its metadata says {key}={few([str(told)])}, but its tensors {count}")
     names = metadata.get("classes") or (row.classes if row else None) or None
     if names and classes and len(names) != classes:
         raise UserError(f"its metadata names {len(names)} classes, but the weights have {classes}")
@@ -395,6 +436,7 @@ def _describe(
         num_classes=classes,
         in_chans=channels,
         arch=arch or implied,
+        implied=implied,
         classes=names,
         palette=metadata.get("palette"),
         preprocess=rule,
@@ -444,24 +486,29 @@ def _trunk_of_unknown(
     return within if has_layers(beside) else None  # otherwise it is a damaged classifier
 
 
-def _as_written_by(program: Any, model: str | None, form: str) -> tuple[str, Arch | None]:
-    """The naming scheme and the architecture of weights, on the word of the user or of the file's metadata.
+def _as_written_by(
+    program: Any, model: str | None, form: str, scheme: str, arch: Arch | None
+) -> tuple[str, Arch | None]:
+    """The form and the architecture of weights, on the word of the user or of the file's metadata.
 
     Args:
         program: name of the program whose network they belong to.
         model: whose weights they are.
-        form: naming scheme as the keys have it.
+        form: the naming scheme as the keys have it; "trunk" for those of a trunk alone.
+        scheme: the naming scheme as the keys have it, of a trunk too; "" where they tell none.
+        arch: architecture in place of that of ``model``.
     """
     layout = LAYOUTS.get(program) if isinstance(program, str) else None
     if layout is None:
         raise UserError(f"its metadata's program, computes_as, is unknown: {str(program)[:60]!r}")
     if model is None or not layout.has(model):
         raise UserError(f"{layout.program} has no {model or 'such model'}")
-    if form in ("", "trunk") or form == OWN.name:
-        return form, layout.arch_of(model)
-    if keys_of(model, LAYOUTS[form]) != keys_of(model, layout):
-        raise UserError(f"its keys are those of {LAYOUTS[form].program}, not of {layout.program}")
-    return layout.name, layout.arch_of(model)
+    implied = layout.arch_of(model, arch)
+    if scheme in ("", OWN.name):  # our keys are those of any program's weights once they are converted
+        return form, implied
+    if keys_of(model, LAYOUTS[scheme]) != keys_of(model, layout):
+        raise UserError(f"its keys are those of {LAYOUTS[scheme].program}, not of {layout.program}")
+    return "trunk" if form == "trunk" else layout.name, implied
 
 
 def _require_same_answers(file: WeightsFile, whole: Identified, arch: Arch) -> str:

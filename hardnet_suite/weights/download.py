@@ -190,7 +190,10 @@ def _checked(path: Path, address: Address, row: WeightsRow) -> WeightsFile:
 
     try:
         if not row.base_only:
-            identify(state_dict_of(file.content), row.model)
+            count = identify(state_dict_of(file.content), row.model).num_classes
+            # another file than a pinned row's has its own classes: an own folder may hold one, with a warning
+            if count != row.num_classes and address in row.urls:
+                raise UserError(f"it has {count} classes, the {row.tag} weights have {row.num_classes}")
         elif open_weights(file, row.model, layout=row.layout or None).form != "trunk":
             raise UserError(f"these are not weights of {row.model}")
     except UserError as error:

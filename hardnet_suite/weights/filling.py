@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -188,10 +188,12 @@ def load_pretrained(network: nn.Module, name: str, source: bool | str | Path) ->
         source: True (the published weights), a tag of the registry, or a path.
 
     Raises:
-        UserError: the weights are unavailable or do not fit.
+        UserError: the weights are unavailable, do not fit, or are of a network that computes otherwise.
     """
     arch = None if isinstance(network, HarDNetTrunk) else network.arch
-    return fill_what_fits(network, open_weights(source, name, arch=arch))
+    weights = open_weights(source, name, arch=arch)
+    # the architecture was given for the sake of its shapes: how the weights compute is the file's word
+    return fill_what_fits(network, replace(weights, arch=weights.implied or arch))
 
 
 def fill_what_fits(network: nn.Module, checkpoint: Checkpoint) -> LoadReport:

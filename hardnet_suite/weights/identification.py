@@ -28,6 +28,7 @@ from hardnet_suite.weights.tables import COUNTER, few, is_counter
 
 _TRUNK = "trunk."
 _OPENMM_TRUNK = "backbone.trunk."  # of a model of mmdet or mmseg
+_MOST_NETWORKS = 1000  # in one file: each is compared with every model
 _LACKS = ("missing", "of another shape", "unexpected")
 Shapes = dict[str, tuple[int, ...]]
 
@@ -100,6 +101,21 @@ def identify(
     Raises:
         UserError: no model fits, or more than one does.
     """
+    if (found := _identified(state_dict, model, arch)) is not None:
+        return found
+    keys = ", ".join(list(state_dict)[:3])
+    if any(key.startswith(_OPENMM_TRUNK) for key in state_dict):
+        raise UserError(
+            f"these are the weights of a model of another program on HarDNet (keys such as {keys}): score "
+            f"and draw with its config, {OTHERS_MODEL}"
+        )
+    of = "any model of this suite" if model is None else model
+    near = nearest(state_dict, model, arch)
+    raise UserError(f"these are not the weights of {of} ({near or f'keys such as {keys}'})")
+
+
+def _identified(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch | None) -> Identified | None:
+    """``identify``; None where no model fits, without the search for the nearest one."""
     for prefix in common_prefixes(state_dict):
         tensors = {key.removeprefix(prefix): value for key, value in state_dict.items()}
         matches = [
@@ -112,15 +128,7 @@ def identify(
         if matches:
             names = " and ".join(match.model for match in matches)
             raise UserError(f"these weights fit {names}: say which it is")
-    keys = ", ".join(list(state_dict)[:3])
-    if any(key.startswith(_OPENMM_TRUNK) for key in state_dict):
-        raise UserError(
-            f"these are the weights of a model of another program on HarDNet (keys such as {keys}): score "
-            f"and draw with its config, {OTHERS_MODEL}"
-        )
-    of = "any model of this suite" if model is None else model
-    near = nearest(state_dict, model, arch)
-    raise UserError(f"these are not the weights of {of} ({near or f'keys such as {keys}'})")
+    return None
 
 
 def nearest(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch | None = None) -> str:
@@ -146,8 +154,13 @@ def nearest(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch | No
                     for key, value in converted.items()
                     if key in expected
                     and tuple(value.shape) != expected[key]
-                    and not (key.startswith(of_classes) and tuple(value.shape[1:]) == expected[key][1:])
-                    and not (key == first and value.ndim == 4 and value.shape[2:] == expected[key][2:])
+                    and (
+                        not value.numel()
+                        or not (
+                            (key.startswith(of_classes) and tuple(value.shape[1:]) == expected[key][1:])
+                            or (key == first and value.ndim == 4 and value.shape[2:] == expected[key][2:])
+                        )
+                    )
                 ]
                 missing = [key for key in expected if key not in converted]
                 share = 1 - (len(missing) + len(wrong)) / len(expected)
@@ -223,10 +236,13 @@ def network_within(
         if prefix.startswith(tuple(found)):
             continue  # a part of one that is found
         try:
-            found[prefix] = identify(tensors, model, arch)
-        except UserError:
-            if any(_is_within(name, tensors, arch) for name in (_by_keys() if model is None else [model])):
-                mixed.append(prefix)
+            network = _identified(tensors, model, arch)
+        except UserError:  # it fits several models
+            network = None
+        if network is not None:
+            found[prefix] = network
+        elif any(_is_within(name, tensors, arch) for name in (_by_keys() if model is None else [model])):
+            mixed.append(prefix)
     if not found:
         raise UserError("no network among these tensors")
     if mixed:
@@ -260,9 +276,15 @@ def _several(prefixes: Iterable[str]) -> SeveralNetworksError:
 def parts(
     state_dict: Mapping[str, Tensor], first_keys: Iterable[str]
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """The entries below each dotted prefix of one of ``first_keys``, by the length of the prefix."""
+    """The entries below each dotted prefix of one of ``first_keys``, by the length of the prefix.
+
+    Raises:
+        UserError: there are more prefixes than in any checkpoint.
+    """
     ends = tuple(f".{key}" for key in first_keys)
     prefixes = {key.removesuffix(end) + "." for key in state_dict for end in ends if key.endswith(end)}
+    if len(prefixes) > _MOST_NETWORKS:
+        raise UserError(f"a network could begin at {len(prefixes)} of its keys, more than in any checkpoint")
     keys = sorted(state_dict)
     for prefix in sorted(prefixes, key=lambda prefix: (len(prefix), prefix)):
         after = prefix.removesuffix(".") + "/"  # the character that follows the dot
@@ -375,7 +397,7 @@ def trunk_below(
         None where none fits.
     """
     for name, (first, start) in product(models, _trunk_starts().items()):
-        if first not in tensors:
+        if first not in tensors or len(tensors) < _trunk_size(name, arch):
             continue
         trunk = split_trunk(name, {start + key: value for key, value in tensors.items()}, arch)
         if trunk is None or trunk[1] or lacking_in_trunk(name, trunk[0], arch):
@@ -384,6 +406,12 @@ def trunk_below(
         if shapes_fit(name, own, arch):
             return name, own, trunk[2]
     return None
+
+
+@cache
+def _trunk_size(name: str, arch: Arch | None) -> int:
+    """How many tensors a whole trunk has at least."""
+    return sum(key.startswith(_TRUNK) for key in _shapes(name, None, arch))
 
 
 @cache
@@ -412,6 +440,7 @@ def shapes_fit(model: str, tensors: Mapping[str, Tensor], arch: Arch | None = No
         or (
             key == first
             and value.ndim == 4
+            and value.shape[1] > 0
             and (value.shape[0], *value.shape[2:]) == (expected[key][0], *expected[key][2:])
         )
         for key, value in tensors.items()
@@ -458,8 +487,7 @@ def _whole(model: str, state_dict: Mapping[str, Tensor], arch: Arch | None) -> I
     for form, tensors, left in split_forms(model, state_dict, arch):
         sizes = None if left else _sizes_if_whole(model, tensors, arch)
         if sizes is not None:
-            implied = LAYOUTS[form].arch_of(model) if arch is None else None
-            return Identified(model, form, sizes[0], tensors, sizes[1], implied)
+            return Identified(model, form, sizes[0], tensors, sizes[1], LAYOUTS[form].arch_of(model, arch))
     return None
 
 
@@ -489,5 +517,7 @@ def _sizes_if_whole(
     if len(given.get(first, ())) != 4:
         return None
     channels = given[first][1]
+    if channels < 1:
+        return None
     expected[first] = (expected[first][0], channels, *expected[first][2:])
     return (classes, channels) if given == expected else None

@@ -75,9 +75,14 @@ class KeyLayout:
         row = find_arch(name)
         return type(row) in self.prefixes and self.suits(row)
 
-    def arch_of(self, name: str) -> Arch | None:
-        """The architecture that a file of model ``name`` implies; None for the row of the table."""
-        row = find_arch(name)
+    def arch_of(self, name: str, arch: Arch | None = None) -> Arch | None:
+        """The architecture that a file of model ``name`` implies; None for the row of the table.
+
+        Args:
+            name: name of the model.
+            arch: architecture of the same type, such as one of other widths, in place of the row.
+        """
+        row = arch or find_arch(name)
         implied = self.arch(row)
         return None if implied == row else implied
 

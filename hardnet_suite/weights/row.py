@@ -103,6 +103,13 @@ class WeightsRow:
         return self.sha256 is not None or any(address.pinned for address in self.urls)
 
     @property
+    def num_classes(self) -> int:
+        """Number of classes of the weights; 0 for a patch descriptor."""
+        from hardnet_suite.networks import find_arch
+
+        return len(self.classes) or getattr(find_arch(self.model), "num_classes", 0)
+
+    @property
     def mirrored(self) -> bool:
         """Whether copies are kept by more than one holder."""
         return len({address.holder for address in self.urls}) > 1

@@ -13,8 +13,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import write_file
 from hardnet_suite.weights.tables import is_counter
+
+SUFFIXES = (".safetensors", ".pth", ".pdparams")
 
 
 def save_weights(
@@ -24,13 +27,14 @@ def save_weights(
     metadata: Mapping[str, str] | None = None,
     half: bool = True,
 ) -> str:
-    """Writes a state dict as .safetensors or, where the path ends in them, .pth or Paddle's .pdparams.
+    """Writes a state dict as .safetensors, .pth or Paddle's .pdparams.
 
     All of the file is written, or none of it.
 
     Args:
         state_dict: the tensors.
-        path: the file; missing folders are created.
+        path: the file, whose name says by its end, in either case, what is written; missing folders are
+            created.
         metadata: goes into the file's header, in a .pth under "meta"; a .pdparams has no place for it.
         half: stores floating point tensors in half precision and drops the counters of batch norms, which
             inference does not read and loaders fill in. Otherwise every tensor is kept as it is.
@@ -39,10 +43,16 @@ def save_weights(
         The SHA-256 of the file, in hex.
 
     Raises:
+        UserError: the name ends otherwise.
         ValueError: a value is not finite, or exceeds half precision (65504).
         WriteError: the file cannot be written.
     """
-    kept = {}
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UserError(f"{path}: the name of a file of weights must end in {' or '.join(SUFFIXES)}")
+    kept: dict[str, Tensor] = {}
+    storages = set()
     for key, value in state_dict.items():
         if half and is_counter(key):
             continue
@@ -52,11 +62,14 @@ def save_weights(
                 raise ValueError(f"{key} holds values that are not finite")
             raise ValueError(f"{key} holds values that half precision cannot: up to {value.abs().max():g}")
         kept[key] = small.contiguous()
-    if Path(path).suffix == ".pth":
+        if (storage := kept[key].untyped_storage().data_ptr()) in storages:
+            kept[key] = kept[key].clone()  # .safetensors has no place for tensors that share memory
+        storages.add(storage)
+    if suffix == ".pth":
         stream = io.BytesIO()
         torch.save({"state_dict": kept, "meta": dict(metadata or {})}, stream)
         content = stream.getvalue()
-    elif Path(path).suffix == ".pdparams":
+    elif suffix == ".pdparams":
         content = pickle.dumps({key: _plain_array(value) for key, value in kept.items()}, protocol=4)
     else:
         content = safetensors.torch.save(kept, metadata=dict(metadata or {}))

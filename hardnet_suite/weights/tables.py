@@ -25,12 +25,15 @@ _WRAPPERS = (
     "params",
     "net",
     "network",
+    "module",
     "ema_state_dict",
 )
 _LEVELS = 100  # of modules within modules
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 # of batch norms; files older than torch 0.4.1 lack it, and those of other frameworks
 COUNTER = ".num_batches_tracked"
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of 8 bits need scales beside them
+_WITHOUT_VALUES = "tensors are on the meta device, where they have shapes but no values"
 _EMA_COUNTERS = {"steps", "n_averaged"}  # of mmengine's and torch's averaged models
 
 
@@ -48,7 +51,7 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     are dropped where the model is known (``identify``).
 
     Raises:
-        UserError: there is no such table.
+        UserError: there is no such table, or its tensors are on the meta device, without values.
     """
     table, _ = _unwrapped(checkpoint)
     if not table or not all(
@@ -66,7 +69,14 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         table = {key: table[key] for key in averaged}
     while prefix := next((name for name in _PREFIXES if all(key.startswith(name) for key in table)), None):
         table = {key.removeprefix(prefix): value for key, value in table.items()}
-    return dict(table)
+    if empty := [key for key, value in table.items() if value.is_meta]:
+        raise UserError(f"{len(empty)} {_WITHOUT_VALUES} ({few(empty[:1])} for one)")
+    return {key: _scalar(value) if is_counter(key) else value for key, value in table.items()}
+
+
+def _scalar(counter: Tensor) -> Tensor:
+    """A counter as torch has it, without dimensions; some programs write a list of one number."""
+    return counter.reshape(()) if counter.layout is torch.strided and counter.numel() == 1 else counter
 
 
 def tables_of(checkpoint: Mapping[str, Any]) -> list[str]:
@@ -77,13 +87,24 @@ def tables_of(checkpoint: Mapping[str, Any]) -> list[str]:
 def _unwrapped(checkpoint: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
     """The innermost table, and the names of the tables of tensors at the places where there are several."""
     table, choices = checkpoint, []
-    while wrappers := [key for key in _WRAPPERS if isinstance(table.get(key), Mapping)]:
-        of_tensors = [
-            key for key in wrappers if any(isinstance(value, Tensor) for value in table[key].values())
-        ]
-        choices = of_tensors if len(of_tensors) > 1 else choices
+    while wrappers := [key for key in _WRAPPERS if _holds_tensors(table.get(key))]:
+        choices = wrappers if len(wrappers) > 1 else choices
         table = table[wrappers[0]]
     return table, choices
+
+
+def _holds_tensors(table: Any) -> bool:
+    """Whether it is a table of tensors or wraps one, and is not one of settings, such as a decay."""
+    pending, seen = [table], set()
+    while pending:
+        each = pending.pop()
+        if not isinstance(each, Mapping) or id(each) in seen:
+            continue
+        seen.add(id(each))
+        if any(isinstance(value, Tensor) and value.ndim for value in each.values()):
+            return True
+        pending += [each.get(key) for key in _WRAPPERS]
+    return False
 
 
 def require_sound(tensors: Mapping[str, Tensor], floats: Mapping[str, bool] | None = None) -> None:
@@ -93,10 +114,13 @@ def require_sound(tensors: Mapping[str, Tensor], floats: Mapping[str, bool] | No
         tensors: by name; batch norms' counters may be of any kind.
         floats: whether a tensor is to be of floating-point numbers, by name. Default: all are.
     """
+    if empty := [name for name, value in tensors.items() if value.is_meta]:
+        raise UserError(f"{len(empty)} {_WITHOUT_VALUES} ({few(empty[:1])} for one)")
     strange = [
         name
         for name, value in tensors.items()
         if value.layout is not torch.strided
+        or (value.is_floating_point() and value.dtype not in _FLOATS)
         or (value.is_floating_point() != (True if floats is None else floats[name]) and not is_counter(name))
     ]
     if strange:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
+import warnings
 import zipfile
 from dataclasses import replace
 
@@ -13,10 +15,10 @@ import torch
 import torchvision
 
 import hardnet_suite.weights as weights_room
-from hardnet_suite import create_model
+from hardnet_suite import create_model, load_model
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, build_network
-from hardnet_suite.weights import ROWS, find, open_weights, registry, save_weights, to_official
+from hardnet_suite.weights import ROWS, download, find, open_weights, registry, save_weights, to_official
 from hardnet_suite.weights.convert import in_target
 from hardnet_suite.weights.places import SHIPPED
 from hardnet_suite.weights.row import Address
@@ -133,6 +135,82 @@ def test_the_wrong_program(error_of, small):
     assert "its keys are those of pytorchcv, not of PaddleClas" in error_of(
         "identify", small, "--from", "paddleclas"
     )
+
+
+def _of_autosam(trunk):
+    marks = ("decoder.up1.conv1.", "decoder.final.conv1.")
+    return {f"backbone.{key}": value for key, value in trunk.items()} | {
+        f"{mark}weight": torch.ones(3, 2) for mark in marks
+    }
+
+
+def _of_nobody(trunk):
+    return {f"encoder.{key}": value for key, value in trunk.items()} | {"head.weight": torch.ones(3, 2)}
+
+
+@pytest.mark.parametrize(
+    ("program", "said", "inside", "reason"),
+    [
+        ("official", "pytorchcv", dict, "those of the authors' programs, not of pytorchcv"),
+        ("official", "paddleclas", dict, "those of the authors' programs, not of PaddleClas"),
+        ("pytorchcv", "official", dict, "those of pytorchcv, not of the authors' programs"),
+        ("official", "pytorchcv", _of_autosam, "those of the authors' programs, not of pytorchcv"),
+        ("official", "pytorchcv", _of_nobody, "those of the authors' programs, not of pytorchcv"),
+        ("official", "official", dict, ""),
+        ("pytorchcv", "pytorchcv", dict, ""),
+        ("official", "official", _of_autosam, ""),
+        ("network", "pytorchcv", dict, ""),  # our keys are anybody's
+    ],
+)
+def test_the_wrong_program_of_a_trunk(cli, error_of, tmp_path, program, said, inside, reason):
+    trunk = inside(in_target("hardnet39ds", trunk_of("hardnet39ds"), program))
+    torch.save(trunk, tmp_path / "trunk.pth")
+    arguments = [tmp_path / "trunk.pth", tmp_path / "own.pth", "--model", "hardnet39ds", "--from", said]
+    if reason:
+        assert f"its keys are {reason}" in error_of("convert-weights", *arguments)
+    else:
+        assert cli("convert-weights", *arguments)[0] == 0
+    assert (tmp_path / "own.pth").exists() == (not reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "can_predict"),
+    [
+        ("hardnet39ds", {"num_classes": 2}, True),
+        ("hardnet39ds", {"num_classes": 1}, False),
+        ("hardnet39ds", {"num_classes": 2, "in_chans": 1}, False),
+        ("ssd224_hardnet29", {"num_classes": 1}, True),
+        ("hardnet_descriptor", {}, False),
+    ],
+)
+def test_predict_is_named_where_it_takes_the_file(cli, tmp_path, name, options, can_predict):
+    torch.save(build_network(name, **options).state_dict(), tmp_path / "file.pth")
+    uses = answers_of(cli, tmp_path, tmp_path / "file.pth")["use"]
+    assert ("hardnet-suite predict IMAGES --model file.pth" in uses) == can_predict
+    if can_predict:
+        load_model(tmp_path / "file.pth")
+    else:
+        with pytest.raises(UserError, match=r"one class|input rule makes 3|describes patches"):
+            load_model(tmp_path / "file.pth")
+
+
+@pytest.mark.parametrize("name", ["a b.pth", "it's.pth", 'say "a".pth', "$HOME;x.pth", "plain.pth"])
+def test_commands_and_calls_quote_the_files_name(cli, tmp_path, name):
+    torch.save(build_network("hardnet39ds", num_classes=2).state_dict(), tmp_path / name)
+    call, predict, convert = answers_of(cli, tmp_path, tmp_path / name)["use"]
+    assert eval(call, {"create_model": lambda _, pretrained: pretrained}) == name
+    assert shlex.split(predict)[-1] == shlex.split(convert)[2] == name
+    assert ("'" in predict) == (name != "plain.pth")
+
+
+def test_a_file_of_paddle_says_nothing_of_its_writer(cli, error_of, tmp_path):
+    source, target = tmp_path / "own.pth", tmp_path / "file.pdparams"
+    torch.save(build_network("hardnet39ds", num_classes=2).state_dict(), source)
+    assert cli("convert-weights", source, target, "--to", "paddleclas")[0] == 0
+    before = target.read_bytes()
+    message = error_of("convert-weights", source, target, "--to", "paddleclas")
+    assert f"{target} exists, and nothing in a .pdparams says who wrote it" in message
+    assert target.read_bytes() == before
 
 
 def test_a_program_that_metadata_does_not_have(tmp_path, error_of):
@@ -356,6 +434,49 @@ def test_a_trunk_with_a_hole_is_recommended_to_no_network(cli, tmp_path, dropped
     assert "tensors of the trunk: trunk." in out
 
 
+@pytest.mark.parametrize(
+    ("name", "said", "count"),
+    [("fchardnet70", {}, 1), ("fchardnet70", {"model": "fchardnet70_stride2"}, 0), ("fchardnet68", {}, 0)],
+)
+def test_predict_names_the_models_with_the_same_keys(tmp_path, name, said, count):
+    path = tmp_path / "twin.pth"
+    torch.save({"state_dict": build_network(name, num_classes=3).state_dict(), "meta": said}, path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_model(path)
+        load_model(said.get("model", name), weights=path)  # named: no doubt
+    told = [str(each.message) for each in caught if "keys are also those" in str(each.message)]
+    assert len(told) == count
+    twins = "fchardnet70_stride2 and fchardnet70_paddleseg, which compute otherwise"
+    assert all(twins in line for line in told)
+
+
+@pytest.mark.parametrize(("classes", "status"), [(1000, 0), (5, 1)])
+@pytest.mark.parametrize("folder", ["cache", "own"])
+def test_a_file_of_other_classes_is_not_that_of_a_row(
+    cli, cache, tmp_path, monkeypatch, classes, status, folder
+):
+    """No hash of it is known: its name is all that says whose it is."""
+    row = find("hardnet39ds", "paddleclas")
+    if folder == "own":
+        monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path))
+    path = (cache if folder == "cache" else tmp_path) / row.file
+    state = build_network("hardnet39ds", num_classes=classes).state_dict()
+    save_weights(in_target("hardnet39ds", state, "paddleclas"), path)
+    found, out, _ = cli("models", "hardnet39ds", "--verify")
+    assert found == status
+    reason = "it has 5 classes, the paddleclas weights have 1000"
+    assert (f"{path}: a wrong file: {reason}" in out) == (status == 1)
+    monkeypatch.setattr(
+        download, "unknown_hosts", lambda urls, wait: dict.fromkeys(map(download.host_of, urls), "no network")
+    )
+    if status:
+        with pytest.raises(UserError, match=reason):
+            create_model("hardnet39ds", pretrained="paddleclas")
+    else:
+        assert create_model("hardnet39ds", pretrained="paddleclas").num_classes == classes
+
+
 def test_models_with_the_same_keys_are_named(cli, tmp_path):
     torch.save(build_network("fchardnet70_stride2").state_dict(), tmp_path / "file.pth")
     answers = answers_of(cli, tmp_path, tmp_path / "file.pth")
@@ -511,6 +632,16 @@ def test_the_graph_of_a_model_zoo(cli, tmp_path, monkeypatch):
     status, out, _ = cli("convert-weights", path, tmp_path / "own.safetensors")
     assert status == 0
     assert open_weights(tmp_path / "own.safetensors").metadata["tag"] == "stm32ai"
+    again = tmp_path / "again.pth"
+    assert cli("convert-weights", tmp_path / "own.safetensors", again, "--to", "official")[0] == 0
+    for file in (tmp_path / "own.safetensors", again):  # the rule of the published weights is not the graph's
+        answers = answers_of(cli, tmp_path, file)
+        assert answers["input"].startswith("unknown: how images become inputs is not in the file")
+        assert not any("predict" in use for use in answers["use"])
+        with pytest.raises(UserError, match=f"{file.name}: how images become inputs is not in the file"):
+            load_model(file)
+        with pytest.warns(UserWarning, match=r"until network\.usage = .* the rule of the published weights"):
+            create_model("hardnet39ds", pretrained=file)
     assert "batch norms are folded into convolutions" in out
     converted = create_model("hardnet39ds", pretrained=tmp_path / "own.safetensors").eval()
     images = torch.rand(2, 3, 64, 64)

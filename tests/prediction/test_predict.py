@@ -382,6 +382,16 @@ def test_a_new_last_layer_has_no_names():
         predict(network, noise(64, 64))
 
 
+@pytest.mark.parametrize("name", ["hardnet39ds", "hardnet68ds"])
+def test_a_classifier_with_one_class_says_nothing_of_an_image(tmp_path, name):
+    network = create_model(name, num_classes=1)
+    torch.save(network.state_dict(), tmp_path / "one.pth")
+    with pytest.raises(UserError, match=r"^a classifier with one class answers it for every image"):
+        predict(network, noise(64, 64))
+    with pytest.raises(UserError, match=r"one\.pth: a classifier with one class answers it for every image"):
+        load_model(tmp_path / "one.pth")
+
+
 def test_names_of_the_weights_are_not_permuted():
     cells = {"weights": "bccd", "score": 0.0}
     with pytest.raises(UserError, match="the same classes in another order: class 0 is 'WBC'"):

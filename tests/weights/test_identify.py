@@ -7,8 +7,9 @@ import torch
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import build_network, list_models
-from hardnet_suite.weights import identify, open_weights
+from hardnet_suite.weights import identification, identify, open_weights
 from hardnet_suite.weights.convert import TARGETS, in_target
+from hardnet_suite.weights.identification import network_within, shapes_fit, trunk_within
 from hardnet_suite.weights.save import save_weights
 
 # models with the tensors of another
@@ -81,6 +82,38 @@ def test_a_model_that_is_named_is_the_only_one_looked_for():
     assert identify(state, "hardnet39ds").model == "hardnet39ds"
     with pytest.raises(UserError, match=r"not the weights of hardnet68 \(keys such as trunk"):
         identify(state, "hardnet68")
+
+
+@pytest.mark.parametrize("key", ["trunk.stem.0.conv.weight", "fc.weight", "fc.bias"])
+def test_layers_without_channels_are_no_network(key):
+    state = build_network("hardnet39ds", num_classes=2).state_dict()
+    shape = [*state[key].shape]
+    shape[1 if "stem" in key else 0] = 0
+    state[key] = torch.empty(shape)
+    with pytest.raises(UserError, match=f"of hardnet39ds in .* network, but 1 of another shape .{key}"):
+        identify(state)
+    assert not shapes_fit("hardnet39ds", {key: state[key]})
+
+
+def test_the_nearest_model_is_looked_for_once(tmp_path, monkeypatch):
+    """Not at every place where a network could begin."""
+    calls = []
+    monkeypatch.setattr(identification, "nearest", lambda *args: calls.append(args) or "")
+    monkeypatch.setattr(identification, "split_forms", lambda *args: calls.append(args) or iter(()))
+    state = {f"m{index}.base.0.conv.weight": torch.zeros(1) for index in range(300)}
+    with pytest.raises(UserError, match="not the weights of any model"):
+        identify(state)
+    assert trunk_within(state) is None
+    with pytest.raises(UserError, match="no network among these"):
+        network_within(state)
+    assert len(calls) < 100
+
+
+def test_more_networks_than_in_any_checkpoint():
+    state = {f"m{index}.base.0.conv.weight": torch.zeros(1) for index in range(1001)}
+    for find in (network_within, trunk_within):
+        with pytest.raises(UserError, match="could begin at 1001 of its keys, more than in any checkpoint"):
+            find(state)
 
 
 @pytest.mark.parametrize("change", ["missing", "more", "shape", "classes differ"])

@@ -12,7 +12,15 @@ from weights import foreign_programs as foreign
 from hardnet_suite import create_model, load_model
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, build_network
-from hardnet_suite.weights import convert_official, fill, identify, open_weights, to_official
+from hardnet_suite.weights import (
+    convert_official,
+    fill,
+    identify,
+    load_pretrained,
+    open_weights,
+    save_weights,
+    to_official,
+)
 from hardnet_suite.weights.convert import from_target, in_target, require_same_network
 from hardnet_suite.weights.file import BadFileError, WeightsFile
 from hardnet_suite.weights.layouts import FOREIGN, LAYOUTS, keys_of
@@ -406,6 +414,26 @@ def test_weights_of_another_network_are_no_silent_answer(tmp_path):
         convert_official("hardnet68", {}, target="pytorchcv")
     with pytest.raises(ValueError, match="it would compute other answers"):
         to_official("hardnet68", {}, target="pytorchcv")
+
+
+@pytest.mark.parametrize("arch", [ARCHS["hardnet68"], replace(ARCHS["hardnet68"], growth_mul=1.5)])
+@pytest.mark.parametrize("said_by", ["keys", "metadata"])
+def test_a_network_is_filled_with_weights_that_compute_as_it_does(tmp_path, arch, said_by):
+    """Its shapes say nothing of its activations: those are the file's word, at other widths too."""
+    path, theirs = tmp_path / "file.safetensors", replace(arch, block_act="relu")
+    state = build_network("hardnet68", arch=arch, num_classes=7).state_dict()
+    if said_by == "keys":
+        save_weights(in_target("hardnet68", state, "pytorchcv"), path)
+    else:
+        save_weights(state, path, metadata={"computes_as": "pytorchcv"})
+    network = build_network("hardnet68", arch=arch, num_classes=7)
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(UserError, match="activation in blocks relu, this one has activation in blocks relu6"):
+        load_pretrained(network, "hardnet68", path)
+    assert same(network.state_dict(), before)
+    load_pretrained(build_network("hardnet68", arch=theirs, num_classes=7), "hardnet68", path)
+    save_weights(state, path)
+    load_pretrained(network, "hardnet68", path)
 
 
 @pytest.mark.parametrize("name", ["fchardnet70_stride2", "fchardnet70_paddleseg"])

@@ -45,6 +45,8 @@ BAD = {
     "palette": ["5", "[[1, 2, 3]]", *(f"[[1, {p}, 2], [1, 2, 3], [1, 2, 3]]" for p in ('"x"', 256, .5))],
     "postprocess": ["5", '{"task": "x"}', '{"task": "classification", "threshold": 1}', "[", "null"],
     "model": ["hardnet68"],
+    "num_classes": ["7", "abc", "", "3.0", "null"],
+    "in_chans": ["1", "abc", ""],
     "preprocess": [
         "5", '"x"', "[1]", "null", "{}", "{", DEEP, changed(foo=1),
         *(changed(size=value) for value in (-1, 0, 10**9, 1e30, True, "a", [1], [1, 2, 3], [0, 0])),

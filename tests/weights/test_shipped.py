@@ -11,7 +11,16 @@ import torch
 from hardnet_suite import create_model
 from hardnet_suite.data.segmentation import LABEL_SETS
 from hardnet_suite.errors import UserError
-from hardnet_suite.weights import ROWS, fetch, find, open_weights, places, save_weights
+from hardnet_suite.weights import (
+    ROWS,
+    fetch,
+    find,
+    open_weights,
+    places,
+    read_checkpoint,
+    save_weights,
+    state_dict_of,
+)
 
 SHIPPED = [row for row in ROWS if row.shipped]
 
@@ -109,3 +118,32 @@ def test_saving(tmp_path):
     with pytest.raises(ValueError, match="a holds values that half precision cannot: up to 100000"):
         save_weights({"a": torch.tensor([1e5])}, path)
     assert [entry.name for entry in path.parent.iterdir()] == ["w.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.PTH", "w.safetensors", "w.SafeTensors", "w.PDPARAMS"])
+def test_the_end_of_the_name_says_what_is_written(tmp_path, name):
+    save_weights({"a": torch.arange(3.0)}, tmp_path / name)
+    assert torch.equal(state_dict_of(read_checkpoint(tmp_path / name))["a"], torch.arange(3.0))
+
+
+@pytest.mark.parametrize("name", ["w", "w.pt", "w.ckpt", "w.pkl", "w.pth.tar", "w.onnx", "pth"])
+def test_names_that_say_nothing_of_the_format(tmp_path, name):
+    with pytest.raises(UserError, match=r"must end in \.safetensors or \.pth or \.pdparams"):
+        save_weights({"a": torch.ones(1)}, tmp_path / name)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pdparams"])
+def test_tensors_that_share_memory(tmp_path, suffix):
+    zero, rows = torch.tensor(0), torch.arange(6.0)
+    state = {
+        "a.num_batches_tracked": zero,
+        "b.num_batches_tracked": zero,
+        "one": rows,
+        "same": rows,
+        "part": rows[2:4],
+    }
+    save_weights(state, tmp_path / f"w{suffix}", half=False)
+    back = state_dict_of(read_checkpoint(tmp_path / f"w{suffix}"))
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], state[key]) for key in state)
