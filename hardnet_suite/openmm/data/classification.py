@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -149,6 +150,11 @@ class ClassificationDataset(BaseDataset):
         results = self.get_data_info(idx)
         results["img"] = self._samples.open_named(results["name"])
         return self.pipeline(results)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of shards, whose images have numbers as names, the names of the files."""
+        return " ".join(os.path.basename(path) for path in getattr(self._samples.dataset, "paths", ()))
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """The class of an image, as mmengine's ``ClassBalancedDataset`` asks for it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -71,6 +72,14 @@ class PatchPairsDataset:
         if not len(self):
             names = ", ".join(patch_set.name for patch_set in self.sets)
             raise UserError(f"no point of {names} has two patches, which a pair needs")
+
+    @property
+    def fingerprint(self) -> str:
+        """The points of all sets."""
+        hashed = hashlib.sha256()
+        for patch_set in self.sets:
+            hashed.update(f"{patch_set.patches.shape}".encode() + patch_set.point_ids.tobytes())
+        return hashed.hexdigest()
 
     def __len__(self) -> int:
         """The number of points with two patches or more."""

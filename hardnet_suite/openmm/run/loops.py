@@ -18,6 +18,7 @@ from hardnet_suite.openmm.data.sampling import (
     SeededBatches,
     SeededDataset,
     dropping_sampler,
+    fingerprint,
     no_epochs,
     seed_all,
 )
@@ -146,6 +147,15 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
                 f"but {images} in this run, so that other images would follow; resume with "
                 f"--global-batch-size {saved_images}"
             )
+        images_of_epoch = fingerprint(self.dataloader.dataset.dataset)
+        if (
+            self._iter > self._epoch * batches
+            and info.get("images_of_epoch", images_of_epoch) != images_of_epoch
+        ):
+            raise UserError(
+                "cannot resume within an epoch: the training images are others than those of the checkpoint, "
+                "or in another order; resume with the same data, or from the checkpoint of a whole epoch"
+            )
         ranks = get_world_size()
         saved_ranks = info.get("ranks", ranks)
         is_free = self.dataloader.batch_sampler.is_same_on_any_ranks
@@ -155,6 +165,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
                 f"the images of each rank, so that others would follow; resume on {saved_ranks}, or from "
                 "the checkpoint of a whole epoch"
             )
+        self.runner.message_hub.update_info("images_of_epoch", images_of_epoch)
         self.runner.message_hub.update_info("ranks", ranks)
         self.runner.message_hub.update_info("batches_per_epoch", batches)
         self.runner.message_hub.update_info("images_per_step", images)

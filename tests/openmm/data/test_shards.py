@@ -15,6 +15,7 @@ import hardnet_suite.openmm
 from hardnet_suite.cli import main
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.classification import classification_samples
+from hardnet_suite.openmm.data.sampling import fingerprint
 from hardnet_suite.openmm.run.configs import load_config, set_data_root
 
 assert hardnet_suite.openmm
@@ -124,3 +125,12 @@ def test_check_and_train(data, capsys, monkeypatch):
     capsys.readouterr()
     assert main(["train", "hardnet39ds_imagenet", "--data-root", "train-{00..09}.tar"]) == 2
     assert "no shard train-02.tar (and 7 more)" in capsys.readouterr().err
+
+
+def test_other_shards_are_other_images(data):
+    """Their images have numbers as names, so that those of the files count."""
+    options = {"type": "ClassificationDataset", "classes": CLASSES, "pipeline": [], "data_root": str(data)}
+    first, same, other = (
+        DATASETS.build({**options, "shards": f"{name}.tar"}) for name in ("train-00", "train-00", "train-01")
+    )
+    assert fingerprint(first) == fingerprint(same) != fingerprint(other)

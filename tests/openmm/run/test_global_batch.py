@@ -17,7 +17,13 @@ from toy_runs import toy_config
 import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.point_batches import DifferentPoints
-from hardnet_suite.openmm.data.sampling import ResumableBatchSampler, WholeBatchSampler, dropping_sampler
+from hardnet_suite.openmm.data.sampling import (
+    ResumableBatchSampler,
+    SeededDataset,
+    WholeBatchSampler,
+    dropping_sampler,
+    fingerprint,
+)
 from hardnet_suite.openmm.run import loops, runner
 from hardnet_suite.openmm.run.loops import ResumableEpochLoop
 from hardnet_suite.openmm.run.runner import prepare
@@ -119,6 +125,28 @@ def test_which_batches_depend_on_the_number_of_ranks():
         assert DifferentPoints(sampler, 4, 32, **shares).is_same_on_any_ranks == expected
 
 
+class NamedImages:
+    def __init__(self, names, labels=None):
+        self.names, self.labels = list(names), labels
+
+    def __len__(self):
+        return len(self.names)
+
+    def get_data_info(self, index):
+        return {"img_path": self.names[index], "label": self.labels and self.labels[index]}
+
+    def full_init(self):
+        self.metainfo = {}
+
+
+class Joined:
+    def __init__(self, *datasets):
+        self.datasets = datasets
+
+    def __len__(self):
+        return sum(map(len, self.datasets))
+
+
 @pytest.mark.parametrize(
     ("iteration", "is_same", "fails"), [(6, False, True), (6, True, False), (8, False, False)]
 )
@@ -127,6 +155,7 @@ def test_batches_of_groups_are_not_gone_on_with_on_other_ranks(monkeypatch, iter
 
     class Loader:
         batch_sampler = SimpleNamespace(batch_size=8, is_same_on_any_ranks=is_same)
+        dataset = SeededDataset(range(32), 0)
 
         def __len__(self):
             return 4
@@ -142,6 +171,54 @@ def test_batches_of_groups_are_not_gone_on_with_on_other_ranks(monkeypatch, iter
             ResumableEpochLoop._require_same_epochs(loop)
     else:
         ResumableEpochLoop._require_same_epochs(loop)
+
+
+@pytest.mark.parametrize("iteration", [6, 8])
+@pytest.mark.parametrize(
+    ("images", "same"),
+    [
+        (NamedImages(f"elsewhere/{index}.png" for index in range(32)), True),
+        (NamedImages(f"data/{index + 32}.png" for index in range(32)), False),
+        (NamedImages(f"data/{index}.png" for index in reversed(range(32))), False),
+        (NamedImages((f"data/{index}.png" for index in range(32)), labels=[1] + 31 * [0]), False),
+        (Joined(*(NamedImages(f"data/{index}.png" for index in range(16)) for _ in range(2))), False),
+        (list(range(32)), False),
+    ],
+)
+def test_other_images_are_not_gone_on_with_within_an_epoch(iteration, images, same):
+    first = NamedImages(f"data/{index}.png" for index in range(32))
+    hub = SimpleNamespace(runtime_info={"images_of_epoch": fingerprint(first)}, update_info=lambda *_: None)
+
+    class Loader:
+        batch_sampler = SimpleNamespace(batch_size=8, is_same_on_any_ranks=True)
+        dataset = SeededDataset(images, 0)
+
+        def __len__(self):
+            return 4
+
+    loop = SimpleNamespace(
+        dataloader=Loader(), runner=SimpleNamespace(message_hub=hub), _iter=iteration, _epoch=iteration // 4
+    )
+    if same or iteration == 8:
+        ResumableEpochLoop._require_same_epochs(loop)
+        return
+    with pytest.raises(UserError, match="cannot resume within an epoch: the training images are others"):
+        ResumableEpochLoop._require_same_epochs(loop)
+
+
+def test_many_images_are_told_by_some():
+    looked_at = []
+
+    class Watched(NamedImages):
+        def get_data_info(self, index):
+            looked_at.append(index)
+            return super().get_data_info(index)
+
+    images = Watched(f"{index}.png" for index in range(123_456))
+    others = Watched(f"{index + 1}.png" for index in range(123_456))
+    assert fingerprint(images) == fingerprint(images) != fingerprint(others)
+    assert len(looked_at) < 3 * 1001
+    assert fingerprint(Joined(images, others)) != fingerprint(Joined(images, images))
 
 
 @pytest.mark.parametrize("loop", ["ResumableEpochLoop", "EpochBasedTrainLoop"])
