@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hardnet_suite.cli._options import add_config_arguments, read_config, settle_config, show
-from hardnet_suite.data.files import looking_once
+from hardnet_suite.data.files import copies_across, looking_once
 from hardnet_suite.errors import UserError
+
+if TYPE_CHECKING:
+    from hardnet_suite.openmm.data.parts import Part
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +33,7 @@ def _check(args: argparse.Namespace) -> int:
 
     cfg = read_config(args)
     errors = checked = 0
+    training: list[Path] = []
     for part in parts.parts(cfg):
         report = part.check(read=not args.quick)
         if report is None:
@@ -36,6 +44,10 @@ def _check(args: argparse.Namespace) -> int:
         for option, count, expected in parts.wrong_counts(cfg, part):
             show(f"error: the model has {option}={count}, the data set {expected} classes\n")
             errors += 1
+        if part.loader == "train_dataloader":
+            training += _files(part)
+        elif line := _trained_on(part, training, read=not args.quick):
+            show(f"warning: {line}\n")
     if not checked:
         raise UserError(f"{args.config} names no data that can be checked")
     for require in (parts.require_same_data_classes, lambda cfg: parts.require_evaluator(cfg, parts.LOADERS)):
@@ -46,3 +58,33 @@ def _check(args: argparse.Namespace) -> int:
             errors += 1
     show(f"{errors} errors", sys.stderr if errors else sys.stdout)
     return 1 if errors else 0
+
+
+def _files(part: Part) -> Sequence[Path]:
+    try:
+        return part.files()
+    except UserError:  # told by the report
+        return ()
+
+
+def _trained_on(part: Part, training: Sequence[Path], *, read: bool) -> str | None:
+    """What to say of files of a data set that are training data as well: its scores flatter.
+
+    Args:
+        part: the data set, for validation or test.
+        training: files of the training data.
+        read: compares contents, and not only paths.
+    """
+    files, places = _files(part), {os.path.realpath(path): path for path in training}
+    twins = {path: places[real] for path in files if (real := os.path.realpath(path)) in places}
+    if read:
+        own = [path for path in files if path not in twins]
+        twins |= {path: first for first, path in copies_across({"training": training, part.loader: own})}
+    if not twins:
+        return None
+    path, first = next(iter(twins.items()))
+    of = "" if os.path.realpath(path) == os.path.realpath(first) else f", a copy of {first}"
+    return (
+        f"{len(twins)} of {len(files)} files of {part.loader} are training data as well, such as {path}{of}: "
+        "its scores say nothing of other images"
+    )

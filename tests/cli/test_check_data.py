@@ -69,3 +69,31 @@ def test_other_classes_than_the_models(cli, config, data, annotations):
     assert status == 1
     assert "ERROR  missing class (1)" in out
     assert "class circle: is to be trained, but no category of the file has this name" in out
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("how", ["copy", "link", "list"])
+def test_validation_images_that_are_trained_on(cli, config, data, how, quick):
+    """Under another name, by a link, or in both lists: a warning, as it may be meant."""
+    training, validation = (sorted((data / f"{split}2017").iterdir()) for split in ("train", "val"))
+    options = ["--quick"] if quick else []
+    if how == "copy":
+        validation[1].write_bytes(training[2].read_bytes())
+    elif how == "link":
+        validation[1].unlink()
+        validation[1].symlink_to(training[2])
+    else:
+        prefix = "val_dataloader.dataset.data_prefix.img=train2017/"
+        file = "val_dataloader.dataset.ann_file=annotations/instances_train2017.json"
+        evaluator = f"val_evaluator.ann_file={data}/annotations/instances_train2017.json"
+        options += ["--cfg-options", prefix, file, evaluator]
+    status, out, err = cli("check-data", config, "--data-root", data, *options)
+    assert (status, err) == (0, ""), out
+    lines = [line for line in out.splitlines() if "are training data as well" in line]
+    if how == "copy" and quick:
+        assert lines == []
+        return
+    (line,) = lines
+    count = "4 of 4" if how == "list" else "1 of 3"
+    assert line.startswith(f"warning: {count} files of val_dataloader are training data as well, such as ")
+    assert (f"{validation[1]}, a copy of {training[2]}" in line) == (how == "copy")

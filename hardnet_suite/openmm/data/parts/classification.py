@@ -108,6 +108,13 @@ class ClassificationPart(Part):
         first = self.samples.images[0]
         return first if isinstance(first, Path) else None
 
+    def files(self) -> list[Path]:
+        if isinstance(self.samples.images[0], Path):
+            return [Path(image) for image in self.samples.images]
+        # of shards that are read as a whole: others may hold images of several data sets
+        is_whole = not (self.options.get("hold_out") or self.options.get("indices"))
+        return [Path(path) for path in getattr(self.samples.dataset, "paths", ())] if is_whole else []
+
     def draw_sample(self, sample: Mapping[str, Any]) -> np.ndarray:
         guesses = logits_to_guesses(sample["scores"][None])[0]
         names = readable(self.classes)

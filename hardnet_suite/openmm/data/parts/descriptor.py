@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
 from hardnet_suite.data.patch_check import PatchReport, check_patches
 from hardnet_suite.data.patches import PatchSet, random_pairs, read_patch_set
 from hardnet_suite.errors import UserError
@@ -101,6 +102,9 @@ class DescriptorPart(Part):
 
     def example(self) -> None:
         return None
+
+    def files(self) -> list[Path]:
+        return [path for folder in self.folders for path in walk_files(folder, IMAGE_SUFFIXES)]
 
     def draw_sample(self, sample: Mapping[str, Any]) -> np.ndarray:
         index, first, second = sample["name"]

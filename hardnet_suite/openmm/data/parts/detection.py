@@ -315,6 +315,9 @@ class DetectionPart(Part):
     def example(self) -> Path:
         return self.path_of(next((image for image, boxes in self._chosen() if boxes), self._chosen()[0][0]))
 
+    def files(self) -> list[Path]:
+        return [self.path_of(image) for image, _ in self._chosen()]
+
     def draw_sample(self, sample: Mapping[str, Any]) -> np.ndarray:
         found = sample["pred_instances"]
         shown = (found["scores"] >= DRAWN_SCORE) & found["bboxes"].isfinite().all(1)

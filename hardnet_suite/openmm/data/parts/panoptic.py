@@ -282,6 +282,9 @@ class PanopticPart(Part):
     def example(self) -> Path:
         return self.path_of(self._chosen()[0])
 
+    def files(self) -> list[Path]:
+        return [self.path_of(image) for image in self._chosen()]
+
     def check(self, *, read: bool = True) -> PanopticReport | None:
         if not self.annotated:
             return None

@@ -129,6 +129,10 @@ class Part(ABC):
     def example(self) -> Path | None:
         """The file of an image of the data set; None if its images are not files."""
 
+    def files(self) -> Sequence[Path]:
+        """The files of the images; none where these are not files of their own."""
+        return ()
+
     @abstractmethod
     def draw_sample(self, sample: Mapping[str, Any]) -> np.ndarray:
         """The model's prediction for one image of the data set, drawn on it, beside the label if it has one.

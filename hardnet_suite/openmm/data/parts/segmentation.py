@@ -189,6 +189,9 @@ class SegmentationPart(Part):
     def example(self) -> Path:
         return self.chosen_pairs()[0][0]
 
+    def files(self) -> list[Path]:
+        return [image for image, _ in self.chosen_pairs()]
+
     def draw_sample(self, sample: Mapping[str, Any]) -> np.ndarray:
         image = read_rgb(Path(sample["img_path"]))
         truth, mask = (
