@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
     metadata = {"model": model, "form": args.to, "source": source.name, "sha256": weights.digest}
     if weights.num_classes:
         metadata["num_classes"] = str(weights.num_classes)
-    if program := _program(weights):
+    if program := program_of(weights):
         metadata["computes_as"] = program
     metadata |= origin_of(weights)
     writer = weights.container or FOREIGN.get(weights.form)
@@ -162,8 +162,12 @@ def known_model(name: str | None) -> str | None:
     return known
 
 
-def _program(weights: Checkpoint) -> str | None:
-    """The program whose network computes as the weights need it; None for that of the table's row."""
+def program_of(weights: Checkpoint) -> str | None:
+    """The program whose network computes as the weights need it; None for that of the table's row.
+
+    Raises:
+        UserError: there is none.
+    """
     from hardnet_suite.networks import find_arch
     from hardnet_suite.weights.convert import differences
     from hardnet_suite.weights.layouts import LAYOUTS
@@ -173,9 +177,10 @@ def _program(weights: Checkpoint) -> str | None:
     layouts = [layout for layout in LAYOUTS.values() if layout.has(weights.model)]
     names = [layout.name for layout in layouts if layout.arch_of(weights.model) == weights.arch]
     if not names:
+        difference = differences(weights.arch, find_arch(weights.model))[0]
         raise UserError(
-            f"{weights.path}: its network computes as that of no program known "
-            f"({differences(weights.arch, find_arch(weights.model))[0]}): use create_model with arch=…"
+            f"{weights.path}: its network computes as that of no program known ({difference}), which a "
+            "converted file could not say"
         )
     return names[0]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardnet_suite.cli._options import show
-from hardnet_suite.cli.convert_weights import LAYOUT_NAMES, graph_remarks, origin_of
+from hardnet_suite.cli.convert_weights import LAYOUT_NAMES, graph_remarks, origin_of, program_of
+from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import require_replaceable, write_file
 
 if TYPE_CHECKING:
@@ -158,6 +159,10 @@ def _uses(weights: Checkpoint) -> list[str]:
     name = shlex.quote(weights.path.name)  # of a shell
     text = json.dumps(weights.path.name, ensure_ascii=False)  # of Python
     if weights.form == "onnx":
+        try:
+            program_of(weights)
+        except UserError as error:
+            return [f"none: {error}"]
         return [f"hardnet-suite convert-weights {name} mine.safetensors"]
     if layout is not None and not (layout.told or weights.row):  # its keys would be read as another program's
         return [f"hardnet-suite convert-weights {name} mine.safetensors --from {layout.name}"]

@@ -166,6 +166,8 @@ def require_same_answers(data: bytes, network: nn.Module, channels: int) -> str:
         theirs = [session.run(None, {inputs[0].name: image.numpy().astype(kind)})[0] for image in images]
     except Exception as error:  # onnxruntime's own types
         raise GraphError(f"ONNX Runtime cannot run its graph ({str(error).splitlines()[0]})") from None
+    if not all(np.isfinite(each).all() for each in theirs):
+        raise GraphError("its graph answers two images of noise with NaN or infinity")
     with torch.inference_mode():
         logits = [network(image) for image in images]
     apart = {}

@@ -647,3 +647,19 @@ def test_the_graph_of_a_model_zoo(cli, tmp_path, monkeypatch):
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(converted(images), network(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_graph_with_another_activation_has_no_use(cli, tmp_path):
+    """It loads nowhere: a converted file could not say what its blocks compute."""
+    network = create_model("hardnet39ds", num_classes=3, arch=replace(ARCHS["hardnet39ds"], act="relu"))
+    path = tmp_path / "relu.onnx"
+    example = (torch.rand(1, 3, 64, 64),)
+    torch.onnx.export(network.eval(), example, path, dynamo=True, external_data=False, verbose=False)
+    answers = answers_of(cli, tmp_path, path)
+    assert answers["activation"] == "relu"
+    (use,) = answers["use"]
+    assert use.startswith("none: ")
+    assert use.endswith("which a converted file could not say")
+    status, _, err = cli("convert-weights", path, tmp_path / "own.safetensors")
+    assert (status, use.removeprefix("none: ") in err) == (2, True)
+    assert not (tmp_path / "own.safetensors").exists()
