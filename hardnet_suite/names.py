@@ -14,8 +14,8 @@ def known_name(name: str, known: Iterable[str]) -> str | None:
     An exact spelling comes first; otherwise one that differs in case, hyphens, underscores and spaces alone.
     """
     known = list(known)
-    if name in known:
-        return name
+    if name in known or not isinstance(name, str):
+        return name if name in known else None
     alike = [other for other in known if _plain(other) == _plain(name)]
     return alike[0] if len(alike) == 1 else None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock, Thread
 
+MOST_THREADS = 1024  # engines start as many as they are told to
 _lock = Lock()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -51,6 +52,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _log_stays_enabled():
+    """Fails a test after which nothing is logged any more in this process."""
+    yield
+    disabled = logging.root.manager.disable
+    logging.disable(logging.NOTSET)
+    assert disabled == logging.NOTSET
 
 
 @pytest.fixture(scope="session")

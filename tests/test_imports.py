@@ -42,6 +42,7 @@ BELOW_ALL = (
     "outputs",
     "precision",
     "threads",
+    "quiet",
     "timing",
 )  # modules of the standard library alone
 ABOVE_ALL = len(ROOMS)  # hardnet_suite/__init__.py, models.py, ray.py and timm.py

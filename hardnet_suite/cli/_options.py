@@ -18,8 +18,7 @@ from hardnet_suite.data.report import printable
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.precision import PRECISIONS, settled_precision
-
-_MOST_THREADS = 1024
+from hardnet_suite.threads import MOST_THREADS
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,8 +55,8 @@ def set_threads(threads: int | None) -> None:
 
 def require_threads(threads: int | None) -> None:
     """UserError for a number of threads that cannot be set."""
-    if threads is not None and not 1 <= threads <= _MOST_THREADS:
-        raise UserError(f"--threads {threads}: expected 1 to {_MOST_THREADS}")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UserError(f"--threads {threads}: expected 1 to {MOST_THREADS}")
 
 
 def add_bf16_argument(parser: argparse.ArgumentParser) -> None:

@@ -7,14 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from hardnet_suite.cli._options import add_config_arguments, read_config, settle_config, show
 from hardnet_suite.data.files import copies_across, looking_once
 from hardnet_suite.errors import UserError
-
-if TYPE_CHECKING:
-    from hardnet_suite.openmm.data.parts import Part
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,14 +57,14 @@ def _check(args: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
-def _files(part: Part) -> Sequence[Path]:
+def _files(part: Any) -> Sequence[Path]:
     try:
         return part.files()
     except UserError:  # told by the report
         return ()
 
 
-def _trained_on(part: Part, training: Sequence[Path], *, read: bool) -> str | None:
+def _trained_on(part: Any, training: Sequence[Path], *, read: bool) -> str | None:
     """What to say of files of a data set that are training data as well: its scores flatter.
 
     Args:

@@ -50,6 +50,7 @@ from hardnet_suite.networks import (
     list_models,
     multiply_adds,
 )
+from hardnet_suite.threads import MOST_THREADS
 from hardnet_suite.timing import interleaved, median_ratio, percentile, synchronizer
 
 MARK = "hardnet-suite benchmark"  # of the JSON files
@@ -679,7 +680,7 @@ def _require_counts(
         ("rounds", rounds, 1, _MOST_ROUNDS),
         ("passes", passes, 1, _MOST_ROUNDS),
         ("warmup", warmup, 0, _MOST_ROUNDS),
-        ("threads", 1 if threads is None else threads, 1, 1024),
+        ("threads", 1 if threads is None else threads, 1, MOST_THREADS),
         *(("batch", batch, 1, _MOST_BATCH) for batch in batches),
     ]
     for name, value, least, most in ranges:

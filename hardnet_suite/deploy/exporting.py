@@ -7,13 +7,14 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hardnet_suite.deploy.agreement import Agreement, file_inputs, require_agreement
-from hardnet_suite.deploy.formats import DYNAMIC, Format, find_format, without_messages
+from hardnet_suite.deploy.formats import DYNAMIC, Format, find_format
 from hardnet_suite.deploy.graph import Graph
 from hardnet_suite.deploy.outputs import answer_names, output_names
 from hardnet_suite.deploy.quantize import Quantization, require_quantizer, write_quantized
@@ -21,6 +22,7 @@ from hardnet_suite.deploy.record import INCLUDES, ExportRecord
 from hardnet_suite.deploy.session import Session
 from hardnet_suite.deploy.steps import PRECISIONS
 from hardnet_suite.deploy.transforms import fuse_batch_norms
+from hardnet_suite.deploy.transforms.norms import require_plain_weights
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import NO_CLASS
 from hardnet_suite.inference.prepare import input_size
@@ -38,9 +40,11 @@ from hardnet_suite.networks.centernet import INPUT_MULTIPLE
 from hardnet_suite.networks.hardnet import least_side
 from hardnet_suite.networks.preprocess import MAX_SIDE
 from hardnet_suite.outputs import require_replaceable, temporary_folder, writing
+from hardnet_suite.quiet import without_messages
 from hardnet_suite.weights.file import expanded
 
 _MOST_PIXELS = 1 << 26  # of a batch
+_one_at_a_time = RLock()  # torch.export and what builds on it
 _EXAMPLE_SIDES = (256, 320)  # of an input of any size
 
 
@@ -171,6 +175,7 @@ def export_file(
     if quantization is not None:
         require_quantizer(chosen)
     require_free(path, chosen)
+    require_plain_weights(network)
     # weights in PyTorch's usual layout: LiteRT and ExecuTorch take no other
     reference = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
     select = chosen.select if chosen.suppression else _no_suppression
@@ -179,9 +184,11 @@ def export_file(
     example = _example(record)
     with writing(path):
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with writing(path), temporary_folder(path) as folder:
+    # the file has the precision that it is asked for, whatever the caller computes in
+    plain = torch.autocast("cpu", enabled=False)
+    with writing(path), temporary_folder(path) as folder, plain:
         temporary = folder / path.name
-        with without_messages(), torch.no_grad():
+        with _one_at_a_time, without_messages(), torch.no_grad():
             if quantization is None:
                 chosen.write(graph, example, temporary, record=record, dynamic=dynamic)
             else:
@@ -409,6 +416,13 @@ def _for_size(rule: Preprocess, size: int | Sequence[int] | None, name: str) -> 
     sides = height_width(size)
     if sides == usual:
         return rule
+    if rule.pad is not None and rule.pad.to is not None:
+        if rule.resize == "fit" and rule.height_width == tuple(rule.pad.to):  # a letterbox, of another size
+            return replace(rule, size=sides, pad=replace(rule.pad, to=sides))
+        raise UserError(
+            f"the input rule of {name} pads images to {rule.pad.to[0]}×{rule.pad.to[1]}, and does not tell "
+            f"how they fill {sides[0]}×{sides[1]}: leave the size out, or change the rule"
+        )
     try:
         if rule.resize == "short" and rule.size is not None and rule.pad is None:
             height, width = rule.height_width

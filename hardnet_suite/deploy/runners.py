@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hardnet_suite.deploy.formats import FORMATS, Format, without_messages
+from hardnet_suite.deploy.formats import FORMATS, Format
 from hardnet_suite.deploy.quantize import require_quantizer, write_quantized
 from hardnet_suite.deploy.record import Content
 from hardnet_suite.deploy.steps import PRECISIONS as DTYPES
@@ -20,6 +20,7 @@ from hardnet_suite.deploy.steps import casts, transformed
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.networks import Usage
+from hardnet_suite.quiet import without_messages
 
 # engines of PyTorch itself -> the steps to what they run: "pack" on the CPU alone, after cast and layout
 PYTORCH: dict[str, tuple[str, ...]] = {

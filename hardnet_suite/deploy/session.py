@@ -6,7 +6,6 @@ import copy
 import hashlib
 import tempfile
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -36,6 +35,8 @@ from hardnet_suite.networks import (
     default_usage,
     find_arch,
 )
+from hardnet_suite.quiet import without_warnings
+from hardnet_suite.threads import MOST_THREADS
 from hardnet_suite.weights import Checkpoint
 from hardnet_suite.weights.file import ENGINE_SUFFIXES, WEIGHTS_SUFFIXES, expanded
 
@@ -113,10 +114,10 @@ def open_session(
     require_intact(record, path)
     form.require_packages()
     threads = torch.get_num_threads() if threads is None else threads
-    if type(threads) is not int or threads < 1:
-        raise UserError(f"threads must be an integer of at least 1, got {threads!r}")
+    if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
+        raise UserError(f"threads must be an integer from 1 to {MOST_THREADS}, got {threads!r}")
     try:
-        with warnings.catch_warnings(action="ignore"):  # what engines tell their developers
+        with without_warnings():  # of engines to their developers
             run = form.open(path, record=record, precision=precision, threads=threads)
     except UserError as error:
         message = str(error)
@@ -197,7 +198,7 @@ def try_format(name: str) -> str:
         input_shape=(1, 3, 8, 8),
         outputs=("logits",),
     )
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"), torch.no_grad():
+    with tempfile.TemporaryDirectory() as folder, without_warnings(), torch.no_grad():
         path = Path(folder, f"layer{form.suffixes[0]}")
         form.write(layer, images, path, record=record, dynamic="none")
         (found,) = form.open(path, record=record, precision=None, threads=None)(images.numpy())

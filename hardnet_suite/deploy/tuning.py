@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hardnet_suite.deploy.agreement import TOLERANCES, DisagreementError, require_agreement
-from hardnet_suite.deploy.exporting import export, height_width, model_parts
+from hardnet_suite.deploy.exporting import export, height_width, model_parts, prepared_size
 from hardnet_suite.deploy.formats import FORMATS
 from hardnet_suite.deploy.outputs import flatten
 from hardnet_suite.deploy.quantize import QUANTIZERS, Quantization, require_quantizer
@@ -145,7 +145,8 @@ def deploy(
         target: "cpu" or "cuda" (PyTorch), or "onnx" or "openvino" (an exported file in its engine, deleted
             with the result and its copies).
         size: Side, or (height, width), of the input to time. Default: that of the input rule; 512 where that
-            keeps the size of images. PyTorch's forms take other sizes, too.
+            keeps the size of images. PyTorch's forms take other sizes, too, and files where the rule keeps
+            the size or this is not the rule's.
         batch: Images per input.
         precision: "fp32", "bf16", "fp16" or "int8"; None: whichever is faster, int8 only with
             ``quantization``.
@@ -243,7 +244,13 @@ def _built(
     if quantization is not None and form.precision.startswith("int8"):
         options = {"precision": "int8", "quantization": quantization}
     size = (example.shape[2], example.shape[3])
-    file = export(changed, path, format=target, size=size, batch=len(example), **options)
+    if size == prepared_size(network.usage.preprocess):
+        options |= {"size": size, "batch": len(example)}
+    elif "size" in FORMATS[target].dynamic_in(options.get("precision", "fp32")):
+        options["dynamic"] = "size"
+    else:  # drops the form alone
+        raise RuntimeError("a file of one size would have an input rule of its own, and give other answers")
+    file = export(changed, path, format=target, **options)
     try:
         session = open_session(file, precision=form.precision)
     except UserError as error:  # what this processor lacks drops the form alone

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Any
 
 from hardnet_suite.data.files import NotAFileError, read_bytes
 from hardnet_suite.errors import UserError
+from hardnet_suite.quiet import without_warnings
 
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".pkl", ".ckpt", ".safetensors", ".pdparams", ".zip")
 ENGINE_SUFFIXES = (".onnx", ".param", ".pt2", ".pte", ".tflite", ".torchscript", ".xml")  # of export
@@ -129,7 +129,7 @@ class WeightsFile:
             else:
                 pickles.require_modest(data)
                 # torch warns of what it refuses; the error already says so
-                with pickles.plain_data_allowed(), warnings.catch_warnings(action="ignore"):
+                with pickles.plain_data_allowed(), without_warnings():
                     content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             holds_tensors = pickles.measure(content, len(data))
         except BadFileError:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,7 @@ from hardnet_suite.deploy.benchmark import benchmark
 from hardnet_suite.deploy.formats import torchscript
 from hardnet_suite.deploy.session import open_session
 from hardnet_suite.errors import UserError, WriteError
-from hardnet_suite.networks import PatchDescriptor, build_network
+from hardnet_suite.networks import Pad, PatchDescriptor, build_network
 
 ROOT = Path(__file__).parents[2]
 
@@ -289,3 +291,77 @@ def test_weights_are_written_in_the_usual_layout(name, tmp_path, monkeypatch):
     export(network, tmp_path / "net.pt", size=64)
     assert written
     assert all(parameter.is_contiguous() for parameter in written)
+
+
+def test_the_callers_autocast_is_not_in_the_file(tmp_path):
+    network = tiny("hardnet39ds")
+    images = torch.rand(2, 3, 224, 224)
+    with torch.autocast("cpu", torch.bfloat16):
+        path = export(network, tmp_path / "a.pt", postprocess=True, batch=2)
+    session = open_session(path)
+    with torch.no_grad():
+        expected = network(images).softmax(1)
+    torch.testing.assert_close(session(images).softmax(1), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".onnx"])
+def test_exports_in_several_threads(tmp_path, suffix):
+    """torch.export keeps state of the process, and warnings are kept quiet meanwhile."""
+    network, filters = tiny("hardnet39ds"), list(warnings.filters)
+    with ThreadPoolExecutor(3) as pool:
+        paths = list(pool.map(lambda number: export(network, tmp_path / f"{number}{suffix}"), range(3)))
+        sessions = list(pool.map(open_session, paths))
+    images = torch.rand(1, 3, 224, 224)
+    for session in sessions[1:]:
+        assert torch.equal(session(images), sessions[0](images))
+    assert list(warnings.filters) == filters
+
+
+@pytest.mark.parametrize("size", [64, (64, 128)])
+def test_a_letterbox_of_another_size_is_one(tmp_path, size):
+    network = tiny("centernet_hardnet68")
+    box = replace(
+        network.usage.preprocess, resize="fit", size=(128, 128), pad=Pad(to=(128, 128), center=True)
+    )
+    network.usage = replace(network.usage, preprocess=box)
+    sides = (size, size) if isinstance(size, int) else size
+    rule = open_session(export(network, tmp_path / "a.pt", size=size)).record.usage.preprocess
+    assert rule == replace(box, size=sides, pad=Pad(to=sides, center=True))
+
+
+@pytest.mark.parametrize("change", [{"resize": "short", "size": (96, 96)}, {"resize": "keep", "size": None}])
+def test_other_padding_has_one_size(tmp_path, change):
+    network = tiny("centernet_hardnet68")
+    rule = replace(network.usage.preprocess, pad=Pad(to=(128, 128)), **change)
+    network.usage = replace(network.usage, preprocess=rule)
+    with pytest.raises(UserError, match="pads images to 128×128, and does not tell how they fill 64×64"):
+        export(network, tmp_path / "a.pt", size=64)
+
+
+@pytest.mark.parametrize("normalize", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_weights_that_are_computed_are_told(tmp_path, normalize):
+    network = tiny("hardnet39ds")
+    normalize(next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d)))
+    with pytest.raises(UserError, match=r"weight of trunk.* is computed from other tensors"):
+        export(network, tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "message"),
+    [
+        ("a.XML", {}, "OpenVINO knows its files by their names in lower case"),
+        ("a.onnx", {"dynamic": True}, "dynamic must be one of"),
+        ("a.onnx", {"format": 3}, "unknown format 3"),
+    ],
+)
+def test_more_bad_options(descriptor, tmp_path, file, options, message):
+    with pytest.raises(UserError, match=message):
+        export(descriptor, tmp_path / file, **options)
+
+
+@pytest.mark.parametrize("threads", [0, 1025, 99_999, 2.0, True])
+def test_threads_out_of_range(descriptor, tmp_path, threads):
+    path = export(descriptor, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="threads must be an integer from 1 to 1024"):
+        open_session(path, threads=threads)

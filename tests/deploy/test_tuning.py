@@ -326,3 +326,28 @@ def test_bad_input(network):
             deploy(network, "cuda")
     with pytest.raises(dataclasses.FrozenInstanceError):
         Choice("a", "cpu", (1,), 1, PLAIN).target = "cuda"
+
+
+@pytest.mark.parametrize("size", [None, 64, (96, 64)])
+@pytest.mark.parametrize("target", ["onnx", "openvino", "cpu"])
+@pytest.mark.parametrize("keeps", [True, False])
+def test_the_answers_for_images_are_the_models(fastest, target, size, keeps):
+    """Whatever size was timed, and also where the rule keeps the size of images."""
+    fastest("fp32: fuse")
+    torch.manual_seed(0)
+    network = tiny("fchardnet70") if keeps else tiny("hardnet39ds")
+    if not keeps:
+        network.usage = dataclasses.replace(
+            network.usage,
+            preprocess=dataclasses.replace(network.usage.preprocess, size=(96, 96), resize_to=None),
+        )
+    deployed = deploy(network, target, size=size, precision="fp32")
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, shape, np.uint8) for shape in ((128, 96, 3), (96, 160, 3))]
+    for given, expected in zip(predict(deployed, images), predict(network, images), strict=True):
+        if keeps:
+            assert given.mask.shape == expected.mask.shape
+            assert (given.mask == expected.mask).mean() > 0.999
+        else:
+            assert given.labels[:3].tolist() == expected.labels[:3].tolist()
+            np.testing.assert_allclose(given.scores, expected.scores, atol=1e-4)

@@ -16,10 +16,7 @@ A module whose format has non-maximum suppression has ``select``, too, see ``har
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -215,6 +212,8 @@ def find_format(name: str | None, path: str | Path) -> Format:
         UserError: unknown, or a suffix that is not the format's.
     """
     suffix = Path(path).suffix.lower()
+    if suffix == ".xml" != Path(path).suffix:
+        raise UserError(f"{path}: OpenVINO knows its files by their names in lower case, such as model.xml")
     if name is None:
         by_suffix: dict[str, Format] = {}
         for each in FORMATS.values():
@@ -248,16 +247,3 @@ def inexpressible(engine: str, record: ExportRecord, error: Exception) -> UserEr
     inside = f" with {' and '.join(record.includes)}" if record.includes else ""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return UserError(f"{engine} cannot express {record.usage.name}{inside}: {lines[0][:200]}")
-
-
-@contextmanager
-def without_messages() -> Iterator[None]:
-    """Within, exporters tell neither of deprecations nor of progress."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

@@ -9,6 +9,8 @@ from collections import Counter
 import torch
 from torch import nn
 
+from hardnet_suite.errors import UserError
+
 
 def fuse_batch_norms(network: nn.Module) -> nn.Module:
     """A copy for inference, whose batch norms are folded into the convolutions before them.
@@ -37,6 +39,16 @@ def fuse_batch_norms(network: nn.Module) -> nn.Module:
                 _fold(conv, norm)
                 container._modules[following] = nn.Identity().eval()
     return fused
+
+
+def require_plain_weights(network: nn.Module) -> None:
+    """UserError for layers whose weight is no parameter of theirs, as of ``weight_norm``."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear) and "weight" not in layer._parameters:
+            raise UserError(
+                f"the weight of {name} is computed from other tensors: make it a plain one first, by "
+                "torch.nn.utils.parametrize.remove_parametrizations or remove_weight_norm"
+            )
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -33,6 +32,7 @@ from hardnet_suite.openmm.run.amp import wrapper_in_precision
 from hardnet_suite.openmm.run.compilation import compile_networks, require_compiler
 from hardnet_suite.openmm.run.configs import drop_pretrained, load_config, set_data_root
 from hardnet_suite.openmm.run.runner import SuiteRunner
+from hardnet_suite.quiet import without_log
 from hardnet_suite.timing import interleaved, median_ratio, percentile, synchronizer
 
 PRECISIONS = ("fp32", "bf16")
@@ -251,7 +251,7 @@ def _step(cfg: Config, setting: TrainingSetting, device: str) -> tuple[Callable[
     cfg = deepcopy(cfg)
     drop_pretrained(cfg)
     scope = cfg.get("default_scope") or "mmengine"
-    with DefaultScope.overwrite_default_scope(scope), _without_log():
+    with DefaultScope.overwrite_default_scope(scope), without_log():
         model = MODELS.build(cfg.model)
         model.init_weights()
     model = model.to(device).train()
@@ -269,17 +269,6 @@ def _step(cfg: Config, setting: TrainingSetting, device: str) -> tuple[Callable[
             model.train_step(deepcopy(data), optimizer)
 
     return step, sum(parameter.numel() for parameter in model.parameters())
-
-
-@contextmanager
-def _without_log() -> Iterator[None]:
-    """Without mmengine's line for every tensor that it initialises."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(disabled)
 
 
 def _drawn_batch(model: nn.Module, setting: TrainingSetting) -> dict[str, Any]:
@@ -379,7 +368,7 @@ def _loader_speed(cfg: Config, batch: int | None, batches: int, say: Callable[[s
     if say is not None:
         say(f"{Path(cfg.filename).stem}: data loader, {loader.get('num_workers', 0)} workers")
     images, began = 0, time.perf_counter()
-    with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmengine"), _without_log():
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmengine"), without_log():
         built = SuiteRunner.build_dataloader(loader, seed=0)
         for number, content in enumerate(itertools.islice(_endless(built), _LOADER_WARMUP + batches)):
             images += _count(content)
