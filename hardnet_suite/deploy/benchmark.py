@@ -28,6 +28,7 @@ from hardnet_suite.deploy.runners import (
     PYTORCH,
     EngineForm,
     Setting,
+    device_name,
     find_engine,
     integer_engines,
     is_integer,
@@ -260,7 +261,7 @@ def compare(
     channels_last: Sequence[bool] = (False,),
     sizes: Sequence[int | tuple[int, int]] | None = None,
     batches: Sequence[int] = (1,),
-    device: str | None = None,
+    device: str | torch.device | None = None,
     threads: int | None = None,
     rounds: int = 10,
     passes: int = 3,
@@ -663,13 +664,13 @@ def _settings(
             yield Setting(engine, precision, last, device, threads)
 
 
-def _settled_device(device: str | None) -> str:
+def _settled_device(device: str | torch.device | None) -> str:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)
+        return device_name(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"cannot compute on the device {device}: {_first_line(error)}") from None
-    return device
 
 
 def _require_counts(

@@ -181,6 +181,16 @@ def test_options_reach_the_library(cli, compared):
     }
 
 
+def test_a_number_of_the_cpu_is_the_cpu(cli, tmp_path):
+    """Nothing is taken for another device: neither the machine's line nor the steps of an engine."""
+    options = ("--engine", "packed", "--rounds", 1, "--passes", 1, "--size", 64, "--no-memory")
+    status, out, _ = cli("benchmark", "hardnet39ds", *options, "--device", "cpu:1", "--json", tmp_path / "a")
+    assert status == 0
+    report = json.loads((tmp_path / "a").read_text())
+    assert out.startswith(f"{report['machine']['cpu']}, ")
+    assert [row["device"] for row in report["timings"]] == ["cpu"]
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
