@@ -99,9 +99,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _load(args: argparse.Namespace) -> nn.Module:
-    from hardnet_suite.matching.patches import load_descriptor
+    from hardnet_suite.matching.patches import open_descriptor
 
-    model = load_descriptor(args.descriptor, weights=args.weights)
+    model = open_descriptor(args.descriptor, weights=args.weights, bf16=args.bf16)
     show(f"weights: {model.weights}")
     return model
 
