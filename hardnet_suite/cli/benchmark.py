@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _require_files(args: argparse.Namespace) -> None:
     """UserError where a result would replace another file, before anything is measured."""
-    from hardnet_suite.outputs import require_replaceable
+    from hardnet_suite.outputs import require_different, require_replaceable
     from hardnet_suite.visualization.canvas import is_figure
 
     if args.json is not None:
@@ -160,6 +160,7 @@ def _require_files(args: argparse.Namespace) -> None:
     if args.roofline not in (None, True):
         args.roofline = Path(args.roofline)
         drawn["--roofline"] = args.roofline
+    require_different({"--json": args.json, **drawn})
     for option, path in drawn.items():
         if path is not None:
             if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg"):
