@@ -646,6 +646,11 @@ def _settings(
     threads: int | None,
 ) -> Iterator[Setting]:
     found = list(dict.fromkeys(map(find_engine, engines)))
+    if any(channels_last) and not any(engine in PYTORCH for engine in found):
+        raise UserError(
+            f"the layout nhwc is for the engines of PyTorch ({', '.join(PYTORCH)}), not for "
+            f"{', '.join(found)}: leave it out"
+        )
     if any(map(is_integer, precisions)):
         able = [engine for engine in found if engine in integer_engines()]
         if not able:
