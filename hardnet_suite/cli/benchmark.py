@@ -225,11 +225,15 @@ def _model_of(model: str) -> Any:
     from hardnet_suite.deploy.peers import PEERS
     from hardnet_suite.networks import list_models
 
-    if known_name(model, [*list_models(), *PEERS]) or not Path(model).exists():
+    if known_name(model, [*list_models(), *PEERS]):
         return model
-    from hardnet_suite.prediction import load_model
+    from hardnet_suite.cli.predict import is_path, load_any_model
 
-    return load_model(model, device="cpu")
+    if Path(model).exists():
+        return load_any_model(model)
+    if is_path(model):
+        raise UserError(f"{model}: no such file or folder")
+    return model
 
 
 def _report(args: argparse.Namespace, comparison: Comparison, roofline: Roofline | None) -> None:
