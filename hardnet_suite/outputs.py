@@ -11,7 +11,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
@@ -121,6 +121,24 @@ def write_file(path: str | Path, content: str | bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def require_different(places: Mapping[str, str | Path | None]) -> None:
+    """Checks, before anything is computed, that no result would replace another of the same run.
+
+    Args:
+        places: option -> the file that it names, if any.
+
+    Raises:
+        UserError: two options name one file.
+    """
+    options: dict[str, str] = {}
+    for option, path in places.items():
+        if path is None:
+            continue
+        other = options.setdefault(os.path.realpath(path), option)
+        if other != option:
+            raise UserError(f"{other} and {option} are one file, {path}: choose another for one of them")
 
 
 def require_replaceable(

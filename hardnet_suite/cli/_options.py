@@ -274,6 +274,11 @@ def _keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
+def is_cpu(device: str | None) -> bool:
+    """Whether ``--device`` is the CPU, with a number or without, or is left to the program."""
+    return device is None or device.partition(":")[0] == "cpu"
+
+
 def choose_device(device: str | None) -> None:
     """Call it before mmengine is imported, which looks for GPUs then."""
     if device is None:

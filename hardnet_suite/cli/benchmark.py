@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _require_files(args: argparse.Namespace) -> None:
     """UserError where a result would replace another file, before anything is measured."""
-    from hardnet_suite.outputs import require_replaceable
+    from hardnet_suite.outputs import require_different, require_replaceable
     from hardnet_suite.visualization.canvas import is_figure
 
     if args.json is not None:
@@ -160,6 +160,7 @@ def _require_files(args: argparse.Namespace) -> None:
     if args.roofline not in (None, True):
         args.roofline = Path(args.roofline)
         drawn["--roofline"] = args.roofline
+    require_different({"--json": args.json, **drawn})
     for option, path in drawn.items():
         if path is not None:
             if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg"):
@@ -224,11 +225,15 @@ def _model_of(model: str) -> Any:
     from hardnet_suite.deploy.peers import PEERS
     from hardnet_suite.networks import list_models
 
-    if known_name(model, [*list_models(), *PEERS]) or not Path(model).exists():
+    if known_name(model, [*list_models(), *PEERS]):
         return model
-    from hardnet_suite.prediction import load_model
+    from hardnet_suite.cli.predict import is_path, load_any_model
 
-    return load_model(model, device="cpu")
+    if Path(model).exists():
+        return load_any_model(model)
+    if is_path(model):
+        raise UserError(f"{model}: no such file or folder")
+    return model
 
 
 def _report(args: argparse.Namespace, comparison: Comparison, roofline: Roofline | None) -> None:

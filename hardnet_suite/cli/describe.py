@@ -15,6 +15,7 @@ from hardnet_suite.cli._options import (
     add_bf16_argument,
     add_threads_argument,
     choose_device,
+    is_cpu,
     set_threads,
     show,
 )
@@ -59,7 +60,7 @@ def add_descriptor_arguments(parser: argparse.ArgumentParser) -> None:
 def choose_descriptor_device(args: argparse.Namespace) -> None:
     """``choose_device`` for the network that describes; UserError for a GPU and an exported file."""
     choose_device(args.device)
-    if args.device in (None, "cpu"):
+    if is_cpu(args.device):
         return
     from hardnet_suite.deploy.session import is_for_engine
 
@@ -98,9 +99,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _load(args: argparse.Namespace) -> nn.Module:
-    from hardnet_suite.matching.patches import load_descriptor
+    from hardnet_suite.matching.patches import open_descriptor
 
-    model = load_descriptor(args.descriptor, weights=args.weights)
+    model = open_descriptor(args.descriptor, weights=args.weights, bf16=args.bf16)
     show(f"weights: {model.weights}")
     return model
 

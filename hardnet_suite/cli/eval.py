@@ -217,10 +217,10 @@ def _score_patches(args: argparse.Namespace) -> dict[str, Any]:
 
     model = None
     if args.stored is None:
-        from hardnet_suite.matching import describe, load_descriptor
-        from hardnet_suite.matching.patches import digest_of
+        from hardnet_suite.matching.patches import describe, digest_of, open_descriptor
 
-        model = load_descriptor(args.descriptor or "hardnet_descriptor", weights=args.weights)
+        descriptor = args.descriptor or "hardnet_descriptor"
+        model = open_descriptor(descriptor, weights=args.weights, bf16=args.bf16)
         show(f"weights: {model.weights}")
     rates, counts = {}, {}
     for name, folder in folders.items():

@@ -14,7 +14,7 @@ from hardnet_suite.cli._options import (
     set_threads,
     show,
 )
-from hardnet_suite.cli.predict import require_model, settle_weights
+from hardnet_suite.cli.predict import load_any_model, require_model, settle_weights
 from hardnet_suite.deploy.formats import DYNAMIC, FORMATS, PRESETS, find_format
 from hardnet_suite.errors import UserError
 
@@ -178,16 +178,9 @@ def _quantization(args: argparse.Namespace) -> Any:
 
 def _load(args: argparse.Namespace) -> Any:
     """A model with weights; a patch descriptor as a network."""
-    from hardnet_suite.matching import load_descriptor
-    from hardnet_suite.prediction import load_model
-    from hardnet_suite.prediction.model import NoTaskError
-
     if args.model.endswith(".py"):
         show(f"config: {args.model}, which runs as a program", sys.stderr)
-    try:
-        return load_model(args.model, weights=args.weights, device="cpu")
-    except NoTaskError:
-        return load_descriptor(args.model, weights=args.weights, device="cpu")
+    return load_any_model(args.model, args.weights)
 
 
 def _size(values: list[int] | None) -> int | list[int] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from hardnet_suite.cli._options import set_threads, show
 from hardnet_suite.cli.describe import add_descriptor_arguments, choose_descriptor_device
 from hardnet_suite.errors import UserError
-from hardnet_suite.outputs import require_replaceable, write_file
+from hardnet_suite.outputs import require_different, require_replaceable, write_file
 
 _PROGRAM = "hardnet-suite match"
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -151,8 +151,7 @@ def _check(args: argparse.Namespace) -> None:
                 raise UserError(f"--out {args.out} is one of the images: choose another file")
     if args.json is not None:
         require_replaceable(args.json, _is_report, writer="match", option="--json")
-        if args.out is not None and os.path.abspath(args.json) == os.path.abspath(args.out):
-            raise UserError(f"--out and --json are one file, {args.json}: choose another for one of them")
+        require_different({"--out": args.out, "--json": args.json})
     if args.hloc is not None:
         from hardnet_suite.matching.export import require_hloc_replaceable
 

@@ -266,13 +266,30 @@ def require_model(model: str) -> None:
             raise UserError(f"{model} is an image or video, expected a model after --model")
     if known is not None or os.path.exists(model):
         return
-    if os.sep in model or Path(model).suffix.lower() in _SUFFIXES:
+    if is_path(model):
         if Path(model).suffix == ".py" and os.sep not in model:
             find_config(model)  # of the suite
             return
         raise UserError(f"--model {model}: no such file or folder")
     if not Path(model).suffix:
         raise unknown_model(model, FIGURES)
+
+
+def is_path(model: str) -> bool:
+    """Whether a name can only be that of a file or folder."""
+    return os.sep in model or Path(model).suffix.lower() in _SUFFIXES
+
+
+def load_any_model(model: str, weights: str | None = None) -> Any:
+    """A model of ``load_model`` on the CPU; a patch descriptor as the network of ``load_descriptor``."""
+    from hardnet_suite.matching import load_descriptor
+    from hardnet_suite.prediction import load_model
+    from hardnet_suite.prediction.model import NoTaskError
+
+    try:
+        return load_model(model, weights=weights, device="cpu")
+    except NoTaskError:
+        return load_descriptor(model, weights=weights, device="cpu")
 
 
 def settle_weights(model: str, weights: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hardnet_suite.cli._options import (
     add_run_arguments,
     choose_device,
+    is_cpu,
     load_run_config,
     require_data_root,
     set_threads,
@@ -143,7 +144,7 @@ def _open_exported(args: argparse.Namespace) -> Session | None:
     settle_config(args)
     require_data_root(args)
     session, choice = open_in_precision(args.checkpoint, args.precision)
-    if args.device is not None and args.device != "cpu":
+    if not is_cpu(args.device):
         raise UserError(f"--device {args.device}: {args.checkpoint} runs in {session.engine}, on the CPU")
     if choice is not None:
         show(f"precision: {choice}")

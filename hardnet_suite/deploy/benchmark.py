@@ -28,6 +28,7 @@ from hardnet_suite.deploy.runners import (
     PYTORCH,
     EngineForm,
     Setting,
+    device_name,
     find_engine,
     integer_engines,
     is_integer,
@@ -261,7 +262,7 @@ def compare(
     channels_last: Sequence[bool] = (False,),
     sizes: Sequence[int | tuple[int, int]] | None = None,
     batches: Sequence[int] = (1,),
-    device: str | None = None,
+    device: str | torch.device | None = None,
     threads: int | None = None,
     rounds: int = 10,
     passes: int = 3,
@@ -646,6 +647,11 @@ def _settings(
     threads: int | None,
 ) -> Iterator[Setting]:
     found = list(dict.fromkeys(map(find_engine, engines)))
+    if any(channels_last) and not any(engine in PYTORCH for engine in found):
+        raise UserError(
+            f"the layout nhwc is for the engines of PyTorch ({', '.join(PYTORCH)}), not for "
+            f"{', '.join(found)}: leave it out"
+        )
     if any(map(is_integer, precisions)):
         able = [engine for engine in found if engine in integer_engines()]
         if not able:
@@ -664,13 +670,13 @@ def _settings(
             yield Setting(engine, precision, last, device, threads)
 
 
-def _settled_device(device: str | None) -> str:
+def _settled_device(device: str | torch.device | None) -> str:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)
+        return device_name(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"cannot compute on the device {device}: {_first_line(error)}") from None
-    return device
 
 
 def _require_counts(

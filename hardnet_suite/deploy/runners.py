@@ -45,7 +45,7 @@ class Setting:
         engine: of ``engine_names()``.
         precision: of ``PRECISIONS``.
         channels_last: memory layout of weights and input, for the engines of PyTorch.
-        device: "cpu", "cuda" or "cuda:N"; exported files run on the CPU.
+        device: "cpu", "cuda" or "cuda:N", as ``device_name`` has it; exported files run on the CPU.
         threads: of the CPU; None: as many as PyTorch uses.
     """
 
@@ -54,6 +54,19 @@ class Setting:
     channels_last: bool = False
     device: str = "cpu"
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", device_name(self.device))
+
+
+def device_name(device: str | torch.device) -> str:
+    """A device in the one form in which devices are compared: of the CPU, which is one, without a number.
+
+    Raises:
+        RuntimeError: PyTorch knows no such device.
+    """
+    device = torch.device(device)
+    return "cpu" if device.type == "cpu" else str(device)
 
 
 def engine_names() -> list[str]:

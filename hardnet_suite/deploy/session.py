@@ -359,17 +359,19 @@ class Session(nn.Module):
         return answers(self, inputs, placements, arch=self.arch, rule=rule)
 
     def require_pixels(self, pixels: Tensor, preprocess: Preprocess, postprocess: Postprocess) -> None:
-        """UserError where a file of free size does not take an image.
+        """UserError where a file does not take an image: of free size, or as its preprocessing does not pad.
 
         Args:
             pixels: (3, h, w) uint8 RGB, as ``inference.prepare`` returns them.
             preprocess: the input rule.
             postprocess: the output rule.
         """
+        inside = self._normalizes(pixels[None], preprocess)
         if getattr(postprocess, "window", None) is None or self.has_postprocess:  # else windows are inputs
             size = tuple(pixels.shape[1:])
-            inside = self._normalizes(pixels[None], preprocess)
             self._require_free_size(size if inside else input_size(*size, preprocess))
+        if self.has_preprocess and not inside:
+            self._values(to_input(pixels[None], preprocess))
 
     def remaining_rule(self, rule: Postprocess) -> Postprocess:
         """What of an output rule is left to do with the outputs of the file.

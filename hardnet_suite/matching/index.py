@@ -26,7 +26,7 @@ from hardnet_suite.matching.keynet import KeyNetDetector
 from hardnet_suite.matching.keypoints import HardNetDetector
 from hardnet_suite.matching.nearest import mutual_matches
 from hardnet_suite.matching.pair import RATIO, count_places, estimate_geometry
-from hardnet_suite.matching.patches import DESCRIPTOR, digest_of, load_descriptor
+from hardnet_suite.matching.patches import DESCRIPTOR, digest_of, open_descriptor
 from hardnet_suite.outputs import write_file
 
 METHODS = ("vlad", "bow")
@@ -376,7 +376,7 @@ def load_index(
             "load it with the same detector"
         )
     if not isinstance(model, nn.Module):
-        model = load_descriptor(model, weights=weights, device=device)
+        model = open_descriptor(model, weights=weights, device=device, bf16=bf16)
     elif weights is not None or device is not None:
         raise ValueError("weights and device are for a model given by its name: a network has its own")
     if metadata["weights_digest"] != digest_of(model):

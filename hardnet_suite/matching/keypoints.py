@@ -21,7 +21,7 @@ from hardnet_suite.data.patch_frames import (
 )
 from hardnet_suite.matching.images import grey_array, read_image
 from hardnet_suite.matching.keynet import KeyNetDetector, sizes_angles_shapes
-from hardnet_suite.matching.patches import describe, load_descriptor, patch_side
+from hardnet_suite.matching.patches import describe, open_descriptor, patch_side
 
 CvKeyPoint = Any  # cv2.KeyPoint, without an import of OpenCV
 
@@ -165,7 +165,7 @@ class HardNetDetector:
         if channels not in ("rgb", "bgr"):
             raise ValueError(f"expected channels 'rgb' or 'bgr', got {channels!r}")
         if not isinstance(model, nn.Module):
-            model = load_descriptor(model, weights=weights, device=device)
+            model = open_descriptor(model, weights=weights, device=device, bf16=bf16)
         elif weights is not None or device is not None:
             raise ValueError("weights and device are for a model given by its name: a network has its own")
         patch_side(model)

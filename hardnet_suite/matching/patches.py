@@ -46,6 +46,21 @@ def load_descriptor(
         UserError: no such model, weights or device; a model that does not describe patches; weights that are
             unavailable; an exported file that is damaged, or lacks its engine.
     """
+    return open_descriptor(model, weights=weights, device=device)
+
+
+def open_descriptor(
+    model: str | Path,
+    *,
+    weights: str | Path | None = None,
+    device: str | torch.device | None = None,
+    bf16: bool = False,
+) -> nn.Module:
+    """``load_descriptor`` for ``describe``: its ``bf16`` is told to an engine when a file is opened.
+
+    Raises:
+        UserError: as ``load_descriptor``, or an engine that does not compute the file in bfloat16.
+    """
     names = [name for name, arch in ARCHS.items() if isinstance(arch, DescriptorArch)]
     name = known_name(str(model), names)
     if name is None:
@@ -64,7 +79,7 @@ def load_descriptor(
         weights = SHIPPED if name == DESCRIPTOR else True
     row = None if name is None else chosen_row(name, weights)
     if row is None and is_for_engine(weights):
-        session = open_session(weights)
+        session = open_session(weights, precision="bf16" if bf16 else None)
         _require_descriptor(session.usage.name, name, session.path)
         return ready(session, device or "cpu")
     if row is not None:

@@ -11,7 +11,9 @@ from hardnet_suite.cli import benchmark as command
 from hardnet_suite.deploy.benchmark import Comparison, Failure, Timing
 from hardnet_suite.deploy.roofline import Roofline
 from hardnet_suite.deploy.runners import Setting
+from hardnet_suite.networks import build_network
 from hardnet_suite.visualization.canvas import is_figure
+from hardnet_suite.weights import save_weights
 
 MACHINE = {"gpu": None, "cpu": "a CPU", "threads": 2, "load": 0.1, "versions": {"torch": "2.15.0"}}
 
@@ -181,6 +183,16 @@ def test_options_reach_the_library(cli, compared):
     }
 
 
+def test_a_number_of_the_cpu_is_the_cpu(cli, tmp_path):
+    """Nothing is taken for another device: neither the machine's line nor the steps of an engine."""
+    options = ("--engine", "packed", "--rounds", 1, "--passes", 1, "--size", 64, "--no-memory")
+    status, out, _ = cli("benchmark", "hardnet39ds", *options, "--device", "cpu:1", "--json", tmp_path / "a")
+    assert status == 0
+    report = json.loads((tmp_path / "a").read_text())
+    assert out.startswith(f"{report['machine']['cpu']}, ")
+    assert [row["device"] for row in report["timings"]] == ["cpu"]
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -224,8 +236,35 @@ def test_files_are_written_and_replaced_by_later_ones_alone(cli, error_of, compa
 
 
 @pytest.mark.parametrize(
+    "options",
+    [("--plot", "p.png", "--roofline", "p.png"), ("--json", "p.png", "--plot", "linked/p.png")],
+)
+def test_no_result_replaces_another_of_the_same_run(error_of, compared, options, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "linked").symlink_to(tmp_path, target_is_directory=True)
+    first, second = options[::2]
+    assert f"{first} and {second} are one file, {options[3]}" in error_of("benchmark", "hardnet68", *options)
+    assert compared == []
+
+
+@pytest.mark.parametrize("name", ["hardnet_descriptor", "hardnet39ds"])
+def test_a_file_is_its_network_whatever_its_task(cli, compared, name, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_weights(build_network(name).state_dict(), path, half=False)
+    assert cli("benchmark", path)[0] == 0
+    (model,) = compared[0]["models"]
+    assert getattr(model, "network", model).usage.name == name
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["nosuch.pth"], "nosuch.pth: no such file or folder"),
+        (["hardnet68", "--peers", "runs/nosuch"], "runs/nosuch: no such file or folder"),
+        (
+            ["hardnet68", "--engine", "onnxruntime", "--layout", "nchw", "nhwc"],
+            "the layout nhwc is for the engines of PyTorch",
+        ),
         (["resnet5"], "unknown model 'resnet5'; did you mean resnet50"),
         (["hardnet68", "--peers", "restnet50"], "did you mean resnet50"),
         (["hardnet68", "--size", "big"], "--size big: expected a side such as 224, or HEIGHTxWIDTH"),

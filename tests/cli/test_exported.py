@@ -219,15 +219,18 @@ def test_an_exported_descriptor(cli, error_of, tmp_path, monkeypatch):
     Image.fromarray(strip).save(tmp_path / "ref.png")
     for name, descriptor in (("file", path), ("network", "hardnet_descriptor")):
         status, _, _ = cli(
-            "describe", tmp_path / "ref.png", tmp_path / f"{name}.npz", "--descriptor", descriptor
+            *("describe", tmp_path / "ref.png", tmp_path / f"{name}.npz", "--descriptor", descriptor),
+            *("--device", "cpu:0"),
         )
         assert status == 0
     ours, theirs = (np.load(tmp_path / f"{name}.npz")["descriptors"] for name in ("file", "network"))
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
-    message = error_of(
-        "describe", tmp_path / "ref.png", tmp_path / "half.npz", "--descriptor", path, "--bf16"
-    )
-    assert "bf16 is chosen when a file is opened" in message
+    for command in (
+        ("describe", tmp_path / "ref.png", tmp_path / "half.npz"),
+        ("match", tmp_path / "ref.png", tmp_path / "ref.png"),
+    ):
+        message = error_of(*command, "--descriptor", path, "--bf16")
+        assert "patches.pt holds fp32: PyTorch computes in the precision of the file" in message
     monkeypatch.setattr(
         "hardnet_suite.cli.describe.choose_device", lambda device: None
     )  # a machine with a GPU

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from hardnet_suite import load_model
 from hardnet_suite.cli import main
 from hardnet_suite.data.segmentation import own_labels, read_label
+from hardnet_suite.deploy import export
 from hardnet_suite.evaluation.binary import summarize_masks
 from hardnet_suite.openmm.run.configs import load_config
 
@@ -132,6 +133,29 @@ def test_flipped_views_are_scored_by_their_mean(cli, polyps, config, run, tmp_pa
     status, _, err = cli("test", config, run, "--data-root", polyps, "--work-dir", tmp_path, "--flip")
     assert (status, err) == (0, "")
     assert json.loads((tmp_path / "metrics.json").read_text())["masks"]["Dice"] > 0.4
+
+
+def test_a_file_that_returns_masks_has_no_probabilities_to_score(
+    cli, error_of, polyps, config, run, tmp_path
+):
+    """Those that can be scored are: of a file without the rule, and of the masks alone."""
+    image = np.array(Image.open(polyps / "TestDataset/Kvasir/images/0.jpg"))
+    model = load_model(str(run), device="cpu")
+    for name, inside in (("logits", False), ("masks", True)):
+        export(model, tmp_path / f"{name}.pt", postprocess=inside, images=image)
+    arguments = ("--data-root", polyps, "--work-dir", tmp_path / "figures")
+    message = error_of("test", config, tmp_path / "masks.pt", *arguments)
+    assert "masks.pt returns masks, but the evaluator's masks=True also scores probabilities" in message
+    assert not (tmp_path / "figures/metrics.json").exists()
+    alone = ("--cfg-options", "test_evaluator.masks=False")
+    found = {}
+    for name, options in {"logits": (), "masks": alone}.items():
+        assert cli("test", config, tmp_path / f"{name}.pt", *arguments, *options)[0] == 0
+        found[name] = json.loads((tmp_path / "figures/metrics.json").read_text())
+    assert "MAE" in found["logits"]["masks"]
+    assert "masks" not in found["masks"]
+    assert found["masks"]["metrics"]["mIoU"] == pytest.approx(found["logits"]["metrics"]["mIoU"], abs=0.02)
+    assert cli("test", config, tmp_path / "masks.pt", *arguments, "--format-only")[0] == 0
 
 
 def test_the_recipe_is_the_published_one():

@@ -581,3 +581,27 @@ def test_protocols_are_the_authors():
 
 def test_an_empty_comparison_is_json_too():
     assert json.loads(Comparison().to_json())["timings"] == []
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("cpu", "cpu"),
+        ("cpu:0", "cpu"),
+        (torch.device("cpu", 1), "cpu"),
+        ("cuda", "cuda"),
+        (torch.device("cuda", 1), "cuda:1"),
+    ],
+)
+def test_devices_are_compared_in_one_form(device, expected):
+    assert Setting(device=device).device == expected
+
+
+@pytest.mark.parametrize("device", ["cpu:0", torch.device("cpu")])
+def test_every_form_of_the_cpu_is_packed(device, monkeypatch, tmp_path):
+    steps = []
+    monkeypatch.setattr(runners, "transformed", lambda network, names, inputs: steps.append(names) or network)
+    setting = Setting("packed", device=device)
+    network, inputs = nn.Conv2d(3, 2, 3), torch.zeros(1, 3, 8, 8)
+    runners.make_pass(runners.prepare(network, inputs, setting, tmp_path), inputs)()
+    assert steps[-1] == ["pack"]

@@ -10,9 +10,11 @@ import torch
 from drawn_pairs import small_descriptor
 
 from hardnet_suite import create_model
+from hardnet_suite.deploy import export
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import resize_patches
-from hardnet_suite.matching import describe, load_descriptor
+from hardnet_suite.matching import HardNetDetector, describe, load_descriptor
+from hardnet_suite.matching.patches import open_descriptor
 from hardnet_suite.weights import convert_official
 from hardnet_suite.weights.registry import find
 
@@ -197,3 +199,17 @@ def test_a_tag_is_not_a_folder_of_that_name(golden, tmp_path, monkeypatch):
     monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert "the weights 'liberty'" in load_descriptor(weights="liberty").weights
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_an_engine_is_told_the_precision_when_its_file_is_opened(tmp_path, patches, bf16):
+    openvino = pytest.importorskip("openvino")
+    if bf16 and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("OpenVINO has no bfloat16 on this processor")
+    network = load_descriptor()
+    path = export(network, tmp_path / "patches.xml")
+    model = open_descriptor(path, bf16=bf16)
+    assert model.precision == ("bf16" if bf16 else "fp32")
+    assert HardNetDetector(str(path), bf16=bf16).model.precision == model.precision
+    found, expected = (describe(each, patches, bf16=bf16) for each in (model, network))
+    np.testing.assert_allclose(found, expected, atol=0.02 if bf16 else 1e-4)

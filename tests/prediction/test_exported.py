@@ -11,6 +11,7 @@ import pytest
 import torch
 from deploy.exported import lively
 from PIL import Image
+from tiny_networks import tiny
 
 from hardnet_suite import create_model, load_model, predict
 from hardnet_suite.config_names import OWN_CONFIGS
@@ -183,6 +184,25 @@ def test_images_that_a_file_of_any_size_does_not_take_are_skipped(tmp_path):
     message = rf"b\.png: .*takes inputs of at least {least}×{least} pixels, got 300×{least - 1}"
     with pytest.raises(UserError, match=message):
         predict(path, folder / "b.png")
+
+
+@pytest.mark.parametrize("window", [None, (160, 160)])
+def test_images_that_preprocessing_inside_would_have_to_pad_are_skipped(tmp_path, window):
+    network = tiny("fchardnet70")
+    usage = network.usage
+    network.usage = replace(
+        usage,
+        preprocess=replace(usage.preprocess, input_size=(160, 160)),
+        postprocess=replace(usage.postprocess, window=window, stride=window),
+    )
+    path = export(network, tmp_path / "masks.pt", dynamic="size", preprocess=True, images=noise(160, 160))
+    for name, side in (("small", 100), ("large", 240)):
+        Image.fromarray(noise(side, side)).save(tmp_path / f"{name}.png")
+    failed = []
+    with pytest.warns(UserWarning, match=r"small\.png: .*they are padded"):
+        (ours,) = predict(path, [tmp_path / "small.png", tmp_path / "large.png"], failed=failed)
+    assert [Path(name).name for name, _ in failed] == ["small.png"]
+    same(ours, predict(network, tmp_path / "large.png")[0])
 
 
 @pytest.mark.parametrize("finished", [False, True])

@@ -97,7 +97,8 @@ class DeployedNetwork:
         engine_version: the engine's version.
         precision: what it computes in, such as "fp32".
         weights: which file this is, in words.
-        finished: whether the postprocessing of ``checkpoint`` is inside: a detector returns boxes.
+        finished: whether the postprocessing of ``checkpoint`` is inside: a detector returns boxes, and of
+            masks there are no probabilities.
     """
 
     checkpoint: Checkpoint
@@ -231,6 +232,12 @@ def plan_test(
     _augment(cfg, part, options)
     if deployed is not None:
         _settle_deployed(cfg, deployed)
+        if deployed.finished and not options.format_only and part.scores_probabilities(cfg):
+            raise UserError(
+                f"{deployed.checkpoint.path} returns masks, but the evaluator's masks=True also scores "
+                "probabilities: export it without --with postprocess, or score the masks alone with "
+                "--cfg-options test_evaluator.masks=False"
+            )
     return TestPlan(cfg, part, source, weights, options, Path(cfg.work_dir), digest, deployed)
 
 

@@ -177,6 +177,10 @@ class Part(ABC):
         """
         raise UserError("--scales is for segmentation, and --flip for that and for CenterNet")
 
+    def scores_probabilities(self, cfg: Config) -> bool:
+        """Whether the config's evaluator scores more than the final answers of its model."""
+        return False
+
     def has_heatmaps(self, cfg: Config) -> bool:
         """Whether the config's model makes heat maps."""
         return False

@@ -241,6 +241,9 @@ class SegmentationPart(Part):
             dataset["pipeline"] = augmented(cfg, dataset["pipeline"], scales=scales, flip=flip)
         cfg.model = {"type": "HarDNetSegmentorTTA", "module": cfg.model}
 
+    def scores_probabilities(self, cfg: Config) -> bool:
+        return bool(cfg.test_evaluator.get("masks"))
+
     def draw_summary(self, metric: Any, folder: Path, *, score: float) -> ScoreSummary:
         if metric.scores is None:  # no image has labels
             return ScoreSummary()
