@@ -263,8 +263,8 @@ def test_what_is_no_whole_model(tmp_path):
     for values in (np.zeros((1, 3, 64, 64), np.float32), [[0.0]]):
         with pytest.raises(TypeError, match="expected a tensor"):
             session(values)
-    for threads in (0, -1, 1.5, "2", True):
-        with pytest.raises(UserError, match="threads must be an integer of at least 1"):
+    for threads in (0, -1, 1.5, "2", True, 1025, 99_999):
+        with pytest.raises(UserError, match="threads must be an integer from 1 to 1024"):
             open_session(path, threads=threads)
 
 
@@ -358,10 +358,3 @@ def test_weights_that_are_computed_are_told(tmp_path, normalize):
 def test_more_bad_options(descriptor, tmp_path, file, options, message):
     with pytest.raises(UserError, match=message):
         export(descriptor, tmp_path / file, **options)
-
-
-@pytest.mark.parametrize("threads", [0, 1025, 99_999, 2.0, True])
-def test_threads_out_of_range(descriptor, tmp_path, threads):
-    path = export(descriptor, tmp_path / "a.pt")
-    with pytest.raises(UserError, match="threads must be an integer from 1 to 1024"):
-        open_session(path, threads=threads)

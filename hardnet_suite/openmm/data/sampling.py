@@ -101,7 +101,7 @@ def fingerprint(dataset: Any) -> str:
     Args:
         dataset: A data set of any kind, with wrappers around it.
     """
-    hashed = hashlib.sha256(f"{len(dataset)}".encode())
+    hashed = hashlib.blake2b(f"{len(dataset)}".encode(), digest_size=16)
     pending = [dataset]
     while pending:
         each = pending.pop()
