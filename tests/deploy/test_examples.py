@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_networks import tiny
+from tiny_networks import TINY, as_trained, tiny
 
 from hardnet_suite import create_model, load_model, predict
 from hardnet_suite.deploy import export
-from hardnet_suite.networks import Pad
+from hardnet_suite.networks import Pad, build_network
 
 ROOT = Path(__file__).parents[2]
 ALONE = """
@@ -75,18 +75,102 @@ def test_the_program_tells_how_it_is_called():
     assert (result.returncode, result.stderr) == (1, "usage: python predict_onnx.py FILE.onnx IMAGE\n")
 
 
-@pytest.mark.parametrize("inside", [False, True])
-def test_classes_without_pytorch(tmp_path, inside):
-    network = create_model("hardnet39ds", num_classes=10, pretrained="tiny_imagenet10")
-    path = export(
-        network, tmp_path / "tiny.onnx", preprocess=inside, postprocess=True, images=np.asarray(noise(80, 64))
-    )
-    image = noise(90, 70)
-    (expected,) = predict(load_model(path), image)
-    rows = run_python(path, image, tmp_path)
-    names = load_model(path).network.usage.classes
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """Classifiers of ten classes, each exported once: (rule, options of ``export``) -> the file."""
+    files: dict[str, Path] = {}
+
+    def of(rule: dict, **options) -> Path:
+        key = repr((rule, options))
+        if key not in files:
+            network = create_model("hardnet39ds", num_classes=10, pretrained="tiny_imagenet10")
+            usage = network.usage
+            network.usage = replace(usage, preprocess=replace(usage.preprocess, **rule))
+            path = tmp_path_factory.mktemp("classes") / "tiny.onnx"
+            files[key] = export(network, path, postprocess=True, images=np.asarray(noise(80, 64)), **options)
+        return files[key]
+
+    return of
+
+
+def require_same_classes(path: Path, image: Image.Image, folder: Path) -> None:
+    rows = run_python(path, image, folder)
+    (expected,) = predict(load_model(path), folder / "image.png")
+    names = load_model(path).network.usage.classes or [*map(str, range(10))]
     assert [" ".join(row[:-1]) for row in rows] == [names[label] for label in expected.labels]
     np.testing.assert_allclose([float(row[-1]) for row in rows], expected.scores, atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{}, {"preprocess": True}, {"batch": 2}])
+def test_classes_without_pytorch(classifier, tmp_path, options):
+    require_same_classes(classifier({}, **options), noise(90, 70), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(61, 90), (90, 61), (51, 40), (64, 64), (67, 99)], ids=lambda side: f"{side}"
+)
+def test_a_crop_without_resizing_lies_where_it_does_in_python(classifier, tmp_path, width, height):
+    path = classifier({"resize_to": None, "size": 64})
+    require_same_classes(path, noise(width, height), tmp_path)
+
+
+def transparent(kind: str) -> Image.Image:
+    image = noise(90, 70)
+    if kind == "P":
+        image = image.quantize(16)
+        image.info["transparency"] = 3
+        return image
+    image = image.convert(kind)
+    image.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 90).astype(np.uint8), (70, 1))))
+    return image
+
+
+@pytest.mark.parametrize("kind", ["RGB", "L", "P", "16"])
+def test_transparent_and_deep_images_without_pytorch(classifier, tmp_path, kind):
+    if kind == "16":
+        image = Image.fromarray(np.asarray(noise(90, 70).convert("L")).astype(np.uint16) * 257 // 2)
+    else:
+        image = transparent(kind)
+    require_same_classes(classifier({}), image, tmp_path)
+
+
+def test_one_channel_without_pytorch(tmp_path):
+    network = build_network("hardnet39ds", arch=TINY["hardnet39ds"], in_chans=1)
+    as_trained(network, (8, 1, 64, 64))
+    rule = replace(network.usage.preprocess, channels="grey", mean=(0.5,), std=(0.1,), size=64, resize_to=64)
+    network.usage = replace(network.usage, preprocess=rule)
+    path = export(network, tmp_path / "grey.onnx", postprocess=True, images=np.asarray(noise(80, 64)))
+    require_same_classes(path, noise(90, 70), tmp_path)
+
+
+def broken_pixels(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ((Path.unlink, "image.png"), "cannot read image.png: "),
+        ((broken_pixels, "image.png"), "cannot read image.png: "),
+        ((lambda path: Image.new("F", (70, 70)).save(path, "TIFF"), "image.png"), "save it with 8 bits"),
+        (
+            (lambda path: Image.new("I;16", (70, 70)).save(path, transparency=0), "image.png"),
+            "save it with 8 bits",
+        ),
+        ((Path.unlink, "file.onnx"), "cannot open file.onnx: "),
+        ((broken_pixels, "file.onnx"), "cannot open file.onnx: "),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(classifier, tmp_path, spoil, message):
+    noise(90, 70).save(tmp_path / "image.png")
+    shutil.copy(classifier({}), tmp_path / "file.onnx")
+    change, name = spoil
+    change(tmp_path / name)
+    command = [sys.executable, ROOT / "docs/predict_onnx.py", "file.onnx", "image.png"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_boxes_without_pytorch(detector, tmp_path):
