@@ -79,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     index.save(args.out)
     skipped = f", {len(failed):,} skipped" if failed else ""
     show(
-        f"{args.out}: {added:,} images added{skipped}, {len(index):,} in all, {index.method} of "
-        f"{len(index.codebook):,} words, {time.perf_counter() - start:.1f} s"
+        f"{args.out}: {added:,} image{'s' * (added != 1)} added{skipped}, {len(index):,} in all, "
+        f"{index.method} of {len(index.codebook):,} words, {time.perf_counter() - start:.1f} s"
     )
     return 1 if failed else 0
 

@@ -28,6 +28,7 @@ from hardnet_suite.matching.nearest import mutual_matches
 from hardnet_suite.matching.pair import RATIO, count_places, estimate_geometry
 from hardnet_suite.matching.patches import DESCRIPTOR, digest_of, open_descriptor
 from hardnet_suite.outputs import write_file
+from hardnet_suite.weights.save import in_order
 
 METHODS = ("vlad", "bow")
 TOP_K = 1000  # keypoints per image
@@ -233,7 +234,8 @@ class ImageIndex:
             "keypoints": keypoints,
             "detection": json.dumps({key: getattr(self.detector, key) for key in _DETECTION}),
         }
-        write_file(path, save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, metadata))
+        content = save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, metadata)
+        write_file(path, in_order(content))
 
     def _extend(self, images: Iterable[tuple[str, _LocalFeatures]]) -> None:
         images = list(images)

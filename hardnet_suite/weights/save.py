@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,9 +73,23 @@ def save_weights(
     elif suffix == ".pdparams":
         content = pickle.dumps({key: _plain_array(value) for key, value in kept.items()}, protocol=4)
     else:
-        content = safetensors.torch.save(kept, metadata=dict(metadata or {}))
+        content = in_order(safetensors.torch.save(kept, metadata=dict(metadata or {})))
     write_file(path, content)
     return hashlib.sha256(content).hexdigest()
+
+
+def in_order(content: bytes) -> bytes:
+    """A .safetensors file with its metadata sorted: the library writes them in another order each time.
+
+    So the same content has the same digest.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def _plain_array(value: Tensor) -> np.ndarray:

@@ -419,3 +419,12 @@ def test_files_of_a_damaged_index(tmp_path, files):
     altered(tmp_path / "i.safetensors", tmp_path / "j.safetensors", metadata={"files": files})
     with pytest.raises(UserError, match="is damaged"):
         load_index(tmp_path / "j.safetensors", model=small_descriptor())
+
+
+def test_the_same_index_is_the_same_file(indexes, tmp_path):
+    contents = set()
+    for number in range(6):
+        indexes["bow"].save(tmp_path / f"{number}.safetensors")
+        contents.add((tmp_path / f"{number}.safetensors").read_bytes())
+    load_index(tmp_path / "0.safetensors", model=small_descriptor()).save(tmp_path / "again.safetensors")
+    assert contents == {(tmp_path / "again.safetensors").read_bytes()}

@@ -147,3 +147,15 @@ def test_tensors_that_share_memory(tmp_path, suffix):
     back = state_dict_of(read_checkpoint(tmp_path / f"w{suffix}"))
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {key: 'ä "\\\n\x7f😀' + key for key in "qwertyuiopasdf"}])
+def test_equal_weights_are_equal_files(tmp_path, metadata):
+    state = {"b": torch.ones(3, dtype=torch.float16), "a.weight": torch.zeros(2, 0), "é": torch.arange(5)}
+    path = tmp_path / "w.safetensors"
+    assert len({save_weights(state, path, metadata=metadata, half=False) for _ in range(8)}) == 1
+    read = safetensors.torch.load_file(path)
+    assert read.keys() == state.keys()
+    assert all(torch.equal(read[key], value) for key, value in state.items())
+    with safetensors.safe_open(path, "pt") as file:
+        assert (file.metadata() or {}) == (metadata or {})

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
+from hardnet_suite.errors import UserError
+from hardnet_suite.inference.labels import ONE_CLASS
 from hardnet_suite.networks import build_network
 from hardnet_suite.openmm.models.forms import LoadsEveryForm
 from hardnet_suite.openmm.models.inference import ReplaceableNetwork
@@ -74,6 +76,9 @@ class ImageClassifier(LoadsEveryForm, ReplaceableNetwork, BaseModel):
         data_preprocessor: Config of the data preprocessor.
         label_smoothing: Label smoothing of the loss, in [0, 1].
         init_cfg: mmengine's config of the initialisation.
+
+    Raises:
+        UserError: A single class.
     """
 
     def __init__(
@@ -84,6 +89,8 @@ class ImageClassifier(LoadsEveryForm, ReplaceableNetwork, BaseModel):
         label_smoothing: float = 0.0,
         init_cfg: dict | None = None,
     ):
+        if num_classes == 1:
+            raise UserError(f"model.num_classes is 1: {ONE_CLASS}")
         super().__init__(data_preprocessor, init_cfg)
         self.arch, self.label_smoothing = arch, label_smoothing
         self.network = build_network(arch, num_classes=num_classes)
