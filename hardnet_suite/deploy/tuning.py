@@ -146,7 +146,7 @@ def deploy(
             with the result and its copies).
         size: Side, or (height, width), of the input to time. Default: that of the input rule; 512 where that
             keeps the size of images. PyTorch's forms take other sizes, too, and files where the rule keeps
-            the size or this is not the rule's.
+            the size or this is not the rule's; OpenVINO's in int8 have one size, that of the rule.
         batch: Images per input.
         precision: "fp32", "bf16", "fp16" or "int8"; None: whichever is faster, int8 only with
             ``quantization``.
@@ -249,7 +249,10 @@ def _built(
     elif "size" in FORMATS[target].dynamic_in(options.get("precision", "fp32")):
         options["dynamic"] = "size"
     else:  # drops the form alone
-        raise RuntimeError("a file of one size would have an input rule of its own, and give other answers")
+        raise RuntimeError(
+            f"a file of one size would answer otherwise, as the input rule of the network makes no "
+            f"{size[0]}×{size[1]}: give it one that does (network.usage), or leave the size out"
+        )
     file = export(changed, path, format=target, **options)
     try:
         session = open_session(file, precision=form.precision)

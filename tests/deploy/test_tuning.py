@@ -196,13 +196,30 @@ def textures() -> list[np.ndarray]:
     return [generator.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(6)]
 
 
+def of_size(network: nn.Module, side: int) -> nn.Module:
+    """A classifier whose input rule makes squares of that side."""
+    rule = dataclasses.replace(network.usage.preprocess, size=(side, side), resize_to=None)
+    network.usage = dataclasses.replace(network.usage, preprocess=rule)
+    return network
+
+
+def test_openvinos_integers_have_the_size_of_the_rule(textures):
+    for package in ("openvino", "nncf"):
+        pytest.importorskip(package, exc_type=ImportError)
+    settings = Quantization(textures, max_drop=100)
+    with pytest.raises(
+        UserError, match=r"the input rule of the network makes no 64×64: give it one that does"
+    ):
+        deploy(tiny("hardnet68"), "openvino", size=64, precision="int8", quantization=settings)
+
+
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 @pytest.mark.parametrize("precision", [None, "int8"])
 def test_int8_is_among_the_forms_where_images_are_given(fastest, textures, target, precision):
     for package in {"onnx": ("onnxruntime",), "openvino": ("openvino", "nncf")}[target]:
         pytest.importorskip(package, exc_type=ImportError)
     fastest("int8")
-    network = tiny("hardnet68")
+    network = of_size(tiny("hardnet68"), 64)
     session = deploy(
         network, target, size=64, precision=precision, quantization=Quantization(textures, max_drop=100)
     )
@@ -226,7 +243,7 @@ def test_the_rest_in_bfloat16_is_held_to_the_bound_too(fastest, textures, monkey
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("no bfloat16 on this processor")
     fastest("int8+bf16")
-    network, settings = tiny("hardnet68"), Quantization(textures, max_drop=100)
+    network, settings = of_size(tiny("hardnet68"), 64), Quantization(textures, max_drop=100)
     monkeypatch.setattr(tuning, "forms", lambda *_, **__: [Form(("fuse",)), Form(("fuse",), "int8+bf16")])
     session = deploy(network, "openvino", size=64, quantization=settings)
     assert (session.precision, session.record.precision) == ("int8+bf16", "int8")
@@ -337,10 +354,7 @@ def test_the_answers_for_images_are_the_models(fastest, target, size, keeps):
     torch.manual_seed(0)
     network = tiny("fchardnet70") if keeps else tiny("hardnet39ds")
     if not keeps:
-        network.usage = dataclasses.replace(
-            network.usage,
-            preprocess=dataclasses.replace(network.usage.preprocess, size=(96, 96), resize_to=None),
-        )
+        network = of_size(network, 96)
     deployed = deploy(network, target, size=size, precision="fp32")
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, shape, np.uint8) for shape in ((128, 96, 3), (96, 160, 3))]
