@@ -64,12 +64,13 @@ class SourceImage:
     """One image that is opened when it is needed: ``open()`` gives a PIL image, RGB, or a UserError.
 
     ``name``: of the file, address or frame. ``fps``: frames per second of its video, if it is of one that
-    says so.
+    says so. ``path``: of the file that is this image; None of images in memory, in tar files and of frames.
     """
 
     name: str
     open: Callable[[], Image.Image]
     fps: float | None = None
+    path: str | None = None
 
     @property
     def stem(self) -> str:
@@ -334,7 +335,7 @@ def _of_file(path: str) -> Iterator[SourceImage]:
     elif is_tar(path):
         yield from _of_tar(path)
     else:
-        yield SourceImage(path, partial(open_rgb, path))
+        yield SourceImage(path, partial(open_rgb, path), path=path)
 
 
 def _of_tar(path: str) -> Iterator[SourceImage]:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from hardnet_suite.data.files import is_file, require_regular, sha256
-from hardnet_suite.data.sources import images_of, is_single
+from hardnet_suite.data.sources import SourceImage, images_of, is_single
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching.aggregation import InvertedFile, kmeans, load_faiss, vlad
 from hardnet_suite.matching.keynet import KeyNetDetector
@@ -80,9 +80,9 @@ class ImageFile:
     sha256: str
 
     @classmethod
-    def of(cls, name: str) -> ImageFile | None:
-        """The file of that name; None of what is no file, such as an image in memory or in a tar file."""
-        return cls(os.path.abspath(name), sha256(Path(name))) if is_file(Path(name)) else None
+    def of(cls, source: SourceImage) -> ImageFile | None:
+        """The file of an image; None where it is no file of its own."""
+        return None if source.path is None else cls(os.path.abspath(source.path), sha256(source.path))
 
     def require_same(self) -> Path:
         """Its path.
@@ -437,7 +437,7 @@ def _features_of(
             if failed is not None:
                 failed.append((source.name, str(error)))
             continue
-        features.file = ImageFile.of(source.name)
+        features.file = ImageFile.of(source)
         yield source.name, features
 
 

@@ -428,3 +428,14 @@ def test_the_same_index_is_the_same_file(indexes, tmp_path):
         contents.add((tmp_path / f"{number}.safetensors").read_bytes())
     load_index(tmp_path / "0.safetensors", model=small_descriptor()).save(tmp_path / "again.safetensors")
     assert contents == {(tmp_path / "again.safetensors").read_bytes()}
+
+
+def test_an_image_in_memory_is_no_file_of_its_name(tmp_path, monkeypatch):
+    """Arrays have names such as "image", which a file may have as well."""
+    monkeypatch.chdir(tmp_path)
+    images = list(drawn_scenes())[:2]
+    for name in ("image", "image 0", "image 1", "0", "1"):
+        Image.fromarray(images[1]).save(tmp_path / name, "PNG")
+    index = build_index(images, detector=detector())
+    index.add(images[0])
+    assert [hit.file for hit in index.search(images[0])] == [None] * 3
