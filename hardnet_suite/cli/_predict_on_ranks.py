@@ -158,7 +158,7 @@ def _share(
 
 def _numbered(images: str | list[str]) -> Iterator[SourceImage]:
     for index, source in enumerate(images_of(images)):
-        yield _NumberedImage(source.name, source.open, source.fps, index)
+        yield _NumberedImage(**vars(source), index=index)
 
 
 def _merge(

@@ -9,7 +9,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,8 @@ class SourceImage:
 
     name: str
     open: Callable[[], Image.Image]
-    fps: float | None = None
-    path: str | None = None
+    fps: float | None = field(default=None, kw_only=True)
+    path: str | None = field(default=None, kw_only=True)
 
     @property
     def stem(self) -> str:
@@ -494,7 +494,7 @@ def _frames(source: int | str, name: str, *options: Any) -> Iterator[SourceImage
                 size = "×".join(map(str, frame.shape[1::-1]))
                 raise UserError(f"{name} has frames of {size} pixels, beyond Pillow's limit of {2 * limit}")
             image = Image.fromarray(np.ascontiguousarray(frame[..., ::-1]))
-            yield SourceImage(f"{name}#{number:06d}", partial(upright, image), fps)
+            yield SourceImage(f"{name}#{number:06d}", partial(upright, image), fps=fps)
             number += 1
         if not number:
             raise UserError(f"{name} has not a single frame that can be read")
