@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hardnet_suite.data.classes import class_names
@@ -36,12 +36,14 @@ class Box:
         difficult: it counts neither as detected nor as missed: VOC's difficult, COCO's iscrowd.
         outline: the polygons (x1, y1, x2, y2 …) that ``bbox`` encloses, in pixels and as the source has
             them, so that they may leave the image; empty where it has none.
+        area: of its mask in pixels, as COCO's files state it; None: that of ``bbox``.
     """
 
     name: str
     bbox: BoxTuple
     difficult: bool = False
     outline: tuple[tuple[float, ...], ...] = ()
+    area: float | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -394,6 +394,30 @@ def test_coco_that_contradicts_its_images(source, key, value, message):
         read_boxes(source)
 
 
+@pytest.mark.parametrize(
+    ("bbox", "area", "written"),
+    [
+        ((2, 3, 10, 20), 70.5, 70.5),
+        ((2, 3, 10, 20), 200, 200),
+        ((54.2, 3, 10, 20), 70, 70),  # a box that rounding explains
+        ((60, 3, 10, 20), 70, 80),  # cut, and its mask with it
+        *(((2, 3, 10, 20), area, 200) for area in (None, 0, -1, "70", 1e9)),
+    ],
+)
+def test_areas_of_coco_stay(source, tmp_path, bbox, area, written):
+    """By them objects are small, medium or large."""
+    path = source / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0] |= {"bbox": bbox, "area": area}
+    path.write_text(json.dumps(content))
+    for folder in (tmp_path / "once", tmp_path / "twice"):
+        convert_dataset(source, folder)
+        back = json.loads((folder / "annotations/instances_train.json").read_text())
+        assert [entry["area"] for entry in back["annotations"]] == pytest.approx([written, 64 * 48])
+        source = folder
+    convert_dataset(source, tmp_path / "voc", target_format="voc")  # which has no areas
+
+
 def test_no_data_set(tmp_path):
     with pytest.raises(UserError, match="is not a data set of boxes"):
         read_boxes(tmp_path)

@@ -6,6 +6,7 @@ import os
 import re
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from hardnet_suite.data.boxes import (
@@ -225,14 +226,15 @@ def _images(content: CocoFile, folder: Path, path: Path, findings: list[Finding]
 
 def _box(box: CocoBox, size: tuple[int, int], path: Path, findings: list[Finding]) -> Box | None:
     x, y, width, height = box.bbox
-    bbox = box.bbox
+    bbox, area = box.bbox, None if box.area == width * height else box.area
     if x < 0 or y < 0 or x + width > size[0] or y + height > size[1]:
         bbox, changes = clip_box((x, y, x + width, y + height), size)
         where = f"{path.name}, annotation {box.id}, {box.category}"
         findings += [Finding("warning", kind, where, what) for kind, what in changes]
+        area = None if changes else area
     polygons = box.segmentation if isinstance(box.segmentation, list) else ()
     outline = tuple(tuple(polygon.tolist()) for polygon in polygons)
-    return None if bbox is None else Box(box.category, bbox, box.iscrowd, outline)
+    return None if bbox is None else Box(box.category, bbox, box.iscrowd, outline, area=area)
 
 
 def _with_unique_names(splits: dict[str, list[BoxImage]]) -> dict[str, list[BoxImage]]:
@@ -246,9 +248,6 @@ def _with_unique_names(splits: dict[str, list[BoxImage]]) -> dict[str, list[BoxI
     if not clash:
         return splits
     return {
-        split: [
-            BoxImage(i.path, f"{split}/{i.name.replace('../', '')}", i.size, i.boxes, i.annotation)
-            for i in images
-        ]
+        split: [replace(image, name=f"{split}/{image.name.replace('../', '')}") for image in images]
         for split, images in splits.items()
     }

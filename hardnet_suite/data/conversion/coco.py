@@ -75,7 +75,7 @@ def coco_content(images: Sequence[BoxImage], classes: Sequence[str], description
                         "image_id": image_id,
                         "category_id": numbers[box.name],
                         "bbox": [*box.bbox],
-                        "area": box.bbox[2] * box.bbox[3],
+                        "area": box.bbox[2] * box.bbox[3] if box.area is None else box.area,
                         "iscrowd": int(box.difficult),
                     }
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
@@ -61,7 +62,7 @@ def _extended(image: BoxImage, classes: Sequence[str], findings: list[Finding]) 
             findings.append(Finding("warning", "box dropped", where, "VOC cannot store a box of one pixel"))
             continue
         boxes.append(box)
-    return BoxImage(image.path, image.name, image.size, tuple(boxes), image.annotation)
+    return replace(image, boxes=tuple(boxes))
 
 
 def _ends(box: Box) -> tuple[float, float, float, float]:
