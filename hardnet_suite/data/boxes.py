@@ -56,6 +56,7 @@ class BoxImage:
         size: (width, height) in pixels of the upright image.
         boxes: its objects; empty for a background image.
         annotation: the file that they were read from; None where there is none.
+        id: its id in a COCO file; None where that has no integers for ids, or in other formats.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class BoxImage:
     size: tuple[int, int]
     boxes: tuple[Box, ...] = ()
     annotation: Path | None = None
+    id: int | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ class BoxData:
         splits: name -> images.
         findings: what was dropped, changed, or is odd.
         folders: every folder that holds files of the data set.
+        category_ids: class -> its id in all of the COCO files; empty where they have no such ids, or in other
+            formats.
+        lost_ids: what to tell where ids of a COCO data set are not kept in COCO files.
     """
 
     source: Path
@@ -84,6 +89,8 @@ class BoxData:
     splits: Mapping[str, Sequence[BoxImage]]
     findings: tuple[Finding, ...]
     folders: frozenset[Path]
+    category_ids: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+    lost_ids: tuple[Finding, ...] = field(default=(), kw_only=True)
 
     @property
     def images(self) -> dict[Path, BoxImage]:

@@ -418,6 +418,79 @@ def test_areas_of_coco_stay(source, tmp_path, bbox, area, written):
     convert_dataset(source, tmp_path / "voc", target_format="voc")  # which has no areas
 
 
+def ids_of(path):
+    """Name -> id of the images, and of the categories."""
+    content = json.loads(path.read_text())
+    names = {image["file_name"]: image["id"] for image in content["images"]}
+    return names, {category["name"]: category["id"] for category in content["categories"]}
+
+
+def split_in_two(source, ids, other_ids, image_ids=(70, 4)):
+    """The data set of ``source``, its second image in a split val; ids of cat and dog in the two files."""
+    Image.new("RGB", (64, 48), (200, 30, 9)).save(source / "images/b.png")  # no copy of the other
+    folder = source / "annotations"
+    content = json.loads((folder / "instances_train2017.json").read_text())
+    numbers = dict(zip((1, 2), image_ids, strict=True))
+    for index, (split, (cat, dog)) in enumerate({"train": ids, "val": other_ids}.items()):
+        part = dict(content, images=[dict(content["images"][index])], annotations=[])
+        part["images"][0]["id"] = numbers[index + 1]
+        part["categories"] = [{"id": dog, "name": "dog"}, {"id": cat, "name": "cat"}]
+        entry = content["annotations"][index] | {"image_id": numbers[index + 1]}
+        part["annotations"] = [entry | {"category_id": (cat, dog)[index]}]
+        (folder / f"instances_{split}2017.json").write_text(json.dumps(part))
+    return source
+
+
+def test_ids_of_coco_stay(source, tmp_path):
+    """Results for the new files are results for the user's own."""
+    split_in_two(source, (90, 17), (90, 17))
+    report = convert_dataset(source, tmp_path / "out", classes=["cat", "bird", "dog"])
+    assert not report.findings
+    for split, names in (("train", {"a.png": 70}), ("val", {"b.png": 4})):
+        path = tmp_path / f"out/annotations/instances_{split}.json"
+        assert ids_of(path) == (names, {"cat": 90, "bird": 91, "dog": 17})
+        assert [*ids_of(path)[1]] == ["cat", "bird", "dog"]
+    convert_dataset(source, tmp_path / "cats", classes=["cat"], splits=["train"])
+    assert ids_of(tmp_path / "cats/annotations/instances_train.json")[1] == {"cat": 90}
+
+
+@pytest.mark.parametrize(
+    ("ids", "other_ids", "problem"),
+    [
+        ((1, 2), (2, 1), "dog has 2 in one file and 1 in another"),
+        ((3, 2), (4, 2), "cat has 3 in one file and 4 in another"),
+        (("c", 2), ("c", 2), "'c', that of cat, is no integer"),
+    ],
+)
+def test_ids_that_cannot_stay_are_told(source, tmp_path, ids, other_ids, problem):
+    split_in_two(source, ids, other_ids)
+    report = convert_dataset(source, tmp_path / "out")
+    (finding,) = report.findings
+    assert finding.kind == "category ids"
+    assert finding.what.startswith(problem)
+    for split in ("train", "val"):
+        assert ids_of(tmp_path / f"out/annotations/instances_{split}.json")[1] == {"dog": 1, "cat": 2}
+    # which is so for COCO's files alone
+    assert not convert_dataset(source, tmp_path / "yolo", target_format="yolo").findings
+
+
+def test_one_id_of_two_classes_is_told(source, tmp_path):
+    split_in_two(source, (1, 2), (1, 2))
+    path = source / "annotations/instances_val2017.json"
+    path.write_text(path.read_text().replace('"dog"', '"cow"'))
+    (finding,) = convert_dataset(source, tmp_path / "out").findings
+    assert finding.what.startswith("2 is that of dog in one file and of cow in another")
+    assert ids_of(tmp_path / "out/annotations/instances_val.json")[1] == {"dog": 1, "cat": 2, "cow": 3}
+
+
+def test_image_ids_that_are_no_integers(source, tmp_path):
+    split_in_two(source, (5, 6), (5, 6), image_ids=("a", 9))
+    (finding,) = convert_dataset(source, tmp_path / "out").findings
+    assert (finding.kind, finding.where) == ("image ids", "instances_train2017.json")
+    assert ids_of(tmp_path / "out/annotations/instances_train.json") == ({"a.png": 1}, {"dog": 6, "cat": 5})
+    assert ids_of(tmp_path / "out/annotations/instances_val.json")[0] == {"b.png": 9}
+
+
 def test_no_data_set(tmp_path):
     with pytest.raises(UserError, match="is not a data set of boxes"):
         read_boxes(tmp_path)

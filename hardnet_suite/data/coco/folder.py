@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -92,18 +92,54 @@ def read_coco_folder(source: str | Path, *, splits: Sequence[str] | None = None)
         files = {name: files[name] for name in splits}
     findings: list[Finding] = []
     read: dict[str, list[BoxImage]] = {}
-    classes: dict[str, None] = {}
+    contents: dict[Path, CocoFile] = {}
     folders: set[Path] = set()
     for split, path in files.items():
         folder = _image_folder(path, split, source if source.is_dir() else path.parent)
-        content = read_coco(path, image_folder=folder).require()
+        content = contents[path] = read_coco(path, image_folder=folder).require()
         _note_findings(content, findings)
-        classes |= dict.fromkeys(category.name for category in content.categories)
         read[split] = _images(content, folder, path, findings)
         folders |= {path.parent, *(image.path.parent for image in read[split])}
     read = _with_unique_names(read)
     findings += shared_images(read)
-    return BoxData(source, FORMAT, tuple(classes), read, tuple(findings), frozenset(folders))
+    classes = dict.fromkeys(name for content in contents.values() for name in content.category_ids)
+    category_ids, lost = _kept_ids(contents)
+    return BoxData(
+        source,
+        FORMAT,
+        tuple(classes),
+        read,
+        tuple(findings),
+        frozenset(folders),
+        category_ids=category_ids,
+        lost_ids=tuple(lost),
+    )
+
+
+def _kept_ids(contents: Mapping[Path, CocoFile]) -> tuple[dict[str, int], list[Finding]]:
+    """The ids of the categories where all files agree on them, and what to tell of ids that are not kept."""
+    fate = "they are numbered from 1 in COCO files: results with these ids do not fit the source"
+    lost = []
+    for path, content in contents.items():
+        if (
+            text := next((image.id for image in content.images if isinstance(image.id, str)), None)
+        ) is not None:
+            problem = f"{text!r} is no integer, as pycocotools and others need; {fate}"
+            lost.append(Finding("warning", "image ids", path.name, problem))
+    ids: dict[str, int | str] = {}
+    names: dict[int | str, str] = {}
+    for path, content in contents.items():
+        for name, key in content.category_ids.items():
+            if isinstance(key, str):
+                problem = f"{key!r}, that of {name}, is no integer"
+            elif ids.setdefault(name, key) != key:
+                problem = f"{name} has {ids[name]} in one file and {key} in another"
+            elif names.setdefault(key, name) != name:
+                problem = f"{key} is that of {names[key]} in one file and of {name} in another"
+            else:
+                continue
+            return {}, [*lost, Finding("warning", "category ids", path.name, f"{problem}; {fate}")]
+    return ids, lost
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -215,12 +251,14 @@ def _images(content: CocoFile, folder: Path, path: Path, findings: list[Finding]
             problem = f"{count} of {len(content.boxes)} objects have them; their boxes are used"
             findings.append(Finding("warning", kind, path.name, problem))
     images = []
+    has_texts = any(isinstance(image.id, str) for image in content.images)
     for image, place in zip(content.images, places, strict=True):
         if wrong := wrong_size(image, folder):
             raise UserError(f"{path}: {wrong.where}: {wrong.what}")
         boxes = [_box(box, sizes[place], path, findings) for box in content.boxes_of_image[image.id]]
         name = PurePosixPath(os.path.relpath(place, folder).replace(os.sep, "/")).as_posix()
-        images.append(BoxImage(place, name, sizes[place], tuple(filter(None, boxes)), path))
+        number = None if has_texts else image.id
+        images.append(BoxImage(place, name, sizes[place], tuple(filter(None, boxes)), path, id=number))
     return images
 
 

@@ -312,6 +312,7 @@ def _detection(
     boxes = read_boxes(data)
     not_needed = (OUTLINES, "masks left out")
     findings = [finding for finding in boxes.findings if finding.kind not in not_needed]
+    findings += boxes.lost_ids
     for line in brief_lines(findings, frozenset(), ""):
         say(line)
     root = data.parent if data.is_file() else data
@@ -329,7 +330,7 @@ def _detection(
     files = {}
     for split, images in splits.items():
         named = [replace(image, name=_relative(image.path, root)) for image in images]
-        content = coco_content(named, classes, _DESCRIPTION)
+        content = coco_content(named, classes, _DESCRIPTION, boxes.category_ids)
         content["info"]["sha256"] = _digest_of(content)
         files[split] = work_dir / "annotations" / f"instances_{split}.json"
         require_replaceable(files[split], _is_unchanged_json, writer="training", option="--work-dir")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,6 +190,36 @@ def test_boxes_without_a_validation_split(data, tmp_path):
     ]
     assert [len(found) for found in names] == [5, 1]
     assert not names[0] & names[1]
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_ids_and_areas_of_a_coco_data_set(tmp_path, told):
+    """What ``test`` writes can be scored against the user's own file."""
+    source = tmp_path / "source"
+    write_shapes(source, train=6, val=1, size=96)
+    (source / "annotations/instances_val2017.json").unlink()
+    path = source / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    for entry in content["categories"]:
+        entry["id"] = f"c{entry['id']}" if told else 100 - entry["id"]
+    for entry in content["images"]:
+        entry["id"] *= 7
+    for entry in content["annotations"]:
+        entry["category_id"] = f"c{entry['category_id']}" if told else 100 - entry["category_id"]
+        entry["image_id"] *= 7
+        entry["area"] = 30.5
+    path.write_text(json.dumps(content))
+    lines = []
+    write_config("ssd224_hardnet29", source, tmp_path / "run", SCRATCH, say=lines.append)
+    assert any(line.startswith("warning: category ids (1)") for line in lines) == told
+    own_images = {image["file_name"]: image["id"] for image in content["images"]}
+    own_classes = {category["name"]: category["id"] for category in content["categories"]}
+    for split in ("train", "val"):
+        written = json.loads((tmp_path / f"run/annotations/instances_{split}.json").read_text())
+        assert all(own_images[Path(i["file_name"]).name] == i["id"] for i in written["images"])
+        assert {entry["area"] for entry in written["annotations"]} == {30.5}
+        if not told:
+            assert all(own_classes[entry["name"]] == entry["id"] for entry in written["categories"])
 
 
 def test_a_changed_config_is_not_replaced(data, tmp_path):
