@@ -181,6 +181,24 @@ def test_no_label_at_all(tmp_path):
         read_yolo(describe(tmp_path))
 
 
+@pytest.mark.parametrize("value", ["images/minival", "[images/minival]", "minival.txt"])
+@pytest.mark.parametrize("has_yaml", [True, False])
+def test_splits_of_other_names_are_told(yolo, value, has_yaml):
+    put(yolo, "b.jpg", split="minival")
+    (yolo / "minival.txt").write_text("images/minival/b.jpg\n")
+    (yolo / "README.txt").write_text("read me")
+    lines = ["train: images/train", f"minival: {value}", "names: [cat]", "license: README.txt"]
+    lines += ["download: ''", "channels: 3", "author: someone", "other: [1, images]", "urls: []"]
+    describe(yolo, "\n".join(lines))
+    if not has_yaml:
+        (yolo / "data.yaml").rename(yolo / "classes.txt")
+        (yolo / "classes.txt").write_text("cat")
+        (yolo / "images/empty").mkdir()
+    data = read_yolo(yolo)
+    assert [*data.splits] == ["train"]
+    assert [f.what for f in data.findings] == ["left out: minival; YOLO data sets have train, val and test"]
+
+
 def test_label_files_without_image_are_told(yolo):
     (yolo / "labels/train/b.txt").write_text(ROW)
     assert kinds(read_yolo(yolo)) == ["label files without image"]
