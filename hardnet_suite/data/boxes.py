@@ -55,7 +55,7 @@ class BoxImage:
         name: its path below the folder of images in a converted data set, with "/".
         size: (width, height) in pixels of the upright image.
         boxes: its objects; empty for a background image.
-        annotation: the file that they were read from; None where there is none.
+        annotation: the file that they were read from; None where there is none, or one without annotations.
         id: its id in a COCO file; None where that has no integers for ids, or in other formats.
     """
 

@@ -360,7 +360,7 @@ def test_a_large_coco_file_is_known_by_keys_in_its_middle(tmp_path, order, monke
     assert annotation_files(tmp_path) == {"train": tmp_path / "a.json"}
 
 
-@pytest.mark.parametrize("other", ["captions", "panoptic", "person_keypoints", "stuff"])
+@pytest.mark.parametrize("other", ["captions", "panoptic", "person_keypoints", "stuff", "image_info"])
 @pytest.mark.parametrize("year", ["", "2017"])
 def test_annotations_of_other_tasks(tmp_path, other, year):
     """As COCO comes: they are no second set of boxes, and no other split."""
@@ -369,7 +369,7 @@ def test_annotations_of_other_tasks(tmp_path, other, year):
     content = json.dumps({"images": [], "annotations": [], "categories": []})
     own, *others = (
         folder / f"{name}{year}.json"
-        for name in ("instances_train", f"{other}_train", f"{other}_val", "image_info_test")
+        for name in ("instances_train", f"{other}_train", f"{other}_val", "person_test")
     )
     for path in (own, *others):
         path.write_text(content)
@@ -380,6 +380,55 @@ def test_annotations_of_other_tasks(tmp_path, other, year):
     (folder / "train.json").unlink()
     own.unlink()
     assert annotation_files(tmp_path) == dict(zip(("train", "val", "test"), others, strict=True))
+
+
+COCO_2017 = {  # beside the files of other tasks
+    "instances_train2017": "train",
+    "instances_val2017": "val",
+    "image_info_test2017": "test",
+    "image_info_test-dev2017": "test-dev",
+    "image_info_unlabeled2017": "unlabeled",
+}
+
+
+@pytest.mark.parametrize("names", [[*COCO_2017], [*COCO_2017][2:], ["unlabeled_2"]])
+def test_official_files(tmp_path, names):
+    folder = tmp_path / "annotations"
+    folder.mkdir()
+    for name in names:
+        (folder / f"{name}.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    expected = {COCO_2017.get(name, "unlabeled"): folder / f"{name}.json" for name in names}
+    if names[0].startswith("instances"):
+        expected = {split: expected[split] for split in ("train", "val")}
+    assert annotation_files(tmp_path) == expected
+
+
+def test_files_of_other_splits_do_not_matter(source, tmp_path):
+    """Not even where two are of one split, or broken."""
+    split_in_two(source, (1, 2), (1, 2))
+    folder = source / "annotations"
+    (folder / "instances_val2014.json").write_bytes((folder / "instances_val2017.json").read_bytes())
+    (folder / "instances_extra.json").write_text('{"images": [], "annotations": 1, "categories": []}')
+    with pytest.raises(UserError, match=r"val2014.json and .*val2017.json are both of the split val"):
+        convert_dataset(source, tmp_path / "out")
+    assert [*convert_dataset(source, tmp_path / "out", splits=["train"]).splits] == ["train"]
+    for split, message in (("val", "both of the split val"), ("other", r"\(there are: train, val, extra\)")):
+        with pytest.raises(UserError, match=message):
+            convert_dataset(source, tmp_path / "out", splits=[split])
+
+
+@pytest.mark.parametrize("annotations", [None, []])
+def test_a_file_of_a_test_set_is_told(source, tmp_path, annotations):
+    split_in_two(source, (1, 2), (1, 2))
+    path = source / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text()) | {"annotations": annotations}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    (source / "annotations/image_info_test2017.json").write_text(path.read_text())
+    findings = convert_dataset(source, tmp_path / "yolo", target_format="yolo").findings
+    assert [(finding.kind, finding.where, finding.what) for finding in findings] == [
+        ("splits", "source", "left out: image_info_test2017.json, without annotations"),
+        ("no annotations", path.name, "its 1 images have no boxes (is it a test set?)"),
+    ]
 
 
 @pytest.mark.parametrize(

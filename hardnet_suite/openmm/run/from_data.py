@@ -19,6 +19,7 @@ from typing import Any
 from hardnet_suite.data.boxes import OUTLINES, BoxData, BoxImage, copies_told, split_name
 from hardnet_suite.data.classes import readable
 from hardnet_suite.data.classification import read_folder
+from hardnet_suite.data.coco.folder import NO_ANNOTATIONS
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.conversion.coco import coco_content
 from hardnet_suite.data.conversion.convert import read_boxes
@@ -310,13 +311,13 @@ def _detection(
     model: str, data: Path, work_dir: Path, choices: Choices, gpu: bool, say: Callable[[str], None]
 ) -> str:
     boxes = read_boxes(data)
-    not_needed = (OUTLINES, "masks left out")
+    not_needed = (OUTLINES, "masks left out", NO_ANNOTATIONS)  # told with the splits
     findings = [finding for finding in boxes.findings if finding.kind not in not_needed]
     findings += boxes.lost_ids
     for line in brief_lines(findings, frozenset(), ""):
         say(line)
     root = data.parent if data.is_file() else data
-    splits, note = _with_validation(boxes)
+    splits, notes = _with_validation(boxes)
     counts = _counted_boxes(splits["train"])
     declared, _ = boxes.choose_classes()
     classes = tuple(name for name in declared if counts[name])
@@ -340,7 +341,7 @@ def _detection(
         f"data: {_shown(data)} ({boxes.format}), {len(splits['train'])} training and {len(splits['val'])} "
         f"validation images, {sum(counts.values())} training boxes, {_listed(classes)}"
     )
-    if note:
+    for note in notes:
         say(note)
     arch = ARCHS[model]
     side = arch.size if isinstance(arch, SSDArch) else choices.image_size or _side(splits["train"])
@@ -381,16 +382,28 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], str]:
-    """train, val and, where there is one, test; and what to tell of a split that was drawn."""
-    splits = {name: [*images] for name, images in boxes.splits.items()}
+def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], list[str]]:
+    """train, val and, where there is one, test; and what to tell of splits left out, and of one drawn."""
+    splits, notes = {name: [*images] for name, images in boxes.splits.items()}, []
     if "train" not in splits and len(splits) == 1:
-        splits = {"train": next(iter(splits.values()))}
+        name, images = splits.popitem()
+        splits["train"] = images
+        notes.append(f"the only split, {name}, is the training split")
     if "train" not in splits:
         raise UserError(f"{boxes.source} has no training split (there are: {', '.join(splits)})")
+    left_out = {}
+    for name, images in [*splits.items()]:
+        is_annotated = any(image.annotation for image in images)
+        if name == "train" and not is_annotated:
+            raise UserError(f"{boxes.source}: the training images have no annotations (is it a test set?)")
+        if not is_annotated or name not in ("train", "val", "test"):
+            without = "" if is_annotated else " without annotations"
+            left_out[name] = f"{name} ({counted(len(splits.pop(name)), 'image')}{without})"
+    if left_out:
+        notes.append(f"splits left out: {', '.join(left_out.values())}; train, val and test are used")
     splits = {name: splits[name] for name in ("train", "val", "test") if name in splits}
     if "val" in splits:
-        return splits, ""
+        return splits, notes
     images = splits["train"]
     names = {str(image.path): image for image in images}
     with_boxes = {name for name, image in names.items() if image.boxes}
@@ -402,8 +415,9 @@ def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], str]:
         drawn |= draw_validation(background)
     splits["train"] = [image for name, image in names.items() if name not in drawn]
     splits["val"] = [image for name, image in names.items() if name in drawn]
-    note = f"no validation split: {len(drawn)} of the {len(images)} images, drawn at random, are held out"
-    return {name: splits[name] for name in ("train", "val", "test") if name in splits}, note
+    lack = "no other validation split" if left_out else "no validation split"
+    notes.append(f"{lack}: {len(drawn)} of the {len(images)} images, drawn at random, are held out")
+    return {name: splits[name] for name in ("train", "val", "test") if name in splits}, notes
 
 
 def _side(images: Sequence[BoxImage]) -> int:

@@ -222,6 +222,66 @@ def test_ids_and_areas_of_a_coco_data_set(tmp_path, told):
             assert all(own_classes[entry["name"]] == entry["id"] for entry in written["categories"])
 
 
+def coco_split(source, split, numbers, annotated=True, name="instances_{}2017.json"):
+    """A further split of images of ``train`` in a COCO data set of drawn shapes."""
+    content = json.loads((source / "annotations/instances_train2017.json").read_text())
+    ids = [image["id"] for image in content["images"]][slice(*numbers)]
+    content["images"] = [image for image in content["images"] if image["id"] in ids]
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in ids]
+    for image in content["images"]:
+        path = source / split / image["file_name"]
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes((source / "train2017" / image["file_name"]).read_bytes())
+    if not annotated:
+        del content["annotations"]
+    (source / "annotations" / name.format(split)).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("has_val", [True, False])
+def test_splits_that_are_left_out_are_told(tmp_path, has_val):
+    source, lines = tmp_path / "source", []
+    write_shapes(source, train=6, val=2, size=96)
+    if not has_val:
+        (source / "annotations/instances_val2017.json").unlink()
+    coco_split(source, "extra", (0, 1))
+    coco_split(source, "minival", (1, 3))
+    coco_split(source, "test", (3, 6), annotated=False)
+    cfg = load_config(write_config("ssd224_hardnet29", source, tmp_path / "run", SCRATCH, say=lines.append))
+    assert (
+        "splits left out: test (3 images without annotations), extra (1 image), minival (2 images); train, "
+        "val and test are used"
+    ) in lines
+    held_out = "no other validation split: 1 of the 6 images, drawn at random, are held out"
+    assert (held_out in lines) is not has_val
+    assert cfg.test_dataloader.dataset.ann_file.endswith("instances_val.json")
+    assert not (tmp_path / "run/annotations/instances_test.json").exists()
+
+
+def test_the_only_split_is_told_and_needs_annotations(tmp_path):
+    source, lines = tmp_path / "source", []
+    write_shapes(source, train=6, val=1, size=96)
+    coco_split(source, "unlabeled", (0, 6), annotated=False, name="image_info_{}2017.json")
+    write_config("ssd224_hardnet29", source, tmp_path / "both", SCRATCH, say=lines.append)
+    told = "warning: splits (1): source: left out: image_info_unlabeled2017.json, without annotations"
+    assert told in lines
+    for path in (source / "annotations").glob("*.json"):
+        if not path.name.startswith("image_info"):
+            path.unlink()
+    with pytest.raises(UserError, match="the training images have no annotations"):
+        write_config("ssd224_hardnet29", source, tmp_path / "run", SCRATCH)
+    write_shapes(tmp_path / "more", train=6, val=1, size=96)
+    (tmp_path / "more/train2017").rename(tmp_path / "more/images")
+    (tmp_path / "more/annotations/instances_train2017.json").rename(tmp_path / "more/instances_other.json")
+    write_config(
+        "ssd224_hardnet29",
+        tmp_path / "more/instances_other.json",
+        tmp_path / "run",
+        SCRATCH,
+        say=lines.append,
+    )
+    assert "the only split, other, is the training split" in lines
+
+
 def test_a_changed_config_is_not_replaced(data, tmp_path):
     def write(**choices):
         return write_config(
