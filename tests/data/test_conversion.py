@@ -540,6 +540,22 @@ def test_image_ids_that_are_no_integers(source, tmp_path):
     assert ids_of(tmp_path / "out/annotations/instances_val.json")[0] == {"b.png": 9}
 
 
+def test_a_split_of_an_earlier_conversion_is_told(source, tmp_path):
+    """Splits may be converted one by one; a split of another data set would be read with the new ones."""
+    split_in_two(source, (1, 2), (1, 2))
+    assert not convert_dataset(source, tmp_path / "out", splits=["val"]).findings
+    path, other = tmp_path / "out/annotations/instances_val.json", "others, or have other ids"
+    before = path.read_bytes()
+    for classes, is_other in ((["dog", "cat"], False), (["cat"], True), (["cat", "dog"], True)):
+        report = convert_dataset(source, tmp_path / "out", splits=["train"], classes=classes)
+        (finding,) = [finding for finding in report.findings if finding.kind == "annotations"]
+        assert finding.where == path.name
+        assert finding.what.startswith("of an earlier conversion, stays: remove it if")
+        assert (other in finding.what) == is_other
+        assert path.read_bytes() == before
+    assert not convert_dataset(source, tmp_path / "out").findings  # both are written
+
+
 def test_no_data_set(tmp_path):
     with pytest.raises(UserError, match="is not a data set of boxes"):
         read_boxes(tmp_path)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hardnet_suite.data.boxes import BoxData, BoxImage, ConversionReport, summary
+from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.conversion.target import Target, bring, mark, unique_places
 from hardnet_suite.data.files import sha256
+from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.failures import explain
 from hardnet_suite.outputs import write_file
@@ -23,7 +25,9 @@ def write_coco(
 
     Every image in an annotation file has its "sha256", by which a later conversion knows what it may replace.
     Ids of images and categories that were read from COCO files stay, all others are numbered from 1.
-    Nothing of the source changes: an image whose place in ``target`` leads to that very image is left alone.
+    Annotation files of an earlier conversion that are not written anew stay, which is told, so that splits
+    can be converted one by one. Nothing of the source changes: an image whose place in ``target`` leads to
+    that very image is left alone.
 
     Args:
         data: the images and boxes.
@@ -42,7 +46,10 @@ def write_coco(
         for split, images in data.splits.items()
     }
     place = Target(Path(target), data.folders)
-    due = place.images_to_write([f"instances_{split}.json" for split in contents], named, link)
+    files = [f"instances_{split}.json" for split in contents]
+    due = place.images_to_write(files, named, link)
+    categories = next((content["categories"] for content in contents.values()), [])
+    kept = [_kept(file, categories) for file in place.kept_files(files)]
     digests = {name: sha256(path) for name, path in named.items() if name not in due}
     try:
         for name, path in due.items():
@@ -54,7 +61,15 @@ def write_coco(
     except WriteError as error:
         raise UserError(explain(error)) from None
     splits = {split: summary(images, chosen) for split, images in data.splits.items()}
-    return ConversionReport(chosen, splits, (*data.findings, *data.lost_ids, *left_out))
+    return ConversionReport(chosen, splits, (*data.findings, *data.lost_ids, *left_out, *kept))
+
+
+def _kept(file: Path, categories: Sequence[dict]) -> Finding:
+    """What to tell of an annotation file of an earlier conversion beside new ones with these categories."""
+    problem = "of an earlier conversion, stays: remove it if it is not a split of this data set"
+    if read_json(file).get("categories") != categories:
+        problem += "; its categories are others, or have other ids (--classes chooses and orders them)"
+    return Finding("warning", "annotations", file.name, problem)
 
 
 def coco_content(
