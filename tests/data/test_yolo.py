@@ -81,6 +81,11 @@ def test_names_as_list_or_dict(yolo, names):
         ("train: images/train\n", "has no names"),
         ("train: images/train\nnames: []\n", "expected a list of names"),
         ("train: images/train\nnames: cat\n", "expected a list of names"),
+        *(
+            (f"train: images/train\nnames: {value}\n", "expected a list")
+            for value in ("-1", "1.5", "true", "''")
+        ),
+        (f"train: {'é' * 200}\nnames: [cat]\n", "which does not exist"),
         ("train: images/train\nnames: [yes, no]\n", "write it in quotes"),
         ("train: images/train\nnames: [cat, cat]\n", "names 'cat' twice"),
         ("train: images/train\nnames: {a: cat}\n", "has the id 'a'"),
@@ -103,7 +108,10 @@ def test_a_wrong_yaml_is_one_error(yolo, text, message):
         read_yolo(describe(yolo, text))
 
 
-@pytest.mark.parametrize("path", ["path: .", "path: {root}", "path: ../yolo", "path: /on/another/machine"])
+@pytest.mark.parametrize(
+    "path",
+    ["path: .", "path: {root}", "path: ../yolo", "path: /on/another/machine", f"path: {'another/é' * 99}"],
+)
 def test_path(yolo, path):
     describe(yolo, f"{path.format(root=yolo)}\ntrain: images/train\nnames: [cat]\n")
     data = read_yolo(yolo)

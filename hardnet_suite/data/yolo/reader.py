@@ -230,9 +230,9 @@ def _left_out(splits: Sequence[str], where: str) -> list[Finding]:
 
 def _class_names(value: Any, path: Path) -> dict[int, str]:
     """Class id -> name."""
-    pairs = list(value.items() if isinstance(value, dict) else enumerate(value or ()))
-    if not pairs or not isinstance(value, dict | list):
+    if not value or not isinstance(value, dict | list):
         raise UserError(f"{path} has names: {value!r}, expected a list of names, or id: name for each class")
+    pairs = list(value.items() if isinstance(value, dict) else enumerate(value))
     for key, name in pairs:
         if isinstance(key, bool) or not isinstance(key, int) or key < 0:
             raise UserError(f"{path}: names has the id {key!r}, expected 0, 1, 2 …")
@@ -249,7 +249,7 @@ def _root(value: Any, path: Path, findings: list[Finding]) -> Path:
     if not isinstance(value, str):
         raise UserError(f"{path} has path: {value!r}, expected the folder of the data set")
     root = path.parent / os.path.expanduser(value)
-    if root.is_dir():
+    if os.path.isdir(root):
         return root
     problem = f"path is {value}, which does not exist; the folder of the file is used"
     findings.append(Finding("warning", "path of another machine", path.name, problem))
@@ -266,7 +266,7 @@ def _place(entry: Any, root: Path, file: Path, where: str) -> Path | None:
     while shortened.startswith("../"):  # as Roboflow writes it
         shortened = shortened[3:]
     candidates += [root / shortened, file.parent / text]
-    return next((place for place in candidates if place.exists()), None)
+    return next((place for place in candidates if os.path.exists(place)), None)
 
 
 def _images_at(place: Path, root: Path) -> list[Path]:
