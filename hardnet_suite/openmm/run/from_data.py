@@ -30,6 +30,7 @@ from hardnet_suite.data.folders import (
     find_class_folders,
     find_segmentation,
     missing_labels,
+    other_splits,
     tasks_of,
 )
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
@@ -399,8 +400,7 @@ def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], list[st
         if not is_annotated or name not in ("train", "val", "test"):
             without = "" if is_annotated else " without annotations"
             left_out[name] = f"{name} ({counted(len(splits.pop(name)), 'image')}{without})"
-    if left_out:
-        notes.append(f"splits left out: {', '.join(left_out.values())}; train, val and test are used")
+    notes += _left_out(left_out.values())
     splits = {name: splits[name] for name in ("train", "val", "test") if name in splits}
     if "val" in splits:
         return splits, notes
@@ -418,6 +418,12 @@ def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], list[st
     lack = "no other validation split" if left_out else "no validation split"
     notes.append(f"{lack}: {len(drawn)} of the {len(images)} images, drawn at random, are held out")
     return {name: splits[name] for name in ("train", "val", "test") if name in splits}, notes
+
+
+def _left_out(splits: Iterable[str]) -> list[str]:
+    """What to tell of splits that no training uses; nothing where there are none."""
+    names = ", ".join(splits)
+    return [f"splits left out: {names}; train, val and test are used"] if names else []
 
 
 def _side(images: Sequence[BoxImage]) -> int:
@@ -460,7 +466,7 @@ def _segmentation(
         f"data: {_shown(data)} (images and label images), {len(images['train'])} training and "
         f"{len(images['val'])} validation images, {_listed(classes)}"
     )
-    for line in (*folder.notes, *filter(None, [note])):
+    for line in (*folder.notes, *_left_out(other_splits(folder)), *filter(None, [note])):
         say(line)
     _tell_copies(images, say)
     height, width = _usual_size(images["train"])
@@ -508,7 +514,8 @@ def _usual_size(images: Sequence[Path]) -> tuple[int, int]:
 def _classification(
     model: str, data: Path, work_dir: Path, choices: Choices, gpu: bool, say: Callable[[str], None]
 ) -> str:
-    folders: Mapping[str, str] = find_class_folders(data).splits
+    found = find_class_folders(data)
+    folders: Mapping[str, str] = found.splits
     if "train" not in folders:
         raise UserError(f"{data} has no training split (there are: {', '.join(folders)})")
     samples = read_folder(data / folders["train"])
@@ -529,8 +536,8 @@ def _classification(
         f"data: {_shown(data)} (folders of classes), {images} training and {held} validation images, "
         f"{_listed(classes)}"
     )
-    if note:
-        say(note)
+    for line in (*_left_out(other_splits(found)), *filter(None, [note])):
+        say(line)
     _tell_copies({split: walk_files(data / place, IMAGE_SUFFIXES) for split, place in folders.items()}, say)
     side = min(_usual_size(walk_files(data / folders["train"], IMAGE_SUFFIXES)))
     size = choices.image_size or (224 if side >= 160 else max(64, side // 32 * 32))

@@ -257,6 +257,25 @@ def test_splits_that_are_left_out_are_told(tmp_path, has_val):
     assert not (tmp_path / "run/annotations/instances_test.json").exists()
 
 
+@pytest.mark.parametrize("layout", ["images/{}", "{}/images", "{}", "{}/cat"])
+def test_folders_of_other_splits_are_told(tmp_path, layout):
+    model = "hardnet39ds" if layout == "{}/cat" else "fchardnet70"
+    labels = "{}annot" if layout == "{}" else layout.replace("images", "labels")
+    for split in ("train", "extra"):
+        for number in range(3):
+            picture(tmp_path / "data" / layout.format(split) / f"{number}.png", (64, 64))
+            if model == "fchardnet70":
+                path = tmp_path / "data" / labels.format(split) / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.resize(np.uint8([0, 1, 2]), (64, 64))).save(path)
+            else:
+                picture(tmp_path / "data" / split / f"dog/{number}.png", (64, 64))
+    (tmp_path / "data/notes").mkdir()
+    lines = []
+    write_config(model, tmp_path / "data", tmp_path / "run", SCRATCH, say=lines.append)
+    assert "splits left out: extra; train, val and test are used" in lines
+
+
 def test_the_only_split_is_told_and_needs_annotations(tmp_path):
     source, lines = tmp_path / "source", []
     write_shapes(source, train=6, val=1, size=96)
