@@ -96,6 +96,27 @@ def find_class_folders(folder: Path) -> ClassFolder | None:
     return ClassFolder(folder, {"train": "."}) if _has_images_in_folders(folder) else None
 
 
+def other_splits(data: SegmentationFolder | ClassFolder) -> list[str]:
+    """The names of folders of the same layout beside those of the splits, such as "extra"."""
+    place = next(iter(data.splits.values()))
+    images, labels = place if isinstance(place, tuple) else (place, place)
+    parts = images.split("/")
+    own = next(filter(split_name, parts), None)
+    if own is None:
+        return []
+    top = data.root.joinpath(*parts[: parts.index(own)])
+    names = [child.name for child in _children(top) if split_name(child.name) is None]
+    if isinstance(data, ClassFolder):
+        return [name for name in names if _has_images_in_folders(top / name)]
+
+    def of_other(path: str, name: str) -> str:
+        return "/".join(
+            name + part.removeprefix(own) if part.startswith(own) else part for part in path.split("/")
+        )
+
+    return [name for name in names if _is_pair(data.root, of_other(images, name), of_other(labels, name))]
+
+
 def find_segmentation(folder: Path) -> SegmentationFolder | None:
     """The images and label images of a folder; None for another layout.
 

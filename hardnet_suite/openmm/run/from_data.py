@@ -19,6 +19,7 @@ from typing import Any
 from hardnet_suite.data.boxes import OUTLINES, BoxData, BoxImage, copies_told, split_name
 from hardnet_suite.data.classes import readable
 from hardnet_suite.data.classification import read_folder
+from hardnet_suite.data.coco.folder import NO_ANNOTATIONS
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.conversion.coco import coco_content
 from hardnet_suite.data.conversion.convert import read_boxes
@@ -29,6 +30,7 @@ from hardnet_suite.data.folders import (
     find_class_folders,
     find_segmentation,
     missing_labels,
+    other_splits,
     tasks_of,
 )
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
@@ -310,12 +312,13 @@ def _detection(
     model: str, data: Path, work_dir: Path, choices: Choices, gpu: bool, say: Callable[[str], None]
 ) -> str:
     boxes = read_boxes(data)
-    not_needed = (OUTLINES, "masks left out")
+    not_needed = (OUTLINES, "masks left out", NO_ANNOTATIONS)  # told with the splits
     findings = [finding for finding in boxes.findings if finding.kind not in not_needed]
+    findings += boxes.lost_ids
     for line in brief_lines(findings, frozenset(), ""):
         say(line)
     root = data.parent if data.is_file() else data
-    splits, note = _with_validation(boxes)
+    splits, notes = _with_validation(boxes)
     counts = _counted_boxes(splits["train"])
     declared, _ = boxes.choose_classes()
     classes = tuple(name for name in declared if counts[name])
@@ -329,7 +332,7 @@ def _detection(
     files = {}
     for split, images in splits.items():
         named = [replace(image, name=_relative(image.path, root)) for image in images]
-        content = coco_content(named, classes, _DESCRIPTION)
+        content = coco_content(named, classes, _DESCRIPTION, boxes.category_ids)
         content["info"]["sha256"] = _digest_of(content)
         files[split] = work_dir / "annotations" / f"instances_{split}.json"
         require_replaceable(files[split], _is_unchanged_json, writer="training", option="--work-dir")
@@ -339,7 +342,7 @@ def _detection(
         f"data: {_shown(data)} ({boxes.format}), {len(splits['train'])} training and {len(splits['val'])} "
         f"validation images, {sum(counts.values())} training boxes, {_listed(classes)}"
     )
-    if note:
+    for note in notes:
         say(note)
     arch = ARCHS[model]
     side = arch.size if isinstance(arch, SSDArch) else choices.image_size or _side(splits["train"])
@@ -380,16 +383,27 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], str]:
-    """train, val and, where there is one, test; and what to tell of a split that was drawn."""
-    splits = {name: [*images] for name, images in boxes.splits.items()}
+def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], list[str]]:
+    """train, val and, where there is one, test; and what to tell of splits left out, and of one drawn."""
+    splits, notes = {name: [*images] for name, images in boxes.splits.items()}, []
     if "train" not in splits and len(splits) == 1:
-        splits = {"train": next(iter(splits.values()))}
+        name, images = splits.popitem()
+        splits["train"] = images
+        notes.append(f"the only split, {name}, is the training split")
     if "train" not in splits:
         raise UserError(f"{boxes.source} has no training split (there are: {', '.join(splits)})")
+    left_out = {}
+    for name, images in [*splits.items()]:
+        is_annotated = any(image.annotation for image in images)
+        if name == "train" and not is_annotated:
+            raise UserError(f"{boxes.source}: the training images have no annotations (is it a test set?)")
+        if not is_annotated or name not in ("train", "val", "test"):
+            without = "" if is_annotated else " without annotations"
+            left_out[name] = f"{name} ({counted(len(splits.pop(name)), 'image')}{without})"
+    notes += _left_out(left_out.values())
     splits = {name: splits[name] for name in ("train", "val", "test") if name in splits}
     if "val" in splits:
-        return splits, ""
+        return splits, notes
     images = splits["train"]
     names = {str(image.path): image for image in images}
     with_boxes = {name for name, image in names.items() if image.boxes}
@@ -401,8 +415,15 @@ def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], str]:
         drawn |= draw_validation(background)
     splits["train"] = [image for name, image in names.items() if name not in drawn]
     splits["val"] = [image for name, image in names.items() if name in drawn]
-    note = f"no validation split: {len(drawn)} of the {len(images)} images, drawn at random, are held out"
-    return {name: splits[name] for name in ("train", "val", "test") if name in splits}, note
+    lack = "no other validation split" if left_out else "no validation split"
+    notes.append(f"{lack}: {len(drawn)} of the {len(images)} images, drawn at random, are held out")
+    return {name: splits[name] for name in ("train", "val", "test") if name in splits}, notes
+
+
+def _left_out(splits: Iterable[str]) -> list[str]:
+    """What to tell of splits that no training uses; nothing where there are none."""
+    names = ", ".join(splits)
+    return [f"splits left out: {names}; train, val and test are used"] if names else []
 
 
 def _side(images: Sequence[BoxImage]) -> int:
@@ -445,7 +466,7 @@ def _segmentation(
         f"data: {_shown(data)} (images and label images), {len(images['train'])} training and "
         f"{len(images['val'])} validation images, {_listed(classes)}"
     )
-    for line in (*folder.notes, *filter(None, [note])):
+    for line in (*folder.notes, *_left_out(other_splits(folder)), *filter(None, [note])):
         say(line)
     _tell_copies(images, say)
     height, width = _usual_size(images["train"])
@@ -493,7 +514,8 @@ def _usual_size(images: Sequence[Path]) -> tuple[int, int]:
 def _classification(
     model: str, data: Path, work_dir: Path, choices: Choices, gpu: bool, say: Callable[[str], None]
 ) -> str:
-    folders: Mapping[str, str] = find_class_folders(data).splits
+    found = find_class_folders(data)
+    folders: Mapping[str, str] = found.splits
     if "train" not in folders:
         raise UserError(f"{data} has no training split (there are: {', '.join(folders)})")
     samples = read_folder(data / folders["train"])
@@ -514,8 +536,8 @@ def _classification(
         f"data: {_shown(data)} (folders of classes), {images} training and {held} validation images, "
         f"{_listed(classes)}"
     )
-    if note:
-        say(note)
+    for line in (*_left_out(other_splits(found)), *filter(None, [note])):
+        say(line)
     _tell_copies({split: walk_files(data / place, IMAGE_SUFFIXES) for split, place in folders.items()}, say)
     side = min(_usual_size(walk_files(data / folders["train"], IMAGE_SUFFIXES)))
     size = choices.image_size or (224 if side >= 160 else max(64, side // 32 * 32))
