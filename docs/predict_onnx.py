@@ -1,14 +1,19 @@
-"""Without PyTorch: predict_onnx.py FILE.onnx IMAGE, a file of fixed size exported --with postprocess."""
+"""Without PyTorch: predict_onnx.py FILE.onnx IMAGE [MASK.png]
+
+FILE is of fixed size, exported --with postprocess. A mask goes into a new file in the current folder, named
+STEM_mask.png after IMAGE, or into the one that is named.
+"""
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-if len(sys.argv) != 3:
-    sys.exit("usage: python predict_onnx.py FILE.onnx IMAGE")
+if len(sys.argv) not in (3, 4):
+    sys.exit("usage: python predict_onnx.py FILE.onnx IMAGE [MASK.png]")
 try:
     session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 except Exception as error:
@@ -16,6 +21,13 @@ except Exception as error:
 record = json.loads(session.get_modelmeta().custom_metadata_map.get("hardnet_suite", "null"))
 if not record or "postprocess" not in record["includes"] or record["outputs"] == ["descriptors"]:
     sys.exit("expected a classifier, detector or segmentation network exported --with postprocess")
+mask = Path(sys.argv[3] if len(sys.argv) == 4 else f"{Path(sys.argv[2]).stem}_mask.png")
+if "mask" not in record["outputs"] and len(sys.argv) == 4:
+    sys.exit(f"{mask}: only segmentation networks write a mask")
+if "mask" in record["outputs"] and mask.suffix.lower() != ".png":
+    sys.exit(f"{mask}: expected a name that ends in .png")
+if "mask" in record["outputs"] and (mask.exists() or mask.is_symlink()):
+    sys.exit(f"{mask} exists: name another file for the mask")
 rule, names = record["usage"]["preprocess"], record["usage"].get("classes")
 batch, _, height, width = record["input_shape"]
 ways = ("stretch", "short") if record["outputs"] == ["probabilities"] else ("stretch",)
@@ -68,4 +80,9 @@ elif "boxes" in found:
         if score >= 0.3:
             print(names[label] if names else label, score, *(box * scale))
 else:
-    Image.fromarray(found["mask"]).resize(image.size, Image.Resampling.NEAREST).save("mask.png")
+    try:
+        with mask.open("xb") as file:
+            Image.fromarray(found["mask"]).resize(image.size, Image.Resampling.NEAREST).save(file, "PNG")
+    except OSError as error:
+        sys.exit(f"cannot write {mask}: {error.strerror}")
+    print(f"mask: {mask}")

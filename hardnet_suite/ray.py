@@ -15,9 +15,10 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 try:
+    import pyarrow.fs
     import ray.data
     from ray.data import SaveMode
     from ray.data.block import BlockAccessor
@@ -42,13 +43,10 @@ from hardnet_suite.prediction.batch import Wanted, is_count, require_counts, req
 from hardnet_suite.prediction.run import predict_sources
 from hardnet_suite.prediction.writer import failure_line
 
-if TYPE_CHECKING:
-    import pyarrow
-    import pyarrow.fs
-
 __all__ = ["predict_dataset", "write_lines"]
 
 _COLUMNS = ("name", "line", "error")
+_KEY = "__key__"  # of WebDataset: the name of a file up to its suffix, after which its column is called
 
 
 def predict_dataset(
@@ -75,8 +73,10 @@ def predict_dataset(
         model: as for ``load_model``; files must be in reach of all workers under the same path.
         image: the column with the content of the image files, as they are: images that another program has
             decoded would differ from those that ``predict`` reads.
-        name: the column with their names, or several, joined by slashes. Keys of ``read_webdataset`` may
-            repeat from shard to shard: with its ``include_paths=True``, ``("path", "__key__")`` are unique.
+        name: the column with their names, or several, joined by slashes. A ``"__key__"`` of
+            ``read_webdataset``, a name without its suffix, is completed by that of the column ``image``. Keys
+            may repeat from shard to shard: with ``include_paths=True``, ``("path", "__key__")`` are unique,
+            and the names that ``predict`` gives to images of shards.
         weights: as for ``predict``.
         classes: as for ``predict``.
         top: as for ``predict``.
@@ -152,9 +152,12 @@ def write_lines(
         filesystem: as for Ray's ``write_json``.
 
     Raises:
-        ValueError: the folder exists.
+        UserError: the folder exists; nothing is computed.
     """
-    dataset.write_datasink(_LinesSink(path, filesystem=filesystem, file_format="jsonl", mode=SaveMode.ERROR))
+    sink = _LinesSink(path, filesystem=filesystem, file_format="jsonl", mode=SaveMode.ERROR)
+    if sink.exists():
+        raise UserError(f"{path} exists: remove it, or choose another folder")
+    dataset.write_datasink(sink)
 
 
 def _worker_range(concurrency: int | tuple[int, int]) -> tuple[int, int]:
@@ -184,6 +187,9 @@ def _warn_of_few_cores(workers: int, num_cpus: float) -> None:
 
 
 class _LinesSink(BlockBasedFileDatasink):
+    def exists(self) -> bool:
+        return self.filesystem.get_file_info(self.path).type is not pyarrow.fs.FileType.NotFound
+
     def on_write_complete(self, write_result: Any) -> None:
         super().on_write_complete(write_result)
         with self.filesystem.open_output_stream(posixpath.join(self.path, "_SUCCESS")):
@@ -212,7 +218,9 @@ class _Worker:
         self._columns, self._wanted, self._batch_size = columns, wanted, batch_size
 
     def __call__(self, batch: pyarrow.Table) -> dict[str, list[str | None]]:
-        images, *names = (batch.column(column).to_pylist() for column in self._columns)
+        image, *others = self._columns
+        images = batch.column(image).to_pylist()
+        names = [_names_in(column, batch.column(column).to_pylist(), image) for column in others]
         rows: list[tuple[str | None, str, str | None]] = []
 
         def skip(source: SourceImage, error: UserError) -> None:
@@ -234,6 +242,11 @@ class _Worker:
         for prediction in predictions:
             rows.append((prediction.name, prediction.to_json(), None))
         return {column: [row[index] for row in rows] for index, column in enumerate(_COLUMNS)}
+
+
+def _names_in(column: str, values: Sequence[Any], image: str) -> list[Any]:
+    """Values of a column; keys of WebDataset as names of the files of the column ``image``."""
+    return [f"{value}.{image}" if column == _KEY and value is not None else value for value in values]
 
 
 def _joined(parts: Sequence[Any]) -> str:

@@ -59,11 +59,11 @@ def images(tmp_path_factory):
     return folder
 
 
-def lines_of_one_process(source, task, path) -> list[str]:
+def lines_of_one_process(source, task, path, status: int = 1) -> list[str]:
     model, weights = MODELS[task]
     arguments = ["--model", model, "--weights", weights, "--score", "0.01", "--top", "3", "--threads", "1"]
-    assert main(["predict", str(source), *arguments, "--out", str(path)]) == 1  # for bad.jpg
-    return path.read_text().splitlines()
+    assert main(["predict", str(source), *arguments, "--out", str(path)]) == status  # 1: for bad.jpg
+    return Path(path).read_text().splitlines()
 
 
 def predicted(dataset, task, **options):
@@ -84,7 +84,7 @@ def test_two_workers_give_the_lines_of_one_process(workers, images, tmp_path, ta
     assert "it is not an image" in failed[0]["error"]
 
 
-def test_shards_into_an_object_store(workers, images, tmp_path):
+def test_shards_into_an_object_store(workers, images, tmp_path, monkeypatch):
     """WebDataset's shards; a file system of pyarrow stands for the store."""
     from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
@@ -102,15 +102,29 @@ def test_shards_into_an_object_store(workers, images, tmp_path):
     files = [path for path in (tmp_path / "found").iterdir() if path.name != "_SUCCESS"]
     assert files
     assert all(path.suffix == ".jsonl" for path in files)
-    rows = [json.loads(line) for path in files for line in path.read_text().splitlines()]
-    expected = lines_of_one_process(images, "detection", tmp_path / "one.jsonl")
-    for row in rows:
-        shard, _, key = row["name"].rpartition("/")
-        assert Path(shard).name == f"s-{int(key) // 3}.tar"
-        row["name"] = f"{images}/{key}.jpg"
-    assert sorted(map(json.dumps, rows)) == sorted(line for line in expected if '"error"' not in line)
-    with pytest.raises(ValueError, match="already exists"):
-        write_lines(lines, "found", filesystem=store)
+    found = [line for path in files for line in path.read_text().splitlines()]
+    assert json.loads(min(found))["name"] == "s-0.tar/0.jpg"
+    monkeypatch.chdir(tmp_path)
+    expected = lines_of_one_process("s-{0..1}.tar", "detection", "one.jsonl", status=0)
+    assert sorted(found) == sorted(expected)
+
+
+def test_a_folder_that_exists_is_refused_before_anything_is_computed(workers, tmp_path):
+    from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+
+    dataset = ray.data.from_items([{"line": "{}"}]).map(lambda row: 1 / 0)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    store = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+    for path, filesystem in (
+        (str(tmp_path / "folder"), None),
+        (f"{tmp_path}/file", None),
+        ("folder", store),
+    ):
+        with pytest.raises(UserError) as error:
+            write_lines(dataset, path, filesystem=filesystem)
+        assert str(error.value) == f"{path} exists: remove it, or choose another folder"
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["file", "folder"]
 
 
 def test_batches_agree_with_single_images(workers, images):

@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plot",
         type=Path,
         metavar="FILE",
-        help="draw latency against published accuracy, which is not that of int8",
+        help="draw latency against published accuracy, of the models that have one, at its size, in float",
     )
     parser.add_argument(
         "--roofline",
@@ -119,11 +119,15 @@ def run(args: argparse.Namespace) -> int:
     choose_device(args.device)
     set_threads(args.threads)
     flush_denormals()
-    from hardnet_suite.deploy.benchmark import compare
+    from hardnet_suite.deploy.benchmark import compare, reason_for_no_chart
 
-    names = [*args.models, *_peers(args)]
+    models = _models(args)
+    if args.plot is not None:
+        reason = reason_for_no_chart(models, sizes=sizes, precisions=args.precision)
+        if reason:
+            raise UserError(f"--plot {args.plot}: nothing can be drawn: {reason}")
     comparison = compare(
-        [_model_of(name) for name in dict.fromkeys(names)],
+        models,
         engines=args.engine,
         precisions=args.precision,
         channels_last=[_LAYOUTS[layout] for layout in args.layout or ["nchw"]],
@@ -201,32 +205,41 @@ def _size(text: str) -> tuple[int, int]:
     return height, int(sides[2] or height)
 
 
-def _peers(args: argparse.Namespace) -> list[str]:
-    if args.peers is None:
-        return []
-    if args.peers:
-        return args.peers
+def _models(args: argparse.Namespace) -> list[Any]:
+    """What to time: models and peers, each once."""
     from hardnet_suite.deploy.peers import peers_of
+
+    models = list(map(_model_of, dict.fromkeys(args.models)))
+    peers = list(map(_model_of, dict.fromkeys(args.peers or [])))
+    if args.peers == []:
+        tasks = dict.fromkeys(filter(None, map(_task_of, models)))
+        peers = [peer for task in tasks for peer in peers_of(task)]
+        if not peers:
+            raise UserError(
+                "--peers without names takes those of the models' tasks, of which there are none here"
+            )
+    return list({each if isinstance(each, str) else id(each): each for each in [*models, *peers]}.values())
+
+
+def _task_of(model: Any) -> str | None:
+    """The task of one of the suite's models; None of a peer."""
     from hardnet_suite.networks import default_usage, list_models
 
-    known = [name for each in args.models if (name := known_name(each, list_models()))]
-    rules = [default_usage(name).postprocess for name in known]
-    tasks = ["descriptor" if rule is None else rule.task for rule in rules]
-    peers = [peer for task in dict.fromkeys(tasks) for peer in peers_of(task)]
-    if not peers:
-        raise UserError(
-            "--peers without names takes those of the models' tasks, of which there are none here"
-        )
-    return peers
+    if not isinstance(model, str):
+        return getattr(model, "task", "descriptor")
+    if model not in list_models():
+        return None
+    rule = default_usage(model).postprocess
+    return "descriptor" if rule is None else rule.task
 
 
 def _model_of(model: str) -> Any:
-    """A name as it is; a file, a run's folder or a config as a network with its weights."""
+    """A name as it is spelt; a file, a run's folder or a config as a network with its weights."""
     from hardnet_suite.deploy.peers import PEERS
     from hardnet_suite.networks import list_models
 
-    if known_name(model, [*list_models(), *PEERS]):
-        return model
+    if name := known_name(model, [*list_models(), *PEERS]):
+        return name
     from hardnet_suite.cli.predict import is_path, load_any_model
 
     if Path(model).exists():
@@ -299,7 +312,7 @@ def timing_table(timings: list[Timing], roofline: Roofline | None = None) -> str
         columns["% of rate"] = [100 * number(each and each.rate_share) for each in standings]
         columns["% of bandwidth"] = [100 * number(each and each.bandwidth_share) for each in standings]
     names = [f"{each.model} {label(each.setting)}" for each in timings]
-    return class_table(names, columns, digits=2, heading="model, engine, precision")
+    return class_table(names, columns, digits=2, heading="model, engine, precision", longest=None)
 
 
 def summary(timings: list[Timing]) -> list[str]:
@@ -335,24 +348,33 @@ def _draw(path: Path, name: str, draw: Any) -> None:
 
 
 def _plot(path: Path, comparison: Comparison) -> None:
-    from hardnet_suite.deploy.benchmark import label
-    from hardnet_suite.deploy.peers import PEERS, published
-    from hardnet_suite.deploy.runners import is_integer
+    from hardnet_suite.deploy.benchmark import figure_of, has_place, label, without_place
+    from hardnet_suite.deploy.peers import PEERS
     from hardnet_suite.visualization.speed import ChartPoint, plot_latency
 
-    groups = list(comparison.groups())
+    cases = [
+        (each.model, figure_of(each.model, each.weights), (each.height, each.width), each.setting.precision)
+        for each in comparison.timings
+    ]
+    drawn = [
+        (timing, figure)
+        for timing, (_, figure, size, precision) in zip(comparison.timings, cases, strict=True)
+        if figure is not None and has_place(figure, size, precision)
+    ]
+    if left_out := without_place(cases):
+        show(f"not drawn: {left_out}", sys.stderr)
+    if not drawn:
+        raise UserError(f"--plot {path}: nothing that has a published accuracy was measured")
+    timings = [timing for timing, _ in drawn]
+    several = len({(each.height, each.width, each.batch) for each in timings}) > 1
     panels: dict[str, list[ChartPoint]] = {}
-    for (height, width, batch), timings in groups:
-        for timing in timings:
-            figure = published(timing.model)
-            if figure is None or is_integer(timing.setting.precision):
-                continue
-            size = f", {height}×{width}×{batch}" if len(groups) > 1 else ""
-            setting = f"{label(timing.setting)}{size}"
-            ours = timing.model not in PEERS
-            point = ChartPoint(timing.model, setting, 1e3 * timing.median, figure.value, ours)
-            panels.setdefault(figure.metric, []).append(point)
-    plot_latency(panels, path, _title(comparison, comparison.timings))
+    for timing, figure in drawn:
+        size = f", {timing.height}×{timing.width}×{timing.batch}" if several else ""
+        setting = f"{label(timing.setting)}{size}"
+        ours = timing.model not in PEERS
+        point = ChartPoint(timing.model, setting, 1e3 * timing.median, figure.value, ours)
+        panels.setdefault(figure.metric, []).append(point)
+    plot_latency(panels, path, _title(comparison, timings))
 
 
 def _plot_roofline(path: Path, comparison: Comparison, roofline: Roofline) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from hardnet_suite.deploy.exporting import height_width
 from hardnet_suite.deploy.memory import peak_memory
-from hardnet_suite.deploy.peers import PEERS
+from hardnet_suite.deploy.peers import PEERS, PublishedFigure, own_size, published
 from hardnet_suite.deploy.runners import (
     PRECISIONS,
     PYTORCH,
@@ -42,7 +42,6 @@ from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.networks import (
     CenterNetArch,
     DescriptorArch,
-    FCHarDNetArch,
     SSDArch,
     Usage,
     build_network,
@@ -53,11 +52,11 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.threads import MOST_THREADS
 from hardnet_suite.timing import interleaved, median_ratio, percentile, synchronizer
+from hardnet_suite.weights import WeightsSource
 
 MARK = "hardnet-suite benchmark"  # of the JSON files
 SCHEMA = 1
-_SIDE = 512  # of the usual input of a detector of any size
-_STREET = (1024, 2048)  # of the usual input of segmentation
+_SIDE = 512  # of the batch whose statistics a detector of random weights has
 _LEAST_SIDE = 32
 _MOST_PIXELS, _MOST_BATCH, _MOST_ROUNDS = 1 << 26, 1 << 14, 1_000_000
 _VERSIONS = (
@@ -100,7 +99,7 @@ class Timing:
     """What was measured of a model in one setting.
 
     Attributes:
-        model: its name.
+        model: its name; with a file of weights, that too.
         setting: engine, precision, memory layout, device and threads.
         height: of the input.
         width: of the input.
@@ -112,6 +111,8 @@ class Timing:
         peak_memory: bytes, see ``memory.peak_memory``; None where it was not measured.
         input_seconds: from an image file to the network's input on the device, per image: not part of a
             pass. None for networks without an input rule.
+        weights: the file of its weights; None for a name, whose weights are random, and for a network that
+            was given as such.
     """
 
     model: str
@@ -125,6 +126,7 @@ class Timing:
     cio: int
     peak_memory: int | None = None
     input_seconds: float | None = None
+    weights: WeightsSource | None = None
 
     @property
     def median(self) -> float:
@@ -164,6 +166,7 @@ class Timing:
         setting = values.pop("setting")
         return {
             "model": values.pop("model"),
+            "weights": None if self.weights is None else self.weights.to_dict(),
             **setting,
             **{key: values[key] for key in ("height", "width", "batch", "parameters", "macs", "cio")},
             "peak_memory": self.peak_memory,
@@ -302,14 +305,9 @@ def compare(
     """
     device = _settled_device(device)
     _require_counts(rounds=rounds, passes=passes, batches=batches, threads=threads, warmup=warmup)
-    for precision in precisions:
-        if precision not in PRECISIONS:
-            raise UserError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    _require_precisions(precisions)
     settings = list(_settings(engines, precisions, channels_last, device, threads))
-    subjects = [_subject(model) for model in models]
-    if not subjects:
-        raise UserError("no model to time")
-    _number_equal_names(subjects)
+    subjects = _subjects(models)
     groups = _groups(subjects, sizes, batches)
     comparison = Comparison(machine=machine(device, threads))
     with _process(threads):
@@ -343,6 +341,7 @@ class Subject:
     divisor: int = 1
     fixed_size: tuple[int, int] | None = None
     is_peer: bool = False
+    weights: WeightsSource | None = None
     _network: nn.Module | None = None
 
     @property
@@ -379,6 +378,77 @@ class Subject:
         }
 
 
+def reason_for_no_chart(
+    models: Iterable[str | nn.Module],
+    *,
+    sizes: Sequence[int | tuple[int, int]] | None = None,
+    precisions: Sequence[str] = ("fp32",),
+) -> str:
+    """Why no pass that ``compare`` would time has a place in a chart of published accuracy; "": one has.
+
+    Args:
+        models: as of ``compare``, as are ``sizes`` and ``precisions``.
+    """
+    _require_precisions(precisions)
+    cases = [
+        (subject.name, figure_of(subject.name, subject.weights), (height, width), precision)
+        for (height, width, _), members in _groups(_subjects(models), sizes, [1]).items()
+        for subject in members
+        for precision in precisions
+    ]
+    return "" if any(has_place(*case[1:]) for case in cases) else without_place(cases)
+
+
+def figure_of(model: str, weights: WeightsSource | None) -> PublishedFigure | None:
+    """The published accuracy of a model by its name; of a file, which is that of the registry's row it is."""
+    if weights is None:
+        return published(model)
+    return None if weights.row is None else published(weights.row)
+
+
+def has_place(figure: PublishedFigure | None, size: tuple[int, int], precision: str) -> bool:
+    """Whether a pass on inputs of that (height, width) has the published accuracy."""
+    return figure is not None and figure.size == size and not is_integer(precision)
+
+
+def without_place(cases: Iterable[tuple[str, PublishedFigure | None, tuple[int, int], str]]) -> str:
+    """Which of (model, figure, size, precision) have no published accuracy, and why; "" for none."""
+    models: dict[str, dict[str, None]] = {}
+    for model, figure, size, precision in cases:
+        if has_place(figure, size, precision):
+            continue
+        if figure is None:
+            reason = "no accuracy is published of {}"
+        elif figure.size != size:
+            at, not_at = ("×".join(map(str, each)) for each in (figure.size, size))
+            reason = f"the accuracy of {{}} is published at {at}, not at {not_at}"
+        else:
+            reason = "the accuracy of {} is published in float, not in int8"
+        models.setdefault(reason, {})[model] = None
+    return "; ".join(reason.format(", ".join(names)) for reason, names in models.items())
+
+
+def _subjects(models: Iterable[str | nn.Module]) -> list[Subject]:
+    """The models to time, each with a name of its own."""
+    subjects = [_subject(model) for model in models]
+    if not subjects:
+        raise UserError("no model to time")
+    _name_files(subjects)
+    _number_equal_names(subjects)
+    return subjects
+
+
+def _name_files(subjects: Sequence[Subject]) -> None:
+    """Names of models say their files: hardnet68 (best.pth); with as many folders as tell these apart."""
+    paths = {id(each): Path(os.path.abspath(each.weights.path)).parts for each in subjects if each.weights}
+    count = 1
+    while len({parts[-count:] for parts in paths.values()}) < len({*paths.values()}):
+        count += 1
+    for subject in subjects:
+        if parts := paths.get(id(subject)):
+            subject.name = f"{subject.name} ({'/'.join(parts[-count:])})"
+
+
 def _number_equal_names(subjects: Sequence[Subject]) -> None:
     """Tells models of one name apart: hardnet68, hardnet68 (2)."""
     seen: Counter[str] = Counter()
@@ -403,7 +473,9 @@ def _subject(model: str | nn.Module | Any) -> Subject:
         raise UserError(f"expected a model's name or a network, got a {type(model).__name__}")
     usage = getattr(network, "usage", None)
     if isinstance(usage, Usage):
-        return _own(usage.name, network)
+        subject = _own(usage.name, network)
+        subject.weights = getattr(model, "weights_source", None)
+        return subject
     first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
     channels = 3 if first is None else first.in_channels
     return Subject(type(network).__name__, lambda: network, (224, 224), channels)
@@ -415,13 +487,12 @@ def _own(name: str, network: nn.Module | None) -> Subject:
         shell = build_network(name) if network is None else network
     arch, usage = shell.arch, shell.usage
     rule = usage.preprocess
-    is_descriptor, is_street = isinstance(arch, DescriptorArch), isinstance(arch, FCHarDNetArch)
-    side = rule.height_width or (_STREET if is_street else (_SIDE, _SIDE))
+    is_descriptor = isinstance(arch, DescriptorArch)
     channels = shell.in_chans if is_descriptor else shell.trunk.in_chans
     subject = Subject(
         name,
         lambda: network,
-        (arch.patch, arch.patch) if is_descriptor else side,
+        own_size(arch, rule),
         channels,
         task="descriptor" if is_descriptor else usage.postprocess.task,
         usage=usage,
@@ -564,6 +635,7 @@ def _measure_group(
                 **counted[key],
                 peak_memory=peak,
                 input_seconds=inputs_of[key],
+                weights=subject.weights,
             )
         )
 
@@ -677,6 +749,12 @@ def _settled_device(device: str | torch.device | None) -> str:
         return device_name(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"cannot compute on the device {device}: {_first_line(error)}") from None
+
+
+def _require_precisions(precisions: Iterable[str]) -> None:
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise UserError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
 
 
 def _require_counts(

@@ -15,6 +15,9 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.inference.precision import usual_size
+from hardnet_suite.networks import Arch, DescriptorArch, FCHarDNetArch, Preprocess, default_usage, find_arch
+from hardnet_suite.weights.row import WeightsRow
 
 _PUBLISHED = Path(__file__).with_name("published.csv")
 _METRICS = {  # in the words of the weights registry -> as charts name them
@@ -25,10 +28,11 @@ _METRICS = {  # in the words of the weights registry -> as charts name them
 
 
 class PublishedFigure(NamedTuple):
-    """A figure that others report for a model, in percent, and where."""
+    """A figure that others report for a model, in percent, at which (height, width), and where."""
 
     metric: str
     value: float
+    size: tuple[int, int]
     source: str
 
 
@@ -129,9 +133,26 @@ def peers_of(task: str) -> list[str]:
     return [name for name, peer in PEERS.items() if peer.task == task and find_spec(peer.package) is not None]
 
 
-def published(model: str) -> PublishedFigure | None:
-    """The published accuracy of one of the suite's models or a peer; None where there is none."""
-    return _published().get(model)
+def own_size(arch: Arch, rule: Preprocess) -> tuple[int, int]:
+    """(height, width) of the usual input of one of the suite's networks."""
+    if isinstance(arch, DescriptorArch):
+        return arch.patch, arch.patch
+    if rule.height_width is None and isinstance(arch, FCHarDNetArch):
+        return _STREET
+    return usual_size(rule)
+
+
+def published(model: str | WeightsRow) -> PublishedFigure | None:
+    """The published accuracy of one of the suite's models, of a peer or of weights; None: there is none."""
+    return _published().get(model) if isinstance(model, str) else _of_row(model)
+
+
+def _of_row(row: WeightsRow) -> PublishedFigure | None:
+    for pattern, metric in _METRICS.items():
+        if number := re.fullmatch(pattern, row.metric):
+            size = own_size(find_arch(row.model), default_usage(row.model).preprocess)
+            return PublishedFigure(metric, float(number[1]), size, f"weights {row.tag!r}: {row.source}")
+    return None
 
 
 @cache
@@ -140,12 +161,10 @@ def _published() -> dict[str, PublishedFigure]:
 
     figures: dict[str, PublishedFigure] = {}
     for row in ROWS:
-        for pattern, metric in _METRICS.items():
-            if (number := re.fullmatch(pattern, row.metric)) and row.model not in figures:
-                figures[row.model] = PublishedFigure(
-                    metric, float(number[1]), f"weights {row.tag!r}: {row.source}"
-                )
+        if row.model not in figures and (figure := _of_row(row)) is not None:
+            figures[row.model] = figure
     with _PUBLISHED.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            figures[row["model"]] = PublishedFigure(row["metric"], float(row["value"]), row["source"])
+            size = int(row["height"]), int(row["width"])
+            figures[row["model"]] = PublishedFigure(row["metric"], float(row["value"]), size, row["source"])
     return figures

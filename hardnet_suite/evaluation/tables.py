@@ -24,17 +24,19 @@ def class_table(
     digits: int = 3,
     most: int | None = None,
     heading: str = "class",
+    longest: int | None = _LONGEST_NAME,
 ) -> str:
     """One line per class: its name, then its scores; integers are counts, NaN is "n/a".
 
     Args:
-        names: class names; long ones are cut.
+        names: class names; those of more than ``longest`` columns are cut.
         columns: heading of each column -> one value per class.
         totals: name -> one value per column, None for an empty cell; these lines follow the classes.
         digits: decimal places of the scores.
         most: with more classes than this, the ten that score best in the first column and the ten that score
             worst are listed alone; None lists all.
         heading: of the names.
+        longest: width of the column of names at most; None: of any width.
     """
     rows = [(name, [column[index] for column in columns.values()]) for index, name in enumerate(names)]
     gap: list[str] = []
@@ -49,7 +51,8 @@ def class_table(
         [(escaped(name).replace("\n", "\\n"), row) for name, row in group] for group in (upper, lower)
     )
     listed = [*upper, *lower, *further]
-    width = min(max([_columns(heading), *(_columns(name) for name, _ in listed)]), _LONGEST_NAME)
+    width = max([_columns(heading), *(_columns(name) for name, _ in listed)])
+    width = width if longest is None else min(width, longest)
     cells = [[_cell(value, digits) for value in values] for _, values in listed]
     widths = [
         max(digits + 3, len(column), *(len(row[index]) for row in cells))

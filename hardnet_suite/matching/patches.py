@@ -92,7 +92,7 @@ def open_descriptor(
     _require_descriptor(checkpoint.model, name, checkpoint.path)
     network = build_network(checkpoint.model, in_chans=checkpoint.in_chans)
     fill(network, checkpoint)
-    network.weights = _words(checkpoint)
+    network.weights, network.weights_source = _words(checkpoint), checkpoint.source
     return ready(network, device)
 
 

@@ -44,7 +44,7 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.precision import Precision, settled_precision
 from hardnet_suite.visualization.canvas import class_color
-from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, chosen_row, fill, open_weights
+from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, WeightsSource, chosen_row, fill, open_weights
 from hardnet_suite.weights.checkpoint import INPUT_IS_UNKNOWN
 from hardnet_suite.weights.file import ENGINE_SUFFIXES, WEIGHTS_SUFFIXES, WeightsFile, expanded
 from hardnet_suite.weights.identification import OTHERS_MODEL
@@ -73,6 +73,7 @@ class LoadedModel:
         device: where the network computes.
         bf16: whether it computes in bfloat16.
         weights: which weights these are, in words; None for a network of ``create_model``.
+        weights_source: the file of ``weights``; None for an exported file and a network of ``create_model``.
         choice: with ``precision="auto"`` what was chosen, and the times that it was chosen by.
     """
 
@@ -85,6 +86,7 @@ class LoadedModel:
     device: torch.device
     bf16: bool = False
     weights: str | None = None
+    weights_source: WeightsSource | None = None
     choice: PrecisionChoice | None = None
 
     @property
@@ -242,7 +244,8 @@ def load_model(
     if isinstance(source, WeightsRow):
         words = f"{source.file}, the weights {source.tag!r} of {source.model}"
     words = f"{words}, {choice.which}" if choice.which else words
-    return _in_precision(_loaded(network, usage, classes, weights=words), precision)
+    loaded = _loaded(network, usage, classes, weights=words)
+    return _in_precision(replace(loaded, weights_source=checkpoint.source), precision)
 
 
 def _of_session(

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hardnet_suite.weights.checkpoint import Checkpoint, chosen_row, open_weights
+    from hardnet_suite.weights.checkpoint import Checkpoint, WeightsSource, chosen_row, open_weights
     from hardnet_suite.weights.convert import (
         convert_official,
         from_target,
@@ -32,6 +32,7 @@ _HOMES = {
     "LoadReport": "filling",
     "ROWS": "registry",
     "WeightsRow": "registry",
+    "WeightsSource": "checkpoint",
     "cache_dir": "places",
     "chosen_row": "checkpoint",
     "convert_official": "convert",
@@ -57,6 +58,7 @@ __all__ = [
     "Identified",
     "LoadReport",
     "WeightsRow",
+    "WeightsSource",
     "cache_dir",
     "chosen_row",
     "convert_official",

@@ -67,6 +67,26 @@ _RECORDS = ("classes", "palette", "preprocess", "postprocess")
 
 
 @dataclass(frozen=True)
+class WeightsSource:
+    """The file that a network's weights come from.
+
+    Attributes:
+        path: of the file.
+        digest: SHA-256 of the file, in hex.
+        row: the registry's row that the file is, if it is one.
+    """
+
+    path: Path
+    digest: str
+    row: WeightsRow | None = None
+
+    def to_dict(self) -> dict[str, str | None]:
+        """As values of JSON."""
+        tag = None if self.row is None else self.row.tag
+        return {"path": str(self.path), "sha256": self.digest, "tag": tag}
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A weights file as ``open_weights`` reads it.
 
@@ -162,6 +182,11 @@ class Checkpoint:
             f"at test time the config's {', '.join(names)} differ from those that {self.path} was trained "
             "with; the config's are used"
         )
+
+    @property
+    def source(self) -> WeightsSource:
+        """The file alone, without what is in it."""
+        return WeightsSource(self.path, self.digest, self.row)
 
     @property
     def input_is_unknown(self) -> bool:

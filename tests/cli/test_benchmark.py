@@ -324,12 +324,106 @@ def test_int8_is_not_drawn_at_the_accuracy_of_float(cli, compared, monkeypatch, 
     assert [point.setting for panel in drawn[0].values() for point in panel] == ["eager fp32"]
 
 
-def test_nothing_to_plot_is_an_error(error_of, compared, tmp_path, monkeypatch):
-    from hardnet_suite.deploy import peers
-
-    monkeypatch.setattr(peers, "published", lambda model: None)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["hardnet39dsa"], "no accuracy is published of hardnet39dsa"),
+        (
+            ["hardnet68", "resnet50", "--size", "64", "320x224"],
+            "the accuracy of hardnet68, resnet50 is published at 224×224, not at 64×64; the accuracy of "
+            "hardnet68, resnet50 is published at 224×224, not at 320×224",
+        ),
+        (["hardnet68", "--protocol", "paper-1024"], "published at 224×224, not at 1024×1024"),
+        (
+            ["hardnet68", "--precision", "int8", "--engine", "onnxruntime"],
+            "the accuracy of hardnet68 is published in float, not in int8",
+        ),
+    ],
+)
+def test_nothing_to_plot_is_an_error_before_anything_is_timed(error_of, compared, options, message, tmp_path):
     path = tmp_path / "a.png"
-    assert "no model with a published accuracy" in error_of("benchmark", "hardnet68", "--plot", path)
+    line = error_of("benchmark", *options, "--plot", path)
+    assert line.startswith(f"error: --plot {path}: nothing can be drawn: ")
+    assert message in line
+    assert compared == []
+    assert error_of("benchmark", "hardnet68", "--precision", "fp8", "--plot", path).startswith(
+        "error: unknown precision"
+    )
+
+
+def test_nothing_of_what_was_measured_can_be_plotted(cli, monkeypatch, tmp_path):
+    from hardnet_suite.deploy import benchmark as module
+
+    made = Comparison(
+        [timing("hardnet39dsa", 1.0)], [Failure("hardnet68", Setting(), 224, 224, 1, "no kernel")], MACHINE
+    )
+    monkeypatch.setattr(module, "compare", lambda *_, **__: made)
+    path = tmp_path / "a.png"
+    status, _, err = cli("benchmark", "hardnet68", "hardnet39dsa", "--plot", path)
+    assert status == 2
+    assert err.splitlines() == [
+        "not measured: hardnet68 in eager fp32: no kernel",
+        "not drawn: no accuracy is published of hardnet39dsa",
+        f"error: --plot {path}: nothing that has a published accuracy was measured",
+    ]
+    assert not path.exists()
+
+
+def test_a_chart_has_what_is_published_of_weights_at_their_size_alone(cli, monkeypatch, tmp_path):
+    from hardnet_suite.deploy import benchmark as module
+    from hardnet_suite.visualization import speed
+    from hardnet_suite.weights import WeightsSource, find
+
+    rows = [find("hardnet39ds", "tiny_imagenet10"), find("hardnet39ds", "pytorchcv"), None]
+    files = [WeightsSource(tmp_path / "a.pth", "0" * 64, row) for row in rows]
+    made = [timing("hardnet39ds", 9.0), timing("hardnet39ds", 3.0, height=128, width=128)]
+    made += [timing(f"file {number}", 9.0, weights=file) for number, file in enumerate(files)]
+    drawn: list[tuple] = []
+    monkeypatch.setattr(speed, "plot_latency", lambda *given: drawn.append(given))
+    monkeypatch.setattr(module, "compare", lambda *_, **__: Comparison(made, [], MACHINE))
+    status, _, err = cli("benchmark", "hardnet39ds", "--plot", tmp_path / "a.png")
+    assert status == 0
+    ((panels, _, title),) = drawn
+    points = [(each.name, each.setting, each.y) for each in panels["ImageNet top-1"]]
+    assert points == [("hardnet39ds", "eager fp32", 72.1), ("file 1", "eager fp32", 73.2)]
+    assert title == "224×224, batch 1; a CPU, 2 threads"
+    assert err.splitlines() == [
+        "not drawn: the accuracy of hardnet39ds is published at 224×224, not at 128×128; no accuracy is "
+        "published of file 0, file 2"
+    ]
+
+
+def test_files_are_named_in_table_and_json(cli, tmp_path):
+    from hardnet_suite.data.files import sha256
+
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+        network = build_network("hardnet39ds", num_classes=2)
+        save_weights(network.state_dict(), folder / "best_of_a_run_with_a_rather_long_name.safetensors")
+    paths = [next(folder.iterdir()) for folder in folders]
+    path = tmp_path / "a.json"
+    status, text, _ = cli(
+        *("benchmark", "hardnet39ds", "HarDNet39DS", *paths, "--size", 64, "--rounds", 1, "--passes", 1),
+        *("--no-memory", "--device", "cpu", "--json", path),
+    )
+    assert status == 0
+    names = [f"hardnet39ds ({each.parent.name}/{each.name})" for each in paths]
+    table = text.split("M CIO\n")[1].splitlines()
+    assert [line.split(" eager fp32 ")[0].rstrip() for line in table[:3]] == ["hardnet39ds", *names]
+    timed = json.loads(path.read_text())["timings"]
+    assert [each["model"] for each in timed] == ["hardnet39ds", *names]
+    assert [each["weights"] for each in timed] == [
+        None,
+        *({"path": str(each), "sha256": sha256(each), "tag": None} for each in paths),
+    ]
+
+
+def test_peers_without_names_are_those_of_the_task_of_a_file(cli, compared, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_weights(build_network("hardnet39ds").state_dict(), path, half=False)
+    assert cli("benchmark", path, "--peers")[0] == 0
+    assert {"resnet50", "vgg16", "mobilenet_v2"} <= {*compared[0]["models"][1:]}
 
 
 def test_a_real_run(cli, tmp_path):

@@ -32,6 +32,9 @@ from hardnet_suite.deploy.peers import PEERS, peers_of, published
 from hardnet_suite.deploy.runners import EngineForm, Setting
 from hardnet_suite.deploy.steps import STEPS, transformed
 from hardnet_suite.errors import UserError
+from hardnet_suite.matching import load_descriptor
+from hardnet_suite.weights import WeightsSource, find
+from hardnet_suite.weights.places import SHIPPED
 
 QUICK = {"rounds": 1, "passes": 1, "warmup": 0, "memory": False, "device": "cpu"}
 
@@ -175,6 +178,38 @@ def test_models_of_one_name_are_told_apart():
     assert len(comparison.timings) == len(best_of_each(comparison.timings)) == 3
 
 
+def test_files_are_told_apart_by_as_many_folders_as_that_takes():
+    def subject(name, path):
+        weights = None if path is None else WeightsSource(Path(path), "0" * 64)
+        return module.Subject(name, lambda: None, (1, 1), 3, weights=weights)
+
+    def names(*paths):
+        subjects = [subject("a", path) for path in paths]
+        module._name_files(subjects)
+        module._number_equal_names(subjects)
+        return [each.name for each in subjects]
+
+    assert names(None, "/x/best.pth") == ["a", "a (best.pth)"]
+    assert names("/x/1/best.pth", "/y/1/best.pth", "/x/1/../1/best.pth", None) == [
+        *("a (x/1/best.pth)", "a (y/1/best.pth)", "a (x/1/best.pth) (2)", "a")
+    ]
+    assert names("/best.pth", "/x/best.pth") == ["a (//best.pth)", "a (x/best.pth)"]
+
+
+def test_a_loaded_model_is_its_file():
+    row = find("hardnet39ds", "tiny_imagenet10")
+    model = hardnet_suite.load_model("hardnet39ds", weights=row.tag)
+    descriptor = load_descriptor("hardnet_descriptor")
+    timings = compare([model, descriptor], **QUICK, sizes=[(32, 32)]).timings
+    assert [each.weights.row.tag for each in timings] == [row.tag, "homography"]
+    assert timings[0].model == f"hardnet39ds ({row.shipped})"
+    assert timings[0].to_dict()["weights"] == {
+        "path": str(SHIPPED / row.shipped),
+        "sha256": row.sha256,
+        "tag": row.tag,
+    }
+
+
 def test_a_real_run_measures_and_counts():
     network = create_model("hardnet39ds").eval()
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -204,7 +239,18 @@ def test_json_has_everything():
     assert {"cpu", "threads", "load", "versions"} <= set(content["machine"])
     (row,) = content["timings"]
     assert set(row) == {
-        *("model", "engine", "precision", "channels_last", "device", "threads", "height", "width", "batch"),
+        *(
+            "model",
+            "weights",
+            "engine",
+            "precision",
+            "channels_last",
+            "device",
+            "threads",
+            "height",
+            "width",
+            "batch",
+        ),
         *("parameters", "macs", "cio", "peak_memory", "input_ms", "median_ms", "min_ms", "p95_ms"),
         *("images_per_second", "ms"),
     }
@@ -562,12 +608,21 @@ def test_published_figures_are_those_of_their_sources():
                 PEERS[row["model"]].task, ""
             )
             enum, tag = weights.split(".")
-            metrics = getattr(import_module(f"torchvision.models{kind}"), enum)[tag].meta["_metrics"]
-            values = [value for group in metrics.values() for value in group.values()]
+            preset = getattr(import_module(f"torchvision.models{kind}"), enum)[tag]
+            values = [value for group in preset.meta["_metrics"].values() for value in group.values()]
             assert float(row["value"]) in values, row
-    assert published("hardnet68")[:2] == ("ImageNet top-1", 76.5)
-    assert published("ssd512_hardnet85")[:2] == ("COCO mAP", 35.1)
-    assert published("fchardnet70")[:2] == ("Cityscapes mIoU", 77.7)
+            sizes = vars(preset.transforms())
+            if PEERS[row["model"]].task != "detection":  # whose networks resize by themselves
+                assert [int(row["height"])] == sizes.get("crop_size", sizes["resize_size"])
+        assert row["height"] == row["width"]
+        if package == "timm" or PEERS[row["model"]].task == "detection":
+            assert (int(row["height"]), int(row["width"])) == PEERS[row["model"]].size
+    assert published("hardnet68")[:3] == ("ImageNet top-1", 76.5, (224, 224))
+    assert published("ssd512_hardnet85")[:3] == ("COCO mAP", 35.1, (512, 512))
+    assert published("centernet_hardnet85")[:3] == ("COCO mAP", 44.3, (512, 512))
+    assert published("fchardnet70")[:3] == ("Cityscapes mIoU", 77.7, (1024, 2048))
+    assert published(find("hardnet68", "paddleclas"))[:3] == ("ImageNet top-1", 75.5, (224, 224))
+    assert published(find("hardnet39ds", "tiny_imagenet10")) is None
     assert published("ssd224_hardnet29") is None
     assert published("kornia_hardnet") is None
 

@@ -56,9 +56,12 @@ def detector(tmp_path_factory) -> Path:
     )
 
 
-def run_alone(path: Path, image: Image.Image, folder: Path) -> subprocess.CompletedProcess[str]:
+def run_alone(
+    path: Path, image: Image.Image, folder: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
     image.save(folder / "image.png")
     command = [sys.executable, "-c", ALONE, ROOT / "docs/predict_onnx.py", path, folder / "image.png"]
+    command += arguments
     return subprocess.run(command, capture_output=True, text=True, cwd=folder)
 
 
@@ -72,7 +75,10 @@ def run_python(path: Path, image: Image.Image, folder: Path) -> list[list[str]]:
 def test_the_program_tells_how_it_is_called():
     command = [sys.executable, ROOT / "docs/predict_onnx.py", "cells.onnx"]
     result = subprocess.run(command, capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (1, "usage: python predict_onnx.py FILE.onnx IMAGE\n")
+    assert (result.returncode, result.stderr) == (
+        1,
+        "usage: python predict_onnx.py FILE.onnx IMAGE [MASK.png]\n",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -188,9 +194,27 @@ def test_a_mask_without_pytorch(tmp_path):
     path = export(
         network, tmp_path / "street.onnx", size=(64, 96), postprocess=True, images=np.asarray(image)
     )
-    assert run_python(path, image, tmp_path) == []
+    assert run_python(path, image, tmp_path) == [["mask:", "image_mask.png"]]
     (expected,) = predict(path, image)
-    assert (np.asarray(Image.open(tmp_path / "mask.png")) == expected.mask).mean() > 0.999
+    assert (np.asarray(Image.open(tmp_path / "image_mask.png")) == expected.mask).mean() > 0.999
+    (tmp_path / "image_mask.png").write_text("mine")
+    for arguments, message in (
+        ([], "image_mask.png exists: name another file for the mask"),
+        (["image_mask.png"], "image_mask.png exists: name another file for the mask"),
+        (["mask.jpg"], "mask.jpg: expected a name that ends in .png"),
+        (["none/mask.png"], "cannot write none/mask.png: No such file or directory"),
+    ):
+        result = run_alone(path, image, tmp_path, *arguments)
+        assert (result.returncode, result.stdout, result.stderr) == (1, "", f"{message}\n")
+    assert (tmp_path / "image_mask.png").read_text() == "mine"
+    assert run_alone(path, image, tmp_path, "mask.PNG").stdout == "mask: mask.PNG\n"
+    assert (np.asarray(Image.open(tmp_path / "mask.PNG")) == expected.mask).mean() > 0.999
+
+
+def test_no_mask_is_promised_where_there_is_none(classifier, tmp_path):
+    result = run_alone(classifier({}), noise(90, 70), tmp_path, "mask.png")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "mask.png: only segmentation networks write a mask\n"
 
 
 @pytest.mark.parametrize(
@@ -225,7 +249,8 @@ def test_what_it_cannot_prepare_is_refused(tmp_path, name, rule, options, messag
     assert "Traceback" not in result.stderr
 
 
-def test_boxes_in_cpp(detector, tmp_path):
+@pytest.fixture(scope="module")
+def program(tmp_path_factory) -> Path:
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None or find_spec("openvino") is None:
         pytest.skip("no C++ compiler, or no OpenVINO")
@@ -235,24 +260,58 @@ def test_boxes_in_cpp(detector, tmp_path):
     libraries = [*folder.glob("libs/libopenvino.so*")]
     if not (folder / "include/openvino/openvino.hpp").is_file() or not libraries:
         pytest.skip("OpenVINO without its headers")
+    path = tmp_path_factory.mktemp("program") / "predict"
     flags = ["-std=c++17", "-O1", f"-I{folder}/include", f"-Wl,-rpath,{folder}/libs"]
-    source = ROOT / "docs/predict_openvino.cpp"
-    subprocess.run([compiler, *flags, source, libraries[0], "-o", tmp_path / "predict"], check=True)
+    subprocess.run(
+        [compiler, *flags, ROOT / "docs/predict_openvino.cpp", libraries[0], "-o", path], check=True
+    )
+    return path
+
+
+def run_program(program: Path, *files: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([program, *files], capture_output=True, text=True)
+
+
+def test_boxes_in_cpp(program, detector, tmp_path):
     image = Image.fromarray(cells())
     image.save(tmp_path / "image.ppm")
-    printed = subprocess.run(
-        [tmp_path / "predict", detector, tmp_path / "image.ppm"], check=True, capture_output=True, text=True
-    ).stdout
-    rows = np.loadtxt(printed.splitlines(), ndmin=2)
+    result = run_program(program, detector, tmp_path / "image.ppm")
+    assert (result.returncode, result.stderr) == (0, "")
+    rows = np.loadtxt(result.stdout.splitlines(), ndmin=2)
     (expected,) = predict(detector, image)
     assert len(expected.boxes) > 0
     np.testing.assert_array_equal(rows[:, 0], expected.labels)
     np.testing.assert_allclose(rows[:, 2:], expected.boxes, atol=0.5)
-    noise(64, 64).save(tmp_path / "small.ppm")
-    wrong = subprocess.run(
-        [tmp_path / "predict", detector, tmp_path / "small.ppm"], capture_output=True, text=True
-    )
-    assert (wrong.returncode, wrong.stderr) == (
-        1,
-        "expected a binary PPM of the size that the file takes\n",
-    )
+    head = b"P6\n320 320\n255\n"
+    content = (tmp_path / "image.ppm").read_bytes()
+    assert content.startswith(head)
+    for comments in (b"P6\n# of GIMP\n320 320\n255\n", b"P6#a\n#\n 320#w\n #h\n320\n# most 1\n255\n"):
+        (tmp_path / "comments.ppm").write_bytes(comments + content.removeprefix(head))
+        assert run_program(program, detector, tmp_path / "comments.ppm").stdout == result.stdout
+
+
+def test_what_the_cpp_program_cannot_take_is_one_line(program, detector, tmp_path):
+    image, small, cut = (tmp_path / f"{name}.ppm" for name in ("image", "small", "cut"))
+    Image.fromarray(cells()).save(image)
+    noise(64, 64).save(small)
+    cut.write_bytes(image.read_bytes()[:-1])
+    network = create_model("ssd320_hardnet39ds", num_classes=3, pretrained="bccd")
+    options = {"images": cells(), "postprocess": True}
+    bare = export(network, tmp_path / "bare.onnx", **options)
+    pair = export(network, tmp_path / "pair.onnx", batch=2, preprocess=True, **options)
+    detectors = "expected a detector for one image of fixed size, exported --with preprocess postprocess"
+    pixels = "expected a binary PPM of the size that the file takes"
+    for files, message in (
+        ((detector, small), f"{small}: {pixels}"),
+        ((detector, cut), f"{cut}: {pixels}"),
+        ((detector, detector), f"{detector}: {pixels}"),
+        ((detector, tmp_path / "none.ppm"), f"cannot open {tmp_path / 'none.ppm'}"),
+        ((tmp_path / "none.onnx", image), f"cannot open {tmp_path / 'none.onnx'}"),
+        ((image, image), f"cannot open {image}: it is not a network that OpenVINO reads"),
+        ((bare, image), f"{bare}: {detectors}"),
+        ((pair, image), f"{pair}: {detectors}"),
+    ):
+        result = run_program(program, *files)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.splitlines()[-1] == message  # TensorFlow's reader has a log of its own
+        assert len(result.stderr.splitlines()) == 1 or files == (image, image)

@@ -31,6 +31,8 @@ def test_long_and_wide_names_keep_the_columns():
     assert lines[1].startswith("x" * 59 + "…")
     assert lines[2].startswith("猫" * 29 + "…")  # two columns each
     assert lines[3].index("0.300") == lines[4].index("0.400") + 5  # a mark has no column
+    lines = class_table(names, {"AP": [0.1, 0.2, 0.3, 0.4]}, longest=None).splitlines()
+    assert lines[1].split() == ["x" * 300, "0.100"]
 
 
 def test_a_name_never_breaks_a_line_or_drives_the_terminal():

@@ -243,7 +243,8 @@ def training_table(timings: Sequence[StepTiming]) -> str:
         "loader/step": [rate / each.images_per_second for rate, each in zip(loaders, timings, strict=True)],
         "M params": [each.parameters / 1e6 for each in timings],
     }
-    return class_table([each.setting.label for each in timings], columns, digits=2, heading="training step")
+    names = [each.setting.label for each in timings]
+    return class_table(names, columns, digits=2, heading="training step", longest=None)
 
 
 def _step(cfg: Config, setting: TrainingSetting, device: str) -> tuple[Callable[[], object], int]:
