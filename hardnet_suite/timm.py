@@ -18,6 +18,7 @@ try:
     from timm.models import (
         DefaultCfg,
         FeatureDictNet,
+        FeatureGraphNet,
         FeatureInfo,
         FeatureListNet,
         PretrainedCfg,
@@ -37,7 +38,7 @@ from hardnet_suite.models import create_model
 from hardnet_suite.networks import ARCHS, HarDNetArch, build_network, default_usage
 from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, open_weights
 
-__all__ = ["HarDNetFeatureDict", "HarDNetFeatures", "default_cfgs"]
+__all__ = ["HarDNetFeatureDict", "HarDNetFeatureGraph", "HarDNetFeatures", "default_cfgs"]
 
 
 class HarDNetFeatures(nn.Module):
@@ -93,12 +94,44 @@ class HarDNetFeatureDict(HarDNetFeatures):
         return {name: maps[index] for index, name in enumerate(self._names)}
 
 
-# in place of timm's, which rebuild a network from its children
+class HarDNetFeatureGraph(FeatureGraphNet):
+    """timm's own for ``feature_cls="fx"``, with the maps in the order of ``out_indices``.
+
+    timm returns them in the order in which the graph computes them, unlike its ``feature_info``.
+
+    Args:
+        model: The classifier.
+        out_indices: Feature maps to return; an integer takes so many of the last.
+        out_map: Their names, with ``return_dict``; default: their indices.
+        options: As of timm's class.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        out_indices: int | Sequence[int],
+        out_map: Sequence[int | str] | None = None,
+        **options: Any,
+    ):
+        super().__init__(model, out_indices, out_map, **options)
+        self._names = [str(name) for name in (self.feature_info.out_indices if out_map is None else out_map)]
+
+    def forward(self, x: Tensor):  # a list or a dict: TorchScript infers which
+        maps = self.graph_module(x)
+        ordered = {name: maps[name] for name in self._names}
+        if self.return_dict:
+            return ordered
+        return list(ordered.values())
+
+
+# in place of timm's: the first two rebuild a network from its children
 _FEATURES = {
     "list": HarDNetFeatures,
     "dict": HarDNetFeatureDict,
+    "fx": HarDNetFeatureGraph,
     FeatureListNet: HarDNetFeatures,
     FeatureDictNet: HarDNetFeatureDict,
+    FeatureGraphNet: HarDNetFeatureGraph,
 }
 
 

@@ -362,7 +362,7 @@ def test_feature_maps(name, feature_cls, images):
     assert timm.data.resolve_model_data_config(network)["interpolation"] == "bilinear"
 
 
-@pytest.mark.parametrize("feature_cls", ["list", "dict"])
+@pytest.mark.parametrize("feature_cls", ["list", "dict", "fx"])
 def test_the_forms_of_feature_maps(feature_cls, images):
     network = timm.create_model(SMALL, features_only=True, feature_cls=feature_cls, out_indices=(3, 1)).eval()
     dims = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
@@ -394,10 +394,23 @@ def test_chosen_feature_maps(out_indices, feature_cls, images):
     assert [m.shape[1] for m in maps] == network.feature_info.channels() == channels
 
 
-def test_feature_maps_come_in_the_order_asked_for(images):
-    network = timm.create_model(SMALL, features_only=True, out_indices=(3, 1))
-    assert network.feature_info.reduction() == [16, 4]
-    assert [64 // m.shape[2] for m in in_eval(network, images)] == [16, 4]
+@pytest.mark.parametrize("feature_cls", [*FEATURE_CLASSES, timm.models.FeatureGraphNet])
+def test_feature_maps_come_in_the_order_asked_for(feature_cls, images):
+    options = {} if feature_cls is None else {"feature_cls": feature_cls}
+    network = timm.create_model(SMALL, features_only=True, out_indices=(3, -5, 1), **options)
+    maps = in_eval(network, images)
+    maps = [*maps.values()] if isinstance(maps, dict) else maps
+    assert network.feature_info.reduction() == [16, 2, 4]
+    assert [64 // m.shape[2] for m in maps] == [16, 2, 4]
+
+
+@pytest.mark.parametrize(("names", "keys"), [(None, ["3", "1"]), (["deep", "fine"], ["deep", "fine"])])
+def test_named_maps_of_a_graph_come_in_the_order_asked_for(names, keys, images):
+    cfg = {"feature_cls": "fx", "return_dict": True, "out_map": names}
+    network = timm.create_model(SMALL, features_only=True, out_indices=(3, 1), feature_cfg=cfg)
+    maps = in_eval(network, images)
+    assert [*maps] == keys
+    assert [64 // m.shape[2] for m in maps.values()] == [16, 4]
 
 
 def test_later_stages_are_removed(images):
