@@ -35,7 +35,8 @@ def create_model(
     Args:
         name: one of ``list_models()``; case, hyphens and underscores may differ.
         num_classes: number of classes. Default: that of ``arch`` where it states another than the table's
-            row, else that of the weights, else as published (ImageNet 1000, COCO 80, Cityscapes 19).
+            row, else that of the weights, else as published (ImageNet 1000, COCO 80, Cityscapes 19). With
+            ``features_only`` there are none: 0 or None.
         in_chans: channels of the input. Default: those of the weights, else 3 (the patch descriptor: 1).
             Weights for three channels are adapted to other numbers as timm does.
         pretrained: False or None for random values, True for the published weights, a tag of the weights

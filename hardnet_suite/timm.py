@@ -36,6 +36,7 @@ except ModuleNotFoundError as error:
 
 from hardnet_suite.models import create_model
 from hardnet_suite.networks import ARCHS, HarDNetArch, build_network, default_usage
+from hardnet_suite.networks.factory import require_no_head
 from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, open_weights
 
 __all__ = ["HarDNetFeatureDict", "HarDNetFeatureGraph", "HarDNetFeatures", "default_cfgs"]
@@ -211,6 +212,10 @@ def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:
     feature_cfg = dict(options.pop("feature_cfg", None) or {})
     kind = feature_cfg.pop("feature_cls", "list") if kind is None else kind
     feature_cfg["feature_cls"] = _FEATURES.get(kind.lower() if isinstance(kind, str) else kind, kind)
+    if options.get("features_only"):
+        # a classifier that timm saved brings its own options along
+        saved = options.get("pretrained_model_args") or {}
+        require_no_head({key: value for key, value in options.items() if value != saved.get(key)})
     source = None
     if pretrained:
         overlay = options.get("pretrained_cfg_overlay") or {}
