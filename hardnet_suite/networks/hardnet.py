@@ -173,7 +173,10 @@ class HarDNetTrunk(nn.Module):
         with_cp: Save memory in training by recomputing the blocks in the backward pass.
         output_stride: Largest stride of a map: 8, 16 or 32. What would downsample further has stride 1, and
             the convolutions after it are dilated instead, so that the maps have more pixels of the same
-            receptive field; parameters and ``out_indices`` are the same. Default: the strides above.
+            receptive field; parameters and ``out_indices`` are the same. Default: the strides above. Every
+            second or fourth pixel is that of the usual maps if the network is depthwise, or if the sides of
+            the maps that it would pool are even: a pool drops the last row of an odd side, ``DilatedPool``
+            does not.
         levels: The same in detail, instead of ``output_stride``: (stride, dilation) of each level of the
             stages, as ``levels_of`` returns it. The stride, 1 or 2, is that of the downsampling to the level;
             the first level, usually at stride 4, has 1. The dilation is that of the level's convolutions.

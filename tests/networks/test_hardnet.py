@@ -416,6 +416,26 @@ def test_maps_of_a_dilated_trunk_are_those_of_the_usual_one_with_more_pixels(nam
             assert_parity(ours[:, :, ::step, ::step], theirs)
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "rows"),
+    [("hardnet39ds", 67, 5), ("hardnet39ds", 81, 6), ("hardnet68", 67, 4), ("hardnet68", 80, 5)],
+)
+def test_maps_of_a_dilated_trunk_where_the_sides_are_no_multiples(name, side, rows):
+    """Strided convolutions keep the last row of an odd map, pools drop it, unlike dilated ones."""
+    torch.manual_seed(0)
+    usual = with_random_norms(build_network(name, features_only=True))
+    dilated = build_network(name, features_only=True, output_stride=16).eval()
+    dilated.load_state_dict(usual.state_dict(), strict=True)
+    with torch.inference_mode():
+        *_, before, coarsest = usual(x := torch.randn(1, 3, side, 64))
+        ours = dilated(x)[-1]
+    assert ours.shape[2:] == before.shape[2:] == (rows, 4)
+    if ARCHS[name].depthwise or rows % 2 == 0:
+        assert_parity(ours[:, :, ::2, ::2], coarsest)
+    else:
+        assert (len(ours[0, 0, ::2]), coarsest.shape[2]) == (rows // 2 + 1, rows // 2)
+
+
 @pytest.mark.parametrize("name", ALL_CLASSIFIERS)
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_dilated_classifiers(name, output_stride):
