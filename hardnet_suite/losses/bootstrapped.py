@@ -25,7 +25,8 @@ def bootstrapped_cross_entropy(
 
     An image's hardest pixels are those with a loss above ``threshold`` or, unless there are more than
     ``min_kept`` of them, the ``min_kept`` pixels with the largest loss (all pixels of a smaller image).
-    Ignored pixels have a loss of 0. Half-precision logits are converted to float32.
+    Ignored pixels have a loss of 0. Half-precision logits are converted to float32. One pixel whose loss is
+    NaN makes the whole loss NaN.
 
     Args:
         logits: (N, C, H, W). C = 1 means binary cross entropy with the sigmoid.
@@ -83,6 +84,6 @@ def _binary_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int, wei
 
 
 def _hardest(losses: Tensor, min_kept: int, threshold: float) -> Tensor:
-    above = losses[losses > threshold]
+    above = losses[~(losses <= threshold)]  # NaN, too
     # the threshold applies only if more than min_kept pixels exceed it
     return (above if len(above) > min_kept else losses.topk(min(min_kept, len(losses))).values).mean()

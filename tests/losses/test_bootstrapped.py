@@ -145,3 +145,12 @@ def test_weights_of_another_type():
     losses = [bootstrapped_cross_entropy(logits, target, 4, weight=w) for w in (weight, weight.double())]
     assert losses[0].dtype == losses[1].dtype == torch.float32
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+@pytest.mark.parametrize("kept", [2, 16])  # fewer and more than the pixels above the threshold
+def test_a_pixel_that_is_not_a_number_is_not_hidden(classes, kept):
+    logits, target = torch.zeros(1, classes, 4, 4), torch.zeros(1, 4, 4).long()
+    assert bootstrapped_cross_entropy(logits, target, kept).isfinite()
+    logits[0, 0, 1, 2] = math.nan
+    assert bootstrapped_cross_entropy(logits, target, kept).isnan()
