@@ -45,7 +45,7 @@ def create_model(
             what the weights imply, as the files of some programs belong to networks with other activations.
         features_only: build the trunk alone, which returns a list of feature maps, one per stride (2, 4, 8,
             16, 32). True or "transition" takes them after each stage's 1×1 convolution, "block" before it.
-        out_indices: which of these maps; 0 is stride 2, -1 the last.
+        out_indices: a sequence, which of these maps; 0 is stride 2, -1 the last.
         output_stride: of classifiers and trunks, the largest stride of a map: 8, 16 or 32. Stages beyond it
             have dilated convolutions instead of a lower resolution, and the same weights. Default: that of
             the architecture.

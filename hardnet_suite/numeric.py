@@ -21,9 +21,14 @@ def is_number(value: Any) -> bool:
         return False
 
 
+def is_integer(value: Any) -> bool:
+    """Whether ``value`` is an integer, of Python or NumPy; booleans are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def is_count(value: Any, *, least: int = 1) -> bool:
     """Whether ``value`` is an integer of at least ``least``, of Python or NumPy; booleans are none."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+    return is_integer(value) and value >= least
 
 
 def require_count(name: str, value: Any, least: int = 1) -> None:

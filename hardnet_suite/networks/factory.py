@@ -68,7 +68,7 @@ def find_arch(name: str) -> Arch:
     Raises:
         ValueError: Unknown name; the message lists the known ones.
     """
-    if name not in ARCHS:
+    if not isinstance(name, str) or name not in ARCHS:
         raise ValueError(
             f"unknown model {name!r}; {did_you_mean(name, ARCHS)}known: {', '.join(list_models())}"
         )

@@ -2,7 +2,7 @@
 
 # no postponed annotations: torch.fx copies those of ``forward`` into its code, where TorchScript needs types
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from hardnet_suite.networks.layers import (
     init_weights,
 )
 from hardnet_suite.networks.preprocess import Preprocess
+from hardnet_suite.numeric import is_integer, require_count
 
 torch.fx.wrap("checked_images")
 
@@ -188,7 +189,7 @@ class HarDNetTrunk(nn.Module):
         preprocess: The input rule of a trunk that ``create_model`` built; otherwise None.
 
     Raises:
-        ValueError: Unknown tap, or invalid ``out_indices``, ``output_stride`` or ``levels``.
+        ValueError: Unknown tap, or invalid ``in_chans``, ``out_indices``, ``output_stride`` or ``levels``.
     """
 
     __jit_ignored_attributes__ = ("pretrained_cfg", "default_cfg")  # or scripting would evaluate them
@@ -207,6 +208,7 @@ class HarDNetTrunk(nn.Module):
         levels: Sequence[tuple[int, int]] | None = None,
     ):
         super().__init__()
+        require_count("in_chans", in_chans)
         if tap not in TAPS:
             raise ValueError(f"tap={tap!r} is unknown; allowed: {', '.join(TAPS)}")
         if levels is None:
@@ -702,7 +704,13 @@ def _select(arch: HarDNetArch, out_indices: Sequence[int] | None) -> tuple[HarDN
     last = last_stages(arch)
     if out_indices is None:
         return arch, (len(last) - 1,)
-    chosen = tuple(_absolute(list(out_indices), len(last), arch.stem_stride))
+    # one integer is ambiguous: an index, or, to timm, so many of the last maps
+    indices = list(out_indices) if isinstance(out_indices, Iterable) else None
+    if indices is None or not all(map(is_integer, indices)):
+        raise ValueError(
+            f"out_indices={out_indices!r} must be a sequence of integers, such as (3,) for the map of index 3"
+        )
+    chosen = tuple(_absolute([int(index) for index in indices], len(last), arch.stem_stride))
     needed = last[max(chosen)] + 1
     if needed < len(arch.stages):
         arch = replace(arch, stages=arch.stages[:needed], last_dropout=0.0)
