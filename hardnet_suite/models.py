@@ -35,7 +35,8 @@ def create_model(
     Args:
         name: one of ``list_models()``; case, hyphens and underscores may differ.
         num_classes: number of classes. Default: that of ``arch`` where it states another than the table's
-            row, else that of the weights, else as published (ImageNet 1000, COCO 80, Cityscapes 19).
+            row, else that of the weights, else as published (ImageNet 1000, COCO 80, Cityscapes 19). With
+            ``features_only`` there are none: 0 or None.
         in_chans: channels of the input. Default: those of the weights, else 3 (the patch descriptor: 1).
             Weights for three channels are adapted to other numbers as timm does.
         pretrained: False or None for random values, True for the published weights, a tag of the weights
@@ -44,7 +45,7 @@ def create_model(
             what the weights imply, as the files of some programs belong to networks with other activations.
         features_only: build the trunk alone, which returns a list of feature maps, one per stride (2, 4, 8,
             16, 32). True or "transition" takes them after each stage's 1×1 convolution, "block" before it.
-        out_indices: which of these maps; 0 is stride 2, -1 the last.
+        out_indices: a sequence, which of these maps; 0 is stride 2, -1 the last.
         output_stride: of classifiers and trunks, the largest stride of a map: 8, 16 or 32. Stages beyond it
             have dilated convolutions instead of a lower resolution, and the same weights. Default: that of
             the architecture.

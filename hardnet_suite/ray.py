@@ -37,9 +37,10 @@ from PIL import Image
 from hardnet_suite.data.images import open_rgb
 from hardnet_suite.data.sources import SourceImage
 from hardnet_suite.errors import UserError
+from hardnet_suite.numeric import is_count
 from hardnet_suite.precision import Precision
 from hardnet_suite.prediction import load_model
-from hardnet_suite.prediction.batch import Wanted, is_count, require_counts, require_wanted
+from hardnet_suite.prediction.batch import Wanted, require_counts, require_wanted
 from hardnet_suite.prediction.run import predict_sources
 from hardnet_suite.prediction.writer import failure_line
 

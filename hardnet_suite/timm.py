@@ -18,6 +18,7 @@ try:
     from timm.models import (
         DefaultCfg,
         FeatureDictNet,
+        FeatureGraphNet,
         FeatureInfo,
         FeatureListNet,
         PretrainedCfg,
@@ -35,9 +36,10 @@ except ModuleNotFoundError as error:
 
 from hardnet_suite.models import create_model
 from hardnet_suite.networks import ARCHS, HarDNetArch, build_network, default_usage
+from hardnet_suite.networks.factory import require_no_head
 from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, open_weights
 
-__all__ = ["HarDNetFeatureDict", "HarDNetFeatures", "default_cfgs"]
+__all__ = ["HarDNetFeatureDict", "HarDNetFeatureGraph", "HarDNetFeatures", "default_cfgs"]
 
 
 class HarDNetFeatures(nn.Module):
@@ -93,12 +95,44 @@ class HarDNetFeatureDict(HarDNetFeatures):
         return {name: maps[index] for index, name in enumerate(self._names)}
 
 
-# in place of timm's, which rebuild a network from its children
+class HarDNetFeatureGraph(FeatureGraphNet):
+    """timm's own for ``feature_cls="fx"``, with the maps in the order of ``out_indices``.
+
+    timm returns them in the order in which the graph computes them, unlike its ``feature_info``.
+
+    Args:
+        model: The classifier.
+        out_indices: Feature maps to return; an integer takes so many of the last.
+        out_map: Their names, with ``return_dict``; default: their indices.
+        options: As of timm's class.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        out_indices: int | Sequence[int],
+        out_map: Sequence[int | str] | None = None,
+        **options: Any,
+    ):
+        super().__init__(model, out_indices, out_map, **options)
+        self._names = [str(name) for name in (self.feature_info.out_indices if out_map is None else out_map)]
+
+    def forward(self, x: Tensor):  # a list or a dict: TorchScript infers which
+        maps = self.graph_module(x)
+        ordered = {name: maps[name] for name in self._names}
+        if self.return_dict:
+            return ordered
+        return list(ordered.values())
+
+
+# in place of timm's: the first two rebuild a network from its children
 _FEATURES = {
     "list": HarDNetFeatures,
     "dict": HarDNetFeatureDict,
+    "fx": HarDNetFeatureGraph,
     FeatureListNet: HarDNetFeatures,
     FeatureDictNet: HarDNetFeatureDict,
+    FeatureGraphNet: HarDNetFeatureGraph,
 }
 
 
@@ -178,6 +212,10 @@ def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:
     feature_cfg = dict(options.pop("feature_cfg", None) or {})
     kind = feature_cfg.pop("feature_cls", "list") if kind is None else kind
     feature_cfg["feature_cls"] = _FEATURES.get(kind.lower() if isinstance(kind, str) else kind, kind)
+    if options.get("features_only"):
+        # a classifier that timm saved brings its own options along
+        saved = options.get("pretrained_model_args") or {}
+        require_no_head({key: value for key, value in options.items() if value != saved.get(key)})
     source = None
     if pretrained:
         overlay = options.get("pretrained_cfg_overlay") or {}

@@ -39,6 +39,7 @@ BELOW_ALL = (
     "errors",
     "failures",
     "names",
+    "numeric",
     "outputs",
     "precision",
     "threads",

@@ -362,7 +362,7 @@ def test_feature_maps(name, feature_cls, images):
     assert timm.data.resolve_model_data_config(network)["interpolation"] == "bilinear"
 
 
-@pytest.mark.parametrize("feature_cls", ["list", "dict"])
+@pytest.mark.parametrize("feature_cls", ["list", "dict", "fx"])
 def test_the_forms_of_feature_maps(feature_cls, images):
     network = timm.create_model(SMALL, features_only=True, feature_cls=feature_cls, out_indices=(3, 1)).eval()
     dims = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
@@ -394,10 +394,23 @@ def test_chosen_feature_maps(out_indices, feature_cls, images):
     assert [m.shape[1] for m in maps] == network.feature_info.channels() == channels
 
 
-def test_feature_maps_come_in_the_order_asked_for(images):
-    network = timm.create_model(SMALL, features_only=True, out_indices=(3, 1))
-    assert network.feature_info.reduction() == [16, 4]
-    assert [64 // m.shape[2] for m in in_eval(network, images)] == [16, 4]
+@pytest.mark.parametrize("feature_cls", [*FEATURE_CLASSES, timm.models.FeatureGraphNet])
+def test_feature_maps_come_in_the_order_asked_for(feature_cls, images):
+    options = {} if feature_cls is None else {"feature_cls": feature_cls}
+    network = timm.create_model(SMALL, features_only=True, out_indices=(3, -5, 1), **options)
+    maps = in_eval(network, images)
+    maps = [*maps.values()] if isinstance(maps, dict) else maps
+    assert network.feature_info.reduction() == [16, 2, 4]
+    assert [64 // m.shape[2] for m in maps] == [16, 2, 4]
+
+
+@pytest.mark.parametrize(("names", "keys"), [(None, ["3", "1"]), (["deep", "fine"], ["deep", "fine"])])
+def test_named_maps_of_a_graph_come_in_the_order_asked_for(names, keys, images):
+    cfg = {"feature_cls": "fx", "return_dict": True, "out_map": names}
+    network = timm.create_model(SMALL, features_only=True, out_indices=(3, 1), feature_cfg=cfg)
+    maps = in_eval(network, images)
+    assert [*maps] == keys
+    assert [64 // m.shape[2] for m in maps.values()] == [16, 4]
 
 
 def test_later_stages_are_removed(images):
@@ -542,13 +555,43 @@ def test_global_pool_is_told_as_timm_asks():
     assert isinstance(network.pool, nn.AdaptiveAvgPool2d)
 
 
+@pytest.mark.parametrize("create", [create_model, timm.create_model])
+@pytest.mark.parametrize(
+    "options",
+    [{"num_classes": 3}, {"drop_rate": 0.3}, {"drop_rate": float("nan")}, {"global_pool": "avg"}],
+)
+def test_feature_maps_have_no_head(create, options):
+    with pytest.raises(ValueError, match=f"^{next(iter(options))} cannot be given with features_only$"):
+        create(SMALL, features_only=True, **options)
+
+
+@pytest.mark.parametrize("create", [create_model, timm.create_model])
+def test_feature_maps_take_what_says_that_there_is_no_head(create):
+    options = {"num_classes": 0, "drop_rate": 0.0, "global_pool": ""}
+    trunk = create(SMALL, features_only=True, **options)
+    assert [*trunk.state_dict()] == [*create(SMALL, features_only=True).state_dict()]
+
+
+def test_feature_maps_of_a_classifier_that_timm_saved(tmp_path, images):
+    """timm writes the classifier's options beside its weights and gives them back, also for feature maps."""
+    options = {"num_classes": 3, "drop_rate": 0.3}
+    network = timm.create_model(SMALL, **options)
+    config = {"architecture": SMALL, "model_args": options, "pretrained_cfg": {"num_classes": 3}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    torch.save(network.state_dict(), tmp_path / "pytorch_model.bin")
+    source = f"local-dir:{tmp_path}"
+    trunk = timm.create_model(source, pretrained=True, features_only=True)
+    expected = network.eval().forward_intermediates(images, intermediates_only=True)
+    torch.testing.assert_close(in_eval(trunk, images), expected, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="num_classes cannot be given"):
+        timm.create_model(source, features_only=True, num_classes=4)
+
+
 @pytest.mark.parametrize("options", [{"drop_rate": 0.3}, {"global_pool": "avg"}])
 @pytest.mark.parametrize("name", ["fchardnet70", "hardnet_descriptor"])
 def test_options_of_classifiers_alone(name, options):
     with pytest.raises(ValueError, match=f"{name}.* is no classifier: {next(iter(options))} cannot be given"):
         create_model(name, **options)
-    with pytest.raises(ValueError, match="cannot be given with features_only"):
-        create_model(SMALL, features_only=True, **options)
 
 
 def test_gradient_checkpointing(images):

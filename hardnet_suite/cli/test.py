@@ -91,8 +91,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--show-dir {args.show_dir} is {what}: choose a folder")
     if args.weights is not None:
         args.weights = settle_tag(args.weights)
-    if args.checkpoint and not os.path.exists(os.path.expanduser(args.checkpoint)):
-        raise UserError(f"{args.checkpoint}: no such file or folder")
+    if args.checkpoint is not None and not os.path.exists(os.path.expanduser(args.checkpoint)):
+        raise UserError(f"{args.checkpoint or repr('')}: no such file or folder")
     session = _open_exported(args)
     cfg = load_run_config(args, suffix=lambda usual: _suffix(args, usual, exported=session is not None))
     from mmengine.dist import is_main_process

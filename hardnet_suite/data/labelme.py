@@ -45,12 +45,13 @@ from hardnet_suite.data.boxes import (
 )
 from hardnet_suite.data.classes import is_class_name
 from hardnet_suite.data.coco.layout import read_json
-from hardnet_suite.data.coco.values import as_flag, as_id, is_number
+from hardnet_suite.data.coco.values import as_flag, as_id
 from hardnet_suite.data.files import is_file, is_path, read_bytes
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
 from hardnet_suite.data.masks import IGNORED, IGNORED_CLASS, MaskData, MaskImage
 from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
+from hardnet_suite.numeric import is_number
 
 FORMAT = "LabelMe"
 BACKGROUND = "background"

@@ -743,7 +743,8 @@ def _settings(
 
 
 def _settled_device(device: str | torch.device | None) -> str:
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
         return device_name(device)

@@ -11,6 +11,7 @@ import torch
 
 from hardnet_suite.deploy.benchmark import Timing
 from hardnet_suite.deploy.runners import PRECISIONS
+from hardnet_suite.numeric import require_count
 from hardnet_suite.timing import interleaved, synchronizer
 
 _ELEMENTS = {"cpu": 1 << 26, "cuda": 1 << 28}  # float32, per array: far beyond the caches
@@ -96,12 +97,15 @@ def measure_roofline(
         side: Of the square matrices. Default: 2048, on a GPU 8192.
     """
     kind = torch.device(device).type
+    for name, value in (("elements", elements), ("side", side)):
+        if value is not None:
+            require_count(name, value)
     wait = synchronizer(device)
-    count = elements or _ELEMENTS[kind]
+    count = _ELEMENTS[kind] if elements is None else elements
     seconds = interleaved(_streams(count, device), rounds=rounds, synchronize=wait)
     least = {name: min(each) for name, each in seconds.items()}
     bandwidths = {"copy": 2 * 4 * count / least["copy"], "triad": 3 * 4 * count / least["triad"]}
-    side = side or _SIDES[kind]
+    side = _SIDES[kind] if side is None else side
     products: dict[str, Callable[[], object]] = {}
     for precision in dict.fromkeys(map(_numbers, precisions)):
         with suppress(RuntimeError, NotImplementedError):  # no such product on this device

@@ -127,7 +127,7 @@ def open_session(
     own = record.precision
     if own == "fp16" and not form.halves:  # of the weights in the file alone
         own = "fp32"
-    return Session(path, record, run, form, precision or own, threads)
+    return Session(path, record, run, form, own if precision is None else precision, threads)
 
 
 def open_in_precision(

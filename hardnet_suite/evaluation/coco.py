@@ -20,7 +20,6 @@ from hardnet_suite.data.coco import (
     CocoFile,
     as_id,
     is_box,
-    is_number,
     load_annotations,
     read_coco,
     read_json,
@@ -29,6 +28,7 @@ from hardnet_suite.data.coco.masks import encode_mask, read_mask
 from hardnet_suite.data.coco.values import LARGEST_NUMBER, is_normalized, match_id
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.tables import class_table, format_score
+from hardnet_suite.numeric import is_number
 
 __all__ = [
     "COCO_BACKENDS",

@@ -47,6 +47,14 @@ def centernet_loss(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor])
                 f"expected equal shapes, got {tuple(outputs[output].shape)} for outputs[{output!r}] and "
                 f"{tuple(targets[target].shape)} for targets[{target!r}]"
             )
+    hm = outputs["hm"]
+    sizes = (len(hm), 2, *hm.shape[2:]) if hm.ndim == 4 else None
+    for part in ("wh", "reg"):
+        if outputs[part].shape != sizes:  # or they would be broadcast
+            raise ValueError(
+                f"expected (N, C, h, w) for hm and (N, 2, h, w) for {part}, got {tuple(hm.shape)} and "
+                f"{tuple(outputs[part].shape)}"
+            )
     weight = targets["weight"]
     return {
         "hm": _focal(outputs["hm"], targets["hm"]),

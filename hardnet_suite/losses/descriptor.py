@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hardnet_suite.networks.layers import at_least_float32
+from hardnet_suite.numeric import require_number
 
 _NEAR_DUPLICATE = 0.008  # a negative closer than this shows the same patch
 _OUT_OF_REACH = 10.0  # added to the distance of a pair that is no negative
@@ -58,8 +58,7 @@ def hardest_in_batch_loss(
     _check_rows("anchor", anchor, "positive", positive)
     if len(anchor) < 2:
         raise ValueError(f"expected at least 2 pairs, as negatives come from the batch; got {len(anchor)}")
-    if not (math.isfinite(margin) and margin >= 0):
-        raise ValueError(f"margin must be a finite number of at least 0, got {margin}")
+    require_number("margin", margin, 0)
     if not isinstance(anchor_swap, bool):
         raise ValueError(f"anchor_swap must be True or False, got {anchor_swap!r}")
     if batch_reduce not in ("min", "average", "random"):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hardnet_suite.networks.layers import at_least_float32
+from hardnet_suite.numeric import require_number
 
 TEMPERATURES = (0.01, 100.0)  # least and most: beyond, float32 loses the differences
 
@@ -40,9 +41,7 @@ def distillation_loss(
         raise ValueError(
             f"expected a boolean mask of shape {positions}, got {tuple(mask.shape)} of {mask.dtype}"
         )
-    least, most = TEMPERATURES
-    if not least <= temperature <= most:
-        raise ValueError(f"temperature must be from {least} to {most}, got {temperature}")
+    require_number("temperature", temperature, *TEMPERATURES)
     logits, probabilities = at_least_float32(logits) / temperature, at_least_float32(probabilities)
     if logits.shape[1] == 1:
         logits = torch.cat([logits, torch.zeros_like(logits)], 1)

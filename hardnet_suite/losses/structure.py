@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hardnet_suite.networks.layers import at_least_float32
+from hardnet_suite.numeric import require_number
 
 
 def structure_loss(
@@ -35,7 +36,7 @@ def structure_loss(
         target: (N, H, W), 1 for the class, 0 for its absence, or ``ignore_index``; integers, or floats with
             values between 0 and 1 at soft edges.
         window: Side of the window in pixels, odd.
-        edge_weight: Additional weight of a pixel whose surroundings are all different.
+        edge_weight: Additional weight of a pixel whose surroundings are all different, at least 0.
         weighted_bce: Whether the weights count in the cross entropy. The training programs of F3Net, PraNet
             and HarDNet-MSEG pass ``reduce='none'`` to PyTorch, which takes it for True and returns the plain
             mean over the batch: False computes that.
@@ -45,7 +46,8 @@ def structure_loss(
         A scalar.
 
     Raises:
-        ValueError: Unexpected shapes, an invalid window or edge weight, or a target out of range.
+        ValueError: Unexpected shapes, an invalid window or edge weight, no bool as ``weighted_bce``, or a
+            target out of range.
     """
     if logits.ndim != 4 or logits.shape[1] != 1 or target.shape != (logits.shape[0], *logits.shape[2:]):
         raise ValueError(
@@ -54,8 +56,9 @@ def structure_loss(
         )
     if type(window) is not int or window < 1 or window % 2 == 0:
         raise ValueError(f"window must be an odd integer of at least 1, got {window!r}")
-    if not edge_weight >= 0:
-        raise ValueError(f"edge_weight must be at least 0, got {edge_weight}")
+    require_number("edge_weight", edge_weight, 0)
+    if not isinstance(weighted_bce, bool):
+        raise ValueError(f"weighted_bce must be True or False, got {weighted_bce!r}")
     logits = at_least_float32(logits)
     counted = (target != ignore_index)[:, None]
     truth = torch.where(counted, target[:, None].to(logits.dtype), 0)

@@ -81,7 +81,7 @@ def open_descriptor(
     if row is None and is_for_engine(weights):
         session = open_session(weights, precision="bf16" if bf16 else None)
         _require_descriptor(session.usage.name, name, session.path)
-        return ready(session, device or "cpu")
+        return ready(session, "cpu" if device is None else device)
     if row is not None:
         checkpoint = open_weights(row, name)
     elif (path := expanded(weights)).is_dir():
@@ -106,8 +106,10 @@ def _require_descriptor(model: str, name: str | None, path: Path) -> None:
 
 def ready(network: nn.Module, device: str | torch.device | None) -> nn.Module:
     """A network in eval mode on a device; None: a GPU where there is one. UserError: no such device."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(device)
         return network.eval().to(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"cannot compute on the device {device}: {str(error).splitlines()[0]}") from None

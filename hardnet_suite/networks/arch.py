@@ -1,7 +1,8 @@
 """The architecture table: every variant is a row of data.
 
 Adding a model adds a row here, never a branch in the code. For a width or depth that is not in the table,
-pass a custom record: ``create_model("hardnet68", arch=dataclasses.replace(ARCHS["hardnet68"], …))``.
+pass a custom record: ``create_model("hardnet68", arch=dataclasses.replace(ARCHS["hardnet68"], …))``. Records
+check their values: one of another type or out of range is a ValueError that names its field.
 
 Sources: HarDNet (Chao et al., ICCV 2019, arXiv 1909.00948), HardNet (Mishchuk et al., NIPS 2017,
 arXiv 1705.10872) and their official implementations.
@@ -16,9 +17,97 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from hardnet_suite.networks.layers import ACTIVATIONS, POOLS
+from hardnet_suite.numeric import require_count, require_number
+
+# of the numbers of all records: counts are at least 1 and others greater than 0, but for these
+_FROM_ZERO = {
+    "HarDNetArch.num_classes",
+    "Extra.padding",
+    "Field.reach",
+    "FCHarDNetArch.last_channels",
+    "CenterNetStep.shortcut",
+}
+_PROBABILITIES = {"HarDNetArch.dropout", "HarDNetArch.last_dropout", "DescriptorArch.dropout"}
+_NOT_EMPTY = {"HarDNetArch.stem", "MSEGArch.kernels", "DescriptorArch.layers"}
+
 
 @dataclass(frozen=True)
-class Stage:
+class _Checked:
+    """What all rows and their parts have in common: their values are checked when they are made."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            where = f"{type(self).__name__}.{field.name}"
+            value = _as_type(getattr(self, field.name), _hints(type(self))[field.name], where)
+            object.__setattr__(self, field.name, value)  # tuples of what may have been lists
+            if where in _NOT_EMPTY and not value:
+                raise ValueError(f"{where} must not be empty")
+            _require_in_range(where, value, where)
+
+
+def _require_in_range(name: str, value: Any, where: str) -> None:
+    """Checks the numbers of a field.
+
+    Args:
+        name: The record and its field.
+        value: A number, a tuple of values, or anything else.
+        where: The same as ``name``, with the places in tuples.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+    if isinstance(value, tuple):
+        for index, each in enumerate(value):
+            _require_in_range(name, each, f"{where}[{index}]")
+    elif name in _PROBABILITIES:
+        require_number(where, value, 0, 1)
+    elif type(value) is int:
+        require_count(where, value, 0 if name in _FROM_ZERO else 1)
+    elif type(value) is float and not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{where} must be a finite number greater than 0, got {value!r}")
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _is_record(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON has a record's fields; those with a default came later, and may be missing."""
+    if not is_dataclass(kind) or not isinstance(value, Mapping):
+        return False
+    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    return needed <= set(value) <= {field.name for field in fields(kind)}
+
+
+def _as_type(value: Any, kind: Any, where: str) -> Any:
+    """A value, or that of JSON, as a type of the rows: a dataclass, tuple, number, string or boolean."""
+    if _is_record(value, kind):
+        return kind(**{key: _as_type(value[key], _hints(kind)[key], f"{where}.{key}") for key in value})
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        kinds = get_args(kind)
+        if len(kinds) == 2 and kinds[1] is Ellipsis:
+            return tuple(_as_type(each, kinds[0], where) for each in value)
+        if len(kinds) == len(value):
+            return tuple(_as_type(each, own, where) for each, own in zip(value, kinds, strict=True))
+    elif isinstance(kind, UnionType):  # X | None, or records that differ in the names of their fields
+        kinds = get_args(kind)
+        if value is None and NoneType in kinds:
+            return None
+        if type(value) in kinds:
+            return value
+        return _as_type(value, next((each for each in kinds if _is_record(value, each)), kinds[0]), where)
+    elif type(value) is kind:
+        return value
+    elif kind is float and type(value) is int:
+        return float(value)
+    shown = getattr(kind, "__name__", kind) if get_origin(kind) is None else kind
+    raise ValueError(f"{where} is {repr(value)[:100]}, expected {shown}")
+
+
+@dataclass(frozen=True)
+class Stage(_Checked):
     """One HarDBlock and its 1×1 transition.
 
     Attributes:
@@ -37,7 +126,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class HarDNetArch:
+class HarDNetArch(_Checked):
     """A HarDNet trunk and its classifier.
 
     Attributes:
@@ -51,8 +140,8 @@ class HarDNetArch:
         act: Activation, a key of ``layers.ACTIVATIONS``.
         block_act: Activation of the blocks' layers where it is another than ``act``, that of stem and
             transitions.
-        pool: Pooling, a key of ``layers.POOLS``.
-        first_pool_ceil: Round odd sizes up in the first pooling after a stage.
+        pool: Pooling, a key of ``layers.POOLS``; there is none in depthwise networks.
+        first_pool_ceil: Round odd sizes up in the first pooling after a stage; without effect if depthwise.
         stem_stride: Stride of the first convolution; 1 keeps the resolution of the image, for small images.
         first_step: Downsampling between the stem and the stages: 2, or 1 for none.
         stem_down: Widths of the convolutions that lead from the stem to the stages, the first with stride
@@ -81,9 +170,25 @@ class HarDNetArch:
     last_dropout: float = 0.0
     num_classes: int = 1000
 
+    def __post_init__(self) -> None:
+        if self.stem_stride not in (1, 2) or self.first_step not in (1, 2):
+            raise ValueError(
+                f"stem_stride={self.stem_stride} and first_step={self.first_step} must be 1 or 2 each"
+            )
+        super().__post_init__()
+        for what, value, known in (
+            ("act", self.act, ACTIVATIONS),
+            ("block_act", self.act if self.block_act is None else self.block_act, ACTIVATIONS),
+            ("pool", self.pool, POOLS),
+        ):
+            if value not in known:
+                raise ValueError(f"{what}={value!r} is unknown; allowed: {', '.join(known)}")
+        if self.same_padding and not (self.stem_down and self.first_step == 2):
+            raise ValueError("same_padding=True requires stem_down and first_step=2")
+
 
 @dataclass(frozen=True)
-class Bridge:
+class Bridge(_Checked):
     """SSD's bridge: 3×3 max pooling with stride 1, then a 3×3 and a 1×1 convolution.
 
     Attributes:
@@ -100,7 +205,7 @@ class Bridge:
 
 
 @dataclass(frozen=True)
-class Extra:
+class Extra(_Checked):
     """One extra SSD level: a 1×1 convolution to ``mid`` channels, then a strided one to ``out`` channels.
 
     With ``norm`` both have a batch norm and no bias, as in RFB Net.
@@ -115,7 +220,7 @@ class Extra:
 
 
 @dataclass(frozen=True)
-class Field:
+class Field(_Checked):
     """One extra level of RFB Net: a receptive field block.
 
     Attributes:
@@ -130,7 +235,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Priors:
+class Priors(_Checked):
     """SSD's default boxes.
 
     Attributes:
@@ -150,7 +255,7 @@ class Priors:
 
 
 @dataclass(frozen=True)
-class SSDArch:
+class SSDArch(_Checked):
     """An SSD detector, or RFB Net, on a HarDNet trunk.
 
     Attributes:
@@ -178,7 +283,7 @@ class SSDArch:
 
 
 @dataclass(frozen=True)
-class CenterNetStep:
+class CenterNetStep(_Checked):
     """One step of CenterNet's decoder: a 1×1 convolution, then a HarDBlock with context.
 
     Attributes:
@@ -197,7 +302,7 @@ class CenterNetStep:
 
 
 @dataclass(frozen=True)
-class FCHarDNetArch:
+class FCHarDNetArch(_Checked):
     """An FC-HarDNet: an encoder and a decoder that mirrors it, back to the stride of the first stage.
 
     Each decoder step enlarges the map, concatenates the encoder's feature map of that size and applies a
@@ -226,7 +331,7 @@ class FCHarDNetArch:
 
 
 @dataclass(frozen=True)
-class MSEGArch:
+class MSEGArch(_Checked):
     """HarDNet-MSEG: a partial decoder on the trunk's three coarsest maps.
 
     Attributes:
@@ -248,7 +353,7 @@ class MSEGArch:
 
 
 @dataclass(frozen=True)
-class CenterNetArch:
+class CenterNetArch(_Checked):
     """A CenterNet detector on a HarDNet trunk.
 
     Attributes:
@@ -268,7 +373,7 @@ class CenterNetArch:
 
 
 @dataclass(frozen=True)
-class DescriptorArch:
+class DescriptorArch(_Checked):
     """HardNet, the patch descriptor: 3×3 convolutions, then one that spans the remaining feature map.
 
     Attributes:
@@ -567,38 +672,3 @@ def arch_from_dict(values: Mapping[str, Any]) -> Arch:
     if kind is None:
         raise ValueError(f"not a row of the architecture table: {str(values)[:100]}")
     return _as_type({key: value for key, value in values.items() if key != "kind"}, kind, kind.__name__)
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
-def _is_record(value: Any, kind: Any) -> bool:
-    """Whether a value of JSON has a record's fields; those with a default came later, and may be missing."""
-    if not is_dataclass(kind) or not isinstance(value, Mapping):
-        return False
-    needed = {field.name for field in fields(kind) if field.default is MISSING}
-    return needed <= set(value) <= {field.name for field in fields(kind)}
-
-
-def _as_type(value: Any, kind: Any, where: str) -> Any:
-    """A value of JSON as a type of the rows: a dataclass, tuple, number, string or boolean."""
-    if _is_record(value, kind):
-        return kind(**{key: _as_type(value[key], _hints(kind)[key], f"{where}.{key}") for key in value})
-    if get_origin(kind) is tuple and isinstance(value, list | tuple):
-        kinds = get_args(kind)
-        if len(kinds) == 2 and kinds[1] is Ellipsis:
-            return tuple(_as_type(each, kinds[0], where) for each in value)
-        if len(kinds) == len(value):
-            return tuple(_as_type(each, own, where) for each, own in zip(value, kinds, strict=True))
-    elif isinstance(kind, UnionType):  # X | None, or records that differ in the names of their fields
-        kinds = get_args(kind)
-        if value is None and NoneType in kinds:
-            return None
-        return _as_type(value, next((each for each in kinds if _is_record(value, each)), kinds[0]), where)
-    elif type(value) is kind:
-        return value
-    elif kind is float and type(value) is int:
-        return float(value)
-    raise ValueError(f"{where} is {str(value)[:100]!r}, expected {getattr(kind, '__name__', kind)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +38,7 @@ NETWORKS = {
     MSEGArch: MSEG,
     DescriptorArch: PatchDescriptor,
 }
+_NO_HEAD = {"num_classes": 0, "drop_rate": 0, "global_pool": ""}
 
 
 def list_models(pattern: str | Sequence[str] | None = None) -> list[str]:
@@ -67,7 +68,7 @@ def find_arch(name: str) -> Arch:
     Raises:
         ValueError: Unknown name; the message lists the known ones.
     """
-    if name not in ARCHS:
+    if not isinstance(name, str) or name not in ARCHS:
         raise ValueError(
             f"unknown model {name!r}; {did_you_mean(name, ARCHS)}known: {', '.join(list_models())}"
         )
@@ -122,7 +123,7 @@ def build_network(
 
     Args:
         name: A name of ``list_models()``.
-        num_classes: Number of classes; default: that of the architecture.
+        num_classes: Number of classes; default: that of the architecture. With ``features_only`` none but 0.
         in_chans: Number of input channels; default: that of the network.
         arch: A record to use instead of the table's row, of the same type.
         features_only: Return the trunk, whose ``forward`` returns feature maps. A string selects the tap,
@@ -142,7 +143,7 @@ def build_network(
         if type(arch) is not type(row):
             raise ValueError(f"arch for {name!r} must be a {type(row).__name__}, got {type(arch).__name__}")
         row = arch
-    least_classes = 0 if isinstance(row, HarDNetArch) else 1
+    least_classes = 0 if features_only or isinstance(row, HarDNetArch) else 1
     for argument, value, least in (("num_classes", num_classes, least_classes), ("in_chans", in_chans, 1)):
         if value is not None and (type(value) is not int or value < least):
             raise ValueError(f"{argument}={value!r} must be an integer of at least {least}")
@@ -152,8 +153,8 @@ def build_network(
     own = {"output_stride": output_stride, "drop_rate": drop_rate, "global_pool": global_pool}
     options: dict[str, Any] = {option: value for option, value in own.items() if value is not None}
     if features_only:
-        if unknown := options.keys() - {"output_stride"}:
-            raise ValueError(f"{', '.join(sorted(unknown))} cannot be given with features_only")
+        require_no_head({"num_classes": num_classes, "drop_rate": drop_rate, "global_pool": global_pool})
+        options = {} if output_stride is None else {"output_stride": output_stride}
         trunk = _trunk_of(name, row)
         tap = features_only if isinstance(features_only, str) else "transition"
         chosen = range(len(last_stages(trunk))) if out_indices is None else out_indices
@@ -167,6 +168,21 @@ def build_network(
     network = NETWORKS[type(row)](row, num_classes=num_classes, **channels, **options)
     network.usage = default_usage(name, row)
     return network
+
+
+def require_no_head(options: Mapping[str, Any]) -> None:
+    """Checks that nothing is asked of the classifier's head where there are feature maps only.
+
+    Args:
+        options: num_classes, drop_rate and global_pool, as far as they are given; None is not. What states
+            that there is no head passes: 0 classes, no dropout, no pooling.
+
+    Raises:
+        ValueError: Any other value.
+    """
+    wanted = [name for name, none in _NO_HEAD.items() if options.get(name) not in (None, none)]
+    if wanted:
+        raise ValueError(f"{', '.join(sorted(wanted))} cannot be given with features_only")
 
 
 def default_usage(name: str, row: Arch | None = None) -> Usage:

@@ -2,7 +2,7 @@
 
 # no postponed annotations: torch.fx copies those of ``forward`` into its code, where TorchScript needs types
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from hardnet_suite.networks.arch import HarDNetArch, Stage
 from hardnet_suite.networks.hardblock import HarDBlock
 from hardnet_suite.networks.layers import (
-    ACTIVATIONS,
     POOLS,
     ConvNormAct,
     DepthwiseConvNorm,
@@ -24,6 +23,7 @@ from hardnet_suite.networks.layers import (
     init_weights,
 )
 from hardnet_suite.networks.preprocess import Preprocess
+from hardnet_suite.numeric import is_integer, require_count
 
 torch.fx.wrap("checked_images")
 
@@ -173,7 +173,10 @@ class HarDNetTrunk(nn.Module):
         with_cp: Save memory in training by recomputing the blocks in the backward pass.
         output_stride: Largest stride of a map: 8, 16 or 32. What would downsample further has stride 1, and
             the convolutions after it are dilated instead, so that the maps have more pixels of the same
-            receptive field; parameters and ``out_indices`` are the same. Default: the strides above.
+            receptive field; parameters and ``out_indices`` are the same. Default: the strides above. Every
+            second or fourth pixel is that of the usual maps if the network is depthwise, or if the sides of
+            the maps that it would pool are even: a pool drops the last row of an odd side, ``DilatedPool``
+            does not.
         levels: The same in detail, instead of ``output_stride``: (stride, dilation) of each level of the
             stages, as ``levels_of`` returns it. The stride, 1 or 2, is that of the downsampling to the level;
             the first level, usually at stride 4, has 1. The dilation is that of the level's convolutions.
@@ -186,8 +189,7 @@ class HarDNetTrunk(nn.Module):
         preprocess: The input rule of a trunk that ``create_model`` built; otherwise None.
 
     Raises:
-        ValueError: Unknown tap, activation or pooling, or invalid ``out_indices``, ``output_stride``,
-            ``levels`` or steps of the stem.
+        ValueError: Unknown tap, or invalid ``in_chans``, ``out_indices``, ``output_stride`` or ``levels``.
     """
 
     __jit_ignored_attributes__ = ("pretrained_cfg", "default_cfg")  # or scripting would evaluate them
@@ -206,20 +208,9 @@ class HarDNetTrunk(nn.Module):
         levels: Sequence[tuple[int, int]] | None = None,
     ):
         super().__init__()
-        for what, value, known in (
-            ("tap", tap, TAPS),
-            ("act", arch.act, ACTIVATIONS),
-            ("block_act", arch.block_act or arch.act, ACTIVATIONS),
-            ("pool", arch.pool, POOLS),
-        ):
-            if value not in known:
-                raise ValueError(f"{what}={value!r} is unknown; allowed: {', '.join(known)}")
-        if arch.stem_stride not in (1, 2) or arch.first_step not in (1, 2):
-            raise ValueError(
-                f"stem_stride={arch.stem_stride} and first_step={arch.first_step} must be 1 or 2 each"
-            )
-        if arch.same_padding and not (arch.stem_down and arch.first_step == 2):
-            raise ValueError("same_padding=True requires stem_down and first_step=2")
+        require_count("in_chans", in_chans)
+        if tap not in TAPS:
+            raise ValueError(f"tap={tap!r} is unknown; allowed: {', '.join(TAPS)}")
         if levels is None:
             levels = levels_of(arch, output_stride)
         elif output_stride is not None:
@@ -713,7 +704,13 @@ def _select(arch: HarDNetArch, out_indices: Sequence[int] | None) -> tuple[HarDN
     last = last_stages(arch)
     if out_indices is None:
         return arch, (len(last) - 1,)
-    chosen = tuple(_absolute(list(out_indices), len(last), arch.stem_stride))
+    # one integer is ambiguous: an index, or, to timm, so many of the last maps
+    indices = list(out_indices) if isinstance(out_indices, Iterable) else None
+    if indices is None or not all(map(is_integer, indices)):
+        raise ValueError(
+            f"out_indices={out_indices!r} must be a sequence of integers, such as (3,) for the map of index 3"
+        )
+    chosen = tuple(_absolute([int(index) for index in indices], len(last), arch.stem_stride))
     needed = last[max(chosen)] + 1
     if needed < len(arch.stages):
         arch = replace(arch, stages=arch.stages[:needed], last_dropout=0.0)

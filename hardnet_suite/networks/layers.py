@@ -166,7 +166,8 @@ class DilatedPool(nn.Module):
     """2×2 pooling of every ``stride``-th pixel and its neighbours at distance ``dilation``.
 
     (N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride)). At the right and bottom border a window holds the
-    pixels that there are, as in torch's pools with ``ceil_mode``.
+    pixels that there are, as in torch's pools with ``ceil_mode``; those without it, as most networks have
+    them, drop the last row or column of an odd side.
 
     Args:
         kind: A key of ``POOLS``.

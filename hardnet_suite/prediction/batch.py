@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardnet_suite.data.coco import is_number
 from hardnet_suite.data.sources import SourceImage
 from hardnet_suite.deploy.session import Session
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import NO_CLASS, Boxes, Guesses, Mask, Placement, prepare
+from hardnet_suite.numeric import is_count, is_number
 from hardnet_suite.prediction.model import LoadedModel
 from hardnet_suite.prediction.result import Prediction
 
@@ -56,11 +56,6 @@ def require_counts(*, least: int = 1, **counts: int | None) -> None:
     for name, count in counts.items():
         if not is_count(count, least=least) and (count is not None or name == "batch_size"):
             raise ValueError(f"{name}={count!r}: expected an integer of at least {least}")
-
-
-def is_count(value: object, *, least: int = 1) -> bool:
-    """Whether a value is an integer of at least ``least``; ``True`` is none."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
 
 
 def prepare_source(model: LoadedModel, source: SourceImage) -> PreparedImage:

@@ -44,7 +44,16 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.precision import Precision, settled_precision
 from hardnet_suite.visualization.canvas import class_color
-from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, WeightsSource, chosen_row, fill, open_weights
+from hardnet_suite.weights import (
+    ROWS,
+    Checkpoint,
+    WeightsRow,
+    WeightsSource,
+    chosen_row,
+    fill,
+    find,
+    open_weights,
+)
 from hardnet_suite.weights.checkpoint import INPUT_IS_UNKNOWN
 from hardnet_suite.weights.file import ENGINE_SUFFIXES, WEIGHTS_SUFFIXES, WeightsFile, expanded
 from hardnet_suite.weights.identification import OTHERS_MODEL
@@ -218,7 +227,7 @@ def load_model(
     choice = _choose(str(model))
     if choice.file is not None and weights is not None:
         raise UserError(f"{model} is a file of weights already: leave out weights={weights}")
-    source = choice.file or _weights_of(choice.name, weights or choice.weights)
+    source = choice.file or _weights_of(choice.name, choice.weights if weights is None else weights)
     if isinstance(source, Path) and is_for_engine(source):
         session, faster = open_in_precision(source, precision)
         return replace(_of_session(session, choice, model, classes, device), choice=faster)
@@ -237,7 +246,9 @@ def load_model(
     )
     fill(network, checkpoint)
     usage = _usage(choice, checkpoint, str(model))
-    device = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device(device)
     with _explained(device):
         network = network.eval().to(device).to(memory_format=torch.channels_last)
     words = str(checkpoint.path)
@@ -507,7 +518,11 @@ def _weights_of(name: str, weights: str | Path | None) -> WeightsRow | Path:
         raise UserError(
             f"{name} has no published weights; available: {', '.join(tags)}; or give a file as its weights"
         )
-    return chosen_row(name, weights or True) or expanded(weights or "")
+    if weights is None:
+        return find(name, "published")
+    if weights == "":
+        raise UserError("the weights are '': expected a tag or a file")
+    return chosen_row(name, weights) or expanded(weights)
 
 
 class NoTaskError(UserError):

@@ -120,7 +120,8 @@ def predict(
     if is_camera(images) and not stream:
         raise ValueError("a camera has no end: stream=True returns its images one by one")
     if isinstance(model, LoadedModel | nn.Module):
-        if weights is not None or device is not None or (isinstance(model, LoadedModel) and classes):
+        renamed = classes is not None and isinstance(model, LoadedModel)
+        if weights is not None or device is not None or renamed:
             raise ValueError("weights, classes and device are for load_model: this model is loaded")
         if isinstance(model, nn.Module):
             model = model_of_network(model, classes=classes, bf16=bf16, precision=precision)

@@ -429,9 +429,14 @@ def _describe(
         form, implied = _as_written_by(program, model, form, scheme, arch)
         scheme = program
     if form == "onnx":
-        read = replace(arch or find_arch(model), act=metadata.get("activation", ""))
+        if file.path.suffix.lower() != ".onnx":
+            raise UserError(
+                "its keys are those of a graph, but it is none: nothing says how the graph computes"
+            )
+        usual = arch or find_arch(model)
+        read = replace(usual, act=metadata["activation"])  # a graph always states it
         metadata["returns"] = _require_same_answers(file, whole, read)
-        implied = None if read == (arch or find_arch(model)) else read
+        implied = None if read == usual else read
     named_otherwise = said is not None and model is not None and said != model
     if named_otherwise and form != "trunk" and not initial:
         which = f"not {model}" if classes is None else f"but its weights are those of {model}"
@@ -538,8 +543,6 @@ def _as_written_by(
 
 def _require_same_answers(file: WeightsFile, whole: Identified, arch: Arch) -> str:
     """What the graph that tensors were read from returns; UserError where it computes something else."""
-    if file.path.suffix.lower() != ".onnx":
-        raise UserError("its keys are those of a graph, but it is none: nothing says how the graph computes")
     network = build_network(whole.model, num_classes=whole.num_classes, in_chans=whole.in_chans, arch=arch)
     network.load_state_dict(whole.tensors, strict=False)  # all but the counters
     try:

@@ -79,6 +79,10 @@ def test_an_empty_out_is_refused(tmp_path, capsys):
     assert "is empty" in refused(capsys, "eval", "coco", *arguments, "--out", "")
 
 
+def test_an_empty_checkpoint_is_not_that_of_the_run(capsys):
+    assert "'': no such file or folder" in refused(capsys, "test", "fchardnet70_camvid", "")
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -563,6 +563,13 @@ def test_no_data_set(tmp_path):
         read_boxes(tmp_path / "nowhere")
 
 
+def test_an_empty_format_is_not_the_detected_one(source, tmp_path):
+    with pytest.raises(UserError, match="unknown format"):
+        read_boxes(source, "")
+    with pytest.raises(UserError, match="unknown format"):
+        convert_dataset(source, tmp_path / "out", source_format="")
+
+
 def test_two_formats_in_one_folder(source):
     picture(source / "images/train/a.png")
     (source / "data.yaml").write_text("train: images/train\nnames: [cat]\n")

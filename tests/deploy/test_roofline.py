@@ -72,6 +72,12 @@ def test_the_device_itself_is_waited_for(monkeypatch):
     assert {*asked} == {"cuda:1"}
 
 
+@pytest.mark.parametrize("option", ["elements", "side"])
+def test_sizes_of_nothing(option):
+    with pytest.raises(ValueError, match=f"{option} must be an integer of at least 1, got 0"):
+        measure_roofline("cpu", **{option: 0})
+
+
 def test_tiny_measurement():
     precisions = ["fp32", "bf16", "int8", "int8+bf16"]
     limits = measure_roofline("cpu", precisions, rounds=1, elements=1 << 12, side=32)

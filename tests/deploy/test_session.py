@@ -9,6 +9,7 @@ import pickle
 import threading
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from torch import nn
 from hardnet_suite import load_model
 from hardnet_suite.deploy import export
 from hardnet_suite.deploy import session as sessions
-from hardnet_suite.deploy.formats import FORMATS
+from hardnet_suite.deploy.formats import FORMATS, PrecisionError
 from hardnet_suite.deploy.record import ExportRecord
 from hardnet_suite.deploy.session import (
     Session,
@@ -278,6 +279,15 @@ def test_it_is_neither_moved_nor_cast(session):
         torch.autocast("cpu", torch.bfloat16),
     ):
         session(torch.zeros(1, 3, 64, 96))
+
+
+@pytest.mark.parametrize("engine", ["openvino", "ncnn"])
+def test_an_empty_precision_is_not_that_of_the_file(engine, tmp_path):
+    if engine == "ncnn":
+        pytest.importorskip("ncnn")
+    record = SimpleNamespace(precision="fp32")
+    with pytest.raises(PrecisionError, match="computes"):
+        FORMATS[engine].open(tmp_path / "net", record=record, precision="", threads=1)
 
 
 @pytest.mark.parametrize("options", [{}, {"dynamic": "batch", "preprocess": True, "postprocess": True}])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -95,8 +97,60 @@ def test_gradients():
         ((1, 3, 4, 4), (1, 4, 5), 4, "target"),
         ((3, 4, 4), (4, 4), 4, "logits"),
         ((1, 3, 4, 4), (1, 4, 4), 0, "min_kept must .* got 0"),
+        ((1, 3, 4, 4), (1, 4, 4), 10.5, "min_kept must .* got 10.5"),
+        ((1, 3, 4, 4), (1, 4, 4), True, "min_kept must .* got True"),
     ],
 )
 def test_bad_arguments(shape, target, kept, message):
     with pytest.raises(ValueError, match=message):
         bootstrapped_cross_entropy(torch.zeros(shape), torch.zeros(target).long(), kept)
+
+
+@pytest.mark.parametrize("threshold", [math.nan, "0.3", None, True])
+def test_thresholds_that_are_no_numbers(threshold):
+    with pytest.raises(ValueError, match=f"threshold must be a number, got {threshold!r}"):
+        bootstrapped_cross_entropy(torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4).long(), 4, threshold)
+
+
+def test_an_infinite_threshold_leaves_the_hardest_pixels():
+    logits, target = by_hand(1.0, 3.0, 0.05, 2.0, 0.2)
+    assert bootstrapped_cross_entropy(logits, target, 2, math.inf).item() == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("shape", [(), (2,), (4,), (1, 3), (3, 1)])
+def test_there_is_one_weight_per_class(classes, shape):
+    """With one logit a weight per column would be broadcast."""
+    logits, target = torch.zeros(1, classes, 4, 4), torch.zeros(1, 4, 4).long()
+    with pytest.raises(ValueError, match=f"expected a tensor weight of shape .{classes},., one per class"):
+        bootstrapped_cross_entropy(logits, target, 4, weight=torch.ones(shape))
+    with pytest.raises(ValueError, match=r"got 2\.0"):
+        bootstrapped_cross_entropy(logits, target, 4, weight=2.0)
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_weights_out_of_range(classes, value):
+    logits, target = torch.zeros(1, classes, 4, 4), torch.zeros(1, 4, 4).long()
+    weight = torch.ones(classes)
+    weight[-1] = value
+    with pytest.raises(ValueError, match=f"weight must be finite and at least 0, got {value}"):
+        bootstrapped_cross_entropy(logits, target, 4, weight=weight)
+
+
+def test_weights_of_another_type():
+    torch.manual_seed(0)
+    logits, target = torch.randn(1, 3, 4, 4).half(), torch.randint(0, 3, (1, 4, 4))
+    weight = torch.tensor([1.0, 2.0, 0.5])
+    losses = [bootstrapped_cross_entropy(logits, target, 4, weight=w) for w in (weight, weight.double())]
+    assert losses[0].dtype == losses[1].dtype == torch.float32
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+@pytest.mark.parametrize("kept", [2, 16])  # fewer and more than the pixels above the threshold
+def test_a_pixel_that_is_not_a_number_is_not_hidden(classes, kept):
+    logits, target = torch.zeros(1, classes, 4, 4), torch.zeros(1, 4, 4).long()
+    assert bootstrapped_cross_entropy(logits, target, kept).isfinite()
+    logits[0, 0, 1, 2] = math.nan
+    assert bootstrapped_cross_entropy(logits, target, kept).isnan()

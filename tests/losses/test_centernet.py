@@ -167,6 +167,13 @@ def test_other_shapes_and_missing_entries_are_refused():
         centernet_loss(outputs | {"wh": outputs["wh"][:, :1]}, target)
     with pytest.raises(ValueError, match=r"\(2, 10, 12\) for targets\['weight'\]"):
         centernet_loss(outputs, target | {"weight": target["weight"][0]})
+    one = {part: value[:1] for part, value in outputs.items()}
+    batch = {part: torch.cat([value, value]) for part, value in outputs.items()}
+    both = {part: torch.cat([value, value]) for part, value in target.items()}
+    with pytest.raises(ValueError, match=r"hm and \(N, 2, h, w\) for reg, got .* and \(1, 2, 10, 12\)"):
+        centernet_loss(batch | {"reg": one["reg"]}, both | {"off": target["off"][:1]})  # one offset for all
+    with pytest.raises(ValueError, match=r"\(N, 2, h, w\) for wh"):
+        centernet_loss(outputs | {"hm": outputs["hm"][0]}, target | {"hm": target["hm"][0]})
     with pytest.raises(ValueError, match="'off'"):
         centernet_loss(outputs, {part: value for part, value in target.items() if part != "off"})
     with pytest.raises(ValueError, match="'reg'"):

@@ -242,6 +242,7 @@ def test_bad_rows_are_refused(anchor, positive, message):
         ({"margin": -0.1}, "margin must be a finite number of at least 0, got -0.1"),
         ({"margin": math.nan}, "got nan"),
         ({"margin": math.inf}, "got inf"),
+        ({"margin": "1"}, "margin must be a finite number of at least 0, got '1'"),
         ({"anchor_swap": "no"}, "anchor_swap must be True or False, got 'no'"),
         ({"batch_reduce": "max"}, "unknown batch_reduce 'max'; known: min, average, random"),
         ({"loss_type": "l2"}, "unknown loss_type 'l2'; known: triplet_margin, softmax, contrastive"),

@@ -113,8 +113,11 @@ def test_right_and_wrong_answers():
         (lambda x, t: structure_loss(x, 2 * t), "expected a target from 0 to 1"),
         (lambda x, t: structure_loss(x, t, window=4), "window must be an odd integer"),
         (lambda x, t: structure_loss(x, t, window=0), "window must be an odd integer"),
-        (lambda x, t: structure_loss(x, t, edge_weight=-1.0), "edge_weight must be at least 0"),
-        (lambda x, t: structure_loss(x, t, edge_weight=math.nan), "edge_weight must be at least 0"),
+        (lambda x, t: structure_loss(x, t, edge_weight=-1.0), "edge_weight must be a finite number"),
+        (lambda x, t: structure_loss(x, t, edge_weight=math.nan), "edge_weight must .* got nan"),
+        (lambda x, t: structure_loss(x, t, edge_weight=math.inf), "edge_weight must .* got inf"),
+        (lambda x, t: structure_loss(x, t, edge_weight="5"), "edge_weight must .* got '5'"),
+        (lambda x, t: structure_loss(x, t, weighted_bce="no"), "weighted_bce must be True or False"),
     ],
 )
 def test_other_arguments_are_refused(change, message):

@@ -189,6 +189,8 @@ def test_other_files_are_refused(files, tmp_path):
         KeyNetDetector(partial)
     with pytest.raises(UserError, match="cannot compute on the device nowhere"):
         KeyNetDetector(files["keynet"], device="nowhere")
+    with pytest.raises(UserError, match="cannot compute on the device"):
+        KeyNetDetector(files["keynet"], device="")
 
 
 def test_without_kornia(files, monkeypatch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -112,6 +113,67 @@ def test_a_record_may_change_activation_and_pool():
 def test_unknown_activation_or_pool(field, allowed):
     with pytest.raises(ValueError, match=f"{field}='swish'.*{allowed}"):
         build_network("hardnet68", arch=dataclasses.replace(TINY, **{field: "swish"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("hardnet68", {"dropout": 2.0}, r"HarDNetArch\.dropout must be a number from 0 to 1, got 2\.0"),
+        ("hardnet68", {"last_dropout": math.nan}, r"last_dropout must be .* got nan"),
+        ("hardnet68", {"width_multiple": 0}, r"width_multiple must be an integer of at least 1, got 0"),
+        ("hardnet68", {"width_multiple": 2.0}, r"width_multiple is 2\.0, expected int"),
+        (
+            "hardnet68",
+            {"growth_mul": math.nan},
+            "growth_mul must be a finite number greater than 0",
+        ),
+        ("hardnet68", {"growth_mul": math.inf}, r"growth_mul .* got inf"),
+        ("hardnet68", {"growth_mul": 0}, r"growth_mul .* got 0"),
+        ("hardnet68", {"growth_mul": -1.7}, r"growth_mul .* got -1\.7"),
+        ("hardnet68", {"growth_mul": "1.7"}, r"growth_mul is '1\.7', expected float"),
+        ("hardnet68", {"stem": ()}, r"HarDNetArch\.stem must not be empty"),
+        ("hardnet68", {"stem": (32, 0)}, r"stem\[1\] must be an integer of at least 1, got 0"),
+        ("hardnet68", {"stem": 32}, r"stem is 32, expected tuple\[int, \.\.\.\]"),
+        ("hardnet68", {"stages": (1, 2)}, r"HarDNetArch\.stages is 1, expected Stage"),
+        ("hardnet68", {"block_act": ""}, "block_act='' is unknown; allowed: relu, relu6"),
+        ("hardnet68", {"depthwise": "no"}, r"depthwise is 'no', expected bool"),
+        ("hardnet68", {"num_classes": -1}, r"HarDNetArch\.num_classes must be an integer of at least 0"),
+        ("ssd512_hardnet68", {"num_classes": 0}, r"SSDArch\.num_classes must be an integer of at least 1"),
+        ("ssd512_hardnet68", {"size": 0}, r"SSDArch\.size must be an integer of at least 1"),
+        ("ssd512_hardnet68", {"trunk": None}, r"SSDArch\.trunk is None, expected HarDNetArch"),
+        ("ssd512_hardnet68", {"l2norm_scale": math.inf}, r"l2norm_scale must be a finite number"),
+        ("centernet_hardnet68", {"least_width": 0}, r"CenterNetArch\.least_width must be"),
+        ("fchardnet70", {"last_channels": -1}, r"FCHarDNetArch\.last_channels must be .* at least 0"),
+        ("hardnet_mseg", {"channels": 0}, r"MSEGArch\.channels must be"),
+        ("hardnet_descriptor", {"layers": ((32, 0),)}, r"DescriptorArch\.layers\[0\]\[1\] must be"),
+        ("hardnet_descriptor", {"dropout": -0.1}, r"DescriptorArch\.dropout must be a number from 0 to 1"),
+    ],
+)
+def test_values_out_of_range(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(ARCHS[name], **changes)
+    with pytest.raises(ValueError, match=message):  # of a file, which never holds an object
+        arch_from_dict(arch_to_dict(ARCHS[name]) | changes)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((8, 0, 64), r"Stage\.layers must be an integer of at least 1, got 0"),
+        ((0, 4, 64), r"Stage\.growth must be"),
+        ((8, 4, 0), r"Stage\.channels must be"),
+        ((8, 4, 64, 1), r"Stage\.downsample is 1, expected bool"),
+    ],
+)
+def test_stages_that_do_not_exist(values, message):
+    with pytest.raises(ValueError, match=message):
+        Stage(*values)
+
+
+def test_lists_in_a_record_are_tuples():
+    arch = dataclasses.replace(TINY, stem=[8, 12], stages=[*TINY.stages])
+    assert arch == TINY
+    assert hash(arch) == hash(TINY)
 
 
 @pytest.mark.parametrize(

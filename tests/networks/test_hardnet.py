@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from reference import assert_parity
@@ -285,11 +286,31 @@ def test_out_indices_count_from_the_end_too():
     assert (trunk.out_indices, trunk.strides) == ((4, 1), [32, 4])
 
 
-@pytest.mark.parametrize("out_indices", [(5,), (-6,), (), (1, 1), (1, -4), (0.5,), ("1",)])
+@pytest.mark.parametrize("out_indices", [(5,), (-6,), (), (1, 1), (1, -4)])
 def test_bad_out_indices(out_indices):
     with pytest.raises(ValueError, match=r"distinct and from 0 \(stride 2\).*4 \(stride 32\)") as caught:
         build_network("hardnet39ds", features_only=True, out_indices=out_indices)
     assert str(out_indices) in str(caught.value)
+
+
+@pytest.mark.parametrize("out_indices", [2, 1.0, (0.5,), (1.0, 2), ("1",), "12", (True,)])
+def test_out_indices_are_a_sequence_of_integers(out_indices):
+    """An integer alone would be an index, or, as in timm, so many of the last maps."""
+    with pytest.raises(ValueError, match="must be a sequence of integers, such as") as caught:
+        build_network("hardnet39ds", features_only=True, out_indices=out_indices)
+    assert f"out_indices={out_indices!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("out_indices", [range(1, 3), np.array([1, 2]), iter([1, 2])])
+def test_sequences_of_any_kind_are_out_indices(out_indices):
+    trunk = build_network("hardnet39ds", features_only=True, out_indices=out_indices)
+    assert (trunk.out_indices, trunk.strides) == ((1, 2), [4, 8])
+
+
+@pytest.mark.parametrize("in_chans", [0, 3.0, True, "3"])
+def test_channels_of_a_trunk_are_a_count(in_chans):
+    with pytest.raises(ValueError, match=f"in_chans must be an integer of at least 1, got {in_chans!r}"):
+        HarDNetTrunk(trunk_arch("hardnet39ds"), in_chans=in_chans)
 
 
 def test_out_indices_beyond_a_detectors_trunk():
@@ -414,6 +435,26 @@ def test_maps_of_a_dilated_trunk_are_those_of_the_usual_one_with_more_pixels(nam
             step = other.stride // feature.stride
             assert ours.shape[2:] == (64 // feature.stride, 128 // feature.stride)
             assert_parity(ours[:, :, ::step, ::step], theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "rows"),
+    [("hardnet39ds", 67, 5), ("hardnet39ds", 81, 6), ("hardnet68", 67, 4), ("hardnet68", 80, 5)],
+)
+def test_maps_of_a_dilated_trunk_where_the_sides_are_no_multiples(name, side, rows):
+    """Strided convolutions keep the last row of an odd map, pools drop it, unlike dilated ones."""
+    torch.manual_seed(0)
+    usual = with_random_norms(build_network(name, features_only=True))
+    dilated = build_network(name, features_only=True, output_stride=16).eval()
+    dilated.load_state_dict(usual.state_dict(), strict=True)
+    with torch.inference_mode():
+        *_, before, coarsest = usual(x := torch.randn(1, 3, side, 64))
+        ours = dilated(x)[-1]
+    assert ours.shape[2:] == before.shape[2:] == (rows, 4)
+    if ARCHS[name].depthwise or rows % 2 == 0:
+        assert_parity(ours[:, :, ::2, ::2], coarsest)
+    else:
+        assert (len(ours[0, 0, ::2]), coarsest.shape[2]) == (rows // 2 + 1, rows // 2)
 
 
 @pytest.mark.parametrize("name", ALL_CLASSIFIERS)

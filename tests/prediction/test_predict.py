@@ -478,11 +478,26 @@ def test_a_copy_of_weights_in_the_package_keeps_its_classes(tmp_path):
 def test_options_of_the_model_beside_a_loaded_one(saved):
     model = load_model(saved("hardnet39ds", 4)[1])
     precisions = ({"bf16": True}, {"precision": "auto"}, {"precision": "float32"})
-    for options in (*precisions, {"device": "cpu"}, {"classes": list("abcd")}, {"weights": "published"}):
+    others = ({"device": "cpu"}, {"classes": list("abcd")}, {"classes": []}, {"weights": "published"})
+    for options in (*precisions, *others):
         with pytest.raises(ValueError, match="this model is loaded"):
             predict(model, noise(64, 64), **options)
     with pytest.raises(ValueError, match="stream=True"):
         predict(model, ["camera:0"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": ""}, "the weights are ''"),
+        ({"device": ""}, "cannot compute on the device"),
+        ({"classes": []}, r"classes is \[\], expected a non-empty list"),
+    ],
+)
+def test_what_is_empty_is_not_the_default(options, message):
+    options = {"weights": "tiny_imagenet10"} | options
+    with pytest.raises(UserError, match=message):
+        load_model("hardnet39ds", **options)
 
 
 def test_a_config_by_its_name(saved, tmp_path):

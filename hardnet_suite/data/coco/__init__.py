@@ -15,7 +15,7 @@ from hardnet_suite.data.coco.hints import missing_image_cure
 from hardnet_suite.data.coco.layout import check_layout, load_annotations, read_json
 from hardnet_suite.data.coco.reader import read_coco
 from hardnet_suite.data.coco.records import CocoBox, CocoCategory, CocoFile, CocoImage
-from hardnet_suite.data.coco.values import as_id, is_box, is_number
+from hardnet_suite.data.coco.values import as_id, is_box
 
 __all__ = [
     "COCO_CATEGORY_IDS",
@@ -31,7 +31,6 @@ __all__ = [
     "check_coco",
     "check_layout",
     "is_box",
-    "is_number",
     "load_annotations",
     "missing_image_cure",
     "missing_images",

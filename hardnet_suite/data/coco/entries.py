@@ -16,10 +16,10 @@ from hardnet_suite.data.coco.values import (
     as_id,
     as_side,
     is_box,
-    is_number,
     match_id,
 )
 from hardnet_suite.data.report import Finding
+from hardnet_suite.numeric import is_number
 
 _SLACK = 2  # pixels by which a box may be smaller than its mask, as rounded
 NO_AREA = "has no area"  # of an annotation: what many files leave out

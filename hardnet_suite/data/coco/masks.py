@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hardnet_suite.data.coco.values import LARGEST_NUMBER, is_normalized, is_number
+from hardnet_suite.data.coco.values import LARGEST_NUMBER, is_normalized
+from hardnet_suite.numeric import is_number
 
 
 def read_mask(value: Any, size: tuple[int, int] | None) -> list[np.ndarray] | dict[str, Any] | None:

@@ -7,23 +7,11 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
+from hardnet_suite.numeric import is_number
+
 LARGEST_SIDE = 65535  # pixels; what a JPEG can have
 LARGEST_NUMBER = 10 * LARGEST_SIDE  # beyond which a coordinate or side of any image is an error
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
-
-
-def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite real number, of Python or NumPy; booleans are none."""
-    # int and float come first: asking an abstract class is slow, and COCO holds millions of numbers
-    try:
-        return (
-            isinstance(value, (int, float, Real))
-            and value is not True
-            and value is not False
-            and math.isfinite(value)
-        )
-    except OverflowError:  # an integer that no float can hold
-        return False
 
 
 def is_box(value: Any) -> bool:

@@ -102,7 +102,7 @@ def read_boxes(
     Raises:
         UserError: it has none of the formats, or cannot be read.
     """
-    kind = source_format or detect_format(source)
+    kind = detect_format(source) if source_format is None else source_format
     if kind is None:
         raise UserError(
             f"{source} is not a data set of boxes: expected COCO (annotations/*.json), VOC (Annotations/, "
@@ -158,7 +158,7 @@ def convert_dataset(
     """
     if target_format not in (None, *TARGETS):
         raise UserError(f"unknown format {target_format}; known are {', '.join(TARGETS)}")
-    kind = source_format or detect_format(source)
+    kind = detect_format(source) if source_format is None else source_format
     if kind == "cvat" and is_cvat(Path(source)):
         kind = "cvat-masks"
     to = target_format or ("masks" if kind == "cvat-masks" else "coco")

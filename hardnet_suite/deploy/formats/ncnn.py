@@ -74,7 +74,7 @@ def open(
     """Opens graph and weights in ncnn on the CPU; with "bf16" it stores maps and weights in bfloat16."""
     import ncnn
 
-    precision = precision or record.precision
+    precision = record.precision if precision is None else precision
     if precision not in _PRECISIONS:
         raise PrecisionError(f"{path}: ncnn computes in {' or '.join(_PRECISIONS)} here, not in {precision}")
     weights = Path(path).with_suffix(".bin")

@@ -83,8 +83,8 @@ def open(
     ``precision`` is what it computes in; None: float32, also where the processor has a faster one. Of a file
     in 8-bit integers it is that of the layers in float, with "int8+bf16" bfloat16.
     """
-    computing = precision or ("int8" if record.precision == "int8" else "fp32")
     in_integers = record.precision == "int8"
+    computing = ("int8" if in_integers else "fp32") if precision is None else precision
     known = [name for name in _HINTS if name.startswith("int8") == in_integers]
     if computing not in known:
         raise PrecisionError(

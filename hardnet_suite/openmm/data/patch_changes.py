@@ -15,6 +15,7 @@ import numpy as np
 
 from hardnet_suite.data.options import require_known
 from hardnet_suite.errors import UserError
+from hardnet_suite.numeric import is_number
 
 JITTER_NUMBERS = 5  # random numbers that ``jitter`` takes per patch
 PHOTOMETRIC_NUMBERS = 19
@@ -38,11 +39,11 @@ class Jitter:
     ratio: tuple[float, float] = (0.9, 1.1)
 
     def __post_init__(self) -> None:
-        if not (_is_number(self.rotation) and 0 <= self.rotation <= 180):
+        if not (is_number(self.rotation) and 0 <= self.rotation <= 180):
             raise UserError(f"jitter.rotation is {self.rotation!r}, expected degrees from 0 to 180")
         for name, most in (("scale", 1.0), ("ratio", 10.0)):
             pair = getattr(self, name)
-            is_pair = isinstance(pair, tuple | list) and len(pair) == 2 and all(map(_is_number, pair))
+            is_pair = isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_number, pair))
             if not is_pair or not 0 < pair[0] <= pair[1] <= most:
                 raise UserError(
                     f"jitter.{name} is {pair!r}, expected two numbers, the least and the largest, above 0 "
@@ -74,7 +75,7 @@ class Photometric:
     def __post_init__(self) -> None:
         for name in (f.name for f in fields(self)):
             value = getattr(self, name)
-            if not (_is_number(value) and 0 <= value <= 1):
+            if not (is_number(value) and 0 <= value <= 1):
                 raise UserError(f"photometric.{name} is {value!r}, expected a probability, 0 to 1")
 
 
@@ -116,10 +117,6 @@ class PatchChanges:
             require_known(given, {f.name for f in fields(kind)}, name)
             made[name] = kind(**given)
         return cls(flips, **made)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def jittered(patches: np.ndarray, options: Jitter, random: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.model import BaseModule
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardnet_suite.networks import HarDNetTrunk, trunk_arch
+from hardnet_suite.numeric import is_integer, require_count, require_number
 from hardnet_suite.openmm.models.initializers import pretrained_init
 
 NORMS = ("BN", "SyncBN")
@@ -27,8 +28,8 @@ class HarDNet(BaseModule):
     Args:
         arch: a name of ``list_models()``; a detector's name gives the detector's trunk.
         in_channels: of the input.
-        out_indices: 0 … 4 for the strides 2, 4, 8, 16, 32 (the last stage at each stride); stages beyond the
-            largest index are not built.
+        out_indices: a sequence of 0 … 4 for the strides 2, 4, 8, 16, 32 (the last stage at each stride);
+            stages beyond the largest index are not built.
         output_stride: the largest stride of a map, 8, 16 or 32; what would downsample further is dilated
             instead, as DeepLab and PSPNet have it. Parameters and ``out_indices`` stay the same.
         strides: in detail, and as ResNet has it: the downsampling before each of the levels from stride 4 on,
@@ -66,6 +67,7 @@ class HarDNet(BaseModule):
         pretrained: bool | str | None = None,
         init_cfg: dict | list | None = None,
     ):
+        require_count("in_channels", in_channels)
         super().__init__(_initial_weights(arch, pretrained, init_cfg))
         self.arch = arch
         trunk = HarDNetTrunk(
@@ -78,9 +80,9 @@ class HarDNet(BaseModule):
             levels=_levels(strides, dilations),
         )
         levels = len(trunk.features)
-        if frozen_stages not in range(-1, levels):
-            raise ValueError(f"frozen_stages={frozen_stages} must be from −1 to {levels - 1}")
-        self.trunk = _with_norm(trunk, norm_cfg or {"type": "BN"})
+        if not is_integer(frozen_stages) or frozen_stages not in range(-1, levels):
+            raise ValueError(f"frozen_stages={frozen_stages!r} must be an integer from −1 to {levels - 1}")
+        self.trunk = _with_norm(trunk, {"type": "BN"} if norm_cfg is None else norm_cfg)
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         self.out_channels = list(trunk.channels)
         self.out_strides = list(trunk.strides)
@@ -117,7 +119,8 @@ def _levels(strides: Sequence[int] | None, dilations: Sequence[int] | None) -> l
     """The trunk's ``levels`` of what a config gives; None for neither."""
     if strides is None and dilations is None:
         return None
-    if strides is None or dilations is None or len(strides) != len(dilations):
+    are_lists = all(isinstance(each, Sequence) and not isinstance(each, str) for each in (strides, dilations))
+    if not are_lists or len(strides) != len(dilations):
         raise ValueError(
             f"strides={strides} and dilations={dilations} go together, one of each per level from stride 4 on"
         )
@@ -148,6 +151,8 @@ def _found_by_itself(arch: str, init_cfg: Any) -> Any:
 
 
 def _with_norm(trunk: HarDNetTrunk, norm_cfg: dict) -> HarDNetTrunk:
+    if not isinstance(norm_cfg, Mapping) or "type" not in norm_cfg:
+        raise ValueError(f"norm_cfg={norm_cfg!r} has no type; allowed: {', '.join(NORMS)}")
     options = dict(norm_cfg)
     kind = options.pop("type")
     if kind not in NORMS:
@@ -156,6 +161,12 @@ def _with_norm(trunk: HarDNetTrunk, norm_cfg: dict) -> HarDNetTrunk:
     unknown = options.keys() - {"eps", "momentum"}
     if unknown:
         raise ValueError(f"norm_cfg has unknown entries {sorted(unknown)}")
+    if not isinstance(requires_grad, bool):
+        raise ValueError(f"norm_cfg requires_grad must be True or False, got {requires_grad!r}")
+    if "eps" in options:
+        require_number("norm_cfg eps", options["eps"], 0)
+    if options.get("momentum") is not None:  # None: the mean of all batches
+        require_number("norm_cfg momentum", options["momentum"], 0, 1)
     for module in trunk.modules():
         if isinstance(module, _BatchNorm):
             for name, value in options.items():

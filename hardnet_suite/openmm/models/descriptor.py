@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from hardnet_suite.errors import UserError
 from hardnet_suite.losses import global_orthogonal_regularization, hardest_in_batch_loss
 from hardnet_suite.networks import build_network
+from hardnet_suite.numeric import require_number
 from hardnet_suite.openmm.models.forms import LoadsEveryForm
 from hardnet_suite.openmm.models.inference import ReplaceableNetwork
 
@@ -62,11 +62,10 @@ class PatchDescriptorModel(LoadsEveryForm, ReplaceableNetwork, BaseModel):
             hardest_in_batch_loss(torch.eye(2), torch.eye(2), **self.loss_options)
         except (TypeError, ValueError) as error:
             raise UserError(f"model: {error}") from None
-        is_number = isinstance(orthogonality, int | float) and not isinstance(orthogonality, bool)
-        if not (is_number and math.isfinite(orthogonality) and orthogonality >= 0):
-            raise UserError(
-                f"model.orthogonality must be a finite number of at least 0, got {orthogonality!r}"
-            )
+        try:
+            require_number("model.orthogonality", orthogonality, 0)
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
     def forward(
         self,

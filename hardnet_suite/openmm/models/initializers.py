@@ -37,7 +37,7 @@ class HarDNetPretrained:
 
     def __call__(self, module: nn.Module) -> None:
         if self.file is not None and self.tag is None:
-            row, name = None, self.model or module.arch
+            row, name = None, module.arch if self.model is None else self.model
             find_arch(name)  # also with a file: a misspelt model or tag is an error
         else:
             row = initial_row(self.model, self.tag, module.arch)
@@ -58,12 +58,12 @@ def initial_row(model: str | None, tag: str | None, arch: str) -> WeightsRow:
     Raises:
         ValueError: an unknown model or tag.
     """
-    name = model or arch
+    name = arch if model is None else model
     if tag == "base" and not any((row.model, row.tag) == (name, tag) for row in registry.ROWS):
         classifiers = (other for other, row in ARCHS.items() if other != name and row == trunk_arch(name))
         if classifier := next(classifiers, None):
             return find(classifier)
-    return find(name, tag or "published")
+    return find(name, "published" if tag is None else tag)
 
 
 def pretrained_init(arch: str | None, pretrained: bool | str) -> dict[str, str]:

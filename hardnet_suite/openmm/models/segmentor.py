@@ -33,6 +33,7 @@ from hardnet_suite.networks import (
 from hardnet_suite.networks.fchardnet import build_decoder
 from hardnet_suite.networks.layers import enlarge
 from hardnet_suite.networks.mseg import PartialDecoder
+from hardnet_suite.numeric import is_number, require_number
 from hardnet_suite.openmm.models.arch import (
     agreed,
     backbone_config,
@@ -50,23 +51,29 @@ from hardnet_suite.openmm.models.rules import postprocess_of
 _DECODERS = {FCHarDNetArch: build_decoder, MSEGArch: PartialDecoder}
 
 
-def require_losses_of_one_class(head: nn.Module, where: str) -> None:
-    """Checks that the losses of a head with one logit are made for that.
+def require_losses_of_classes(head: nn.Module, where: str) -> None:
+    """Checks that the losses of a head are made for its number of classes.
 
-    mmseg's others encode the target by its number of classes: they learn the background, are constant, or
-    fail in the first iteration. Losses that are neither mmseg's nor the suite's are left to their authors.
+    The suite's own are tried on one pixel. With one logit, mmseg's others encode the target by its number of
+    classes: they learn the background, are constant, or fail in the first iteration. Losses that are neither
+    mmseg's nor the suite's are left to their authors.
 
     Args:
         head: A decode head of mmseg's kind.
         where: What messages call it.
 
     Raises:
-        UserError: A loss needs two classes or more.
+        UserError: A loss needs another number of classes.
     """
-    if getattr(head, "num_classes", None) != 1:
-        return
     losses = getattr(head, "loss_decode", ())
     for loss in losses if isinstance(losses, nn.ModuleList) else [losses]:
+        if isinstance(loss, BootstrappedCrossEntropyLoss | StructureLoss):
+            try:
+                _try(loss, head.out_channels)
+            except ValueError as error:
+                raise UserError(f"{where}.loss_decode: {type(loss).__name__}: {error}") from None
+        if head.num_classes != 1:
+            continue
         if not isinstance(loss, nn.Module) or type(loss).__module__.partition(".")[0] != "mmseg":
             continue
         if isinstance(loss, CrossEntropyLoss) and loss.use_sigmoid:
@@ -124,7 +131,7 @@ class FCHarDNetHead(BaseDecodeHead):
             dropout_ratio=0.0,
             **options,
         )
-        require_losses_of_one_class(self, "decode_head")
+        require_losses_of_classes(self, "decode_head")
         self.decoder = _DECODERS[type(row)](row, in_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -193,7 +200,7 @@ class HarDNetSegmentor(LoadsEveryForm, PerShapeInference, ReplaceableNetwork, En
         if self.with_auxiliary_head:
             heads = self.auxiliary_head
             for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
-                require_losses_of_one_class(head, "auxiliary_head")
+                require_losses_of_classes(head, "auxiliary_head")
         self.arch = arch
 
     @property
@@ -241,6 +248,11 @@ class HarDNetSegmentorTTA(SegTTAModel):
         return merged
 
 
+def _try(loss: nn.Module, classes: int) -> None:
+    """Computes a loss of one pixel, so that wrong options fail now and not in the first iteration."""
+    loss(torch.zeros(1, classes, 1, 1, device="cpu"), torch.zeros(1, 1, 1, device="cpu", dtype=torch.long))
+
+
 @MODELS.register_module()
 class BootstrappedCrossEntropyLoss(nn.Module):
     """``losses.bootstrapped_cross_entropy`` for mmseg's heads.
@@ -249,8 +261,11 @@ class BootstrappedCrossEntropyLoss(nn.Module):
         min_kept: Minimum number of pixels per image.
         threshold: Threshold on the loss of a pixel.
         class_weight: One weight per class; with one class, the weight of its pixels.
-        loss_weight: Factor on the loss.
+        loss_weight: Factor on the loss, at least 0.
         loss_name: Name in the log.
+
+    Raises:
+        ValueError: An option out of range.
     """
 
     def __init__(
@@ -262,8 +277,13 @@ class BootstrappedCrossEntropyLoss(nn.Module):
         loss_name: str = "loss_bootstrapped",
     ):
         super().__init__()
+        require_number("loss_weight", loss_weight, 0)
+        is_list = isinstance(class_weight, Sequence) and not isinstance(class_weight, str)
+        if class_weight is not None and not (is_list and class_weight and all(map(is_number, class_weight))):
+            raise ValueError(f"class_weight must be a list of one number per class, got {class_weight!r}")
         self.min_kept, self.threshold, self.class_weight = min_kept, threshold, class_weight
         self.loss_weight, self.loss_name = loss_weight, loss_name
+        _try(self, 2 if class_weight is None else len(class_weight))
 
     def forward(
         self, logits: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = 255
@@ -272,7 +292,9 @@ class BootstrappedCrossEntropyLoss(nn.Module):
             raise ValueError(
                 "this loss selects the hard pixels itself: remove the sampler, or use another loss with it"
             )
-        of_class = None if self.class_weight is None else logits.new_tensor(self.class_weight).float()
+        of_class = None
+        if self.class_weight is not None:
+            of_class = logits.new_tensor(self.class_weight, dtype=torch.float32)
         return self.loss_weight * bootstrapped_cross_entropy(
             logits, target, self.min_kept, self.threshold, ignore_index, weight=of_class
         )
@@ -287,8 +309,11 @@ class StructureLoss(nn.Module):
         edge_weight: Additional weight of a pixel whose surroundings are all different.
         weighted_bce: Whether the weights count in the cross entropy; False: only in the IoU, as in the
             published program.
-        loss_weight: Factor on the loss.
+        loss_weight: Factor on the loss, at least 0.
         loss_name: Name in the log.
+
+    Raises:
+        ValueError: An option out of range.
     """
 
     def __init__(
@@ -300,8 +325,10 @@ class StructureLoss(nn.Module):
         loss_name: str = "loss_structure",
     ):
         super().__init__()
+        require_number("loss_weight", loss_weight, 0)
         self.options = {"window": window, "edge_weight": edge_weight, "weighted_bce": weighted_bce}
         self.loss_weight, self.loss_name = loss_weight, loss_name
+        _try(self, 1)
 
     def forward(
         self, logits: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = 255

@@ -21,6 +21,7 @@ from hardnet_suite.inference.prepare import to_input
 from hardnet_suite.losses import distillation_loss
 from hardnet_suite.losses.distillation import TEMPERATURES
 from hardnet_suite.networks import Preprocess, SegmentationArch, build_network, find_arch
+from hardnet_suite.numeric import require_number
 from hardnet_suite.openmm.models.segmentor import FCHarDNetHead
 from hardnet_suite.openmm.run.checks import any_rank
 from hardnet_suite.openmm.run.records import records_of
@@ -67,8 +68,11 @@ class DistillationHook(Hook):
         for index, teacher in enumerate(teachers):
             if not isinstance(teacher, str | Path | Mapping) or not teacher:
                 raise UserError(f"{_WHERE}[{index}]: expected a path or a dict, got {teacher!r}")
-        _require_number("weight", weight, *_WEIGHTS)
-        _require_number("temperature", temperature, *TEMPERATURES)
+        try:
+            require_number("DistillationHook.weight", weight, *_WEIGHTS)
+            require_number("DistillationHook.temperature", temperature, *TEMPERATURES)
+        except ValueError as error:
+            raise UserError(str(error)) from None
         self.teachers, self.weight, self.temperature = teachers, weight, temperature
 
     def before_train(self, runner) -> None:
@@ -118,12 +122,6 @@ class DistillationHook(Hook):
                 samples[index].teacher = PixelData(data=answer)
         if any_rank(problem is not None):  # the others would wait for this one
             raise problem or UserError("a teacher has failed on another rank")
-
-
-def _require_number(name: str, value: Any, least: float, most: float) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most:  # False for NaN
-        raise UserError(f"DistillationHook.{name}: expected a number from {least} to {most}, got {value!r}")
 
 
 def _head_of(runner) -> FCHarDNetHead:

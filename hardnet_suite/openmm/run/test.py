@@ -381,7 +381,7 @@ def registry_weights(cfg: Config, tag: str | None = None) -> WeightsRow:
     if cfg.get("arch") is None:
         raise UserError(f"{cfg.filename} names no arch of the suite, which weights of the registry are for")
     try:
-        return find(cfg.arch, tag or cfg.get("weights_tag") or "published")
+        return find(cfg.arch, cfg.get("weights_tag") or "published" if tag is None else tag)
     except ValueError as error:
         raise UserError(str(error)) from None
 

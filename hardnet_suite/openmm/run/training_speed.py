@@ -200,7 +200,7 @@ def time_training(
         for cfg in read.values():
             set_data_root(cfg, data_root)
     loaders = {
-        name: _loader_speed(cfg, batch, loader_batches, say) if data_root else None
+        name: _loader_speed(cfg, batch, loader_batches, say) if data_root is not None else None
         for name, cfg in read.items()
     }
     device = get_device()

@@ -341,6 +341,9 @@ def test_polyps_start_from_the_classifier_with_the_same_trunk(golden, tmp_path):
     assert initial_row(None, "base", "hardnet_mseg") is registry.find("hardnet68")
     assert initial_row("hardnet_mseg", "base", "hardnet85") is registry.find("hardnet68")
     assert initial_row(None, "base", "ssd512_hardnet68").base_only
+    for model, tag in (("", None), (None, "")):
+        with pytest.raises(ValueError, match=r"no .*weights .*''"):
+            initial_row(model, tag, "hardnet68")
     for name in ("hardnet68", "fchardnet70_paddleseg"):  # of a classifier itself, and no such trunk
         with pytest.raises(ValueError, match=f"no weights tagged 'base' for {name}"):
             initial_row(None, "base", name)

@@ -154,6 +154,48 @@ def test_losses_of_several_classes_are_refused_with_one(loss):
     assert head_of(loss, num_classes=2).num_classes == 2
 
 
+@pytest.mark.parametrize(
+    ("loss", "num_classes", "message"),
+    [
+        ({"type": "StructureLoss"}, 2, r"StructureLoss: expected logits of shape \(N, 1, H, W\)"),
+        (
+            {"type": "BootstrappedCrossEntropyLoss", "class_weight": [1.0, 2.0]},
+            3,
+            r"BootstrappedCrossEntropyLoss: expected a tensor weight of shape \(3,\), one per class",
+        ),
+        ({"type": "BootstrappedCrossEntropyLoss", "class_weight": [1.0, 2.0]}, 1, r"shape \(1,\)"),
+    ],
+)
+def test_the_suites_losses_of_another_number_of_classes_are_refused(loss, num_classes, message):
+    with pytest.raises(UserError, match=f"^decode_head.loss_decode: .*{message}"):
+        head_of(loss, num_classes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("BootstrappedCrossEntropyLoss", {"min_kept": 10.5}, "min_kept must be an integer"),
+        ("BootstrappedCrossEntropyLoss", {"threshold": float("nan")}, "threshold must be a number, got nan"),
+        ("BootstrappedCrossEntropyLoss", {"class_weight": [1.0, -1.0]}, "weight must be finite and"),
+        ("BootstrappedCrossEntropyLoss", {"class_weight": []}, r"class_weight must be a list .* got \[\]"),
+        ("BootstrappedCrossEntropyLoss", {"class_weight": "a.npy"}, "class_weight must be a list"),
+        ("BootstrappedCrossEntropyLoss", {"class_weight": 2.0}, "class_weight must be a list"),
+        (
+            "BootstrappedCrossEntropyLoss",
+            {"loss_weight": float("inf")},
+            "loss_weight must be a finite number",
+        ),
+        ("StructureLoss", {"loss_weight": -1.0}, "loss_weight must be a finite number of at least 0"),
+        ("StructureLoss", {"edge_weight": float("inf")}, "edge_weight must be a finite number"),
+        ("StructureLoss", {"window": 4}, "window must be an odd integer"),
+        ("StructureLoss", {"weighted_bce": 1}, "weighted_bce must be True or False"),
+    ],
+)
+def test_options_of_the_suites_losses_out_of_range(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build({"type": kind, **options})
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_the_losses_of_auxiliary_heads(several):
     def build_with(loss):

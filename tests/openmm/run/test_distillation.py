@@ -360,7 +360,7 @@ def test_data_without_class_names_are_an_error():
             for each in (5, None, "", {})
         ),
         *(
-            ({"teachers": ["run"], name: value}, f"{name}: expected a")
+            ({"teachers": ["run"], name: value}, f"{name} must be a number from")
             for name in ("weight", "temperature")
             for value in (0, -1.0, float("nan"), float("inf"), 1e-40, 1e40, "1", True, None)
         ),
