@@ -46,6 +46,7 @@ from hardnet_suite.openmm.run.buffers import (
 from hardnet_suite.openmm.run.checks import require_finite_weights, require_integer, require_numbers
 from hardnet_suite.openmm.run.compilation import compile_networks, compile_options
 from hardnet_suite.openmm.run.drawings import DrawPredictionsHook
+from hardnet_suite.openmm.run.hooks import require_single_hooks
 from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
@@ -158,6 +159,7 @@ class SuiteRunner(Runner):
         close_log(self.logger)
 
     def build_train_loop(self, loop):
+        require_single_hooks(self.hooks)
         loop = super().build_train_loop(loop)
         require_epochs_to_save(loop, self.hooks)
         require_epochs_to_end(loop)
