@@ -32,11 +32,11 @@ from hardnet_suite.data.folders import (
     tasks_of,
 )
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
-from hardnet_suite.data.report import brief_lines
+from hardnet_suite.data.report import brief_lines, counted
 from hardnet_suite.data.segmentation import find_pairs
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, CenterNetArch, FCHarDNetArch, HarDNetArch, MSEGArch, SSDArch
-from hardnet_suite.openmm.data.parts import counted, label_set
+from hardnet_suite.openmm.data.parts import label_set
 from hardnet_suite.openmm.run.config_copies import flat_copy
 from hardnet_suite.openmm.run.recipes import (
     Plan,
@@ -493,7 +493,8 @@ def _usual_size(images: Sequence[Path]) -> tuple[int, int]:
 def _classification(
     model: str, data: Path, work_dir: Path, choices: Choices, gpu: bool, say: Callable[[str], None]
 ) -> str:
-    folders: Mapping[str, str] = find_class_folders(data).splits
+    found = find_class_folders(data)
+    folders = found.splits
     if "train" not in folders:
         raise UserError(f"{data} has no training split (there are: {', '.join(folders)})")
     samples = read_folder(data / folders["train"])

@@ -31,7 +31,7 @@ from hardnet_suite.data.coco import (
 from hardnet_suite.data.coco.masks import decode_mask
 from hardnet_suite.data.images import header_sizes
 from hardnet_suite.data.options import checked_indices, require_known, require_local, take
-from hardnet_suite.data.report import Finding
+from hardnet_suite.data.report import Finding, counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import MISTAKE_SCORE, find_mistakes
 from hardnet_suite.networks import Palette
@@ -41,7 +41,6 @@ from hardnet_suite.openmm.data.parts.part import (
     WORST,
     Part,
     ScoreSummary,
-    counted,
     kind_of,
     write_mistakes,
 )

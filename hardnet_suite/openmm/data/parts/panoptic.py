@@ -30,6 +30,7 @@ from hardnet_suite.data.panoptic import (
     read_label_image,
     read_panoptic,
 )
+from hardnet_suite.data.report import counted
 from hardnet_suite.data.segmentation import IGNORE, require_aligned
 from hardnet_suite.data.segmentation.label_images import read_segments
 from hardnet_suite.errors import UserError
@@ -42,7 +43,6 @@ from hardnet_suite.openmm.data.parts.part import (
     WORST,
     Part,
     ScoreSummary,
-    counted,
     kind_of,
     write_mistakes,
 )
