@@ -161,6 +161,23 @@ def test_without_yaml(tmp_path):
     assert [*data.splits] == ["train", "val"]
 
 
+def test_images_of_no_split_are_told(tmp_path):
+    put(tmp_path)
+    put(tmp_path, "b.jpg", split="street")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    (finding,) = read_yolo(tmp_path).findings
+    assert (finding.kind, finding.what) == ("images of no split", "images/street (1 image)")
+
+
+def test_an_empty_line_would_shift_the_classes(tmp_path):
+    put(tmp_path)
+    for name in ("classes.txt", "obj.names"):
+        (tmp_path / name).write_text("cat\n\ndog\n\n")
+        with pytest.raises(UserError, match=f"{name}, line 2 is empty"):
+            read_yolo(tmp_path)
+        (tmp_path / name).unlink()
+
+
 def test_labels_beside_the_images(tmp_path):
     image(tmp_path / "data/a.jpg")
     (tmp_path / "data/a.txt").write_text(ROW)

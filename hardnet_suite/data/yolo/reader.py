@@ -35,6 +35,7 @@ from hardnet_suite.data.boxes import (
     BoxData,
     BoxImage,
     BoxTuple,
+    beside_splits,
     clip_box,
     outline_bounds,
     shared_images,
@@ -42,7 +43,7 @@ from hardnet_suite.data.boxes import (
     target_name,
     upright_sizes,
 )
-from hardnet_suite.data.classes import class_names
+from hardnet_suite.data.classes import class_names, read_class_names
 from hardnet_suite.data.files import is_file, is_path, read_text
 from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
 from hardnet_suite.data.report import Finding
@@ -278,18 +279,16 @@ def _of_folder(folder: Path) -> _Layout:
         raise UserError(
             f"{folder} has no data.yaml (names, train, val) and no classes.txt, of which YOLO needs one"
         )
-    try:
-        lines = [line.strip() for line in read_text(file).splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read: {error}; save it as UTF-8 text") from None
-    while lines and not lines[-1]:
-        lines.pop()
-    names = _class_names(lines, file)
+    names = dict(enumerate(read_class_names(file)))
     findings: list[Finding] = []
     places = dict(_split_folders(folder))
     splits = {split: _once(_images_at(place, folder), split, findings) for split, place in places.items()}
     if not splits:
         raise UserError(f"{folder} has no folder images/ with images beside {file.name}")
+    used = [place.relative_to(folder).as_posix() for place in places.values()]
+    inner = [f"{child.name}/images" for child in sorted(folder.iterdir()) if (child / "images").is_dir()]
+    if beside := beside_splits(folder, ["images", *inner], used):
+        findings.append(Finding("warning", "images of no split", "left out", beside))
     return _Layout(folder, names, splits, frozenset({folder, *places.values()}), None, findings)
 
 

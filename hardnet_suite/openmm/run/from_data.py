@@ -515,8 +515,8 @@ def _classification(
         f"data: {_shown(data)} (folders of classes), {images} training and {held} validation images, "
         f"{_listed(classes)}"
     )
-    if note:
-        say(note)
+    for line in (*found.notes, *filter(None, [note])):
+        say(line)
     _tell_copies({split: walk_files(data / place, IMAGE_SUFFIXES) for split, place in folders.items()}, say)
     side = min(_usual_size(walk_files(data / folders["train"], IMAGE_SUFFIXES)))
     size = choices.image_size or (224 if side >= 160 else max(64, side // 32 * 32))
