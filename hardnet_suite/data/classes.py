@@ -11,6 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from hardnet_suite.data.files import read_text
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 
 
@@ -127,7 +128,7 @@ def require_same_classes(
     if sorted(ours) == sorted(theirs):
         kind = "the same classes in another order"
     elif len(classes) != len(expected):
-        kind = f"{len(classes)} classes, {expected_where} has {len(expected)}"
+        kind = f"{counted(len(classes), 'class')}, {expected_where} has {len(expected)}"
     else:
         kind = "other classes"
     index, (name, wanted) = next(

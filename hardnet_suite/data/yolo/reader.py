@@ -46,7 +46,7 @@ from hardnet_suite.data.boxes import (
 from hardnet_suite.data.classes import class_names, read_class_names
 from hardnet_suite.data.files import is_file, is_path, read_text
 from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
-from hardnet_suite.data.report import Finding
+from hardnet_suite.data.report import Finding, counted
 from hardnet_suite.errors import UserError
 
 FORMAT = "YOLO"
@@ -460,10 +460,10 @@ def _totals(tally: Counter[str], images: int, unlabelled: int) -> list[Finding]:
         problem = f"{unlabelled} of {images}; kept as images without objects"
         findings.append(Finding("warning", "images without label file", "the data set", problem))
     if tally["polygons"]:
-        problem = f"{tally['polygons']} rows; their bounding boxes are used"
+        problem = f"{counted(tally['polygons'], 'row')}; bounding boxes are used"
         findings.append(Finding("warning", OUTLINES, "the data set", problem))
     if tally["rows with keypoints"]:
-        problem = f"in {tally['rows with keypoints']} rows; left out, their boxes are used"
+        problem = f"in {counted(tally['rows with keypoints'], 'row')}; left out, the boxes are used"
         findings.append(Finding("warning", "keypoints", "the data set", problem))
     return findings
 

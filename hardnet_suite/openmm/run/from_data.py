@@ -275,7 +275,16 @@ def _in_order_of_weights(model: str, classes: Sequence[str]) -> tuple[str, ...]:
 
 def _listed(classes: Sequence[str]) -> str:
     names = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
-    return f"{len(classes)} class{'es' * (len(classes) > 1)}: {names}"
+    return f"{counted(len(classes), 'class')}: {names}"
+
+
+def _images(splits: Mapping[str, Sequence]) -> str:
+    return f"{len(splits['train'])} training and {counted(len(splits['val']), 'validation image')}"
+
+
+def _held_out(images: str, count: int) -> str:
+    """The line that a validation split was drawn; ``images``: what, as the subject, of so many images."""
+    return f"no validation split: {images}, drawn at random, {'is' if count == 1 else 'are'} held out"
 
 
 def _tell(plan: Plan, say: Callable[[str], None], size: str) -> None:
@@ -336,8 +345,8 @@ def _detection(
         write_file(files[split], json.dumps(content))
     used = sum(bool(set(_counted_boxes([image])) & set(classes)) for image in splits["train"])
     say(
-        f"data: {_shown(data)} ({boxes.format}), {len(splits['train'])} training and {len(splits['val'])} "
-        f"validation images, {sum(counts.values())} training boxes, {_listed(classes)}"
+        f"data: {_shown(data)} ({boxes.format}), {_images(splits)}, "
+        f"{counted(sum(counts.values()), 'training box')}, {_listed(classes)}"
     )
     if note:
         say(note)
@@ -401,7 +410,7 @@ def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], str]:
         drawn |= draw_validation(background)
     splits["train"] = [image for name, image in names.items() if name not in drawn]
     splits["val"] = [image for name, image in names.items() if name in drawn]
-    note = f"no validation split: {len(drawn)} of the {len(images)} images, drawn at random, are held out"
+    note = _held_out(f"{len(drawn)} of the {len(images)} images", len(drawn))
     return {name: splits[name] for name in ("train", "val", "test") if name in splits}, note
 
 
@@ -439,12 +448,9 @@ def _segmentation(
             lists[split] = work_dir / "annotations" / f"{split}.txt"
             _write_list(lists[split], "".join(f"{name}\n" for name in members))
             images[split] = [place / name for name in members]
-        note = f"no validation split: {len(drawn)} of the {len(names)} images, drawn at random, are held out"
+        note = _held_out(f"{len(drawn)} of the {len(names)} images", len(drawn))
     classes = labels.classes
-    say(
-        f"data: {_shown(data)} (images and label images), {len(images['train'])} training and "
-        f"{len(images['val'])} validation images, {_listed(classes)}"
-    )
+    say(f"data: {_shown(data)} (images and label images), {_images(images)}, {_listed(classes)}")
     for line in (*folder.notes, *filter(None, [note])):
         say(line)
     _tell_copies(images, say)
@@ -509,11 +515,11 @@ def _classification(
             name = samples.classes[counts.index(min(counts))]
             raise UserError(f"{data} has no validation split, and too few images of {name} to draw one")
         held = hold_out * len(classes)
-        note = f"no validation split: {hold_out} images of each class, drawn at random, are held out"
+        note = _held_out(f"{counted(hold_out, 'image')} of each class", hold_out)
     images = len(samples) - (0 if "val" in folders else held)
     say(
-        f"data: {_shown(data)} (folders of classes), {images} training and {held} validation images, "
-        f"{_listed(classes)}"
+        f"data: {_shown(data)} (folders of classes), {images} training and "
+        f"{counted(held, 'validation image')}, {_listed(classes)}"
     )
     for line in (*found.notes, *filter(None, [note])):
         say(line)

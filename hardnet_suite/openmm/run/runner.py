@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader
 
 from hardnet_suite import __version__
 from hardnet_suite.data.files import stop_looking
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.checkpoints import for_mmengine
 from hardnet_suite.openmm.compat import repair_ssd_heads
@@ -383,7 +384,9 @@ def _require_fit(model: nn.Module, state: Mapping[str, torch.Tensor], path: str)
         "of another shape": [key for key in own if key in state and own[key].shape != state[key].shape],
         "of complex numbers": [key for key in own if key in state and state[key].is_complex()],
     }
-    told = "; ".join(f"{len(keys)} tensors {fault} ({few(keys)})" for fault, keys in faults.items() if keys)
+    told = "; ".join(
+        f"{counted(len(keys), 'tensor')} {fault} ({few(keys)})" for fault, keys in faults.items() if keys
+    )
     if told:
         raise UserError(
             f"cannot resume: {path} is of another model: {told}; resume with the config of that run"
@@ -468,7 +471,9 @@ def _share_of_batch(size: int, ranks: int) -> int:
     """
     require_integer(size, 1, _MOST_IMAGES, "the global batch size")
     if size % ranks:
-        raise UserError(f"a global batch of {size} images cannot be shared equally by {ranks} ranks")
+        raise UserError(
+            f"a global batch of {counted(size, 'image')} cannot be shared equally by {ranks} ranks"
+        )
     return size // ranks
 
 

@@ -224,7 +224,7 @@ def test_boxes_without_a_validation_split(data, tmp_path):
     (source / "annotations/instances_val2017.json").unlink()
     lines = []
     write_config("ssd224_hardnet29", source, tmp_path / "run", SCRATCH, say=lines.append)
-    assert "no validation split: 1 of the 6 images, drawn at random, are held out" in lines
+    assert "no validation split: 1 of the 6 images, drawn at random, is held out" in lines
     names = [
         {
             image["file_name"]
@@ -308,7 +308,7 @@ def test_a_class_of_difficult_objects_alone_is_left_out(tmp_path):
     cfg = load_config(write_config("ssd224_hardnet29", folder, tmp_path / "run", SCRATCH, say=lines.append))
     assert cfg.model.bbox_head.num_classes == 1
     assert "classes without a training box are left out: dog" in lines
-    assert any("1 training boxes, 1 class: cat" in line for line in lines)
+    assert any("1 training box, 1 class: cat" in line for line in lines)
 
 
 @pytest.mark.parametrize("available", [{"published", "base"}, {"base"}, {"camvid"}, set()])

@@ -246,7 +246,7 @@ class DetectionPart(Part):
         if self.annotated and all(box.iscrowd for _, boxes in pairs for box in boxes):
             raise UserError(
                 f"{self.loader}: the {len(pairs)} images used of {self.annotation_file} have no box of the "
-                f"{len(self.classes)} classes: there is nothing to train on or to score against"
+                f"{counted(len(self.classes), 'class')}: there is nothing to train on or to score against"
             )
         self.require_masks()
 

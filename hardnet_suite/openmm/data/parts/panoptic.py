@@ -264,8 +264,8 @@ class PanopticPart(Part):
         if not any(map(_examples, annotations)):
             raise UserError(
                 f"{self.loader}: the {len(images)} images used of {self.annotation_file} have no "
-                f"segment of the {len(self.classes)} classes: there is nothing to train on or to score "
-                "against"
+                f"segment of the {counted(len(self.classes), 'class')}: there is nothing to train on or to "
+                "score against"
             )
 
     def _chosen(self) -> list[CocoImage]:
