@@ -35,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="format to write: masks (folders of label images) and cvat-masks of LabelMe's shapes or CVAT's "
         "masks, the others of boxes (default: masks for CVAT's masks, else coco)",
     )
-    parser.add_argument("--splits", nargs="+", help="splits to convert (default: all)")
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        help="splits to convert (default: all; of VOC and YOLO data sets those called train, val and test)",
+    )
     parser.add_argument(
         "--classes",
         nargs="+",

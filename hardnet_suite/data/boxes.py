@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hardnet_suite.data.classes import class_names
@@ -36,12 +36,14 @@ class Box:
         difficult: it counts neither as detected nor as missed: VOC's difficult, COCO's iscrowd.
         outline: the polygons (x1, y1, x2, y2 …) that ``bbox`` encloses, in pixels and as the source has
             them, so that they may leave the image; empty where it has none.
+        area: of its mask in pixels, as COCO's files state it; None: that of ``bbox``.
     """
 
     name: str
     bbox: BoxTuple
     difficult: bool = False
     outline: tuple[tuple[float, ...], ...] = ()
+    area: float | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class BoxImage:
         name: its path below the folder of images in a converted data set, with "/".
         size: (width, height) in pixels of the upright image.
         boxes: its objects; empty for a background image.
-        annotation: the file that they were read from; None where there is none.
+        annotation: the file that they were read from; None where there is none, or one without annotations.
+        id: its id in a COCO file; None where that has no integers for ids, or in other formats.
     """
 
     path: Path
@@ -61,6 +64,7 @@ class BoxImage:
     size: tuple[int, int]
     boxes: tuple[Box, ...] = ()
     annotation: Path | None = None
+    id: int | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,9 @@ class BoxData:
         splits: name -> images.
         findings: what was dropped, changed, or is odd.
         folders: every folder that holds files of the data set.
+        category_ids: class -> its id in all of the COCO files; empty where they have no such ids, or in other
+            formats.
+        lost_ids: what to tell where ids of a COCO data set are not kept in COCO files.
     """
 
     source: Path
@@ -82,6 +89,8 @@ class BoxData:
     splits: Mapping[str, Sequence[BoxImage]]
     findings: tuple[Finding, ...]
     folders: frozenset[Path]
+    category_ids: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+    lost_ids: tuple[Finding, ...] = field(default=(), kw_only=True)
 
     @property
     def images(self) -> dict[Path, BoxImage]:

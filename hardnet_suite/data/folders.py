@@ -30,6 +30,7 @@ _LABELS = ("labels", "masks", "annotations", "SegmentationClass", "label", "mask
 _NAMES = tuple(itertools.product(_IMAGES, _LABELS))
 _NAME_FILES = ("classes.txt", "labels.txt", "names.txt")
 _MOST_SCANNED = 2000  # label images of which the values are read where no file names the classes
+_LEFT_OUT = "images left out: {}; train, val and test are used"
 HELD_OUT = 0.2  # of the images, where a data set has no validation split
 
 
@@ -103,7 +104,7 @@ def find_class_folders(folder: Path) -> ClassFolder | None:
             splits[split] = child.name
     if splits:
         beside = beside_splits(folder, ["."], splits.values(), depth=1)
-        notes = (f"left out, not in the class folders of a split: {beside}",) if beside else ()
+        notes = (_LEFT_OUT.format(beside),) if beside else ()
         return ClassFolder(folder, splits, notes)
     return ClassFolder(folder, {"train": "."}) if _has_images_in_folders(folder) else None
 
@@ -130,7 +131,8 @@ def find_segmentation(folder: Path) -> SegmentationFolder | None:
             f"{pair[0]} away"
         )
     if "leftImg8bit/train" in {images for images, _ in places.values()}:
-        return SegmentationFolder(folder, places, "cityscapes", LABEL_SETS["cityscapes"].classes)
+        classes = LABEL_SETS["cityscapes"].classes
+        return SegmentationFolder(folder, places, "cityscapes", classes, notes=(*_left_out(folder, places),))
     suffix = _label_suffix(folder, places)
     left_out = _left_out(folder, places)
     lists = {}
@@ -285,9 +287,13 @@ def _left_out(folder: Path, places: Mapping[str, tuple[str, str]]) -> list[str]:
         for place in (*_split_places(folder), *_whole_places(folder))
         if _is_pair(folder, *place.pair) or (place.split and any(map(place.is_like, pairs)))
     ]
+    if (folder / "leftImg8bit").is_dir():  # of Cityscapes' test the label images are empty
+        names = [child.name for child in _children(folder / "leftImg8bit") if not split_name(child.name)]
+        parts = [(f"leftImg8bit/{name}", f"gtFine/{name}") for name in names]
+        beside += [images for images, labels in parts if _is_pair(folder, images, labels)]
     beside += [top for images, _ in pairs if (top := images.split("/")[0]) in _IMAGES]
     told = beside_splits(folder, beside, [images for images, _ in pairs])
-    return [f"left out, of no split or without label images: {told}"] if told else []
+    return [_LEFT_OUT.format(told)] if told else []
 
 
 def missing_labels(folder: Path) -> str | None:

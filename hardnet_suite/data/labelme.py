@@ -9,6 +9,8 @@ The rules:
 - A rectangle is its box. Of a polygon, circle or mask the bounding box is used, which is told; a polygon is
   also the outline of its box. Those of one label and one group_id are one object. Points and lines have no
   area: they are dropped, and told.
+- The points of a mask are its first and last pixel; where its PNG image is one pixel smaller, they end behind
+  the last. An image of any other size is told, and the points are used.
 - A shape with the flag ``difficult``, or as X-AnyLabeling writes it, counts neither way.
 - Coordinates are pixels of the upright image. A stated size that differs from it is an error.
 - In masks, later shapes cover earlier ones, what no shape covers is the class background, and shapes
@@ -17,9 +19,11 @@ The rules:
 
 from __future__ import annotations
 
+import base64
 import math
 import os
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -41,7 +45,7 @@ from hardnet_suite.data.boxes import (
 )
 from hardnet_suite.data.classes import is_class_name
 from hardnet_suite.data.coco.layout import read_json
-from hardnet_suite.data.coco.values import is_number
+from hardnet_suite.data.coco.values import as_flag, as_id, is_number
 from hardnet_suite.data.files import is_file, is_path, read_bytes
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
 from hardnet_suite.data.masks import IGNORED, IGNORED_CLASS, MaskData, MaskImage
@@ -229,15 +233,20 @@ def _image_of(path: Path, named: Any) -> Path:
 
 def _read_shape(shape: dict, path: Path, findings: list[Finding]) -> _Shape | None:
     """A shape with an area; None for others, which are told."""
-    name, points, kind = shape.get("label"), shape.get("points"), shape.get("shape_type") or "polygon"
+    name, points, kind = shape.get("label"), shape.get("points"), shape.get("shape_type")
     where = f"{path.name}, {str(name)[:60]}"
+    if kind in (None, ""):
+        kind = "polygon"
+
+    def tell(what: str, problem: str) -> None:
+        findings.append(Finding("warning", what, where, problem))
 
     def drop(problem: str) -> None:
-        findings.append(Finding("warning", "shape dropped", where, problem))
+        tell("shape dropped", problem)
 
     if not is_class_name(name):
         return drop("it has no class name, or one with control characters")
-    if kind in _WITHOUT_AREA:
+    if isinstance(kind, str) and kind in _WITHOUT_AREA:
         return drop(f"a {kind} has no area")
     if kind not in ("polygon", "rectangle", "circle", "mask", "rotation", "oriented_rectangle"):
         return drop(f"shapes of the kind {str(kind)[:30]!r} are unknown")
@@ -250,15 +259,43 @@ def _read_shape(shape: dict, path: Path, findings: list[Finding]) -> _Shape | No
     if kind == "circle" and len(points) != 2:
         return drop("its points are not those of a circle")
     flags = shape.get("flags")
-    marks = shape.get("difficult"), flags.get("difficult") if isinstance(flags, dict) else None
-    group = shape.get("group_id")
-    return _Shape(
-        name,
-        kind,
-        tuple((float(x), float(y)) for x, y in points),
-        group if isinstance(group, int | str) else None,
-        difficult=any(mark is True for mark in marks),
-    )
+    marks = (shape.get("difficult"), flags.get("difficult") if isinstance(flags, dict) else None)
+    if (wrong := next((mark for mark in marks if as_flag(mark) is None), None)) is not None:
+        tell("difficult", f"difficult is {str(wrong)[:60]!r}, read as not difficult; write false or true")
+    group = as_id(shape.get("group_id"))
+    if group is None and shape.get("group_id") not in (None, ""):
+        tell("group", f"group_id is {str(shape['group_id'])[:60]!r}, no number or text; the shape is alone")
+    corners = tuple((float(x), float(y)) for x, y in points)
+    if kind == "mask":
+        corners = _mask_corners(corners, shape.get("mask"), tell)
+    return _Shape(name, kind, corners, group, difficult=any(map(as_flag, marks)))
+
+
+def _mask_corners(
+    points: tuple[tuple[float, float], ...], image: Any, tell: Callable[[str, str], None]
+) -> tuple[tuple[float, float], ...]:
+    """The first corner of a mask, and the one behind its last pixel."""
+    (left, *_, right), (top, *_, bottom) = (sorted(values) for values in zip(*points, strict=True))
+    width, height = right - left, bottom - top
+    stated = None if image is None else _png_size(image)
+    if stated != (round(width), round(height)):
+        width, height = width + 1, height + 1
+        if image is not None and stated != (round(width), round(height)):
+            size = "is no PNG image" if stated is None else "is of {}×{} pixels".format(*stated)
+            tell("mask", f"its mask {size}, its points span {width:g}×{height:g}; these are used")
+    return (left, top), (left + width, top + height)
+
+
+def _png_size(text: Any) -> tuple[int, int] | None:
+    """(width, height) of a PNG image in base64, from its header; None where it is none."""
+    try:
+        start = base64.b64decode(text[:64] if isinstance(text, str) else "")
+    except ValueError:
+        return None
+    if start[:8] != b"\x89PNG\r\n\x1a\n" or len(start) < 24:
+        return None
+    width, height = struct.unpack(">II", start[16:24])
+    return width, height
 
 
 def _drawn(annotation: _LabelledFile, labels: dict[str, int]) -> np.ndarray:

@@ -360,7 +360,7 @@ def test_a_large_coco_file_is_known_by_keys_in_its_middle(tmp_path, order, monke
     assert annotation_files(tmp_path) == {"train": tmp_path / "a.json"}
 
 
-@pytest.mark.parametrize("other", ["captions", "panoptic", "person_keypoints", "stuff"])
+@pytest.mark.parametrize("other", ["captions", "panoptic", "person_keypoints", "stuff", "image_info"])
 @pytest.mark.parametrize("year", ["", "2017"])
 def test_annotations_of_other_tasks(tmp_path, other, year):
     """As COCO comes: they are no second set of boxes, and no other split."""
@@ -369,7 +369,7 @@ def test_annotations_of_other_tasks(tmp_path, other, year):
     content = json.dumps({"images": [], "annotations": [], "categories": []})
     own, *others = (
         folder / f"{name}{year}.json"
-        for name in ("instances_train", f"{other}_train", f"{other}_val", "image_info_test")
+        for name in ("instances_train", f"{other}_train", f"{other}_val", "person_test")
     )
     for path in (own, *others):
         path.write_text(content)
@@ -382,6 +382,55 @@ def test_annotations_of_other_tasks(tmp_path, other, year):
     assert annotation_files(tmp_path) == dict(zip(("train", "val", "test"), others, strict=True))
 
 
+COCO_2017 = {  # beside the files of other tasks
+    "instances_train2017": "train",
+    "instances_val2017": "val",
+    "image_info_test2017": "test",
+    "image_info_test-dev2017": "test-dev",
+    "image_info_unlabeled2017": "unlabeled",
+}
+
+
+@pytest.mark.parametrize("names", [[*COCO_2017], [*COCO_2017][2:], ["unlabeled_2"]])
+def test_official_files(tmp_path, names):
+    folder = tmp_path / "annotations"
+    folder.mkdir()
+    for name in names:
+        (folder / f"{name}.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    expected = {COCO_2017.get(name, "unlabeled"): folder / f"{name}.json" for name in names}
+    if names[0].startswith("instances"):
+        expected = {split: expected[split] for split in ("train", "val")}
+    assert annotation_files(tmp_path) == expected
+
+
+def test_files_of_other_splits_do_not_matter(source, tmp_path):
+    """Not even where two are of one split, or broken."""
+    split_in_two(source, (1, 2), (1, 2))
+    folder = source / "annotations"
+    (folder / "instances_val2014.json").write_bytes((folder / "instances_val2017.json").read_bytes())
+    (folder / "instances_extra.json").write_text('{"images": [], "annotations": 1, "categories": []}')
+    with pytest.raises(UserError, match=r"val2014.json and .*val2017.json are both of the split val"):
+        convert_dataset(source, tmp_path / "out")
+    assert [*convert_dataset(source, tmp_path / "out", splits=["train"]).splits] == ["train"]
+    for split, message in (("val", "both of the split val"), ("other", r"\(there are: train, val, extra\)")):
+        with pytest.raises(UserError, match=message):
+            convert_dataset(source, tmp_path / "out", splits=[split])
+
+
+@pytest.mark.parametrize("annotations", [None, []])
+def test_a_file_of_a_test_set_is_told(source, tmp_path, annotations):
+    split_in_two(source, (1, 2), (1, 2))
+    path = source / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text()) | {"annotations": annotations}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    (source / "annotations/image_info_test2017.json").write_text(path.read_text())
+    findings = convert_dataset(source, tmp_path / "yolo", target_format="yolo").findings
+    assert [(finding.kind, finding.where, finding.what) for finding in findings] == [
+        ("splits", "source", "left out: image_info_test2017.json, without annotations"),
+        ("no annotations", path.name, "its 1 images have no boxes (is it a test set?)"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"), [("width", 99, "correct width"), ("file_name", "c.png", "no image")]
 )
@@ -392,6 +441,119 @@ def test_coco_that_contradicts_its_images(source, key, value, message):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=message):
         read_boxes(source)
+
+
+@pytest.mark.parametrize(
+    ("bbox", "area", "written"),
+    [
+        ((2, 3, 10, 20), 70.5, 70.5),
+        ((2, 3, 10, 20), 200, 200),
+        ((54.2, 3, 10, 20), 70, 70),  # a box that rounding explains
+        ((60, 3, 10, 20), 70, 80),  # cut, and its mask with it
+        *(((2, 3, 10, 20), area, 200) for area in (None, 0, -1, "70", 1e9)),
+    ],
+)
+def test_areas_of_coco_stay(source, tmp_path, bbox, area, written):
+    """By them objects are small, medium or large."""
+    path = source / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0] |= {"bbox": bbox, "area": area}
+    path.write_text(json.dumps(content))
+    for folder in (tmp_path / "once", tmp_path / "twice"):
+        convert_dataset(source, folder)
+        back = json.loads((folder / "annotations/instances_train.json").read_text())
+        assert [entry["area"] for entry in back["annotations"]] == pytest.approx([written, 64 * 48])
+        source = folder
+    convert_dataset(source, tmp_path / "voc", target_format="voc")  # which has no areas
+
+
+def ids_of(path):
+    """Name -> id of the images, and of the categories."""
+    content = json.loads(path.read_text())
+    names = {image["file_name"]: image["id"] for image in content["images"]}
+    return names, {category["name"]: category["id"] for category in content["categories"]}
+
+
+def split_in_two(source, ids, other_ids, image_ids=(70, 4)):
+    """The data set of ``source``, its second image in a split val; ids of cat and dog in the two files."""
+    Image.new("RGB", (64, 48), (200, 30, 9)).save(source / "images/b.png")  # no copy of the other
+    folder = source / "annotations"
+    content = json.loads((folder / "instances_train2017.json").read_text())
+    numbers = dict(zip((1, 2), image_ids, strict=True))
+    for index, (split, (cat, dog)) in enumerate({"train": ids, "val": other_ids}.items()):
+        part = dict(content, images=[dict(content["images"][index])], annotations=[])
+        part["images"][0]["id"] = numbers[index + 1]
+        part["categories"] = [{"id": dog, "name": "dog"}, {"id": cat, "name": "cat"}]
+        entry = content["annotations"][index] | {"image_id": numbers[index + 1]}
+        part["annotations"] = [entry | {"category_id": (cat, dog)[index]}]
+        (folder / f"instances_{split}2017.json").write_text(json.dumps(part))
+    return source
+
+
+def test_ids_of_coco_stay(source, tmp_path):
+    """Results for the new files are results for the user's own."""
+    split_in_two(source, (90, 17), (90, 17))
+    report = convert_dataset(source, tmp_path / "out", classes=["cat", "bird", "dog"])
+    assert not report.findings
+    for split, names in (("train", {"a.png": 70}), ("val", {"b.png": 4})):
+        path = tmp_path / f"out/annotations/instances_{split}.json"
+        assert ids_of(path) == (names, {"cat": 90, "bird": 91, "dog": 17})
+        assert [*ids_of(path)[1]] == ["cat", "bird", "dog"]
+    convert_dataset(source, tmp_path / "cats", classes=["cat"], splits=["train"])
+    assert ids_of(tmp_path / "cats/annotations/instances_train.json")[1] == {"cat": 90}
+
+
+@pytest.mark.parametrize(
+    ("ids", "other_ids", "problem"),
+    [
+        ((1, 2), (2, 1), "dog has 2 in one file and 1 in another"),
+        ((3, 2), (4, 2), "cat has 3 in one file and 4 in another"),
+        (("c", 2), ("c", 2), "'c', that of cat, is no integer"),
+    ],
+)
+def test_ids_that_cannot_stay_are_told(source, tmp_path, ids, other_ids, problem):
+    split_in_two(source, ids, other_ids)
+    report = convert_dataset(source, tmp_path / "out")
+    (finding,) = report.findings
+    assert finding.kind == "category ids"
+    assert finding.what.startswith(problem)
+    for split in ("train", "val"):
+        assert ids_of(tmp_path / f"out/annotations/instances_{split}.json")[1] == {"dog": 1, "cat": 2}
+    # which is so for COCO's files alone
+    assert not convert_dataset(source, tmp_path / "yolo", target_format="yolo").findings
+
+
+def test_one_id_of_two_classes_is_told(source, tmp_path):
+    split_in_two(source, (1, 2), (1, 2))
+    path = source / "annotations/instances_val2017.json"
+    path.write_text(path.read_text().replace('"dog"', '"cow"'))
+    (finding,) = convert_dataset(source, tmp_path / "out").findings
+    assert finding.what.startswith("2 is that of dog in one file and of cow in another")
+    assert ids_of(tmp_path / "out/annotations/instances_val.json")[1] == {"dog": 1, "cat": 2, "cow": 3}
+
+
+def test_image_ids_that_are_no_integers(source, tmp_path):
+    split_in_two(source, (5, 6), (5, 6), image_ids=("a", 9))
+    (finding,) = convert_dataset(source, tmp_path / "out").findings
+    assert (finding.kind, finding.where) == ("image ids", "instances_train2017.json")
+    assert ids_of(tmp_path / "out/annotations/instances_train.json") == ({"a.png": 1}, {"dog": 6, "cat": 5})
+    assert ids_of(tmp_path / "out/annotations/instances_val.json")[0] == {"b.png": 9}
+
+
+def test_a_split_of_an_earlier_conversion_is_told(source, tmp_path):
+    """Splits may be converted one by one; a split of another data set would be read with the new ones."""
+    split_in_two(source, (1, 2), (1, 2))
+    assert not convert_dataset(source, tmp_path / "out", splits=["val"]).findings
+    path, other = tmp_path / "out/annotations/instances_val.json", "others, or have other ids"
+    before = path.read_bytes()
+    for classes, is_other in ((["dog", "cat"], False), (["cat"], True), (["cat", "dog"], True)):
+        report = convert_dataset(source, tmp_path / "out", splits=["train"], classes=classes)
+        (finding,) = [finding for finding in report.findings if finding.kind == "annotations"]
+        assert finding.where == path.name
+        assert finding.what.startswith("of an earlier conversion, stays: remove it if")
+        assert (other in finding.what) == is_other
+        assert path.read_bytes() == before
+    assert not convert_dataset(source, tmp_path / "out").findings  # both are written
 
 
 def test_no_data_set(tmp_path):

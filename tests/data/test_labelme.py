@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
 import zlib
 
@@ -37,7 +39,8 @@ def boxes(data, split="train"):
         ("rectangle", RECTANGLE[::-1]),
         ("rectangle", POLYGON),
         ("polygon", POLYGON),
-        ("mask", RECTANGLE),
+        ("mask", [[2, 3], [11, 22]]),  # the first and the last pixel
+        ("mask", [[11, 22], [2, 3]]),
     ],
 )
 def test_boxes(tmp_path, kind, points):
@@ -49,6 +52,74 @@ def test_boxes(tmp_path, kind, points):
     assert [finding.kind for finding in data.findings] == kinds[kind]
     outline = ((2, 3, 12, 3, 12, 23, 2, 23),) if kind == "polygon" else ()
     assert data.splits["train"][0].boxes[0].outline == outline
+
+
+def png(width, height):
+    stream = io.BytesIO()
+    Image.new("1", (width, height), 1).save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    ("mask", "size", "told"),
+    [
+        (png(10, 20), (10, 20), None),
+        (png(9, 19), (9, 19), None),  # points that end behind the last pixel
+        (None, (10, 20), None),
+        (png(10, 19), (10, 20), "its mask is of 10×19 pixels, its points span 10×20; these are used"),
+        (png(30, 2), (10, 20), "its mask is of 30×2 pixels, its points span 10×20; these are used"),
+        ("é", (10, 20), "its mask is no PNG image, its points span 10×20; these are used"),
+        ([], (10, 20), "its mask is no PNG image, its points span 10×20; these are used"),
+    ],
+)
+def test_the_points_of_a_mask(tmp_path, mask, size, told):
+    put(tmp_path, "a", shape(kind="mask", points=[[2, 3], [11, 22]]) | {"mask": mask})
+    data = read_labelme(tmp_path)
+    assert boxes(data) == [[("cat", 2, 3, *size)]]
+    assert [f.what for f in data.findings if f.kind == "mask"] == ([told] if told else [])
+
+
+def test_a_mask_of_one_pixel(tmp_path):
+    put(tmp_path, "a", shape(kind="mask", points=[[2, 3], [2, 3]]))
+    assert boxes(read_labelme(tmp_path)) == [[("cat", 2, 3, 1, 1)]]
+
+
+WRONG = (True, 2, 1.5, "x", "1", [], [[1]], {}, {"a": 1}, 10**400, "\ud800", "rectangle")
+
+
+@pytest.mark.parametrize("value", [None, *WRONG], ids=ascii)
+@pytest.mark.parametrize(
+    "key", ["label", "points", "shape_type", "flags", "group_id", "difficult", "mask", "description"]
+)
+@pytest.mark.parametrize("kind", ["polygon", "mask"])
+def test_values_of_another_type(tmp_path, key, value, kind):
+    """A shape is read, dropped or told; nothing else is an error."""
+    points = POLYGON if kind == "polygon" else RECTANGLE
+    put(tmp_path, "a", shape(), shape("dog", kind, points) | {key: value})
+    data = read_labelme(tmp_path)
+    ((first, *others),) = boxes(data)
+    assert first == ("cat", 2, 3, 10, 20)
+    told = [finding for finding in data.findings if finding.kind not in ("polygons", "circles and masks")]
+    if not others:
+        assert [finding.kind for finding in told] == ["shape dropped"]
+        assert told[0].where.startswith("a.json, ")
+    elif key == "group_id":
+        assert bool(told) == (isinstance(value, bool | float | list | dict))
+    elif key == "difficult":
+        is_marked = data.splits["train"][0].boxes[1].difficult
+        assert (is_marked, bool(told)) == (value in (True, "1"), value not in (None, True, "1"))
+
+
+@pytest.mark.parametrize("value", [None, *WRONG], ids=ascii)
+@pytest.mark.parametrize("key", ["shapes", "imagePath", "imageData", "imageWidth", "flags", "version"])
+def test_fields_of_another_type(tmp_path, key, value):
+    put(tmp_path, "a", shape(), **{key: value})
+    is_refused = (key == "shapes" and value != []) or (key == "imageWidth" and value in (2, 1.5))
+    if is_refused:
+        with pytest.raises(UserError, match=r"^\S+a\.json"):
+            read_labelme(tmp_path)
+    else:
+        assert boxes(read_labelme(tmp_path)) == [[] if key == "shapes" else [("cat", 2, 3, 10, 20)]]
 
 
 def test_a_circle(tmp_path):

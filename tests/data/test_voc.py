@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from hardnet_suite.data.coco import check_coco
+from hardnet_suite.data.conversion.convert import convert_dataset, read_boxes
 from hardnet_suite.data.voc import convert_voc
 from hardnet_suite.errors import UserError
 
@@ -135,7 +136,7 @@ def test_splits(voc, tmp_path):
     assert {*report.splits} == {"train", "test"}
     assert [image["file_name"] for image in content["images"]] == ["c.jpg", "a.jpg"]
     assert len(content["categories"]) == 2
-    assert [finding.kind for finding in report.findings] == ["image named twice"]
+    assert [finding.kind for finding in report.findings] == ["image named twice", "splits"]
     assert {path.name for path in (tmp_path / "coco/images").iterdir()} == {"a.jpg", "b.jpg", "c.jpg"}
     only = convert_voc(voc, tmp_path / "other", splits=["trainval"])
     assert {*only.splits} == {"trainval"}
@@ -256,9 +257,38 @@ def test_images_of_one_name_do_not_overwrite_each_other(voc, tmp_path):
         for parent in ("Annotations", "JPEGImages"):
             (voc / parent / folder).mkdir(parents=True)
     make(voc, {"x/a": xml(("cat", (1, 1, 9, 9))), "y/a": xml(("cat", (1, 1, 9, 9)))})
-    with pytest.raises(UserError, match=r"two images have one name, .*x/a.jpg and .*y/a.jpg"):
+    _, content = convert(voc, tmp_path)
+    assert [image["file_name"] for image in content["images"]] == ["x/a.jpg", "y/a.jpg"]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "x/a.jpg", "x/y/a b.jpg"])
+def test_images_stay_in_their_subfolders(voc, tmp_path, name):
+    stem = name.removesuffix(".jpg")
+    for parent in ("Annotations", "JPEGImages"):
+        (voc / parent / stem).parent.mkdir(parents=True, exist_ok=True)
+    make(voc, {stem: xml(("cat", (1, 1, 9, 9)))}, {"train": stem})
+    for to in ("voc", "yolo", "coco"):
+        convert_dataset(voc, tmp_path / "out" / to, target_format=to)
+        (image,) = read_boxes(tmp_path / "out" / to).splits["train"]
+        assert image.name == ("train/" * (to == "yolo")) + name
+
+
+def test_lists_of_other_names_are_told(voc, tmp_path):
+    """But not the lists of one class, which are no splits, nor those that train and val make up."""
+    names = {name: xml(("cat", (1, 1, 9, 9))) for name in ("a", "b", "c 1")}
+    splits = {"train": "a", "val": "b", "trainval": "a\nb", "cat_train": "a  1", "cat_val": "b -1\n"}
+    make(voc, names, splits)
+    Image.new("RGB", (64, 48), "red").save(voc / "JPEGImages/b.jpg")
+    assert not convert_voc(voc, tmp_path / "coco").findings
+    for name, text in (("minival", "b"), ("c 1", "c 1")):
+        (voc / f"ImageSets/Main/{name}.txt").write_text(text)
+    (finding,) = convert_voc(voc, tmp_path / "coco").findings
+    assert finding.what == "left out: c 1, minival; --splits chooses them"
+    assert not convert_voc(voc, tmp_path / "minival", splits=["minival"]).findings
+    for split in ("train", "val"):
+        (voc / f"ImageSets/Main/{split}.txt").unlink()
+    with pytest.raises(UserError, match=r"with --splits \(there are: c 1, minival, trainval\)$"):
         convert_voc(voc, tmp_path / "coco")
-    assert not (tmp_path / "coco").exists()
 
 
 def test_a_target_that_cannot_be_written(voc, tmp_path):

@@ -81,6 +81,11 @@ def test_names_as_list_or_dict(yolo, names):
         ("train: images/train\n", "has no names"),
         ("train: images/train\nnames: []\n", "expected a list of names"),
         ("train: images/train\nnames: cat\n", "expected a list of names"),
+        *(
+            (f"train: images/train\nnames: {value}\n", "expected a list")
+            for value in ("-1", "1.5", "true", "''")
+        ),
+        (f"train: {'é' * 200}\nnames: [cat]\n", "which does not exist"),
         ("train: images/train\nnames: [yes, no]\n", "write it in quotes"),
         ("train: images/train\nnames: [cat, cat]\n", "names 'cat' twice"),
         ("train: images/train\nnames: {a: cat}\n", "has the id 'a'"),
@@ -103,7 +108,10 @@ def test_a_wrong_yaml_is_one_error(yolo, text, message):
         read_yolo(describe(yolo, text))
 
 
-@pytest.mark.parametrize("path", ["path: .", "path: {root}", "path: ../yolo", "path: /on/another/machine"])
+@pytest.mark.parametrize(
+    "path",
+    ["path: .", "path: {root}", "path: ../yolo", "path: /on/another/machine", f"path: {'another/é' * 99}"],
+)
 def test_path(yolo, path):
     describe(yolo, f"{path.format(root=yolo)}\ntrain: images/train\nnames: [cat]\n")
     data = read_yolo(yolo)
@@ -161,12 +169,14 @@ def test_without_yaml(tmp_path):
     assert [*data.splits] == ["train", "val"]
 
 
-def test_images_of_no_split_are_told(tmp_path):
+def test_images_beside_the_splits_are_told(tmp_path):
     put(tmp_path)
     put(tmp_path, "b.jpg", split="street")
+    put(tmp_path, "c.jpg", split=".")
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
     (finding,) = read_yolo(tmp_path).findings
-    assert (finding.kind, finding.what) == ("images of no split", "images/street (1 image)")
+    told = "left out: street, those of images/ itself; YOLO data sets have train, val and test"
+    assert (finding.kind, finding.what) == ("splits", told)
 
 
 def test_an_empty_line_would_shift_the_classes(tmp_path):
@@ -196,6 +206,24 @@ def test_no_label_at_all(tmp_path):
     put(tmp_path, rows=None)
     with pytest.raises(UserError, match=r"none of its 1 images .*labels/train/a\.txt"):
         read_yolo(describe(tmp_path))
+
+
+@pytest.mark.parametrize("value", ["images/minival", "[images/minival]", "minival.txt"])
+@pytest.mark.parametrize("has_yaml", [True, False])
+def test_splits_of_other_names_are_told(yolo, value, has_yaml):
+    put(yolo, "b.jpg", split="minival")
+    (yolo / "minival.txt").write_text("images/minival/b.jpg\n")
+    (yolo / "README.txt").write_text("read me")
+    lines = ["train: images/train", f"minival: {value}", "names: [cat]", "license: README.txt"]
+    lines += ["download: ''", "channels: 3", "author: someone", "other: [1, images]", "urls: []"]
+    describe(yolo, "\n".join(lines))
+    if not has_yaml:
+        (yolo / "data.yaml").rename(yolo / "classes.txt")
+        (yolo / "classes.txt").write_text("cat")
+        (yolo / "images/empty").mkdir()
+    data = read_yolo(yolo)
+    assert [*data.splits] == ["train"]
+    assert [f.what for f in data.findings] == ["left out: minival; YOLO data sets have train, val and test"]
 
 
 def test_label_files_without_image_are_told(yolo):

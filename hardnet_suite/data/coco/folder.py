@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from hardnet_suite.data.boxes import (
@@ -28,28 +29,53 @@ from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
 
 FORMAT = "COCO"
+NO_ANNOTATIONS = "no annotations"  # the findings of files of test sets
 _INSTANCES = "instances_"
-_OTHER_TASKS = ("captions_", "panoptic_", "person_keypoints_", "stuff_")  # of COCO
+_IMAGE_INFO = "image_info_"  # of COCO's splits without annotations
+_OTHER_TASKS = ("captions_", "panoptic_", "person_keypoints_", "stuff_", _IMAGE_INFO)  # of COCO
+_UNLABELLED = re.compile(r"un-?label", re.IGNORECASE)
 _YEAR = re.compile(r"(19|20)\d\d$")
 _START = 65536  # bytes in which a COCO file usually shows its keys
 _LONGEST = 300  # characters of a finding; a polygon in the place of a box would fill pages
 _PART = 1 << 24  # bytes that are read at once
 
 
-def annotation_files(source: Path) -> dict[str, Path]:
+def annotation_files(source: Path, splits: Sequence[str] | None = None) -> dict[str, Path]:
     """Split -> annotation file of a COCO data set; empty where there is none.
 
     ``source`` is a JSON file, or a folder with annotations/instances_SPLIT.json (a year at the end is no part
     of the split's name), or with SPLIT/*.json as Roboflow writes it, or with SPLIT.json or any one file.
-    Beside instances_SPLIT.json, COCO's files of other tasks (captions, keypoints, panoptic, stuff) are left
-    out.
+    Beside instances_SPLIT.json, COCO's other files (captions, keypoints, panoptic, stuff, image_info) are
+    left out.
+
+    Args:
+        source: see above.
+        splits: which of them; None: all.
 
     Raises:
-        UserError: two files are of one split.
+        UserError: two files are of one split, or a split is not there.
     """
+    files = _files_by_split(source)
+    if missing := [name for name in splits or () if files and name not in files]:
+        raise UserError(f"no split {missing[0]} in {source} (there are: {', '.join(files)})")
+    chosen = {name: files[name] for name in splits or files if name in files}
+    for split, paths in chosen.items():
+        if len(paths) > 1:
+            raise UserError(
+                f"{paths[0]} and {paths[1]} are both of the split {split}: give the path of one of them"
+            )
+    return {split: path for split, (path,) in chosen.items()}
+
+
+def is_coco(folder: Path) -> bool:
+    """Whether a folder has annotation files, see ``annotation_files``."""
+    return bool(_files_by_split(folder))
+
+
+def _files_by_split(source: Path) -> dict[str, list[Path]]:
     if source.is_file():
-        return {_split_of(source): source}
-    files: dict[str, Path] = {}
+        return {_split_of(source): [source]}
+    files: dict[str, list[Path]] = {}
     folders = [source / "annotations", *_subfolders(source), source]
     for folder in filter(Path.is_dir, folders):
         paths = sorted(folder.glob("*.json"))
@@ -57,12 +83,7 @@ def annotation_files(source: Path) -> dict[str, Path]:
         for path in paths:
             if (has_instances and path.name.startswith(_OTHER_TASKS)) or not _looks_like_coco(path):
                 continue
-            split = _split_of(path)
-            if split in files:
-                raise UserError(
-                    f"{files[split]} and {path} are both of the split {split}: give the path of one of them"
-                )
-            files[split] = path
+            files.setdefault(_split_of(path), []).append(path)
         if files and folder == source / "annotations":
             break
     order = {name: number for number, name in enumerate(("train", "val", "test"))}
@@ -80,29 +101,66 @@ def read_coco_folder(source: str | Path, *, splits: Sequence[str] | None = None)
         UserError: no such files, they cannot be used, images are missing or of another size than stated.
     """
     source = Path(source)
-    files = annotation_files(source)
+    files = annotation_files(source, splits)
     if not files:
         raise UserError(
             f"{source} has no COCO annotations: expected annotations/instances_train.json or alike"
         )
-    if splits is not None:
-        if missing := [name for name in splits if name not in files]:
-            raise UserError(f"no split {missing[0]} in {source} (there are: {', '.join(files)})")
-        files = {name: files[name] for name in splits}
     findings: list[Finding] = []
+    around = {path.parent: None for path in files.values()} if source.is_dir() and splits is None else {}
+    aside = [path.name for folder in around for path in sorted(folder.glob(f"{_IMAGE_INFO}*.json"))]
+    if left_out := [name for name in aside if name not in {path.name for path in files.values()}]:
+        problem = f"left out: {', '.join(left_out)}, without annotations"
+        findings.append(Finding("warning", "splits", source.name, problem))
     read: dict[str, list[BoxImage]] = {}
-    classes: dict[str, None] = {}
+    contents: dict[Path, CocoFile] = {}
     folders: set[Path] = set()
     for split, path in files.items():
         folder = _image_folder(path, split, source if source.is_dir() else path.parent)
-        content = read_coco(path, image_folder=folder).require()
+        content = contents[path] = read_coco(path, image_folder=folder).require()
         _note_findings(content, findings)
-        classes |= dict.fromkeys(category.name for category in content.categories)
         read[split] = _images(content, folder, path, findings)
         folders |= {path.parent, *(image.path.parent for image in read[split])}
     read = _with_unique_names(read)
     findings += shared_images(read)
-    return BoxData(source, FORMAT, tuple(classes), read, tuple(findings), frozenset(folders))
+    classes = dict.fromkeys(name for content in contents.values() for name in content.category_ids)
+    category_ids, lost = _kept_ids(contents)
+    return BoxData(
+        source,
+        FORMAT,
+        tuple(classes),
+        read,
+        tuple(findings),
+        frozenset(folders),
+        category_ids=category_ids,
+        lost_ids=tuple(lost),
+    )
+
+
+def _kept_ids(contents: Mapping[Path, CocoFile]) -> tuple[dict[str, int], list[Finding]]:
+    """The ids of the categories where all files agree on them, and what to tell of ids that are not kept."""
+    fate = "they are numbered from 1 in COCO files: results with these ids do not fit the source"
+    lost = []
+    for path, content in contents.items():
+        if (
+            text := next((image.id for image in content.images if isinstance(image.id, str)), None)
+        ) is not None:
+            problem = f"{text!r} is no integer, as pycocotools and others need; {fate}"
+            lost.append(Finding("warning", "image ids", path.name, problem))
+    ids: dict[str, int | str] = {}
+    names: dict[int | str, str] = {}
+    for path, content in contents.items():
+        for name, key in content.category_ids.items():
+            if isinstance(key, str):
+                problem = f"{key!r}, that of {name}, is no integer"
+            elif ids.setdefault(name, key) != key:
+                problem = f"{name} has {ids[name]} in one file and {key} in another"
+            elif names.setdefault(key, name) != name:
+                problem = f"{key} is that of {names[key]} in one file and of {name} in another"
+            else:
+                continue
+            return {}, [*lost, Finding("warning", "category ids", path.name, f"{problem}; {fate}")]
+    return ids, lost
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -115,10 +173,13 @@ def _is_instances(path: Path) -> bool:
 
 def _split_of(path: Path) -> str:
     """The split that a file's name tells, else its folder's, else "train"."""
-    stem = _YEAR.sub("", path.name.removesuffix(".json").removeprefix(_INSTANCES)).strip("_-")
+    name = path.name.removesuffix(".json")
+    stem = _YEAR.sub("", name.removeprefix(_INSTANCES).removeprefix(_IMAGE_INFO)).strip("_-")
     own = split_name(stem) or split_name(path.parent.name)
-    if own is None and _is_instances(path):
+    if own is None and (_is_instances(path) or name.startswith(_IMAGE_INFO)):
         own = stem
+    if own is None and _UNLABELLED.search(stem):
+        own = "unlabeled"
     return own or next(filter(None, map(split_name, re.split(r"[._-]", stem))), "train")
 
 
@@ -213,26 +274,33 @@ def _images(content: CocoFile, folder: Path, path: Path, findings: list[Finding]
         if count:
             problem = f"{count} of {len(content.boxes)} objects have them; their boxes are used"
             findings.append(Finding("warning", kind, path.name, problem))
+    if not content.annotations:
+        problem = f"its {len(content.images)} images have no boxes (is it a test set?)"
+        findings.append(Finding("warning", NO_ANNOTATIONS, path.name, problem))
     images = []
+    has_texts = any(isinstance(image.id, str) for image in content.images)
     for image, place in zip(content.images, places, strict=True):
         if wrong := wrong_size(image, folder):
             raise UserError(f"{path}: {wrong.where}: {wrong.what}")
         boxes = [_box(box, sizes[place], path, findings) for box in content.boxes_of_image[image.id]]
         name = PurePosixPath(os.path.relpath(place, folder).replace(os.sep, "/")).as_posix()
-        images.append(BoxImage(place, name, sizes[place], tuple(filter(None, boxes)), path))
+        number = None if has_texts else image.id
+        file = path if content.annotations else None
+        images.append(BoxImage(place, name, sizes[place], tuple(filter(None, boxes)), file, id=number))
     return images
 
 
 def _box(box: CocoBox, size: tuple[int, int], path: Path, findings: list[Finding]) -> Box | None:
     x, y, width, height = box.bbox
-    bbox = box.bbox
+    bbox, area = box.bbox, None if box.area == width * height else box.area
     if x < 0 or y < 0 or x + width > size[0] or y + height > size[1]:
         bbox, changes = clip_box((x, y, x + width, y + height), size)
         where = f"{path.name}, annotation {box.id}, {box.category}"
         findings += [Finding("warning", kind, where, what) for kind, what in changes]
+        area = None if changes else area
     polygons = box.segmentation if isinstance(box.segmentation, list) else ()
     outline = tuple(tuple(polygon.tolist()) for polygon in polygons)
-    return None if bbox is None else Box(box.category, bbox, box.iscrowd, outline)
+    return None if bbox is None else Box(box.category, bbox, box.iscrowd, outline, area=area)
 
 
 def _with_unique_names(splits: dict[str, list[BoxImage]]) -> dict[str, list[BoxImage]]:
@@ -246,9 +314,6 @@ def _with_unique_names(splits: dict[str, list[BoxImage]]) -> dict[str, list[BoxI
     if not clash:
         return splits
     return {
-        split: [
-            BoxImage(i.path, f"{split}/{i.name.replace('../', '')}", i.size, i.boxes, i.annotation)
-            for i in images
-        ]
+        split: [replace(image, name=f"{split}/{image.name.replace('../', '')}") for image in images]
         for split, images in splits.items()
     }

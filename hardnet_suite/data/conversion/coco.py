@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hardnet_suite.data.boxes import BoxData, BoxImage, ConversionReport, summary
+from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.conversion.target import Target, bring, mark, unique_places
 from hardnet_suite.data.files import sha256
+from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.failures import explain
 from hardnet_suite.outputs import write_file
@@ -21,7 +24,10 @@ def write_coco(
     """Writes one ``target``/annotations/instances_SPLIT.json per split, and the images to ``target``/images.
 
     Every image in an annotation file has its "sha256", by which a later conversion knows what it may replace.
-    Nothing of the source changes: an image whose place in ``target`` leads to that very image is left alone.
+    Ids of images and categories that were read from COCO files stay, all others are numbered from 1.
+    Annotation files of an earlier conversion that are not written anew stay, which is told, so that splits
+    can be converted one by one. Nothing of the source changes: an image whose place in ``target`` leads to
+    that very image is left alone.
 
     Args:
         data: the images and boxes.
@@ -36,10 +42,14 @@ def write_coco(
     chosen, left_out = data.choose_classes(classes)
     named = unique_places(data.images.values())
     contents = {
-        split: coco_content(images, chosen, mark(data.format)) for split, images in data.splits.items()
+        split: coco_content(images, chosen, mark(data.format), data.category_ids)
+        for split, images in data.splits.items()
     }
     place = Target(Path(target), data.folders)
-    due = place.images_to_write([f"instances_{split}.json" for split in contents], named, link)
+    files = [f"instances_{split}.json" for split in contents]
+    due = place.images_to_write(files, named, link)
+    categories = next((content["categories"] for content in contents.values()), [])
+    kept = [_kept(file, categories) for file in place.kept_files(files)]
     digests = {name: sha256(path) for name, path in named.items() if name not in due}
     try:
         for name, path in due.items():
@@ -51,20 +61,39 @@ def write_coco(
     except WriteError as error:
         raise UserError(explain(error)) from None
     splits = {split: summary(images, chosen) for split, images in data.splits.items()}
-    return ConversionReport(chosen, splits, (*data.findings, *left_out))
+    return ConversionReport(chosen, splits, (*data.findings, *data.lost_ids, *left_out, *kept))
 
 
-def coco_content(images: Sequence[BoxImage], classes: Sequence[str], description: str) -> dict[str, Any]:
+def _kept(file: Path, categories: Sequence[dict]) -> Finding:
+    """What to tell of an annotation file of an earlier conversion beside new ones with these categories."""
+    problem = "of an earlier conversion, stays: remove it if it is not a split of this data set"
+    if read_json(file).get("categories") != categories:
+        problem += "; its categories are others, or have other ids (--classes chooses and orders them)"
+    return Finding("warning", "annotations", file.name, problem)
+
+
+def coco_content(
+    images: Sequence[BoxImage],
+    classes: Sequence[str],
+    description: str,
+    category_ids: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
     """The content of a COCO annotation file, boxes of other classes left out.
 
     Args:
-        images: their ``name`` becomes the file_name.
-        classes: in the order of the category ids, from 1.
+        images: their ``name`` becomes the file_name. They keep their ids if all have one.
+        classes: in the order of the labels.
         description: what ``info`` says.
+        category_ids: class -> id; classes beyond them have the numbers that follow, from 1.
     """
-    numbers = {name: number for number, name in enumerate(classes, 1)}
+    known = category_ids or {}
+    following = itertools.count(max([0, *known.values()]) + 1)
+    numbers = {name: known[name] if name in known else next(following) for name in classes}
+    image_ids: Sequence[int] = [image.id for image in images if image.id is not None]
+    if len(image_ids) < len(images):
+        image_ids = range(1, len(images) + 1)
     entries, annotations = [], []
-    for image_id, image in enumerate(images, 1):
+    for image_id, image in zip(image_ids, images, strict=True):
         width, height = image.size
         entries.append({"id": image_id, "file_name": image.name, "width": width, "height": height})
         for box in image.boxes:
@@ -75,7 +104,7 @@ def coco_content(images: Sequence[BoxImage], classes: Sequence[str], description
                         "image_id": image_id,
                         "category_id": numbers[box.name],
                         "bbox": [*box.bbox],
-                        "area": box.bbox[2] * box.bbox[3],
+                        "area": box.bbox[2] * box.bbox[3] if box.area is None else box.area,
                         "iscrowd": int(box.difficult),
                     }
                 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from hardnet_suite.data.boxes import BoxData, ConversionReport
-from hardnet_suite.data.coco.folder import annotation_files, read_coco_folder
+from hardnet_suite.data.coco.folder import is_coco, read_coco_folder
 from hardnet_suite.data.conversion.coco import write_coco
 from hardnet_suite.data.conversion.cvat import write_cvat, write_cvat_masks
 from hardnet_suite.data.conversion.labelme import write_labelme
@@ -73,7 +73,7 @@ def _formats_of(source: Path) -> list[str]:
         found.append("voc")
     if find_yaml(source) or has_label_files(source):
         found.append("yolo")
-    if annotation_files(source):
+    if is_coco(source):
         found.append("coco")
     if is_cvat_xml(source / FILE):
         found.append("cvat")
@@ -96,7 +96,7 @@ def read_boxes(
     Args:
         source: as of ``detect_format``.
         source_format: one of ``SOURCES``; None: as detected.
-        splits: which of its splits; None: all.
+        splits: which of its splits; None: all (of VOC and YOLO, those of train, val and test that exist).
         difficult: "keep" treats objects that are marked difficult like all others.
 
     Raises:
@@ -143,7 +143,7 @@ def convert_dataset(
         target: the folder to write to: neither the source nor in it, and without data of another format.
         source_format: one of ``SOURCES``; None: as detected.
         target_format: one of ``TARGETS``; None: "masks" for "cvat-masks", else "coco".
-        splits: which of its splits; None: all (of VOC, those of train, val and test that exist).
+        splits: which of its splits; None: all (of VOC and YOLO, those of train, val and test that exist).
         classes: class names in the order of their labels, boxes of others are dropped; None: all, in the
             order of the source, or sorted where it has none.
         difficult: "ignore": objects that are marked difficult count neither as detected nor as missed;

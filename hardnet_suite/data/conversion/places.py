@@ -74,5 +74,5 @@ def unusual_splits(splits: Mapping[str, object], reader: str) -> list[Finding]:
         splits: name -> images.
         reader: what is read with these names alone, as a subject in the plural.
     """
-    problem = f"{reader} have train, val and test: rename its folder, or choose others with --splits"
+    problem = f"{reader} have train, val and test: rename it in the source, or choose others with --splits"
     return [Finding("warning", "split", name, problem) for name in splits if split_name(name) != name]

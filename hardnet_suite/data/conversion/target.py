@@ -124,7 +124,7 @@ class Target:
         files = {self.annotations / name for name in annotations}
         for file in sorted(files):
             require_replaceable(file, self._listed.__contains__, **WORDS)
-        kept = [file for file in self._listed if file not in files]
+        kept = self.kept_files(annotations)
         passed = {step: image for image in images.values() for step in _steps(image)}
         due = {}
         in_source = {
@@ -146,6 +146,10 @@ class Target:
             require_folder(folder)
             self._sources.require_outside(folder)
         return due
+
+    def kept_files(self, annotations: Sequence[str]) -> list[Path]:
+        """The annotation files of earlier conversions that stay beside those to be written."""
+        return sorted({*self._listed} - {self.annotations / name for name in annotations})
 
     def _is_due(self, name: str, image: Path, link: bool, kept: Sequence[Path]) -> bool:
         """Whether an image must be written to its place, which is not it; UserError where it must not."""

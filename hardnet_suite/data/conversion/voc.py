@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from hardnet_suite.data.boxes import Box, BoxData, BoxImage, ConversionReport, summary
-from hardnet_suite.data.conversion.places import unique_stems
+from hardnet_suite.data.conversion.places import unique_stems, unusual_splits
 from hardnet_suite.data.conversion.tree import write_tree
 from hardnet_suite.data.report import Finding
 from hardnet_suite.data.xml_files import is_xml_text
@@ -43,6 +44,7 @@ def write_voc(
         for image in images:
             texts[f"Annotations/{stems[image.name]}.xml"] = _xml(image)
     brought = {f"JPEGImages/{name}": path for name, path in places.items()}
+    findings += unusual_splits(splits, "VOC data sets")
     write_tree(data, Path(target), texts, brought, link=link)
     counts = {split: summary(images, chosen) for split, images in splits.items()}
     return ConversionReport(chosen, counts, tuple(findings))
@@ -61,7 +63,7 @@ def _extended(image: BoxImage, classes: Sequence[str], findings: list[Finding]) 
             findings.append(Finding("warning", "box dropped", where, "VOC cannot store a box of one pixel"))
             continue
         boxes.append(box)
-    return BoxImage(image.path, image.name, image.size, tuple(boxes), image.annotation)
+    return replace(image, boxes=tuple(boxes))
 
 
 def _ends(box: Box) -> tuple[float, float, float, float]:

@@ -84,6 +84,9 @@ def read_voc(
         split: _read_split(folder, split, entries, images, findings, difficult == "keep")
         for split, entries in folder.read_lists(splits).items()
     }
+    if splits is None and (others := folder.other_lists()):
+        problem = f"left out: {', '.join(others)}; --splits chooses them"
+        findings.append(Finding("warning", "splits", str(folder.list_folder), problem))
     findings += shared_images(read)
     return BoxData(Path(source), FORMAT, None, read, tuple(findings), _folders(folder, images.values()))
 
@@ -108,15 +111,16 @@ def _read_split(
             if file != other:
                 raise UserError(f"{other} and {file} both describe {path}: correct the <filename> of one")
             continue
+        name = path.relative_to(folder.image_folder).as_posix()
         if annotation is None:
             message = f"no {folder.annotation_folder / entry.stem}.xml; kept as an image without boxes"
             findings.append(Finding("warning", "image without annotation file", path.name, message))
-            known[path] = BoxImage(path, path.name, image_size(path))
+            known[path] = BoxImage(path, name, image_size(path))
         else:
             size, boxes = boxes_on_image(annotation, path, findings)
             if keep_difficult:
                 boxes = [replace(box, difficult=False) for box in boxes]
-            known[path] = BoxImage(path, path.name, size, (*boxes,), file)
+            known[path] = BoxImage(path, name, size, (*boxes,), file)
     for path, count in counts.items():
         if count > 1:
             message = f"appears {count} times in {split}; used once"

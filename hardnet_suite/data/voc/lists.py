@@ -60,10 +60,30 @@ class VocFolder:
         if splits is None:
             chosen = [name for name in SPLITS if (self.list_folder / f"{name}.txt").is_file()]
         if not chosen:
+            others = ", ".join(self.other_lists()) or "none"
             raise UserError(
-                f"none of train.txt, val.txt, test.txt in {self.list_folder}: name the splits with --splits"
+                f"none of train.txt, val.txt, test.txt in {self.list_folder}: name the splits with --splits "
+                f"(there are: {others})"
             )
         return {split: self._read_list(split) for split in chosen}
+
+    def other_lists(self) -> list[str]:
+        """The names of lists that ``read_lists`` takes only if they are asked for by name.
+
+        Lists of one class, which have a second column, are none, nor is trainval where train and val exist.
+        """
+        names = {path.stem for path in self.list_folder.glob("*.txt") if path.is_file()}
+        known = {*SPLITS, "trainval"} if {"train", "val"} <= names else {*SPLITS}
+        return sorted(name for name in names - known if not self._is_of_one_class(name))
+
+    def _is_of_one_class(self, name: str) -> bool:
+        try:
+            lines = read_text(self.list_folder / f"{name}.txt").split("\n")
+        except (OSError, UnicodeDecodeError):
+            return False
+        lines = [line.strip() for line in lines if line.strip()]
+        is_marked = all(len(part := line.split()) > 1 and part[-1] in _FLAGS for line in lines)
+        return is_marked and not (lines and self._exists(self._resolve(lines[0])))  # a name such as "cat 1"
 
     def annotation(self, entry: Entry) -> Path | None:
         """The XML file of an entry; None where there is none."""

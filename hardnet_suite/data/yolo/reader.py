@@ -7,7 +7,8 @@ The rules, those of Ultralytics and Roboflow:
   these. They are relative to its ``path``, which is relative to the YAML file; a ``path`` of another machine
   is replaced by the folder of the YAML file, with a warning, and so is a leading "../" where that leads
   nowhere. Without a YAML file, ``classes.txt`` has one name per line, and the splits are the folders
-  images/train or train/images and so on; images/ alone is train.
+  images/train or train/images and so on; images/ alone is train. Images under other names are left out,
+  which is told.
 - The boxes of …/images/a.jpg are in …/labels/a.txt; without a folder images, beside the image. An image
   without that file has no objects. If no image of the data set has one, that is an error.
 - A row is ``class x y width height``: the centre and size of a box as fractions of the upright image.
@@ -35,7 +36,6 @@ from hardnet_suite.data.boxes import (
     BoxData,
     BoxImage,
     BoxTuple,
-    beside_splits,
     clip_box,
     outline_bounds,
     shared_images,
@@ -197,15 +197,42 @@ def _of_yaml(path: Path) -> _Layout:
             splits[split] = _once(members, split, findings)
     if not splits:
         raise UserError(f"{path} names no folder of images: it needs train, val or test")
+    others = [
+        str(key)
+        for key, value in content.items()
+        if key not in ("path", "names") and split_name(str(key)) is None and _names_images(value, root, path)
+    ]
+    findings += _left_out(others, path.name)
     keypoints = _keypoints(content.get("kpt_shape"), path)
     return _Layout(root, names, splits, frozenset(folders), keypoints, findings)
 
 
+def _names_images(value: Any, root: Path, file: Path) -> bool:
+    """Whether a value of the YAML file is like those of splits: a folder of images, or a list of images."""
+    entries = value if isinstance(value, list) else [value]
+    for entry in entries:
+        is_text = isinstance(entry, str) and bool(entry) and is_path(entry)
+        place = _place(entry, root, file, "") if is_text else None
+        if place is None or (place.is_file() and place.suffix != ".txt"):
+            return False
+        try:
+            _images_at(place, root)
+        except UserError:
+            return False
+    return bool(entries)
+
+
+def _left_out(splits: Sequence[str], where: str) -> list[Finding]:
+    """A warning where images are under the names of other splits."""
+    problem = f"left out: {', '.join(splits)}; YOLO data sets have train, val and test"
+    return [Finding("warning", "splits", where, problem)] if splits else []
+
+
 def _class_names(value: Any, path: Path) -> dict[int, str]:
     """Class id -> name."""
-    pairs = list(value.items() if isinstance(value, dict) else enumerate(value or ()))
-    if not pairs or not isinstance(value, dict | list):
+    if not value or not isinstance(value, dict | list):
         raise UserError(f"{path} has names: {value!r}, expected a list of names, or id: name for each class")
+    pairs = list(value.items() if isinstance(value, dict) else enumerate(value))
     for key, name in pairs:
         if isinstance(key, bool) or not isinstance(key, int) or key < 0:
             raise UserError(f"{path}: names has the id {key!r}, expected 0, 1, 2 …")
@@ -222,7 +249,7 @@ def _root(value: Any, path: Path, findings: list[Finding]) -> Path:
     if not isinstance(value, str):
         raise UserError(f"{path} has path: {value!r}, expected the folder of the data set")
     root = path.parent / os.path.expanduser(value)
-    if root.is_dir():
+    if os.path.isdir(root):
         return root
     problem = f"path is {value}, which does not exist; the folder of the file is used"
     findings.append(Finding("warning", "path of another machine", path.name, problem))
@@ -239,7 +266,7 @@ def _place(entry: Any, root: Path, file: Path, where: str) -> Path | None:
     while shortened.startswith("../"):  # as Roboflow writes it
         shortened = shortened[3:]
     candidates += [root / shortened, file.parent / text]
-    return next((place for place in candidates if place.exists()), None)
+    return next((place for place in candidates if os.path.exists(place)), None)
 
 
 def _images_at(place: Path, root: Path) -> list[Path]:
@@ -280,36 +307,47 @@ def _of_folder(folder: Path) -> _Layout:
             f"{folder} has no data.yaml (names, train, val) and no classes.txt, of which YOLO needs one"
         )
     names = dict(enumerate(read_class_names(file)))
-    findings: list[Finding] = []
+    findings: list[Finding] = _left_out(_other_folders(folder), folder.name)
     places = dict(_split_folders(folder))
     splits = {split: _once(_images_at(place, folder), split, findings) for split, place in places.items()}
     if not splits:
         raise UserError(f"{folder} has no folder images/ with images beside {file.name}")
-    used = [place.relative_to(folder).as_posix() for place in places.values()]
-    inner = [f"{child.name}/images" for child in sorted(folder.iterdir()) if (child / "images").is_dir()]
-    if beside := beside_splits(folder, ["images", *inner], used):
-        findings.append(Finding("warning", "images of no split", "left out", beside))
     return _Layout(folder, names, splits, frozenset({folder, *places.values()}), None, findings)
 
 
 def _split_folders(folder: Path) -> Iterator[tuple[str, Path]]:
     """Split -> folder of images, of a data set without a YAML file."""
     seen: dict[str, Path] = {}
-    parents = (folder / "images", folder)
-    for parent in filter(Path.is_dir, parents):
-        for child in sorted(path for path in parent.iterdir() if path.is_dir()):
-            split = split_name(child.name)
-            place = child / "images" if parent == folder else child
-            if split is None or not place.is_dir():
-                continue
-            if split in seen:
-                raise UserError(
-                    f"{seen[split]} and {place} are both of the split {split}: rename one of them"
-                )
-            seen[split] = place
-            yield split, place
+    for name, place in _named_folders(folder):
+        split = split_name(name)
+        if split is None:
+            continue
+        if split in seen:
+            raise UserError(f"{seen[split]} and {place} are both of the split {split}: rename one of them")
+        seen[split] = place
+        yield split, place
     if not seen and (folder / "images").is_dir() and (folder / "labels").is_dir():
         yield "train", folder / "images"
+
+
+def _named_folders(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Name -> folder of images of what may be a split: images/NAME and NAME/images."""
+    for parent in filter(Path.is_dir, (folder / "images", folder)):
+        for child in sorted(path for path in parent.iterdir() if path.is_dir()):
+            place = child / "images" if parent == folder else child
+            if place.is_dir():
+                yield child.name, place
+
+
+def _other_folders(folder: Path) -> list[str]:
+    """The names of folders of images beside those of splits."""
+    named = [*_named_folders(folder)]
+    if not any(split_name(name) for name, _ in named):  # images/ is train, with its subfolders
+        return []
+    others = [name for name, place in named if not split_name(name) and walk_files(place, IMAGE_SUFFIXES)]
+    top = folder / "images"
+    has_own = top.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in top.iterdir())
+    return [*others, *(["those of images/ itself"] if has_own else [])]
 
 
 def _once(paths: Sequence[Path], split: str, findings: list[Finding]) -> list[Path]:

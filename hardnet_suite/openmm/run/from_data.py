@@ -19,6 +19,7 @@ from typing import Any
 from hardnet_suite.data.boxes import OUTLINES, BoxData, BoxImage, copies_told, split_name
 from hardnet_suite.data.classes import readable
 from hardnet_suite.data.classification import read_folder
+from hardnet_suite.data.coco.folder import NO_ANNOTATIONS
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.conversion.coco import coco_content
 from hardnet_suite.data.conversion.convert import read_boxes
@@ -282,9 +283,9 @@ def _images(splits: Mapping[str, Sequence]) -> str:
     return f"{len(splits['train'])} training and {counted(len(splits['val']), 'validation image')}"
 
 
-def _held_out(images: str, count: int) -> str:
+def _held_out(images: str, count: int, lack: str = "no validation split") -> str:
     """The line that a validation split was drawn; ``images``: what, as the subject, of so many images."""
-    return f"no validation split: {images}, drawn at random, {'is' if count == 1 else 'are'} held out"
+    return f"{lack}: {images}, drawn at random, {'is' if count == 1 else 'are'} held out"
 
 
 def _tell(plan: Plan, say: Callable[[str], None], size: str) -> None:
@@ -319,12 +320,13 @@ def _detection(
     model: str, data: Path, work_dir: Path, choices: Choices, gpu: bool, say: Callable[[str], None]
 ) -> str:
     boxes = read_boxes(data)
-    not_needed = (OUTLINES, "masks left out")
+    not_needed = (OUTLINES, "masks left out", NO_ANNOTATIONS)  # told with the splits
     findings = [finding for finding in boxes.findings if finding.kind not in not_needed]
+    findings += boxes.lost_ids
     for line in brief_lines(findings, frozenset(), ""):
         say(line)
     root = data.parent if data.is_file() else data
-    splits, note = _with_validation(boxes)
+    splits, notes = _with_validation(boxes)
     counts = _counted_boxes(splits["train"])
     declared, _ = boxes.choose_classes()
     classes = tuple(name for name in declared if counts[name])
@@ -338,7 +340,7 @@ def _detection(
     files = {}
     for split, images in splits.items():
         named = [replace(image, name=_relative(image.path, root)) for image in images]
-        content = coco_content(named, classes, _DESCRIPTION)
+        content = coco_content(named, classes, _DESCRIPTION, boxes.category_ids)
         content["info"]["sha256"] = _digest_of(content)
         files[split] = work_dir / "annotations" / f"instances_{split}.json"
         require_replaceable(files[split], _is_unchanged_json, writer="training", option="--work-dir")
@@ -348,7 +350,7 @@ def _detection(
         f"data: {_shown(data)} ({boxes.format}), {_images(splits)}, "
         f"{counted(sum(counts.values()), 'training box')}, {_listed(classes)}"
     )
-    if note:
+    for note in notes:
         say(note)
     arch = ARCHS[model]
     side = arch.size if isinstance(arch, SSDArch) else choices.image_size or _side(splits["train"])
@@ -389,16 +391,27 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], str]:
-    """train, val and, where there is one, test; and what to tell of a split that was drawn."""
-    splits = {name: [*images] for name, images in boxes.splits.items()}
+def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], list[str]]:
+    """train, val and, where there is one, test; and what to tell of splits left out, and of one drawn."""
+    splits, notes = {name: [*images] for name, images in boxes.splits.items()}, []
     if "train" not in splits and len(splits) == 1:
-        splits = {"train": next(iter(splits.values()))}
+        name, images = splits.popitem()
+        splits["train"] = images
+        notes.append(f"the only split, {name}, is the training split")
     if "train" not in splits:
         raise UserError(f"{boxes.source} has no training split (there are: {', '.join(splits)})")
+    left_out = {}
+    for name, images in [*splits.items()]:
+        is_annotated = any(image.annotation for image in images)
+        if name == "train" and not is_annotated:
+            raise UserError(f"{boxes.source}: the training images have no annotations (is it a test set?)")
+        if not is_annotated or name not in ("train", "val", "test"):
+            without = "" if is_annotated else " without annotations"
+            left_out[name] = f"{name} ({counted(len(splits.pop(name)), 'image')}{without})"
+    notes += _left_out(left_out.values())
     splits = {name: splits[name] for name in ("train", "val", "test") if name in splits}
     if "val" in splits:
-        return splits, ""
+        return splits, notes
     images = splits["train"]
     names = {str(image.path): image for image in images}
     with_boxes = {name for name, image in names.items() if image.boxes}
@@ -410,8 +423,15 @@ def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], str]:
         drawn |= draw_validation(background)
     splits["train"] = [image for name, image in names.items() if name not in drawn]
     splits["val"] = [image for name, image in names.items() if name in drawn]
-    note = _held_out(f"{len(drawn)} of the {len(images)} images", len(drawn))
-    return {name: splits[name] for name in ("train", "val", "test") if name in splits}, note
+    lack = "no other validation split" if left_out else "no validation split"
+    notes.append(_held_out(f"{len(drawn)} of the {len(images)} images", len(drawn), lack))
+    return {name: splits[name] for name in ("train", "val", "test") if name in splits}, notes
+
+
+def _left_out(splits: Iterable[str]) -> list[str]:
+    """What to tell of splits that no training uses; nothing where there are none."""
+    names = ", ".join(splits)
+    return [f"splits left out: {names}; train, val and test are used"] if names else []
 
 
 def _side(images: Sequence[BoxImage]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -236,6 +237,116 @@ def test_boxes_without_a_validation_split(data, tmp_path):
     ]
     assert [len(found) for found in names] == [5, 1]
     assert not names[0] & names[1]
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_ids_and_areas_of_a_coco_data_set(tmp_path, told):
+    """What ``test`` writes can be scored against the user's own file."""
+    source = tmp_path / "source"
+    write_shapes(source, train=6, val=1, size=96)
+    (source / "annotations/instances_val2017.json").unlink()
+    path = source / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    for entry in content["categories"]:
+        entry["id"] = f"c{entry['id']}" if told else 100 - entry["id"]
+    for entry in content["images"]:
+        entry["id"] *= 7
+    for entry in content["annotations"]:
+        entry["category_id"] = f"c{entry['category_id']}" if told else 100 - entry["category_id"]
+        entry["image_id"] *= 7
+        entry["area"] = 30.5
+    path.write_text(json.dumps(content))
+    lines = []
+    write_config("ssd224_hardnet29", source, tmp_path / "run", SCRATCH, say=lines.append)
+    assert any(line.startswith("warning: category ids (1)") for line in lines) == told
+    own_images = {image["file_name"]: image["id"] for image in content["images"]}
+    own_classes = {category["name"]: category["id"] for category in content["categories"]}
+    for split in ("train", "val"):
+        written = json.loads((tmp_path / f"run/annotations/instances_{split}.json").read_text())
+        assert all(own_images[Path(i["file_name"]).name] == i["id"] for i in written["images"])
+        assert {entry["area"] for entry in written["annotations"]} == {30.5}
+        if not told:
+            assert all(own_classes[entry["name"]] == entry["id"] for entry in written["categories"])
+
+
+def coco_split(source, split, numbers, annotated=True, name="instances_{}2017.json"):
+    """A further split of images of ``train`` in a COCO data set of drawn shapes."""
+    content = json.loads((source / "annotations/instances_train2017.json").read_text())
+    ids = [image["id"] for image in content["images"]][slice(*numbers)]
+    content["images"] = [image for image in content["images"] if image["id"] in ids]
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in ids]
+    for image in content["images"]:
+        path = source / split / image["file_name"]
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes((source / "train2017" / image["file_name"]).read_bytes())
+    if not annotated:
+        del content["annotations"]
+    (source / "annotations" / name.format(split)).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("has_val", [True, False])
+def test_splits_that_are_left_out_are_told(tmp_path, has_val):
+    source, lines = tmp_path / "source", []
+    write_shapes(source, train=6, val=2, size=96)
+    if not has_val:
+        (source / "annotations/instances_val2017.json").unlink()
+    coco_split(source, "extra", (0, 1))
+    coco_split(source, "minival", (1, 3))
+    coco_split(source, "test", (3, 6), annotated=False)
+    cfg = load_config(write_config("ssd224_hardnet29", source, tmp_path / "run", SCRATCH, say=lines.append))
+    assert (
+        "splits left out: test (3 images without annotations), extra (1 image), minival (2 images); train, "
+        "val and test are used"
+    ) in lines
+    held_out = "no other validation split: 1 of the 6 images, drawn at random, is held out"
+    assert (held_out in lines) is not has_val
+    assert cfg.test_dataloader.dataset.ann_file.endswith("instances_val.json")
+    assert not (tmp_path / "run/annotations/instances_test.json").exists()
+
+
+@pytest.mark.parametrize("layout", ["images/{}", "{}/images", "{}", "{}/cat"])
+def test_folders_of_other_splits_are_told(tmp_path, layout):
+    model = "hardnet39ds" if layout == "{}/cat" else "fchardnet70"
+    labels = "{}annot" if layout == "{}" else layout.replace("images", "labels")
+    for split in ("train", "extra"):
+        for number in range(3):
+            picture(tmp_path / "data" / layout.format(split) / f"{number}.png", (64, 64))
+            if model == "fchardnet70":
+                path = tmp_path / "data" / labels.format(split) / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.resize(np.uint8([0, 1, 2]), (64, 64))).save(path)
+            else:
+                picture(tmp_path / "data" / split / f"dog/{number}.png", (64, 64))
+    (tmp_path / "data/notes").mkdir()
+    lines = []
+    write_config(model, tmp_path / "data", tmp_path / "run", SCRATCH, say=lines.append)
+    place, count = ("extra", 6) if layout == "{}/cat" else (layout.format("extra"), 3)
+    assert f"images left out: {place} ({count} images); train, val and test are used" in lines
+
+
+def test_the_only_split_is_told_and_needs_annotations(tmp_path):
+    source, lines = tmp_path / "source", []
+    write_shapes(source, train=6, val=1, size=96)
+    coco_split(source, "unlabeled", (0, 6), annotated=False, name="image_info_{}2017.json")
+    write_config("ssd224_hardnet29", source, tmp_path / "both", SCRATCH, say=lines.append)
+    told = "warning: splits (1): source: left out: image_info_unlabeled2017.json, without annotations"
+    assert told in lines
+    for path in (source / "annotations").glob("*.json"):
+        if not path.name.startswith("image_info"):
+            path.unlink()
+    with pytest.raises(UserError, match="the training images have no annotations"):
+        write_config("ssd224_hardnet29", source, tmp_path / "run", SCRATCH)
+    write_shapes(tmp_path / "more", train=6, val=1, size=96)
+    (tmp_path / "more/train2017").rename(tmp_path / "more/images")
+    (tmp_path / "more/annotations/instances_train2017.json").rename(tmp_path / "more/instances_other.json")
+    write_config(
+        "ssd224_hardnet29",
+        tmp_path / "more/instances_other.json",
+        tmp_path / "run",
+        SCRATCH,
+        say=lines.append,
+    )
+    assert "the only split, other, is the training split" in lines
 
 
 def test_a_changed_config_is_not_replaced(data, tmp_path):
