@@ -19,6 +19,7 @@ from hardnet_suite.cli._options import (
     set_threads,
     show,
 )
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import known_name
 
@@ -278,7 +279,7 @@ def _report(args: argparse.Namespace, comparison: Comparison, roofline: Roofline
 
 def _where(machine: dict[str, Any], processors: str) -> str:
     version = machine["versions"].get("torch")
-    return f"{processors}, {machine['threads']} threads, load {machine['load']}, torch {version}"
+    return f"{processors}, {counted(machine['threads'], 'thread')}, load {machine['load']}, torch {version}"
 
 
 def _processors(machine: dict[str, Any], timings: Iterable[Timing]) -> str:
@@ -398,7 +399,7 @@ def _title(comparison: Comparison, timings: list[Timing]) -> str:
     machine = comparison.machine
     where = _processors(machine, timings)
     if any(each.setting.device == "cpu" for each in timings):
-        where += f", {machine['threads']} threads"
+        where += f", {counted(machine['threads'], 'thread')}"
     sizes = {(each.height, each.width, each.batch) for each in timings}
     if len(sizes) != 1:
         return where

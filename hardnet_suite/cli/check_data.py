@@ -11,6 +11,7 @@ from typing import Any
 
 from hardnet_suite.cli._options import add_config_arguments, read_config, settle_config, show
 from hardnet_suite.data.files import copies_across, looking_once
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 
 
@@ -39,7 +40,7 @@ def _check(args: argparse.Namespace) -> int:
         show(f"{part.loader}\n{report.table()}\n")
         errors += len(report.errors)
         for option, count, expected in parts.wrong_counts(cfg, part):
-            show(f"error: the model has {option}={count}, the data set {expected} classes\n")
+            show(f"error: the model has {option}={count}, the data set {counted(expected, 'class')}\n")
             errors += 1
         if part.loader == "train_dataloader":
             training += _files(part)
@@ -53,7 +54,7 @@ def _check(args: argparse.Namespace) -> int:
         except UserError as error:
             show(f"error: {error}\n")
             errors += 1
-    show(f"{errors} errors", sys.stderr if errors else sys.stdout)
+    show(counted(errors, "error"), sys.stderr if errors else sys.stdout)
     return 1 if errors else 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardnet_suite.cli._options import show
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.outputs import require_replaceable
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
     require_sound_in(weights)
     lacking = lacking_in_trunk(weights.model, weights.tensors, weights.arch)
     if weights.form == "trunk" and lacking:
-        show(f"the file lacks {len(lacking)} tensors of the trunk: {few(lacking)}")
+        show(f"the file lacks {counted(len(lacking), 'tensor')} of the trunk: {few(lacking)}")
     if weights.form == "trunk" and weights.left:
         show(f"dropped, as {weights.model} has no place for them: {few(weights.left)}")
     model, tensors = weights.model, weights.tensors
@@ -125,7 +126,7 @@ def run(args: argparse.Namespace) -> None:
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
     part, form = (" (a part of it)", "") if weights.form == "trunk" else ("", f"{weights.form} ")
-    show(f"{len(renamed)} tensors of {model}{part}, {form}to {args.to}: {target}")
+    show(f"{counted(len(renamed), 'tensor')} of {model}{part}, {form}to {args.to}: {target}")
 
 
 def weights_file(path: Path) -> WeightsFile:

@@ -20,6 +20,7 @@ from hardnet_suite.cli._options import (
     show,
 )
 from hardnet_suite.data.descriptors import KEY, is_descriptors, write_descriptors
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import require_replaceable, whole_file
 
@@ -122,7 +123,7 @@ def _describe(model: nn.Module, patches: np.ndarray, path: Path, bf16: bool) -> 
     else:
         write_descriptors(path, descriptors, weights=digest_of(model), patches=patches)
     count, length = descriptors.shape
-    show(f"{path}: {count:,} descriptor{'s' * (count != 1)} of {length} numbers ({rate:,.0f} patches/s)")
+    show(f"{path}: {counted(count, 'descriptor')} of {length} numbers ({rate:,.0f} patches/s)")
 
 
 def _is_own(path: Path) -> bool:

@@ -15,6 +15,7 @@ from hardnet_suite.cli._options import (
     show,
 )
 from hardnet_suite.cli.predict import load_any_model, require_model, settle_weights
+from hardnet_suite.data.report import counted
 from hardnet_suite.deploy.formats import DYNAMIC, FORMATS, PRESETS, find_format
 from hardnet_suite.errors import UserError
 
@@ -131,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     show(f"outputs: {', '.join(record.outputs)}")
     show(f"{exported.path} {exported.agreement}")
     if quantization is not None and exported.agreement.drop is not None:
-        where = f"{exported.agreement.images} images of {args.images or args.calibration}"
+        where = f"{counted(exported.agreement.images, 'image')} of {args.images or args.calibration}"
         show(
             f"drop: {exported.agreement.drop:.2f} of 100 {exported.agreement.unit} differ from PyTorch's in "
             f"float32 on {where}; what that costs on labels says hardnet-suite test"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hardnet_suite.cli._options import show
 from hardnet_suite.cli.convert_weights import LAYOUT_NAMES, graph_remarks, origin_of, program_of
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import require_replaceable, write_file
 
@@ -95,7 +96,7 @@ def passport(weights: Checkpoint, *, named: bool = False) -> dict[str, Any]:
         answers["layout"] = "a trunk alone" if weights.container is None else weights.container.name
         if weights.left:
             first = dict.fromkeys(key.split(".")[0] for key in weights.left)
-            answers["beside it"] = f"{len(weights.left)} tensors of {', '.join(first)}"
+            answers["beside it"] = f"{counted(len(weights.left), 'tensor')} of {', '.join(first)}"
     if weights.num_classes:
         answers["classes"] = weights.num_classes
     if weights.in_chans:

@@ -19,6 +19,7 @@ from hardnet_suite.data.patch_extraction import (
     sources_of_sequences,
     write_patches,
 )
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 
 _EVERY = 10.0  # seconds between two lines of progress
@@ -101,11 +102,11 @@ def run(args: argparse.Namespace) -> None:
     made_from = {"folders": args.folders, "warp": args.warp, "views": views if args.warp else None}
     total = write_patches(args.out, sources, options, _Progress(len(sources), args.warp), made_from)
     seconds = time.monotonic() - start
-    show(f"{total.images} images: {_described(total)}")
+    show(f"{counted(total.images, 'image')}: {_described(total)}")
     if total.patches:
-        show(f"training set: {args.out}/brown ({total.patches:,} patches)")
+        show(f"training set: {args.out}/brown ({counted(total.patches, 'patch')})")
     if total.strips:
-        show(f"strips: {args.out}/hpatches ({total.strips:,} points)")
+        show(f"strips: {args.out}/hpatches ({counted(total.strips, 'point')})")
     show(f"{seconds:.0f} s")
 
 
@@ -130,7 +131,7 @@ class _Progress:
             show(f"{source.name}: {_described(counts)}", sys.stderr)
         elif time.monotonic() - self.last > _EVERY:
             self.last = time.monotonic()
-            show(f"{self.done}/{self.count}  {self.total.points:,} points")
+            show(f"{self.done}/{self.count}  {counted(self.total.points, 'point')}")
 
 
 def _described(counts: Counts) -> str:
@@ -143,4 +144,4 @@ def _described(counts: Counts) -> str:
     }
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items() if number)
     kept = f"{counts.points:,} kept" + (f", {counts.strips:,} of them in all images" if counts.strips else "")
-    return f"{counts.keypoints:,} keypoints, {reasons + ', ' if reasons else ''}{kept}"
+    return f"{counted(counts.keypoints, 'keypoint')}, {reasons + ', ' if reasons else ''}{kept}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hardnet_suite.cli._options import set_threads, show
 from hardnet_suite.cli.describe import add_descriptor_arguments, choose_descriptor_device
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import require_different, require_replaceable, write_file
 
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     features = [detector.features(image, name=name) for name, image in images]
     for each in features:
-        show(f"{each.name}: {each.size[0]}×{each.size[1]} pixels, {len(each.keypoints):,} keypoints")
+        show(f"{each.name}: {each.size[0]}×{each.size[1]} pixels, {counted(len(each.keypoints), 'keypoint')}")
     ratio = None if args.ratio == 1 else args.ratio  # of 1, ties and single descriptors would fail the test
     matches = match_features(*features, geometry=args.model, ratio=ratio, threshold=args.threshold)
     show(f"{matches.summary()}, {time.perf_counter() - start:.1f} s")

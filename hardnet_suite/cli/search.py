@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from hardnet_suite.cli._options import set_threads, show
 from hardnet_suite.cli.describe import add_descriptor_arguments, choose_descriptor_device
+from hardnet_suite.data.report import counted
 from hardnet_suite.data.sources import SourceImage, images_of
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import require_replaceable, write_file
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     queries = list(_regions(args) if args.ground_truth is not None else _images(args))
     index = load_index(args.index, model=args.descriptor, weights=args.weights, bf16=args.bf16)
-    show(f"{args.index}: {len(index):,} images, {index.method} of {len(index.codebook):,} words")
+    show(f"{args.index}: {counted(len(index), 'image')}, {index.method} of {len(index.codebook):,} words")
     show(f"weights: {index.detector.model.weights}")
     if args.ranked is not None:
         _require_rankings([name for name, *_ in queries], args.ranked, index.names)

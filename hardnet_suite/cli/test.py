@@ -18,6 +18,7 @@ from hardnet_suite.cli._options import (
     settle_tag,
     show,
 )
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.precision import settled_precision
 
@@ -128,7 +129,7 @@ def run(args: argparse.Namespace) -> None:
     for title, name in outcome.files.items():
         show(f"{title}: {plan.work_dir / name}")
     if args.show_dir:
-        show(f"{draw(plan, outcome, args.show_dir)} images: {args.show_dir}")
+        show(f"{counted(draw(plan, outcome, args.show_dir), 'image')}: {args.show_dir}")
 
 
 def _open_exported(args: argparse.Namespace) -> Session | None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.files import copies_across
-from hardnet_suite.data.images import header_sizes
-from hardnet_suite.data.report import Finding, escaped
+from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
+from hardnet_suite.data.report import Finding, counted, escaped
 from hardnet_suite.errors import UserError
 
 BoxTuple = tuple[float, float, float, float]
@@ -197,6 +197,33 @@ def summary(images: Sequence[BoxImage], classes: Sequence[str]) -> Split:
 def split_name(folder: str) -> str | None:
     """ "train", "val" or "test" of a folder called so or alike ("valid"); None for other folders."""
     return _SPLITS.get(folder.lower())
+
+
+def beside_splits(root: Path, folders: Iterable[str], used: Iterable[str], *, depth: int = 2) -> str:
+    """The images of folders that are in none of those of the splits, in words; "" where there are none.
+
+    Args:
+        root: the folder that the others are relative to.
+        folders: where to look.
+        used: the folders of the splits.
+        depth: how deep a folder is named.
+
+    Returns:
+        For example "images (1 image), images/street (12 images)".
+    """
+    places = [(root / folder).resolve() for folder in used]
+    files = [
+        path
+        for folder in folders
+        if (root / folder).is_dir()
+        for path in walk_files(root / folder, IMAGE_SUFFIXES)
+    ]
+    inner = {path.parent: path.parent.resolve() for path in files}
+    beside = {
+        path: None for path in files if not any(inner[path.parent].is_relative_to(place) for place in places)
+    }
+    counts = Counter("/".join(path.relative_to(root).parts[:-1][:depth]) or "." for path in beside)
+    return ", ".join(f"{place} ({counted(count, 'image')})" for place, count in sorted(counts.items()))
 
 
 def target_name(path: Path, root: Path, split: str) -> str:

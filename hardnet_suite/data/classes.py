@@ -10,6 +10,8 @@ from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 
+from hardnet_suite.data.files import read_text
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 
 
@@ -35,6 +37,29 @@ def class_names(value: object, where: str) -> tuple[str, ...]:
     if duplicates:
         raise UserError(f"{where} names {duplicates[0]!r} twice; class names must be distinct")
     return names
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """The class names of a text file, one per line, in the order of their labels; empty lines may end it.
+
+    Raises:
+        UserError: it cannot be read, has an empty line before a name, which would shift the labels of all
+            that follow, or does not hold distinct names.
+    """
+    try:
+        lines = [line.strip() for line in read_text(path).splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}; save it as UTF-8 text") from None
+    while lines and not lines[-1]:
+        lines.pop()
+    if "" in lines:
+        raise UserError(
+            f"{path}, line {lines.index('') + 1} is empty, but each line is the name of a class: remove it, "
+            "or name the class there"
+        )
+    if not lines:
+        raise UserError(f"{path} names no class: expected one name per line")
+    return class_names(lines, str(path))
 
 
 def is_class_name(value: object) -> bool:
@@ -103,7 +128,7 @@ def require_same_classes(
     if sorted(ours) == sorted(theirs):
         kind = "the same classes in another order"
     elif len(classes) != len(expected):
-        kind = f"{len(classes)} classes, {expected_where} has {len(expected)}"
+        kind = f"{counted(len(classes), 'class')}, {expected_where} has {len(expected)}"
     else:
         kind = "other classes"
     index, (name, wanted) = next(

@@ -38,7 +38,7 @@ from hardnet_suite.data.boxes import (
 )
 from hardnet_suite.data.classes import is_class_name
 from hardnet_suite.data.files import is_file, is_path
-from hardnet_suite.data.report import Finding
+from hardnet_suite.data.report import Finding, counted
 from hardnet_suite.data.xml_files import number, read_xml
 from hardnet_suite.errors import UserError
 
@@ -118,7 +118,7 @@ def read_cvat_boxes(source: str | Path) -> BoxData:
         splits.setdefault(split, []).append(BoxImage(path, name, sizes[path], tuple(boxes), file))
     for kind in (OUTLINES, "ellipses, rotated boxes and masks"):
         if tally[kind]:
-            problem = f"{tally[kind]} objects; their bounding boxes are used"
+            problem = f"{counted(tally[kind], 'object')}; bounding boxes are used"
             findings.append(Finding("warning", kind, "the data set", problem))
     findings += shared_images(splits)
     folders = frozenset({file.parent, *(path.parent for _, path in places)})

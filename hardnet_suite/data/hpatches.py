@@ -17,6 +17,7 @@ from PIL import Image
 
 from hardnet_suite.data.files import is_file
 from hardnet_suite.data.images import read_grey
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import write_file
 
@@ -137,4 +138,4 @@ def strip_folders(folder: str | Path) -> list[Path]:
 
 
 def _described(patches: np.ndarray) -> str:
-    return f"{len(patches)} patches of {patches.shape[2]}×{patches.shape[1]} pixels"
+    return f"{counted(len(patches), 'patch')} of {patches.shape[2]}×{patches.shape[1]} pixels"

@@ -49,7 +49,7 @@ from hardnet_suite.data.coco.values import as_flag, as_id
 from hardnet_suite.data.files import is_file, is_path, read_bytes
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
 from hardnet_suite.data.masks import IGNORED, IGNORED_CLASS, MaskData, MaskImage
-from hardnet_suite.data.report import Finding
+from hardnet_suite.data.report import Finding, counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.numeric import is_number
 
@@ -120,7 +120,7 @@ def read_labelme(source: str | Path) -> BoxData:
         splits.setdefault(split, []).append(image)
     for kind, count in ((OUTLINES, outlined), ("circles and masks", boxed)):
         if count:
-            problem = f"{count} objects; their bounding boxes are used"
+            problem = f"{counted(count, 'object')}; bounding boxes are used"
             findings.append(Finding("warning", kind, "the data set", problem))
     findings += shared_images(splits)
     images = [image for members in splits.values() for image in members]
@@ -190,7 +190,7 @@ def _read(source: Path, findings: list[Finding]) -> Iterator[tuple[str, _Labelle
         (unnamed if split is None else named).append(path)
         yield split or "train", annotation
     if named and unnamed:
-        problem = f"{len(unnamed)} files in no folder train, val or test; read as train"
+        problem = f"{counted(len(unnamed), 'file')} in no folder train, val or test; read as train"
         findings.append(Finding("warning", "split", str(unnamed[0]), problem))
     folders = {image.parent for image in known}
     images = {path for folder in folders for path in walk_files(folder, IMAGE_SUFFIXES)}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hardnet_suite.data.report import Finding, escaped
+from hardnet_suite.data.report import Finding, counted, escaped
 
 IGNORED = 255  # the label of pixels that do not count
 IGNORED_CLASS = "__ignore__"  # what files that name classes call them
@@ -63,7 +63,7 @@ class MaskReport:
 
     def table(self) -> str:
         """Plain text: one row per split, the shares of the classes, then every finding."""
-        lines = [f"{split}: {count} images" for split, count in self.images.items()]
+        lines = [f"{split}: {counted(count, 'image')}" for split, count in self.images.items()]
         lines += [f"{share:7.2%}  {name}" for name, share in self.shares.items()]
         for finding in self.findings:
             lines.append(f"{finding.kind}: {finding.where}: {finding.what}".replace("\n", "\\n"))

@@ -31,7 +31,7 @@ from hardnet_suite.data.coco.layout import check_layout, read_json
 from hardnet_suite.data.coco.records import CocoImage
 from hardnet_suite.data.coco.values import as_flag, as_id, match_id
 from hardnet_suite.data.images import image_size
-from hardnet_suite.data.report import Finding, Report, first_of
+from hardnet_suite.data.report import Finding, Report, counted, first_of
 from hardnet_suite.data.segmentation.label_images import read_segments
 from hardnet_suite.data.segmentation.preflight import misalignment
 from hardnet_suite.errors import UserError
@@ -362,7 +362,7 @@ def check_panoptic(
         elif not counts[name]:
             findings.append(Finding("warning", "class without segments", f"class {name}", "has no segment"))
     for name in sorted(names - set(classes)):
-        problem = f"is not to be trained: its {counts[name]} segments are void"
+        problem = f"is not to be trained: {counted(counts[name], 'segment')} void"
         findings.append(Finding("warning", "extra class", f"class {name}", problem))
     return PanopticReport(
         annotation_file=Path(content.source),

@@ -21,6 +21,7 @@ from PIL import Image
 from hardnet_suite.data.files import is_file, read_text
 from hardnet_suite.data.hpatches import read_sequence_strips, strip_folders
 from hardnet_suite.data.images import read_grey
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import whole_file, write_file
 
@@ -345,7 +346,9 @@ def _read_pairs(file: Path, point_ids: np.ndarray) -> np.ndarray:
     named = _PAIRS_NAME.fullmatch(file.name)
     # of the name's two numbers, of pairs that match and that do not, either or both are counted
     if named and len(rows) not in (int(named[1]), 2 * int(named[1])):
-        raise UserError(f"{file} has {len(rows)} pairs, but its name says {named[1]}: is it cut short?")
+        raise UserError(
+            f"{file} has {counted(len(rows), 'pair')}, but its name says {named[1]}: is it cut short?"
+        )
     indices, points = rows[:, :2], rows[:, 2:]
     bad = ((indices < 0) | (indices >= len(point_ids))).any(1)
     if bad.any():

@@ -27,6 +27,12 @@ def escaped(text: str) -> str:
     return plain.encode("utf-8", "backslashreplace").decode()
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and its noun: "1 image", "2,804 boxes"."""
+    ending = "es" if noun.endswith(("s", "x", "tch")) else "s"
+    return f"{count:,} {noun}{ending * (count != 1)}"
+
+
 def printable(text: str, stream: TextIO | None = None) -> str:
     """The text with escapes for control characters, which could drive a terminal, and for what the stream
     cannot encode, such as file names that are not UTF-8."""

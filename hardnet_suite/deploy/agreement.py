@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from hardnet_suite.data.report import counted
 from hardnet_suite.data.sources import images_of, is_camera
 from hardnet_suite.deploy.formats import Run
 from hardnet_suite.deploy.outputs import flatten, input_answers, unflatten
@@ -88,7 +89,7 @@ class Agreement:
             parts.append(f"{100 * self.answers:.4g} % of {self.unit} equal")
         elif self.unit:
             parts.append(f"no {self.unit} compared, as PyTorch finds none")
-        return f"agrees with PyTorch on {self.images} images: {', '.join(parts)}"
+        return f"agrees with PyTorch on {counted(self.images, 'image')}: {', '.join(parts)}"
 
     @property
     def drop(self) -> float | None:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hardnet_suite.data.report import counted
 from hardnet_suite.deploy.exporting import height_width
 from hardnet_suite.deploy.memory import peak_memory
 from hardnet_suite.deploy.peers import PEERS, PublishedFigure, own_size, published
@@ -315,7 +316,10 @@ def compare(
             for member in members:
                 member.require_size(batch, height, width)
             if say is not None:
-                say(f"{height}×{width}, batch {batch}: {len(members)} models × {len(settings)} settings")
+                say(
+                    f"{height}×{width}, batch {batch}: {counted(len(members), 'model')} × "
+                    f"{counted(len(settings), 'setting')}"
+                )
             _measure_group(
                 comparison,
                 [(member, setting) for member in members for setting in settings],

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.files import sha256
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import (
     Arch,
@@ -181,9 +182,9 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
         except UserError as error:
             raise ValueError(str(error)) from None
         if len(usage.classes) != count:
-            raise ValueError(f"{len(usage.classes)} class names for {count} classes")
+            raise ValueError(f"{counted(len(usage.classes), 'class name')} for {count} classes")
     if usage.palette is not None and len(usage.palette) != count:
-        raise ValueError(f"{len(usage.palette)} colours for {count} classes")
+        raise ValueError(f"{counted(len(usage.palette), 'colour')} for {counted(count, 'class')}")
     shape = values["input_shape"]
     if not isinstance(shape, list) or len(shape) != 4 or not all(map(_is_size, shape)):
         raise ValueError(f"input_shape={shape!r} must be four sizes or names")

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hardnet_suite.data.report import counted
 from hardnet_suite.deploy.formats import FORMATS, Format, PrecisionError, Run
 from hardnet_suite.deploy.outputs import is_class, unflatten
 from hardnet_suite.deploy.record import ExportRecord, require_intact
@@ -503,7 +504,7 @@ class Session(nn.Module):
             if wrong or output.shape[:1] != (len(values),):
                 raise UserError(
                     f"{self.path}: its output {name} is {'×'.join(map(str, output.shape))}, not that of "
-                    f"{self.usage.name} with {self.num_classes} classes: the file is damaged"
+                    f"{self.usage.name} with {counted(self.num_classes, 'class')}: the file is damaged"
                 )
         return outputs
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hardnet_suite.data.report import counted
 from hardnet_suite.deploy.agreement import TOLERANCES, DisagreementError, require_agreement
 from hardnet_suite.deploy.exporting import export, height_width, model_parts, prepared_size
 from hardnet_suite.deploy.formats import FORMATS
@@ -80,7 +81,9 @@ class Choice:
 
     def __str__(self) -> str:
         size = "×".join(map(str, self.shape))
-        title = f"{self.model} for {self.target}, input {size}, {self.threads} threads: {self.form}"
+        title = (
+            f"{self.model} for {self.target}, input {size}, {counted(self.threads, 'thread')}: {self.form}"
+        )
         rows = [f"{'':2}{'form':56}{'ms':>10}{'of plain':>10}{'difference':>12}"]
         for form in sorted(self.seconds, key=lambda form: self.ratios[form]):
             mark = "*" if form == self.form else ""

@@ -16,6 +16,7 @@ import numpy as np
 
 from hardnet_suite.data.hpatches import LEVELS
 from hardnet_suite.data.hpatches_tasks import PatchList, read_pairs, read_patches, split_sequences
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.descriptor import row_distances
 from hardnet_suite.evaluation.tables import class_table
@@ -183,7 +184,8 @@ class _Store:
         missing = [name for name in names if name not in self._descriptors]
         if missing:
             raise UserError(
-                f"{where} has {len(names)} sequences, the descriptors lack {len(missing)}: {_some(missing)}"
+                f"{where} has {counted(len(names), 'sequence')}, the descriptors lack {len(missing)}: "
+                f"{_some(missing)}"
             )
 
     def __getitem__(self, sequence: str) -> dict[str, np.ndarray]:

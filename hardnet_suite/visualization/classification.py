@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from hardnet_suite.data.report import counted
 from hardnet_suite.visualization.canvas import (
     INK,
     PAPER,
@@ -62,7 +63,9 @@ def draw_confusion(
     confusion = np.asarray(confusion)
     count = len(classes)
     if confusion.shape != (count, count) or not count:
-        raise ValueError(f"confusion must be ({count}, {count}) for {count} classes, got {confusion.shape}")
+        raise ValueError(
+            f"confusion must be ({count}, {count}) for {counted(count, 'class')}, got {confusion.shape}"
+        )
     if count > _NUMBERED:
         shown = np.flatnonzero(confusion.sum(axis=0) + confusion.sum(axis=1))
         confusion, classes = confusion[np.ix_(shown, shown)], [classes[index] for index in shown]

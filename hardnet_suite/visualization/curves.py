@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hardnet_suite.data.files import read_bytes
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import require_replaceable
 from hardnet_suite.visualization.canvas import is_figure, save_figure
@@ -234,7 +235,9 @@ def plot_training(scalars: list[dict[str, Any]], path: str | Path, title: str | 
         {_OTHER_NAMES.get(key, key): value for key, value in row.items()} for row in scalars if main in row
     ]
     if not training and not validation:
-        raise ValueError(f"expected rows with 'loss' or a score, got none among {len(scalars)} rows")
+        raise ValueError(
+            f"expected rows with 'loss' or a score, got none among {counted(len(scalars), 'row')}"
+        )
     is_percent = any((row[main] or 0) > 1 for row in validation)
     if is_percent and main in (_MAP, _MASKS, _PQ):
         raise ValueError(f"expected {main} of at most 1, got {max(row[main] or 0 for row in validation):g}")

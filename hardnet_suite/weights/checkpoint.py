@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from hardnet_suite.data.classes import class_names
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.networks import (
@@ -447,10 +448,12 @@ def _describe(
             raise UserError(f"its metadata says {key}={few([str(told)])}, but its tensors {count}")
     names = metadata.get("classes") or (row.classes if row else None) or None
     if names and classes and len(names) != classes:
-        raise UserError(f"its metadata names {len(names)} classes, but the weights have {classes}")
+        raise UserError(f"its metadata names {counted(len(names), 'class')}, but the weights have {classes}")
     colours = metadata.get("palette")
     if colours and classes and len(colours) != classes:
-        raise UserError(f"its metadata's palette has {len(colours)} colours for {classes} classes")
+        raise UserError(
+            f"its metadata's palette has {counted(len(colours), 'colour')} for {counted(classes, 'class')}"
+        )
     rule = _record(metadata, "preprocess", partial(Preprocess.from_dict, base=PREPROCESS.get(model)))
     writer = LAYOUTS.get(scheme)
     if rule is None and writer is not None and model is not None:
@@ -591,7 +594,10 @@ def _palette(value: Any, classes: tuple[str, ...] | None) -> Palette:
     except ValueError as error:
         raise UserError(f"its metadata's {error}") from None
     if classes is not None and len(palette) != len(classes):
-        raise UserError(f"its metadata's palette has {len(palette)} colours for {len(classes)} classes")
+        raise UserError(
+            f"its metadata's palette has {counted(len(palette), 'colour')} for "
+            f"{counted(len(classes), 'class')}"
+        )
     return palette
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import HarDNetTrunk
 from hardnet_suite.networks.layers import at_least_float32
@@ -36,7 +37,7 @@ class LoadReport:
     unexpected: tuple[str, ...]
 
     def __str__(self) -> str:
-        text = f"{self.taken} tensors taken"
+        text = f"{counted(self.taken, 'tensor')} taken"
         if self.missing:
             text += f", {len(self.missing)} of the model not in the weights ({few(self.missing)})"
         if self.unexpected:
@@ -98,7 +99,9 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
     except UserError as error:
         message = f"{checkpoint.path}: {error}"
         if "heads" in allow and (lacking := names.lacking_in_trunk(own)):
-            message += f"; the file lacks {len(lacking)} tensors of the backbone, such as {lacking[0]}"
+            message += (
+                f"; the file lacks {counted(len(lacking), 'tensor')} of the backbone, such as {lacking[0]}"
+            )
         raise UserError(message) from None
     left = (key for key in dropped if key not in own)
     return LoadReport(report.taken, report.missing, (*report.unexpected, *left))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardnet_suite.data.report import escaped
+from hardnet_suite.data.report import counted, escaped
 from hardnet_suite.errors import UserError
 
 # in the order in which they are looked for. timm's averaged weights (state_dict_ema) are the ones it loads
@@ -133,7 +133,8 @@ def require_sound(tensors: Mapping[str, Tensor], floats: Mapping[str, bool] | No
         )
     if diverged := non_finite(tensors):
         raise UserError(
-            f"{len(diverged)} weights hold NaN or infinity, {few(diverged[:1])} for one: the training has "
+            f"{counted(len(diverged), 'weight')} hold{'s' * (len(diverged) == 1)} NaN or infinity, "
+            f"{few(diverged[:1])} for one: the training has "
             "diverged; use an earlier checkpoint"
         )
     negative = [name for name, value in tensors.items() if name.endswith("running_var") and (value < 0).any()]

@@ -34,7 +34,7 @@ def test_truncated_image(cli, config, data):
     path = sorted((data / "train2017").iterdir())[1]
     path.write_bytes(path.read_bytes()[:-200])
     status, out, err = cli("check-data", config, "--data-root", data)
-    assert (status, err) == (1, "1 errors\n")
+    assert (status, err) == (1, "1 error\n")
     assert "ERROR  unreadable image (1)" in out
     assert f"image 2: {path}: " in out
     status, out, _ = cli("check-data", config, "--data-root", data, "--quick")
@@ -52,7 +52,7 @@ def test_missing_image(cli, config, data):
 def test_bad_box(cli, config, data, annotations):
     annotations(lambda content: content["annotations"][0].update(bbox=[5, 5, 0, 10]))
     status, out, err = cli("check-data", config, "--data-root", data)
-    assert (status, err) == (1, "1 errors\n")
+    assert (status, err) == (1, "1 error\n")
     assert "ERROR  empty box (1)" in out
     assert "annotation 1 of image 1" in out
 

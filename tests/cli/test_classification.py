@@ -188,7 +188,7 @@ def test_check_data(cli, tiny_classes, tmp_path):
     path = data / "train/dog/3.png"
     path.write_bytes(path.read_bytes()[:500])
     status, out, err = cli("check-data", config, "--data-root", data)
-    assert (status, err) == (1, "1 errors\n")
+    assert (status, err) == (1, "1 error\n")
     assert f"ERROR  unreadable image (1)\n    {path}: cannot read the image" in out
 
 

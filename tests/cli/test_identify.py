@@ -309,8 +309,8 @@ def test_a_trunk_without_some_of_its_tensors(cli, tmp_path):
     [
         ("fc.weight", lambda value: value.to(torch.int8), "fc.weight is torch.int8): quantised"),
         ("fc.bias", lambda value: value.to(torch.int32), "fc.bias is torch.int32): quantised"),
-        ("fc.bias", lambda value: value.fill_(float("nan")), "1 weights hold NaN or infinity, fc.bias"),
-        ("trunk.stem.0.conv.weight", lambda value: value.fill_(float("inf")), "hold NaN or infinity"),
+        ("fc.bias", lambda value: value.fill_(float("nan")), "1 weight holds NaN or infinity, fc.bias"),
+        ("trunk.stem.0.conv.weight", lambda value: value.fill_(float("inf")), "NaN or infinity"),
         ("trunk.stem.1.norm.running_var", lambda value: value - 10, "negative variance, trunk.stem.1.norm"),
     ],
 )

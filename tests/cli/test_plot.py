@@ -38,7 +38,7 @@ def test_nothing_to_plot(error_of, tmp_path):
     (folder / "scalars.json").write_text("garbage")
     assert "line 1 is not JSON" in error_of("plot", tmp_path)
     (folder / "scalars.json").write_text('{"lr": 0.1}')
-    assert "got none among 1 rows" in error_of("plot", tmp_path)
+    assert "got none among 1 row" in error_of("plot", tmp_path)
 
 
 def test_plot_that_cannot_be_written(error_of, trained):

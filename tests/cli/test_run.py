@@ -439,7 +439,7 @@ def test_weights_that_are_not_finite_are_not_scored(error_of, config, drawn, tra
     path = tmp_path / "bad.pth"
     torch.save(content if form == "run" else content["state_dict"], path)
     message = error_of("test", config, path, "--data-root", drawn, "--work-dir", tmp_path / "work")
-    assert f"{path}: 1 weights hold NaN or infinity, {key}" in message
+    assert f"{path}: 1 weight holds NaN or infinity, {key}" in message
     assert not (tmp_path / "work/metrics.json").exists()
 
 

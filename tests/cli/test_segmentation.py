@@ -281,7 +281,7 @@ def spoil(data, how):
 def test_bad_labels(cli, error_of, tiny, data, tmp_path, how, kind, words):
     label = spoil(data, how)
     status, out, err = cli("check-data", tiny, "--data-root", data)
-    assert (status, err) == (1, "1 errors\n")
+    assert (status, err) == (1, "1 error\n")
     assert f"ERROR  {kind} (1)" in out
     assert "b.png" in out.split(f"ERROR  {kind} (1)")[1]
     message = error_of("train", tiny, "--data-root", data, "--work-dir", tmp_path / "work")
@@ -293,7 +293,7 @@ def test_images_without_a_label_are_found_without_reading(cli, tiny, data):
     (data / "valannot/a.png").unlink()
     (data / "val/b.png").unlink()
     status, out, err = cli("check-data", tiny, "--data-root", data, "--quick")
-    assert (status, err) == (1, "1 errors\n")
+    assert (status, err) == (1, "1 error\n")
     assert "a.png: no *.png for it in" in out
     assert "WARNING  label without an image (1)\n    b.png" in out
 

@@ -86,6 +86,32 @@ def test_masks_that_the_threshold_cannot_read(tmp_path, mask, message):
         read_label(saved(tmp_path / "m.png", mask), POLYP)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("value", [0, 255])
+def test_empty_and_full_masks_in_a_lossy_format(tmp_path, mode, value):
+    """Black becomes 1 to 8 at some qualities; a full mask of 0 and 1 in a lossless format is refused."""
+    found = set()
+    for quality in (4, 5, 12, 50, 70, 95):
+        path = saved(
+            tmp_path / f"{quality}.jpg", Image.new("L", (61, 37), value).convert(mode), quality=quality
+        )
+        found |= set(np.unique(np.array(Image.open(path))).tolist())
+        assert (read_label(path, POLYP) == int(value == 0)).all()
+    assert len(found) > 2
+    with pytest.raises(UserError, match="has no value above 1, which mask_threshold takes for background"):
+        read_label(saved(tmp_path / "m.png", Image.new("L", (61, 37), 1)), POLYP)
+    almost = Image.new("L", (61, 37), 1)
+    almost.putpixel((3, 3), 0)
+    with pytest.raises(UserError, match="holds 0 and 1"):
+        read_label(saved(tmp_path / "m.png", almost), POLYP)
+
+
+def test_dark_masks_in_a_lossy_format_are_refused(tmp_path):
+    for mask in (blob().point(lambda value: value // 3), Image.new("L", (64, 48), 40)):
+        with pytest.raises(UserError, match="is not black, but has no value above"):
+            read_label(saved(tmp_path / "m.jpg", mask), POLYP)
+
+
 def test_a_palette_of_colours_is_refused(tmp_path):
     mask = Image.fromarray(TRUTH.astype(np.uint8))
     mask.putpalette([0, 0, 0, 255, 0, 0])
@@ -97,7 +123,7 @@ def test_without_a_threshold_such_masks_are_refused(tmp_path):
     plain = own_labels(("polyp",), [(0, 200, 0)], {0: 1, 255: 0})
     with pytest.raises(UserError, match="of mode RGB, expected one channel"):
         read_label(saved(tmp_path / "m.png", blob().convert("RGB")), plain)
-    with pytest.raises(UserError, match="which the config has no class for"):
+    with pytest.raises(UserError, match=r"the config has no class for; .* with mask_threshold=128"):
         read_label(saved(tmp_path / "m.jpg", blob().filter(ImageFilter.GaussianBlur(2))), plain)
 
 

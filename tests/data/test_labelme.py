@@ -218,7 +218,7 @@ def test_folders_that_are_no_split_beside_those_that_are(tmp_path):
     data = read_labelme(tmp_path)
     assert [len(images) for images in data.splits.values()] == [2, 1]
     assert [finding.what for finding in data.findings] == [
-        "1 files in no folder train, val or test; read as train"
+        "1 file in no folder train, val or test; read as train"
     ]
 
 

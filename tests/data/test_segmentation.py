@@ -268,7 +268,7 @@ def test_own_labels(tmp_path):
         (((), ()), "0 classes, expected 1 to 255"),
         (([str(k) for k in range(256)], ()), "256 classes"),
         ((("a", "a"), ((0, 0, 0),) * 2), "names 'a' twice"),
-        ((("a", "b"), ((0, 0, 0),)), "2 classes, but 1 colors"),
+        ((("a", "b"), ((0, 0, 0),)), "2 classes, but 1 color"),
         ((("a",), ((0, 0, 0),), {300: 0}), r"stored=\{300: 0\}"),
         ((("a",), ((0, 0, 0),), {3: 2}), "a class of 0 to 0, 1 \\(not of the class\\) or 255"),
         ((("a",), ((0, 0, 0),), {"1": 0}), r"stored=\{'1': 0\}"),

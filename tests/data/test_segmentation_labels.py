@@ -142,7 +142,7 @@ def test_options_that_cannot_be(options, message):
         ("road", [(1, 2, 3)] * 4, "the string 'road'"),
         (("a", 1), [(1, 2, 3)] * 2, "contains 1"),
         (("a", "a"), [(1, 2, 3)] * 2, "'a' twice"),
-        (("a", "b"), [(1, 2, 3)], "2 classes, but 1 colors"),
+        (("a", "b"), [(1, 2, 3)], "2 classes, but 1 color"),
         (("a", "b"), "red", "palette='red', expected a list of 2"),
         (("a", "b"), [(1, 2, 3), "red"], "the color 'red'"),
         (("a", "b"), [(1, 2, 3), (1, 2)], r"the color \(1, 2\)"),

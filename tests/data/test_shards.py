@@ -99,8 +99,8 @@ def _value(item):
         ({"a.png": png(1), "a.jpg": png(1), "a.cls": b"1"}, "two images a: a.png and a.jpg"),
         ({"a.b.png": png(1), "a.b.cls": b"1"}, r"a\.b\.png has several dots"),
         ({**samples_of(1), "a.b.png": png(1), "a.b.cls": b"1"}, "several dots"),
-        ({"readme.txt": b"x"}, "no image in 1 shards"),
-        ({}, "no image in 1 shards"),
+        ({"readme.txt": b"x"}, "no image in 1 shard"),
+        ({}, "no image in 1 shard"),
     ],
 )
 def test_shards_that_do_not_fit(tmp_path, files, text):

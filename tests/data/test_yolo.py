@@ -169,6 +169,25 @@ def test_without_yaml(tmp_path):
     assert [*data.splits] == ["train", "val"]
 
 
+def test_images_beside_the_splits_are_told(tmp_path):
+    put(tmp_path)
+    put(tmp_path, "b.jpg", split="street")
+    put(tmp_path, "c.jpg", split=".")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    (finding,) = read_yolo(tmp_path).findings
+    told = "left out: street, those of images/ itself; YOLO data sets have train, val and test"
+    assert (finding.kind, finding.what) == ("splits", told)
+
+
+def test_an_empty_line_would_shift_the_classes(tmp_path):
+    put(tmp_path)
+    for name in ("classes.txt", "obj.names"):
+        (tmp_path / name).write_text("cat\n\ndog\n\n")
+        with pytest.raises(UserError, match=f"{name}, line 2 is empty"):
+            read_yolo(tmp_path)
+        (tmp_path / name).unlink()
+
+
 def test_labels_beside_the_images(tmp_path):
     image(tmp_path / "data/a.jpg")
     (tmp_path / "data/a.txt").write_text(ROW)

@@ -14,6 +14,7 @@ from tiny_networks import tiny
 from torch import nn
 
 from hardnet_suite import predict
+from hardnet_suite.data.report import counted
 from hardnet_suite.deploy import Choice, DisagreementError, Quantization, deploy, transformed, tuning
 from hardnet_suite.deploy.formats import FORMATS
 from hardnet_suite.deploy.steps import STEPS
@@ -62,7 +63,9 @@ def test_the_fastest_form_is_chosen_and_computes_the_same(network, fastest):
     with torch.inference_mode():
         torch.testing.assert_close(deployed(x), network(x), rtol=1e-3, atol=1e-4)
     lines = str(choice).splitlines()
-    assert lines[0].startswith(f"hardnet68 for cpu, input 1×3×64×64, {torch.get_num_threads()} threads: fp32")
+    assert lines[0].startswith(
+        f"hardnet68 for cpu, input 1×3×64×64, {counted(torch.get_num_threads(), 'thread')}: fp32"
+    )
     assert lines[2].split()[0] == "*"
     assert any("fp32: as it is" in line for line in lines)
 

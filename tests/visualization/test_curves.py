@@ -124,7 +124,7 @@ def test_plot_of_partial_logs(tmp_path, rows):
 
 
 def test_nothing_to_plot(tmp_path):
-    with pytest.raises(ValueError, match="got none among 1 rows"):
+    with pytest.raises(ValueError, match="got none among 1 row"):
         plot_training([{"lr": 0.1}], tmp_path / "curves.png")
 
 

@@ -710,7 +710,7 @@ def test_weights_of_a_diverged_training_are_refused(value, tmp_path):
     state = network.state_dict()
     state["fc.bias"] = torch.tensor([0.0, value, 1.0])
     torch.save(state, tmp_path / "nan.pth")
-    assert "1 weights hold NaN or infinity, fc.bias for one" in message_of(
+    assert "1 weight holds NaN or infinity, fc.bias for one" in message_of(
         create_model, "hardnet39ds", pretrained=tmp_path / "nan.pth"
     )
     before = network.state_dict()["fc.bias"].clone()

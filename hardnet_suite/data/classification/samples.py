@@ -11,6 +11,7 @@ from typing import Any
 
 from hardnet_suite.data.files import folder_entries, is_file
 from hardnet_suite.data.images import open_rgb, to_rgb
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 
 
@@ -62,7 +63,8 @@ def hold_out(samples: Samples, per_class: int, seed: int = 0) -> tuple[Samples, 
         if len(own) <= per_class:
             name = samples.classes[label]
             raise UserError(
-                f"{samples.where}: the class {name} has {len(own)} images, {per_class} cannot be kept aside"
+                f"{samples.where}: the class {name} has {counted(len(own), 'image')}, {per_class} cannot be "
+                "kept aside"
             )
         random.Random(f"{seed} {label}").shuffle(own)
         drawn += sorted(own[:per_class])

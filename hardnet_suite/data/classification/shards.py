@@ -14,6 +14,7 @@ from PIL import Image
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.classification.samples import Samples
 from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb
+from hardnet_suite.data.report import counted
 from hardnet_suite.data.tar_files import (
     TarMember,
     is_compressed_tar,
@@ -109,7 +110,7 @@ def read_shards(pattern: str, classes: Sequence[str] | None = None) -> Samples:
         shards = list(pool.map(_read_shard, paths))
     counts = [len(shard.keys) for shard in shards]
     if not sum(counts):
-        raise UserError(f"{pattern}: no image in {len(paths)} shards")
+        raise UserError(f"{pattern}: no image in {counted(len(paths), 'shard')}")
     labels = np.array([label for shard in shards for label in shard.labels], np.int32)
     names = tuple(class_names(classes, "classes")) if classes is not None else None
     if names is None:
@@ -125,7 +126,9 @@ def read_shards(pattern: str, classes: Sequence[str] | None = None) -> Samples:
     beyond = np.flatnonzero(labels >= len(names))
     if len(beyond):
         index = int(beyond[0])
-        raise UserError(f"{images.name(index)}: label {labels[index]}, but there are {len(names)} classes")
+        raise UserError(
+            f"{images.name(index)}: label {labels[index]}, but there are {counted(len(names), 'class')}"
+        )
     return Samples(pattern, names, tuple(range(len(images))), tuple(labels.tolist()), images)
 
 

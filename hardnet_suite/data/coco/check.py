@@ -15,7 +15,7 @@ from hardnet_suite.data.coco.hints import missing_image_cure, suspect_corners
 from hardnet_suite.data.coco.reader import read_coco
 from hardnet_suite.data.coco.records import CocoFile, CocoImage
 from hardnet_suite.data.images import image_size
-from hardnet_suite.data.report import Finding, Report, brief_lines
+from hardnet_suite.data.report import Finding, Report, brief_lines, counted
 from hardnet_suite.errors import UserError
 
 # the kinds of findings whose boxes or categories are used, but not as the file has them
@@ -221,5 +221,5 @@ def _check_classes(per_class: dict[str, int], class_names: Sequence[str] | None)
             yield Finding("warning", "class without boxes", f"class {name}", "has no box")
     for name in per_class:
         if name not in trained:
-            problem = f"is not to be trained: its {per_class[name]} boxes are ignored"
+            problem = f"is not to be trained: {counted(per_class[name], 'box')} ignored"
             yield Finding("warning", "extra class", f"class {name}", problem)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from hardnet_suite.data.report import Finding, first_of
+from hardnet_suite.data.report import Finding, counted, first_of
 from hardnet_suite.errors import UserError
 
 
@@ -152,7 +152,7 @@ class CocoFile:
             extra = [category.name for category in self.categories if category.name not in classes]
             also = f" (it has {', '.join(map(repr, extra[:3]))} beside)" if extra else ""
             raise UserError(
-                f"{self.source} has {len(self.categories)} classes and lacks "
+                f"{self.source} has {counted(len(self.categories), 'class')} and lacks "
                 f"{', '.join(map(repr, missing[:3]))} of the config's {len(classes)}{also}; "
                 "set the data set's metainfo.classes and num_classes"
             )

@@ -8,10 +8,12 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hardnet_suite.data.images import image_bytes, open_image
-from hardnet_suite.data.segmentation.labels import IGNORE, LabelSet
+from hardnet_suite.data.segmentation.labels import IGNORE, LABEL_SETS, LabelSet
 from hardnet_suite.errors import UserError
 
 _MOST_CHROMA = 32  # difference of the channels of a grey mask after lossy compression
+_LOSSY = ("JPEG", "MPO")  # formats in which black may be decoded as one dark grey
+_MOST_BLACK = 16  # which is at most an eighth of half a quantization step of 255
 _STRETCH = {"L;2": 85, "L;4": 17}  # Pillow stretches grey of 2 and 4 bits to 0…255; 1 bit becomes booleans
 
 
@@ -43,7 +45,9 @@ def describe_unknown(values: list[int], labels: LabelSet) -> str:
             f"class, stored={{0: 1, 1: 0, {IGNORE}: {IGNORE}}} for ignored"
         )
     listed = ", ".join(map(str, values[:5])) + (", …" if len(values) > 5 else "")
-    return f"holds {listed}, which {labels.name} has no class for"
+    is_grey = len(labels.classes) <= 2 and len(values) > 2 and labels.name not in LABEL_SETS
+    cure = "; grey masks of one class with soft edges are read with mask_threshold=128" if is_grey else ""
+    return f"holds {listed}, which {labels.name} has no class for{cure}"
 
 
 def scan_label(path: str | Path, labels: LabelSet) -> tuple[np.ndarray, list[int]]:
@@ -67,7 +71,7 @@ def read_stored(path: str | Path) -> np.ndarray:
     Raises:
         UserError: the file is missing, broken, in color or of 16 bits.
     """
-    values, mode, stretch = _decoded(path)
+    values, mode, stretch, _ = _decoded(path)
     if mode not in ("1", "L", "P"):
         raise UserError(
             f"the label image {path} is of mode {mode}, expected one channel of up to 8 bits (mode L or P) "
@@ -82,7 +86,7 @@ def read_segments(path: str | Path) -> np.ndarray:
     Raises:
         UserError: the file is missing, broken, or not of three channels.
     """
-    values, mode, _ = _decoded(path)
+    values, mode, _, _ = _decoded(path)
     if mode != "RGB":
         raise UserError(
             f"the label image {path} is of mode {mode}, expected RGB (an id is R + 256 · G + 256² · B)"
@@ -95,9 +99,9 @@ def _read_mask(path: str | Path, threshold: int) -> np.ndarray:
 
     Raises:
         UserError: the file is missing, broken, of 16 bits, transparent or in color, or not black, but below
-            the threshold everywhere, such as one of 0 and 1.
+            the threshold everywhere, such as one of 0 and 1. An evenly dark JPEG is black.
     """
-    values, mode, _ = _decoded(path, displayed=True)
+    values, mode, _, kind = _decoded(path, displayed=True)
     if mode not in ("1", "L", "P", "RGB"):
         raise UserError(f"the mask {path} is of mode {mode}, expected a grey image of up to 8 bits")
     if values.ndim == 3:
@@ -107,8 +111,10 @@ def _read_mask(path: str | Path, threshold: int) -> np.ndarray:
                 f"the mask {path} is in color, expected grey: 0 for the background, 255 for the class"
             )
         values = values[..., 1]
-    if 0 < (most := int(values.max(initial=0))) < threshold:
-        kept = "holds 0 and 1" if most == 1 else f"is not black, but has no value above {most}"
+    most, least = int(values.max(initial=0)), int(values.min(initial=255))
+    is_black = most == 0 or (kind in _LOSSY and most == least <= _MOST_BLACK)
+    if most < threshold and not is_black:
+        kept = "holds 0 and 1" if (least, most) == (0, 1) else f"is not black, but has no value above {most}"
         raise UserError(
             f"the mask {path} {kept}, which mask_threshold takes for background (the class begins at "
             f"{threshold}): lower it, or remove it where all masks hold 0 and 1"
@@ -116,15 +122,15 @@ def _read_mask(path: str | Path, threshold: int) -> np.ndarray:
     return values
 
 
-def _decoded(path: str | Path, *, displayed: bool = False) -> tuple[np.ndarray, str, int]:
-    """The pixels of a label image, upright, its mode, and by what Pillow stretched its values.
+def _decoded(path: str | Path, *, displayed: bool = False) -> tuple[np.ndarray, str, int, str | None]:
+    """The pixels of a label image, upright, its mode, by what Pillow stretched its values, and its format.
 
     ``displayed``: images of 1 bit become 0 and 255, those with a palette have its colours.
     """
     try:
         content = image_bytes(path)  # by its path, Pillow 13 maps a rotated grey TIFF at the wrong width
         with open_image(content) as image:
-            stretch, mode = _stretch(image), image.mode
+            stretch, mode, kind = _stretch(image), image.mode, image.format
             image.load()
             upright = ImageOps.exif_transpose(image)
             if displayed and mode in ("1", "P"):
@@ -136,7 +142,7 @@ def _decoded(path: str | Path, *, displayed: bool = False) -> tuple[np.ndarray, 
         raise UserError(f"cannot read the label image {path}: it is not an image; replace the file") from None
     except Exception as error:  # PIL raises half a dozen types on broken files
         raise UserError(f"cannot read the label image {path} ({error}): replace the file") from None
-    return values, mode, stretch
+    return values, mode, stretch, kind
 
 
 def _stretch(image: Image.Image) -> int:

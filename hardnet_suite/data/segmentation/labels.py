@@ -10,6 +10,7 @@ import numpy as np
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.images import IMAGE_SUFFIXES
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 
 IGNORE = 255  # the train label of pixels that do not count, and in a prediction: no class
@@ -261,7 +262,9 @@ def _checked_palette(palette: object, count: int, name: str) -> tuple[tuple[int,
     if not isinstance(palette, list | tuple):
         raise UserError(f"{name} has palette={palette!r}, expected a list of {count} RGB colors")
     if len(palette) != count:
-        raise UserError(f"{name} has {count} classes, but {len(palette)} colors in its palette")
+        raise UserError(
+            f"{name} has {counted(count, 'class')}, but {counted(len(palette), 'color')} in its palette"
+        )
     for color in palette:
         if not isinstance(color, list | tuple) or len(color) != 3 or not all(map(_is_byte, color)):
             raise UserError(

@@ -43,10 +43,10 @@ from hardnet_suite.data.boxes import (
     target_name,
     upright_sizes,
 )
-from hardnet_suite.data.classes import class_names
+from hardnet_suite.data.classes import class_names, read_class_names
 from hardnet_suite.data.files import is_file, is_path, read_text
 from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
-from hardnet_suite.data.report import Finding
+from hardnet_suite.data.report import Finding, counted
 from hardnet_suite.errors import UserError
 
 FORMAT = "YOLO"
@@ -306,13 +306,7 @@ def _of_folder(folder: Path) -> _Layout:
         raise UserError(
             f"{folder} has no data.yaml (names, train, val) and no classes.txt, of which YOLO needs one"
         )
-    try:
-        lines = [line.strip() for line in read_text(file).splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read: {error}; save it as UTF-8 text") from None
-    while lines and not lines[-1]:
-        lines.pop()
-    names = _class_names(lines, file)
+    names = dict(enumerate(read_class_names(file)))
     findings: list[Finding] = _left_out(_other_folders(folder), folder.name)
     places = dict(_split_folders(folder))
     splits = {split: _once(_images_at(place, folder), split, findings) for split, place in places.items()}
@@ -350,7 +344,10 @@ def _other_folders(folder: Path) -> list[str]:
     named = [*_named_folders(folder)]
     if not any(split_name(name) for name, _ in named):  # images/ is train, with its subfolders
         return []
-    return [name for name, place in named if not split_name(name) and walk_files(place, IMAGE_SUFFIXES)]
+    others = [name for name, place in named if not split_name(name) and walk_files(place, IMAGE_SUFFIXES)]
+    top = folder / "images"
+    has_own = top.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in top.iterdir())
+    return [*others, *(["those of images/ itself"] if has_own else [])]
 
 
 def _once(paths: Sequence[Path], split: str, findings: list[Finding]) -> list[Path]:
@@ -501,10 +498,10 @@ def _totals(tally: Counter[str], images: int, unlabelled: int) -> list[Finding]:
         problem = f"{unlabelled} of {images}; kept as images without objects"
         findings.append(Finding("warning", "images without label file", "the data set", problem))
     if tally["polygons"]:
-        problem = f"{tally['polygons']} rows; their bounding boxes are used"
+        problem = f"{counted(tally['polygons'], 'row')}; bounding boxes are used"
         findings.append(Finding("warning", OUTLINES, "the data set", problem))
     if tally["rows with keypoints"]:
-        problem = f"in {tally['rows with keypoints']} rows; left out, their boxes are used"
+        problem = f"in {counted(tally['rows with keypoints'], 'row')}; left out, the boxes are used"
         findings.append(Finding("warning", "keypoints", "the data set", problem))
     return findings
 

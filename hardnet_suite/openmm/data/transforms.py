@@ -15,6 +15,7 @@ from mmdet.structures.mask import PolygonMasks
 from mmengine.registry import TRANSFORMS
 from pycocotools import mask as coco_mask
 
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 
 # principal components of ImageNet's pixel colours in BGR, as in CenterNet
@@ -376,7 +377,9 @@ class PasteClasses(BaseTransform):
             raise ValueError(f"PasteClasses does not paste {', '.join(sorted(others))}: make it afterwards")
         names = results["label_set"].classes
         if max(self.classes) >= len(names):
-            raise ValueError(f"classes={self.classes}: the labels have {len(names)} classes, from 0")
+            raise ValueError(
+                f"classes={self.classes}: the labels have {counted(len(names), 'class')}, from 0"
+            )
         for other in results["mix_results"]:
             if other["label_set"].classes != names:
                 raise ValueError("PasteClasses takes images with the same classes, and these have others")

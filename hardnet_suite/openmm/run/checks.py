@@ -12,6 +12,7 @@ from mmengine.device import get_device
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.weights.tables import non_finite
 
@@ -83,7 +84,8 @@ def require_finite_weights(tensors: Mapping[str, Tensor], where: str | Path) -> 
     if any_rank(bool(names)):
         first = f", {names[0]} for one" if names else " on another rank"
         raise UserError(
-            f"{where}: {len(names)} weights hold NaN or infinity{first}: the training has diverged; "
+            f"{where}: {counted(len(names), 'weight')} hold{'s' * (len(names) == 1)} NaN or infinity{first}: "
+            "the training has diverged; "
             "use an earlier checkpoint, and train with a lower learning rate or clipped gradients"
         )
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hardnet_suite.data.classes import class_names, given_or_known, require_same_classes
 from hardnet_suite.data.options import require_known
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference.prepare import to_input
 from hardnet_suite.losses import distillation_loss
@@ -249,8 +250,8 @@ def _open(teacher: str | Path | Mapping[str, Any], where: str) -> tuple[Teacher,
         raise UserError(f"{where}: {checkpoint.path} does not name its classes: add classes=[…]")
     if len(known) != checkpoint.num_classes:
         raise UserError(
-            f"{where}.classes has {len(known)} names, but {checkpoint.path} has "
-            f"{checkpoint.num_classes} classes"
+            f"{where}.classes has {counted(len(known), 'name')}, but {checkpoint.path} has "
+            f"{counted(checkpoint.num_classes, 'class')}"
         )
     network = build_network(
         checkpoint.model, num_classes=checkpoint.num_classes, in_chans=3, arch=checkpoint.arch

@@ -30,15 +30,14 @@ from hardnet_suite.data.folders import (
     find_class_folders,
     find_segmentation,
     missing_labels,
-    other_splits,
     tasks_of,
 )
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
-from hardnet_suite.data.report import brief_lines
+from hardnet_suite.data.report import brief_lines, counted
 from hardnet_suite.data.segmentation import find_pairs
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, CenterNetArch, FCHarDNetArch, HarDNetArch, MSEGArch, SSDArch
-from hardnet_suite.openmm.data.parts import counted, label_set
+from hardnet_suite.openmm.data.parts import label_set
 from hardnet_suite.openmm.run.config_copies import flat_copy
 from hardnet_suite.openmm.run.recipes import (
     Plan,
@@ -277,7 +276,16 @@ def _in_order_of_weights(model: str, classes: Sequence[str]) -> tuple[str, ...]:
 
 def _listed(classes: Sequence[str]) -> str:
     names = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
-    return f"{len(classes)} class{'es' * (len(classes) > 1)}: {names}"
+    return f"{counted(len(classes), 'class')}: {names}"
+
+
+def _images(splits: Mapping[str, Sequence]) -> str:
+    return f"{len(splits['train'])} training and {counted(len(splits['val']), 'validation image')}"
+
+
+def _held_out(images: str, count: int, lack: str = "no validation split") -> str:
+    """The line that a validation split was drawn; ``images``: what, as the subject, of so many images."""
+    return f"{lack}: {images}, drawn at random, {'is' if count == 1 else 'are'} held out"
 
 
 def _tell(plan: Plan, say: Callable[[str], None], size: str) -> None:
@@ -339,8 +347,8 @@ def _detection(
         write_file(files[split], json.dumps(content))
     used = sum(bool(set(_counted_boxes([image])) & set(classes)) for image in splits["train"])
     say(
-        f"data: {_shown(data)} ({boxes.format}), {len(splits['train'])} training and {len(splits['val'])} "
-        f"validation images, {sum(counts.values())} training boxes, {_listed(classes)}"
+        f"data: {_shown(data)} ({boxes.format}), {_images(splits)}, "
+        f"{counted(sum(counts.values()), 'training box')}, {_listed(classes)}"
     )
     for note in notes:
         say(note)
@@ -416,7 +424,7 @@ def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], list[st
     splits["train"] = [image for name, image in names.items() if name not in drawn]
     splits["val"] = [image for name, image in names.items() if name in drawn]
     lack = "no other validation split" if left_out else "no validation split"
-    notes.append(f"{lack}: {len(drawn)} of the {len(images)} images, drawn at random, are held out")
+    notes.append(_held_out(f"{len(drawn)} of the {len(images)} images", len(drawn), lack))
     return {name: splits[name] for name in ("train", "val", "test") if name in splits}, notes
 
 
@@ -460,13 +468,10 @@ def _segmentation(
             lists[split] = work_dir / "annotations" / f"{split}.txt"
             _write_list(lists[split], "".join(f"{name}\n" for name in members))
             images[split] = [place / name for name in members]
-        note = f"no validation split: {len(drawn)} of the {len(names)} images, drawn at random, are held out"
+        note = _held_out(f"{len(drawn)} of the {len(names)} images", len(drawn))
     classes = labels.classes
-    say(
-        f"data: {_shown(data)} (images and label images), {len(images['train'])} training and "
-        f"{len(images['val'])} validation images, {_listed(classes)}"
-    )
-    for line in (*folder.notes, *_left_out(other_splits(folder)), *filter(None, [note])):
+    say(f"data: {_shown(data)} (images and label images), {_images(images)}, {_listed(classes)}")
+    for line in (*folder.notes, *filter(None, [note])):
         say(line)
     _tell_copies(images, say)
     height, width = _usual_size(images["train"])
@@ -515,7 +520,7 @@ def _classification(
     model: str, data: Path, work_dir: Path, choices: Choices, gpu: bool, say: Callable[[str], None]
 ) -> str:
     found = find_class_folders(data)
-    folders: Mapping[str, str] = found.splits
+    folders = found.splits
     if "train" not in folders:
         raise UserError(f"{data} has no training split (there are: {', '.join(folders)})")
     samples = read_folder(data / folders["train"])
@@ -530,13 +535,13 @@ def _classification(
             name = samples.classes[counts.index(min(counts))]
             raise UserError(f"{data} has no validation split, and too few images of {name} to draw one")
         held = hold_out * len(classes)
-        note = f"no validation split: {hold_out} images of each class, drawn at random, are held out"
+        note = _held_out(f"{counted(hold_out, 'image')} of each class", hold_out)
     images = len(samples) - (0 if "val" in folders else held)
     say(
-        f"data: {_shown(data)} (folders of classes), {images} training and {held} validation images, "
-        f"{_listed(classes)}"
+        f"data: {_shown(data)} (folders of classes), {images} training and "
+        f"{counted(held, 'validation image')}, {_listed(classes)}"
     )
-    for line in (*_left_out(other_splits(found)), *filter(None, [note])):
+    for line in (*found.notes, *filter(None, [note])):
         say(line)
     _tell_copies({split: walk_files(data / place, IMAGE_SUFFIXES) for split, place in folders.items()}, say)
     side = min(_usual_size(walk_files(data / folders["train"], IMAGE_SUFFIXES)))

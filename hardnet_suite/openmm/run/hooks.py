@@ -6,12 +6,13 @@ import inspect
 import math
 import os
 import time
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
 import torch
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook, ParamSchedulerHook
 from mmengine.registry import HOOKS
 
 from hardnet_suite.data.options import require_known
@@ -247,6 +248,38 @@ class ResumableCheckpointHook(CheckpointHook):
         for path in own[: max(len(own) - keep, 0)]:
             if path.name != but:
                 path.unlink(missing_ok=True)
+
+
+# hooks that undo or repeat each other's work, and what two of them would do
+_SINGLE: dict[type[Hook], str] = {
+    EMAHook: "each validation would put the averaged weights in place of those in training",
+    ParamSchedulerHook: "each step of the learning rate would be taken twice",
+    ResumableCheckpointHook: "each would remove checkpoints of the other",
+}
+
+
+def require_single_hooks(hooks: Iterable[Hook]) -> None:
+    """Checks that hooks that act on the same thing are in a run once.
+
+    Args:
+        hooks: Those of the run, from ``default_hooks`` and ``custom_hooks``.
+
+    Raises:
+        UserError: There are two that average the weights, step the schedules, save resumable checkpoints, or
+            choose the best checkpoint.
+    """
+    hooks = list(hooks)
+    for kind, effect in _SINGLE.items():
+        if (count := sum(isinstance(hook, kind) for hook in hooks)) > 1:
+            raise UserError(
+                f"the config has {count} hooks of the type {kind.__name__} (default_hooks, custom_hooks): "
+                f"{effect}; keep one"
+            )
+    if sum(bool(isinstance(hook, CheckpointHook) and hook.save_best) for hook in hooks) > 1:
+        raise UserError(
+            "two checkpoint hooks of the config have save_best, and a run has one best score: keep it in one "
+            "of them (a list names several metrics)"
+        )
 
 
 def _is_pointer(path: Path) -> bool:

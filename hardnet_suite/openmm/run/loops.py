@@ -13,6 +13,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.sampling import (
     SeededBatches,
@@ -103,9 +104,10 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         }
         super().__init__(runner, dataloader, max_epochs, **options)
         if not len(self.dataloader):
+            verb = "is" if len(dataset) == 1 else "are"
             raise UserError(
-                f"{len(dataset)} images are too few for a batch of {dataloader['batch_size']}, and drop_last "
-                "drops incomplete batches: set a smaller train_dataloader.batch_size"
+                f"{counted(len(dataset), 'image')} {verb} too few for a batch of {dataloader['batch_size']}, "
+                "and drop_last drops incomplete batches: set a smaller train_dataloader.batch_size"
             )
 
     def run(self) -> nn.Module:

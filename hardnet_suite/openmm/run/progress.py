@@ -20,8 +20,8 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 from tqdm import tqdm
 
-from hardnet_suite.data.report import has_live_line
-from hardnet_suite.openmm.data.parts import LOADERS, counted, parts
+from hardnet_suite.data.report import counted, has_live_line
+from hardnet_suite.openmm.data.parts import LOADERS, parts
 from hardnet_suite.openmm.run.logs import announce, say
 from hardnet_suite.openmm.run.summary import announce_foreign_data
 from hardnet_suite.visualization.curves import main_scores, score_text

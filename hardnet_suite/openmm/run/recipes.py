@@ -238,7 +238,7 @@ train_dataloader = dict(
 val_dataloader = dict(num_workers={plan.workers}, dataset={entries["val"]})
 test_dataloader = dict(num_workers={plan.workers}, dataset={entries["test"]})
 
-{_schedule(plan, "mIoU", '"MomentumAnnealingEMA", momentum=0.001, gamma=100')}'''
+{_schedule(plan, "mIoU", '"MomentumAnnealingEMA", momentum=0.001, gamma=100', hooks="custom_hooks[:-1]")}'''
 
 
 def _normalisation(model: str) -> str:
@@ -326,8 +326,15 @@ test_evaluator = val_evaluator
 {_schedule(plan, "top1", '"MomentumAnnealingEMA", momentum=0.002, gamma=100, update_buffers=True')}'''
 
 
-def _schedule(plan: Plan, score: str, average: str) -> str:
-    """Epochs, optimizer, learning rate and hooks."""
+def _schedule(plan: Plan, score: str, average: str, *, hooks: str = "custom_hooks") -> str:
+    """Epochs, optimizer, learning rate and hooks.
+
+    Args:
+        plan: what was chosen.
+        score: the metric that selects the best checkpoint.
+        average: type and options of the averaged weights.
+        hooks: the custom hooks of the base config that stay: all but its own averaged weights.
+    """
     total = plan.iterations * plan.epochs
     warm_up, decay = plan.warm_up, total - plan.warm_up
     iterations = f"by_epoch=False, begin={warm_up}, end={total}, T_max={decay}"
@@ -353,7 +360,7 @@ default_hooks = dict(
     checkpoint=dict(interval={plan.val_interval}, save_best="{score}", rule="greater"),
 )
 custom_hooks = [
-    *_base_.custom_hooks{"[:-1]" if "fchardnet" in plan.model else ""},
+    *_base_.{hooks},
     dict(type="EMAHook", ema_type={average}),
 ]
 '''

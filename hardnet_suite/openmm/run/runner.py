@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader
 
 from hardnet_suite import __version__
 from hardnet_suite.data.files import stop_looking
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.checkpoints import for_mmengine
 from hardnet_suite.openmm.compat import repair_ssd_heads
@@ -46,6 +47,7 @@ from hardnet_suite.openmm.run.buffers import (
 from hardnet_suite.openmm.run.checks import require_finite_weights, require_integer, require_numbers
 from hardnet_suite.openmm.run.compilation import compile_networks, compile_options
 from hardnet_suite.openmm.run.drawings import DrawPredictionsHook
+from hardnet_suite.openmm.run.hooks import require_single_hooks
 from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
@@ -158,6 +160,7 @@ class SuiteRunner(Runner):
         close_log(self.logger)
 
     def build_train_loop(self, loop):
+        require_single_hooks(self.hooks)
         loop = super().build_train_loop(loop)
         require_epochs_to_save(loop, self.hooks)
         require_epochs_to_end(loop)
@@ -381,7 +384,9 @@ def _require_fit(model: nn.Module, state: Mapping[str, torch.Tensor], path: str)
         "of another shape": [key for key in own if key in state and own[key].shape != state[key].shape],
         "of complex numbers": [key for key in own if key in state and state[key].is_complex()],
     }
-    told = "; ".join(f"{len(keys)} tensors {fault} ({few(keys)})" for fault, keys in faults.items() if keys)
+    told = "; ".join(
+        f"{counted(len(keys), 'tensor')} {fault} ({few(keys)})" for fault, keys in faults.items() if keys
+    )
     if told:
         raise UserError(
             f"cannot resume: {path} is of another model: {told}; resume with the config of that run"
@@ -466,7 +471,9 @@ def _share_of_batch(size: int, ranks: int) -> int:
     """
     require_integer(size, 1, _MOST_IMAGES, "the global batch size")
     if size % ranks:
-        raise UserError(f"a global batch of {size} images cannot be shared equally by {ranks} ranks")
+        raise UserError(
+            f"a global batch of {counted(size, 'image')} cannot be shared equally by {ranks} ranks"
+        )
     return size // ranks
 
 

@@ -15,8 +15,9 @@ from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 
 from hardnet_suite.data.classes import readable
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.data.parts import counted, foreign_datasets, parts, walk
+from hardnet_suite.openmm.data.parts import foreign_datasets, parts, walk
 from hardnet_suite.openmm.models.initializers import initial_row, pretrained_init
 from hardnet_suite.openmm.run.amp import training_precision
 from hardnet_suite.openmm.run.logs import announce

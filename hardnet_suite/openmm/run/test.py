@@ -20,6 +20,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor
 
 from hardnet_suite.data.classes import require_same_classes
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
 from hardnet_suite.networks import Arch, find_arch
@@ -426,7 +427,8 @@ def _require_network(cfg: Config, deployed: DeployedNetwork) -> None:
     wrong = [count for count in class_counts(cfg) if count != file.num_classes]
     if wrong:
         raise UserError(
-            f"{file.path} has {file.num_classes} classes, but {cfg.filename} has num_classes={wrong[0]}"
+            f"{file.path} has {counted(file.num_classes, 'class')}, but {cfg.filename} has "
+            f"num_classes={wrong[0]}"
         )
 
 

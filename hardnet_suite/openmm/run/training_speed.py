@@ -23,6 +23,7 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 import hardnet_suite.openmm  # noqa: F401  (registers the suite's parts)
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.tables import class_table
 from hardnet_suite.networks import ARCHS, DescriptorArch
@@ -367,7 +368,7 @@ def _loader_speed(cfg: Config, batch: int | None, batches: int, say: Callable[[s
     if batch is not None:
         loader["batch_size"] = batch
     if say is not None:
-        say(f"{Path(cfg.filename).stem}: data loader, {loader.get('num_workers', 0)} workers")
+        say(f"{Path(cfg.filename).stem}: data loader, {counted(loader.get('num_workers', 0), 'worker')}")
     images, began = 0, time.perf_counter()
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmengine"), without_log():
         built = SuiteRunner.build_dataloader(loader, seed=0)

@@ -421,7 +421,7 @@ def test_missing_images_and_boxes_are_told_before_the_first_iteration(content, t
     content["images"][3]["file_name"] = "4.jpg"
     content["categories"].append({"id": 99, "name": "rat"})
     write(content, tmp_path)
-    with pytest.raises(UserError, match="have no box of the 1 classes"):
+    with pytest.raises(UserError, match="have no box of the 1 class"):
         part_of(tmp_path, loader, metainfo={"classes": ["rat"]}).require()
 
 

@@ -8,9 +8,9 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.registry import DATASETS, DefaultScope
 
 import hardnet_suite.openmm  # noqa: F401
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import (
-    counted,
     inner_datasets,
     kind_of,
     parts,

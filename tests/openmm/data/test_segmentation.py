@@ -259,7 +259,7 @@ def test_bad_labels_are_named(tmp_path, label, message):
         ),
         (
             {"labels": None, "metainfo": {"classes": ("a",), "palette": [(1, 1, 1)] * 2}},
-            "1 classes, but 2 col",
+            "1 class, but 2 col",
         ),
     ],
 )

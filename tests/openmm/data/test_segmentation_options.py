@@ -131,7 +131,7 @@ def test_each_option_has_its_effect_in_training_and_in_checks(root, changes, ima
         ({"metainfo": {"classes": "road"}}, "metainfo.classes is the string 'road'"),
         ({"metainfo": {"CLASSES": ["a"]}}, "needs labels, or metainfo"),
         ({"metainfo": {"classes": ["a", "b"], "colors": []}}, "metainfo has no option 'colors'"),
-        ({"metainfo": {"classes": ["a", "b"], "palette": [(1, 2, 3)]}}, "2 classes, but 1 colors"),
+        ({"metainfo": {"classes": ["a", "b"], "palette": [(1, 2, 3)]}}, "2 classes, but 1 color"),
         ({"labels": "camvid"}, "labels='camvid' defines its classes and stored values"),
         ({"labels": "camvid", "metainfo": None, "reduce_zero_label": True}, "labels='camvid' defines"),
         ({"labels": "camvid", "metainfo": None, "ignore_index": 3}, "labels='camvid' defines"),

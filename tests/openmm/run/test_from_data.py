@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
-from mmengine.registry import init_default_scope
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, init_default_scope
 from PIL import Image
+from toy_runs import assert_identical
 
 from hardnet_suite import list_models
 from hardnet_suite.data.classes import readable
@@ -21,6 +26,8 @@ from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.from_data import Choices, default_work_dir, write_config
 from hardnet_suite.openmm.run.recipes import Plan, Start, choose_batch_size, choose_epochs
 from hardnet_suite.openmm.run.records import preprocess_of
+from hardnet_suite.openmm.run.runner import prepare
+from hardnet_suite.openmm.run.train import train
 from hardnet_suite.weights import ROWS
 
 SCRATCH = Choices(from_scratch=True)
@@ -68,6 +75,9 @@ def test_every_trainable_model(data, tmp_path, model):
     assert cfg.load_from is None
     assert cfg.work_dir == str(tmp_path / "run")
     assert not any(name.endswith("_base_") for name in cfg)
+    hooks = [hook["type"] for hook in (*cfg.custom_hooks, *cfg.default_hooks.values())]
+    assert hooks.count("EMAHook") == 1
+    assert len({*hooks}) == len(hooks)
     assert files(data) == before
     told = "\n".join(lines)
     assert "weights" not in told  # which the training itself tells, as it does the schedule
@@ -90,6 +100,43 @@ def test_segmentors_get_images_in_their_own_order_and_units(data, tmp_path, mode
 def test_epochs_of_detectors_with_batch_norms_of_one_pixel_end_with_a_full_batch(data, tmp_path, model, full):
     path = write_config(model, data / "boxes", tmp_path / "run", SCRATCH, say=lambda _: None)
     assert load_config(path).train_dataloader.drop_last == full
+
+
+@HOOKS.register_module()
+class KeepWeights(Hook):
+    """The weights in training before and after each validation."""
+
+    kept: ClassVar[list] = []
+
+    def before_val(self, runner) -> None:
+        self.kept.append([weight.detach().clone() for weight in runner.model.parameters()])
+
+    after_val = before_val
+
+
+def test_validation_leaves_the_weights_in_training_and_a_resumed_run_is_the_same(data, tmp_path):
+    """Of the segmentor whose name is not that of its base config."""
+    choices = Choices(from_scratch=True, epochs=2, image_size=64, batch_size=2)
+    cfg = load_config(write_config("hardnet_mseg", data / "masks", tmp_path, choices, say=lambda _: None))
+    cfg.visualizer.vis_backends = [{"type": "LocalVisBackend"}]
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.num_workers = 0
+    cfg.custom_hooks = [*cfg.custom_hooks, {"type": "KeepWeights"}]
+    KeepWeights.kept.clear()
+    train(prepare(cfg, work_dir=tmp_path / "whole"))
+    kept = KeepWeights.kept
+    assert len(kept) == 4
+    for before, after in ((kept[0], kept[1]), (kept[2], kept[3])):
+        assert_identical(before, after)
+    resumed = shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    (resumed / "epoch_2.pth").unlink()
+    train(prepare(cfg, work_dir=resumed), resume=str(resumed / "epoch_1.pth"))
+    ends = [torch.load(tmp_path / name / "epoch_2.pth", weights_only=False) for name in ("whole", "resumed")]
+    for part in ("state_dict", "ema_state_dict", "optimizer", "param_schedulers"):
+        assert_identical(ends[0][part], ends[1][part], part)
+    raw = {key.removeprefix("module."): value for key, value in ends[0]["ema_state_dict"].items()}
+    names = [name for name in raw if name.endswith("weight")]
+    assert any(not torch.equal(raw[name], ends[0]["state_dict"][name]) for name in names)
 
 
 @pytest.mark.parametrize("name", ["hardnet_descriptor", "hardnet_descriptor_ps"])
@@ -178,7 +225,7 @@ def test_boxes_without_a_validation_split(data, tmp_path):
     (source / "annotations/instances_val2017.json").unlink()
     lines = []
     write_config("ssd224_hardnet29", source, tmp_path / "run", SCRATCH, say=lines.append)
-    assert "no validation split: 1 of the 6 images, drawn at random, are held out" in lines
+    assert "no validation split: 1 of the 6 images, drawn at random, is held out" in lines
     names = [
         {
             image["file_name"]
@@ -251,7 +298,7 @@ def test_splits_that_are_left_out_are_told(tmp_path, has_val):
         "splits left out: test (3 images without annotations), extra (1 image), minival (2 images); train, "
         "val and test are used"
     ) in lines
-    held_out = "no other validation split: 1 of the 6 images, drawn at random, are held out"
+    held_out = "no other validation split: 1 of the 6 images, drawn at random, is held out"
     assert (held_out in lines) is not has_val
     assert cfg.test_dataloader.dataset.ann_file.endswith("instances_val.json")
     assert not (tmp_path / "run/annotations/instances_test.json").exists()
@@ -273,7 +320,8 @@ def test_folders_of_other_splits_are_told(tmp_path, layout):
     (tmp_path / "data/notes").mkdir()
     lines = []
     write_config(model, tmp_path / "data", tmp_path / "run", SCRATCH, say=lines.append)
-    assert "splits left out: extra; train, val and test are used" in lines
+    place, count = ("extra", 6) if layout == "{}/cat" else (layout.format("extra"), 3)
+    assert f"images left out: {place} ({count} images); train, val and test are used" in lines
 
 
 def test_the_only_split_is_told_and_needs_annotations(tmp_path):
@@ -371,7 +419,7 @@ def test_a_class_of_difficult_objects_alone_is_left_out(tmp_path):
     cfg = load_config(write_config("ssd224_hardnet29", folder, tmp_path / "run", SCRATCH, say=lines.append))
     assert cfg.model.bbox_head.num_classes == 1
     assert "classes without a training box are left out: dog" in lines
-    assert any("1 training boxes, 1 class: cat" in line for line in lines)
+    assert any("1 training box, 1 class: cat" in line for line in lines)
 
 
 @pytest.mark.parametrize("available", [{"published", "base"}, {"base"}, {"camvid"}, set()])

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 from toy_runs import toy_config
 
@@ -99,6 +99,51 @@ def test_a_training_by_iterations_is_saved_and_resumed_by_mmengines_hook(toy_tra
         assert len(rates) == (4 if most == 4 else 3)
         assert sorted(path.name for path in toy_train.folder().glob("*.pth")) == saved
         assert newest_checkpoint(toy_train.folder()).path.name == saved[-1]
+
+
+@HOOKS.register_module()
+class OwnAverage(EMAHook):
+    """A hook of the user's."""
+
+
+CHECKPOINTS = {"type": "CheckpointHook", "interval": 1}
+
+
+@pytest.mark.parametrize(
+    ("hooks", "message"),
+    [
+        (["EMAHook", "EMAHook"], r"2 hooks of the type EMAHook .*averaged weights in place.*keep one"),
+        (["EMAHook", "OwnAverage"], "2 hooks of the type EMAHook"),
+        (["ParamSchedulerHook"], r"2 hooks of the type ParamSchedulerHook .*taken twice"),
+        (["ResumableCheckpointHook"], r"2 hooks of the type ResumableCheckpointHook .*remove checkpoints"),
+        ([{**CHECKPOINTS, "save_best": "loss", "rule": "less"}], "two checkpoint hooks .*have save_best"),
+    ],
+)
+def test_hooks_that_undo_each_other_are_refused(toy_train, hooks, message):
+    cfg = toy_config()
+    cfg.default_hooks.checkpoint.update(save_best="mIoU", rule="greater")
+    cfg.custom_hooks = [hook if isinstance(hook, dict) else {"type": hook} for hook in hooks]
+    with pytest.raises(UserError, match=message):
+        toy_train(cfg)
+    assert not list(toy_train.folder().glob("*.pth"))
+
+
+def test_averaged_weights_among_the_default_hooks_are_found(toy_train):
+    cfg = toy_config()
+    cfg.default_hooks.average = {"type": "EMAHook"}
+    cfg.custom_hooks = [{"type": "EMAHook"}]
+    with pytest.raises(UserError, match="2 hooks of the type EMAHook"):
+        toy_train(cfg)
+
+
+def test_hooks_that_do_not_meet_stand_beside_each_other(toy_train, tmp_path):
+    """One average, checkpoints in another folder, and schedules that the user names himself."""
+    cfg = toy_config(epochs=1)
+    cfg.default_hooks.param_scheduler = None
+    others = {**CHECKPOINTS, "out_dir": str(tmp_path / "others")}
+    cfg.custom_hooks = [{"type": "EMAHook"}, {"type": "ParamSchedulerHook"}, others]
+    runner, _ = toy_train(cfg)
+    assert runner.iter == 4
 
 
 @HOOKS.register_module()

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from hardnet_suite.data.classes import class_names, require_same_classes
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.classification import ClassificationPart, classification_samples
 from hardnet_suite.openmm.data.parts.descriptor import DescriptorPart
@@ -29,7 +30,6 @@ from hardnet_suite.openmm.data.parts.part import (
     LOADERS,
     Part,
     ScoreSummary,
-    counted,
     inner_datasets,
     kind_of,
     walk,
@@ -47,7 +47,6 @@ __all__ = [
     "SegmentationPart",
     "class_counts",
     "classification_samples",
-    "counted",
     "evaluator_kind",
     "foreign_datasets",
     "inner_datasets",
@@ -171,7 +170,7 @@ def require_data(cfg: Config, loaders: Sequence[str]) -> None:
         part.require()
         for option, count, expected in wrong_counts(cfg, part):
             raise UserError(
-                f"the model has {option}={count}, but {part.loader} has {expected} classes; "
+                f"the model has {option}={count}, but {part.loader} has {counted(expected, 'class')}; "
                 f"set {option} and the data set's {part.classes_key} to fit each other"
             )
     require_same_data_classes(cfg, loaders)

@@ -27,6 +27,7 @@ from hardnet_suite.data.classification import (
 )
 from hardnet_suite.data.files import read_text
 from hardnet_suite.data.options import checked_indices, take
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import logits_to_guesses
 from hardnet_suite.openmm.data.parts.part import (
@@ -34,7 +35,6 @@ from hardnet_suite.openmm.data.parts.part import (
     WORST,
     Part,
     ScoreSummary,
-    counted,
     kind_of,
     write_mistakes,
 )

@@ -16,13 +16,13 @@ import numpy as np
 from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
 from hardnet_suite.data.patch_check import PatchReport, check_patches
 from hardnet_suite.data.patches import PatchSet, random_pairs, read_patch_set
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts.part import (
     MOST_WORST,
     WORST,
     Part,
     ScoreSummary,
-    counted,
     kind_of,
     write_mistakes,
 )

@@ -31,7 +31,7 @@ from hardnet_suite.data.coco import (
 from hardnet_suite.data.coco.masks import decode_mask
 from hardnet_suite.data.images import header_sizes
 from hardnet_suite.data.options import checked_indices, require_known, require_local, take
-from hardnet_suite.data.report import Finding
+from hardnet_suite.data.report import Finding, counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import MISTAKE_SCORE, find_mistakes
 from hardnet_suite.networks import Palette
@@ -41,7 +41,6 @@ from hardnet_suite.openmm.data.parts.part import (
     WORST,
     Part,
     ScoreSummary,
-    counted,
     kind_of,
     write_mistakes,
 )
@@ -247,7 +246,7 @@ class DetectionPart(Part):
         if self.annotated and all(box.iscrowd for _, boxes in pairs for box in boxes):
             raise UserError(
                 f"{self.loader}: the {len(pairs)} images used of {self.annotation_file} have no box of the "
-                f"{len(self.classes)} classes: there is nothing to train on or to score against"
+                f"{counted(len(self.classes), 'class')}: there is nothing to train on or to score against"
             )
         self.require_masks()
 

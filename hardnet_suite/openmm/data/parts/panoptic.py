@@ -30,6 +30,7 @@ from hardnet_suite.data.panoptic import (
     read_label_image,
     read_panoptic,
 )
+from hardnet_suite.data.report import counted
 from hardnet_suite.data.segmentation import IGNORE, require_aligned
 from hardnet_suite.data.segmentation.label_images import read_segments
 from hardnet_suite.errors import UserError
@@ -42,7 +43,6 @@ from hardnet_suite.openmm.data.parts.part import (
     WORST,
     Part,
     ScoreSummary,
-    counted,
     kind_of,
     write_mistakes,
 )
@@ -264,8 +264,8 @@ class PanopticPart(Part):
         if not any(map(_examples, annotations)):
             raise UserError(
                 f"{self.loader}: the {len(images)} images used of {self.annotation_file} have no "
-                f"segment of the {len(self.classes)} classes: there is nothing to train on or to score "
-                "against"
+                f"segment of the {counted(len(self.classes), 'class')}: there is nothing to train on or to "
+                "score against"
             )
 
     def _chosen(self) -> list[CocoImage]:

@@ -242,12 +242,6 @@ def write_mistakes(folder: Path, rows: Iterable[Mapping[str, Any]]) -> str:
     return MISTAKES
 
 
-def counted(count: int, noun: str) -> str:
-    """A number and its noun: "1 image", "2,804 boxes"."""
-    ending = "es" if noun.endswith(("s", "x", "tch")) else "s"
-    return f"{count:,} {noun}{ending * (count != 1)}"
-
-
 def walk(node, change: Callable[[ConfigDict], None]) -> None:
     """Calls ``change`` on every dict inside ``node``."""
     if isinstance(node, dict):

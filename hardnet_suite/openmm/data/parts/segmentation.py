@@ -15,6 +15,7 @@ from mmengine.config import Config
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.images import IMAGE_SUFFIXES
 from hardnet_suite.data.options import checked_indices, require_known, take
+from hardnet_suite.data.report import counted
 from hardnet_suite.data.segmentation import (
     IGNORE,
     LABEL_SETS,
@@ -38,7 +39,6 @@ from hardnet_suite.openmm.data.parts.part import (
     WORST,
     Part,
     ScoreSummary,
-    counted,
     inner_datasets,
     kind_of,
     write_mistakes,

@@ -11,6 +11,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 
+from hardnet_suite.data.report import counted
 from hardnet_suite.data.segmentation import IGNORE, LABEL_SETS, LabelSet, prediction_path, write_label
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.binary import MaskScores, score_mask, summarize_masks
@@ -92,7 +93,9 @@ class SegmentationIoU(BaseMetric):
         self, target: np.ndarray, prediction: np.ndarray, sample: dict, labels: LabelSet
     ) -> MaskScores:
         if labels.background is None:
-            raise UserError(f"SegmentationIoU has masks=True, but the data has {len(labels.classes)} classes")
+            raise UserError(
+                f"SegmentationIoU has masks=True, but the data has {counted(len(labels.classes), 'class')}"
+            )
         if (target == IGNORE).any():
             raise UserError(
                 f"{sample['img_path']} has ignored pixels, which the scores of masks=True cannot leave out: "
