@@ -21,6 +21,7 @@ from hardnet_suite.data.coco import (
     missing_images,
     read_json,
 )
+from hardnet_suite.data.files import is_file
 from hardnet_suite.data.options import checked_indices, require_known, require_local, take
 from hardnet_suite.data.panoptic import (
     VOID,
@@ -261,7 +262,7 @@ class PanopticPart(Part):
         content.require_annotated()
         annotations = take(self.annotations(), self.indices, self.loader)
         pairs = [(self.path_of(image), label) for image, label, _ in annotations]
-        lacking = next((label for _, label in pairs if not label.is_file()), None)
+        lacking = next((label for _, label in pairs if not is_file(label)), None)
         if lacking is not None:
             raise UserError(f"{self.annotation_file}: no label image {lacking}")
         require_aligned(pairs, self.loader)
