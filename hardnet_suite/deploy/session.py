@@ -303,6 +303,12 @@ class Session(nn.Module):
         return sha.hexdigest()
 
     @property
+    def network_digest(self) -> str | None:
+        """SHA-256 of the tensors of the network, ``weights.tables.digest_of_tensors``, in hex; None where
+        the file holds them in another precision than float32, or an earlier version wrote it."""
+        return self.record.network_digest if self.record.precision == "fp32" else None
+
+    @property
     def checkpoint(self) -> Checkpoint:
         """What the file says of itself, as a weights file does; without tensors."""
         usage = self.usage

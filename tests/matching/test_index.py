@@ -14,6 +14,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from hardnet_suite.data.descriptors import require_described, write_descriptors
+from hardnet_suite.deploy import export, open_session
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching import HardNetDetector
 from hardnet_suite.matching import index as index_module
@@ -99,6 +101,24 @@ def test_a_saved_index_answers_the_same(indexes, method, tmp_path):
         assert loaded.search(view, top=None, verify=2) == indexes[method].search(view, top=None, verify=2)
     with safe_open(path, "numpy") as file:
         assert file.metadata()["weights_digest"] == digest_of(small_descriptor())
+
+
+def test_an_exported_file_in_float32_is_the_network_it_was_made_of(indexes, tmp_path):
+    network = small_descriptor()
+    files = {precision: tmp_path / f"{precision}.onnx" for precision in ("fp32", "fp16")}
+    for precision, file in files.items():
+        export(network, file, precision=precision)
+    indexes["vlad"].save(tmp_path / "index.safetensors")
+    index = load_index(tmp_path / "index.safetensors", model=files["fp32"])
+    view = drawn_views()[0]
+    assert numbers(index.search(view)) == numbers(indexes["vlad"].search(view))
+    assert digest_of(open_session(files["fp32"])) == digest_of(network)
+    with pytest.raises(UserError, match=r"was made with .* not with .*fp16\.onnx"):
+        load_index(tmp_path / "index.safetensors", model=files["fp16"])
+    write_descriptors(tmp_path / "a.npz", np.eye(2), weights=digest_of(open_session(files["fp32"])))
+    assert require_described(tmp_path / "a.npz", weights=digest_of(network)) == digest_of(network)
+    with pytest.raises(UserError, match="of other weights, or of them in another precision"):
+        require_described(tmp_path / "a.npz", weights=digest_of(open_session(files["fp16"])))
 
 
 @pytest.mark.parametrize("method", METHODS)
