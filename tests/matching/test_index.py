@@ -431,6 +431,41 @@ def test_a_name_stands_for_one_file(tmp_path, monkeypatch):
         hit.file.require_same()
 
 
+def test_a_file_that_has_moved_is_the_same_image(tmp_path, monkeypatch):
+    images = list(drawn_scenes())
+    for folder in ("d1", "d2"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(images[0]).save(tmp_path / folder / "a.png")
+    monkeypatch.chdir(tmp_path / "d1")
+    index = build_index(["a.png"], detector=detector())
+    index.save(tmp_path / "i.safetensors")
+    monkeypatch.chdir(tmp_path / "d2")
+    places = {tmp_path / "d1" / "a.png", tmp_path / "d2" / "a.png"}
+    assert index.add("a.png") == 1
+    assert {hit.file.require_same() for hit in index.search(images[0])} == places  # each its own
+    (tmp_path / "d1" / "a.png").unlink()
+    again = load_index(tmp_path / "i.safetensors", model=small_descriptor())
+    assert again.add("a.png") == 1
+    assert {hit.file.require_same() for hit in again.search(images[0])} == {tmp_path / "d2" / "a.png"}
+
+
+def test_names_of_other_files_are_told_before_anything_is_described(tmp_path, monkeypatch):
+    images = list(drawn_scenes())
+    for number, folder in enumerate(("d1", "d2")):
+        (tmp_path / folder).mkdir()
+        for name in "abc":
+            Image.fromarray(images[number if name == "c" else 2]).save(tmp_path / folder / f"{name}.png")
+    monkeypatch.chdir(tmp_path / "d1")
+    index = build_index(["a.png", "c.png"], detector=detector())
+    monkeypatch.chdir(tmp_path / "d2")
+    monkeypatch.setattr(index_module, "_described", lambda *_: pytest.fail("an image is described"))
+    (tmp_path / "d2" / "none.png").symlink_to("nowhere")
+    for names in (["b.png", "none.png", "c.png"], "*.png"):
+        with pytest.raises(UserError, match=r"^c\.png: the index has another image of that name"):
+            index.add(names)
+    assert len(index) == 2
+
+
 @pytest.mark.parametrize("files", ['["a"]', '[["a", "b"]]', '[["a"], null]', "{", '[[1, 2], ["a", "b"]]'])
 def test_files_of_a_damaged_index(tmp_path, files):
     index = build_index(list(drawn_scenes())[:2], detector=detector())
