@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hardnet_suite.cli._options import add_config_arguments, read_config, settle_config, show
-from hardnet_suite.data.files import copies_across, looking_once
+from hardnet_suite.data.files import copies_across, looking_once, real_path
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 
@@ -73,15 +72,15 @@ def _trained_on(part: Any, training: Sequence[Path], *, read: bool) -> str | Non
         training: files of the training data.
         read: compares contents, and not only paths.
     """
-    files, places = _files(part), {os.path.realpath(path): path for path in training}
-    twins = {path: places[real] for path in files if (real := os.path.realpath(path)) in places}
+    files, places = _files(part), {real_path(path): path for path in training}
+    twins = {path: places[real] for path in files if (real := real_path(path)) in places}
     if read:
         own = [path for path in files if path not in twins]
         twins |= {path: first for first, path in copies_across({"training": training, part.loader: own})}
     if not twins:
         return None
     path, first = next(iter(twins.items()))
-    of = "" if os.path.realpath(path) == os.path.realpath(first) else f", a copy of {first}"
+    of = "" if real_path(path) == real_path(first) else f", a copy of {first}"
     return (
         f"{len(twins)} of {len(files)} files of {part.loader} are training data as well, such as {path}{of}: "
         "its scores say nothing of other images"

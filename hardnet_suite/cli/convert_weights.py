@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,10 +91,11 @@ def run(args: argparse.Namespace) -> None:
         weights = open_weights(file, name, layout=args.layout)
     except UserError as error:
         hint = "; for a file of a trunk alone give its --model" if "not the weights of" in str(error) else ""
-        raise UserError(f"{error}{hint}") from None
-    if weights.form == "onnx":
-        for remark in graph_remarks(weights):
-            show(remark)
+        raise UserError(f"{error}{exported_hint(source) or hint}") from None
+    weights, remarks = with_record(weights)
+    for remark in remarks:
+        show(remark)
+    if weights.form == "onnx" and weights.input_is_unknown:
         show(INPUT_IS_UNKNOWN)
     weights.require_part()
     require_sound_in(weights)
@@ -139,8 +141,18 @@ def weights_file(path: Path) -> WeightsFile:
         raise UserError(f"{path}: {error}") from error
 
 
-def graph_remarks(weights: Checkpoint) -> list[str]:
-    """What the weights of a graph lack, and where the network's answers are not those of the graph."""
+def with_record(weights: Checkpoint) -> tuple[Checkpoint, list[str]]:
+    """The weights of a graph with what ``export`` wrote into it: classes, palette and rules.
+
+    Returns:
+        The weights, and what to know of them: what a graph lacks, where the network's answers are not those
+        of the graph, and why what is written in it is not used.
+    """
+    from hardnet_suite.deploy.session import read_record
+    from hardnet_suite.networks import find_arch
+
+    if weights.form != "onnx":
+        return weights, []
     remarks = []
     if (folded := int(weights.metadata["folded"])) > 0:
         remarks.append(
@@ -149,7 +161,30 @@ def graph_remarks(weights: Checkpoint) -> list[str]:
         )
     if weights.metadata["returns"] == "probabilities":
         remarks.append("the graph ends in a softmax: it returns probabilities, the network logits")
-    return remarks
+    try:
+        record = read_record(weights.path)
+    except UserError as error:
+        return weights, [*remarks, f"what is written in it is not used: {error}"]
+    if record is None:
+        return weights, remarks
+    said = record.usage.name, record.arch, record.num_classes, record.in_chans
+    arch = weights.arch or find_arch(weights.model)
+    if said != (weights.model, arch, weights.num_classes, weights.in_chans):
+        remark = f"what is written in it is not used: it is of another network, a {record.usage.name}"
+        return weights, [*remarks, remark]
+    names = ("classes", "palette", "preprocess", "postprocess")
+    return replace(weights, **{name: getattr(record.usage, name) for name in names}), remarks
+
+
+def exported_hint(path: Path) -> str:
+    """What to do with a graph that ``export`` wrote, whose weights cannot be read; "" for any other file."""
+    from hardnet_suite.deploy.session import read_record
+
+    try:
+        record = read_record(path) if path.suffix.lower() == ".onnx" else None
+    except UserError:
+        record = None
+    return "" if record is None else f"; it is an exported {record.usage.name}, which predict takes as it is"
 
 
 def known_model(name: str | None) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardnet_suite.cli._options import show
-from hardnet_suite.cli.convert_weights import LAYOUT_NAMES, graph_remarks, origin_of, program_of
+from hardnet_suite.cli.convert_weights import LAYOUT_NAMES, origin_of, program_of, with_record
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import require_replaceable, write_file
@@ -34,14 +34,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from hardnet_suite.cli.convert_weights import known_model, require_sound_in, weights_file
+    from hardnet_suite.cli.convert_weights import (
+        exported_hint,
+        known_model,
+        require_sound_in,
+        weights_file,
+    )
     from hardnet_suite.weights import open_weights
     from hardnet_suite.weights.file import expanded
 
     if args.json is not None:
         require_replaceable(args.json, _is_report, writer="identify", option="--json")
     file = weights_file(expanded(args.file))
-    weights = open_weights(file, known_model(args.model), layout=args.layout).require_part()
+    name = known_model(args.model)
+    try:
+        weights = open_weights(file, name, layout=args.layout).require_part()
+    except UserError as error:
+        raise UserError(f"{error}{exported_hint(file.path)}") from None
     require_sound_in(weights)
     answers = passport(weights, named=args.model is not None)
     width = max(map(len, answers))
@@ -66,6 +75,7 @@ def passport(weights: Checkpoint, *, named: bool = False) -> dict[str, Any]:
     from hardnet_suite.weights.layouts import LAYOUTS, OFFICIAL, keys_of
     from hardnet_suite.weights.tables import few, tables_of
 
+    weights, remarks = with_record(weights)
     arch = weights.arch or find_arch(weights.model)
     trunk = getattr(arch, "trunk", arch)
     layout = LAYOUTS.get(weights.form)
@@ -128,8 +138,8 @@ def passport(weights: Checkpoint, *, named: bool = False) -> dict[str, Any]:
     if answers["licence"] == "unknown" and of_program not in ("", "unknown"):
         answers["licence"] = f"unknown; that of the program is {of_program}"
     answers["use"] = _uses(weights)
-    if weights.form == "onnx":
-        answers |= {"but": remarks} if (remarks := graph_remarks(weights)) else {}
+    if remarks:
+        answers["but"] = remarks
     if not named and (remark := weights.twins_remark("--model")):
         answers["but"] = [remark]
     others = [other for other in alike if not other.told]
@@ -160,11 +170,12 @@ def _uses(weights: Checkpoint) -> list[str]:
     name = shlex.quote(weights.path.name)  # of a shell
     text = json.dumps(weights.path.name, ensure_ascii=False)  # of Python
     if weights.form == "onnx":
+        uses = [] if weights.input_is_unknown else [f"hardnet-suite predict IMAGES --model {name}"]
         try:
             program_of(weights)
         except UserError as error:
-            return [f"none: {error}"]
-        return [f"hardnet-suite convert-weights {name} mine.safetensors"]
+            return uses or [f"none: {error}"]
+        return [*uses, f"hardnet-suite convert-weights {name} mine.safetensors"]
     if layout is not None and not (layout.told or weights.row):  # its keys would be read as another program's
         return [f"hardnet-suite convert-weights {name} mine.safetensors --from {layout.name}"]
     if weights.num_classes is None:

@@ -117,8 +117,8 @@ def require_described(file: str | Path, *, weights: str = "", patches: np.ndarra
     own = marks.get("weights", "")
     if own and weights and own != weights:
         raise UserError(
-            f"{path} is of other weights (digest {own[:12]}) than the descriptors before it (digest "
-            f"{weights[:12]}): describe all of them with one network"
+            f"{path} is of other weights, or of them in another precision (digest {own[:12]}), than the "
+            f"descriptors before it (digest {weights[:12]}): describe all of them with one network"
         )
     if patches is not None and marks.get("patches") and marks["patches"] != digest(patches):
         raise UserError(f"{path} is of other patches: describe these anew")

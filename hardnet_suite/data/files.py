@@ -83,7 +83,10 @@ def require_regular(path: str | Path) -> None:
         NotAFileError: the path is a pipe, socket or device.
         OSError: there is nothing at the path.
     """
-    mode = Path(path).stat().st_mode
+    try:
+        mode = Path(path).stat().st_mode
+    except ValueError:  # a null byte, or a character that no name of a file has
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise NotAFileError(path)
 
@@ -94,6 +97,14 @@ def is_file(path: str | Path) -> bool:
         return Path(path).is_file()
     except (OSError, ValueError):
         return False
+
+
+def real_path(path: str | Path) -> str:
+    """``os.path.realpath``; for a name that no file can have, its absolute form."""
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return os.path.abspath(path)
 
 
 def is_path(name: str) -> bool:
@@ -135,7 +146,7 @@ def copies_across(splits: Mapping[str, Sequence[Path]]) -> list[tuple[Path, Path
         for path in paths:
             try:
                 sizes.setdefault(path.stat().st_size, {}).setdefault(path, split)
-            except OSError:
+            except (OSError, ValueError):
                 continue
     pairs = []
     for group in sizes.values():

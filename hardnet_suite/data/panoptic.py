@@ -30,6 +30,7 @@ from hardnet_suite.data.coco.files import missing_images
 from hardnet_suite.data.coco.layout import check_layout, read_json
 from hardnet_suite.data.coco.records import CocoImage
 from hardnet_suite.data.coco.values import as_flag, as_id, match_id
+from hardnet_suite.data.files import is_file
 from hardnet_suite.data.images import image_size
 from hardnet_suite.data.report import Finding, Report, counted, first_of
 from hardnet_suite.data.segmentation.label_images import read_segments
@@ -383,7 +384,7 @@ def _look(
         return 0, 0, None
     path, label = image_folder / image.file_name, label_folder / name
     try:
-        if not label.is_file():
+        if not is_file(label):
             return 0, 0, f"no label image {label}"
         if problem := misalignment(path, label):
             return 0, 0, problem

@@ -42,6 +42,7 @@ from hardnet_suite.networks.preprocess import MAX_SIDE
 from hardnet_suite.outputs import require_replaceable, temporary_folder, writing
 from hardnet_suite.quiet import without_messages
 from hardnet_suite.weights.file import expanded
+from hardnet_suite.weights.tables import digest_of_tensors
 
 _MOST_PIXELS = 1 << 26  # of a batch
 _one_at_a_time = RLock()  # torch.export and what builds on it
@@ -178,6 +179,7 @@ def export_file(
     require_plain_weights(network)
     # weights in PyTorch's usual layout: LiteRT and ExecuTorch take no other
     reference = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
+    record = replace(record, network_digest=digest_of_tensors(reference.state_dict()))
     select = chosen.select if chosen.suppression else _no_suppression
     dtype = PRECISIONS[chosen.network_precision(precision)]
     graph = Graph(fuse_batch_norms(reference).to(dtype), record, select).eval()

@@ -30,6 +30,7 @@ KEY = "hardnet_suite"  # of the record in a file's metadata
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 INCLUDES = ("preprocess", "postprocess")
 _VERSION = 2
+_LATER = {"network_digest": None}  # fields that files of earlier versions lack
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class ExportRecord:
             "postprocess" it returns answers in pixels of its input: "boxes", "scores" and "labels" (unused
             rows: score and label −1), a "mask" or "probabilities".
         weights: which weights these are, in words; None if unknown.
+        network_digest: of the network's tensors, ``weights.tables.digest_of_tensors``; None if unknown.
         contents: what else the file consists of, where its format does not notice damage itself.
     """
 
@@ -78,6 +80,7 @@ class ExportRecord:
     precision: str = "fp32"
     includes: tuple[str, ...] = ()
     weights: str | None = None
+    network_digest: str | None = None
     contents: tuple[Content, ...] = field(default=(), compare=False)
 
     @property
@@ -169,7 +172,7 @@ def require_intact(record: ExportRecord, path: Path) -> None:
 
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
     """The fields of a record from values of JSON; ValueError for anything else."""
-    names = set(ExportRecord.__dataclass_fields__)
+    names, values = set(ExportRecord.__dataclass_fields__), _LATER | values
     if set(values) != names:
         raise ValueError(f"expected {', '.join(sorted(names))}, got {', '.join(sorted(map(str, values)))}")
     usage, arch = Usage.from_dict(values["usage"]), arch_from_dict(values["arch"])
@@ -195,8 +198,9 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"includes={includes!r} must be of {', '.join(INCLUDES)}")
     if values["precision"] not in PRECISIONS:
         raise ValueError(f"precision={values['precision']!r} must be one of {', '.join(PRECISIONS)}")
-    if not isinstance(values["weights"], str | None):
-        raise ValueError(f"weights={values['weights']!r} must be text")
+    for key in ("weights", "network_digest"):
+        if not isinstance(values[key], str | None):
+            raise ValueError(f"{key}={values[key]!r} must be text")
     return values | {
         "contents": _contents(values["contents"]),
         "usage": usage,

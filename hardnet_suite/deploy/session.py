@@ -54,6 +54,23 @@ def is_exported(path: str | Path) -> bool:
     return _find(expanded(path)) is not None
 
 
+def read_record(path: str | Path) -> ExportRecord | None:
+    """What an exported file says of itself; None for any other file.
+
+    Raises:
+        UserError: as ``is_exported``; or what it says is damaged, or not what the file was written with.
+    """
+    path = expanded(path)
+    found = _find(path)
+    if found is None:
+        return None
+    form, text = found
+    record = _record_of(path, text)
+    _require_parts(form, path)
+    require_intact(record, path)
+    return record
+
+
 def is_for_engine(path: str | Path) -> bool:
     """Whether ``open_session`` is to open a file: an exported one, or one that cannot be weights by its name.
 
@@ -96,10 +113,7 @@ def open_session(
             f"{path} does not say which model it is: it is damaged, or not written by hardnet-suite export"
         )
     form, text = found
-    try:
-        record = ExportRecord.from_json(text)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    record = _record_of(path, text)
     if engine not in (None, form.engine):
         raise UserError(f"{path} is a file for {form.engine}, not for {engine}")
     if form.is_program and not trusted:
@@ -107,9 +121,7 @@ def open_session(
             f"{path} may run any code of its author when it is opened: export the model as ONNX, OpenVINO or "
             "TorchScript; a file of your own: hardnet_suite.deploy.open_session(path, trusted=True)"
         )
-    missing = [part for part in form.parts(path) if not part.is_file()]
-    if missing:
-        raise UserError(f"{path}: {missing[0]} is missing, which belongs to it: copy both")
+    _require_parts(form, path)
     if record.precision == "int8" and precision == "bf16":  # for the layers that stay in float
         precision = "int8+bf16"
     require_intact(record, path)
@@ -290,6 +302,12 @@ class Session(nn.Module):
                 while block := stream.read(1 << 20):
                     sha.update(block)
         return sha.hexdigest()
+
+    @property
+    def network_digest(self) -> str | None:
+        """SHA-256 of the tensors of the network, ``weights.tables.digest_of_tensors``, in hex; None where
+        the file holds them in another precision than float32, or an earlier version wrote it."""
+        return self.record.network_digest if self.record.precision == "fp32" else None
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -549,6 +567,19 @@ def _find(path: Path) -> tuple[Format, str] | None:
         if text is not None:
             return form, text
     return None
+
+
+def _record_of(path: Path, text: str) -> ExportRecord:
+    try:
+        return ExportRecord.from_json(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _require_parts(form: Format, path: Path) -> None:
+    missing = [part for part in form.parts(path) if not part.is_file()]
+    if missing:
+        raise UserError(f"{path}: {missing[0]} is missing, which belongs to it: copy both")
 
 
 def _reopened(path: Path, precision: str, threads: int) -> Session:

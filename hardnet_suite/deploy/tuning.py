@@ -149,7 +149,8 @@ def deploy(
             with the result and its copies).
         size: Side, or (height, width), of the input to time. Default: that of the input rule; 512 where that
             keeps the size of images. PyTorch's forms take other sizes, too, and files where the rule keeps
-            the size or this is not the rule's; OpenVINO's in int8 have one size, that of the rule.
+            the size or this is not the rule's; OpenVINO's in int8 have one size, that of the rule, so that
+            there are none where it keeps the size.
         batch: Images per input.
         precision: "fp32", "bf16", "fp16" or "int8"; None: whichever is faster, int8 only with
             ``quantization``.
@@ -189,6 +190,9 @@ def deploy(
     plain = copy.deepcopy(network).eval().to("cuda" if name == "cuda" else "cpu", torch.float32)
     plain.usage = usage
     example = _example(plain, usage, size, batch)
+    problems = [_size_problem(usage, example, name, form.precision) for form in tried]
+    if all(problems):
+        raise UserError(problems[0])
     folder = tempfile.TemporaryDirectory(prefix="hardnet_suite_", ignore_cleanup_errors=True)
     build = partial(_built, folder=Path(folder.name), quantization=quantization)
     built, choice = _calibrated(
@@ -226,6 +230,19 @@ def _example(network: nn.Module, usage: Usage, size: int | tuple[int, int] | Non
     return values.to(next(network.parameters()).device)
 
 
+def _size_problem(usage: Usage, example: Tensor, target: str, precision: str) -> str:
+    """Why no file of a precision can take the inputs and answer as the network does; "" where one can."""
+    made, size = prepared_size(usage.preprocess), (example.shape[2], example.shape[3])
+    if target in ("cpu", "cuda") or size == made:
+        return ""
+    if "size" in FORMATS[target].dynamic_in("int8" if precision.startswith("int8") else "fp32"):
+        return ""
+    start = f"the target {target} has int8 in files of one size alone, and the input rule of {usage.name}"
+    if made is None:
+        return f"{start} keeps the size of images: take another target, or a rule that makes one size"
+    return f"{start} makes {made[0]}×{made[1]}, not {size[0]}×{size[1]}: leave out the size"
+
+
 def _built(
     network: nn.Module,
     form: Form,
@@ -236,6 +253,8 @@ def _built(
     quantization: Quantization | None,
 ) -> nn.Module:
     """The network in a form, or a session of its exported file."""
+    if problem := _size_problem(network.usage, example, target, form.precision):  # drops the form alone
+        raise RuntimeError(problem)
     changed = transformed(network, form.steps, example)
     if target in ("cpu", "cuda"):
         return changed
@@ -249,13 +268,8 @@ def _built(
     size = (example.shape[2], example.shape[3])
     if size == prepared_size(network.usage.preprocess):
         options |= {"size": size, "batch": len(example)}
-    elif "size" in FORMATS[target].dynamic_in(options.get("precision", "fp32")):
+    else:
         options["dynamic"] = "size"
-    else:  # drops the form alone
-        raise RuntimeError(
-            f"a file of one size would answer otherwise, as the input rule of the network makes no "
-            f"{size[0]}×{size[1]}: give it one that does (network.usage), or leave the size out"
-        )
     file = export(changed, path, format=target, **options)
     try:
         session = open_session(file, precision=form.precision)

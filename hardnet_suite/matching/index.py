@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,22 @@ class ImageFile:
 
     @classmethod
     def of(cls, source: SourceImage) -> ImageFile | None:
-        """The file of an image; None where it is no file of its own."""
-        return None if source.path is None else cls(os.path.abspath(source.path), sha256(source.path))
+        """The file of an image; None where it is no file of its own, or cannot be read."""
+        if source.path is None:
+            return None
+        try:
+            require_regular(source.path)
+            return cls(os.path.abspath(source.path), sha256(source.path))
+        except OSError:  # told by what opens it
+            return None
+
+    def or_moved_to(self, other: ImageFile) -> ImageFile:
+        """Itself, or where its contents are not there any more the other file, which has them."""
+        try:
+            self.require_same()
+        except (UserError, OSError):
+            return other
+        return self
 
     def require_same(self) -> Path:
         """Its path.
@@ -143,8 +158,9 @@ class ImageIndex:
     def add(self, images: Any, *, failed: list[tuple[str, str]] | None = None) -> int:
         """Adds images; the codebook stays. An image may be added twice, but a name stands for one image.
 
-        An image that cannot be read, or has no keypoints, is skipped with a warning; if it is the only one,
-        it is an error.
+        That is told by the contents of files: those that have moved are found again once they are added from
+        where they are. An image that cannot be read, or has no keypoints, is skipped with a warning; if it is
+        the only one, it is an error.
 
         Args:
             images: as for ``predict``.
@@ -154,9 +170,10 @@ class ImageIndex:
             How many images were added.
 
         Raises:
-            UserError: no images, a single one that cannot be added, or one of a name that another file has.
+            UserError: no images, a single one that cannot be added, or one of a name that a file of other
+                contents has; nothing is added then.
         """
-        added = list(_features_of(self.detector, images, failed))
+        added = list(_features_of(self.detector, images, failed, self._files()))
         self._extend(added)
         return len(added)
 
@@ -237,17 +254,21 @@ class ImageIndex:
         content = save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, metadata)
         write_file(path, in_order(content))
 
+    def _files(self) -> dict[str, ImageFile]:
+        """Name -> file, of the images whose files are known."""
+        files: dict[str, ImageFile] = {}
+        for name, image in zip(self.names, self._images, strict=True):
+            _require_same_file(files, name, image.file)
+        return files
+
     def _extend(self, images: Iterable[tuple[str, _LocalFeatures]]) -> None:
-        images = list(images)
-        files = {name: image.file for name, image in zip(self.names, self._images, strict=True)}
+        images, files = list(images), self._files()
         for name, image in images:
-            file = files.setdefault(name, image.file)
-            if file is not None and image.file is not None and file != image.file:
-                what = "has changed" if file.path == image.file.path else f"is also {file.path}"
-                raise UserError(
-                    f"{name}: the index has another image of that name, as {image.file.path} {what}: "
-                    "name images by different paths, such as absolute ones, or build the index anew"
-                )
+            _require_same_file(files, name, image.file)
+        added = {name: image.file for name, image in images if image.file is not None}
+        for name, image in zip(self.names, self._images, strict=True):
+            if image.file is not None and name in added:
+                image.file = image.file.or_moved_to(added[name])
         for name, image in images:
             if image.words is None:
                 image.words = self._words(image.descriptors)
@@ -424,10 +445,14 @@ def _check_method(method: str) -> None:
 
 
 def _features_of(
-    detector: HardNetDetector, images: Any, failed: list[tuple[str, str]] | None
+    detector: HardNetDetector,
+    images: Any,
+    failed: list[tuple[str, str]] | None,
+    files: dict[str, ImageFile] | None = None,
 ) -> Iterable[tuple[str, _LocalFeatures]]:
-    single = is_single(images)
-    for source in images_of(images, detector.channels):
+    """Name and features of each image; ``files`` are those of the names that an index has."""
+    single, files = is_single(images), files or {}
+    for source, file in _with_files(images_of(images, detector.channels), files):
         try:
             features = _described(detector, source.open(), source.name)
         except UserError as error:
@@ -437,8 +462,41 @@ def _features_of(
             if failed is not None:
                 failed.append((source.name, str(error)))
             continue
-        features.file = ImageFile.of(source)
+        features.file = file
         yield source.name, features
+
+
+def _with_files(
+    sources: Iterator[SourceImage], files: dict[str, ImageFile]
+) -> Iterator[tuple[SourceImage, ImageFile | None]]:
+    """Each image with its file, of which the names are checked at once: describing them takes minutes."""
+    checked, others = [], iter(())
+    for source in sources:
+        if source.path is None:  # a frame, which holds its pixels
+            others = chain((source,), sources)
+            break
+        checked.append((source, _require_same_file(files, source.name, ImageFile.of(source))))
+    yield from checked
+    for source in others:
+        yield source, _require_same_file(files, source.name, ImageFile.of(source))
+
+
+def _require_same_file(files: dict[str, ImageFile], name: str, file: ImageFile | None) -> ImageFile | None:
+    """The file of an image of that name, which is put to ``files``.
+
+    Raises:
+        UserError: the name is that of another one with other contents.
+    """
+    if file is None:
+        return None
+    other = files.setdefault(name, file)
+    if other.sha256 != file.sha256:
+        what = "has changed" if other.path == file.path else f"is also {other.path}"
+        raise UserError(
+            f"{name}: the index has another image of that name, as {file.path} {what}: "
+            "name images by different paths, such as absolute ones, or build the index anew"
+        )
+    return file
 
 
 def _described(detector: HardNetDetector, image: Any, name: str | None) -> _LocalFeatures:

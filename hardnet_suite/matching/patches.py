@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from hardnet_suite.networks import ARCHS, DescriptorArch, build_network, eval_mo
 from hardnet_suite.weights import chosen_row, fill, open_weights
 from hardnet_suite.weights.file import expanded
 from hardnet_suite.weights.runs import run_checkpoint
-from hardnet_suite.weights.tables import is_counter
+from hardnet_suite.weights.tables import digest_of_tensors
 
 DESCRIPTOR = "hardnet_descriptor"
 SHIPPED = "homography"  # tag of the weights in the package
@@ -185,13 +184,11 @@ def _tensor(patches: Any) -> Tensor:
 
 
 def digest_of(model: nn.Module) -> str:
-    """SHA-256 of a network's weights, in hex: of the tensors, whatever file they come from."""
+    """SHA-256 of a network's weights, in hex: of the tensors, whatever file they come from.
+
+    A file exported in float32 has that of the network it was made of, another one that of itself: its
+    descriptors are others. So has one of an earlier version, which does not know its network's.
+    """
     if isinstance(model, Session):
-        return model.digest
-    digest = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        if not is_counter(key):
-            array = value.detach().cpu().float().contiguous().numpy()
-            digest.update(f"{key} {array.shape}\n".encode())
-            digest.update(array.tobytes())
-    return digest.hexdigest()
+        return model.network_digest or model.digest
+    return digest_of_tensors(model.state_dict())

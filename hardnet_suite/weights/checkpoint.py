@@ -287,7 +287,7 @@ def open_weights(
         path = file.path
         if given is None and path.suffix.lower() == ".onnx":
             raise UserError(
-                "a graph, which says nothing of how images become inputs: write its weights to a file with "
+                "a graph, not a file of weights: write its weights to one with "
                 f"`hardnet-suite convert-weights {path} {path.stem}.safetensors`, and give that"
             )
         row = row or _row_of_file(file, model)

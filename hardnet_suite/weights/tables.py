@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -40,6 +41,17 @@ _EMA_COUNTERS = {"steps", "n_averaged"}  # of mmengine's and torch's averaged mo
 def is_counter(key: str) -> bool:
     """Whether a tensor of that name counts the batches that a batch norm has seen."""
     return key.endswith(COUNTER)
+
+
+def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a network's state dict in float32, without counters, in hex: whatever file it is from."""
+    digest = hashlib.sha256()
+    for key, value in sorted(tensors.items()):
+        if not is_counter(key):
+            array = value.detach().cpu().float().contiguous().numpy()
+            digest.update(f"{key} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -49,6 +49,19 @@ def test_missing_image(cli, config, data):
     assert f"no file {path}" in out
 
 
+@pytest.mark.parametrize("name", ["a\0b.jpg", "a\0/b.jpg", f"{'x' * 300}.jpg", "d" * 5000, "a\ud800.jpg"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_name_that_no_file_can_have(cli, config, data, split, name):
+    path = data / f"annotations/instances_{split}2017.json"
+    content = json.loads(path.read_text())
+    content["images"][0]["file_name"] = name
+    path.write_text(json.dumps(content))
+    for options in ([], ["--quick"]):
+        status, out, err = cli("check-data", config, "--data-root", data, *options)
+        assert (status, err) == (1, "1 errors\n")
+        assert "ERROR  missing image (1)" in out
+
+
 def test_bad_box(cli, config, data, annotations):
     annotations(lambda content: content["annotations"][0].update(bbox=[5, 5, 0, 10]))
     status, out, err = cli("check-data", config, "--data-root", data)

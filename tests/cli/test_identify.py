@@ -10,12 +10,14 @@ import warnings
 import zipfile
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 
 import hardnet_suite.weights as weights_room
-from hardnet_suite import create_model, load_model
+from hardnet_suite import create_model, load_model, predict
+from hardnet_suite.deploy import export
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, build_network
 from hardnet_suite.weights import ROWS, download, find, open_weights, registry, save_weights, to_official
@@ -647,6 +649,75 @@ def test_the_graph_of_a_model_zoo(cli, tmp_path, monkeypatch):
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(converted(images), network(images), rtol=1e-4, atol=1e-4)
+
+
+CLASSES = ("cat", "dog", "owl")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An exported classifier with an input rule and classes of its own: the file, and the network."""
+    path = tmp_path_factory.mktemp("exported") / "e.onnx"
+    network = create_model("hardnet39ds", num_classes=3).eval()
+    rule = replace(network.usage.preprocess, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), scale=1.0, size=64)
+    network.usage = replace(network.usage, preprocess=rule, classes=CLASSES)
+    return export(network, path, size=64), network
+
+
+def test_an_exported_graph_says_its_rules_and_classes(cli, tmp_path, exported):
+    (path, network), target = exported, tmp_path / "own.safetensors"
+    answers = answers_of(cli, tmp_path, path)
+    assert answers["input"] == "rgb, (pixels − (1, 2, 3)) / (4, 5, 6)"
+    assert answers["use"][0] == "hardnet-suite predict IMAGES --model e.onnx"
+    status, out, _ = cli("convert-weights", path, target)
+    assert (status, "how images become inputs" in out) == (0, False)
+    weights = open_weights(target)
+    assert (weights.preprocess, weights.classes) == (network.usage.preprocess, CLASSES)
+    assert answers_of(cli, tmp_path, target)["input"] == answers["input"]
+    image = np.random.default_rng(0).integers(0, 256, (80, 70, 3), np.uint8)
+    (theirs,), (ours,) = (predict(str(file), [image]) for file in (path, target))
+    assert ours.names == theirs.names
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: "{}", "the metadata of an exported file are damaged"),
+        (lambda text: text.replace('"scale": 1.0', '"scale": "x"'), "the metadata of an exported file are"),
+        (
+            lambda text: text.replace('"name": "hardnet39ds"', '"name": "hardnet68ds"'),
+            "of another network, a",
+        ),
+        (lambda text: text.replace('"act": "relu6"', '"act": "relu"'), "of another network, a hardnet39ds"),
+    ],
+)
+def test_a_record_that_is_damaged_or_of_another_network_is_not_used(cli, tmp_path, exported, change, message):
+    path, target = tmp_path / "e.onnx", tmp_path / "own.safetensors"
+    import onnx
+
+    graph = onnx.load(exported[0])
+    (entry,) = (entry for entry in graph.metadata_props if entry.key == "hardnet_suite")
+    text = entry.value
+    entry.value = change(text)
+    assert entry.value != text
+    onnx.save(graph, path)
+    answers = answers_of(cli, tmp_path, path)
+    assert answers["input"].startswith("unknown: ")
+    assert message in answers["but"][-1]
+    assert not any("predict" in use for use in answers["use"])
+    status, out, _ = cli("convert-weights", path, target)
+    assert (status, message in out) == (0, True)
+    assert open_weights(target).input_is_unknown
+
+
+def test_an_exported_graph_whose_weights_cannot_be_read_is_for_predict(cli, tmp_path):
+    network = create_model("hardnet39ds", num_classes=3).eval()
+    export(network, tmp_path / "e.onnx", size=64, preprocess=True)
+    for command in (["identify", "e.onnx"], ["convert-weights", "e.onnx", "own.safetensors"]):
+        paths = [tmp_path / name if "." in name else name for name in command]
+        status, _, err = cli(*paths)
+        assert (status, "it is an exported hardnet39ds, which predict takes as it is" in err) == (2, True)
 
 
 def test_a_graph_with_another_activation_has_no_use(cli, tmp_path):

@@ -222,7 +222,7 @@ def test_a_graph_is_to_be_converted(cli, cache, monkeypatch):
         with pytest.raises(UserError) as caught:
             create_model("hardnet39ds", pretrained="stm32ai", **options)
         message = str(caught.value)
-        assert message.startswith(f"{path}: a graph, which says nothing of how images become inputs: ")
+        assert message.startswith(f"{path}: a graph, not a file of weights: ")
         assert f"`hardnet-suite convert-weights {path} hardnet39ds_pt_224.safetensors`" in message
         assert "\n" not in message
     status, out, _ = cli("models", "hardnet39ds", "--verify")

@@ -216,7 +216,7 @@ def test_descriptors_of_two_networks(tmp_path):
     np.savetxt(tmp_path / "b" / "e1.csv", VALUES, delimiter=",")
     folder = DescriptorFolder(tmp_path)
     assert list(folder["a"]) == ["e1", "ref"]
-    with pytest.raises(UserError, match=r"ref\.npz is of other weights \(digest 222222222222\)"):
+    with pytest.raises(UserError, match=r"ref\.npz is of other weights, .* \(digest 222222222222\)"):
         folder["b"]
     assert list(DescriptorFolder(tmp_path)["b"]) == ["e1", "ref"]
     assert require_described(tmp_path / "a/ref.npz", patches=patches) == "1" * 64

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from hardnet_suite.data.coco.layout import read_json
-from hardnet_suite.data.files import NotAFileError, read_bytes, read_text
+from hardnet_suite.data.files import NotAFileError, copies_across, is_file, read_bytes, read_text, real_path
 from hardnet_suite.data.images import exif_orientation, header_sizes, read_rgb
 from hardnet_suite.data.segmentation.label_images import read_stored
 from hardnet_suite.data.voc.annotation import read_annotation
@@ -54,3 +54,14 @@ def test_a_folder_run_goes_on(path):
     (prediction,) = predict(model, [path, path.parent / "good.png"], failed=failed)
     assert prediction.name.endswith("good.png")
     assert "a pipe, socket or device" in failed[0][1]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "d/" * 3000, "a\ud800"])
+def test_a_name_that_no_file_can_have_is_a_missing_file(tmp_path, name):
+    path, good = tmp_path / name, tmp_path / "good"
+    good.write_bytes(b"1")
+    assert not is_file(path)
+    assert real_path(path) == str(path)
+    assert copies_across({"train": [path, good], "val": [path]}) == []
+    with pytest.raises(OSError, match=r"No such file|too long|directory"):
+        read_bytes(path)

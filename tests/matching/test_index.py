@@ -14,6 +14,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from hardnet_suite.data.descriptors import require_described, write_descriptors
+from hardnet_suite.deploy import export, open_session
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching import HardNetDetector
 from hardnet_suite.matching import index as index_module
@@ -99,6 +101,24 @@ def test_a_saved_index_answers_the_same(indexes, method, tmp_path):
         assert loaded.search(view, top=None, verify=2) == indexes[method].search(view, top=None, verify=2)
     with safe_open(path, "numpy") as file:
         assert file.metadata()["weights_digest"] == digest_of(small_descriptor())
+
+
+def test_an_exported_file_in_float32_is_the_network_it_was_made_of(indexes, tmp_path):
+    network = small_descriptor()
+    files = {precision: tmp_path / f"{precision}.onnx" for precision in ("fp32", "fp16")}
+    for precision, file in files.items():
+        export(network, file, precision=precision)
+    indexes["vlad"].save(tmp_path / "index.safetensors")
+    index = load_index(tmp_path / "index.safetensors", model=files["fp32"])
+    view = drawn_views()[0]
+    assert numbers(index.search(view)) == numbers(indexes["vlad"].search(view))
+    assert digest_of(open_session(files["fp32"])) == digest_of(network)
+    with pytest.raises(UserError, match=r"was made with .* not with .*fp16\.onnx"):
+        load_index(tmp_path / "index.safetensors", model=files["fp16"])
+    write_descriptors(tmp_path / "a.npz", np.eye(2), weights=digest_of(open_session(files["fp32"])))
+    assert require_described(tmp_path / "a.npz", weights=digest_of(network)) == digest_of(network)
+    with pytest.raises(UserError, match="of other weights, or of them in another precision"):
+        require_described(tmp_path / "a.npz", weights=digest_of(open_session(files["fp16"])))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -409,6 +429,41 @@ def test_a_name_stands_for_one_file(tmp_path, monkeypatch):
     (tmp_path / "d1" / "a.png").unlink()
     with pytest.raises(UserError, match="is not there any more"):
         hit.file.require_same()
+
+
+def test_a_file_that_has_moved_is_the_same_image(tmp_path, monkeypatch):
+    images = list(drawn_scenes())
+    for folder in ("d1", "d2"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(images[0]).save(tmp_path / folder / "a.png")
+    monkeypatch.chdir(tmp_path / "d1")
+    index = build_index(["a.png"], detector=detector())
+    index.save(tmp_path / "i.safetensors")
+    monkeypatch.chdir(tmp_path / "d2")
+    places = {tmp_path / "d1" / "a.png", tmp_path / "d2" / "a.png"}
+    assert index.add("a.png") == 1
+    assert {hit.file.require_same() for hit in index.search(images[0])} == places  # each its own
+    (tmp_path / "d1" / "a.png").unlink()
+    again = load_index(tmp_path / "i.safetensors", model=small_descriptor())
+    assert again.add("a.png") == 1
+    assert {hit.file.require_same() for hit in again.search(images[0])} == {tmp_path / "d2" / "a.png"}
+
+
+def test_names_of_other_files_are_told_before_anything_is_described(tmp_path, monkeypatch):
+    images = list(drawn_scenes())
+    for number, folder in enumerate(("d1", "d2")):
+        (tmp_path / folder).mkdir()
+        for name in "abc":
+            Image.fromarray(images[number if name == "c" else 2]).save(tmp_path / folder / f"{name}.png")
+    monkeypatch.chdir(tmp_path / "d1")
+    index = build_index(["a.png", "c.png"], detector=detector())
+    monkeypatch.chdir(tmp_path / "d2")
+    monkeypatch.setattr(index_module, "_described", lambda *_: pytest.fail("an image is described"))
+    (tmp_path / "d2" / "none.png").symlink_to("nowhere")
+    for names in (["b.png", "none.png", "c.png"], "*.png"):
+        with pytest.raises(UserError, match=r"^c\.png: the index has another image of that name"):
+            index.add(names)
+    assert len(index) == 2
 
 
 @pytest.mark.parametrize("files", ['["a"]', '[["a", "b"]]', '[["a"], null]', "{", '[[1, 2], ["a", "b"]]'])

@@ -39,7 +39,8 @@ class PanopticDataset(BaseDataset):
         options: mmengine's further ones: ``serialize_data``, ``lazy_init``, ``max_refetch``.
 
     Raises:
-        UserError: an unknown option, a value it cannot have, or annotations that cannot be used.
+        UserError: an unknown option, a value it cannot have, annotations that cannot be used, or a pipeline
+            for training that reads them by other steps than ``LoadPanoptic``.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class PanopticDataset(BaseDataset):
         indices: int | Sequence[int] | None = None,
         **options: Any,
     ):
-        self.part = PanopticPart.of_options("PanopticDataset", options | {"indices": indices})
+        self.part = PanopticPart.of_options(
+            "PanopticDataset", options | {"indices": indices, "pipeline": pipeline}
+        )
         metainfo = {
             "classes": self.part.classes,
             "thing_classes": self.part.things,

@@ -5,17 +5,19 @@ An image gets the same augmentation in a given epoch for any number of workers, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import operator
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.registry import DATA_SAMPLERS, FUNCTIONS
-from torch.utils.data import BatchSampler, Sampler
+from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from hardnet_suite.errors import UserError
 
@@ -96,25 +98,49 @@ def fingerprint(dataset: Any) -> str:
     """Tells sets of images apart, in hex: by their number, order, names without folders, and labels.
 
     Looks at no more than some thousand images, at equal distances. What a data set itself calls its
-    ``fingerprint`` counts as well, for those without names.
+    ``fingerprint`` counts as well, for those without names; of a wrapper which images it selects
+    (``indices`` of torch's ``Subset``, ``repeat_indices`` of mmengine's ``ClassBalancedDataset``).
 
     Args:
         dataset: A data set of any kind, with wrappers around it.
     """
     hashed = hashlib.blake2b(f"{len(dataset)}".encode(), digest_size=16)
-    pending = [dataset]
+    pending: list[tuple[Any, ...]] = [(dataset,)]  # each with the wrappers around it
     while pending:
-        each = pending.pop()
+        path = pending.pop()
+        each = path[-1]
         hashed.update(f"|{getattr(each, 'fingerprint', '')}".encode())
-        inner = [getattr(each, "dataset", None), *(getattr(each, "datasets", None) or ())]
-        inner = [part for part in inner if hasattr(part, "__len__")]
-        pending += inner
+        several = getattr(each, "datasets", None)
+        inner = [getattr(each, "dataset", None), *(several if isinstance(several, list | tuple) else ())]
+        inner = [part for part in inner if _is_dataset(part) and all(part is not outer for outer in path)]
+        pending += [(*path, part) for part in inner]
+        for key in ("indices", "repeat_indices"):
+            with contextlib.suppress(TypeError, KeyError):  # not a sequence of integers
+                selected = getattr(each, key, None)
+                chosen = [operator.index(index) for index in selected[:: _step(selected)]]
+                hashed.update(f"|{key} {len(selected)} {chosen}".encode())
         if not inner and hasattr(each, "get_data_info"):
-            for index in range(0, len(each), -(-len(each) // _LOOKED_AT) or 1):
+            for index in range(0, len(each), _step(each)):
                 info = each.get_data_info(index)
+                info = info if isinstance(info, Mapping) else {}
                 name = os.path.basename(str(info.get("img_path") or info.get("name")))
                 hashed.update(f"|{name} {info.get('label')}".encode(errors="surrogateescape"))
     return hashed.hexdigest()
+
+
+def _step(images: Any) -> int:
+    """The distance of those that are looked at."""
+    return -(-len(images) // _LOOKED_AT) or 1
+
+
+def _is_dataset(part: Any) -> bool:
+    """Whether an attribute of a wrapper is a data set, and not its name or an array."""
+    kept = ("get_data_info", "dataset", "datasets", "fingerprint")
+    return (
+        not isinstance(part, type)
+        and hasattr(part, "__len__")
+        and (isinstance(part, Dataset) or any(hasattr(part, key) for key in kept))
+    )
 
 
 class SeededBatches(SeededDataset):

@@ -11,12 +11,15 @@ from mmseg.datasets import BaseSegDataset
 
 from hardnet_suite.data.options import take
 from hardnet_suite.data.segmentation import labels_of, read_label
-from hardnet_suite.openmm.data.parts import SegmentationPart
+from hardnet_suite.openmm.data.parts import SegmentationPart, require_own_labels
 
 
 @DATASETS.register_module()
 class SegmentationDataset(BaseSegDataset):
     """A folder of images and a folder of label images with the same structure.
+
+    ``LoadLabels`` reads the label images. A step of your own that does finds in each item ``seg_map_path``,
+    ``label_set`` (the classes, a ``LabelSet``) and ``label_map``, stored value -> class index or 255.
 
     Args:
         labels: Name of a known label set, "cityscapes" or "camvid", which defines classes, file names and
@@ -72,6 +75,9 @@ class SegmentationDataset(BaseSegDataset):
             indices=self.part.indices,
             **{key: options[key] for key in mmengine_options if key in options},
         )
+        require_own_labels(
+            "SegmentationDataset.pipeline", self.pipeline
+        )  # those that its steps build as well
         self._classes_of: dict[str, list[int]] = {}
         # set afterwards: mmengine treats a string in metainfo as the path of a file
         self._metainfo |= {"labels": options.get("labels"), "image_endings": labels.image_endings}
@@ -93,7 +99,10 @@ class SegmentationDataset(BaseSegDataset):
         return items
 
     def get_data_info(self, idx: int) -> dict:
-        return super().get_data_info(idx) | {"label_set": self.label_set}
+        item = super().get_data_info(idx) | {"label_set": self.label_set}
+        if (path := item.get("seg_map_path")) is not None:
+            item["label_map"] = labels_of(path, self.label_set).values
+        return item
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """The classes in a label image, rising, as mmengine's ``ClassBalancedDataset`` asks for them.

@@ -9,7 +9,7 @@ import pickle
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
 import hardnet_suite.openmm  # noqa: F401, registers the data sets
@@ -18,6 +18,8 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import evaluate_coco
 from hardnet_suite.openmm.data.parts import parts
 from hardnet_suite.openmm.run.metrics.detection import CocoDetection
+
+from mmdet.datasets.transforms import LoadAnnotations  # isort: skip
 
 CLASSES = ("cat", "dog", "owl")
 SQUARE = [[4, 4, 24, 4, 24, 24, 4, 24]]
@@ -605,3 +607,40 @@ def test_malformed_masks_never_reach_a_pipeline(content, tmp_path):
     for index in list(range(4)) * 5:
         assert dataset[index]["img"].shape == (64, 64, 3)
     pickle.dumps(dataset)
+
+
+@TRANSFORMS.register_module()
+class OwnMasks(LoadAnnotations):
+    """A user's step with other defaults."""
+
+    def __init__(self, with_mask=True, **options):
+        super().__init__(with_mask=with_mask, **options)
+
+
+MASKS = {"type": "mmdet.LoadAnnotations", "with_mask": True}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        MASKS,
+        {"type": LoadAnnotations, "with_mask": True},
+        {"type": "OwnMasks"},
+        {"type": OwnMasks},
+        OwnMasks(),
+        {"type": "RandomApply", "transforms": [MASKS]},
+        {"type": "RandomChoice", "transforms": [[{"type": "OwnMasks"}]]},
+    ],
+)
+def test_whatever_loads_masks_needs_one_for_each_box(content, tmp_path, step):
+    del content["annotations"][0]["segmentation"]
+    write(content, tmp_path)
+    message = r"valid mask .*, which (LoadAnnotations|OwnMasks)\(with_mask=True\) needs"
+    with pytest.raises(UserError, match=message):
+        build(tmp_path, pipeline=[{"type": "LoadImageFromFile"}, step])
+    for other in (
+        {"type": "mmdet.LoadAnnotations"},
+        OwnMasks(with_mask=False),
+        {"type": "LoadBoxesAndMasks"},
+    ):
+        assert len(build(tmp_path, pipeline=[{"type": "LoadImageFromFile"}, other])) == 4

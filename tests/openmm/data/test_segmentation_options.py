@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mmcv.transforms import Compose
+from mmcv.transforms import BaseTransform, Compose, KeyMapper, RandomChoice, TestTimeAug
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from PIL import Image
 
 import hardnet_suite.openmm.segmentation  # noqa: F401
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.data.loading import LoadLabels
 from hardnet_suite.openmm.data.parts import parts
 from hardnet_suite.openmm.data.parts.segmentation import require_own_labels
 
@@ -188,11 +189,44 @@ def test_two_data_sets_of_the_same_folders_are_two_parts_where_they_read_differe
     assert len(list(parts(Config(loaders)))) == 3
 
 
-class OwnLabels(LoadAnnotations):
-    """A user's step, which may know what it does."""
+@TRANSFORMS.register_module()
+class OwnAnnotations(LoadAnnotations):
+    """A user's step, which reads label images as mmseg does, without the options of the data set."""
 
 
-MMSEGS = {"type": "LoadAnnotations"}
+@TRANSFORMS.register_module()
+class OwnLabels(LoadLabels):
+    """A user's step, which reads them as the suite does."""
+
+    def transform(self, results):
+        results = super().transform(results)
+        return results | {"edge": results["gt_seg_map"] > 0}
+
+
+@TRANSFORMS.register_module()
+class OwnReader(BaseTransform):
+    """A user's step, by the conventions of mmseg."""
+
+    def transform(self, results):
+        stored = np.asarray(Image.open(results["seg_map_path"]))
+        labels = stored.copy()
+        for value, label in results["label_map"].items():
+            labels[stored == value] = label
+        return results | {"gt_seg_map": labels}
+
+
+@TRANSFORMS.register_module()
+class OwnWrapper(BaseTransform):
+    """A user's step, which builds others."""
+
+    def __init__(self):
+        self.inner = {"first": [TRANSFORMS.build({"type": "mmseg.LoadAnnotations"})]}
+
+    def transform(self, results):
+        return self.inner["first"][0](results)
+
+
+MMSEGS, OWN = {"type": "LoadAnnotations"}, {"type": "OwnAnnotations"}
 
 
 @pytest.mark.parametrize(
@@ -200,20 +234,34 @@ MMSEGS = {"type": "LoadAnnotations"}
     [
         [MMSEGS],
         [{"type": "mmseg.LoadAnnotations", "reduce_zero_label": True}],
+        [{"type": "mmseg.datasets.transforms.LoadAnnotations"}],
         [{"type": "mmcv.LoadAnnotations", "with_seg": True}],
         [{"type": "mmdet.LoadPanopticAnnotations"}],
+        [{"type": "LoadBiomedicalData", "with_seg": True}],
+        [{"type": "LoadBoxesAndMasks"}],
         [{"type": LoadAnnotations}],
         [LoadAnnotations()],
+        [{"type": "OwnAnnotations"}],
+        [{"type": OwnAnnotations}],
+        [OwnAnnotations()],
         [{"type": "LoadLabels"}, MMSEGS],
-        [{"type": "RandomApply", "transforms": [MMSEGS]}],
-        [{"type": "RandomChoice", "transforms": [[{"type": "LoadLabels"}], [MMSEGS]]}],
-        [{"type": "TestTimeAug", "transforms": [[{"type": "RandomFlip", "prob": 1.0}], [MMSEGS]]}],
+        [{"type": "RandomApply", "transforms": [OWN]}],
+        [{"type": "RandomChoice", "transforms": [[{"type": "LoadLabels"}], [OWN]]}],
+        [{"type": "KeyMapper", "mapping": {"seg_map_path": "path"}, "transforms": [OWN]}],
+        [{"type": "TransformBroadcaster", "mapping": {"img": ["a", "b"]}, "transforms": [OWN]}],
+        [{"type": "TestTimeAug", "transforms": [[{"type": "RandomFlip", "prob": 1.0}], [OWN]]}],
         [Compose([MMSEGS])],
+        [TestTimeAug([[{"type": "RandomFlip", "prob": 1.0}], [OWN]])],
+        [RandomChoice([[PIPELINE[1]], [KeyMapper(mapping={}, transforms=[OWN])]])],
+        [OwnWrapper()],
     ],
 )
 def test_label_images_are_read_by_load_labels_alone(root, steps):
     pipeline = [PIPELINE[0], *steps]
-    message = r"pipeline has Load\w+, which reads label images by other rules .*LoadLabels"
+    message = (
+        r"pipeline has (Load|Own)\w+( \(a mm\w+\.Load\w+\))?, which reads label images by other rules .*"
+    )
+    message += "LoadLabels.* derived from LoadLabels or BaseTransform"
     with pytest.raises(UserError, match=message):
         DATASETS.build(options(root, pipeline=pipeline))
     wrapped = {"type": "MultiImageMixDataset", "dataset": options(root), "pipeline": pipeline}
@@ -224,8 +272,25 @@ def test_label_images_are_read_by_load_labels_alone(root, steps):
             list(parts(cfg, ["train_dataloader"]))
 
 
+def test_label_images_are_left_to_load_labels_by_what_a_step_builds(root):
+    with pytest.raises(UserError, match=r"pipeline has LoadAnnotations, which reads"):
+        DATASETS.build(options(root, pipeline=[PIPELINE[0], {"type": "OwnWrapper"}]))
+
+
+@pytest.mark.parametrize(
+    "step", [{"type": "LoadLabels"}, {"type": "OwnLabels"}, {"type": OwnReader}, OwnLabels()]
+)
+@pytest.mark.parametrize("wrap", [False, True])
+def test_steps_of_ones_own_get_the_labels_of_the_data_set(root, step, wrap):
+    for name in "abc":
+        save(root / f"labels/{name}_mask.png", [[0, 100, 200]])
+    step = {"type": "RandomApply", "transforms": [step], "prob": 1.0} if wrap else step
+    given = options(root, pipeline=[PIPELINE[0], step], stored={0: 0, 100: 2, 200: 255})
+    assert read(given) == ("abc", [[0, 2, 255]] * 3)
+
+
 def test_other_steps_and_other_data_sets_are_left_alone(root):
-    for step in (PIPELINE[1], {"type": OwnLabels}, OwnLabels(), {"type": "mine.LoadAnnotations"}):
+    for step in (PIPELINE[1], {"type": OwnLabels}, OwnReader(), {"type": "mine.LoadAnnotations"}):
         require_own_labels("pipeline", [PIPELINE[0], step, {"type": "RandomFlip", "prob": 0.5}])
     foreign = {"type": "CityscapesDataset", "data_root": str(root), "pipeline": [MMSEGS]}
     wrapped = {"type": "MultiImageMixDataset", "dataset": foreign, "pipeline": [MMSEGS]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import mmengine.dataset.sampler
 import numpy as np
 import pytest
+import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.registry import DATA_SAMPLERS
 from toy_runs import toy_config
@@ -219,6 +221,42 @@ def test_many_images_are_told_by_some():
     assert fingerprint(images) == fingerprint(images) != fingerprint(others)
     assert len(looked_at) < 3 * 1001
     assert fingerprint(Joined(images, others)) != fingerprint(Joined(images, images))
+
+
+def test_what_wrappers_select_counts():
+    class Images(torch.utils.data.Dataset):
+        """Of another program, which has attributes of its own."""
+
+        def __init__(self, names="abcde", **attributes):
+            self.names = names
+            self.__dict__.update(attributes)
+
+        def __len__(self):
+            return len(self.names)
+
+        def get_data_info(self, index):
+            return {"name": self.names[index]}
+
+    subsets = [
+        torch.utils.data.Subset(images, indices)
+        for images in (Images(), Images("vwxyz"))
+        for indices in ([0, 1], [3, 4], np.array([1, 0]), torch.tensor([0, 2]), range(1, 3))
+    ]
+    joined = [torch.utils.data.ConcatDataset(pair) for pair in itertools.pairwise(subsets)]
+    plain = [Images(), Images("abcdf")]
+    assert len({fingerprint(each) for each in (*subsets, *joined, *plain)}) == 21
+    assert fingerprint(subsets[0]) == fingerprint(torch.utils.data.Subset(Images(), np.array([0, 1])))
+    for attributes in (
+        {"dataset": "coco"},
+        {"datasets": np.zeros((3, 2))},
+        {"dataset": ["train"]},
+        {"indices": "ab"},
+    ):
+        assert fingerprint(Images(**attributes)) == fingerprint(Images())
+        assert fingerprint(Images("abcdf", **attributes)) == fingerprint(Images("abcdf"))
+    images = Images()
+    images.dataset = images
+    assert fingerprint(images) == fingerprint(Images())
 
 
 @pytest.mark.parametrize("loop", ["ResumableEpochLoop", "EpochBasedTrainLoop"])

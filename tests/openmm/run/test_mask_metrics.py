@@ -7,12 +7,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from PIL import Image
 
 from hardnet_suite.data.shapes import SHAPES, draw_scene, write_shapes
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.panoptic import LoadPanoptic, PanopticDataset
+from hardnet_suite.openmm.data.parts import parts
 from hardnet_suite.openmm.run.metrics import CocoDetection, CocoPanoptic
 
 SIZE, SEED, FIRST = 96, 4, 1_000_000
@@ -265,3 +267,20 @@ def test_options_that_do_not_fit_are_an_error(drawn, changes, message):
     with pytest.raises(UserError, match=message) as caught:
         PanopticDataset(data_root=str(drawn), **OPTIONS | changes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["LoadAnnotations", "LoadPanopticAnnotations"])
+def test_steps_that_read_nothing_of_a_panoptic_data_set_are_refused_in_training(drawn, name):
+    options = {"data_root": str(drawn), **OPTIONS, "pipeline": [{"type": f"mmdet.{name}"}]}
+    options = {key: value for key, value in options.items() if key != "test_mode"}
+    with pytest.raises(UserError, match=f"has {name}, which reads label images by .*LoadPanoptic"):
+        PanopticDataset(**options)
+    if name == "LoadAnnotations":  # the other needs a package
+        assert len(PanopticDataset(**options, test_mode=True)) > 0
+    options["pipeline"] = [{"type": "LoadPanoptic"}]
+    wrapped = {"type": "MultiImageMixDataset", "dataset": {"type": "PanopticDataset", **options}}
+    cfg = Config({"default_scope": "mmdet", "train_dataloader": {"dataset": wrapped}})
+    list(parts(cfg, ["train_dataloader"]))
+    cfg.train_dataloader.dataset.pipeline = [{"type": name}]
+    with pytest.raises(UserError, match=rf"train_dataloader\.dataset\.pipeline has {name}, which reads"):
+        list(parts(cfg, ["train_dataloader"]))

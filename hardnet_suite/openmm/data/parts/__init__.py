@@ -25,7 +25,7 @@ from hardnet_suite.openmm.data.parts.evaluators import (
     unknown_evaluator,
     wrong_data,
 )
-from hardnet_suite.openmm.data.parts.panoptic import PanopticPart
+from hardnet_suite.openmm.data.parts.panoptic import PanopticPart, require_own_panoptic
 from hardnet_suite.openmm.data.parts.part import (
     LOADERS,
     Part,
@@ -62,6 +62,10 @@ __all__ = [
     "wrong_data",
 ]
 
+_OWN_STEPS = {
+    SegmentationPart.dataset_name: require_own_labels,
+    PanopticPart.dataset_name: require_own_panoptic,
+}
 _KINDS = (SegmentationPart, ClassificationPart, DescriptorPart, PanopticPart, DetectionPart)
 
 
@@ -93,9 +97,10 @@ def _all_parts(cfg: Config, loaders: Sequence[str]) -> list[Part]:
 def _require_wrapper(loader: str, node: dict) -> None:
     """UserError where the pipeline of a wrapper, such as ``MultiImageMixDataset``, reads label images."""
     if node.get("pipeline") is not None and (node.get("dataset") or node.get("datasets")):
-        kinds = [kind_of(dataset) for dataset in inner_datasets(node) if "type" in dataset]
-        if SegmentationPart.dataset_name in kinds:
-            require_own_labels(f"{loader}.dataset.pipeline", node["pipeline"])
+        for dataset in inner_datasets(node):
+            require = _OWN_STEPS.get(kind_of(dataset)) if "type" in dataset else None
+            if require is not None and not dataset.get("test_mode"):
+                require(f"{loader}.dataset.pipeline", node["pipeline"])
 
 
 def foreign_datasets(cfg: Config, loader: str) -> list[dict]:

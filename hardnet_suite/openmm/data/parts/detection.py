@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, TRANSFORMS
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.coco import (
@@ -42,6 +42,8 @@ from hardnet_suite.openmm.data.parts.part import (
     Part,
     ScoreSummary,
     kind_of,
+    step_class,
+    steps_of,
     write_mistakes,
 )
 from hardnet_suite.visualization.canvas import beside, read_rgb
@@ -445,13 +447,32 @@ def require_same_annotations(ann_file: str | Path, annotation_file: str | Path, 
         )
 
 
-def _masks_of_pipeline(steps: Sequence[Any]) -> tuple[str | None, bool]:
+def _masks_of_pipeline(pipeline: Sequence[Any]) -> tuple[str | None, bool]:
     """The step of a pipeline that loads the mask of every box, as messages call it, and whether it takes
     polygons alone."""
-    for step in steps:
-        if isinstance(step, Mapping) and step.get("with_mask"):
-            return f"{step['type']}(with_mask=True)", step.get("poly2mask") is False
+    for step in steps_of(pipeline):
+        options = _loading_options(step)
+        if options.get("with_mask"):
+            name = kind_of(step) if isinstance(step, Mapping) else type(step).__name__
+            return f"{name}(with_mask=True)", options.get("poly2mask") is False
     return None, False
+
+
+def _loading_options(step: Any) -> Mapping[str, Any]:
+    """The options of a step that loads annotations; one derived from mmdet's may have other defaults."""
+    from mmdet.datasets.transforms import LoadAnnotations
+
+    if isinstance(step, LoadAnnotations):
+        return vars(step)
+    if not isinstance(step, Mapping):
+        return {}
+    kind = step_class(step)
+    if kind is not None and issubclass(kind, LoadAnnotations) and not kind.__module__.startswith("mmdet."):
+        try:
+            return vars(TRANSFORMS.build(step))
+        except Exception:  # told where the pipeline is built
+            return step
+    return step
 
 
 def _is_coco(dataset_type: str) -> bool:

@@ -21,6 +21,7 @@ from hardnet_suite.data.coco import (
     missing_images,
     read_json,
 )
+from hardnet_suite.data.files import is_file
 from hardnet_suite.data.options import checked_indices, require_known, require_local, take
 from hardnet_suite.data.panoptic import (
     VOID,
@@ -44,6 +45,7 @@ from hardnet_suite.openmm.data.parts.part import (
     Part,
     ScoreSummary,
     kind_of,
+    require_own_step,
     write_mistakes,
 )
 from hardnet_suite.visualization.canvas import (
@@ -125,10 +127,13 @@ class PanopticPart(Part):
             loader: the data loader that it serves.
 
         Raises:
-            UserError: an option that does not exist, has no effect, or has a value it cannot have.
+            UserError: an option that does not exist, has no effect, or has a value it cannot have; a pipeline
+                for training that reads the annotations by other steps than ``LoadPanoptic``.
         """
         require_known(options, _OPTIONS, where)
         require_local(options, where)
+        if not options.get("test_mode"):  # tests read the annotations without the pipeline
+            require_own_panoptic(f"{where}.pipeline", options.get("pipeline"))
         metainfo, prefix = options.get("metainfo") or {}, options.get("data_prefix")
         if not isinstance(metainfo, Mapping):
             raise UserError(
@@ -257,7 +262,7 @@ class PanopticPart(Part):
         content.require_annotated()
         annotations = take(self.annotations(), self.indices, self.loader)
         pairs = [(self.path_of(image), label) for image, label, _ in annotations]
-        lacking = next((label for _, label in pairs if not label.is_file()), None)
+        lacking = next((label for _, label in pairs if not is_file(label)), None)
         if lacking is not None:
             raise UserError(f"{self.annotation_file}: no label image {lacking}")
         require_aligned(pairs, self.loader)
@@ -424,6 +429,11 @@ class _Answers:
         entry = self.entries[str(key)]
         ids = read_segments(self.folder / entry["file_name"])
         return ids, {info["id"]: self.labels[info["category_id"]] for info in entry["segments_info"]}
+
+
+def require_own_panoptic(where: str, pipeline: Any) -> None:
+    """``require_own_step`` for a pipeline of a ``PanopticDataset``, of which OpenMMLab's read nothing."""
+    require_own_step(where, pipeline, PanopticPart.dataset_name, "LoadPanoptic")
 
 
 def _examples(annotation: tuple[CocoImage, Path, Meanings]) -> int:

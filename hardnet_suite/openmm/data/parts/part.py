@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import TRANSFORMS
 
 from hardnet_suite.data.report import Report
 from hardnet_suite.errors import UserError
@@ -23,12 +24,84 @@ DRAWN_SCORE = MISTAKE_SCORE  # boxes below it are not drawn
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 WORST, MISTAKES = "worst.jpg", "mistakes.jsonl"
 MOST_WORST = 9  # images on the sheet of the worst
+# OpenMMLab's steps that read label images
+_FOREIGN_STEPS = (
+    "LoadAnnotations",
+    "LoadBiomedicalAnnotation",
+    "LoadBiomedicalData",
+    "LoadDepthAnnotation",
+    "LoadPanopticAnnotations",
+)
+_OPENMMLAB = ("mmcv", "mmdet", "mmseg")
 
 
 def kind_of(part: Mapping[str, Any]) -> str:
     """The type that a part of a config names, without a scope: that of mmseg.Resize is Resize."""
     kind = part["type"]
     return getattr(kind, "__name__", str(kind)).rpartition(".")[2]
+
+
+def steps_of(pipeline: Any, seen: dict[int, Any] | None = None) -> Iterator[Any]:
+    """The steps of a pipeline, dicts or built ones, those inside of other steps included."""
+    seen = {} if seen is None else seen
+    if isinstance(pipeline, str | type) or id(pipeline) in seen:
+        return
+    parts: Iterable[Any] = ()
+    if isinstance(pipeline, Mapping):
+        if pipeline.get("type") is not None:
+            yield pipeline
+        parts = pipeline.values()
+    elif isinstance(pipeline, list | tuple):
+        parts = pipeline
+    elif callable(pipeline):
+        yield pipeline
+        parts = getattr(pipeline, "__dict__", {}).values()
+    else:
+        return
+    seen[id(pipeline)] = pipeline
+    for part in parts:
+        yield from steps_of(part, seen)
+
+
+def step_class(step: Any) -> type | None:
+    """The class of a step, a dict or a built one; None if its name is unknown, or that of a function."""
+    kind = step["type"] if isinstance(step, Mapping) else type(step)
+    if isinstance(kind, str):
+        with TRANSFORMS.switch_scope_and_registry(None) as registry:  # the default scope's
+            kind = registry.get(kind)
+    return kind if isinstance(kind, type) else None
+
+
+def require_own_step(where: str, pipeline: Any, dataset: str, own: str) -> None:
+    """Checks that the steps of a pipeline leave the label images of a data set to the suite's own step.
+
+    OpenMMLab's read them without the options of the data set, the orientation of EXIF and the check of their
+    values, so that palettes, bits and grey masks would become other classes; so do steps derived from them.
+
+    Args:
+        where: what messages call the pipeline.
+        pipeline: its steps, dicts or built ones, those inside of other steps included.
+        dataset: the type of the data set.
+        own: the type of the suite's step.
+
+    Raises:
+        UserError: a step is OpenMMLab's, or derived from one.
+    """
+    for step in steps_of(pipeline):
+        kind = step_class(step)
+        bases = kind.__mro__ if kind is not None else ()
+        base = next((base for base in bases if base.__name__ == own or _is_foreign(base)), None)
+        if base is not None and base.__name__ != own:
+            package = base.__module__.partition(".")[0]
+            of = "" if base is kind else f" (a {package}.{base.__name__})"
+            raise UserError(
+                f"{where} has {kind.__name__}{of}, which reads label images by other rules than a {dataset}: "
+                f'use dict(type="{own}"), or a step of your own derived from {own} or BaseTransform'
+            )
+
+
+def _is_foreign(kind: type) -> bool:
+    return kind.__name__ in _FOREIGN_STEPS and kind.__module__.partition(".")[0] in _OPENMMLAB
 
 
 @dataclass(frozen=True)

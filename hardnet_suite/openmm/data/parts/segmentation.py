@@ -41,6 +41,7 @@ from hardnet_suite.openmm.data.parts.part import (
     ScoreSummary,
     inner_datasets,
     kind_of,
+    require_own_step,
     write_mistakes,
 )
 from hardnet_suite.visualization.canvas import class_color, read_rgb
@@ -71,14 +72,6 @@ _WITHOUT_EFFECT = {
     "backend_args": "files are read from local folders only",
 }
 _OPTIONS = (*_LABELS, *_FILES, *_MMENGINE, *_WITHOUT_EFFECT)
-# OpenMMLab's steps that read label images
-_FOREIGN_LABELS = (
-    "LoadAnnotations",
-    "LoadBiomedicalAnnotation",
-    "LoadDepthAnnotation",
-    "LoadPanopticAnnotations",
-)
-_OPENMMLAB = ("mmcv", "mmdet", "mmseg")
 
 
 @dataclass(frozen=True)
@@ -293,41 +286,9 @@ class SegmentationPart(Part):
             yield image, labels[Path(image)], folder / self.results / prediction
 
 
-def require_own_labels(where: str, steps: Any) -> None:
-    """Checks that the steps of a pipeline leave label images to ``LoadLabels``.
-
-    OpenMMLab's read them without the options of the data set, the orientation of EXIF and the check of their
-    values, so that palettes, bits and grey masks would become other classes.
-
-    Args:
-        where: what messages call the pipeline.
-        steps: its steps, dicts or built ones, those inside of other steps included.
-
-    Raises:
-        UserError: a step is OpenMMLab's.
-    """
-    if isinstance(steps, Mapping):
-        if steps.get("type") is not None and _reads_labels(steps["type"]):
-            raise UserError(
-                f"{where} has {kind_of(steps)}, which reads label images by other rules than a "
-                'SegmentationDataset: use dict(type="LoadLabels")'
-            )
-        steps = list(steps.values())
-    if isinstance(steps, list | tuple):
-        for step in steps:
-            require_own_labels(where, step)
-    elif steps is not None and not isinstance(steps, str):
-        if _reads_labels(type(steps)):
-            require_own_labels(where, {"type": type(steps)})
-        require_own_labels(where, getattr(steps, "transforms", None))
-
-
-def _reads_labels(kind: Any) -> bool:
-    """Whether a type of step is one of OpenMMLab's that read label images; a user's own are left alone."""
-    if isinstance(kind, type):
-        return kind.__name__ in _FOREIGN_LABELS and kind.__module__.partition(".")[0] in _OPENMMLAB
-    scope, _, name = str(kind).rpartition(".")
-    return name in _FOREIGN_LABELS and scope in ("", *_OPENMMLAB)
+def require_own_labels(where: str, pipeline: Any) -> None:
+    """``require_own_step`` for a pipeline of a ``SegmentationDataset``."""
+    require_own_step(where, pipeline, SegmentationPart.dataset_name, "LoadLabels")
 
 
 def label_set(
