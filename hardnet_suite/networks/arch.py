@@ -33,7 +33,7 @@ _NOT_EMPTY = {"HarDNetArch.stem", "MSEGArch.kernels", "DescriptorArch.layers"}
 
 
 @dataclass(frozen=True)
-class _Checked:
+class _PlainRecord:
     """What all rows and their parts have in common: their values are checked when they are made."""
 
     def __post_init__(self) -> None:
@@ -107,7 +107,7 @@ def _as_type(value: Any, kind: Any, where: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Stage(_Checked):
+class Stage(_PlainRecord):
     """One HarDBlock and its 1×1 transition.
 
     Attributes:
@@ -126,7 +126,7 @@ class Stage(_Checked):
 
 
 @dataclass(frozen=True)
-class HarDNetArch(_Checked):
+class HarDNetArch(_PlainRecord):
     """A HarDNet trunk and its classifier.
 
     Attributes:
@@ -188,7 +188,7 @@ class HarDNetArch(_Checked):
 
 
 @dataclass(frozen=True)
-class Bridge(_Checked):
+class Bridge(_PlainRecord):
     """SSD's bridge: 3×3 max pooling with stride 1, then a 3×3 and a 1×1 convolution.
 
     Attributes:
@@ -205,7 +205,7 @@ class Bridge(_Checked):
 
 
 @dataclass(frozen=True)
-class Extra(_Checked):
+class Extra(_PlainRecord):
     """One extra SSD level: a 1×1 convolution to ``mid`` channels, then a strided one to ``out`` channels.
 
     With ``norm`` both have a batch norm and no bias, as in RFB Net.
@@ -220,7 +220,7 @@ class Extra(_Checked):
 
 
 @dataclass(frozen=True)
-class Field(_Checked):
+class Field(_PlainRecord):
     """One extra level of RFB Net: a receptive field block.
 
     Attributes:
@@ -235,7 +235,7 @@ class Field(_Checked):
 
 
 @dataclass(frozen=True)
-class Priors(_Checked):
+class Priors(_PlainRecord):
     """SSD's default boxes.
 
     Attributes:
@@ -255,7 +255,7 @@ class Priors(_Checked):
 
 
 @dataclass(frozen=True)
-class SSDArch(_Checked):
+class SSDArch(_PlainRecord):
     """An SSD detector, or RFB Net, on a HarDNet trunk.
 
     Attributes:
@@ -283,7 +283,7 @@ class SSDArch(_Checked):
 
 
 @dataclass(frozen=True)
-class CenterNetStep(_Checked):
+class CenterNetStep(_PlainRecord):
     """One step of CenterNet's decoder: a 1×1 convolution, then a HarDBlock with context.
 
     Attributes:
@@ -302,7 +302,7 @@ class CenterNetStep(_Checked):
 
 
 @dataclass(frozen=True)
-class FCHarDNetArch(_Checked):
+class FCHarDNetArch(_PlainRecord):
     """An FC-HarDNet: an encoder and a decoder that mirrors it, back to the stride of the first stage.
 
     Each decoder step enlarges the map, concatenates the encoder's feature map of that size and applies a
@@ -331,7 +331,7 @@ class FCHarDNetArch(_Checked):
 
 
 @dataclass(frozen=True)
-class MSEGArch(_Checked):
+class MSEGArch(_PlainRecord):
     """HarDNet-MSEG: a partial decoder on the trunk's three coarsest maps.
 
     Attributes:
@@ -353,7 +353,7 @@ class MSEGArch(_Checked):
 
 
 @dataclass(frozen=True)
-class CenterNetArch(_Checked):
+class CenterNetArch(_PlainRecord):
     """A CenterNet detector on a HarDNet trunk.
 
     Attributes:
@@ -373,7 +373,7 @@ class CenterNetArch(_Checked):
 
 
 @dataclass(frozen=True)
-class DescriptorArch(_Checked):
+class DescriptorArch(_PlainRecord):
     """HardNet, the patch descriptor: 3×3 convolutions, then one that spans the remaining feature map.
 
     Attributes:
