@@ -468,7 +468,7 @@ class _Reading:
         self._is_read.set()
         kind = self.request.headers.get("content-type", "")
         if not kind.lower().startswith("multipart/form-data"):
-            return [("image", body)] if body else []
+            return [("image", body)]
 
         async def stream() -> AsyncIterator[bytes]:
             for start in range(0, len(body), _SLICE):  # other requests have their turn in between
