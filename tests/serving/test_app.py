@@ -152,6 +152,22 @@ def test_an_empty_file_is_no_image(client):
     }
 
 
+@pytest.mark.parametrize("bad", ["a", "b"])
+@pytest.mark.parametrize(
+    ("content", "status", "reason"),
+    [
+        (b"", 422, "cannot read the image sent: it is not an image"),
+        (b"\0\0\1\0", 422, "cannot read the image sent: icons"),
+        (png(size=(8000, 8000), mode="1"), 413, "the image has 8000×8000 pixels"),
+    ],
+)
+def test_which_of_two_images_is_bad(client, bad, content, status, reason):
+    files = dict.fromkeys("ab", IMAGES["street"]) | {bad: content}
+    response = client.post("/v1/match", files=files)
+    assert response.status_code == status
+    assert response.json()["error"].startswith(f"image {bad}: {reason}")
+
+
 FORM = (
     b'--x\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
     + IMAGES["bus"]
