@@ -242,6 +242,14 @@ def test_a_file_of_paddle_has_no_place_for_records(cli, error_of, tmp_path):
     )  # nothing more is lost
 
 
+def test_a_config_states_what_a_file_of_paddle_lacks(cli, tmp_path, recwarn):
+    path = tmp_path / "a.pdparams"
+    assert cli("convert-weights", SHIPPED / SHIPPED_TINY, path, "--to", "paddleclas")[0] == 0
+    model = load_model("hardnet39ds_tiny_imagenet10_128", weights=path)
+    assert model.preprocess == load_model(SHIPPED / SHIPPED_TINY).preprocess
+    assert not [warning for warning in recwarn if "how images become inputs" in str(warning.message)]
+
+
 @pytest.mark.parametrize(
     ("name", "target"), [("hardnet39ds", "paddleclas"), ("fchardnet70_paddleseg", "paddleseg")]
 )
