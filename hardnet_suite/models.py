@@ -65,7 +65,7 @@ def create_model(
     Warns:
         UserWarning: some parameters keep their initial values: the class predictions where ``num_classes``
             differs from the file's, or what a file of a trunk alone lacks. Or nothing says how images become
-            inputs, as of weights that were read out of a graph.
+            inputs, as of weights of a graph, or of a .pdparams of other classes than the published one.
     """
     name = known_name(name, list_models()) or name
     row, weights = find_arch(name), None

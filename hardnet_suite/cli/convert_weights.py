@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,9 @@ from hardnet_suite.outputs import require_replaceable
 
 if TYPE_CHECKING:
     from hardnet_suite.weights import Checkpoint
+    from hardnet_suite.weights.containers import Container
     from hardnet_suite.weights.file import WeightsFile
+    from hardnet_suite.weights.layouts import KeyLayout
 
 _ORIGIN = ("licence", "origin", "tag", "trained_on", "config")
 _FORMS = {
@@ -64,12 +67,12 @@ def run(args: argparse.Namespace) -> None:
     from hardnet_suite.weights.convert import in_target, require_same_network
     from hardnet_suite.weights.file import expanded
     from hardnet_suite.weights.identification import lacking_in_trunk
-    from hardnet_suite.weights.layouts import FOREIGN
+    from hardnet_suite.weights.layouts import LAYOUTS
     from hardnet_suite.weights.runs import run_checkpoint
     from hardnet_suite.weights.tables import few
 
     source, target = expanded(args.source), expanded(args.target)
-    suffixes = (".pdparams",) if args.to.startswith("paddle") else (".safetensors", ".pth")
+    suffixes = (".safetensors", ".pth") if LAYOUTS[args.to].records else (".pdparams",)
     if target.suffix.lower() not in suffixes:
         raise UserError(f"{target}: with --to {args.to}, the name must end in {' or '.join(suffixes)}")
     if target.exists() and source.exists() and target.samefile(source):
@@ -95,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
     weights, remarks = with_record(weights)
     for remark in remarks:
         show(remark)
-    if weights.form == "onnx" and weights.input_is_unknown:
+    if weights.input_is_unknown:
         show(INPUT_IS_UNKNOWN)
     weights.require_part()
     require_sound_in(weights)
@@ -117,7 +120,7 @@ def run(args: argparse.Namespace) -> None:
     if program := program_of(weights):
         metadata["computes_as"] = program
     metadata |= origin_of(weights)
-    writer = weights.container or FOREIGN.get(weights.form)
+    writer = writer_of(weights)
     if writer is not None and writer.source:
         metadata.setdefault("origin", writer.source)
     metadata |= weights.records()
@@ -127,6 +130,12 @@ def run(args: argparse.Namespace) -> None:
         save_weights(renamed, target, metadata=metadata, half=args.half)
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
+    if lost := [] if LAYOUTS[args.to].records else _lost_records(weights, args.to, metadata["licence"]):
+        needed = ""
+        if lost != ["licence"]:
+            needed = "; `predict` needs them again, of a config (--model CONFIG --weights FILE)"
+        text = f"a .pdparams holds tensors alone, not the source's {', '.join(lost)}{needed}"
+        show(f"warning: {target}: {text}", sys.stderr)
     part, form = (" (a part of it)", "") if weights.form == "trunk" else ("", f"{weights.form} ")
     show(f"{counted(len(renamed), 'tensor')} of {model}{part}, {form}to {args.to}: {target}")
 
@@ -239,6 +248,42 @@ def require_sound_in(weights: Checkpoint) -> None:
         require_sound(weights.tensors)
     except UserError as error:
         raise UserError(f"{weights.path}: {error}") from None
+
+
+def _lost_records(weights: Checkpoint, target: str, licence: str) -> list[str]:
+    """What the source says and a reader of the tensors alone, in the layout ``target``, would not know."""
+    from hardnet_suite.networks import default_usage
+    from hardnet_suite.weights.checkpoint import may_be_published
+    from hardnet_suite.weights.layouts import LAYOUTS
+
+    usual = default_usage(weights.model)
+    implied = LAYOUTS[target].preprocess_of(weights.model) or usual.preprocess
+    is_usual = may_be_published(target, weights.model, weights.num_classes)
+    lost = {
+        "classes": weights.classes is not None,
+        "palette": weights.palette is not None,
+        "input rule": weights.preprocess is not None and not (is_usual and weights.preprocess == implied),
+        "mark that its input rule is unknown": weights.input_is_unknown and is_usual,
+        "output rule": weights.postprocess not in (None, usual.postprocess),
+        "licence": licence != "unknown",
+    }
+    return [name for name, is_lost in lost.items() if is_lost]
+
+
+def writer_of(weights: Checkpoint) -> Container | KeyLayout | None:
+    """The program that wrote a file, as far as its keys alone say so.
+
+    They do not of a file that this command wrote, and of one that it may have written: nothing in a .pdparams
+    says who did.
+    """
+    from hardnet_suite.weights.layouts import LAYOUTS
+
+    if weights.container is not None:
+        return weights.container
+    layout = LAYOUTS.get(weights.form)
+    if layout is None or not layout.records or weights.metadata.get("form") in _FORMS:
+        return None
+    return layout
 
 
 def origin_of(weights: Checkpoint) -> dict[str, str]:

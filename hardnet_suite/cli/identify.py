@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardnet_suite.cli._options import show
-from hardnet_suite.cli.convert_weights import LAYOUT_NAMES, origin_of, program_of, with_record
+from hardnet_suite.cli.convert_weights import LAYOUT_NAMES, origin_of, program_of, with_record, writer_of
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import require_replaceable, write_file
@@ -123,7 +123,7 @@ def passport(weights: Checkpoint, *, named: bool = False) -> dict[str, Any]:
         rule = weights.preprocess or PREPROCESS[weights.model]
         answers["input"] = input_rule(rule) + ("" if weights.preprocess else " (as published)")
     origin = origin_of(weights)
-    source = weights.container or layout
+    source = writer_of(weights)
     answers["source"] = origin.get("origin") or (source.source if source else "") or "unknown"
     answers["licence"] = origin["licence"]
     rows = [row for row in ROWS if (row.model, row.tag) == (weights.model, origin.get("tag"))]

@@ -483,10 +483,10 @@ def _usage(choice: _Choice, checkpoint: Checkpoint, model: str) -> Usage:
     different = checkpoint.rule_differences(choice.preprocess, choice.postprocess)
     if different:
         warnings.warn(different, stacklevel=4)
-    usage = checkpoint.usage
+    usage = replace(checkpoint, preprocess=choice.preprocess or checkpoint.preprocess).usage
     return Usage(
         name=usage.name,
-        preprocess=choice.preprocess or usage.preprocess,
+        preprocess=usage.preprocess,
         postprocess=choice.postprocess or usage.postprocess,
         classes=choice.classes or usage.classes,
         palette=choice.palette or usage.palette,

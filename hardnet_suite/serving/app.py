@@ -384,7 +384,7 @@ class _Server:
             raise _RefusedError(422, "expected a form with the files a and b")
         loop, contents = asyncio.get_running_loop(), dict(files)
         images = [
-            await loop.run_in_executor(self.write, _decoded, contents[name], self.limits.pixels)
+            await loop.run_in_executor(self.write, _decoded_of, name, contents[name], self.limits.pixels)
             for name in ("a", "b")
         ]
         try:
@@ -468,7 +468,7 @@ class _Reading:
         self._is_read.set()
         kind = self.request.headers.get("content-type", "")
         if not kind.lower().startswith("multipart/form-data"):
-            return [("image", body)] if body else []
+            return [("image", body)]
 
         async def stream() -> AsyncIterator[bytes]:
             for start in range(0, len(body), _SLICE):  # other requests have their turn in between
@@ -547,6 +547,16 @@ def _decoded(content: bytes, most_pixels: int, model: LoadedModel | None = None)
                 413, f"the image has {width}×{height} pixels: {rows * columns} are more than {most_pixels}"
             )
     return open_rgb(content, "sent")
+
+
+def _decoded_of(name: str, content: bytes, most_pixels: int) -> Image.Image:
+    """``_decoded`` for one image of several, which an error names."""
+    try:
+        return _decoded(content, most_pixels)
+    except _RefusedError as error:
+        raise _RefusedError(error.status, f"image {name}: {error}") from None
+    except UserError as error:
+        raise UserError(f"image {name}: {error}") from None
 
 
 def _options(given: QueryParams) -> tuple[Wanted, tuple[str, ...]]:

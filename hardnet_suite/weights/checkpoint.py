@@ -61,8 +61,8 @@ from hardnet_suite.weights.tables import few, state_dict_of
 
 UNKNOWN = "unknown"  # in a file's metadata, as its "input_rule"
 INPUT_IS_UNKNOWN = (
-    "how images become inputs is not in the file, as its weights were read out of a graph: ask the source of "
-    "the graph"
+    "how images become inputs is not in the file, as its weights come from a graph or a .pdparams, which do "
+    "not say it: ask their source"
 )
 _RECORDS = ("classes", "palette", "preprocess", "postprocess")
 
@@ -191,9 +191,13 @@ class Checkpoint:
 
     @property
     def input_is_unknown(self) -> bool:
-        """Whether nothing says how images become inputs, as of weights that were read out of a graph."""
+        """Whether nothing says how images become inputs, as of weights that were read out of a graph.
+
+        A .pdparams does not say it either: its rule is the published one if it may be the published file.
+        """
         said = self.form == "onnx" or self.metadata.get("input_rule") == UNKNOWN
-        return said and self.preprocess is None
+        unsaid = self.row is None and not may_be_published(self.form, self.model, self.num_classes)
+        return (said or unsaid) and self.preprocess is None
 
     def twins_remark(self, cure: str) -> str:
         """Which models, that compute otherwise, have the same keys; "" where there is no doubt.
@@ -456,7 +460,9 @@ def _describe(
         )
     rule = _record(metadata, "preprocess", partial(Preprocess.from_dict, base=PREPROCESS.get(model)))
     writer = LAYOUTS.get(scheme)
-    if rule is None and writer is not None and model is not None:
+    is_told = row is not None or may_be_published(form, model, classes)
+    is_told = is_told and metadata.get("input_rule") != UNKNOWN
+    if rule is None and writer is not None and model is not None and is_told:
         rule = writer.preprocess_of(model)
     return Checkpoint(
         path=file.path,
@@ -480,6 +486,20 @@ def _describe(
         container=container,
         other_model=said if named_otherwise and form != "trunk" and said in alike(model) else None,
     )
+
+
+def may_be_published(form: str, model: str | None, num_classes: int | None) -> bool:
+    """Whether a file, if its layout has no place for records, may be the published one of its program.
+
+    Args:
+        form: name of the layout.
+        model: whose weights they are.
+        num_classes: number of classes; None for a part of a network.
+    """
+    layout = LAYOUTS.get(form)
+    if layout is None or layout.records or model is None:
+        return True
+    return num_classes in (None, getattr(find_arch(model), "num_classes", 0))
 
 
 def _trunk_of_container(

@@ -51,6 +51,7 @@ class KeyLayout:
         arch: the architecture that their program computes with, from the row of the table.
         preprocess: the input rule that their program trains with, from that of the published model.
         counters: whether files have the batch norms' counters.
+        records: whether files have a place for records beside the tensors, such as class names.
         source: address of the program; empty for the suite's own schemes, and the authors', who have several.
         licence: of the program and, unless it says otherwise, of its weights.
         told: whether the keys of a file differ from those of every other scheme. Otherwise the file is read
@@ -66,6 +67,7 @@ class KeyLayout:
     arch: Callable[[Arch], Arch] = lambda row: row
     preprocess: Callable[[Preprocess], Preprocess] = lambda rule: rule
     counters: bool = True
+    records: bool = True
     source: str = ""
     licence: str = ""
     told: bool = True
@@ -353,6 +355,7 @@ FOREIGN = {
         parts=_PADDLE_PARTS,
         value=_linear_transposed,
         counters=False,
+        records=False,
         source="https://github.com/PaddlePaddle/PaddleClas",
         licence="Apache-2.0",
     ),
@@ -365,6 +368,7 @@ FOREIGN = {
         arch=_paddle_detection,
         preprocess=_rgb_of_0_to_1,
         counters=False,
+        records=False,
         source="https://github.com/PaddlePaddle/PaddleDetection",
         licence="Apache-2.0",
     ),
@@ -393,6 +397,7 @@ FOREIGN = {
         arch=_paddleseg_arch,
         preprocess=_rgb_of_minus_1_to_1,
         counters=False,
+        records=False,
         source="https://github.com/PaddlePaddle/PaddleSeg",
         licence="Apache-2.0",
     ),

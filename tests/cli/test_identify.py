@@ -19,7 +19,7 @@ import hardnet_suite.weights as weights_room
 from hardnet_suite import create_model, load_model, predict
 from hardnet_suite.deploy import export
 from hardnet_suite.errors import UserError
-from hardnet_suite.networks import ARCHS, build_network
+from hardnet_suite.networks import ARCHS, build_network, default_usage
 from hardnet_suite.weights import ROWS, download, find, open_weights, registry, save_weights, to_official
 from hardnet_suite.weights.convert import in_target
 from hardnet_suite.weights.places import SHIPPED
@@ -213,6 +213,110 @@ def test_a_file_of_paddle_says_nothing_of_its_writer(cli, error_of, tmp_path):
     message = error_of("convert-weights", source, target, "--to", "paddleclas")
     assert f"{target} exists, and nothing in a .pdparams says who wrote it" in message
     assert target.read_bytes() == before
+
+
+SHIPPED_TINY = "hardnet39ds_tiny_imagenet10_128.safetensors"
+
+
+def test_a_file_of_paddle_has_no_place_for_records(cli, error_of, tmp_path):
+    """What is lost is named, and nothing is made up in its place on the way back."""
+    target, back, once_more = (tmp_path / name for name in ("a.pdparams", "b.safetensors", "c.pdparams"))
+    status, _, err = cli("convert-weights", SHIPPED / SHIPPED_TINY, target, "--to", "paddleclas")
+    assert status == 0
+    assert err == (
+        f"warning: {target}: a .pdparams holds tensors alone, not the source's classes, input rule, licence; "
+        "`predict` needs them again, of a config (--model CONFIG --weights FILE)\n"
+    )
+    assert cli("convert-weights", target, back)[::2] == (0, "")
+    for path in (target, back):
+        answers = answers_of(cli, tmp_path, path)
+        assert (answers["source"], answers["licence"]) == ("unknown", "unknown")
+        assert answers["input"].startswith("unknown: how images become inputs is not in the file")
+        assert not any("predict" in use for use in answers["use"])
+        with pytest.raises(UserError, match="how images become inputs is not in the file"):
+            load_model(path)
+        with pytest.warns(UserWarning, match="how images become inputs is not in the file"):
+            create_model("hardnet39ds", pretrained=path)
+    assert "origin" not in open_weights(back).metadata
+    assert cli("convert-weights", back, once_more, "--to", "paddleclas")[::2] == (
+        0,
+        "",
+    )  # nothing more is lost
+
+
+def test_a_config_states_what_a_file_of_paddle_lacks(cli, tmp_path, recwarn):
+    path = tmp_path / "a.pdparams"
+    assert cli("convert-weights", SHIPPED / SHIPPED_TINY, path, "--to", "paddleclas")[0] == 0
+    model = load_model("hardnet39ds_tiny_imagenet10_128", weights=path)
+    assert model.preprocess == load_model(SHIPPED / SHIPPED_TINY).preprocess
+    assert not [warning for warning in recwarn if "how images become inputs" in str(warning.message)]
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [("hardnet39ds", "paddleclas"), ("fchardnet70_paddleseg", "paddleseg")]
+)
+def test_a_file_of_paddle_of_the_published_classes(cli, tmp_path, name, target):
+    """It may be the published one, but nothing says so."""
+    source, file = tmp_path / "own.safetensors", tmp_path / "file.pdparams"
+    state = build_network(name).state_dict()
+    save_weights(state, source, metadata={"model": name})
+    assert cli("convert-weights", source, file, "--to", target)[::2] == (0, "")
+    answers = answers_of(cli, tmp_path, file)
+    assert answers["input"].endswith("(as published)")
+    assert (answers["source"], answers["licence"]) == ("unknown", "unknown")
+    load_model(file)
+    file.unlink()
+    rule = replace(default_usage(name).preprocess, mean=(1.0, 2.0, 3.0)).to_dict()
+    metadata = {"model": name, "licence": "L", "preprocess": json.dumps(rule)}
+    save_weights(state, source, metadata=metadata)
+    assert (
+        "not the source's input rule, licence; `predict`"
+        in cli("convert-weights", source, file, "--to", target)[2]
+    )
+    file.unlink()
+    save_weights(state, source, metadata={"model": name, "input_rule": "unknown"})
+    status, out, err = cli("convert-weights", source, file, "--to", target)
+    assert status == 0
+    assert "how images become inputs is not in the file" in out
+    assert "the source's mark that its input rule is unknown; `predict`" in err
+    file.unlink()
+    save_weights(state, source, metadata={"model": name, "licence": "L"})
+    assert cli("convert-weights", source, file, "--to", target)[2].endswith("the source's licence\n")
+
+
+def test_paddleseg_of_other_classes_has_no_input_rule(cli, tmp_path):
+    state = build_network("fchardnet70_paddleseg", num_classes=5).state_dict()
+    for model in ("fchardnet70_paddleseg", "fchardnet70"):
+        save_weights(in_target("fchardnet70_paddleseg", state, "paddleseg"), tmp_path / "a.pdparams")
+        weights = open_weights(tmp_path / "a.pdparams", model)
+        assert (weights.preprocess, weights.input_is_unknown) == (None, True)
+        assert cli("convert-weights", tmp_path / "a.pdparams", tmp_path / "b.pth", "--model", model)[0] == 0
+        again = open_weights(tmp_path / "b.pth")
+        assert (again.preprocess, again.input_is_unknown) == (None, True)
+
+
+@pytest.mark.parametrize("target", ["network", "official", "pytorchcv", "mmengine"])
+def test_other_layouts_keep_what_the_source_says(cli, tmp_path, target):
+    file, back = tmp_path / "file.pth", tmp_path / "back.safetensors"
+    assert cli("convert-weights", SHIPPED / SHIPPED_TINY, file, "--to", target)[::2] == (0, "")
+    assert cli("convert-weights", file, back)[::2] == (0, "")
+    shipped = open_weights(SHIPPED / SHIPPED_TINY)
+    for path in (file, back):
+        weights = open_weights(path)
+        assert weights.records() == shipped.records()
+        assert weights.metadata["licence"] == shipped.metadata["licence"]
+
+
+def test_a_converted_file_is_of_no_program(cli, tmp_path):
+    """The layout is what the user asked for: it says nothing of who trained the network."""
+    own, file, back = (tmp_path / name for name in ("own.pth", "file.pth", "back.pth"))
+    torch.save(build_network("hardnet39ds", num_classes=2).state_dict(), own)
+    assert cli("convert-weights", own, file, "--to", "pytorchcv")[0] == 0
+    assert cli("convert-weights", file, back)[0] == 0
+    assert "origin" not in open_weights(back).metadata
+    for path in (file, back):
+        answers = answers_of(cli, tmp_path, path)
+        assert (answers["source"], answers["licence"]) == ("unknown", "unknown")
 
 
 def test_a_program_that_metadata_does_not_have(tmp_path, error_of):
@@ -412,7 +516,8 @@ def test_what_a_name_says_needs_the_published_number_of_classes(cli, tmp_path, c
     save_weights(state, path, half=False)
     answers = answers_of(cli, tmp_path, path)
     if classes == 7:
-        assert answers["licence"] == "unknown; that of the program is Apache-2.0"
+        assert (answers["source"], answers["licence"]) == ("unknown", "unknown")
+        assert answers["input"].startswith("unknown: ")
         assert "weights" not in answers
     else:
         assert answers["licence"] == "Apache-2.0"

@@ -104,7 +104,7 @@ def test_matches(client):
 @pytest.mark.parametrize(
     ("params", "content", "status", "text"),
     [
-        ({}, b"", 422, "expected one image, got 0"),
+        ({}, b"", 422, "not an image"),
         ({}, b"no image", 422, "not an image"),
         ({}, IMAGES["bus"][:2000], 422, "cannot read the image"),
         ({}, b"\x80\x04cos\nsystem\n", 422, "not an image"),
@@ -139,6 +139,33 @@ def test_refusals_are_one_line(client, params, content, status, text):
 def test_forms_that_are_refused(client, files, status):
     response = client.post("/v1/match", files=files)
     assert (response.status_code, list(response.json())) == (status, ["error"])
+
+
+def test_an_empty_file_is_no_image(client):
+    told = {
+        client.post("/v1/predict", **sent).text
+        for sent in ({"content": b""}, {"content": b"no image"}, {"files": {"image": ("a", b"")}})
+    }
+    assert len(told) == 1
+    assert client.post("/v1/predict", files=[("c", b""), ("d", b"")]).json() == {
+        "error": "expected one image, got 2"
+    }
+
+
+@pytest.mark.parametrize("bad", ["a", "b"])
+@pytest.mark.parametrize(
+    ("content", "status", "reason"),
+    [
+        (b"", 422, "cannot read the image sent: it is not an image"),
+        (b"\0\0\1\0", 422, "cannot read the image sent: icons"),
+        (png(size=(8000, 8000), mode="1"), 413, "the image has 8000×8000 pixels"),
+    ],
+)
+def test_which_of_two_images_is_bad(client, bad, content, status, reason):
+    files = dict.fromkeys("ab", IMAGES["street"]) | {bad: content}
+    response = client.post("/v1/match", files=files)
+    assert response.status_code == status
+    assert response.json()["error"].startswith(f"image {bad}: {reason}")
 
 
 FORM = (

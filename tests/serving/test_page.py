@@ -152,6 +152,47 @@ def test_bad_files_are_told_and_the_next_one_works(page, tmp_path):
     assert answered(section).count() == 5
 
 
+def test_the_same_file_is_read_again(page, tmp_path):
+    """A browser tells of a choice only where it differs from the one before."""
+    path = tmp_path / "image.jpg"
+    section = panel(page, "classification")
+    status = section.locator(".status")
+    for content, told in ((b"no image", "not an image"), ((SAMPLES / "bus.jpg").read_bytes(), "ms, with")):
+        path.write_bytes(content)
+        with page.expect_file_chooser() as waiting:
+            section.locator(".drop").click()
+        assert section.locator("input[type=file]").evaluate("input => input.files.length") == 0
+        waiting.value.set_files(path)
+        sync_api.expect(status).to_contain_text(told, timeout=60_000)
+
+
+@pytest.mark.parametrize("task", ["classification", "match"])
+def test_a_file_that_cannot_be_read_is_told_from_a_silent_server(page, tmp_path, task):
+    section = panel(page, task)
+    status, path = section.locator(".status"), tmp_path / "image.jpg"
+    path.write_bytes(b"no image")
+    for chooser in section.locator("input[type=file]").all():
+        chooser.set_input_files(path)
+    sync_api.expect(status).to_contain_text("image a: cannot read" if task == "match" else "not an image")
+    path.write_bytes((SAMPLES / "bus.jpg").read_bytes())  # of another size and time
+    slider = section.locator(".score input")
+    slider.evaluate("input => input.dispatchEvent(new Event('input'))")
+    sync_api.expect(status).to_have_text(
+        "image.jpg cannot be read: it is a folder, or has changed since it was chosen"
+    )
+    assert section.locator(".answer").is_hidden()
+
+
+def test_a_silent_server_is_told(browser, address):
+    page = browser.new_page()
+    page.goto(address)
+    page.route("**/v1/predict*", lambda route: route.abort())
+    section = panel(page, "classification")
+    section.locator("input[type=file]").set_input_files(SAMPLES / "bus.jpg")
+    sync_api.expect(section.locator(".status")).to_contain_text("the server does not answer: ")
+    page.close()
+
+
 def test_a_name_is_text(page, tmp_path):
     """A file's name is shown as it is, and never read as HTML."""
     path = tmp_path / "<img src=x onerror=document.title='run'>.jpg"

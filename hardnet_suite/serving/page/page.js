@@ -43,6 +43,7 @@ class Panel {
     drop.querySelector("span").textContent =
       this.names.length > 1 ? `Image ${name}: drop it here, or choose` : "Drop an image here, or choose";
     input.name = name;
+    input.addEventListener("click", () => { input.value = ""; }); // the same file again is a change, too
     input.addEventListener("change", () => input.files.length && this.take(name, input.files[0]));
     drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
     drop.addEventListener("dragleave", () => drop.classList.remove("over"));
@@ -117,10 +118,23 @@ class Panel {
       }
     }
     this.tell("…");
+    const contents = {};
+    for (const name of this.names) {
+      const file = this.files[name];
+      try {
+        contents[name] = new Blob([await file.arrayBuffer()]);
+      } catch {
+        if (number !== this.asked) return;
+        this.answer.hidden = true;
+        this.tell(`${file.name} cannot be read: it is a folder, or has changed since it was chosen`, true);
+        return;
+      }
+    }
+    if (number !== this.asked) return;
     const begin = performance.now();
     let answer;
     try {
-      const response = await this.send();
+      const response = await this.send(contents);
       answer = await response.json();
     } catch (error) {
       answer = { error: `the server does not answer: ${error.message}` };
@@ -135,16 +149,16 @@ class Panel {
     this.show(answer);
   }
 
-  send() {
+  send(contents) {
     if (this.task === "match") {
       const form = new FormData();
-      for (const name of this.names) form.append(name, this.files[name], name);
+      for (const name of this.names) form.append(name, contents[name], name);
       return fetch("v1/match", { method: "POST", body: form });
     }
     const include = this.task === "segmentation" ? "drawing,mask" : "drawing";
     const options = new URLSearchParams({ model: this.select.value, score: this.score.value, include });
     if (this.task === "classification") options.set("top", this.top.value);
-    return fetch(`v1/predict?${options}`, { method: "POST", body: this.files.image });
+    return fetch(`v1/predict?${options}`, { method: "POST", body: contents.image });
   }
 
   show(answer) {
