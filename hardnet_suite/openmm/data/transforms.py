@@ -11,7 +11,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.structures.bbox import HorizontalBoxes
-from mmdet.structures.mask import PolygonMasks
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.registry import TRANSFORMS
 from pycocotools import mask as coco_mask
 
@@ -401,10 +401,12 @@ class PasteClasses(BaseTransform):
 
 @TRANSFORMS.register_module()
 class CenterPad(BaseTransform):
-    """Pads the image with black on all sides so that it is centred; for testing.
+    """Pads the image with black on all sides so that it is centred, as CenterNet is tested.
 
-    Modified keys: img, img_shape. Added keys: border, (top, bottom, left, right) of the image in pixels, and
-    scale_factor unless set.
+    Annotations that are loaded before move with it; the border of label images is ignored (255).
+
+    Modified keys: img, img_shape, and if present gt_bboxes, gt_masks, gt_seg_map, homography_matrix. Added
+    keys: border, (top, bottom, left, right) of the image in pixels, and scale_factor unless set.
 
     Args:
         multiple: Pad to (side | multiple − 1) + 1, the next larger multiple of this power of two, as
@@ -414,6 +416,7 @@ class CenterPad(BaseTransform):
     Raises:
         ValueError: Not exactly one of ``multiple`` and ``size``, an invalid value, or in ``transform`` an
             image larger than ``size``.
+        UserError: In ``transform``, annotations that it cannot move, such as ``gt_segmentations``.
     """
 
     def __init__(self, multiple: int | None = None, size: tuple[int, int] | None = None):
@@ -435,12 +438,50 @@ class CenterPad(BaseTransform):
             if height > high or width > wide:
                 raise ValueError(f"an image of {height}×{width} pixels does not fit into size={(high, wide)}")
         top, left = high // 2 - height // 2, wide // 2 - width // 2
-        canvas = np.zeros((high, wide, *image.shape[2:]), image.dtype)
-        canvas[top : top + height, left : left + width] = image
-        results["img"], results["img_shape"] = canvas, (high, wide)
+        around = (top, high - height - top), (left, wide - width - left)
+        _move_annotations(results, around, (high, wide))
+        results["img"] = np.pad(image, (*around, *[(0, 0)] * (image.ndim - 2)))
+        results["img_shape"] = (high, wide)
         results["border"] = np.array([top, top + height, left, left + width], np.float32)
         results.setdefault("scale_factor", (1.0, 1.0))
         return results
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(multiple={self.multiple}, size={self.size})"
+
+
+_UNMOVABLE = ("gt_segmentations", "gt_keypoints", "gt_edge_map", "gt_depth_map", "proposals")
+
+
+def _move_annotations(results: dict, around: tuple[tuple[int, int], ...], size: tuple[int, int]) -> None:
+    """Moves boxes, masks and labels of an image that is padded by ``around`` (of rows, of columns) to a size.
+
+    Raises:
+        UserError: There are annotations of another kind.
+    """
+    maps = {"gt_seg_map"} & results.keys()
+    if others := ({*_UNMOVABLE, *results.get("seg_fields", ())} & results.keys()) - maps:
+        raise UserError(
+            f"CenterPad cannot move {', '.join(sorted(others))} with the image: put it before the step that "
+            "loads them, or after the one that uses them up"
+        )
+    (top, _), (left, _) = around
+    if (boxes := results.get("gt_bboxes")) is not None:
+        if isinstance(boxes, np.ndarray):
+            results["gt_bboxes"] = boxes + np.array([left, top, left, top], boxes.dtype)
+        else:
+            results["gt_bboxes"] = boxes = boxes.clone()
+            boxes.translate_((left, top))
+    masks = results.get("gt_masks")
+    if isinstance(masks, PolygonMasks):
+        moved = [
+            [part + np.tile([left, top], len(part) // 2) for part in instance] for instance in masks.masks
+        ]
+        results["gt_masks"] = PolygonMasks(moved, *size)
+    elif masks is not None:
+        results["gt_masks"] = BitmapMasks(np.pad(masks.masks, ((0, 0), *around)), *size)
+    for key in maps:
+        results[key] = np.pad(results[key], around, constant_values=255)
+    if "homography_matrix" in results:
+        move = np.array([[1, 0, left], [0, 1, top], [0, 0, 1]], np.float32)
+        results["homography_matrix"] = move @ results["homography_matrix"]

@@ -6,8 +6,9 @@ table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from mmengine.registry import MODELS
 from mmengine.structures import PixelData
@@ -16,9 +17,11 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss, LovaszLoss
 from mmseg.models.losses.lovasz_loss import lovasz_hinge
 from mmseg.structures import SegDataSample
+from mmseg.structures.sampler import OHEMPixelSampler
 from mmseg.utils import SampleList
 from torch import Tensor, nn
 
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference.masks import logits_to_mask, mean_to_mask, segmentation_logits
 from hardnet_suite.inference.prepare import Placement
@@ -33,7 +36,8 @@ from hardnet_suite.networks import (
 from hardnet_suite.networks.fchardnet import build_decoder
 from hardnet_suite.networks.layers import enlarge
 from hardnet_suite.networks.mseg import PartialDecoder
-from hardnet_suite.numeric import is_number, require_number
+from hardnet_suite.numeric import is_number, require_count, require_number
+from hardnet_suite.openmm.data.parts import kind_of
 from hardnet_suite.openmm.models.arch import (
     agreed,
     backbone_config,
@@ -52,24 +56,28 @@ _DECODERS = {FCHarDNetArch: build_decoder, MSEGArch: PartialDecoder}
 
 
 def require_losses_of_classes(head: nn.Module, where: str) -> None:
-    """Checks that the losses of a head are made for its number of classes.
+    """Checks that the losses of a head are made for its number of classes, and for its sampler.
 
-    The suite's own are tried on one pixel. With one logit, mmseg's others encode the target by its number of
-    classes: they learn the background, are constant, or fail in the first iteration. Losses that are neither
-    mmseg's nor the suite's are left to their authors.
+    The suite's own are tried on one pixel, mmseg's sampler on a few. With one logit, mmseg's others encode
+    the target by its number of classes: they learn the background, are constant, or fail in the first
+    iteration. Losses that are neither mmseg's nor the suite's are left to their authors.
 
     Args:
         head: A decode head of mmseg's kind.
         where: What messages call it.
 
     Raises:
-        UserError: A loss needs another number of classes.
+        UserError: A loss needs another number of classes, has other class weights than one finite number of
+            at least 0 per class, or cannot be computed with the sampler.
     """
     losses = getattr(head, "loss_decode", ())
-    for loss in losses if isinstance(losses, nn.ModuleList) else [losses]:
+    losses = list(losses) if isinstance(losses, nn.ModuleList) else [losses]
+    sampler = getattr(head, "sampler", None)
+    for loss in losses:
+        _require_class_weight(loss, head.out_channels, where)
         if isinstance(loss, BootstrappedCrossEntropyLoss | StructureLoss):
             try:
-                _try(loss, head.out_channels)
+                _try(loss, head.out_channels, is_weighted=sampler is not None)
             except ValueError as error:
                 raise UserError(f"{where}.loss_decode: {type(loss).__name__}: {error}") from None
         if head.num_classes != 1:
@@ -85,6 +93,64 @@ def require_losses_of_classes(head: nn.Module, where: str) -> None:
             "num_classes is 1; losses of one class: StructureLoss, BootstrappedCrossEntropyLoss, "
             'CrossEntropyLoss(use_sigmoid=True), LovaszLoss(loss_type="binary", reduction="none")'
         )
+    if type(sampler) is OHEMPixelSampler and all(map(_is_known, losses)):
+        labels = torch.arange(64, device="cpu").reshape(1, 1, 8, 8) % 2
+        try:
+            sampler.sample(torch.zeros(1, head.out_channels, 8, 8, device="cpu"), labels)
+        except Exception as error:
+            names = ", ".join(type(loss).__name__ for loss in losses)
+            reason = str(error).partition("\n")[0][:200]
+            raise UserError(
+                f"{where}.sampler: OHEMPixelSampler(thresh={sampler.thresh}) cannot be used with {names} and "
+                f"{counted(head.out_channels, 'logit')} ({type(error).__name__}: {reason}): leave it out"
+            ) from None
+
+
+def _is_known(loss: object) -> bool:
+    """Whether a loss is mmseg's or the suite's."""
+    return isinstance(loss, nn.Module) and type(loss).__module__.partition(".")[0] in (
+        "mmseg",
+        "hardnet_suite",
+    )
+
+
+def _require_class_weight(loss: object, classes: int, where: str) -> None:
+    """UserError unless ``class_weight`` of mmseg's or the suite's loss, if set, is one weight per class."""
+    weights = getattr(loss, "class_weight", None) if _is_known(loss) else None
+    if weights is None or (isinstance(loss, LovaszLoss) and loss.cls_criterion is lovasz_hinge):
+        return
+    key = f"{where}.loss_decode.class_weight ({type(loss).__name__})"
+    values = list(weights) if isinstance(weights, Sequence | np.ndarray) else [weights]
+    bad = [value for value in values if not is_number(value) or value < 0]
+    if bad:
+        raise UserError(f"{key} must hold finite numbers of at least 0, got {bad[0]!r}")
+    if len(values) != classes:
+        raise UserError(f"{key} has {counted(len(values), 'value')}, expected one per class: {classes}")
+    if classes > 1 and isinstance(loss, CrossEntropyLoss) and loss.use_sigmoid:
+        raise UserError(
+            f"{key} cannot be used with use_sigmoid=True and {classes} classes: mmseg would apply it to the "
+            "columns of the image"
+        )
+
+
+def require_samplers(heads: object, where: str) -> None:
+    """Checks the options of mmseg's sampler in the config of a head, or of several.
+
+    Raises:
+        UserError: ``min_kept`` is not an integer of at least 2, or ``thresh`` neither None nor a number.
+    """
+    for head in heads if isinstance(heads, list | tuple) else [heads]:
+        sampler = head.get("sampler") if isinstance(head, Mapping) else None
+        if not isinstance(sampler, Mapping) or not sampler.get("type"):
+            continue
+        if kind_of(sampler) != OHEMPixelSampler.__name__:
+            continue
+        try:
+            require_count("min_kept", sampler.get("min_kept", 100000), 2)
+            if sampler.get("thresh") is not None:
+                require_number("thresh", sampler["thresh"])
+        except ValueError as error:
+            raise UserError(f"{where}.sampler.{error}") from None
 
 
 @MODELS.register_module()
@@ -120,6 +186,7 @@ class FCHarDNetHead(BaseDecodeHead):
                 "FCHarDNetHead requires out_channels equal to num_classes; for binary segmentation with one "
                 "logit set num_classes=1 and name the object as the only class"
             )
+        require_samplers(options, "decode_head")
         options.setdefault("threshold", SegmentationPostprocess().threshold)  # mmseg's is 0.3, with a warning
         in_channels = agreed(in_channels, trunk_channels(arch), "decode_head.in_channels", arch)
         super().__init__(
@@ -191,6 +258,7 @@ class HarDNetSegmentor(LoadsEveryForm, PerShapeInference, ReplaceableNetwork, En
         **options,
     ):
         arch = model_arch(arch, SegmentationArch, backbone=backbone, decode_head=decode_head)
+        require_samplers(options.get("auxiliary_head"), "auxiliary_head")
         with build_scope("mmseg"):
             super().__init__(
                 backbone=backbone_config(arch, backbone),
@@ -248,9 +316,11 @@ class HarDNetSegmentorTTA(SegTTAModel):
         return merged
 
 
-def _try(loss: nn.Module, classes: int) -> None:
+def _try(loss: nn.Module, classes: int, *, is_weighted: bool = False) -> None:
     """Computes a loss of one pixel, so that wrong options fail now and not in the first iteration."""
-    loss(torch.zeros(1, classes, 1, 1, device="cpu"), torch.zeros(1, 1, 1, device="cpu", dtype=torch.long))
+    logits = torch.zeros(1, classes, 1, 1, device="cpu")
+    target = torch.zeros(1, 1, 1, device="cpu", dtype=torch.long)
+    loss(logits, target, weight=torch.ones(1, 1, 1, device="cpu") if is_weighted else None)
 
 
 @MODELS.register_module()
@@ -260,7 +330,7 @@ class BootstrappedCrossEntropyLoss(nn.Module):
     Args:
         min_kept: Minimum number of pixels per image.
         threshold: Threshold on the loss of a pixel.
-        class_weight: One weight per class; with one class, the weight of its pixels.
+        class_weight: One weight per class, at least 0; with one class, the weight of its pixels.
         loss_weight: Factor on the loss, at least 0.
         loss_name: Name in the log.
 
@@ -279,8 +349,13 @@ class BootstrappedCrossEntropyLoss(nn.Module):
         super().__init__()
         require_number("loss_weight", loss_weight, 0)
         is_list = isinstance(class_weight, Sequence) and not isinstance(class_weight, str)
-        if class_weight is not None and not (is_list and class_weight and all(map(is_number, class_weight))):
-            raise ValueError(f"class_weight must be a list of one number per class, got {class_weight!r}")
+        if class_weight is not None and not (
+            is_list and class_weight and all(is_number(value) and value >= 0 for value in class_weight)
+        ):
+            raise ValueError(
+                "class_weight must be a list of one finite number of at least 0 per class, got "
+                f"{class_weight!r}"
+            )
         self.min_kept, self.threshold, self.class_weight = min_kept, threshold, class_weight
         self.loss_weight, self.loss_name = loss_weight, loss_name
         _try(self, 2 if class_weight is None else len(class_weight))

@@ -11,7 +11,7 @@ from contextlib import suppress
 from copy import copy, deepcopy
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import mmdet
 import mmengine
@@ -37,6 +37,7 @@ from hardnet_suite.openmm.checkpoints import for_mmengine
 from hardnet_suite.openmm.compat import repair_ssd_heads
 from hardnet_suite.openmm.data.parts import walk
 from hardnet_suite.openmm.models.initializers import load_checkpoint
+from hardnet_suite.openmm.run.accumulation import GRADIENTS, accumulated_gradients, restore_gradients
 from hardnet_suite.openmm.run.amp import training_precision, wrapper_in_precision
 from hardnet_suite.openmm.run.buffers import (
     RANK_BUFFERS,
@@ -107,6 +108,7 @@ class SuiteRunner(Runner):
     _meta: ClassVar[dict] = {}  # what every checkpoint says beside mmengine's own
     _opened: Checkpoint | None = None  # the file of ``load_from``, until it is loaded
     _rank_buffers: list[dict[str, torch.Tensor]] | None = None  # while a checkpoint is saved
+    _gradients: Any = None  # accumulated; while a checkpoint is saved, and from the one that is resumed
     _is_visualizer_closed = False  # by mmengine's hook that logs
     stop: threading.Event | None = None  # once set, the run is saved and ends with ``hooks.Stopped``
     last_saved: Path | None = None  # the checkpoint that this run saved last, or was resumed from
@@ -226,6 +228,7 @@ class SuiteRunner(Runner):
             require_finite_weights(self.model.state_dict(), filename)
             restore_buffers(self, checkpoint.get(RANK_BUFFERS))
             self._resumed_schedules = checkpoint.get("param_schedulers")
+            self._gradients = checkpoint.pop(GRADIENTS, None)
             return checkpoint
         report = load_checkpoint(model, weights, other_classes=True)
         require_finite_weights(model.state_dict(), filename)
@@ -319,18 +322,28 @@ class SuiteRunner(Runner):
     ) -> None:
         """The checkpoint says how its input is made and its output is read, for ``predict``.
 
-        Its running statistics are the averages over the ranks; those of each rank are saved beside them.
+        Its running statistics are the averages over the ranks; those of each rank are saved beside them, and
+        so are the gradients of a step that is under way.
         """
         require_finite_weights(self.model.state_dict(), f"the model after iteration {self.iter}")
+        is_resumable = options.get("save_optimizer", True)  # the best one is saved without
+        self._gradients = accumulated_gradients(self) if is_resumable else None
         with averaged_buffers(self) as self._rank_buffers, writing(Path(out_dir, filename)):
             super().save_checkpoint(out_dir, filename, *args, meta=(meta or {}) | self._meta, **options)
-        if options.get("save_optimizer", True):  # the best one is saved without: it cannot be resumed
+        self._gradients = None
+        if is_resumable:
             self.last_saved = Path(out_dir, filename)
 
     def call_hook(self, fn_name: str, **options) -> None:
-        """As mmengine's; a checkpoint that is about to be saved gets the buffers of all ranks."""
+        """As mmengine's; a checkpoint that is about to be saved gets the buffers and accumulated gradients of
+        all ranks, and a resumed run has its gradients before it trains."""
         if fn_name == "before_train":
             stop_looking()
+            gradients, self._gradients = self._gradients, None
+            if self._resume:
+                restore_gradients(self, gradients)
+        if fn_name == "before_save_checkpoint" and self._gradients is not None:
+            options["checkpoint"][GRADIENTS] = self._gradients
         if fn_name == "before_save_checkpoint" and self._rank_buffers:
             options["checkpoint"][RANK_BUFFERS] = self._rank_buffers
         super().call_hook(fn_name, **options)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from mmcv.transforms import Compose
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.registry import TRANSFORMS, DefaultScope
 from pycocotools import mask as coco_mask
 
@@ -381,6 +382,56 @@ def test_padded_to_a_size():
     assert out["scale_factor"] == (2.0, 2.0)
     with pytest.raises(ValueError, match="65×10 pixels does not fit"):
         CenterPad(size=(64, 96))({"img": np.ones((65, 10, 3), np.uint8)})
+
+
+@pytest.mark.parametrize("boxes", ["boxes", "array"])
+@pytest.mark.parametrize("masks", ["bitmaps", "polygons"])
+def test_annotations_move_with_the_padded_image(boxes, masks):
+    """A bright rectangle is where its box, its mask and its labels are."""
+    top, left, bottom, right = 2, 3, 7, 15
+    image = np.zeros((11, 21, 3), np.uint8)
+    image[top:bottom, left:right] = 9
+    corners = np.array([[left, top, right, bottom]], np.float32)
+    outline = np.array([left, top, right, top, right, bottom, left, bottom], float)
+    given = {
+        "img": image,
+        "gt_bboxes": HorizontalBoxes(corners) if boxes == "boxes" else corners,
+        "gt_masks": BitmapMasks((image[None, ..., 0] > 0).astype(np.uint8), 11, 21)
+        if masks == "bitmaps"
+        else PolygonMasks([[outline]], 11, 21),
+        "gt_seg_map": (image[..., 0] > 0).astype(np.uint8),
+        "seg_fields": ["gt_seg_map"],
+        "homography_matrix": np.eye(3, dtype=np.float32),
+    }
+    out = CenterPad(size=(40, 32))(dict(given))
+    rows, columns = np.nonzero(out["img"][..., 0])
+    found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    box = out["gt_bboxes"].tensor if boxes == "boxes" else out["gt_bboxes"]
+    assert np.array(box).tolist() == [found]
+    assert (given["gt_bboxes"].tensor.numpy() if boxes == "boxes" else corners).tolist() == [[3, 2, 15, 7]]
+    assert np.array_equal(out["gt_masks"].to_ndarray()[0], out["img"][..., 0] > 0)
+    assert np.array_equal(out["gt_seg_map"] == 1, out["img"][..., 0] > 0)
+    first, last, west, east = out["border"].astype(int)
+    assert (out["gt_seg_map"] == 255).sum() == 40 * 32 - 11 * 21
+    assert (out["gt_seg_map"][first:last, west:east] < 255).all()
+    assert (out["homography_matrix"] @ [left, top, 1]).tolist() == [*found[:2], 1]
+
+
+def test_no_annotations_are_left_in_place():
+    empty = {
+        "gt_bboxes": HorizontalBoxes(np.zeros((0, 4), np.float32)),
+        "gt_masks": BitmapMasks([], 10, 20),
+    }
+    out = CenterPad(multiple=32)({"img": np.ones((10, 20, 3), np.uint8), **empty})
+    assert len(out["gt_bboxes"]) == 0
+    assert out["gt_masks"].masks.shape == (0, 32, 32)
+
+
+@pytest.mark.parametrize("key", ["gt_segmentations", "gt_keypoints", "gt_depth_map", "own_map"])
+def test_annotations_that_cannot_be_moved_are_refused(key):
+    results = {"img": np.ones((10, 20, 3), np.uint8), key: np.zeros((10, 20)), "seg_fields": ["own_map"]}
+    with pytest.raises(UserError, match=f"CenterPad cannot move {key} with the image: put it before"):
+        CenterPad(multiple=32)(results)
 
 
 @pytest.mark.parametrize(

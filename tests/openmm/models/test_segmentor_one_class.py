@@ -119,10 +119,9 @@ class OwnLoss(torch.nn.Module):
     pass
 
 
-def head_of(loss, num_classes=1):
-    return MODELS.build(
-        {"type": "FCHarDNetHead", "arch": "hardnet_mseg", "num_classes": num_classes, "loss_decode": loss}
-    )
+def head_of(loss, num_classes=1, sampler=None):
+    options = {"num_classes": num_classes, "loss_decode": loss, "sampler": sampler}
+    return MODELS.build({"type": "FCHarDNetHead", "arch": "hardnet_mseg", **options})
 
 
 def auxiliary(loss):
@@ -161,14 +160,84 @@ def test_losses_of_several_classes_are_refused_with_one(loss):
         (
             {"type": "BootstrappedCrossEntropyLoss", "class_weight": [1.0, 2.0]},
             3,
-            r"BootstrappedCrossEntropyLoss: expected a tensor weight of shape \(3,\), one per class",
+            r"class_weight \(BootstrappedCrossEntropyLoss\) has 2 values, expected one per class: 3",
         ),
-        ({"type": "BootstrappedCrossEntropyLoss", "class_weight": [1.0, 2.0]}, 1, r"shape \(1,\)"),
+        ({"type": "BootstrappedCrossEntropyLoss", "class_weight": [1.0, 2.0]}, 1, "per class: 1"),
+        ({"type": "CrossEntropyLoss", "class_weight": [1.0, 2.0]}, 3, r"\(CrossEntropyLoss\) has 2 values"),
+        ({"type": "FocalLoss", "class_weight": [1.0]}, 2, r"\(FocalLoss\) has 1 value,"),
+        (
+            {"type": "CrossEntropyLoss", "class_weight": [1.0, -2.0]},
+            2,
+            r"class_weight \(CrossEntropyLoss\) must hold finite numbers of at least 0, got -2\.0",
+        ),
+        ({"type": "CrossEntropyLoss", "class_weight": [1.0, float("nan")]}, 2, "of at least 0, got nan"),
+        (
+            {"type": "CrossEntropyLoss", "use_sigmoid": True, "class_weight": [1.0, 2.0]},
+            2,
+            "cannot be used with use_sigmoid=True and 2 classes",
+        ),
     ],
 )
-def test_the_suites_losses_of_another_number_of_classes_are_refused(loss, num_classes, message):
-    with pytest.raises(UserError, match=f"^decode_head.loss_decode: .*{message}"):
+def test_losses_of_another_number_of_classes_are_refused(loss, num_classes, message):
+    with pytest.raises(UserError, match=rf"^decode_head\.loss_decode.*{message}"):
         head_of(loss, num_classes)
+
+
+def test_one_weight_per_class_is_taken(tmp_path):
+    np.save(tmp_path / "weights.npy", np.array([1.0, 0.0, 2.0]))
+    for weights in ([1, 0, 2.0], str(tmp_path / "weights.npy")):
+        head = head_of({"type": "CrossEntropyLoss", "class_weight": weights}, 3)
+        assert list(head.loss_decode.class_weight) == [1, 0, 2]
+
+
+OHEM = {"type": "mmseg.OHEMPixelSampler", "min_kept": 100}
+BOOTSTRAPPED = {"type": "BootstrappedCrossEntropyLoss"}
+
+
+@pytest.mark.parametrize(
+    ("loss", "num_classes", "sampler", "message"),
+    [
+        (BOOTSTRAPPED, 3, OHEM, r"loss_decode: Bootstrapped.* selects the hard pixels .*remove the sampler"),
+        (BOOTSTRAPPED, 3, OHEM | {"thresh": 0.7}, "remove the sampler"),
+        ([{"type": "CrossEntropyLoss"}, BOOTSTRAPPED], 3, OHEM, "remove the sampler"),
+        (
+            {"type": "StructureLoss"},
+            1,
+            OHEM,
+            "StructureLoss: this loss weights the pixels .*remove the sampler",
+        ),
+        ({"type": "DiceLoss"}, 3, OHEM, r"sampler: OHEMPixelSampler\(thresh=None\) .* DiceLoss and 3 logits"),
+        (
+            {"type": "CrossEntropyLoss", "use_sigmoid": True},
+            1,
+            OHEM | {"thresh": 0.7},
+            r"sampler: OHEMPixelSampler\(thresh=0\.7\) cannot .* CrossEntropyLoss and 1 logit ",
+        ),
+        (
+            {"type": "CrossEntropyLoss"},
+            3,
+            OHEM | {"min_kept": 0},
+            r"sampler\.min_kept must be an integer of at least 2, got 0",
+        ),
+        ({"type": "CrossEntropyLoss"}, 3, OHEM | {"thresh": "x"}, r"sampler\.thresh must be a finite number"),
+    ],
+)
+def test_a_sampler_that_its_losses_cannot_have_is_refused(loss, num_classes, sampler, message):
+    with pytest.raises(UserError, match=rf"^decode_head\..*{message}"):
+        head_of(loss, num_classes, sampler)
+
+
+@pytest.mark.parametrize("thresh", [None, 0.7])
+def test_a_sampler_of_mmsegs_cross_entropy_is_taken(thresh):
+    assert head_of({"type": "CrossEntropyLoss"}, 3, OHEM | {"thresh": thresh}).sampler is not None
+
+
+def test_the_sampler_of_an_auxiliary_head():
+    cfg = load_config("fchardnet70_camvid")
+    cfg.model.decode_head.num_classes = 1
+    head = auxiliary(ONE_CLASS[3]) | {"sampler": OHEM | {"min_kept": 1}}
+    with pytest.raises(UserError, match=r"^auxiliary_head\.sampler\.min_kept must be .* at least 2, got 1"):
+        MODELS.build({**cfg.model, "auxiliary_head": head})
 
 
 @pytest.mark.parametrize(
@@ -176,7 +245,11 @@ def test_the_suites_losses_of_another_number_of_classes_are_refused(loss, num_cl
     [
         ("BootstrappedCrossEntropyLoss", {"min_kept": 10.5}, "min_kept must be an integer"),
         ("BootstrappedCrossEntropyLoss", {"threshold": float("nan")}, "threshold must be a number, got nan"),
-        ("BootstrappedCrossEntropyLoss", {"class_weight": [1.0, -1.0]}, "weight must be finite and"),
+        (
+            "BootstrappedCrossEntropyLoss",
+            {"class_weight": [1.0, -1.0]},
+            r"class_weight must be a list of one finite .*",
+        ),
         ("BootstrappedCrossEntropyLoss", {"class_weight": []}, r"class_weight must be a list .* got \[\]"),
         ("BootstrappedCrossEntropyLoss", {"class_weight": "a.npy"}, "class_weight must be a list"),
         ("BootstrappedCrossEntropyLoss", {"class_weight": 2.0}, "class_weight must be a list"),

@@ -8,11 +8,12 @@ import pytest
 import torch
 from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
-from toy_runs import toy_config
+from toy_runs import assert_identical, toy_config
 
 import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run.hooks import Stopped
+from hardnet_suite.weights import read_checkpoint
 from hardnet_suite.weights.runs import newest_checkpoint
 
 
@@ -156,3 +157,73 @@ class StopAfter(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if runner.iter + 1 == self.iterations:
             self.event.set()
+
+
+def accumulating():
+    """12 iterations in epochs of 4 and steps of 3."""
+    cfg = toy_config(epochs=3)
+    cfg.optim_wrapper.accumulative_counts = 3
+    cfg.custom_hooks = [{"type": "EMAHook"}]
+    return cfg
+
+
+@pytest.mark.parametrize(("after", "bf16"), [(2, False), (4, False), (5, True), (6, False), (8, False)])
+def test_a_stop_within_an_accumulation_resumes_bit_for_bit(toy_train, after, bf16):
+    """Within an epoch, at the end of one (4 and 8), and between two steps (6)."""
+    toy_train(accumulating(), "whole", bf16=bf16)
+    cfg = accumulating()
+    cfg.custom_hooks.append({"type": "StopAfter", "iterations": after})
+    StopAfter.event = threading.Event()
+    with pytest.raises(Stopped):
+        toy_train(cfg, "broken", bf16=bf16, stop=StopAfter.event)
+    saved = newest_checkpoint(toy_train.folder("broken")).path
+    content = read_checkpoint(saved)
+    assert content["meta"]["iter"] == after
+    assert ("accumulated_gradients" in content) == (after % 3 != 0)
+    toy_train(accumulating(), "broken", bf16=bf16, resume=True)
+    ends = [
+        torch.load(toy_train.folder(name) / "epoch_3.pth", weights_only=False) for name in ("whole", "broken")
+    ]
+    for part in ("state_dict", "ema_state_dict", "optimizer"):
+        assert_identical(ends[0][part], ends[1][part], part)
+    assert "accumulated_gradients" not in ends[0]
+
+
+def test_a_moved_end_of_the_training_scales_the_accumulated_gradients(toy_train):
+    """The last step of 2 epochs is of 2 iterations; of 3 epochs, they begin a step of 3."""
+    toy_train(accumulating(), "whole")
+    cfg = accumulating()
+    cfg.train_cfg.max_epochs = 2
+    cfg.custom_hooks.append({"type": "StopAfter", "iterations": 7})
+    StopAfter.event = threading.Event()
+    with pytest.raises(Stopped):
+        toy_train(cfg, "short", stop=StopAfter.event)
+    toy_train(accumulating(), "short", resume=True)
+    ends = [
+        read_checkpoint(toy_train.folder(name) / "epoch_3.pth")["state_dict"] for name in ("whole", "short")
+    ]
+    for key, value in ends[0].items():
+        torch.testing.assert_close(ends[1][key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_checkpoint_without_the_accumulated_gradients_is_told(toy_train):
+    cfg = accumulating()
+    cfg.train_cfg.max_epochs = 1
+    cfg.optim_wrapper.accumulative_counts = 1
+    toy_train(cfg)
+    runner, _ = toy_train(accumulating(), resume=True)
+    assert runner.iter == 12
+    log = "".join(path.read_text() for path in toy_train.folder().glob("*/*.log"))
+    assert "the checkpoint lacks the gradients accumulated in its last 1 iteration " in log
+
+
+def test_steps_of_another_number_of_iterations_are_refused_in_the_middle_of_one(toy_train):
+    cfg = accumulating()
+    cfg.custom_hooks.append({"type": "StopAfter", "iterations": 4})
+    StopAfter.event = threading.Event()
+    with pytest.raises(Stopped):
+        toy_train(cfg, stop=StopAfter.event)
+    cfg = accumulating()
+    cfg.optim_wrapper.accumulative_counts = 2
+    with pytest.raises(UserError, match=r"cannot resume: .* step of 3 .*resume with accumulative_counts=3"):
+        toy_train(cfg, resume=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.optim import OptimWrapper
 from toy_runs import toy_config
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.run import buffers
+from hardnet_suite.openmm.run import accumulation, buffers
 
 KEY, VARIANCE = "0.running_mean", "0.running_var"
 WRONG_BUFFERS = ["x", torch.ones(1), torch.ones(4), torch.full((3,), 1 + 5j), torch.full((3,), float("nan"))]
@@ -79,3 +81,48 @@ def test_the_buffers_of_a_rank_are_its_own(monkeypatch):
     assert torch.equal(runner.model.running_mean, torch.full((3,), 2.0))
     buffers.restore_buffers(runner, ranks[:1])  # of another number of ranks
     assert torch.equal(runner.model.running_mean, torch.full((3,), 2.0))
+
+
+GRADIENT = {"weight": torch.ones(3), "bias": torch.ones(3)}
+GOOD = {"counts": 3, "scale": 1 / 3, "ranks": [GRADIENT, GRADIENT]}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        5,
+        {},
+        GOOD | {"counts": "3"},
+        *(GOOD | {"scale": wrong} for wrong in (0.0, 2.0, float("nan"), "x")),
+        *(
+            GOOD | {"ranks": wrong}
+            for wrong in (5, [], [1], torch.ones(2), [GRADIENT, {"other": torch.ones(3)}])
+        ),
+        *(GOOD | {"ranks": [{"weight": wrong}]} for wrong in ("x", torch.ones(4), torch.ones(3).long())),
+        GOOD | {"ranks": [{"another": torch.ones(3)}]},
+    ],
+    ids=lambda value: str(value)[:60].replace("\n", ""),
+)
+def test_wrong_accumulated_gradients_are_one_line(value):
+    runner = accumulating_runner()
+    with pytest.raises(UserError, match="the checkpoint's accumulated_gradients are damaged"):
+        accumulation.restore_gradients(runner, value)
+    assert runner.model.weight.grad is None
+
+
+def accumulating_runner() -> SimpleNamespace:
+    model = torch.nn.BatchNorm1d(3)
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1.0), accumulative_counts=3)
+    wrapper.initialize_count_status(model, 4, 9)
+    return SimpleNamespace(model=model, optim_wrapper=wrapper, iter=4, logger=logging.getLogger("toy"))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_accumulated_gradients_of_ranks_are_their_own_or_their_average(monkeypatch, ranks):
+    monkeypatch.setattr(accumulation, "get_world_size", lambda: 2)
+    monkeypatch.setattr(accumulation, "get_rank", lambda: 1)
+    runner, values = accumulating_runner(), [1.0, 5.0, 9.0][:ranks]
+    saved = [{"weight": torch.full((3,), value)} for value in values]
+    accumulation.restore_gradients(runner, GOOD | {"ranks": saved})
+    assert torch.equal(runner.model.weight.grad, torch.full((3,), 5.0 if ranks > 1 else 1.0))
+    assert runner.model.bias.grad is None

@@ -1,7 +1,8 @@
 """Trains the toy model on ranks: ``train_on_ranks.py WORK_DIR EVERY_ITERS BUFFERS [SIGNAL ITER]``.
 
 Rank 1 sends itself the signal after that iteration. Every rank writes its buffers into WORK_DIR. A run that
-is there is resumed. BUFFERS: "copy" or "average", what EMAHook does with them.
+is there is resumed. BUFFERS: "copy" or "average", what EMAHook does with them; with "average", a step is of
+three iterations.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class SignalHook(Hook):
 cfg = toy_config(epochs=3)
 cfg.default_hooks.checkpoint.every_iters = int(every_iters)
 cfg.train_dataloader.dataset.length = 16  # 4 iterations per epoch again
+cfg.optim_wrapper.accumulative_counts = 3 if buffers == "average" else 1
 cfg.custom_hooks = [
     {"type": "EMAHook", "momentum": 0.1, "update_buffers": buffers == "average"},
     {"type": "SignalHook"},
