@@ -243,13 +243,53 @@ def test_no_suppression_and_no_limit(config):
 
 @pytest.mark.parametrize(
     ("task", "part", "key"),
-    [("ssd", "bbox_head", "anchor_generator"), ("segmentor", "decode_head", "align_corners")],
+    [
+        *(("ssd", "bbox_head", key) for key in ("anchor_generator", "use_depthwise", "stacked_convs")),
+        *(("ssd", "bbox_head", key) for key in ("feat_channels", "norm_cfg", "act_cfg", "conv_cfg")),
+        ("centernet", "bbox_head", "norm_cfg"),
+        *(("segmentor", "decode_head", key) for key in ("align_corners", "norm_cfg", "act_cfg", "conv_cfg")),
+    ],
 )
 def test_what_the_architecture_decides_is_not_an_option(config, task, part, key):
     cfg = config(task)
-    cfg.model[part][key] = False
-    with pytest.raises(UserError, match=f"model.{part} has {key}, which follows from the architecture"):
+    cfg.model[part] = {**cfg.model.get(part, {}), key: False}
+    words = f"model.{part} has {key}, which follows from the architecture"
+    with pytest.raises(UserError, match=words):
         preprocess_of(cfg)
+    cfg.test_dataloader = cfg.val_dataloader = None  # a config that only trains
+    with pytest.raises(UserError, match=words):
+        records_of(cfg)
+
+
+def test_heads_of_other_programs_have_options_of_their_own(config):
+    cfg = config("segmentor")
+    cfg.model.decode_head = {"type": "mmseg.FCNHead", "norm_cfg": {"type": "BN"}, "align_corners": True}
+    cfg.model.auxiliary_head = [{"type": "mmseg.FCNHead", "norm_cfg": {"type": "BN"}}]
+    assert records_of(cfg)
+    cfg.model.auxiliary_head = {"type": "FCHarDNetHead", "norm_cfg": {"type": "BN"}}
+    with pytest.raises(UserError, match=r"model\.auxiliary_head has norm_cfg"):
+        records_of(cfg)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "words"),
+    [
+        (
+            "segmentor",
+            {"sampler": {"type": "OHEMPixelSampler"}},
+            "train_cfg.sampler has no effect; set model.decode_head.sampler",
+        ),
+        ("segmentor", {"work": 1}, "model.train_cfg has no option 'work'; known are none"),
+        ("centernet", {"topk": 100}, "model.train_cfg has no option 'topk'; known are none"),
+        ("ssd", {"neg_pos_ration": 3}, "model.train_cfg has no option .*; did you mean neg_pos_ratio"),
+        ("ssd", {"debug": True}, "model.train_cfg has no option 'debug'"),
+    ],
+)
+def test_options_of_training_that_nothing_reads_are_refused(config, task, options, words):
+    cfg = config(task)
+    cfg.model.train_cfg = {**cfg.model.get("train_cfg", {}), **options}
+    with pytest.raises(UserError, match=words):
+        records_of(cfg)
 
 
 @pytest.mark.parametrize(
