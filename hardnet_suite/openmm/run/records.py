@@ -128,6 +128,7 @@ _FIXED = {
         "anchor_generator",
         "bbox_coder",
         "feat_channels",
+        "init_cfg",
         "reg_decoded_bbox",
         "stacked_convs",
         "use_depthwise",
@@ -155,6 +156,27 @@ def _require_effective(cfg: Config) -> None:
             if key in head:
                 raise UserError(f"{where}.{name} has {key}, which follows from the architecture; remove it")
     _require_train_options(cfg, model, f"{where}.train_cfg")
+    _require_preprocessor(model.get("data_preprocessor") or {}, f"{where}.data_preprocessor")
+    _require_threshold_of_one_class(cfg, model.get("decode_head"), f"{where}.decode_head")
+
+
+def _require_threshold_of_one_class(cfg: Config, head: Any, where: str) -> None:
+    row = ARCHS[cfg.arch]
+    if not isinstance(row, SegmentationArch) or not _is_own(head) or head.get("threshold") is None:
+        return
+    classes = head.get("num_classes", row.num_classes)
+    if classes != 1:
+        raise UserError(f"{where}.threshold has no effect with {classes} classes, only with one; remove it")
+
+
+def _require_preprocessor(given: Mapping[str, Any], where: str) -> None:
+    kind = _name(given) if "type" in given else ""
+    for key in ("pad_mask", "mask_pad_value", "pad_seg", "seg_pad_value"):
+        if kind == "DetDataPreprocessor" and given.get(key):
+            raise UserError(f"{where}.{key} has no effect on a model that predicts boxes alone; remove it")
+    mixing = given.keys() & {"mixup", "cutmix", "mix_probability"}  # 0 switches off what a base sets
+    if kind == "ClassificationPreprocessor" and mixing == {"mix_probability"}:
+        raise UserError(f"{where}.mix_probability has no effect without mixup or cutmix; set one of them")
 
 
 def _own_heads(model: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -170,6 +170,7 @@ def test_an_ssd_takes_inputs_of_one_size(config, scale, keep_ratio):
     [
         ("ssd", {"nms": {"type": "soft_nms", "iou_threshold": 0.5}}, "nms.type='soft_nms'"),
         ("ssd", {"nms": {"type": "nms", "iou_thr": 0.5}}, "did you mean iou_threshold"),
+        ("ssd", {"nms": {"type": "nms", "split_thr": 10_000}}, "no option 'split_thr'"),
         ("ssd", {"score_threshold": 0.5}, "no option 'score_threshold'; did you mean score_thr"),
         ("ssd", {"score_thr": 30}, "score_thr is 30, expected a number from 0 to 1"),
         ("ssd", {"max_per_img": -1}, "max_per_img is -1, expected an integer of at least 1"),
@@ -225,6 +226,9 @@ def test_test_options_without_a_record_are_refused(config, task, options, words)
         ("segmentor", {"test_cfg": {"size": None, "size_divisor": 0}}, "the divisor is 0"),
         ("segmentor", {"test_cfg": {"size": 200}}, r"test_cfg.size is 200, expected \(height, width\)"),
         ("segmentor", {"pad_val": (1, 2, 3)}, "expected one number"),
+        ("ssd", {"pad_mask": True}, "pad_mask has no effect on a model that predicts boxes alone"),
+        ("centernet", {"seg_pad_value": 255}, "seg_pad_value has no effect on a model that predicts boxes"),
+        ("classifier", {"mix_probability": 0.5}, "mix_probability has no effect without mixup or cutmix"),
     ],
 )
 def test_data_preprocessors_without_a_record_are_refused(config, task, options, words):
@@ -246,6 +250,7 @@ def test_no_suppression_and_no_limit(config):
     [
         *(("ssd", "bbox_head", key) for key in ("anchor_generator", "use_depthwise", "stacked_convs")),
         *(("ssd", "bbox_head", key) for key in ("feat_channels", "norm_cfg", "act_cfg", "conv_cfg")),
+        ("ssd", "bbox_head", "init_cfg"),
         ("centernet", "bbox_head", "norm_cfg"),
         *(("segmentor", "decode_head", key) for key in ("align_corners", "norm_cfg", "act_cfg", "conv_cfg")),
     ],
@@ -259,6 +264,22 @@ def test_what_the_architecture_decides_is_not_an_option(config, task, part, key)
     cfg.test_dataloader = cfg.val_dataloader = None  # a config that only trains
     with pytest.raises(UserError, match=words):
         records_of(cfg)
+
+
+def test_a_threshold_is_of_one_class(config):
+    cfg = config("segmentor")
+    cfg.model.decode_head.threshold = 0.4
+    with pytest.raises(UserError, match="threshold has no effect with 11 classes, only with one"):
+        records_of(cfg)
+    cfg.model.decode_head.num_classes = 1
+    assert postprocess_of(cfg).threshold == 0.4
+    assert records_of(cfg)
+
+
+def test_mixing_can_be_switched_off(config):
+    cfg = config("classifier")
+    cfg.model.data_preprocessor.update(mixup=0.0, mix_probability=0.5)
+    assert records_of(cfg)
 
 
 def test_heads_of_other_programs_have_options_of_their_own(config):
