@@ -148,7 +148,8 @@ class PatchVerificationDataset:
         side: Height and width of the network's input in pixels.
 
     Raises:
-        UserError: The sets cannot be read, two hold the same patches, or one has pairs of one kind alone.
+        UserError: The sets cannot be read, two hold the same patches, one has pairs of one kind alone, or
+            ``pairs`` is given and each comes with its own.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ class PatchDescriptorModel(LoadsEveryForm, ReplaceableNetwork, BaseModel):
     Args:
         arch: A patch descriptor of ``list_models()``.
         anchor_swap: As of ``hardest_in_batch_loss``.
-        margin: As of ``hardest_in_batch_loss``.
+        margin: As of ``hardest_in_batch_loss``; not with ``loss_type="softmax"``, which has none.
         batch_reduce: As of ``hardest_in_batch_loss``.
         loss_type: As of ``hardest_in_batch_loss``.
         orthogonality: Weight of ``global_orthogonal_regularization``, of each anchor and the positive of the
@@ -62,6 +62,8 @@ class PatchDescriptorModel(LoadsEveryForm, ReplaceableNetwork, BaseModel):
             hardest_in_batch_loss(torch.eye(2), torch.eye(2), **self.loss_options)
         except (TypeError, ValueError) as error:
             raise UserError(f"model: {error}") from None
+        if loss_type == "softmax" and margin != 1.0:
+            raise UserError(f"model.margin={margin!r} has no effect with loss_type='softmax'; remove it")
         try:
             require_number("model.orthogonality", orthogonality, 0)
         except ValueError as error:

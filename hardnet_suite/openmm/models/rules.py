@@ -93,7 +93,7 @@ def _suppression(nms: Mapping[str, Any] | None, usual: DetectionPostprocess, whe
     """The arguments of ``DetectionPostprocess`` that mmcv's ``nms`` options make; None is no suppression."""
     if nms is None:
         return {"iou_threshold": None}
-    require_known(nms, {"type", "iou_threshold", "offset", "class_agnostic", "split_thr"}, where)
+    require_known(nms, {"type", "iou_threshold", "offset", "class_agnostic"}, where)
     if nms.get("type", "nms") != "nms":
         raise UserError(f"{where}.type={nms['type']!r} is not supported; expected 'nms'")
     offset = nms.get("offset", 0 if nms else usual.iou_offset)  # mmcv's own is 0

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from mmengine.config import Config
@@ -79,8 +80,8 @@ def preprocess_of(cfg: Config, loader: str | None = None) -> Preprocess:
 
 
 def _preprocess_of_steps(cfg: Config, steps: Sequence[Mapping[str, Any]]) -> Preprocess:
+    _require_effective(cfg)
     model = cfg.model.get("module", cfg.model)  # inside of a test-time augmentation wrapper
-    _require_free(model, f"{cfg.filename}: model")
     options = _normalisation(model.get("data_preprocessor") or {}, cfg)
     try:
         rule = Preprocess(**options, **_steps_to_options(steps, cfg))
@@ -120,20 +121,95 @@ def _is_multiple(rule: Preprocess, step: int) -> bool:
 
 
 # what the suite's models decide themselves, so that a config cannot
+_LAYERS = ("act_cfg", "conv_cfg", "norm_cfg")
 _FIXED = {
-    "bbox_head": ("anchor_generator", "bbox_coder", "reg_decoded_bbox", "test_cfg", "train_cfg"),
-    "decode_head": ("align_corners", "dropout_ratio", "in_index", "input_transform"),
+    "bbox_head": (
+        *_LAYERS,
+        "anchor_generator",
+        "bbox_coder",
+        "feat_channels",
+        "init_cfg",
+        "reg_decoded_bbox",
+        "stacked_convs",
+        "use_depthwise",
+    ),
+    "decode_head": (*_LAYERS, "align_corners", "dropout_ratio", "in_index", "input_transform"),
+}
+_OWN_HEADS = ("HarDNetSSDHead", "HarDNetCenterNetHead", "FCHarDNetHead")
+# what of ``model.train_cfg`` the suite's heads read
+_TRAIN_OPTIONS = {
+    SSDArch: ("assigner", "sampler", "allowed_border", "pos_weight", "neg_pos_ratio", "smoothl1_beta"),
+    CenterNetArch: (),
+    SegmentationArch: (),
 }
 
 
-def _require_free(model: Mapping[str, Any], where: str) -> None:
-    for part, keys in _FIXED.items():
-        given = model.get(part)
-        for key in keys if isinstance(given, Mapping) else ():
-            if key.endswith("_cfg") and key in given:
-                raise UserError(f"{where}.{part}.{key} has no effect; set {where}.{key}")
-            if key in given:
-                raise UserError(f"{where}.{part} has {key}, which follows from the architecture; remove it")
+def _require_effective(cfg: Config) -> None:
+    """Refuses options of the model that nothing reads. Heads of other programs have their own."""
+    model = cfg.model.get("module", cfg.model)
+    where = f"{cfg.filename}: model"
+    for part, key in product(("bbox_head", "decode_head"), ("train_cfg", "test_cfg")):
+        if key in (model.get(part) or {}):
+            raise UserError(f"{where}.{part}.{key} has no effect; set {where}.{key}")
+    for name, part, head in _own_heads(model):
+        for key in _FIXED[part]:
+            if key in head:
+                raise UserError(f"{where}.{name} has {key}, which follows from the architecture; remove it")
+    _require_train_options(cfg, model, f"{where}.train_cfg")
+    _require_preprocessor(model.get("data_preprocessor") or {}, f"{where}.data_preprocessor")
+    _require_threshold_of_one_class(cfg, model.get("decode_head"), f"{where}.decode_head")
+
+
+def _require_threshold_of_one_class(cfg: Config, head: Any, where: str) -> None:
+    row = ARCHS[cfg.arch]
+    if not isinstance(row, SegmentationArch) or not _is_own(head) or head.get("threshold") is None:
+        return
+    classes = head.get("num_classes", row.num_classes)
+    if classes != 1:
+        raise UserError(f"{where}.threshold has no effect with {classes} classes, only with one; remove it")
+
+
+def _require_preprocessor(given: Mapping[str, Any], where: str) -> None:
+    kind = _name(given) if "type" in given else ""
+    for key in ("pad_mask", "mask_pad_value", "pad_seg", "seg_pad_value"):
+        if kind == "DetDataPreprocessor" and given.get(key):
+            raise UserError(f"{where}.{key} has no effect on a model that predicts boxes alone; remove it")
+    mixing = given.keys() & {"mixup", "cutmix", "mix_probability"}  # 0 switches off what a base sets
+    if kind == "ClassificationPreprocessor" and mixing == {"mix_probability"}:
+        raise UserError(f"{where}.mix_probability has no effect without mixup or cutmix; set one of them")
+
+
+def _own_heads(model: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """The heads of the suite's kinds: what messages call them, their kind of part, and their options."""
+    for part in _FIXED:
+        if _is_own(head := model.get(part)):
+            yield part, part, head
+    extra = model.get("auxiliary_head") or ()
+    if isinstance(extra, Mapping):
+        extra = (extra,)
+    for head in extra:
+        if "type" in head and _is_own(head):
+            yield "auxiliary_head", "decode_head", head
+
+
+def _is_own(head: Any) -> bool:
+    return isinstance(head, Mapping) and ("type" not in head or kind_of(head) in _OWN_HEADS)
+
+
+def _require_train_options(cfg: Config, model: Mapping[str, Any], where: str) -> None:
+    known = next((keys for kind, keys in _TRAIN_OPTIONS.items() if isinstance(ARCHS[cfg.arch], kind)), None)
+    head = next((model[part] for part in _FIXED if model.get(part)), {})
+    if known is None or not _is_own(head):
+        return
+    given = dict(model.get("train_cfg") or {})
+    if "debug" in given and not given["debug"]:  # of every config of mmdet's
+        del given["debug"]
+    if isinstance(ARCHS[cfg.arch], SegmentationArch):
+        if "sampler" in given:
+            raise UserError(f"{where}.sampler has no effect; set model.decode_head.sampler")
+        if model.get("auxiliary_head"):
+            return  # may read some
+    require_known(given, known, where)
 
 
 def postprocess_of(cfg: Config) -> Postprocess | None:
@@ -156,6 +232,7 @@ def records_of(cfg: Config) -> dict[str, Any]:
     """
     if not is_suites(cfg):
         return {}
+    _require_effective(cfg)
     records = {"model": cfg.arch}
     if (rule := postprocess_of(cfg)) is not None:
         records["postprocess"] = rule.to_dict()

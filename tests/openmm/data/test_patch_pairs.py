@@ -165,6 +165,14 @@ def test_pairs_of_a_set_are_its_own(dataset):
     assert list(islice(data[2]["labels"], 2)) == [1]
 
 
+def test_a_number_of_pairs_that_no_set_needs():
+    own = np.array([[0, 1, 1], [0, 5, 0]])
+    sets = [replace(toy_patches(name), pairs=own) for name in ("a", "b")]
+    assert [len(pairs) for pairs in scored_pairs(sets, None)] == [2, 2]
+    with pytest.raises(UserError, match=r"pairs=10 has no effect, as each set has a file of pairs \(a, b\)"):
+        scored_pairs(sets, 10)
+
+
 @pytest.mark.parametrize(("pairs", "drawn"), [(None, 20_000), (2, 2), (7, 8), (500, 500)])
 def test_a_small_set_has_as_many_pairs_as_are_asked_for(dataset, pairs, drawn):
     data = dataset(toy_patches(points=2, per_point=2), kind=PatchVerificationDataset, pairs=pairs)

@@ -70,6 +70,7 @@ def test_predictions_are_distances(pairs):
     [
         ({"margin": -1}, "margin must be"),
         ({"margin": "wide"}, "real number|margin"),
+        ({"loss_type": "softmax", "margin": 0.5}, "margin=0.5 has no effect with loss_type='softmax'"),
         ({"loss_type": "foo"}, "unknown loss_type 'foo'"),
         ({"batch_reduce": "max"}, "unknown batch_reduce"),
         ({"anchor_swap": 1}, "anchor_swap must be"),

@@ -170,6 +170,7 @@ def test_an_ssd_takes_inputs_of_one_size(config, scale, keep_ratio):
     [
         ("ssd", {"nms": {"type": "soft_nms", "iou_threshold": 0.5}}, "nms.type='soft_nms'"),
         ("ssd", {"nms": {"type": "nms", "iou_thr": 0.5}}, "did you mean iou_threshold"),
+        ("ssd", {"nms": {"type": "nms", "split_thr": 10_000}}, "no option 'split_thr'"),
         ("ssd", {"score_threshold": 0.5}, "no option 'score_threshold'; did you mean score_thr"),
         ("ssd", {"score_thr": 30}, "score_thr is 30, expected a number from 0 to 1"),
         ("ssd", {"max_per_img": -1}, "max_per_img is -1, expected an integer of at least 1"),
@@ -225,6 +226,9 @@ def test_test_options_without_a_record_are_refused(config, task, options, words)
         ("segmentor", {"test_cfg": {"size": None, "size_divisor": 0}}, "the divisor is 0"),
         ("segmentor", {"test_cfg": {"size": 200}}, r"test_cfg.size is 200, expected \(height, width\)"),
         ("segmentor", {"pad_val": (1, 2, 3)}, "expected one number"),
+        ("ssd", {"pad_mask": True}, "pad_mask has no effect on a model that predicts boxes alone"),
+        ("centernet", {"seg_pad_value": 255}, "seg_pad_value has no effect on a model that predicts boxes"),
+        ("classifier", {"mix_probability": 0.5}, "mix_probability has no effect without mixup or cutmix"),
     ],
 )
 def test_data_preprocessors_without_a_record_are_refused(config, task, options, words):
@@ -243,13 +247,70 @@ def test_no_suppression_and_no_limit(config):
 
 @pytest.mark.parametrize(
     ("task", "part", "key"),
-    [("ssd", "bbox_head", "anchor_generator"), ("segmentor", "decode_head", "align_corners")],
+    [
+        *(("ssd", "bbox_head", key) for key in ("anchor_generator", "use_depthwise", "stacked_convs")),
+        *(("ssd", "bbox_head", key) for key in ("feat_channels", "norm_cfg", "act_cfg", "conv_cfg")),
+        ("ssd", "bbox_head", "init_cfg"),
+        ("centernet", "bbox_head", "norm_cfg"),
+        *(("segmentor", "decode_head", key) for key in ("align_corners", "norm_cfg", "act_cfg", "conv_cfg")),
+    ],
 )
 def test_what_the_architecture_decides_is_not_an_option(config, task, part, key):
     cfg = config(task)
-    cfg.model[part][key] = False
-    with pytest.raises(UserError, match=f"model.{part} has {key}, which follows from the architecture"):
+    cfg.model[part] = {**cfg.model.get(part, {}), key: False}
+    words = f"model.{part} has {key}, which follows from the architecture"
+    with pytest.raises(UserError, match=words):
         preprocess_of(cfg)
+    cfg.test_dataloader = cfg.val_dataloader = None  # a config that only trains
+    with pytest.raises(UserError, match=words):
+        records_of(cfg)
+
+
+def test_a_threshold_is_of_one_class(config):
+    cfg = config("segmentor")
+    cfg.model.decode_head.threshold = 0.4
+    with pytest.raises(UserError, match="threshold has no effect with 11 classes, only with one"):
+        records_of(cfg)
+    cfg.model.decode_head.num_classes = 1
+    assert postprocess_of(cfg).threshold == 0.4
+    assert records_of(cfg)
+
+
+def test_mixing_can_be_switched_off(config):
+    cfg = config("classifier")
+    cfg.model.data_preprocessor.update(mixup=0.0, mix_probability=0.5)
+    assert records_of(cfg)
+
+
+def test_heads_of_other_programs_have_options_of_their_own(config):
+    cfg = config("segmentor")
+    cfg.model.decode_head = {"type": "mmseg.FCNHead", "norm_cfg": {"type": "BN"}, "align_corners": True}
+    cfg.model.auxiliary_head = [{"type": "mmseg.FCNHead", "norm_cfg": {"type": "BN"}}]
+    assert records_of(cfg)
+    cfg.model.auxiliary_head = {"type": "FCHarDNetHead", "norm_cfg": {"type": "BN"}}
+    with pytest.raises(UserError, match=r"model\.auxiliary_head has norm_cfg"):
+        records_of(cfg)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "words"),
+    [
+        (
+            "segmentor",
+            {"sampler": {"type": "OHEMPixelSampler"}},
+            "train_cfg.sampler has no effect; set model.decode_head.sampler",
+        ),
+        ("segmentor", {"work": 1}, "model.train_cfg has no option 'work'; known are none"),
+        ("centernet", {"topk": 100}, "model.train_cfg has no option 'topk'; known are none"),
+        ("ssd", {"neg_pos_ration": 3}, "model.train_cfg has no option .*; did you mean neg_pos_ratio"),
+        ("ssd", {"debug": True}, "model.train_cfg has no option 'debug'"),
+    ],
+)
+def test_options_of_training_that_nothing_reads_are_refused(config, task, options, words):
+    cfg = config(task)
+    cfg.model.train_cfg = {**cfg.model.get("train_cfg", {}), **options}
+    with pytest.raises(UserError, match=words):
+        records_of(cfg)
 
 
 @pytest.mark.parametrize(

@@ -224,10 +224,15 @@ def scored_pairs(sets: Sequence[PatchSet], count: int | None) -> tuple[np.ndarra
         (M, 3) int64 of each: two indices of patches, and 1 for one point, 0 for two.
 
     Raises:
-        UserError: pairs of one kind alone, or patches that make none.
+        UserError: pairs of one kind alone, patches that make none, or a ``count`` that no set needs.
     """
     if count is not None and (type(count) is not int or count < 2):
         raise UserError(f"pairs={count!r}, expected an integer of at least 2")
+    if count is not None and all(patch_set.pairs is not None for patch_set in sets):
+        names = ", ".join(patch_set.name for patch_set in sets)
+        raise UserError(
+            f"pairs={count} has no effect, as each set has a file of pairs ({names}); set it to None"
+        )
     made = []
     for patch_set in sets:
         pairs = patch_set.pairs
