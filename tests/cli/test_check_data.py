@@ -58,7 +58,7 @@ def test_a_name_that_no_file_can_have(cli, config, data, split, name):
     path.write_text(json.dumps(content))
     for options in ([], ["--quick"]):
         status, out, err = cli("check-data", config, "--data-root", data, *options)
-        assert (status, err) == (1, "1 errors\n")
+        assert (status, err) == (1, "1 error\n")
         assert "ERROR  missing image (1)" in out
 
 
