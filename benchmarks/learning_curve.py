@@ -238,7 +238,7 @@ def read_configs(args: argparse.Namespace) -> tuple[Any, Any, list[str]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of_runs(__doc__)
-    parser.add_argument("--metric", required=True, help="of metrics.json, for example top1, coco/bbox_AP50 or mIoU")
+    parser.add_argument("--metric", required=True, help="of metrics.json, as top1, coco/bbox_AP50 or mIoU")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     own, train_options = split_arguments(arguments)
