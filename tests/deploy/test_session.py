@@ -394,7 +394,7 @@ def changed(session: Session, **values) -> str:
     [
         ({"version": 99}, "another version of hardnet_suite wrote it"),
         ({"num_classes": -1}, "must be counts"),
-        ({"usage__classes": ["a"]}, "1 class names for 4 classes"),
+        ({"usage__classes": ["a"]}, "1 class name for 4 classes"),
         ({"usage__classes": ["a", "b", "c", "a"]}, "classes"),
         ({"usage__preprocess": {}}, "not an input rule"),
         ({"arch": {"kind": "Foreign"}}, "not a row of the architecture table"),
