@@ -237,7 +237,8 @@ def test_the_program_without_pytorch_says_so(written, name, value, tmp_path):
     path = tmp_path / "network.onnx"
     written(network, lambda own: Spoilt(own, value, places_of(own, size)), path, "onnx")
     for each, status in zip(pixels_of(open_session(path).record), (0, 1), strict=True):
-        Image.fromarray(each[0].permute(1, 2, 0).numpy()).save(tmp_path / "image.png")
-        command = [sys.executable, ROOT / "docs/predict_onnx.py", path, tmp_path / "image.png"]
+        image = tmp_path / f"image_{status}.png"
+        Image.fromarray(each[0].permute(1, 2, 0).numpy()).save(image)
+        command = [sys.executable, ROOT / "docs/predict_onnx.py", path, image]
         result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert (result.returncode, NOT_FINITE in result.stderr) == (status, bool(status)), result.stderr
