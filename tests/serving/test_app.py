@@ -408,6 +408,7 @@ def test_an_answer_keeps_its_place_until_it_is_received(models):
 
 
 def test_a_client_that_does_not_receive_its_answer_is_cut_off(models, caplog):
+    caplog.set_level("WARNING", logger="hardnet_suite.serving")  # whatever other programs set for all
     app = create_app({"bus": models["bus"]}, limits=ServeLimits(queue=1, seconds=3))
 
     async def run():
@@ -433,6 +434,7 @@ def in_progress(client, count: int) -> bool:
 
 
 def test_a_failure_is_500_for_its_own_request_alone(models, monkeypatch, caplog):
+    caplog.set_level("WARNING", logger="hardnet_suite.serving")
     answers = type(models["bus"]).answers
 
     def fail_on_black(this, pixels, placements):
