@@ -50,6 +50,7 @@ def write_hloc(
         UserError: h5py is not installed, an image without a name, two images of one name, a pair twice, in
             either order, names that the files cannot hold, images with an EXIF orientation, or other files
             in the place.
+        ValueError: the descriptors of two images cannot be compared, as for ``match_features``.
     """
     h5py = _h5py()
     matches = list(matches)
@@ -113,6 +114,7 @@ def write_colmap(
 
     Raises:
         UserError: descriptors that are not 128 numbers long, or as for ``write_hloc``.
+        ValueError: as for ``write_hloc``.
     """
     matches = list(matches)
     images = _named("COLMAP", matches, names)
@@ -200,6 +202,9 @@ def _listed(folder: Path) -> dict[str, str] | None:
 def _named(program: str, matches: list[Matches], names: Mapping[int, str] | None) -> dict[str, Features]:
     """The features of all images by their names, which the program takes."""
     by_id = {id(features): features for pair in matches for features in (pair.a, pair.b)}
+    described = [features.description for features in by_id.values() if features.description is not None]
+    for other in described[1:]:
+        described[0].check_same(other)
     if names is None:
         paths = relative_names([features.name for features in by_id.values()])
         names = dict(zip(by_id, paths, strict=True))

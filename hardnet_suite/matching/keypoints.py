@@ -21,7 +21,7 @@ from hardnet_suite.data.patch_frames import (
 )
 from hardnet_suite.matching.images import grey_array, read_image
 from hardnet_suite.matching.keynet import KeyNetDetector, sizes_angles_shapes
-from hardnet_suite.matching.patches import describe, open_descriptor, patch_side
+from hardnet_suite.matching.patches import describe, digest_of, open_descriptor, patch_side
 
 CvKeyPoint = Any  # cv2.KeyPoint, without an import of OpenCV
 
@@ -85,6 +85,33 @@ class Keypoints:
         return frames
 
 
+@dataclass(frozen=True)
+class Description:
+    """What descriptors depend on beside the image and its keypoints: only those of one kind can be compared.
+
+    Attributes:
+        network: digest of the network's weights, ``digest_of``.
+        region: side of a patch in sizes of its keypoint.
+        upright: whether patches are cut at the angle 0.
+    """
+
+    network: str
+    region: float
+    upright: bool
+
+    def check_same(self, other: Description) -> None:
+        """ValueError if descriptors of the one cannot be compared with those of the other."""
+        if self.network != other.network:
+            names = f"digests {self.network[:12]} and {other.network[:12]}"
+            raise ValueError(f"features of two networks ({names}) cannot be matched: describe both with one")
+        for option in ("region", "upright"):
+            ours, theirs = getattr(self, option), getattr(other, option)
+            if ours != theirs:
+                raise ValueError(
+                    f"features of {option} {ours} and {theirs} cannot be matched: describe both with one"
+                )
+
+
 @dataclass(frozen=True, eq=False)
 class Features:
     """The keypoints of an image and their descriptors.
@@ -94,12 +121,14 @@ class Features:
         image: (H, W, 3) uint8 RGB.
         keypoints: N of them, the strongest first.
         descriptors: (N, D) float32, of unit length.
+        description: how they were computed; None where that is not known.
     """
 
     name: str
     image: np.ndarray
     keypoints: Keypoints
     descriptors: np.ndarray
+    description: Description | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -247,7 +276,8 @@ class HardNetDetector:
         name = name or default
         grey = to_grey(rgb)
         keypoints = self._keypoints(grey, mask)
-        return Features(name, rgb, keypoints, self._describe(grey, keypoints))
+        description = Description(digest_of(self.model), self.region, self.upright)
+        return Features(name, rgb, keypoints, self._describe(grey, keypoints), description)
 
     def describe_patches(self, patches: Tensor) -> Tensor:
         """Descriptors of patches as Kornia has them.

@@ -251,9 +251,12 @@ def match_features(
             matrix.
 
     Raises:
-        ValueError: a value out of range, or descriptors of different lengths.
+        ValueError: a value out of range, or features of detectors with other weights, ``region`` or
+            ``upright``, whose descriptors cannot be compared.
     """
     _check(geometry, ratio, threshold, min_inliers)
+    if a.description is not None and b.description is not None:
+        a.description.check_same(b.description)
     pairs, distances = mutual_matches(a.descriptors, b.descriptors, ratio)
     estimate = None
     if geometry != "none":

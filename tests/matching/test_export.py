@@ -107,6 +107,19 @@ def test_a_pair_twice_is_one_to_colmap(matches, tmp_path, order):
 
 
 @pytest.mark.parametrize("write", [write_colmap, write_hloc])
+def test_a_file_holds_descriptors_of_one_network(matches, tmp_path, write):
+    pytest.importorskip("h5py")
+    description = replace(matches.b.description, network="0" * 64)
+    others = [
+        replace(features, name=f"other {features.name}", description=description)
+        for features in (matches.a, matches.b)
+    ]
+    with pytest.raises(ValueError, match="features of two networks"):
+        write(tmp_path, [matches, match_features(*others)])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("write", [write_colmap, write_hloc])
 def test_an_image_with_itself_is_no_pair(matches, tmp_path, write):
     pytest.importorskip("h5py")
     with pytest.raises(UserError, match=r"takes matches of two images, got .*a\.png with itself"):

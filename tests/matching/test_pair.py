@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,30 @@ def test_without_geometry(features, matches):
     np.testing.assert_array_equal(found.pairs, matches.pairs)
     assert found.geometry is found.inliers is found.matrix is None
     assert found.summary() == f"{len(matches)} matches"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "other"}, r"features of two networks \(digests \w{12} and \w{12}\) cannot be matched"),
+        ({"region": 8.0}, "features of region 6.0 and 8.0 cannot be matched"),
+        ({"upright": True}, "features of upright False and True cannot be matched"),
+    ],
+)
+def test_descriptors_that_cannot_be_compared_are_not_matched(network, features, options, message):
+    options = {"model": network} | options
+    if options["model"] == "other":
+        options["model"] = small_descriptor(seed=1)
+    detector = HardNetDetector(options.pop("model"), top_k=200, channels="rgb", **options)
+    with pytest.raises(ValueError, match=message):
+        match_features(features[0], detector.features(drawn_pair()[1]))
+
+
+def test_what_does_not_change_descriptors_may_differ(network, features):
+    detector = HardNetDetector(network, top_k=100, contrast=0.02, channels="rgb", bf16=True)
+    assert len(match_features(features[0], detector.features(drawn_pair()[1])))
+    unknown = replace(features[1], description=None)  # made by hand
+    assert len(match_features(features[0], unknown))
 
 
 def test_ratio_and_threshold_have_an_effect(features, matches):
