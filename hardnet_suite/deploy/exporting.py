@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import RLock
@@ -38,6 +39,7 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.networks.centernet import INPUT_MULTIPLE
 from hardnet_suite.networks.hardnet import least_side
+from hardnet_suite.networks.layers import is_meta, without_wrappers
 from hardnet_suite.networks.preprocess import MAX_SIDE
 from hardnet_suite.outputs import require_replaceable, temporary_folder, writing
 from hardnet_suite.quiet import without_messages
@@ -45,7 +47,7 @@ from hardnet_suite.weights.file import expanded
 from hardnet_suite.weights.tables import digest_of_tensors
 
 _MOST_PIXELS = 1 << 26  # of a batch
-_one_at_a_time = RLock()  # torch.export and what builds on it
+_one_at_a_time = RLock()
 _EXAMPLE_SIDES = (256, 320)  # of an input of any size
 
 
@@ -177,20 +179,19 @@ def export_file(
         require_quantizer(chosen)
     require_free(path, chosen)
     require_plain_weights(network)
-    # weights in PyTorch's usual layout: LiteRT and ExecuTorch take no other
-    reference = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
-    record = replace(record, network_digest=digest_of_tensors(reference.state_dict()))
-    select = chosen.select if chosen.suppression else _no_suppression
-    dtype = PRECISIONS[chosen.network_precision(precision)]
-    graph = Graph(fuse_batch_norms(reference).to(dtype), record, select).eval()
-    example = _example(record)
     with writing(path):
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    # the file has the precision that it is asked for, whatever the caller computes in
-    plain = torch.autocast("cpu", enabled=False)
-    with writing(path), temporary_folder(path) as folder, plain:
+    with writing(path), temporary_folder(path) as folder, _plain_torch():
         temporary = folder / path.name
-        with _one_at_a_time, without_messages(), torch.no_grad():
+        # weights in PyTorch's usual layout: LiteRT and ExecuTorch take no other
+        layout = torch.contiguous_format
+        reference = copy.deepcopy(network).to("cpu", torch.float32, memory_format=layout).eval()
+        record = replace(record, network_digest=digest_of_tensors(reference.state_dict()))
+        select = chosen.select if chosen.suppression else _no_suppression
+        dtype = PRECISIONS[chosen.network_precision(precision)]
+        graph = Graph(fuse_batch_norms(reference).to(dtype), record, select).eval()
+        example = _example(record)
+        with without_messages(), torch.no_grad():
             if quantization is None:
                 chosen.write(graph, example, temporary, record=record, dynamic=dynamic)
             else:
@@ -226,6 +227,22 @@ def export_file(
     return Exported(path, chosen.name, record, agreement)
 
 
+@contextmanager
+def _plain_torch() -> Iterator[None]:
+    """float32 on the CPU, whatever the caller's defaults are: the file has the precision that is asked for.
+
+    One thread at a time: torch.export and what builds on it, and the default dtype, are the process's.
+    """
+    with _one_at_a_time:
+        dtype = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            with torch.autocast("cpu", enabled=False), torch.device("cpu"):
+                yield
+        finally:
+            torch.set_default_dtype(dtype)
+
+
 def require_free(path: Path, format: Format) -> None:
     """UserError unless the files of an export may take their place: an earlier export, or nothing."""
     require_replaceable(
@@ -238,12 +255,11 @@ def require_free(path: Path, format: Format) -> None:
 
 def model_parts(model: Any) -> tuple[nn.Module, Usage, str | None]:
     """The network of a model, how it is used, and which weights it has, in words."""
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        model = model.module
     if isinstance(model, nn.Module):
-        network, usage, weights = model, getattr(model, "usage", None), getattr(model, "weights", None)
+        network = without_wrappers(model)
+        usage, weights = getattr(network, "usage", None), getattr(network, "weights", None)
     elif isinstance(getattr(model, "network", None), nn.Module):  # a LoadedModel
-        network, weights = model.network, model.weights
+        network, weights = without_wrappers(model.network), model.weights
         usage = Usage(model.name, model.preprocess, model.postprocess, model.classes, model.palette)
     else:
         raise UserError(
@@ -259,6 +275,8 @@ def model_parts(model: Any) -> tuple[nn.Module, Usage, str | None]:
         )
     if not network.num_classes and not isinstance(network, PatchDescriptor):
         raise UserError(f"this {usage.name} has num_classes=0: it returns features, not classes")
+    if is_meta(network):
+        raise UserError(f"this {usage.name} is on the meta device: it has no weights")
     return network, usage, weights if isinstance(weights, str) else None
 
 

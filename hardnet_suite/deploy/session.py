@@ -7,6 +7,7 @@ import hashlib
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib import metadata
@@ -542,8 +543,11 @@ class Session(nn.Module):
         }
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Session:
-        like = fn(torch.empty(0))
-        if (like.device.type, like.dtype) != ("cpu", torch.float32):
+        stays = False
+        with suppress(RuntimeError, AssertionError):  # a device that is not here
+            like = fn(torch.empty(0, dtype=torch.float32, device="cpu"))
+            stays = (like.device.type, like.dtype) == ("cpu", torch.float32)
+        if not stays:
             raise UserError(
                 f"{self.path} runs in {self.engine}, on the CPU, in {self.precision}: it cannot be moved to "
                 "another device or type"

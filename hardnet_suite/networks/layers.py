@@ -248,6 +248,22 @@ def is_meta(module: nn.Module) -> bool:
     return any(parameter.is_meta for parameter in module.parameters())
 
 
+def without_wrappers(module: nn.Module, *, compiled: bool = True) -> nn.Module:
+    """The module within ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``, in any order.
+
+    Args:
+        module: wrapped or not.
+        compiled: also unwraps what ``torch.compile`` returned; otherwise that keeps computing as compiled.
+    """
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif compiled and isinstance(getattr(module, "_orig_mod", None), nn.Module):
+            module = module._orig_mod
+        else:
+            return module
+
+
 def is_captured(x: Tensor) -> bool:
     """Whether a graph is captured, whose form must not depend on the number of images.
 

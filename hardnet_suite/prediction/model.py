@@ -42,6 +42,7 @@ from hardnet_suite.networks import (
     find_arch,
     list_models,
 )
+from hardnet_suite.networks.layers import is_meta, without_wrappers
 from hardnet_suite.precision import Precision, settled_precision
 from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.weights import (
@@ -338,8 +339,7 @@ def model_of_network(
     Raises:
         UserError: a network that ``create_model`` has not made, or one without a task.
     """
-    if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        network = network.module
+    network = without_wrappers(network, compiled=False)
     usage = getattr(network, "usage", None)
     if not isinstance(usage, Usage):
         raise UserError(
@@ -347,6 +347,8 @@ def model_of_network(
             "which knows its input and output rule"
         )
     _require_a_task(usage.name)
+    if is_meta(network):
+        raise UserError(f"this {usage.name} is on the meta device: it has no weights")
     precision = settled_precision(precision, bf16=bf16)
     if isinstance(network, Session):
         network.require_precision({"float32": "fp32"}.get(precision or "", precision))

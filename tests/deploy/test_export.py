@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -302,6 +303,48 @@ def test_the_callers_autocast_is_not_in_the_file(tmp_path):
     with torch.no_grad():
         expected = network(images).softmax(1)
     torch.testing.assert_close(session(images).softmax(1), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".onnx"])
+@pytest.mark.parametrize(
+    "state", [{"dtype": torch.float64}, {"dtype": torch.bfloat16}, {"device": torch.device("meta")}], ids=str
+)
+def test_the_callers_defaults_are_not_in_the_file(tmp_path, state, suffix):
+    network, images = tiny("hardnet39ds"), torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = network(images)
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(state.get("dtype", usual))
+    try:
+        with state.get("device", nullcontext()):
+            path = export(network, tmp_path / f"a{suffix}", size=64)
+        assert torch.get_default_dtype() == state.get("dtype", usual)
+    finally:
+        torch.set_default_dtype(usual)
+    torch.testing.assert_close(open_session(path)(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        partial(torch.compile, backend="eager"),
+        lambda network: torch.nn.DataParallel(torch.compile(network, backend="eager")),
+        lambda network: torch.compile(torch.nn.DataParallel(network), backend="eager"),
+    ],
+)
+def test_a_wrapped_network_is_exported_as_the_one_within(tmp_path, wrap):
+    network = tiny("hardnet39ds")
+    paths = [export(each, tmp_path / f"{each is network}.pt", size=64) for each in (network, wrap(network))]
+    plain, wrapped = map(open_session, paths)
+    assert wrapped.network_digest == plain.network_digest
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(wrapped(images), plain(images))
+
+
+def test_a_network_without_weights_is_not_exported(tmp_path):
+    with pytest.raises(UserError, match="this hardnet39ds is on the meta device: it has no weights"):
+        export(tiny("hardnet39ds").to("meta"), tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".onnx"])

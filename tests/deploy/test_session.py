@@ -271,7 +271,10 @@ def test_it_is_neither_moved_nor_cast(session):
     assert session.to("cpu") is session
     assert session.float() is session
     assert session.to(memory_format=torch.channels_last) is session
-    for change in (lambda: session.half(), lambda: session.to(torch.bfloat16), lambda: session.to("meta")):
+    changes = [session.half, session.double, lambda: session.to(torch.bfloat16), lambda: session.to("meta")]
+    if not torch.cuda.is_available():
+        changes.append(session.cuda)
+    for change in changes:
         with pytest.raises(UserError, match="cannot be moved to another device or type"):
             change()
     with (

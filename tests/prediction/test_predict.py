@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import pickle
@@ -349,6 +350,10 @@ def test_networks_of_other_dtypes_and_wrapped_ones(dtype):
     (expected,) = predict(network, noise(64, 64), top=10)
     (wrapped,) = predict(torch.nn.DataParallel(network), noise(64, 64), top=10)
     assert wrapped.to_dict() == expected.to_dict()
+    (compiled,) = predict(torch.compile(network, backend="eager"), noise(64, 64), top=10)
+    assert compiled.to_dict() == expected.to_dict()
+    with pytest.raises(UserError, match="this hardnet39ds is on the meta device: it has no weights"):
+        predict(copy.deepcopy(network).to("meta"), noise(64, 64))
     (other,) = predict(network.to(dtype), noise(64, 64), top=10)
     tolerance = 0.1 if dtype == torch.bfloat16 else 1e-4
     order = np.argsort(expected.labels), np.argsort(other.labels)
