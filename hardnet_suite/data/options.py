@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import nearest
+from hardnet_suite.numeric import is_integer
 
 
 def require_known(given: Iterable[str], known: Collection[str], where: str) -> None:
@@ -54,11 +54,6 @@ def checked_indices(indices: Any, where: str) -> int | tuple[int, ...] | None:
     if not listed or not all(map(is_integer, indices)):
         raise UserError(f"{where} has indices={indices!r}, expected an integer or a list of integers")
     return tuple(map(int, indices))
-
-
-def is_integer(value: object) -> bool:
-    """Whether a value is an integer, NumPy's included, and no bool."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def take(items: Sequence, indices: int | Sequence[int] | None, where: str = "the data set") -> list:

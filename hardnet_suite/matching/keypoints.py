@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from hardnet_suite.data.images import to_grey
-from hardnet_suite.data.options import is_integer
 from hardnet_suite.data.patch_frames import (
     MEASUREMENT_REGION,
     SIFT_CONTRAST,
@@ -22,6 +21,7 @@ from hardnet_suite.data.patch_frames import (
 from hardnet_suite.matching.images import grey_array, read_image
 from hardnet_suite.matching.keynet import KeyNetDetector, sizes_angles_shapes
 from hardnet_suite.matching.patches import describe, digest_of, open_descriptor, patch_side
+from hardnet_suite.numeric import is_integer
 
 CvKeyPoint = Any  # cv2.KeyPoint, without an import of OpenCV
 

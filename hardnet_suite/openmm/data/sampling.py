@@ -70,6 +70,9 @@ def _mixed(words: np.ndarray) -> np.ndarray:
 class SeededDataset:
     """Wraps a data set: indexed by (epoch, index), it seeds all generators before it loads the sample.
 
+    Its other attributes are those of the data set, also where they are set: hooks such as mmdet's
+    ``PipelineSwitchHook`` give the data set of a loader another pipeline.
+
     Args:
         dataset: The data set.
         seed: Seed of the run.
@@ -78,6 +81,22 @@ class SeededDataset:
     def __init__(self, dataset, seed: int):
         self.dataset, self.seed = dataset, seed
 
+    def __getattr__(self, name: str):
+        if name.startswith("__") or "dataset" not in self.__dict__:  # while it is copied or unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value) -> None:
+        if name in ("dataset", "seed"):
+            super().__setattr__(name, value)
+            return
+        if not hasattr(self.dataset, name):
+            raise UserError(
+                f"a hook sets {name} of the training data, but the {type(self.dataset).__name__} has none: "
+                "it would have no effect"
+            )
+        setattr(self.dataset, name, value)
+
     def __len__(self) -> int:
         return len(self.dataset)
 
@@ -85,13 +104,6 @@ class SeededDataset:
         epoch, index = key
         seed_all(self.seed, epoch, index)
         return self.dataset[index]
-
-    def get_data_info(self, index: int) -> dict:
-        return self.dataset.get_data_info(index)
-
-    @property
-    def metainfo(self) -> dict:
-        return self.dataset.metainfo
 
 
 def fingerprint(dataset: Any) -> str:

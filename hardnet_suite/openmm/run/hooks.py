@@ -12,18 +12,21 @@ from pathlib import Path
 
 import torch
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
-from mmengine.hooks import CheckpointHook, EMAHook, Hook, ParamSchedulerHook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook, Hook, ParamSchedulerHook
 from mmengine.registry import HOOKS
 
 from hardnet_suite.data.options import require_known
 from hardnet_suite.errors import UserError
+from hardnet_suite.numeric import is_count
 from hardnet_suite.openmm.compat import ATOMIC
 from hardnet_suite.openmm.models.config import require_settled
 from hardnet_suite.openmm.run.checks import any_rank, require_finite_weights
 from hardnet_suite.outputs import remove_leftovers, require_replaceable
 from hardnet_suite.weights.runs import saved_checkpoints
 
-_OWN = "own_checkpoints"  # of a run, among mmengine's runtime information
+# of a run, among mmengine's runtime information
+_OWN = "own_checkpoints"
+_COUNTS = "early_stopping"
 
 
 @HOOKS.register_module()
@@ -64,7 +67,8 @@ class FiniteLossHook(Hook):
 
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
-    """mmengine's CheckpointHook, which also saves within an epoch and removes old epochs only after saving.
+    """mmengine's CheckpointHook, which also saves within an epoch and where a hook ends the training early,
+    keeps what an ``EarlyStoppingHook`` has counted, and removes old epochs only after saving.
 
     What it removes are checkpoints of this run, or of the one that it resumes in the same folder: those of
     another run stay, unless one of the same name replaces them.
@@ -106,6 +110,8 @@ class ResumableCheckpointHook(CheckpointHook):
         super().before_train(runner)
         self._keep_own_best(runner.message_hub.runtime_info)
         self._saved_at = time.monotonic()
+        if runner._resume:
+            _restore_counts(runner)
         self._own = self._resumed(runner)
         if is_main_process():
             remove_leftovers(self.out_dir, "*.pth")  # of a run killed while writing
@@ -139,6 +145,13 @@ class ResumableCheckpointHook(CheckpointHook):
             if self.filename_tmpl.format(runner.epoch + 1) not in self._own:
                 self._save_checkpoint(runner)
             _stop(runner)
+
+    def after_train(self, runner) -> None:
+        is_ended = getattr(runner.train_loop, "stop_training", False)
+        if is_ended and self.filename_tmpl.format(runner.epoch) not in self._own:
+            meta = {"epoch": runner.epoch, "iter": runner.iter}
+            self._save_checkpoint_with_step(runner, runner.epoch, meta)
+        super().after_train(runner)
 
     def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if _is_stopping(runner):  # the epoch has been saved, if it was due
@@ -225,6 +238,8 @@ class ResumableCheckpointHook(CheckpointHook):
         """Makes a checkpoint that is about to be saved one of this run's, which its file says too."""
         self._own.add(name)
         runner.message_hub.update_info(_OWN, sorted(self._own))
+        counts = [[hook.wait_count, float(hook.best_score)] for hook in _early_stopping(runner)]
+        runner.message_hub.update_info(_COUNTS, counts)
 
     def _resumed(self, runner) -> set[str]:
         """The checkpoints of the run that is resumed, by its own words, if it was trained in this folder."""
@@ -248,6 +263,22 @@ class ResumableCheckpointHook(CheckpointHook):
         for path in own[: max(len(own) - keep, 0)]:
             if path.name != but:
                 path.unlink(missing_ok=True)
+
+
+def _early_stopping(runner) -> list[EarlyStoppingHook]:
+    return [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
+
+
+def _restore_counts(runner) -> None:
+    """Gives the ``EarlyStoppingHook``s of a resumed run what they had counted."""
+    saved = runner.message_hub.runtime_info.get(_COUNTS)  # [wait_count, best_score] of each
+    hooks = _early_stopping(runner)
+    if not isinstance(saved, list) or len(saved) != len(hooks):  # of another config, or an earlier version
+        return
+    for hook, values in zip(hooks, saved, strict=True):
+        count, best = values if isinstance(values, list) and len(values) == 2 else (None, None)
+        if is_count(count, least=0) and isinstance(best, float):
+            hook.wait_count, hook.best_score = count, best
 
 
 # hooks that undo or repeat each other's work, and what two of them would do

@@ -312,7 +312,13 @@ class SuiteRunner(Runner):
         self.register_hook({"type": "FiniteLossHook"})
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
-        super().register_hooks(default_hooks, custom_hooks)
+        hooks = [
+            {**hook, "switch_pipeline": own_decoder(hook["switch_pipeline"])}
+            if isinstance(hook, dict) and "switch_pipeline" in hook
+            else hook
+            for hook in custom_hooks or ()
+        ]
+        super().register_hooks(default_hooks, hooks)
         for kind in (AverageBuffersHook, ProgressLineHook, DrawPredictionsHook):
             if not any(isinstance(hook, kind) for hook in self.hooks):
                 self.register_hook(kind())

@@ -6,9 +6,12 @@ import threading
 
 import pytest
 import torch
+from mmcv.transforms import BaseTransform, Compose
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import EMAHook, Hook
-from mmengine.registry import HOOKS
-from toy_runs import assert_identical, toy_config
+from mmengine.logging import MessageHub
+from mmengine.registry import DATASETS, HOOKS, METRICS, TRANSFORMS
+from toy_runs import ToyNumbers, assert_identical, toy_config
 
 import hardnet_suite.openmm  # noqa: F401
 from hardnet_suite.errors import UserError
@@ -157,6 +160,136 @@ class StopAfter(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if runner.iter + 1 == self.iterations:
             self.event.set()
+
+
+SCORES = (0.5, 0.7, 0.6, 0.6, 0.6, 0.6, 0.9, 0.9)  # of the epochs
+
+
+@METRICS.register_module()
+class ToyScore(BaseMetric):
+    def process(self, data_batch, data_samples) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results) -> dict:
+        return {"score": SCORES[MessageHub.get_current_instance().get_info("epoch")]}
+
+
+def stopped_early(patience: int = 3, **changes):
+    """Ends after epoch 5: its score is the third that is no better than that of epoch 2."""
+    cfg = toy_config(
+        epochs=8,
+        val_cfg={"type": "ValLoop"},
+        val_dataloader={"batch_size": 2, "num_workers": 0, "dataset": {"type": "ToyNumbers"}},
+        val_evaluator={"type": "ToyScore"},
+        **changes,
+    )
+    cfg.val_dataloader.sampler = {"type": "DefaultSampler", "shuffle": False}
+    early = {"type": "EarlyStoppingHook", "monitor": "score", "rule": "greater", "min_delta": 0.01}
+    cfg.custom_hooks = [{**early, "patience": patience}]
+    return cfg
+
+
+@pytest.mark.parametrize("after", [8, 10, 12, 13, 16, 19, 20])
+def test_early_stopping_goes_on_counting_after_a_resume(toy_train, after):
+    whole, _ = toy_train(stopped_early(), "whole")
+    assert whole.epoch == 5
+    cfg = stopped_early()
+    cfg.custom_hooks = [*cfg.custom_hooks, {"type": "StopAfter", "iterations": after}]
+    StopAfter.event = stop = threading.Event()
+    with pytest.raises(Stopped):
+        toy_train(cfg, stop=stop)
+    runner, _ = toy_train(stopped_early(), resume=True)
+    assert runner.epoch == 5
+    ends = [read_checkpoint(toy_train.folder(name) / "epoch_5.pth") for name in ("whole", "work")]
+    assert_identical(*(end["state_dict"] for end in ends))
+
+
+def test_a_training_that_is_stopped_early_saves_its_last_epoch(toy_train):
+    cfg = stopped_early()
+    cfg.default_hooks.checkpoint["interval"] = 4
+    runner, _ = toy_train(cfg)
+    newest = newest_checkpoint(toy_train.folder()).path
+    assert newest.name == "epoch_5.pth"
+    saved = read_checkpoint(newest)
+    assert (saved["meta"]["epoch"], saved["meta"]["iter"]) == (5, 20)
+    assert_identical(saved["state_dict"], runner.model.state_dict())
+    again, _ = toy_train(cfg, resume=True)  # its validation is the third without a better score, again
+    assert again.epoch == 5
+
+
+def test_counts_of_other_early_stopping_are_not_taken_over(toy_train):
+    cfg = stopped_early()
+    toy_train(cfg)
+    cfg.custom_hooks = [*cfg.custom_hooks, {**cfg.custom_hooks[0], "patience": 100}]
+    runner, _ = toy_train(cfg, resume=True)  # both begin to count at the epoch that is resumed
+    assert runner.epoch == 8
+
+
+@DATASETS.register_module()
+class ToyPipeline(ToyNumbers):
+    def __init__(self, pipeline=(), **options):
+        super().__init__(**options)
+        self.pipeline = Compose(pipeline)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.pipeline(super().__getitem__(index))
+
+
+@TRANSFORMS.register_module()
+class Note(BaseTransform):
+    """Adds ``offset`` to the inputs, so that they tell which pipeline made them."""
+
+    def __init__(self, offset: float):
+        self.offset = offset
+
+    def transform(self, results: dict) -> dict:
+        return {**results, "inputs": results["inputs"] + self.offset}
+
+
+@HOOKS.register_module()
+class Look(Hook):
+    def before_train(self, runner) -> None:
+        self.seen = []
+        runner.seen = self.seen
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        self.seen.append(float(torch.stack(data_batch["inputs"])[:, 0].mean()))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_hook_that_switches_the_pipeline_has_an_effect(toy_train, workers, wrapped):
+    """mmdet's, of its RTMDet configs; also in a run that is resumed after the switch."""
+
+    def config(epochs: int):
+        cfg = toy_config(epochs=epochs)
+        data = {"type": "ToyPipeline", "pipeline": [{"type": "Note", "offset": 10}]}
+        if wrapped:  # the pipeline of the wrapper is switched, as mmengine has it
+            note = {"type": "Note", "offset": 100}
+            data = {"type": "mmdet.MultiImageMixDataset", "dataset": data, "pipeline": [note]}
+        cfg.train_dataloader.update(dataset=data, num_workers=workers, persistent_workers=bool(workers))
+        switch = [{"type": "Note", "offset": 1000}]
+        cfg.custom_hooks = [
+            {"type": "mmdet.PipelineSwitchHook", "switch_epoch": 1, "switch_pipeline": switch},
+            {"type": "Look"},
+        ]
+        return cfg
+
+    if wrapped:
+        with pytest.raises((TypeError, AttributeError)):  # mmdet's own is a list there, the hook's is none
+            toy_train(config(2))
+        return
+    runner, _ = toy_train(config(2))
+    assert runner.seen == [11] * 4 + [1001] * 4
+    runner, _ = toy_train(config(3), resume=True)
+    assert runner.seen == [1001] * 4
+
+
+def test_a_pipeline_that_is_switched_where_there_is_none_is_refused(toy_train):
+    cfg = toy_config(epochs=2)
+    cfg.custom_hooks = [{"type": "mmdet.PipelineSwitchHook", "switch_epoch": 1, "switch_pipeline": []}]
+    with pytest.raises(UserError, match="sets pipeline of the training data, but the ToyNumbers has none"):
+        toy_train(cfg)
 
 
 def accumulating():

@@ -85,7 +85,14 @@ def parts(cfg: Config, loaders: Sequence[str] = LOADERS) -> Iterator[Part]:
 def _all_parts(cfg: Config, loaders: Sequence[str]) -> list[Part]:
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
         for loader in loaders:
-            walk((cfg.get(loader) or {}).get("dataset"), partial(_require_wrapper, loader))
+            where = f"{loader}.dataset.pipeline"
+            walk((cfg.get(loader) or {}).get("dataset"), partial(_require_wrapper, where))
+        if "train_dataloader" in loaders:
+            data = (cfg.get("train_dataloader") or {}).get("dataset")
+            for hook in cfg.get("custom_hooks") or ():  # mmdet's PipelineSwitchHook
+                if isinstance(hook, dict) and data is not None:
+                    node = {"pipeline": hook.get("switch_pipeline"), "dataset": data}
+                    _require_wrapper("the switch_pipeline of a hook", node)
         return [
             part
             for loader in loaders
@@ -94,13 +101,13 @@ def _all_parts(cfg: Config, loaders: Sequence[str]) -> list[Part]:
         ]
 
 
-def _require_wrapper(loader: str, node: dict) -> None:
+def _require_wrapper(where: str, node: dict) -> None:
     """UserError where the pipeline of a wrapper, such as ``MultiImageMixDataset``, reads label images."""
     if node.get("pipeline") is not None and (node.get("dataset") or node.get("datasets")):
         for dataset in inner_datasets(node):
             require = _OWN_STEPS.get(kind_of(dataset)) if "type" in dataset else None
             if require is not None and not dataset.get("test_mode"):
-                require(f"{loader}.dataset.pipeline", node["pipeline"])
+                require(where, node["pipeline"])
 
 
 def foreign_datasets(cfg: Config, loader: str) -> list[dict]:
