@@ -193,6 +193,23 @@ def test_a_silent_server_is_told(browser, address):
     page.close()
 
 
+def test_a_silent_server_is_told_of_an_example_too(browser, address):
+    page = browser.new_page()
+    page.goto(address)
+    section = panel(page, "classification")
+    button = section.locator(".samples button")
+    button.click()
+    sync_api.expect(section.locator(".answer")).to_be_visible()
+    page.route("**/samples/**", lambda route: route.abort())
+    button.click()
+    sync_api.expect(section.locator(".status")).to_contain_text("bus.jpg: the server does not answer: ")
+    assert section.locator(".answer").is_hidden()
+    page.unroute("**/samples/**")
+    button.click()
+    sync_api.expect(section.locator(".answer")).to_be_visible()
+    page.close()
+
+
 def test_a_name_is_text(page, tmp_path):
     """A file's name is shown as it is, and never read as HTML."""
     path = tmp_path / "<img src=x onerror=document.title='run'>.jpg"

@@ -82,8 +82,16 @@ class Panel {
       const image = make("img", { src: `samples/${this.task}/${encodeURIComponent(name)}`, alt: `Example ${name}` });
       const button = make("button", { type: "button", title: name }, image);
       button.addEventListener("click", async () => {
-        const response = await fetch(image.src);
-        const file = new File([await response.blob()], name, { type: "image/jpeg" });
+        let file;
+        try {
+          const response = await fetch(image.src);
+          if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
+          file = new File([await response.blob()], name, { type: "image/jpeg" });
+        } catch (error) {
+          this.answer.hidden = true;
+          this.tell(`${name}: the server does not answer: ${error.message}`, true);
+          return;
+        }
         const free = this.names.find((each) => !this.files[each]) || this.names[0];
         this.take(this.names.length > 1 ? free : "image", file);
       });
