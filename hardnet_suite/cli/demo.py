@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from hardnet_suite.cli._options import add_threads_argument, set_threads, show
+from hardnet_suite.cli._options import add_threads_argument, flush_denormals, set_threads, show
 from hardnet_suite.cli.samples import SAMPLES
 from hardnet_suite.cli.serve import add_server_arguments, application, limits_of, listen, require_extra
 
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     require_extra()
     set_threads(args.threads)
+    flush_denormals()
     limits_of(args)  # an error comes before models are loaded
     from hardnet_suite.matching import HardNetDetector, match_features
     from hardnet_suite.prediction import load_model

@@ -7,7 +7,13 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hardnet_suite.cli._options import add_precision_arguments, add_threads_argument, set_threads, show
+from hardnet_suite.cli._options import (
+    add_precision_arguments,
+    add_threads_argument,
+    flush_denormals,
+    set_threads,
+    show,
+)
 from hardnet_suite.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,6 +75,7 @@ def add_server_arguments(parser: argparse.ArgumentParser, *, port: int) -> None:
 def run(args: argparse.Namespace) -> None:
     require_extra()
     set_threads(args.threads)
+    flush_denormals()
     limits_of(args)  # an error comes before models are loaded
     from hardnet_suite.prediction import load_model
 

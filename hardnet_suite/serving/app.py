@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from python_multipart.multipart import parse_options_header
 from starlette.applications import Starlette
 from starlette.datastructures import QueryParams, UploadFile
 from starlette.exceptions import HTTPException
@@ -159,10 +160,13 @@ def create_app(
             browsers run, give its own names, so that no other site's page can be pointed at the server.
 
     Raises:
-        ValueError: no model, and no matcher, or a host with a port or a wildcard.
+        ValueError: no model, and no matcher, a model named "match" beside one, or a host with a port or a
+            wildcard.
     """
     if not models and matcher is None:
         raise ValueError("expected at least one model")
+    if matcher is not None and "match" in models:  # as /metrics would take one for the other
+        raise ValueError("a model is named match, as the matching of images is: give it another name")
     for host in hosts:
         if host != "*" and not _HOST.fullmatch(host):
             raise ValueError(f"expected the name of a host without port, or *, got {host!r}")
@@ -185,8 +189,10 @@ def create_app(
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(_Guard, hosts=frozenset(host.lower() for host in hosts))],
-        exception_handlers={HTTPException: _refused, 500: _failed},
+        middleware=[
+            Middleware(_Guard, hosts=frozenset(host.lower() for host in hosts), count=server.count_refusal)
+        ],
+        exception_handlers={HTTPException: partial(_refused, server.count_refusal), 500: _failed},
         lifespan=server.lifespan,
     )
     app.router.redirect_slashes = False
@@ -196,8 +202,8 @@ def create_app(
 class _Guard:
     """Refuses requests by another host's name, and those that another site's page makes a browser send."""
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]):
-        self.app, self.hosts = app, hosts
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], count: Callable[[str, int], None]):
+        self.app, self.hosts, self.count = app, hosts, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = None
@@ -208,6 +214,8 @@ class _Guard:
                 refusal = _error(400, "the Host header is none of this server's names")
             elif scope["method"] == "POST" and self._is_of_another_site(headers, host):
                 refusal = _error(403, "requests of other sites' pages are refused")
+        if refusal is not None:
+            self.count(scope["path"], refusal.status_code)
         await (refusal or self.app)(scope, receive, send)
 
     def _is_of_another_site(self, headers: Mapping[bytes, str], host: str) -> bool:
@@ -272,6 +280,11 @@ class _Server:
     def _observe(self, name: str, images: int, seconds: float) -> None:
         self.metrics.batches.labels(name).observe(images)
         self.metrics.compute.labels(name).observe(seconds)
+
+    def count_refusal(self, path: str, status: int) -> None:
+        """Counts a request that is refused before it is looked at; the model is not known then."""
+        if path.startswith("/v1/"):
+            self.metrics.requests.labels("", status).inc()
 
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok", "version": __version__})
@@ -367,7 +380,7 @@ class _Server:
         slot.enter_context(batcher.slots.one())
         files = await reading.files()
         if len(files) != 1:
-            raise _RefusedError(422, f"expected one image, got {len(files)}")
+            raise _RefusedError(400, f"expected one image, got {len(files)}")
         ((_, content),) = files
         source = SourceImage("image", partial(_decoded, content, self.limits.pixels, model))
         prediction = await batcher.answer(source, wanted, ticket)
@@ -381,7 +394,7 @@ class _Server:
         slot.enter_context(self.pairs.one())
         files = await reading.files()
         if sorted(name for name, _ in files) != ["a", "b"]:
-            raise _RefusedError(422, "expected a form with the files a and b")
+            raise _RefusedError(400, "expected a form with the files a and b")
         loop, contents = asyncio.get_running_loop(), dict(files)
         images = [
             await loop.run_in_executor(self.write, _decoded_of, name, contents[name], self.limits.pixels)
@@ -475,7 +488,8 @@ class _Reading:
                 yield body[start : start + _SLICE]
                 await asyncio.sleep(0)
 
-        if not body.rstrip().endswith(b"--"):
+        boundary = parse_options_header(kind)[1].get(b"boundary")
+        if boundary is not None and b"--" + boundary + b"--" not in body:
             raise _RefusedError(400, "not a form: it is cut short")
         try:
             parser = MultiPartParser(
@@ -538,14 +552,14 @@ def _decoded(content: bytes, most_pixels: int, model: LoadedModel | None = None)
     if size is None:
         raise _RefusedError(413, f"the image has more than {most_pixels} pixels")
     width, height = size
-    sizes = [(height, width)]
+    sizes = {"": (height, width)}
     if model is not None:
-        sizes.append(content_size(height, width, model.preprocess))
-    for rows, columns in sizes:
+        taken = content_size(height, width, model.preprocess)
+        sizes[f", and {taken[1]}×{taken[0]} as the model takes it"] = taken
+    for words, (rows, columns) in sizes.items():
         if rows * columns > most_pixels:
-            raise _RefusedError(
-                413, f"the image has {width}×{height} pixels: {rows * columns} are more than {most_pixels}"
-            )
+            number = f"{rows * columns} are more than {most_pixels}"
+            raise _RefusedError(413, f"the image has {width}×{height} pixels{words}: {number}")
     return open_rgb(content, "sent")
 
 
@@ -630,8 +644,9 @@ def _error(status: int, message: str, headers: Mapping[str, str] | None = None) 
     return JSONResponse({"error": line}, status, dict(headers or {}))
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def _refused(count: Callable[[str, int], None], request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    count(request.url.path, error.status_code)
     what = "no such page" if error.status_code == 404 else error.detail
     return _error(error.status_code, f"{request.method} {request.url.path}: {what}", error.headers)
 

@@ -130,8 +130,8 @@ def test_refusals_are_one_line(client, params, content, status, text):
 @pytest.mark.parametrize(
     ("files", "status"),
     [
-        ({"a": IMAGES["street"]}, 422),
-        ({"a": IMAGES["street"], "c": IMAGES["street"]}, 422),
+        ({"a": IMAGES["street"]}, 400),
+        ({"a": IMAGES["street"], "c": IMAGES["street"]}, 400),
         ({"a": IMAGES["street"], "b": b"no image"}, 422),
         ({str(index): b"x" for index in range(9)}, 400),
     ],
@@ -188,12 +188,46 @@ FORM = (
             for charset, status in [("utf-8", 200), ("undefined", 400)]
         ),
         ("multipart/form-data", FORM, 400),
-        ("multipart/form-data; boundary=x", FORM[:-8] + b"\r\n" + FORM, 422),  # two images of one name
+        ("multipart/form-data; boundary=x", FORM[:-8] + b"\r\n" + FORM, 400),  # two images of one name
+        ("multipart/form-data; boundary=x", FORM[: len(FORM) // 2] + b"--", 400),
+        ("multipart/form-data; boundary=x", FORM + b"an epilogue, which RFC 2046 has ignored", 200),
+        ('multipart/form-data; boundary="x"', FORM, 200),
     ],
 )
 def test_forms_as_they_come(client, kind, content, status):
     response = client.post("/v1/predict", content=content, headers={"content-type": kind})
     assert response.status_code == status, response.text
+
+
+def test_a_form_that_is_cut_is_told_so(client):
+    content = FORM[: len(FORM) // 2] + b"--"
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    response = client.post("/v1/predict", content=content, headers=kind)
+    assert response.json() == {"error": "not a form: it is cut short"}
+
+
+def test_refused_requests_are_counted(models):
+    with TestClient(create_app(models, hosts=("testserver",)), raise_server_exceptions=False) as client:
+        image = IMAGES["bus"]
+        foreign = {"sec-fetch-site": "cross-site"}
+        answers = [
+            client.post("/v1/predict", content=image, headers=foreign),
+            client.post("/v1/predict", content=image, headers={"host": "other"}),
+            client.put("/v1/predict", content=image),
+            client.get("/v1/nothing"),
+        ]
+        assert [answer.status_code for answer in answers] == [403, 400, 405, 404]
+        client.get("/nothing", headers={"host": "other"})  # no prediction was asked for
+        text = client.get("/metrics").text
+    for status in (403, 400, 405, 404):
+        assert f'hardnet_requests_total{{model="",status="{status}"}} 1.0' in text
+
+
+def test_no_model_is_named_as_matching_is(models):
+    (model,) = list(models.values())[:1]
+    create_app({"match": model})
+    with pytest.raises(ValueError, match="a model is named match, as the matching of images is"):
+        create_app({"match": model}, matcher=lambda a, b: None)
 
 
 def test_a_form_takes_no_place_on_a_disk(models, monkeypatch):

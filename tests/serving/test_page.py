@@ -210,6 +210,26 @@ def test_a_silent_server_is_told_of_an_example_too(browser, address):
     page.close()
 
 
+def test_what_is_chosen_last_counts(browser, address):
+    """An example whose picture comes late does not take the place of a file that was chosen after it."""
+    page = browser.new_page()
+    page.goto(address)
+    page.evaluate("""() => {
+        const usual = fetch;
+        window.fetch = async (...given) => {
+            if (String(given[0]).includes("samples/")) await new Promise((done) => setTimeout(done, 800));
+            return usual(...given);
+        };
+    }""")
+    section = panel(page, "classification")
+    section.locator(".samples button").click()
+    section.locator("input[type=file]").set_input_files(SAMPLES / "street.jpg")
+    sync_api.expect(section.locator(".answer")).to_be_visible()
+    page.wait_for_timeout(1500)
+    assert section.locator("input[type=file] + span, label span").first.text_content() == "street.jpg"
+    page.close()
+
+
 def test_a_name_is_text(page, tmp_path):
     """A file's name is shown as it is, and never read as HTML."""
     path = tmp_path / "<img src=x onerror=document.title='run'>.jpg"

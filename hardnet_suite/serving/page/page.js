@@ -23,6 +23,7 @@ class Panel {
     this.server = server;
     this.files = {};
     this.asked = 0;
+    this.chosen = 0;
     this.section = document.getElementById("panel").content.cloneNode(true).firstElementChild;
     this.section.id = `panel-${task}`;
     this.section.setAttribute("aria-labelledby", `tab-${task}`);
@@ -82,16 +83,19 @@ class Panel {
       const image = make("img", { src: `samples/${this.task}/${encodeURIComponent(name)}`, alt: `Example ${name}` });
       const button = make("button", { type: "button", title: name }, image);
       button.addEventListener("click", async () => {
+        const number = ++this.chosen; // a later choice counts, also where this picture comes after it
         let file;
         try {
           const response = await fetch(image.src);
           if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
           file = new File([await response.blob()], name, { type: "image/jpeg" });
         } catch (error) {
+          if (number !== this.chosen) return;
           this.answer.hidden = true;
           this.tell(`${name}: the server does not answer: ${error.message}`, true);
           return;
         }
+        if (number !== this.chosen) return;
         const free = this.names.find((each) => !this.files[each]) || this.names[0];
         this.take(this.names.length > 1 ? free : "image", file);
       });
@@ -100,6 +104,7 @@ class Panel {
   }
 
   take(name, file) {
+    ++this.chosen;
     this.files[name] = file;
     const input = this.section.querySelector(`input[name="${name}"]`);
     input.parentElement.querySelector("span").textContent = file.name;
