@@ -44,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold",
         type=float,
-        default=3.0,
         help="pixels by which an inlier may be off (default 3); of a fundamental matrix the Sampson distance",
     )
     parser.add_argument("--top-k", type=int, default=2048, help="keypoints per image (default 2048)")
@@ -127,8 +126,11 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     if not 0 < args.ratio <= 1:
         raise UserError(f"--ratio {args.ratio}: expected above 0 and at most 1")
-    if not 0 < args.threshold < float("inf"):
-        raise UserError(f"--threshold {args.threshold}: expected a positive number of pixels")
+    if args.threshold is not None:
+        if not 0 < args.threshold < float("inf"):
+            raise UserError(f"--threshold {args.threshold}: expected a positive number of pixels")
+        if args.model == "none":
+            raise UserError("--threshold is for the inliers of a geometry: leave it out with --model none")
     if args.top_k < 1:
         raise UserError(f"--top-k {args.top_k}: expected at least 1")
     if args.keynet is None and (args.affnet or args.orinet):

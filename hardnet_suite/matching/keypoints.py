@@ -63,6 +63,9 @@ class Keypoints:
     def from_opencv(cls, keypoints: Iterable[CvKeyPoint]) -> Keypoints:
         """``cv2.KeyPoint`` objects as arrays; an angle of -1, of detectors without orientation, becomes 0."""
         keypoints = tuple(keypoints)
+        for point in keypoints:
+            if not hasattr(point, "pt"):
+                raise ValueError(f"expected keypoints of OpenCV, cv2.KeyPoint, got a {type(point).__name__}")
         rows = [(*point.pt, point.size, point.angle, point.response) for point in keypoints]
         values = np.array(rows, np.float32).reshape(-1, 5)
         angle = np.where(values[:, 3] == -1, 0, values[:, 3])

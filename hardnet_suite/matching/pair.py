@@ -15,6 +15,7 @@ from hardnet_suite.data.patch_frames import checked_homography
 from hardnet_suite.matching.keynet import KeyNetDetector
 from hardnet_suite.matching.keypoints import Features, HardNetDetector, Keypoints
 from hardnet_suite.matching.nearest import mutual_matches
+from hardnet_suite.numeric import is_count, is_number
 from hardnet_suite.visualization.matches import draw_matches
 
 KINDS = ("homography", "fundamental", "none")
@@ -169,7 +170,7 @@ def match_images(
     weights: str | Path | None = None,
     geometry: str = "homography",
     ratio: float | None = RATIO,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
     min_inliers: int | None = None,
     top_k: int | None = 2048,
     upright: bool = False,
@@ -232,7 +233,7 @@ def match_features(
     *,
     geometry: str = "homography",
     ratio: float | None = RATIO,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
     min_inliers: int | None = None,
 ) -> Matches:
     """Matches the features of two images of one detector.
@@ -245,7 +246,7 @@ def match_features(
         ratio: as for ``mutual_matches``.
         threshold: largest error of an inlier in pixels: its distance from its place in image b (homography),
             or its Sampson distance, which is that of both points together from the nearest pair that fits, to
-            first order (fundamental).
+            first order (fundamental). Default: 3.
         min_inliers: with inliers at fewer places, no geometry is found: keypoints at one place, such as those
             of SIFT with several orientations, count once. Default: 8 for a homography, 16 for a fundamental
             matrix.
@@ -262,7 +263,11 @@ def match_features(
     if geometry != "none":
         points_a, points_b = a.keypoints.xy[pairs[:, 0]], b.keypoints.xy[pairs[:, 1]]
         estimate = estimate_geometry(
-            points_a, points_b, geometry, threshold=threshold, min_inliers=min_inliers
+            points_a,
+            points_b,
+            geometry,
+            threshold=THRESHOLD if threshold is None else threshold,
+            min_inliers=min_inliers,
         )
     return Matches(a, b, pairs, distances, geometry, estimate)
 
@@ -343,14 +348,17 @@ def _are_on_a_line(points: np.ndarray) -> bool:
     return bool(deviation < _LINE)
 
 
-def _check(kind: str, ratio: float | None, threshold: float, min_inliers: int | None) -> None:
+def _check(kind: str, ratio: float | None, threshold: float | None, min_inliers: int | None) -> None:
     if kind not in KINDS:
         raise ValueError(f"expected a geometry of {', '.join(KINDS)}, got {kind!r}")
-    if ratio is not None and not 0 < ratio <= 1:
-        raise ValueError(f"expected a ratio in (0, 1], or None, got {ratio}")
-    if not 0 < threshold < float("inf"):
-        raise ValueError(f"expected a positive threshold in pixels, got {threshold}")
-    if min_inliers is not None and kind == "none":
-        raise ValueError("min_inliers is for a geometry, got geometry='none'")
-    if min_inliers is not None and min_inliers < _SAMPLE[kind]:
-        raise ValueError(f"expected min_inliers of at least {_SAMPLE[kind]} for a {kind}, got {min_inliers}")
+    if ratio is not None and not (is_number(ratio) and 0 < ratio <= 1):
+        raise ValueError(f"expected a ratio in (0, 1], or None, got {ratio!r}")
+    if threshold is not None and not (is_number(threshold) and threshold > 0):
+        raise ValueError(f"expected a positive threshold in pixels, got {threshold!r}")
+    for name, value in (("threshold", threshold), ("min_inliers", min_inliers)):
+        if value is not None and kind == "none":
+            raise ValueError(f"{name} is for a geometry, got geometry='none'")
+    if min_inliers is not None and not is_count(min_inliers, least=_SAMPLE[kind]):
+        raise ValueError(
+            f"expected min_inliers of at least {_SAMPLE[kind]} for a {kind}, an integer, got {min_inliers!r}"
+        )

@@ -15,6 +15,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.inference import resize_patches
 from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.networks import ARCHS, DescriptorArch, build_network, eval_mode
+from hardnet_suite.numeric import require_count
 from hardnet_suite.weights import chosen_row, fill, open_weights
 from hardnet_suite.weights.file import expanded
 from hardnet_suite.weights.runs import run_checkpoint
@@ -144,8 +145,7 @@ def describe(
         UserError: descriptors that are not finite: the weights are damaged.
     """
     side = patch_side(model)
-    if batch_size < 1:
-        raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
+    require_count("batch_size", batch_size)
     tensor = patches.detach() if isinstance(patches, Tensor) else _tensor(patches)
     if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
         raise ValueError(f"expected patches of uint8, or of floating-point values in 0…1, got {tensor.dtype}")

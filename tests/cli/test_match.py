@@ -97,6 +97,7 @@ def test_nothing_to_match_has_status_1_and_a_line(tmp_path, weights, form, capsy
         (["--top-k", "0"], "--top-k 0: expected at least 1\n"),
         (["--out", "matches.tif"], "expected a file .png"),
         (["--outliers"], "needs --out"),
+        (["--threshold", "5", "--model", "none"], "--threshold is for the inliers of a geometry"),
         (["--outliers", "--out", "m.png", "--model", "none"], "needs --out"),
         (["--weights", "no.pth"], "no.pth"),
         (["--weights", "libertyy"], "did you mean liberty"),

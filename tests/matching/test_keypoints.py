@@ -198,6 +198,9 @@ def test_keypoints_of_other_detectors(detector, image):
         detector.compute(image, [cv2.KeyPoint(100.0, 90.0, 0.0)])
     with pytest.raises(ValueError, match="outside the image"):
         detector.compute(image, [cv2.KeyPoint(-100.0, 90.0, 3.0)])
+    for others in (np.array([[1.0, 2.0], [3.0, 4.0]]), [(1, 2)], "ab"):
+        with pytest.raises(ValueError, match=r"expected keypoints of OpenCV, cv2.KeyPoint, got a \w+"):
+            detector.compute(image, others)
 
 
 def test_keypoints_as_arrays_and_back(detector, image):

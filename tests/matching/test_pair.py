@@ -143,6 +143,26 @@ def test_ratio_and_threshold_have_an_effect(features, matches):
     assert match_features(*features, min_inliers=len(matches) + 1).geometry is None
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 8.5, True, "8", 3, 0, -1])
+def test_a_number_of_inliers_is_a_count(features, bad):
+    with pytest.raises(ValueError, match="expected min_inliers of at least 4 for a homography, an integer"):
+        match_features(*features, min_inliers=bad)
+    with pytest.raises(ValueError, match="expected min_inliers"):
+        estimate_geometry(np.zeros((5, 2)), np.zeros((5, 2)), min_inliers=bad)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0, -1.0, "3", True])
+def test_a_threshold_is_a_number_of_pixels(features, bad):
+    with pytest.raises(ValueError, match="expected a positive threshold in pixels, got"):
+        match_features(*features, threshold=bad)
+
+
+@pytest.mark.parametrize("option", [{"threshold": 3.0}, {"min_inliers": 8}])
+def test_options_of_a_geometry_are_refused_without_one(features, option):
+    with pytest.raises(ValueError, match=rf"{next(iter(option))} is for a geometry, got geometry='none'"):
+        match_features(*features, geometry="none", **option)
+
+
 @pytest.mark.parametrize("geometry", ["homography", "fundamental", "none"])
 @pytest.mark.parametrize(
     "other",
