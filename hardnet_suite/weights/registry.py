@@ -109,7 +109,7 @@ SHIPPED: tuple[WeightsRow, ...] = (
         metric="CamVid val mIoU 71.3 before stages 2 to 4, which train on val; test not scored",
         source="configs/fchardnet70_camvid_pretrained_trainval.py",
         shipped="fchardnet70_camvid_trainval.safetensors",
-        sha256="f6a39659d848466668645e758723167fd27d65c36c00e8e44f9e33e37fc9356f",
+        sha256="ef0dc57ddf3985c84798db86cf2bbde60cea852444473f07d518721562d5e374",
         classes=_CAMVID,
     ),
     WeightsRow(
