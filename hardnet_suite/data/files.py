@@ -151,6 +151,14 @@ def normal_name(text: str) -> str:
     return str(PurePosixPath(unicodedata.normalize("NFC", text.replace("\\", "/"))))
 
 
+def readings_of_line(line: str) -> Iterator[str]:
+    """What a line of a list of files may name, best first: itself, then without spaces around, then with / as
+    the separator."""
+    yield line
+    yield line.strip()
+    yield line.strip().replace("\\", "/").removeprefix("./")
+
+
 def copies_across(splits: Mapping[str, Sequence[Path]]) -> list[tuple[Path, Path]]:
     """Pairs of files of one content in two splits; the same path in both is none.
 

@@ -151,6 +151,16 @@ def test_roboflow(tmp_path):
     assert kinds(data) == ["split without images"]
 
 
+@pytest.mark.parametrize("name", [" a.jpg", "x\\a.jpg", "\u2028a.jpg"])
+def test_a_line_that_is_the_name_of_an_image(yolo, name):
+    """Also beside the image that the line would name if it were tidied up."""
+    put(yolo, "x/a.jpg")
+    image = put(yolo, name)
+    (yolo / "images/train/list.txt").write_text(f"{name}\n", encoding="utf-8")
+    data = read_yolo(describe(yolo, "train: images/train/list.txt\nnames: [cat, dog]\n"))
+    assert [each.path for each in data.splits["train"]] == [image]
+
+
 @pytest.mark.parametrize(
     "line",
     ["images/train/a.jpg", "./images/train/a.jpg", "{root}/images/train/a.jpg", "images\\train\\a.jpg"],

@@ -28,7 +28,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ from hardnet_suite.data.boxes import (
     upright_sizes,
 )
 from hardnet_suite.data.classes import class_names, read_class_names
-from hardnet_suite.data.files import is_file, is_path, read_text
+from hardnet_suite.data.files import is_file, is_path, read_text, readings_of_line
 from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
 from hardnet_suite.data.report import Finding, counted
 from hardnet_suite.errors import UserError
@@ -311,10 +311,10 @@ def _images_at(place: Path, root: Path) -> list[Path]:
             raise UserError(f"{place} holds no image")
         return images
     try:
-        lines = [line.strip() for line in read_text(place).splitlines()]
+        lines = read_text(place).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{place} cannot be read: {error}; save it as UTF-8 text") from None
-    images = [_listed(line, place, root) for line in lines if line]
+    images = [_listed(line, place, root) for line in lines if line.strip()]
     if not images:
         raise UserError(f"{place} names no image")
     return images
@@ -322,11 +322,10 @@ def _images_at(place: Path, root: Path) -> list[Path]:
 
 def _listed(line: str, file: Path, root: Path) -> Path:
     """The image that a line of a list names."""
-    text = line.replace("\\", "/") if is_path(line) else ""
-    for folder in (file.parent, root):
-        if text and is_file(folder / text):
+    for text, folder in product(readings_of_line(line), (file.parent, root)):
+        if is_path(text) and is_file(folder / text):
             return Path(os.path.normpath(folder / text))
-    raise UserError(f"{file} names {line[:200]}, which does not exist in {file.parent} or {root}")
+    raise UserError(f"{file} names {line.strip()[:200]}, which does not exist in {file.parent} or {root}")
 
 
 def _of_folder(folder: Path) -> _Layout:
