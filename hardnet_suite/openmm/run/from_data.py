@@ -9,7 +9,6 @@ import os
 import re
 import statistics
 import tempfile
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from hardnet_suite.data.folders import (
     tasks_of,
 )
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
-from hardnet_suite.data.report import brief_lines, counted
+from hardnet_suite.data.report import brief_lines, counted, shortened
 from hardnet_suite.data.segmentation import find_pairs
 from hardnet_suite.data.segmentation.pairs import list_text
 from hardnet_suite.errors import UserError
@@ -256,7 +255,7 @@ def _reason(error: UserError) -> str:
     """Why weights cannot be had, in short: what the first address said, or the error's first words."""
     first = str(error).partition("; ")[0]
     said = re.search(r"https?://\S+ \((.+)\)$", first)
-    return said[1] if said else textwrap.shorten(first, 100, placeholder=" …")
+    return said[1] if said else shortened(first, 100)
 
 
 def _tell_unavailable(names: Sequence[str], say: Callable[[str], None]) -> None:
