@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import textwrap
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from hardnet_suite.cli._options import show
+from hardnet_suite.data.report import shortened
 from hardnet_suite.deploy.formats import FORMATS
 
 
@@ -151,7 +151,7 @@ def table(checks: list[Check]) -> str:
 def brief(error: Exception) -> str:
     """The error's type and first line, shortened to fit into the table."""
     first = (str(error).strip().splitlines() or [""])[0]
-    return textwrap.shorten(f"{type(error).__name__}: {first}", 90, placeholder=" …")
+    return shortened(f"{type(error).__name__}: {first}", 90)
 
 
 def known_fix(error: Exception) -> str:

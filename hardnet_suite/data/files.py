@@ -6,10 +6,12 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ParamSpec, TypeVar
 
 Arguments = ParamSpec("Arguments")
@@ -134,6 +136,27 @@ def sha256(path: str | Path, size: int | None = None) -> str:
             digest.update(block)
             size -= len(block)
         return digest.hexdigest()
+
+
+def by_stem(paths: Iterable[Path], folder: Path) -> dict[str, list[Path]]:
+    """The files of a folder by their path in it without suffix, as ``normal_name``."""
+    files = defaultdict(list)
+    for path in paths:
+        files[normal_name(path.relative_to(folder).with_suffix("").as_posix())].append(path)
+    return dict(files)
+
+
+def normal_name(text: str) -> str:
+    """File systems differ in how they store accents, and Windows in the separator."""
+    return str(PurePosixPath(unicodedata.normalize("NFC", text.replace("\\", "/"))))
+
+
+def readings_of_line(line: str) -> Iterator[str]:
+    """What a line of a list of files may name, best first: itself, then without spaces around, then with / as
+    the separator."""
+    yield line
+    yield line.strip()
+    yield line.strip().replace("\\", "/").removeprefix("./")
 
 
 def copies_across(splits: Mapping[str, Sequence[Path]]) -> list[tuple[Path, Path]]:

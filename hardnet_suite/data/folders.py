@@ -168,8 +168,11 @@ def find_segmentation(folder: Path) -> SegmentationFolder | None:
 
 
 def draw_validation(names: Sequence[str], share: float = HELD_OUT) -> set[str]:
-    """The names of a validation split, at least one of them and never all; the same for the same names."""
-    count = min(max(1, round(share * len(names))), len(names) - 1)
+    """The names of a validation split; the same for the same names.
+
+    Of two names or more it has at least one and never all, of one or none nothing.
+    """
+    count = max(0, min(max(1, round(share * len(names))), len(names) - 1))
     return set(random.Random(0).sample(sorted(names), count))
 
 

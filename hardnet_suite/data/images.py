@@ -161,8 +161,7 @@ def header_sizes(path: str | Path) -> tuple[tuple[int, int], tuple[int, int]]:
     Raises:
         UserError: the file is missing or not an image.
     """
-    with image_errors(str(path)), _opened(path) as image:
-        return _sizes(image)
+    return header(path)[:2]
 
 
 @kept_while_looking
@@ -173,17 +172,10 @@ def header(path: str | Path) -> tuple[tuple[int, int], tuple[int, int], int]:
         UserError: the file is missing or not an image.
     """
     with image_errors(str(path)), _opened(path) as image:
-        orientation = _orientation(image)  # first, as it reads on in a PNG
-        return *_sizes(image), orientation
-
-
-def _sizes(image: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
-    tags = getattr(image, "tag_v2", None)  # of a TIFF, whose .size Pillow turns upright
-    if tags:
-        return (tags[256], tags[257]), image.size
-    # a PNG's own getexif decodes the pixels
-    turned = Image.Image.getexif(image).get(0x0112) in (5, 6, 7, 8)
-    return image.size, image.size[::-1] if turned else image.size
+        orientation = _orientation(image)
+        tags = getattr(image, "tag_v2", None)  # of a TIFF, whose .size Pillow turns by its own tag alone
+        stored = (tags[256], tags[257]) if tags else image.size
+    return stored, stored[::-1] if orientation in (5, 6, 7, 8) else stored, orientation
 
 
 def _opened(path: str | Path) -> Image.Image:
@@ -211,23 +203,27 @@ def exif_orientation(path: str | Path) -> int:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation of an image that is opened and not yet decoded."""
-    if image.format == "PNG" and not _png_has_exif(image.fp):
-        return 1  # spares decoding the whole file for what may follow its pixels
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    """The EXIF orientation of an image that is opened and not yet decoded, also where XMP states it."""
+    if image.format == "PNG" and _png_ends_with_exif(image.fp):
+        image.load()  # what follows the pixels counts, and is read with them alone
+    # a PNG's own getexif decodes the pixels of most files
+    orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     return orientation if orientation in range(1, 9) else 1
 
 
-def _png_has_exif(stream: BinaryIO) -> bool:
-    """Whether a chunk of a PNG may hold an orientation; reads the heads of the chunks alone."""
+def _png_ends_with_exif(stream: BinaryIO) -> bool:
+    """Whether a chunk after the pixels of a PNG may hold an orientation; reads the heads of chunks alone."""
     place = stream.tell()
+    has_pixels = False
     try:
         stream.seek(8)
         while len(head := stream.read(8)) == 8:
             following = stream.tell() + int.from_bytes(head[:4], "big") + 4
-            if head[4:] == b"eXIf":
+            has_pixels = has_pixels or head[4:] == b"IDAT"
+            if has_pixels and head[4:] == b"eXIf":
                 return True
-            if head[4:] in (b"iTXt", b"tEXt", b"zTXt") and stream.read(32).startswith(_EXIF_TEXTS):
+            is_text = head[4:] in (b"iTXt", b"tEXt", b"zTXt")
+            if has_pixels and is_text and stream.read(32).startswith(_EXIF_TEXTS):
                 return True
             stream.seek(following)
         return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import textwrap
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -129,12 +128,28 @@ def brief_lines(findings: Sequence[Finding], left_out: frozenset[str], fate: str
     for (level, kind), group in _by_kind(findings).items():
         note = f", {fate}" if kind in left_out else ""
         such_as = ", e.g." if len(group) > 1 else ":"
-        line = f"{level}: {kind} ({len(group)}{note}){such_as} {group[0].where}: {group[0].what}"
-        lines.append(textwrap.shorten(escaped(line), _LONGEST, placeholder=" …"))
+        start = f"{level}: {kind} ({len(group)}{note}){such_as} "
+        lines.append(start + example(group[0], _LONGEST - len(start)))
     if len(lines) > _BRIEF:
         rest = len(lines) - _BRIEF + 1
         lines[_BRIEF - 1 :] = [f"… and {rest} more kinds of findings: `hardnet-suite check-data` shows all"]
     return lines
+
+
+def example(finding: Finding, most: int) -> str:
+    """Where a finding is and what it is, in one line of at most ``most`` characters, 100 or more."""
+    most = max(most, 100)
+    where = shortened(finding.where, most // 2)
+    return f"{where}: {shortened(finding.what, most - len(where) - 2)}"
+
+
+def shortened(text: str, most: int) -> str:
+    """A text in one line of at most ``most`` characters, which lacks its middle: the ends of paths matter."""
+    line = escaped(text).replace("\n", "\\n")
+    if len(line) <= most:
+        return line
+    end = (most - 1) // 2
+    return f"{line[: most - 1 - end]}…{line[-end:]}"
 
 
 def _is_hidden(character: str) -> bool:

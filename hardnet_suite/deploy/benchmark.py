@@ -235,23 +235,52 @@ class Comparison:
         return json.dumps(content, indent=1) + "\n"
 
 
-def benchmark(model: str | nn.Module, **options: Any) -> Timing:
-    """Times one model, ``compare`` for many.
+def benchmark(
+    model: str | nn.Module,
+    *,
+    engine: str = "eager",
+    precision: str = "fp32",
+    channels_last: bool = False,
+    size: int | tuple[int, int] | None = None,
+    batch: int = 1,
+    **options: Any,
+) -> Timing:
+    """Times one model in one setting; ``deploy.benchmark.compare`` is for several of either.
 
     Args:
         model: A name of ``list_models()``, a peer such as "resnet50", a network, or a model of
             ``load_model``.
-        options: One ``engine``, ``precision``, ``size`` and ``batch``; the rest as of ``compare``.
+        engine: One of ``compare``'s ``engines``.
+        precision: One of its ``precisions``.
+        channels_last: Whether the memory layout is NHWC, in an engine of PyTorch.
+        size: Side or (height, width) of the input; None: the usual one of the model.
+        batch: Images per pass.
+        options: ``device``, ``threads``, ``rounds``, ``passes``, ``warmup``, ``memory`` and ``say``, as of
+            ``compare``.
 
     Raises:
-        UserError: As ``compare``, or the engine cannot run the model.
+        UserError: As ``compare``, the engine cannot run the model, or several values of an option.
     """
-    plurals = {"engine": "engines", "precision": "precisions", "size": "sizes", "batch": "batches"}
-    chosen = {
-        plurals.get(key, key): (value,) if key in plurals and value is not None else value
-        for key, value in options.items()
+    for name in ("engines", "precisions", "sizes", "batches"):
+        if name in options:
+            raise UserError(f"benchmark times one setting, got {name}={options[name]!r}: use compare instead")
+    kinds: dict[str, tuple[Any, type]] = {
+        "engine": (engine, str),
+        "precision": (precision, str),
+        "channels_last": (channels_last, bool),
     }
-    comparison = compare([model], **chosen)
+    for name, (value, kind) in kinds.items():
+        if not isinstance(value, kind):
+            raise UserError(f"{name}={value!r}: expected one {kind.__name__}; compare takes several")
+    comparison = compare(
+        [model],
+        engines=[engine],
+        precisions=[precision],
+        channels_last=[channels_last],
+        sizes=None if size is None else [size],
+        batches=[batch],
+        **options,
+    )
     if comparison.failures:
         failure = comparison.failures[0]
         raise UserError(f"{failure.model} does not run in {failure.setting.engine}: {failure.reason}")
@@ -302,8 +331,16 @@ def compare(
 
     Raises:
         UserError: An unknown model, engine or precision, int8 in none of the engines, a missing package, a
-            size that a network cannot take, or a count out of range.
+            size that a network cannot take, a count out of range, or one value in place of a sequence.
     """
+    _require_sequences(
+        models=models,
+        engines=engines,
+        precisions=precisions,
+        channels_last=channels_last,
+        sizes=sizes,
+        batches=batches,
+    )
     device = _settled_device(device)
     _require_counts(rounds=rounds, passes=passes, batches=batches, threads=threads, warmup=warmup)
     _require_precisions(precisions)
@@ -754,6 +791,12 @@ def _settled_device(device: str | torch.device | None) -> str:
         return device_name(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"cannot compute on the device {device}: {_first_line(error)}") from None
+
+
+def _require_sequences(**values: Any) -> None:
+    for name, value in values.items():
+        if isinstance(value, str | int):  # also a boolean; the letters of a string would be taken one by one
+            raise UserError(f"{name}={value!r}: expected a sequence, such as [{value!r}]")
 
 
 def _require_precisions(precisions: Iterable[str]) -> None:

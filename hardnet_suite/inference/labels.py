@@ -16,7 +16,7 @@ ONE_CLASS = (
 
 
 class Guesses(NamedTuple):
-    """The classes of one image, best first; equal ones by index.
+    """The classes of one image, the highest logit first; equal ones by index.
 
     ``labels`` (classes,) int64 class indices; ``scores`` (classes,) float32 probabilities (softmax).
     """
@@ -34,5 +34,6 @@ def logits_to_guesses(logits: Tensor) -> list[Guesses]:
     require_finite(logits)
     if logits.shape[1] == 1:
         raise UserError(ONE_CLASS)
-    best = logits.float().softmax(1).sort(dim=1, descending=True, stable=True)
-    return [Guesses(labels, scores) for labels, scores in zip(best.indices, best.values, strict=True)]
+    order = logits.argsort(dim=1, descending=True, stable=True)  # many a small probability is 0
+    scores = logits.float().softmax(1).gather(1, order)
+    return [Guesses(*guess) for guess in zip(order, scores, strict=True)]

@@ -18,7 +18,7 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hardnet_suite.networks.layers import ACTIVATIONS, POOLS
-from hardnet_suite.numeric import require_count, require_number
+from hardnet_suite.numeric import is_number, require_count, require_number
 
 # of the numbers of all records: counts are at least 1 and others greater than 0, but for these
 _FROM_ZERO = {
@@ -29,6 +29,7 @@ _FROM_ZERO = {
     "CenterNetStep.shortcut",
 }
 _PROBABILITIES = {"HarDNetArch.dropout", "HarDNetArch.last_dropout", "DescriptorArch.dropout"}
+MOST = 1 << 24  # of every number: PyTorch counts the elements of a weight in 64 bits
 _NOT_EMPTY = {"HarDNetArch.stem", "MSEGArch.kernels", "DescriptorArch.layers"}
 
 
@@ -66,6 +67,8 @@ def _require_in_range(name: str, value: Any, where: str) -> None:
         require_count(where, value, 0 if name in _FROM_ZERO else 1)
     elif type(value) is float and not (math.isfinite(value) and value > 0):
         raise ValueError(f"{where} must be a finite number greater than 0, got {value!r}")
+    if type(value) in (int, float) and value > MOST:
+        raise ValueError(f"{where} must be at most {MOST}, got {repr(value)[:40]}")
 
 
 @cache
@@ -100,7 +103,7 @@ def _as_type(value: Any, kind: Any, where: str) -> Any:
         return _as_type(value, next((each for each in kinds if _is_record(value, each)), kinds[0]), where)
     elif type(value) is kind:
         return value
-    elif kind is float and type(value) is int:
+    elif kind is float and type(value) is int and is_number(value):
         return float(value)
     shown = getattr(kind, "__name__", kind) if get_origin(kind) is None else kind
     raise ValueError(f"{where} is {repr(value)[:100]}, expected {shown}")
@@ -668,7 +671,8 @@ def arch_from_dict(values: Mapping[str, Any]) -> Arch:
         ValueError: anything else; a field that the record lacks has its default, as in records of earlier
             versions.
     """
-    kind = _KINDS.get(values["kind"]) if isinstance(values, Mapping) and "kind" in values else None
+    name = values.get("kind") if isinstance(values, Mapping) else None
+    kind = _KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise ValueError(f"not a row of the architecture table: {str(values)[:100]}")
     return _as_type({key: value for key, value in values.items() if key != "kind"}, kind, kind.__name__)

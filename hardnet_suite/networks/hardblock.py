@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hardnet_suite.networks.arch import MOST
 from hardnet_suite.networks.layers import ConvNormAct, PointwiseDepthwise
 
 
@@ -32,10 +33,18 @@ def layer_width(layer: int, growth: int, growth_mul: float, multiple: int = 2) -
         growth: Growth rate of the block.
         growth_mul: Width multiplier per link.
         multiple: What the width is rounded to a multiple of; at least one such multiple.
+
+    Raises:
+        ValueError: The layer would have more channels than any network, as of a large ``growth_mul``.
     """
     width = float(growth)
     for _ in harmonic_links(layer)[1:]:
         width *= growth_mul  # repeated multiplication, to round like the official program
+    if width > MOST:
+        raise ValueError(
+            f"layer {layer} of a block would have {width:.3g} channels, expected at most {MOST}: "
+            f"growth={growth}, growth_mul={growth_mul:g}"
+        )
     return max(int((width + multiple / 2) / multiple), 1) * multiple
 
 

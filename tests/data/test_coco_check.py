@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hardnet_suite.data.coco import check_coco, require_coco
-from hardnet_suite.data.report import Finding
+from hardnet_suite.data.report import Finding, brief_lines
 from hardnet_suite.errors import UserError
 
 NAMES = ("cat", "dog")
@@ -295,6 +295,19 @@ def test_brief_has_a_line_a_kind_with_count_fate_and_first_example(clean):
         "warning: box partly outside the image (1): annotation 11 of image 1: "
         "[60, 4, 6, 5] (x, y, width, height) in an image of 64×48",
     ]
+
+
+@pytest.mark.parametrize(
+    "where", ["a  b.png", " a.png", "/".join(["", *["folder"] * 60, "a  b.png"]), "x" * 400 + " a.png"]
+)
+def test_brief_names_the_file_and_the_problem(where):
+    """Spaces of names stay, and of a long path its end."""
+    for what in ("is broken", f"is no image: {'/'.join(['folder'] * 60)}/b.png does not exist"):
+        (line,) = brief_lines([Finding("warning", "kind", where, what)] * 2, frozenset(), "")
+        assert line.startswith("warning: kind (2), e.g. " + where[:40])
+        assert where[-40:] + ": " + what[:40] in line
+        assert line.endswith(what[-40:])
+        assert len(line) <= 300
 
 
 def test_brief_is_short_however_bad_the_data(clean):

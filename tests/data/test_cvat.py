@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -102,6 +104,36 @@ def test_a_listed_image_without_mask_is_told(tmp_path):
     data = read_cvat(tmp_path)
     assert [finding.kind for finding in data.findings] == ["image without mask"]
     assert [image.name for image in data.splits["train"]] == ["sub/b.jpg"]
+
+
+@pytest.mark.parametrize("images", ["JPEGImages", "images", ""])
+def test_two_images_of_one_name(tmp_path, images):
+    make(tmp_path, images=images or "images")
+    if not images:
+        (tmp_path / "images/a.jpg").rename(tmp_path / "a.jpg")
+        shutil.rmtree(tmp_path / "images")
+        (tmp_path / "ImageSets/Segmentation/default.txt").write_text("a\n")
+    Image.new("RGB", (12, 8), "red").save(tmp_path / images / "a.png")
+    with pytest.raises(UserError, match=r"a stands for several images in .*, a\.jpg and a\.png: keep one"):
+        read_cvat(tmp_path)
+    (tmp_path / "ImageSets/Segmentation/default.txt").write_text("sub/b\n")
+    if images:  # a name that no list has is not in the way
+        assert [image.name for image in read_cvat(tmp_path).splits["train"]] == ["sub/b.jpg"]
+
+
+def test_two_masks_of_one_name(tmp_path):
+    make(tmp_path)
+    shutil.copy(tmp_path / "SegmentationClass/a.png", tmp_path / "SegmentationClass/a.PNG")
+    with pytest.raises(UserError, match=r"a stands for several masks in .*: keep one of them"):
+        read_cvat(tmp_path)
+
+
+def test_names_of_lists_in_another_form(tmp_path):
+    make(tmp_path)
+    for folder, suffix in (("SegmentationClass", "png"), ("JPEGImages", "jpg")):
+        (tmp_path / folder / f"a.{suffix}").rename(tmp_path / folder / f"a\u0308.{suffix}")
+    (tmp_path / "ImageSets/Segmentation/default.txt").write_text("\u00e4\nsub\\b\n")
+    assert len(read_cvat(tmp_path).splits["train"]) == 2
 
 
 def test_it_has_no_boxes(tmp_path):

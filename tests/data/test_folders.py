@@ -337,3 +337,8 @@ def test_a_drawn_split_is_the_same_each_time_and_leaves_both_sides_something(cou
     assert drawn == draw_validation(names[::-1])
     assert 1 <= len(drawn) < count
     assert abs(len(drawn) - count / 5) <= 1
+
+
+@pytest.mark.parametrize("names", [[], ["a.jpg"]])
+def test_no_split_is_drawn_of_less_than_two(names):
+    assert draw_validation(names) == set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zlib
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from PIL import Image
 
 from hardnet_suite.data.images import (
     IMAGE_SUFFIXES,
+    exif_orientation,
+    header_sizes,
     open_image,
     open_rgb,
     read_grey,
@@ -110,6 +113,59 @@ def test_exif_turns_the_image(tmp_path):
     found = pixels(tmp_path / "a.png")
     assert found.shape == (3, 2, 3)
     assert found[0, 1].tolist() == [255] * 3
+
+
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><tiff:Orientation>6</tiff:Orientation></x:xmpmeta>'
+CHUNKS = {
+    "eXIf": b"eXIf" + EXIF.tobytes().removeprefix(b"Exif\0\0"),
+    "XMP": b"iTXtXML:com.adobe.xmp\0\0\0\0\0" + XMP,
+    "raw profile": b"zTXtRaw profile type exif\0\0"
+    + zlib.compress(b"\nexif\n%8d\n" % len(EXIF.tobytes()) + EXIF.tobytes().hex().encode() + b"\n"),
+    "none": b"tEXtComment\0Orientation",
+}
+
+
+def png_with(chunk: bytes, place: bytes) -> bytes:
+    """A PNG file of 3×2 pixels with a chunk before another one."""
+    stream = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(stream, "PNG")
+    content = stream.getvalue()
+    start = content.index(place) - 4
+    whole = (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    return content[:start] + whole + content[start:]
+
+
+@pytest.mark.parametrize("place", [b"IDAT", b"IEND"])
+@pytest.mark.parametrize("kind", CHUNKS)
+def test_the_header_of_a_png_says_what_is_decoded(tmp_path, kind, place):
+    path = tmp_path / "a.png"
+    path.write_bytes(png_with(CHUNKS[kind], place))
+    turned = kind != "none"
+    assert read_rgb(path).shape[:2] == ((3, 2) if turned else (2, 3))
+    assert header_sizes(path) == ((3, 2), (2, 3) if turned else (3, 2))
+    assert exif_orientation(path) == (6 if turned else 1)
+
+
+@pytest.mark.parametrize("kind", ["eXIf", "XMP", "raw profile"])
+def test_what_precedes_the_pixels_of_a_png_is_read_without_them(tmp_path, kind):
+    content = png_with(CHUNKS[kind], b"IDAT")
+    path = tmp_path / "a.png"
+    path.write_bytes(content[: content.index(b"IDAT") + 4])
+    assert header_sizes(path)[1] == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "tags", [{274: 6}, {700: XMP}, {274: 6, 700: XMP}, {274: 1, 700: XMP}, {274: 3, 700: XMP}, {}]
+)
+def test_the_header_of_a_tiff_says_what_is_decoded(tmp_path, tags):
+    path = tmp_path / "a.tif"
+    Image.new("RGB", (3, 2)).save(path, tiffinfo=tags)
+    orientation = tags.get(274, 6 if tags else 1)
+    assert header_sizes(path) == ((3, 2), (2, 3) if orientation == 6 else (3, 2))
+    assert read_rgb(path).shape[1::-1] == header_sizes(path)[1]
+    assert exif_orientation(path) == orientation
 
 
 def test_the_first_frame_of_an_animation(tmp_path):

@@ -17,6 +17,7 @@ from hardnet_suite.data.segmentation import (
     require_pairs,
     take,
 )
+from hardnet_suite.data.segmentation.pairs import list_text
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.segmentation import evaluate_folders
 
@@ -175,6 +176,31 @@ def test_names_with_spaces_and_dots_in_a_list(tmp_path):
     (tmp_path / "list.txt").write_text("\n".join(names))
     pairs = find_pairs(tmp_path / "in", None, LABELS, tmp_path / "list.txt")
     assert [path.name for path, _ in pairs] == [f"{name}.jpg" for name in names]
+
+
+@pytest.mark.parametrize("name", [" a.png", "a.png.png", "x\\b.png", "\u2028c.png", "\x85d.png", "\x0be.png"])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_list_that_is_written_is_read_back(tmp_path, name, is_first):
+    """Also beside the image that the line would name if it were tidied up."""
+    ordinary = ["a.png", "x/b.png", "c.png", "d.png", "e.png"]
+    touch(tmp_path, *(f"in/{each}" for each in (name, *ordinary)))
+    names = [name, *ordinary] if is_first else [*ordinary, name]
+    (tmp_path / "list.txt").write_text(list_text(names), encoding="utf-8")
+    pairs = find_pairs(tmp_path / "in", None, LABELS, tmp_path / "list.txt")
+    assert [path.relative_to(tmp_path / "in").as_posix() for path, _ in pairs] == names
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "a\rb.png", "\ufeffa.png", "a\udcff.png"])
+def test_a_name_that_no_list_holds(name):
+    with pytest.raises(UserError, match="cannot stand in a list of images: rename the image"):
+        list_text(["c.png", name])
+
+
+@pytest.mark.parametrize("line", [".", "/", "..", "nothing/"])
+def test_a_line_that_names_no_file(tmp_path, line):
+    touch(tmp_path, "in/a.png")
+    with pytest.raises(UserError, match=r"line 1: no image '.*' in"):
+        find_pairs(tmp_path / "in", None, LABELS, listed(tmp_path, line))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import unicodedata
 import zlib
 from dataclasses import replace
@@ -75,6 +76,11 @@ def test_names_as_list_or_dict(yolo, names):
     assert read_yolo(describe(yolo, f"train: images/train\n{names}\n")).classes == ("cat", "dog")
 
 
+def test_names_that_are_numbers(yolo):
+    describe(yolo, "train: images/train\nnames: [0, 12, 1.5, '010', 08]\nversion: 0x10\n")
+    assert read_yolo(yolo).classes == ("0", "12", "1.5", "010", "08")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -87,6 +93,16 @@ def test_names_as_list_or_dict(yolo, names):
         ),
         (f"train: {'é' * 200}\nnames: [cat]\n", "which does not exist"),
         ("train: images/train\nnames: [yes, no]\n", "write it in quotes"),
+        *(
+            (
+                f"train: images/train\nnames: {names}\n",
+                rf"names has {re.escape(name)} for the class 1: write it",
+            )
+            for name in ("010", "1.10", "12:30", "1_0", "0x1F", "+3", ".inf", "1.0e+3")
+            for names in (f"[cat, {name}]", f"{{0: cat, 1: {name}}}")
+        ),
+        ("train: images/train\nnames: {010: cat}\n", "names has the id 010, expected 0, 1, 2"),
+        ("train: images/train\nnames: 010\n", "has names: 010, expected a list of names"),
         ("train: images/train\nnames: [cat, cat]\n", "names 'cat' twice"),
         ("train: images/train\nnames: {a: cat}\n", "has the id 'a'"),
         ("train: images/train\nnc: 3\nnames: [cat, dog]\n", "nc: 3, but 2 names"),
@@ -133,6 +149,16 @@ def test_roboflow(tmp_path):
     assert {split: len(images) for split, images in data.splits.items()} == {"train": 1, "val": 1}
     assert [images[0].name for images in data.splits.values()] == ["train/a.jpg", "valid/a.jpg"]
     assert kinds(data) == ["split without images"]
+
+
+@pytest.mark.parametrize("name", [" a.jpg", "x\\a.jpg", "\u2028a.jpg"])
+def test_a_line_that_is_the_name_of_an_image(yolo, name):
+    """Also beside the image that the line would name if it were tidied up."""
+    put(yolo, "x/a.jpg")
+    image = put(yolo, name)
+    (yolo / "images/train/list.txt").write_text(f"{name}\n", encoding="utf-8")
+    data = read_yolo(describe(yolo, "train: images/train/list.txt\nnames: [cat, dog]\n"))
+    assert [each.path for each in data.splits["train"]] == [image]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -342,6 +343,52 @@ def test_what_is_refused_before_anything_is_timed(model, options, message, monke
     monkeypatch.setattr(module, "interleaved", lambda *args, **options: pytest.fail("timed"))
     with pytest.raises(UserError, match=message):
         benchmark(model, **QUICK | options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"engines": ("eager", "fused")},
+            r"got engines=\('eager', 'fused'\): use compare instead",
+        ),
+        ({"engine": "fused", "engines": ("eager",)}, "one setting, got engines="),
+        ({"precisions": ["fp32"]}, "one setting, got precisions="),
+        ({"sizes": [16, 32]}, "one setting, got sizes="),
+        ({"batches": (2, 4)}, "one setting, got batches="),
+        (
+            {"channels_last": (True, False)},
+            r"channels_last=\(True, False\): expected one bool; compare",
+        ),
+        ({"engine": ("eager", "fused")}, r"engine=\('eager', 'fused'\): expected one str"),
+        ({"precision": ["fp32", "bf16"]}, r"precision=\['fp32', 'bf16'\]: expected one str"),
+        ({"batch": (2, 4)}, r"batch \(2, 4\): expected an integer"),
+        ({"size": [(16, 16), (32, 32)]}, "out of range"),
+    ],
+)
+def test_one_timing_is_of_one_setting(options, message, monkeypatch):
+    monkeypatch.setattr(module, "interleaved", lambda *args, **options: pytest.fail("timed"))
+    with pytest.raises(UserError, match=message):
+        benchmark(Tiny().eval(), **QUICK | options)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_layout_of_one_timing(channels_last):
+    made = benchmark(Tiny().eval(), **QUICK, size=16, channels_last=channels_last)
+    assert made.setting.channels_last == channels_last
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"engines": "eager"}, {"precisions": "fp32"}, {"channels_last": True}, {"sizes": 16}, {"batches": 2}],
+)
+def test_one_value_in_place_of_a_sequence(options):
+    ((name, value),) = options.items()
+    message = re.escape(f"{name}={value!r}: expected a sequence, such as [{value!r}]")
+    with pytest.raises(UserError, match=message):
+        compare([Tiny().eval()], **QUICK | options)
+    with pytest.raises(UserError, match="models='hardnet68': expected a sequence"):
+        compare("hardnet68", **QUICK)
 
 
 def test_nothing_to_time():

@@ -401,6 +401,8 @@ def changed(session: Session, **values) -> str:
         ({"usage__classes": ["a", "b", "c", "a"]}, "classes"),
         ({"usage__preprocess": {}}, "not an input rule"),
         ({"arch": {"kind": "Foreign"}}, "not a row of the architecture table"),
+        ({"arch": {"kind": [1]}}, "not a row of the architecture table"),
+        ({"arch__growth_mul": 10**400}, "growth_mul is 1000.*, expected float"),
         ({"input_shape": [1, 3, 64]}, "must be four sizes"),
         ({"precision": "fp8"}, "must be one of"),
         ({"added": 1}, "expected"),

@@ -130,6 +130,9 @@ def test_unknown_activation_or_pool(field, allowed):
         ("hardnet68", {"growth_mul": math.inf}, r"growth_mul .* got inf"),
         ("hardnet68", {"growth_mul": 0}, r"growth_mul .* got 0"),
         ("hardnet68", {"growth_mul": -1.7}, r"growth_mul .* got -1\.7"),
+        ("hardnet68", {"growth_mul": 10**400}, r"growth_mul is 1000.*, expected float"),
+        ("hardnet68", {"growth_mul": 1e300}, r"growth_mul must be at most 16777216, got 1e\+300"),
+        ("hardnet68", {"stem": (32, 10**400)}, r"stem\[1\] must be at most 16777216, got 1000"),
         ("hardnet68", {"growth_mul": "1.7"}, r"growth_mul is '1\.7', expected float"),
         ("hardnet68", {"stem": ()}, r"HarDNetArch\.stem must not be empty"),
         ("hardnet68", {"stem": (32, 0)}, r"stem\[1\] must be an integer of at least 1, got 0"),
@@ -231,6 +234,18 @@ def test_records_of_earlier_versions_have_the_defaults_of_new_fields(name):
     record = arch_to_dict(ARCHS[name])
     assert older(record) != record
     assert arch_from_dict(older(record)) == ARCHS[name]
+
+
+@pytest.mark.parametrize("value", [{"kind": [1]}, {"kind": {}}, {"kind": None}, {}, [], None, "HarDNetArch"])
+def test_what_is_no_row(value):
+    with pytest.raises(ValueError, match="not a row of the architecture table"):
+        arch_from_dict(value)
+
+
+def test_layers_wider_than_any():
+    arch = dataclasses.replace(ARCHS["hardnet68"], growth_mul=1e7)
+    with pytest.raises(ValueError, match=r"would have 1\.4e\+08 channels, .*: growth=14, growth_mul=1e\+07"):
+        build_network("hardnet68", arch=arch)
 
 
 @pytest.mark.parametrize("change", [{"stem": None}, {"nonsense": 1}])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -25,7 +24,7 @@ from hardnet_suite.data.coco.hints import missing_image_cure
 from hardnet_suite.data.coco.reader import read_coco
 from hardnet_suite.data.coco.records import CocoBox, CocoFile, CocoImage
 from hardnet_suite.data.files import is_file
-from hardnet_suite.data.report import Finding
+from hardnet_suite.data.report import Finding, example
 from hardnet_suite.errors import UserError
 
 FORMAT = "COCO"
@@ -250,7 +249,7 @@ def _note_findings(content: CocoFile, findings: list[Finding]) -> None:
         dropped = kind in DROPPED
         what = f"{kind}, " if dropped else ""
         start = f"{len(group)} {'boxes' if dropped else 'times'}, {what}e.g. " if len(group) > 1 else what
-        text = textwrap.shorten(f"{start}{group[0].where}: {group[0].what}", _LONGEST, placeholder=" …")
+        text = start + example(group[0], _LONGEST - len(start))
         findings.append(
             Finding("warning", "box dropped" if dropped else kind, Path(content.source).name, text)
         )

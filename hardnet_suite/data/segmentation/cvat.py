@@ -11,14 +11,15 @@ The rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.cvat import subset_split
-from hardnet_suite.data.files import read_text
+from hardnet_suite.data.files import by_stem, normal_name, read_text
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, read_rgb, walk_files
 from hardnet_suite.data.masks import IGNORED, IGNORED_CLASS, MaskData, MaskImage
 from hardnet_suite.data.report import Finding
@@ -44,10 +45,7 @@ def read_cvat(source: str | Path) -> MaskData:
         raise UserError(f"{source} has no labelmap.txt and {_MASKS}/: expected CVAT's Segmentation mask 1.1")
     colors = _labelmap(source / "labelmap.txt")
     names = tuple(name for name in colors.values() if name != IGNORED_CLASS)
-    masks = {
-        path.relative_to(source / _MASKS).with_suffix("").as_posix(): path
-        for path in walk_files(source / _MASKS, (".png",))
-    }
+    masks = by_stem(walk_files(source / _MASKS, (".png",)), source / _MASKS)
     images = _images(source)
     findings: list[Finding] = []
     splits: dict[str, list[MaskImage]] = {}
@@ -60,19 +58,18 @@ def read_cvat(source: str | Path) -> MaskData:
                 f"no image {name} in {source}/JPEGImages, {source}/images or {source}: export with images, "
                 "or copy them there"
             )
-        labels = _labels(masks[name], colors)
-        size = header_sizes(images[name])[1]
+        mask, image = _only(masks[name], name, "masks"), _only(images[name], name, "images")
+        labels = _labels(mask, colors)
+        size = header_sizes(image)[1]
         if size != labels.shape[::-1]:
             raise UserError(
-                "{} is {}×{}, but its image {} is {}×{}".format(
-                    masks[name], *labels.shape[::-1], images[name], *size
-                )
+                "{} is {}×{}, but its image {} is {}×{}".format(mask, *labels.shape[::-1], image, *size)
             )
-        place = f"{name}{images[name].suffix}"
-        splits.setdefault(split, []).append(MaskImage(images[name], place, labels))
+        splits.setdefault(split, []).append(MaskImage(image, f"{name}{image.suffix}", labels))
     if not splits:
         raise UserError(f"{source}/{_MASKS} holds no mask")
-    folders = {source, source / _MASKS, *(path.parent for path in (*masks.values(), *images.values()))}
+    paths = chain(*masks.values(), *images.values())
+    folders = {source, source / _MASKS, *(path.parent for path in paths)}
     palette = tuple(color for color, name in colors.items() if name != IGNORED_CLASS)
     return MaskData(source, FORMAT, names, palette, splits, tuple(findings), frozenset(folders))
 
@@ -104,17 +101,24 @@ def _labelmap(path: Path) -> dict[tuple[int, int, int], str]:
     return colors
 
 
-def _images(source: Path) -> dict[str, Path]:
-    """Path without suffix -> image."""
+def _only(paths: Sequence[Path], name: str, kind: str) -> Path:
+    """The file of a name, which stands for one."""
+    if len(paths) > 1:
+        names = " and ".join(path.name for path in paths)
+        raise UserError(f"{name} stands for several {kind} in {paths[0].parent}, {names}: keep one of them")
+    return paths[0]
+
+
+def _images(source: Path) -> dict[str, list[Path]]:
+    """Path without suffix -> images."""
     for folder in (source / "JPEGImages", source / "images"):
         if folder.is_dir():
-            paths = walk_files(folder, IMAGE_SUFFIXES)
-            return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+            return by_stem(walk_files(folder, IMAGE_SUFFIXES), folder)
     own = [path for path in sorted(source.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
-    return {path.stem: path for path in own}
+    return by_stem(own, source)
 
 
-def _entries(source: Path, masks: dict[str, Path]) -> Iterator[tuple[str, str]]:
+def _entries(source: Path, masks: Iterable[str]) -> Iterator[tuple[str, str]]:
     """(split, name) of each image."""
     lists = sorted((source / "ImageSets" / "Segmentation").glob("*.txt"))
     seen = set()  # the lists "default" and "train" are one split
@@ -124,7 +128,7 @@ def _entries(source: Path, masks: dict[str, Path]) -> Iterator[tuple[str, str]]:
             lines = read_text(path).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read: {error}; save it as UTF-8 text") from None
-        for name in filter(None, map(str.strip, lines)):
+        for name in map(normal_name, filter(None, map(str.strip, lines))):
             if (split, name) not in seen:
                 seen.add((split, name))
                 yield split, name

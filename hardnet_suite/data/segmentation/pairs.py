@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hardnet_suite.data.files import read_text
+from hardnet_suite.data.files import read_text, readings_of_line
 from hardnet_suite.data.images import walk_files
 from hardnet_suite.data.segmentation.labels import LabelSet
 from hardnet_suite.errors import UserError
@@ -174,7 +175,23 @@ def prediction_path(
 def _stem(name: str, endings: tuple[str, ...]) -> str:
     """The name without the longest of these endings, in any case."""
     fitting = [end for end in endings if name.lower().endswith(end.lower())]
-    return name[: -len(max(fitting, key=len))] if fitting else str(Path(name).with_suffix(""))
+    return name[: -len(max(fitting, key=len))] if fitting else os.path.splitext(name)[0]
+
+
+def list_text(names: Sequence[str]) -> str:
+    """The text of a list of images, which ``find_pairs`` reads back.
+
+    Args:
+        names: paths in the folder of the images, with their endings.
+
+    Raises:
+        UserError: a list cannot hold a name.
+    """
+    for name in names:
+        text = f"{name}\n".encode("utf-8", "replace").decode("utf-8-sig")
+        if text != f"{name}\n" or "\n" in name or "\r" in name:
+            raise UserError(f"the name {name!r} cannot stand in a list of images: rename the image")
+    return "".join(f"{name}\n" for name in names)
 
 
 def _listed(
@@ -182,26 +199,32 @@ def _listed(
 ) -> dict[str, Path]:
     """The images that a list names, in its order."""
     try:
-        lines = read_text(list_file).splitlines()
+        lines = read_text(list_file).split("\n")
     except FileNotFoundError:
         raise UserError(f"no list of images {list_file}: correct the data set's ann_file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"cannot read the list of images {list_file} ({error}); save it as UTF-8 text"
         ) from None
+    by_file = {path.relative_to(images).as_posix(): name for name, path in available.items()}
     chosen: dict[str, Path] = {}
     for number, line in enumerate(lines, start=1):
-        entry = line.strip().replace("\\", "/").removeprefix("./")
-        if not entry:
+        if not line.strip():
             continue
-        name = entry if entry in available else _stem(entry, labels.image_endings)
-        if name not in available:
+        candidates = (
+            name
+            for entry in readings_of_line(line)
+            for name in (by_file.get(entry), entry, _stem(entry, labels.image_endings))
+            if name in available
+        )
+        name = next(candidates, None)
+        if name is None:
             raise UserError(
-                f"{list_file}, line {number}: no image {entry!r} in {images}; expected one path per line, "
-                "relative to that folder"
+                f"{list_file}, line {number}: no image {line.strip()!r} in {images}; expected one path per "
+                "line, relative to that folder"
             )
         if name in chosen:
-            raise UserError(f"{list_file}, line {number}: {entry!r} is listed twice")
+            raise UserError(f"{list_file}, line {number}: {line.strip()!r} is listed twice")
         chosen[name] = available[name]
     if not chosen:
         raise UserError(f"{list_file} lists no image")

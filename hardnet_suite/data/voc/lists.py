@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from hardnet_suite.data.files import is_path, read_text
+from hardnet_suite.data.files import by_stem, is_path, normal_name, read_text
 from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
 from hardnet_suite.errors import UserError
 
@@ -44,8 +42,8 @@ class VocFolder:
                     f"no folder {folder}: a VOC data set has Annotations/*.xml, JPEGImages/* and "
                     "ImageSets/Main/train.txt"
                 )
-        self._annotations = _by_stem(self.annotation_folder, (".xml",))
-        self._images = _by_stem(self.image_folder, IMAGE_SUFFIXES)
+        self._annotations = by_stem(walk_files(self.annotation_folder, (".xml",)), self.annotation_folder)
+        self._images = by_stem(walk_files(self.image_folder, IMAGE_SUFFIXES), self.image_folder)
 
     def read_lists(self, splits: Sequence[str] | None) -> dict[str, list[Entry]]:
         """The entries per split, in the order of the lists.
@@ -176,9 +174,9 @@ class VocFolder:
 
 def _candidates(text: str) -> Iterator[Entry]:
     """What a line may name, best first: itself, what follows VOC's folder, the ends of an absolute path."""
-    yield Entry(_normal(text))
+    yield Entry(normal_name(text))
     yield _entry(text)
-    parts = PurePosixPath(_normal(text)).parts
+    parts = PurePosixPath(normal_name(text)).parts
     folders = [number for number, part in enumerate(parts) if part in ("JPEGImages", "Annotations")]
     if folders:
         yield _entry("/".join(parts[folders[-1] + 1 :]))
@@ -187,21 +185,9 @@ def _candidates(text: str) -> Iterator[Entry]:
             yield _entry("/".join(parts[start:]))
 
 
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
-    files = defaultdict(list)
-    for path in walk_files(folder, suffixes):
-        files[_normal(path.relative_to(folder).with_suffix("").as_posix())].append(path)
-    return dict(files)
-
-
 def _entry(text: str) -> Entry:
-    path = PurePosixPath(_normal(text))
+    path = PurePosixPath(normal_name(text))
     if path.suffix.lower() in (*IMAGE_SUFFIXES, ".xml"):
         suffix = "" if path.suffix.lower() == ".xml" else path.suffix
         return Entry(str(path.with_suffix("")), suffix)
     return Entry(str(path))
-
-
-def _normal(text: str) -> str:
-    """File systems differ in how they store accents, and Windows in the separator."""
-    return str(PurePosixPath(unicodedata.normalize("NFC", text.replace("\\", "/"))))

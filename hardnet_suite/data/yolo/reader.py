@@ -9,6 +9,7 @@ The rules, those of Ultralytics and Roboflow:
   nowhere. Without a YAML file, ``classes.txt`` has one name per line, and the splits are the folders
   images/train or train/images and so on; images/ alone is train. Images under other names are left out,
   which is told.
+- A name or id that YAML reads as another text, such as ``yes``, ``010`` (8) or ``12:30`` (750), is an error.
 - The boxes of …/images/a.jpg are in …/labels/a.txt; without a folder images, beside the image. An image
   without that file has no objects. If no image of the data set has one, that is an error.
 - A row is ``class x y width height``: the centre and size of a box as fractions of the upright image.
@@ -27,6 +28,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ from hardnet_suite.data.boxes import (
     upright_sizes,
 )
 from hardnet_suite.data.classes import class_names, read_class_names
-from hardnet_suite.data.files import is_file, is_path, read_text
+from hardnet_suite.data.files import is_file, is_path, read_text, readings_of_line
 from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
 from hardnet_suite.data.report import Finding, counted
 from hardnet_suite.errors import UserError
@@ -52,7 +54,19 @@ from hardnet_suite.errors import UserError
 FORMAT = "YOLO"
 SPLITS = ("train", "val", "test")
 _LARGEST_FRACTION = 2.0  # beyond which a coordinate is one in pixels
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_REWRITTEN = "!rewritten"  # the tag of numbers whose text differs from that of their value
 _NAME_FILES = ("classes.txt", "obj.names")
+
+
+@dataclass(frozen=True)
+class _Rewritten:
+    """A number of a YAML file that is written otherwise there: 010 is 8, 1.10 is 1.1, and 12:30 is 750."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -152,6 +166,14 @@ def _read_yaml(path: Path) -> Any:
                 raise UserError(f"{path} has the key {repeated!r} twice in one place: remove one of them")
             return super().construct_mapping(node, deep)
 
+        def construct_document(self, node):
+            pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+            for number in _numbers(*(value for key, value in pairs if key.value == "names")):
+                if str(self.yaml_constructors[number.tag](self, number)) != number.value:
+                    number.tag = _REWRITTEN
+            return super().construct_document(node)
+
+    Loader.add_constructor(_REWRITTEN, lambda _, node: _Rewritten(node.value))
     try:
         return yaml.load(read_text(path), Loader)
     except FileNotFoundError:
@@ -160,6 +182,15 @@ def _read_yaml(path: Path) -> Any:
         raise UserError(f"{path} cannot be read: {error}; save it as UTF-8 text") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _numbers(*nodes: Any) -> Iterator[Any]:
+    """The scalars within nodes of YAML that it reads as numbers."""
+    for node in nodes:
+        if not isinstance(node.value, str):
+            yield from _numbers(*(chain(*node.value) if node.id == "mapping" else node.value))
+        elif node.tag in _NUMBERS:
+            yield node
 
 
 def _of_yaml(path: Path) -> _Layout:
@@ -280,10 +311,10 @@ def _images_at(place: Path, root: Path) -> list[Path]:
             raise UserError(f"{place} holds no image")
         return images
     try:
-        lines = [line.strip() for line in read_text(place).splitlines()]
+        lines = read_text(place).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{place} cannot be read: {error}; save it as UTF-8 text") from None
-    images = [_listed(line, place, root) for line in lines if line]
+    images = [_listed(line, place, root) for line in lines if line.strip()]
     if not images:
         raise UserError(f"{place} names no image")
     return images
@@ -291,11 +322,10 @@ def _images_at(place: Path, root: Path) -> list[Path]:
 
 def _listed(line: str, file: Path, root: Path) -> Path:
     """The image that a line of a list names."""
-    text = line.replace("\\", "/") if is_path(line) else ""
-    for folder in (file.parent, root):
-        if text and is_file(folder / text):
+    for text, folder in product(readings_of_line(line), (file.parent, root)):
+        if is_path(text) and is_file(folder / text):
             return Path(os.path.normpath(folder / text))
-    raise UserError(f"{file} names {line[:200]}, which does not exist in {file.parent} or {root}")
+    raise UserError(f"{file} names {line.strip()[:200]}, which does not exist in {file.parent} or {root}")
 
 
 def _of_folder(folder: Path) -> _Layout:

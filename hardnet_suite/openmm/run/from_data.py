@@ -9,7 +9,6 @@ import os
 import re
 import statistics
 import tempfile
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,8 +32,9 @@ from hardnet_suite.data.folders import (
     tasks_of,
 )
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
-from hardnet_suite.data.report import brief_lines, counted
+from hardnet_suite.data.report import brief_lines, counted, shortened
 from hardnet_suite.data.segmentation import find_pairs
+from hardnet_suite.data.segmentation.pairs import list_text
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, CenterNetArch, FCHarDNetArch, HarDNetArch, MSEGArch, SSDArch
 from hardnet_suite.openmm.data.parts import label_set
@@ -255,7 +255,7 @@ def _reason(error: UserError) -> str:
     """Why weights cannot be had, in short: what the first address said, or the error's first words."""
     first = str(error).partition("; ")[0]
     said = re.search(r"https?://\S+ \((.+)\)$", first)
-    return said[1] if said else textwrap.shorten(first, 100, placeholder=" …")
+    return said[1] if said else shortened(first, 100)
 
 
 def _tell_unavailable(names: Sequence[str], say: Callable[[str], None]) -> None:
@@ -461,13 +461,12 @@ def _segmentation(
             raise UserError(f"{data} has no validation split, and too few images to draw one")
         drawn = draw_validation(names)
         folders["val"] = folders["train"]
-        for split, members in (
-            ("train", [n for n in names if n not in drawn]),
-            ("val", [n for n in names if n in drawn]),
-        ):
+        members = {"train": [n for n in names if n not in drawn], "val": [n for n in names if n in drawn]}
+        texts = {split: list_text(chosen) for split, chosen in members.items()}
+        for split, text in texts.items():
             lists[split] = work_dir / "annotations" / f"{split}.txt"
-            _write_list(lists[split], "".join(f"{name}\n" for name in members))
-            images[split] = [place / name for name in members]
+            _write_list(lists[split], text)
+            images[split] = [place / name for name in members[split]]
         note = _held_out(f"{len(drawn)} of the {len(names)} images", len(drawn))
     classes = labels.classes
     say(f"data: {_shown(data)} (images and label images), {_images(images)}, {_listed(classes)}")

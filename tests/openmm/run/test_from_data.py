@@ -17,10 +17,11 @@ from toy_runs import assert_identical
 
 from hardnet_suite import list_models
 from hardnet_suite.data.classes import readable
+from hardnet_suite.data.segmentation import find_pairs
 from hardnet_suite.data.shapes import write_shapes
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import PREPROCESS
-from hardnet_suite.openmm.data.parts import parts, require_data
+from hardnet_suite.openmm.data.parts import label_set, parts, require_data
 from hardnet_suite.openmm.run import from_data
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.from_data import Choices, default_work_dir, write_config
@@ -400,6 +401,33 @@ def test_a_list_of_images_that_is_not_text_is_not_replaced(data, tmp_path):
     with pytest.raises(UserError, match="wrote it"):
         write_config("fchardnet70", data / "masks", tmp_path / "run", SCRATCH, say=lambda _: None)
     assert place.read_bytes() == b"\xff\xfe"
+
+
+@pytest.mark.parametrize("name", [" 0", "0 .", "a\\0", "\u20280"])
+def test_lists_of_images_are_read_back(data, tmp_path, name):
+    """None of the images is of both splits, whatever a line would name if it were tidied up."""
+    folder = tmp_path / "masks"
+    shutil.copytree(data / "masks", folder)
+    shutil.copy(folder / "images/1.jpg", folder / f"images/{name}.jpg")
+    shutil.copy(folder / "labels/1.png", folder / f"labels/{name}.png")
+    path = write_config("fchardnet70", folder, tmp_path / "run", SCRATCH, say=lambda _: None)
+    cfg = load_config(path)
+    labels = label_set(metainfo={"classes": ("a", "b", "c")})
+    read = []
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        pairs = find_pairs(folder / "images", None, labels, loader.dataset.ann_file)
+        read.append({image.name for image, _ in pairs})
+    assert not read[0] & read[1]
+    assert read[0] | read[1] == {image.name for image in (folder / "images").iterdir()}
+
+
+def test_a_name_that_no_list_holds(data, tmp_path):
+    shutil.copytree(data / "masks", tmp_path / "masks")
+    for folder, suffix in (("images", "jpg"), ("labels", "png")):
+        shutil.copy(tmp_path / f"masks/{folder}/1.{suffix}", tmp_path / f"masks/{folder}/a\n.{suffix}")
+    with pytest.raises(UserError, match=r"the name 'a\\n\.jpg' cannot stand in a list of images"):
+        write_config("fchardnet70", tmp_path / "masks", tmp_path / "run", SCRATCH, say=lambda _: None)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_class_of_difficult_objects_alone_is_left_out(tmp_path):
