@@ -6,6 +6,7 @@ from PIL import Image
 
 from hardnet_suite.data.conversion.convert import convert_dataset, detect_format, read_boxes
 from hardnet_suite.data.folders import find_segmentation, tasks_of
+from hardnet_suite.data.segmentation import own_labels, read_label
 from hardnet_suite.data.segmentation.cvat import read_cvat
 from hardnet_suite.errors import UserError
 
@@ -110,3 +111,27 @@ def test_it_has_no_boxes(tmp_path):
         read_boxes(tmp_path)
     with pytest.raises(UserError, match="convert-dataset"):
         tasks_of(tmp_path)
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+@pytest.mark.parametrize("objects", ["all", "some", "none"])
+def test_masks_of_one_class_are_read_back(tmp_path, objects, ignored):
+    """1 is the class and 255 ignored, whichever of them occur; 0 and 255 alone would be a mask."""
+    make(tmp_path / "in", text="road:128,64,128::\n" + ("__ignore__:0,0,0::\n" if ignored else ""))
+    number = {"all": 1, "some": 0.5, "none": 0}[objects] if ignored else 1
+    for name in ("a", "sub/b"):
+        mask = np.zeros((8, 12, 3), np.uint8)
+        mask[: int(8 * number)] = (128, 64, 128)
+        Image.fromarray(mask).save(tmp_path / f"in/SegmentationClass/{name}.png")
+    expected = read_cvat(tmp_path / "in").splits["train"][0].labels
+    convert_dataset(tmp_path / "in", tmp_path / "out")
+    folder = find_segmentation(tmp_path / "out")
+    labels = own_labels(folder.classes, [(1, 2, 3)], folder.stored)
+    files = [*(tmp_path / "out/labels").rglob("*.png")]
+    assert len(files) == 2
+    for file in files:
+        if objects == "none" and ignored:
+            with pytest.raises(UserError, match="holds 255, which may be the class or ignored"):
+                read_label(file, labels)
+        else:
+            np.testing.assert_array_equal(read_label(file, labels), expected)

@@ -170,6 +170,32 @@ def test_classes_by_the_values(tmp_path, values, classes, stored):
     assert folder.stored == stored
 
 
+@pytest.mark.parametrize(
+    ("values", "stored"),
+    [
+        ([0, 1], {}),
+        ([1], {}),
+        ([0], {}),
+        ([0, 255], {255: 0}),
+        ([0, 1, 255], {0: 1, 1: 0, 255: 255}),
+        ([1, 255], {0: 1, 1: 0, 255: 255}),
+        ([255], {}),  # an error where it is read
+    ],
+)
+def test_one_class_by_name(tmp_path, values, stored):
+    put(tmp_path / "images/a.jpg")
+    put(tmp_path / "labels/a.png", values)
+    (tmp_path / "classes.txt").write_text("road\n")
+    assert find_segmentation(tmp_path).stored == stored
+
+
+def test_label_images_of_255_alone(tmp_path):
+    put(tmp_path / "images/a.jpg")
+    put(tmp_path / "labels/a.png", [255])
+    with pytest.raises(UserError, match="hold 255 alone, which may be a class or ignored"):
+        find_segmentation(tmp_path)
+
+
 def test_classes_by_name(tmp_path):
     put(tmp_path / "images/a.jpg")
     put(tmp_path / "labels/a_mask.png", [0, 1])

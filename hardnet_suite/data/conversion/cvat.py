@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+from PIL import Image
 
 from hardnet_suite.data.boxes import Box, BoxData, ConversionReport, summary
 from hardnet_suite.data.conversion.masks import png, voc_color
@@ -171,7 +172,7 @@ def write_cvat_masks(data: MaskData, target: str | Path, *, link: bool = False) 
         names = "".join(f"{stems[image.name]}\n" for image in members)
         contents[f"ImageSets/Segmentation/{split}.txt"] = names
         for image in members:
-            contents[f"SegmentationClass/{stems[image.name]}.png"] = png(table[image.labels])
+            contents[f"SegmentationClass/{stems[image.name]}.png"] = png(Image.fromarray(table[image.labels]))
     brought = {f"JPEGImages/{name}": path for name, path in places.items()}
     write_tree(data, Path(target), contents, brought, link=link)
     return MaskReport.of(data)

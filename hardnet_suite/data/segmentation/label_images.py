@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hardnet_suite.data.images import image_bytes, open_image
-from hardnet_suite.data.segmentation.labels import IGNORE, LABEL_SETS, LabelSet
+from hardnet_suite.data.segmentation.labels import IGNORE, LABEL_SETS, ONE_CLASS_AND_IGNORED, LabelSet
 from hardnet_suite.errors import UserError
 
 _MOST_CHROMA = 32  # difference of the channels of a grey mask after lossy compression
@@ -42,7 +42,7 @@ def describe_unknown(values: list[int], labels: LabelSet) -> str:
     if values == [IGNORE] and labels.background is not None:
         return (
             f"holds {IGNORE}, which may be the class or ignored: set stored={{0: 1, {IGNORE}: 0}} for the "
-            f"class, stored={{0: 1, 1: 0, {IGNORE}: {IGNORE}}} for ignored"
+            f"class, stored={ONE_CLASS_AND_IGNORED} for ignored"
         )
     listed = ", ".join(map(str, values[:5])) + (", …" if len(values) > 5 else "")
     is_grey = len(labels.classes) <= 2 and len(values) > 2 and labels.name not in LABEL_SETS
