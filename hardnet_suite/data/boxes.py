@@ -93,14 +93,14 @@ class BoxData:
     lost_ids: tuple[Finding, ...] = field(default=(), kw_only=True)
 
     @property
-    def images(self) -> dict[Path, BoxImage]:
-        """Path -> image, of all splits."""
-        return {image.path: image for images in self.splits.values() for image in images}
+    def images(self) -> list[BoxImage]:
+        """The images of all splits; one that is in two, where its boxes may differ, is there twice."""
+        return [image for images in self.splits.values() for image in images]
 
     @property
     def counts(self) -> Counter[str]:
         """Class -> number of its boxes in all splits."""
-        return count_boxes(image for images in self.splits.values() for image in images)
+        return count_boxes(self.images)
 
     def choose_classes(self, classes: Sequence[str] | None = None) -> tuple[tuple[str, ...], list[Finding]]:
         """The classes to write, and a finding for each whose boxes are dropped.

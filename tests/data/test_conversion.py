@@ -289,6 +289,49 @@ def test_images_of_one_name_in_two_splits(tmp_path):
     )
 
 
+def in_two_splits(folder, *boxes):
+    """One image in train and in val, with other boxes in each."""
+    path = picture(folder / "a.png")
+    splits = {
+        split: [BoxImage(path, "a.png", (64, 48), tuple(own))]
+        for split, own in zip(("train", "val"), boxes, strict=True)
+    }
+    return BoxData(folder, "a test", None, splits, (), frozenset({folder}))
+
+
+CAT, CROWD = Box("cat", (1, 1, 9, 9)), Box("cat", (4, 4, 8, 8), difficult=True)
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "labelme", "cvat"])
+def test_an_image_with_other_boxes_in_another_split(tmp_path, kind):
+    data = in_two_splits(tmp_path / "in", [CAT], [Box("dog", (20, 20, 10, 10)), CAT])
+    write_coco(data, tmp_path / "coco")
+    convert_dataset(tmp_path / "coco", tmp_path / "out", target_format=kind)
+    back = read_boxes(tmp_path / "out")
+    assert [len(back.splits[split][0].boxes) for split in ("train", "val")] == [1, 2]
+
+
+def test_voc_has_one_file_of_boxes_per_image(tmp_path):
+    data = in_two_splits(tmp_path / "in", [CAT], [CROWD])
+    with pytest.raises(
+        UserError, match=r"a\.png has other annotations in another split, but one Annotations/a"
+    ):
+        write_voc(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    write_voc(in_two_splits(tmp_path / "in", [CAT], [CAT]), tmp_path / "out")
+    assert [*read_boxes(tmp_path / "out").splits] == ["train", "val"]
+
+
+@pytest.mark.parametrize("boxes", [([CAT, CROWD], [CAT]), ([CAT], [CROWD, CAT])])
+def test_boxes_of_every_split_are_counted(tmp_path, boxes):
+    (finding,) = write_yolo(in_two_splits(tmp_path / "in", *boxes), tmp_path / "out").findings
+    assert finding.what.startswith("1 that count neither way")
+    outlined = Box("cat", (2, 3, 30, 20), outline=((2.0, 3.0, 12.0, 3.0, 7.0, 23.5),))
+    marked = [[outlined if box.difficult else box for box in own] for own in boxes]
+    (finding,) = write_labelme(in_two_splits(tmp_path / "in", *marked), tmp_path / "labelme").findings
+    assert finding.what.startswith("1 that differ from their outline")
+
+
 def test_two_images_that_would_share_a_label(tmp_path):
     data = data_of(tmp_path / "in", {"a.png": [Box("cat", (1, 1, 9, 9))], "a.jpg": []})
     for write in (write_yolo, write_voc):

@@ -457,6 +457,18 @@ def test_masks_there_and_back(tmp_path, palette, ignored):
     np.testing.assert_array_equal(stored, data.splits["train"][1].labels)
 
 
+def test_cvat_has_one_mask_per_image(tmp_path):
+    data = masks_of(tmp_path / "in", ("background", "car"))
+    image = data.splits["train"][0]
+    for labels, fails in ((image.labels, False), (1 - image.labels % 2, True)):
+        shared = replace(data, splits={"train": [image], "val": [replace(image, labels=labels)]})
+        if fails:
+            with pytest.raises(UserError, match="has other annotations in another split"):
+                write_cvat_masks(shared, tmp_path / "other")
+        else:
+            write_cvat_masks(shared, tmp_path / "out")
+
+
 def test_255_classes(tmp_path):
     data = masks_of(tmp_path / "in", [f"class {index}" for index in range(255)])
     write_cvat_masks(data, tmp_path / "out")

@@ -12,7 +12,7 @@ from PIL import Image
 from hardnet_suite.data.boxes import Box, BoxData, ConversionReport, summary
 from hardnet_suite.data.conversion.masks import png, voc_color
 from hardnet_suite.data.conversion.outlines import findings_with_outlines
-from hardnet_suite.data.conversion.places import unique_stems
+from hardnet_suite.data.conversion.places import put_once, unique_stems
 from hardnet_suite.data.conversion.tree import write_tree
 from hardnet_suite.data.cvat import subset_split
 from hardnet_suite.data.masks import IGNORED, IGNORED_CLASS, MaskData, MaskReport
@@ -172,7 +172,8 @@ def write_cvat_masks(data: MaskData, target: str | Path, *, link: bool = False) 
         names = "".join(f"{stems[image.name]}\n" for image in members)
         contents[f"ImageSets/Segmentation/{split}.txt"] = names
         for image in members:
-            contents[f"SegmentationClass/{stems[image.name]}.png"] = png(Image.fromarray(table[image.labels]))
+            mask = png(Image.fromarray(table[image.labels]))
+            put_once(contents, f"SegmentationClass/{stems[image.name]}.png", mask, image.path)
     brought = {f"JPEGImages/{name}": path for name, path in places.items()}
     write_tree(data, Path(target), contents, brought, link=link)
     return MaskReport.of(data)

@@ -11,9 +11,7 @@ _NEAR = 1.0  # pixels by which a box and its outline may differ
 def findings_with_outlines(data: BoxData) -> list[Finding]:
     """What was found in a data set, for a target that keeps outlines in place of boxes."""
     findings = [finding for finding in data.findings if finding.kind != OUTLINES]
-    other = sum(
-        _differs(box, image.size) for image in data.images.values() for box in image.boxes if box.outline
-    )
+    other = sum(_differs(box, image.size) for image in data.images for box in image.boxes if box.outline)
     if other:
         problem = f"{other} that differ from their outline by more than a pixel; the outline is written"
         findings.append(Finding("warning", "boxes", "the data set", problem))

@@ -26,7 +26,7 @@ def write_yolo(
     numbers = {name: number for number, name in enumerate(chosen)}
     findings = [*data.findings, *left_out]
     splits = {split: [_plain(image) for image in images] for split, images in data.splits.items()}
-    boxes = (box for image in data.images.values() for box in image.boxes)
+    boxes = (box for image in data.images for box in image.boxes)
     count = sum(box.difficult for box in boxes if box.name in numbers)
     if count:
         problem = f"{count} that count neither way (difficult or crowd), which YOLO cannot say"
