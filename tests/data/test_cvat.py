@@ -135,3 +135,42 @@ def test_masks_of_one_class_are_read_back(tmp_path, objects, ignored):
                 read_label(file, labels)
         else:
             np.testing.assert_array_equal(read_label(file, labels), expected)
+
+
+WHITE = "background:0,0,0::\nroad:128,64,128::\ncar:0,0,142::\nsnow:255,255,255::\n"
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "palette", "palette of bytes", "colour key"])
+@pytest.mark.filterwarnings("error")
+def test_the_stored_colors_count_whatever_is_transparent(tmp_path, kind):
+    """Composited on white, the background would become snow."""
+    labels = make(tmp_path, palette=kind.startswith("palette"), text=WHITE)
+    for name in ("a", "sub/b"):
+        path = tmp_path / f"SegmentationClass/{name}.png"
+        with Image.open(path) as image:
+            image.load()
+        options = {"palette": 0, "palette of bytes": b"\0\xff\x80", "colour key": (0, 0, 0)}
+        if kind == "RGBA":
+            image.convert("RGBA").save(path)
+        else:
+            image.save(path, transparency=options[kind])
+    (image, _) = read_cvat(tmp_path).splits["train"]
+    np.testing.assert_array_equal(image.labels, labels)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_pixels_have_no_class(tmp_path, mode):
+    make(tmp_path, text=WHITE)
+    mask = np.array(Image.fromarray(np.zeros((8, 12), np.uint8)).convert(mode))
+    mask[..., -1] = 255
+    mask[0, 0, -1] = 254
+    Image.fromarray(mask).save(tmp_path / "SegmentationClass/a.png")
+    with pytest.raises(UserError, match=r"a\.png has transparent pixels"):
+        read_cvat(tmp_path)
+
+
+def test_masks_of_16_bits_have_no_colors(tmp_path):
+    make(tmp_path)
+    Image.fromarray(np.zeros((8, 12), np.uint16)).save(tmp_path / "SegmentationClass/a.png")
+    with pytest.raises(UserError, match="expected colors"):
+        read_cvat(tmp_path)

@@ -3,7 +3,8 @@
 The rules:
 
 - ``labelmap.txt`` has a line ``name:red,green,blue::`` per class, in the order of the labels; lines that
-  begin with # are comments. A color that is not listed is an error. Pixels of ``__ignore__`` are 255.
+  begin with # are comments. A color that is not listed is an error, as are transparent pixels. Pixels of
+  ``__ignore__`` are 255.
 - The masks are SegmentationClass/NAME.png; the images are in JPEGImages/ or images/, or beside labelmap.txt.
 - The lists in ImageSets/Segmentation are the splits, "default" is train; without lists all is train. An
   image without a mask is left out, which is told.
@@ -19,9 +20,10 @@ import numpy as np
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.cvat import subset_split
 from hardnet_suite.data.files import read_text
-from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, read_rgb, walk_files
+from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
 from hardnet_suite.data.masks import IGNORED, IGNORED_CLASS, MaskData, MaskImage
 from hardnet_suite.data.report import Finding
+from hardnet_suite.data.segmentation.label_images import read_colors
 from hardnet_suite.errors import UserError
 
 FORMAT = "CVAT"
@@ -134,7 +136,7 @@ def _entries(source: Path, masks: dict[str, Path]) -> Iterator[tuple[str, str]]:
 
 def _labels(path: Path, colors: dict[tuple[int, int, int], str]) -> np.ndarray:
     """(H, W) uint8 class indices of a colour mask."""
-    pixels = read_rgb(path).astype(np.uint32)
+    pixels = read_colors(path).astype(np.uint32)
     codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
     classes = [name for name in colors.values() if name != IGNORED_CLASS]
     known = {

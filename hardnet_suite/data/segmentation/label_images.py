@@ -80,6 +80,23 @@ def read_stored(path: str | Path) -> np.ndarray:
     return values.astype(np.uint8) // stretch
 
 
+def read_colors(path: str | Path) -> np.ndarray:
+    """The colors that a mask stores, (H, W, 3) uint8, upright; those of a palette whatever its transparency.
+
+    Raises:
+        UserError: the file is missing, broken, of 16 bits, of another mode than RGB, palette or grey, or has
+            transparent pixels, whose colors programs choose at will.
+    """
+    values, mode, _, _ = _decoded(path, displayed=True)
+    if mode in ("RGBA", "LA"):
+        if values[..., -1].min(initial=255) < 255:
+            raise UserError(f"the mask {path} has transparent pixels, of no certain color: save it without")
+        values = values[..., :-1]
+    elif mode not in ("1", "L", "P", "RGB"):
+        raise UserError(f"the mask {path} is of mode {mode}, expected colors (RGB, or a palette) of 8 bits")
+    return np.broadcast_to(values.reshape(*values.shape[:2], -1), (*values.shape[:2], 3))
+
+
 def read_segments(path: str | Path) -> np.ndarray:
     """The ids that a label image of COCO's panoptic form stores, R + 256 · G + 256² · B; (H, W) int32.
 
@@ -134,6 +151,7 @@ def _decoded(path: str | Path, *, displayed: bool = False) -> tuple[np.ndarray, 
             image.load()
             upright = ImageOps.exif_transpose(image)
             if displayed and mode in ("1", "P"):
+                upright.info.pop("transparency", None)  # of which Pillow warns
                 upright = upright.convert("L" if mode == "1" else "RGB")
             values = np.array(upright)
     except FileNotFoundError:
