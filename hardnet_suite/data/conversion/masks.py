@@ -6,21 +6,25 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from hardnet_suite.data.conversion.places import places_by_split, unusual_splits
 from hardnet_suite.data.conversion.tree import write_tree
+from hardnet_suite.data.images import exif_orientation
 from hardnet_suite.data.masks import MaskData, MaskReport
 from hardnet_suite.data.segmentation.label_images import label_image
 from hardnet_suite.data.segmentation.labels import ONE_CLASS_AND_IGNORED, LabelSet
 from hardnet_suite.errors import UserError
+
+_BACK = {6: 8, 8: 6}  # EXIF orientation -> that which undoes it, where it is another
 
 
 def write_masks(data: MaskData, target: str | Path, *, link: bool = False) -> MaskReport:
     """Writes ``target``/images/SPLIT, labels/SPLIT and classes.txt, from which a segmentor can be trained.
 
     Label images are PNGs of mode P that hold class indices, in the colors of the data set, or else VOC's. A
-    single class is 1, as everywhere in label images.
+    single class is 1, as everywhere in label images. They have the EXIF orientation of their image, by which
+    readers that turn both, and readers that turn neither, find them aligned.
 
     Args:
         data: the images and masks.
@@ -42,7 +46,7 @@ def write_masks(data: MaskData, target: str | Path, *, link: bool = False) -> Ma
         data.splits, images="images/{}", labels="labels/{}", suffix=".png"
     ):
         images[place] = image.path
-        contents[label] = png(label_image(image.labels, labels))
+        contents[label] = png(label_image(image.labels, labels), exif_orientation(image.path))
     write_tree(data, Path(target), contents, images, link=link)
     return MaskReport.of(replace(data, findings=(*data.findings, *unusual)))
 
@@ -58,8 +62,14 @@ def voc_color(index: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def png(image: Image.Image) -> bytes:
-    """An image as a PNG file."""
+def png(image: Image.Image, orientation: int = 1) -> bytes:
+    """An upright image as a PNG file, stored in an EXIF orientation."""
+    exif = Image.Exif()
+    if orientation != 1:
+        exif[ExifTags.Base.Orientation] = _BACK.get(orientation, orientation)
+        image.info["exif"] = exif.tobytes()
+        image = ImageOps.exif_transpose(image)
+        exif[ExifTags.Base.Orientation] = orientation
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", exif=exif)
     return buffer.getvalue()
