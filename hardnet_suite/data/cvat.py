@@ -7,8 +7,8 @@ The rules:
   "default" an image is of the split that its first folder names, else of train. All images that the file
   names are read; one without objects is a background image.
 - A box is its box. Of a polygon, ellipse, rotated box or mask the bounding box is used, which is told; a
-  polygon is also the outline of its box. Those of one label and one group are one object. Points, polylines,
-  cuboids, skeletons and tags are dropped, and told.
+  polygon is also the outline of its box. Those of one label and one group are one object, but a box, rotated
+  or not, is one of its own. Points, polylines, cuboids, skeletons and tags are dropped, and told.
 - Coordinates are pixels of the upright image. A stated size that differs from it is an error.
 - An object with the attribute ``difficult``, ``iscrowd`` or ``is_crowd`` counts neither way.
 """
@@ -51,7 +51,16 @@ _OTHER = frozenset({"points", "polyline", "cuboid", "skeleton", "tag"})
 
 @dataclass(frozen=True)
 class _Area:
-    """A shape with an area: ``corners`` are (x1, y1, x2, y2), ``polygon`` its points where it is one."""
+    """A shape with an area.
+
+    Attributes:
+        name: its class.
+        corners: (x1, y1, x2, y2).
+        polygon: its points, of a polygon or a rotated box; else empty.
+        is_box: it is a box, rotated or not.
+        group: its number, "" or "0" without one.
+        difficult: it counts neither way.
+    """
 
     name: str
     corners: BoxTuple
@@ -154,7 +163,7 @@ def _boxes(
         name = parts[0].name
         findings += [Finding("warning", kind, f"{image}, {name}", what) for kind, what in changes]
         outline = tuple(part.polygon for part in parts) if all(part.polygon for part in parts) else ()
-        if not parts[0].is_box:
+        if outline or not parts[0].is_box:
             tally[OUTLINES if outline else "ellipses, rotated boxes and masks"] += 1
         if bbox is not None:
             yield Box(name, bbox, any(part.difficult for part in parts), outline)
@@ -173,7 +182,7 @@ def _area_of(element: ElementTree.Element, where: str, findings: list[Finding]) 
         return drop(f"shapes of the kind {kind[:30]!r} are unknown")
     if not is_class_name(name):
         return drop("it has no class name, or one with control characters")
-    is_box, polygon = kind == "box", ()
+    polygon: tuple[float, ...] = ()
     angle = number(element.get("rotation", "0"))
     try:
         if angle is None:
@@ -192,13 +201,13 @@ def _area_of(element: ElementTree.Element, where: str, findings: list[Finding]) 
     except ValueError:
         return drop(f"its coordinates are not those of a {kind}")
     if angle % 360 and kind == "box":
-        is_box, polygon = False, _rotated(corners, angle)
+        polygon = _rotated(corners, angle)
         corners = outline_bounds([polygon])
     elif angle % 360 and kind == "ellipse":
         corners = _rotated_ellipse(corners, angle)
     marks = (a for a in element.findall("attribute") if (a.get("name") or "").lower() in _MARKS)
     difficult = any((mark.text or "").strip().lower() in ("true", "1") for mark in marks)
-    return _Area(name, corners, polygon, is_box, element.get("group_id") or "", difficult)
+    return _Area(name, corners, polygon, kind == "box", element.get("group_id") or "", difficult)
 
 
 def _numbers(element: ElementTree.Element, *names: str) -> tuple[float, ...]:

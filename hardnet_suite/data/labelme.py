@@ -7,8 +7,8 @@ The rules:
   has not been annotated, and is left out, which is told. The folders train, val and test are splits;
   without these all is train.
 - A rectangle is its box. Of a polygon, circle or mask the bounding box is used, which is told; a polygon is
-  also the outline of its box. Those of one label and one group_id are one object. Points and lines have no
-  area: they are dropped, and told.
+  also the outline of its box. Those of one label and one group_id are one object, but a rectangle, rotated or
+  not, is one of its own. Points and lines have no area: they are dropped, and told.
 - The points of a mask are its first and last pixel; where its PNG image is one pixel smaller, they end behind
   the last. An image of any other size is told, and the points are used.
 - A shape with the flag ``difficult``, or as X-AnyLabeling writes it, counts neither way.
@@ -57,6 +57,7 @@ FORMAT = "LabelMe"
 BACKGROUND = "background"
 _BACKGROUNDS = frozenset({"background", "_background_", "__background__"})
 _WITHOUT_AREA = frozenset({"point", "points", "line", "linestrip"})
+_ROTATED = ("rotation", "oriented_rectangle")  # rectangles, by their corners
 _LOOKED_AT = 20  # JSON files
 
 
@@ -151,10 +152,10 @@ def read_labelme_masks(source: str | Path) -> MaskData:
 
 
 def _objects(shapes: tuple[_Shape, ...]) -> list[list[_Shape]]:
-    """The shapes of each object; rectangles are objects of their own."""
+    """The shapes of each object; rectangles, rotated or not, are objects of their own."""
     objects: dict[object, list[_Shape]] = {}
     for index, shape in enumerate(shapes):
-        alone = shape.group is None or shape.kind == "rectangle"
+        alone = shape.group is None or shape.kind in ("rectangle", *_ROTATED)
         objects.setdefault(index if alone else (shape.name, shape.group), []).append(shape)
     return list(objects.values())
 
@@ -249,7 +250,7 @@ def _read_shape(shape: dict, path: Path, findings: list[Finding]) -> _Shape | No
         return drop("it has no class name, or one with control characters")
     if isinstance(kind, str) and kind in _WITHOUT_AREA:
         return drop(f"a {kind} has no area")
-    if kind not in ("polygon", "rectangle", "circle", "mask", "rotation", "oriented_rectangle"):
+    if kind not in ("polygon", "rectangle", "circle", "mask", *_ROTATED):
         return drop(f"shapes of the kind {str(kind)[:30]!r} are unknown")
     valid = isinstance(points, list) and all(
         isinstance(point, list) and len(point) == 2 and all(map(is_number, point)) for point in points

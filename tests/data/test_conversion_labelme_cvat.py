@@ -387,6 +387,16 @@ def test_grouped_polygons_of_cvat_are_one_object(tmp_path):
     assert boxes[0].bbox == (2, 3, 28, 37)
 
 
+@pytest.mark.parametrize("angle", [0, 1, 90])
+def test_boxes_of_one_group_stay_apart(tmp_path, angle):
+    shape = '<box label="cat" xtl="{}" ytl="10" xbr="{}" ybr="20" rotation="{}" group_id="3"/>'
+    xml(tmp_path, shape.format(5, 15, angle) + shape.format(40, 50, angle))
+    data = read_cvat_boxes(tmp_path)
+    first, second = data.splits["train"][0].boxes
+    assert second.bbox == pytest.approx((first.bbox[0] + 35, *first.bbox[1:]))
+    assert [finding.what for finding in data.findings] == ["2 objects; bounding boxes are used"] * bool(angle)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -244,6 +244,13 @@ def test_grouped_shapes_are_one_object(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("kind", ["rotation", "oriented_rectangle"])
+def test_rotated_rectangles_of_one_group_stay_apart(tmp_path, kind):
+    corners = [[5, 10], [15, 11], [14, 20], [4, 19]], [[45, 10], [55, 11], [54, 20], [44, 19]]
+    put(tmp_path, "a", *(shape(kind=kind, points=points) | {"group_id": 1} for points in corners))
+    assert boxes(read_labelme(tmp_path)) == [[("cat", 4, 10, 11, 10), ("cat", 44, 10, 11, 10)]]
+
+
 def test_label_images_have_colors(tmp_path):
     put(tmp_path / "in", "a", shape("cat"), shape("dog", points=[[20, 3], [30, 23]]))
     convert_dataset(tmp_path / "in", tmp_path / "out", target_format="masks")
