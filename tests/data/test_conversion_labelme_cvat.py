@@ -166,10 +166,18 @@ def test_outlines_of_coco_and_yolo(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", [*NEW])
 def test_a_box_that_is_not_that_of_its_outline_is_told(tmp_path, kind):
-    data = data_of(tmp_path / "in", {"a.png": [Box("cat", (2, 3, 30, 20.5), outline=(TRIANGLE,))]})
-    (finding,) = NEW[kind](data, tmp_path / "out").findings
-    assert finding.kind == "boxes"
-    assert "1 that differ from their outline" in finding.what
+    wide = Box("cat", (2, 3, 30, 20.5), outline=(TRIANGLE,))
+    near = Box("cat", (2.02, 3, 10, 20.5), outline=(TRIANGLE,))
+    rounded = Box("cat", (2.01, 3, 9.99, 20.5), outline=(TRIANGLE,))
+    for boxes, told in (
+        ([wide, near, rounded], "2 that differ from their outline, by up to 20.00 pixels"),
+        ([near, rounded], "1 that differ from their outline, by up to 0.02 pixels"),
+    ):
+        (finding,) = NEW[kind](data_of(tmp_path / "in", {"a.png": boxes}), tmp_path / told).findings
+        assert finding.kind == "boxes"
+        assert finding.what.startswith(told)
+    data = data_of(tmp_path / "in", {"a.png": [rounded]})
+    assert NEW[kind](data, tmp_path / "out").findings == ()
 
 
 @pytest.mark.parametrize("kind", [*NEW])
@@ -491,6 +499,35 @@ def test_names_that_labelmap_cannot_hold(tmp_path, name):
     with pytest.raises(UserError, match="rename"):
         write_cvat_masks(masks_of(tmp_path / "in", ("background", name)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+STRIPPED = ["car ", " car", "\u3000", " ", "\xa0car"]
+
+
+@pytest.mark.parametrize("name", [*STRIPPED, "x\u2028y", "x\u2029y", "\ufeffcar"])
+def test_names_that_a_list_of_classes_cannot_hold(tmp_path, name):
+    """They would shift the labels of the classes that follow, or become another class."""
+    for write in (write_masks, write_cvat_masks):
+        with pytest.raises(UserError, match=r"cannot stand in .*: rename"):
+            write(masks_of(tmp_path / "in", (name, "car")), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", STRIPPED)
+def test_names_that_yolo_cannot_hold(tmp_path, name):
+    data = data_of(tmp_path / "in", {"a.png": [Box(name, (1, 2, 9, 9)), Box("car", (1, 2, 9, 9))]})
+    with pytest.raises(UserError, match="rename"):
+        write_yolo(data, tmp_path / "out")
+    write_yolo(data, tmp_path / "out", classes=["car"])
+
+
+@pytest.mark.parametrize(
+    "name", ["x\u2028y", "\ufeffcar", "a: b", "#", "1", "null", "y", "- a", "'", '"', "\\"]
+)
+def test_names_that_yolo_holds(tmp_path, name):
+    data = data_of(tmp_path / "in", {"a.png": [Box(name, (1, 2, 9, 9))]})
+    write_yolo(data, tmp_path / "out")
+    assert read_boxes(tmp_path / "out").classes == (name,)
 
 
 def test_labelme_to_masks_of_cvat(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from hardnet_suite.data.boxes import Box, BoxData, ConversionReport, summary
+from hardnet_suite.data.classes import require_lines
 from hardnet_suite.data.conversion.masks import png, voc_color
 from hardnet_suite.data.conversion.outlines import findings_with_outlines
 from hardnet_suite.data.conversion.places import put_once, unique_stems
@@ -150,8 +151,9 @@ def write_cvat_masks(data: MaskData, target: str | Path, *, link: bool = False) 
         UserError: as of ``write_tree``; labelmap.txt or a list cannot hold a name, or two images share one; a
             split has a name that is read as another, such as "default".
     """
+    require_lines(data.classes, "CVAT's labelmap.txt")
     for name in data.classes:
-        if name != name.strip() or ":" in name or name.startswith("#") or len(name.splitlines()) != 1:
+        if ":" in name or name.startswith("#"):
             raise UserError(f"the class {name!r} cannot stand in CVAT's labelmap.txt: rename it")
     if IGNORED_CLASS in data.classes:
         raise UserError(f"{IGNORED_CLASS} is what pixels that do not count are called: rename the class")

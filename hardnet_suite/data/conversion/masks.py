@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps
 
+from hardnet_suite.data.classes import require_lines
 from hardnet_suite.data.conversion.places import places_by_split, unusual_splits
 from hardnet_suite.data.conversion.tree import write_tree
 from hardnet_suite.data.images import exif_orientation
@@ -32,10 +33,12 @@ def write_masks(data: MaskData, target: str | Path, *, link: bool = False) -> Ma
         link: create symbolic links to the images instead of copies.
 
     Raises:
-        UserError: as of ``write_tree``; there are more than 255 classes, or two images share a name.
+        UserError: as of ``write_tree``; there are more than 255 classes, two images share a name, or
+            classes.txt cannot hold the name of a class.
     """
     if len(data.classes) > 255:
         raise UserError(f"{data.source} has {len(data.classes)} classes, a label image holds up to 255")
+    require_lines(data.classes, "classes.txt")
     contents: dict[str, str | bytes] = {"classes.txt": "".join(f"{name}\n" for name in data.classes)}
     images: dict[str, Path] = {}
     palette = tuple(data.palette or map(voc_color, range(len(data.classes))))
