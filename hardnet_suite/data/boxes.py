@@ -12,6 +12,7 @@ from pathlib import Path
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.files import copies_across
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
+from hardnet_suite.data.masks import MaskImage
 from hardnet_suite.data.report import Finding, counted, escaped
 from hardnet_suite.errors import UserError
 
@@ -252,6 +253,13 @@ def upright_sizes(paths: Sequence[Path]) -> dict[Path, tuple[int, int]]:
         return dict(zip(paths, pool.map(lambda path: header_sizes(path)[1], paths), strict=True))
 
 
+def size_conflict(stated: tuple[float | None, float | None], size: tuple[int, int]) -> str | None:
+    """A stated (width, height) in words where a side that is stated, not None, is not that of the image."""
+    if all(side in (None, own) for side, own in zip(stated, size, strict=True)):
+        return None
+    return "×".join("?" if side is None else f"{side:.10g}" for side in stated)
+
+
 def outline_bounds(polygons: Iterable[Sequence[float]]) -> BoxTuple:
     """(x1, y1, x2, y2) of polygons (x1, y1, x2, y2 …)."""
     values = [value for polygon in polygons for value in polygon]
@@ -282,7 +290,7 @@ def clip_box(corners: BoxTuple, size: tuple[int, int]) -> tuple[BoxTuple | None,
     return (left, top, right - left, bottom - top), changes
 
 
-def shared_images(splits: Mapping[str, Sequence[BoxImage]]) -> list[Finding]:
+def shared_images(splits: Mapping[str, Sequence[BoxImage | MaskImage]]) -> list[Finding]:
     """A warning for every image that is in several splits, and one for all copies in another split."""
     names: dict[Path, list[str]] = {}
     for split, images in splits.items():

@@ -32,6 +32,7 @@ from hardnet_suite.data.boxes import (
     clip_box,
     outline_bounds,
     shared_images,
+    size_conflict,
     split_name,
     target_name,
     upright_sizes,
@@ -114,11 +115,10 @@ def read_cvat_boxes(source: str | Path) -> BoxData:
     classes = dict.fromkeys(filter(is_class_name, (label.findtext("name") for label in labels)))
     splits: dict[str, list[BoxImage]] = {}
     for entry, (split, path) in zip(entries, places, strict=True):
-        stated = tuple(number(entry.get(side)) for side in ("width", "height"))
-        if None not in stated and stated != sizes[path]:
+        if stated := size_conflict((number(entry.get("width")), number(entry.get("height"))), sizes[path]):
             raise UserError(
-                "{}: the file says {}×{}, but {} is {}×{} (upright): use the image that was annotated".format(
-                    file, *stated, path, *sizes[path]
+                "{}: the file says {}, but {} is {}×{} (upright): use the image that was annotated".format(
+                    file, stated, path, *sizes[path]
                 )
             )
         boxes = [*_boxes(entry, sizes[path], findings, tally)]

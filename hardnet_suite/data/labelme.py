@@ -40,6 +40,7 @@ from hardnet_suite.data.boxes import (
     clip_box,
     outline_bounds,
     shared_images,
+    size_conflict,
     split_name,
     target_name,
 )
@@ -50,6 +51,7 @@ from hardnet_suite.data.files import is_file, is_path, read_bytes
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
 from hardnet_suite.data.masks import IGNORED, IGNORED_CLASS, MaskData, MaskImage
 from hardnet_suite.data.report import Finding, counted
+from hardnet_suite.data.xml_files import number
 from hardnet_suite.errors import UserError
 from hardnet_suite.numeric import is_number
 
@@ -145,8 +147,9 @@ def read_labelme_masks(source: str | Path) -> MaskData:
     splits: dict[str, list[MaskImage]] = {}
     for split, annotation in read:
         name = target_name(annotation.image, source, split)
-        mask = _drawn(annotation, labels)
+        mask = _drawn(annotation, labels, findings)
         splits.setdefault(split, []).append(MaskImage(annotation.image, name, mask))
+    findings += shared_images(splits)
     folders = {folder for _, item in read for folder in (item.image.parent, item.file.parent)}
     return MaskData(source, FORMAT, classes, None, splits, tuple(findings), frozenset(folders))
 
@@ -207,15 +210,20 @@ def _read_file(path: Path, findings: list[Finding]) -> _LabelledFile:
         raise UserError(f"{path} has no list of shapes: expected LabelMe's JSON")
     image = _image_of(path, content.get("imagePath"))
     size = header_sizes(image)[1]
-    stated = content.get("imageWidth"), content.get("imageHeight")
-    if all(map(is_number, stated)) and stated != size:
+    if stated := size_conflict((_side(content, "imageWidth"), _side(content, "imageHeight")), size):
         raise UserError(
-            "{}: the file says {}×{}, but {} is {}×{} (upright): use the image that was annotated".format(
-                path, *stated, image, *size
+            "{}: the file says {}, but {} is {}×{} (upright): use the image that was annotated".format(
+                path, stated, image, *size
             )
         )
     read = (_read_shape(shape, path, findings) for shape in shapes)
     return _LabelledFile(path, image, size, tuple(shape for shape in read if shape))
+
+
+def _side(content: dict, key: str) -> float | None:
+    """A stated side of the image, perhaps as text; None for what is no number."""
+    value = content.get(key)
+    return number(value) if isinstance(value, str) else value if is_number(value) else None
 
 
 def _image_of(path: Path, named: Any) -> Path:
@@ -300,8 +308,8 @@ def _png_size(text: Any) -> tuple[int, int] | None:
     return width, height
 
 
-def _drawn(annotation: _LabelledFile, labels: dict[str, int]) -> np.ndarray:
-    """The label mask of an image, (H, W) uint8."""
+def _drawn(annotation: _LabelledFile, labels: dict[str, int], findings: list[Finding]) -> np.ndarray:
+    """The label mask of an image, (H, W) uint8; shapes that are cut or have no pixel are told."""
     mask = Image.new("L", annotation.size, 0)
     pen = ImageDraw.Draw(mask)
     for shape in annotation.shapes:
@@ -314,4 +322,24 @@ def _drawn(annotation: _LabelledFile, labels: dict[str, int]) -> np.ndarray:
             pen.rectangle(shape.corners, fill=label)
         else:
             pen.polygon(shape.points, fill=label)
+        where = f"{annotation.file.name}, {shape.name}"
+        if not _is_drawn(mask, shape.corners, label):
+            problem = "it has no pixel in the image of {}×{}".format(*annotation.size)
+            findings.append(Finding("warning", "shape dropped", where, problem))
+            continue
+        _, changes = clip_box(shape.corners, annotation.size)
+        findings += [
+            Finding("warning", "shape cut", where, what) for kind, what in changes if kind == "box cut"
+        ]
     return np.asarray(mask)
+
+
+def _is_drawn(mask: Image.Image, corners: BoxTuple, label: int) -> bool:
+    """Whether a shape that was just drawn has a pixel in the image, as one just beyond an edge may."""
+    left, top, right, bottom = corners
+    width, height = mask.size
+    if right < -1 or bottom < -1 or left > width or top > height:
+        return False
+    first = min(max(0, math.floor(left)), width - 1), min(max(0, math.floor(top)), height - 1)
+    behind = max(1, min(width, math.ceil(right) + 1)), max(1, min(height, math.ceil(bottom) + 1))
+    return mask.crop((*first, *behind)).histogram()[label] > 0

@@ -411,6 +411,7 @@ def test_boxes_of_one_group_stay_apart(tmp_path, angle):
         ({"name": "b.png"}, "no image 'b.png' in .*images"),
         ({"name": ""}, "no image ''"),
         ({"attributes": 'width="48" height="64"'}, "the file says 48×64, but .* is 64×48"),
+        ({"attributes": 'width="48"'}, r"the file says 48×\?, but .* is 64×48"),
         ({"more": '<track id="0" label="cat"/>'}, "CVAT for images 1.1"),
         ({"more": '<image id="1" name="a.png"/>'}, "twice"),
         ({"shapes": "<box"}, "not valid XML"),

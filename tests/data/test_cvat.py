@@ -67,6 +67,18 @@ def test_an_image_in_two_lists_of_one_split_is_one_image(tmp_path):
     assert {split: len(images) for split, images in read_cvat(tmp_path).splits.items()} == {"train": 2}
 
 
+def test_an_image_in_two_splits_is_told(tmp_path):
+    make(tmp_path, lists=("train", "val"))
+    told = [finding.what for finding in read_cvat(tmp_path).findings]
+    assert told == ["is in train and val"] * 2
+    (tmp_path / "ImageSets/Segmentation/val.txt").write_text("c\n")
+    for name, place in (("SegmentationClass/{}.png", "a"), ("JPEGImages/{}.jpg", "a")):
+        source = tmp_path / name.format(place)
+        source.with_stem("c").write_bytes(source.read_bytes())
+    (finding,) = read_cvat(tmp_path).findings
+    assert "is the same image as" in finding.what
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

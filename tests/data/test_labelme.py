@@ -114,7 +114,7 @@ def test_values_of_another_type(tmp_path, key, value, kind):
 @pytest.mark.parametrize("key", ["shapes", "imagePath", "imageData", "imageWidth", "flags", "version"])
 def test_fields_of_another_type(tmp_path, key, value):
     put(tmp_path, "a", shape(), **{key: value})
-    is_refused = (key == "shapes" and value != []) or (key == "imageWidth" and value in (2, 1.5))
+    is_refused = (key == "shapes" and value != []) or (key == "imageWidth" and value in (2, 1.5, "1"))
     if is_refused:
         with pytest.raises(UserError, match=r"^\S+a\.json"):
             read_labelme(tmp_path)
@@ -177,6 +177,54 @@ def test_another_size(tmp_path):
     put(tmp_path, "a", shape(), imageWidth=48, imageHeight=64)
     with pytest.raises(UserError, match=r"the file says 48×64, but .*a\.png is 64×48"):
         read_labelme(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "stated"),
+    [
+        (48, None, r"48×\?"),
+        (None, 64, r"\?×64"),
+        ("48", "64", "48×64"),
+        ("48", "x", r"48×\?"),
+        (64, 47.5, "64×47"),
+    ],
+)
+def test_another_size_of_one_side_or_as_text(tmp_path, width, height, stated):
+    put(tmp_path, "a", shape(), imageWidth=width, imageHeight=height)
+    with pytest.raises(UserError, match=rf"the file says {stated}"):
+        read_labelme(tmp_path)
+    put(tmp_path, "a", shape(), imageWidth=width and "64", imageHeight=height and 48.0)
+    assert len(boxes(read_labelme(tmp_path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("points", "kind", "told"),
+    [
+        ([[90, 2], [99, 9]], "rectangle", "shape dropped"),
+        ([[-20, 2], [-3, 9]], "rectangle", "shape dropped"),
+        ([[10, 60]] * 2 + [[12, 70]], "polygon", "shape dropped"),
+        ([[-9, 20], [-5, 20]], "circle", "shape dropped"),
+        ([[50, 2], [99, 9]], "rectangle", "shape cut"),
+        ([[-5, -5], [5, -5], [5, 5]], "polygon", "shape cut"),
+        ([[0, 0], [64, 48]], "rectangle", None),
+        ([[0, 0], [63, 47]], "rectangle", None),
+        ([[-0.4, 3], [64.4, 9]], "rectangle", None),
+        ([[20.6, 20.6], [20.8, 20.6], [20.7, 20.8]], "polygon", None),
+        ([[3, 3], [3, 9]], "rectangle", None),
+    ],
+)
+def test_shapes_outside_of_a_mask_are_told(tmp_path, points, kind, told):
+    whole = shape(points=[[0, 0], [63, 47]])
+    put(tmp_path, "a", whole, shape(kind=kind, points=points), shape("dog", kind, points), whole)
+    data = read_labelme_masks(tmp_path)
+    assert [finding.kind for finding in data.findings] == [told] * 2 if told else not data.findings
+
+
+def test_an_image_in_two_splits_is_told_of_masks_as_well(tmp_path):
+    for split in ("train", "val"):
+        put(tmp_path / split, "a", shape())
+    for read in (read_labelme, read_labelme_masks):
+        assert [finding.kind for finding in read(tmp_path).findings] == ["image in several splits"]
 
 
 def test_no_labelme_file(tmp_path):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hardnet_suite.data.boxes import shared_images
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.cvat import subset_split
 from hardnet_suite.data.files import read_text
@@ -74,6 +75,7 @@ def read_cvat(source: str | Path) -> MaskData:
         splits.setdefault(split, []).append(MaskImage(images[name], place, labels))
     if not splits:
         raise UserError(f"{source}/{_MASKS} holds no mask")
+    findings += shared_images(splits)
     folders = {source, source / _MASKS, *(path.parent for path in (*masks.values(), *images.values()))}
     palette = tuple(color for color, name in colors.items() if name != IGNORED_CLASS)
     return MaskData(source, FORMAT, names, palette, splits, tuple(findings), frozenset(folders))
