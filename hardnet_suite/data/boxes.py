@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hardnet_suite.data.classes import class_names
-from hardnet_suite.data.files import copies_across
+from hardnet_suite.data.files import copies_across, real_path
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
 from hardnet_suite.data.masks import MaskImage
 from hardnet_suite.data.report import Finding, counted, escaped
@@ -225,6 +225,29 @@ def beside_splits(root: Path, folders: Iterable[str], used: Iterable[str], *, de
     }
     counts = Counter("/".join(path.relative_to(root).parts[:-1][:depth]) or "." for path in beside)
     return ", ".join(f"{place} ({counted(count, 'image')})" for place, count in sorted(counts.items()))
+
+
+def images_beside(named: Iterable[Path], folders: Iterable[Path]) -> list[Path]:
+    """The images of folders, and of folders in them, that are none of the named ones, by whatever path."""
+    named = {*named}
+    files = {path for folder in {*folders} for path in walk_files(folder, IMAGE_SUFFIXES)}
+    left = sorted(files - named)
+    real = {real_path(path) for path in named} if left else set()
+    return [path for path in left if real_path(path) not in real]
+
+
+def told_left_out(files: Sequence[Path], reason: str, kind: str = "images left out") -> list[Finding]:
+    """A warning with the number and the first names of files that a data set does not use; none for none.
+
+    Args:
+        files: their paths.
+        reason: what is said of them after the number.
+        kind: of the finding.
+    """
+    if not files:
+        return []
+    names = ", ".join(path.name for path in files[:3]) + (", …" if len(files) > 3 else "")
+    return [Finding("warning", kind, str(files[0].parent), f"{len(files)} {reason}: {names}")]
 
 
 def target_name(path: Path, root: Path, split: str) -> str:

@@ -5,7 +5,7 @@ The rules:
 - Classes are the labels of ``<meta>``, in their order, and then those that objects name beyond them.
 - The images are in images/SUBSET/, images/ or beside the XML file. A ``subset`` is a split, without one or in
   "default" an image is of the split that its first folder names, else of train. All images that the file
-  names are read; one without objects is a background image.
+  names are read; one without objects is a background image. Others beside them are left out, which is told.
 - A box is its box. Of a polygon, ellipse, rotated box or mask the bounding box is used, which is told; a
   polygon is also the outline of its box. Those of one label and one group are one object, but a box, rotated
   or not, is one of its own. Points, polylines, cuboids, skeletons and tags are dropped, and told.
@@ -30,11 +30,13 @@ from hardnet_suite.data.boxes import (
     BoxImage,
     BoxTuple,
     clip_box,
+    images_beside,
     outline_bounds,
     shared_images,
     size_conflict,
     split_name,
     target_name,
+    told_left_out,
     upright_sizes,
 )
 from hardnet_suite.data.classes import is_class_name
@@ -130,6 +132,8 @@ def read_cvat_boxes(source: str | Path) -> BoxData:
             problem = f"{counted(tally[kind], 'object')}; bounding boxes are used"
             findings.append(Finding("warning", kind, "the data set", problem))
     findings += shared_images(splits)
+    beside = images_beside((path for _, path in places), {path.parent for _, path in places})
+    findings += told_left_out(beside, f"that {file.name} does not name")
     folders = frozenset({file.parent, *(path.parent for _, path in places)})
     return BoxData(source, FORMAT, tuple(classes) or None, splits, tuple(findings), folders)
 

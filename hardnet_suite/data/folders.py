@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hardnet_suite.data.boxes import beside_splits, split_name
+from hardnet_suite.data.boxes import beside_splits, images_beside, split_name, told_left_out
 from hardnet_suite.data.classes import read_class_names
 from hardnet_suite.data.conversion.convert import detect_format
 from hardnet_suite.data.files import is_file
@@ -142,6 +142,7 @@ def find_segmentation(folder: Path) -> SegmentationFolder | None:
             lists[split] = file
     if lists:
         places = dict.fromkeys(lists, places["train"])
+        left_out += _unlisted(folder, places["train"][0], lists)
     files = _label_files(folder, places, suffix, lists)
     found = partial(SegmentationFolder, folder, places, label_suffix=suffix, lists=lists)
     names = next((folder / name for name in _NAME_FILES if is_file(folder / name)), None)
@@ -299,6 +300,14 @@ def _left_out(folder: Path, places: Mapping[str, tuple[str, str]]) -> list[str]:
     beside += [top for images, _ in pairs if (top := images.split("/")[0]) in _IMAGES]
     told = beside_splits(folder, beside, [images for images, _ in pairs])
     return [_LEFT_OUT.format(told)] if told else []
+
+
+def _unlisted(folder: Path, images: str, lists: Mapping[str, Path]) -> list[str]:
+    """A line about the images that the lists do not name; none where there are none."""
+    labels = LabelSet("the data", (), ())
+    named = [path for file in lists.values() for path, _ in find_pairs(folder / images, None, labels, file)]
+    told = told_left_out(images_beside(named, [folder / images]), f"in {images}, which no list names")
+    return [f"{finding.kind}: {finding.what}" for finding in told]
 
 
 def missing_labels(folder: Path) -> str | None:

@@ -38,11 +38,13 @@ from hardnet_suite.data.boxes import (
     BoxImage,
     BoxTuple,
     clip_box,
+    images_beside,
     outline_bounds,
     shared_images,
     size_conflict,
     split_name,
     target_name,
+    told_left_out,
 )
 from hardnet_suite.data.classes import is_class_name
 from hardnet_suite.data.coco.layout import read_json
@@ -196,11 +198,8 @@ def _read(source: Path, findings: list[Finding]) -> Iterator[tuple[str, _Labelle
     if named and unnamed:
         problem = f"{counted(len(unnamed), 'file')} in no folder train, val or test; read as train"
         findings.append(Finding("warning", "split", str(unnamed[0]), problem))
-    folders = {image.parent for image in known}
-    images = {path for folder in folders for path in walk_files(folder, IMAGE_SUFFIXES)}
-    if left := sorted(images - {*known}):
-        problem = f"{len(left)}, not annotated; left out"
-        findings.append(Finding("warning", "images without annotation file", str(left[0]), problem))
+    left = images_beside(known, {image.parent for image in known})
+    findings += told_left_out(left, "not annotated", "images without annotation file")
 
 
 def _read_file(path: Path, findings: list[Finding]) -> _LabelledFile:

@@ -195,6 +195,55 @@ def test_a_target_has_one_format(source, tmp_path, kind, to):
     assert detect_format(target) == kind
 
 
+@pytest.mark.parametrize("kind", ["coco", "voc", "yolo", "labelme", "cvat"])
+def test_images_that_nothing_names_are_told(source, tmp_path, kind):
+    folder = tmp_path / kind
+    convert_dataset(source, folder, target_format=kind)
+    assert not read_boxes(folder).findings
+    place = next(path.parent for path in folder.rglob("a.png"))
+    if kind == "yolo":
+        text = (folder / "data.yaml").read_text().replace("train: images/train", "train: list.txt")
+        (folder / "data.yaml").write_text(text)
+        (folder / "list.txt").write_text("".join(f"images/train/{name}.png\n" for name in "ab"))
+    for name in "wxyz":
+        picture(place / f"{name}.png")
+    (place / "linked.png").symlink_to(place / "a.png")  # is the image itself
+    (finding,) = read_boxes(folder).findings
+    assert finding.what.startswith("4 ")
+    assert finding.what.endswith(": w.png, x.png, y.png, …")
+
+
+def test_images_of_other_parts_are_not_told(source, tmp_path):
+    """They are of another split, or of a list that --splits would choose."""
+    (path,) = (source / "annotations").iterdir()
+    content = json.loads(path.read_text())
+    extra = picture(source / "images/c.png")
+    assert [finding.kind for finding in read_boxes(source).findings] == ["images left out"]
+    other = content | {
+        "images": [content["images"][0] | {"id": 9, "file_name": extra.name}],
+        "annotations": [],
+    }
+    path.with_name("instances_val.json").write_text(json.dumps(other))
+    for place, splits in ((source, ["train"]), (path, None)):
+        assert not read_boxes(place, splits=splits).findings
+    convert_dataset(source, tmp_path / "voc", target_format="voc")
+    lists = tmp_path / "voc/ImageSets/Main"
+    assert not read_boxes(tmp_path / "voc", splits=["train"]).findings
+    (lists / "val.txt").rename(lists / "extra.txt")
+    assert [finding.kind for finding in read_boxes(tmp_path / "voc").findings] == ["splits"]
+
+
+def test_images_of_yolo_beside_its_splits_are_told(source, tmp_path):
+    folder = tmp_path / "yolo"
+    convert_dataset(source, folder, target_format="yolo")
+    picture(folder / "images/other/c.png")
+    (finding,) = read_boxes(folder).findings
+    assert finding.what == "1 that no split names: c.png"
+    with (folder / "data.yaml").open("a") as file:
+        file.write("other: images/other\n")
+    assert [finding.kind for finding in read_boxes(folder).findings] == ["splits"]
+
+
 def test_a_file_of_a_folder_is_not_converted_into_it(source):
     before = files(source)
     with pytest.raises(UserError, match="is a data set of coco, and would be one of yolo as well"):

@@ -117,6 +117,19 @@ def test_a_listed_image_without_mask_is_told(tmp_path):
     assert [image.name for image in data.splits["train"]] == ["sub/b.jpg"]
 
 
+@pytest.mark.parametrize("lists", [(), ("train",)])
+def test_images_and_masks_that_are_left_out_are_told(tmp_path, lists):
+    make(tmp_path, lists=lists)
+    if lists:
+        (tmp_path / "ImageSets/Segmentation/train.txt").write_text("a\n")
+    else:
+        Image.new("RGB", (12, 8)).save(tmp_path / "JPEGImages/c.jpg")
+    told = [(finding.kind, finding.what) for finding in read_cvat(tmp_path).findings]
+    unlisted = "1 that no list names: b"
+    expected = [("masks left out", f"{unlisted}.png"), ("images left out", f"{unlisted}.jpg")]
+    assert told == (expected if lists else [("images left out", "1 without a mask: c.jpg")])
+
+
 def test_it_has_no_boxes(tmp_path):
     make(tmp_path)
     with pytest.raises(UserError, match="has masks, no boxes"):

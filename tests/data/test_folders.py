@@ -151,6 +151,20 @@ def test_images_beside_the_splits_are_told(tmp_path, layout, beside, told, named
     assert folder.notes == (*before.notes, f"images left out: {told}; train, val and test are used")
 
 
+def test_images_that_no_list_names_are_told(tmp_path):
+    for name in "abcdef":
+        put(tmp_path / f"JPEGImages/{name}.jpg")
+        put(tmp_path / f"SegmentationClass/{name}.png", [0, 1, 2])
+    lists = tmp_path / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a\n")
+    (lists / "val.txt").write_text("b\n")
+    told = "images left out: 4 in JPEGImages, which no list names: c.jpg, d.jpg, e.jpg, …"
+    assert find_segmentation(tmp_path).notes[-1] == told
+    (lists / "val.txt").write_text("b\nc\nd\ne\nf\n")
+    assert told not in find_segmentation(tmp_path).notes
+
+
 def fill(folder):
     """Two images, or label images."""
     is_labels = any(name in folder.as_posix() for name in ("labels", "masks", "annot"))

@@ -157,7 +157,7 @@ def test_splits_and_images_that_are_not_annotated(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "train/c.png")
     data = read_labelme(tmp_path)
     assert [*data.splits] == ["train", "val"]
-    assert [finding.what for finding in data.findings] == ["1, not annotated; left out"]
+    assert [finding.what for finding in data.findings] == ["1 not annotated: c.png"]
 
 
 @pytest.mark.parametrize("named", ["..\\images\\a.png", "C:\\photos\\a.png", "b.png", None])

@@ -7,7 +7,7 @@ The rules:
   ``__ignore__`` are 255.
 - The masks are SegmentationClass/NAME.png; the images are in JPEGImages/ or images/, or beside labelmap.txt.
 - The lists in ImageSets/Segmentation are the splits, "default" is train; without lists all is train. An
-  image without a mask is left out, which is told.
+  image without a mask is left out, as are images and masks that no list names; each is told.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hardnet_suite.data.boxes import shared_images
+from hardnet_suite.data.boxes import shared_images, told_left_out
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.cvat import subset_split
 from hardnet_suite.data.files import read_text
@@ -54,7 +54,8 @@ def read_cvat(source: str | Path) -> MaskData:
     images = _images(source)
     findings: list[Finding] = []
     splits: dict[str, list[MaskImage]] = {}
-    for split, name in _entries(source, masks):
+    entries = [*_entries(source, masks)]
+    for split, name in entries:
         if name not in masks:
             findings.append(Finding("warning", "image without mask", name, f"is in {split}; left out"))
             continue
@@ -75,6 +76,11 @@ def read_cvat(source: str | Path) -> MaskData:
         splits.setdefault(split, []).append(MaskImage(images[name], place, labels))
     if not splits:
         raise UserError(f"{source}/{_MASKS} holds no mask")
+    named = {name for _, name in entries}
+    left = [path for name, path in masks.items() if name not in named]
+    findings += told_left_out(left, "that no list names", "masks left out")
+    left = [path for name, path in images.items() if name not in named]
+    findings += told_left_out(left, "that no list names" if left and _lists(source) else "without a mask")
     findings += shared_images(splits)
     folders = {source, source / _MASKS, *(path.parent for path in (*masks.values(), *images.values()))}
     palette = tuple(color for color, name in colors.items() if name != IGNORED_CLASS)
@@ -118,9 +124,13 @@ def _images(source: Path) -> dict[str, Path]:
     return {path.stem: path for path in own}
 
 
+def _lists(source: Path) -> list[Path]:
+    return sorted((source / "ImageSets" / "Segmentation").glob("*.txt"))
+
+
 def _entries(source: Path, masks: dict[str, Path]) -> Iterator[tuple[str, str]]:
     """(split, name) of each image."""
-    lists = sorted((source / "ImageSets" / "Segmentation").glob("*.txt"))
+    lists = _lists(source)
     seen = set()  # the lists "default" and "train" are one split
     for path in lists:
         split = subset_split(path.stem) or "train"
