@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hardnet_suite.cli._options import add_config_arguments, read_config, settle_config, show
+from hardnet_suite.data.boxes import images_beside, told_left_out
 from hardnet_suite.data.files import copies_across, looking_once, real_path
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
@@ -45,6 +47,8 @@ def _check(args: argparse.Namespace) -> int:
             training += _files(part)
         elif line := _trained_on(part, training, read=not args.quick):
             show(f"warning: {line}\n")
+    for line in _left_out(parts.parts(cfg)):
+        show(f"warning: {line}\n")
     if not checked:
         raise UserError(f"{args.config} names no data that can be checked")
     for require in (parts.require_same_data_classes, lambda cfg: parts.require_evaluator(cfg, parts.LOADERS)):
@@ -62,6 +66,17 @@ def _files(part: Any) -> Sequence[Path]:
         return part.files()
     except UserError:  # told by the report
         return ()
+
+
+def _left_out(parts: Sequence[Any]) -> list[str]:
+    """What to say of images that lie beside those of the data sets, and that none of these names."""
+    try:
+        named = [path for part in parts for path in part.named_files()]
+        beside = images_beside(named, filter(os.path.isdir, {path.parent for path in named}))
+    except UserError:  # told by the reports
+        return []
+    told = told_left_out(beside, "that no data set of the config names")
+    return [f"{finding.kind}: {finding.where}: {finding.what}" for finding in told]
 
 
 def _trained_on(part: Any, training: Sequence[Path], *, read: bool) -> str | None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hardnet_suite.data.classes import class_names
-from hardnet_suite.data.files import copies_across
+from hardnet_suite.data.files import copies_across, real_path
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
+from hardnet_suite.data.masks import MaskImage
 from hardnet_suite.data.report import Finding, counted, escaped
 from hardnet_suite.errors import UserError
 
@@ -93,14 +94,14 @@ class BoxData:
     lost_ids: tuple[Finding, ...] = field(default=(), kw_only=True)
 
     @property
-    def images(self) -> dict[Path, BoxImage]:
-        """Path -> image, of all splits."""
-        return {image.path: image for images in self.splits.values() for image in images}
+    def images(self) -> list[BoxImage]:
+        """The images of all splits; one that is in two, where its boxes may differ, is there twice."""
+        return [image for images in self.splits.values() for image in images]
 
     @property
     def counts(self) -> Counter[str]:
         """Class -> number of its boxes in all splits."""
-        return count_boxes(image for images in self.splits.values() for image in images)
+        return count_boxes(self.images)
 
     def choose_classes(self, classes: Sequence[str] | None = None) -> tuple[tuple[str, ...], list[Finding]]:
         """The classes to write, and a finding for each whose boxes are dropped.
@@ -226,6 +227,29 @@ def beside_splits(root: Path, folders: Iterable[str], used: Iterable[str], *, de
     return ", ".join(f"{place} ({counted(count, 'image')})" for place, count in sorted(counts.items()))
 
 
+def images_beside(named: Iterable[Path], folders: Iterable[Path]) -> list[Path]:
+    """The images of folders, and of folders in them, that are none of the named ones, by whatever path."""
+    named = {*named}
+    files = {path for folder in {*folders} for path in walk_files(folder, IMAGE_SUFFIXES)}
+    left = sorted(files - named)
+    real = {real_path(path) for path in named} if left else set()
+    return [path for path in left if real_path(path) not in real]
+
+
+def told_left_out(files: Sequence[Path], reason: str, kind: str = "images left out") -> list[Finding]:
+    """A warning with the number and the first names of files that a data set does not use; none for none.
+
+    Args:
+        files: their paths.
+        reason: what is said of them after the number.
+        kind: of the finding.
+    """
+    if not files:
+        return []
+    names = ", ".join(path.name for path in files[:3]) + (", …" if len(files) > 3 else "")
+    return [Finding("warning", kind, str(files[0].parent), f"{len(files)} {reason}: {names}")]
+
+
 def target_name(path: Path, root: Path, split: str) -> str:
     """The ``name`` of an image: its path in ``root``, or in the folder that holds ``root``, without folders
     called images; elsewhere its file name below its split."""
@@ -250,6 +274,13 @@ def upright_sizes(paths: Sequence[Path]) -> dict[Path, tuple[int, int]]:
     """
     with ThreadPoolExecutor(8) as pool:
         return dict(zip(paths, pool.map(lambda path: header_sizes(path)[1], paths), strict=True))
+
+
+def size_conflict(stated: tuple[float | None, float | None], size: tuple[int, int]) -> str | None:
+    """A stated (width, height) in words where a side that is stated, not None, is not that of the image."""
+    if all(side in (None, own) for side, own in zip(stated, size, strict=True)):
+        return None
+    return "×".join("?" if side is None else f"{side:.10g}" for side in stated)
 
 
 def outline_bounds(polygons: Iterable[Sequence[float]]) -> BoxTuple:
@@ -282,7 +313,7 @@ def clip_box(corners: BoxTuple, size: tuple[int, int]) -> tuple[BoxTuple | None,
     return (left, top, right - left, bottom - top), changes
 
 
-def shared_images(splits: Mapping[str, Sequence[BoxImage]]) -> list[Finding]:
+def shared_images(splits: Mapping[str, Sequence[BoxImage | MaskImage]]) -> list[Finding]:
     """A warning for every image that is in several splits, and one for all copies in another split."""
     names: dict[Path, list[str]] = {}
     for split, images in splits.items():

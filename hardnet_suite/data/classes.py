@@ -67,6 +67,17 @@ def is_class_name(value: object) -> bool:
     return isinstance(value, str) and bool(value) and not any(map(_is_control, value))
 
 
+def require_lines(classes: Sequence[str], where: str) -> None:
+    """Checks that a file with one name per line holds the names of classes as they are.
+
+    Raises:
+        UserError: a name has white space around it, or what ends a line, within it, or begins as a file may.
+    """
+    for name in classes:
+        if name != name.strip() or len(name.splitlines()) != 1 or name.startswith("\ufeff"):
+            raise UserError(f"the class {name!a} cannot stand in {where}: rename it")
+
+
 def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs")  # Cs: half of a character
 

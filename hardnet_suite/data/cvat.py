@@ -5,10 +5,10 @@ The rules:
 - Classes are the labels of ``<meta>``, in their order, and then those that objects name beyond them.
 - The images are in images/SUBSET/, images/ or beside the XML file. A ``subset`` is a split, without one or in
   "default" an image is of the split that its first folder names, else of train. All images that the file
-  names are read; one without objects is a background image.
+  names are read; one without objects is a background image. Others beside them are left out, which is told.
 - A box is its box. Of a polygon, ellipse, rotated box or mask the bounding box is used, which is told; a
-  polygon is also the outline of its box. Those of one label and one group are one object. Points, polylines,
-  cuboids, skeletons and tags are dropped, and told.
+  polygon is also the outline of its box. Those of one label and one group are one object, but a box, rotated
+  or not, is one of its own. Points, polylines, cuboids, skeletons and tags are dropped, and told.
 - Coordinates are pixels of the upright image. A stated size that differs from it is an error.
 - An object with the attribute ``difficult``, ``iscrowd`` or ``is_crowd`` counts neither way.
 """
@@ -30,10 +30,13 @@ from hardnet_suite.data.boxes import (
     BoxImage,
     BoxTuple,
     clip_box,
+    images_beside,
     outline_bounds,
     shared_images,
+    size_conflict,
     split_name,
     target_name,
+    told_left_out,
     upright_sizes,
 )
 from hardnet_suite.data.classes import is_class_name
@@ -51,7 +54,16 @@ _OTHER = frozenset({"points", "polyline", "cuboid", "skeleton", "tag"})
 
 @dataclass(frozen=True)
 class _Area:
-    """A shape with an area: ``corners`` are (x1, y1, x2, y2), ``polygon`` its points where it is one."""
+    """A shape with an area.
+
+    Attributes:
+        name: its class.
+        corners: (x1, y1, x2, y2).
+        polygon: its points, of a polygon or a rotated box; else empty.
+        is_box: it is a box, rotated or not.
+        group: its number, "" or "0" without one.
+        difficult: it counts neither way.
+    """
 
     name: str
     corners: BoxTuple
@@ -105,11 +117,10 @@ def read_cvat_boxes(source: str | Path) -> BoxData:
     classes = dict.fromkeys(filter(is_class_name, (label.findtext("name") for label in labels)))
     splits: dict[str, list[BoxImage]] = {}
     for entry, (split, path) in zip(entries, places, strict=True):
-        stated = tuple(number(entry.get(side)) for side in ("width", "height"))
-        if None not in stated and stated != sizes[path]:
+        if stated := size_conflict((number(entry.get("width")), number(entry.get("height"))), sizes[path]):
             raise UserError(
-                "{}: the file says {}×{}, but {} is {}×{} (upright): use the image that was annotated".format(
-                    file, *stated, path, *sizes[path]
+                "{}: the file says {}, but {} is {}×{} (upright): use the image that was annotated".format(
+                    file, stated, path, *sizes[path]
                 )
             )
         boxes = [*_boxes(entry, sizes[path], findings, tally)]
@@ -121,6 +132,8 @@ def read_cvat_boxes(source: str | Path) -> BoxData:
             problem = f"{counted(tally[kind], 'object')}; bounding boxes are used"
             findings.append(Finding("warning", kind, "the data set", problem))
     findings += shared_images(splits)
+    beside = images_beside((path for _, path in places), {path.parent for _, path in places})
+    findings += told_left_out(beside, f"that {file.name} does not name")
     folders = frozenset({file.parent, *(path.parent for _, path in places)})
     return BoxData(source, FORMAT, tuple(classes) or None, splits, tuple(findings), folders)
 
@@ -154,7 +167,7 @@ def _boxes(
         name = parts[0].name
         findings += [Finding("warning", kind, f"{image}, {name}", what) for kind, what in changes]
         outline = tuple(part.polygon for part in parts) if all(part.polygon for part in parts) else ()
-        if not parts[0].is_box:
+        if outline or not parts[0].is_box:
             tally[OUTLINES if outline else "ellipses, rotated boxes and masks"] += 1
         if bbox is not None:
             yield Box(name, bbox, any(part.difficult for part in parts), outline)
@@ -173,7 +186,7 @@ def _area_of(element: ElementTree.Element, where: str, findings: list[Finding]) 
         return drop(f"shapes of the kind {kind[:30]!r} are unknown")
     if not is_class_name(name):
         return drop("it has no class name, or one with control characters")
-    is_box, polygon = kind == "box", ()
+    polygon: tuple[float, ...] = ()
     angle = number(element.get("rotation", "0"))
     try:
         if angle is None:
@@ -192,13 +205,13 @@ def _area_of(element: ElementTree.Element, where: str, findings: list[Finding]) 
     except ValueError:
         return drop(f"its coordinates are not those of a {kind}")
     if angle % 360 and kind == "box":
-        is_box, polygon = False, _rotated(corners, angle)
+        polygon = _rotated(corners, angle)
         corners = outline_bounds([polygon])
     elif angle % 360 and kind == "ellipse":
         corners = _rotated_ellipse(corners, angle)
     marks = (a for a in element.findall("attribute") if (a.get("name") or "").lower() in _MARKS)
     difficult = any((mark.text or "").strip().lower() in ("true", "1") for mark in marks)
-    return _Area(name, corners, polygon, is_box, element.get("group_id") or "", difficult)
+    return _Area(name, corners, polygon, kind == "box", element.get("group_id") or "", difficult)
 
 
 def _numbers(element: ElementTree.Element, *names: str) -> tuple[float, ...]:

@@ -139,11 +139,16 @@ def sha256(path: str | Path, size: int | None = None) -> str:
 
 
 def by_stem(paths: Iterable[Path], folder: Path) -> dict[str, list[Path]]:
-    """The files of a folder by their path in it without suffix, as ``normal_name``."""
+    """The files of a folder by their path in it, as ``stem_of``."""
     files = defaultdict(list)
     for path in paths:
-        files[normal_name(path.relative_to(folder).with_suffix("").as_posix())].append(path)
+        files[stem_of(path, folder)].append(path)
     return dict(files)
+
+
+def stem_of(path: Path, folder: Path) -> str:
+    """The path of a file within a folder without suffix, as ``normal_name``."""
+    return normal_name(path.relative_to(folder).with_suffix("").as_posix())
 
 
 def normal_name(text: str) -> str:

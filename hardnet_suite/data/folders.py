@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hardnet_suite.data.boxes import beside_splits, split_name
+from hardnet_suite.data.boxes import beside_splits, images_beside, split_name, told_left_out
 from hardnet_suite.data.classes import read_class_names
 from hardnet_suite.data.conversion.convert import detect_format
 from hardnet_suite.data.files import is_file
 from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
 from hardnet_suite.data.report import counted
 from hardnet_suite.data.segmentation.label_images import read_stored
-from hardnet_suite.data.segmentation.labels import IGNORE, LABEL_SETS, LabelSet
+from hardnet_suite.data.segmentation.labels import IGNORE, LABEL_SETS, ONE_CLASS_AND_IGNORED, LabelSet
 from hardnet_suite.data.segmentation.pairs import find_pairs, require_pairs
 from hardnet_suite.errors import UserError
 
@@ -142,22 +142,28 @@ def find_segmentation(folder: Path) -> SegmentationFolder | None:
             lists[split] = file
     if lists:
         places = dict.fromkeys(lists, places["train"])
+        left_out += _unlisted(folder, places["train"][0], lists)
     files = _label_files(folder, places, suffix, lists)
     found = partial(SegmentationFolder, folder, places, label_suffix=suffix, lists=lists)
     names = next((folder / name for name in _NAME_FILES if is_file(folder / name)), None)
     if names:
         classes = read_class_names(names)
-        is_mask = len(classes) == 1 and {*np.flatnonzero(_values(files)).tolist()} == {0, IGNORE}
-        return found(None, classes, {IGNORE: 0} if is_mask else {}, notes=(*left_out,))
+        stored = _stored_of_one_class({*np.flatnonzero(_values(files)).tolist()}) if len(classes) == 1 else {}
+        return found(None, classes, stored, notes=(*left_out,))
     counts = _values(files)
     values = {*np.flatnonzero(counts).tolist()}
     if _is_camvid(places, values):
         note = f"{folder.name} has CamVid's layout: its 11 classes, 11 is void"
         return found("camvid", LABEL_SETS["camvid"].classes, notes=(note, *left_out))
-    if values <= {0, 1} or values <= {0, IGNORE}:
+    if values <= {0, 1} or values == {0, IGNORE}:
         note = "the label images hold two values: one class, object, and background (classes.txt names it)"
         stored = {IGNORE: 0} if IGNORE in values else {}
         return found(None, ("object",), stored, notes=(note, *left_out))
+    if values == {IGNORE}:
+        raise UserError(
+            f"{folder}: the label images hold {IGNORE} alone, which may be a class or ignored: map it in a "
+            f"config, with stored={{0: 1, {IGNORE}: 0}} where it is the one class"
+        )
     _require_indices(folder, counts)
     count = max(values - {IGNORE}) + 1
     classes = tuple(f"class_{index}" for index in range(count))
@@ -299,6 +305,14 @@ def _left_out(folder: Path, places: Mapping[str, tuple[str, str]]) -> list[str]:
     return [_LEFT_OUT.format(told)] if told else []
 
 
+def _unlisted(folder: Path, images: str, lists: Mapping[str, Path]) -> list[str]:
+    """A line about the images that the lists do not name; none where there are none."""
+    labels = LabelSet("the data", (), ())
+    named = [path for file in lists.values() for path, _ in find_pairs(folder / images, None, labels, file)]
+    told = told_left_out(images_beside(named, [folder / images]), f"in {images}, which no list names")
+    return [f"{finding.kind}: {finding.what}" for finding in told]
+
+
 def missing_labels(folder: Path) -> str | None:
     """What a folder lacks that looks like images and label images, in words; None for another."""
     pair = _without_labels(folder, "train") if folder.is_dir() else None
@@ -389,6 +403,13 @@ def _values(files: Sequence[Path]) -> np.ndarray:
 
 def _count(path: Path) -> np.ndarray:
     return np.bincount(read_stored(path).ravel(), minlength=256)
+
+
+def _stored_of_one_class(values: set[int]) -> dict[int, int]:
+    """What the values in the label images of one class mean: 255 is ignored where 1 is the class."""
+    if {1, IGNORE} <= values:
+        return ONE_CLASS_AND_IGNORED
+    return {IGNORE: 0} if values == {0, IGNORE} else {}
 
 
 def _require_indices(folder: Path, counts: np.ndarray) -> None:

@@ -7,8 +7,8 @@ The rules:
   has not been annotated, and is left out, which is told. The folders train, val and test are splits;
   without these all is train.
 - A rectangle is its box. Of a polygon, circle or mask the bounding box is used, which is told; a polygon is
-  also the outline of its box. Those of one label and one group_id are one object. Points and lines have no
-  area: they are dropped, and told.
+  also the outline of its box. Those of one label and one group_id are one object, but a rectangle, rotated or
+  not, is one of its own. Points and lines have no area: they are dropped, and told.
 - The points of a mask are its first and last pixel; where its PNG image is one pixel smaller, they end behind
   the last. An image of any other size is told, and the points are used.
 - A shape with the flag ``difficult``, or as X-AnyLabeling writes it, counts neither way.
@@ -38,10 +38,13 @@ from hardnet_suite.data.boxes import (
     BoxImage,
     BoxTuple,
     clip_box,
+    images_beside,
     outline_bounds,
     shared_images,
+    size_conflict,
     split_name,
     target_name,
+    told_left_out,
 )
 from hardnet_suite.data.classes import is_class_name
 from hardnet_suite.data.coco.layout import read_json
@@ -50,6 +53,7 @@ from hardnet_suite.data.files import is_file, is_path, read_bytes
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
 from hardnet_suite.data.masks import IGNORED, IGNORED_CLASS, MaskData, MaskImage
 from hardnet_suite.data.report import Finding, counted
+from hardnet_suite.data.xml_files import number
 from hardnet_suite.errors import UserError
 from hardnet_suite.numeric import is_number
 
@@ -57,6 +61,7 @@ FORMAT = "LabelMe"
 BACKGROUND = "background"
 _BACKGROUNDS = frozenset({"background", "_background_", "__background__"})
 _WITHOUT_AREA = frozenset({"point", "points", "line", "linestrip"})
+_ROTATED = ("rotation", "oriented_rectangle")  # rectangles, by their corners
 _LOOKED_AT = 20  # JSON files
 
 
@@ -144,17 +149,18 @@ def read_labelme_masks(source: str | Path) -> MaskData:
     splits: dict[str, list[MaskImage]] = {}
     for split, annotation in read:
         name = target_name(annotation.image, source, split)
-        mask = _drawn(annotation, labels)
+        mask = _drawn(annotation, labels, findings)
         splits.setdefault(split, []).append(MaskImage(annotation.image, name, mask))
+    findings += shared_images(splits)
     folders = {folder for _, item in read for folder in (item.image.parent, item.file.parent)}
     return MaskData(source, FORMAT, classes, None, splits, tuple(findings), frozenset(folders))
 
 
 def _objects(shapes: tuple[_Shape, ...]) -> list[list[_Shape]]:
-    """The shapes of each object; rectangles are objects of their own."""
+    """The shapes of each object; rectangles, rotated or not, are objects of their own."""
     objects: dict[object, list[_Shape]] = {}
     for index, shape in enumerate(shapes):
-        alone = shape.group is None or shape.kind == "rectangle"
+        alone = shape.group is None or shape.kind in ("rectangle", *_ROTATED)
         objects.setdefault(index if alone else (shape.name, shape.group), []).append(shape)
     return list(objects.values())
 
@@ -192,11 +198,8 @@ def _read(source: Path, findings: list[Finding]) -> Iterator[tuple[str, _Labelle
     if named and unnamed:
         problem = f"{counted(len(unnamed), 'file')} in no folder train, val or test; read as train"
         findings.append(Finding("warning", "split", str(unnamed[0]), problem))
-    folders = {image.parent for image in known}
-    images = {path for folder in folders for path in walk_files(folder, IMAGE_SUFFIXES)}
-    if left := sorted(images - {*known}):
-        problem = f"{len(left)}, not annotated; left out"
-        findings.append(Finding("warning", "images without annotation file", str(left[0]), problem))
+    left = images_beside(known, {image.parent for image in known})
+    findings += told_left_out(left, "not annotated", "images without annotation file")
 
 
 def _read_file(path: Path, findings: list[Finding]) -> _LabelledFile:
@@ -206,15 +209,20 @@ def _read_file(path: Path, findings: list[Finding]) -> _LabelledFile:
         raise UserError(f"{path} has no list of shapes: expected LabelMe's JSON")
     image = _image_of(path, content.get("imagePath"))
     size = header_sizes(image)[1]
-    stated = content.get("imageWidth"), content.get("imageHeight")
-    if all(map(is_number, stated)) and stated != size:
+    if stated := size_conflict((_side(content, "imageWidth"), _side(content, "imageHeight")), size):
         raise UserError(
-            "{}: the file says {}×{}, but {} is {}×{} (upright): use the image that was annotated".format(
-                path, *stated, image, *size
+            "{}: the file says {}, but {} is {}×{} (upright): use the image that was annotated".format(
+                path, stated, image, *size
             )
         )
     read = (_read_shape(shape, path, findings) for shape in shapes)
     return _LabelledFile(path, image, size, tuple(shape for shape in read if shape))
+
+
+def _side(content: dict, key: str) -> float | None:
+    """A stated side of the image, perhaps as text; None for what is no number."""
+    value = content.get(key)
+    return number(value) if isinstance(value, str) else value if is_number(value) else None
 
 
 def _image_of(path: Path, named: Any) -> Path:
@@ -249,7 +257,7 @@ def _read_shape(shape: dict, path: Path, findings: list[Finding]) -> _Shape | No
         return drop("it has no class name, or one with control characters")
     if isinstance(kind, str) and kind in _WITHOUT_AREA:
         return drop(f"a {kind} has no area")
-    if kind not in ("polygon", "rectangle", "circle", "mask", "rotation", "oriented_rectangle"):
+    if kind not in ("polygon", "rectangle", "circle", "mask", *_ROTATED):
         return drop(f"shapes of the kind {str(kind)[:30]!r} are unknown")
     valid = isinstance(points, list) and all(
         isinstance(point, list) and len(point) == 2 and all(map(is_number, point)) for point in points
@@ -299,8 +307,8 @@ def _png_size(text: Any) -> tuple[int, int] | None:
     return width, height
 
 
-def _drawn(annotation: _LabelledFile, labels: dict[str, int]) -> np.ndarray:
-    """The label mask of an image, (H, W) uint8."""
+def _drawn(annotation: _LabelledFile, labels: dict[str, int], findings: list[Finding]) -> np.ndarray:
+    """The label mask of an image, (H, W) uint8; shapes that are cut or have no pixel are told."""
     mask = Image.new("L", annotation.size, 0)
     pen = ImageDraw.Draw(mask)
     for shape in annotation.shapes:
@@ -313,4 +321,24 @@ def _drawn(annotation: _LabelledFile, labels: dict[str, int]) -> np.ndarray:
             pen.rectangle(shape.corners, fill=label)
         else:
             pen.polygon(shape.points, fill=label)
+        where = f"{annotation.file.name}, {shape.name}"
+        if not _is_drawn(mask, shape.corners, label):
+            problem = "it has no pixel in the image of {}×{}".format(*annotation.size)
+            findings.append(Finding("warning", "shape dropped", where, problem))
+            continue
+        _, changes = clip_box(shape.corners, annotation.size)
+        findings += [
+            Finding("warning", "shape cut", where, what) for kind, what in changes if kind == "box cut"
+        ]
     return np.asarray(mask)
+
+
+def _is_drawn(mask: Image.Image, corners: BoxTuple, label: int) -> bool:
+    """Whether a shape that was just drawn has a pixel in the image, as one just beyond an edge may."""
+    left, top, right, bottom = corners
+    width, height = mask.size
+    if right < -1 or bottom < -1 or left > width or top > height:
+        return False
+    first = min(max(0, math.floor(left)), width - 1), min(max(0, math.floor(top)), height - 1)
+    behind = max(1, min(width, math.ceil(right) + 1)), max(1, min(height, math.ceil(bottom) + 1))
+    return mask.crop((*first, *behind)).histogram()[label] > 0

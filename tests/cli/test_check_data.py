@@ -62,6 +62,18 @@ def test_a_name_that_no_file_can_have(cli, config, data, split, name):
         assert "ERROR  missing image (1)" in out
 
 
+@pytest.mark.parametrize("config_of", ["all", "one"])
+def test_images_that_nothing_names_are_told(cli, config, data, annotations, config_of):
+    (path, *_) = sorted((data / "train2017").iterdir())
+    for name in ("x", "y"):
+        (data / "train2017" / name).with_suffix(path.suffix).write_bytes(path.read_bytes())
+    options = ["--cfg-options", "train_dataloader.dataset.indices=1"] if config_of == "one" else []
+    status, out, _ = cli("check-data", config, "--data-root", data, *options)
+    assert status == 0
+    told = f"2 that no data set of the config names: x{path.suffix}, y{path.suffix}"
+    assert f"warning: images left out: {data / 'train2017'}: {told}\n" in out
+
+
 def test_bad_box(cli, config, data, annotations):
     annotations(lambda content: content["annotations"][0].update(bbox=[5, 5, 0, 10]))
     status, out, err = cli("check-data", config, "--data-root", data)

@@ -104,6 +104,15 @@ def test_numbers_in_a_list_are_sorted_as_numbers(tmp_path):
     assert (found.classes, found.labels) == (("0", "2", "9", "10"), (3, 1, 0, 2))
 
 
+def test_numbers_that_differ_in_leading_zeros_have_one_order(tmp_path):
+    """Labels are collected in a set, whose order of strings differs from process to process."""
+    names = [f"{'0' * count}{number}" for number in (2, 1) for count in range(8)]
+    path = tmp_path / "list.csv"
+    path.write_text("file,label\n" + "".join(f"{name}.png,{name}\n" for name in names))
+    expected = tuple(sorted(names, key=lambda name: (int(name), name)))
+    assert read_csv(path, tmp_path).classes == expected
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

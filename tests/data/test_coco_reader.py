@@ -30,12 +30,45 @@ def content(**entry):
 def test_records():
     file = read_coco(content())
     assert file.images == ((1, "1.jpg", 64, 48),)
-    assert file.categories == ((1, "cat"),)
+    assert file.categories == ((1, "cat", None),)
     assert file.boxes == ((1, 1, "cat", (4, 4, 20, 20), 400, False, None),)
     assert (file.annotations, file.findings, file.fatal) == (1, (), ())
     assert file.boxes_of_image == {1: file.boxes}
     assert file.require_boxes().require_classes(["cat"]) is file
     assert read_coco(file) is file
+
+
+@pytest.mark.parametrize(
+    ("used", "groups", "chosen"),
+    [
+        (7, ("none", "cat"), 7),
+        (3, ("none", "cat"), 3),
+        (None, ("none", "cat"), 7),
+        (None, ("cat", "none"), 3),
+        (None, (None, "cat"), None),
+        (None, ("pet", "cat"), None),
+        (None, ("cat", "cat"), None),
+        (None, ("none", "none"), None),
+        (None, (None, None), None),
+    ],
+)
+def test_two_categories_of_one_name(used, groups, chosen):
+    """Of Roboflow's files, the group may be called like the class; a test set may not use either."""
+    data = content(category_id=used or 5)
+    data["categories"] = [
+        {"id": 5, "name": "dog"},
+        *(
+            {"id": key, "name": "cat", "supercategory": group}
+            for key, group in zip((3, 7), groups, strict=True)
+        ),
+    ]
+    file = read_coco(data)
+    if chosen is None:
+        with pytest.raises(UserError, match="category name cat belongs to the ids 3 and 7"):
+            file.require()
+    else:
+        assert file.require().category_ids == {"dog": 5, "cat": chosen}
+        assert [finding.kind for finding in file.findings] == ["unused category"]
 
 
 def test_a_file_is_parsed_once_until_it_changes(tmp_path, monkeypatch):

@@ -195,6 +195,55 @@ def test_a_target_has_one_format(source, tmp_path, kind, to):
     assert detect_format(target) == kind
 
 
+@pytest.mark.parametrize("kind", ["coco", "voc", "yolo", "labelme", "cvat"])
+def test_images_that_nothing_names_are_told(source, tmp_path, kind):
+    folder = tmp_path / kind
+    convert_dataset(source, folder, target_format=kind)
+    assert not read_boxes(folder).findings
+    place = next(path.parent for path in folder.rglob("a.png"))
+    if kind == "yolo":
+        text = (folder / "data.yaml").read_text().replace("train: images/train", "train: list.txt")
+        (folder / "data.yaml").write_text(text)
+        (folder / "list.txt").write_text("".join(f"images/train/{name}.png\n" for name in "ab"))
+    for name in "wxyz":
+        picture(place / f"{name}.png")
+    (place / "linked.png").symlink_to(place / "a.png")  # is the image itself
+    (finding,) = read_boxes(folder).findings
+    assert finding.what.startswith("4 ")
+    assert finding.what.endswith(": w.png, x.png, y.png, …")
+
+
+def test_images_of_other_parts_are_not_told(source, tmp_path):
+    """They are of another split, or of a list that --splits would choose."""
+    (path,) = (source / "annotations").iterdir()
+    content = json.loads(path.read_text())
+    extra = picture(source / "images/c.png")
+    assert [finding.kind for finding in read_boxes(source).findings] == ["images left out"]
+    other = content | {
+        "images": [content["images"][0] | {"id": 9, "file_name": extra.name}],
+        "annotations": [],
+    }
+    path.with_name("instances_val.json").write_text(json.dumps(other))
+    for place, splits in ((source, ["train"]), (path, None)):
+        assert not read_boxes(place, splits=splits).findings
+    convert_dataset(source, tmp_path / "voc", target_format="voc")
+    lists = tmp_path / "voc/ImageSets/Main"
+    assert not read_boxes(tmp_path / "voc", splits=["train"]).findings
+    (lists / "val.txt").rename(lists / "extra.txt")
+    assert [finding.kind for finding in read_boxes(tmp_path / "voc").findings] == ["splits"]
+
+
+def test_images_of_yolo_beside_its_splits_are_told(source, tmp_path):
+    folder = tmp_path / "yolo"
+    convert_dataset(source, folder, target_format="yolo")
+    picture(folder / "images/other/c.png")
+    (finding,) = read_boxes(folder).findings
+    assert finding.what == "1 that no split names: c.png"
+    with (folder / "data.yaml").open("a") as file:
+        file.write("other: images/other\n")
+    assert [finding.kind for finding in read_boxes(folder).findings] == ["splits"]
+
+
 def test_a_file_of_a_folder_is_not_converted_into_it(source):
     before = files(source)
     with pytest.raises(UserError, match="is a data set of coco, and would be one of yolo as well"):
@@ -287,6 +336,49 @@ def test_images_of_one_name_in_two_splits(tmp_path):
     assert records(read_boxes(tmp_path / "out"), "val")["a.png"][0][1:] == pytest.approx(
         (1, 1, 9, 9), abs=1e-5
     )
+
+
+def in_two_splits(folder, *boxes):
+    """One image in train and in val, with other boxes in each."""
+    path = picture(folder / "a.png")
+    splits = {
+        split: [BoxImage(path, "a.png", (64, 48), tuple(own))]
+        for split, own in zip(("train", "val"), boxes, strict=True)
+    }
+    return BoxData(folder, "a test", None, splits, (), frozenset({folder}))
+
+
+CAT, CROWD = Box("cat", (1, 1, 9, 9)), Box("cat", (4, 4, 8, 8), difficult=True)
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "labelme", "cvat"])
+def test_an_image_with_other_boxes_in_another_split(tmp_path, kind):
+    data = in_two_splits(tmp_path / "in", [CAT], [Box("dog", (20, 20, 10, 10)), CAT])
+    write_coco(data, tmp_path / "coco")
+    convert_dataset(tmp_path / "coco", tmp_path / "out", target_format=kind)
+    back = read_boxes(tmp_path / "out")
+    assert [len(back.splits[split][0].boxes) for split in ("train", "val")] == [1, 2]
+
+
+def test_voc_has_one_file_of_boxes_per_image(tmp_path):
+    data = in_two_splits(tmp_path / "in", [CAT], [CROWD])
+    with pytest.raises(
+        UserError, match=r"a\.png has other annotations in another split, but one Annotations/a"
+    ):
+        write_voc(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    write_voc(in_two_splits(tmp_path / "in", [CAT], [CAT]), tmp_path / "out")
+    assert [*read_boxes(tmp_path / "out").splits] == ["train", "val"]
+
+
+@pytest.mark.parametrize("boxes", [([CAT, CROWD], [CAT]), ([CAT], [CROWD, CAT])])
+def test_boxes_of_every_split_are_counted(tmp_path, boxes):
+    (finding,) = write_yolo(in_two_splits(tmp_path / "in", *boxes), tmp_path / "out").findings
+    assert finding.what.startswith("1 that count neither way")
+    outlined = Box("cat", (2, 3, 30, 20), outline=((2.0, 3.0, 12.0, 3.0, 7.0, 23.5),))
+    marked = [[outlined if box.difficult else box for box in own] for own in boxes]
+    (finding,) = write_labelme(in_two_splits(tmp_path / "in", *marked), tmp_path / "labelme").findings
+    assert finding.what.startswith("1 that differ from their outline")
 
 
 def test_two_images_that_would_share_a_label(tmp_path):

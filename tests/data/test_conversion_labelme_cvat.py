@@ -166,10 +166,18 @@ def test_outlines_of_coco_and_yolo(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", [*NEW])
 def test_a_box_that_is_not_that_of_its_outline_is_told(tmp_path, kind):
-    data = data_of(tmp_path / "in", {"a.png": [Box("cat", (2, 3, 30, 20.5), outline=(TRIANGLE,))]})
-    (finding,) = NEW[kind](data, tmp_path / "out").findings
-    assert finding.kind == "boxes"
-    assert "1 that differ from their outline" in finding.what
+    wide = Box("cat", (2, 3, 30, 20.5), outline=(TRIANGLE,))
+    near = Box("cat", (2.02, 3, 10, 20.5), outline=(TRIANGLE,))
+    rounded = Box("cat", (2.01, 3, 9.99, 20.5), outline=(TRIANGLE,))
+    for boxes, told in (
+        ([wide, near, rounded], "2 that differ from their outline, by up to 20.00 pixels"),
+        ([near, rounded], "1 that differ from their outline, by up to 0.02 pixels"),
+    ):
+        (finding,) = NEW[kind](data_of(tmp_path / "in", {"a.png": boxes}), tmp_path / told).findings
+        assert finding.kind == "boxes"
+        assert finding.what.startswith(told)
+    data = data_of(tmp_path / "in", {"a.png": [rounded]})
+    assert NEW[kind](data, tmp_path / "out").findings == ()
 
 
 @pytest.mark.parametrize("kind", [*NEW])
@@ -387,12 +395,23 @@ def test_grouped_polygons_of_cvat_are_one_object(tmp_path):
     assert boxes[0].bbox == (2, 3, 28, 37)
 
 
+@pytest.mark.parametrize("angle", [0, 1, 90])
+def test_boxes_of_one_group_stay_apart(tmp_path, angle):
+    shape = '<box label="cat" xtl="{}" ytl="10" xbr="{}" ybr="20" rotation="{}" group_id="3"/>'
+    xml(tmp_path, shape.format(5, 15, angle) + shape.format(40, 50, angle))
+    data = read_cvat_boxes(tmp_path)
+    first, second = data.splits["train"][0].boxes
+    assert second.bbox == pytest.approx((first.bbox[0] + 35, *first.bbox[1:]))
+    assert [finding.what for finding in data.findings] == ["2 objects; bounding boxes are used"] * bool(angle)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"name": "b.png"}, "no image 'b.png' in .*images"),
         ({"name": ""}, "no image ''"),
         ({"attributes": 'width="48" height="64"'}, "the file says 48×64, but .* is 64×48"),
+        ({"attributes": 'width="48"'}, r"the file says 48×\?, but .* is 64×48"),
         ({"more": '<track id="0" label="cat"/>'}, "CVAT for images 1.1"),
         ({"more": '<image id="1" name="a.png"/>'}, "twice"),
         ({"shapes": "<box"}, "not valid XML"),
@@ -431,7 +450,7 @@ def masks_of(folder, classes, palette=None, *, ignored=True):
     for split, name in (("train", "a.png"), ("train", "sub/b.png"), ("val", "c.png")):
         path = folder / split / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (64, 48)).save(path)
+        Image.new("RGB", (64, 48), (0, 0, 40 * len(splits) + 20 * len(name))).save(path)
         splits.setdefault(split, []).append(MaskImage(path, f"{split}/{name}", labels))
     return MaskData(folder, "a test", tuple(classes), palette, splits, (), frozenset({folder}))
 
@@ -457,6 +476,18 @@ def test_masks_there_and_back(tmp_path, palette, ignored):
     np.testing.assert_array_equal(stored, data.splits["train"][1].labels)
 
 
+def test_cvat_has_one_mask_per_image(tmp_path):
+    data = masks_of(tmp_path / "in", ("background", "car"))
+    image = data.splits["train"][0]
+    for labels, fails in ((image.labels, False), (1 - image.labels % 2, True)):
+        shared = replace(data, splits={"train": [image], "val": [replace(image, labels=labels)]})
+        if fails:
+            with pytest.raises(UserError, match="has other annotations in another split"):
+                write_cvat_masks(shared, tmp_path / "other")
+        else:
+            write_cvat_masks(shared, tmp_path / "out")
+
+
 def test_255_classes(tmp_path):
     data = masks_of(tmp_path / "in", [f"class {index}" for index in range(255)])
     write_cvat_masks(data, tmp_path / "out")
@@ -469,6 +500,35 @@ def test_names_that_labelmap_cannot_hold(tmp_path, name):
     with pytest.raises(UserError, match="rename"):
         write_cvat_masks(masks_of(tmp_path / "in", ("background", name)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+STRIPPED = ["car ", " car", "\u3000", " ", "\xa0car"]
+
+
+@pytest.mark.parametrize("name", [*STRIPPED, "x\u2028y", "x\u2029y", "\ufeffcar"])
+def test_names_that_a_list_of_classes_cannot_hold(tmp_path, name):
+    """They would shift the labels of the classes that follow, or become another class."""
+    for write in (write_masks, write_cvat_masks):
+        with pytest.raises(UserError, match=r"cannot stand in .*: rename"):
+            write(masks_of(tmp_path / "in", (name, "car")), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", STRIPPED)
+def test_names_that_yolo_cannot_hold(tmp_path, name):
+    data = data_of(tmp_path / "in", {"a.png": [Box(name, (1, 2, 9, 9)), Box("car", (1, 2, 9, 9))]})
+    with pytest.raises(UserError, match="rename"):
+        write_yolo(data, tmp_path / "out")
+    write_yolo(data, tmp_path / "out", classes=["car"])
+
+
+@pytest.mark.parametrize(
+    "name", ["x\u2028y", "\ufeffcar", "a: b", "#", "1", "null", "y", "- a", "'", '"', "\\"]
+)
+def test_names_that_yolo_holds(tmp_path, name):
+    data = data_of(tmp_path / "in", {"a.png": [Box(name, (1, 2, 9, 9))]})
+    write_yolo(data, tmp_path / "out")
+    assert read_boxes(tmp_path / "out").classes == (name,)
 
 
 def test_labelme_to_masks_of_cvat(tmp_path):

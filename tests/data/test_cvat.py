@@ -8,6 +8,7 @@ from PIL import Image
 
 from hardnet_suite.data.conversion.convert import convert_dataset, detect_format, read_boxes
 from hardnet_suite.data.folders import find_segmentation, tasks_of
+from hardnet_suite.data.segmentation import own_labels, read_label
 from hardnet_suite.data.segmentation.cvat import read_cvat
 from hardnet_suite.errors import UserError
 
@@ -66,6 +67,18 @@ def test_splits(tmp_path, lists, splits):
 def test_an_image_in_two_lists_of_one_split_is_one_image(tmp_path):
     make(tmp_path, lists=("default", "train"))
     assert {split: len(images) for split, images in read_cvat(tmp_path).splits.items()} == {"train": 2}
+
+
+def test_an_image_in_two_splits_is_told(tmp_path):
+    make(tmp_path, lists=("train", "val"))
+    told = [finding.what for finding in read_cvat(tmp_path).findings]
+    assert told == ["is in train and val"] * 2
+    (tmp_path / "ImageSets/Segmentation/val.txt").write_text("c\n")
+    for name, place in (("SegmentationClass/{}.png", "a"), ("JPEGImages/{}.jpg", "a")):
+        source = tmp_path / name.format(place)
+        source.with_stem("c").write_bytes(source.read_bytes())
+    (finding,) = read_cvat(tmp_path).findings
+    assert "is the same image as" in finding.what
 
 
 @pytest.mark.parametrize(
@@ -136,9 +149,85 @@ def test_names_of_lists_in_another_form(tmp_path):
     assert len(read_cvat(tmp_path).splits["train"]) == 2
 
 
+@pytest.mark.parametrize("lists", [(), ("train",)])
+def test_images_and_masks_that_are_left_out_are_told(tmp_path, lists):
+    make(tmp_path, lists=lists)
+    if lists:
+        (tmp_path / "ImageSets/Segmentation/train.txt").write_text("a\n")
+    else:
+        Image.new("RGB", (12, 8)).save(tmp_path / "JPEGImages/c.jpg")
+    told = [(finding.kind, finding.what) for finding in read_cvat(tmp_path).findings]
+    unlisted = "1 that no list names: b"
+    expected = [("masks left out", f"{unlisted}.png"), ("images left out", f"{unlisted}.jpg")]
+    assert told == (expected if lists else [("images left out", "1 without a mask: c.jpg")])
+
+
 def test_it_has_no_boxes(tmp_path):
     make(tmp_path)
     with pytest.raises(UserError, match="has masks, no boxes"):
         read_boxes(tmp_path)
     with pytest.raises(UserError, match="convert-dataset"):
         tasks_of(tmp_path)
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+@pytest.mark.parametrize("objects", ["all", "some", "none"])
+def test_masks_of_one_class_are_read_back(tmp_path, objects, ignored):
+    """1 is the class and 255 ignored, whichever of them occur; 0 and 255 alone would be a mask."""
+    make(tmp_path / "in", text="road:128,64,128::\n" + ("__ignore__:0,0,0::\n" if ignored else ""))
+    number = {"all": 1, "some": 0.5, "none": 0}[objects] if ignored else 1
+    for name in ("a", "sub/b"):
+        mask = np.zeros((8, 12, 3), np.uint8)
+        mask[: int(8 * number)] = (128, 64, 128)
+        Image.fromarray(mask).save(tmp_path / f"in/SegmentationClass/{name}.png")
+    expected = read_cvat(tmp_path / "in").splits["train"][0].labels
+    convert_dataset(tmp_path / "in", tmp_path / "out")
+    folder = find_segmentation(tmp_path / "out")
+    labels = own_labels(folder.classes, [(1, 2, 3)], folder.stored)
+    files = [*(tmp_path / "out/labels").rglob("*.png")]
+    assert len(files) == 2
+    for file in files:
+        if objects == "none" and ignored:
+            with pytest.raises(UserError, match="holds 255, which may be the class or ignored"):
+                read_label(file, labels)
+        else:
+            np.testing.assert_array_equal(read_label(file, labels), expected)
+
+
+WHITE = "background:0,0,0::\nroad:128,64,128::\ncar:0,0,142::\nsnow:255,255,255::\n"
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "palette", "palette of bytes", "colour key"])
+@pytest.mark.filterwarnings("error")
+def test_the_stored_colors_count_whatever_is_transparent(tmp_path, kind):
+    """Composited on white, the background would become snow."""
+    labels = make(tmp_path, palette=kind.startswith("palette"), text=WHITE)
+    for name in ("a", "sub/b"):
+        path = tmp_path / f"SegmentationClass/{name}.png"
+        with Image.open(path) as image:
+            image.load()
+        options = {"palette": 0, "palette of bytes": b"\0\xff\x80", "colour key": (0, 0, 0)}
+        if kind == "RGBA":
+            image.convert("RGBA").save(path)
+        else:
+            image.save(path, transparency=options[kind])
+    (image, _) = read_cvat(tmp_path).splits["train"]
+    np.testing.assert_array_equal(image.labels, labels)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_pixels_have_no_class(tmp_path, mode):
+    make(tmp_path, text=WHITE)
+    mask = np.array(Image.fromarray(np.zeros((8, 12), np.uint8)).convert(mode))
+    mask[..., -1] = 255
+    mask[0, 0, -1] = 254
+    Image.fromarray(mask).save(tmp_path / "SegmentationClass/a.png")
+    with pytest.raises(UserError, match=r"a\.png has transparent pixels"):
+        read_cvat(tmp_path)
+
+
+def test_masks_of_16_bits_have_no_colors(tmp_path):
+    make(tmp_path)
+    Image.fromarray(np.zeros((8, 12), np.uint16)).save(tmp_path / "SegmentationClass/a.png")
+    with pytest.raises(UserError, match="expected colors"):
+        read_cvat(tmp_path)

@@ -151,6 +151,20 @@ def test_images_beside_the_splits_are_told(tmp_path, layout, beside, told, named
     assert folder.notes == (*before.notes, f"images left out: {told}; train, val and test are used")
 
 
+def test_images_that_no_list_names_are_told(tmp_path):
+    for name in "abcdef":
+        put(tmp_path / f"JPEGImages/{name}.jpg")
+        put(tmp_path / f"SegmentationClass/{name}.png", [0, 1, 2])
+    lists = tmp_path / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a\n")
+    (lists / "val.txt").write_text("b\n")
+    told = "images left out: 4 in JPEGImages, which no list names: c.jpg, d.jpg, e.jpg, …"
+    assert find_segmentation(tmp_path).notes[-1] == told
+    (lists / "val.txt").write_text("b\nc\nd\ne\nf\n")
+    assert told not in find_segmentation(tmp_path).notes
+
+
 def fill(folder):
     """Two images, or label images."""
     is_labels = any(name in folder.as_posix() for name in ("labels", "masks", "annot"))
@@ -168,6 +182,32 @@ def test_classes_by_the_values(tmp_path, values, classes, stored):
     folder = find_segmentation(tmp_path)
     assert len(folder.classes) == classes
     assert folder.stored == stored
+
+
+@pytest.mark.parametrize(
+    ("values", "stored"),
+    [
+        ([0, 1], {}),
+        ([1], {}),
+        ([0], {}),
+        ([0, 255], {255: 0}),
+        ([0, 1, 255], {0: 1, 1: 0, 255: 255}),
+        ([1, 255], {0: 1, 1: 0, 255: 255}),
+        ([255], {}),  # an error where it is read
+    ],
+)
+def test_one_class_by_name(tmp_path, values, stored):
+    put(tmp_path / "images/a.jpg")
+    put(tmp_path / "labels/a.png", values)
+    (tmp_path / "classes.txt").write_text("road\n")
+    assert find_segmentation(tmp_path).stored == stored
+
+
+def test_label_images_of_255_alone(tmp_path):
+    put(tmp_path / "images/a.jpg")
+    put(tmp_path / "labels/a.png", [255])
+    with pytest.raises(UserError, match="hold 255 alone, which may be a class or ignored"):
+        find_segmentation(tmp_path)
 
 
 def test_classes_by_name(tmp_path):

@@ -114,7 +114,7 @@ def test_values_of_another_type(tmp_path, key, value, kind):
 @pytest.mark.parametrize("key", ["shapes", "imagePath", "imageData", "imageWidth", "flags", "version"])
 def test_fields_of_another_type(tmp_path, key, value):
     put(tmp_path, "a", shape(), **{key: value})
-    is_refused = (key == "shapes" and value != []) or (key == "imageWidth" and value in (2, 1.5))
+    is_refused = (key == "shapes" and value != []) or (key == "imageWidth" and value in (2, 1.5, "1"))
     if is_refused:
         with pytest.raises(UserError, match=r"^\S+a\.json"):
             read_labelme(tmp_path)
@@ -157,7 +157,7 @@ def test_splits_and_images_that_are_not_annotated(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "train/c.png")
     data = read_labelme(tmp_path)
     assert [*data.splits] == ["train", "val"]
-    assert [finding.what for finding in data.findings] == ["1, not annotated; left out"]
+    assert [finding.what for finding in data.findings] == ["1 not annotated: c.png"]
 
 
 @pytest.mark.parametrize("named", ["..\\images\\a.png", "C:\\photos\\a.png", "b.png", None])
@@ -177,6 +177,54 @@ def test_another_size(tmp_path):
     put(tmp_path, "a", shape(), imageWidth=48, imageHeight=64)
     with pytest.raises(UserError, match=r"the file says 48×64, but .*a\.png is 64×48"):
         read_labelme(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "stated"),
+    [
+        (48, None, r"48×\?"),
+        (None, 64, r"\?×64"),
+        ("48", "64", "48×64"),
+        ("48", "x", r"48×\?"),
+        (64, 47.5, "64×47"),
+    ],
+)
+def test_another_size_of_one_side_or_as_text(tmp_path, width, height, stated):
+    put(tmp_path, "a", shape(), imageWidth=width, imageHeight=height)
+    with pytest.raises(UserError, match=rf"the file says {stated}"):
+        read_labelme(tmp_path)
+    put(tmp_path, "a", shape(), imageWidth=width and "64", imageHeight=height and 48.0)
+    assert len(boxes(read_labelme(tmp_path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("points", "kind", "told"),
+    [
+        ([[90, 2], [99, 9]], "rectangle", "shape dropped"),
+        ([[-20, 2], [-3, 9]], "rectangle", "shape dropped"),
+        ([[10, 60]] * 2 + [[12, 70]], "polygon", "shape dropped"),
+        ([[-9, 20], [-5, 20]], "circle", "shape dropped"),
+        ([[50, 2], [99, 9]], "rectangle", "shape cut"),
+        ([[-5, -5], [5, -5], [5, 5]], "polygon", "shape cut"),
+        ([[0, 0], [64, 48]], "rectangle", None),
+        ([[0, 0], [63, 47]], "rectangle", None),
+        ([[-0.4, 3], [64.4, 9]], "rectangle", None),
+        ([[20.6, 20.6], [20.8, 20.6], [20.7, 20.8]], "polygon", None),
+        ([[3, 3], [3, 9]], "rectangle", None),
+    ],
+)
+def test_shapes_outside_of_a_mask_are_told(tmp_path, points, kind, told):
+    whole = shape(points=[[0, 0], [63, 47]])
+    put(tmp_path, "a", whole, shape(kind=kind, points=points), shape("dog", kind, points), whole)
+    data = read_labelme_masks(tmp_path)
+    assert [finding.kind for finding in data.findings] == [told] * 2 if told else not data.findings
+
+
+def test_an_image_in_two_splits_is_told_of_masks_as_well(tmp_path):
+    for split in ("train", "val"):
+        put(tmp_path / split, "a", shape())
+    for read in (read_labelme, read_labelme_masks):
+        assert [finding.kind for finding in read(tmp_path).findings] == ["image in several splits"]
 
 
 def test_no_labelme_file(tmp_path):
@@ -242,6 +290,13 @@ def test_grouped_shapes_are_one_object(tmp_path):
         ("cat", (5, 5, 4, 4), 0),
         ("dog", (2, 3, 10, 20), 1),
     ]
+
+
+@pytest.mark.parametrize("kind", ["rotation", "oriented_rectangle"])
+def test_rotated_rectangles_of_one_group_stay_apart(tmp_path, kind):
+    corners = [[5, 10], [15, 11], [14, 20], [4, 19]], [[45, 10], [55, 11], [54, 20], [44, 19]]
+    put(tmp_path, "a", *(shape(kind=kind, points=points) | {"group_id": 1} for points in corners))
+    assert boxes(read_labelme(tmp_path)) == [[("cat", 4, 10, 11, 10), ("cat", 44, 10, 11, 10)]]
 
 
 def test_label_images_have_colors(tmp_path):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hardnet_suite.data.conversion.masks import write_masks
 from hardnet_suite.data.images import exif_orientation, read_rgb
+from hardnet_suite.data.masks import MaskData, MaskImage
 from hardnet_suite.data.segmentation import check_segmentation, own_labels, read_label, require_aligned
 from hardnet_suite.errors import UserError
 
@@ -58,7 +60,7 @@ def test_a_pair_with_two_orientations_is_an_error(tmp_path, size, orientation, t
     message = (
         rf"the_loader: the image .*a\.png has EXIF orientation {found[0]}, its label .*a\.png {found[1]}"
     )
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message + ".* if the label fits the image as displayed"):
         require_aligned([(image, label)], "the_loader")
     differs_in_size = size == WIDE and orientation == 6
     assert errors(tmp_path) == ["label size differs" if differs_in_size else "orientation differs"]
@@ -70,6 +72,26 @@ def test_a_label_of_the_size_of_the_displayed_image_fits_it(tmp_path, orientatio
     image, label = pair(tmp_path, WIDE, orientation, None, TALL, suffix)
     require_aligned([(image, label)], "the_loader")
     assert errors(tmp_path) == []
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("size", [SQUARE, WIDE])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_label_images_of_a_conversion_fit_their_images(tmp_path, size, orientation, link):
+    """Drawn on the displayed image, and stored as it is."""
+    path = save(tmp_path / "in/a.png", size, orientation, "RGB")
+    width, height = size if orientation < 5 else size[::-1]
+    drawn = np.zeros((height, width), np.uint8)
+    drawn[0, :2] = 1
+    image = MaskImage(path, "a.png", drawn)
+    data = MaskData(tmp_path, "a test", ("a", "b"), None, {"train": [image]}, (), frozenset({path.parent}))
+    write_masks(data, tmp_path / "out", link=link)
+    image, label = (tmp_path / f"out/{kind}/train/a.png" for kind in ("images", "labels"))
+    assert np.array_equal(read_label(label, LABELS), drawn)
+    assert image.read_bytes() == path.read_bytes()
+    require_aligned([(image, label)], "the_loader")
+    with Image.open(image) as pixels, Image.open(label) as stored:
+        assert pixels.size == stored.size
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".jpg"])

@@ -275,11 +275,14 @@ def test_images_stay_in_their_subfolders(voc, tmp_path, name):
 
 def test_lists_of_other_names_are_told(voc, tmp_path):
     """But not the lists of one class, which are no splits, nor those that train and val make up."""
-    names = {name: xml(("cat", (1, 1, 9, 9))) for name in ("a", "b", "c 1")}
+    names = {name: xml(("cat", (1, 1, 9, 9))) for name in ("a", "b")}
     splits = {"train": "a", "val": "b", "trainval": "a\nb", "cat_train": "a  1", "cat_val": "b -1\n"}
     make(voc, names, splits)
     Image.new("RGB", (64, 48), "red").save(voc / "JPEGImages/b.jpg")
     assert not convert_voc(voc, tmp_path / "coco").findings
+    (voc / "JPEGImages/c 1.jpg").write_bytes((voc / "JPEGImages/a.jpg").read_bytes())
+    (finding,) = convert_voc(voc, tmp_path / "coco").findings
+    assert finding.what.endswith("names: c 1.jpg")
     for name, text in (("minival", "b"), ("c 1", "c 1")):
         (voc / f"ImageSets/Main/{name}.txt").write_text(text)
     (finding,) = convert_voc(voc, tmp_path / "coco").findings

@@ -170,7 +170,7 @@ def test_lists(yolo, line):
     (yolo / "train.txt").write_text(f"{line.format(root=yolo)}\r\n\r\n{line.format(root=yolo)}\r\n")
     data = read_yolo(describe(yolo, "train: train.txt\nnames: [cat]\n"))
     assert boxes(data) == [("cat", BOX)]
-    assert kinds(data) == ["image named twice"]
+    assert kinds(data) == ["image named twice", "images left out"]
 
 
 def test_a_list_with_a_missing_image(yolo):

@@ -123,7 +123,8 @@ def read_csv(path: str | Path, folder: str | Path, classes: Sequence[str] | None
         path: a UTF-8 file, commas between the values, whose first line names its columns: ``file`` and
             ``label`` in any order, others are not read.
         folder: what relative paths of files are relative to.
-        classes: their order; None: the labels of the list, sorted, by value if all are integers.
+        classes: their order; None: the labels of the list, sorted, by value if all are integers ("01" before
+            "1").
 
     Raises:
         UserError: the file is missing, not of that form, empty, has a label that is not a class, or gives
@@ -135,7 +136,8 @@ def read_csv(path: str | Path, folder: str | Path, classes: Sequence[str] | None
     if order is None:
         labels = {label for _, _, label in pairs}
         numbered = all(label.isdecimal() and len(label) <= _LONGEST_NUMBER for label in labels)
-        order = class_names(sorted(labels, key=int if numbered else None), f"{path}, the column label")
+        in_order = sorted(sorted(labels), key=int) if numbered else sorted(labels)
+        order = class_names(in_order, f"{path}, the column label")
     index = {name: label for label, name in enumerate(order)}
     for number, _, label in pairs:
         if label not in index:

@@ -22,6 +22,7 @@ from hardnet_suite.data.report import Finding
 from hardnet_suite.numeric import is_number
 
 _SLACK = 2  # pixels by which a box may be smaller than its mask, as rounded
+_OF_ROBOFLOW = frozenset({"none"})  # supercategory of its groups, one of which a class may be called like
 NO_AREA = "has no area"  # of an annotation: what many files leave out
 # the kinds of findings whose boxes are dropped
 DROPPED = frozenset(
@@ -65,7 +66,8 @@ def read_categories(entries: list[dict]) -> tuple[list[CocoCategory], list[Findi
         key, name = as_id(entry.get("id")), entry.get("name")
         valid = {"id": key is not None, "name": is_class_name(name)}
         if all(valid.values()):
-            categories.append(CocoCategory(key, name))
+            group = entry.get("supercategory")
+            categories.append(CocoCategory(key, name, group if isinstance(group, str) else None))
         else:
             lacking = " or ".join(part for part, present in valid.items() if not present)
             where = f"category {entry.get('id', f'number {index}')}"
@@ -122,9 +124,13 @@ def unique_names(categories: list[CocoCategory], used: Counter):
         if len(keys) == 1:
             continue
         where, ids = f"category name {name}", " and ".join(map(repr, keys))
+        why = "has annotations"
+        if not with_boxes and all(category.supercategory in _OF_ROBOFLOW | {name} for category in group):
+            with_boxes = [category.id for category in group if category.supercategory == name]
+            why = "is in the supercategory of that name"
         if len(with_boxes) == 1:
             dropped.update(key for key in keys if key not in with_boxes)
-            problem = f"belongs to the ids {ids}; only {with_boxes[0]!r} has annotations, the rest is ignored"
+            problem = f"belongs to the ids {ids}; only {with_boxes[0]!r} {why}, the rest is ignored"
             unused.append(Finding("warning", "unused category", where, problem))
         else:
             problem = f"belongs to the ids {ids}: give every category a name of its own, or merge them"

@@ -14,8 +14,10 @@ from hardnet_suite.data.boxes import (
     BoxData,
     BoxImage,
     clip_box,
+    images_beside,
     shared_images,
     split_name,
+    told_left_out,
     upright_sizes,
 )
 from hardnet_suite.data.coco.entries import DROPPED
@@ -90,7 +92,9 @@ def _files_by_split(source: Path) -> dict[str, list[Path]]:
 
 
 def read_coco_folder(source: str | Path, *, splits: Sequence[str] | None = None) -> BoxData:
-    """The images and boxes of a COCO data set, with polygons as outlines; other masks are left out, and told.
+    """The images and boxes of a COCO data set, with polygons as outlines.
+
+    Other masks, and images that no annotation file names, are left out, and told.
 
     Args:
         source: see ``annotation_files``.
@@ -122,6 +126,10 @@ def read_coco_folder(source: str | Path, *, splits: Sequence[str] | None = None)
         folders |= {path.parent, *(image.path.parent for image in read[split])}
     read = _with_unique_names(read)
     findings += shared_images(read)
+    if splits is None and _is_whole(source):
+        named = [image.path for images in read.values() for image in images]
+        beside = images_beside(named, {path.parent for path in named})
+        findings += told_left_out(beside, "that no annotation file names")
     classes = dict.fromkeys(name for content in contents.values() for name in content.category_ids)
     category_ids, lost = _kept_ids(contents)
     return BoxData(
@@ -134,6 +142,13 @@ def read_coco_folder(source: str | Path, *, splits: Sequence[str] | None = None)
         category_ids=category_ids,
         lost_ids=tuple(lost),
     )
+
+
+def _is_whole(source: Path) -> bool:
+    """Whether the images beside those of a data set are of no other split of it."""
+    if source.is_dir():
+        return True
+    return not any(path != source and _looks_like_coco(path) for path in source.parent.glob("*.json"))
 
 
 def _kept_ids(contents: Mapping[Path, CocoFile]) -> tuple[dict[str, int], list[Finding]]:

@@ -5,7 +5,8 @@ The rules:
 - An id is an integer or a string; 1.0 is read as 1, booleans are refused. A reference that differs from the
   id only in type ("1" for 1) is matched, with a warning; so no two ids may differ only in type.
 - Labels are resolved by the name of the category. Two categories of one name are an error, unless only one
-  of them has annotations: the other is ignored, with a warning.
+  of them has annotations, or none has and one is in the other, a group as Roboflow writes it: the other is
+  ignored, with a warning.
 - A box that is unusable (invalid, empty, outside its image) is an error in ``findings`` and is dropped
   everywhere, in training as in scoring.
 - ``width`` and ``height`` are integers from 1; 64.0 is read as 64.

@@ -22,10 +22,11 @@ class CocoImage(NamedTuple):
 
 
 class CocoCategory(NamedTuple):
-    """A category."""
+    """A category; ``supercategory`` is the name of its group, None where it states none."""
 
     id: int | str
     name: str
+    supercategory: str | None = None
 
 
 class CocoBox(NamedTuple):

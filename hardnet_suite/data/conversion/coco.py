@@ -40,7 +40,7 @@ def write_coco(
             ``target`` has a file of that name that no conversion wrote, or is in the source.
     """
     chosen, left_out = data.choose_classes(classes)
-    named = unique_places(data.images.values())
+    named = unique_places(data.images)
     contents = {
         split: coco_content(images, chosen, mark(data.format), data.category_ids)
         for split, images in data.splits.items()

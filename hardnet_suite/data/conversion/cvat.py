@@ -7,11 +7,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+from PIL import Image
 
 from hardnet_suite.data.boxes import Box, BoxData, ConversionReport, summary
+from hardnet_suite.data.classes import require_lines
 from hardnet_suite.data.conversion.masks import png, voc_color
 from hardnet_suite.data.conversion.outlines import findings_with_outlines
-from hardnet_suite.data.conversion.places import unique_stems
+from hardnet_suite.data.conversion.places import put_once, unique_stems
 from hardnet_suite.data.conversion.tree import write_tree
 from hardnet_suite.data.cvat import subset_split
 from hardnet_suite.data.masks import IGNORED, IGNORED_CLASS, MaskData, MaskReport
@@ -149,8 +151,9 @@ def write_cvat_masks(data: MaskData, target: str | Path, *, link: bool = False) 
         UserError: as of ``write_tree``; labelmap.txt or a list cannot hold a name, or two images share one; a
             split has a name that is read as another, such as "default".
     """
+    require_lines(data.classes, "CVAT's labelmap.txt")
     for name in data.classes:
-        if name != name.strip() or ":" in name or name.startswith("#") or len(name.splitlines()) != 1:
+        if ":" in name or name.startswith("#"):
             raise UserError(f"the class {name!r} cannot stand in CVAT's labelmap.txt: rename it")
     if IGNORED_CLASS in data.classes:
         raise UserError(f"{IGNORED_CLASS} is what pixels that do not count are called: rename the class")
@@ -171,7 +174,8 @@ def write_cvat_masks(data: MaskData, target: str | Path, *, link: bool = False) 
         names = "".join(f"{stems[image.name]}\n" for image in members)
         contents[f"ImageSets/Segmentation/{split}.txt"] = names
         for image in members:
-            contents[f"SegmentationClass/{stems[image.name]}.png"] = png(table[image.labels])
+            mask = png(Image.fromarray(table[image.labels]))
+            put_once(contents, f"SegmentationClass/{stems[image.name]}.png", mask, image.path)
     brought = {f"JPEGImages/{name}": path for name, path in places.items()}
     write_tree(data, Path(target), contents, brought, link=link)
     return MaskReport.of(data)

@@ -67,6 +67,19 @@ def unique_stems(images: Iterable[_Image], label: str) -> tuple[dict[str, Path],
     return paths, stems
 
 
+def put_once(contents: dict[str, str | bytes], place: str, content: str | bytes, image: Path) -> None:
+    """Adds the one file of annotations that an image has in all splits.
+
+    Raises:
+        UserError: it is there with another content.
+    """
+    if contents.setdefault(place, content) != content:
+        raise UserError(
+            f"{image} has other annotations in another split, but one {place}: convert each split to a "
+            "folder of its own, with --splits"
+        )
+
+
 def unusual_splits(splits: Mapping[str, object], reader: str) -> list[Finding]:
     """A warning for each split that is not called train, val or test.
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from hardnet_suite.data.boxes import Box, BoxData, BoxImage, ConversionReport, summary
-from hardnet_suite.data.conversion.places import unique_stems, unusual_splits
+from hardnet_suite.data.conversion.places import put_once, unique_stems, unusual_splits
 from hardnet_suite.data.conversion.tree import write_tree
 from hardnet_suite.data.report import Finding
 from hardnet_suite.data.xml_files import is_xml_text
@@ -36,13 +36,13 @@ def write_voc(
         for split, images in data.splits.items()
     }
     places, stems = unique_stems((image for images in splits.values() for image in images), ".xml")
-    texts = {
+    texts: dict[str, str | bytes] = {
         f"ImageSets/Main/{split}.txt": "".join(f"{stems[image.name]}\n" for image in images)
         for split, images in splits.items()
     }
     for images in splits.values():
         for image in images:
-            texts[f"Annotations/{stems[image.name]}.xml"] = _xml(image)
+            put_once(texts, f"Annotations/{stems[image.name]}.xml", _xml(image), image.path)
     brought = {f"JPEGImages/{name}": path for name, path in places.items()}
     findings += unusual_splits(splits, "VOC data sets")
     write_tree(data, Path(target), texts, brought, link=link)

@@ -11,6 +11,7 @@ from hardnet_suite.data.conversion.places import places_by_split, unusual_splits
 from hardnet_suite.data.conversion.target import mark
 from hardnet_suite.data.conversion.tree import write_tree
 from hardnet_suite.data.report import Finding
+from hardnet_suite.errors import UserError
 
 _DIGITS = 10  # after the point; an error below 1e-5 pixels in the largest image
 
@@ -21,12 +22,18 @@ def write_yolo(
     """Writes ``target``/data.yaml, images/SPLIT and labels/SPLIT; arguments and errors as of ``write_coco``.
 
     Fractions have ten decimals. YOLO has no objects that count neither way: those are dropped, and told.
+    Names of classes with white space around them, which readers strip, are an error.
     """
     chosen, left_out = data.choose_classes(classes)
+    for name in chosen:
+        if name != name.strip():
+            raise UserError(
+                f"the class {name!a} would be read from YOLO's data.yaml without its spaces: rename it"
+            )
     numbers = {name: number for number, name in enumerate(chosen)}
     findings = [*data.findings, *left_out]
     splits = {split: [_plain(image) for image in images] for split, images in data.splits.items()}
-    boxes = (box for image in data.images.values() for box in image.boxes)
+    boxes = (box for image in data.images for box in image.boxes)
     count = sum(box.difficult for box in boxes if box.name in numbers)
     if count:
         problem = f"{count} that count neither way (difficult or crowd), which YOLO cannot say"

@@ -3,10 +3,11 @@
 The rules:
 
 - ``labelmap.txt`` has a line ``name:red,green,blue::`` per class, in the order of the labels; lines that
-  begin with # are comments. A color that is not listed is an error. Pixels of ``__ignore__`` are 255.
+  begin with # are comments. A color that is not listed is an error, as are transparent pixels. Pixels of
+  ``__ignore__`` are 255.
 - The masks are SegmentationClass/NAME.png; the images are in JPEGImages/ or images/, or beside labelmap.txt.
 - The lists in ImageSets/Segmentation are the splits, "default" is train; without lists all is train. An
-  image without a mask is left out, which is told.
+  image without a mask is left out, as are images and masks that no list names; each is told.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
+from hardnet_suite.data.boxes import shared_images, told_left_out
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.cvat import subset_split
 from hardnet_suite.data.files import by_stem, normal_name, read_text
-from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, read_rgb, walk_files
+from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, walk_files
 from hardnet_suite.data.masks import IGNORED, IGNORED_CLASS, MaskData, MaskImage
 from hardnet_suite.data.report import Finding
+from hardnet_suite.data.segmentation.label_images import read_colors
 from hardnet_suite.errors import UserError
 
 FORMAT = "CVAT"
@@ -49,7 +52,8 @@ def read_cvat(source: str | Path) -> MaskData:
     images = _images(source)
     findings: list[Finding] = []
     splits: dict[str, list[MaskImage]] = {}
-    for split, name in _entries(source, masks):
+    entries = [*_entries(source, masks)]
+    for split, name in entries:
         if name not in masks:
             findings.append(Finding("warning", "image without mask", name, f"is in {split}; left out"))
             continue
@@ -68,6 +72,12 @@ def read_cvat(source: str | Path) -> MaskData:
         splits.setdefault(split, []).append(MaskImage(image, f"{name}{image.suffix}", labels))
     if not splits:
         raise UserError(f"{source}/{_MASKS} holds no mask")
+    named = {name for _, name in entries}
+    left = [path for name, paths in masks.items() if name not in named for path in paths]
+    findings += told_left_out(left, "that no list names", "masks left out")
+    left = [path for name, paths in images.items() if name not in named for path in paths]
+    findings += told_left_out(left, "that no list names" if left and _lists(source) else "without a mask")
+    findings += shared_images(splits)
     paths = chain(*masks.values(), *images.values())
     folders = {source, source / _MASKS, *(path.parent for path in paths)}
     palette = tuple(color for color, name in colors.items() if name != IGNORED_CLASS)
@@ -118,9 +128,13 @@ def _images(source: Path) -> dict[str, list[Path]]:
     return by_stem(own, source)
 
 
+def _lists(source: Path) -> list[Path]:
+    return sorted((source / "ImageSets" / "Segmentation").glob("*.txt"))
+
+
 def _entries(source: Path, masks: Iterable[str]) -> Iterator[tuple[str, str]]:
     """(split, name) of each image."""
-    lists = sorted((source / "ImageSets" / "Segmentation").glob("*.txt"))
+    lists = _lists(source)
     seen = set()  # the lists "default" and "train" are one split
     for path in lists:
         split = subset_split(path.stem) or "train"
@@ -138,7 +152,7 @@ def _entries(source: Path, masks: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def _labels(path: Path, colors: dict[tuple[int, int, int], str]) -> np.ndarray:
     """(H, W) uint8 class indices of a colour mask."""
-    pixels = read_rgb(path).astype(np.uint32)
+    pixels = read_colors(path).astype(np.uint32)
     codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
     classes = [name for name in colors.values() if name != IGNORED_CLASS]
     known = {

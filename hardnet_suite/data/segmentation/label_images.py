@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hardnet_suite.data.images import image_bytes, open_image
-from hardnet_suite.data.segmentation.labels import IGNORE, LABEL_SETS, LabelSet
+from hardnet_suite.data.segmentation.labels import IGNORE, LABEL_SETS, ONE_CLASS_AND_IGNORED, LabelSet
 from hardnet_suite.errors import UserError
 
 _MOST_CHROMA = 32  # difference of the channels of a grey mask after lossy compression
@@ -42,7 +42,7 @@ def describe_unknown(values: list[int], labels: LabelSet) -> str:
     if values == [IGNORE] and labels.background is not None:
         return (
             f"holds {IGNORE}, which may be the class or ignored: set stored={{0: 1, {IGNORE}: 0}} for the "
-            f"class, stored={{0: 1, 1: 0, {IGNORE}: {IGNORE}}} for ignored"
+            f"class, stored={ONE_CLASS_AND_IGNORED} for ignored"
         )
     listed = ", ".join(map(str, values[:5])) + (", …" if len(values) > 5 else "")
     is_grey = len(labels.classes) <= 2 and len(values) > 2 and labels.name not in LABEL_SETS
@@ -78,6 +78,23 @@ def read_stored(path: str | Path) -> np.ndarray:
             "that holds one class number per pixel"
         )
     return values.astype(np.uint8) // stretch
+
+
+def read_colors(path: str | Path) -> np.ndarray:
+    """The colors that a mask stores, (H, W, 3) uint8, upright; those of a palette whatever its transparency.
+
+    Raises:
+        UserError: the file is missing, broken, of 16 bits, of another mode than RGB, palette or grey, or has
+            transparent pixels, whose colors programs choose at will.
+    """
+    values, mode, _, _ = _decoded(path, displayed=True)
+    if mode in ("RGBA", "LA"):
+        if values[..., -1].min(initial=255) < 255:
+            raise UserError(f"the mask {path} has transparent pixels, of no certain color: save it without")
+        values = values[..., :-1]
+    elif mode not in ("1", "L", "P", "RGB"):
+        raise UserError(f"the mask {path} is of mode {mode}, expected colors (RGB, or a palette) of 8 bits")
+    return np.broadcast_to(values.reshape(*values.shape[:2], -1), (*values.shape[:2], 3))
 
 
 def read_segments(path: str | Path) -> np.ndarray:
@@ -134,6 +151,7 @@ def _decoded(path: str | Path, *, displayed: bool = False) -> tuple[np.ndarray, 
             image.load()
             upright = ImageOps.exif_transpose(image)
             if displayed and mode in ("1", "P"):
+                upright.info.pop("transparency", None)  # of which Pillow warns
                 upright = upright.convert("L" if mode == "1" else "RGB")
             values = np.array(upright)
     except FileNotFoundError:

@@ -14,6 +14,7 @@ from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 
 IGNORE = 255  # the train label of pixels that do not count, and in a prediction: no class
+ONE_CLASS_AND_IGNORED = {0: 1, 1: 0, IGNORE: IGNORE}  # stored value -> train label, for one class
 
 
 @dataclass(frozen=True)

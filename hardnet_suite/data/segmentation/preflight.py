@@ -122,7 +122,8 @@ def orientation_conflict(image: Path, label: Path) -> str | None:
         return None
     return (
         f"the image {image} has EXIF orientation {tag}, its label {label} {label_tag}, so they may not be "
-        "aligned: save both upright and without EXIF orientation, or give both the same"
+        "aligned: save both upright, without EXIF orientation, if the label fits the image as displayed; "
+        "give the label that of the image if it was drawn on the stored pixels"
     )
 
 

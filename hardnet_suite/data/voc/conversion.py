@@ -14,6 +14,7 @@ from hardnet_suite.data.boxes import (
     ConversionReport,
     require_distinct,
     shared_images,
+    told_left_out,
 )
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.conversion.coco import write_coco
@@ -74,7 +75,10 @@ def read_voc(
     splits: Sequence[str] | None = None,
     difficult: Literal["ignore", "keep"] = "ignore",
 ) -> BoxData:
-    """The images and boxes of a VOC folder; arguments and errors as of ``convert_voc``."""
+    """The images and boxes of a VOC folder; arguments and errors as of ``convert_voc``.
+
+    Images that no list names are left out, which is told.
+    """
     if difficult not in ("ignore", "keep"):
         raise ValueError(f"difficult must be 'ignore' or 'keep', got {difficult!r}")
     folder = VocFolder(Path(source))
@@ -88,6 +92,9 @@ def read_voc(
         problem = f"left out: {', '.join(others)}; --splits chooses them"
         findings.append(Finding("warning", "splits", str(folder.list_folder), problem))
     findings += shared_images(read)
+    findings += told_left_out(
+        folder.images_beside(read, images), f"that no list in {folder.list_folder} names"
+    )
     return BoxData(Path(source), FORMAT, None, read, tuple(findings), _folders(folder, images.values()))
 
 

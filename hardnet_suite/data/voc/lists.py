@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from hardnet_suite.data.files import by_stem, is_path, normal_name, read_text
+from hardnet_suite.data.boxes import images_beside
+from hardnet_suite.data.files import by_stem, is_path, normal_name, read_text, stem_of
 from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
 from hardnet_suite.errors import UserError
 
@@ -73,6 +74,23 @@ class VocFolder:
         names = {path.stem for path in self.list_folder.glob("*.txt") if path.is_file()}
         known = {*SPLITS, "trainval"} if {"train", "val"} <= names else {*SPLITS}
         return sorted(name for name in names - known if not self._is_of_one_class(name))
+
+    def images_beside(self, read: Iterable[str], used: Collection[Path]) -> list[Path]:
+        """The images that are not used, and that none of the other lists names.
+
+        Args:
+            read: the lists whose images are used, some perhaps by the <filename> of their annotation.
+            used: these images.
+        """
+        left = images_beside(used, [self.image_folder])
+        lists = {*SPLITS, "trainval", *self.other_lists()} - {*read} if left else ()
+        listed: set[str] = set()
+        for name in lists:
+            try:
+                listed |= {entry.stem for entry in self._read_list(name)}
+            except UserError:  # not there, or empty
+                continue
+        return [path for path in left if stem_of(path, self.image_folder) not in listed]
 
     def _is_of_one_class(self, name: str) -> bool:
         try:

@@ -39,10 +39,12 @@ from hardnet_suite.data.boxes import (
     BoxImage,
     BoxTuple,
     clip_box,
+    images_beside,
     outline_bounds,
     shared_images,
     split_name,
     target_name,
+    told_left_out,
     upright_sizes,
 )
 from hardnet_suite.data.classes import class_names, read_class_names
@@ -79,6 +81,7 @@ class _Layout:
     folders: frozenset[Path]
     keypoints: int | None = None  # values after a box
     findings: list[Finding] = field(default_factory=list)
+    told: Sequence[Path] = ()  # images that are told to be left out
 
 
 def find_yaml(folder: Path) -> Path | None:
@@ -136,6 +139,7 @@ def read_yolo(source: str | Path) -> BoxData:
         *_unused_labels(labels),
         *_shared_labels(labels),
         *shared_images(splits),
+        *_beside(paths, layout),
     ]
     folders = layout.folders | {path.parent for path in paths} | {f.parent for f in labels.values() if f}
     return BoxData(source, FORMAT, tuple(layout.names.values()), splits, tuple(findings), folders)
@@ -228,29 +232,33 @@ def _of_yaml(path: Path) -> _Layout:
             splits[split] = _once(members, split, findings)
     if not splits:
         raise UserError(f"{path} names no folder of images: it needs train, val or test")
-    others = [
-        str(key)
+    others = {
+        str(key): images
         for key, value in content.items()
-        if key not in ("path", "names") and split_name(str(key)) is None and _names_images(value, root, path)
-    ]
-    findings += _left_out(others, path.name)
+        if key not in ("path", "names")
+        and split_name(str(key)) is None
+        and (images := _images_named(value, root, path))
+    }
+    findings += _left_out([*others], path.name)
+    told = [image for images in others.values() for image in images]
     keypoints = _keypoints(content.get("kpt_shape"), path)
-    return _Layout(root, names, splits, frozenset(folders), keypoints, findings)
+    return _Layout(root, names, splits, frozenset(folders), keypoints, findings, told)
 
 
-def _names_images(value: Any, root: Path, file: Path) -> bool:
-    """Whether a value of the YAML file is like those of splits: a folder of images, or a list of images."""
+def _images_named(value: Any, root: Path, file: Path) -> list[Path]:
+    """The images of a value of the YAML file that is like those of splits; none of any other value."""
     entries = value if isinstance(value, list) else [value]
+    images: list[Path] = []
     for entry in entries:
         is_text = isinstance(entry, str) and bool(entry) and is_path(entry)
         place = _place(entry, root, file, "") if is_text else None
         if place is None or (place.is_file() and place.suffix != ".txt"):
-            return False
+            return []
         try:
-            _images_at(place, root)
+            images += _images_at(place, root)
         except UserError:
-            return False
-    return bool(entries)
+            return []
+    return images
 
 
 def _left_out(splits: Sequence[str], where: str) -> list[Finding]:
@@ -342,7 +350,9 @@ def _of_folder(folder: Path) -> _Layout:
     splits = {split: _once(_images_at(place, folder), split, findings) for split, place in places.items()}
     if not splits:
         raise UserError(f"{folder} has no folder images/ with images beside {file.name}")
-    return _Layout(folder, names, splits, frozenset({folder, *places.values()}), None, findings)
+    aside = [place for name, place in _named_folders(folder) if not split_name(name)]
+    told = [path for place in aside for path in walk_files(place, IMAGE_SUFFIXES)]
+    return _Layout(folder, names, splits, frozenset({folder, *places.values()}), None, findings, told)
 
 
 def _split_folders(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -534,6 +544,12 @@ def _totals(tally: Counter[str], images: int, unlabelled: int) -> list[Finding]:
         problem = f"in {counted(tally['rows with keypoints'], 'row')}; left out, the boxes are used"
         findings.append(Finding("warning", "keypoints", "the data set", problem))
     return findings
+
+
+def _beside(paths: Sequence[Path], layout: _Layout) -> list[Finding]:
+    """A warning for images that no split names, beside those of the splits and in folders like theirs."""
+    folders = {path.parent for path in paths} | {place for _, place in _named_folders(layout.root)}
+    return told_left_out(images_beside([*paths, *layout.told], folders), "that no split names")
 
 
 def _shared_labels(labels: Mapping[Path, Path | None]) -> list[Finding]:

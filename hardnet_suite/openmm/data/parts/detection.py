@@ -319,6 +319,9 @@ class DetectionPart(Part):
     def files(self) -> list[Path]:
         return [self.path_of(image) for image, _ in self._chosen()]
 
+    def named_files(self) -> list[Path]:
+        return [self.path_of(image) for image in self.read().images if image.file_name is not None]
+
     def draw_sample(self, sample: Mapping[str, Any]) -> np.ndarray:
         found = sample["pred_instances"]
         shown = (found["scores"] >= DRAWN_SCORE) & found["bboxes"].isfinite().all(1)

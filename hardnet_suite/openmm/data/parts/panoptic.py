@@ -290,6 +290,9 @@ class PanopticPart(Part):
     def files(self) -> list[Path]:
         return [self.path_of(image) for image in self._chosen()]
 
+    def named_files(self) -> list[Path]:
+        return [self.path_of(image) for image in self.images()]
+
     def check(self, *, read: bool = True) -> PanopticReport | None:
         if not self.annotated:
             return None

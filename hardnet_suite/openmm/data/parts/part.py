@@ -206,6 +206,10 @@ class Part(ABC):
         """The files of the images; none where these are not files of their own."""
         return ()
 
+    def named_files(self) -> Sequence[Path]:
+        """The files of the images before any choice among them, of data sets that name them."""
+        return ()
+
     @abstractmethod
     def draw_sample(self, sample: Mapping[str, Any]) -> np.ndarray:
         """The model's prediction for one image of the data set, drawn on it, beside the label if it has one.

@@ -185,6 +185,9 @@ class SegmentationPart(Part):
     def files(self) -> list[Path]:
         return [image for image, _ in self.chosen_pairs()]
 
+    def named_files(self) -> list[Path]:
+        return [image for image, _ in self.pairs()]
+
     def draw_sample(self, sample: Mapping[str, Any]) -> np.ndarray:
         image = read_rgb(Path(sample["img_path"]))
         truth, mask = (
