@@ -28,6 +28,7 @@ from hardnet_suite.inference.boxes import placed_boxes
 from hardnet_suite.inference.precision import PrecisionChoice, faster_precision, usual_size
 from hardnet_suite.inference.prepare import input_size
 from hardnet_suite.networks import (
+    DescriptorArch,
     DetectionPostprocess,
     Postprocess,
     Preprocess,
@@ -519,9 +520,12 @@ class Session(nn.Module):
         whole = pixels[:, :, :height, :width].round()
         made = rule.denormalize(to_input(whole, rule)) if is_padded else whole
         if not bool(((pixels - made).abs() < _WHOLE).all() and (whole >= 0).all() and (whole <= 255).all()):
+            reason = "they are padded, or normalised by another rule"
+            if isinstance(self.arch, DescriptorArch):
+                reason = f"patches that were resized to {height}×{width} have fractional values"
             raise UserError(
                 f"{self.path} normalises pixels of 8 bits itself, and these inputs are not made of such: "
-                "they are padded, or normalised by another rule; export it without --with preprocess"
+                f"{reason}; export it without --with preprocess"
             )
         return whole.to(torch.uint8).contiguous()
 
