@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import RLock
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from hardnet_suite.deploy.agreement import Agreement, file_inputs, require_agreement
-from hardnet_suite.deploy.formats import DYNAMIC, Format, find_format
+from hardnet_suite.deploy.formats import DYNAMIC, FORMATS, Format, find_format
 from hardnet_suite.deploy.graph import Graph
 from hardnet_suite.deploy.outputs import answer_names, output_names
 from hardnet_suite.deploy.quantize import Quantization, require_quantizer, write_quantized
-from hardnet_suite.deploy.record import INCLUDES, ExportRecord
+from hardnet_suite.deploy.record import INCLUDES, ExportRecord, require_intact
 from hardnet_suite.deploy.session import Session
 from hardnet_suite.deploy.steps import PRECISIONS
 from hardnet_suite.deploy.transforms import fuse_batch_norms
@@ -248,9 +248,29 @@ def require_free(path: Path, format: Format) -> None:
     require_replaceable(
         path, lambda file: format.read_metadata(file) is not None, writer="export", option="path"
     )
-    if not path.is_file():
-        for part in format.parts(path)[1:]:
+    for part in format.parts(path)[1:]:
+        owner = _owner(part)
+        if owner is not None and owner != path:
+            raise UserError(
+                f"{part} holds the weights of {owner}, another export: choose another path, or move both away"
+            )
+        if not path.is_file():
             require_replaceable(part, lambda file: False, writer="export", option="path")
+
+
+def _owner(part: Path) -> Path | None:
+    """The exported file that another one beside it belongs to."""
+    if not part.is_file():
+        return None
+    for path in part.parent.iterdir():
+        for format in FORMATS.values():
+            if part not in format.parts(path)[1:] or path.suffix.lower() not in format.suffixes:
+                continue
+            with suppress(UserError):  # a damaged one, or with another file beside it
+                if (text := format.read_metadata(path)) is not None:
+                    require_intact(ExportRecord.from_json(text), path)
+                    return path
+    return None
 
 
 def model_parts(model: Any) -> tuple[nn.Module, Usage, str | None]:

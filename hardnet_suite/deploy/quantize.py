@@ -2,7 +2,8 @@
 
 Weights become int8 per output channel, maps int8 or uint8, by the ranges that they have on the calibration
 images. What 8 bits cannot hold stays in float: SSD's ``L2Norm``, CenterNet's features that are shares of a
-sum and the convolutions that read them, decoding, and the layers that are named.
+sum and the convolutions that read them, decoding (all that follows the last layers, with the postprocessing
+inside), and the layers that are named.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,6 +171,10 @@ def _quantize_onnx(
     model = onnx.load(source)
     name = model.graph.input[0].name
     layers = {node.name: _layers(node.input) for node in model.graph.node}
+    writers = {output: node.name for node in model.graph.node for output in node.output}
+    sources = {
+        node.name: {writers[value] for value in node.input if value in writers} for node in model.graph.node
+    }
     is_mixed = preset == "mixed"
     with TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
@@ -183,7 +188,7 @@ def _quantize_onnx(
             per_channel=True,
             activation_type=QuantType.QUInt8 if is_mixed else QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=_in_float(layers, record.arch, keep),
+            nodes_to_exclude=_in_float(layers, sources, record, keep),
             calibrate_method=CalibrationMethod.MinMax,
             extra_options={"ActivationSymmetric": not is_mixed},
         )
@@ -211,9 +216,13 @@ def _quantize_openvino(
     layers = {
         node.friendly_name: _layers(_constant(value) for value in node.input_values()) for node in nodes
     }
+    sources = {
+        node.friendly_name: {value.get_node().friendly_name for value in node.input_values()}
+        for node in nodes
+    }
     types = {node.get_type_name() for node in nodes}
     in_float = nncf.IgnoredScope(
-        names=_in_float(layers, record.arch, keep),
+        names=_in_float(layers, sources, record, keep),
         types=[] if record.arch is None else sorted(types & {*_FLOAT_OPENVINO}),
         validate=False,
     )
@@ -250,17 +259,37 @@ def _layers(inputs: Iterable[str]) -> list[str]:
     return [name.partition(_PREFIX)[2] for name in inputs if name.startswith(_PREFIX)]
 
 
-def _in_float(layers: Mapping[str, Sequence[str]], arch: Any, keep: Sequence[str]) -> list[str]:
-    """The nodes whose layers stay in float; UserError for a layer to keep that no node has.
+def _in_float(
+    layers: Mapping[str, Sequence[str]],
+    sources: Mapping[str, Collection[str]],
+    record: ExportRecord | PlainRecord,
+    keep: Sequence[str],
+) -> list[str]:
+    """The nodes that stay in float; UserError for a layer to keep that no node has.
+
+    These are the nodes of the layers that stay in float, and with the postprocessing inside all of decoding.
 
     Args:
-        layers: node -> its parameters.
-        arch: of the network.
+        layers: node -> its parameters, in an order in which each node comes behind its sources.
+        sources: node -> the nodes whose outputs it takes.
+        record: of the file.
         keep: further layers.
     """
     _require_layers([name for names in layers.values() for name in names], keep)
-    starts = (*layers_in_float(arch), *keep)
-    return [node for node, names in layers.items() if any(name.startswith(starts) for name in names)]
+    starts = (*layers_in_float(record.arch), *keep)
+    in_float = [node for node, names in layers.items() if any(name.startswith(starts) for name in names)]
+    if "postprocess" not in record.includes:
+        return in_float
+    return in_float + [node for node in _decoding(layers, sources) if node not in in_float]
+
+
+def _decoding(layers: Mapping[str, Sequence[str]], sources: Mapping[str, Collection[str]]) -> list[str]:
+    """The nodes behind the last layers: none of what is computed of their outputs has parameters."""
+    before = set()
+    for node in reversed(list(layers)):
+        if layers[node] or node in before:
+            before.update(sources[node], [node])
+    return [node for node in layers if node not in before]
 
 
 def _require_layers(known: Sequence[str], keep: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ from hardnet_suite.inference.boxes import placed_boxes
 from hardnet_suite.inference.precision import PrecisionChoice, faster_precision, usual_size
 from hardnet_suite.inference.prepare import input_size
 from hardnet_suite.networks import (
+    DescriptorArch,
     DetectionPostprocess,
     Postprocess,
     Preprocess,
@@ -226,10 +227,10 @@ class Session(nn.Module):
 
     A call takes what the network of ``create_model`` takes, (N, C, H, W) normalised inputs, and returns what
     it returns, as float32 on the device of the inputs. With the preprocessing inside, it takes uint8 RGB
-    pixels (N, 3, H, W), too. With the postprocessing inside, a detector returns "boxes" (N, K, 4) in pixels
-    of the input, "scores" and "labels" (N, K), with −1 in unused rows; probabilities and masks come as
-    logits of the same answer. It computes on the CPU, without gradients; threads take turns. So do copies,
-    which share the opened file; a pickle opens the file again.
+    pixels (N, 3, H, W), too, as they are before ``to_input`` pads them. With the postprocessing inside, a
+    detector returns "boxes" (N, K, 4) in pixels of the input, "scores" and "labels" (N, K), with −1 in unused
+    rows; probabilities and masks come as logits of the same answer. It computes on the CPU, without
+    gradients; threads take turns. So do copies, which share the opened file; a pickle opens the file again.
 
     Attributes:
         path: the file.
@@ -378,18 +379,24 @@ class Session(nn.Module):
             return placed_boxes(self(inputs), placements, rule)
         return answers(self, inputs, placements, arch=self.arch, rule=rule)
 
-    def require_pixels(self, pixels: Tensor, preprocess: Preprocess, postprocess: Postprocess) -> None:
+    def require_pixels(
+        self, pixels: Tensor, preprocess: Preprocess, postprocess: Postprocess, *, fixed: bool = False
+    ) -> None:
         """UserError where a file does not take an image: of free size, or as its preprocessing does not pad.
 
         Args:
             pixels: (3, h, w) uint8 RGB, as ``inference.prepare`` returns them.
             preprocess: the input rule.
             postprocess: the output rule.
+            fixed: whether another size than the file's fixed one is an error here, too, as it is of a call.
         """
         inside = self._normalizes(pixels[None], preprocess)
         if getattr(postprocess, "window", None) is None or self.has_postprocess:  # else windows are inputs
             size = tuple(pixels.shape[1:])
-            self._require_free_size(size if inside else input_size(*size, preprocess))
+            size = size if inside else input_size(*size, preprocess)
+            if fixed:
+                self._require_size(size, normalized=not inside)
+            self._require_free_size(size)
         if self.has_preprocess and not inside:
             self._values(to_input(pixels[None], preprocess))
 
@@ -467,18 +474,26 @@ class Session(nn.Module):
             raise ValueError(
                 f"{self.path} takes normalised inputs, got uint8: its preprocessing is not inside"
             )
-        self.require_input_size(tuple(inputs.shape[2:]))
-
-    def require_input_size(self, size: tuple[int, ...]) -> None:
-        """UserError unless the file takes inputs of this (height, width)."""
-        expected = self.record.input_shape[2:]
-        if any(isinstance(side, int) and side != other for side, other in zip(expected, size, strict=True)):
-            sides = "×".join(map(str, expected))
-            raise UserError(
-                f"{self.path} takes inputs of {sides} pixels, got {size[0]}×{size[1]}: export it with "
-                f"--size {size[0]} {size[1]}, or with --dynamic size"
-            )
+        size = tuple(inputs.shape[2:])
+        self._require_size(size, normalized=inputs.dtype != torch.uint8)
         self._require_free_size(size)
+
+    def _sides(self, *, normalized: bool) -> tuple[int | str, ...]:
+        """(height, width) of what a call takes: of pixels, or of normalised inputs, which are padded."""
+        sides = self.record.input_shape[2:]
+        if normalized and self.has_preprocess and self._has_fixed_size:
+            return input_size(*sides, self.usage.preprocess)
+        return sides
+
+    def _require_size(self, size: tuple[int, ...], *, normalized: bool) -> None:
+        """UserError unless a (height, width) is that of ``_sides``, as far as it is fixed."""
+        expected = self._sides(normalized=normalized)
+        if any(isinstance(side, int) and side != other for side, other in zip(expected, size, strict=True)):
+            cure = f"export it with --size {size[0]} {size[1]}, or with --dynamic size"
+            if normalized and input_size(*size, self.usage.preprocess) != tuple(size):
+                cure = "pad them as to_input does"
+            sides = "×".join(map(str, expected))
+            raise UserError(f"{self.path} takes inputs of {sides} pixels, got {size[0]}×{size[1]}: {cure}")
 
     def _require_free_size(self, size: tuple[int, ...]) -> None:
         step, least = self.record.side_multiple, self.record.least_side
@@ -497,12 +512,21 @@ class Session(nn.Module):
             if not inputs.isfinite().all():  # of which engines make finite numbers
                 raise ValueError("inputs must be finite")
             return inputs.contiguous()
-        pixels = self.usage.preprocess.denormalize(inputs)
-        whole = pixels.round()
-        if not bool(((pixels - whole).abs() < _WHOLE).all() and (whole >= 0).all() and (whole <= 255).all()):
+        rule = self.usage.preprocess
+        pixels = rule.denormalize(inputs)
+        height, width = pixels.shape[2:]
+        is_padded = (height, width) == self._sides(normalized=True)
+        if is_padded:
+            height, width = self._sides(normalized=False)
+        whole = pixels[:, :, :height, :width].round()
+        made = rule.denormalize(to_input(whole, rule)) if is_padded else whole
+        if not bool(((pixels - made).abs() < _WHOLE).all() and (whole >= 0).all() and (whole <= 255).all()):
+            reason = "they are padded, or normalised by another rule"
+            if isinstance(self.arch, DescriptorArch):
+                reason = f"patches that were resized to {height}×{width} have fractional values"
             raise UserError(
                 f"{self.path} normalises pixels of 8 bits itself, and these inputs are not made of such: "
-                "they are padded, or normalised by another rule; export it without --with preprocess"
+                f"{reason}; export it without --with preprocess"
             )
         return whole.to(torch.uint8).contiguous()
 

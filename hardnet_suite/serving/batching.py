@@ -15,7 +15,6 @@ import torch
 from hardnet_suite.data.sources import SourceImage
 from hardnet_suite.deploy.session import Session
 from hardnet_suite.errors import UserError
-from hardnet_suite.inference.prepare import input_size
 from hardnet_suite.prediction.batch import (
     PreparedImage,
     Wanted,
@@ -276,13 +275,12 @@ class Batcher:
 
 def _prepared(model: LoadedModel, source: SourceImage) -> PreparedImage:
     """An image that the model takes; errors do not say where its file is."""
-    network, rule = model.network, model.postprocess
+    network = model.network
     if not isinstance(network, Session):
         return prepare_source(model, source)
     try:
         prepared = prepare_source(model, source)
-        if getattr(rule, "window", None) is None or network.has_postprocess:  # else windows are inputs
-            network.require_input_size(input_size(*prepared.pixels.shape[1:], model.preprocess))
+        network.require_pixels(prepared.pixels, model.preprocess, model.postprocess, fixed=True)
         return prepared
     except UserError as error:
         raise UserError(str(error).replace(str(network.path), model.name)) from None

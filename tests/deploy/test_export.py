@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from deploy.exported import a_record
 from tiny_networks import as_trained, tiny
 from torch import nn
 
@@ -20,6 +21,7 @@ from hardnet_suite import create_model, load_model
 from hardnet_suite.deploy import deploy, export, formats, fuse_batch_norms
 from hardnet_suite.deploy.benchmark import benchmark
 from hardnet_suite.deploy.formats import torchscript
+from hardnet_suite.deploy.record import sealed
 from hardnet_suite.deploy.session import open_session
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.networks import Pad, PatchDescriptor, build_network
@@ -139,6 +141,32 @@ def test_neither_file_of_openvino_may_be_another(descriptor, tmp_path, foreign):
         export(descriptor, tmp_path / "descriptor.xml")
     assert [each.name for each in tmp_path.iterdir()] == [foreign]
     assert (tmp_path / foreign).read_bytes() == b"<mine/>"
+
+
+@pytest.mark.parametrize("name", ["net.param", "NET.PARAM"])
+def test_weights_of_another_export_stay(descriptor, tmp_path, name):
+    """OpenVINO's and ncnn's files of one name share that of the weights."""
+    pytest.importorskip("openvino", exc_type=ImportError)
+    path, other = tmp_path / Path(name).with_suffix(".xml"), tmp_path / name
+    export(descriptor, path)
+    weights = path.with_suffix(".bin")
+    weights.unlink()
+
+    def write_ncnn(content: bytes) -> None:
+        weights.write_bytes(content)
+        other.write_text("7767517\n")
+        record = sealed(a_record(), other, beside=(".bin",)).to_json()
+        other.write_text(f"7767517\n# hardnet_suite {record}\n")
+
+    write_ncnn(b"of ncnn")
+    for _ in range(2):  # beside an earlier export, and without
+        with pytest.raises(UserError, match=rf"\.bin holds the weights of \S*{name}, another export: choose"):
+            export(descriptor, path)
+        assert weights.read_bytes() == b"of ncnn"
+        path.unlink(missing_ok=True)
+    weights.unlink()  # nothing is lost any more
+    export(descriptor, path)
+    assert export(descriptor, path) == path
 
 
 def test_features_are_not_exported(tmp_path):

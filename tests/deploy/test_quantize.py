@@ -51,6 +51,43 @@ def test_networks_of_each_kind(name, format, textures, tmp_path):
     assert session.record == export.record
 
 
+def integer_nodes(path: Path) -> int:
+    """The number of tensors that a file rounds to integers."""
+    if path.suffix == ".xml":
+        return path.read_text().count('type="FakeQuantize"')
+    import onnx
+
+    return sum(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["ssd512_hardnet68", "rfb512_hardnet68", "centernet_hardnet68"])
+def test_decoding_stays_in_float(name, format, textures, tmp_path):
+    require(format)
+    network, suffix = tiny(name), FORMATS[format].suffixes[0]
+    drops = []
+    for inside, path in ((), tmp_path / f"raw{suffix}"), (("postprocess",), tmp_path / f"boxes{suffix}"):
+        export = export_file(
+            network,
+            path,
+            size=SIDES[name],
+            precision="int8",
+            includes=inside,
+            quantization=Quantization(textures, max_drop=100),
+        )
+        drops.append(export.agreement.drop or 0)
+    assert integer_nodes(tmp_path / f"boxes{suffix}") == integer_nodes(tmp_path / f"raw{suffix}") > 10
+    assert drops[1] <= drops[0] + 5
+
+
+def test_nodes_behind_the_last_layers():
+    sources = {"in": [], "conv": ["in"], "cat": ["conv", "in"], "box": ["cat"], "cls": ["cat"]}
+    sources |= {"flat": ["box"], "all": ["flat", "cls", "priors"], "priors": [], "mean": ["conv"]}
+    order = ["in", "conv", "cat", "box", "cls", "flat", "priors", "all", "mean"]
+    layers = {node: [f"{node}.weight"] if node in ("conv", "box", "cls") else [] for node in order}
+    assert quantize._decoding(layers, sources) == ["flat", "priors", "all", "mean"]
+
+
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_presets_and_kept_layers_have_an_effect(format, textures, tmp_path):
     require(format)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import pickle
 import threading
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import torch
 from deploy.exported import lively, regraft
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_networks import tiny
 from torch import nn
 
 from hardnet_suite import load_model
@@ -32,6 +34,7 @@ from hardnet_suite.deploy.session import (
     open_session,
 )
 from hardnet_suite.errors import UserError
+from hardnet_suite.inference import to_input
 from hardnet_suite.inference.precision import PrecisionChoice
 from hardnet_suite.networks import build_network
 from hardnet_suite.weights.file import ENGINE_SUFFIXES, WEIGHTS_SUFFIXES
@@ -153,6 +156,32 @@ def test_pixels_and_normalised_inputs_of_a_file_that_normalises(classifier, fold
     for bad in (inputs + 0.01, inputs * 100, inputs * torch.nan):
         with pytest.raises(UserError, match="export it without --with preprocess"):
             made(bad)
+
+
+@pytest.mark.parametrize("name", ["fchardnet70", "centernet_hardnet68"])
+@pytest.mark.parametrize("postprocess", [False, True])
+def test_padded_inputs_of_a_file_that_pads(tmp_path, name, postprocess):
+    network = tiny(name)
+    rule = replace(network.usage.preprocess, input_divisor=32, input_value=(0.5, -1.0, 0.25))
+    network.usage = replace(network.usage, preprocess=rule)
+    path = export(network, tmp_path / "net.pt", size=(72, 100), preprocess=True, postprocess=postprocess)
+    made = open_session(path)
+    pixels = torch.randint(0, 256, (2, 3, 72, 100), dtype=torch.uint8)
+    inputs = to_input(pixels, made.usage.preprocess)
+    assert inputs.shape == (2, 3, 96, 128)
+    torch.testing.assert_close(made(inputs), made(pixels), rtol=0, atol=0)
+    other = inputs.clone()
+    other[:, 1, 80, 110] = 0
+    with pytest.raises(UserError, match="they are padded, or normalised by another rule"):
+        made(other)
+    for height, width, cure in (
+        (72, 100, "pad them as to_input does"),
+        (64, 96, "export it with --size 64 96"),
+    ):
+        with pytest.raises(UserError, match=rf"96×128 pixels, got {height}×{width}: {cure}"):
+            made(inputs[:, :, :height, :width])
+    with pytest.raises(UserError, match=r"takes inputs of 72×100 pixels, got 96×128"):
+        made(torch.zeros(1, 3, 96, 128, dtype=torch.uint8))
 
 
 def test_sizes_of_a_file_of_free_size(tmp_path):

@@ -213,3 +213,13 @@ def test_an_engine_is_told_the_precision_when_its_file_is_opened(tmp_path, patch
     assert HardNetDetector(str(path), bf16=bf16).model.precision == model.precision
     found, expected = (describe(each, patches, bf16=bf16) for each in (model, network))
     np.testing.assert_allclose(found, expected, atol=0.02 if bf16 else 1e-4)
+
+
+def test_a_file_that_normalises_takes_patches_of_8_bits_that_need_no_resizing(tmp_path):
+    network = load_descriptor()
+    model = load_descriptor(export(network, tmp_path / "patches.pt", preprocess=True))
+    patches = np.random.default_rng(0).integers(0, 256, (3, 65, 65), np.uint8)
+    whole = patches[:, :32, :32]
+    np.testing.assert_allclose(describe(model, whole), describe(network, whole), atol=1e-4)
+    with pytest.raises(UserError, match="resized to 32×32 have fractional values; export it without --with"):
+        describe(model, patches)

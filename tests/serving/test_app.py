@@ -8,6 +8,7 @@ import io
 import json
 import threading
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytest.importorskip("httpx", reason="starlette's test client needs httpx")
 
 from starlette.testclient import TestClient
+from tiny_networks import tiny
 
-from hardnet_suite import load_model
+from hardnet_suite import export, load_model
 from hardnet_suite.cli.samples import SAMPLES
 from hardnet_suite.matching import match_images
 from hardnet_suite.serving import ServeLimits, create_app
@@ -311,7 +313,7 @@ def test_icons_are_not_decoded_to_learn_their_size(client):
 def test_an_exported_file_that_does_not_take_an_image(tmp_path):
     """It is refused, and the answer does not say where the file is."""
     pytest.importorskip("onnxruntime")
-    from hardnet_suite import create_model, export
+    from hardnet_suite import create_model
 
     network = create_model("fchardnet70", num_classes=11, pretrained="camvid")
     path = export(network, tmp_path / "street.onnx", dynamic="size", preprocess=True)
@@ -319,6 +321,27 @@ def test_an_exported_file_that_does_not_take_an_image(tmp_path):
         assert client.post("/v1/predict", content=png((128, 128))).status_code == 200
         response = client.post("/v1/predict", content=png((8, 96)))
     assert (response.status_code, "takes inputs of at least" in response.json()["error"]) == (422, True)
+    assert str(tmp_path) not in response.text
+
+
+@pytest.mark.parametrize("name", ["fchardnet70", "centernet_hardnet68"])
+def test_an_exported_file_that_pads(tmp_path, name):
+    """It takes pixels before they are padded; images of another size than its own are refused."""
+    network = tiny(name)
+    rule = replace(network.usage.preprocess, input_divisor=32)
+    classes = tuple(map(str, range(network.num_classes)))
+    network.usage = replace(network.usage, preprocess=rule, classes=classes)
+    model = load_model(export(network, tmp_path / "net.pt", size=(72, 100), preprocess=True))
+    with TestClient(create_app({"net": model})) as client:
+        response = client.post("/v1/predict", content=IMAGES["street"])
+    assert (response.status_code, response.json()["task"]) == (200, model.task), response.text
+    (prediction,) = model(IMAGES["street"])
+    assert response.json() == {"model": "net", **prediction.to_dict()}
+    other = replace(model, preprocess=rule if rule.resize == "keep" else replace(rule, size=(64, 64)))
+    with TestClient(create_app({"net": other})) as client:
+        response = client.post("/v1/predict", content=png((160, 160)))
+    assert response.status_code == 422, response.text
+    assert f"{name} takes inputs of 96×128 pixels, got " in response.json()["error"]
     assert str(tmp_path) not in response.text
 
 
