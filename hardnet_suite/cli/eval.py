@@ -195,10 +195,14 @@ def _score_hpatches(args: argparse.Namespace) -> dict[str, Any]:
     if args.tasks is not None and args.split is None:
         raise UserError("--tasks needs --split: a, b, c, full, illum, view, or another one that it has")
     tasks = args.only or (TASKS if args.tasks is not None else ["matching"])
-    results = hpatches(descriptors, args.tasks, args.split, tasks=tasks)
+    try:
+        results = hpatches(descriptors, args.tasks, args.split, tasks=tasks)
+    except ValueError as error:  # descriptors of a type, or of sizes, that no distances are computed of
+        raise UserError(f"{args.descriptors}: {error}") from None
     show(hpatches_table(results))
     if args.split is None:  # a split says which
-        show(f"all {len(descriptors)} sequences of {args.descriptors}")
+        sequences = "the only sequence" if len(descriptors) == 1 else f"all {len(descriptors)} sequences"
+        show(f"{sequences} of {args.descriptors}")
     return {"split": args.split, "sequences": None if args.split else list(descriptors), **results}
 
 

@@ -24,10 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="draw the inliers into this file, .png or .jpg")
     parser.add_argument("--json", type=Path, help="write keypoints, matches and geometry to this file")
     parser.add_argument(
-        "--hloc", type=Path, metavar="FOLDER", help="write features.h5 and matches.h5 of hloc"
+        "--hloc",
+        type=Path,
+        metavar="FOLDER",
+        help="write features.h5 and matches.h5 of hloc (this pair)",
     )
     parser.add_argument(
-        "--colmap", type=Path, metavar="FOLDER", help="write the text files that COLMAP imports"
+        "--colmap",
+        type=Path,
+        metavar="FOLDER",
+        help="write the text files that COLMAP imports (this pair)",
     )
     parser.add_argument(
         "--model",
@@ -68,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         relative_names,
         require_colmap_length,
         require_colmap_replaceable,
+        require_hloc_replaceable,
         require_names,
         require_stored_upright,
         write_colmap,
@@ -78,12 +85,16 @@ def run(args: argparse.Namespace) -> int:
 
     images = [read_image(source) for source in (args.a, args.b)]  # first, as a wrong name is told at once
     names = relative_names([name for name, _ in images])
+    if images[0][0] == images[1][0] and (args.hloc or args.colmap):
+        raise UserError("--hloc and --colmap take matches of two images, got one twice")
     for program, folder in (("hloc", args.hloc), ("COLMAP", args.colmap)):
         if folder is not None:
             require_names(program, names)
             require_stored_upright(program, [name for name, _ in images])
+    if args.hloc is not None:
+        require_hloc_replaceable(args.hloc, (names[0], names[1]))
     if args.colmap is not None:
-        require_colmap_replaceable(args.colmap, names)
+        require_colmap_replaceable(args.colmap, names, (names[0], names[1]))
     keynet = None
     if args.keynet is not None:
         keynet = KeyNetDetector(args.keynet, affnet=args.affnet, orinet=args.orinet, device=args.device)

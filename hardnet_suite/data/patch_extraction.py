@@ -29,6 +29,7 @@ from hardnet_suite.data.patch_frames import (
     frames_inside,
     frames_of_keypoints,
     project_points,
+    require_region,
     warp_frames,
 )
 from hardnet_suite.data.views import change_light, random_homography, warp_image
@@ -135,8 +136,7 @@ class Extraction:
             raise ValueError(f"unknown detector {', '.join(unknown)}, expected {' or '.join(DETECTORS)}")
         if self.patches_per_image < 1:
             raise ValueError(f"patches_per_image={self.patches_per_image}: expected at least 1")
-        if not 0.5 <= self.region <= 100:
-            raise ValueError(f"region={self.region}: expected 0.5 to 100 sizes of the keypoint")
+        require_region(self.region)
         if not 0 < self.min_size < float("inf"):
             raise ValueError(f"min_size={self.min_size}: expected a positive number of pixels")
         if self.seed < 0:

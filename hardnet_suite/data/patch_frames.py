@@ -12,9 +12,21 @@ from typing import Any
 
 import numpy as np
 
+from hardnet_suite.numeric import is_number
+
 CvFeature2D = Any  # cv2.Feature2D, without an import of OpenCV
 
 MEASUREMENT_REGION = 6.0
+_REGIONS = (0.5, 100)  # sizes of the keypoint
+
+
+def require_region(region: Any) -> None:
+    """ValueError for what is no side of a patch's region in sizes of its keypoint, 0.5 to 100."""
+    least, most = _REGIONS
+    if not is_number(region) or not least <= region <= most:
+        raise ValueError(f"region={region}: expected {least} to {most} sizes of the keypoint")
+
+
 """Side of the region that a patch shows, in sizes (diameters) of its keypoint: 12 σ of a SIFT keypoint.
 
 The size of OpenCV's SIFT keypoints is 2 σ, and SIFT's own descriptor has 4×4 cells of 3 σ each, which makes

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 
 _ITERATIONS = 25
@@ -35,7 +36,8 @@ def kmeans(descriptors: np.ndarray, words: int, seed: int) -> np.ndarray:
         UserError: fewer descriptors than words, or faiss is not installed.
     """
     if len(descriptors) < words:
-        raise UserError(f"{len(descriptors)} descriptors in all: too few for {words} words")
+        number = counted(len(descriptors), "descriptor")
+        raise UserError(f"{number} in all: too few for {words} words")
     means = load_faiss().Kmeans(
         descriptors.shape[1], words, niter=_ITERATIONS, seed=seed, min_points_per_centroid=1
     )

@@ -13,6 +13,7 @@ import numpy as np
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.files import is_file, sha256
 from hardnet_suite.data.images import exif_orientation
+from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching.keypoints import Features
 from hardnet_suite.matching.pair import Matches
@@ -38,7 +39,7 @@ def write_hloc(
     centres at integers; hloc adds 0.5 when it fills COLMAP's database.
 
     Args:
-        folder: of the files; earlier ones of this function are replaced.
+        folder: of the files; earlier ones of this function are replaced, if their pairs are among these.
         matches: of pairs of images. Features of one image are one object in all of its pairs.
         names: by ``id(features)``, the paths of the images within hloc's folder of images. Default: those
             within the common folder of all images.
@@ -49,7 +50,7 @@ def write_hloc(
     Raises:
         UserError: h5py is not installed, an image without a name, two images of one name, a pair twice, in
             either order, names that the files cannot hold, images with an EXIF orientation, or other files
-            in the place.
+            or matches of other pairs in the place.
         ValueError: the descriptors of two images cannot be compared, as for ``match_features``.
     """
     h5py = _h5py()
@@ -62,6 +63,7 @@ def write_hloc(
     _require_pairs("hloc", pairs, '("/" in names is "-" there)')
     folder = Path(folder)
     require_hloc_replaceable(folder)
+    _require_pairs_stay(folder, PAIRS, [(name_of[id(pair.a)], name_of[id(pair.b)]) for pair in matches])
     with whole_file(folder / FEATURES) as temporary, h5py.File(temporary, "w") as file:
         for name, features in images.items():
             group = file.create_group(name)
@@ -105,7 +107,7 @@ def write_colmap(
     descriptors for SIFT's.
 
     Args:
-        folder: of the files; earlier ones of this function are replaced.
+        folder: as for ``write_hloc``.
         matches: as for ``write_hloc``.
         names: as for ``write_hloc``.
 
@@ -125,6 +127,7 @@ def write_colmap(
     for features in images.values():
         require_colmap_length(features.descriptors.shape[1])
     require_colmap_replaceable(folder, images)
+    _require_pairs_stay(folder, MATCH_LIST, pairs)
     for name, features in images.items():
         write_file(folder / f"{name}.txt", _feature_lines(features))
     blocks = []
@@ -147,14 +150,20 @@ def _feature_lines(features: Features) -> str:
     return "\n".join([f"{len(keypoints)} {_COLMAP_LENGTH}", *rows]) + "\n"
 
 
-def require_hloc_replaceable(folder: str | Path) -> None:
+def require_hloc_replaceable(folder: str | Path, pair: tuple[str, str] | None = None) -> None:
     """Checks, before anything is computed, that ``write_hloc`` may write.
 
+    Args:
+        folder: of the files.
+        pair: names of the only pair that will be written, where they are known.
+
     Raises:
-        UserError: h5py is not installed, or other files are in the place.
+        UserError: h5py is not installed, other files are in the place, or matches of other pairs.
     """
     _h5py()
     _require_own(Path(folder), (FEATURES, MATCHES, PAIRS))
+    if pair is not None:
+        _require_pairs_stay(Path(folder), PAIRS, [pair])
 
 
 def require_colmap_length(length: int) -> None:
@@ -163,13 +172,39 @@ def require_colmap_length(length: int) -> None:
         raise UserError(f"COLMAP imports descriptors of {_COLMAP_LENGTH} numbers, these have {length}")
 
 
-def require_colmap_replaceable(folder: str | Path, names: Iterable[str]) -> None:
+def require_colmap_replaceable(
+    folder: str | Path, names: Iterable[str], pair: tuple[str, str] | None = None
+) -> None:
     """Checks that ``write_colmap`` may write the features of images of these names.
 
+    Args:
+        folder: of the files.
+        names: of the images.
+        pair: as for ``require_hloc_replaceable``.
+
     Raises:
-        UserError: other files are in the place.
+        UserError: other files are in the place, or matches of other pairs.
     """
     _require_own(Path(folder), (*(f"{name}.txt" for name in names), MATCH_LIST))
+    if pair is not None:
+        _require_pairs_stay(Path(folder), MATCH_LIST, [pair])
+
+
+def _require_pairs_stay(folder: Path, file: str, pairs: Iterable[tuple[str, str]]) -> None:
+    """UserError where a file holds matches of other pairs than those to be written, which would be lost."""
+    if not (folder / file).exists():
+        return
+    text = (folder / file).read_text()
+    # COLMAP's has a block for each pair, whose first line has the names
+    lines = text.splitlines() if file == PAIRS else [block.partition("\n")[0] for block in text.split("\n\n")]
+    written = {frozenset(pair) for pair in pairs}
+    lost = [line for line in lines if line.strip() and frozenset(line.split()) not in written]
+    if lost:
+        rest = "" if len(lost) == 1 else f", and of {counted(len(lost) - 1, 'other pair')}"
+        raise UserError(
+            f"{folder} holds matches of {lost[0]}{rest}, which would be lost: write all pairs in one call of "
+            "write_hloc or write_colmap, or choose another folder"
+        )
 
 
 def _require_own(folder: Path, names: Iterable[str]) -> None:

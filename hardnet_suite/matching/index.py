@@ -159,8 +159,8 @@ class ImageIndex:
         """Adds images; the codebook stays. An image may be added twice, but a name stands for one image.
 
         That is told by the contents of files: those that have moved are found again once they are added from
-        where they are. An image that cannot be read, or has no keypoints, is skipped with a warning; if it is
-        the only one, it is an error.
+        where they are. An image that cannot be read, has no keypoints, or a VLAD of 0, as each of its
+        descriptors is a word, is skipped with a warning; if it is the only one, it is an error.
 
         Args:
             images: as for ``predict``.
@@ -174,8 +174,9 @@ class ImageIndex:
                 contents has; nothing is added then.
         """
         added = list(_features_of(self.detector, images, failed, self._files()))
-        self._extend(added)
-        return len(added)
+        before = len(self)
+        self._extend(added, failed)
+        return len(self) - before
 
     def search(
         self, image: Any, *, top: int | None = 10, verify: bool | int = False, name: str | None = None
@@ -261,7 +262,9 @@ class ImageIndex:
             _require_same_file(files, name, image.file)
         return files
 
-    def _extend(self, images: Iterable[tuple[str, _LocalFeatures]]) -> None:
+    def _extend(
+        self, images: Iterable[tuple[str, _LocalFeatures]], failed: list[tuple[str, str]] | None = None
+    ) -> None:
         images, files = list(images), self._files()
         for name, image in images:
             _require_same_file(files, name, image.file)
@@ -269,12 +272,31 @@ class ImageIndex:
         for name, image in zip(self.names, self._images, strict=True):
             if image.file is not None and name in added:
                 image.file = image.file.or_moved_to(added[name])
-        for name, image in images:
-            if image.words is None:
-                image.words = self._words(image.descriptors)
+        for name, image in self._ranked(images, failed):
             self.names.append(name)
             self._images.append(image)
         self._ranking = None
+
+    def _ranked(
+        self, images: list[tuple[str, _LocalFeatures]], failed: list[tuple[str, str]] | None
+    ) -> list[tuple[str, _LocalFeatures]]:
+        """Those that a search can find, with their words; others are skipped as in ``add``."""
+        ranked = []
+        for name, image in images:
+            if image.words is None:
+                image.words = self._words(image.descriptors)
+                try:
+                    if self.method == "vlad":
+                        self._vlad(image, name)
+                except UserError as error:
+                    if len(images) == 1:
+                        raise
+                    warnings.warn(f"skipped: {error}", stacklevel=4)
+                    if failed is not None:
+                        failed.append((name, str(error)))
+                    continue
+            ranked.append((name, image))
+        return ranked
 
     def _words(self, descriptors: np.ndarray) -> np.ndarray:
         """(N,) int32 nearest words."""
@@ -293,18 +315,22 @@ class ImageIndex:
             index.add(vlad(image.descriptors, image.words, self.codebook)[None])
 
         def scores(query: _LocalFeatures) -> np.ndarray:
-            vector = vlad(query.descriptors, query.words, self.codebook)
-            if not vector.any():
-                raise UserError(
-                    f"{query.name}: its descriptors are words of the codebook, so that its VLAD is 0; build "
-                    "the index of more images, or of fewer words"
-                )
+            vector = self._vlad(query, query.name)
             values, numbers = index.search(vector[None], index.ntotal)
             ordered = np.empty(index.ntotal, np.float32)
             ordered[numbers[0]] = values[0]
             return ordered
 
         return scores
+
+    def _vlad(self, image: _LocalFeatures, name: str) -> np.ndarray:
+        vector = vlad(image.descriptors, image.words, self.codebook)
+        if not vector.any():
+            raise UserError(
+                f"{name}: its descriptors are words of the codebook, so that its VLAD is 0; build the index "
+                "of more images, or of fewer words"
+            )
+        return vector
 
     def _rank_by_words(self) -> Callable[[_LocalFeatures], np.ndarray]:
         inverted = InvertedFile([image.words for image in self._images], len(self.codebook))
@@ -363,7 +389,9 @@ def build_index(
         words = words or max(_FEWEST_WORDS, min(_WORDS[method], len(descriptors) // _PER_WORD))
         codebook = kmeans(descriptors, words, seed or 0)
     index = ImageIndex(detector, method, codebook)
-    index._extend(features)
+    index._extend(features, failed)
+    if not index.names:
+        raise UserError("no image to index: each has a VLAD of 0; take more images, or fewer words")
     return index
 
 

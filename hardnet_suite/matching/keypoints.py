@@ -17,11 +17,12 @@ from hardnet_suite.data.patch_frames import (
     create_sift,
     cut_patches,
     frames_of_keypoints,
+    require_region,
 )
 from hardnet_suite.matching.images import grey_array, read_image
 from hardnet_suite.matching.keynet import KeyNetDetector, sizes_angles_shapes
 from hardnet_suite.matching.patches import describe, digest_of, open_descriptor, patch_side
-from hardnet_suite.numeric import is_integer
+from hardnet_suite.numeric import is_integer, is_number
 
 CvKeyPoint = Any  # cv2.KeyPoint, without an import of OpenCV
 
@@ -156,8 +157,8 @@ class HardNetDetector:
         upright: angles of 0, for images that are not rotated against each other: faster, more matches. Given
             keypoints are described at the angle 0, too. With a ``KeyNetDetector``, it leaves out OriNet,
             which the detector must have.
-        region: side of a patch in sizes of its keypoint. The default is that of the training patches; others
-            match worse (docs/descriptor.md).
+        region: side of a patch in sizes of its keypoint, 0.5 to 100. The default is that of the training
+            patches; others match worse (docs/descriptor.md).
         contrast: SIFT's contrast threshold; smaller gives more and weaker keypoints. Default: 0.04.
         detector: None: SIFT.
         channels: order of the channels in arrays and tensors: "bgr" as OpenCV reads images, or "rgb".
@@ -185,15 +186,14 @@ class HardNetDetector:
     ):
         if top_k is not None and not (is_integer(top_k) and top_k >= 1):
             raise ValueError(f"expected an integer top_k of at least 1, or None, got {top_k!r}")
-        if not 0 < region < float("inf"):
-            raise ValueError(f"expected a positive region, got {region}")
+        require_region(region)
         if contrast is not None and detector is not None:
             raise ValueError("contrast is for SIFT's keypoints, got another detector")
         if detector is not None:
             detector.check_upright(upright)
         contrast = SIFT_CONTRAST if contrast is None else contrast
-        if not 0 <= contrast < float("inf"):
-            raise ValueError(f"expected a contrast threshold of at least 0, got {contrast}")
+        if not (is_number(contrast) and contrast >= 0):
+            raise ValueError(f"expected a contrast threshold of at least 0, got {contrast!r}")
         if channels not in ("rgb", "bgr"):
             raise ValueError(f"expected channels 'rgb' or 'bgr', got {channels!r}")
         if not isinstance(model, nn.Module):

@@ -127,7 +127,8 @@ def test_bad_arguments_are_one_line(tmp_path, weights, arguments, message, capsy
 
 @pytest.mark.parametrize("option", ["--hloc", "--colmap"])
 @pytest.mark.parametrize(
-    ("name", "message"), [("a.png", "two images are called a.png"), ("my b.png", "takes no spaces in names")]
+    ("name", "message"),
+    [("a.png", "take matches of two images, got one twice"), ("my b.png", "takes no spaces in names")],
 )
 def test_names_are_looked_at_before_anything_is_written(
     tmp_path, weights, option, name, message, capsys, monkeypatch
@@ -142,6 +143,25 @@ def test_names_are_looked_at_before_anything_is_written(
     assert message in err
     assert not (tmp_path / "drawing.png").exists()
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--hloc", "--colmap"])
+def test_matches_of_another_pair_are_not_replaced(tmp_path, weights, option, capsys, monkeypatch):
+    """Structure from motion takes many pairs in one folder: a second call would lose the first pair."""
+    pytest.importorskip("h5py")
+    monkeypatch.chdir(tmp_path)
+    save_pair(tmp_path)
+    (tmp_path / "c.png").write_bytes((tmp_path / "b.png").read_bytes())
+    common = ["--weights", weights, "--top-k", "50", "--model", "none", option, "out"]
+    for images in (["a.png", "b.png"], ["a.png", "b.png"], ["b.png", "a.png"]):
+        assert main(["match", *images, *common]) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert main(["match", "a.png", "c.png", *common]) == 2
+    out, err = capsys.readouterr()
+    assert "out holds matches of b.png a.png, which would be lost" in err
+    assert out == ""
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("option", ["--hloc", "--colmap"])

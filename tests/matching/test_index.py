@@ -175,12 +175,26 @@ def test_few_descriptors_have_two_words(method, top_k):
 
 
 def test_an_image_whose_descriptors_are_the_words_is_told():
-    """Its VLAD is 0, and so would be its score with itself."""
-    scene = drawn_scenes()[0]
-    index = build_index(scene, detector=detector(top_k=3), words=3)
+    """Its VLAD is 0, and so would be its score with itself: no search would find it."""
+    scene, other = drawn_scenes()[:2]
+    three = detector(top_k=3)
+    with pytest.raises(UserError, match="image: its descriptors are words of the codebook"):
+        build_index(scene, detector=three, words=3)
+    codebook = three.features(scene).descriptors.astype(np.float16).astype(np.float32)
+    failed: list[tuple[str, str]] = []
+    with pytest.warns(UserWarning, match="skipped: image_0: its descriptors are words"):
+        index = build_index([scene, other], detector=three, codebook=codebook, failed=failed)
+    assert index.names == ["image_1"]
+    assert [name for name, _ in failed] == ["image_0"]
     with pytest.raises(UserError, match="query: its descriptors are words of the codebook"):
         index.search(scene, name="query")
-    assert index.search(drawn_scenes()[1])
+    with pytest.raises(UserError, match="its descriptors are words of the codebook"):
+        index.add(scene)
+    assert len(index) == 1
+    assert index.search(other)
+    with warnings.catch_warnings(action="ignore"), pytest.raises(UserError, match="each has a VLAD of 0"):
+        build_index([scene, scene], detector=three, codebook=codebook)
+    assert build_index(scene, detector=three, method="bow", words=3).names  # counts of words are not 0
 
 
 def test_what_cannot_be_added_is_told(tmp_path):
