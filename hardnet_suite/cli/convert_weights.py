@@ -241,7 +241,7 @@ def _is_conversion(path: Path) -> bool:
 
 
 def require_sound_in(weights: Checkpoint) -> None:
-    """UserError unless the model's tensors are finite floating-point numbers."""
+    """UserError unless the model's tensors are floating-point numbers, finite in float32, too."""
     from hardnet_suite.weights.tables import require_sound
 
     try:

@@ -417,6 +417,12 @@ def test_a_trunk_without_some_of_its_tensors(cli, tmp_path):
         ("fc.bias", lambda value: value.to(torch.int32), "fc.bias is torch.int32): quantised"),
         ("fc.bias", lambda value: value.fill_(float("nan")), "1 weight holds NaN or infinity, fc.bias"),
         ("trunk.stem.0.conv.weight", lambda value: value.fill_(float("inf")), "NaN or infinity"),
+        ("fc.bias", lambda value: value.double() + 1e300, "float32 cannot: fc.bias up to 1e+300"),
+        (
+            "trunk.stem.0.conv.weight",
+            lambda value: value.double() + 1e39,
+            "float32 cannot: trunk.stem.0.conv",
+        ),
         ("trunk.stem.1.norm.running_var", lambda value: value - 10, "negative variance, trunk.stem.1.norm"),
     ],
 )

@@ -718,6 +718,28 @@ def test_weights_of_a_diverged_training_are_refused(value, tmp_path):
     assert torch.equal(network.state_dict()["fc.bias"], before)
 
 
+@pytest.mark.parametrize(
+    ("own", "theirs", "value"),
+    [
+        (torch.float32, torch.float64, -1e300),
+        (torch.float16, torch.float32, 1e5),
+        (torch.float16, torch.bfloat16, 1e5),
+        (torch.bfloat16, torch.float64, 1e39),
+    ],
+)
+def test_values_that_the_networks_numbers_cannot_hold(own, theirs, value):
+    """They would become infinite when they are copied."""
+    layer = nn.Linear(3, 2).to(own)
+    before = layer.bias.clone()
+    state = {"weight": torch.ones(2, 3, dtype=theirs), "bias": torch.tensor([0, value], dtype=theirs)}
+    words = rf"1 tensor holds values that the network's {str(own)[6:]} cannot: bias up to \d"
+    with pytest.raises(UserError, match=words):
+        load_weights(layer, state)
+    assert torch.equal(layer.bias, before)
+    state["bias"] = torch.tensor([0, 100], dtype=theirs)
+    assert load_weights(layer, state).taken == 2
+
+
 @pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int32, torch.bool])
 def test_integers_are_no_float_weights(kind):
     """Quantised weights lack their scale: copied as numbers, they would be wrong without a word."""
