@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
     from hardnet_suite.weights.identification import lacking_in_trunk
     from hardnet_suite.weights.layouts import LAYOUTS
     from hardnet_suite.weights.runs import run_checkpoint
+    from hardnet_suite.weights.save import halved
     from hardnet_suite.weights.tables import few
 
     source, target = expanded(args.source), expanded(args.target)
@@ -127,7 +128,8 @@ def run(args: argparse.Namespace) -> None:
     if weights.input_is_unknown:
         metadata["input_rule"] = UNKNOWN
     try:
-        save_weights(renamed, target, metadata=metadata, half=args.half)
+        kept = halved(renamed) if args.half else renamed
+        save_weights(kept, target, metadata=metadata, half=False)
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
     if lost := [] if LAYOUTS[args.to].records else _lost_records(weights, args.to, metadata["licence"]):
@@ -137,7 +139,7 @@ def run(args: argparse.Namespace) -> None:
         text = f"a .pdparams holds tensors alone, not the source's {', '.join(lost)}{needed}"
         show(f"warning: {target}: {text}", sys.stderr)
     part, form = (" (a part of it)", "") if weights.form == "trunk" else ("", f"{weights.form} ")
-    show(f"{counted(len(renamed), 'tensor')} of {model}{part}, {form}to {args.to}: {target}")
+    show(f"{counted(len(kept), 'tensor')} of {model}{part}, {form}to {args.to}: {target}")
 
 
 def weights_file(path: Path) -> WeightsFile:
