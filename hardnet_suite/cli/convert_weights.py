@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from hardnet_suite.weights import open_weights, save_weights
     from hardnet_suite.weights.checkpoint import INPUT_IS_UNKNOWN, UNKNOWN
-    from hardnet_suite.weights.convert import in_target, require_same_network
+    from hardnet_suite.weights.convert import in_target, require_same_network, unused_prefixes
     from hardnet_suite.weights.file import expanded
     from hardnet_suite.weights.identification import lacking_in_trunk
     from hardnet_suite.weights.layouts import LAYOUTS
@@ -106,8 +106,15 @@ def run(args: argparse.Namespace) -> None:
     lacking = lacking_in_trunk(weights.model, weights.tensors, weights.arch)
     if weights.form == "trunk" and lacking:
         show(f"the file lacks {counted(len(lacking), 'tensor')} of the trunk: {few(lacking)}")
-    if weights.form == "trunk" and weights.left:
-        show(f"dropped, as {weights.model} has no place for them: {few(weights.left)}")
+    if dropped := [*weights.left, *weights.unused]:
+        reason = "not of the trunk" if weights.form == "trunk" else "never used by its program"
+        show(f"dropped: {counted(len(dropped), 'tensor')} {reason}: {few(dropped)}")
+    absent = () if weights.form == "trunk" else unused_prefixes(weights.model, args.to)
+    if absent:
+        show(
+            f"{LAYOUTS[args.to].program} also have tensors that they never use, which the file will lack "
+            f"({few(f'{prefix}*' for prefix in absent)}): load it with strict=False"
+        )
     model, tensors = weights.model, weights.tensors
     try:
         require_same_network(model, weights.arch, args.to)

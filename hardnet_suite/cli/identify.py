@@ -107,6 +107,8 @@ def passport(weights: Checkpoint, *, named: bool = False) -> dict[str, Any]:
         if weights.left:
             first = dict.fromkeys(key.split(".")[0] for key in weights.left)
             answers["beside it"] = f"{counted(len(weights.left), 'tensor')} of {', '.join(first)}"
+    if weights.unused:
+        answers["never used"] = f"{counted(len(weights.unused), 'tensor')}: {few(weights.unused)}"
     if weights.num_classes:
         answers["classes"] = weights.num_classes
     if weights.in_chans:

@@ -117,6 +117,8 @@ class Checkpoint:
             which computes otherwise; only of initial weights.
         implied: architecture that the naming scheme or the metadata imply, also where the caller gave
             another; None where they imply none.
+        unused: keys that the file's network has and never uses, and that are neither in ``tensors`` nor in
+            ``left``: such as the last layer of a trunk in a larger network.
     """
 
     path: Path
@@ -139,6 +141,7 @@ class Checkpoint:
     container: Container | None = None
     other_model: str | None = None
     implied: Arch | None = None
+    unused: tuple[str, ...] = ()
 
     def require_whole(self) -> Checkpoint:
         """Returns the checkpoint itself.
@@ -372,7 +375,7 @@ def _describe(
     said = said if isinstance(said, str) and said in ARCHS else None
     named = model
     form, tensors, left, classes, channels = "", {}, {}, None, None
-    implied, container, scheme = None, None, ""
+    implied, container, scheme, unused = None, None, "", ()
     try:
         prefix, whole = _whole_network(file.path, state, model, arch)
         if model is None and said is not None and said != whole.model:
@@ -380,7 +383,7 @@ def _describe(
                 prefix, whole = _whole_network(file.path, state, said, arch)
         model, form, tensors = whole.model, whole.form, whole.tensors
         implied = whole.arch
-        scheme = whole.form
+        scheme, unused = whole.form, whole.unused
         beside = {key: value for key, value in state.items() if not key.startswith(prefix)}
         within_others = isinstance(find_arch(model), HarDNetArch) and has_layers(beside)
         if within_others and named is not None:
@@ -392,6 +395,7 @@ def _describe(
         if within_others and named is None:
             container, form, left = unknown_container(prefix), "trunk", beside
             tensors = {key: value for key, value in tensors.items() if key.startswith("trunk.")}
+            unused = _last_layer(state, prefix, model, scheme, arch)
         else:
             classes, channels = whole.num_classes, whole.in_chans
     except UserError as error:
@@ -402,6 +406,7 @@ def _describe(
             model, tensors, scheme = _trunk_of_container(state, container, model, arch)
             start = container.prefix_in(state)
             form, left = "trunk", {key: state[key] for key in state if not key.startswith(start)}
+            unused = _last_layer(state, start, model, scheme, arch)
             implied = LAYOUTS[scheme].arch_of(model, arch)
             if nearly := nearest(state, None):
                 warnings.warn(
@@ -413,6 +418,7 @@ def _describe(
             prefix, model, tensors, scheme = within
             container, form = unknown_container(prefix), "trunk"
             left = {key: value for key, value in state.items() if not key.startswith(prefix)}
+            unused = _last_layer(state, prefix, model, scheme, arch)
             implied = LAYOUTS[scheme].arch_of(model, arch)
         elif known and (
             isinstance(error, SeveralNetworksError)
@@ -420,7 +426,7 @@ def _describe(
         ):
             raise
         elif (model := model or said) is not None and (trunk := split_trunk(model, state, arch)) is not None:
-            form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1] if key in state}
+            form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1]}
             scheme = trunk[2]
             implied = LAYOUTS[scheme].arch_of(model, arch)
         elif model is not None:
@@ -485,6 +491,7 @@ def _describe(
         row=row,
         container=container,
         other_model=said if named_otherwise and form != "trunk" and said in alike(model) else None,
+        unused=unused,
     )
 
 
@@ -537,6 +544,16 @@ def _trunk_of_unknown(
         key: value for key, value in state.items() if not key.startswith(prefix) and not key.endswith(last)
     }
     return within if has_layers(beside) else None  # otherwise it is a damaged classifier
+
+
+def _last_layer(
+    state: Mapping[str, Tensor], prefix: str, model: str, layout: str, arch: Arch | None
+) -> tuple[str, ...]:
+    """Keys of a classifier's last layer below the prefix of its trunk in a larger network."""
+    names = keys_of(model, LAYOUTS[layout], arch).items()
+    last = [f".{theirs}" for ours, theirs in names if not ours.startswith("trunk.")]
+    below = [key for key in state if key.startswith(prefix)]
+    return tuple(key for key in below if any(name.endswith(f".{key.removeprefix(prefix)}") for name in last))
 
 
 def _as_written_by(

@@ -105,7 +105,8 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
             )
         raise UserError(message) from None
     left = (key for key in dropped if key not in own)
-    return LoadReport(report.taken, report.missing, (*report.unexpected, *left))
+    unused = (key for key in checkpoint.unused if key not in names.tensors)
+    return LoadReport(report.taken, report.missing, (*report.unexpected, *left, *unused))
 
 
 def _compare_architectures(module: nn.Module, checkpoint: Checkpoint, *, strictly: bool) -> None:

@@ -20,7 +20,16 @@ from hardnet_suite import create_model, load_model, predict
 from hardnet_suite.deploy import export
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, build_network, default_usage
-from hardnet_suite.weights import ROWS, download, find, open_weights, registry, save_weights, to_official
+from hardnet_suite.weights import (
+    ROWS,
+    download,
+    fill,
+    find,
+    open_weights,
+    registry,
+    save_weights,
+    to_official,
+)
 from hardnet_suite.weights.convert import in_target
 from hardnet_suite.weights.places import SHIPPED
 from hardnet_suite.weights.row import Address
@@ -701,6 +710,74 @@ def test_a_trunk_inside_another_network(cli, tmp_path):
     answers = answers_of(cli, tmp_path, tmp_path / "trunk.safetensors")  # it says whose it is
     assert (answers["model"], answers["part"]) == ("hardnet85", "the trunk")
     assert answers["source"] == "https://github.com/talshaharabany/AutoSAM"
+
+
+UNUSED = ("ra4_conv1.conv.weight", "conv6.conv.weight", "hardnet.base.16.3.weight", "hardnet.base.16.3.bias")
+
+
+@pytest.mark.parametrize("outer", ["", "module.", "net."])
+def test_what_a_program_never_uses_is_named_and_dropped(cli, tmp_path, outer):
+    state = official("hardnet_mseg") | dict.fromkeys(UNUSED, torch.ones(2, 2))
+    torch.save({f"{outer}{key}": value for key, value in state.items()}, tmp_path / "file.pth")
+    answers = answers_of(cli, tmp_path, tmp_path / "file.pth")
+    assert (answers["model"], answers["part"]) == ("hardnet_mseg", "the whole network")
+    assert answers["never used"] == f"4 tensors: {', '.join(UNUSED)}"
+    status, out, _ = cli("convert-weights", tmp_path / "file.pth", tmp_path / "own.safetensors")
+    assert status == 0
+    assert f"dropped: 4 tensors never used by its program: {', '.join(UNUSED)}\n" in out
+    assert "strict=False" not in out
+    answers = answers_of(cli, tmp_path, tmp_path / "own.safetensors")
+    assert "never used" not in answers
+    status, out, _ = cli(
+        "convert-weights", tmp_path / "own.safetensors", tmp_path / "back.pth", "--to", "official"
+    )
+    assert (status, "dropped" in out) == (0, False)
+    assert "which the file will lack (ra4_conv1.*, ra4_conv2.*," in out
+    assert "load it with strict=False" in out
+    report = fill(build_network("hardnet_mseg"), open_weights(tmp_path / "file.pth"))
+    assert report.unexpected == UNUSED
+
+
+@pytest.mark.parametrize(
+    ("prefix", "start", "marks"),
+    [
+        ("backbone.", "base.", ("decoder.up1.conv1.weight", "decoder.final.conv1.weight")),  # of AutoSAM
+        ("hardnet.", "base.", ("rfb2_1.a.weight", "rfb3_1.a.weight", "rfb4_1.a.weight", "agg1.a.weight")),
+        ("encoder.", "base.", ("decoder.conv.weight",)),
+        ("encoder.", "", ("decoder.conv.weight",)),
+    ],
+)
+def test_the_unread_classifier_of_a_trunk_in_another_network_is_named(cli, tmp_path, prefix, start, marks):
+    state = {prefix + key.replace("base.", start): value for key, value in official("hardnet39ds").items()}
+    torch.save(state | dict.fromkeys(marks, torch.ones(2, 2)), tmp_path / "file.pth")
+    last = [key for key in state if state[key].shape[:1] == (1000,)]
+    assert len(last) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        answers = answers_of(cli, tmp_path, tmp_path / "file.pth")
+    assert answers["never used"] == f"2 tensors: {', '.join(last)}"
+    status, out, _ = cli("convert-weights", tmp_path / "file.pth", tmp_path / "own.safetensors")
+    assert status == 0
+    dropped = f"dropped: {len(marks) + 2} tensors not of the trunk: "
+    assert dropped + ", ".join([*marks, *last][:4]) in out
+    assert open_weights(tmp_path / "own.safetensors").tensors.keys() == trunk_of("hardnet39ds").keys()
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_what_is_beside_a_numbered_trunk_is_named(cli, tmp_path, prefix):
+    state = {key.removeprefix("base."): value for key, value in official("hardnet39ds").items()}
+    more = {"99.weight": torch.ones(2)}
+    torch.save({prefix + key: value for key, value in (state | more).items()}, tmp_path / "file.pth")
+    command = (
+        "convert-weights",
+        tmp_path / "file.pth",
+        tmp_path / "own.safetensors",
+        "--model",
+        "hardnet39ds",
+    )
+    status, out, _ = cli(*command)
+    assert status == 0
+    assert f"dropped: 1 tensor not of the trunk: {prefix}99.weight" in out
 
 
 @pytest.mark.parametrize("outer", ["", "detector."])
