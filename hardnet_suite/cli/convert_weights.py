@@ -145,8 +145,8 @@ def run(args: argparse.Namespace) -> None:
             needed = "; `predict` needs them again, of a config (--model CONFIG --weights FILE)"
         text = f"a .pdparams holds tensors alone, not the source's {', '.join(lost)}{needed}"
         show(f"warning: {target}: {text}", sys.stderr)
-    part, form = (" (a part of it)", "") if weights.form == "trunk" else ("", f"{weights.form} ")
-    show(f"{counted(len(kept), 'tensor')} of {model}{part}, {form}to {args.to}: {target}")
+    part = " (a part of it)" if weights.form == "trunk" else ""
+    show(f"{counted(len(kept), 'tensor')} of {model}{part}, {weights.layout} to {args.to}: {target}")
 
 
 def weights_file(path: Path) -> WeightsFile:
@@ -289,7 +289,7 @@ def writer_of(weights: Checkpoint) -> Container | KeyLayout | None:
 
     if weights.container is not None:
         return weights.container
-    layout = LAYOUTS.get(weights.form)
+    layout = LAYOUTS.get(weights.layout)
     if layout is None or not layout.records or weights.metadata.get("form") in _FORMS:
         return None
     return layout
@@ -303,7 +303,7 @@ def origin_of(weights: Checkpoint) -> dict[str, str]:
     told = {key: weights.metadata[key] for key in _ORIGIN if isinstance(weights.metadata.get(key), str)}
     key = (weights.model, weights.path.name)
     named = next((row for row in ROWS if (row.model, row.file) == key and not told), None)
-    if named is not None and named.layout not in ("", weights.form) and not LAYOUTS[named.layout].told:
+    if named is not None and named.layout not in ("", weights.layout) and not LAYOUTS[named.layout].told:
         named = None  # the name alone does not say how the network computes
     if named is not None and weights.num_classes not in (None, named.num_classes):
         named = None

@@ -119,6 +119,7 @@ class Checkpoint:
             another; None where they imply none.
         unused: keys that the file's network has and never uses, and that are neither in ``tensors`` nor in
             ``left``: such as the last layer of a trunk in a larger network.
+        layout: like ``form``, but of a trunk alone, too, the naming scheme of its keys.
     """
 
     path: Path
@@ -142,6 +143,7 @@ class Checkpoint:
     other_model: str | None = None
     implied: Arch | None = None
     unused: tuple[str, ...] = ()
+    layout: str = ""
 
     def require_whole(self) -> Checkpoint:
         """Returns the checkpoint itself.
@@ -437,8 +439,8 @@ def _describe(
         raise UserError(f"its metadata says that it computes as {program!r}, not as {layout!r}")
     program = layout or program
     if program is not None:
-        form, implied = _as_written_by(program, model, form, scheme, arch)
-        scheme = program
+        scheme, implied = _as_written_by(program, model, scheme, arch)
+        form = "trunk" if form == "trunk" else scheme
     if form == "onnx":
         if file.path.suffix.lower() != ".onnx":
             raise UserError(
@@ -465,7 +467,7 @@ def _describe(
             f"its metadata's palette has {counted(len(colours), 'colour')} for {counted(classes, 'class')}"
         )
     rule = _record(metadata, "preprocess", partial(Preprocess.from_dict, base=PREPROCESS.get(model)))
-    writer = LAYOUTS.get(scheme)
+    writer = LAYOUTS.get(program or scheme)
     is_told = row is not None or may_be_published(form, model, classes)
     is_told = is_told and metadata.get("input_rule") != UNKNOWN
     if rule is None and writer is not None and model is not None and is_told:
@@ -492,6 +494,7 @@ def _describe(
         container=container,
         other_model=said if named_otherwise and form != "trunk" and said in alike(model) else None,
         unused=unused,
+        layout=scheme,
     )
 
 
@@ -557,14 +560,13 @@ def _last_layer(
 
 
 def _as_written_by(
-    program: Any, model: str | None, form: str, scheme: str, arch: Arch | None
+    program: Any, model: str | None, scheme: str, arch: Arch | None
 ) -> tuple[str, Arch | None]:
-    """The form and the architecture of weights, on the word of the user or of the file's metadata.
+    """The naming scheme and the architecture of weights, on the word of the user or of the file's metadata.
 
     Args:
         program: name of the program whose network they belong to.
         model: whose weights they are.
-        form: the naming scheme as the keys have it; "trunk" for those of a trunk alone.
         scheme: the naming scheme as the keys have it, of a trunk too; "" where they tell none.
         arch: architecture in place of that of ``model``.
     """
@@ -575,10 +577,10 @@ def _as_written_by(
         raise UserError(f"{layout.program} has no {model or 'such model'}")
     implied = layout.arch_of(model, arch)
     if scheme in ("", OWN.name):  # our keys are those of any program's weights once they are converted
-        return form, implied
+        return scheme, implied
     if keys_of(model, LAYOUTS[scheme]) != keys_of(model, layout):
         raise UserError(f"its keys are those of {LAYOUTS[scheme].program}, not of {layout.program}")
-    return "trunk" if form == "trunk" else layout.name, implied
+    return layout.name, implied
 
 
 def _require_same_answers(file: WeightsFile, whole: Identified, arch: Arch) -> str:

@@ -712,6 +712,57 @@ def test_a_trunk_inside_another_network(cli, tmp_path):
     assert answers["source"] == "https://github.com/talshaharabany/AutoSAM"
 
 
+@pytest.mark.parametrize(
+    ("name", "layout", "program", "source"),
+    [
+        ("hardnet68", "pytorchcv", "pytorchcv", "https://github.com/osmr/pytorchcv"),
+        ("hardnet39ds", "official", "the authors' programs", "unknown"),
+        ("fchardnet70", "mmseg", "mmsegmentation, with this suite's models", "unknown"),
+        ("hardnet85", "network", "this suite", "unknown"),
+        ("centernet_hardnet85", "paddledetection", "PaddleDetection", "unknown"),
+    ],
+)
+def test_the_layout_and_the_program_of_a_trunk_alone(cli, tmp_path, name, layout, program, source):
+    suffix = ".pdparams" if layout.startswith("paddle") else ".pth"
+    path, own = tmp_path / f"file{suffix}", tmp_path / "own.safetensors"
+    save_weights(in_target(name, trunk_of(name), layout), path, half=False)
+    answers = answers_of(cli, tmp_path, path, "--model", name)
+    assert (answers["part"], answers["layout"]) == ("the trunk", f"{layout} ({program})")
+    assert answers["source"] == source
+    status, out, _ = cli("convert-weights", path, own, "--model", name)
+    assert (status, f"{name} (a part of it), {layout} to network" in out) == (0, True)
+    assert answers_of(cli, tmp_path, own)["source"] == source
+    assert open_weights(own).metadata.get("origin", "unknown") == source
+    assert open_weights(own).arch == open_weights(path, name).arch
+
+
+def test_a_trunk_under_keys_that_do_not_tell_its_program(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(in_target("fchardnet70", trunk_of("fchardnet70"), "official"), "street.pth")
+    answers = answers_of(cli, tmp_path, "street.pth", "--model", "fchardnet70")
+    assert "give --from semantic-segmentation" in answers["but"][0]
+    more = ("--model", "fchardnet70", "--from", "semantic-segmentation")
+    answers = answers_of(cli, tmp_path, "street.pth", *more)
+    assert answers["layout"] == "semantic-segmentation (sithu31296/semantic-segmentation)"
+    (use,) = answers["use"]  # create_model would take it for the authors'
+    assert cli(*shlex.split(use)[1:])[0] == 0
+    weights = open_weights("trunk.safetensors")
+    assert (weights.arch.trunk.act, weights.metadata["computes_as"]) == ("relu6", "semantic-segmentation")
+
+
+@pytest.mark.parametrize("name", ["mine.safetensors", "trunk.safetensors", "mine1.safetensors"])
+@pytest.mark.parametrize("part", ["whole", "trunk"])
+def test_the_command_of_identify_writes_to_a_new_name(cli, tmp_path, monkeypatch, name, part):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.safetensors").write_bytes(b"of somebody")
+    state = trunk_of("hardnet39ds") if part == "trunk" else build_network("hardnet39ds").state_dict()
+    save_weights(state, name, metadata={"model": "hardnet39ds"}, half=False)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    convert = answers_of(cli, tmp_path, name)["use"][-1]
+    assert cli(*shlex.split(convert)[1:])[0] == 0
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
 UNUSED = ("ra4_conv1.conv.weight", "conv6.conv.weight", "hardnet.base.16.3.weight", "hardnet.base.16.3.bias")
 
 
