@@ -64,11 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from hardnet_suite.weights import open_weights, save_weights
     from hardnet_suite.weights.checkpoint import INPUT_IS_UNKNOWN, UNKNOWN
-    from hardnet_suite.weights.convert import in_target, require_same_network
+    from hardnet_suite.weights.convert import in_target, require_same_network, unused_prefixes
     from hardnet_suite.weights.file import expanded
     from hardnet_suite.weights.identification import lacking_in_trunk
     from hardnet_suite.weights.layouts import LAYOUTS
     from hardnet_suite.weights.runs import run_checkpoint
+    from hardnet_suite.weights.save import halved
     from hardnet_suite.weights.tables import few
 
     source, target = expanded(args.source), expanded(args.target)
@@ -105,8 +106,15 @@ def run(args: argparse.Namespace) -> None:
     lacking = lacking_in_trunk(weights.model, weights.tensors, weights.arch)
     if weights.form == "trunk" and lacking:
         show(f"the file lacks {counted(len(lacking), 'tensor')} of the trunk: {few(lacking)}")
-    if weights.form == "trunk" and weights.left:
-        show(f"dropped, as {weights.model} has no place for them: {few(weights.left)}")
+    if dropped := [*weights.left, *weights.unused]:
+        reason = "not of the trunk" if weights.form == "trunk" else "never used by its program"
+        show(f"dropped: {counted(len(dropped), 'tensor')} {reason}: {few(dropped)}")
+    absent = () if weights.form == "trunk" else unused_prefixes(weights.model, args.to)
+    if absent:
+        show(
+            f"{LAYOUTS[args.to].program} also have tensors that they never use, which the file will lack "
+            f"({few(f'{prefix}*' for prefix in absent)}): load it with strict=False"
+        )
     model, tensors = weights.model, weights.tensors
     try:
         require_same_network(model, weights.arch, args.to)
@@ -127,7 +135,8 @@ def run(args: argparse.Namespace) -> None:
     if weights.input_is_unknown:
         metadata["input_rule"] = UNKNOWN
     try:
-        save_weights(renamed, target, metadata=metadata, half=args.half)
+        kept = halved(renamed) if args.half else renamed
+        save_weights(kept, target, metadata=metadata, half=False)
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
     if lost := [] if LAYOUTS[args.to].records else _lost_records(weights, args.to, metadata["licence"]):
@@ -136,8 +145,8 @@ def run(args: argparse.Namespace) -> None:
             needed = "; `predict` needs them again, of a config (--model CONFIG --weights FILE)"
         text = f"a .pdparams holds tensors alone, not the source's {', '.join(lost)}{needed}"
         show(f"warning: {target}: {text}", sys.stderr)
-    part, form = (" (a part of it)", "") if weights.form == "trunk" else ("", f"{weights.form} ")
-    show(f"{counted(len(renamed), 'tensor')} of {model}{part}, {form}to {args.to}: {target}")
+    part = " (a part of it)" if weights.form == "trunk" else ""
+    show(f"{counted(len(kept), 'tensor')} of {model}{part}, {weights.layout} to {args.to}: {target}")
 
 
 def weights_file(path: Path) -> WeightsFile:
@@ -241,7 +250,7 @@ def _is_conversion(path: Path) -> bool:
 
 
 def require_sound_in(weights: Checkpoint) -> None:
-    """UserError unless the model's tensors are finite floating-point numbers."""
+    """UserError unless the model's tensors are floating-point numbers, finite in float32, too."""
     from hardnet_suite.weights.tables import require_sound
 
     try:
@@ -280,7 +289,7 @@ def writer_of(weights: Checkpoint) -> Container | KeyLayout | None:
 
     if weights.container is not None:
         return weights.container
-    layout = LAYOUTS.get(weights.form)
+    layout = LAYOUTS.get(weights.layout)
     if layout is None or not layout.records or weights.metadata.get("form") in _FORMS:
         return None
     return layout
@@ -294,7 +303,7 @@ def origin_of(weights: Checkpoint) -> dict[str, str]:
     told = {key: weights.metadata[key] for key in _ORIGIN if isinstance(weights.metadata.get(key), str)}
     key = (weights.model, weights.path.name)
     named = next((row for row in ROWS if (row.model, row.file) == key and not told), None)
-    if named is not None and named.layout not in ("", weights.form) and not LAYOUTS[named.layout].told:
+    if named is not None and named.layout not in ("", weights.layout) and not LAYOUTS[named.layout].told:
         named = None  # the name alone does not say how the network computes
     if named is not None and weights.num_classes not in (None, named.num_classes):
         named = None

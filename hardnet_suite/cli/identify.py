@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +80,7 @@ def passport(weights: Checkpoint, *, named: bool = False) -> dict[str, Any]:
     weights, remarks = with_record(weights)
     arch = weights.arch or find_arch(weights.model)
     trunk = getattr(arch, "trunk", arch)
-    layout = LAYOUTS.get(weights.form)
+    layout = LAYOUTS.get(weights.layout)
     alike = [
         other
         for other in LAYOUTS.values()
@@ -99,14 +101,14 @@ def passport(weights: Checkpoint, *, named: bool = False) -> dict[str, Any]:
     if tables := tables_of(weights.content):
         answers["taken"] = f"the tensors under {tables[0]}, not those under {' or '.join(tables[1:])}"
     if weights.num_classes is None:
-        inside = f" of {weights.container.name}" if weights.container else ""
-        answers["part"] = f"the trunk{inside}"
+        answers["part"] = f"the trunk of {weights.container.name}" if weights.container else "the trunk"
         if lacking := lacking_in_trunk(weights.model, weights.tensors, weights.arch):
             answers["part"] += f", without {len(lacking)} of its tensors: {few(lacking)}"
-        answers["layout"] = "a trunk alone" if weights.container is None else weights.container.name
         if weights.left:
             first = dict.fromkeys(key.split(".")[0] for key in weights.left)
             answers["beside it"] = f"{counted(len(weights.left), 'tensor')} of {', '.join(first)}"
+    if weights.unused:
+        answers["never used"] = f"{counted(len(weights.unused), 'tensor')}: {few(weights.unused)}"
     if weights.num_classes:
         answers["classes"] = weights.num_classes
     if weights.in_chans:
@@ -132,7 +134,7 @@ def passport(weights: Checkpoint, *, named: bool = False) -> dict[str, Any]:
         if weights.row is None and "tag" not in weights.metadata:
             answers["weights"] += " (by the file's name: no hash of it is known)"
     of_program = source.licence if source else ""
-    if weights.form == OFFICIAL.name:  # whose programs are several
+    if weights.layout == OFFICIAL.name and weights.container is None:  # whose programs are several
         published = (row.licence for row in ROWS if (row.model, row.tag) == (weights.model, "published"))
         of_program = next(published, of_program)
     if answers["licence"] == "unknown" and of_program not in ("", "unknown"):
@@ -166,22 +168,24 @@ def _uses(weights: Checkpoint) -> list[str]:
     from hardnet_suite.weights.identification import lacking_in_trunk
     from hardnet_suite.weights.layouts import LAYOUTS
 
-    layout = LAYOUTS.get(weights.form)
+    layout = LAYOUTS.get(weights.layout)
     name = shlex.quote(weights.path.name)  # of a shell
     text = json.dumps(weights.path.name, ensure_ascii=False)  # of Python
+    is_trunk = weights.num_classes is None
+    target = _free_name(weights.path.parent, "trunk" if is_trunk else "mine")
+    convert = f"hardnet-suite convert-weights {name} {target}"
+    if is_trunk and weights.container is None:  # else the keys tell
+        convert += f" --model {weights.model}"
     if weights.form == "onnx":
         uses = [] if weights.input_is_unknown else [f"hardnet-suite predict IMAGES --model {name}"]
         try:
             program_of(weights)
         except UserError as error:
             return uses or [f"none: {error}"]
-        return [*uses, f"hardnet-suite convert-weights {name} mine.safetensors"]
+        return [*uses, convert]
     if layout is not None and not (layout.told or weights.row):  # its keys would be read as another program's
-        return [f"hardnet-suite convert-weights {name} mine.safetensors --from {layout.name}"]
-    if weights.num_classes is None:
-        convert = f"hardnet-suite convert-weights {name} trunk.safetensors"
-        if weights.container is None:  # else the keys tell
-            convert += f" --model {weights.model}"
+        return [f"{convert} --from {layout.name}"]
+    if is_trunk:
         arch = weights.arch or find_arch(weights.model)
         last = f"trunk.stages.{len(getattr(arch, 'trunk', arch).stages) - 1}.transition."
         ends = lacking_in_trunk(weights.model, weights.tensors, weights.arch, features_only=True)
@@ -194,7 +198,13 @@ def _uses(weights: Checkpoint) -> list[str]:
         weights.usage, weights.in_chans, weights.num_classes
     ):
         uses.append(f"hardnet-suite predict IMAGES --model {name}")
-    return [*uses, f"hardnet-suite convert-weights {name} mine.safetensors"]
+    return [*uses, convert]
+
+
+def _free_name(folder: Path, stem: str) -> str:
+    """A name for a .safetensors file that no file of the folder has."""
+    names = (f"{stem}{number or ''}.safetensors" for number in itertools.count())
+    return next(name for name in names if not os.path.lexists(folder / name))
 
 
 def _is_report(path: Path) -> bool:

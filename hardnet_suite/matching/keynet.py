@@ -19,7 +19,7 @@ from hardnet_suite.data.patch_frames import MEASUREMENT_REGION
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching.patches import ready
 from hardnet_suite.weights.file import read_checkpoint
-from hardnet_suite.weights.tables import is_counter
+from hardnet_suite.weights.tables import is_counter, require_sound
 
 _BORDER = 15  # pixels of a level's sides without keypoints, in Kornia
 _AT_ONCE = 512  # patches of AffNet and OriNet
@@ -143,7 +143,7 @@ def fill_published(network: nn.Module, file: str | Path, name: str, computed: Co
     Batch counters may be missing, as PyTorch 0.3 did not have them, and the buffers of ``computed``.
 
     Raises:
-        UserError: the file cannot be read, or holds other weights, or NaN.
+        UserError: the file cannot be read, or holds other weights, NaN, or values too large for the network.
     """
     content = read_checkpoint(file)
     state: Any = content.get("state_dict", content)
@@ -157,8 +157,10 @@ def fill_published(network: nn.Module, file: str | Path, name: str, computed: Co
     needed = [key for key in missing if not is_counter(key) and key not in computed]
     if unexpected or needed:
         raise error
-    if not all(values.isfinite().all() for values in state.values()):
-        raise UserError(f"{file} holds NaN or infinity: the weights are damaged, use others")
+    try:
+        require_sound(state, {key: values.dtype for key, values in network.state_dict().items()})
+    except UserError as problem:
+        raise UserError(f"{file}: {problem}") from None
 
 
 def _kornia_feature() -> Any:

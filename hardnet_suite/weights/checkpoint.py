@@ -117,6 +117,9 @@ class Checkpoint:
             which computes otherwise; only of initial weights.
         implied: architecture that the naming scheme or the metadata imply, also where the caller gave
             another; None where they imply none.
+        unused: keys that the file's network has and never uses, and that are neither in ``tensors`` nor in
+            ``left``: such as the last layer of a trunk in a larger network.
+        layout: like ``form``, but of a trunk alone, too, the naming scheme of its keys.
     """
 
     path: Path
@@ -139,6 +142,8 @@ class Checkpoint:
     container: Container | None = None
     other_model: str | None = None
     implied: Arch | None = None
+    unused: tuple[str, ...] = ()
+    layout: str = ""
 
     def require_whole(self) -> Checkpoint:
         """Returns the checkpoint itself.
@@ -372,7 +377,7 @@ def _describe(
     said = said if isinstance(said, str) and said in ARCHS else None
     named = model
     form, tensors, left, classes, channels = "", {}, {}, None, None
-    implied, container, scheme = None, None, ""
+    implied, container, scheme, unused = None, None, "", ()
     try:
         prefix, whole = _whole_network(file.path, state, model, arch)
         if model is None and said is not None and said != whole.model:
@@ -380,7 +385,7 @@ def _describe(
                 prefix, whole = _whole_network(file.path, state, said, arch)
         model, form, tensors = whole.model, whole.form, whole.tensors
         implied = whole.arch
-        scheme = whole.form
+        scheme, unused = whole.form, whole.unused
         beside = {key: value for key, value in state.items() if not key.startswith(prefix)}
         within_others = isinstance(find_arch(model), HarDNetArch) and has_layers(beside)
         if within_others and named is not None:
@@ -392,6 +397,7 @@ def _describe(
         if within_others and named is None:
             container, form, left = unknown_container(prefix), "trunk", beside
             tensors = {key: value for key, value in tensors.items() if key.startswith("trunk.")}
+            unused = _last_layer(state, prefix, model, scheme, arch)
         else:
             classes, channels = whole.num_classes, whole.in_chans
     except UserError as error:
@@ -402,6 +408,7 @@ def _describe(
             model, tensors, scheme = _trunk_of_container(state, container, model, arch)
             start = container.prefix_in(state)
             form, left = "trunk", {key: state[key] for key in state if not key.startswith(start)}
+            unused = _last_layer(state, start, model, scheme, arch)
             implied = LAYOUTS[scheme].arch_of(model, arch)
             if nearly := nearest(state, None):
                 warnings.warn(
@@ -413,6 +420,7 @@ def _describe(
             prefix, model, tensors, scheme = within
             container, form = unknown_container(prefix), "trunk"
             left = {key: value for key, value in state.items() if not key.startswith(prefix)}
+            unused = _last_layer(state, prefix, model, scheme, arch)
             implied = LAYOUTS[scheme].arch_of(model, arch)
         elif known and (
             isinstance(error, SeveralNetworksError)
@@ -420,7 +428,7 @@ def _describe(
         ):
             raise
         elif (model := model or said) is not None and (trunk := split_trunk(model, state, arch)) is not None:
-            form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1] if key in state}
+            form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1]}
             scheme = trunk[2]
             implied = LAYOUTS[scheme].arch_of(model, arch)
         elif model is not None:
@@ -431,8 +439,8 @@ def _describe(
         raise UserError(f"its metadata says that it computes as {program!r}, not as {layout!r}")
     program = layout or program
     if program is not None:
-        form, implied = _as_written_by(program, model, form, scheme, arch)
-        scheme = program
+        scheme, implied = _as_written_by(program, model, scheme, arch)
+        form = "trunk" if form == "trunk" else scheme
     if form == "onnx":
         if file.path.suffix.lower() != ".onnx":
             raise UserError(
@@ -459,7 +467,7 @@ def _describe(
             f"its metadata's palette has {counted(len(colours), 'colour')} for {counted(classes, 'class')}"
         )
     rule = _record(metadata, "preprocess", partial(Preprocess.from_dict, base=PREPROCESS.get(model)))
-    writer = LAYOUTS.get(scheme)
+    writer = LAYOUTS.get(program or scheme)
     is_told = row is not None or may_be_published(form, model, classes)
     is_told = is_told and metadata.get("input_rule") != UNKNOWN
     if rule is None and writer is not None and model is not None and is_told:
@@ -485,6 +493,8 @@ def _describe(
         row=row,
         container=container,
         other_model=said if named_otherwise and form != "trunk" and said in alike(model) else None,
+        unused=unused,
+        layout=scheme,
     )
 
 
@@ -539,15 +549,24 @@ def _trunk_of_unknown(
     return within if has_layers(beside) else None  # otherwise it is a damaged classifier
 
 
+def _last_layer(
+    state: Mapping[str, Tensor], prefix: str, model: str, layout: str, arch: Arch | None
+) -> tuple[str, ...]:
+    """Keys of a classifier's last layer below the prefix of its trunk in a larger network."""
+    names = keys_of(model, LAYOUTS[layout], arch).items()
+    last = [f".{theirs}" for ours, theirs in names if not ours.startswith("trunk.")]
+    below = [key for key in state if key.startswith(prefix)]
+    return tuple(key for key in below if any(name.endswith(f".{key.removeprefix(prefix)}") for name in last))
+
+
 def _as_written_by(
-    program: Any, model: str | None, form: str, scheme: str, arch: Arch | None
+    program: Any, model: str | None, scheme: str, arch: Arch | None
 ) -> tuple[str, Arch | None]:
-    """The form and the architecture of weights, on the word of the user or of the file's metadata.
+    """The naming scheme and the architecture of weights, on the word of the user or of the file's metadata.
 
     Args:
         program: name of the program whose network they belong to.
         model: whose weights they are.
-        form: the naming scheme as the keys have it; "trunk" for those of a trunk alone.
         scheme: the naming scheme as the keys have it, of a trunk too; "" where they tell none.
         arch: architecture in place of that of ``model``.
     """
@@ -558,10 +577,10 @@ def _as_written_by(
         raise UserError(f"{layout.program} has no {model or 'such model'}")
     implied = layout.arch_of(model, arch)
     if scheme in ("", OWN.name):  # our keys are those of any program's weights once they are converted
-        return form, implied
+        return scheme, implied
     if keys_of(model, LAYOUTS[scheme]) != keys_of(model, layout):
         raise UserError(f"its keys are those of {LAYOUTS[scheme].program}, not of {layout.program}")
-    return "trunk" if form == "trunk" else layout.name, implied
+    return layout.name, implied
 
 
 def _require_same_answers(file: WeightsFile, whole: Identified, arch: Arch) -> str:

@@ -58,7 +58,7 @@ def _split(
     row = arch or find_arch(name)
     ours_of = {theirs: ours for ours, theirs in keys_of(name, layout, arch).items()}
     bare = layout is OFFICIAL and is_bare_trunk(state_dict)
-    unused = _unused_prefixes(name) if layout is OFFICIAL else ()
+    unused = unused_prefixes(name, layout.name)
     converted, left = {}, []
     for key, value in state_dict.items():
         ours = ours_of.get(f"base.{key}" if bare else key)
@@ -70,8 +70,10 @@ def _split(
 
 
 @cache
-def _unused_prefixes(name: str) -> tuple[str, ...]:
-    """Dotted prefixes of the official weights that the program never uses."""
+def unused_prefixes(name: str, target: str) -> tuple[str, ...]:
+    """Dotted prefixes of the weights that a layout's program has and never uses, and our network lacks."""
+    if target != OFFICIAL.name:
+        return ()
     with torch.device("meta"):
         return tuple(f"{prefix}." for prefix in getattr(build_network(name), "official_unused", ()))
 
@@ -104,6 +106,8 @@ def convert_official(
     name: str, state_dict: Mapping[str, Tensor], *, target: str = "network"
 ) -> dict[str, Tensor]:
     """Converts an official state dict to the keys of ``target``.
+
+    As in ``split_official``, what the official program never uses is dropped.
 
     Args:
         name: a name of ``list_models()``.
@@ -251,6 +255,9 @@ def forms_of_key(name: str, key: str) -> list[str]:
 
 def to_official(name: str, state_dict: Mapping[str, Tensor], *, target: str = "network") -> dict[str, Tensor]:
     """Converts a state dict of ``target`` to the published program's keys; inverts ``convert_official``.
+
+    The result lacks what the program has and never uses (``unused_prefixes``), which its strict loading asks
+    for.
 
     Raises:
         ValueError: an unknown name or target, a key that the target's model does not have, or a target whose

@@ -56,8 +56,8 @@ def obtain(
         The file in memory.
 
     Raises:
-        UserError: ``file`` is missing, a file in ``$HARDNET_WEIGHTS_DIR`` is unusable, the weights are
-            unavailable at every address, or the cache is not writable.
+        UserError: ``file`` is missing, ``$HARDNET_WEIGHTS_DIR`` is no folder or a file in it is unusable, the
+            weights are unavailable at every address, or the cache is not writable.
 
     Warns:
         UserWarning: a file in ``$HARDNET_WEIGHTS_DIR`` is not the published one.

@@ -66,7 +66,8 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
         The report: ``missing`` holds the keys left at initialisation, ``unexpected`` those dropped.
 
     Raises:
-        UserError: the weights do not fit, or hold NaN or infinity; the message begins with the file's path.
+        UserError: the weights do not fit, hold NaN or infinity, or values too large for the network's type of
+            number; the message begins with the file's path.
         ValueError: an unknown name in ``allow``.
     """
     allow = {allow} if isinstance(allow, str) else {*allow}
@@ -104,7 +105,8 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
             )
         raise UserError(message) from None
     left = (key for key in dropped if key not in own)
-    return LoadReport(report.taken, report.missing, (*report.unexpected, *left))
+    unused = (key for key in checkpoint.unused if key not in names.tensors)
+    return LoadReport(report.taken, report.missing, (*report.unexpected, *left, *unused))
 
 
 def _compare_architectures(module: nn.Module, checkpoint: Checkpoint, *, strictly: bool) -> None:
@@ -145,7 +147,7 @@ def load_weights(
 
     Raises:
         UserError: a shape differs, no key fits, a key is missing or unexpected that may not be, or a value
-            is not finite, or of another kind of number (quantised weights).
+            is not finite, too large for the module's type of number, or of another kind (quantised weights).
     """
     may_miss = may_miss or (lambda key: not strict)
     own = module.state_dict()
@@ -158,9 +160,7 @@ def load_weights(
         if state_dict[key].shape != own[key].shape
     ]
 
-    require_sound(
-        {key: state_dict[key] for key in common}, {key: own[key].is_floating_point() for key in common}
-    )
+    require_sound({key: state_dict[key] for key in common}, {key: own[key].dtype for key in common})
     problems = []
     if not common:
         problems.append("no key in common")

@@ -22,7 +22,14 @@ from hardnet_suite.networks import (
     find_arch,
     list_models,
 )
-from hardnet_suite.weights.convert import alike, class_layers, forms_of_key, is_bare_trunk, split_forms
+from hardnet_suite.weights.convert import (
+    alike,
+    class_layers,
+    forms_of_key,
+    is_bare_trunk,
+    split_forms,
+    unused_prefixes,
+)
 from hardnet_suite.weights.layouts import LAYOUTS, keys_of, layouts_of
 from hardnet_suite.weights.tables import COUNTER, few, is_counter
 
@@ -44,6 +51,7 @@ class Identified:
         tensors: the tensors under the names of ``create_model``'s network.
         in_chans: number of input channels.
         arch: architecture that the naming scheme implies; None: that of ``model``, or the one that was given.
+        unused: keys that the program which wrote them has and never uses, without a common prefix.
     """
 
     model: str
@@ -52,6 +60,7 @@ class Identified:
     tensors: dict[str, Tensor]
     in_chans: int
     arch: Arch | None = None
+    unused: tuple[str, ...] = ()
 
 
 @cache
@@ -327,7 +336,7 @@ def split_trunk(
             base = form == "official" and all(key.startswith("base.") for key in tensors)
             own = form != "official" and all(key.startswith(_TRUNK) for key in converted)
             if bare and converted:
-                return converted, left, form
+                return converted, [prefix + key for key in left], form
             if (base or own) and not left and trunk <= converted.keys():
                 return converted, left, form
         features = {f"{_TRUNK}{key}": value for key, value in tensors.items()}
@@ -487,7 +496,9 @@ def _whole(model: str, state_dict: Mapping[str, Tensor], arch: Arch | None) -> I
     for form, tensors, left in split_forms(model, state_dict, arch):
         sizes = None if left else _sizes_if_whole(model, tensors, arch)
         if sizes is not None:
-            return Identified(model, form, sizes[0], tensors, sizes[1], LAYOUTS[form].arch_of(model, arch))
+            unused = tuple(key for key in state_dict if key.startswith(unused_prefixes(model, form)))
+            implied = LAYOUTS[form].arch_of(model, arch)
+            return Identified(model, form, sizes[0], tensors, sizes[1], implied, unused)
     return None
 
 

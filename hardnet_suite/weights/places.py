@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from hardnet_suite.errors import UserError
 from hardnet_suite.weights.registry import ROWS, WeightsRow
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -24,9 +25,19 @@ def cache_dir() -> Path:
 
 
 def own_folder() -> Path | None:
-    """The folder that ``$HARDNET_WEIGHTS_DIR`` names, if it is set."""
+    """The folder that ``$HARDNET_WEIGHTS_DIR`` names, if it is set.
+
+    Raises:
+        UserError: there is no such folder.
+    """
     folder = os.environ.get("HARDNET_WEIGHTS_DIR")
-    return Path(folder).expanduser() if folder else None
+    if not folder:
+        return None
+    path = Path(os.path.expanduser(folder))  # as it stands where there is no such home
+    if not path.is_dir():
+        kind = "not a folder" if os.path.lexists(path) else "no such folder"
+        raise UserError(f"HARDNET_WEIGHTS_DIR={folder}: {kind}")
+    return path
 
 
 def row_of(path: str | Path) -> WeightsRow | None:

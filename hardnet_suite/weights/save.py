@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import write_file
-from hardnet_suite.weights.tables import is_counter
+from hardnet_suite.weights.tables import is_counter, overflows
 
 SUFFIXES = (".safetensors", ".pth", ".pdparams")
 
@@ -37,8 +37,7 @@ def save_weights(
         path: the file, whose name says by its end, in either case, what is written; missing folders are
             created.
         metadata: goes into the file's header, in a .pth under "meta"; a .pdparams has no place for it.
-        half: stores floating point tensors in half precision and drops the counters of batch norms, which
-            inference does not read and loaders fill in. Otherwise every tensor is kept as it is.
+        half: stores the tensors of ``halved``. Otherwise every tensor is kept as it is.
 
     Returns:
         The SHA-256 of the file, in hex.
@@ -54,15 +53,10 @@ def save_weights(
         raise UserError(f"{path}: the name of a file of weights must end in {' or '.join(SUFFIXES)}")
     kept: dict[str, Tensor] = {}
     storages = set()
-    for key, value in state_dict.items():
-        if half and is_counter(key):
-            continue
-        small = value.half() if half and value.is_floating_point() else value
-        if small.is_floating_point() and not torch.isfinite(small).all():
-            if not torch.isfinite(value).all():
-                raise ValueError(f"{key} holds values that are not finite")
-            raise ValueError(f"{key} holds values that half precision cannot: up to {value.abs().max():g}")
-        kept[key] = small.contiguous()
+    for key, value in (halved(state_dict) if half else state_dict).items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ValueError(f"{key} holds values that are not finite")
+        kept[key] = value.contiguous()
         if (storage := kept[key].untyped_storage().data_ptr()) in storages:
             kept[key] = kept[key].clone()  # .safetensors has no place for tensors that share memory
         storages.add(storage)
@@ -76,6 +70,22 @@ def save_weights(
         content = in_order(safetensors.torch.save(kept, metadata=dict(metadata or {})))
     write_file(path, content)
     return hashlib.sha256(content).hexdigest()
+
+
+def halved(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with floating-point numbers in half precision, without the counters of batch norms.
+
+    Inference does not read the counters, and loaders fill them in.
+
+    Raises:
+        ValueError: a value exceeds half precision (65504).
+    """
+    kept = {key: value for key, value in state_dict.items() if not is_counter(key)}
+    for key, value in kept.items():
+        if overflows(value, torch.float16):
+            most = value[torch.isfinite(value)].abs().max()
+            raise ValueError(f"{key} holds values that half precision cannot: up to {most:g}")
+    return {key: value.half() if value.is_floating_point() else value for key, value in kept.items()}
 
 
 def in_order(content: bytes) -> bytes:

@@ -119,13 +119,14 @@ def _holds_tensors(table: Any) -> bool:
     return False
 
 
-def require_sound(tensors: Mapping[str, Tensor], floats: Mapping[str, bool] | None = None) -> None:
-    """UserError unless the tensors of a network are plain, finite numbers.
+def require_sound(tensors: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype] | None = None) -> None:
+    """UserError unless the tensors of a network are plain, finite numbers, there and in the network.
 
     Args:
         tensors: by name; batch norms' counters may be of any kind.
-        floats: whether a tensor is to be of floating-point numbers, by name. Default: all are.
+        dtypes: what the network holds them in, by name. Default: all in float32.
     """
+    target = {name: torch.float32 if dtypes is None else dtypes[name] for name in tensors}
     if empty := [name for name, value in tensors.items() if value.is_meta]:
         raise UserError(f"{len(empty)} {_WITHOUT_VALUES} ({few(empty[:1])} for one)")
     strange = [
@@ -133,12 +134,12 @@ def require_sound(tensors: Mapping[str, Tensor], floats: Mapping[str, bool] | No
         for name, value in tensors.items()
         if value.layout is not torch.strided
         or (value.is_floating_point() and value.dtype not in _FLOATS)
-        or (value.is_floating_point() != (True if floats is None else floats[name]) and not is_counter(name))
+        or (value.is_floating_point() != target[name].is_floating_point and not is_counter(name))
     ]
     if strange:
         value = tensors[strange[0]]
         kind = f"{value.dtype}" if value.layout is torch.strided else f"sparse {value.dtype}"
-        wanted = "floats" if floats is None or floats[strange[0]] else "integers"
+        wanted = "floats" if target[strange[0]].is_floating_point else "integers"
         raise UserError(
             f"{len(strange)} of these tensors are not plain {wanted} ({few(strange[:1])} is {kind}): "
             "quantised or sparse weights cannot be loaded; save them as float"
@@ -149,12 +150,27 @@ def require_sound(tensors: Mapping[str, Tensor], floats: Mapping[str, bool] | No
             f"{few(diverged[:1])} for one: the training has "
             "diverged; use an earlier checkpoint"
         )
+    if beyond := [name for name, value in tensors.items() if overflows(value, target[name])]:
+        dtype = str(target[beyond[0]]).removeprefix("torch.")
+        raise UserError(
+            f"{counted(len(beyond), 'tensor')} hold{'s' * (len(beyond) == 1)} values that the network's "
+            f"{dtype} cannot: {few(beyond[:1])} up to {tensors[beyond[0]].abs().max():g}"
+        )
     negative = [name for name, value in tensors.items() if name.endswith("running_var") and (value < 0).any()]
     if negative:
         raise UserError(
             f"{len(negative)} batch norms have a negative variance, {few(negative[:1])} for one: "
             "the file is damaged"
         )
+
+
+def overflows(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether finite floating-point numbers become infinite in another type of them."""
+    if not (tensor.is_floating_point() and dtype.is_floating_point):
+        return False
+    if torch.finfo(tensor.dtype).max <= torch.finfo(dtype).max:
+        return False
+    return bool((torch.isfinite(tensor) & ~torch.isfinite(tensor.to(dtype))).any())
 
 
 def non_finite(tensors: Mapping[str, Tensor]) -> list[str]:

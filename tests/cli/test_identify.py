@@ -20,7 +20,16 @@ from hardnet_suite import create_model, load_model, predict
 from hardnet_suite.deploy import export
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, build_network, default_usage
-from hardnet_suite.weights import ROWS, download, find, open_weights, registry, save_weights, to_official
+from hardnet_suite.weights import (
+    ROWS,
+    download,
+    fill,
+    find,
+    open_weights,
+    registry,
+    save_weights,
+    to_official,
+)
 from hardnet_suite.weights.convert import in_target
 from hardnet_suite.weights.places import SHIPPED
 from hardnet_suite.weights.row import Address
@@ -417,6 +426,12 @@ def test_a_trunk_without_some_of_its_tensors(cli, tmp_path):
         ("fc.bias", lambda value: value.to(torch.int32), "fc.bias is torch.int32): quantised"),
         ("fc.bias", lambda value: value.fill_(float("nan")), "1 weight holds NaN or infinity, fc.bias"),
         ("trunk.stem.0.conv.weight", lambda value: value.fill_(float("inf")), "NaN or infinity"),
+        ("fc.bias", lambda value: value.double() + 1e300, "float32 cannot: fc.bias up to 1e+300"),
+        (
+            "trunk.stem.0.conv.weight",
+            lambda value: value.double() + 1e39,
+            "float32 cannot: trunk.stem.0.conv",
+        ),
         ("trunk.stem.1.norm.running_var", lambda value: value - 10, "negative variance, trunk.stem.1.norm"),
     ],
 )
@@ -695,6 +710,125 @@ def test_a_trunk_inside_another_network(cli, tmp_path):
     answers = answers_of(cli, tmp_path, tmp_path / "trunk.safetensors")  # it says whose it is
     assert (answers["model"], answers["part"]) == ("hardnet85", "the trunk")
     assert answers["source"] == "https://github.com/talshaharabany/AutoSAM"
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "program", "source"),
+    [
+        ("hardnet68", "pytorchcv", "pytorchcv", "https://github.com/osmr/pytorchcv"),
+        ("hardnet39ds", "official", "the authors' programs", "unknown"),
+        ("fchardnet70", "mmseg", "mmsegmentation, with this suite's models", "unknown"),
+        ("hardnet85", "network", "this suite", "unknown"),
+        ("centernet_hardnet85", "paddledetection", "PaddleDetection", "unknown"),
+    ],
+)
+def test_the_layout_and_the_program_of_a_trunk_alone(cli, tmp_path, name, layout, program, source):
+    suffix = ".pdparams" if layout.startswith("paddle") else ".pth"
+    path, own = tmp_path / f"file{suffix}", tmp_path / "own.safetensors"
+    save_weights(in_target(name, trunk_of(name), layout), path, half=False)
+    answers = answers_of(cli, tmp_path, path, "--model", name)
+    assert (answers["part"], answers["layout"]) == ("the trunk", f"{layout} ({program})")
+    assert answers["source"] == source
+    status, out, _ = cli("convert-weights", path, own, "--model", name)
+    assert (status, f"{name} (a part of it), {layout} to network" in out) == (0, True)
+    assert answers_of(cli, tmp_path, own)["source"] == source
+    assert open_weights(own).metadata.get("origin", "unknown") == source
+    assert open_weights(own).arch == open_weights(path, name).arch
+
+
+def test_a_trunk_under_keys_that_do_not_tell_its_program(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(in_target("fchardnet70", trunk_of("fchardnet70"), "official"), "street.pth")
+    answers = answers_of(cli, tmp_path, "street.pth", "--model", "fchardnet70")
+    assert "give --from semantic-segmentation" in answers["but"][0]
+    more = ("--model", "fchardnet70", "--from", "semantic-segmentation")
+    answers = answers_of(cli, tmp_path, "street.pth", *more)
+    assert answers["layout"] == "semantic-segmentation (sithu31296/semantic-segmentation)"
+    (use,) = answers["use"]  # create_model would take it for the authors'
+    assert cli(*shlex.split(use)[1:])[0] == 0
+    weights = open_weights("trunk.safetensors")
+    assert (weights.arch.trunk.act, weights.metadata["computes_as"]) == ("relu6", "semantic-segmentation")
+
+
+@pytest.mark.parametrize("name", ["mine.safetensors", "trunk.safetensors", "mine1.safetensors"])
+@pytest.mark.parametrize("part", ["whole", "trunk"])
+def test_the_command_of_identify_writes_to_a_new_name(cli, tmp_path, monkeypatch, name, part):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.safetensors").write_bytes(b"of somebody")
+    state = trunk_of("hardnet39ds") if part == "trunk" else build_network("hardnet39ds").state_dict()
+    save_weights(state, name, metadata={"model": "hardnet39ds"}, half=False)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    convert = answers_of(cli, tmp_path, name)["use"][-1]
+    assert cli(*shlex.split(convert)[1:])[0] == 0
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+UNUSED = ("ra4_conv1.conv.weight", "conv6.conv.weight", "hardnet.base.16.3.weight", "hardnet.base.16.3.bias")
+
+
+@pytest.mark.parametrize("outer", ["", "module.", "net."])
+def test_what_a_program_never_uses_is_named_and_dropped(cli, tmp_path, outer):
+    state = official("hardnet_mseg") | dict.fromkeys(UNUSED, torch.ones(2, 2))
+    torch.save({f"{outer}{key}": value for key, value in state.items()}, tmp_path / "file.pth")
+    answers = answers_of(cli, tmp_path, tmp_path / "file.pth")
+    assert (answers["model"], answers["part"]) == ("hardnet_mseg", "the whole network")
+    assert answers["never used"] == f"4 tensors: {', '.join(UNUSED)}"
+    status, out, _ = cli("convert-weights", tmp_path / "file.pth", tmp_path / "own.safetensors")
+    assert status == 0
+    assert f"dropped: 4 tensors never used by its program: {', '.join(UNUSED)}\n" in out
+    assert "strict=False" not in out
+    answers = answers_of(cli, tmp_path, tmp_path / "own.safetensors")
+    assert "never used" not in answers
+    status, out, _ = cli(
+        "convert-weights", tmp_path / "own.safetensors", tmp_path / "back.pth", "--to", "official"
+    )
+    assert (status, "dropped" in out) == (0, False)
+    assert "which the file will lack (ra4_conv1.*, ra4_conv2.*," in out
+    assert "load it with strict=False" in out
+    report = fill(build_network("hardnet_mseg"), open_weights(tmp_path / "file.pth"))
+    assert report.unexpected == UNUSED
+
+
+@pytest.mark.parametrize(
+    ("prefix", "start", "marks"),
+    [
+        ("backbone.", "base.", ("decoder.up1.conv1.weight", "decoder.final.conv1.weight")),  # of AutoSAM
+        ("hardnet.", "base.", ("rfb2_1.a.weight", "rfb3_1.a.weight", "rfb4_1.a.weight", "agg1.a.weight")),
+        ("encoder.", "base.", ("decoder.conv.weight",)),
+        ("encoder.", "", ("decoder.conv.weight",)),
+    ],
+)
+def test_the_unread_classifier_of_a_trunk_in_another_network_is_named(cli, tmp_path, prefix, start, marks):
+    state = {prefix + key.replace("base.", start): value for key, value in official("hardnet39ds").items()}
+    torch.save(state | dict.fromkeys(marks, torch.ones(2, 2)), tmp_path / "file.pth")
+    last = [key for key in state if state[key].shape[:1] == (1000,)]
+    assert len(last) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        answers = answers_of(cli, tmp_path, tmp_path / "file.pth")
+    assert answers["never used"] == f"2 tensors: {', '.join(last)}"
+    status, out, _ = cli("convert-weights", tmp_path / "file.pth", tmp_path / "own.safetensors")
+    assert status == 0
+    dropped = f"dropped: {len(marks) + 2} tensors not of the trunk: "
+    assert dropped + ", ".join([*marks, *last][:4]) in out
+    assert open_weights(tmp_path / "own.safetensors").tensors.keys() == trunk_of("hardnet39ds").keys()
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_what_is_beside_a_numbered_trunk_is_named(cli, tmp_path, prefix):
+    state = {key.removeprefix("base."): value for key, value in official("hardnet39ds").items()}
+    more = {"99.weight": torch.ones(2)}
+    torch.save({prefix + key: value for key, value in (state | more).items()}, tmp_path / "file.pth")
+    command = (
+        "convert-weights",
+        tmp_path / "file.pth",
+        tmp_path / "own.safetensors",
+        "--model",
+        "hardnet39ds",
+    )
+    status, out, _ = cli(*command)
+    assert status == 0
+    assert f"dropped: 1 tensor not of the trunk: {prefix}99.weight" in out
 
 
 @pytest.mark.parametrize("outer", ["", "detector."])

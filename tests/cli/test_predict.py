@@ -202,6 +202,7 @@ def test_a_bad_file_is_skipped_and_the_status_says_so(cli, error_of, images):
 
 def test_bad_arguments(error_of, images, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
     monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path / "mine"))
     monkeypatch.setattr("socket.create_connection", lambda *a, **k: (_ for _ in ()).throw(OSError("offline")))
     message = error_of("predict", images, "--model", "hardnet68")

@@ -12,6 +12,7 @@ import safetensors
 import torch
 
 from hardnet_suite import create_model
+from hardnet_suite.data.report import counted
 from hardnet_suite.networks import default_usage, list_models
 from hardnet_suite.weights import ROWS, fetch, find, open_weights, read_checkpoint, state_dict_of, to_official
 from hardnet_suite.weights.convert import alike, in_target, openmm_target
@@ -82,9 +83,11 @@ def test_what_the_file_says_of_itself(cli, tmp_path):
         tmp_path / "hardnet39ds-0e6c6fa9.pth",
     )
     source, target = tmp_path / "hardnet39ds-0e6c6fa9.pth", tmp_path / "new/own.safetensors"
-    assert cli("convert-weights", source, target, "--half")[0] == 0
+    status, out, _ = cli("convert-weights", source, target, "--half")
+    assert status == 0
     with safetensors.safe_open(target, "pt") as file:
         metadata = file.metadata()
+        assert f"{counted(len(file.keys()), 'tensor')} of hardnet39ds" in out  # counters are not written
     assert metadata["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
     assert metadata["source"] == source.name
     assert (metadata["model"], metadata["form"], metadata["num_classes"]) == (

@@ -187,6 +187,9 @@ def test_other_files_are_refused(files, tmp_path):
     torch.save({key: v * torch.nan for key, v in state.items()}, partial)
     with pytest.raises(UserError, match="NaN"):
         KeyNetDetector(partial)
+    torch.save({key: v.double() + 1e300 for key, v in state.items()}, partial)
+    with pytest.raises(UserError, match=r"partial\.pth: \d+ tensors hold values that the network's float32"):
+        KeyNetDetector(partial)
     with pytest.raises(UserError, match="cannot compute on the device nowhere"):
         KeyNetDetector(files["keynet"], device="nowhere")
     with pytest.raises(UserError, match="cannot compute on the device"):

@@ -30,6 +30,8 @@ from hardnet_suite.weights import (
     read_checkpoint,
     state_dict_of,
 )
+from hardnet_suite.weights.download import verify
+from hardnet_suite.weights.places import where
 from hardnet_suite.weights.registry import Address, WeightsRow, find
 
 TENSORS = {"conv.weight": torch.arange(12.0).reshape(3, 4), "norm.bias": torch.tensor([1.0, -2.0])}
@@ -597,9 +599,25 @@ def test_the_users_own_folder_comes_before_the_cache(tmp_path, cache, monkeypatc
 
 
 def test_the_users_own_folder_is_where_to_put_the_file(tmp_path, server, monkeypatch):
+    (tmp_path / "own").mkdir()
     monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(tmp_path / "own"))
     message = message_of(fetch, row_of(Address(f"{server.address}/gone.pth")))
     assert f"by hand into {tmp_path / 'own'}" in message
+
+
+@pytest.mark.parametrize("function", [fetch, verify, where])
+def test_the_users_own_folder_must_be_there(tmp_path, cache, monkeypatch, function):
+    """Otherwise other files than the user meant would be used."""
+    cache.mkdir(parents=True)
+    (cache / "w.pth").write_bytes(GOOD)
+    row = row_of(Address("http://host.invalid/w.pth"))
+    for name, reason in (("typo", "no such folder"), ("file", "not a folder")):
+        folder = tmp_path / name
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("HARDNET_WEIGHTS_DIR", str(folder))
+        assert message_of(function, row) == f"HARDNET_WEIGHTS_DIR={folder}: {reason}"
+    monkeypatch.setenv("HARDNET_WEIGHTS_DIR", "")
+    assert fetch(row) == cache / "w.pth"
 
 
 def test_a_file_given_by_hand_is_taken_as_it_is(tmp_path, monkeypatch):
@@ -716,6 +734,28 @@ def test_weights_of_a_diverged_training_are_refused(value, tmp_path):
     before = network.state_dict()["fc.bias"].clone()
     assert "NaN" in message_of(load_weights, network, state)
     assert torch.equal(network.state_dict()["fc.bias"], before)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "value"),
+    [
+        (torch.float32, torch.float64, -1e300),
+        (torch.float16, torch.float32, 1e5),
+        (torch.float16, torch.bfloat16, 1e5),
+        (torch.bfloat16, torch.float64, 1e39),
+    ],
+)
+def test_values_that_the_networks_numbers_cannot_hold(own, theirs, value):
+    """They would become infinite when they are copied."""
+    layer = nn.Linear(3, 2).to(own)
+    before = layer.bias.clone()
+    state = {"weight": torch.ones(2, 3, dtype=theirs), "bias": torch.tensor([0, value], dtype=theirs)}
+    words = rf"1 tensor holds values that the network's {str(own)[6:]} cannot: bias up to \d"
+    with pytest.raises(UserError, match=words):
+        load_weights(layer, state)
+    assert torch.equal(layer.bias, before)
+    state["bias"] = torch.tensor([0, 100], dtype=theirs)
+    assert load_weights(layer, state).taken == 2
 
 
 @pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int32, torch.bool])
