@@ -80,9 +80,10 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         options: Further options of ``EpochBasedTrainLoop``.
 
     Raises:
-        UserError: No image is left after filtering, there are too few for a batch, or a resumed checkpoint
-            has another number of batches per epoch, or is of the middle of one that would go on with other
-            images.
+        UserError: No image is left after filtering, there are too few for a batch, ``num_batch_per_epoch`` or
+            ``drop_last`` beside a ``batch_sampler``, a hook changes the number of batches, or a resumed
+            checkpoint has another number of batches per epoch, or is of the middle of one that would go on
+            with other images.
     """
 
     def __init__(self, runner, dataloader: dict, max_epochs: int, **options):
@@ -103,6 +104,9 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
             "inner": inner,
         }
         super().__init__(runner, dataloader, max_epochs, **options)
+        # torch's is one of its own that nothing uses, and hooks change the sampler by this name
+        object.__setattr__(self.dataloader, "sampler", self.dataloader.batch_sampler.sampler)
+        self._batches = len(self.dataloader)
         if not len(self.dataloader):
             verb = "is" if len(dataset) == 1 else "are"
             raise UserError(
@@ -149,7 +153,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
                 f"but {images} in this run, so that other images would follow; resume with "
                 f"--global-batch-size {saved_images}"
             )
-        images_of_epoch = fingerprint(self.dataloader.dataset.dataset)
+        images_of_epoch = fingerprint(self.dataloader.dataset)
         if (
             self._iter > self._epoch * batches
             and info.get("images_of_epoch", images_of_epoch) != images_of_epoch
@@ -181,6 +185,13 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         batches = self.dataloader.batch_sampler
+        if len(batches) != self._batches:
+            raise UserError(
+                f"a hook changed the batches of an epoch from {self._batches} to {len(batches)}, which "
+                "ResumableEpochLoop counts to resume within an epoch: use "
+                'train_cfg.type="EpochBasedTrainLoop"'
+            )
+        batches.epoch = self._epoch
         batches.start = self._iter - self._epoch * len(self.dataloader)
         for number, batch in enumerate(self.dataloader, batches.start):
             self.run_iter(number, batch)
