@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import deepcopy
 
+from mmdet.datasets.samplers import MultiSourceSampler
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
@@ -24,6 +25,8 @@ from hardnet_suite.openmm.data.sampling import (
     seed_all,
 )
 from hardnet_suite.openmm.run.schedules import warn_of_early_end
+
+_ENDLESS = (InfiniteSampler, MultiSourceSampler)
 
 
 def _build_dataset(config: dict):
@@ -61,9 +64,11 @@ def require_epochs_to_save(loop: BaseLoop, hooks: Iterable[Hook]) -> None:
 
 def require_epochs_to_end(loop: BaseLoop) -> None:
     """UserError if a loop counts epochs, but its sampler never ends one."""
-    sampler = getattr(getattr(loop, "dataloader", None), "sampler", None)
-    if isinstance(loop, EpochBasedTrainLoop) and isinstance(sampler, InfiniteSampler):
-        raise no_epochs(sampler)
+    loader = getattr(loop, "dataloader", None)
+    for place in (loader, getattr(loader, "batch_sampler", None)):
+        sampler = getattr(place, "sampler", None)
+        if isinstance(loop, EpochBasedTrainLoop) and isinstance(sampler, _ENDLESS):
+            raise no_epochs(sampler)
 
 
 @LOOPS.register_module()
@@ -88,6 +93,12 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 
     def __init__(self, runner, dataloader: dict, max_epochs: int, **options):
         dataloader = deepcopy(dict(dataloader))
+        if dataloader.pop("num_batch_per_epoch", None) is not None:
+            raise UserError(
+                "train_dataloader.num_batch_per_epoch cannot be resumed by ResumableEpochLoop: remove it and "
+                "set train_dataloader.dataset.indices to the number of images, or use "
+                'train_cfg.type="EpochBasedTrainLoop"'
+            )
         dataset = dataloader["dataset"]
         if isinstance(dataset, dict):
             dataset = _build_dataset(dataset)
@@ -96,13 +107,20 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         wrapper = SeededBatches if hasattr(dataset, "load_batch") else SeededDataset
         dataloader["dataset"] = wrapper(dataset, runner.seed)
         drop_last, inner = dataloader.pop("drop_last", False), dataloader.pop("batch_sampler", None)
-        if drop_last and inner is None:
+        if drop_last and inner is not None:
+            raise UserError(
+                "train_dataloader.drop_last=True has no effect on its batch_sampler: remove it, and set "
+                "batch_sampler.drop_last=True where that has the option"
+            )
+        if drop_last:
             dataloader["sampler"] = dropping_sampler(dataloader.get("sampler"), dataloader["batch_size"])
         dataloader["batch_sampler"] = {
             "type": "ResumableBatchSampler",
             "drop_last": drop_last,
             "inner": inner,
         }
+        sampler = dataloader.get("sampler")
+        self._sampler_seed = sampler.get("seed") if isinstance(sampler, dict) else None
         super().__init__(runner, dataloader, max_epochs, **options)
         # torch's is one of its own that nothing uses, and hooks change the sampler by this name
         object.__setattr__(self.dataloader, "sampler", self.dataloader.batch_sampler.sampler)
@@ -117,11 +135,12 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     def run(self) -> nn.Module:
         # a resumed run keeps the seed of its checkpoint
         self.dataloader.dataset.seed = self.runner.seed
-        self.dataloader.batch_sampler.sampler.seed = self.runner.seed
+        self._settle_sampler_seed()
         self._require_same_epochs()
         warn_of_early_end(self.runner)
         self.runner.call_hook("before_train")
         if self._iter == self._epoch * len(self.dataloader) > 0:
+            self._decide_current_val_interval()
             self._validate_if_due()  # an epoch's checkpoint is written before its validation
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
@@ -129,6 +148,26 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
             self._validate_if_due()
         self.runner.call_hook("after_train")
         return self.runner.model
+
+    def _settle_sampler_seed(self) -> None:
+        """Gives the sampler the seed of the config, or else that of the run, which is the same on all ranks.
+
+        Raises:
+            UserError: The run is resumed within an epoch, and had another one.
+        """
+        differs = self.runner._randomness_cfg.get("diff_rank_seed", False)
+        default = self.runner.seed - (get_rank() if differs else 0)
+        seed = default if self._sampler_seed is None else self._sampler_seed
+        hub = self.runner.message_hub
+        saved = hub.runtime_info.get("sampler_seed", default)
+        if self._iter > self._epoch * len(self.dataloader) and saved != seed:
+            raise UserError(
+                f"cannot resume within an epoch: the seed of the sampler is {saved} in the checkpoint, but "
+                f"{seed} in this run, so that other images would follow; resume with "
+                f"train_dataloader.sampler.seed={saved}"
+            )
+        self.dataloader.sampler.seed = seed
+        hub.update_info("sampler_seed", seed)
 
     def _require_same_epochs(self) -> None:
         """Checks that the resumed checkpoint has the same number of batches per epoch, of as many images.
