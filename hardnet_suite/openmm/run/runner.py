@@ -118,7 +118,12 @@ class SuiteRunner(Runner):
         model = model.to(memory_format=torch.channels_last)
         repair_ssd_heads(model)
         if self.distributed and get_device() == "cpu" and model_wrapper_cfg is None:
-            return MMDistributedDataParallel(model, broadcast_buffers=False)
+            if self.cfg.get("sync_bn") and self._train_loop is not None:
+                raise UserError(
+                    "sync_bn synchronizes ranks on GPUs alone: remove it (sync_bn = None) to train on CPUs"
+                )
+            unused = self.cfg.get("find_unused_parameters", False)
+            return MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
         return super().wrap_model(model_wrapper_cfg, model)
 
     @classmethod
