@@ -48,7 +48,7 @@ from hardnet_suite.openmm.run.buffers import (
 from hardnet_suite.openmm.run.checks import require_finite_weights, require_integer, require_numbers
 from hardnet_suite.openmm.run.compilation import compile_networks, compile_options
 from hardnet_suite.openmm.run.drawings import DrawPredictionsHook
-from hardnet_suite.openmm.run.hooks import require_single_hooks
+from hardnet_suite.openmm.run.hooks import require_pipeline_to_switch, require_single_hooks
 from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
@@ -171,6 +171,7 @@ class SuiteRunner(Runner):
         loop = super().build_train_loop(loop)
         require_epochs_to_save(loop, self.hooks)
         require_epochs_to_end(loop)
+        require_pipeline_to_switch(self.hooks, loop.dataloader.dataset)
         return loop
 
     def build_val_loop(self, loop):

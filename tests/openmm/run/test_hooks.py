@@ -167,7 +167,7 @@ SCORES = (0.5, 0.7, 0.6, 0.6, 0.6, 0.6, 0.9, 0.9)  # of the epochs
 
 
 @METRICS.register_module()
-class ToyScore(BaseMetric):
+class EpochScore(BaseMetric):
     def process(self, data_batch, data_samples) -> None:
         self.results.append(0)
 
@@ -181,7 +181,7 @@ def stopped_early(patience: int = 3, **changes):
         epochs=8,
         val_cfg={"type": "ValLoop"},
         val_dataloader={"batch_size": 2, "num_workers": 0, "dataset": {"type": "ToyNumbers"}},
-        val_evaluator={"type": "ToyScore"},
+        val_evaluator={"type": "EpochScore"},
         **changes,
     )
     cfg.val_dataloader.sampler = {"type": "DefaultSampler", "shuffle": False}
@@ -289,11 +289,31 @@ def test_a_hook_that_switches_the_pipeline_has_an_effect(toy_train, workers, wra
     assert runner.seen == [after] * 4
 
 
-def test_a_pipeline_that_is_switched_where_there_is_none_is_refused(toy_train):
+@pytest.mark.parametrize("loop", ["ResumableEpochLoop", "EpochBasedTrainLoop"])
+@pytest.mark.parametrize(
+    ("dataset", "options", "message"),
+    [
+        ({"type": "ToyNumbers"}, {}, "the ToyNumbers has none"),
+        ({"type": "RepeatDataset", "times": 1, "dataset": {"type": "ToyPipeline"}}, {}, "RepeatDataset has"),
+        ({"type": "ToyPipeline"}, {"num_batch_per_epoch": 2}, "num_batch_per_epoch"),
+        (
+            {"type": "mmdet.MultiImageMixDataset", "dataset": {"type": "ToyPipeline"}, "pipeline": []},
+            {},
+            "switches to 1 steps, of which only the first 0 would run: a MultiImageMixDataset",
+        ),
+    ],
+)
+def test_a_switch_of_the_pipeline_without_an_effect_is_refused_before_the_training(
+    toy_train, loop, dataset, options, message
+):
     cfg = toy_config(epochs=2)
-    cfg.custom_hooks = [{"type": "mmdet.PipelineSwitchHook", "switch_epoch": 1, "switch_pipeline": []}]
-    with pytest.raises(UserError, match="sets pipeline of the training data, but the ToyNumbers has none"):
+    cfg.train_cfg.type = loop
+    cfg.train_dataloader.update(dataset=dataset, **options)
+    switch = [{"type": "Note", "offset": 1}]
+    cfg.custom_hooks = [{"type": "mmdet.PipelineSwitchHook", "switch_epoch": 1, "switch_pipeline": switch}]
+    with pytest.raises(UserError, match=message):
         toy_train(cfg)
+    assert not list(toy_train.folder().glob("*.pth"))
 
 
 @HOOKS.register_module()
