@@ -90,12 +90,12 @@ class _RunConfig(Config):
         return self._texts[content]
 
 
-def _forget(name: str) -> None:
-    """Drops the log, history and visualizer of an earlier run of that name.
+def _forget(name: str, *managed: type) -> None:
+    """Drops what an earlier run of that name has of these classes and their subclasses.
 
-    mmengine names them by config and second, and would write into the earlier run's folder.
+    mmengine would give it to the next run, which would write into the earlier one's folder.
     """
-    kinds: list[type] = [MMLogger, MessageHub, Visualizer]
+    kinds = list(managed)
     for kind in kinds:
         kinds += kind.__subclasses__()
         kind._instance_dict.pop(name, None)
@@ -150,7 +150,7 @@ class SuiteRunner(Runner):
 
         The console shows what ``quiet_console`` leaves of it.
         """
-        _forget(self.experiment_name)
+        _forget(self.experiment_name, MMLogger, MessageHub, Visualizer)  # the config and second
         logger = super().build_logger(*args, **options)
         set_console(logger)
         handle_errors(logger)
@@ -311,6 +311,7 @@ class SuiteRunner(Runner):
             for backend in visualizer.get("vis_backends") or []:
                 if isinstance(backend, dict) and backend.get("type") == "LocalVisBackend":
                     backend["type"] = "StrictJsonVisBackend"
+            _forget(visualizer.get("name") or self.experiment_name, Visualizer)
         return super().build_visualizer(visualizer)
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:

@@ -140,6 +140,16 @@ def test_runs_of_the_same_second_write_into_their_own_folders(toy_train, monkeyp
     assert {"config.py", "scalars.json"} <= second
 
 
+def test_runs_whose_visualizer_has_a_name_write_into_their_own_folders(toy_train):
+    for name in ("first", "second"):
+        cfg = toy_config(epochs=1)
+        cfg.visualizer.name = "visualizer"  # as in mmdet's configs
+        toy_train(cfg, name)
+    for name in ("first", "second"):
+        (scalars,) = toy_train.folder(name).glob("*/vis_data/scalars.json")
+        assert len(scalars.read_text().splitlines()) == 4
+
+
 def test_a_resumed_checkpoint_runs_none_of_its_config(toy_train, tmp_path):
     toy_train(toy_config(epochs=1))
     path, canary = toy_train.folder() / "epoch_1.pth", tmp_path / "canary"
