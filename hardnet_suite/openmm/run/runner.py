@@ -35,7 +35,7 @@ from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.checkpoints import for_mmengine
 from hardnet_suite.openmm.compat import repair_ssd_heads
-from hardnet_suite.openmm.data.parts import walk
+from hardnet_suite.openmm.data.parts import kind_of, walk
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.accumulation import GRADIENTS, accumulated_gradients, restore_gradients
 from hardnet_suite.openmm.run.amp import training_precision, wrapper_in_precision
@@ -57,10 +57,10 @@ from hardnet_suite.openmm.run.precision import recorded_precision
 from hardnet_suite.openmm.run.progress import ProgressLineHook
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
 from hardnet_suite.openmm.run.schedules import (
-    lasts_one_epoch,
     require_iterations,
     require_same_optimizer,
     resume_schedules,
+    without_single_steps,
 )
 from hardnet_suite.openmm.run.workers import shield_workers
 from hardnet_suite.outputs import require_replaceable, write_file, writing
@@ -290,18 +290,21 @@ class SuiteRunner(Runner):
             raise UserError(f"cannot resume: {filename} is at {place}: it is damaged; resume from another")
 
     def build_param_scheduler(self, scheduler):
-        """A warm-up over the first epoch never ends in mmengine if that is a single batch: it is dropped.
+        """A warm-up over a single iteration, such as an epoch of one batch, never ends in mmengine: it is
+        dropped.
 
         Raises:
             UserError: a schedule in epochs, in a loop that completes none.
         """
         if isinstance(self.train_loop, IterBasedTrainLoop):
             require_iterations(scheduler)
-        if isinstance(scheduler, list) and len(self.train_dataloader) == 1:
-            kept = [one for one in scheduler if not lasts_one_epoch(one)]
-            if len(kept) < len(scheduler):
-                self.logger.warning("an epoch has one batch: no warm-up (a smaller batch_size gives more)")
-            scheduler = kept
+        batches = len(self.train_dataloader)
+        scheduler, dropped = without_single_steps(scheduler, batches)
+        if batches == 1 and any(one.get("by_epoch", True) for one in dropped):
+            self.logger.warning("an epoch has one batch: no warm-up (a smaller batch_size gives more)")
+        elif dropped:
+            kinds = ", ".join(map(kind_of, dropped))
+            self.logger.warning(f"param_scheduler: {kinds} of a single iteration has no effect: left out")
         return super().build_param_scheduler(scheduler)
 
     def build_visualizer(self, visualizer=None):
