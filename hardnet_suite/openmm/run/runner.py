@@ -6,6 +6,7 @@ import math
 import platform
 import tempfile
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import copy, deepcopy
@@ -20,11 +21,12 @@ import torchvision
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import get_world_size, master_only
-from mmengine.hooks import LoggerHook
+from mmengine.hooks import EMAHook, Hook, LoggerHook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.registry import VISBACKENDS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner, load_state_dict
+from mmengine.utils import is_method_overridden
 from mmengine.visualization import LocalVisBackend, Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
@@ -65,6 +67,7 @@ from hardnet_suite.openmm.run.schedules import (
 from hardnet_suite.openmm.run.workers import shield_workers
 from hardnet_suite.outputs import require_replaceable, write_file, writing
 from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
+from hardnet_suite.weights.file import WeightsFile
 from hardnet_suite.weights.tables import few
 
 _MOST_IMAGES, _MOST_WORKERS = 1_000_000, 1024  # per data loader
@@ -73,6 +76,8 @@ _DUMP = "# The config of a run, as hardnet-suite train wrote it.\n"
 _LONGEST_WAIT = 30 * 60  # seconds for a batch: with a full /dev/shm it would never come
 # what a data loader without worker processes refuses or has no use for
 _WORKER_OPTIONS = ("persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context")
+# entries of a run's checkpoint that hooks find beside its weights
+_BESIDE_WEIGHTS = ("meta", "message_hub", "optimizer", "param_schedulers")
 
 
 class _RunConfig(Config):
@@ -236,12 +241,31 @@ class SuiteRunner(Runner):
             self._resumed_schedules = checkpoint.get("param_schedulers")
             self._gradients = checkpoint.pop(GRADIENTS, None)
             return checkpoint
-        report = load_checkpoint(model, weights, other_classes=True)
+        report = load_checkpoint(model, self._as_hooks_change(weights), other_classes=True)
         require_finite_weights(model.state_dict(), filename)
         self.logger.info(f"{filename}: {report}")
         loaded = {"state_dict": model.state_dict()}
-        self.call_hook("after_load_checkpoint", checkpoint=loaded)  # averaged weights begin there too
+        for hook in self.hooks:
+            if isinstance(hook, EMAHook):  # averaged weights begin there too, in the shapes of the model
+                hook.after_load_checkpoint(self, checkpoint=loaded)
         return loaded
+
+    def _as_hooks_change(self, weights: Checkpoint) -> Checkpoint:
+        """Initial weights as the ``after_load_checkpoint`` of the run's hooks leave them."""
+        hooks = [
+            hook
+            for hook in self.hooks
+            if not isinstance(hook, EMAHook) and is_method_overridden("after_load_checkpoint", Hook, hook)
+        ]
+        if not hooks:
+            return weights
+        content = for_mmengine(weights.content)
+        checkpoint = {key: content[key] for key in _BESIDE_WEIGHTS if key in content}
+        checkpoint["state_dict"] = OrderedDict(weights.state_dict)
+        for hook in hooks:
+            hook.after_load_checkpoint(self, checkpoint=checkpoint)
+        file = WeightsFile.read(weights.path).with_content(checkpoint)
+        return open_weights(file, self.cfg.get("arch"), known=False, initial=True)
 
     def resume(self, filename: str, *args, **options) -> None:
         """Resumes a run; the learning rate follows the config's schedule, also if the run began with another.
