@@ -16,6 +16,7 @@ from torch import nn
 
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.data.parts import kind_of, walk
 from hardnet_suite.openmm.data.sampling import (
     SeededBatches,
     SeededDataset,
@@ -26,6 +27,9 @@ from hardnet_suite.openmm.data.sampling import (
 )
 from hardnet_suite.openmm.run.schedules import warn_of_early_end
 
+# augmentations of mmdet's that depend on earlier images, and one that draws a size for several iterations
+_CACHES = ("CachedMosaic", "CachedMixUp")
+_SIZES = ("BatchSyncRandomResize",)
 _ENDLESS = (InfiniteSampler, MultiSourceSampler)
 
 
@@ -137,6 +141,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self.dataloader.dataset.seed = self.runner.seed
         self._settle_sampler_seed()
         self._require_same_epochs()
+        self._warn_of_lost_state()
         warn_of_early_end(self.runner)
         self.runner.call_hook("before_train")
         if self._iter == self._epoch * len(self.dataloader) > 0:
@@ -214,6 +219,28 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self.runner.message_hub.update_info("ranks", ranks)
         self.runner.message_hub.update_info("batches_per_epoch", batches)
         self.runner.message_hub.update_info("images_per_step", images)
+
+    def _warn_of_lost_state(self) -> None:
+        """Logs which steps of a resumed run depend on earlier iterations, which no checkpoint holds."""
+        if not self._iter:
+            return
+        # workers that end with their epoch begin the next one with empty caches in any case
+        starts_afresh = self.dataloader.num_workers and not self.dataloader.persistent_workers
+        is_whole = self._iter == self._epoch * len(self.dataloader)
+        kinds = {*_SIZES, *(() if starts_afresh and is_whole else _CACHES)}
+        found: set[str] = set()
+
+        def look(node: dict) -> None:
+            if node.get("type") is not None:
+                found.update(kinds & {kind_of(node)})
+
+        for key in ("model", "train_dataloader", "custom_hooks"):  # whose hooks may switch to a pipeline
+            walk(self.runner.cfg.get(key), look)
+        if found:
+            self.runner.logger.warning(
+                f"{' and '.join(sorted(found))}: what earlier iterations left there is in no checkpoint, so "
+                "that the resumed training differs from an uninterrupted one"
+            )
 
     def _validate_if_due(self) -> None:
         due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs

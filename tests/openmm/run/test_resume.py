@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ import hardnet_suite.openmm  # noqa: F401  (lets torch.load read mmengine's log 
 from hardnet_suite.cli import main
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.sampling import ResumableBatchSampler, SeededDataset
+from hardnet_suite.openmm.run.loops import ResumableEpochLoop
 
 
 @pytest.fixture
@@ -314,3 +316,41 @@ def test_a_changed_interval_of_validation_holds_at_the_resumed_epoch(toy_train, 
     toy_train(config(4))
     runner, _ = toy_train(config(5), resume=True)
     assert runner.validated == validated
+
+
+@pytest.mark.parametrize(
+    ("step", "stop", "workers", "persistent", "warns"),
+    [
+        ("CachedMixUp", 6, 0, False, True),
+        ("CachedMixUp", 4, 0, False, True),
+        ("mmdet.CachedMixUp", 6, 1, False, True),
+        ("CachedMixUp", 4, 1, False, False),
+        ("CachedMixUp", 4, 1, True, True),
+        ("mmdet.BatchSyncRandomResize", 4, 1, False, True),
+        ("Resize", 6, 0, True, False),
+        ("CachedMixUp", 0, 0, False, False),
+    ],
+)
+def test_augmentation_that_depends_on_earlier_iterations_is_told_on_resuming(
+    step, stop, workers, persistent, warns
+):
+    lines: list[str] = []
+    is_size = step.endswith("RandomResize")
+    cfg = {
+        "model": {"data_preprocessor": {"batch_augments": [{"type": step}] if is_size else []}},
+        "train_dataloader": {"dataset": {"pipeline": [] if is_size else [{"type": step}]}},
+    }
+    batches = torch.utils.data.DataLoader(
+        range(4), num_workers=workers, persistent_workers=persistent and workers > 0
+    )
+    loop = SimpleNamespace(
+        dataloader=batches,
+        runner=SimpleNamespace(cfg=cfg, logger=SimpleNamespace(warning=lines.append)),
+        _iter=stop,
+        _epoch=stop // 4,
+    )
+    ResumableEpochLoop._warn_of_lost_state(loop)
+    assert len(lines) == warns
+    if warns:
+        kind = step.removeprefix("mmdet.")
+        assert lines[0].startswith(f"{kind}: what earlier iterations left there is in no checkpoint")
