@@ -68,6 +68,12 @@ class WeightsFile:
             raise BadFileError("a pointer of Git LFS, not weights: fetch the file itself (git lfs pull)")
         return cls(path, data)
 
+    def with_content(self, content: dict[str, Any]) -> WeightsFile:
+        """The file with another checkpoint in it, under its own path and hashes."""
+        other = WeightsFile(self.path, self.data)
+        vars(other)["content"] = content
+        return other
+
     @cached_property
     def payload(self) -> bytes:
         """The bytes of the weights: the file's own, or those of the one file in a .zip, as pytorchcv's come.

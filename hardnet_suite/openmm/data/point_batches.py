@@ -97,8 +97,7 @@ class DifferentPoints:
             yield (number * self.points + points[first : first + self.batch_size]).tolist()
 
     def _lookalikes(self, random: np.random.Generator) -> list[np.ndarray]:
-        dataset = self.sampler.dataset
-        return lookalike_groups(getattr(dataset, "dataset", dataset).thumbnails, random)
+        return lookalike_groups(self.sampler.dataset.thumbnails, random)
 
     def _neighbours(self, random: np.random.Generator) -> list[np.ndarray]:
         cuts = np.arange(random.integers(1, _GROUP + 1), self.points, _GROUP)

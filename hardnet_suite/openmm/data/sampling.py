@@ -71,7 +71,8 @@ class SeededDataset:
     """Wraps a data set: indexed by (epoch, index), it seeds all generators before it loads the sample.
 
     Its other attributes are those of the data set, also where they are set: hooks such as mmdet's
-    ``PipelineSwitchHook`` give the data set of a loader another pipeline.
+    ``PipelineSwitchHook`` give the data set of a loader another pipeline. ``dataset`` is that of a wrapper,
+    as without this one.
 
     Args:
         dataset: The data set.
@@ -79,31 +80,36 @@ class SeededDataset:
     """
 
     def __init__(self, dataset, seed: int):
-        self.dataset, self.seed = dataset, seed
+        self._dataset, self.seed = dataset, seed
 
     def __getattr__(self, name: str):
-        if name.startswith("__") or "dataset" not in self.__dict__:  # while it is copied or unpickled
+        if name.startswith("__") or "_dataset" not in self.__dict__:  # while it is copied or unpickled
             raise AttributeError(name)
-        return getattr(self.dataset, name)
+        return getattr(self._dataset, name)
 
     def __setattr__(self, name: str, value) -> None:
-        if name in ("dataset", "seed"):
+        if name in ("_dataset", "seed"):
             super().__setattr__(name, value)
             return
-        if not hasattr(self.dataset, name):
-            raise UserError(
-                f"a hook sets {name} of the training data, but the {type(self.dataset).__name__} has none: "
-                "it would have no effect"
-            )
-        setattr(self.dataset, name, value)
+        _require_attribute(self._dataset, name, "data")
+        setattr(self._dataset, name, value)
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self._dataset)
 
     def __getitem__(self, key: Key):
         epoch, index = key
         seed_all(self.seed, epoch, index)
-        return self.dataset[index]
+        return self._dataset[index]
+
+
+def _require_attribute(inner: Any, name: str, what: str) -> None:
+    """UserError unless what a hook sets of a wrapper is an attribute of what it wraps."""
+    if not hasattr(inner, name):
+        raise UserError(
+            f"a hook sets {name} of the training {what}, but the {type(inner).__name__} has none: it would "
+            "have no effect"
+        )
 
 
 def fingerprint(dataset: Any) -> str:
@@ -166,7 +172,7 @@ class SeededBatches(SeededDataset):
 
     def __getitems__(self, keys: Sequence[Key]):
         epochs, indices = np.array(keys, np.int64).T
-        return self.dataset.load_batch(self.seed, int(epochs[0]), indices)
+        return self._dataset.load_batch(self.seed, int(epochs[0]), indices)
 
 
 @FUNCTIONS.register_module()
@@ -213,7 +219,10 @@ def no_epochs(sampler: Sampler) -> UserError:
 
 @DATA_SAMPLERS.register_module()
 class ResumableBatchSampler:
-    """Yields batches of (epoch, index), starting at batch ``start`` of the epoch.
+    """Yields batches of (``epoch``, index), starting at batch ``start`` of the epoch.
+
+    Other attributes are those of the batch sampler in it, also where hooks set them. ``sampler``,
+    ``batch_size`` and ``drop_last`` stay: a run that resumes within an epoch counts its batches.
 
     Args:
         sampler: Sampler of indices, with the attribute ``epoch``.
@@ -228,13 +237,30 @@ class ResumableBatchSampler:
     def __init__(self, sampler: Sampler, batch_size: int, drop_last: bool = False, inner: dict | None = None):
         if not hasattr(sampler, "epoch"):
             raise no_epochs(sampler)
-        self.sampler, self.batch_size, self.start = sampler, batch_size, 0
+        self.sampler, self.batch_size, self.epoch, self.start = sampler, batch_size, 0, 0
         if inner is None:
             self.batches = BatchSampler(sampler, batch_size, drop_last)
         else:
             self.batches = DATA_SAMPLERS.build(
                 inner, default_args={"sampler": sampler, "batch_size": batch_size}
             )
+
+    def __getattr__(self, name: str):
+        if name.startswith("__") or "batches" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.batches, name)
+
+    def __setattr__(self, name: str, value) -> None:
+        if name in ("epoch", "start") or "batches" not in self.__dict__:
+            super().__setattr__(name, value)
+            return
+        if name in ("sampler", "batch_size", "drop_last"):
+            raise UserError(
+                f"a hook sets {name} of the training batches, which ResumableEpochLoop counts to resume "
+                'within an epoch: use train_cfg.type="EpochBasedTrainLoop"'
+            )
+        _require_attribute(self.batches, name, "batches")
+        setattr(self.batches, name, value)
 
     @property
     def is_same_on_any_ranks(self) -> bool:
@@ -247,7 +273,6 @@ class ResumableBatchSampler:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        epoch = self.sampler.epoch
         for number, batch in enumerate(self.batches):
             if number >= self.start:
-                yield [(epoch, index) for index in batch]
+                yield [(self.epoch, index) for index in batch]

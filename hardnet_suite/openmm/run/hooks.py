@@ -9,11 +9,14 @@ import time
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
+from mmdet.engine.hooks import PipelineSwitchHook
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook, Hook, ParamSchedulerHook
 from mmengine.registry import HOOKS
+from mmengine.runner.runner import _SlicedDataset
 
 from hardnet_suite.data.options import require_known
 from hardnet_suite.errors import UserError
@@ -310,6 +313,33 @@ def require_single_hooks(hooks: Iterable[Hook]) -> None:
         raise UserError(
             "two checkpoint hooks of the config have save_best, and a run has one best score: keep it in one "
             "of them (a list names several metrics)"
+        )
+
+
+def require_pipeline_to_switch(hooks: Iterable[Hook], dataset: Any) -> None:
+    """Checks that mmdet's ``PipelineSwitchHook`` will have an effect on the training data.
+
+    Args:
+        hooks: Those of the run.
+        dataset: Of the training's loader.
+
+    Raises:
+        UserError: The data set has no pipeline, or would run only some steps of the new one.
+    """
+    steps = [len(hook.switch_pipeline) for hook in hooks if isinstance(hook, PipelineSwitchHook)]
+    if not steps:
+        return
+    if not hasattr(dataset, "pipeline") or isinstance(dataset, _SlicedDataset):
+        inner = getattr(dataset, "_dataset", dataset)
+        told = f"the {type(inner).__name__} has none"
+        if hasattr(dataset, "pipeline"):
+            told = "train_dataloader.num_batch_per_epoch hides it: set dataset.indices"
+        raise UserError(f"PipelineSwitchHook switches the pipeline of the training data, but {told}")
+    kinds = getattr(dataset, "pipeline_types", None)  # of mmdet's MultiImageMixDataset, beside its pipeline
+    if kinds is not None and max(steps) > len(kinds):
+        raise UserError(
+            f"PipelineSwitchHook switches to {max(steps)} steps, of which only the first {len(kinds)} would "
+            f"run: a {type(getattr(dataset, '_dataset', dataset)).__name__} keeps the number of steps"
         )
 
 

@@ -18,9 +18,22 @@ from hardnet_suite.openmm.models.config import is_others
 
 # what mmengine's runner reads, then this suite
 _RUN_KEYS = frozenset(inspect.signature(Runner.__init__).parameters.keys() - {"self", "cfg"})
-OPTION_KEYS = _RUN_KEYS | {"arch", "weights_tag", "bf16", "compile", "global_batch_size"}
+OPTION_KEYS = _RUN_KEYS | {
+    *("arch", "weights_tag", "bf16", "compile", "global_batch_size"),
+    *("find_unused_parameters", "sync_bn"),  # mmengine's, of several ranks
+}
+# what mmengine reads as well and a training of the suite does not support, with the cure
+_UNSUPPORTED = {
+    "model_wrapper_cfg": "remove it; find_unused_parameters and sync_bn are entries of their own",
+    "activation_checkpointing": "remove it; a smaller batch_size with optim_wrapper.accumulative_counts, or "
+    "--bf16, takes less memory too",
+    "efficient_conv_bn_eval": "remove it",
+}
 # what counts while the file is read, and what OpenMMLab's own tools read
-FILE_KEYS = OPTION_KEYS | {"custom_imports", "env_variables", "tta_model", "tta_pipeline"}
+FILE_KEYS = OPTION_KEYS | {
+    *("custom_imports", "env_variables", "tta_model", "tta_pipeline"),
+    *_UNSUPPORTED,  # a model that was trained with them is scored and predicts without
+}
 
 
 def check_options(cfg: Config, options: dict[str, Any]) -> list[str]:
@@ -38,6 +51,25 @@ def check_options(cfg: Config, options: dict[str, Any]) -> list[str]:
             that would become something else.
     """
     return [line for key, value in options.items() if (line := _check_option(cfg, key, value))]
+
+
+def require_supported(cfg: Config) -> None:
+    """Checks the entries of a training that mmengine reads beside its runner's.
+
+    Args:
+        cfg: the config.
+
+    Raises:
+        UserError: it has one that the suite does not support, or ``find_unused_parameters`` or ``sync_bn`` is
+            none of its values.
+    """
+    for key, cure in _UNSUPPORTED.items():
+        if cfg.get(key):
+            raise UserError(f"the config's {key} is not supported: {cure}")
+    if not isinstance(value := cfg.get("find_unused_parameters", False), bool):
+        raise UserError(f"find_unused_parameters is {value!r}, expected True or False")
+    if (value := cfg.get("sync_bn")) not in (None, "torch"):
+        raise UserError(f"sync_bn is {value!r}, expected 'torch' or None")
 
 
 def _check_option(cfg: Config, key: str, value: Any) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import deepcopy
 
+from mmdet.datasets.samplers import MultiSourceSampler
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
@@ -15,6 +16,7 @@ from torch import nn
 
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.data.parts import kind_of, walk
 from hardnet_suite.openmm.data.sampling import (
     SeededBatches,
     SeededDataset,
@@ -24,6 +26,11 @@ from hardnet_suite.openmm.data.sampling import (
     seed_all,
 )
 from hardnet_suite.openmm.run.schedules import warn_of_early_end
+
+# augmentations of mmdet's that depend on earlier images, and one that draws a size for several iterations
+_CACHES = ("CachedMosaic", "CachedMixUp")
+_SIZES = ("BatchSyncRandomResize",)
+_ENDLESS = (InfiniteSampler, MultiSourceSampler)
 
 
 def _build_dataset(config: dict):
@@ -61,9 +68,11 @@ def require_epochs_to_save(loop: BaseLoop, hooks: Iterable[Hook]) -> None:
 
 def require_epochs_to_end(loop: BaseLoop) -> None:
     """UserError if a loop counts epochs, but its sampler never ends one."""
-    sampler = getattr(getattr(loop, "dataloader", None), "sampler", None)
-    if isinstance(loop, EpochBasedTrainLoop) and isinstance(sampler, InfiniteSampler):
-        raise no_epochs(sampler)
+    loader = getattr(loop, "dataloader", None)
+    for place in (loader, getattr(loader, "batch_sampler", None)):
+        sampler = getattr(place, "sampler", None)
+        if isinstance(loop, EpochBasedTrainLoop) and isinstance(sampler, _ENDLESS):
+            raise no_epochs(sampler)
 
 
 @LOOPS.register_module()
@@ -80,13 +89,20 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         options: Further options of ``EpochBasedTrainLoop``.
 
     Raises:
-        UserError: No image is left after filtering, there are too few for a batch, or a resumed checkpoint
-            has another number of batches per epoch, or is of the middle of one that would go on with other
-            images.
+        UserError: No image is left after filtering, there are too few for a batch, ``num_batch_per_epoch`` or
+            ``drop_last`` beside a ``batch_sampler``, a hook changes the number of batches, or a resumed
+            checkpoint has another number of batches per epoch, or is of the middle of one that would go on
+            with other images.
     """
 
     def __init__(self, runner, dataloader: dict, max_epochs: int, **options):
         dataloader = deepcopy(dict(dataloader))
+        if dataloader.pop("num_batch_per_epoch", None) is not None:
+            raise UserError(
+                "train_dataloader.num_batch_per_epoch cannot be resumed by ResumableEpochLoop: remove it and "
+                "set train_dataloader.dataset.indices to the number of images, or use "
+                'train_cfg.type="EpochBasedTrainLoop"'
+            )
         dataset = dataloader["dataset"]
         if isinstance(dataset, dict):
             dataset = _build_dataset(dataset)
@@ -95,14 +111,24 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         wrapper = SeededBatches if hasattr(dataset, "load_batch") else SeededDataset
         dataloader["dataset"] = wrapper(dataset, runner.seed)
         drop_last, inner = dataloader.pop("drop_last", False), dataloader.pop("batch_sampler", None)
-        if drop_last and inner is None:
+        if drop_last and inner is not None:
+            raise UserError(
+                "train_dataloader.drop_last=True has no effect on its batch_sampler: remove it, and set "
+                "batch_sampler.drop_last=True where that has the option"
+            )
+        if drop_last:
             dataloader["sampler"] = dropping_sampler(dataloader.get("sampler"), dataloader["batch_size"])
         dataloader["batch_sampler"] = {
             "type": "ResumableBatchSampler",
             "drop_last": drop_last,
             "inner": inner,
         }
+        sampler = dataloader.get("sampler")
+        self._sampler_seed = sampler.get("seed") if isinstance(sampler, dict) else None
         super().__init__(runner, dataloader, max_epochs, **options)
+        # torch's is one of its own that nothing uses, and hooks change the sampler by this name
+        object.__setattr__(self.dataloader, "sampler", self.dataloader.batch_sampler.sampler)
+        self._batches = len(self.dataloader)
         if not len(self.dataloader):
             verb = "is" if len(dataset) == 1 else "are"
             raise UserError(
@@ -113,11 +139,13 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     def run(self) -> nn.Module:
         # a resumed run keeps the seed of its checkpoint
         self.dataloader.dataset.seed = self.runner.seed
-        self.dataloader.batch_sampler.sampler.seed = self.runner.seed
+        self._settle_sampler_seed()
         self._require_same_epochs()
+        self._warn_of_lost_state()
         warn_of_early_end(self.runner)
         self.runner.call_hook("before_train")
         if self._iter == self._epoch * len(self.dataloader) > 0:
+            self._decide_current_val_interval()
             self._validate_if_due()  # an epoch's checkpoint is written before its validation
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
@@ -125,6 +153,26 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
             self._validate_if_due()
         self.runner.call_hook("after_train")
         return self.runner.model
+
+    def _settle_sampler_seed(self) -> None:
+        """Gives the sampler the seed of the config, or else that of the run, which is the same on all ranks.
+
+        Raises:
+            UserError: The run is resumed within an epoch, and had another one.
+        """
+        differs = self.runner._randomness_cfg.get("diff_rank_seed", False)
+        default = self.runner.seed - (get_rank() if differs else 0)
+        seed = default if self._sampler_seed is None else self._sampler_seed
+        hub = self.runner.message_hub
+        saved = hub.runtime_info.get("sampler_seed", default)
+        if self._iter > self._epoch * len(self.dataloader) and saved != seed:
+            raise UserError(
+                f"cannot resume within an epoch: the seed of the sampler is {saved} in the checkpoint, but "
+                f"{seed} in this run, so that other images would follow; resume with "
+                f"train_dataloader.sampler.seed={saved}"
+            )
+        self.dataloader.sampler.seed = seed
+        hub.update_info("sampler_seed", seed)
 
     def _require_same_epochs(self) -> None:
         """Checks that the resumed checkpoint has the same number of batches per epoch, of as many images.
@@ -149,7 +197,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
                 f"but {images} in this run, so that other images would follow; resume with "
                 f"--global-batch-size {saved_images}"
             )
-        images_of_epoch = fingerprint(self.dataloader.dataset.dataset)
+        images_of_epoch = fingerprint(self.dataloader.dataset)
         if (
             self._iter > self._epoch * batches
             and info.get("images_of_epoch", images_of_epoch) != images_of_epoch
@@ -172,6 +220,28 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self.runner.message_hub.update_info("batches_per_epoch", batches)
         self.runner.message_hub.update_info("images_per_step", images)
 
+    def _warn_of_lost_state(self) -> None:
+        """Logs which steps of a resumed run depend on earlier iterations, which no checkpoint holds."""
+        if not self._iter:
+            return
+        # workers that end with their epoch begin the next one with empty caches in any case
+        starts_afresh = self.dataloader.num_workers and not self.dataloader.persistent_workers
+        is_whole = self._iter == self._epoch * len(self.dataloader)
+        kinds = {*_SIZES, *(() if starts_afresh and is_whole else _CACHES)}
+        found: set[str] = set()
+
+        def look(node: dict) -> None:
+            if node.get("type") is not None:
+                found.update(kinds & {kind_of(node)})
+
+        for key in ("model", "train_dataloader", "custom_hooks"):  # whose hooks may switch to a pipeline
+            walk(self.runner.cfg.get(key), look)
+        if found:
+            self.runner.logger.warning(
+                f"{' and '.join(sorted(found))}: what earlier iterations left there is in no checkpoint, so "
+                "that the resumed training differs from an uninterrupted one"
+            )
+
     def _validate_if_due(self) -> None:
         due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
         if self.runner.val_loop is not None and self._epoch >= self.val_begin and due:
@@ -181,6 +251,13 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         batches = self.dataloader.batch_sampler
+        if len(batches) != self._batches:
+            raise UserError(
+                f"a hook changed the batches of an epoch from {self._batches} to {len(batches)}, which "
+                "ResumableEpochLoop counts to resume within an epoch: use "
+                'train_cfg.type="EpochBasedTrainLoop"'
+            )
+        batches.epoch = self._epoch
         batches.start = self._iter - self._epoch * len(self.dataloader)
         for number, batch in enumerate(self.dataloader, batches.start):
             self.run_iter(number, batch)

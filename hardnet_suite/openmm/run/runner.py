@@ -6,6 +6,7 @@ import math
 import platform
 import tempfile
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import copy, deepcopy
@@ -20,11 +21,12 @@ import torchvision
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import get_world_size, master_only
-from mmengine.hooks import LoggerHook
+from mmengine.hooks import EMAHook, Hook, LoggerHook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.registry import VISBACKENDS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner, load_state_dict
+from mmengine.utils import is_method_overridden
 from mmengine.visualization import LocalVisBackend, Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
@@ -35,7 +37,7 @@ from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.checkpoints import for_mmengine
 from hardnet_suite.openmm.compat import repair_ssd_heads
-from hardnet_suite.openmm.data.parts import walk
+from hardnet_suite.openmm.data.parts import kind_of, walk
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.accumulation import GRADIENTS, accumulated_gradients, restore_gradients
 from hardnet_suite.openmm.run.amp import training_precision, wrapper_in_precision
@@ -48,7 +50,7 @@ from hardnet_suite.openmm.run.buffers import (
 from hardnet_suite.openmm.run.checks import require_finite_weights, require_integer, require_numbers
 from hardnet_suite.openmm.run.compilation import compile_networks, compile_options
 from hardnet_suite.openmm.run.drawings import DrawPredictionsHook
-from hardnet_suite.openmm.run.hooks import require_single_hooks
+from hardnet_suite.openmm.run.hooks import require_pipeline_to_switch, require_single_hooks
 from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
@@ -57,14 +59,15 @@ from hardnet_suite.openmm.run.precision import recorded_precision
 from hardnet_suite.openmm.run.progress import ProgressLineHook
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
 from hardnet_suite.openmm.run.schedules import (
-    lasts_one_epoch,
     require_iterations,
     require_same_optimizer,
     resume_schedules,
+    without_single_steps,
 )
 from hardnet_suite.openmm.run.workers import shield_workers
 from hardnet_suite.outputs import require_replaceable, write_file, writing
 from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
+from hardnet_suite.weights.file import WeightsFile
 from hardnet_suite.weights.tables import few
 
 _MOST_IMAGES, _MOST_WORKERS = 1_000_000, 1024  # per data loader
@@ -73,6 +76,8 @@ _DUMP = "# The config of a run, as hardnet-suite train wrote it.\n"
 _LONGEST_WAIT = 30 * 60  # seconds for a batch: with a full /dev/shm it would never come
 # what a data loader without worker processes refuses or has no use for
 _WORKER_OPTIONS = ("persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context")
+# entries of a run's checkpoint that hooks find beside its weights
+_BESIDE_WEIGHTS = ("meta", "message_hub", "optimizer", "param_schedulers")
 
 
 class _RunConfig(Config):
@@ -90,12 +95,12 @@ class _RunConfig(Config):
         return self._texts[content]
 
 
-def _forget(name: str) -> None:
-    """Drops the log, history and visualizer of an earlier run of that name.
+def _forget(name: str, *managed: type) -> None:
+    """Drops what an earlier run of that name has of these classes and their subclasses.
 
-    mmengine names them by config and second, and would write into the earlier run's folder.
+    mmengine would give it to the next run, which would write into the earlier one's folder.
     """
-    kinds: list[type] = [MMLogger, MessageHub, Visualizer]
+    kinds = list(managed)
     for kind in kinds:
         kinds += kind.__subclasses__()
         kind._instance_dict.pop(name, None)
@@ -118,7 +123,12 @@ class SuiteRunner(Runner):
         model = model.to(memory_format=torch.channels_last)
         repair_ssd_heads(model)
         if self.distributed and get_device() == "cpu" and model_wrapper_cfg is None:
-            return MMDistributedDataParallel(model, broadcast_buffers=False)
+            if self.cfg.get("sync_bn") and self._train_loop is not None:
+                raise UserError(
+                    "sync_bn synchronizes ranks on GPUs alone: remove it (sync_bn = None) to train on CPUs"
+                )
+            unused = self.cfg.get("find_unused_parameters", False)
+            return MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
         return super().wrap_model(model_wrapper_cfg, model)
 
     @classmethod
@@ -145,7 +155,7 @@ class SuiteRunner(Runner):
 
         The console shows what ``quiet_console`` leaves of it.
         """
-        _forget(self.experiment_name)
+        _forget(self.experiment_name, MMLogger, MessageHub, Visualizer)  # the config and second
         logger = super().build_logger(*args, **options)
         set_console(logger)
         handle_errors(logger)
@@ -166,6 +176,7 @@ class SuiteRunner(Runner):
         loop = super().build_train_loop(loop)
         require_epochs_to_save(loop, self.hooks)
         require_epochs_to_end(loop)
+        require_pipeline_to_switch(self.hooks, loop.dataloader.dataset)
         return loop
 
     def build_val_loop(self, loop):
@@ -230,12 +241,31 @@ class SuiteRunner(Runner):
             self._resumed_schedules = checkpoint.get("param_schedulers")
             self._gradients = checkpoint.pop(GRADIENTS, None)
             return checkpoint
-        report = load_checkpoint(model, weights, other_classes=True)
+        report = load_checkpoint(model, self._as_hooks_change(weights), other_classes=True)
         require_finite_weights(model.state_dict(), filename)
         self.logger.info(f"{filename}: {report}")
         loaded = {"state_dict": model.state_dict()}
-        self.call_hook("after_load_checkpoint", checkpoint=loaded)  # averaged weights begin there too
+        for hook in self.hooks:
+            if isinstance(hook, EMAHook):  # averaged weights begin there too, in the shapes of the model
+                hook.after_load_checkpoint(self, checkpoint=loaded)
         return loaded
+
+    def _as_hooks_change(self, weights: Checkpoint) -> Checkpoint:
+        """Initial weights as the ``after_load_checkpoint`` of the run's hooks leave them."""
+        hooks = [
+            hook
+            for hook in self.hooks
+            if not isinstance(hook, EMAHook) and is_method_overridden("after_load_checkpoint", Hook, hook)
+        ]
+        if not hooks:
+            return weights
+        content = for_mmengine(weights.content)
+        checkpoint = {key: content[key] for key in _BESIDE_WEIGHTS if key in content}
+        checkpoint["state_dict"] = OrderedDict(weights.state_dict)
+        for hook in hooks:
+            hook.after_load_checkpoint(self, checkpoint=checkpoint)
+        file = WeightsFile.read(weights.path).with_content(checkpoint)
+        return open_weights(file, self.cfg.get("arch"), known=False, initial=True)
 
     def resume(self, filename: str, *args, **options) -> None:
         """Resumes a run; the learning rate follows the config's schedule, also if the run began with another.
@@ -284,18 +314,21 @@ class SuiteRunner(Runner):
             raise UserError(f"cannot resume: {filename} is at {place}: it is damaged; resume from another")
 
     def build_param_scheduler(self, scheduler):
-        """A warm-up over the first epoch never ends in mmengine if that is a single batch: it is dropped.
+        """A warm-up over a single iteration, such as an epoch of one batch, never ends in mmengine: it is
+        dropped.
 
         Raises:
             UserError: a schedule in epochs, in a loop that completes none.
         """
         if isinstance(self.train_loop, IterBasedTrainLoop):
             require_iterations(scheduler)
-        if isinstance(scheduler, list) and len(self.train_dataloader) == 1:
-            kept = [one for one in scheduler if not lasts_one_epoch(one)]
-            if len(kept) < len(scheduler):
-                self.logger.warning("an epoch has one batch: no warm-up (a smaller batch_size gives more)")
-            scheduler = kept
+        batches = len(self.train_dataloader)
+        scheduler, dropped = without_single_steps(scheduler, batches)
+        if batches == 1 and any(one.get("by_epoch", True) for one in dropped):
+            self.logger.warning("an epoch has one batch: no warm-up (a smaller batch_size gives more)")
+        elif dropped:
+            kinds = ", ".join(map(kind_of, dropped))
+            self.logger.warning(f"param_scheduler: {kinds} of a single iteration has no effect: left out")
         return super().build_param_scheduler(scheduler)
 
     def build_visualizer(self, visualizer=None):
@@ -305,6 +338,7 @@ class SuiteRunner(Runner):
             for backend in visualizer.get("vis_backends") or []:
                 if isinstance(backend, dict) and backend.get("type") == "LocalVisBackend":
                     backend["type"] = "StrictJsonVisBackend"
+            _forget(visualizer.get("name") or self.experiment_name, Visualizer)
         return super().build_visualizer(visualizer)
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:

@@ -31,13 +31,36 @@ _PROGRESS = (
 _CONSTANTS = ("weight_decay", "momentum", "betas", "eps", "nesterov", "dampening", "alpha")
 
 
-def lasts_one_epoch(scheduler: Any) -> bool:
-    """Whether this is the config of a schedule over a single epoch, in iterations."""
-    return (
-        isinstance(scheduler, dict)
-        and bool(scheduler.get("convert_to_iter_based"))
-        and scheduler.get("end", 0) - scheduler.get("begin", 0) == 1
-    )
+def without_single_steps(scheduler: Any, batches: int) -> tuple[Any, list[Mapping[str, Any]]]:
+    """Leaves out schedules over a single iteration, whose factor mmengine would keep to the end.
+
+    Args:
+        scheduler: ``param_scheduler`` of the config: a schedule, a list of them, or such for each optimizer.
+        batches: number of batches per epoch.
+
+    Returns:
+        The remaining ones in the same form (an empty list for a single schedule), and those left out.
+    """
+    if isinstance(scheduler, Mapping) and "type" not in scheduler:
+        each = {name: without_single_steps(inner, batches) for name, inner in scheduler.items()}
+        return {name: kept for name, (kept, _) in each.items()}, [
+            one for _, out in each.values() for one in out
+        ]
+    several = scheduler if isinstance(scheduler, list | tuple) else [scheduler]
+    dropped = [one for one in several if _iterations(one, batches) == 1]
+    if not dropped:
+        return scheduler, []
+    return [one for one in several if _iterations(one, batches) != 1], dropped
+
+
+def _iterations(scheduler: Any, batches: int) -> float:
+    """The length of a schedule that counts iterations; infinite of others."""
+    if not isinstance(scheduler, Mapping) or not isinstance(end := scheduler.get("end"), int | float):
+        return math.inf
+    length = end - scheduler.get("begin", 0)
+    if not scheduler.get("by_epoch", True):
+        return length
+    return length * batches if scheduler.get("convert_to_iter_based") else math.inf
 
 
 def require_iterations(scheduler: Any) -> None:

@@ -19,6 +19,7 @@ from hardnet_suite.openmm.models.initializers import initial_row
 from hardnet_suite.openmm.run.amp import bfloat16_loops, training_precision
 from hardnet_suite.openmm.run.compilation import compile_options, require_compiler
 from hardnet_suite.openmm.run.configs import drop_pretrained
+from hardnet_suite.openmm.run.keys import require_supported
 from hardnet_suite.openmm.run.lock import sole_training
 from hardnet_suite.openmm.run.precision import precision_in
 from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of, records_of
@@ -63,6 +64,7 @@ def _train(
 ) -> SuiteRunner:
     cfg = deepcopy(cfg)
     options = compile_options(cfg)
+    require_supported(cfg)
     require_data(cfg, _DATA)
     if options is not None:
         require_compiler(options)

@@ -142,6 +142,7 @@ def test_files_of_data_sets_of_others(tmp_path, monkeypatch, dataset, missing):
             "batch_sampler.drop",
         ),
         ({"sampler": {"type": "InfiniteSampler", "shuffle": False}}, "sampler is InfiniteSampler, .*Default"),
+        ({"num_batch_per_epoch": 1}, "num_batch_per_epoch=1 would leave the images after"),
         ({"sampler": {"type": "mmengine.InfiniteSampler"}}, "sampler is InfiniteSampler"),
         ({"sampler": {"type": InfiniteSampler}}, "sampler is InfiniteSampler"),
         ({"sampler": {"type": "mmdet.ClassAwareSampler"}}, "sampler is ClassAwareSampler"),
@@ -165,5 +166,6 @@ def test_a_score_is_of_every_image_once(options, message, loader):
 def test_loaders_that_visit_every_image_once(name):
     sampler = {"type": "DefaultSampler", "shuffle": False, "round_up": False}
     options = {"drop_last": False, "sampler": sampler, "batch_sampler": None, "dataset": WRAPPED[name]}
+    options["num_batch_per_epoch"] = None
     require_each_image_once(options, "val_dataloader")
     require_each_image_once({"sampler": {"type": "OwnSampler"}}, "val_dataloader")

@@ -10,7 +10,8 @@ from mmcv.transforms import BaseTransform, Compose
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import MessageHub
-from mmengine.registry import DATASETS, HOOKS, METRICS, TRANSFORMS
+from mmengine.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, TRANSFORMS
+from torch.utils.data import BatchSampler
 from toy_runs import ToyNumbers, assert_identical, toy_config
 
 import hardnet_suite.openmm  # noqa: F401
@@ -166,7 +167,7 @@ SCORES = (0.5, 0.7, 0.6, 0.6, 0.6, 0.6, 0.9, 0.9)  # of the epochs
 
 
 @METRICS.register_module()
-class ToyScore(BaseMetric):
+class EpochScore(BaseMetric):
     def process(self, data_batch, data_samples) -> None:
         self.results.append(0)
 
@@ -180,7 +181,7 @@ def stopped_early(patience: int = 3, **changes):
         epochs=8,
         val_cfg={"type": "ValLoop"},
         val_dataloader={"batch_size": 2, "num_workers": 0, "dataset": {"type": "ToyNumbers"}},
-        val_evaluator={"type": "ToyScore"},
+        val_evaluator={"type": "EpochScore"},
         **changes,
     )
     cfg.val_dataloader.sampler = {"type": "DefaultSampler", "shuffle": False}
@@ -231,6 +232,12 @@ class ToyPipeline(ToyNumbers):
         super().__init__(**options)
         self.pipeline = Compose(pipeline)
 
+    def full_init(self) -> None:
+        """For mmengine's wrappers, as the next."""
+
+    def get_data_info(self, index: int) -> dict:
+        return {}
+
     def __getitem__(self, index: int) -> dict:
         return self.pipeline(super().__getitem__(index))
 
@@ -275,20 +282,128 @@ def test_a_hook_that_switches_the_pipeline_has_an_effect(toy_train, workers, wra
         ]
         return cfg
 
-    if wrapped:
-        with pytest.raises((TypeError, AttributeError)):  # mmdet's own is a list there, the hook's is none
-            toy_train(config(2))
-        return
+    before, after = (111, 1011) if wrapped else (11, 1001)
     runner, _ = toy_train(config(2))
-    assert runner.seen == [11] * 4 + [1001] * 4
+    assert runner.seen == [before] * 4 + [after] * 4
     runner, _ = toy_train(config(3), resume=True)
-    assert runner.seen == [1001] * 4
+    assert runner.seen == [after] * 4
 
 
-def test_a_pipeline_that_is_switched_where_there_is_none_is_refused(toy_train):
+@pytest.mark.parametrize("loop", ["ResumableEpochLoop", "EpochBasedTrainLoop"])
+@pytest.mark.parametrize(
+    ("dataset", "options", "message"),
+    [
+        ({"type": "ToyNumbers"}, {}, "the ToyNumbers has none"),
+        ({"type": "RepeatDataset", "times": 1, "dataset": {"type": "ToyPipeline"}}, {}, "RepeatDataset has"),
+        ({"type": "ToyPipeline"}, {"num_batch_per_epoch": 2}, "num_batch_per_epoch"),
+        (
+            {"type": "mmdet.MultiImageMixDataset", "dataset": {"type": "ToyPipeline"}, "pipeline": []},
+            {},
+            "switches to 1 steps, of which only the first 0 would run: a MultiImageMixDataset",
+        ),
+    ],
+)
+def test_a_switch_of_the_pipeline_without_an_effect_is_refused_before_the_training(
+    toy_train, loop, dataset, options, message
+):
     cfg = toy_config(epochs=2)
-    cfg.custom_hooks = [{"type": "mmdet.PipelineSwitchHook", "switch_epoch": 1, "switch_pipeline": []}]
-    with pytest.raises(UserError, match="sets pipeline of the training data, but the ToyNumbers has none"):
+    cfg.train_cfg.type = loop
+    cfg.train_dataloader.update(dataset=dataset, **options)
+    switch = [{"type": "Note", "offset": 1}]
+    cfg.custom_hooks = [{"type": "mmdet.PipelineSwitchHook", "switch_epoch": 1, "switch_pipeline": switch}]
+    with pytest.raises(UserError, match=message):
+        toy_train(cfg)
+    assert not list(toy_train.folder().glob("*.pth"))
+
+
+@HOOKS.register_module()
+class SetAttribute(Hook):
+    """Sets an attribute of what a path leads to, before the second epoch."""
+
+    def __init__(self, path: str, value: object):
+        self.path, self.value = path.split("."), value
+
+    def before_train_epoch(self, runner) -> None:
+        target = runner.train_dataloader
+        for name in self.path[:-1]:
+            target = getattr(target, name)
+        if runner.epoch == 1:
+            value = Compose(self.value) if isinstance(self.value, list) else self.value
+            setattr(target, self.path[-1], value)
+
+
+def test_a_hook_reaches_the_data_set_in_a_wrapper_by_mmengines_path(toy_train):
+    cfg = toy_config(epochs=2)
+    data = {"type": "ToyPipeline", "length": 4}
+    cfg.train_dataloader.dataset = {"type": "mmengine.RepeatDataset", "times": 2, "dataset": data}
+    pipeline = [{"type": "Note", "offset": 10}]
+    cfg.custom_hooks = [
+        {"type": "SetAttribute", "path": "dataset.dataset.pipeline", "value": pipeline},
+        {"type": "Look"},
+    ]
+    runner, _ = toy_train(cfg)
+    assert runner.seen == [1] * 4 + [11] * 4
+
+
+@HOOKS.register_module()
+class LookAtOrder(Hook):
+    def before_train(self, runner) -> None:
+        runner.order = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        runner.order += [round(8 * float(inputs[1])) for inputs in data_batch["inputs"]]
+
+
+@pytest.mark.parametrize("path", ["sampler.shuffle", "batch_sampler.sampler.shuffle"])
+def test_a_hook_changes_the_sampler_of_the_loader(toy_train, path):
+    cfg = toy_config(epochs=2)
+    cfg.custom_hooks = [{"type": "SetAttribute", "path": path, "value": False}, {"type": "LookAtOrder"}]
+    runner, _ = toy_train(cfg)
+    assert runner.order[:8] != list(range(8)) == runner.order[8:]
+    assert runner.train_dataloader.sampler is runner.train_dataloader.batch_sampler.sampler
+
+
+@DATA_SAMPLERS.register_module()
+class ToyBatches(BatchSampler):
+    def __init__(self, sampler, batch_size, drop_last=False, reverse=False):
+        super().__init__(sampler, batch_size, drop_last)
+        self.reverse = reverse
+
+    def __iter__(self):
+        batches = list(super().__iter__())
+        return iter(batches[::-1] if self.reverse else batches)
+
+
+def test_a_hook_changes_an_option_of_the_batch_sampler(toy_train):
+    cfg = toy_config(epochs=2)
+    cfg.train_dataloader.sampler.shuffle = False
+    cfg.train_dataloader.batch_sampler = {"type": "ToyBatches"}
+    path = {"type": "SetAttribute", "path": "batch_sampler.reverse", "value": True}
+    cfg.custom_hooks = [path, {"type": "LookAtOrder"}]
+    runner, _ = toy_train(cfg)
+    assert runner.order[8:] == [6, 7, 4, 5, 2, 3, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("batch_sampler.batch_size", 4, "a hook sets batch_size of the training batches, which Resumable"),
+        ("batch_sampler.drop_last", True, "a hook sets drop_last of the training batches"),
+        ("batch_sampler.sampler", None, "a hook sets sampler of the training batches"),
+        (
+            "batch_sampler.reverse",
+            True,
+            "sets reverse of the training batches, but the BatchSampler has none",
+        ),
+        ("batch_sampler.batches.batch_size", 4, "changed the batches of an epoch from 4 to 2"),
+        ("sampler.num_samples", 4, "changed the batches of an epoch from 4 to 2"),
+        ("dataset.other", 4, "sets other of the training data, but the ToyNumbers has none"),
+    ],
+)
+def test_what_a_hook_cannot_change_of_the_batches_is_refused(toy_train, path, value, message):
+    cfg = toy_config(epochs=2)
+    cfg.custom_hooks = [{"type": "SetAttribute", "path": path, "value": value}]
+    with pytest.raises(UserError, match=message):
         toy_train(cfg)
 
 

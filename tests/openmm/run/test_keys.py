@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
+import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from toy_runs import toy_config
 
 from hardnet_suite.config_names import OWN_CONFIGS, own_configs
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.run import runner as run
 from hardnet_suite.openmm.run.configs import load_config
-from hardnet_suite.openmm.run.keys import require_known_keys
+from hardnet_suite.openmm.run.keys import require_known_keys, require_supported, without_unread
 
 BASE = OWN_CONFIGS / "demo_ssd224_shapes.py"
 
@@ -182,3 +187,57 @@ data_preprocessor = dict(type="DetDataPreprocessor", mean=[1.0, 2.0, 3.0], std=[
     path.write_text(text.replace("data_preprocessor =", "_unused ="))
     cfg = load_config(path, {"data_preprocessor.mean": [4.0, 5.0, 6.0]})
     assert cfg.model.data_preprocessor.mean == [4.0, 5.0, 6.0]
+
+
+@pytest.mark.parametrize("text", ["find_unused_parameters = True", 'sync_bn = "torch"'])
+def test_options_of_ranks_are_read_and_kept_in_the_copy(tmp_path, text):
+    name = text.partition(" ")[0]
+    base = config(tmp_path, text)
+    for path in (base, config(tmp_path, "", base, "child.py")):
+        cfg = load_config(path)
+        require_supported(cfg)
+        assert without_unread(cfg)[name] == cfg[name]
+    assert load_config(BASE, {name: True})[name] is True
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"model_wrapper_cfg": {"type": "MMFullyShardedDataParallel"}}, "model_wrapper_cfg is not supported"),
+        (
+            {"activation_checkpointing": ["backbone"]},
+            "activation_checkpointing is not supported: .*batch_size",
+        ),
+        ({"efficient_conv_bn_eval": "backbone"}, "efficient_conv_bn_eval is not supported"),
+        ({"find_unused_parameters": "yes"}, "find_unused_parameters is 'yes', expected True or False"),
+        ({"sync_bn": "mmcv"}, "sync_bn is 'mmcv', expected 'torch' or None"),
+    ],
+)
+def test_a_training_with_what_the_suite_does_not_support_is_refused(toy_train, entries, message):
+    with pytest.raises(UserError, match=message):
+        toy_train(toy_config(epochs=1, **entries))
+
+
+def test_what_only_training_reads_is_no_obstacle_to_scoring(tmp_path):
+    text = 'activation_checkpointing = None\nmodel_wrapper_cfg = dict(type="MMDistributedDataParallel")'
+    assert load_config(config(tmp_path, text)).model_wrapper_cfg
+
+
+def wrapped_on_the_cpu(monkeypatch, *, trains=True, **entries):
+    monkeypatch.setattr(run, "MMDistributedDataParallel", lambda model, **options: options)
+    monkeypatch.setattr(run, "get_device", lambda: "cpu")
+    loop = {} if trains else None
+    runner = SimpleNamespace(distributed=True, cfg=Config(entries), _train_loop=loop)
+    return run.SuiteRunner.wrap_model(runner, None, torch.nn.Linear(2, 2))
+
+
+def test_ranks_on_the_cpu_find_unused_parameters(monkeypatch):
+    assert wrapped_on_the_cpu(monkeypatch)["find_unused_parameters"] is False
+    assert wrapped_on_the_cpu(monkeypatch, find_unused_parameters=True)["find_unused_parameters"] is True
+
+
+def test_ranks_on_the_cpu_cannot_synchronize_batch_norm(monkeypatch):
+    """torch's layer computes on GPUs alone; in evaluation it is an ordinary one."""
+    with pytest.raises(UserError, match="sync_bn synchronizes ranks on GPUs alone"):
+        wrapped_on_the_cpu(monkeypatch, sync_bn="torch")
+    wrapped_on_the_cpu(monkeypatch, trains=False, sync_bn="torch")

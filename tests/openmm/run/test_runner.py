@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.registry import METRICS, MODELS
+from mmengine.hooks import EMAHook, Hook
+from mmengine.registry import HOOKS, METRICS, MODELS
 from mmengine.visualization import LocalVisBackend
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_runs import toy_config
@@ -140,6 +141,16 @@ def test_runs_of_the_same_second_write_into_their_own_folders(toy_train, monkeyp
     assert {"config.py", "scalars.json"} <= second
 
 
+def test_runs_whose_visualizer_has_a_name_write_into_their_own_folders(toy_train):
+    for name in ("first", "second"):
+        cfg = toy_config(epochs=1)
+        cfg.visualizer.name = "visualizer"  # as in mmdet's configs
+        toy_train(cfg, name)
+    for name in ("first", "second"):
+        (scalars,) = toy_train.folder(name).glob("*/vis_data/scalars.json")
+        assert len(scalars.read_text().splitlines()) == 4
+
+
 def test_a_resumed_checkpoint_runs_none_of_its_config(toy_train, tmp_path):
     toy_train(toy_config(epochs=1))
     path, canary = toy_train.folder() / "epoch_1.pth", tmp_path / "canary"
@@ -183,6 +194,64 @@ def test_a_checkpoint_is_read_once(toy_train, monkeypatch, way):
         runner, _ = toy_train(toy_config(epochs=1, load_from=str(path)), "other")
     assert runner.iter == (8 if way == "resume" else 4)
     assert (len(reads), len(hashes)) == (1, 1)
+
+
+@HOOKS.register_module()
+class ChangeWeights(Hook):
+    """Puts sevens in the place of biases, under the name of another program for one of them."""
+
+    def __init__(self, drop: str = ""):
+        self.drop = drop
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        runner.entries = set(checkpoint)
+        state = checkpoint["state_dict"]
+        state["layer.bias"] = torch.full_like(state["layer.bias"], 7.0)
+        state["norm.bias"].fill_(7.0)
+        if "scale" in state:
+            state["norm.weight"] = state.pop("scale")
+        state.pop(self.drop, None)
+
+    def before_train(self, runner) -> None:
+        runner.start = {key: value.clone() for key, value in runner.model.state_dict().items()}
+
+
+def test_hooks_change_the_weights_that_a_training_starts_from(toy_train, tmp_path):
+    """Also those whose names fit the model only after a hook; averages begin with what it leaves."""
+    toy_train(toy_config(epochs=1))
+    content = torch.load(toy_train.folder() / "epoch_1.pth", weights_only=False)
+    state = content["state_dict"]
+    expected = {"layer.weight": state["layer.weight"], "norm.weight": state["norm.weight"]}
+    state["scale"] = state.pop("norm.weight")
+    torch.save(content, tmp_path / "renamed.pth")
+    cfg = toy_config(epochs=1, load_from=str(tmp_path / "renamed.pth"))
+    cfg.custom_hooks = [
+        {"type": "ChangeWeights"},
+        {"type": "EMAHook", "begin_epoch": 1},
+        {"type": "Averages"},
+    ]
+    runner, _ = toy_train(cfg, "other")
+    assert {"meta", "optimizer", "state_dict"} <= runner.entries
+    for start in (runner.start, runner.averages):
+        assert start["layer.bias"].tolist() == start["norm.bias"].tolist() == [7.0] * 3
+        for key, value in expected.items():
+            assert torch.equal(start[key], value)
+
+
+@HOOKS.register_module()
+class Averages(Hook):
+    def before_train(self, runner) -> None:
+        (hook,) = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
+        module = hook.ema_model.module
+        runner.averages = {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def test_weights_that_a_hook_makes_unfit_are_refused(toy_train):
+    toy_train(toy_config(epochs=1))
+    cfg = toy_config(epochs=1, load_from=str(toy_train.folder() / "epoch_1.pth"))
+    cfg.custom_hooks = [{"type": "ChangeWeights", "drop": "layer.weight"}]
+    with pytest.raises(UserError, match=r"epoch_1\.pth: .*layer\.weight"):
+        toy_train(cfg, "other")
 
 
 @pytest.mark.parametrize(

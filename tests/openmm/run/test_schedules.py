@@ -7,7 +7,7 @@ from mmengine.optim import LinearLR
 from toy_runs import toy_config
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.run.schedules import require_iterations
+from hardnet_suite.openmm.run.schedules import require_iterations, without_single_steps
 
 PER_EPOCH = 4
 
@@ -153,3 +153,37 @@ def test_a_schedule_in_iterations_is_the_same_in_both_loops(toy_train, schedule)
     _, rates = toy_train(by_iterations(schedule))
     assert rates == pytest.approx(whole)
     assert len(set(rates)) == 16
+
+
+LINEAR = {"type": "LinearLR", "start_factor": 0.1, "begin": 0}
+EPOCH = {**LINEAR, "by_epoch": True, "end": 1, "convert_to_iter_based": True}
+ITERATION = {**LINEAR, "by_epoch": False, "end": 1}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "batch_size", "said"),
+    [
+        (EPOCH, 8, "an epoch has one batch: no warm-up"),
+        ([EPOCH], 8, "an epoch has one batch: no warm-up"),
+        (ITERATION, 8, "param_scheduler: LinearLR of a single iteration has no effect"),
+        ([ITERATION], 2, "param_scheduler: LinearLR of a single iteration has no effect"),
+        ({**EPOCH, "end": 0.25}, 2, "param_scheduler: LinearLR of a single iteration has no effect"),
+        ({**ITERATION, "end": 2}, 8, None),
+        (EPOCH, 2, None),
+    ],
+)
+def test_a_warm_up_of_one_iteration_ends(toy_train, schedule, batch_size, said):
+    cfg = toy_config(schedule, epochs=3)
+    cfg.train_dataloader.batch_size = batch_size
+    _, rates = toy_train(cfg)
+    assert rates[-1] == pytest.approx(0.1)
+    (log,) = toy_train.folder().glob("*/*.log")
+    warned = [line for line in log.read_text().splitlines() if "WARNING" in line]
+    assert len([line for line in warned if "warm-up" in line or "iteration has" in line]) == bool(said)
+    assert said is None or any(said in line for line in warned)
+
+
+def test_schedules_of_several_optimizers_keep_their_form():
+    kept, dropped = without_single_steps({"a": [ITERATION, EPOCH], "b": EPOCH}, 4)
+    assert (kept, dropped) == ({"a": [EPOCH], "b": EPOCH}, [ITERATION])
+    assert without_single_steps({"b": EPOCH}, 1) == ({"b": []}, [EPOCH])

@@ -226,7 +226,8 @@ def require_each_image_once(loader: Mapping[str, Any], name: str) -> None:
         name: what messages call it.
 
     Raises:
-        UserError: it drops, repeats or never runs out of images: the score would not be that of the data set.
+        UserError: it leaves out, repeats or never runs out of images: the score would not be that of the
+            data set.
     """
     for where in ("", "batch_sampler."):
         options = loader.get("batch_sampler") or {} if where else loader
@@ -235,6 +236,11 @@ def require_each_image_once(loader: Mapping[str, Any], name: str) -> None:
                 f"{name}.{where}drop_last=True would leave the images of the last batch out of the score: "
                 "remove it"
             )
+    if loader.get("num_batch_per_epoch") is not None:
+        raise UserError(
+            f"{name}.num_batch_per_epoch={loader['num_batch_per_epoch']!r} would leave the images after "
+            "these batches out of the score: remove it"
+        )
     sampler = loader.get("sampler")
     if isinstance(sampler, Mapping) and "type" in sampler and kind_of(sampler) in _UNEVEN_SAMPLERS:
         raise UserError(
