@@ -31,7 +31,7 @@ from hardnet_suite.weights.convert import (
     unused_prefixes,
 )
 from hardnet_suite.weights.layouts import LAYOUTS, keys_of, layouts_of
-from hardnet_suite.weights.tables import COUNTER, few, is_counter
+from hardnet_suite.weights.tables import COUNTER, few, is_counter, is_plain
 
 _TRUNK = "trunk."
 _OPENMM_TRUNK = "backbone.trunk."  # of a model of mmdet or mmseg
@@ -284,8 +284,34 @@ def require_one(networks: Mapping[str, Mapping[str, Tensor]]) -> None:
         raise _several(distinct)
 
 
+def without_copies(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Leaves out all but the first of equal networks, such as two names of one module.
+
+    Returns:
+        The remaining tensors; and the prefix of each copy -> that of the network it is a copy of.
+
+    Raises:
+        UserError: there are more networks than in any checkpoint.
+    """
+    kept: dict[str, Mapping[str, Tensor]] = {}
+    copies: dict[str, str] = {}
+    for prefix, tensors in parts(state_dict, _first_keys()):
+        if prefix.startswith(tuple(copies)):
+            continue
+        original = next((known for known in kept if _are_equal(kept[known], tensors)), None)
+        if original is None:
+            kept[prefix] = tensors
+        else:
+            copies[prefix] = original
+    return {key: value for key, value in state_dict.items() if not key.startswith(tuple(copies))}, copies
+
+
 def _are_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    if one.keys() != other.keys():
+        return False
+    pairs = [(one[key], other[key]) for key in one]
+    are_plain = all(is_plain(value) for pair in pairs for value in pair)  # others cannot be compared
+    return are_plain and all(torch.equal(*pair) for pair in pairs)
 
 
 def _several(prefixes: Iterable[str]) -> SeveralNetworksError:
