@@ -94,8 +94,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         weights = open_weights(file, name, layout=args.layout)
     except UserError as error:
-        hint = "; for a file of a trunk alone give its --model" if "not the weights of" in str(error) else ""
-        raise UserError(f"{error}{exported_hint(source) or hint}") from None
+        raise UserError(f"{error}{hint(source, error)}") from None
     weights, remarks = with_record(weights)
     for remark in remarks:
         show(remark)
@@ -194,15 +193,21 @@ def with_record(weights: Checkpoint) -> tuple[Checkpoint, list[str]]:
     return replace(weights, **{name: getattr(record.usage, name) for name in names}), remarks
 
 
-def exported_hint(path: Path) -> str:
-    """What to do with a graph that ``export`` wrote, whose weights cannot be read; "" for any other file."""
+def hint(path: Path, error: UserError) -> str:
+    """What to do with a file whose weights cannot be read; "" where there is nothing to say.
+
+    Such a file is a graph that ``export`` wrote, or it may be one of a trunk alone.
+    """
     from hardnet_suite.deploy.session import read_record
 
     try:
         record = read_record(path) if path.suffix.lower() == ".onnx" else None
     except UserError:
         record = None
-    return "" if record is None else f"; it is an exported {record.usage.name}, which predict takes as it is"
+    if record is not None:
+        return f"; it is an exported {record.usage.name}, which predict takes as it is"
+    is_unknown = "not the weights of any model" in str(error)
+    return "; for a file of a trunk alone give its --model" if is_unknown else ""
 
 
 def known_model(name: str | None) -> str | None:

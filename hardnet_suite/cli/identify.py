@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from hardnet_suite.cli.convert_weights import (
-        exported_hint,
+        hint,
         known_model,
         require_sound_in,
         weights_file,
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         weights = open_weights(file, name, layout=args.layout).require_part()
     except UserError as error:
-        raise UserError(f"{error}{exported_hint(file.path)}") from None
+        raise UserError(f"{error}{hint(file.path, error)}") from None
     require_sound_in(weights)
     answers = passport(weights, named=args.model is not None)
     width = max(map(len, answers))

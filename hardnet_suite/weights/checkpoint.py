@@ -53,6 +53,7 @@ from hardnet_suite.weights.identification import (
     split_trunk,
     trunk_below,
     trunk_within,
+    without_copies,
 )
 from hardnet_suite.weights.layouts import LAYOUTS, OPENMM, OWN, find_layout, keys_of
 from hardnet_suite.weights.registry import WeightsRow
@@ -339,28 +340,35 @@ def chosen_row(model: str | None, source: bool | str | Path) -> WeightsRow | Non
 
 def _whole_network(
     path: Path, state: Mapping[str, Tensor], model: str | None, arch: Arch | None
-) -> tuple[str, Identified]:
+) -> tuple[str, Identified, dict[str, Tensor]]:
     """The network that the tensors are; failing that, the one that is among them, with a warning.
 
     Returns:
-        The prefix of the network's keys, where other tensors are beside it, and the network.
+        The prefix of the network's keys, where other tensors are beside it; the network; and those others,
+        without copies of the network.
     """
     try:
-        return "", identify(state, model, arch)
+        return "", identify(state, model, arch), {}
     except UserError as error:
         if container_of(state) is not None:
             raise
+        single, copies = state, {}
         try:
-            prefix, whole = network_within(state, model, arch)
+            single, copies = without_copies(state)
+            prefix, whole = network_within(single, model, arch)
         except SeveralNetworksError:
             raise
         except UserError:
+            if copies:
+                identify(single, model, arch)  # says what the one copy lacks
             raise error from None
-    beside = [key for key in state if not key.startswith(prefix)]
+    beside = {key: value for key, value in single.items() if not key.startswith(prefix)}
+    start = prefix or next(iter(copies.values()))
+    names = few([*(f"{copy}*" for copy in copies), *beside])
     warnings.warn(
-        f"{path}: the network is {prefix}*; left out are the tensors beside it: {few(beside)}", stacklevel=2
+        f"{path}: the network is {start}*; left out are the tensors beside it: {names}", stacklevel=2
     )
-    return prefix, whole
+    return prefix, whole, beside
 
 
 def _describe(
@@ -379,14 +387,13 @@ def _describe(
     form, tensors, left, classes, channels = "", {}, {}, None, None
     implied, container, scheme, unused = None, None, "", ()
     try:
-        prefix, whole = _whole_network(file.path, state, model, arch)
+        prefix, whole, beside = _whole_network(file.path, state, model, arch)
         if model is None and said is not None and said != whole.model:
             with contextlib.suppress(UserError):  # the metadata tell models with the same tensors apart
-                prefix, whole = _whole_network(file.path, state, said, arch)
+                prefix, whole, beside = _whole_network(file.path, state, said, arch)
         model, form, tensors = whole.model, whole.form, whole.tensors
         implied = whole.arch
         scheme, unused = whole.form, whole.unused
-        beside = {key: value for key, value in state.items() if not key.startswith(prefix)}
         within_others = isinstance(find_arch(model), HarDNetArch) and has_layers(beside)
         if within_others and named is not None:
             warnings.warn(
@@ -395,7 +402,8 @@ def _describe(
                 stacklevel=3,
             )
         if within_others and named is None:
-            container, form, left = unknown_container(prefix), "trunk", beside
+            container, form = unknown_container(prefix), "trunk"
+            left = {key: value for key, value in state.items() if not key.startswith(prefix)}
             tensors = {key: value for key, value in tensors.items() if key.startswith("trunk.")}
             unused = _last_layer(state, prefix, model, scheme, arch)
         else:
@@ -404,6 +412,7 @@ def _describe(
         if file.path.suffix.lower() == ".onnx":  # only the answers of a whole network can be compared
             raise
         container = container_of(state)
+        single = without_copies(state)[0] if container is None else state
         if container is not None:
             model, tensors, scheme = _trunk_of_container(state, container, model, arch)
             start = container.prefix_in(state)
@@ -415,7 +424,7 @@ def _describe(
                     f"{file.path}: nearly the weights {nearly}: only their trunk is taken", stacklevel=3
                 )
         elif not isinstance(error, SeveralNetworksError) and (
-            within := _trunk_of_unknown(state, model or said, arch, known)
+            within := _trunk_of_unknown(single, model or said, arch, known)
         ):
             prefix, model, tensors, scheme = within
             container, form = unknown_container(prefix), "trunk"
@@ -424,15 +433,16 @@ def _describe(
             implied = LAYOUTS[scheme].arch_of(model, arch)
         elif known and (
             isinstance(error, SeveralNetworksError)
-            or (model is None and not (said and split_trunk(said, state, arch)))
+            or (model is None and not (said and split_trunk(said, single, arch)))
         ):
             raise
-        elif (model := model or said) is not None and (trunk := split_trunk(model, state, arch)) is not None:
+        elif (model := model or said) is not None and (trunk := split_trunk(model, single, arch)) is not None:
             form, tensors, left = "trunk", trunk[0], {key: state[key] for key in trunk[1]}
+            left |= {key: value for key, value in state.items() if key not in single}
             scheme = trunk[2]
             implied = LAYOUTS[scheme].arch_of(model, arch)
         elif model is not None:
-            form, tensors, left = best_form(model, state, arch)
+            form, tensors, left = best_form(model, single, arch)
             scheme = form
     program = metadata.get("computes_as")
     if None not in (layout, program) and layout != program:

@@ -31,7 +31,7 @@ from hardnet_suite.weights.convert import (
     unused_prefixes,
 )
 from hardnet_suite.weights.layouts import LAYOUTS, keys_of, layouts_of
-from hardnet_suite.weights.tables import COUNTER, few, is_counter
+from hardnet_suite.weights.tables import COUNTER, few, is_counter, is_plain
 
 _TRUNK = "trunk."
 _OPENMM_TRUNK = "backbone.trunk."  # of a model of mmdet or mmseg
@@ -143,15 +143,17 @@ def _identified(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch 
 def nearest(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch | None = None) -> str:
     """What a state dict lacks of the model that it nearly is, in words; "" where it is not nearly any.
 
-    Nearly: nine tenths of the model's tensors are there, with their shapes, and at most as many others.
+    Nearly: nine tenths of the model's tensors are there, with their shapes, and at most as many others; or
+    all those of its trunk, and no others.
 
     Args:
         state_dict: the tensors by name.
         model: name of the only model to compare with; None compares with all of them.
         arch: architecture in place of that of ``model``.
     """
-    best: tuple[float, str] = (0.0, "")
-    for name in _by_keys() if model is None else [model]:
+    names = _by_keys() if model is None else [model]
+    best: tuple[float, str, str] = (0.0, "", "")
+    for name in names:
         expected = _shapes(name, None, arch)
         of_classes = class_layers(name)
         first = next(key for key, shape in expected.items() if len(shape) == 4)  # its input channels may vary
@@ -181,8 +183,19 @@ def nearest(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch | No
                     if keys
                 ]
                 if lacks:
-                    best = share, f"of {name} in the layout {form}, but {', '.join(lacks)}"
-    return best[1]
+                    best = share, name, f"of {name} in the layout {form}, but {', '.join(lacks)}"
+    trunks = [name for name in names if _is_trunk(name, state_dict, arch)]
+    if trunks and best[1] not in trunks:  # else it lacks the last layer of a classifier
+        return f"a trunk alone, as that of {' or '.join(trunks)}"
+    return best[2]
+
+
+def _is_trunk(model: str, state_dict: Mapping[str, Tensor], arch: Arch | None) -> bool:
+    """Whether a state dict is the whole trunk of a model, and nothing else."""
+    trunk = split_trunk(model, state_dict, arch)
+    if trunk is None or trunk[1] or lacking_in_trunk(model, trunk[0], arch):
+        return False
+    return shapes_fit(model, trunk[0], arch)
 
 
 # what to do with a model of mmdet or mmseg that has HarDNet as its backbone
@@ -271,8 +284,34 @@ def require_one(networks: Mapping[str, Mapping[str, Tensor]]) -> None:
         raise _several(distinct)
 
 
+def without_copies(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Leaves out all but the first of equal networks, such as two names of one module.
+
+    Returns:
+        The remaining tensors; and the prefix of each copy -> that of the network it is a copy of.
+
+    Raises:
+        UserError: there are more networks than in any checkpoint.
+    """
+    kept: dict[str, Mapping[str, Tensor]] = {}
+    copies: dict[str, str] = {}
+    for prefix, tensors in parts(state_dict, _first_keys()):
+        if prefix.startswith(tuple(copies)):
+            continue
+        original = next((known for known in kept if _are_equal(kept[known], tensors)), None)
+        if original is None:
+            kept[prefix] = tensors
+        else:
+            copies[prefix] = original
+    return {key: value for key, value in state_dict.items() if not key.startswith(tuple(copies))}, copies
+
+
 def _are_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    if one.keys() != other.keys():
+        return False
+    pairs = [(one[key], other[key]) for key in one]
+    are_plain = all(is_plain(value) for pair in pairs for value in pair)  # others cannot be compared
+    return are_plain and all(torch.equal(*pair) for pair in pairs)
 
 
 def _several(prefixes: Iterable[str]) -> SeveralNetworksError:

@@ -132,8 +132,7 @@ def require_sound(tensors: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtyp
     strange = [
         name
         for name, value in tensors.items()
-        if value.layout is not torch.strided
-        or (value.is_floating_point() and value.dtype not in _FLOATS)
+        if not is_plain(value)
         or (value.is_floating_point() != target[name].is_floating_point and not is_counter(name))
     ]
     if strange:
@@ -162,6 +161,11 @@ def require_sound(tensors: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtyp
             f"{len(negative)} batch norms have a negative variance, {few(negative[:1])} for one: "
             "the file is damaged"
         )
+
+
+def is_plain(value: Tensor) -> bool:
+    """Whether a tensor is dense and its numbers mean what they are, without scales beside them."""
+    return value.layout is torch.strided and not (value.is_floating_point() and value.dtype not in _FLOATS)
 
 
 def overflows(tensor: Tensor, dtype: torch.dtype) -> bool:

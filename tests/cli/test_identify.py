@@ -718,7 +718,7 @@ def test_a_trunk_inside_another_network(cli, tmp_path):
         ("hardnet68", "pytorchcv", "pytorchcv", "https://github.com/osmr/pytorchcv"),
         ("hardnet39ds", "official", "the authors' programs", "unknown"),
         ("fchardnet70", "mmseg", "mmsegmentation, with this suite's models", "unknown"),
-        ("hardnet85", "network", "this suite", "unknown"),
+        ("hardnet68ds", "network", "this suite", "unknown"),
         ("centernet_hardnet85", "paddledetection", "PaddleDetection", "unknown"),
     ],
 )

@@ -13,8 +13,17 @@ import torch
 
 from hardnet_suite import create_model
 from hardnet_suite.data.report import counted
-from hardnet_suite.networks import default_usage, list_models
-from hardnet_suite.weights import ROWS, fetch, find, open_weights, read_checkpoint, state_dict_of, to_official
+from hardnet_suite.networks import build_network, default_usage, list_models
+from hardnet_suite.weights import (
+    ROWS,
+    fetch,
+    find,
+    open_weights,
+    read_checkpoint,
+    save_weights,
+    state_dict_of,
+    to_official,
+)
 from hardnet_suite.weights.convert import alike, in_target, openmm_target
 
 
@@ -164,6 +173,29 @@ def test_the_records_of_a_run_survive_the_conversion(cli, tmp_path, name):
         assert (weights.preprocess, weights.postprocess) == (preprocess, postprocess)
         assert weights.tensors.keys() == state.keys()
         assert all(torch.equal(value, state[key]) for key, value in weights.tensors.items())
+
+
+@pytest.mark.parametrize("command", ["identify", "convert-weights"])
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("centernet_hardnet85", "paddledetection"),
+        ("fchardnet70", "network"),
+    ],
+)
+def test_a_trunk_alone_without_a_name_is_called_one(error_of, tmp_path, command, name, layout):
+    state = {
+        key: value for key, value in build_network(name).state_dict().items() if key.startswith("trunk.")
+    }
+    source = tmp_path / ("a.pdparams" if layout.startswith("paddle") else "a.pth")
+    save_weights(in_target(name, state, layout), source, half=False)
+    more = [tmp_path / "own.safetensors"] if command == "convert-weights" else []
+    message = error_of(command, source, *more)
+    assert (
+        f"these are not the weights of any model of this suite (a trunk alone, as that of {name}" in message
+    )
+    assert message.endswith("; for a file of a trunk alone give its --model\n")
+    assert "--model" not in error_of(command, source, *more, "--model", "fchardnet84")
 
 
 def test_a_bare_trunk_needs_its_models_name(cli, error_of, tmp_path):

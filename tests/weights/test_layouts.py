@@ -372,6 +372,72 @@ def test_two_trunks_in_an_unknown_network(tmp_path):
         open_weights(tmp_path / "file.pth")
 
 
+@pytest.mark.parametrize("layout", ["network", "pytorchcv"])
+@pytest.mark.parametrize(
+    ("prefixes", "losses"),
+    [
+        (("a.", "b."), {}),
+        (("a.", "b.", "c."), {}),
+        (("net.model.", "ema."), {}),
+        (("net.model.", "ema."), {"loss.weight": torch.ones(5)}),
+    ],
+)
+def test_copies_of_a_whole_network_are_the_network(tmp_path, layout, prefixes, losses):
+    own = build_network("hardnet39ds", num_classes=5).state_dict()
+    theirs = in_target("hardnet39ds", own, layout)
+    state = {f"{prefix}{key}": value for prefix in prefixes for key, value in theirs.items()}
+    torch.save(state | losses, tmp_path / "file.pth")
+    with pytest.warns(UserWarning, match=r"the network is \w+\.\*; left out are the tensors beside it: \w"):
+        weights = open_weights(tmp_path / "file.pth")
+    assert (weights.model, weights.form, weights.num_classes) == ("hardnet39ds", layout, 5)
+    assert same(weights.tensors, own)
+    load_model(tmp_path / "file.pth")
+    assert torch.equal(create_model("hardnet39ds", pretrained=tmp_path / "file.pth").fc.bias, own["fc.bias"])
+
+
+def test_copies_of_a_network_beside_further_layers_are_a_trunk(tmp_path):
+    own = build_network("hardnet39ds", num_classes=5).state_dict()
+    state = {f"{prefix}{key}": value for prefix in ("a.", "b.") for key, value in own.items()}
+    torch.save(state | {"head.weight": torch.ones(2, 3)}, tmp_path / "file.pth")
+    weights = open_weights(tmp_path / "file.pth")
+    assert (weights.form, weights.num_classes) == ("trunk", None)
+    assert set(weights.left) == {key for key in state if key.startswith("b.")} | {"head.weight"}
+    assert set(weights.unused) == {"a.fc.weight", "a.fc.bias"}
+
+
+def test_copies_of_a_damaged_classifier_are_no_trunk(tmp_path):
+    own = build_network("hardnet39ds").state_dict()
+    del own["fc.bias"]
+    torch.save({f"{prefix}{key}": own[key] for prefix in ("a.", "b.") for key in own}, tmp_path / "file.pth")
+    with pytest.raises(UserError, match=r"of hardnet39ds in the layout network, but 1 missing \(fc\.bias\)"):
+        open_weights(tmp_path / "file.pth")
+    with pytest.raises(UserError, match=r"do not fit HarDNetClassifier: 1 missing \(fc\.bias\)"):
+        create_model("hardnet39ds", pretrained=tmp_path / "file.pth")
+
+
+def test_copies_of_a_trunk_alone_are_one(tmp_path):
+    trunk, theirs = cut_trunk("hardnet39ds", "pytorchcv", keep_start=True)
+    state = {f"{prefix}{key}": value for prefix in ("a.", "b.") for key, value in theirs.items()}
+    torch.save(state, tmp_path / "file.pth")
+    with pytest.raises(UserError, match=r"of hardnet39ds in the layout pytorchcv, but 2 missing"):
+        open_weights(tmp_path / "file.pth")
+    weights = open_weights(tmp_path / "file.pth", "hardnet39ds")
+    assert (weights.form, weights.container) == ("trunk", None)
+    assert same(weights.tensors, trunk)
+    assert weights.left.keys() == {key for key in state if key.startswith("b.")}
+
+
+@pytest.mark.parametrize(
+    "change", [lambda value: value.to_sparse(), lambda value: value.to(torch.float8_e4m3fn)]
+)
+def test_copies_that_cannot_be_compared_are_several_networks(tmp_path, change):
+    own = build_network("hardnet39ds", num_classes=5).state_dict()
+    own["fc.weight"] = change(own["fc.weight"])
+    torch.save({f"{prefix}{key}": own[key] for prefix in ("a.", "b.") for key in own}, tmp_path / "file.pth")
+    with pytest.raises(UserError, match=r"several networks, a\.\* and b\.\*"):
+        open_weights(tmp_path / "file.pth")
+
+
 def test_a_network_that_is_nearly_whole_is_not_called_a_trunk_without_a_word(tmp_path):
     state = in_target("hardnet_mseg", build_network("hardnet_mseg").state_dict(), "official")
     key = next(key for key in state if key.startswith("agg1.") and key.endswith("weight"))
