@@ -117,7 +117,7 @@ def test_both_patches_are_flipped_alike_and_jittered_apart(dataset):
 
 def test_a_wrapped_data_set_loads_whole_batches(dataset):
     data = SeededBatches(dataset(toy_patches()), seed=3)
-    expected = data.dataset.load_batch(3, 2, np.array([4, 1]))["inputs"]
+    expected = data.load_batch(3, 2, np.array([4, 1]))["inputs"]
     assert torch.equal(data.__getitems__([(2, 4), (2, 1)])["inputs"], expected)
     assert torch.equal(data[(2, 1)]["inputs"], expected[1:])
 

@@ -287,6 +287,7 @@ def best_runner(work_dir: Path, info: dict) -> SimpleNamespace:
 
     return SimpleNamespace(
         work_dir=str(work_dir),
+        hooks=[],
         epoch=1,
         iter=1,
         save_checkpoint=save,
