@@ -350,6 +350,8 @@ def _rank(
     queries = strips["ref"][patches].astype(np.float64)
     names = [f"{level}{image}" for level in LEVELS for image in _IMAGES]
     right = row_distances(queries[:, None], np.stack([strips[name][patches] for name in names], 1)) ** 2
+    # from one of them, as a common offset would hide the distances; such differences are exact of float32
+    distractors, queries = distractors - queries[:1], queries - queries[:1]
     norms = np.einsum("nd,nd->n", distractors, distractors)
     query_norms = np.einsum("nd,nd->n", queries, queries)[:, None]
     wrong = query_norms - 2 * queries @ distractors.T + norms  # (Q, M) squared distances

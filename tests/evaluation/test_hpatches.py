@@ -210,6 +210,22 @@ def test_retrieval_with_ties_is_that_of_the_benchmark(tmp_path, monkeypatch, see
 
 
 @pytest.mark.parametrize(
+    ("dtype", "scale", "offset"),
+    [(np.int64, 1, 2**40), (np.float64, 1, 2.0**45), (np.float64, 2.0**-30, 1.0), (np.float32, 1, 2.0**20)],
+)
+def test_a_common_offset_does_not_hide_the_distances(tmp_path, monkeypatch, dtype, scale, offset):
+    """Distances, and which of them are equal, are the same: all these numbers are exact."""
+    monkeypatch.setattr(module, "_POOLS", (6, 20, 50))
+    small = Small(tmp_path)
+    expected = small.score()
+    for strips in small.descriptors.values():
+        for strip, values in strips.items():
+            strips[strip] = (values.astype(np.float64) * scale + offset).astype(dtype)
+    found = small.score()
+    assert flat(found) == pytest.approx(flat(expected), abs=1e-9)
+
+
+@pytest.mark.parametrize(
     ("count", "pools"),
     [
         (1, ["100"]),
