@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.engine.hooks import PipelineSwitchHook
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook, Hook, ParamSchedulerHook
 from mmengine.registry import HOOKS
@@ -326,6 +325,12 @@ def require_pipeline_to_switch(hooks: Iterable[Hook], dataset: Any) -> None:
     Raises:
         UserError: The data set has no pipeline, or would run only some steps of the new one.
     """
+    hooks = [hook for hook in hooks if hasattr(hook, "switch_pipeline")]
+    if not hooks:
+        return
+    # registers mmdet's hooks, which a config has done that has this one
+    from mmdet.engine.hooks import PipelineSwitchHook
+
     steps = [len(hook.switch_pipeline) for hook in hooks if isinstance(hook, PipelineSwitchHook)]
     if not steps:
         return
