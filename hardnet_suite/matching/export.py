@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hardnet_suite.data.coco.layout import read_json
-from hardnet_suite.data.files import is_file, sha256
+from hardnet_suite.data.files import is_file, read_text, sha256
 from hardnet_suite.data.images import exif_orientation
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
@@ -194,7 +194,7 @@ def _require_pairs_stay(folder: Path, file: str, pairs: Iterable[tuple[str, str]
     """UserError where a file holds matches of other pairs than those to be written, which would be lost."""
     if not (folder / file).exists():
         return
-    text = (folder / file).read_text()
+    text = read_text(folder / file)
     # COLMAP's has a block for each pair, whose first line has the names
     lines = text.splitlines() if file == PAIRS else [block.partition("\n")[0] for block in text.split("\n\n")]
     written = {frozenset(pair) for pair in pairs}

@@ -122,7 +122,7 @@ def test_a_file_holds_descriptors_of_one_network(matches, tmp_path, write):
 @pytest.mark.parametrize("write", [write_colmap, write_hloc])
 def test_pairs_are_added_and_not_lost(matches, tmp_path, write):
     pytest.importorskip("h5py")
-    pairs, names = renamed(matches, "a.png", "b.png", "c.png", "d.png")
+    pairs, names = renamed(matches, "a.png", "b.png", "ç/日.png", "d.png")
     write(tmp_path, pairs[:1], names)
     write(tmp_path, pairs[:2], names)  # that one and another
     with pytest.raises(UserError, match=r"holds matches of a\.png b\.png, which would be lost"):
