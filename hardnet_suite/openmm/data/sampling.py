@@ -67,49 +67,62 @@ def _mixed(words: np.ndarray) -> np.ndarray:
     return words ^ (words >> np.uint64(31))
 
 
-class SeededDataset:
-    """Wraps a data set: indexed by (epoch, index), it seeds all generators before it loads the sample.
+class _Wrapper:
+    """Wraps a part of a data loader, whose attributes are read and set as without the wrapper.
 
-    Its other attributes are those of the data set, also where they are set: hooks such as mmdet's
-    ``PipelineSwitchHook`` give the data set of a loader another pipeline. ``dataset`` is that of a wrapper,
-    as without this one.
+    Hooks change such parts: mmdet's ``PipelineSwitchHook`` gives the data set of a loader another pipeline.
+    What a wrapper itself keeps, it sets in ``__init__`` by ``vars(self)``.
 
     Args:
-        dataset: The data set.
+        wrapped: The part.
+    """
+
+    _role: str  # of the part, in errors
+    _settable: tuple[str, ...] = ()  # attributes of the wrapper itself that may be set
+
+    def __init__(self, wrapped: Any):
+        vars(self).update(wrapped=wrapped)
+
+    def __getattr__(self, name: str):
+        if name.startswith("__") or "wrapped" not in vars(self):  # while it is copied or unpickled
+            raise AttributeError(name)
+        return getattr(self.wrapped, name)
+
+    def __setattr__(self, name: str, value) -> None:
+        if name in self._settable:
+            super().__setattr__(name, value)
+        elif hasattr(self.wrapped, name):
+            setattr(self.wrapped, name, value)
+        else:
+            kind = type(self.wrapped).__name__
+            raise UserError(
+                f"a hook sets {name} of the training {self._role}, but the {kind} has none: it would have "
+                "no effect"
+            )
+
+    def __len__(self) -> int:
+        return len(self.wrapped)
+
+
+class SeededDataset(_Wrapper):
+    """Wraps a data set: indexed by (epoch, index), it seeds all generators before it loads the sample.
+
+    Args:
+        dataset: The data set. Its attributes are those of the wrapper, also where they are set.
         seed: Seed of the run.
     """
 
+    _role = "data"
+    _settable = ("seed",)
+
     def __init__(self, dataset, seed: int):
-        self._dataset, self.seed = dataset, seed
-
-    def __getattr__(self, name: str):
-        if name.startswith("__") or "_dataset" not in self.__dict__:  # while it is copied or unpickled
-            raise AttributeError(name)
-        return getattr(self._dataset, name)
-
-    def __setattr__(self, name: str, value) -> None:
-        if name in ("_dataset", "seed"):
-            super().__setattr__(name, value)
-            return
-        _require_attribute(self._dataset, name, "data")
-        setattr(self._dataset, name, value)
-
-    def __len__(self) -> int:
-        return len(self._dataset)
+        super().__init__(dataset)
+        vars(self).update(seed=seed)
 
     def __getitem__(self, key: Key):
         epoch, index = key
         seed_all(self.seed, epoch, index)
-        return self._dataset[index]
-
-
-def _require_attribute(inner: Any, name: str, what: str) -> None:
-    """UserError unless what a hook sets of a wrapper is an attribute of what it wraps."""
-    if not hasattr(inner, name):
-        raise UserError(
-            f"a hook sets {name} of the training {what}, but the {type(inner).__name__} has none: it would "
-            "have no effect"
-        )
+        return self.wrapped[index]
 
 
 def fingerprint(dataset: Any) -> str:
@@ -172,7 +185,7 @@ class SeededBatches(SeededDataset):
 
     def __getitems__(self, keys: Sequence[Key]):
         epochs, indices = np.array(keys, np.int64).T
-        return self._dataset.load_batch(self.seed, int(epochs[0]), indices)
+        return self.wrapped.load_batch(self.seed, int(epochs[0]), indices)
 
 
 @FUNCTIONS.register_module()
@@ -218,7 +231,7 @@ def no_epochs(sampler: Sampler) -> UserError:
 
 
 @DATA_SAMPLERS.register_module()
-class ResumableBatchSampler:
+class ResumableBatchSampler(_Wrapper):
     """Yields batches of (``epoch``, index), starting at batch ``start`` of the epoch.
 
     Other attributes are those of the batch sampler in it, also where hooks set them. ``sampler``,
@@ -234,45 +247,35 @@ class ResumableBatchSampler:
         UserError: The sampler has no epochs.
     """
 
+    _role = "batches"
+    _settable = ("epoch", "start")
+
     def __init__(self, sampler: Sampler, batch_size: int, drop_last: bool = False, inner: dict | None = None):
         if not hasattr(sampler, "epoch"):
             raise no_epochs(sampler)
-        self.sampler, self.batch_size, self.epoch, self.start = sampler, batch_size, 0, 0
         if inner is None:
-            self.batches = BatchSampler(sampler, batch_size, drop_last)
+            batches = BatchSampler(sampler, batch_size, drop_last)
         else:
-            self.batches = DATA_SAMPLERS.build(
-                inner, default_args={"sampler": sampler, "batch_size": batch_size}
-            )
-
-    def __getattr__(self, name: str):
-        if name.startswith("__") or "batches" not in self.__dict__:
-            raise AttributeError(name)
-        return getattr(self.batches, name)
+            batches = DATA_SAMPLERS.build(inner, default_args={"sampler": sampler, "batch_size": batch_size})
+        super().__init__(batches)
+        vars(self).update(sampler=sampler, batch_size=batch_size, epoch=0, start=0)
 
     def __setattr__(self, name: str, value) -> None:
-        if name in ("epoch", "start") or "batches" not in self.__dict__:
-            super().__setattr__(name, value)
-            return
         if name in ("sampler", "batch_size", "drop_last"):
             raise UserError(
                 f"a hook sets {name} of the training batches, which ResumableEpochLoop counts to resume "
                 'within an epoch: use train_cfg.type="EpochBasedTrainLoop"'
             )
-        _require_attribute(self.batches, name, "batches")
-        setattr(self.batches, name, value)
+        super().__setattr__(name, value)
 
     @property
     def is_same_on_any_ranks(self) -> bool:
         """Whether the batches of all ranks together are the same images on any number of ranks."""
-        if type(self.batches) is BatchSampler:
+        if type(self.wrapped) is BatchSampler:
             return isinstance(self.sampler, DefaultSampler)
-        return bool(getattr(self.batches, "is_same_on_any_ranks", False))
-
-    def __len__(self) -> int:
-        return len(self.batches)
+        return bool(getattr(self.wrapped, "is_same_on_any_ranks", False))
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for number, batch in enumerate(self.batches):
+        for number, batch in enumerate(self.wrapped):
             if number >= self.start:
                 yield [(self.epoch, index) for index in batch]

@@ -335,7 +335,7 @@ def require_pipeline_to_switch(hooks: Iterable[Hook], dataset: Any) -> None:
     if not steps:
         return
     if not hasattr(dataset, "pipeline") or isinstance(dataset, _SlicedDataset):
-        inner = getattr(dataset, "_dataset", dataset)
+        inner = getattr(dataset, "wrapped", dataset)
         told = f"the {type(inner).__name__} has none"
         if hasattr(dataset, "pipeline"):
             told = "train_dataloader.num_batch_per_epoch hides it: set dataset.indices"
@@ -344,7 +344,7 @@ def require_pipeline_to_switch(hooks: Iterable[Hook], dataset: Any) -> None:
     if kinds is not None and max(steps) > len(kinds):
         raise UserError(
             f"PipelineSwitchHook switches to {max(steps)} steps, of which only the first {len(kinds)} would "
-            f"run: a {type(getattr(dataset, '_dataset', dataset)).__name__} keeps the number of steps"
+            f"run: a {type(getattr(dataset, 'wrapped', dataset)).__name__} keeps the number of steps"
         )
 
 

@@ -395,7 +395,7 @@ def test_a_hook_changes_an_option_of_the_batch_sampler(toy_train):
             True,
             "sets reverse of the training batches, but the BatchSampler has none",
         ),
-        ("batch_sampler.batches.batch_size", 4, "changed the batches of an epoch from 4 to 2"),
+        ("batch_sampler.wrapped.batch_size", 4, "changed the batches of an epoch from 4 to 2"),
         ("sampler.num_samples", 4, "changed the batches of an epoch from 4 to 2"),
         ("dataset.other", 4, "sets other of the training data, but the ToyNumbers has none"),
     ],
