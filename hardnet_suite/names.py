@@ -1,8 +1,9 @@
-"""Names that people type: in any case, with hyphens or underscores, and the nearest one to a wrong name."""
+"""Names that people type, in any case, with hyphens or underscores: which is meant, and which is repeated."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -43,6 +44,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     plain = {_plain(other): other for other in known}
     near = nearest(_plain(str(name)), plain, cutoff=0.6)
     return f"did you mean {plain[near]}? " if near is not None else ""
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """The first name that comes more than once; None where all differ."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _alike(name: str) -> str:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hardnet_suite.cli.models import FIGURES
 from hardnet_suite.config_names import own_configs
-from hardnet_suite.names import did_you_mean, known_name, matching
+from hardnet_suite.names import did_you_mean, first_repeated, known_name, matching
 
 NAMES = [*FIGURES, *own_configs()]
 
@@ -68,3 +68,9 @@ def test_the_nearest_name(name, near):
 )
 def test_patterns(pattern, expected):
     assert matching(pattern, ["ssd512_hardnet68", "hardnet68", "hardnet68ds", "fchardnet70"]) == expected
+
+
+def test_first_repeated():
+    assert first_repeated(iter(["b", "a", "c", "a", "b"])) == "b"
+    assert first_repeated(["a", "A"]) is None
+    assert first_repeated(map(str, range(200_000))) is None  # no comparison of all pairs

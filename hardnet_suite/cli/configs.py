@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from hardnet_suite.cli._options import show
 from hardnet_suite.config_names import find_config, own_configs
@@ -15,14 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from hardnet_suite.outputs import require_replaceable, write_file
+    from hardnet_suite.outputs import write_file
 
     if args.copy is not None:
         if args.name is None:
             raise UserError("--copy writes one config: hardnet-suite configs NAME --copy FILE.py")
         if not args.copy.endswith(".py"):
             raise UserError(f"--copy {args.copy}: expected the name of a Python file (.py)")
-        require_replaceable(args.copy, lambda path: False, writer="copy", option="file")
+        if os.path.lexists(args.copy):
+            raise UserError(f"{args.copy} exists, and may be edited: move it away, or choose another file")
     name = None if args.name is None else find_config(args.name, or_path=False).stem
     from hardnet_suite.openmm.run.config_copies import flat_copy, summary
 

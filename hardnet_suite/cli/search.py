@@ -16,6 +16,7 @@ from hardnet_suite.cli.describe import add_descriptor_arguments, choose_descript
 from hardnet_suite.data.report import counted
 from hardnet_suite.data.sources import SourceImage, images_of
 from hardnet_suite.errors import UserError
+from hardnet_suite.names import first_repeated
 from hardnet_suite.outputs import require_replaceable, write_file
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _require_rankings(queries: list[str], folder: Path, images: list[str]) -> No
     """Checks that rankings can be written and scored, and replace earlier ones alone."""
     from hardnet_suite.evaluation.retrieval import image_stem
 
-    twice = next((name for name in queries if queries.count(name) > 1), None)
+    twice = first_repeated(queries)
     if twice is not None:
         raise UserError(f"two queries are named {twice}: their rankings need a file each")
     if any(not name.strip() or name.splitlines() != [name] for name in images):

@@ -44,6 +44,7 @@ from hardnet_suite.data.files import is_file, is_path
 from hardnet_suite.data.report import Finding, counted
 from hardnet_suite.data.xml_files import number, read_xml
 from hardnet_suite.errors import UserError
+from hardnet_suite.names import first_repeated
 
 FORMAT = "CVAT"
 FILE = "annotations.xml"
@@ -107,7 +108,7 @@ def read_cvat_boxes(source: str | Path) -> BoxData:
     if not entries:
         raise UserError(f"{file} names no image")
     places = [_place(entry, file) for entry in entries]
-    twice = next((path for path, count in Counter(path for _, path in places).items() if count > 1), None)
+    twice = first_repeated(path for _, path in places)
     if twice is not None:
         raise UserError(f"{file} names {twice} twice: keep one <image>")
     sizes = upright_sizes([path for _, path in places])

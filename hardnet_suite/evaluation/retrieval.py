@@ -14,6 +14,7 @@ from hardnet_suite.data.files import read_text
 from hardnet_suite.data.images import IMAGE_SUFFIXES
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.tables import class_table
+from hardnet_suite.names import first_repeated
 
 __all__ = [
     "RetrievalQuery",
@@ -139,8 +140,7 @@ def read_ranked(folder: str | Path, queries: Collection[str]) -> dict[str, list[
     for query in queries:
         path = Path(folder, f"{query}.txt")
         names = [image_stem(line) for line in _lines(path)]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+        if (twice := first_repeated(names)) is not None:
             raise UserError(f"{path} ranks {twice} twice (images are told apart by name, without folder)")
         rankings[query] = names
     return rankings

@@ -231,7 +231,7 @@ def test_the_command_lists_prints_and_copies(capsys, tmp_path):
     capsys.readouterr()
     target.write_text("mine")
     assert main(["configs", "demo_ssd224_shapes", "--copy", str(target)]) == 2
-    assert f"{target} exists" in capsys.readouterr().err
+    assert f"{target} exists, and may be edited" in capsys.readouterr().err
     assert target.read_text() == "mine"
     for arguments, message in (
         (["nothing"], "no config nothing: there are centernet_hardnet39ds_bccd, centernet_hardnet68"),

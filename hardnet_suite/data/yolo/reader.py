@@ -52,6 +52,7 @@ from hardnet_suite.data.files import is_file, is_path, read_text, readings_of_li
 from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
 from hardnet_suite.data.report import Finding, counted
 from hardnet_suite.errors import UserError
+from hardnet_suite.names import first_repeated
 
 FORMAT = "YOLO"
 SPLITS = ("train", "val", "test")
@@ -165,7 +166,7 @@ def _read_yaml(path: Path) -> Any:
 
         def construct_mapping(self, node, deep=False):
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            repeated = next((key for key in keys if keys.count(key) > 1), None)
+            repeated = first_repeated(keys)
             if repeated is not None:
                 raise UserError(f"{path} has the key {repeated!r} twice in one place: remove one of them")
             return super().construct_mapping(node, deep)
