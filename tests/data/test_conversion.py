@@ -768,6 +768,46 @@ def test_no_image_leaves_the_target(tmp_path, write, name):
     assert not (tmp_path / "deep").exists()
 
 
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("write", [write_coco, write_yolo, write_voc, write_labelme, write_cvat])
+def test_names_that_are_not_utf8(tmp_path, write, link):
+    data = data_of(tmp_path / "in", {"a\udcff.png": [Box("cat", (1, 1, 9, 9))]})
+    if write in (write_voc, write_cvat):
+        with pytest.raises(UserError, match=r"the name 'a\\udcff.png' cannot .*: rename the image"):
+            write(data, tmp_path / "out", link=link)
+        assert not (tmp_path / "out").exists()
+        return
+    for _ in range(2):
+        write(data, tmp_path / "out", link=link)
+    ((row,),) = records(read_boxes(tmp_path / "out")).values()
+    assert row == ("cat", *map(pytest.approx, (1, 1, 9, 9)))
+
+
+@pytest.mark.parametrize("name", ["imgone", "img.two", ".b.png", ".c/b.png", "x.png.bak"])
+@pytest.mark.parametrize("write", [write_coco, write_yolo, write_voc, write_labelme, write_cvat])
+def test_images_that_readers_would_skip(tmp_path, write, name):
+    """Formats whose files name the images have all of them, others refuse."""
+    made = data_of(tmp_path / "in", {"a.png": [Box("cat", (1, 1, 9, 9))], "b.png": []})
+    image, other = made.splits["train"]
+    path = other.path.rename(tmp_path / "in" / "renamed")
+    data = replace(made, splits={"train": [image, replace(other, name=name, path=path)]})
+    hidden = name.startswith(".")
+    if write in (write_yolo, write_voc) or (write is write_labelme and hidden):
+        message = "begin with a dot" if hidden else r"suffixes such as .jpg and .png: rename the image"
+        with pytest.raises(UserError, match=message):
+            write(data, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    else:
+        write(data, tmp_path / "out")
+        assert len(read_boxes(tmp_path / "out").images) == 2
+
+
+def test_names_that_xml_of_voc_cannot_hold(tmp_path):
+    data = data_of(tmp_path / "in", {"a\x01.png": [Box("cat", (1, 1, 9, 9))]})
+    with pytest.raises(UserError, match="cannot be stored as VOC's XML: rename the image"):
+        write_voc(data, tmp_path / "out")
+
+
 @pytest.mark.parametrize("count", [1, 10, 11, 80])
 def test_a_table_of_many_classes_has_a_row_for_each(count):
     classes = tuple(f"class {number}" for number in range(count))
