@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from hardnet_suite.data.images import image_bytes, open_image
+from hardnet_suite.data.images import image_bytes, open_image, stretch_of
 from hardnet_suite.data.segmentation.labels import IGNORE, LABEL_SETS, ONE_CLASS_AND_IGNORED, LabelSet
 from hardnet_suite.errors import UserError
 
 _MOST_CHROMA = 32  # difference of the channels of a grey mask after lossy compression
 _LOSSY = ("JPEG", "MPO")  # formats in which black may be decoded as one dark grey
 _MOST_BLACK = 16  # which is at most an eighth of half a quantization step of 255
-_STRETCH = {"L;2": 85, "L;4": 17}  # Pillow stretches grey of 2 and 4 bits to 0…255; 1 bit becomes booleans
 
 
 def read_label(path: str | Path, labels: LabelSet) -> np.ndarray:
@@ -147,7 +146,7 @@ def _decoded(path: str | Path, *, displayed: bool = False) -> tuple[np.ndarray, 
     try:
         content = image_bytes(path)  # by its path, Pillow 13 maps a rotated grey TIFF at the wrong width
         with open_image(content) as image:
-            stretch, mode, kind = _stretch(image), image.mode, image.format
+            stretch, mode, kind = stretch_of(image), image.mode, image.format
             image.load()
             upright = ImageOps.exif_transpose(image)
             if displayed and mode in ("1", "P"):
@@ -161,15 +160,6 @@ def _decoded(path: str | Path, *, displayed: bool = False) -> tuple[np.ndarray, 
     except Exception as error:  # PIL raises half a dozen types on broken files
         raise UserError(f"cannot read the label image {path} ({error}): replace the file") from None
     return values, mode, stretch, kind
-
-
-def _stretch(image: Image.Image) -> int:
-    """By what Pillow multiplies the stored values of a grey image that is opened and not yet decoded."""
-    if image.format not in ("PNG", "TIFF") or not image.tile:
-        return 1
-    arguments = image.tile[0][3]
-    rawmode = arguments if isinstance(arguments, str) else arguments[0]
-    return next((factor for mode, factor in _STRETCH.items() if str(rawmode).startswith(mode)), 1)
 
 
 def write_label(path: str | Path, array: np.ndarray, labels: LabelSet) -> None:
