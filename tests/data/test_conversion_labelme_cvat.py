@@ -383,6 +383,25 @@ def test_shapes_of_cvat_without_a_box_are_told(tmp_path, shape):
     assert "dropped" in data.findings[0].kind
 
 
+@pytest.mark.parametrize(
+    ("text", "difficult"),
+    [
+        *[(text, True) for text in ("true", " Yes ", "1", "1.0")],
+        *[(text, False) for text in ("false", "no", "0", "0.0", "")],
+        *[(text, None) for text in ("maybe", "2")],
+    ],
+)
+@pytest.mark.parametrize("name", ["difficult", "IsCrowd", "is_crowd"])
+def test_marks_of_cvat(tmp_path, name, text, difficult):
+    """They mean what they mean in VOC's and LabelMe's files; others are told."""
+    mark = f'<attribute name="{name}">{text}</attribute>'
+    xml(tmp_path, f'<box label="cat" xtl="2" ytl="3" xbr="12" ybr="23">{mark}</box>')
+    data = read_cvat_boxes(tmp_path)
+    assert data.images[0].boxes[0].difficult == bool(difficult)
+    told = [f"difficult is {text!r}, read as not difficult; write false or true"] * (difficult is None)
+    assert [finding.what for finding in data.findings] == told
+
+
 def test_grouped_polygons_of_cvat_are_one_object(tmp_path):
     shape = '<polygon label="{}" points="{}" group_id="{}"/>'
     points = "2,3;12,3;7,23", "20,30;30,30;30,40"
