@@ -388,6 +388,18 @@ def test_integers_of_voc_stay_integers(tmp_path, through, size):
     assert len(after) == 16
 
 
+def test_yolo_has_each_row_once(tmp_path):
+    """Readers drop a repeated row."""
+    box, close = Box("cat", (2, 3, 10, 20)), Box("cat", (2, 3 + 1e-12, 10, 20))
+    boxes = [box, close, replace(box, name="dog"), replace(box, difficult=True), replace(box), box]
+    report = write_yolo(data_of(tmp_path / "in", {"a.png": boxes, "b.png": [box]}), tmp_path / "out")
+    told = [(finding.kind, finding.where) for finding in report.findings if finding.where != "the data set"]
+    assert told == [("box dropped", f"a.png, cat {[*each.bbox]}") for each in (close, box, box)]
+    back = read_boxes(tmp_path / "out")
+    assert not back.findings
+    assert report.splits["train"].per_class == back.counts == {"cat": 2, "dog": 1}
+
+
 def test_voc_has_two_decimals(tmp_path):
     data = data_of(tmp_path / "in", {"a.png": [Box("cat", (2.07, 3.123456, 10.5, 20.004))]})
     write_voc(data, tmp_path / "voc")
