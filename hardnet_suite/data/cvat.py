@@ -10,7 +10,8 @@ The rules:
   polygon is also the outline of its box. Those of one label and one group are one object, but a box, rotated
   or not, is one of its own. Points, polylines, cuboids, skeletons and tags are dropped, and told.
 - Coordinates are pixels of the upright image. A stated size that differs from it is an error.
-- An object with the attribute ``difficult``, ``iscrowd`` or ``is_crowd`` counts neither way.
+- An object with the attribute ``difficult``, ``iscrowd`` or ``is_crowd`` counts neither way
+  where its value is true, yes or 1; one that is neither that nor false, no, 0 or empty is told.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from hardnet_suite.data.boxes import (
     upright_sizes,
 )
 from hardnet_suite.data.classes import is_class_name
+from hardnet_suite.data.coco.values import as_flag
 from hardnet_suite.data.files import is_file, is_path
 from hardnet_suite.data.report import Finding, counted
 from hardnet_suite.data.xml_files import number, read_xml
@@ -210,8 +212,12 @@ def _area_of(element: ElementTree.Element, where: str, findings: list[Finding]) 
         corners = outline_bounds([polygon])
     elif angle % 360 and kind == "ellipse":
         corners = _rotated_ellipse(corners, angle)
-    marks = (a for a in element.findall("attribute") if (a.get("name") or "").lower() in _MARKS)
-    difficult = any((mark.text or "").strip().lower() in ("true", "1") for mark in marks)
+    attributes = (a for a in element.findall("attribute") if (a.get("name") or "").lower() in _MARKS)
+    marks = [(attribute.text or "").strip() or None for attribute in attributes]
+    if (wrong := next((mark for mark in marks if as_flag(mark) is None), None)) is not None:
+        problem = f"difficult is {wrong[:60]!r}, read as not difficult; write false or true"
+        findings.append(Finding("warning", "difficult", where, problem))
+    difficult = any(map(as_flag, marks))
     return _Area(name, corners, polygon, kind == "box", element.get("group_id") or "", difficult)
 
 

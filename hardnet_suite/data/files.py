@@ -114,6 +114,15 @@ def is_path(name: str) -> bool:
     return len(name.encode(errors="surrogatepass")) < _LONGEST
 
 
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 can hold a text: file names of other encodings come with surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_bytes(path: str | Path) -> bytes:
     """The contents of a file; the errors are those of ``require_regular`` and of ``Path.read_bytes``."""
     require_regular(path)

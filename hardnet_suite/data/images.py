@@ -30,6 +30,8 @@ _FORMATS = (
 _MOST_SCANS = 200  # of a JPEG file; each may take as long as the decoding of the whole image
 _METADATA = 1 << 20  # bytes of a file beside its pixels
 _BAND = 1 << 24  # pixels that are converted at once
+_STRETCH = {"L;2": 85, "L;4": 17}  # Pillow stretches grey of 2 and 4 bits to 0…255; 1 bit becomes booleans
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _SIGNED = 258, 262, 339, 2  # tags of a TIFF, and a value of the last
 _EXIF_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts of a PNG that Pillow reads as EXIF
 
 
@@ -88,9 +90,10 @@ def read_rgb(
     """Decode an image: the one decoder of training, testing, prediction, checks and converters.
 
     The rules: pixels are upright (the EXIF orientation is applied). Grey, palette and CMYK images become RGB;
-    16 bits become 8 (65535 is white). Transparent pixels are composited on white, whatever the format. Of an
-    animation the first frame is taken. Pixels of 32 bits have no defined white and are an error, as are
-    truncated files and images beyond Pillow's limit (twice ``PIL.Image.MAX_IMAGE_PIXELS``).
+    16 bits become 8 (65535 is white; in a TIFF of 12 bits 4095, and 0 where it says WhiteIsZero). Transparent
+    pixels are composited on white, whatever the format. Of an animation the first frame is taken. Pixels of
+    32 bits or with a sign have no defined white and are an error, as are truncated files and images beyond
+    Pillow's limit (twice ``PIL.Image.MAX_IMAGE_PIXELS``).
 
     Args:
         source: a path, the bytes of a file, or an open binary file.
@@ -255,21 +258,67 @@ def image_errors(name: str) -> Iterator[None]:
     raise UserError(f"cannot read the image {name}: {message}")
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def load(image: Image.Image) -> None:
+    """Decodes an opened image, and has its transparent value in its info as its pixels have it.
+
+    Pillow stretches grey of 2 and 4 bits, but not the value. Of values with more bits than the pixels, PNG
+    takes the lower ones.
+    """
+    stretch = stretch_of(image)
+    image.load()
+    transparent = image.info.get("transparency")
+    if image.format == "PNG" and image.mode == "L" and isinstance(transparent, int):
+        image.info["transparency"] = (transparent & 255 // stretch) * stretch
+
+
+def stretch_of(image: Image.Image) -> int:
+    """By what Pillow multiplies the stored values of a grey image that is opened and not yet decoded."""
+    if image.format not in ("PNG", "TIFF"):
+        return 1
+    return next((factor for start, factor in _STRETCH.items() if raw_mode(image).startswith(start)), 1)
+
+
+def raw_mode(image: Image.Image) -> str:
+    """What Pillow calls the stored form of an image that is opened and not yet decoded; "" if it has none."""
+    if not getattr(image, "tile", None):
+        return ""
+    arguments = image.tile[0][3]
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def is_white_zero(image: Image.Image) -> bool:
+    """Whether an opened image is a grey TIFF in which 0 is white (WhiteIsZero)."""
+    return (getattr(image, "tag_v2", None) or {}).get(_PHOTOMETRIC) == 0
+
+
+def to_rgb(image: Image.Image, opened: Image.Image | None = None) -> Image.Image:
     """An image of any of Pillow's modes as 8-bit RGB, by the rules of ``read_rgb``.
 
+    Args:
+        image: the image.
+        opened: the image of the file that it was made of, which knows what the values mean; None: itself.
+
     Raises:
-        UserError: pixels of 32 bits.
+        UserError: pixels of 32 bits, or with a sign.
     """
-    if image.mode in ("I", "F"):
-        kind = "integers" if image.mode == "I" else "floating-point numbers"
-        raise UserError(
-            f"its pixels are 32-bit {kind}, which have no defined white; save it with 8 or 16 bits"
-        )
+    opened = image if opened is None else opened
+    tags = getattr(opened, "tag_v2", None) or {}
+    if image.mode == "I" and opened.format in ("PNG", "PPM"):  # Pillow's way to open 16 bits
+        image = image.convert("I;16")
+    kind = None
+    if _SIGNED in tags.get(_SAMPLE_FORMAT, ()) and tags.get(_BITS) in ((8,), (16,)):
+        kind = "integers with a sign"
+    elif image.mode in ("I", "F"):
+        kind = "32-bit integers" if image.mode == "I" else "32-bit floating-point numbers"
+    if kind:
+        raise UserError(f"its pixels are {kind}, which have no defined white; save it with 8 or 16 bits")
     transparent = image.info.get("transparency")
     if image.mode.startswith("I;16"):
         values = np.asarray(image)
-        grey = (values // 257).astype(np.uint8)
+        if tags.get(_BITS) == (12,):  # never WhiteIsZero, which Pillow does not know of 12 bits
+            grey = (values.astype(np.uint32) * 255 // 4095).astype(np.uint8)
+        else:
+            grey = ((65535 - values if is_white_zero(opened) else values) // 257).astype(np.uint8)
         if transparent is not None:
             grey[values == transparent] = 255
         return Image.fromarray(grey).convert("RGB")
@@ -355,10 +404,9 @@ def _decode(content: bytes, channels: str) -> np.ndarray:
     if pixels is not None:
         return pixels
     with open_image(content) as image:
-        image.load()
+        load(image)
         ImageOps.exif_transpose(image, in_place=True)
-        is_deep = image.mode == "I" and image.format in ("PNG", "PPM")  # Pillow's way to open 16 bits
-        upright = to_rgb(image.convert("I;16") if is_deep else image)
+        upright = to_rgb(image)
     return _pixels(upright, channels)
 
 

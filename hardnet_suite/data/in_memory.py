@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from hardnet_suite.data.files import is_file
-from hardnet_suite.data.images import image_errors, to_rgb
+from hardnet_suite.data.images import image_errors, load, to_rgb
 from hardnet_suite.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def upright(image: Image.Image) -> Image.Image:
         if not all(image.size):
             raise UserError("it has no pixels")
         with _LOADING[id(image) // 64 % len(_LOADING)]:
-            image.load()
-        return to_rgb(ImageOps.exif_transpose(image))
+            load(image)
+        return to_rgb(ImageOps.exif_transpose(image), image)
 
 
 def image_of_array(values: np.ndarray, channels: str = "rgb") -> Image.Image:

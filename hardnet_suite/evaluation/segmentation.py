@@ -13,6 +13,7 @@ import numpy as np
 
 from hardnet_suite.data.images import walk_files
 from hardnet_suite.data.segmentation import IGNORE, LABEL_SETS, LabelSet, labels_of, predicted_as, read_label
+from hardnet_suite.data.segmentation.labels import without_ending
 from hardnet_suite.data.segmentation.pairs import labels_by_name
 from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
@@ -254,8 +255,8 @@ def _pairs(annotations: Path, predictions: Path, labels: LabelSet) -> list[tuple
     frames: dict[str, Path] = {}
     for ending in _CITYSCAPES_TRUTH:
         for path in available:
-            if path.stem.endswith(ending):
-                frames.setdefault(path.stem.removesuffix(ending), path)
+            if (frame := without_ending(path.stem, ending)) is not None:
+                frames.setdefault(frame, path)
 
     truth = frames or labels_by_name(annotations, labels)
     of_name: dict[str, list[Path]] = defaultdict(list)
@@ -267,7 +268,7 @@ def _pairs(annotations: Path, predictions: Path, labels: LabelSet) -> list[tuple
             name = path.relative_to(predictions).as_posix()
             names = [
                 name[:-4],
-                *(name.removesuffix(end) for end in labels.label_endings if name.endswith(end)),
+                *(stem for end in labels.label_endings if (stem := without_ending(name, end)) is not None),
             ]
         for name in names:
             if name in truth:

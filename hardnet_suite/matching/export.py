@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hardnet_suite.data.coco.layout import read_json
-from hardnet_suite.data.files import is_file, read_text, sha256
+from hardnet_suite.data.files import is_file, is_utf8, read_text, sha256
 from hardnet_suite.data.images import exif_orientation
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
@@ -323,12 +323,8 @@ def require_stored_upright(program: str, images: Iterable[str]) -> None:
 
 def _is_path_within(name: str) -> bool:
     """Whether a name is a relative path of plain parts, which the files can hold as UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
     path = PurePosixPath(name)
-    is_plain = bool(path.parts) and str(path) == name and ".." not in path.parts
+    is_plain = is_utf8(name) and bool(path.parts) and str(path) == name and ".." not in path.parts
     return is_plain and not path.is_absolute() and "\0" not in name
 
 

@@ -627,11 +627,12 @@ def _metadata(file: WeightsFile) -> dict[str, Any]:
     dataset = meta.get("dataset_meta")
     if isinstance(dataset, Mapping) and dataset.get("classes") is not None:
         meta["classes"] = dataset["classes"]
+    if meta.get("classes") is not None:
+        meta["classes"] = class_names(meta["classes"], f"{file.path}: its metadata's classes")
+    if isinstance(dataset, Mapping) and dataset.get("classes") is not None:
         colours = dataset.get("palette")
         if isinstance(colours, list | tuple) and len(colours) == len(meta["classes"]):
             meta["palette"] = colours
-    if meta.get("classes") is not None:
-        meta["classes"] = class_names(meta["classes"], f"{file.path}: its metadata's classes")
     if meta.get("palette") is not None:
         meta["palette"] = _palette(meta["palette"], meta.get("classes"))
     return meta

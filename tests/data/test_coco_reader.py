@@ -129,9 +129,9 @@ def test_a_reference_matches_its_id_in_either_type(key, as_text):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        *[(value, False) for value in (None, 0, 0.0, False, "0", "false", "False", np.int64(0), np.False_)],
-        *[(value, True) for value in (1, 1.0, True, "1", "true", " TRUE ", np.int64(1))],
-        *[(value, None) for value in (2, -1, 0.5, "", "no", "yes", [], [0], {}, float("nan"))],
+        *[(value, False) for value in (None, 0, 0.0, False, "0", "false", "No", np.int64(0), np.False_)],
+        *[(value, True) for value in (1, 1.0, True, "1", "1.0", "yes", " TRUE ", np.int64(1))],
+        *[(value, None) for value in (2, -1, 0.5, "", "maybe", [], [0], {}, float("nan"))],
     ],
 )
 def test_flags(value, expected):

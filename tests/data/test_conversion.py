@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,14 +17,17 @@ from PIL import Image
 
 from hardnet_suite.data.boxes import Box, BoxData, BoxImage, ConversionReport, Split
 from hardnet_suite.data.coco.folder import annotation_files
+from hardnet_suite.data.conversion import tree
 from hardnet_suite.data.conversion.coco import coco_content, write_coco
 from hardnet_suite.data.conversion.convert import convert_dataset, detect_format, read_boxes
 from hardnet_suite.data.conversion.cvat import write_cvat
 from hardnet_suite.data.conversion.labelme import write_labelme
+from hardnet_suite.data.conversion.target import bring
 from hardnet_suite.data.conversion.voc import write_voc
 from hardnet_suite.data.conversion.yolo import write_yolo
 from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError
+from hardnet_suite.outputs import write_file
 
 BOXES = ("coco", "voc", "yolo")
 TOLERANCE = {"coco": 0, "voc": 0.0101, "yolo": 1e-5}  # pixels
@@ -153,6 +157,74 @@ def test_an_earlier_conversion_of_other_images_is_not_mixed_in(source, tmp_path,
     with pytest.raises(UserError, match="other files of an earlier conversion"):
         convert_dataset(source, target, target_format=kind)
     assert files(target) == before
+
+
+class Killed(BaseException):
+    """In the place of a signal."""
+
+
+def interrupt(monkeypatch, number):
+    """A conversion ends before it writes the file of a number, a list of the files among them."""
+    written = []
+
+    def limited(write):
+        def run(path, *args):
+            written.append(path)
+            if len(written) > number:
+                raise Killed
+            return write(path, *args)
+
+        return run
+
+    monkeypatch.setattr(tree, "write_file", limited(write_file))
+    monkeypatch.setattr(tree, "bring", limited(bring))
+
+
+@pytest.mark.parametrize("number", range(6))  # at least as many files as every format writes, with the list
+@pytest.mark.parametrize("kind", ["voc", "yolo", "labelme", "cvat"])
+def test_an_interrupted_conversion_is_not_mixed_in(source, tmp_path, monkeypatch, kind, number):
+    target = tmp_path / "out"
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        interrupt(patch, number)
+        convert_dataset(source, target, target_format=kind)
+    before = files(target)
+    path = source / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    shorter = {"images": content["images"][:1], "annotations": content["annotations"][:1]}
+    path.write_text(json.dumps(content | shorter))
+    if number and any(place.stem == "b" for place in before):
+        with pytest.raises(UserError, match="other files of an earlier conversion"):
+            convert_dataset(source, target, target_format=kind, classes=["cat"])
+        assert files(target) == before
+    path.write_text(json.dumps(content))
+    convert_dataset(source, target, target_format=kind)
+    convert_dataset(source, tmp_path / "whole", target_format=kind)
+    assert files(target) == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo", "labelme", "cvat"])
+def test_an_interrupted_second_conversion_is_known_as_well(source, tmp_path, monkeypatch, kind):
+    """A file may be of either of the two."""
+    path = source / "annotations/instances_train2017.json"
+    first = path.read_text()
+    second = json.loads(first)
+    for annotation in second["annotations"]:
+        annotation["bbox"] = [4, 4, 9, 9]
+    for number in range(7):
+        target = tmp_path / str(number)
+        path.write_text(first)
+        picture(source / "images/a.png")
+        convert_dataset(source, target, target_format=kind)
+        path.write_text(json.dumps(second))
+        Image.new("RGB", (64, 48), "red").save(source / "images/a.png")
+        for _ in range(2):
+            with monkeypatch.context() as patch, contextlib.suppress(Killed):
+                interrupt(patch, number)
+                convert_dataset(source, target, target_format=kind)
+        path.write_text(first)
+        convert_dataset(source, target, target_format=kind)
+        convert_dataset(source, whole := tmp_path / f"whole {number}", target_format=kind)
+        assert files(target) == files(whole)
 
 
 @pytest.mark.parametrize("kind", BOXES)
@@ -314,6 +386,18 @@ def test_integers_of_voc_stay_integers(tmp_path, through, size):
     assert after == before
     assert all(value.isdigit() for _, value in after)
     assert len(after) == 16
+
+
+def test_yolo_has_each_row_once(tmp_path):
+    """Readers drop a repeated row."""
+    box, close = Box("cat", (2, 3, 10, 20)), Box("cat", (2, 3 + 1e-12, 10, 20))
+    boxes = [box, close, replace(box, name="dog"), replace(box, difficult=True), replace(box), box]
+    report = write_yolo(data_of(tmp_path / "in", {"a.png": boxes, "b.png": [box]}), tmp_path / "out")
+    told = [(finding.kind, finding.where) for finding in report.findings if finding.where != "the data set"]
+    assert told == [("box dropped", f"a.png, cat {[*each.bbox]}") for each in (close, box, box)]
+    back = read_boxes(tmp_path / "out")
+    assert not back.findings
+    assert report.splits["train"].per_class == back.counts == {"cat": 2, "dog": 1}
 
 
 def test_voc_has_two_decimals(tmp_path):
@@ -694,6 +778,46 @@ def test_no_image_leaves_the_target(tmp_path, write, name):
     with pytest.raises(UserError, match=r"outside of the target|begin with a dot"):
         write(data, tmp_path / "deep/out")
     assert not (tmp_path / "deep").exists()
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("write", [write_coco, write_yolo, write_voc, write_labelme, write_cvat])
+def test_names_that_are_not_utf8(tmp_path, write, link):
+    data = data_of(tmp_path / "in", {"a\udcff.png": [Box("cat", (1, 1, 9, 9))]})
+    if write in (write_voc, write_cvat):
+        with pytest.raises(UserError, match=r"the name 'a\\udcff.png' cannot .*: rename the image"):
+            write(data, tmp_path / "out", link=link)
+        assert not (tmp_path / "out").exists()
+        return
+    for _ in range(2):
+        write(data, tmp_path / "out", link=link)
+    ((row,),) = records(read_boxes(tmp_path / "out")).values()
+    assert row == ("cat", *map(pytest.approx, (1, 1, 9, 9)))
+
+
+@pytest.mark.parametrize("name", ["imgone", "img.two", ".b.png", ".c/b.png", "x.png.bak"])
+@pytest.mark.parametrize("write", [write_coco, write_yolo, write_voc, write_labelme, write_cvat])
+def test_images_that_readers_would_skip(tmp_path, write, name):
+    """Formats whose files name the images have all of them, others refuse."""
+    made = data_of(tmp_path / "in", {"a.png": [Box("cat", (1, 1, 9, 9))], "b.png": []})
+    image, other = made.splits["train"]
+    path = other.path.rename(tmp_path / "in" / "renamed")
+    data = replace(made, splits={"train": [image, replace(other, name=name, path=path)]})
+    hidden = name.startswith(".")
+    if write in (write_yolo, write_voc) or (write is write_labelme and hidden):
+        message = "begin with a dot" if hidden else r"suffixes such as .jpg and .png: rename the image"
+        with pytest.raises(UserError, match=message):
+            write(data, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    else:
+        write(data, tmp_path / "out")
+        assert len(read_boxes(tmp_path / "out").images) == 2
+
+
+def test_names_that_xml_of_voc_cannot_hold(tmp_path):
+    data = data_of(tmp_path / "in", {"a\x01.png": [Box("cat", (1, 1, 9, 9))]})
+    with pytest.raises(UserError, match="cannot be stored as VOC's XML: rename the image"):
+        write_voc(data, tmp_path / "out")
 
 
 @pytest.mark.parametrize("count", [1, 10, 11, 80])

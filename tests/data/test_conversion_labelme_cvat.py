@@ -251,9 +251,8 @@ def test_images_that_would_share_a_file(tmp_path, kind):
 def test_hidden_images_and_unusual_splits(tmp_path, kind):
     write = {"yolo": write_yolo, "voc": write_voc, **NEW}[kind]
     box = [Box("cat", (1, 2, 9, 9))]
-    if kind != "voc":
-        with pytest.raises(UserError, match="begin with a dot"):
-            write(data_of(tmp_path / "in", {".a.png": box}), tmp_path / "out")
+    with pytest.raises(UserError, match="begin with a dot"):
+        write(data_of(tmp_path / "in", {".a.png": box}), tmp_path / "out")
     report = write(data_of(tmp_path / "in", {"a.png": box}, split="minival"), tmp_path / "out")
     assert [(finding.kind, finding.where) for finding in report.findings] == [("split", "minival")]
 
@@ -384,6 +383,25 @@ def test_shapes_of_cvat_without_a_box_are_told(tmp_path, shape):
     assert "dropped" in data.findings[0].kind
 
 
+@pytest.mark.parametrize(
+    ("text", "difficult"),
+    [
+        *[(text, True) for text in ("true", " Yes ", "1", "1.0")],
+        *[(text, False) for text in ("false", "no", "0", "0.0", "")],
+        *[(text, None) for text in ("maybe", "2")],
+    ],
+)
+@pytest.mark.parametrize("name", ["difficult", "IsCrowd", "is_crowd"])
+def test_marks_of_cvat(tmp_path, name, text, difficult):
+    """They mean what they mean in VOC's and LabelMe's files; others are told."""
+    mark = f'<attribute name="{name}">{text}</attribute>'
+    xml(tmp_path, f'<box label="cat" xtl="2" ytl="3" xbr="12" ybr="23">{mark}</box>')
+    data = read_cvat_boxes(tmp_path)
+    assert data.images[0].boxes[0].difficult == bool(difficult)
+    told = [f"difficult is {text!r}, read as not difficult; write false or true"] * (difficult is None)
+    assert [finding.what for finding in data.findings] == told
+
+
 def test_grouped_polygons_of_cvat_are_one_object(tmp_path):
     shape = '<polygon label="{}" points="{}" group_id="{}"/>'
     points = "2,3;12,3;7,23", "20,30;30,30;30,40"
@@ -474,6 +492,26 @@ def test_masks_there_and_back(tmp_path, palette, ignored):
     assert report.images == {"train": 2, "val": 1}
     stored = np.array(Image.open(tmp_path / "masks/labels/train/sub/b.png"))
     np.testing.assert_array_equal(stored, data.splits["train"][1].labels)
+
+
+@pytest.mark.parametrize("write", [write_masks, write_cvat_masks])
+def test_names_of_images_with_masks(tmp_path, write):
+    """Those that readers would skip or a list cannot hold are errors before anything is written."""
+    data = masks_of(tmp_path / "in", ("background", "car"))
+    image = data.splits["train"][0]
+    for name, fails in (
+        ("imgone", True),
+        (".a.png", True),
+        ("a\udcff.png", write is write_cvat_masks),
+        ("b.PNG", False),
+    ):
+        named = replace(data, splits={"train": [replace(image, name=name)]})
+        if fails:
+            with pytest.raises(UserError, match="rename the image"):
+                write(named, tmp_path / "out")
+            assert not (tmp_path / "out").exists()
+        else:
+            write(named, tmp_path / ascii(name))
 
 
 def test_cvat_has_one_mask_per_image(tmp_path):

@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from stored_images import png, tiff
 
 from hardnet_suite.data.images import (
     IMAGE_SUFFIXES,
@@ -22,6 +23,7 @@ from hardnet_suite.data.images import (
     to_grey,
     walk_files,
 )
+from hardnet_suite.data.in_memory import upright
 from hardnet_suite.data.segmentation.label_images import read_stored
 from hardnet_suite.errors import UserError
 
@@ -53,6 +55,45 @@ def test_16_bits_become_8(tmp_path):
     for suffix in ("png", "tif"):
         Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16)).save(tmp_path / f"a.{suffix}")
         assert pixels(tmp_path / f"a.{suffix}")[0, :, 1].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 12, 16])
+def test_grey_of_a_tiff_is_as_it_is_displayed(bits, photometric, orientation):
+    white = 2**bits - 1
+    values = np.unique(np.linspace(0, white, 7).astype(int))[None]
+    content = tiff(values, bits, photometric=photometric, orientation=orientation)
+    if (bits, photometric) == (12, 0):  # unknown to Pillow
+        with pytest.raises(UserError, match="not an image in a format that is read"):
+            read_rgb(content)
+        return
+    expected = (values if photometric else white - values) * 255 // white
+    expected = np.rot90(expected, -1) if orientation == 6 else expected
+    np.testing.assert_array_equal(read_grey(content), expected)
+    with Image.open(io.BytesIO(content)) as opened:
+        np.testing.assert_array_equal(np.asarray(upright(opened))[..., 0], expected)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_pixels_with_a_sign_are_refused(bits):
+    with pytest.raises(UserError, match="integers with a sign, which have no defined white; save it"):
+        read_rgb(tiff(np.array([[-5, 0, 100]]), bits, sample_format=2))
+
+
+@pytest.mark.parametrize(
+    ("bits", "upper"), [(1, 0), (2, 0), (4, 0), (8, 0), (2, 0x500), (4, 0x500), (8, 0x500)]
+)  # the upper bits do not count
+def test_a_transparent_grey_of_few_bits_is_white(bits, upper):
+    values = np.arange(2**bits)[None]
+    for clear in range(0, 2**bits, max(1, 2**bits // 16)):
+        content = png(values, bits, clear + upper)
+        expected = values * 255 // (2**bits - 1)
+        expected[values == clear] = 255
+        np.testing.assert_array_equal(read_grey(content), expected)
+        with Image.open(io.BytesIO(content)) as opened:
+            for _ in range(2):
+                np.testing.assert_array_equal(np.asarray(upright(opened))[..., 0], expected)
 
 
 def test_cmyk(tmp_path):
@@ -307,7 +348,7 @@ def test_a_file_larger_than_any_image_is_not_read(tmp_path, monkeypatch):
     os.truncate(path, 1 << 40)
     with pytest.raises(UserError, match=r"a\.bmp: 1099511627776 bytes, the limit is 1432704336; PIL"):
         read_rgb(path)
-    with pytest.raises(UserError, match=r"a\.bmp .*the limit is 1432704336"):
+    with pytest.raises(UserError, match=r"a\.bmp: .*the limit is 1432704336"):
         read_stored(path)
     os.truncate(path, 2 << 20)
     assert read_rgb(path).shape == (6, 8, 3)

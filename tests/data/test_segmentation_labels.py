@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import struct
-
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from stored_images import tiff
 
 from hardnet_suite.data.segmentation import (
     IGNORE,
@@ -17,7 +17,7 @@ from hardnet_suite.data.segmentation import (
     read_label,
     write_label,
 )
-from hardnet_suite.data.segmentation.label_images import read_stored
+from hardnet_suite.data.segmentation.label_images import read_colors, read_segments, read_stored, read_values
 from hardnet_suite.errors import UserError
 
 
@@ -229,23 +229,61 @@ def test_check_refuses_255_where_it_hides_a_class(tmp_path):
     assert "hold 0, 255, of which 255 is ignored; set stored={255: 1} if 255 is that class" in finding.what
 
 
-def tiff(values: np.ndarray, bits: int) -> bytes:
-    """A grey TIFF of 2 or 4 bits per pixel, uncompressed; Pillow cannot write one."""
-    height, width = values.shape
-    count = 8 // bits
-    padded = np.pad(values, ((0, 0), (0, -width % count)))
-    packed = sum(padded[:, k::count] << (8 - bits * (k + 1)) for k in range(count)).astype(np.uint8).tobytes()
-    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(packed)}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    offset = struct.pack("<I", 8 + len(packed))
-    return b"II*\0" + offset + packed + struct.pack("<H", len(tags)) + entries + bytes(4)
-
-
 @pytest.mark.parametrize("bits", [2, 4])
 def test_a_tiff_of_few_bits_holds_the_numbers_that_it_stores(tmp_path, bits):
     values = np.arange(6 * 10).reshape(6, 10) % 2**bits
     (tmp_path / "a.tif").write_bytes(tiff(values, bits))
     np.testing.assert_array_equal(read_stored(tmp_path / "a.tif"), values)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_a_tiff_whose_0_is_white_is_refused(tmp_path, bits):
+    """Pillow and OpenCV invert it, programs for maps do not."""
+    values = np.arange(4)[None]
+    (tmp_path / "a.tif").write_bytes(tiff(values, bits, photometric=0))
+    with pytest.raises(UserError, match=r"a\.tif: its lowest value is white .*; save it as PNG$"):
+        read_stored(tmp_path / "a.tif")
+    mask = read_values(
+        tmp_path / "a.tif", own_labels(["mask"], [(9, 9, 9)], mask_threshold=128)
+    )  # as it is displayed
+    assert mask[0, 0] == 255
+
+
+def test_a_tiff_of_one_bit_is_read_as_it_is_displayed(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff(np.array([[0, 1]]), 1, photometric=0))
+    assert read_stored(tmp_path / "a.tif").tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("highest", [1, 3, 49, 100, 149, 254, 255])
+@pytest.mark.parametrize("form", ["P2", "P5"])
+def test_a_greymap_holds_the_numbers_that_it_stores(tmp_path, form, highest):
+    """Pillow scales them to 0…255."""
+    values = np.arange(highest + 1)
+    content = values.astype(np.uint8).tobytes() if form == "P5" else " ".join(map(str, values)).encode()
+    (tmp_path / "a.pgm").write_bytes(f"{form}\n{len(values)} 1\n{highest}\n".encode() + content)
+    np.testing.assert_array_equal(read_stored(tmp_path / "a.pgm"), values[None])
+
+
+def test_a_pixmap_holds_the_ids_that_it_stores(tmp_path):
+    (tmp_path / "a.ppm").write_bytes(b"P6\n2 1\n7\n" + bytes([1, 2, 0, 7, 0, 1]))
+    assert read_segments(tmp_path / "a.ppm").tolist() == [[1 + 256 * 2, 7 + 256**2]]
+    assert read_colors(tmp_path / "a.ppm").tolist() == [[[36, 73, 0], [255, 0, 36]]]  # as it is displayed
+
+
+@pytest.mark.parametrize("name", ["a.ppm", "b.ppm", "a.png", "a.pgm"])
+def test_label_images_of_16_bits_are_refused(tmp_path, name):
+    """Pillow keeps the upper 8 bits of colors."""
+    values = np.array([[[1, 2, 0], [7, 0, 1]]], np.uint16)
+    if name == "a.png":
+        cv2.imwrite(str(tmp_path / name), values)
+    else:
+        form, highest = ("P5", 999) if name == "a.pgm" else ("P6", 65535 if name == "a.ppm" else 999)
+        content = values[..., 0] if form == "P5" else values
+        head = f"{form}\n2 1\n{highest}\n".encode()
+        (tmp_path / name).write_bytes(head + content.astype(">u2").tobytes())
+    for read in (read_stored, read_segments, read_colors):
+        with pytest.raises(UserError, match=r"is of mode (RGB;16|I|I;16), expected"):
+            read(tmp_path / name)
 
 
 def test_what_is_no_image_is_told_by_its_path(tmp_path):

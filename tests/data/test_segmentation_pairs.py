@@ -10,8 +10,10 @@ from PIL import Image
 
 from hardnet_suite.data.images import IMAGE_SUFFIXES
 from hardnet_suite.data.segmentation import (
+    LABEL_SETS,
     check_segmentation,
     find_pairs,
+    labels_of,
     own_labels,
     prediction_path,
     require_pairs,
@@ -108,6 +110,23 @@ def test_label_images_in_the_folder_of_the_images_are_not_images(tmp_path):
         ("in/a.jpg", "in/a_mask.png"),
         ("in/b.png", "in/b_mask.png"),
     ]
+
+
+@pytest.mark.parametrize("ending", ["_mask.png", "_MASK.PNG"])
+def test_endings_in_any_case_in_one_folder(tmp_path, ending):
+    touch(tmp_path, "in/a.jpg", "in/a_MASK.PNG", "in/b.PNG", "in/b_mask.png")
+    labels = replace(LABELS, label_endings=(ending,))
+    expected = [("in/a.jpg", "in/a_MASK.PNG"), ("in/b.PNG", "in/b_mask.png")]
+    assert paired(tmp_path, labels, annotations="in") == expected
+    with pytest.raises(UserError, match=r"are those of one folder, .*, and end alike"):
+        find_pairs(tmp_path / "in", tmp_path / "in", replace(LABELS, label_endings=(".Png",)))
+
+
+def test_the_ids_of_cityscapes_are_told_by_an_ending_in_any_case():
+    cityscapes = LABEL_SETS["cityscapes"]
+    for name in ("a_gtFine_labelIds.png", "A_GTFINE_LABELIDS.PNG"):
+        assert labels_of(name, cityscapes) is LABEL_SETS["cityscapes_ids"]
+    assert labels_of("a_gtFine_labelTrainIds.png", cityscapes) is cityscapes
 
 
 @pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
@@ -228,11 +247,12 @@ def test_take_is_mmengines_indices(indices, expected):
     assert "".join(take("abcd", indices)) == expected
 
 
-def test_predictions_are_found_whatever_the_endings(tmp_path):
+@pytest.mark.parametrize("saved", [".png", "_mask.png", "_MASK.PNG"])
+def test_predictions_are_found_whatever_the_endings(tmp_path, saved):
     labels = replace(LABELS, image_endings=("_img.jpg",), label_endings=("_mask.png",))
     path = prediction_path(tmp_path / "in/x/a.b_img.jpg", tmp_path / "in", labels)
     assert path.as_posix() == "x/a.b.png"
-    for place in (tmp_path / "truth/x/a.b_mask.png", tmp_path / "predictions" / path):
+    for place in (tmp_path / "truth/x/a.b_mask.png", tmp_path / f"predictions/x/a.b{saved}"):
         place.parent.mkdir(parents=True)
         Image.fromarray(np.array([[0, 1]], np.uint8)).save(place)
     scores = evaluate_folders(tmp_path / "predictions", tmp_path / "truth", labels)

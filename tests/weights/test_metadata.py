@@ -85,11 +85,25 @@ def test_good_metadata_are_read(state, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", [5, True, {"a": 1}, [[1]] * 3, ["a"], ["a\x1b[2J", "b", "c"], ["a", "a", "b"]]
+    "value",
+    [
+        5,
+        True,
+        1.5,
+        b"ab",
+        {"a": 1},
+        [1, 2],
+        [None],
+        [[1]] * 3,
+        ["a"],
+        ["a\x1b[2J", "b", "c"],
+        ["a", "a", "b"],
+    ],
 )
 @pytest.mark.parametrize("where", ["meta", "dataset_meta"])
 def test_class_names_in_a_runs_checkpoint(state, tmp_path, value, where):
-    meta = {"classes": value} if where == "meta" else {"dataset_meta": {"classes": value}}
+    meta = {"classes": value, "palette": [[1, 2, 3]]}
+    meta = meta if where == "meta" else {"dataset_meta": meta}
     torch.save({"state_dict": state, "meta": meta}, tmp_path / "epoch_1.pth")
     with pytest.raises(UserError, match=r"epoch_1\.pth: its metadata") as caught:
         open_weights(tmp_path / "epoch_1.pth")

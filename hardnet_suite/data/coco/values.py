@@ -11,7 +11,10 @@ from hardnet_suite.numeric import is_number
 
 LARGEST_SIDE = 65535  # pixels; what a JPEG can have
 LARGEST_NUMBER = 10 * LARGEST_SIDE  # beyond which a coordinate or side of any image is an error
-_FLAGS = {"0": False, "1": True, "false": False, "true": True}
+_FLAGS = {
+    **dict.fromkeys(("0", "0.0", "false", "no"), False),
+    **dict.fromkeys(("1", "1.0", "true", "yes"), True),
+}
 
 
 def is_box(value: Any) -> bool:
@@ -59,9 +62,9 @@ def match_id(value: Any, ids: Mapping[str, int | str]) -> int | str | None:
 
 
 def as_flag(value: Any) -> bool | None:
-    """The truth of ``iscrowd`` or ``ignore``: 0, 1, false, true, as strings too; None if it is none of them.
+    """The truth of ``iscrowd``, ``ignore`` or ``difficult``, in every format; None if the value has none.
 
-    A missing value (None) is false.
+    These are 0, 1, false and true, as strings also no and yes. A missing value (None) is false.
     """
     if value is None:
         return False

@@ -28,7 +28,8 @@ def write_labelme(
     chosen, left_out = data.choose_classes(classes)
     texts: dict[str, str | bytes] = {}
     images: dict[str, Path] = {}
-    for image, place, label in places_by_split(data.splits, images="{}", labels="{}", suffix=".json"):
+    places = places_by_split(data.splits, images="{}", labels="{}", suffix=".json", named=True)
+    for image, place, label in places:
         images[place] = image.path
         texts[label] = _json(image, chosen)
     findings = (

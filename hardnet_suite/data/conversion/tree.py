@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hardnet_suite.data.boxes import BoxData
@@ -39,6 +39,9 @@ def write_tree(
 ) -> None:
     """Writes files and images into a folder, after every check; nothing but earlier conversions is replaced.
 
+    The list of the files is written first, so that a conversion that was interrupted is known like any other.
+    Until the end it also has the SHA-256 of what the files of an earlier conversion were.
+
     Args:
         data: what is converted.
         target: the folder; it need not exist.
@@ -50,56 +53,63 @@ def write_tree(
         UserError: a file is in the way, the folder is one of the source's, or it holds other files of an
             earlier conversion, which would be read with the new ones.
     """
-    places = [*contents, *images]
+    places = {*contents, *images}
     for place in places:
         require_inside(place)
     sources = SourceFolders(data.folders)
     for folder in sorted({target, *((target / name).parent for name in places)}):
         require_folder(folder)
         sources.require_outside(folder)
-    listed = _listed(target / LIST)
-    require_replaceable(target / LIST, lambda _: listed is not None, **WORDS)
+    earlier = _listed(target / LIST)
+    require_replaceable(target / LIST, lambda _: earlier is not None, **WORDS)
+    listed = earlier or {}
 
     def is_own(name: str) -> Callable[[Path], bool]:
-        return lambda path: (listed or {}).get(name) == sha256(path)
+        return lambda path: sha256(path) in listed.get(name, ())
 
-    stale = [name for name in listed or () if name not in {*places} and os.path.lexists(target / name)]
+    stale = [name for name in listed if name not in places and os.path.lexists(target / name)]
     if stale:
         raise UserError(
             f"{target} holds {len(stale)} other files of an earlier conversion, such as {stale[0]}: remove "
             "them, or choose another folder"
         )
-    digests: dict[str, str] = {}
-    for name, value in contents.items():
-        raw = value.encode() if isinstance(value, str) else value
-        digests[name] = hashlib.sha256(raw).hexdigest()
+    raw = {name: value.encode() if isinstance(value, str) else value for name, value in contents.items()}
+    digests = {name: hashlib.sha256(value).hexdigest() for name, value in raw.items()}
+    for name in raw:
         if not (target / name).is_file() or sha256(target / name) != digests[name]:
             require_replaceable(target / name, is_own(name), **WORDS)
     due = []
     for name, path in images.items():
         place = target / name
-        if place.is_symlink() == link and is_equal(place, path):
-            digests[name] = sha256(path)
-            continue
-        require_replaceable(place, is_own(name), **WORDS)
-        due.append(name)
+        if place.is_symlink() != link or not is_equal(place, path):
+            require_replaceable(place, is_own(name), **WORDS)
+            due.append(name)
+        digests[name] = sha256(path)
     try:
+        _write_list(data, target, {name: sorted({digests[name], *listed.get(name, ())}) for name in places})
+        for name, value in raw.items():
+            write_file(target / name, value)
         for name in due:
             digests[name] = bring(images[name], target / name, link)
-        for name, value in contents.items():
-            write_file(target / name, value)
-        content = {"info": {"description": mark(data.format)}, "files": digests}
-        write_file(target / LIST, json.dumps(content, indent=0, ensure_ascii=False))
+        _write_list(data, target, {name: [digests[name]] for name in places})
     except WriteError as error:
         raise UserError(explain(error)) from None
 
 
-def _listed(path: Path) -> dict[str, str] | None:
-    """Path -> SHA-256 of an earlier conversion; None where there was none."""
+def _write_list(data: BoxData | MaskData, target: Path, files: Mapping[str, Sequence[str]]) -> None:
+    """Writes path -> SHA-256 of the files of a conversion; several of a file that may be as it was before."""
+    digests = {name: of if len(of) > 1 else of[0] for name, of in sorted(files.items())}
+    content = {"info": {"description": mark(data.format)}, "files": digests}
+    write_file(target / LIST, json.dumps(content, indent=0))
+
+
+def _listed(path: Path) -> dict[str, list[str]] | None:
+    """Path -> SHA-256 that the file of an earlier conversion may have; None where there was none."""
     try:
         content = read_json(path)
         if is_mark(content["info"]["description"]):
-            return {str(name): str(digest) for name, digest in content["files"].items()}
+            files = content["files"].items()
+            return {str(name): [*map(str, of if isinstance(of, list) else [of])] for name, of in files}
     except (UserError, TypeError, KeyError, AttributeError):
         pass
     return None

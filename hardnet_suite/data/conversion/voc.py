@@ -36,6 +36,9 @@ def write_voc(
         for split, images in data.splits.items()
     }
     places, stems = unique_stems((image for images in splits.values() for image in images), ".xml")
+    for name in places:
+        if not is_xml_text(PurePosixPath(name).name):
+            raise UserError(f"the name {name!r} cannot be stored as VOC's XML: rename the image")
     texts: dict[str, str | bytes] = {
         f"ImageSets/Main/{split}.txt": "".join(f"{stems[image.name]}\n" for image in images)
         for split, images in splits.items()

@@ -21,7 +21,8 @@ def write_yolo(
 ) -> ConversionReport:
     """Writes ``target``/data.yaml, images/SPLIT and labels/SPLIT; arguments and errors as of ``write_coco``.
 
-    Fractions have ten decimals. YOLO has no objects that count neither way: those are dropped, and told.
+    Fractions have ten decimals. YOLO has no objects that count neither way, and its readers keep one of equal
+    rows: those are dropped, and told.
     Names of classes with white space around them, which readers strip, are an error.
     """
     chosen, left_out = data.choose_classes(classes)
@@ -32,25 +33,38 @@ def write_yolo(
             )
     numbers = {name: number for number, name in enumerate(chosen)}
     findings = [*data.findings, *left_out]
-    splits = {split: [_plain(image) for image in images] for split, images in data.splits.items()}
     boxes = (box for image in data.images for box in image.boxes)
     count = sum(box.difficult for box in boxes if box.name in numbers)
     if count:
         problem = f"{count} that count neither way (difficult or crowd), which YOLO cannot say"
         findings.append(Finding("warning", "boxes dropped", "the data set", problem))
+    splits = {
+        split: [_with_rows(image, numbers, findings) for image in images]
+        for split, images in data.splits.items()
+    }
     texts = {"data.yaml": _yaml(data, chosen)}
     images: dict[str, Path] = {}
     findings += unusual_splits(splits, "YOLO data sets")
     for image, place, label in places_by_split(splits, images="images/{}", labels="labels/{}", suffix=".txt"):
         images[place] = image.path
-        texts[label] = "".join(_row(box, image.size, numbers) for box in image.boxes if box.name in numbers)
+        texts[label] = "".join(_row(box, image.size, numbers) for box in image.boxes)
     write_tree(data, Path(target), texts, images, link=link)
     counts = {split: summary(members, chosen) for split, members in splits.items()}
     return ConversionReport(chosen, counts, tuple(findings))
 
 
-def _plain(image: BoxImage) -> BoxImage:
-    return replace(image, boxes=tuple(box for box in image.boxes if not box.difficult))
+def _with_rows(image: BoxImage, numbers: Mapping[str, int], findings: list[Finding]) -> BoxImage:
+    """The image with those of its boxes that become a row."""
+    boxes: dict[str, Box] = {}
+    for box in image.boxes:
+        if box.difficult or box.name not in numbers:
+            continue
+        row = _row(box, image.size, numbers)
+        if row in boxes:
+            where = f"{image.name}, {box.name} {[*box.bbox]}"
+            findings.append(Finding("warning", "box dropped", where, "repeats another box"))
+        boxes.setdefault(row, box)
+    return replace(image, boxes=tuple(boxes.values()))
 
 
 def _row(box: Box, size: tuple[int, int], numbers: Mapping[str, int]) -> str:

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from hardnet_suite.data.images import image_bytes, open_image
+from hardnet_suite.data.images import image_bytes, is_white_zero, open_image, raw_mode, stretch_of
 from hardnet_suite.data.segmentation.labels import IGNORE, LABEL_SETS, ONE_CLASS_AND_IGNORED, LabelSet
 from hardnet_suite.errors import UserError
 
 _MOST_CHROMA = 32  # difference of the channels of a grey mask after lossy compression
 _LOSSY = ("JPEG", "MPO")  # formats in which black may be decoded as one dark grey
 _MOST_BLACK = 16  # which is at most an eighth of half a quantization step of 255
-_STRETCH = {"L;2": 85, "L;4": 17}  # Pillow stretches grey of 2 and 4 bits to 0…255; 1 bit becomes booleans
 
 
 def read_label(path: str | Path, labels: LabelSet) -> np.ndarray:
@@ -101,7 +100,7 @@ def read_segments(path: str | Path) -> np.ndarray:
     """The ids that a label image of COCO's panoptic form stores, R + 256 · G + 256² · B; (H, W) int32.
 
     Raises:
-        UserError: the file is missing, broken, or not of three channels.
+        UserError: the file is missing, broken, or not of three channels of 8 bits.
     """
     values, mode, _, _ = _decoded(path)
     if mode != "RGB":
@@ -147,7 +146,10 @@ def _decoded(path: str | Path, *, displayed: bool = False) -> tuple[np.ndarray, 
     try:
         content = image_bytes(path)  # by its path, Pillow 13 maps a rotated grey TIFF at the wrong width
         with open_image(content) as image:
-            stretch, mode, kind = _stretch(image), image.mode, image.format
+            stretch, mode, kind = stretch_of(image), _mode(image), image.format
+            if not displayed:
+                _require_black_zero(image)
+                _undo_scaling(image)
             image.load()
             upright = ImageOps.exif_transpose(image)
             if displayed and mode in ("1", "P"):
@@ -156,6 +158,8 @@ def _decoded(path: str | Path, *, displayed: bool = False) -> tuple[np.ndarray, 
             values = np.array(upright)
     except FileNotFoundError:
         raise UserError(f"no label image {path}") from None
+    except UserError as error:
+        raise UserError(f"cannot read the label image {path}: {error}") from None
     except UnidentifiedImageError:
         raise UserError(f"cannot read the label image {path}: it is not an image; replace the file") from None
     except Exception as error:  # PIL raises half a dozen types on broken files
@@ -163,13 +167,31 @@ def _decoded(path: str | Path, *, displayed: bool = False) -> tuple[np.ndarray, 
     return values, mode, stretch, kind
 
 
-def _stretch(image: Image.Image) -> int:
-    """By what Pillow multiplies the stored values of a grey image that is opened and not yet decoded."""
-    if image.format not in ("PNG", "TIFF") or not image.tile:
-        return 1
-    arguments = image.tile[0][3]
-    rawmode = arguments if isinstance(arguments, str) else arguments[0]
-    return next((factor for mode, factor in _STRETCH.items() if str(rawmode).startswith(mode)), 1)
+def _require_black_zero(image: Image.Image) -> None:
+    """UserError for a TIFF of several bits in which 0 is white: some programs invert it, others do not.
+
+    Of one bit there are two values, white and black, on which all programs agree.
+    """
+    if is_white_zero(image) and image.mode != "1":
+        raise UserError(
+            "its lowest value is white (WhiteIsZero), by which programs read other values; save it as PNG"
+        )
+
+
+def _undo_scaling(image: Image.Image) -> None:
+    """Has Pillow decode the values that a PGM or PPM of 8 bits stores, whatever its highest one (maxval)."""
+    if image.format == "PPM" and image.mode in ("L", "RGB") and image.tile:
+        decoder, extents, offset, arguments = image.tile[0]
+        if isinstance(arguments, tuple) and arguments[-1] < 256:
+            image.tile = [(decoder, extents, offset, (arguments[0], 255))]
+
+
+def _mode(image: Image.Image) -> str:
+    """The mode of an image that is opened and not yet decoded; with its bits where Pillow drops some."""
+    arguments = image.tile[0][3] if image.tile else ""
+    highest = arguments[-1] if image.format == "PPM" and isinstance(arguments, tuple) else 0
+    is_deep = ";16" in raw_mode(image) or highest > 255
+    return f"{image.mode};16" if is_deep and image.mode in ("L", "LA", "RGB", "RGBA") else image.mode
 
 
 def write_label(path: str | Path, array: np.ndarray, labels: LabelSet) -> None:

@@ -274,9 +274,14 @@ def _checked_palette(palette: object, count: int, name: str) -> tuple[tuple[int,
     return tuple(tuple(int(value) for value in color) for color in palette)
 
 
+def without_ending(name: str, ending: str) -> str | None:
+    """A file name without its ending, which may be in any case; None where it ends otherwise."""
+    return name[: -len(ending)] if name.lower().endswith(ending.lower()) else None
+
+
 def labels_of(path: str | Path, labels: LabelSet) -> LabelSet:
     """The set to read a label image with: in Cityscapes, the file name tells which values it holds."""
-    ids = labels.name == "cityscapes" and Path(path).name.endswith("_labelIds.png")
+    ids = labels.name == "cityscapes" and without_ending(Path(path).name, "_labelIds.png") is not None
     return LABEL_SETS["cityscapes_ids"] if ids else labels
 
 

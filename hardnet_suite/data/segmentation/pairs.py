@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hardnet_suite.data.files import read_text, readings_of_line
 from hardnet_suite.data.images import walk_files
-from hardnet_suite.data.segmentation.labels import LabelSet
+from hardnet_suite.data.segmentation.labels import LabelSet, without_ending
 from hardnet_suite.errors import UserError
 
 
@@ -82,11 +82,11 @@ def images_by_name(
     if not images.is_dir():
         raise UserError(f"no folder of images {images}: {_how_to_place(labels)}")
     is_shared = annotations is not None and Path(annotations).resolve() == images.resolve()
-    label_endings = tuple(end for end in labels.label_endings if end not in labels.image_endings)
+    label_endings = _endings_of_labels_alone(labels) if is_shared else ()
     files = [
         path
         for path in walk_files(images, labels.image_endings)
-        if not (is_shared and label_endings and path.name.endswith(label_endings))
+        if all(without_ending(path.name, ending) is None for ending in label_endings)
     ]
     available: dict[str, Path] = {}
     for path in files:
@@ -134,7 +134,7 @@ def labels_by_name(
         raise UserError(f"no folder of label images {annotations}: {_how_to_place(labels)}")
     endings = labels.label_endings
     if images is not None and Path(images).resolve() == annotations.resolve():
-        endings = tuple(end for end in endings if end not in labels.image_endings)
+        endings = _endings_of_labels_alone(labels)
         if not endings:
             raise UserError(
                 f"the images and the label images are those of one folder, {annotations}, and end alike: "
@@ -144,9 +144,9 @@ def labels_by_name(
     found: dict[str, Path] = {}
     for ending in endings:
         for file in files:
-            if not file.name.lower().endswith(ending.lower()):
+            name = without_ending(file.relative_to(annotations).as_posix(), ending)
+            if name is None:
                 continue
-            name = file.relative_to(annotations).as_posix()[: -len(ending)]
             if found.setdefault(name, file) != file and labels.name != "cityscapes":
                 of_one = "which are both the label of one image", "label images", "seg_map_suffix"
                 raise UserError(_two_files(found[name], file, name, files, *of_one))
@@ -174,8 +174,14 @@ def prediction_path(
 
 def _stem(name: str, endings: tuple[str, ...]) -> str:
     """The name without the longest of these endings, in any case."""
-    fitting = [end for end in endings if name.lower().endswith(end.lower())]
-    return name[: -len(max(fitting, key=len))] if fitting else os.path.splitext(name)[0]
+    stems = [stem for ending in endings if (stem := without_ending(name, ending)) is not None]
+    return min(stems, key=len) if stems else os.path.splitext(name)[0]
+
+
+def _endings_of_labels_alone(labels: LabelSet) -> tuple[str, ...]:
+    """The endings of label images that are none of images, in any case."""
+    of_images = {ending.lower() for ending in labels.image_endings}
+    return tuple(ending for ending in labels.label_endings if ending.lower() not in of_images)
 
 
 def list_text(names: Sequence[str]) -> str:

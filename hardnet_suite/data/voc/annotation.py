@@ -8,14 +8,13 @@ from xml.etree import ElementTree
 
 from hardnet_suite.data.boxes import Box
 from hardnet_suite.data.classes import is_class_name
+from hardnet_suite.data.coco.values import as_flag
 from hardnet_suite.data.images import image_size, stored_size
 from hardnet_suite.data.report import Finding
 from hardnet_suite.data.xml_files import number, read_xml
 from hardnet_suite.errors import UserError
 
 _ENDS = ("xmin", "ymin", "xmax", "ymax")
-_TRUE = frozenset({"1", "1.0", "true", "yes"})
-_FALSE = frozenset({"", "0", "0.0", "false", "no"})
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def read_annotation(path: Path) -> Annotation:
         VocObject(
             name=(element.findtext("name") or "").strip(),
             ends=tuple(number(element.findtext(f"bndbox/{end}")) for end in _ENDS),
-            difficult=(element.findtext("difficult") or "").strip().lower(),
+            difficult=(element.findtext("difficult") or "").strip(),
             has_box=element.find("bndbox") is not None,
         )
         for element in root.findall("object")
@@ -114,10 +113,11 @@ def boxes_on_image(
         bbox, changes = _bbox(item, size, annotation.path)
         findings += [Finding("warning", kind, where, what) for kind, what in changes]
         if bbox is not None:
-            if item.difficult not in _TRUE | _FALSE:
+            difficult = as_flag(item.difficult or None)
+            if difficult is None:
                 problem = f"difficult is {item.difficult[:60]!r}, read as not difficult; write 0 or 1"
                 findings.append(Finding("warning", "difficult", where, problem))
-            boxes.append(Box(item.name, bbox, item.difficult in _TRUE))
+            boxes.append(Box(item.name, bbox, bool(difficult)))
     return size, boxes
 
 
