@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 import numpy as np
@@ -65,12 +65,14 @@ class SourceImage:
 
     ``name``: of the file, address or frame. ``fps``: frames per second of its video, if it is of one that
     says so. ``path``: of the file that is this image; None of images in memory, in tar files and of frames.
+    ``origin``: "stored" in a file or at an address, so that the name stands for it, "memory" or "camera".
     """
 
     name: str
     open: Callable[[], Image.Image]
     fps: float | None = field(default=None, kw_only=True)
     path: str | None = field(default=None, kw_only=True)
+    origin: Literal["stored", "memory", "camera"] = field(default="stored", kw_only=True)
 
     @property
     def stem(self) -> str:
@@ -116,9 +118,9 @@ def images_of(source: Any, channels: str = "rgb", *, limits: Limits | None = Non
         raise ValueError(f"expected channels 'rgb' or 'bgr', got {channels!r}")
     channels = channels.lower()
     if isinstance(source, Image.Image):
-        yield SourceImage("image", partial(upright, source))
+        yield _in_memory(partial(upright, source))
     elif isinstance(source, np.ndarray):
-        yield SourceImage("image", partial(upright, image_of_array(source, channels)))
+        yield _in_memory(partial(upright, image_of_array(source, channels)))
     elif isinstance(source, bool):
         raise ValueError(f"expected an image, got {source}")
     elif isinstance(source, int):
@@ -128,14 +130,15 @@ def images_of(source: Any, channels: str = "rgb", *, limits: Limits | None = Non
     elif is_tensor(source):
         for number, values in enumerate(arrays_of_tensor(source)):
             name = "image" if source.ndim == 3 else f"image_{number}"
-            yield SourceImage(name, partial(upright, image_of_array(values, channels)))
+            yield _in_memory(partial(upright, image_of_array(values, channels)), name)
     elif isinstance(source, bytes | bytearray | memoryview):
-        yield SourceImage("image", partial(open_rgb, bytes(source), "in memory"))
+        yield _in_memory(partial(open_rgb, bytes(source), "in memory"))
     elif is_file_object(source):
         path = name_of_file(source)
         if path is not None and _is_video(path):
             raise ValueError(f"expected the path of a video, got the open file {path}")
-        yield SourceImage(path or "image", partial(open_rgb, content_of(source), path or "in memory"))
+        opening = partial(open_rgb, content_of(source), path or "in memory")
+        yield _in_memory(opening) if path is None else SourceImage(path, opening)
     elif isinstance(source, Sequence | Iterator):
         for number, member in enumerate(source):
             images = images_of(member, channels, limits=limits)
@@ -149,6 +152,10 @@ def images_of(source: Any, channels: str = "rgb", *, limits: Limits | None = Non
             "expected an image, path, array, tensor, bytes, an open file, or a list or iterator of these, "
             f"got a {type(source).__name__}"
         )
+
+
+def _in_memory(opening: Callable[[], Image.Image], name: str = "image") -> SourceImage:
+    return SourceImage(name, opening, origin="memory")
 
 
 def _has_no_name(source: Any) -> bool:
@@ -484,6 +491,7 @@ def _frames(source: int | str, name: str, *options: Any) -> Iterator[SourceImage
             raise UserError(f"cannot open {name}: it is damaged, or not a video that OpenCV reads")
         rate = capture.get(cv2.CAP_PROP_FPS)
         fps = rate if 0 < rate <= _LARGEST_FPS else None
+        origin: Literal["stored", "camera"] = "camera" if isinstance(source, int) else "stored"
         number = 0
         while True:
             there, frame = capture.read()
@@ -494,7 +502,8 @@ def _frames(source: int | str, name: str, *options: Any) -> Iterator[SourceImage
                 size = "×".join(map(str, frame.shape[1::-1]))
                 raise UserError(f"{name} has frames of {size} pixels, beyond Pillow's limit of {2 * limit}")
             image = Image.fromarray(np.ascontiguousarray(frame[..., ::-1]))
-            yield SourceImage(f"{name}#{number:06d}", partial(upright, image), fps=fps)
+            frame_name, opening = f"{name}#{number:06d}", partial(upright, image)
+            yield SourceImage(frame_name, opening, fps=fps, origin=origin)
             number += 1
         if not number:
             raise UserError(f"{name} has not a single frame that can be read")

@@ -120,6 +120,7 @@ def test_images_and_arrays():
         (image,) = images_of(grey)
         assert np.array_equal(np.asarray(image.open()), np.repeat(values[..., :1], 3, 2))
     assert names([values, Image.fromarray(values)]) == ["image_0", "image_1"]
+    assert {image.origin for image in images_of([values, Image.fromarray(values)])} == {"memory"}
     for bad in (
         values.astype(float),
         values[None],
@@ -174,7 +175,7 @@ def test_tensors(dtype):
         difference = np.asarray(image.open()).astype(int) - expected.permute(1, 2, 0).numpy()
         assert np.abs(difference).max() <= off
     (image,) = images_of(given[0])
-    assert image.name == "image"
+    assert (image.name, image.origin) == ("image", "memory")
     (bgr,) = images_of(given[0].flip(0), channels="bgr")
     assert np.array_equal(np.asarray(bgr.open()), np.asarray(image.open()))
     (grey,) = images_of(given[0, :1])
@@ -197,11 +198,12 @@ def test_bytes_and_open_files(folder):
     for source in (content, bytearray(content), memoryview(content), io.BytesIO(content), written):
         assert (count_of(source), is_single(source)) == (1, True)
         (image,) = images_of(source)
-        assert (image.name, image.open().tobytes()) == ("image", expected)
+        assert (image.name, image.origin, image.open().tobytes()) == ("image", "memory", expected)
         assert names([source, source]) == ["image_0", "image_1"]
     with path.open("rb") as file:
         (image,) = images_of(file)
     assert (image.name, image.stem, image.open().tobytes()) == (str(path), "b", expected)
+    assert image.origin == "stored"
     assert pickle.loads(pickle.dumps(image)).open().tobytes() == expected
 
     class Upload:  # neither seekable nor named
@@ -376,6 +378,7 @@ def test_a_cameras_frames_come_as_they_are_asked_for(monkeypatch, tmp_path):
         assert Camera.asked == 2
         assert first.fps is None
         assert [first.name, second.name] == ["camera:1#000000", "camera:1#000001"]
+        assert first.origin == second.origin == "camera"
         assert np.asarray(second.open())[0, 0].tolist() == [2, 0, 0]
         images.close()
         assert Camera.asked == -1  # let go
