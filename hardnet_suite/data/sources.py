@@ -30,6 +30,7 @@ from hardnet_suite.data.in_memory import (
     name_of_file,
     upright,
 )
+from hardnet_suite.data.mp4 import shown_frames
 from hardnet_suite.data.tar_files import (
     TarMember,
     has_braces,
@@ -492,11 +493,13 @@ def _frames(source: int | str, name: str, *options: Any) -> Iterator[SourceImage
         rate = capture.get(cv2.CAP_PROP_FPS)
         fps = rate if 0 < rate <= _LARGEST_FPS else None
         origin: Literal["stored", "camera"] = "camera" if isinstance(source, int) else "stored"
-        number = 0
+        number, until, gap = 0, 0.0, 0.0  # in seconds
         while True:
             there, frame = capture.read()
             if not there:
                 break
+            position = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            gap, until = max(gap, position - until), max(until, position)
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and frame.shape[0] * frame.shape[1] > 2 * limit:
                 size = "×".join(map(str, frame.shape[1::-1]))
@@ -508,8 +511,48 @@ def _frames(source: int | str, name: str, *options: Any) -> Iterator[SourceImage
         if not number:
             raise UserError(f"{name} has not a single frame that can be read")
         promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        if promised * (1 - _LOST_FRAMES) > number + 1:
+        if _is_short(number, promised):
+            promised = _frames_to_show(source, promised, number, max(gap * rate, promised - until * rate))
+        if _is_short(number, promised):
             broken = UserError(f"{name} breaks off after {number} of {promised:.0f} frames")
             yield _failure(f"{name}#{number:06d}", broken)
+    finally:
+        capture.release()
+
+
+def _is_short(number: float, promised: float) -> bool:
+    """Whether more frames are lost than an estimate is off."""
+    return promised * (1 - _LOST_FRAMES) > number + 1
+
+
+def _frames_to_show(source: int | str, count: float, number: int, gap: float) -> float:
+    """How many frames a video should have shown, where it has shown fewer than its header counts.
+
+    The header counts what the edit list of an MP4 hides, too. Of other formats the count may be the duration
+    times a rate: where the rate varies, or was taken for another, frames lie over the whole duration without
+    a gap, and it should have shown those that the file holds.
+
+    Args:
+        source: the file or address.
+        count: of the header.
+        number: of the frames shown.
+        gap: the longest time between two of them, or from the last one to the end, in frames of the rate.
+    """
+    path = source if isinstance(source, str) and not _is_address(source) else None
+    shown = None if path is None else shown_frames(path, int(count))
+    if shown is not None:
+        return shown
+    if _is_short(count - gap, count):
+        return count
+    return number if path is None else _packets(path)
+
+
+def _packets(path: str) -> int:
+    """How many frames a video holds, whether they can be decoded or not."""
+    import cv2
+
+    capture = cv2.VideoCapture(path, _backend(), [cv2.CAP_PROP_FORMAT, -1])
+    try:
+        return sum(1 for _ in iter(capture.grab, False))
     finally:
         capture.release()
