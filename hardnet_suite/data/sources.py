@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 import numpy as np
@@ -30,6 +30,7 @@ from hardnet_suite.data.in_memory import (
     name_of_file,
     upright,
 )
+from hardnet_suite.data.mp4 import shown_frames
 from hardnet_suite.data.tar_files import (
     TarMember,
     has_braces,
@@ -65,12 +66,14 @@ class SourceImage:
 
     ``name``: of the file, address or frame. ``fps``: frames per second of its video, if it is of one that
     says so. ``path``: of the file that is this image; None of images in memory, in tar files and of frames.
+    ``origin``: "stored" in a file or at an address, so that the name stands for it, "memory" or "camera".
     """
 
     name: str
     open: Callable[[], Image.Image]
     fps: float | None = field(default=None, kw_only=True)
     path: str | None = field(default=None, kw_only=True)
+    origin: Literal["stored", "memory", "camera"] = field(default="stored", kw_only=True)
 
     @property
     def stem(self) -> str:
@@ -116,9 +119,9 @@ def images_of(source: Any, channels: str = "rgb", *, limits: Limits | None = Non
         raise ValueError(f"expected channels 'rgb' or 'bgr', got {channels!r}")
     channels = channels.lower()
     if isinstance(source, Image.Image):
-        yield SourceImage("image", partial(upright, source))
+        yield _in_memory(partial(upright, source))
     elif isinstance(source, np.ndarray):
-        yield SourceImage("image", partial(upright, image_of_array(source, channels)))
+        yield _in_memory(partial(upright, image_of_array(source, channels)))
     elif isinstance(source, bool):
         raise ValueError(f"expected an image, got {source}")
     elif isinstance(source, int):
@@ -128,14 +131,15 @@ def images_of(source: Any, channels: str = "rgb", *, limits: Limits | None = Non
     elif is_tensor(source):
         for number, values in enumerate(arrays_of_tensor(source)):
             name = "image" if source.ndim == 3 else f"image_{number}"
-            yield SourceImage(name, partial(upright, image_of_array(values, channels)))
+            yield _in_memory(partial(upright, image_of_array(values, channels)), name)
     elif isinstance(source, bytes | bytearray | memoryview):
-        yield SourceImage("image", partial(open_rgb, bytes(source), "in memory"))
+        yield _in_memory(partial(open_rgb, bytes(source), "in memory"))
     elif is_file_object(source):
         path = name_of_file(source)
         if path is not None and _is_video(path):
             raise ValueError(f"expected the path of a video, got the open file {path}")
-        yield SourceImage(path or "image", partial(open_rgb, content_of(source), path or "in memory"))
+        opening = partial(open_rgb, content_of(source), path or "in memory")
+        yield _in_memory(opening) if path is None else SourceImage(path, opening)
     elif isinstance(source, Sequence | Iterator):
         for number, member in enumerate(source):
             images = images_of(member, channels, limits=limits)
@@ -149,6 +153,10 @@ def images_of(source: Any, channels: str = "rgb", *, limits: Limits | None = Non
             "expected an image, path, array, tensor, bytes, an open file, or a list or iterator of these, "
             f"got a {type(source).__name__}"
         )
+
+
+def _in_memory(opening: Callable[[], Image.Image], name: str = "image") -> SourceImage:
+    return SourceImage(name, opening, origin="memory")
 
 
 def _has_no_name(source: Any) -> bool:
@@ -484,23 +492,67 @@ def _frames(source: int | str, name: str, *options: Any) -> Iterator[SourceImage
             raise UserError(f"cannot open {name}: it is damaged, or not a video that OpenCV reads")
         rate = capture.get(cv2.CAP_PROP_FPS)
         fps = rate if 0 < rate <= _LARGEST_FPS else None
-        number = 0
+        origin: Literal["stored", "camera"] = "camera" if isinstance(source, int) else "stored"
+        number, until, gap = 0, 0.0, 0.0  # in seconds
         while True:
             there, frame = capture.read()
             if not there:
                 break
+            position = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            gap, until = max(gap, position - until), max(until, position)
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and frame.shape[0] * frame.shape[1] > 2 * limit:
                 size = "×".join(map(str, frame.shape[1::-1]))
                 raise UserError(f"{name} has frames of {size} pixels, beyond Pillow's limit of {2 * limit}")
             image = Image.fromarray(np.ascontiguousarray(frame[..., ::-1]))
-            yield SourceImage(f"{name}#{number:06d}", partial(upright, image), fps=fps)
+            frame_name, opening = f"{name}#{number:06d}", partial(upright, image)
+            yield SourceImage(frame_name, opening, fps=fps, origin=origin)
             number += 1
         if not number:
             raise UserError(f"{name} has not a single frame that can be read")
         promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        if promised * (1 - _LOST_FRAMES) > number + 1:
+        if _is_short(number, promised):
+            promised = _frames_to_show(source, promised, number, max(gap * rate, promised - until * rate))
+        if _is_short(number, promised):
             broken = UserError(f"{name} breaks off after {number} of {promised:.0f} frames")
             yield _failure(f"{name}#{number:06d}", broken)
+    finally:
+        capture.release()
+
+
+def _is_short(number: float, promised: float) -> bool:
+    """Whether more frames are lost than an estimate is off."""
+    return promised * (1 - _LOST_FRAMES) > number + 1
+
+
+def _frames_to_show(source: int | str, count: float, number: int, gap: float) -> float:
+    """How many frames a video should have shown, where it has shown fewer than its header counts.
+
+    The header counts what the edit list of an MP4 hides, too. Of other formats the count may be the duration
+    times a rate: where the rate varies, or was taken for another, frames lie over the whole duration without
+    a gap, and it should have shown those that the file holds.
+
+    Args:
+        source: the file or address.
+        count: of the header.
+        number: of the frames shown.
+        gap: the longest time between two of them, or from the last one to the end, in frames of the rate.
+    """
+    path = source if isinstance(source, str) and not _is_address(source) else None
+    shown = None if path is None else shown_frames(path, int(count))
+    if shown is not None:
+        return shown
+    if _is_short(count - gap, count):
+        return count
+    return number if path is None else _packets(path)
+
+
+def _packets(path: str) -> int:
+    """How many frames a video holds, whether they can be decoded or not."""
+    import cv2
+
+    capture = cv2.VideoCapture(path, _backend(), [cv2.CAP_PROP_FORMAT, -1])
+    try:
+        return sum(1 for _ in iter(capture.grab, False))
     finally:
         capture.release()

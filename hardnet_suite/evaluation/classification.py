@@ -62,7 +62,7 @@ class ClassificationScores:
         """The most frequent mistakes, as (true class, guessed class, count)."""
         counts = self.confusion.copy()
         np.fill_diagonal(counts, 0)
-        order = np.argsort(-counts, axis=None, kind="stable")[:most]
+        order = _descending(counts.ravel())[:most]
         pairs = zip(*np.unravel_index(order, counts.shape), strict=True)
         return [(int(i), int(j), int(counts[i, j])) for i, j in pairs if counts[i, j]]
 
@@ -109,31 +109,32 @@ def score_classes(scores: np.ndarray, labels: np.ndarray) -> ClassificationScore
     """Scores logits or probabilities. The highest one is the first guess; ties go to the first class.
 
     Args:
-        scores: (N, C) logits or probabilities.
+        scores: (N, C) logits or probabilities, real numbers of any dtype; infinity is allowed.
         labels: (N,) integers in [0, C).
 
     Raises:
-        ValueError: Unexpected shapes, or a label out of range.
+        ValueError: Unexpected shapes, a score that is NaN or no real number, or a label out of range.
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
-    if scores.ndim != 2 or labels.shape != scores.shape[:1]:
+    if scores.ndim != 2 or not scores.shape[1] or labels.shape != scores.shape[:1]:
         raise ValueError(
             f"expected scores of shape (N, C) and labels of shape (N,), got {scores.shape} and {labels.shape}"
         )
-    guesses = np.argsort(-scores, axis=1, kind="stable")[:, :5]
-    return score_guesses(guesses, labels, scores.shape[1])
+    if scores.dtype.kind not in "biuf" or np.isnan(scores).any():
+        raise ValueError("expected real numbers as scores, got NaN or another type")
+    return score_guesses(_descending(scores)[:, :5], labels, scores.shape[1])
 
 
 def score_guesses(guesses: np.ndarray, labels: np.ndarray, count: int) -> ClassificationScores:
     """Scores guesses.
 
     Args:
-        guesses: (N, 5) class indices, best first; (N, count) with fewer than five classes.
+        guesses: (N, 5) integers in [0, count), best first; (N, count) with fewer than five classes.
         labels: (N,) integers in [0, count).
         count: Number of classes.
 
     Raises:
-        ValueError: Unexpected shapes, or a label out of range.
+        ValueError: Unexpected shapes, or a guess or label out of range.
     """
     guesses, labels = np.asarray(guesses), np.asarray(labels)
     if guesses.ndim != 2 or labels.shape != guesses.shape[:1] or guesses.shape[1] != min(5, count):
@@ -141,11 +142,24 @@ def score_guesses(guesses: np.ndarray, labels: np.ndarray, count: int) -> Classi
             f"expected guesses of shape (N, {min(5, count)}) and labels of shape (N,), "
             f"got {guesses.shape} and {labels.shape}"
         )
-    if not np.issubdtype(labels.dtype, np.integer) or (
-        labels.size and not 0 <= labels.min() <= labels.max() < count
-    ):
-        raise ValueError(f"expected integer labels in [0, {count})")
+    guesses, labels = _classes("guesses", guesses, count), _classes("labels", labels, count)
     confusion = np.zeros((count, count), np.int64)
     np.add.at(confusion, (labels, guesses[:, 0]), 1)
     right = labels[(guesses == labels[:, None]).any(axis=1)]
     return ClassificationScores(confusion, np.bincount(right, minlength=count))
+
+
+def _descending(values: np.ndarray) -> np.ndarray:
+    """Indices that sort the last axis from high to low, equal values in their order.
+
+    The values are not negated: unsigned integers and the least signed one would wrap around.
+    """
+    order = np.argsort(values[..., ::-1], axis=-1, kind="stable")[..., ::-1]
+    return values.shape[-1] - 1 - order
+
+
+def _classes(name: str, values: np.ndarray, count: int) -> np.ndarray:
+    """Class indices as int64, checked."""
+    if values.dtype.kind not in "iu" or (values.size and not 0 <= values.min() <= values.max() < count):
+        raise ValueError(f"expected integer {name} in [0, {count})")
+    return values.astype(np.int64)

@@ -321,7 +321,8 @@ def _pairs(
     """
     from pycocotools import mask
 
-    detections = sorted(detections, key=lambda detection: -detection[2])  # keeps the order of equal scores
+    # keeps the order of equal scores; negated, unsigned ones would wrap around
+    detections = sorted(detections, key=lambda detection: detection[2], reverse=True)
     overlaps = np.zeros((len(detections), len(boxes)))
     if detections and boxes:
         found = [[float(value) for value in bbox] for _, bbox, _ in detections]

@@ -75,7 +75,7 @@ def extremes(values: Sequence[float], count: int) -> tuple[list[int], list[int]]
     NaN is in neither, and no index is in both.
     """
     order = [index for index, value in enumerate(values) if not math.isnan(value)]
-    order.sort(key=lambda index: -values[index])
+    order.sort(key=lambda index: values[index], reverse=True)  # keeps the order of equal ones
     best = order[:count]
     return best, order[max(len(best), len(order) - count) :]
 

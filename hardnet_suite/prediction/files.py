@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from hardnet_suite.data.sources import is_camera
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.failures import explain
 from hardnet_suite.outputs import require_replaceable, temporary_folder, whole_file, writing
@@ -137,8 +136,9 @@ class VideoFile:
         if self._writer is None:
             _require_another_file(self.path, prediction)
             self._size = size
-            self._is_recording = is_camera(prediction.name.partition("#")[0])
-            self._open(size, prediction.source.fps if prediction.source else None)
+            source = prediction.source
+            self._is_recording = source is not None and source.origin == "camera"
+            self._open(size, source.fps if source else None)
         if size != self._size and self._size is not None:
             was, now = (f"{width}×{height} pixels" for width, height in (self._size, size))
             raise UserError(f"{prediction.name} has {now}, the frames of {self.path} have {was}")

@@ -6,7 +6,6 @@ import contextlib
 import json
 import mimetypes
 import os
-import re
 import stat
 import unicodedata
 import uuid
@@ -21,7 +20,7 @@ import numpy as np
 from hardnet_suite.data.files import is_file, read_text
 from hardnet_suite.data.images import IMAGE_SUFFIXES
 from hardnet_suite.data.segmentation import LabelSet, write_label
-from hardnet_suite.data.sources import JSON_LINES, VIDEO_SUFFIXES, is_camera, stem_of
+from hardnet_suite.data.sources import JSON_LINES, VIDEO_SUFFIXES, stem_of
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import LONGEST_STEM, FolderLock, short_stem
 from hardnet_suite.visualization.detection import save_image
@@ -50,11 +49,13 @@ class StagedPrediction:
 
     Attributes:
         name: of the image.
+        source: absolute path or address of the image; None of images in memory and of cameras.
         row: of the JSON, without the names of the files; a mask has a place in it.
         files: "drawing" and "mask" -> name of the hidden file that holds it.
     """
 
     name: str
+    source: str | None
     row: dict[str, Any]
     files: dict[str, str]
 
@@ -83,7 +84,7 @@ class DrawingStage:
             row["mask"] = None
             files["mask"] = files["drawing"].removesuffix(_ENDINGS["drawing"]) + _ENDINGS["mask"]
         self._names.update(files.values())
-        staged = StagedPrediction(prediction.name, row, files)
+        staged = StagedPrediction(prediction.name, _identity(prediction), row, files)
         try:
             save_image(self.folder / files["drawing"], np.array(prediction.draw()))
             if prediction.mask is not None:
@@ -246,7 +247,7 @@ class PredictionWriter:
 
     def _line_of(self, staged: StagedPrediction, stem: str | None) -> tuple[str, _Line, str | None]:
         """The key and the line of a prediction, and the key of an earlier line that it replaces."""
-        source = _identity(staged.name)
+        source = staged.source
         earlier = self._earlier(source) if stem is None else None
         stem = self._free_stem(staged.name, earlier) if stem is None else stem
         files = {key: stem + _ENDINGS[key] for key in staged.files}
@@ -305,7 +306,7 @@ class PredictionWriter:
                 text = json.dumps(row)
             if not present:
                 continue
-            source = row.get("source") or (_identity(row["name"]) if os.path.isabs(row["name"]) else None)
+            source = row.get("source") or (_absolute(row["name"]) if os.path.isabs(row["name"]) else None)
             stem = next(name.removesuffix(_ENDINGS[key]) for key, name in present.items())
             self._outdated |= _key(stem) in self._lines
             self._lines[_key(stem)] = _Line(text, source, present)
@@ -448,10 +449,14 @@ def _key(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _identity(name: str) -> str | None:
-    """The absolute path or address of an image; None for images in memory and of cameras."""
-    if re.fullmatch(r"image(_\d+)*", name) or is_camera(name.partition("#")[0]):
-        return None
+def _identity(prediction: Prediction) -> str | None:
+    """What is the same for each prediction of one image; None for images in memory and of cameras."""
+    is_stored = prediction.source is not None and prediction.source.origin == "stored"
+    return _absolute(prediction.name) if is_stored else None
+
+
+def _absolute(name: str) -> str:
+    """The absolute path, or the address itself."""
     return name if name.lower().startswith(("http://", "https://")) else os.path.abspath(name)
 
 

@@ -6,6 +6,7 @@ import http.server
 import io
 import os
 import pickle
+import struct
 import threading
 
 import cv2
@@ -120,6 +121,7 @@ def test_images_and_arrays():
         (image,) = images_of(grey)
         assert np.array_equal(np.asarray(image.open()), np.repeat(values[..., :1], 3, 2))
     assert names([values, Image.fromarray(values)]) == ["image_0", "image_1"]
+    assert {image.origin for image in images_of([values, Image.fromarray(values)])} == {"memory"}
     for bad in (
         values.astype(float),
         values[None],
@@ -174,7 +176,7 @@ def test_tensors(dtype):
         difference = np.asarray(image.open()).astype(int) - expected.permute(1, 2, 0).numpy()
         assert np.abs(difference).max() <= off
     (image,) = images_of(given[0])
-    assert image.name == "image"
+    assert (image.name, image.origin) == ("image", "memory")
     (bgr,) = images_of(given[0].flip(0), channels="bgr")
     assert np.array_equal(np.asarray(bgr.open()), np.asarray(image.open()))
     (grey,) = images_of(given[0, :1])
@@ -197,11 +199,12 @@ def test_bytes_and_open_files(folder):
     for source in (content, bytearray(content), memoryview(content), io.BytesIO(content), written):
         assert (count_of(source), is_single(source)) == (1, True)
         (image,) = images_of(source)
-        assert (image.name, image.open().tobytes()) == ("image", expected)
+        assert (image.name, image.origin, image.open().tobytes()) == ("image", "memory", expected)
         assert names([source, source]) == ["image_0", "image_1"]
     with path.open("rb") as file:
         (image,) = images_of(file)
     assert (image.name, image.stem, image.open().tobytes()) == (str(path), "b", expected)
+    assert image.origin == "stored"
     assert pickle.loads(pickle.dumps(image)).open().tobytes() == expected
 
     class Upload:  # neither seekable nor named
@@ -376,6 +379,7 @@ def test_a_cameras_frames_come_as_they_are_asked_for(monkeypatch, tmp_path):
         assert Camera.asked == 2
         assert first.fps is None
         assert [first.name, second.name] == ["camera:1#000000", "camera:1#000001"]
+        assert first.origin == second.origin == "camera"
         assert np.asarray(second.open())[0, 0].tolist() == [2, 0, 0]
         images.close()
         assert Camera.asked == -1  # let go
@@ -409,6 +413,92 @@ def test_a_video_that_breaks_off_says_so(tmp_path, monkeypatch):
         end.open()
     monkeypatch.setattr(Broken, "get", lambda *a: 4.0)  # an estimate may be off by one
     assert len(list(images_of(tmp_path / "a.mp4"))) == 3
+
+
+def write_noise(path, codec: str) -> None:
+    """100 frames of 4 s, which hardly compress."""
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), 25, (64, 48))
+    assert writer.isOpened()
+    for seed in range(100):
+        writer.write(np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8))
+    writer.release()
+
+
+def edit_list(path, start: float, seconds: float) -> None:
+    """Shows a part of an MP4, as a lossless cut does; its header comes before its frames then."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"mdhd") + 16
+    (scale,) = struct.unpack_from(">I", content, at)
+    struct.pack_into(">Ii", content, content.index(b"elst") + 12, round(1000 * seconds), round(start * scale))
+    media, header = content.index(b"mdat") - 4, content.index(b"moov") - 4
+    table = content.index(b"stco") + 8  # of the places of frames in the file
+    (count,) = struct.unpack_from(">I", content, table)
+    for place in range(table + 4, table + 4 + 4 * count, 4):
+        (old,) = struct.unpack_from(">I", content, place)
+        struct.pack_into(">I", content, place, old + len(content) - header)
+    path.write_bytes(content[:media] + content[header:] + content[media:header])
+
+
+def end_of(path) -> tuple[int, str]:
+    """How many frames a video has, and the error after them."""
+    *frames, last = images_of(path)
+    try:
+        last.open()
+    except UserError as error:
+        return len(frames), str(error)
+    return len(frames) + 1, ""
+
+
+def test_a_losslessly_trimmed_video_is_whole(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_noise(path, "mp4v")
+    edit_list(path, 3, 1)
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) == 100
+    assert end_of(path) == (25, "")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 9 // 10])
+    number, error = end_of(path)
+    assert 10 < number < 20
+    assert error == f"{path} breaks off after {number} of 25 frames"
+    path.write_bytes(content[: len(content) * 85 // 100].ljust(len(content), b"\0"))  # not complete yet
+    number, error = end_of(path)
+    assert error == f"{path} breaks off after {number} of 25 frames"
+
+
+def test_a_video_whose_rate_varies_is_whole(tmp_path):
+    write_noise(tmp_path / "a.avi", "MJPG")
+    frames = cv2.VideoCapture(str(tmp_path / "a.avi"), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
+    path = tmp_path / "b.mkv"
+    codec, raw = int(frames.get(cv2.CAP_PROP_FOURCC)), [cv2.VIDEOWRITER_PROP_RAW_VIDEO, 1]
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, 25, (64, 48), raw)
+    for number in range(100):
+        writer.set(cv2.VIDEOWRITER_PROP_PTS, number if number < 20 else 20 + 4 * (number - 20))
+        writer.set(cv2.VIDEOWRITER_PROP_KEY_FLAG, 1)
+        writer.write(frames.read()[1])
+    writer.release()
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) > 300  # its duration, times 25
+    assert end_of(path) == (100, "")
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], content[: len(content) // 2] + bytes(len(content) // 2)):
+        path.write_bytes(damaged)
+        number, error = end_of(path)
+        assert 40 < number < 60
+        assert f"b.mkv breaks off after {number} of 3" in error
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("avi", "MJPG"), ("mkv", "mp4v"), ("mkv", "MJPG"), ("avi", "mp4v")]
+)
+def test_a_cut_video_breaks_off(tmp_path, suffix, codec):
+    path = tmp_path / f"a.{suffix}"
+    write_noise(path, codec)
+    assert end_of(path) == (100, "")
+    content = path.read_bytes()
+    for share in (0.2, 0.5, 0.9):
+        path.write_bytes(content[: int(share * len(content))])
+        number, error = end_of(path)
+        assert 0 < number < 95
+        assert error == f"{path} breaks off after {number} of 100 frames"
 
 
 def test_video_frames_in_order(tmp_path):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from hardnet_suite.evaluation.classification import score_classes
+from hardnet_suite.evaluation.classification import score_classes, score_guesses
 
 
 def scores(*guesses, classes=6):
@@ -35,6 +35,53 @@ def test_first_and_first_five():
 def test_of_equal_scores_the_first_class_is_guessed():
     found = score_classes(np.zeros((2, 7)), np.array([0, 5]))
     assert (found.top1, found.top5) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [
+        (bool, False, True),
+        (np.uint8, 0, 255),
+        (np.uint64, 0, 2**64 - 1),
+        (np.int8, -128, 127),
+        (np.int64, -(2**63), 2**63 - 1),
+        (np.float16, -np.inf, np.inf),
+        (">f4", -1, 0),
+    ],
+)
+def test_scores_of_any_type_are_ranked(dtype, low, high):
+    values = np.full((7, 7), low, dtype)
+    np.fill_diagonal(values, high)
+    assert score_classes(values, np.arange(7)).top1 == 1
+    others = score_classes(values, np.arange(-1, 6) % 7)  # of equal ones the first four are guessed
+    assert others.in_five.tolist() == [1, 1, 1, 1, 0, 0, 0]
+
+
+def test_nan_is_no_score():
+    values = np.zeros((2, 3))
+    values[1, 2] = np.nan
+    for dtype in (np.float16, np.float64):
+        with pytest.raises(ValueError, match="expected real numbers as scores, got NaN"):
+            score_classes(values.astype(dtype), np.array([0, 0]))
+    for other in (values.astype(complex), values.astype(str), values.astype(object)):
+        with pytest.raises(ValueError, match="expected real numbers as scores"):
+            score_classes(other, np.array([0, 0]))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint64])
+def test_guesses_and_labels_of_any_integer_type(dtype):
+    found = score_guesses(np.array([[1, 0, 2], [2, 1, 0]], dtype), np.array([1, 0], dtype), 3)
+    assert found.confusion.tolist() == [[0, 0, 1], [0, 1, 0], [0, 0, 0]]
+    assert found.in_five.tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize("guess", [-1, 3, 1.0, True])
+@pytest.mark.parametrize("place", [0, 2])
+def test_guesses_are_class_indices(guess, place):
+    guesses = np.array([[0, 1, 2]]).astype(type(guess))
+    guesses[0, place] = guess
+    with pytest.raises(ValueError, match=r"expected integer guesses in \[0, 3\)"):
+        score_guesses(guesses, np.array([0]), 3)
 
 
 def test_fewer_than_five_classes():
@@ -73,6 +120,7 @@ def test_report_and_table():
     [
         (np.zeros(3), np.zeros(3, int)),
         (np.zeros((3, 2)), np.zeros(2, int)),
+        (np.zeros((0, 0)), np.zeros(0, int)),
         (np.zeros((1, 2)), np.array([2])),
         (np.zeros((1, 2)), np.array([-1])),
         (np.zeros((1, 2)), np.array([0.0])),

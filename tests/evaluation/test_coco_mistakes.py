@@ -63,6 +63,17 @@ def test_cases_by_hand(boxes, results, cells, mistakes):
     assert found.images[2] == ImageMistakes()
 
 
+@pytest.mark.parametrize("kind", [int, np.uint8])
+def test_the_highest_score_comes_first_whatever_its_type(kind):
+    boxes = truth(box(1, 7, [0, 0, 100, 100]), box(1, 7, [30, 0, 100, 100]))
+    results = [
+        box(1, 7, [0, 0, 80, 100], score=kind(0)),
+        box(1, 7, [10, 0, 100, 100], score=kind(200)),  # on both, more on the box of the other
+    ]
+    counts = find_mistakes(boxes, results, least_score=0).images[1]
+    assert (counts.missed, counts.confused, counts.false) == (1, 0, 1)
+
+
 def test_detections_on_a_crowd_of_their_class_count_neither_way():
     crowd = box(1, 3, [0, 0, 200, 200], iscrowd=1)
     results = [box(1, category, [20, 20, 30, 30], score=0.9) for category in (3, 3, 7)]

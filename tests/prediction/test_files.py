@@ -193,8 +193,8 @@ def test_an_interruption_ends_a_recording_and_drops_an_unfinished_video(tmp_path
     def record() -> None:
         with VideoFile(tmp_path / "out.mp4") as video:
             for number in range(4):
-                image = replace(images[number], name=f"camera:0#{number:06d}") if camera else images[number]
-                video.write(prediction_of(image))
+                origin = "camera" if camera else images[number].origin
+                video.write(prediction_of(replace(images[number], origin=origin)))
             raise error
 
     with pytest.raises(error):

@@ -27,9 +27,9 @@ def image_file(path: Path, color: str = "red") -> Path:
     return path
 
 
-def prediction_of(source, task="detection", score=0.5, name=None) -> Prediction:
+def prediction_of(source, task="detection", score=0.5, **more) -> Prediction:
     (image,) = images_of(source)
-    image = image if name is None else replace(image, name=name)
+    image = replace(image, **more)
     return Prediction(
         name=image.name,
         task=task,
@@ -184,7 +184,7 @@ def test_a_given_stem(tmp_path):
 def test_images_in_memory_and_of_cameras_are_added(tmp_path):
     image = Image.new("RGB", (24, 16))
     predictions = [prediction_of(image), prediction_of(image), prediction_of(image, name="image_3")]
-    predictions += [prediction_of(image, name="camera:0#000001")] * 2
+    predictions += [prediction_of(image, name="camera:0#000001", origin="camera")] * 2
     for prediction in predictions:
         prediction.save(tmp_path)
     assert len(rows_of(tmp_path)) == 5
@@ -200,9 +200,23 @@ def test_frames_and_addresses_have_a_line_each(tmp_path, name):
     for _ in range(2):
         folder = PredictionWriter(tmp_path)
         for frame in frames:
-            folder.write(prediction_of(Image.new("RGB", (24, 16)), name=frame))
+            folder.write(prediction_of(Image.new("RGB", (24, 16)), name=frame, origin="stored"))
     assert [row["name"] for row in rows_of(tmp_path)] == frames
     require_exact(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["image", "image_3", "5#x.png", "camera:0"])
+def test_a_file_called_like_an_image_in_memory_is_a_file(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (24, 16)).save(name, format="PNG")
+    for _ in range(2):
+        prediction_of("*").save("out")
+        with open(name, "rb") as stream:
+            prediction_of(stream).save("out")
+    assert [row["source"] for row in rows_of(tmp_path / "out")] == [str(tmp_path / name)]
+    prediction_of(Image.new("RGB", (24, 16)), name=name).save("out")  # in memory: added
+    assert len(rows_of(tmp_path / "out")) == 2
+    require_exact(tmp_path / "out")
 
 
 FOREIGN = [
