@@ -41,6 +41,7 @@ from hardnet_suite.openmm.data.parts import kind_of, walk
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.accumulation import GRADIENTS, accumulated_gradients, restore_gradients
 from hardnet_suite.openmm.run.amp import training_precision, wrapper_in_precision
+from hardnet_suite.openmm.run.averages import compare_averages, load_averages, record_averages
 from hardnet_suite.openmm.run.buffers import (
     RANK_BUFFERS,
     AverageBuffersHook,
@@ -232,7 +233,7 @@ class SuiteRunner(Runner):
         model = self.model.module if is_model_wrapper(self.model) else self.model
         if self._resume:
             checkpoint = for_mmengine(weights.content)
-            self.call_hook("after_load_checkpoint", checkpoint=checkpoint)  # swaps in the averaged weights
+            load_averages(self, checkpoint, filename)
             _require_fit(model, state_dict_of(checkpoint), filename)
             require_same_optimizer(self.optim_wrapper, checkpoint.get("optimizer"), filename)
             load_state_dict(model, state_dict_of(checkpoint), strict=True, logger=self.logger)
@@ -298,6 +299,7 @@ class SuiteRunner(Runner):
                 f"cannot resume: {filename} is at {unit} {now}, beyond the end of the training at {end}; "
                 f"set a larger train_cfg.max_{unit}s"
             )
+        compare_averages(self)
         resume_schedules(self, fresh, self._resumed_schedules)
         self.last_saved = Path(filename)
 
@@ -379,6 +381,7 @@ class SuiteRunner(Runner):
         all ranks, and a resumed run has its gradients before it trains."""
         if fn_name == "before_train":
             stop_looking()
+            record_averages(self)
             gradients, self._gradients = self._gradients, None
             if self._resume:
                 restore_gradients(self, gradients)
