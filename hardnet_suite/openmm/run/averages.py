@@ -50,8 +50,8 @@ def compare_averages(runner) -> None:
     saved, rule = runner.message_hub.runtime_info.get(_RULE), averaging_rule(runner)
     if saved and rule and saved != rule:
         runner.logger.warning(
-            f"the config averages the weights by {rule}, the checkpoint by {saved}: its averages are continued "
-            "by the rule of the config"
+            f"the config averages the weights by {rule}, the checkpoint by {saved}: its averages are "
+            "continued by the rule of the config"
         )
 
 

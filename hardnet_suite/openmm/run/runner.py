@@ -56,15 +56,11 @@ from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
 from hardnet_suite.openmm.run.loops import require_epochs_to_end, require_epochs_to_save
+from hardnet_suite.openmm.run.optimizers import recorded_optimizer, require_same_optimizer, use_own_options
 from hardnet_suite.openmm.run.precision import recorded_precision
 from hardnet_suite.openmm.run.progress import ProgressLineHook
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
-from hardnet_suite.openmm.run.schedules import (
-    require_iterations,
-    require_same_optimizer,
-    resume_schedules,
-    without_single_steps,
-)
+from hardnet_suite.openmm.run.schedules import require_iterations, resume_schedules, without_single_steps
 from hardnet_suite.openmm.run.workers import shield_workers
 from hardnet_suite.outputs import require_replaceable, write_file, writing
 from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
@@ -235,7 +231,9 @@ class SuiteRunner(Runner):
             checkpoint = for_mmengine(weights.content)
             load_averages(self, checkpoint, filename)
             _require_fit(model, state_dict_of(checkpoint), filename)
-            require_same_optimizer(self.optim_wrapper, checkpoint.get("optimizer"), filename)
+            require_same_optimizer(self.optim_wrapper, checkpoint, filename)
+            schedulers = self.param_schedulers if isinstance(self.param_schedulers, list) else []
+            use_own_options(self.optim_wrapper, checkpoint, schedulers, self.logger)
             load_state_dict(model, state_dict_of(checkpoint), strict=True, logger=self.logger)
             require_finite_weights(self.model.state_dict(), filename)
             restore_buffers(self, checkpoint.get(RANK_BUFFERS))
@@ -370,8 +368,9 @@ class SuiteRunner(Runner):
         require_finite_weights(self.model.state_dict(), f"the model after iteration {self.iter}")
         is_resumable = options.get("save_optimizer", True)  # the best one is saved without
         self._gradients = accumulated_gradients(self) if is_resumable else None
+        meta = (meta or {}) | self._meta | (recorded_optimizer(self.optim_wrapper) if is_resumable else {})
         with averaged_buffers(self) as self._rank_buffers, writing(Path(out_dir, filename)):
-            super().save_checkpoint(out_dir, filename, *args, meta=(meta or {}) | self._meta, **options)
+            super().save_checkpoint(out_dir, filename, *args, meta=meta, **options)
         self._gradients = None
         if is_resumable:
             self.last_saved = Path(out_dir, filename)
