@@ -56,7 +56,12 @@ from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
 from hardnet_suite.openmm.run.loops import require_epochs_to_end, require_epochs_to_save
-from hardnet_suite.openmm.run.optimizers import recorded_optimizer, require_same_optimizer, use_own_options
+from hardnet_suite.openmm.run.optimizers import (
+    recorded_optimizer,
+    require_paramwise,
+    require_same_optimizer,
+    use_own_options,
+)
 from hardnet_suite.openmm.run.precision import recorded_precision
 from hardnet_suite.openmm.run.progress import ProgressLineHook
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
@@ -332,6 +337,13 @@ class SuiteRunner(Runner):
         return super().build_param_scheduler(scheduler)
 
     def build_visualizer(self, visualizer=None):
+    def build_optim_wrapper(self, optim_wrapper):
+        """Options for some parameters alone are checked, of which mmengine ignores those it does not know."""
+        if isinstance(optim_wrapper, Mapping):
+            model = self.model.module if is_model_wrapper(self.model) else self.model
+            require_paramwise(optim_wrapper, model, self.logger)
+        return super().build_optim_wrapper(optim_wrapper)
+
         """Local logs are JSON that every parser reads: a figure that is not a number becomes null."""
         if isinstance(visualizer, dict):
             visualizer = deepcopy(dict(visualizer))
