@@ -355,7 +355,8 @@ class SuiteRunner(Runner):
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         super().register_default_hooks(hooks)
-        self.register_hook({"type": "FiniteLossHook"})
+        for kind in ("FiniteLossHook", "KnownMetricsHook"):
+            self.register_hook({"type": kind})
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
         hooks = [

@@ -218,6 +218,64 @@ def test_a_training_that_is_stopped_early_saves_its_last_epoch(toy_train):
     assert again.epoch == 5
 
 
+PLATEAU = {"type": "ReduceOnPlateauLR", "monitor": "scores", "rule": "greater"}
+
+
+@pytest.mark.parametrize(
+    ("option", "changes"),
+    [
+        (r"checkpoint\.save_best is 'scores'", {"default_hooks.checkpoint.save_best": "scores"}),
+        (r"checkpoint\.save_best is 'scores'", {"default_hooks.checkpoint.save_best": ["score", "scores"]}),
+        (r"EarlyStoppingHook\.monitor is 'scores'", {"custom_hooks.0.monitor": "scores"}),
+        ("the monitor of a ReduceOnPlateau schedule is 'scores'", {"param_scheduler": [PLATEAU]}),
+    ],
+)
+@pytest.mark.parametrize("interval", [1, 4])
+def test_a_metric_that_the_validation_does_not_give(toy_train, option, changes, interval):
+    """The epoch is saved, also where it is not due, with the weights in training."""
+    cfg = stopped_early()
+    cfg.default_hooks.checkpoint.update(interval=interval, rule="greater")
+    cfg.merge_from_dict(changes)
+    cfg.custom_hooks.append({"type": "EMAHook", "momentum": 0.5})
+    message = (
+        rf"^{option}, which the validation .*did you mean score\? it gives score; .*epoch_1\.pth: .*--resume$"
+    )
+    for resume in (False, True):
+        with pytest.raises(UserError, match=message):
+            toy_train(cfg, resume=resume)
+    saved = read_checkpoint(toy_train.folder() / "epoch_1.pth")
+    assert saved["meta"]["iter"] == 4
+    weights = {key: value for key, value in saved["state_dict"].items() if key == "layer.weight"}
+    trained = {"layer.weight": saved["ema_state_dict"]["module.layer.weight"]}
+    cfg = stopped_early(patience=100)
+    cfg.custom_hooks.append({"type": "EMAHook", "momentum": 0.5})
+    cfg.default_hooks.checkpoint.update(save_best=["score"], rule="greater")
+    if "param_scheduler" in changes:
+        cfg.param_scheduler = [PLATEAU | {"monitor": "score"}]
+    toy_train(cfg, "whole")
+    whole = read_checkpoint(toy_train.folder("whole") / "epoch_8.pth")
+    toy_train(cfg, resume=True)
+    assert_identical(read_checkpoint(toy_train.folder() / "epoch_8.pth")["state_dict"], whole["state_dict"])
+    assert not torch.equal(weights["layer.weight"], trained["layer.weight"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"save_best": "score", "rule": "bigger"},
+            "default_hooks.checkpoint: rule must be greater, less or None",
+        ),
+        ({"save_best": "of_mine"}, "default_hooks.checkpoint: Cannot infer the rule for key of_mine"),
+    ],
+)
+def test_a_rule_of_the_best_checkpoint(toy_train, changes, message):
+    cfg = stopped_early()
+    cfg.default_hooks.checkpoint.update(changes)
+    with pytest.raises(UserError, match=f"^{message}"):
+        toy_train(cfg)
+
+
 def test_counts_of_other_early_stopping_are_not_taken_over(toy_train):
     cfg = stopped_early()
     toy_train(cfg)
