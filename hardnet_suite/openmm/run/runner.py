@@ -295,6 +295,7 @@ class SuiteRunner(Runner):
         self._require_position(filename)
         by_epoch = isinstance(self.train_loop, EpochBasedTrainLoop)
         unit, now, end = (
+        seed = self._randomness_cfg.get("seed")
             ("epoch", self.epoch, self.max_epochs) if by_epoch else ("iter", self.iter, self.max_iters)
         )
         if now > end:
@@ -315,6 +316,11 @@ class SuiteRunner(Runner):
             return
         is_count = all(type(number) is int and number >= 0 for number in (self.epoch, self.iter, batches))
         if not is_count or not self.epoch * batches <= self.iter <= (self.epoch + 1) * batches:
+        if seed is not None and seed != self._randomness_cfg.get("seed"):
+            self.logger.warning(
+                f"the run keeps its seed {self._randomness_cfg['seed']}: the config's {seed} (--seed, "
+                "randomness.seed) has no effect on resuming"
+            )
             place = f"epoch {self.epoch!a}, iteration {self.iter!a}, with {batches!a} batches per epoch"
             raise UserError(f"cannot resume: {filename} is at {place}: it is damaged; resume from another")
 
