@@ -39,7 +39,13 @@ from hardnet_suite.openmm.checkpoints import for_mmengine
 from hardnet_suite.openmm.compat import repair_ssd_heads
 from hardnet_suite.openmm.data.parts import kind_of, walk
 from hardnet_suite.openmm.models.initializers import load_checkpoint
-from hardnet_suite.openmm.run.accumulation import GRADIENTS, accumulated_gradients, restore_gradients
+from hardnet_suite.openmm.run.accumulation import (
+    GRADIENTS,
+    accumulated_gradients,
+    is_between_steps,
+    recorded_step,
+    restore_gradients,
+)
 from hardnet_suite.openmm.run.amp import training_precision, wrapper_in_precision
 from hardnet_suite.openmm.run.averages import compare_averages, load_averages, record_averages
 from hardnet_suite.openmm.run.buffers import (
@@ -65,7 +71,12 @@ from hardnet_suite.openmm.run.optimizers import (
 from hardnet_suite.openmm.run.precision import recorded_precision
 from hardnet_suite.openmm.run.progress import ProgressLineHook
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
-from hardnet_suite.openmm.run.schedules import require_iterations, resume_schedules, without_single_steps
+from hardnet_suite.openmm.run.schedules import (
+    require_iterations,
+    resume_schedules,
+    warn_of_early_end,
+    without_single_steps,
+)
 from hardnet_suite.openmm.run.workers import shield_workers
 from hardnet_suite.outputs import require_replaceable, write_file, writing
 from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
@@ -116,6 +127,7 @@ class SuiteRunner(Runner):
     _opened: Checkpoint | None = None  # the file of ``load_from``, until it is loaded
     _rank_buffers: list[dict[str, torch.Tensor]] | None = None  # while a checkpoint is saved
     _gradients: Any = None  # accumulated; while a checkpoint is saved, and from the one that is resumed
+    _lost_gradients = False  # of the checkpoint that is resumed, for all it says
     _is_visualizer_closed = False  # by mmengine's hook that logs
     stop: threading.Event | None = None  # once set, the run is saved and ends with ``hooks.Stopped``
     last_saved: Path | None = None  # the checkpoint that this run saved last, or was resumed from
@@ -244,6 +256,7 @@ class SuiteRunner(Runner):
             restore_buffers(self, checkpoint.get(RANK_BUFFERS))
             self._resumed_schedules = checkpoint.get("param_schedulers")
             self._gradients = checkpoint.pop(GRADIENTS, None)
+            self._lost_gradients = self._gradients is None and not is_between_steps(checkpoint.get("meta"))
             return checkpoint
         report = load_checkpoint(model, self._as_hooks_change(weights), other_classes=True)
         require_finite_weights(model.state_dict(), filename)
@@ -282,6 +295,7 @@ class SuiteRunner(Runner):
             {key: value for key, value in group.items() if key != "params"}
             for group in self.optim_wrapper.param_groups
         ]
+        seed = self._randomness_cfg.get("seed")
         try:
             super().resume(filename, *args, **options | {"resume_param_scheduler": False})
         except (UserError, MemoryError, OSError):
@@ -295,13 +309,17 @@ class SuiteRunner(Runner):
         self._require_position(filename)
         by_epoch = isinstance(self.train_loop, EpochBasedTrainLoop)
         unit, now, end = (
-        seed = self._randomness_cfg.get("seed")
             ("epoch", self.epoch, self.max_epochs) if by_epoch else ("iter", self.iter, self.max_iters)
         )
         if now > end:
             raise UserError(
                 f"cannot resume: {filename} is at {unit} {now}, beyond the end of the training at {end}; "
                 f"set a larger train_cfg.max_{unit}s"
+            )
+        if seed is not None and seed != self._randomness_cfg.get("seed"):
+            self.logger.warning(
+                f"the run keeps its seed {self._randomness_cfg['seed']}: the config's {seed} (--seed, "
+                "randomness.seed) has no effect on resuming"
             )
         compare_averages(self)
         resume_schedules(self, fresh, self._resumed_schedules)
@@ -316,13 +334,15 @@ class SuiteRunner(Runner):
             return
         is_count = all(type(number) is int and number >= 0 for number in (self.epoch, self.iter, batches))
         if not is_count or not self.epoch * batches <= self.iter <= (self.epoch + 1) * batches:
-        if seed is not None and seed != self._randomness_cfg.get("seed"):
-            self.logger.warning(
-                f"the run keeps its seed {self._randomness_cfg['seed']}: the config's {seed} (--seed, "
-                "randomness.seed) has no effect on resuming"
-            )
             place = f"epoch {self.epoch!a}, iteration {self.iter!a}, with {batches!a} batches per epoch"
             raise UserError(f"cannot resume: {filename} is at {place}: it is damaged; resume from another")
+
+    def build_optim_wrapper(self, optim_wrapper):
+        """Options for some parameters alone are checked, of which mmengine ignores those it does not know."""
+        if isinstance(optim_wrapper, Mapping):
+            model = self.model.module if is_model_wrapper(self.model) else self.model
+            require_paramwise(optim_wrapper, model, self.logger)
+        return super().build_optim_wrapper(optim_wrapper)
 
     def build_param_scheduler(self, scheduler):
         """A warm-up over a single iteration, such as an epoch of one batch, never ends in mmengine: it is
@@ -343,13 +363,6 @@ class SuiteRunner(Runner):
         return super().build_param_scheduler(scheduler)
 
     def build_visualizer(self, visualizer=None):
-    def build_optim_wrapper(self, optim_wrapper):
-        """Options for some parameters alone are checked, of which mmengine ignores those it does not know."""
-        if isinstance(optim_wrapper, Mapping):
-            model = self.model.module if is_model_wrapper(self.model) else self.model
-            require_paramwise(optim_wrapper, model, self.logger)
-        return super().build_optim_wrapper(optim_wrapper)
-
         """Local logs are JSON that every parser reads: a figure that is not a number becomes null."""
         if isinstance(visualizer, dict):
             visualizer = deepcopy(dict(visualizer))
@@ -387,7 +400,9 @@ class SuiteRunner(Runner):
         require_finite_weights(self.model.state_dict(), f"the model after iteration {self.iter}")
         is_resumable = options.get("save_optimizer", True)  # the best one is saved without
         self._gradients = accumulated_gradients(self) if is_resumable else None
-        meta = (meta or {}) | self._meta | (recorded_optimizer(self.optim_wrapper) if is_resumable else {})
+        meta = (meta or {}) | self._meta
+        if is_resumable:
+            meta |= recorded_optimizer(self.optim_wrapper) | recorded_step(self._gradients)
         with averaged_buffers(self) as self._rank_buffers, writing(Path(out_dir, filename)):
             super().save_checkpoint(out_dir, filename, *args, meta=meta, **options)
         self._gradients = None
@@ -402,7 +417,8 @@ class SuiteRunner(Runner):
             record_averages(self)
             gradients, self._gradients = self._gradients, None
             if self._resume:
-                restore_gradients(self, gradients)
+                restore_gradients(self, gradients, lost=self._lost_gradients)
+            warn_of_early_end(self)
         if fn_name == "before_save_checkpoint" and self._gradients is not None:
             options["checkpoint"][GRADIENTS] = self._gradients
         if fn_name == "before_save_checkpoint" and self._rank_buffers:

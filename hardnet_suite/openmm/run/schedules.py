@@ -96,18 +96,21 @@ def require_iterations(scheduler: Any) -> None:
 def warn_of_early_end(runner: SuiteRunner) -> None:
     """Logs where every schedule ends before the training does: the rate stays where they leave it.
 
-    So it is when a run resumes with a larger ``max_epochs`` alone.
+    So it is when a run resumes with a larger ``max_epochs`` or ``max_iters`` alone.
     """
     schedulers = runner.param_schedulers
     ends = [scheduler.end for scheduler in schedulers] if isinstance(schedulers, list) else []
-    by_epoch = [scheduler.by_epoch for scheduler in schedulers] if ends else []
+    if not ends:
+        return
+    by_epoch = [scheduler.by_epoch for scheduler in schedulers]
     steps = runner.max_epochs, runner.max_iters
     early = [end < (steps[0] if epochs else steps[1]) for end, epochs in zip(ends, by_epoch, strict=True)]
-    if early and all(early):
+    if all(early):
         unit = "epoch" if by_epoch[-1] else "iteration"
+        length = "max_epochs" if isinstance(runner.train_loop, EpochBasedTrainLoop) else "max_iters"
         runner.logger.warning(
             f"the last schedule ends at {unit} {max(ends)}, before the training: the learning rate stays "
-            "constant from there on; set its end (param_scheduler) as well as train_cfg.max_epochs"
+            f"constant from there on; set its end (param_scheduler) as well as train_cfg.{length}"
         )
 
 

@@ -512,15 +512,42 @@ def test_a_moved_end_of_the_training_scales_the_accumulated_gradients(toy_train)
         torch.testing.assert_close(ends[1][key], value, rtol=1e-5, atol=1e-6)
 
 
-def test_a_checkpoint_without_the_accumulated_gradients_is_told(toy_train):
+@pytest.mark.parametrize("counts", [1, 3])
+def test_a_checkpoint_without_the_accumulated_gradients_is_told(toy_train, counts):
+    """The file of another program does not say whether it has lost some; ours is between two steps.
+
+    With steps of 3, the last one of an epoch of 4 iterations that ends a training is of one.
+    """
     cfg = accumulating()
     cfg.train_cfg.max_epochs = 1
-    cfg.optim_wrapper.accumulative_counts = 1
+    cfg.optim_wrapper.accumulative_counts = counts
     toy_train(cfg)
+    path = toy_train.folder() / "epoch_1.pth"
+    content = torch.load(path, weights_only=False)
+    assert content["meta"].pop("between_steps") is True
     runner, _ = toy_train(accumulating(), resume=True)
     assert runner.iter == 12
     log = "".join(path.read_text() for path in toy_train.folder().glob("*/*.log"))
+    assert "lacks the gradients" not in log
+    assert (
+        "last step was at iteration 4, which is no multiple of optim_wrapper.accumulative_counts=3: " in log
+    )
+    assert "the first step is of 2 iterations\n" in log
+    torch.save(content, path)
+    toy_train(accumulating(), "other", resume=str(path))
+    log = "".join(path.read_text() for path in toy_train.folder("other").glob("*/*.log"))
     assert "the checkpoint lacks the gradients accumulated in its last 1 iteration " in log
+    assert "last step was" not in log
+
+
+def test_a_finished_training_lacks_no_gradients(toy_train):
+    cfg = accumulating()
+    cfg.train_cfg.max_epochs = 1
+    for resume in (False, True):
+        toy_train(cfg, resume=resume)
+    log = "".join(path.read_text() for path in toy_train.folder().glob("*/*.log"))
+    assert "lacks the gradients" not in log
+    assert "the first step is of" not in log
 
 
 def test_steps_of_another_number_of_iterations_are_refused_in_the_middle_of_one(toy_train):

@@ -189,78 +189,33 @@ def test_schedules_of_several_optimizers_keep_their_form():
     assert without_single_steps({"b": EPOCH}, 1) == ({"b": []}, [EPOCH])
 
 
-def with_optimizer(kind: str, *, epochs: int = 1, **options):
-    cfg = toy_config(epochs=epochs)
-    cfg.optim_wrapper = {"type": "OptimWrapper", "optimizer": {"type": kind, "lr": 0.01, **options}}
-    return cfg
-
-
-def warnings_of(toy_train, runner) -> list[str]:
+@pytest.mark.parametrize("loop", ["ResumableEpochLoop", "EpochBasedTrainLoop", "IterBasedTrainLoop"])
+@pytest.mark.parametrize("schedule", [poly(2), steps(2)[:0]])
+def test_a_longer_training_alone_is_told_in_every_loop(toy_train, loop, schedule):
+    for epochs in (2, 3):
+        cfg = toy_config(schedule, epochs=epochs)
+        cfg.train_cfg.type = loop
+        length = "max_epochs"
+        if loop == "IterBasedTrainLoop":
+            cfg, length = by_iterations(schedule), "max_iters"
+            cfg.train_cfg.max_iters = 4 * epochs
+        runner, rates = toy_train(cfg, resume=epochs == 3)
     (log,) = (path for path in toy_train.folder().glob("*/*.log") if path.stem == runner.timestamp)
-    return [line for line in log.read_text().splitlines() if "WARNING" in line]
+    told = [line for line in log.read_text().splitlines() if "the last schedule ends" in line]
+    assert len(rates) == 4
+    assert len(told) == bool(schedule)
+    assert not told or ("at iteration 8, before" in told[0] and f"train_cfg.{length}" in told[0])
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "replaced"),
-    [
-        (("AdamW", {}), ("AdamW", {"maximize": True}), "maximize"),
-        (("NAdam", {}), ("NAdam", {"momentum_decay": 0.4}), "momentum_decay"),
-        (("AdamW", {"amsgrad": True}), ("AdamW", {}), "amsgrad"),
-        (("Adam", {"weight_decay": 0.1}), ("AdamW", {"weight_decay": 0.1}), "decoupled_weight_decay"),
-        (("AdamW", {"weight_decay": 0.1}), ("Adam", {"weight_decay": 0.1}), "decoupled_weight_decay"),
-        (("Adadelta", {}), ("Adadelta", {"rho": 0.5}), "rho"),
-        (("ASGD", {}), ("ASGD", {"lambd": 0.5}), "lambd"),
-        (("Adagrad", {}), ("Adagrad", {"lr_decay": 0.5}), "lr_decay"),
-        (("Rprop", {}), ("Rprop", {"etas": (0.4, 1.3)}), "etas"),
-        (("SGD", {}), ("SGD", {"momentum": 0.5, "nesterov": True}), "momentum, nesterov"),
-        (("AdamW", {}), ("AdamW", {}), None),
-    ],
-)
-def test_every_option_of_an_optimizer_is_the_configs_after_resuming(toy_train, before, after, replaced):
-    toy_train(with_optimizer(before[0], **before[1]))
-    fresh, _ = toy_train(with_optimizer(after[0], **after[1]), "fresh")
-    runner, _ = toy_train(with_optimizer(after[0], epochs=2, **after[1]), resume=True)
-    expected, group = (dict(one.optim_wrapper.param_groups[0], params=None) for one in (fresh, runner))
-    assert group == expected
-    told = [line for line in warnings_of(toy_train, runner) if "checkpoint's" in line]
-    assert [line for line in told if line.endswith(f"the config's {replaced} replaces the checkpoint's")] == (
-        told[-1:] if replaced else []
+@pytest.mark.parametrize(("seed", "said"), [(0, False), (7, True), (None, False)])
+def test_the_seed_of_a_resumed_run(toy_train, seed, said):
+    toy_train(toy_config(epochs=1))
+    runner, _ = toy_train(toy_config(epochs=2, randomness={"seed": seed}), resume=True)
+    assert runner.seed == 0
+    (log,) = (path for path in toy_train.folder().glob("*/*.log") if path.stem == runner.timestamp)
+    lines = [line for line in log.read_text().splitlines() if "keeps its seed" in line]
+    assert len(lines) == said
+    assert (
+        not lines
+        or "the run keeps its seed 0: the config's 7 (--seed, randomness.seed) has no eff" in lines[0]
     )
-    assert len(told) == bool(replaced) + (before[0] != after[0])
-    assert before[0] == after[0] or f"the config's {after[0]} goes on with the state of" in told[0]
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "message"),
-    [
-        (("NAdam", {}), ("RAdam", {}), "has betas, momentum_decay, the config's RAdam has betas"),
-        (("Adam", {}), ("NAdam", {}), "has amsgrad, betas, the config's NAdam has betas, momentum_decay"),
-        (("RAdam", {}), ("Adamax", {}), r"epoch_1\.pth is RAdam, the config's Adamax"),
-        (("AdamW", {}), ("AdamW", {"amsgrad": True}), "amsgrad needs max_exp_avg_sq of the earlier steps"),
-        (("RMSprop", {}), ("RMSprop", {"centered": True}), "centered needs grad_avg"),
-        (("RMSprop", {}), ("RMSprop", {"momentum": 0.9}), "momentum needs momentum_buffer"),
-        (("Adagrad", {}), ("Adagrad", {"initial_accumulator_value": 0.1}), "at the start of a run alone"),
-    ],
-)
-def test_an_optimizer_that_a_checkpoint_has_no_state_for_is_refused(toy_train, before, after, message):
-    toy_train(with_optimizer(before[0], **before[1]))
-    with pytest.raises(UserError, match=f"^cannot resume: .*{message}") as raised:
-        toy_train(with_optimizer(after[0], epochs=2, **after[1]), resume=True)
-    assert "\n" not in str(raised.value)
-
-
-def test_what_schedules_set_is_no_changed_option(toy_train):
-    """Also the momentum of Adam, which is one of its betas, and the weight decay of some groups alone."""
-    schedule = [{"type": "CosineAnnealingMomentum", "eta_min": 0.5, "T_max": 8, "by_epoch": False}]
-    for epochs in (1, 2):
-        cfg = with_optimizer("AdamW", epochs=epochs, weight_decay=0.1)
-        cfg.param_scheduler = schedule
-        cfg.optim_wrapper.paramwise_cfg = {"norm_decay_mult": 0.0}
-        runner, _ = toy_train(cfg, resume=epochs == 2)
-    assert not [line for line in warnings_of(toy_train, runner) if "replaces" in line]
-    cfg.optim_wrapper.paramwise_cfg.norm_decay_mult = 0.5
-    cfg.train_cfg.max_epochs = 3
-    runner, _ = toy_train(cfg, resume=True)
-    assert [line for line in warnings_of(toy_train, runner) if "config's weight_decay replaces" in line]
-    decays = {group["weight_decay"] for group in runner.optim_wrapper.param_groups}
-    assert decays == {0.1, 0.05}
