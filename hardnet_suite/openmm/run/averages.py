@@ -7,6 +7,8 @@ from typing import Any
 
 from mmengine.hooks import EMAHook
 
+from hardnet_suite.weights.tables import few
+
 _AVERAGES = (
     "ema_state_dict"  # of a checkpoint; mmengine saves there what it trains, under the averages' names
 )
@@ -48,9 +50,9 @@ def load_averages(runner, checkpoint: dict[str, Any], filename: str) -> None:
 def compare_averages(runner) -> None:
     """Logs where a resumed run averages by another rule than the checkpoint's did."""
     saved, rule = runner.message_hub.runtime_info.get(_RULE), averaging_rule(runner)
-    if saved and rule and saved != rule:
+    if isinstance(saved, str) and saved and rule and saved != rule:
         runner.logger.warning(
-            f"the config averages the weights by {rule}, the checkpoint by {saved}: its averages are "
+            f"the config averages the weights by {rule}, the checkpoint by {few([saved])}: its averages are "
             "continued by the rule of the config"
         )
 

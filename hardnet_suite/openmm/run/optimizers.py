@@ -21,6 +21,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.names import nearest
 from hardnet_suite.numeric import is_number
 from hardnet_suite.openmm.data.parts import kind_of
+from hardnet_suite.weights.tables import few
 
 _TYPE = "optimizer_type"  # of a checkpoint's meta
 # options that tell kinds apart where a checkpoint does not name its own
@@ -183,18 +184,18 @@ def require_same_optimizer(
     own = optimizer.optimizer.param_groups
     name = type(optimizer.optimizer).__name__
     cure = f"or start a new run from its weights: --cfg-options load_from={path}"
+    saved = meta.get(_TYPE, name) if isinstance(meta, Mapping) else name
+    if saved != name and not _are_related(saved, type(optimizer.optimizer)):
+        raise UserError(
+            f"cannot resume: the optimizer of {path} is {few([str(saved)])}, the config's {name}; resume "
+            f"with the optimizer of the run, {cure}"
+        )
     kinds = [{key for key in _TELLING if all(key in group for group in side)} for side in (groups, own)]
     if kinds[0] != kinds[1]:
         old, new = (", ".join(sorted(kind)) or "neither momentum nor betas" for kind in kinds)
         raise UserError(
             f"cannot resume: the optimizer of {path} has {old}, the config's {name} has {new}; resume with "
             f"the optimizer of the run, {cure}"
-        )
-    saved = meta.get(_TYPE, name) if isinstance(meta, Mapping) else name
-    if saved != name and not _are_related(saved, type(optimizer.optimizer)):
-        raise UserError(
-            f"cannot resume: the optimizer of {path} is {saved}, the config's {name}; resume with the "
-            f"optimizer of the run, {cure}"
         )
     sizes = [[len(group["params"]) if "params" in group else 0 for group in side] for side in (groups, own)]
     if sizes[0] != sizes[1]:
