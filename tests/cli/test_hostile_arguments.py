@@ -91,6 +91,10 @@ def test_an_empty_checkpoint_is_not_that_of_the_run(capsys):
         *(("train_cfg.max_epochs", value) for value in (0, -1, 10**400, float("nan"), [1])),
         *(("train_cfg.val_interval", value) for value in (0, -1, 1.5)),
         *(("default_hooks.logger.interval", value) for value in (0, -1)),
+        *(("optim_wrapper.accumulative_counts", value) for value in (0, -1, 1.5, True, "2")),
+        *(("optim_wrapper.clip_grad.max_norm", value) for value in (0, -1, float("nan"), "1", True, None)),
+        *(("optim_wrapper.clip_grad.type", value) for value in ("norms", 2)),
+        ("optim_wrapper.clip_grad", 5.0),
         *(("optim_wrapper.optimizer.lr", value) for value in (float("nan"), float("inf"), -1, 10**400)),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from torchvision.transforms import v2
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference.labels import ONE_CLASS
 from hardnet_suite.networks import build_network
+from hardnet_suite.numeric import require_number
 from hardnet_suite.openmm.models.forms import LoadsEveryForm
 from hardnet_suite.openmm.models.inference import ReplaceableNetwork
 
@@ -33,6 +35,9 @@ class ClassificationPreprocessor(BaseDataPreprocessor):
         mixup: Alpha of torchvision's MixUp; 0 disables it.
         cutmix: Alpha of torchvision's CutMix; 0 disables it.
         mix_probability: Probability that a batch is mixed.
+
+    Raises:
+        UserError: An alpha or the probability is out of range.
     """
 
     def __init__(
@@ -44,12 +49,18 @@ class ClassificationPreprocessor(BaseDataPreprocessor):
         cutmix: float = 0.0,
         mix_probability: float = 1.0,
     ):
+        for name, value, most in (
+            ("mixup", mixup or 0, math.inf),
+            ("cutmix", cutmix or 0, math.inf),
+            ("mix_probability", mix_probability, 1),
+        ):
+            _require_between(f"data_preprocessor.{name}", value, most)
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
-        ways = [v2.MixUp(alpha=mixup, num_classes=num_classes)] if mixup else []
-        ways += [v2.CutMix(alpha=cutmix, num_classes=num_classes)] if cutmix else []
-        self.mix = v2.RandomApply([v2.RandomChoice(ways)], p=mix_probability) if ways else None
+        ways = [v2.MixUp(alpha=float(mixup), num_classes=num_classes)] if mixup else []
+        ways += [v2.CutMix(alpha=float(cutmix), num_classes=num_classes)] if cutmix else []
+        self.mix = v2.RandomApply([v2.RandomChoice(ways)], p=float(mix_probability)) if ways else None
         self.num_classes = num_classes
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -78,7 +89,7 @@ class ImageClassifier(LoadsEveryForm, ReplaceableNetwork, BaseModel):
         init_cfg: mmengine's config of the initialisation.
 
     Raises:
-        UserError: A single class.
+        UserError: A single class, or label smoothing out of range.
     """
 
     def __init__(
@@ -91,6 +102,7 @@ class ImageClassifier(LoadsEveryForm, ReplaceableNetwork, BaseModel):
     ):
         if num_classes == 1:
             raise UserError(f"model.num_classes is 1: {ONE_CLASS}")
+        _require_between("label_smoothing", label_smoothing, 1)
         super().__init__(data_preprocessor, init_cfg)
         self.arch, self.label_smoothing = arch, label_smoothing
         self.network = build_network(arch, num_classes=num_classes)
@@ -106,3 +118,11 @@ class ImageClassifier(LoadsEveryForm, ReplaceableNetwork, BaseModel):
 
     def own_outputs(self, inputs: Tensor) -> Tensor:
         return self.network(inputs.contiguous(memory_format=torch.channels_last))
+
+
+def _require_between(name: str, value: Any, most: float) -> None:
+    """UserError unless an option of the model is a number from 0 to ``most``."""
+    try:
+        require_number(f"model.{name}", value, 0, most)
+    except ValueError as error:
+        raise UserError(str(error)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 
+_BETWEEN = "between_steps"  # of a checkpoint's meta
 GRADIENTS = "accumulated_gradients"  # of a checkpoint; see accumulated_gradients
 
 
@@ -36,15 +38,31 @@ def accumulated_gradients(runner) -> dict[str, Any] | None:
     return {"counts": wrapper._accumulative_counts, "scale": _scale(wrapper), "ranks": ranks}
 
 
-def restore_gradients(runner, saved: Any) -> None:
+def recorded_step(gradients: Any) -> dict[str, bool]:
+    """The entry of a checkpoint's meta that says whether every gradient has been used, of whatever steps.
+
+    Args:
+        gradients: as ``accumulated_gradients`` returned them.
+    """
+    return {_BETWEEN: gradients is None}
+
+
+def is_between_steps(meta: Any) -> bool:
+    """Whether a checkpoint says, in its meta, that no gradients were accumulated when it was saved."""
+    return isinstance(meta, Mapping) and meta.get(_BETWEEN) is True
+
+
+def restore_gradients(runner, saved: Any, *, lost: bool = True) -> None:
     """Gives a resumed rank the gradients that it had accumulated, once the optimizer's counts are set.
 
-    On another number of ranks each gets their average, as it would be taken before the step. Without
-    gradients, as in checkpoints of other programs, the log warns of a first step of fewer iterations.
+    On another number of ranks each gets their average, as it would be taken before the step. The log warns
+    of a first step of fewer iterations: without gradients, as in checkpoints of other programs, or where the
+    last step was one of fewer, as at the end of a training.
 
     Args:
         runner: At the iteration of the checkpoint.
         saved: ``GRADIENTS`` of the checkpoint; None if it has none.
+        lost: Whether there may have been some: the checkpoint does not say that it lies between two steps.
 
     Raises:
         UserError: The entry is damaged, or the config's steps are of another number of iterations.
@@ -54,10 +72,17 @@ def restore_gradients(runner, saved: Any) -> None:
         return
     counts = wrapper._accumulative_counts
     if saved is None:
-        if missing := runner.iter % counts:
+        missing = runner.iter % counts
+        if missing and lost:
             runner.logger.warning(
                 f"the checkpoint lacks the gradients accumulated in its last {counted(missing, 'iteration')} "
                 f"(optim_wrapper.accumulative_counts={counts}): the first step is made without them"
+            )
+        elif missing and runner.iter < runner.max_iters:
+            runner.logger.warning(
+                f"the checkpoint's last step was at iteration {runner.iter}, which is no multiple of "
+                f"optim_wrapper.accumulative_counts={counts}: the first step is of "
+                f"{counted(counts - missing, 'iteration')}"
             )
         return
     ranks, scale = _parts_of(saved)

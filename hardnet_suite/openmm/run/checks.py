@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.run.optimizers import require_clipping
 from hardnet_suite.weights.tables import non_finite
 
 _MOST = 10**9  # epochs or iterations
@@ -23,6 +24,7 @@ _INTEGERS = {
     "train_cfg.max_epochs": (1, _MOST),
     "train_cfg.max_iters": (1, _MOST),
     "train_cfg.val_interval": (1, _MOST),
+    "optim_wrapper.accumulative_counts": (1, _MOST),
     "default_hooks.logger.interval": (1, _MOST),
 }
 _LARGEST_RATE = 1e6  # of learning
@@ -42,6 +44,8 @@ def require_numbers(cfg: Config) -> None:
     is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
     if rate is not None and not (is_number and 0 <= rate <= _LARGEST_RATE):  # False for NaN
         raise UserError(f"optim_wrapper.optimizer.lr is {_shortened(rate)}, expected 0 to {_LARGEST_RATE:g}")
+    if isinstance(wrapper := cfg.get("optim_wrapper"), Mapping):
+        require_clipping(wrapper)
 
 
 def require_integer(value: Any, least: int, most: int, where: str) -> None:

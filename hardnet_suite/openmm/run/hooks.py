@@ -6,7 +6,7 @@ import inspect
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,22 @@ from typing import Any
 import torch
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook, Hook, ParamSchedulerHook
+from mmengine.optim.scheduler.param_scheduler import ReduceOnPlateauParamScheduler
 from mmengine.registry import HOOKS
+from mmengine.runner.base_loop import BaseLoop
 from mmengine.runner.runner import _SlicedDataset
 
 from hardnet_suite.data.options import require_known
 from hardnet_suite.errors import UserError
+from hardnet_suite.names import did_you_mean
 from hardnet_suite.numeric import is_count
 from hardnet_suite.openmm.compat import ATOMIC
 from hardnet_suite.openmm.models.config import require_settled
 from hardnet_suite.openmm.run.checks import any_rank, require_finite_weights
+from hardnet_suite.openmm.run.surroundings import how_to_resume
 from hardnet_suite.outputs import remove_leftovers, require_replaceable
 from hardnet_suite.weights.runs import saved_checkpoints
+from hardnet_suite.weights.tables import few
 
 # of a run, among mmengine's runtime information
 _OWN = "own_checkpoints"
@@ -68,6 +73,57 @@ class FiniteLossHook(Hook):
 
 
 @HOOKS.register_module()
+class KnownMetricsHook(Hook):
+    """Ends a training whose config goes by a metric that its validation does not give, after saving it.
+
+    Its priority puts it after the hooks that average the weights and log, before those that go by a metric.
+
+    Raises:
+        UserError: the best checkpoint, a schedule or the end of the training depends on such a metric.
+    """
+
+    priority = "BELOW_NORMAL"
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        if not metrics or not isinstance(runner._train_loop, BaseLoop):
+            return
+        unknown = [(option, name) for option, name in _monitored(runner) if name not in metrics]
+        if not unknown:
+            return
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook):
+                _save_if_new(runner, hook)
+        option, name = unknown[0]
+        raise UserError(
+            f"{option} is {name!r}, which the validation does not give: {did_you_mean(name, metrics)}"
+            f"it gives {few(metrics, 8)}; "
+            f"{how_to_resume(runner, runner.work_dir)}"
+        )
+
+
+def _monitored(runner) -> Iterator[tuple[str, str]]:
+    """The options that name a metric, each with the name."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and hook.save_best:
+            for name in hook.key_indicators:
+                if name != "auto":
+                    yield "checkpoint.save_best", name
+        elif isinstance(hook, EarlyStoppingHook):
+            yield "EarlyStoppingHook.monitor", hook.monitor
+    schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
+    for scheduler in schedulers:
+        if isinstance(scheduler, ReduceOnPlateauParamScheduler):
+            yield "the monitor of a ReduceOnPlateau schedule", scheduler.monitor
+
+
+def _save_if_new(runner, hook: CheckpointHook) -> None:
+    """Saves a run after its epoch or iteration, unless the hook has done so."""
+    step = runner.epoch if hook.by_epoch else runner.iter
+    if os.path.basename(hook.last_ckpt or "") != hook.filename_tmpl.format(step):
+        hook._save_checkpoint_with_step(runner, step, {"epoch": runner.epoch, "iter": runner.iter})
+
+
+@HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
     """mmengine's CheckpointHook, which also saves within an epoch and where a hook ends the training early,
     keeps what an ``EarlyStoppingHook`` has counted, and removes old epochs only after saving.
@@ -80,7 +136,8 @@ class ResumableCheckpointHook(CheckpointHook):
         max_keep_ckpts: how many checkpoints of whole epochs to keep (−1: all).
 
     Raises:
-        UserError: an unknown option, ``by_epoch=False``, or a ``filename_tmpl`` that --resume does not find.
+        UserError: an unknown option or rule, ``by_epoch=False``, or a ``filename_tmpl`` that --resume does
+            not find.
     """
 
     def __init__(
@@ -93,7 +150,10 @@ class ResumableCheckpointHook(CheckpointHook):
                 f"checkpoint.filename_tmpl is {kwargs['filename_tmpl']!r}, but --resume and test look for "
                 "epoch_N.pth and iter_N.pth: leave it out"
             )
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except (KeyError, ValueError) as error:  # of save_best and its rule
+            raise UserError(f"default_hooks.checkpoint: {error.args[0]}") from None
         if not self.by_epoch:
             raise UserError(
                 "checkpoint.by_epoch is False, but the ResumableCheckpointHook saves whole epochs, every "

@@ -25,7 +25,6 @@ from hardnet_suite.openmm.data.sampling import (
     no_epochs,
     seed_all,
 )
-from hardnet_suite.openmm.run.schedules import warn_of_early_end
 
 # augmentations of mmdet's that depend on earlier images, and one that draws a size for several iterations
 _CACHES = ("CachedMosaic", "CachedMixUp")
@@ -142,7 +141,6 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self._settle_sampler_seed()
         self._require_same_epochs()
         self._warn_of_lost_state()
-        warn_of_early_end(self.runner)
         self.runner.call_hook("before_train")
         if self._iter == self._epoch * len(self.dataloader) > 0:
             self._decide_current_val_interval()

@@ -39,8 +39,15 @@ from hardnet_suite.openmm.checkpoints import for_mmengine
 from hardnet_suite.openmm.compat import repair_ssd_heads
 from hardnet_suite.openmm.data.parts import kind_of, walk
 from hardnet_suite.openmm.models.initializers import load_checkpoint
-from hardnet_suite.openmm.run.accumulation import GRADIENTS, accumulated_gradients, restore_gradients
+from hardnet_suite.openmm.run.accumulation import (
+    GRADIENTS,
+    accumulated_gradients,
+    is_between_steps,
+    recorded_step,
+    restore_gradients,
+)
 from hardnet_suite.openmm.run.amp import training_precision, wrapper_in_precision
+from hardnet_suite.openmm.run.averages import compare_averages, load_averages, record_averages
 from hardnet_suite.openmm.run.buffers import (
     RANK_BUFFERS,
     AverageBuffersHook,
@@ -55,13 +62,19 @@ from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
 from hardnet_suite.openmm.run.loops import require_epochs_to_end, require_epochs_to_save
+from hardnet_suite.openmm.run.optimizers import (
+    recorded_optimizer,
+    require_paramwise,
+    require_same_optimizer,
+    use_own_options,
+)
 from hardnet_suite.openmm.run.precision import recorded_precision
 from hardnet_suite.openmm.run.progress import ProgressLineHook
 from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
 from hardnet_suite.openmm.run.schedules import (
     require_iterations,
-    require_same_optimizer,
     resume_schedules,
+    warn_of_early_end,
     without_single_steps,
 )
 from hardnet_suite.openmm.run.workers import shield_workers
@@ -114,6 +127,7 @@ class SuiteRunner(Runner):
     _opened: Checkpoint | None = None  # the file of ``load_from``, until it is loaded
     _rank_buffers: list[dict[str, torch.Tensor]] | None = None  # while a checkpoint is saved
     _gradients: Any = None  # accumulated; while a checkpoint is saved, and from the one that is resumed
+    _lost_gradients = False  # of the checkpoint that is resumed, for all it says
     _is_visualizer_closed = False  # by mmengine's hook that logs
     stop: threading.Event | None = None  # once set, the run is saved and ends with ``hooks.Stopped``
     last_saved: Path | None = None  # the checkpoint that this run saved last, or was resumed from
@@ -232,14 +246,17 @@ class SuiteRunner(Runner):
         model = self.model.module if is_model_wrapper(self.model) else self.model
         if self._resume:
             checkpoint = for_mmengine(weights.content)
-            self.call_hook("after_load_checkpoint", checkpoint=checkpoint)  # swaps in the averaged weights
+            load_averages(self, checkpoint, filename)
             _require_fit(model, state_dict_of(checkpoint), filename)
-            require_same_optimizer(self.optim_wrapper, checkpoint.get("optimizer"), filename)
+            require_same_optimizer(self.optim_wrapper, checkpoint, filename)
+            schedulers = self.param_schedulers if isinstance(self.param_schedulers, list) else []
+            use_own_options(self.optim_wrapper, checkpoint, schedulers, self.logger)
             load_state_dict(model, state_dict_of(checkpoint), strict=True, logger=self.logger)
             require_finite_weights(self.model.state_dict(), filename)
             restore_buffers(self, checkpoint.get(RANK_BUFFERS))
             self._resumed_schedules = checkpoint.get("param_schedulers")
             self._gradients = checkpoint.pop(GRADIENTS, None)
+            self._lost_gradients = self._gradients is None and not is_between_steps(checkpoint.get("meta"))
             return checkpoint
         report = load_checkpoint(model, self._as_hooks_change(weights), other_classes=True)
         require_finite_weights(model.state_dict(), filename)
@@ -278,6 +295,7 @@ class SuiteRunner(Runner):
             {key: value for key, value in group.items() if key != "params"}
             for group in self.optim_wrapper.param_groups
         ]
+        seed = self._randomness_cfg.get("seed")
         try:
             super().resume(filename, *args, **options | {"resume_param_scheduler": False})
         except (UserError, MemoryError, OSError):
@@ -298,6 +316,12 @@ class SuiteRunner(Runner):
                 f"cannot resume: {filename} is at {unit} {now}, beyond the end of the training at {end}; "
                 f"set a larger train_cfg.max_{unit}s"
             )
+        if seed is not None and seed != self._randomness_cfg.get("seed"):
+            self.logger.warning(
+                f"the run keeps its seed {self._randomness_cfg['seed']}: the config's {seed} (--seed, "
+                "randomness.seed) has no effect on resuming"
+            )
+        compare_averages(self)
         resume_schedules(self, fresh, self._resumed_schedules)
         self.last_saved = Path(filename)
 
@@ -312,6 +336,13 @@ class SuiteRunner(Runner):
         if not is_count or not self.epoch * batches <= self.iter <= (self.epoch + 1) * batches:
             place = f"epoch {self.epoch!a}, iteration {self.iter!a}, with {batches!a} batches per epoch"
             raise UserError(f"cannot resume: {filename} is at {place}: it is damaged; resume from another")
+
+    def build_optim_wrapper(self, optim_wrapper):
+        """Options for some parameters alone are checked, of which mmengine ignores those it does not know."""
+        if isinstance(optim_wrapper, Mapping):
+            model = self.model.module if is_model_wrapper(self.model) else self.model
+            require_paramwise(optim_wrapper, model, self.logger)
+        return super().build_optim_wrapper(optim_wrapper)
 
     def build_param_scheduler(self, scheduler):
         """A warm-up over a single iteration, such as an epoch of one batch, never ends in mmengine: it is
@@ -343,7 +374,8 @@ class SuiteRunner(Runner):
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         super().register_default_hooks(hooks)
-        self.register_hook({"type": "FiniteLossHook"})
+        for kind in ("FiniteLossHook", "KnownMetricsHook"):
+            self.register_hook({"type": kind})
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
         hooks = [
@@ -368,8 +400,11 @@ class SuiteRunner(Runner):
         require_finite_weights(self.model.state_dict(), f"the model after iteration {self.iter}")
         is_resumable = options.get("save_optimizer", True)  # the best one is saved without
         self._gradients = accumulated_gradients(self) if is_resumable else None
+        meta = (meta or {}) | self._meta
+        if is_resumable:
+            meta |= recorded_optimizer(self.optim_wrapper) | recorded_step(self._gradients)
         with averaged_buffers(self) as self._rank_buffers, writing(Path(out_dir, filename)):
-            super().save_checkpoint(out_dir, filename, *args, meta=(meta or {}) | self._meta, **options)
+            super().save_checkpoint(out_dir, filename, *args, meta=meta, **options)
         self._gradients = None
         if is_resumable:
             self.last_saved = Path(out_dir, filename)
@@ -379,9 +414,11 @@ class SuiteRunner(Runner):
         all ranks, and a resumed run has its gradients before it trains."""
         if fn_name == "before_train":
             stop_looking()
+            record_averages(self)
             gradients, self._gradients = self._gradients, None
             if self._resume:
-                restore_gradients(self, gradients)
+                restore_gradients(self, gradients, lost=self._lost_gradients)
+            warn_of_early_end(self)
         if fn_name == "before_save_checkpoint" and self._gradients is not None:
             options["checkpoint"][GRADIENTS] = self._gradients
         if fn_name == "before_save_checkpoint" and self._rank_buffers:

@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.optim.scheduler.param_scheduler import ReduceOnPlateauParamScheduler, _ParamScheduler
 from mmengine.runner import EpochBasedTrainLoop
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.parts import kind_of
+from hardnet_suite.openmm.run.optimizers import differ, is_scheduled
 
 if TYPE_CHECKING:
     from hardnet_suite.openmm.run.runner import SuiteRunner
@@ -27,8 +27,6 @@ _PROGRESS = (
     "num_bad_epochs",
     "cooldown_counter",
 )
-# entries of the optimizer that a config sets and no step changes
-_CONSTANTS = ("weight_decay", "momentum", "betas", "eps", "nesterov", "dampening", "alpha")
 
 
 def without_single_steps(scheduler: Any, batches: int) -> tuple[Any, list[Mapping[str, Any]]]:
@@ -98,55 +96,21 @@ def require_iterations(scheduler: Any) -> None:
 def warn_of_early_end(runner: SuiteRunner) -> None:
     """Logs where every schedule ends before the training does: the rate stays where they leave it.
 
-    So it is when a run resumes with a larger ``max_epochs`` alone.
+    So it is when a run resumes with a larger ``max_epochs`` or ``max_iters`` alone.
     """
     schedulers = runner.param_schedulers
     ends = [scheduler.end for scheduler in schedulers] if isinstance(schedulers, list) else []
-    by_epoch = [scheduler.by_epoch for scheduler in schedulers] if ends else []
+    if not ends:
+        return
+    by_epoch = [scheduler.by_epoch for scheduler in schedulers]
     steps = runner.max_epochs, runner.max_iters
     early = [end < (steps[0] if epochs else steps[1]) for end, epochs in zip(ends, by_epoch, strict=True)]
-    if early and all(early):
+    if all(early):
         unit = "epoch" if by_epoch[-1] else "iteration"
+        length = "max_epochs" if isinstance(runner.train_loop, EpochBasedTrainLoop) else "max_iters"
         runner.logger.warning(
             f"the last schedule ends at {unit} {max(ends)}, before the training: the learning rate stays "
-            "constant from there on; set its end (param_scheduler) as well as train_cfg.max_epochs"
-        )
-
-
-_TELLING = ("betas", "momentum", "alpha", "rho", "lambd", "lr_decay")  # of a kind of optimizer
-
-
-def require_same_optimizer(optimizer: OptimWrapper | OptimWrapperDict, state: Any, path: str) -> None:
-    """Checks that a checkpoint's optimizer can be loaded into the config's.
-
-    Args:
-        optimizer: as the config made it.
-        state: ``optimizer`` of the checkpoint.
-        path: of the checkpoint, for the error.
-
-    Raises:
-        UserError: it is of another kind, or has other parameter groups.
-    """
-    if not isinstance(optimizer, OptimWrapper):  # several optimizers
-        return
-    groups = state.get("param_groups") if isinstance(state, Mapping) else None
-    if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
-        raise UserError(f"cannot resume: {path} has no state of one optimizer")
-    own = optimizer.optimizer.param_groups
-    cure = f"or start a new run from its weights: --cfg-options load_from={path}"
-    kinds = [{key for key in _TELLING if all(key in group for group in side)} for side in (groups, own)]
-    if kinds[0] != kinds[1]:
-        old, new = (", ".join(sorted(kind)) or "neither momentum nor betas" for kind in kinds)
-        raise UserError(
-            f"cannot resume: the optimizer of {path} has {old}, the config's "
-            f"{type(optimizer.optimizer).__name__} has {new}; resume with the optimizer of the run, {cure}"
-        )
-    sizes = [[len(group["params"]) if "params" in group else 0 for group in side] for side in (groups, own)]
-    if sizes[0] != sizes[1]:
-        raise UserError(
-            f"cannot resume: the optimizer of {path} has {len(groups)} parameter groups of {sum(sizes[0])} "
-            f"parameters, the config's {len(own)} of {sum(sizes[1])}; resume with the same paramwise_cfg, "
-            f"{cure}"
+            f"constant from there on; set its end (param_scheduler) as well as train_cfg.{length}"
         )
 
 
@@ -169,19 +133,6 @@ def resume_schedules(runner: SuiteRunner, fresh: Sequence[dict], states: Any) ->
     schedulers = [] if schedulers is None else schedulers
     if isinstance(schedulers, dict):  # several optimizers; the suite's configs have one
         raise UserError("cannot resume: a run of several optimizers is not supported")
-    scheduled = {scheduler.param_name for scheduler in schedulers}
-    if "momentum" in scheduled:
-        scheduled.add("betas")  # where the optimizer keeps its momentum there
-    changed = [
-        key
-        for key in _CONSTANTS
-        if key not in scheduled
-        and any(_differ(old.get(key), new.get(key)) for old, new in zip(groups, fresh, strict=True))
-    ]
-    for group, config_group in zip(groups, fresh, strict=True):
-        group.update({key: config_group[key] for key in changed if key in config_group})
-    if changed:
-        runner.logger.warning(f"the config's {', '.join(changed)} replaces the checkpoint's")
     states = states if isinstance(states, list) else []
     if _same_schedules(schedulers, states) and _same_rates(groups, fresh):
         for scheduler, state in zip(schedulers, states, strict=True):
@@ -196,7 +147,7 @@ def resume_schedules(runner: SuiteRunner, fresh: Sequence[dict], states: Any) ->
     )
     for group, config_group in zip(groups, fresh, strict=True):
         # beside "lr" itself "initial_lr", "max_lr" …
-        rates = [key for key in config_group if key.split("_", 1)[-1] in scheduled | {"lr"}]
+        rates = [key for key in config_group if is_scheduled(key, schedulers)]
         group.update({key: config_group[key] for key in rates})
     _replay(runner, schedulers)
 
@@ -236,7 +187,7 @@ def _replay(runner: SuiteRunner, schedulers: Sequence[_ParamScheduler]) -> None:
 
 def _same_schedules(schedulers: Sequence[_ParamScheduler], states: Sequence[dict]) -> bool:
     return len(schedulers) == len(states) and all(
-        not _differ(_configured(scheduler.state_dict()), _configured(state))
+        not differ(_configured(scheduler.state_dict()), _configured(state))
         for scheduler, state in zip(schedulers, states, strict=True)
     )
 
@@ -244,24 +195,10 @@ def _same_schedules(schedulers: Sequence[_ParamScheduler], states: Sequence[dict
 def _same_rates(groups: Sequence[dict], fresh: Sequence[dict]) -> bool:
     """Without a schedule the checkpoint's rate would stay; with one its base rate is compared."""
     return not any(
-        _differ(old.get("initial_lr", old["lr"]), new.get("initial_lr", new["lr"]))
+        differ(old.get("initial_lr", old["lr"]), new.get("initial_lr", new["lr"]))
         for old, new in zip(groups, fresh, strict=True)
     )
 
 
 def _configured(state: dict) -> dict:
     return {key: value for key, value in state.items() if key not in _PROGRESS and not callable(value)}
-
-
-def _differ(old: Any, new: Any) -> bool:
-    """Whether two values of a state differ; lists and tuples are one, as are numbers up to rounding."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return old.keys() != new.keys() or any(_differ(old[key], new[key]) for key in old)
-    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
-        return len(old) != len(new) or any(map(_differ, old, new))
-    if isinstance(old, float) or isinstance(new, float):
-        try:
-            return not math.isclose(old, new, rel_tol=1e-9, abs_tol=1e-15)
-        except TypeError:
-            return True
-    return old != new

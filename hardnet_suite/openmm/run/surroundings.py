@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,26 +16,41 @@ from hardnet_suite.openmm.run.lock import TrainingLock
 from hardnet_suite.openmm.run.logs import reopen_log
 from hardnet_suite.outputs import writing
 
+# torch's message for batch and instance normalization; the size of the batch
+_TOO_FEW = re.compile(r"Expected more than 1 .* when training, got input size \D*([\d, ]+)")
+
 
 @contextmanager
 def explained(work_dir: str | Path, advice: Callable[[], str] | None = None) -> Iterator[None]:
-    """Within, what the system does to a run becomes one line.
+    """Within, what the system does to a run becomes one line, as does a batch of too few values.
 
     Args:
         work_dir: of the run.
         advice: gives the end of the line.
 
     Raises:
-        UserError: space, memory or files ran out, the work dir cannot be written, or a data loader worker was
-            killed.
+        UserError: space, memory or files ran out, the work dir cannot be written, a data loader worker was
+            killed, or a batch is too small to be normalized.
     """
     try:
         yield
     except Exception as error:
-        reason = explain(error, work_dir)
+        reason = explain(error, work_dir) or _explain_batch(error)
         if reason is None:
             raise
         raise UserError(f"{reason}; {advice()}" if advice else reason) from error
+
+
+def _explain_batch(error: Exception) -> str | None:
+    """A batch that torch's normalization layers refuse in training: one image whose last map is of 1×1."""
+    size = _TOO_FEW.search(str(error)) if isinstance(error, ValueError) else None
+    if size is None:
+        return None
+    shape = size[1].strip(", ").replace(", ", "×")
+    return (
+        f"normalization cannot train on a single value per channel, as in maps of {shape}: use a larger "
+        "train_dataloader.batch_size, drop_last=True if the last batch alone has one image, or larger images"
+    )
 
 
 def how_to_resume(runner: Runner | None, work_dir: str | Path) -> str:

@@ -218,6 +218,64 @@ def test_a_training_that_is_stopped_early_saves_its_last_epoch(toy_train):
     assert again.epoch == 5
 
 
+PLATEAU = {"type": "ReduceOnPlateauLR", "monitor": "scores", "rule": "greater"}
+
+
+@pytest.mark.parametrize(
+    ("option", "changes"),
+    [
+        (r"checkpoint\.save_best is 'scores'", {"default_hooks.checkpoint.save_best": "scores"}),
+        (r"checkpoint\.save_best is 'scores'", {"default_hooks.checkpoint.save_best": ["score", "scores"]}),
+        (r"EarlyStoppingHook\.monitor is 'scores'", {"custom_hooks.0.monitor": "scores"}),
+        ("the monitor of a ReduceOnPlateau schedule is 'scores'", {"param_scheduler": [PLATEAU]}),
+    ],
+)
+@pytest.mark.parametrize("interval", [1, 4])
+def test_a_metric_that_the_validation_does_not_give(toy_train, option, changes, interval):
+    """The epoch is saved, also where it is not due, with the weights in training."""
+    cfg = stopped_early()
+    cfg.default_hooks.checkpoint.update(interval=interval, rule="greater")
+    cfg.merge_from_dict(changes)
+    cfg.custom_hooks.append({"type": "EMAHook", "momentum": 0.5})
+    message = (
+        rf"^{option}, which the validation .*did you mean score\? it gives score; .*epoch_1\.pth: .*--resume$"
+    )
+    for resume in (False, True):
+        with pytest.raises(UserError, match=message):
+            toy_train(cfg, resume=resume)
+    saved = read_checkpoint(toy_train.folder() / "epoch_1.pth")
+    assert saved["meta"]["iter"] == 4
+    weights = {key: value for key, value in saved["state_dict"].items() if key == "layer.weight"}
+    trained = {"layer.weight": saved["ema_state_dict"]["module.layer.weight"]}
+    cfg = stopped_early(patience=100)
+    cfg.custom_hooks.append({"type": "EMAHook", "momentum": 0.5})
+    cfg.default_hooks.checkpoint.update(save_best=["score"], rule="greater")
+    if "param_scheduler" in changes:
+        cfg.param_scheduler = [PLATEAU | {"monitor": "score"}]
+    toy_train(cfg, "whole")
+    whole = read_checkpoint(toy_train.folder("whole") / "epoch_8.pth")
+    toy_train(cfg, resume=True)
+    assert_identical(read_checkpoint(toy_train.folder() / "epoch_8.pth")["state_dict"], whole["state_dict"])
+    assert not torch.equal(weights["layer.weight"], trained["layer.weight"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"save_best": "score", "rule": "bigger"},
+            "default_hooks.checkpoint: rule must be greater, less or None",
+        ),
+        ({"save_best": "of_mine"}, "default_hooks.checkpoint: Cannot infer the rule for key of_mine"),
+    ],
+)
+def test_a_rule_of_the_best_checkpoint(toy_train, changes, message):
+    cfg = stopped_early()
+    cfg.default_hooks.checkpoint.update(changes)
+    with pytest.raises(UserError, match=f"^{message}"):
+        toy_train(cfg)
+
+
 def test_counts_of_other_early_stopping_are_not_taken_over(toy_train):
     cfg = stopped_early()
     toy_train(cfg)
@@ -454,15 +512,42 @@ def test_a_moved_end_of_the_training_scales_the_accumulated_gradients(toy_train)
         torch.testing.assert_close(ends[1][key], value, rtol=1e-5, atol=1e-6)
 
 
-def test_a_checkpoint_without_the_accumulated_gradients_is_told(toy_train):
+@pytest.mark.parametrize("counts", [1, 3])
+def test_a_checkpoint_without_the_accumulated_gradients_is_told(toy_train, counts):
+    """The file of another program does not say whether it has lost some; ours is between two steps.
+
+    With steps of 3, the last one of an epoch of 4 iterations that ends a training is of one.
+    """
     cfg = accumulating()
     cfg.train_cfg.max_epochs = 1
-    cfg.optim_wrapper.accumulative_counts = 1
+    cfg.optim_wrapper.accumulative_counts = counts
     toy_train(cfg)
+    path = toy_train.folder() / "epoch_1.pth"
+    content = torch.load(path, weights_only=False)
+    assert content["meta"].pop("between_steps") is True
     runner, _ = toy_train(accumulating(), resume=True)
     assert runner.iter == 12
     log = "".join(path.read_text() for path in toy_train.folder().glob("*/*.log"))
+    assert "lacks the gradients" not in log
+    assert (
+        "last step was at iteration 4, which is no multiple of optim_wrapper.accumulative_counts=3: " in log
+    )
+    assert "the first step is of 2 iterations\n" in log
+    torch.save(content, path)
+    toy_train(accumulating(), "other", resume=str(path))
+    log = "".join(path.read_text() for path in toy_train.folder("other").glob("*/*.log"))
     assert "the checkpoint lacks the gradients accumulated in its last 1 iteration " in log
+    assert "last step was" not in log
+
+
+def test_a_finished_training_lacks_no_gradients(toy_train):
+    cfg = accumulating()
+    cfg.train_cfg.max_epochs = 1
+    for resume in (False, True):
+        toy_train(cfg, resume=resume)
+    log = "".join(path.read_text() for path in toy_train.folder().glob("*/*.log"))
+    assert "lacks the gradients" not in log
+    assert "the first step is of" not in log
 
 
 def test_steps_of_another_number_of_iterations_are_refused_in_the_middle_of_one(toy_train):

@@ -17,7 +17,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS, METRICS, MODELS
 from mmengine.visualization import LocalVisBackend
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy_runs import toy_config
+from toy_runs import assert_identical, toy_config
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run import launch
@@ -246,6 +246,69 @@ class Averages(Hook):
         runner.averages = {key: value.clone() for key, value in module.state_dict().items()}
 
 
+@HOOKS.register_module()
+class WeightsInTraining(Hook):
+    """Notes the weights that a run begins and ends with."""
+
+    priority = "LOWEST"
+
+    def before_train(self, runner) -> None:
+        runner.began = {key: value.clone() for key, value in runner.model.state_dict().items()}
+
+    def after_train(self, runner) -> None:
+        runner.ended = {key: value.clone() for key, value in runner.model.state_dict().items()}
+
+
+@HOOKS.register_module()
+class OtherAverages(Hook):
+    """Averages of another kind than mmengine's, under the name of its entry; it takes them itself."""
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        averages = checkpoint["ema_state_dict"]
+        checkpoint["state_dict"].update({key[7:]: averages[key] for key in averages if key[:7] == "module."})
+
+
+EMA = {"type": "EMAHook", "momentum": 0.3, "update_buffers": True}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ([EMA], [], "averaged weights, but the config no EMAHook: the averages are dropped"),
+        ([EMA], [{"type": "OtherAverages"}], None),
+        ([EMA], [EMA], None),
+        ([], [], None),
+        ([], [EMA], "has no averaged weights: those of the EMAHook begin here"),
+        (
+            [EMA],
+            [{"type": "EMAHook", "ema_type": "StochasticWeightAverage"}],
+            "by StochasticWeightAverage(), the checkpoint by ExponentialMovingAverage(momentum=0.3, "
+            "update_buffers=True): its averages are continued",
+        ),
+        (
+            [EMA],
+            [EMA | {"momentum": 0.1}],
+            "by ExponentialMovingAverage(momentum=0.1, update_buffers=True), the",
+        ),
+    ],
+)
+def test_a_run_resumes_from_the_weights_in_training(toy_train, capsys, before, after, said):
+    """Also where the config has no hook any more that knows of the averages in their place."""
+    cfg = toy_config(epochs=1)
+    cfg.custom_hooks = [{"type": "WeightsInTraining"}, *before]
+    first, _ = toy_train(cfg)
+    cfg = toy_config(epochs=2)
+    cfg.custom_hooks = [{"type": "WeightsInTraining"}, *after]
+    second, _ = toy_train(cfg, resume=True)
+    assert_identical(first.ended, second.began)
+    (log,) = (path for path in toy_train.folder().glob("*/*.log") if path.stem == second.timestamp)
+    lines = [line for line in log.read_text().splitlines() if "averag" in line and "WARNING" in line]
+    assert len([line for line in lines if said and said in line]) == (said is not None), lines
+    assert said is not None or not lines
+    saved = torch.load(toy_train.folder() / "epoch_2.pth", weights_only=False)
+    assert ("ema_state_dict" in saved) == ("EMAHook" in {hook["type"] for hook in after})
+
+
 def test_weights_that_a_hook_makes_unfit_are_refused(toy_train):
     toy_train(toy_config(epochs=1))
     cfg = toy_config(epochs=1, load_from=str(toy_train.folder() / "epoch_1.pth"))
@@ -258,8 +321,8 @@ def test_weights_that_a_hook_makes_unfit_are_refused(toy_train):
     ("change", "message"),
     [
         ({"model": {"type": "ToyModel", "width": 4}}, r"another model: 6 tensors of another shape \(layer"),
-        ({"optimizer": {"type": "AdamW", "lr": 0.1}}, r"has momentum, the config's AdamW has betas"),
-        ({"optimizer": {"type": "RMSprop", "lr": 0.1}}, "has momentum, the config's RMSprop has alpha"),
+        ({"optimizer": {"type": "AdamW", "lr": 0.1}}, r"epoch_1\.pth is SGD, the config's AdamW;"),
+        ({"optimizer": {"type": "RMSprop", "lr": 0.1}}, r"is SGD, the config's RMSprop;"),
         ({"paramwise_cfg": {"bias_lr_mult": 2.0}}, "has 1 parameter groups of 4 .* config.s 4 of 4"),
     ],
 )

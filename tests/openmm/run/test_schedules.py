@@ -187,3 +187,35 @@ def test_schedules_of_several_optimizers_keep_their_form():
     kept, dropped = without_single_steps({"a": [ITERATION, EPOCH], "b": EPOCH}, 4)
     assert (kept, dropped) == ({"a": [EPOCH], "b": EPOCH}, [ITERATION])
     assert without_single_steps({"b": EPOCH}, 1) == ({"b": []}, [EPOCH])
+
+
+@pytest.mark.parametrize("loop", ["ResumableEpochLoop", "EpochBasedTrainLoop", "IterBasedTrainLoop"])
+@pytest.mark.parametrize("schedule", [poly(2), steps(2)[:0]])
+def test_a_longer_training_alone_is_told_in_every_loop(toy_train, loop, schedule):
+    for epochs in (2, 3):
+        cfg = toy_config(schedule, epochs=epochs)
+        cfg.train_cfg.type = loop
+        length = "max_epochs"
+        if loop == "IterBasedTrainLoop":
+            cfg, length = by_iterations(schedule), "max_iters"
+            cfg.train_cfg.max_iters = 4 * epochs
+        runner, rates = toy_train(cfg, resume=epochs == 3)
+    (log,) = (path for path in toy_train.folder().glob("*/*.log") if path.stem == runner.timestamp)
+    told = [line for line in log.read_text().splitlines() if "the last schedule ends" in line]
+    assert len(rates) == 4
+    assert len(told) == bool(schedule)
+    assert not told or ("at iteration 8, before" in told[0] and f"train_cfg.{length}" in told[0])
+
+
+@pytest.mark.parametrize(("seed", "said"), [(0, False), (7, True), (None, False)])
+def test_the_seed_of_a_resumed_run(toy_train, seed, said):
+    toy_train(toy_config(epochs=1))
+    runner, _ = toy_train(toy_config(epochs=2, randomness={"seed": seed}), resume=True)
+    assert runner.seed == 0
+    (log,) = (path for path in toy_train.folder().glob("*/*.log") if path.stem == runner.timestamp)
+    lines = [line for line in log.read_text().splitlines() if "keeps its seed" in line]
+    assert len(lines) == said
+    assert (
+        not lines
+        or "the run keeps its seed 0: the config's 7 (--seed, randomness.seed) has no eff" in lines[0]
+    )

@@ -328,3 +328,17 @@ def test_the_best_checkpoint_is_removed_once_a_better_one_is_saved(tmp_path, ind
     hook.after_val_epoch(runner, {"a": 0.1, "b": 0.4})  # a has become worse
     kept = ["best_a_epoch_2.pth", "best_b_epoch_3.pth"]
     assert sorted(os.listdir(tmp_path)) == kept[: len(indicators)]
+
+
+@pytest.mark.parametrize(("length", "batch_size"), [(9, 4), (2, 1)])
+def test_a_batch_that_cannot_be_normalized(toy_train, length, batch_size):
+    """One image, of one value per channel: where the last batch alone has one, other epochs' end is late."""
+    cfg = toy_config(epochs=1)
+    cfg.train_dataloader.update(batch_size=batch_size, dataset={"type": "ToyNumbers", "length": length})
+    with pytest.raises(
+        UserError, match=r"single value per channel, as in maps of 1×3: .*drop_last"
+    ) as raised:
+        toy_train(cfg)
+    assert "\n" not in str(raised.value)
+    cfg.train_dataloader.update(batch_size=2, drop_last=True)
+    toy_train(cfg)
