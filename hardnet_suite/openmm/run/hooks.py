@@ -24,7 +24,7 @@ from hardnet_suite.openmm.compat import ATOMIC
 from hardnet_suite.openmm.models.config import require_settled
 from hardnet_suite.openmm.run.checks import any_rank, require_finite_weights
 from hardnet_suite.outputs import remove_leftovers, require_replaceable
-from hardnet_suite.weights.runs import saved_checkpoints
+from hardnet_suite.run_folders import saved_checkpoints
 
 # of a run, among mmengine's runtime information
 _OWN = "own_checkpoints"
