@@ -391,11 +391,15 @@ class SuiteRunner(Runner):
             self._is_visualizer_closed = any(isinstance(hook, LoggerHook) for hook in self.hooks)
 
     @master_only
-    def dump_config(self) -> None:
+    def dump_config(self, given: Config | None = None) -> None:
         """Writes the config into the work dir, unless a file of the user's is in the way.
 
         Variables that only served to build it are left out, so that the copy is a config itself. The log's
         ``vis_data/config.py`` has all of them in any case.
+
+        Args:
+            given: of a run that is resumed, the config before it was: the copy then begins anew, as the run
+                did.
         """
         if self._train_loop is None:  # scoring must not overwrite the record of the training
             return
@@ -405,7 +409,11 @@ class SuiteRunner(Runner):
         except UserError:
             self.logger.info(f"{target} exists and stays as it is: vis_data/config.py has the whole config")
             return
-        write_file(target, DUMPED + without_unread(self.cfg).pretty_text)
+        cfg = without_unread(given or self.cfg)
+        if given is not None:
+            initial = None if given.get("resume") else given.get("load_from")
+            cfg.resume, cfg.load_from = False, initial
+        write_file(target, DUMPED + cfg.pretty_text)
 
 
 def _decode_by_suite(dataset: dict) -> None:
