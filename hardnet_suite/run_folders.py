@@ -39,6 +39,8 @@ def is_run(folder: str | Path) -> bool:
 
 def is_written(config: Path) -> bool:
     """Whether training wrote a config into the folder of its run, or this is a copy of such a file."""
+    if not config.is_file():  # such as a pipe, which would wait for a writer
+        return False
     starts = [start.encode() for start in (DUMPED, CHOSEN)]
     try:
         with config.open("rb") as stream:

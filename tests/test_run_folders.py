@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -118,10 +119,11 @@ def test_a_file_that_training_wrote_beside_checkpoints():
     (folder / "epoch_1.pth").touch()
     assert work_dir_of("first/mine.py") == folder
     Path("first/own.py").touch()
+    os.mkfifo("first/pipe.py")
     assert work_dir_of("first/own.py") is None
-    assert [is_written(folder / name) for name in ("mine.py", "own.py", "none.py", ".")] == [
+    assert [is_written(folder / name) for name in ("mine.py", "own.py", "none.py", "pipe.py", ".")] == [
         True,
-        *[False] * 3,
+        *[False] * 4,
     ]
 
 
