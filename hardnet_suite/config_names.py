@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -72,21 +71,6 @@ def written_data_root(path: Path) -> str | None:
     except (OSError, ValueError, SyntaxError, RecursionError):  # told where the config is read
         return None
     return next((root for root in roots if root is not None), None)
-
-
-def config_of_run(name: str) -> str:
-    """The path of a run's config for the run's folder, or for its name in work_dirs; any other text as it is.
-
-    The names of the suite's configs come first: their runs are scored with them.
-    """
-    if known_name(name, own_configs()) or os.path.isfile(name):
-        return name
-    for folder in (Path(name), Path("work_dirs", name)):
-        configs = sorted(folder.glob("*.py")) if name and os.path.isdir(folder) else []
-        own = [path for path in configs if path.stem == folder.resolve().name]
-        if own or len(configs) == 1:
-            return str((own or configs)[0])
-    return name
 
 
 def unknown_model(name: str, models: Iterable[str]) -> UserError:

@@ -42,6 +42,7 @@ BELOW_ALL = (
     "numeric",
     "outputs",
     "precision",
+    "run_folders",
     "threads",
     "quiet",
     "timing",

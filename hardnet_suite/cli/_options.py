@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from hardnet_suite.config_names import config_of_run, find_config, own_configs, written_data_root
+from hardnet_suite.config_names import find_config, own_configs, written_data_root
 from hardnet_suite.data.report import printable
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.precision import PRECISIONS, settled_precision
+from hardnet_suite.run_folders import config_path, folder_word, run_folder
 from hardnet_suite.threads import MOST_THREADS
 
 
@@ -78,7 +79,6 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """The config and what changes it."""
     parser.add_argument(
         "config",
-        type=config_of_run,
         help="a path, a name such as ssd512_hardnet68, or a run's folder or name",
     )
     parser.add_argument("--data-root", help="folder of the data; moves every path of the config")
@@ -88,12 +88,17 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 def settle_config(args: argparse.Namespace) -> None:
     """Checks the config's name and the data folder, before anything is imported that takes seconds.
 
+    ``args.config`` becomes the path of a file or of a run's folder, or the exact name of a config.
+
     Raises:
         UserError: there is none of that name, or no such folder.
     """
     from hardnet_suite.cli.models import FIGURES
 
-    if not os.path.isfile(args.config):
+    if (folder := run_folder(args.config)) is not None:
+        config_path(args.config)  # it has one
+        args.config = folder_word(folder, own_configs())
+    elif not os.path.isfile(args.config):
         model, configs = known_name(args.config, FIGURES), own_configs()
         if model and not known_name(args.config, configs):
             own = [name for name in configs if name.startswith(f"{model}_")]
@@ -111,8 +116,7 @@ def require_data_root(args: argparse.Namespace) -> None:
     """Checks the folder of a config's data, as far as its text tells it, before any heavy import."""
     if args.data_root or args.cfg_options:  # these may set other folders
         return
-    path = Path(args.config)
-    root = written_data_root(path if path.is_file() else find_config(args.config))
+    root = written_data_root(config_path(args.config))
     if root and "://" not in root and not os.path.exists(root):
         raise UserError(
             f"no folder {root}, the data_root of {args.config}: put the data there, or give their folder "
@@ -193,7 +197,9 @@ def load_run_config(args: argparse.Namespace, suffix: Callable[[Path], str] = la
         cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
     work_dir = args.work_dir
     if not work_dir:
-        usual = Path(cfg.get("work_dir") or Path("work_dirs", Path(args.config).stem))
+        usual = Path(cfg.get("work_dir") or Path("work_dirs", Path(cfg.filename).stem))
+        if usual.name in ("", ".."):
+            usual = usual.resolve()
         work_dir = usual.parent / f"{usual.name}{suffix(usual)}"
     if get_device() == "cpu":
         flush_denormals()

@@ -19,9 +19,11 @@ from hardnet_suite.cli._options import (
     set_threads,
     show,
 )
+from hardnet_suite.config_names import own_configs
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import known_name
+from hardnet_suite.run_folders import find_run
 
 if TYPE_CHECKING:
     from hardnet_suite.deploy.benchmark import Comparison, Timing
@@ -239,11 +241,12 @@ def _model_of(model: str) -> Any:
     from hardnet_suite.deploy.peers import PEERS
     from hardnet_suite.networks import list_models
 
-    if name := known_name(model, [*list_models(), *PEERS]):
+    names, run = [*list_models(), *PEERS], find_run(model, [*list_models(), *own_configs(), *PEERS])
+    if run is None and (name := known_name(model, names)):
         return name
     from hardnet_suite.cli.predict import is_path, load_any_model
 
-    if Path(model).exists():
+    if run is not None or Path(model).exists():
         return load_any_model(model)
     if is_path(model):
         raise UserError(f"{model}: no such file or folder")

@@ -29,6 +29,7 @@ from hardnet_suite.config_names import find_config, own_configs, unknown_model
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import known_name
 from hardnet_suite.precision import settled_precision
+from hardnet_suite.run_folders import find_run
 from hardnet_suite.weights.file import ENGINE_SUFFIXES, WEIGHTS_SUFFIXES
 
 if TYPE_CHECKING:
@@ -257,14 +258,15 @@ def require_model(model: str) -> None:
     Raises:
         UserError: it is neither a model nor a config of the suite, and no file or folder.
     """
-    known = known_name(model, [*FIGURES, *own_configs()])
+    names = [*FIGURES, *own_configs()]
+    known = known_name(model, names)
     if Path(model).is_file():
         from hardnet_suite.data.images import IMAGE_SUFFIXES
         from hardnet_suite.data.sources import VIDEO_SUFFIXES
 
         if model.lower().endswith((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)):
             raise UserError(f"{model} is an image or video, expected a model after --model")
-    if known is not None or os.path.exists(model):
+    if known is not None or os.path.exists(model) or find_run(model, names) is not None:
         return
     if is_path(model):
         if Path(model).suffix == ".py" and os.sep not in model:
@@ -299,7 +301,8 @@ def settle_weights(model: str, weights: str) -> str:
         UserError: neither.
     """
     name = known_name(model, FIGURES)
-    if os.path.lexists(weights) or "://" in weights or name is None:
+    is_run = find_run(model, [*FIGURES, *own_configs()]) is not None
+    if os.path.lexists(weights) or "://" in weights or name is None or is_run:
         return weights
     if os.sep in weights or Path(weights).suffix.lower() in _SUFFIXES:
         raise UserError(f"--weights {weights}: no such file or folder")

@@ -21,6 +21,7 @@ from hardnet_suite.cli._options import (
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.precision import settled_precision
+from hardnet_suite.run_folders import is_run
 
 if TYPE_CHECKING:
     from hardnet_suite.deploy.session import Session
@@ -156,7 +157,7 @@ def _open_exported(args: argparse.Namespace) -> Session | None:
 def _suffix(args: argparse.Namespace, usual: Path, *, exported: bool) -> str:
     """Sets the work dir of weights that are not the run's apart from the run's, for whose figures theirs
     could be taken; so it does with every exported file."""
-    from hardnet_suite.weights.runs import is_of_run, is_run
+    from hardnet_suite.weights.runs import is_of_run
 
     if args.pretrained or args.weights is not None:
         return f"_{args.weights or 'pretrained'}"

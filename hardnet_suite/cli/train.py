@@ -30,6 +30,7 @@ from hardnet_suite.config_names import own_configs
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.precision import settled_precision
+from hardnet_suite.run_folders import folder_word, run_folder
 
 # entries of a config that a test does not read
 _OF_TRAINING = frozenset(
@@ -156,7 +157,8 @@ def _report(args: argparse.Namespace, runner) -> None:
     image = example_image(cfg)
     if image is not None and is_suites(cfg):
         out = Path(cfg.work_dir, "drawings")
-        commands.append(["predict", str(image), "--model", _as_folder(cfg.work_dir), "--out", str(out)])
+        folder = folder_word(cfg.work_dir, [*FIGURES, *own_configs()])
+        commands.append(["predict", str(image), "--model", folder, "--out", str(out)])
     if commands:
         show("next:")
     for command in commands:
@@ -171,12 +173,6 @@ def _repeated(args: argparse.Namespace) -> list[str]:
     return [*options, *(["--cfg-options", *entries] if entries else [])]
 
 
-def _as_folder(work_dir: str | Path) -> str:
-    """A run's folder as ``--model`` takes it: not for a model or config of the same name."""
-    word = str(work_dir)
-    return os.path.join(".", word) if known_name(word, [*FIGURES, *own_configs()]) else word
-
-
 def _program() -> list[str]:
     """How this program is called: by its name where that is found, as a module of this Python elsewhere."""
     found = shutil.which("hardnet-suite")
@@ -187,7 +183,8 @@ def _program() -> list[str]:
 def _require_config(args: argparse.Namespace) -> None:
     """Checks config and data folder; the name of a model in the place of a config is told as such."""
     model = known_name(args.config, FIGURES)
-    if model and not os.path.exists(args.config) and not known_name(args.config, own_configs()):
+    is_other = os.path.exists(args.config) or run_folder(args.config) is not None
+    if model and not is_other and not known_name(args.config, own_configs()):
         raise UserError(
             f"{model} is a model, not a config: add --data FOLDER to train it on a data folder, or give one "
             "of the configs that `hardnet-suite configs` lists"

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hardnet_suite.config_names import own_configs
 from hardnet_suite.deploy.session import Session, is_for_engine, open_session
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import resize_patches
 from hardnet_suite.names import did_you_mean, known_name
 from hardnet_suite.networks import ARCHS, DescriptorArch, build_network, eval_mode
 from hardnet_suite.numeric import require_count
+from hardnet_suite.run_folders import find_run
 from hardnet_suite.weights import chosen_row, fill, open_weights
 from hardnet_suite.weights.file import expanded
 from hardnet_suite.weights.runs import run_checkpoint
@@ -62,7 +64,9 @@ def open_descriptor(
         UserError: as ``load_descriptor``, or an engine that does not compute the file in bfloat16.
     """
     names = [name for name, arch in ARCHS.items() if isinstance(arch, DescriptorArch)]
-    name = known_name(str(model), names)
+    if (run := find_run(str(model), [*names, *own_configs()])) is not None:
+        model = run
+    name = None if run is not None else known_name(str(model), names)
     if name is None:
         if weights is not None:
             raise UserError(

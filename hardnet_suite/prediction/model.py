@@ -44,6 +44,7 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.networks.layers import is_meta, without_wrappers
 from hardnet_suite.precision import Precision, settled_precision
+from hardnet_suite.run_folders import find_run
 from hardnet_suite.visualization.canvas import class_color
 from hardnet_suite.weights import (
     ROWS,
@@ -497,6 +498,9 @@ def _usage(choice: _Choice, checkpoint: Checkpoint, model: str) -> Usage:
 
 def _choose(model: str) -> _Choice:
     path = os.path.expanduser(model)
+    if (run := find_run(path, [*list_models(), *own_configs()])) is not None:
+        file, which = run_checkpoint(run)
+        return _Choice(file=file, which=which)
     if name := known_name(model, list_models()):
         return _Choice(name=name)
     named = os.sep not in path and known_name(path, own_configs()) is not None  # a name comes before a folder

@@ -1,31 +1,14 @@
-"""The checkpoints in a run's folder."""
+"""The checkpoint that a run's folder stands for, by what the files say."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.run_folders import BEST, NUMBERED, saved_checkpoints
 from hardnet_suite.weights.file import BadFileError, WeightsFile
-
-_BEST = "best_"  # what the names of mmengine's best checkpoints begin with
-_NUMBERED = re.compile(r"(epoch|iter)_(\d+)\.pth")
-
-
-def saved_checkpoints(work_dir: str | Path, kind: str = "(epoch|iter)") -> list[Path]:
-    """The checkpoints that a run can be resumed from: whole epochs, then those within one, each by number.
-
-    The times of the files say nothing: a copy of a folder has others.
-
-    Args:
-        work_dir: the folder of the run.
-        kind: "epoch" or "iter" for one of them.
-    """
-    numbers = {path: _NUMBERED.fullmatch(path.name) for path in Path(work_dir).glob("*.pth")}
-    chosen = [path for path, match in numbers.items() if match and re.fullmatch(kind, match[1])]
-    return sorted(chosen, key=lambda path: (numbers[path][1], int(numbers[path][2])))
 
 
 def newest_checkpoint(work_dir: str | Path) -> WeightsFile | None:
@@ -69,7 +52,7 @@ def run_checkpoint(work_dir: str | Path) -> tuple[WeightsFile, str]:
         UserError: there is none, or the one to choose cannot be read.
     """
     newest = newest_checkpoint(work_dir)
-    paths = sorted(Path(work_dir).glob(f"{_BEST}*.pth"))
+    paths = sorted(Path(work_dir).glob(f"{BEST}*.pth"))
     if newest is not None:  # it names the best ones of its run; others are of an earlier run in the folder
         names = _best_names(newest)
         paths = [path for path in paths if path.name in names]
@@ -78,11 +61,6 @@ def run_checkpoint(work_dir: str | Path) -> tuple[WeightsFile, str]:
     if newest is None:
         raise UserError(f"no checkpoint best_*.pth, epoch_N.pth or iter_N.pth in {work_dir}; train first")
     return newest, "the newest of the run (it has no best one)"
-
-
-def is_run(folder: str | Path) -> bool:
-    """Whether a folder holds checkpoints of a run."""
-    return bool(saved_checkpoints(folder)) or any(Path(folder).glob(f"{_BEST}*.pth"))
 
 
 def is_of_run(weights: str | Path, folder: str | Path) -> bool:
@@ -130,7 +108,7 @@ def _before(path: Path) -> Iterator[Path]:
 
 
 def _kind(path: Path) -> str:
-    return _NUMBERED.fullmatch(path.name)[1]
+    return NUMBERED.fullmatch(path.name)[1]
 
 
 def _saved_at(file: WeightsFile) -> tuple[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 import torch
 
 from hardnet_suite import create_model, load_model
-from hardnet_suite.cli.train import _as_folder
+from hardnet_suite.cli.models import FIGURES
+from hardnet_suite.config_names import own_configs
+from hardnet_suite.run_folders import folder_word
 from hardnet_suite.weights import open_weights
 
 
@@ -34,24 +37,94 @@ def test_a_runs_folder_is_a_model_however_it_is_spelt(cli, run, image, spelling)
     assert "best_coco_bbox_mAP_epoch_1.pth, the best of the run" in out
 
 
-@pytest.mark.parametrize("name", ["ssd320_hardnet39ds", "ssd320_hardnet39ds_bccd", "SSD320-HarDNet39ds"])
+NAMES = [*FIGURES, *own_configs()]
+
+
+@pytest.mark.parametrize("name", ["ssd320_hardnet39ds", "ssd320_hardnet39ds_bccd"])
 def test_a_folder_with_the_name_of_a_model_or_config(cli, run, image, name):
     run.rename(name)
-    assert _as_folder(name) == f"./{name}"  # what train prints
-    assert "best_coco_bbox_mAP" in cli("predict", image, "--model", _as_folder(name))[1]
+    word = folder_word(name, NAMES)  # what train prints
+    assert word == f"./{name}"
+    assert "best_coco_bbox_mAP" in cli("predict", image, "--model", word)[1]
     status, out, err = cli("predict", image, "--model", name, "--weights", "bccd")
     assert (status, err) == (0, "")
     assert "the weights 'bccd' of ssd320_hardnet39ds" in out
 
 
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("work_dirs", "mine"), (".", "SSD320-HarDNet39ds"), ("work_dirs", "ssd320_hardnet39ds-BCCD")],
+)
+def test_a_word_is_the_same_run_for_every_command(cli, error_of, run, image, drawn, place, name):
+    """Also where the name of a model or config is alike."""
+    Path(place).mkdir(exist_ok=True)
+    folder = run.rename(Path(place, name))
+    best = f"weights: {folder / 'best_coco_bbox_mAP_epoch_1.pth'}, the best of the run"
+    assert best.replace("weights: ./", "weights: ") in cli("predict", image, "--model", name)[1]
+    status, out, _ = cli("test", name, "--data-root", drawn)
+    assert status == 0
+    assert best in out
+    assert f"figures: {folder}/metrics.json" in out
+    assert cli("check-data", name, "--quick", "--data-root", drawn)[0] == 0
+    assert error_of("predict", image, "--model", name, "--weights", "bccd")
+    assert load_model(name).name == "ssd224_hardnet29"
+
+
 def test_a_folder_that_is_no_run(error_of, run, image):
     Path("empty").mkdir()
     assert "no checkpoint" in error_of("predict", image, "--model", "empty")
-    assert [_as_folder(word) for word in ("run", "work_dirs/hardnet68", "/a/hardnet68")] == [
-        "run",
-        "work_dirs/hardnet68",
-        "/a/hardnet68",
-    ]
+    assert "no config" in error_of("test", "empty")
+    words = ("run", "work_dirs/hardnet68", "/a/hardnet68")
+    assert [folder_word(word, NAMES) for word in words] == list(words)
+
+
+@pytest.mark.parametrize("spelling", ["run/", "{path}", "link", "run/tiny.py"])
+def test_a_copied_run_is_the_one_in_the_folder_given(cli, trained, run, drawn, spelling):
+    """Its config names the folder where it was trained."""
+    assert f"work_dir = {str(trained)!r}" in (run / "tiny.py").read_text()
+    Path("link").symlink_to(run)
+    for file in run.glob("best_*.pth"):
+        file.unlink()
+    before = sorted(trained.iterdir())
+    status, out, _ = cli("test", spelling.format(path=run), "--data-root", drawn)
+    assert status == 0
+    assert "epoch_1.pth, the newest of the run" in out.partition("\n")[0]
+    assert (run / "metrics.json").is_file()
+    assert sorted(trained.iterdir()) == before
+
+
+def test_a_copied_run_is_scored_from_inside_and_beside_it(cli, run, drawn, others, monkeypatch):
+    monkeypatch.chdir(run)
+    assert cli("test", ".", "--data-root", drawn)[0] == 0
+    assert (run / "metrics.json").is_file()
+    assert cli("test", ".", others["copy.pth"], "--data-root", drawn)[0] == 0
+    assert (run.parent / "run_copy/metrics.json").is_file()
+    assert (
+        cli("test", ".", "--data-root", drawn, "--work-dir", others["other"])[0] == 0
+    )  # the option comes first
+    assert (others["other"] / "metrics.json").is_file()
+
+
+def test_a_renamed_run_is_resumed_in_its_folder(cli, trained, run, drawn):
+    """Beside another run where it was; and its config is still that of the whole training."""
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    folder = run.rename("first")
+    longer = ("--data-root", drawn, "--cfg-options", "train_cfg.max_epochs=2")
+    status, out, _ = cli("train", "first", *longer, "--resume")
+    assert status == 0
+    assert "weights: first/epoch_1.pth, resumed" in out
+    assert re.search(r"hardnet.suite test first --data-root", out)
+    assert (folder / "epoch_2.pth").is_file()
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+    record = (folder / "tiny.py").read_text()
+    assert "resume = False" in record
+    assert "load_from = None" in record
+    assert "HarDNetPretrained" in record
+    # the folder without --resume: another training in it
+    out = cli("train", "first", *longer)[1]
+    assert "resumed" not in out
+    assert "folder: first" in out
+    assert "epoch 1/2" in out
 
 
 @pytest.fixture

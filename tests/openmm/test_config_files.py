@@ -15,6 +15,7 @@ from hardnet_suite.networks import ARCHS
 from hardnet_suite.openmm.run.config_copies import flat_copy, summary
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.keys import is_read
+from hardnet_suite.run_folders import CHOSEN, DUMPED
 
 
 def content(path) -> dict:
@@ -267,3 +268,34 @@ def test_reading_leaves_mmengine_as_it_was():
     with pytest.raises(UserError):
         load_config(OWN_CONFIGS / "nothing.py")
     assert Config._get_cfg_path is before
+
+
+@pytest.mark.parametrize("before", ["/gone/run", "work_dirs/gone", "./work_dirs/gone/"])
+@pytest.mark.parametrize(("start", "moves"), [(DUMPED, True), (CHOSEN, True), ("", False)])
+def test_the_paths_of_a_runs_config_follow_its_folder(tmp_path, monkeypatch, before, start, moves):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "work_dirs/now"
+    folder.mkdir(parents=True)
+    inside, beside = f"{before.strip('./') if '.' in before else before}/a.json", "work_dirs/gone2/b.json"
+    text = f"_base_ = 'ssd512_hardnet68'\nwork_dir = {before!r}\nload_from = {beside!r}\n"
+    text += f"val_dataloader = dict(dataset=dict(ann_file={inside!r}))\n"
+    (folder / "first.py").write_text(f"{start}\n{text}")
+    (folder / "epoch_1.pth").touch()
+    for word in ("now", "work_dirs/now", str(folder)):
+        cfg = load_config(word)
+        assert folder.samefile(cfg.work_dir)
+        assert cfg.load_from == beside
+        assert cfg.val_dataloader.dataset.ann_file == (f"{cfg.work_dir}/a.json" if moves else inside)
+    options = {"load_from": inside, "work_dir": "elsewhere"}
+    cfg = load_config("now", options)
+    assert {key: cfg[key] for key in options} == options
+    cfg = load_config("work_dirs/now/first.py")
+    assert cfg.work_dir == ("work_dirs/now" if moves else before)
+
+
+def test_the_work_dir_of_a_run_that_was_not_moved_keeps_its_spelling(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "work_dirs/here"
+    folder.mkdir(parents=True)
+    (folder / "here.py").write_text(f"{DUMPED}_base_ = 'ssd512_hardnet68'\nwork_dir = 'work_dirs/here'\n")
+    assert load_config(folder).work_dir == load_config("here").work_dir == "work_dirs/here"

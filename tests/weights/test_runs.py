@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.weights.runs import is_run, newest_checkpoint, run_checkpoint, saved_checkpoints
+from hardnet_suite.run_folders import is_run, saved_checkpoints
+from hardnet_suite.weights.runs import newest_checkpoint, run_checkpoint
 
 
 def save(folder, name, time, iterations, best: str | None = None, **meta) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from hardnet_suite.config_names import OWN_CONFIGS, find_config
+from hardnet_suite.config_names import OWN_CONFIGS
 from hardnet_suite.data.classification import is_shards, split_shards
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
@@ -18,6 +19,7 @@ from hardnet_suite.openmm.config_files import read_config
 from hardnet_suite.openmm.data.parts import kind_of, parts, walk
 from hardnet_suite.openmm.models.config import settle_arch
 from hardnet_suite.openmm.run.keys import check_options, require_known_keys
+from hardnet_suite.run_folders import config_path, is_written, work_dir_of
 
 _LONGEST_OPTION = 10_000
 # names and numbers of entries, joined by dots; a config is written as Python, with the keys as they are
@@ -30,16 +32,16 @@ def load_config(
     """Reads a config; changes nothing else, such as mmengine's default scope.
 
     Args:
-        name: a path, or the name of one of the suite's own configs ("ssd512_hardnet68").
+        name: a path, the name of one of the suite's own configs ("ssd512_hardnet68"), or a run's folder or
+            its name in work_dirs, also where it was moved or copied: the config's ``work_dir`` is that folder
+            then.
         options: entries to change, dotted keys.
         warn: called with a line for each option inside a dict that had no such entry.
 
     Raises:
         UserError: no such file, it cannot be read, or it or an option sets what nothing reads.
     """
-    path = Path(name)
-    if not path.is_file():
-        path = find_config(str(name))
+    path, folder = config_path(str(name)), work_dir_of(str(name))
     try:
         cfg = read_config(path)
         settle_arch(cfg)
@@ -49,6 +51,8 @@ def load_config(
     except Exception as error:  # a config is a program, and may raise anything
         raise UserError(f"cannot read the config {path}: {type(error).__name__}: {error}") from error
     require_known_keys(cfg, path, skip=OWN_CONFIGS)
+    if folder is not None:
+        _settle_work_dir(cfg, path, folder)
     _settle_data_preprocessor(cfg, path)
     for line in check_options(cfg, options or {}):
         warn(line)
@@ -61,6 +65,20 @@ def load_config(
     except Exception as error:
         raise UserError(f"cannot apply the options to {path}: {type(error).__name__}: {error}") from error
     return cfg
+
+
+def _settle_work_dir(cfg: Config, path: Path, folder: Path) -> None:
+    """Makes a folder the work dir of the config in it, in place.
+
+    The paths in a config that training wrote, such as those of annotations, follow a folder that was moved or
+    copied.
+    """
+    before = cfg.get("work_dir")
+    if not isinstance(before, str) or os.path.abspath(before) != os.path.abspath(folder):
+        if is_written(path) and isinstance(before, str) and os.path.normpath(before) != ".":
+            for spelling in dict.fromkeys((before, os.path.normpath(before))):
+                _move_paths(cfg, spelling, folder)
+        cfg.work_dir = str(folder)
 
 
 def _settle_data_preprocessor(cfg: Config, path: Path) -> None:
@@ -131,7 +149,12 @@ def set_data_root(cfg: Config, root: str | Path) -> None:
         return
     if not cfg.get("data_root"):
         raise UserError(f"{cfg.filename} has no data_root that --data-root could replace; add one to it")
-    old, new = (f"{str(folder).rstrip('/')}/" for folder in (cfg.data_root, root))
+    _move_paths(cfg, cfg.data_root, root)
+
+
+def _move_paths(cfg: Config, before: str | Path, after: str | Path) -> None:
+    """Moves every path of the config that lies in a folder to another one, in place."""
+    old, new = (f"{str(folder).rstrip('/')}/" for folder in (before, after))
 
     def moved(value):
         if isinstance(value, str) and f"{value}/".startswith(old):

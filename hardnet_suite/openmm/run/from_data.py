@@ -50,6 +50,7 @@ from hardnet_suite.openmm.run.recipes import (
     segmentation,
 )
 from hardnet_suite.outputs import require_replaceable, write_file
+from hardnet_suite.run_folders import CHOSEN
 from hardnet_suite.weights import ROWS, WeightsRow, fetch
 from hardnet_suite.weights.layouts import LAYOUTS
 
@@ -65,7 +66,6 @@ _NEEDED = {
     "segmentation": "images and label images (images/train and labels/train …)",
     "classification": "a folder of images per class (train/CLASS/IMAGE)",
 }
-_WRITTEN = "# Written by hardnet-suite train --data; to change it, copy it. SHA-256 of the rest: "
 _DESCRIPTION = "written by hardnet-suite train --data"
 _USUAL_STEMS = ("data", "dataset", "annotations", "_annotations.coco")
 _LOOKED_AT = 200  # images whose sizes are read
@@ -171,7 +171,7 @@ def write_config(
         derived = Path(folder, path.name)
         derived.write_text(f"{title}\n{text}\nwork_dir = {str(work_dir)!r}\n", encoding="utf-8")
         flat = flat_copy(derived, origin=f"# `hardnet-suite train {model} --data …` chose it from the data.")
-    write_file(path, f"{_WRITTEN}{_digest(flat)}\n{flat}")
+    write_file(path, f"{CHOSEN}{_digest(flat)}\n{flat}")
     say(f"config: {_shown(path)}; train, test and predict read it")
     return path
 
@@ -192,7 +192,7 @@ def _is_unchanged(path: Path) -> bool:
         first, _, rest = path.read_text(encoding="utf-8").partition("\n")
     except (OSError, UnicodeDecodeError):
         return False
-    return first == _WRITTEN + _digest(rest)
+    return first == CHOSEN + _digest(rest)
 
 
 def _require_choices(model: str, choices: Choices) -> None:

@@ -28,7 +28,7 @@ from hardnet_suite.openmm.models.config import require_settled
 from hardnet_suite.openmm.run.checks import any_rank, require_finite_weights
 from hardnet_suite.openmm.run.surroundings import how_to_resume
 from hardnet_suite.outputs import remove_leftovers, require_replaceable
-from hardnet_suite.weights.runs import saved_checkpoints
+from hardnet_suite.run_folders import saved_checkpoints
 from hardnet_suite.weights.tables import few
 
 # of a run, among mmengine's runtime information

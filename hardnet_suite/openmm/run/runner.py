@@ -79,13 +79,13 @@ from hardnet_suite.openmm.run.schedules import (
 )
 from hardnet_suite.openmm.run.workers import shield_workers
 from hardnet_suite.outputs import require_replaceable, write_file, writing
+from hardnet_suite.run_folders import DUMPED
 from hardnet_suite.weights import Checkpoint, open_weights, state_dict_of
 from hardnet_suite.weights.file import WeightsFile
 from hardnet_suite.weights.tables import few
 
 _MOST_IMAGES, _MOST_WORKERS = 1_000_000, 1024  # per data loader
 _TIMES = ("time", "data_time")  # of an iteration, as IterTimerHook logs them
-_DUMP = "# The config of a run, as hardnet-suite train wrote it.\n"
 _LONGEST_WAIT = 30 * 60  # seconds for a batch: with a full /dev/shm it would never come
 # what a data loader without worker processes refuses or has no use for
 _WORKER_OPTIONS = ("persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context")
@@ -428,11 +428,15 @@ class SuiteRunner(Runner):
             self._is_visualizer_closed = any(isinstance(hook, LoggerHook) for hook in self.hooks)
 
     @master_only
-    def dump_config(self) -> None:
+    def dump_config(self, given: Config | None = None) -> None:
         """Writes the config into the work dir, unless a file of the user's is in the way.
 
         Variables that only served to build it are left out, so that the copy is a config itself. The log's
         ``vis_data/config.py`` has all of them in any case.
+
+        Args:
+            given: of a run that is resumed, the config before it was: the copy then begins anew, as the run
+                did.
         """
         if self._train_loop is None:  # scoring must not overwrite the record of the training
             return
@@ -442,7 +446,11 @@ class SuiteRunner(Runner):
         except UserError:
             self.logger.info(f"{target} exists and stays as it is: vis_data/config.py has the whole config")
             return
-        write_file(target, _DUMP + without_unread(self.cfg).pretty_text)
+        cfg = without_unread(given or self.cfg)
+        if given is not None:
+            initial = None if given.get("resume") else given.get("load_from")
+            cfg.resume, cfg.load_from = False, initial
+        write_file(target, DUMPED + cfg.pretty_text)
 
 
 def _decode_by_suite(dataset: dict) -> None:
@@ -462,7 +470,7 @@ def _log_after_epoch(
 
 def _is_dump(path: Path) -> bool:
     with path.open("rb") as stream:
-        return stream.read(len(_DUMP)) == _DUMP.encode()
+        return stream.read(len(DUMPED)) == DUMPED.encode()
 
 
 def _require_fit(model: nn.Module, state: Mapping[str, torch.Tensor], path: str) -> None:

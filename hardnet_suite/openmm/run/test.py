@@ -47,8 +47,9 @@ from hardnet_suite.openmm.run.results import publish, require_replaceable, stagi
 from hardnet_suite.openmm.run.runner import SuiteRunner, versions
 from hardnet_suite.openmm.run.surroundings import explained
 from hardnet_suite.outputs import write_file
+from hardnet_suite.run_folders import is_run
 from hardnet_suite.weights import ROWS, Checkpoint, WeightsRow, find, open_weights
-from hardnet_suite.weights.runs import is_of_run, is_run, run_checkpoint
+from hardnet_suite.weights.runs import is_of_run, run_checkpoint
 
 _LARGEST_SCALE = 16
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")

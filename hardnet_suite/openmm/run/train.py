@@ -62,7 +62,7 @@ def train(
 def _train(
     cfg: Config, *, from_scratch: bool, resume: bool | str, stop: threading.Event | None
 ) -> SuiteRunner:
-    cfg = deepcopy(cfg)
+    given, cfg = cfg, deepcopy(cfg)
     options = compile_options(cfg)
     require_supported(cfg)
     require_data(cfg, _DATA)
@@ -99,6 +99,8 @@ def _train(
     ):
         runner = SuiteRunner.from_cfg(cfg, opened)
         runner.stop = stop
+        if cfg.resume:
+            runner.dump_config(given)
         if lock:
             runner.register_hook(WorkDirHook(lock))
         with closing(runner), bfloat16_loops(bool(cfg.get("bf16"))):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from copy import deepcopy
 
 import pytest
+from mmengine.config import Config
 from toy_runs import toy_config
 
 from hardnet_suite.errors import UserError
@@ -102,3 +104,21 @@ def test_a_resumed_run_leaves_the_checkpoints_of_others(toy_train):
     cfg.train_cfg.max_epochs = 4
     toy_train(cfg, resume=True)
     assert sorted(path.name for path in folder.glob("*.pth")) == ["epoch_1.pth", "epoch_4.pth", "iter_5.pth"]
+
+
+def test_the_config_of_a_resumed_run_begins_as_the_run_did(toy_train, tmp_path):
+    """Given to ``train`` without ``--resume``, it trains again, and does not go back to an old checkpoint."""
+    toy_train(toy_config(epochs=1), "other")
+    cfg = config(tmp_path, epochs=1)
+    cfg.load_from = str(toy_train.folder("other") / "epoch_1.pth")
+    toy_train(cfg)
+    record = toy_train.folder() / "mine.py"
+    first = Config.fromfile(record)
+    cfg.train_cfg.max_epochs = 2
+    for settings in ({}, {"resume": True, "load_from": None}):  # mmengine's own way, too
+        again = deepcopy(cfg)
+        again.update(settings)
+        toy_train(again, resume=not settings)
+        second = Config.fromfile(record)
+        assert (second.resume, second.train_cfg.max_epochs) == (False, 2)
+        assert second.load_from == (None if settings else first.load_from)
