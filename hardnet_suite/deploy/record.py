@@ -146,16 +146,15 @@ class ExportRecord:
 _Record = TypeVar("_Record", bound=Any)  # an ExportRecord, or what stands for one
 
 
-def sealed(record: _Record, path: Path, *, beside: tuple[str, ...] = (), behind: bool = True) -> _Record:
+def sealed(record: _Record, path: Path, *, beside: tuple[str, ...] = ()) -> _Record:
     """A record that tells whether its file is damaged.
 
     Args:
         record: to be written.
-        path: the file, without the record.
+        path: the file, up to where the record will be.
         beside: suffixes of the files beside it.
-        behind: whether the record is appended to the file.
     """
-    files = {suffix: path.with_suffix(suffix) for suffix in beside} | ({"": path} if behind else {})
+    files = {suffix: path.with_suffix(suffix) for suffix in beside} | {"": path}
     contents = (Content(suffix, file.stat().st_size, sha256(file)) for suffix, file in files.items())
     return replace(record, contents=tuple(contents))
 
