@@ -81,7 +81,18 @@ def test_a_changed_digit_of_a_graph_in_text(exported, tmp_path):
         digit = b"%d" % ((int(whole[position : position + 1]) + 1) % 10)
         other.write_bytes(whole[:position] + digit + whole[position + 1 :])
         with pytest.raises(UserError, match=str(tmp_path)):
-            open_session(other)
+            open_session(other, trusted=True)
+
+
+def test_a_changed_digit_of_a_record(exported, tmp_path):
+    """Another input rule."""
+    form, path = exported
+    other = copied(form, path, tmp_path)
+    whole = other.read_bytes()
+    position = re.search(rb'mean(?:"|&quot;): \[0\.', whole).end()
+    other.write_bytes(whole[:position] + b"7" + whole[position + 1 :])
+    with pytest.raises(UserError, match=other.name):
+        open_session(other, trusted=True)
 
 
 def test_zeros_among_the_weights(exported, tmp_path):
