@@ -102,8 +102,8 @@ def classifier(tmp_path_factory):
 def require_same_classes(path: Path, image: Image.Image, folder: Path) -> None:
     rows = run_python(path, image, folder)
     (expected,) = predict(load_model(path), folder / "image.png")
-    names = load_model(path).network.usage.classes or [*map(str, range(10))]
-    assert [" ".join(row[:-1]) for row in rows] == [names[label] for label in expected.labels]
+    names = expected.names if load_model(path).network.usage.classes else map(str, expected.labels)
+    assert [" ".join(row[:-1]) for row in rows] == [*names]
     np.testing.assert_allclose([float(row[-1]) for row in rows], expected.scores, atol=1e-3)
 
 

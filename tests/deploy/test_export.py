@@ -22,7 +22,7 @@ from hardnet_suite.deploy import deploy, export, formats, fuse_batch_norms
 from hardnet_suite.deploy.benchmark import benchmark
 from hardnet_suite.deploy.formats import torchscript
 from hardnet_suite.deploy.record import sealed
-from hardnet_suite.deploy.session import open_session
+from hardnet_suite.deploy.session import open_session, read_record
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.networks import ARCHS, Pad, PatchDescriptor, build_network
 
@@ -253,13 +253,24 @@ def renamed(*classes: str) -> nn.Module:
 
 @pytest.mark.parametrize(
     "classes",
-    [("a\nb", "c", "d", "e", "f"), ("a", "a", "b", "c", "d"), ("a", "b"), ("", "b", "c", "d", "e")],
+    [
+        ("a\nb", "c", "d", "e", "f"),
+        ("a", "a", "b", "c", "d"),
+        ("goldfish", "n01443537", "b", "c", "d"),
+        ("a", "b"),
+        ("", "b", "c", "d", "e"),
+    ],
 )
 @pytest.mark.parametrize("suffix", [".pt", ".onnx"])
 def test_class_names_that_no_file_may_have(classes, suffix, tmp_path):
     with pytest.raises(UserError, match=r"cannot export this hardnet68: .*class"):
         export(renamed(*classes), tmp_path / f"net{suffix}", size=64)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_have_the_class_names_that_predict_prints(tmp_path):
+    path = export(renamed("n01443537", "n02099601", "b", "c", "d"), tmp_path / "net.pt", size=64)
+    assert read_record(path).usage.classes == ("goldfish", "golden retriever", "b", "c", "d")
 
 
 @pytest.mark.parametrize("inside", [False, True])
