@@ -22,7 +22,8 @@ bool has(const std::vector<ov::Output<const ov::Node>>& ports, const std::string
 }
 
 ov::CompiledModel open(const std::string& path) try {
-  return ov::Core().compile_model(path, "CPU");
+  // float32 as in Python: OpenVINO's own choice is bfloat16 where the CPU has it
+  return ov::Core().compile_model(path, "CPU", ov::hint::inference_precision(ov::element::f32));
 } catch (const ov::Exception&) {  // of several lines, on OpenVINO's own sources
   throw std::runtime_error("cannot open " + path + ": it is not a network that OpenVINO reads");
 }

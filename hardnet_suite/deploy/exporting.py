@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hardnet_suite.data.classes import readable
 from hardnet_suite.deploy.agreement import Agreement, file_inputs, require_agreement
 from hardnet_suite.deploy.formats import DYNAMIC, FORMATS, Format, find_format
 from hardnet_suite.deploy.graph import Graph
@@ -389,6 +390,9 @@ def _record(
     )
     try:
         record.require_valid()
+        if usage.classes is not None:  # for programs that print them, the names that ``predict`` prints
+            record = replace(record, usage=replace(record.usage, classes=readable(usage.classes)))
+            record.require_valid()
     except ValueError as error:
         raise UserError(f"cannot export this {name}: {error}") from None
     return record, dynamic

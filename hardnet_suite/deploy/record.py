@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -30,6 +31,7 @@ KEY = "hardnet_suite"  # of the record in a file's metadata
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 INCLUDES = ("preprocess", "postprocess")
 _VERSION = 2
+_DIGEST = "sha256"  # of the rest of the record
 _LATER = {"network_digest": None}  # fields that files of earlier versions lack
 
 
@@ -115,13 +117,18 @@ class ExportRecord:
         return max(own, *self.usage.preprocess.input_size if "preprocess" in self.includes else (1,))
 
     def to_json(self) -> str:
-        """The record as one line of JSON."""
-        values = asdict(self) | {"usage": self.usage.to_dict(), "arch": arch_to_dict(self.arch)}
-        return json.dumps({"version": _VERSION} | values)
+        """The record as one line of JSON, with the SHA-256 of it, ``_DIGEST``."""
+        values = self._plain()
+        return json.dumps(values | {_DIGEST: _digest(values)})
 
     def require_valid(self) -> None:
         """ValueError for what ``from_json`` would refuse."""
-        _checked({key: value for key, value in json.loads(self.to_json()).items() if key != "version"})
+        _read(self._plain())
+
+    def _plain(self) -> dict[str, Any]:
+        """Values of JSON, the version among them."""
+        values = asdict(self) | {"usage": self.usage.to_dict(), "arch": arch_to_dict(self.arch)}
+        return json.loads(json.dumps({"version": _VERSION} | values))
 
     @classmethod
     def from_json(cls, text: str) -> ExportRecord:
@@ -131,13 +138,7 @@ class ExportRecord:
             UserError: anything else.
         """
         try:
-            values = json.loads(text)
-            if not isinstance(values, Mapping) or "version" not in values:
-                raise ValueError("not an export record")
-            values = dict(values)
-            if (version := values.pop("version")) != _VERSION:
-                raise ValueError(f"version {version!r} is unknown: another version of hardnet_suite wrote it")
-            return cls(**_checked(values))
+            return cls(**_read(json.loads(text)))
         except (ValueError, TypeError, RecursionError, KeyError) as error:
             message = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"the metadata of an exported file are damaged: {message[:300]}") from None
@@ -146,16 +147,15 @@ class ExportRecord:
 _Record = TypeVar("_Record", bound=Any)  # an ExportRecord, or what stands for one
 
 
-def sealed(record: _Record, path: Path, *, beside: tuple[str, ...] = (), behind: bool = True) -> _Record:
+def sealed(record: _Record, path: Path, *, beside: tuple[str, ...] = ()) -> _Record:
     """A record that tells whether its file is damaged.
 
     Args:
         record: to be written.
-        path: the file, without the record.
+        path: the file, up to where the record will be.
         beside: suffixes of the files beside it.
-        behind: whether the record is appended to the file.
     """
-    files = {suffix: path.with_suffix(suffix) for suffix in beside} | ({"": path} if behind else {})
+    files = {suffix: path.with_suffix(suffix) for suffix in beside} | {"": path}
     contents = (Content(suffix, file.stat().st_size, sha256(file)) for suffix, file in files.items())
     return replace(record, contents=tuple(contents))
 
@@ -168,6 +168,25 @@ def require_intact(record: ExportRecord, path: Path) -> None:
         if not complete or sha256(file, content.size) != content.sha256:
             other = f", or belongs to another file than {path.name}" if content.suffix else ""
             raise UserError(f"{file} is damaged{other}: copy it again, or export again")
+
+
+def _read(values: Any) -> dict[str, Any]:
+    """The fields of a record from what is in JSON; ValueError for anything else."""
+    if not isinstance(values, Mapping) or "version" not in values:
+        raise ValueError("not an export record")
+    values = dict(values)
+    is_changed = _DIGEST in values and values.pop(_DIGEST) != _digest(values)  # earlier versions lack it
+    if (version := values.pop("version")) != _VERSION:
+        raise ValueError(f"version {version!r} is unknown: another version of hardnet_suite wrote it")
+    fields = _checked(values)
+    if is_changed:
+        raise ValueError(f"they do not have the {_DIGEST} that they state")
+    return fields
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """The SHA-256 of values of JSON, in hex digits, whatever their order and white space."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _checked(values: dict[str, Any]) -> dict[str, Any]:

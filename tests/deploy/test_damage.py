@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from tiny_networks import tiny
 
 from hardnet_suite.deploy.exporting import export_file
 from hardnet_suite.deploy.formats import FORMATS
+from hardnet_suite.deploy.record import KEY
 from hardnet_suite.deploy.session import open_session
 from hardnet_suite.errors import UserError
 
@@ -65,6 +67,32 @@ def test_changed_bytes(exported, tmp_path):
             assert torch.equal(found, expected), f"byte {position} of {part.name}"
         part.write_bytes(whole)
     assert refused > 20
+
+
+def test_a_changed_digit_of_a_graph_in_text(exported, tmp_path):
+    """It stays well-formed: another stride, or the weights of another layer."""
+    form, path = exported
+    if not form.beside:
+        pytest.skip("the graph is not text")
+    other = copied(form, path, tmp_path)
+    whole = other.read_bytes()
+    digits = [match.start() for match in re.finditer(rb"\d", whole[: whole.rindex(KEY.encode())])]
+    for position in digits[:: max(len(digits) // 25, 1)]:
+        digit = b"%d" % ((int(whole[position : position + 1]) + 1) % 10)
+        other.write_bytes(whole[:position] + digit + whole[position + 1 :])
+        with pytest.raises(UserError, match=str(tmp_path)):
+            open_session(other, trusted=True)
+
+
+def test_a_changed_digit_of_a_record(exported, tmp_path):
+    """Another input rule."""
+    form, path = exported
+    other = copied(form, path, tmp_path)
+    whole = other.read_bytes()
+    position = re.search(rb'mean(?:"|&quot;): \[0\.', whole).end()
+    other.write_bytes(whole[:position] + b"7" + whole[position + 1 :])
+    with pytest.raises(UserError, match=other.name):
+        open_session(other, trusted=True)
 
 
 def test_zeros_among_the_weights(exported, tmp_path):

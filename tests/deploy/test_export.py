@@ -22,9 +22,9 @@ from hardnet_suite.deploy import deploy, export, formats, fuse_batch_norms
 from hardnet_suite.deploy.benchmark import benchmark
 from hardnet_suite.deploy.formats import torchscript
 from hardnet_suite.deploy.record import sealed
-from hardnet_suite.deploy.session import open_session
+from hardnet_suite.deploy.session import open_session, read_record
 from hardnet_suite.errors import UserError, WriteError
-from hardnet_suite.networks import Pad, PatchDescriptor, build_network
+from hardnet_suite.networks import ARCHS, Pad, PatchDescriptor, build_network
 
 ROOT = Path(__file__).parents[2]
 
@@ -215,6 +215,7 @@ def test_the_cpp_program(descriptor, tmp_path):
     )  # fmt: skip
     path = export(descriptor, tmp_path / "descriptor.pt")
     patches = torch.randint(0, 256, (5, 1, 32, 32), dtype=torch.uint8)
+    patches[0] = 7
     patches.numpy().tofile(tmp_path / "patches.raw")
     command = [tmp_path / "describe", path, tmp_path / "patches.raw"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -227,6 +228,21 @@ def test_the_cpp_program(descriptor, tmp_path):
     )
     assert broken.returncode == 1
     assert "32" in broken.stderr
+    other = export(tiny("hardnet68"), tmp_path / "other.pt", size=32)
+    network = build_network("hardnet_descriptor", arch=replace(ARCHS["hardnet_descriptor"], patch=64))
+    large = export(network.eval(), tmp_path / "large.pt", size=64)
+    for file, message in (
+        (tmp_path / "none.pt", f"cannot open {tmp_path / 'none.pt'}"),
+        (tmp_path, f"cannot open {tmp_path}"),
+        (
+            tmp_path / "patches.raw",
+            f"cannot open {tmp_path / 'patches.raw'}: it is not a network that libtorch reads",
+        ),
+        (other, f"{other}: expected a descriptor exported to TorchScript"),
+        (large, f"{large}: the network fails on patches of 32x32 bytes"),
+    ):
+        refused = subprocess.run([command[0], file, command[2]], capture_output=True, text=True, check=False)
+        assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", f"{message}\n")
 
 
 def renamed(*classes: str) -> nn.Module:
@@ -237,13 +253,24 @@ def renamed(*classes: str) -> nn.Module:
 
 @pytest.mark.parametrize(
     "classes",
-    [("a\nb", "c", "d", "e", "f"), ("a", "a", "b", "c", "d"), ("a", "b"), ("", "b", "c", "d", "e")],
+    [
+        ("a\nb", "c", "d", "e", "f"),
+        ("a", "a", "b", "c", "d"),
+        ("goldfish", "n01443537", "b", "c", "d"),
+        ("a", "b"),
+        ("", "b", "c", "d", "e"),
+    ],
 )
 @pytest.mark.parametrize("suffix", [".pt", ".onnx"])
 def test_class_names_that_no_file_may_have(classes, suffix, tmp_path):
     with pytest.raises(UserError, match=r"cannot export this hardnet68: .*class"):
         export(renamed(*classes), tmp_path / f"net{suffix}", size=64)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_have_the_class_names_that_predict_prints(tmp_path):
+    path = export(renamed("n01443537", "n02099601", "b", "c", "d"), tmp_path / "net.pt", size=64)
+    assert read_record(path).usage.classes == ("goldfish", "golden retriever", "b", "c", "d")
 
 
 @pytest.mark.parametrize("inside", [False, True])

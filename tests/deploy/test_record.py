@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import SMALL
 
-from hardnet_suite.deploy.record import INCLUDES, PRECISIONS, ExportRecord
+from hardnet_suite.deploy.record import INCLUDES, PRECISIONS, Content, ExportRecord
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, POSTPROCESS, PREPROCESS, Pad, Usage
 from hardnet_suite.networks.arch import arch_from_dict, arch_to_dict
@@ -74,8 +75,25 @@ def test_records_survive_json(record):
 
 def test_a_record_of_an_earlier_version_does_not_know_its_network():
     values = json.loads(a_record(weights="w").to_json())
-    del values["network_digest"]
+    for name in ("network_digest", "sha256"):
+        del values[name]
     assert ExportRecord.from_json(json.dumps(values)) == a_record(weights="w")
+
+
+def test_a_changed_digit_of_a_record():
+    text = a_record(weights="epoch 3", contents=(Content(".bin", 12, "0f3a"),)).to_json()
+    digits = [match.start() for match in re.finditer(r"\d", text)]
+    assert len(digits) > 100
+    for position in digits:
+        digit = (int(text[position]) + 1) % 10
+        with pytest.raises(UserError, match="metadata of an exported file are damaged"):
+            ExportRecord.from_json(f"{text[:position]}{digit}{text[position + 1 :]}")
+
+
+def test_records_of_another_order_and_spacing():
+    values = json.loads(a_record(weights="é").to_json())
+    text = json.dumps(dict(reversed(values.items())), indent=1, ensure_ascii=False)
+    assert ExportRecord.from_json(text) == a_record(weights="é")
 
 
 json_values = st.recursive(
@@ -99,8 +117,8 @@ def error_of(text: str) -> str | None:
 @given(st.data())
 def test_damaged_records_are_one_error(data):
     """A value of a record, at any depth, becomes something else, or is missing."""
-    values = json.loads(a_record(includes=INCLUDES, weights="w").to_json())
-    place = values
+    text = a_record(includes=INCLUDES, weights="w").to_json()
+    place = values = json.loads(text)
     while True:
         keys = sorted(place) if isinstance(place, dict) else range(len(place))
         key = data.draw(st.sampled_from(keys))
@@ -112,6 +130,10 @@ def test_damaged_records_are_one_error(data):
         del place[key]
     else:
         place[key] = data.draw(json_values)
+    message = error_of(json.dumps(values))
+    if "sha256" in values:
+        assert (message is None) == (json.dumps(values) == text)
+        del values["sha256"]  # each value is checked, too
     message = error_of(json.dumps(values))
     assert message is None or ("damaged" in message and len(message.splitlines()) == 1)
 

@@ -59,20 +59,24 @@ def core() -> Any:
 
 
 def save(model: Any, path: Path, record: ExportRecord) -> None:
-    """Writes a model of OpenVINO with a record."""
+    """Writes a model of OpenVINO with a record, the last element of the graph's file."""
     import openvino
 
     openvino.save_model(model, path, compress_to_fp16=record.precision == "fp16")
-    graph = ElementTree.parse(path)
-    root = graph.getroot()
+    root = ElementTree.parse(path).getroot()
     info = root.find("rt_info")
     if info is None:
-        info = ElementTree.SubElement(root, "rt_info")
+        info = ElementTree.Element("rt_info")
+    else:
+        root.remove(info)
+    root.append(info)
     for other in info.findall(KEY):  # of the file that was quantised
         info.remove(other)
-    text = sealed(record, path, beside=(".bin",), behind=False).to_json()
-    ElementTree.SubElement(info, KEY, value=text)
-    graph.write(path, encoding="utf-8", xml_declaration=True)
+    entry = ElementTree.SubElement(info, KEY)
+    content = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    path.write_bytes(content[: content.rindex(f"<{KEY}".encode())])
+    entry.set("value", sealed(record, path, beside=(".bin",)).to_json())
+    path.write_bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def open(

@@ -1,13 +1,17 @@
-"""What OpenVINO does to its process."""
+"""OpenVINO's files, and what OpenVINO does to its process."""
 
+import html
+import json
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 from tiny_networks import tiny
 
-from hardnet_suite.deploy import export
+from hardnet_suite.deploy import export, open_session
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxscript")
@@ -41,3 +45,20 @@ def test_signals_after_sessions_that_overlap(tmp_path):
     path = export(tiny("hardnet68"), tmp_path / "net.xml", size=64)
     done = subprocess.run([sys.executable, "-c", SIGNALS, path], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_a_file_whose_record_says_nothing_of_the_graph(tmp_path):
+    """As earlier versions wrote it."""
+    path, images = export(tiny("hardnet68"), tmp_path / "net.xml", size=64), torch.rand(1, 3, 64, 64)
+    expected = open_session(path)(images)
+
+    def earlier(match: re.Match) -> str:
+        record = json.loads(html.unescape(match[1]))
+        del record["sha256"]
+        record["contents"] = [content for content in record["contents"] if content["suffix"]]
+        return f'<hardnet_suite value="{html.escape(json.dumps(record))}" />'
+
+    text, count = re.subn(r'<hardnet_suite value="([^"]*)" />', earlier, path.read_text())
+    assert count == 1
+    path.write_text(text)
+    torch.testing.assert_close(open_session(path)(images), expected, rtol=0, atol=0)
