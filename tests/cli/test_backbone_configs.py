@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from backbone_configs import MASK2FORMER, MASK_RCNN, write_config
 from PIL import Image
 
@@ -148,3 +149,25 @@ def test_they_learn(name, figure, least, epochs, images, cli, tmp_path):
     assert losses[-1] < 0.7 * losses[0]
     assert cli("test", config, *place)[0] == 0
     assert json.loads((tmp_path / "w" / "metrics.json").read_text())["metrics"][figure] > least
+
+
+def test_bfloat16_is_for_training_and_features(drawn, cli, tmp_path):
+    """mmdet's own evaluator does not take bfloat16."""
+    scored = """
+annotations = "data/coco/annotations/instances_val2017.json"
+val_evaluator = dict(_delete_=True, type="CocoMetric", ann_file=annotations, metric=["bbox"])
+val_dataloader = dict(val_dataloader, dataset=dict(val_dataloader["dataset"], type="CocoDataset"))
+default_hooks = dict(checkpoint=dict(save_best="coco/bbox_mAP"))
+"""
+    config = write_config(tmp_path / "c.py", MASK_RCNN, f"{FIRST}\n{scored}")
+    place = "--data-root", drawn, "--work-dir", tmp_path / "run"
+    status, out, err = cli("train", config, *place, "--bf16")
+    assert status == 0, out + err
+    assert "bfloat16 where it is safe" in out + err
+    assert len(list((tmp_path / "run").glob("best_*.pth"))) == 1
+    status, out, err = cli("test", config, *place, "--bf16")
+    assert status == 0, out + err
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["precision"] == "bf16"
+    found = json.loads((tmp_path / "run" / "detections.json").read_text())
+    sides = torch.tensor([answer["bbox"][:2] for answer in found])
+    assert (sides.bfloat16() == sides).float().mean() < 0.5

@@ -31,6 +31,7 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.openmm.data.parts import inner_datasets, kind_of
 from hardnet_suite.openmm.models import rules
+from hardnet_suite.openmm.models.config import MODEL_KINDS
 from hardnet_suite.openmm.models.rules import pair
 
 LOADERS = ("test_dataloader", "val_dataloader")
@@ -57,6 +58,13 @@ _TRAINING_ONLY = {
 def is_suites(cfg: Config) -> bool:
     """Whether the config's model is one of the suite's, by its ``arch``."""
     return cfg.get("arch") in ARCHS
+
+
+def decodes_itself(cfg: Config) -> bool:
+    """Whether the suite makes the predictions of the config's model, which it does in float32 also under
+    autocast: not for models of other programs, nor for their heads in a detector of the suite."""
+    model = (cfg.get("model") or {}).get("module", cfg.get("model") or {})
+    return "type" in model and kind_of(model) in MODEL_KINDS and _is_own(model.get("bbox_head") or {})
 
 
 def preprocess_of(cfg: Config, loader: str | None = None) -> Preprocess:
