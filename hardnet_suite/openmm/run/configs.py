@@ -19,6 +19,18 @@ from hardnet_suite.openmm.data.parts import kind_of, parts, walk
 from hardnet_suite.openmm.models.config import settle_arch
 from hardnet_suite.openmm.run.keys import check_options, require_known_keys
 
+# what hardnet_suite.openmm.segmentation registers beyond hardnet_suite.openmm, which does without mmseg
+_SEGMENTATION = frozenset(
+    {
+        "BootstrappedCrossEntropyLoss",
+        "DistillationHook",
+        "FCHarDNetHead",
+        "HarDNetSegmentor",
+        "HarDNetSegmentorTTA",
+        "SegmentationDataset",
+        "StructureLoss",
+    }
+)
 _LONGEST_OPTION = 10_000
 # names and numbers of entries, joined by dots; a config is written as Python, with the keys as they are
 _KEY = re.compile(r"[A-Za-z_]\w*(\.[\w-]+){0,50}", re.ASCII)
@@ -28,6 +40,8 @@ def load_config(
     name: str | Path, options: dict | None = None, *, warn: Callable[[str], None] = warnings.warn
 ) -> Config:
     """Reads a config; changes nothing else, such as mmengine's default scope.
+
+    The suite's classes for mmsegmentation are registered if the config names one, whatever it imports.
 
     Args:
         name: a path, or the name of one of the suite's own configs ("ssd512_hardnet68").
@@ -60,7 +74,14 @@ def load_config(
         raise
     except Exception as error:
         raise UserError(f"cannot apply the options to {path}: {type(error).__name__}: {error}") from error
+    walk(cfg._cfg_dict, _register)
     return cfg
+
+
+def _register(node: dict) -> None:
+    """Registers the suite's classes for mmsegmentation if a part of a config is one of them."""
+    if node.get("type") and kind_of(node) in _SEGMENTATION:
+        import hardnet_suite.openmm.segmentation  # noqa: F401
 
 
 def _settle_data_preprocessor(cfg: Config, path: Path) -> None:
