@@ -90,6 +90,23 @@ def test_predict_says_what_runs_them(run, drawn, cli):
         assert "test CONFIG --show-dir DIR" in message
 
 
+@pytest.mark.parametrize("command", ["predict", "export", "benchmark", "serve"])
+def test_other_commands_name_themselves(command, tmp_path, cli):
+    config = write_config(tmp_path / "c.py", MASK_RCNN)
+    (tmp_path / "images").mkdir()
+    arguments = {
+        "predict": (tmp_path / "images", "--model", config, "--out", tmp_path / "out"),
+        "export": ("--model", config, "--out", tmp_path / "c.onnx"),
+        "benchmark": (config,),
+        "serve": ("--model", config),
+    }
+    status, _, err = cli(command, *arguments[command])
+    (message,) = [line for line in err.splitlines() if not line.startswith("config: ")]
+    assert status == 2
+    assert f"error: {config} is the config of a MaskRCNN, a model of another program" in message
+    assert command in message.partition("another program: ")[2].partition(" are for the suite's own")[0]
+
+
 def test_arch_is_not_an_option_of_them(run, drawn, error_of, tmp_path):
     _, config, _ = run
     place = "--data-root", drawn, "--work-dir", tmp_path
