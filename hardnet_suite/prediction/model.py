@@ -556,8 +556,8 @@ def _of_config(path: str) -> _Choice:
     cfg = configs.load_config(path)
     if is_others(cfg):
         raise UserError(
-            f"{path} is the config of a {cfg.model.get('type')}, a model of another program: predict runs "
-            f"the suite's own; score and draw it with {OTHERS_MODEL}"
+            f"{path} is the config of a {cfg.model.get('type')}, a model of another program: predict, "
+            f"export, benchmark and serve are for the suite's own; score and draw it with {OTHERS_MODEL}"
         )
     if not records.is_suites(cfg):
         raise UserError(

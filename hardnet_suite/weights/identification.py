@@ -34,7 +34,7 @@ from hardnet_suite.weights.layouts import LAYOUTS, keys_of, layouts_of
 from hardnet_suite.weights.tables import COUNTER, few, is_counter, is_plain
 
 _TRUNK = "trunk."
-_OPENMM_TRUNK = "backbone.trunk."  # of a model of mmdet or mmseg
+_OPENMM_TRUNK = "backbone.trunk."  # of a model of mmdet or mmseg, or of one that is built alike
 _MOST_NETWORKS = 1000  # in one file: each is compared with every model
 _LACKS = ("missing", "of another shape", "unexpected")
 Shapes = dict[str, tuple[int, ...]]
@@ -115,8 +115,9 @@ def identify(
     keys = ", ".join(list(state_dict)[:3])
     if any(key.startswith(_OPENMM_TRUNK) for key in state_dict):
         raise UserError(
-            f"these are the weights of a model of another program on HarDNet (keys such as {keys}): score "
-            f"and draw with its config, {OTHERS_MODEL}"
+            f"these are the weights of a model of another program on HarDNet (keys such as {keys}): one of "
+            f"mmdet or mmseg is scored and drawn with its config, {OTHERS_MODEL}; the trunk of any is loaded "
+            "with create_model(NAME, features_only=True, pretrained=FILE)"
         )
     of = "any model of this suite" if model is None else model
     near = nearest(state_dict, model, arch)

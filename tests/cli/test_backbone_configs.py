@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from backbone_configs import MASK2FORMER, MASK_RCNN, write_config
 from PIL import Image
 
@@ -89,6 +90,23 @@ def test_predict_says_what_runs_them(run, drawn, cli):
         assert "test CONFIG --show-dir DIR" in message
 
 
+@pytest.mark.parametrize("command", ["predict", "export", "benchmark", "serve"])
+def test_other_commands_name_themselves(command, tmp_path, cli):
+    config = write_config(tmp_path / "c.py", MASK_RCNN)
+    (tmp_path / "images").mkdir()
+    arguments = {
+        "predict": (tmp_path / "images", "--model", config, "--out", tmp_path / "out"),
+        "export": ("--model", config, "--out", tmp_path / "c.onnx"),
+        "benchmark": (config,),
+        "serve": ("--model", config),
+    }
+    status, _, err = cli(command, *arguments[command])
+    (message,) = [line for line in err.splitlines() if not line.startswith("config: ")]
+    assert status == 2
+    assert f"error: {config} is the config of a MaskRCNN, a model of another program" in message
+    assert command in message.partition("another program: ")[2].partition(" are for the suite's own")[0]
+
+
 def test_arch_is_not_an_option_of_them(run, drawn, error_of, tmp_path):
     _, config, _ = run
     place = "--data-root", drawn, "--work-dir", tmp_path
@@ -148,3 +166,25 @@ def test_they_learn(name, figure, least, epochs, images, cli, tmp_path):
     assert losses[-1] < 0.7 * losses[0]
     assert cli("test", config, *place)[0] == 0
     assert json.loads((tmp_path / "w" / "metrics.json").read_text())["metrics"][figure] > least
+
+
+def test_bfloat16_is_for_training_and_features(drawn, cli, tmp_path):
+    """mmdet's own evaluator does not take bfloat16."""
+    scored = """
+annotations = "data/coco/annotations/instances_val2017.json"
+val_evaluator = dict(_delete_=True, type="CocoMetric", ann_file=annotations, metric=["bbox"])
+val_dataloader = dict(val_dataloader, dataset=dict(val_dataloader["dataset"], type="CocoDataset"))
+default_hooks = dict(checkpoint=dict(save_best="coco/bbox_mAP"))
+"""
+    config = write_config(tmp_path / "c.py", MASK_RCNN, f"{FIRST}\n{scored}")
+    place = "--data-root", drawn, "--work-dir", tmp_path / "run"
+    status, out, err = cli("train", config, *place, "--bf16")
+    assert status == 0, out + err
+    assert "bfloat16 where it is safe" in out + err
+    assert len(list((tmp_path / "run").glob("best_*.pth"))) == 1
+    status, out, err = cli("test", config, *place, "--bf16")
+    assert status == 0, out + err
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["precision"] == "bf16"
+    found = json.loads((tmp_path / "run" / "detections.json").read_text())
+    sides = torch.tensor([answer["bbox"][:2] for answer in found])
+    assert (sides.bfloat16() == sides).float().mean() < 0.5

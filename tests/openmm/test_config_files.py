@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,8 @@ from hardnet_suite.openmm.run.config_copies import flat_copy, summary
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.keys import is_read
 from hardnet_suite.run_folders import CHOSEN, DUMPED
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def content(path) -> dict:
@@ -299,3 +304,33 @@ def test_the_work_dir_of_a_run_that_was_not_moved_keeps_its_spelling(tmp_path, m
     folder.mkdir(parents=True)
     (folder / "here.py").write_text(f"{DUMPED}_base_ = 'ssd512_hardnet68'\nwork_dir = 'work_dirs/here'\n")
     assert load_config(folder).work_dir == load_config("here").work_dir == "work_dirs/here"
+
+
+SEGMENTATION = """
+import sys
+import mmengine.registry as registries
+from hardnet_suite.openmm.run.configs import _SEGMENTATION, load_config
+
+
+def registered():
+    found = [each for each in vars(registries).values() if isinstance(each, registries.Registry)]
+    return {name for registry in found for name in registry.module_dict}
+
+
+before = registered()
+load_config(f"{sys.argv[1]}/detector.py")
+assert "mmseg" not in sys.modules and registered() == before
+load_config(f"{sys.argv[1]}/segmentor.py")
+assert registered() - before == _SEGMENTATION, registered() - before
+"""
+
+
+def test_classes_for_mmseg_are_registered_where_a_config_names_one(tmp_path):
+    """The import that the guide names is enough, and detection does without mmseg."""
+    header = 'custom_imports = dict(imports=["hardnet_suite.openmm"])\n'
+    dataset = "train_dataloader = dict(dataset=dict(type='RepeatDataset', dataset=dict(type={!r})))\n"
+    (tmp_path / "detector.py").write_text(header + dataset.format("DetectionDataset"))
+    (tmp_path / "segmentor.py").write_text(header + dataset.format("mmengine.SegmentationDataset"))
+    command = [sys.executable, "-c", SEGMENTATION, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -11,6 +11,9 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
+from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.run.amp import bfloat16_features
+
 SIZE, CLASSES = 128, 4
 
 HEADER = """
@@ -187,3 +190,61 @@ def test_segmentors(text, tmp_path):
     assert result.seg_logits.data.isfinite().all()
     assert result.pred_sem_seg.data.shape == (1, SIZE, SIZE)
     assert set(result.pred_sem_seg.data.unique().tolist()) <= set(range(CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("text", "scope"),
+    [(RETINANET, mmdet.registry), (FASTER_RCNN, mmdet.registry), (FCN, mmseg.registry)],
+    ids=["RetinaNet", "Faster R-CNN", "FCN"],
+)
+def test_only_features_are_in_bfloat16(text, scope, tmp_path):
+    from mmdet.structures import DetDataSample
+    from mmseg.structures import SegDataSample
+
+    name = scope.__name__.partition(".")[0]
+    meta = {"img_shape": (SIZE, SIZE), "ori_shape": (1024, 1024), "scale_factor": (SIZE / 1024, SIZE / 1024)}
+    sample = DetDataSample if name == "mmdet" else SegDataSample
+    data = {"inputs": [image(2)], "data_samples": [sample(metainfo=meta)]}
+    seen = {}
+
+    def keep(module, inputs, output):
+        seen[module] = output[0].dtype if isinstance(output, tuple) else output.dtype
+
+    with DefaultScope.overwrite_default_scope(name):
+        model = build(text, scope, tmp_path).eval()
+        last = next(each for each in (getattr(model, "neck", None), model.backbone) if each is not None)
+        first = model.decode_head if name == "mmseg" else getattr(model, "rpn_head", None) or model.bbox_head
+        convolution = next(each for each in first.modules() if isinstance(each, torch.nn.Conv2d))
+        for each in (last, convolution):
+            each.register_forward_hook(keep)
+        with torch.no_grad():
+            (exact,) = model.test_step(data)
+            assert seen == {last: torch.float32, convolution: torch.float32}
+            with bfloat16_features(model):
+                (result,) = model.test_step(data)
+                assert seen == {last: torch.bfloat16, convolution: torch.float32}
+                with bfloat16_features(model, on=False), torch.autocast("cpu", torch.bfloat16):
+                    (rounded,) = model.test_step(data)
+            assert "extract_feat" not in vars(model)
+
+    def values(sample):
+        return sample.pred_instances.bboxes if name == "mmdet" else sample.seg_logits.data
+
+    def is_rounded(value):
+        return (value.bfloat16() == value).float().mean() > 0.9
+
+    assert values(result).dtype == torch.float32
+    assert not is_rounded(values(result))
+    assert not torch.equal(values(result), values(exact))  # it has an effect
+    assert is_rounded(values(rounded)) or name == "mmseg"
+
+
+def test_models_without_features_are_told():
+    model = torch.nn.Linear(2, 2)
+    with (
+        pytest.raises(UserError, match="but a Linear has none: leave out --bf16"),
+        bfloat16_features(model),
+    ):
+        pass
+    with bfloat16_features(model, on=False):
+        pass

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from hardnet_suite import create_model
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import build_network, list_models
 from hardnet_suite.weights import identification, identify, open_weights
@@ -149,3 +150,18 @@ def test_what_a_file_lacks_of_the_model_that_it_nearly_is(layout, change, words,
     reason = f"of hardnet39ds in the layout {layout}, but {words}"
     with pytest.raises(UserError, match=f"not the weights of .*{re.escape(reason)}"):
         identify(state, model)
+
+
+@pytest.mark.parametrize("head", ["rpn.head.cls_logits", "bbox_head.conv_cls"])
+def test_a_trunk_in_a_model_of_another_program_is_loaded_as_the_message_says(head, tmp_path):
+    """torchvision's models on ``features_only=True``, and mmdet's."""
+    trunk = create_model("hardnet39ds", features_only=True, out_indices=(1, 2, 3, 4))
+    state = {f"backbone.trunk.{key}": value for key, value in trunk.state_dict().items()}
+    torch.save(state | {f"{head}.weight": torch.zeros(3, 8, 1, 1)}, tmp_path / "detector.pth")
+    with pytest.raises(UserError, match="model of another program on HarDNet") as error:
+        open_weights(tmp_path / "detector.pth").require_whole()
+    assert "create_model(NAME, features_only=True, pretrained=FILE)" in str(error.value)
+    loaded = create_model("hardnet39ds", features_only=True, pretrained=tmp_path / "detector.pth")
+    own = trunk.state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in loaded.state_dict().items() if key in own)
+    assert any(key in own for key in loaded.state_dict())

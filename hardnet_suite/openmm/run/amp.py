@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
@@ -84,3 +85,51 @@ def bfloat16_loops(on: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_autocast_dtype("cuda", before)
+
+
+@contextmanager
+def bfloat16_features(model: nn.Module, on: bool = True) -> Iterator[None]:
+    """Context manager in which a model extracts features in bfloat16, and its heads compute in float32.
+
+    For models of other programs at test time: under autocast many heads would decode in bfloat16, in which
+    the coordinates of boxes are multiples of 2 from 256 pixels on, and of 4 from 512.
+
+    Args:
+        model: whose ``extract_feat``, or that of models inside of it, is changed until the end.
+        on: False makes it a no-op.
+
+    Raises:
+        UserError: no model there has an ``extract_feat``.
+    """
+    extractors = [each for each in model.modules() if callable(getattr(each, "extract_feat", None))]
+    if on and not extractors:
+        kind = type(model).__name__
+        raise UserError(
+            f"--bf16 computes extract_feat of another program's model in bfloat16, but a {kind} has none: "
+            "leave out --bf16"
+        )
+    for each in extractors if on else ():
+        each.extract_feat = _in_bfloat16(each.extract_feat)
+    try:
+        yield
+    finally:
+        for each in extractors if on else ():
+            del each.extract_feat
+
+
+def _in_bfloat16(extract: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(extract)
+    def extract_feat(*args, **options):
+        with torch.autocast(get_device(), dtype=torch.bfloat16):
+            return _as_float32(extract(*args, **options))
+
+    return extract_feat
+
+
+def _as_float32(value: Any) -> Any:
+    """The tensors in lists, tuples and dictionaries, those of floating point numbers in float32."""
+    if isinstance(value, Mapping):
+        return {key: _as_float32(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)([_as_float32(each) for each in value])
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value

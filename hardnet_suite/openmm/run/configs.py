@@ -21,6 +21,18 @@ from hardnet_suite.openmm.models.config import settle_arch
 from hardnet_suite.openmm.run.keys import check_options, require_known_keys
 from hardnet_suite.run_folders import config_path, is_written, work_dir_of
 
+# what hardnet_suite.openmm.segmentation registers beyond hardnet_suite.openmm, which does without mmseg
+_SEGMENTATION = frozenset(
+    {
+        "BootstrappedCrossEntropyLoss",
+        "DistillationHook",
+        "FCHarDNetHead",
+        "HarDNetSegmentor",
+        "HarDNetSegmentorTTA",
+        "SegmentationDataset",
+        "StructureLoss",
+    }
+)
 _LONGEST_OPTION = 10_000
 # names and numbers of entries, joined by dots; a config is written as Python, with the keys as they are
 _KEY = re.compile(r"[A-Za-z_]\w*(\.[\w-]+){0,50}", re.ASCII)
@@ -30,6 +42,8 @@ def load_config(
     name: str | Path, options: dict | None = None, *, warn: Callable[[str], None] = warnings.warn
 ) -> Config:
     """Reads a config; changes nothing else, such as mmengine's default scope.
+
+    The suite's classes for mmsegmentation are registered if the config names one, whatever it imports.
 
     Args:
         name: a path, the name of one of the suite's own configs ("ssd512_hardnet68"), or a run's folder or
@@ -64,6 +78,7 @@ def load_config(
         raise
     except Exception as error:
         raise UserError(f"cannot apply the options to {path}: {type(error).__name__}: {error}") from error
+    walk(cfg._cfg_dict, _register)
     return cfg
 
 
@@ -79,6 +94,12 @@ def _settle_work_dir(cfg: Config, path: Path, folder: Path) -> None:
             for spelling in dict.fromkeys((before, os.path.normpath(before))):
                 _move_paths(cfg, spelling, folder)
         cfg.work_dir = str(folder)
+
+
+def _register(node: dict) -> None:
+    """Registers the suite's classes for mmsegmentation if a part of a config is one of them."""
+    if node.get("type") and kind_of(node) in _SEGMENTATION:
+        import hardnet_suite.openmm.segmentation  # noqa: F401
 
 
 def _settle_data_preprocessor(cfg: Config, path: Path) -> None:

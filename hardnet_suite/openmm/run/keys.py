@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from hardnet_suite.config_names import base_files
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import nearest
+from hardnet_suite.openmm.data.parts import inner_datasets
 from hardnet_suite.openmm.models.config import is_others
 
 # what mmengine's runner reads, then this suite
@@ -147,7 +148,8 @@ def require_known_keys(cfg: Config, path: Path, *, skip: Path) -> None:
         is_base = file != path
         tree = _tree(file)
         if tree is None:
-            unread = [key for key in cfg if not is_read(cfg, key)]  # JSON or YAML: no variables
+            # JSON or YAML: no variables
+            unread = [key for key in cfg if not is_read(cfg, key) and not _is_test_pipeline(cfg, key)]
             reads: set[str] = set()
         else:
             reads, _ = _names_read(tree)
@@ -157,6 +159,7 @@ def require_known_keys(cfg: Config, path: Path, *, skip: Path) -> None:
                 if key not in FILE_KEYS | reads | read_by_children
                 and not key.startswith("_")
                 and not _serves_data_root(cfg, key)
+                and not _is_test_pipeline(cfg, key)
                 and (not is_base or nearest(key, FILE_KEYS, cutoff=0.8))
             ]
         if unread:
@@ -169,8 +172,23 @@ def is_read(cfg: Config, key: str) -> bool:
 
 
 def without_unread(cfg: Config) -> Config:
-    """A config of the top-level keys that are read: without the variables that only served to build them."""
-    return Config({key: value for key, value in cfg.items() if is_read(cfg, key)})
+    """A config of the top-level keys that are read: without the variables that only served to build them.
+
+    A ``test_pipeline``, which mmseg's ``inference_model`` reads, stays as the one that the run tests with.
+    """
+    read = {key: value for key, value in cfg.items() if is_read(cfg, key)}
+    tested = _test_pipelines(cfg)
+    return Config(read | {"test_pipeline": tested[0]} if "test_pipeline" in cfg and tested else read)
+
+
+def _test_pipelines(cfg: Config) -> list[Any]:
+    datasets = inner_datasets((cfg.get("test_dataloader") or {}).get("dataset"))
+    return [dataset["pipeline"] for dataset in datasets if dataset.get("pipeline")]
+
+
+def _is_test_pipeline(cfg: Config, key: str) -> bool:
+    """Whether this key repeats what the config tests with, as in the copy that a run leaves."""
+    return key == "test_pipeline" and cfg[key] in _test_pipelines(cfg)
 
 
 def _why_unread_in_file(key: str, cfg: Config) -> str:

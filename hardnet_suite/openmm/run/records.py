@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -31,6 +32,7 @@ from hardnet_suite.networks import (
 )
 from hardnet_suite.openmm.data.parts import inner_datasets, kind_of
 from hardnet_suite.openmm.models import rules
+from hardnet_suite.openmm.models.config import MODEL_KINDS
 from hardnet_suite.openmm.models.rules import pair
 
 LOADERS = ("test_dataloader", "val_dataloader")
@@ -38,6 +40,7 @@ LOADERS = ("test_dataloader", "val_dataloader")
 _LABEL_STEPS = ("LoadAnnotations", "LoadLabels", "LoadBoxesAndMasks")
 _PACK_STEPS = ("PackDetInputs", "PackSegInputs", "PackClass")
 _LOAD_STEPS = ("LoadImageFromFile", "LoadPicture")
+_OTHERS_PREPROCESSORS = ("DetDataPreprocessor", "SegDataPreProcessor", "TrackDataPreprocessor")
 # options of data preprocessors that have no effect at test time
 _TRAINING_ONLY = {
     "DetDataPreprocessor": {
@@ -57,6 +60,13 @@ _TRAINING_ONLY = {
 def is_suites(cfg: Config) -> bool:
     """Whether the config's model is one of the suite's, by its ``arch``."""
     return cfg.get("arch") in ARCHS
+
+
+def decodes_itself(cfg: Config) -> bool:
+    """Whether the suite makes the predictions of the config's model, which it does in float32 also under
+    autocast: not for models of other programs, nor for their heads in a detector of the suite."""
+    model = (cfg.get("model") or {}).get("module", cfg.get("model") or {})
+    return "type" in model and kind_of(model) in MODEL_KINDS and _is_own(model.get("bbox_head") or {})
 
 
 def preprocess_of(cfg: Config, loader: str | None = None) -> Preprocess:
@@ -493,20 +503,7 @@ def _normalisation(given: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
     if kind not in allowed:
         raise UserError(f"{where} has type {kind or 'none'}; expected {', '.join(allowed)}")
     require_known(options, allowed[kind], where)
-    if options.get("bgr_to_rgb") and options.get("rgb_to_bgr"):
-        raise UserError(f"{where}: bgr_to_rgb and rgb_to_bgr contradict each other; set one of them")
-    mean, std = options.get("mean"), options.get("std")
-    if (mean is None) != (std is None):
-        raise UserError(f"{where} has mean={mean!r} and std={std!r}; expected both, or neither")
-    if mean is None and kind == "ClassificationPreprocessor":
-        raise UserError(f"{where} has neither mean nor std; expected both")
-    made: dict[str, Any] = {
-        "scale": 1.0,
-        "mean": (0.0,) * 3 if mean is None else _per_channel(mean, f"{where}.mean"),
-        "std": (1.0,) * 3 if std is None else _per_channel(std, f"{where}.std"),
-    }
-    is_rgb = kind == "ClassificationPreprocessor" or options.get("bgr_to_rgb") or options.get("rgb_to_bgr")
-    made["channels"] = "rgb" if is_rgb else "bgr"
+    made = _pixels(kind, options, where)
     test = options.get("test_cfg") or {}
     require_known(test, {"size", "size_divisor"}, f"{where}.test_cfg")
     if test and (test.get("size") is None) == (test.get("size_divisor") is None):
@@ -522,6 +519,51 @@ def _normalisation(given: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
         raise UserError(f"{where} pads with {value!r}, expected one number")
     made["input_value"] = float(value)
     return made
+
+
+def _pixels(kind: str, options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a data preprocessor makes of pixels, as arguments of ``Preprocess``."""
+    if options.get("bgr_to_rgb") and options.get("rgb_to_bgr"):
+        raise UserError(f"{where}: bgr_to_rgb and rgb_to_bgr contradict each other; set one of them")
+    mean, std = options.get("mean"), options.get("std")
+    if (mean is None) != (std is None):
+        raise UserError(f"{where} has mean={mean!r} and std={std!r}; expected both, or neither")
+    if mean is None and kind == "ClassificationPreprocessor":
+        raise UserError(f"{where} has neither mean nor std; expected both")
+    is_rgb = kind == "ClassificationPreprocessor" or options.get("bgr_to_rgb") or options.get("rgb_to_bgr")
+    return {
+        "scale": 1.0,
+        "mean": (0.0,) * 3 if mean is None else _per_channel(mean, f"{where}.mean"),
+        "std": (1.0,) * 3 if std is None else _per_channel(std, f"{where}.std"),
+        "channels": "rgb" if is_rgb else "bgr",
+    }
+
+
+def trunk_input_differences(cfg: Config, expected: Preprocess) -> list[str]:
+    """In which of "channels", "mean" and "std" a model of another program gives its backbone other input.
+
+    Args:
+        cfg: its config.
+        expected: the input rule of the backbone's weights.
+
+    Returns:
+        Empty also where the data preprocessor is none of mmdet's and mmseg's, or not of three channels.
+    """
+    given = cfg.model.get("data_preprocessor") or {}
+    while isinstance(given.get("data_preprocessor"), Mapping):  # inside of a MultiBranchDataPreprocessor
+        given = given["data_preprocessor"]
+    kind = kind_of(given) if "type" in given else ""
+    if (given and kind not in _OTHERS_PREPROCESSORS) or len(expected.mean) != 3:
+        return []
+    try:
+        own = Preprocess(**_pixels(kind, given, "model.data_preprocessor"), resize="keep")
+    except UserError:
+        return []
+    different = []
+    if own.channels != expected.channels:  # mean and std are then compared channel by channel
+        different = ["channels"]
+        own = replace(own, channels=expected.channels, mean=own.mean[::-1], std=own.std[::-1])
+    return different + [name for name in ("mean", "std") if name in own.differences(expected)]
 
 
 def _per_channel(values: Any, where: str) -> tuple[float, ...]:

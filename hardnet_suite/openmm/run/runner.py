@@ -70,7 +70,7 @@ from hardnet_suite.openmm.run.optimizers import (
 )
 from hardnet_suite.openmm.run.precision import recorded_precision
 from hardnet_suite.openmm.run.progress import ProgressLineHook
-from hardnet_suite.openmm.run.records import own_decoder, prepared_loader, records_of
+from hardnet_suite.openmm.run.records import decodes_itself, own_decoder, prepared_loader, records_of
 from hardnet_suite.openmm.run.schedules import (
     require_iterations,
     resume_schedules,
@@ -520,7 +520,7 @@ def prepare(
         work_dir: folder of checkpoints, logs and results; made if missing.
         launcher: "pytorch" for a process that torchrun started; "none" otherwise.
         bf16: whether it computes under autocast to bfloat16, in training and scoring; None: as the config
-            says.
+            says. A model of another program is validated in float32, and tested on features in bfloat16.
         trains: whether the config is to train; scoring needs no optimizer wrapper, which is then left alone.
         global_batch_size: images per training step on all ranks together, from which follows the
             ``batch_size`` of each; None: as the config's entry of that name says, if it has one.
@@ -543,8 +543,11 @@ def prepare(
         cfg.bf16 = True
         if trains and cfg.get("optim_wrapper"):
             cfg.optim_wrapper = wrapper_in_precision(cfg.optim_wrapper, bf16=True)
+        decodes = decodes_itself(cfg)
         for loop in loops:
-            loop.fp16 = True  # "autocast" in mmengine's loops; its type is set by amp.bfloat16_loops
+            # "autocast" in mmengine's loops; its type is set by amp.bfloat16_loops. Other programs decode
+            # their boxes under it: such a model validates in float32, and test sets amp.bfloat16_features
+            loop.fp16 = decodes
     elif bf16 is False:  # also of a run's config, which has been through here
         cfg.bf16 = False
         if trains and cfg.get("optim_wrapper"):

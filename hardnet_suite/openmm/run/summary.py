@@ -108,9 +108,9 @@ def _position(content: Mapping[str, Any]) -> str:
     return f" after epoch {epoch}, iteration {iteration}" if whole else ""
 
 
-def _pretrained(cfg: Config) -> Iterator[str]:
-    """What the ``init_cfg`` and ``pretrained`` entries of the model load, in words."""
-    options: list[tuple[dict, str | None]] = []
+def pretrained_parts(cfg: Config) -> list[tuple[dict, str | None]]:
+    """(``init_cfg``, ``arch``) of each part of the model that has one, ``pretrained`` included."""
+    found: list[tuple[dict, str | None]] = []
 
     def collect(node: dict) -> None:
         init, arch = node.get("init_cfg"), node.get("arch") or (node.get("backbone") or {}).get("arch")
@@ -118,10 +118,15 @@ def _pretrained(cfg: Config) -> Iterator[str]:
             with suppress(UserError, ValueError):  # told when the model is built
                 init = pretrained_init(arch, node["pretrained"])
         if isinstance(init, dict):
-            options.append((init, arch))
+            found.append((init, arch))
 
     walk(cfg.model, collect)
-    for init, arch in options:
+    return found
+
+
+def _pretrained(cfg: Config) -> Iterator[str]:
+    """What the ``init_cfg`` and ``pretrained`` entries of the model load, in words."""
+    for init, arch in pretrained_parts(cfg):
         if init.get("type") == "Pretrained":
             yield str(init.get("checkpoint"))
         elif init.get("type") == "HarDNetPretrained":

@@ -38,11 +38,11 @@ from hardnet_suite.openmm.data.parts import (
 from hardnet_suite.openmm.data.parts.part import DRAWN_SCORE
 from hardnet_suite.openmm.models.inference import ReplaceableNetwork
 from hardnet_suite.openmm.models.initializers import load_checkpoint
-from hardnet_suite.openmm.run.amp import bfloat16_loops
+from hardnet_suite.openmm.run.amp import bfloat16_features, bfloat16_loops
 from hardnet_suite.openmm.run.checks import require_finite_weights
 from hardnet_suite.openmm.run.configs import drop_pretrained
 from hardnet_suite.openmm.run.logs import quiet_console
-from hardnet_suite.openmm.run.records import is_suites, postprocess_of, preprocess_of
+from hardnet_suite.openmm.run.records import decodes_itself, is_suites, postprocess_of, preprocess_of
 from hardnet_suite.openmm.run.results import publish, require_replaceable, staging_folder
 from hardnet_suite.openmm.run.runner import SuiteRunner, versions
 from hardnet_suite.openmm.run.surroundings import explained
@@ -278,7 +278,8 @@ def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
         else:
             boxes = plan.deployed.finished and plan.part.task == "detection"
             model.replace_network(plan.deployed.forward, returns_boxes=boxes)
-        with bfloat16_loops(bool(cfg.get("bf16"))):
+        bf16 = bool(cfg.get("bf16"))
+        with bfloat16_loops(bf16), bfloat16_features(model, bf16 and not decodes_itself(cfg)):
             figures = runner.test()
     metric = runner.test_loop.evaluator.metrics[0]
     return Outcome(figures, metric.details, metric.image_ids, checkpoint, metric.summary), metric

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from contextlib import closing
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -14,7 +16,9 @@ from mmengine.runner import Runner
 from hardnet_suite.data.classes import readable, require_same_classes
 from hardnet_suite.data.files import looking_once
 from hardnet_suite.errors import UserError
+from hardnet_suite.networks import ARCHS, PREPROCESS, Preprocess
 from hardnet_suite.openmm.data.parts import parts, require_data
+from hardnet_suite.openmm.models.config import is_others
 from hardnet_suite.openmm.models.initializers import initial_row
 from hardnet_suite.openmm.run.amp import bfloat16_loops, training_precision
 from hardnet_suite.openmm.run.compilation import compile_options, require_compiler
@@ -22,12 +26,18 @@ from hardnet_suite.openmm.run.configs import drop_pretrained
 from hardnet_suite.openmm.run.keys import require_supported
 from hardnet_suite.openmm.run.lock import sole_training
 from hardnet_suite.openmm.run.precision import precision_in
-from hardnet_suite.openmm.run.records import postprocess_of, preprocess_of, records_of
+from hardnet_suite.openmm.run.records import (
+    postprocess_of,
+    preprocess_of,
+    records_of,
+    trunk_input_differences,
+)
 from hardnet_suite.openmm.run.runner import SuiteRunner
-from hardnet_suite.openmm.run.summary import announce_training, initial_weights
+from hardnet_suite.openmm.run.summary import announce_training, initial_weights, pretrained_parts
 from hardnet_suite.openmm.run.surroundings import WorkDirHook, explained, how_to_resume
 from hardnet_suite.weights import Checkpoint, open_weights
 from hardnet_suite.weights.file import WeightsFile
+from hardnet_suite.weights.layouts import LAYOUTS
 from hardnet_suite.weights.runs import newest_checkpoint
 
 _DATA = ("train_dataloader", "val_dataloader")
@@ -91,7 +101,7 @@ def _train(
     if from_scratch or cfg.load_from:
         drop_pretrained(cfg)
     else:
-        notes = _compare_published(cfg)
+        notes = _compare_published(cfg) + _compare_trunks(cfg)
     runner = None
     with (
         explained(cfg.work_dir, lambda: how_to_resume(runner, cfg.work_dir)),
@@ -181,6 +191,42 @@ def _compare_published(cfg: Config) -> list[str]:
     row = initial_row(init.get("model"), init.get("tag"), cfg.model.get("arch"))
     same_count = all(len(part.classes) == len(row.classes) for part in parts(cfg, ["train_dataloader"]))
     return _compare_classes(cfg, f"{row.model}:{row.tag}", row.classes) if same_count else []
+
+
+def _compare_trunks(cfg: Config) -> list[str]:
+    """What a log should say of pretrained trunks that another program's model gives other input."""
+    notes = []
+    for init, arch in pretrained_parts(cfg) if is_others(cfg) else ():
+        if arch not in ARCHS:
+            continue
+        with suppress(UserError, ValueError):  # told when the model is built
+            name, rule = _trunk_input(init, arch)
+            if rule is None or not (different := trunk_input_differences(cfg, rule)):
+                continue
+            mean, std = (
+                ", ".join(f"{value:g}" for value in values) for values in (rule.pixel_mean, rule.pixel_std)
+            )
+            notes.append(
+                f"{name}: model.data_preprocessor has other {', '.join(different)} than the trunk was "
+                f"trained with: set mean=[{mean}], std=[{std}], bgr_to_rgb={rule.channels == 'rgb'}"
+            )
+    return notes
+
+
+def _trunk_input(init: Mapping[str, Any], arch: str) -> tuple[str, Preprocess | None]:
+    """What an ``init_cfg`` loads, and the input rule of these weights, None where nothing says it."""
+    if file := init.get("file") or init.get("checkpoint"):
+        weights = open_weights(file, init.get("model") or arch, initial=True)
+        is_whole = weights.num_classes is not None and not weights.input_is_unknown
+        return str(file), weights.usage.preprocess if is_whole else weights.preprocess
+    row = initial_row(init.get("model"), init.get("tag"), arch)
+    name = f"{row.model}:{row.tag}"
+    if row.shipped:
+        return name, open_weights(row).usage.preprocess
+    if row.base_only:  # of a training that is not published
+        return name, None
+    usual = PREPROCESS[row.model]  # as long as the file is not there
+    return name, LAYOUTS[row.layout].preprocess(usual) if row.layout else usual
 
 
 def _compare_classes(cfg: Config, path: str, trained: tuple[str, ...] | None) -> list[str]:

@@ -200,6 +200,23 @@ def test_options_of_ranks_are_read_and_kept_in_the_copy(tmp_path, text):
     assert load_config(BASE, {name: True})[name] is True
 
 
+@pytest.mark.parametrize("options", [{}, {"test_dataloader.dataset.pipeline.1.scale": (64, 64)}])
+def test_the_copy_of_a_run_has_the_test_pipeline(tmp_path, options):
+    """For mmseg's ``inference_model``: what the run tests with, also where options changed that."""
+    steps = 'test_pipeline = [dict(type="LoadImageFromFile"), dict(type="Resize", scale=(96, 96))]'
+    data = "test_dataloader = dict(dataset=dict(_delete_=True, type='A', pipeline=test_pipeline))"
+    cfg = load_config(config(tmp_path, f"{steps}\n{data}"), options)
+    copy = without_unread(cfg)
+    assert copy.test_pipeline == cfg.test_dataloader.dataset.pipeline
+    assert copy.test_pipeline[1].scale == ((64, 64) if options else (96, 96))
+    path = tmp_path / "copy.py"
+    path.write_text(copy.pretty_text)
+    assert load_config(path).test_pipeline == copy.test_pipeline
+    with pytest.raises(UserError, match="nothing reads test_pipeline"):  # without effect
+        load_config(config(tmp_path, "test_pipeline = []", path, "child.py"))
+    assert "test_pipeline" not in without_unread(Config({"test_dataloader": cfg.test_dataloader}))
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

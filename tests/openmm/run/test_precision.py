@@ -14,6 +14,7 @@ from hardnet_suite.openmm.run import precision
 from hardnet_suite.openmm.run.amp import training_precision
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.precision import precision_in, recorded_precision
+from hardnet_suite.openmm.run.records import decodes_itself
 from hardnet_suite.openmm.run.runner import prepare
 from hardnet_suite.openmm.run.train import _compare_precision
 
@@ -98,6 +99,31 @@ def test_scoring_leaves_wrappers_of_others_alone(bf16, tmp_path):
     made = prepare(cfg, work_dir=tmp_path, bf16=bf16, trains=False)
     assert made.optim_wrapper == cfg.optim_wrapper
     assert made.bf16 == made.val_cfg.fp16 == made.test_cfg.fp16 == bf16
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "decodes"),
+    [
+        ("mask_rcnn_hardnet68", None, False),
+        ("demo_ssd224_shapes", {"type": "SSDHead"}, False),
+        ("demo_ssd224_shapes", {"type": "HarDNetSSDHead"}, True),
+        ("demo_ssd224_shapes", {}, True),
+        ("centernet_hardnet39ds_bccd", None, True),
+        ("fchardnet70_camvid", None, True),
+        ("hardnet39ds_tiny_imagenet10", None, True),
+    ],
+)
+def test_only_what_the_suite_decodes_is_scored_under_autocast(name, head, decodes, tmp_path):
+    cfg = load_config(name)
+    if head is not None:
+        cfg.model.bbox_head = head
+    made = prepare(cfg, work_dir=tmp_path, bf16=True)
+    assert made.optim_wrapper.type == "BFloat16OptimWrapper"
+    assert made.val_cfg.fp16 == made.test_cfg.fp16 == decodes == decodes_itself(made)
+    again = prepare(made, work_dir=tmp_path)  # the config of the run
+    assert again.val_cfg.fp16 == again.test_cfg.fp16 == decodes
+    made.model = {"type": "DetTTAModel", "module": made.model}  # for test-time augmentation
+    assert decodes_itself(made) == decodes
 
 
 CONFIGS = [

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS, METRICS, MODELS
@@ -19,6 +20,7 @@ from mmengine.visualization import LocalVisBackend
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_runs import assert_identical, toy_config
 
+from hardnet_suite import create_model
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run import launch
 from hardnet_suite.openmm.run import runner as run
@@ -399,6 +401,83 @@ def test_the_same_classes_in_another_order_are_refused(tiny, monkeypatch):
     monkeypatch.setattr(training, "parts", lambda *_: [part])
     with pytest.raises(UserError, match="ssd224_hardnet29:symbols"):
         training._compare_published(load_config(tiny[0]))
+
+
+RGB = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "bgr_to_rgb": True}
+BGR = {"mean": RGB["mean"][::-1], "std": RGB["std"][::-1], "bgr_to_rgb": False}
+
+
+@pytest.mark.parametrize(
+    ("given", "different"),
+    [
+        ({"type": "DetDataPreprocessor", **RGB}, None),
+        ({"type": "mmdet.DetDataPreprocessor", **RGB}, None),
+        ({"type": "SegDataPreProcessor", **RGB, "size": (64, 64)}, None),
+        ({"type": "DetDataPreprocessor", **BGR}, "channels"),
+        ({"type": "DetDataPreprocessor", **RGB, "std": [1.0, 1.0, 1.0]}, "std"),
+        ({"type": "DetDataPreprocessor", "pad_size_divisor": 32}, "channels, mean, std"),
+        ({}, "channels, mean, std"),
+        (
+            {
+                "type": "MultiBranchDataPreprocessor",
+                "data_preprocessor": {"type": "DetDataPreprocessor", **RGB},
+            },
+            None,
+        ),
+        (
+            {
+                "type": "MultiBranchDataPreprocessor",
+                "data_preprocessor": {"type": "DetDataPreprocessor", **BGR},
+            },
+            "channels",
+        ),
+        ({"type": "MyPreprocessor", "mean": 3}, None),
+    ],
+)
+@pytest.mark.parametrize(
+    ("backbone", "name"),
+    [
+        ({"pretrained": True}, "hardnet68:published"),
+        ({"init_cfg": {"type": "HarDNetPretrained"}}, "hardnet68:published"),
+        ({"arch": "hardnet39ds", "pretrained": "tiny_imagenet10"}, "hardnet39ds:tiny_imagenet10"),
+        ({"arch": "hardnet39ds", "pretrained": "a.pth"}, "a.pth"),
+        ({"arch": "hardnet39ds", "init_cfg": {"type": "Pretrained", "checkpoint": "a.pth"}}, "a.pth"),
+    ],
+)
+def test_other_input_than_that_of_a_pretrained_trunk_is_told(
+    backbone, name, given, different, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    if name == "a.pth":
+        torch.save(create_model("hardnet39ds", num_classes=3).state_dict(), "a.pth")
+    backbone = {"type": "HarDNet", "arch": "hardnet68", **backbone}
+    cfg = Config({"model": {"type": "FCOS", "data_preprocessor": given, "backbone": backbone}})
+    notes = training._compare_trunks(cfg)
+    if different is None:
+        assert notes == []
+    else:
+        assert notes == [
+            f"{name}: model.data_preprocessor has other {different} than the trunk was trained with: set "
+            "mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True"
+        ]
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        {"type": "HarDNet", "arch": "hardnet68"},
+        {"type": "HarDNet", "arch": "hardnet68", "pretrained": "no such file"},
+        {
+            "type": "CSPNeXt",
+            "arch": "P5",
+            "init_cfg": {"type": "Pretrained", "checkpoint": "https://a/b.pth"},
+        },
+    ],
+)
+def test_nothing_is_told_of_other_backbones(backbone):
+    assert training._compare_trunks(Config({"model": {"type": "FCOS", "backbone": backbone}})) == []
+    own = load_config("demo_ssd224_shapes")
+    assert training._compare_trunks(own) == []
 
 
 def test_the_text_of_a_config_is_formatted_once(toy_train, monkeypatch):
