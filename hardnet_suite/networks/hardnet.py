@@ -556,7 +556,11 @@ class HarDNetClassifier(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(N, num_features, h, w) -> (N, num_classes) logits, or pooled (N, num_features) features."""
         x = self.pool(x)
-        if isinstance(self.pool, nn.Identity):
+        if torch.jit.is_scripting():  # which may have several types of one class, and tells them apart
+            is_pooled = self.global_pool != ""
+        else:
+            is_pooled = not isinstance(self.pool, nn.Identity)
+        if not is_pooled:
             return x
         x = self.drop(x.flatten(1))  # (N, num_features, 1, 1) -> (N, num_features)
         return x if pre_logits else self.fc(x)

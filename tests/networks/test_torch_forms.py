@@ -6,6 +6,8 @@ The networks are those of the table with fewer channels, or the smallest of thei
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 
@@ -277,6 +279,28 @@ def test_classifiers_with_other_heads(form, classes, pool):
     network.reset_classifier(classes, pool)
     network.double()
     assert_same_for_all_sizes(form(network), network)
+
+
+SCRIPTED_BEFORE = """
+import torch
+from torch import nn
+
+from hardnet_suite import create_model
+
+layer = nn.Identity()
+layer.number = 3
+torch.jit.script(nn.Sequential(layer))
+network = create_model("hardnet39ds", num_classes=0, global_pool="").eval()
+assert torch.jit.script(network)(torch.rand(1, 3, 64, 64)).shape == (1, network.num_features, 2, 2)
+"""
+
+
+def test_scripts_do_not_depend_on_those_before():
+    """TorchScript makes another type of a class for a module with other attributes."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPTED_BEFORE], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @all_networks
