@@ -154,6 +154,7 @@ function converter({ depth, color, palette, alpha }) {
   const channels = CHANNELS[color];
   const scale = color === GREY ? ({ 1: 255, 2: 85, 4: 17 }[depth] ?? 1) : 1;
   const key = alpha && color !== PALETTE ? transparentColor(alpha, color) : null;
+  if (key) key[0] *= scale;
   const sample = (line, index) => {
     if (depth === 8) return line[index];
     if (depth === 16) return line[2 * index]; // the upper 8 bits
