@@ -9,9 +9,8 @@ from mmengine.hooks import EMAHook
 
 from hardnet_suite.weights.tables import few
 
-_AVERAGES = (
-    "ema_state_dict"  # of a checkpoint; mmengine saves there what it trains, under the averages' names
-)
+# of a checkpoint: mmengine saves the weights in training there, under the names of the averages
+_AVERAGES = "ema_state_dict"
 _RULE = "averaged_by"  # among mmengine's runtime information
 
 
@@ -35,9 +34,7 @@ def load_averages(runner, checkpoint: dict[str, Any], filename: str) -> None:
     state, trained = checkpoint.get("state_dict"), _trained_weights(checkpoint.get(_AVERAGES))
     if not trained or not isinstance(state, MutableMapping):
         return
-    if any(
-        state.get(key) is not before.get(key) for key in trained
-    ):  # a hook of another kind has swapped them
+    if any(state.get(key) is not before.get(key) for key in trained):  # swapped by a hook of another kind
         return
     del checkpoint[_AVERAGES]
     state.update(trained)

@@ -33,7 +33,6 @@ _TELLING = (
 _ENTRIES = {"amsgrad": "max_exp_avg_sq", "centered": "grad_avg"}
 _AT_START = ("initial_accumulator_value",)  # options that only set the state of the first step
 
-
 # of mmengine's constructor, which ignores others; its multiples are factors of the rate or the decay
 _MULTIPLES = (
     *("bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "flat_decay_mult", "dwconv_decay_mult"),
@@ -54,8 +53,8 @@ def require_clipping(wrapper: Mapping[str, Any]) -> None:
         wrapper: config of an optimizer wrapper.
 
     Raises:
-        UserError: an option that nothing reads, or a bound that is not above 0, which would turn gradients
-            round.
+        UserError: an option that nothing reads, or a bound that is not above 0, which would reverse the
+            gradients.
     """
     where = "optim_wrapper.clip_grad"
     options = wrapper.get("clip_grad")
@@ -82,8 +81,8 @@ def require_paramwise(wrapper: Mapping[str, Any], model: nn.Module, logger: Logg
         wrapper: config of an optimizer wrapper, whose constructor may be of another program, with options of
             its own.
         model: whose parameters are trained.
-        logger: that is told of names that no parameter has, and of options that are no misspelt ones: mmdet's
-            and mmseg's own configs have some.
+        logger: is warned of names that no parameter has, and of unknown options that are not misspellings:
+            configs of mmdet and mmseg have some.
 
     Raises:
         UserError: an option that nothing reads or that is no factor, one that lacks what it is a factor of,
@@ -259,7 +258,7 @@ def use_own_options(
     meta = checkpoint.get("meta")
     saved = meta.get(_TYPE, kind) if isinstance(meta, Mapping) else kind
     if saved != kind:
-        logger.warning(f"the config's {kind} goes on with the state of the checkpoint's {saved}")
+        logger.warning(f"the config's {kind} continues with the state of the checkpoint's {saved}")
     if changed:
         logger.warning(f"the config's {', '.join(changed)} replaces the checkpoint's")
 

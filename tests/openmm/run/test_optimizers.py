@@ -49,7 +49,7 @@ def test_every_option_of_an_optimizer_is_the_configs_after_resuming(toy_train, b
         told[-1:] if replaced else []
     )
     assert len(told) == bool(replaced) + (before[0] != after[0])
-    assert before[0] == after[0] or f"the config's {after[0]} goes on with the state of" in told[0]
+    assert before[0] == after[0] or f"the config's {after[0]} continues with the state of" in told[0]
 
 
 @pytest.mark.parametrize(
