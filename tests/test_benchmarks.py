@@ -24,6 +24,8 @@ from safetensors.torch import load_file
 
 from hardnet_suite import create_model
 from hardnet_suite.data.hpatches import STRIPS, write_strips
+from hardnet_suite.data.segmentation.label_images import read_label
+from hardnet_suite.data.segmentation.labels import LABEL_SETS
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run.configs import load_config
 
@@ -896,3 +898,108 @@ def test_what_distillation_refuses(distill, distill_trunk, photographs, tmp_path
             distill("done", "--steps", 1)
         path.write_bytes(content)
     assert (tmp_path / "done/state.pth").read_bytes() == before
+
+
+@pytest.fixture
+def merge_labels(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("merge_labels")
+
+
+def probabilities_of(names, rows, others=0.0):
+    """(11, 1, W): each column has the probabilities of a row for the classes ``names``."""
+    classes = LABEL_SETS["camvid"].classes
+    values = np.full((11, 1, len(rows)), others, np.float32)
+    for column, row in enumerate(rows):
+        for name, value in zip(names, row, strict=True):
+            values[classes.index(name), 0, column] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("label", "seen", "merged"),
+    [
+        (None, {"Tree": 0.9}, "Tree"),  # no label, and the teacher is sure
+        (None, {"Tree": 0.6, "Sky": 0.4}, None),
+        ("Building", {"Tree": 0.9}, "Building"),  # the label counts
+        ("Pavement", {"Road": 0.9}, None),  # a lane that the photographs call pavement
+        ("Pavement", {"Pavement": 0.65, "Road": 0.35}, "Pavement"),
+        ("Road", {"Pavement": 0.5, "Road": 0.5}, None),
+        ("Tree", {"Sky": 0.65, "Tree": 0.35}, "Sky"),  # between the branches
+        ("Building", {"Sky": 0.9}, "Building"),
+        ("Tree", {"Road": 0.96, "Tree": 0.04}, None),
+        ("Tree", {"Road": 0.9, "Tree": 0.1}, "Tree"),
+        ("Sky", {"Tree": 0.98, "Sky": 0.02}, None),
+        ("Building", {"Pole": 0.8}, "Pole"),  # of a class without labels
+        ("Car", {"Pedestrian": 0.3, "Car": 0.7}, None),
+        ("Car", {"Pedestrian": 0.15, "Bicyclist": 0.15, "Car": 0.7}, None),
+        ("Car", {"Pedestrian": 0.2, "Car": 0.8}, "Car"),
+        (None, {"Fence": 0.75, "Car": 0.25}, "Fence"),
+    ],
+)
+def test_how_a_teacher_completes_labels(merge_labels, label, seen, merged):
+    index = LABEL_SETS["camvid"].classes.index
+    labels = np.full((1, 3), 255 if label is None else index(label), np.uint8)
+    answer = merge_labels.merge(labels, probabilities_of(seen, [tuple(seen.values())] * 3))
+    assert answer.tolist() == [[255 if merged is None else index(merged)] * 3]
+    assert (labels == (255 if label is None else index(label))).all()  # left as they were
+
+
+def test_outlines_count_where_the_teacher_agrees(merge_labels):
+    index = LABEL_SETS["camvid"].classes.index
+    labels = np.array([[index("Building")] * 10 + [index("Tree")] * 10], np.uint8)
+    seen = [(0.9, 0.1)] * 8 + [(0.1, 0.9)] * 12  # the teacher sees the tree begin two pixels further left
+    expected = labels.copy()
+    expected[0, 8:10] = 255
+    np.testing.assert_array_equal(
+        merge_labels.merge(labels, probabilities_of(("Building", "Tree"), seen)), expected
+    )
+    np.testing.assert_array_equal(merge_labels.outlines(labels, 2)[0], [False] * 8 + [True] * 4 + [False] * 8)
+
+
+def test_merged_labels_are_label_images_of_camvid(merge_labels, tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    weights = np.zeros((11, 3, 1, 1), np.float32)
+    index = LABEL_SETS["camvid"].classes.index
+    weights[index("Pedestrian"), 0] = 1.0  # red is people,
+    weights[index("Sky"), 2] = 1.0  # blue is sky
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "weights"], ["logits"])],
+        "teacher",
+        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 24, 32])],
+        [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, 11, 24, 32])],
+        [onnx.numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "teacher.onnx")
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:, :32] = (0, 0, 255)
+    image[:, 32:] = (255, 0, 0)
+    colors = np.zeros((48, 64, 3), np.uint8)
+    colors[:, 16:] = (128, 0, 0)
+    for folder, pixels in (("images", image), ("labels", colors)):
+        (tmp_path / folder / "town").mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / folder / "town/a.png")
+
+    def run(out):
+        arguments = ["images", "--labels", "labels", "--teacher", "teacher.onnx", "--out", out]
+        merge_labels.main([each if each.startswith("--") else str(tmp_path / each) for each in arguments])
+
+    run("merged")
+    merged = read_label(tmp_path / "merged/town/a.png", LABEL_SETS["camvid"])
+    assert (merged[:, :12] == index("Sky")).all()
+    assert (merged[:, 20:31] == index("Building")).all()
+    assert (merged[:, 33:] == index("Pedestrian")).all()
+    assert "Pedestrian 50.00%" in capsys.readouterr().out
+    with pytest.raises(UserError, match="new or empty folder"):
+        run("merged")
+    Image.fromarray(image).save(tmp_path / "labels/town/a.png")
+    with pytest.raises(UserError, match=r"a\.png: the color \(0, 0, 255\) is none of LabelMeFacade's"):
+        run("other")
+    Image.fromarray(colors[:, :40]).save(tmp_path / "labels/town/a.png")
+    with pytest.raises(UserError, match=r"\(48, 40\) pixels"):
+        run("smaller")
+    (tmp_path / "teacher.onnx").write_bytes(b"no graph")
+    with pytest.raises(UserError, match="--teacher"):
+        run("broken")
