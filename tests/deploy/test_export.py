@@ -133,6 +133,30 @@ def test_an_earlier_export_is_replaced_and_nothing_else(descriptor, tmp_path):
     assert path.read_bytes() == before
 
 
+FULL_DISK = """
+import resource, sys
+from hardnet_suite.deploy import export
+from hardnet_suite.errors import WriteError
+from hardnet_suite.networks import build_network
+
+network = build_network("hardnet_descriptor")
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+for path in sys.argv[1:]:
+    try:
+        export(network, path)
+    except WriteError as error:
+        print(error.filename, error.strerror)
+"""
+
+
+def test_a_full_disk_does_not_end_the_process(tmp_path):
+    paths = [str(tmp_path / name) for name in ("net.pt", "net.pt2")]
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{path} File too large" for path in paths]
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("foreign", ["descriptor.xml", "descriptor.bin"])
 def test_neither_file_of_openvino_may_be_another(descriptor, tmp_path, foreign):
     pytest.importorskip("openvino", exc_type=ImportError)
