@@ -222,8 +222,8 @@ def export_file(
                 most=quantization.count,
             )
         del run
-        # the named file last: it is what makes the others an export
-        for part, place in reversed(list(zip(chosen.parts(temporary), chosen.parts(path), strict=True))):
+        # the named file first: beside it alone, another call after an interruption may replace the others
+        for part, place in zip(chosen.parts(temporary), chosen.parts(path), strict=True):
             os.replace(part, place)
     return Exported(path, chosen.name, record, agreement)
 

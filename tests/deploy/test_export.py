@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -165,6 +166,27 @@ def test_neither_file_of_openvino_may_be_another(descriptor, tmp_path, foreign):
         export(descriptor, tmp_path / "descriptor.xml")
     assert [each.name for each in tmp_path.iterdir()] == [foreign]
     assert (tmp_path / foreign).read_bytes() == b"<mine/>"
+
+
+def test_an_interrupted_export_is_repeated(tmp_path, monkeypatch):
+    pytest.importorskip("openvino", exc_type=ImportError)
+    network, path = tiny("hardnet_descriptor"), tmp_path / "net.xml"
+    os_replace, replaced = os.replace, []
+
+    def interrupt(source, target) -> None:
+        if replaced:
+            raise KeyboardInterrupt
+        replaced.append(target)
+        os_replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export(network, path)
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(UserError, match="is missing, which belongs to it"):
+        open_session(path)
+    open_session(export(network, path))
 
 
 @pytest.mark.parametrize("name", ["net.param", "NET.PARAM"])
