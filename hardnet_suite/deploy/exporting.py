@@ -192,7 +192,7 @@ def export_file(
         dtype = PRECISIONS[chosen.network_precision(precision)]
         graph = Graph(fuse_batch_norms(reference).to(dtype), record, select).eval()
         example = _example(record)
-        with without_messages(), torch.no_grad():
+        with without_messages(), torch.no_grad(), chosen.importing():
             if quantization is None:
                 chosen.write(graph, example, temporary, record=record, dynamic=dynamic)
             else:

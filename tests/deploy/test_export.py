@@ -158,6 +158,20 @@ def test_a_full_disk_does_not_end_the_process(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("step", ["write", "open"])
+def test_a_package_without_its_dependencies_names_what_is_missing(descriptor, tmp_path, monkeypatch, step):
+    def imports(*_, **__):
+        raise ModuleNotFoundError("No module named 'torchao'", name="torchao")
+
+    path = tmp_path / "descriptor.pt"
+    message = "the format torchscript needs torchao, which one of its packages imports and which is not"
+    if step == "open":
+        export(descriptor, path)
+    monkeypatch.setattr(torchscript, step, imports)
+    with pytest.raises(UserError, match=message):
+        open_session(path) if step == "open" else export(descriptor, path)
+
+
 @pytest.mark.parametrize("foreign", ["descriptor.xml", "descriptor.bin"])
 def test_neither_file_of_openvino_may_be_another(descriptor, tmp_path, foreign):
     pytest.importorskip("openvino", exc_type=ImportError)
