@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -212,7 +212,8 @@ def _batches(record: ExportRecord, images: Any, most: int) -> Iterator[tuple[Ten
         raise UserError("no images to run the file on")
     count = min(most, len(sources))
     # evenly spread: the first ones of a folder may be of one class, or of one scene
-    opened = [sources[index * len(sources) // count].open() for index in range(count)]
+    # one at a time: photographs need far more memory than what is prepared of them
+    opened = (sources[index * len(sources) // count].open() for index in range(count))
     if isinstance(record.arch, DescriptorArch):
         prepared = _patches(opened, record)
     else:
@@ -240,7 +241,7 @@ def _stacked(prepared: Sequence[tuple[Tensor, Placement]]) -> tuple[Tensor, list
     return torch.stack([pixels for pixels, _ in prepared]), [placement for _, placement in prepared]
 
 
-def _patches(images: Sequence[Image.Image], record: ExportRecord) -> list[tuple[Tensor, Placement]]:
+def _patches(images: Iterable[Image.Image], record: ExportRecord) -> list[tuple[Tensor, Placement]]:
     """Windows of the images, and constant patches."""
     side = record.input_shape[2]
     placement = Placement((side, side), (side, side))

@@ -192,7 +192,7 @@ def export_file(
         dtype = PRECISIONS[chosen.network_precision(precision)]
         graph = Graph(fuse_batch_norms(reference).to(dtype), record, select).eval()
         example = _example(record)
-        with without_messages(), torch.no_grad():
+        with without_messages(), torch.no_grad(), chosen.importing():
             if quantization is None:
                 chosen.write(graph, example, temporary, record=record, dynamic=dynamic)
             else:
@@ -222,8 +222,8 @@ def export_file(
                 most=quantization.count,
             )
         del run
-        # the named file last: it is what makes the others an export
-        for part, place in reversed(list(zip(chosen.parts(temporary), chosen.parts(path), strict=True))):
+        # the named file first: beside it alone, another call after an interruption may replace the others
+        for part, place in zip(chosen.parts(temporary), chosen.parts(path), strict=True):
             os.replace(part, place)
     return Exported(path, chosen.name, record, agreement)
 

@@ -132,7 +132,7 @@ def open_session(
     if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
         raise UserError(f"threads must be an integer from 1 to {MOST_THREADS}, got {threads!r}")
     try:
-        with without_warnings():  # of engines to their developers
+        with without_warnings(), form.importing():  # warnings of engines to their developers
             run = form.open(path, record=record, precision=precision, threads=threads)
     except UserError as error:
         message = str(error)

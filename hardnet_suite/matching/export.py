@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -64,34 +65,34 @@ def write_hloc(
     folder = Path(folder)
     require_hloc_replaceable(folder)
     _require_pairs_stay(folder, PAIRS, [(name_of[id(pair.a)], name_of[id(pair.b)]) for pair in matches])
-    with whole_file(folder / FEATURES) as temporary, h5py.File(temporary, "w") as file:
-        for name, features in images.items():
-            group = file.create_group(name)
-            keypoints = features.keypoints
-            arrays = (
-                keypoints.xy,
-                np.ascontiguousarray(features.descriptors.T),
-                keypoints.response,
-                keypoints.size / 2,
-                keypoints.angle,
-                np.array(features.size),
-            )
-            for key, values in zip(_HLOC_ARRAYS, arrays, strict=True):
-                group[key] = values
-            group["keypoints"].attrs["uncertainty"] = 1.0  # pixels
-    lines = []
-    with whole_file(folder / MATCHES) as temporary, h5py.File(temporary, "w") as file:
-        for pair, place in zip(matches, pairs, strict=True):
-            a, b = name_of[id(pair.a)], name_of[id(pair.b)]
-            partners = np.full(len(pair.a.keypoints), -1, np.int32)
-            scores = np.zeros(len(partners), np.float32)
-            partners[pair.pairs[:, 0]] = pair.pairs[:, 1]
-            scores[pair.pairs[:, 0]] = 1 - pair.distances**2 / 4
-            group = file.create_group("/".join(place))
-            group["matches0"], group["matching_scores0"] = partners, scores
-            lines.append(f"{a} {b}\n")
-    write_file(folder / PAIRS, "".join(lines))
-    _list(folder, (FEATURES, MATCHES, PAIRS))
+    with _own_files(folder, (FEATURES, MATCHES, PAIRS)) as places:
+        with h5py.File(places[FEATURES], "w") as file:
+            for name, features in images.items():
+                group = file.create_group(name)
+                keypoints = features.keypoints
+                arrays = (
+                    keypoints.xy,
+                    np.ascontiguousarray(features.descriptors.T),
+                    keypoints.response,
+                    keypoints.size / 2,
+                    keypoints.angle,
+                    np.array(features.size),
+                )
+                for key, values in zip(_HLOC_ARRAYS, arrays, strict=True):
+                    group[key] = values
+                group["keypoints"].attrs["uncertainty"] = 1.0  # pixels
+        lines = []
+        with h5py.File(places[MATCHES], "w") as file:
+            for pair, place in zip(matches, pairs, strict=True):
+                a, b = name_of[id(pair.a)], name_of[id(pair.b)]
+                partners = np.full(len(pair.a.keypoints), -1, np.int32)
+                scores = np.zeros(len(partners), np.float32)
+                partners[pair.pairs[:, 0]] = pair.pairs[:, 1]
+                scores[pair.pairs[:, 0]] = 1 - pair.distances**2 / 4
+                group = file.create_group("/".join(place))
+                group["matches0"], group["matching_scores0"] = partners, scores
+                lines.append(f"{a} {b}\n")
+        places[PAIRS].write_bytes("".join(lines).encode())
     return folder
 
 
@@ -128,14 +129,14 @@ def write_colmap(
         require_colmap_length(features.descriptors.shape[1])
     require_colmap_replaceable(folder, images)
     _require_pairs_stay(folder, MATCH_LIST, pairs)
-    for name, features in images.items():
-        write_file(folder / f"{name}.txt", _feature_lines(features))
-    blocks = []
-    for (a, b), pair in zip(pairs, matches, strict=True):
-        rows = "".join(f"{i} {j}\n" for i, j in pair.pairs.tolist())
-        blocks.append(f"{a} {b}\n{rows}\n")
-    write_file(folder / MATCH_LIST, "".join(blocks))
-    _list(folder, (*(f"{name}.txt" for name in images), MATCH_LIST))
+    with _own_files(folder, (*(f"{name}.txt" for name in images), MATCH_LIST)) as places:
+        for name, features in images.items():
+            places[f"{name}.txt"].write_bytes(_feature_lines(features).encode())
+        blocks = []
+        for (a, b), pair in zip(pairs, matches, strict=True):
+            rows = "".join(f"{i} {j}\n" for i, j in pair.pairs.tolist())
+            blocks.append(f"{a} {b}\n{rows}\n")
+        places[MATCH_LIST].write_bytes("".join(blocks).encode())
     return folder
 
 
@@ -216,20 +217,42 @@ def _require_own(folder: Path, names: Iterable[str]) -> None:
         parents = (folder / parent for parent in PurePosixPath(name).parents)
         if parent := next((path for path in parents if os.path.lexists(path) and not path.is_dir()), None):
             raise UserError(f"{parent}: expected a folder")
-        digest = (digests or {}).get(name)
-        require_replaceable(folder / name, lambda path, digest=digest: sha256(path) == digest, **words)
+        known = (digests or {}).get(name, set())
+        require_replaceable(folder / name, lambda path, known=known: sha256(path) in known, **words)
 
 
-def _list(folder: Path, names: Iterable[str]) -> None:
-    digests = (_listed(folder) or {}) | {name: sha256(folder / name) for name in names}
-    write_file(folder / LIST, json.dumps({"program": _PROGRAM, "files": digests}, indent=0))
+@contextmanager
+def _own_files(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Path]]:
+    """Paths beside the places of files, for their contents; all of them take their places at the end.
+
+    The list has the new contents beside the earlier ones while that happens: wherever it is interrupted,
+    another call finds each file in it.
+    """
+    earlier = _listed(folder) or {}
+    with ExitStack() as stack:
+        # the last one that is entered takes its place first
+        places = {name: stack.enter_context(whole_file(folder / name)) for name in reversed(names)}
+        yield places
+        digests = {name: sha256(path) for name, path in places.items()}
+        _list(folder, earlier | {name: earlier.get(name, set()) | {new} for name, new in digests.items()})
+    _list(folder, earlier | {name: {digest} for name, digest in digests.items()})
 
 
-def _listed(folder: Path) -> dict[str, str] | None:
-    """Path -> SHA-256 of what earlier calls wrote; None where there were none."""
+def _list(folder: Path, digests: Mapping[str, set[str]]) -> None:
+    files = {name: sorted(known) for name, known in digests.items()}
+    files = {name: known[0] if len(known) == 1 else known for name, known in files.items()}
+    write_file(folder / LIST, json.dumps({"program": _PROGRAM, "files": files}, indent=0))
+
+
+def _listed(folder: Path) -> dict[str, set[str]] | None:
+    """Path -> SHA-256 of what earlier calls wrote there, of several where one was interrupted; None where
+    there were none."""
     try:
         content = read_json(folder / LIST)
-        return dict(content["files"]) if content["program"] == _PROGRAM else None
+        if content["program"] != _PROGRAM:
+            return None
+        files = dict(content["files"])
+        return {name: {known} if isinstance(known, str) else set(known) for name, known in files.items()}
     except (UserError, TypeError, KeyError, ValueError):
         return None
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from deploy.exported import a_record
+from PIL import Image
 from tiny_networks import tiny
 from torch import nn
 
+from hardnet_suite.data.sources import SourceImage
+from hardnet_suite.deploy import agreement
 from hardnet_suite.deploy.agreement import TOLERANCES, Tolerance, require_agreement
 from hardnet_suite.deploy.exporting import export_file
 from hardnet_suite.errors import UserError
+from hardnet_suite.networks import default_usage
 
 
 def constant_images(count: int) -> list[np.ndarray]:
@@ -42,6 +48,25 @@ def test_images_that_fill_a_batch_up_are_not_counted(tmp_path, options, count):
     assert made.agreement.images == seen.images == count
     assert {*rows} == {*range(1, 1 + count)}
     assert seen.drop == pytest.approx(100 / count)
+
+
+@pytest.mark.parametrize("name", ["hardnet68", "hardnet_descriptor"])
+def test_images_are_opened_one_at_a_time(monkeypatch, name):
+    references, alive = [], []
+
+    def opened() -> Image.Image:
+        image = Image.new("RGB", (64, 64))
+        references.append(weakref.ref(image))
+        alive.append(sum(reference() is not None for reference in references))
+        return image
+
+    sources = [SourceImage(f"{index}.jpg", opened) for index in range(6)]
+    monkeypatch.setattr(agreement, "images_of", lambda _: sources)
+    usage, side = default_usage(name), 64 if name == "hardnet68" else 32
+    record = a_record(name, usage=usage, input_shape=(1, 3, side, side), in_chans=len(usage.preprocess.mean))
+    list(agreement.file_inputs(record, "photographs", 6))
+    assert len(alive) == 6
+    assert max(alive) <= 2  # the one that is prepared, and the next
 
 
 def test_patches_that_fill_a_batch_up_are_nobodys_nearest(tmp_path):

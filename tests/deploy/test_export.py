@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -133,6 +134,44 @@ def test_an_earlier_export_is_replaced_and_nothing_else(descriptor, tmp_path):
     assert path.read_bytes() == before
 
 
+FULL_DISK = """
+import resource, sys
+from hardnet_suite.deploy import export
+from hardnet_suite.errors import WriteError
+from hardnet_suite.networks import build_network
+
+network = build_network("hardnet_descriptor")
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+for path in sys.argv[1:]:
+    try:
+        export(network, path)
+    except WriteError as error:
+        print(error.filename, error.strerror)
+"""
+
+
+def test_a_full_disk_does_not_end_the_process(tmp_path):
+    paths = [str(tmp_path / name) for name in ("net.pt", "net.pt2")]
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{path} File too large" for path in paths]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("step", ["write", "open"])
+def test_a_package_without_its_dependencies_names_what_is_missing(descriptor, tmp_path, monkeypatch, step):
+    def imports(*_, **__):
+        raise ModuleNotFoundError("No module named 'torchao'", name="torchao")
+
+    path = tmp_path / "descriptor.pt"
+    message = "the format torchscript needs torchao, which one of its packages imports and which is not"
+    if step == "open":
+        export(descriptor, path)
+    monkeypatch.setattr(torchscript, step, imports)
+    with pytest.raises(UserError, match=message):
+        open_session(path) if step == "open" else export(descriptor, path)
+
+
 @pytest.mark.parametrize("foreign", ["descriptor.xml", "descriptor.bin"])
 def test_neither_file_of_openvino_may_be_another(descriptor, tmp_path, foreign):
     pytest.importorskip("openvino", exc_type=ImportError)
@@ -141,6 +180,27 @@ def test_neither_file_of_openvino_may_be_another(descriptor, tmp_path, foreign):
         export(descriptor, tmp_path / "descriptor.xml")
     assert [each.name for each in tmp_path.iterdir()] == [foreign]
     assert (tmp_path / foreign).read_bytes() == b"<mine/>"
+
+
+def test_an_interrupted_export_is_repeated(tmp_path, monkeypatch):
+    pytest.importorskip("openvino", exc_type=ImportError)
+    network, path = tiny("hardnet_descriptor"), tmp_path / "net.xml"
+    os_replace, replaced = os.replace, []
+
+    def interrupt(source, target) -> None:
+        if replaced:
+            raise KeyboardInterrupt
+        replaced.append(target)
+        os_replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export(network, path)
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(UserError, match="is missing, which belongs to it"):
+        open_session(path)
+    open_session(export(network, path))
 
 
 @pytest.mark.parametrize("name", ["net.param", "NET.PARAM"])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import builtins
+import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +10,10 @@ import pytest
 from drawn_pairs import drawn_pair, save_pair, small_descriptor
 from PIL import ExifTags, Image
 
+from hardnet_suite.data.files import sha256
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching import HardNetDetector, match_features, write_colmap, write_hloc
+from hardnet_suite.matching.export import LIST
 from hardnet_suite.matching.pair import Matches
 
 
@@ -251,6 +255,36 @@ def test_own_files_are_replaced_and_no_others(matches, tmp_path, write):
     with pytest.raises(UserError, match=f"{name} exists"):
         write(tmp_path, [matches])
     assert (tmp_path / name).read_text() == "notes of a person\n"
+
+
+@pytest.mark.parametrize("steps", range(5))  # the list, three files, the list again
+@pytest.mark.parametrize("write", [write_hloc, write_colmap])
+def test_an_interrupted_call_is_repeated(matches, tmp_path, monkeypatch, write, steps):
+    if write is write_hloc:
+        pytest.importorskip("h5py")
+    fewer = replace(matches, pairs=matches.pairs[:3], distances=matches.distances[:3])
+    replaced: list[str] = []
+
+    def interrupt(source, target) -> None:
+        if len(replaced) == steps:
+            raise KeyboardInterrupt
+        replaced.append(str(target))
+        os_replace(source, target)
+
+    os_replace = os.replace
+    for earlier, later in ((fewer, matches), (matches, fewer)):  # into an empty folder, then over other files
+        monkeypatch.setattr(os, "replace", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path, [earlier])
+        monkeypatch.undo()
+        replaced.clear()
+        write(tmp_path, [later])
+        listed = json.loads((tmp_path / LIST).read_text())["files"]
+        assert listed == {name: sha256(tmp_path / name) for name in listed}
+    edited = tmp_path / ("pairs.txt" if write is write_hloc else "matches.txt")
+    edited.write_text(f"{edited.read_text()}\n")
+    with pytest.raises(UserError, match="no earlier match wrote it"):
+        write(tmp_path, [matches])
 
 
 def test_images_without_keypoints_are_written(tmp_path):

@@ -16,7 +16,8 @@ A module whose format has non-maximum suppression has ``select``, too, see ``har
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -124,6 +125,20 @@ class Format:
                 f"pip install 'hardnet-suite[{self.extra}]', "
                 f"or pip install {' '.join(name.replace('_', '-') for name in missing)}"
             )
+
+    @contextmanager
+    def importing(self) -> Iterator[None]:
+        """Within, a module that its packages import and that is missing is a UserError that names it.
+
+        ``require_packages`` does not see those: of packages that were installed without their dependencies.
+        """
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"the format {self.name} needs {error.name}, which one of its packages imports and which is "
+                "not installed"
+            ) from error
 
     def _imported(self) -> Any:
         return import_module(f"{__name__}.{self.module}")

@@ -25,6 +25,8 @@ def write(network: nn.Module, example: Tensor, path: Path, *, record: ExportReco
 
     try:
         converted = litert_torch.convert(network, (example,))
+    except ModuleNotFoundError:  # it is installed without its dependencies
+        raise
     except Exception as error:  # of several packages
         raise inexpressible("LiteRT", record, error) from error
     path.write_bytes(converted.model_content())

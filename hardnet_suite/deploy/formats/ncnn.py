@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardnet_suite.deploy.formats import PrecisionError, Run, inexpressible, single_input
+from hardnet_suite.deploy.formats.torchscript import write_archive
 from hardnet_suite.deploy.record import KEY, ExportRecord, sealed
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks.layers import L2Norm
@@ -41,7 +42,8 @@ def write(network: nn.Module, example: Tensor, path: Path, *, record: ExportReco
         shapes.append(f"inputshape2={_pnnx_shape(larger)}")
     with TemporaryDirectory() as folder:
         files = {name: f"{folder}/network.{end}" for name, end in _FILES.items()}
-        torch.jit.save(torch.jit.trace(network, image, check_trace=False), f"{folder}/network.pt")
+        traced = torch.jit.trace(network, image, check_trace=False)
+        write_archive(Path(folder, "network.pt"), lambda stream: torch.jit.save(traced, stream))
         done = subprocess.run(
             [
                 pnnx.EXEC_PATH,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Mapping
 from functools import cache
@@ -62,7 +63,13 @@ def save(model: Any, path: Path, record: ExportRecord) -> None:
     """Writes a model of OpenVINO with a record, the last element of the graph's file."""
     import openvino
 
-    openvino.save_model(model, path, compress_to_fp16=record.precision == "fp16")
+    try:
+        openvino.save_model(model, path, compress_to_fp16=record.precision == "fp16")
+    except RuntimeError as error:
+        if "iostream" not in str(error):
+            raise
+        # the system's own error is lost in OpenVINO
+        raise OSError(errno.EIO, "OpenVINO cannot write all of it", str(path)) from error
     root = ElementTree.parse(path).getroot()
     info = root.find("rt_info")
     if info is None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hardnet_suite.deploy.formats import Run, inexpressible
 from hardnet_suite.deploy.formats.onnx import dynamic_shapes
-from hardnet_suite.deploy.formats.torchscript import ENTRY, open_in_pytorch, record_in_archive
+from hardnet_suite.deploy.formats.torchscript import ENTRY, open_in_pytorch, record_in_archive, write_archive
 from hardnet_suite.deploy.record import ExportRecord
 from hardnet_suite.deploy.suppression import select
 
@@ -30,7 +30,8 @@ def write(network: nn.Module, example: Tensor, path: Path, *, record: ExportReco
         raise inexpressible("torch.export", record, error) from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names source files of this machine
-    torch.export.save(program, path, extra_files={ENTRY: record.to_json()})
+    extra = {ENTRY: record.to_json()}
+    write_archive(path, lambda stream: torch.export.save(program, stream, extra_files=extra))
 
 
 def open(

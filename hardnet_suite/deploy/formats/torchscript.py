@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,7 +38,17 @@ def write(network: nn.Module, example: Tensor, path: Path, *, record: ExportReco
     else:
         with torch.no_grad():
             module = torch.jit.freeze(torch.jit.trace(network, example, check_trace=False))
-    torch.jit.save(module, path, _extra_files={ENTRY: record.to_json()})
+    write_archive(path, lambda stream: torch.jit.save(module, stream, _extra_files={ENTRY: record.to_json()}))
+
+
+def write_archive(path: Path, save: Callable[[io.BytesIO], None]) -> None:
+    """Writes what ``save`` writes into a stream, with an ``OSError`` where the disk is full.
+
+    PyTorch's own writer of files throws in its destructor then, which ends the process.
+    """
+    stream = io.BytesIO()
+    save(stream)
+    path.write_bytes(stream.getbuffer())
 
 
 def open(

@@ -3,15 +3,19 @@
 import html
 import json
 import re
+import resource
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from deploy.exported import a_record
 from tiny_networks import tiny
 
 from hardnet_suite.deploy import export, open_session
+from hardnet_suite.deploy.formats import openvino as openvino_format
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxscript")
@@ -62,3 +66,18 @@ def test_a_file_whose_record_says_nothing_of_the_graph(tmp_path):
     assert count == 1
     path.write_text(text)
     torch.testing.assert_close(open_session(path)(images), expected, rtol=0, atol=0)
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path):
+    import openvino
+    from openvino import opset13 as ops
+
+    images = ops.parameter([1, 100_000], np.float32)
+    model = openvino.Model([ops.add(images, ops.constant(np.ones((1, 100_000), np.float32)))], [images])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="OpenVINO cannot write all of it"):
+            openvino_format.save(model, tmp_path / "net.xml", a_record())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
