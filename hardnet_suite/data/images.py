@@ -135,7 +135,10 @@ def read_grey(source: str | Path | bytes | BinaryIO, name: str | None = None) ->
 
 
 def to_grey(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) RGB uint8 -> (H, W) uint8 luma (ITU-R 601-2), as Pillow's and OpenCV's conversions."""
+    """(H, W, 3) RGB uint8 -> (H, W) uint8 luma (ITU-R 601-2), as Pillow converts.
+
+    OpenCV rounds other coefficients: about one pixel in a thousand of its conversion differs by 1.
+    """
     return np.array(Image.fromarray(pixels).convert("L"))
 
 

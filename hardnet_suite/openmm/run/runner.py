@@ -212,6 +212,8 @@ class SuiteRunner(Runner):
         for key, least, most in (("batch_size", 1, _MOST_IMAGES), ("num_workers", 0, _MOST_WORKERS)):
             value = dataloader.get(key, least) if isinstance(dataloader, dict) else least
             require_integer(value, least, most, f"a data loader's {key}")
+        if isinstance(dataloader, dict):
+            _require_one_batch_size(dataloader)
         if isinstance(dataloader, dict) and not dataloader.get("num_workers"):
             dataloader = {key: value for key, value in dataloader.items() if key not in _WORKER_OPTIONS}
         elif isinstance(dataloader, dict):
@@ -451,6 +453,23 @@ class SuiteRunner(Runner):
             initial = None if given.get("resume") else given.get("load_from")
             cfg.resume, cfg.load_from = False, initial
         write_file(target, DUMPED + cfg.pretty_text)
+
+
+def _require_one_batch_size(dataloader: dict) -> None:
+    """Refuses what a batch sampler's config says beside the data loader's: mmengine would let it win, so that
+    batches have another size than the log, ``--global-batch-size`` and the checks of a resumed run assume."""
+    sampler = dataloader.get("batch_sampler")
+    for options in (sampler, sampler.get("inner") if isinstance(sampler, dict) else None):
+        if not isinstance(options, dict):
+            continue
+        if "sampler" in options:
+            raise UserError("a data loader's batch_sampler takes the data loader's sampler: set that instead")
+        size, given = dataloader.get("batch_size"), options.get("batch_size")
+        if given is not None and given != size:
+            raise UserError(
+                f"a data loader has batch_size={size!r}, but its batch_sampler has batch_size={given!r}: "
+                "leave out the latter"
+            )
 
 
 def _decode_by_suite(dataset: dict) -> None:

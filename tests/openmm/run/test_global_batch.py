@@ -52,6 +52,23 @@ def test_what_cannot_be_shared(tmp_path, monkeypatch, size):
         prepare(toy_config(global_batch_size=size), work_dir=tmp_path)
 
 
+@pytest.mark.parametrize("is_resumable", [False, True])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 3}, "batch_size=2, but its batch_sampler has batch_size=3"),
+        ({"sampler": {"type": "DefaultSampler"}}, "takes the data loader's sampler"),
+    ],
+)
+def test_a_batch_sampler_does_not_contradict_its_loader(options, message, is_resumable):
+    sampler = {"type": "BatchSampler", "drop_last": False, **options}
+    if is_resumable:
+        sampler = {"type": "ResumableBatchSampler", "inner": sampler}
+    loader = {"dataset": [1, 2], "sampler": None, "batch_size": 2, "batch_sampler": sampler}
+    with pytest.raises(UserError, match=message):
+        runner.SuiteRunner.build_dataloader(loader)
+
+
 def test_a_config_to_test_needs_no_share(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "get_world_size", lambda: 2)
     cfg = prepare(toy_config(global_batch_size=7), work_dir=tmp_path, trains=False)
