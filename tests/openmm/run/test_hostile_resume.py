@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook
 from mmengine.optim import OptimWrapper
 from toy_runs import toy_config
 
@@ -81,6 +82,21 @@ def test_the_buffers_of_a_rank_are_its_own(monkeypatch):
     assert torch.equal(runner.model.running_mean, torch.full((3,), 2.0))
     buffers.restore_buffers(runner, ranks[:1])  # of another number of ranks
     assert torch.equal(runner.model.running_mean, torch.full((3,), 2.0))
+
+
+def test_buffers_of_averages_that_begin_on_resuming_are_in_no_checkpoint(monkeypatch):
+    monkeypatch.setattr(buffers, "get_world_size", lambda: 2)
+    monkeypatch.setattr(buffers, "get_rank", lambda: 1)
+    hook = EMAHook()
+    hook.ema_model = SimpleNamespace(module=torch.nn.BatchNorm1d(3))
+    runner = SimpleNamespace(model=torch.nn.BatchNorm1d(3), hooks=[hook])
+    ranks = [{KEY: torch.full((3,), float(rank)), VARIANCE: torch.ones(3)} for rank in (1, 2)]
+    buffers.restore_buffers(runner, ranks)
+    assert torch.equal(runner.model.running_mean, torch.full((3,), 2.0))
+    assert torch.equal(hook.ema_model.module.running_mean, torch.zeros(3))
+    ranks[0]["1.running_mean"] = ranks[1]["1.running_mean"] = torch.ones(3)  # without its variance
+    with pytest.raises(UserError, match=r"rank_buffers are damaged \(1\.running_var\)"):
+        buffers.restore_buffers(runner, ranks)
 
 
 GRADIENT = {"weight": torch.ones(3), "bias": torch.ones(3)}
