@@ -216,8 +216,15 @@ class ResumableCheckpointHook(CheckpointHook):
         super().after_train(runner)
 
     def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if _is_stopping(runner):  # the epoch has been saved, if it was due
-            _stop(runner)
+        if not _is_stopping(runner):
+            return
+        if self.filename_tmpl.format(runner.epoch) not in self._own:  # the epoch was not due
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):  # the averages are in the model's place
+                    hook.after_val_epoch(runner)
+            meta = {"epoch": runner.epoch, "iter": runner.iter}
+            self._save_checkpoint_with_step(runner, runner.epoch, meta)
+        _stop(runner)
 
     def _is_due(self, runner) -> bool:
         if self.every_iters and (runner.iter + 1) % self.every_iters == 0:

@@ -21,6 +21,7 @@ import hardnet_suite.openmm  # noqa: F401  (lets torch.load read mmengine's log 
 from hardnet_suite.cli import main
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.sampling import ResumableBatchSampler, SeededDataset
+from hardnet_suite.openmm.run.hooks import Stopped
 from hardnet_suite.openmm.run.loops import ResumableEpochLoop
 
 
@@ -152,6 +153,47 @@ class StopIn(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if runner.iter + 1 == self.iteration:
             self.event.set()
+
+
+@HOOKS.register_module()
+class StopInValidation(Hook):
+    event: threading.Event
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+        self.event.set()
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_run_that_is_stopped_in_validation_loses_no_epoch(toy_train, monkeypatch, resumed):
+    """Also where its epoch was not to be saved; the weights in training are saved, not those validated."""
+
+    def config(*hooks: str, epochs: int = 2):
+        cfg = toy_config(
+            epochs=epochs,
+            val_cfg={"type": "ValLoop"},
+            val_dataloader={"batch_size": 2, "num_workers": 0, "dataset": {"type": "ToyNumbers"}},
+            val_evaluator={"type": "NoScore"},
+        )
+        cfg.val_dataloader.sampler = {"type": "DefaultSampler", "shuffle": False}
+        cfg.default_hooks.checkpoint.interval = 2
+        cfg.custom_hooks = [{"type": "EMAHook", "momentum": 0.1}, *({"type": kind} for kind in hooks)]
+        return cfg
+
+    toy_train(config(), "whole")
+    stop = threading.Event()
+    monkeypatch.setattr(StopInValidation, "event", stop, raising=False)
+    with pytest.raises(Stopped, match=r"the run is saved in .*epoch_1\.pth"):
+        toy_train(config("StopInValidation"), stop=stop)
+    if resumed:  # in the validation again
+        stop.clear()
+        with pytest.raises(Stopped, match=r"the run is saved in .*epoch_1\.pth"):
+            toy_train(config("StopInValidation"), resume=True, stop=stop)
+    toy_train(config(), resume=True)
+    ends = [
+        torch.load(toy_train.folder(name) / "epoch_2.pth", weights_only=False) for name in ("whole", "work")
+    ]
+    for part in ("state_dict", "ema_state_dict", "optimizer"):
+        assert_identical(*(end[part] for end in ends), part)
 
 
 @DATASETS.register_module()
