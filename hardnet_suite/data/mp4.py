@@ -29,14 +29,54 @@ def shown_frames(path: str | Path, count: int) -> int | None:
     try:
         with open(path, "rb") as stream:
             movie = _movie(stream)
-        for kind, track in _boxes(movie):
-            if kind == b"trak" and bytes(_inside(track, b"mdia", b"hdlr")[8:12]) == b"vide":
-                times = _times(_inside(track, b"mdia", b"minf", b"stbl"), count)
-                if times is not None:
-                    return _shown(times, movie, track)
+        for track in _pictures(movie):
+            times = _times(_inside(track, b"mdia", b"minf", b"stbl"), count)
+            if times is not None:
+                return _shown(times, movie, track)
     except (OSError, struct.error, ValueError, LookupError):
         pass
     return None
+
+
+def fragment_frames(path: str | Path) -> int | None:
+    """How many frames of its first picture a video in fragments announces.
+
+    FFmpeg shows all of them, whatever an edit list hides. The header of a fragment comes before its frames,
+    so that those of a file that is cut short are told.
+
+    Returns:
+        None where that is not known: another format, a damaged header, or no fragments.
+    """
+    try:
+        with open(path, "rb") as stream:
+            movie = _movie(stream)
+            if b"mvex" not in dict(_boxes(movie)):
+                return None
+            track = next(_pictures(movie))
+            header = _inside(track, b"tkhd")
+            number = _number(header, 20 if header[0] == 1 else 12)
+            repeats, _ = _pairs(_inside(track, b"mdia", b"minf", b"stbl", b"stts"))
+            return int(repeats.sum()) + sum(_in_fragment(box, number) for box in _fragments(stream))
+    except (OSError, struct.error, ValueError, LookupError, StopIteration):
+        return None
+
+
+def _pictures(movie: memoryview) -> Iterator[memoryview]:
+    """The video tracks."""
+    for kind, track in _boxes(movie):
+        if kind == b"trak" and bytes(_inside(track, b"mdia", b"hdlr")[8:12]) == b"vide":
+            yield track
+
+
+def _in_fragment(fragment: memoryview, number: int) -> int:
+    """How many frames of the track of that number a fragment has."""
+    return sum(
+        _number(run, 4)
+        for kind, part in _boxes(fragment)
+        if kind == b"traf" and _number(_inside(part, b"tfhd"), 4) == number
+        for inner, run in _boxes(part)
+        if inner == b"trun"
+    )
 
 
 def _shown(times: np.ndarray, movie: memoryview, track: memoryview) -> int:
@@ -111,17 +151,32 @@ def _boxes(content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
 
 def _movie(stream: BinaryIO) -> memoryview:
     """The box that describes the tracks; it may come after their frames."""
+    for kind, size in _top(stream):
+        if kind == b"moov":
+            return memoryview(stream.read(size))
+    raise ValueError("no movie")
+
+
+def _fragments(stream: BinaryIO) -> Iterator[memoryview]:
+    """The boxes that describe the fragments."""
+    for kind, size in _top(stream):
+        if kind == b"moof":
+            yield memoryview(stream.read(size))
+
+
+def _top(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """The whole boxes of a file, each with the size of its content, which the stream is at."""
     end, start = stream.seek(0, os.SEEK_END), 0
     while start < end:
         stream.seek(start)
-        size, kind = struct.unpack(">I4s", stream.read(8))
+        content = stream.read(16).ljust(16, b"\0")
+        size, kind = struct.unpack_from(">I4s", content)
         head = 8
         if size == 1:
-            head, size = 16, struct.unpack(">Q", stream.read(8))[0]
+            head, size = 16, struct.unpack_from(">Q", content, 8)[0]
         size = size or end - start  # 0: to the end
         if not head <= size <= end - start:
-            break
-        if kind == b"moov":
-            return memoryview(stream.read(size - head))
+            return
+        stream.seek(start + head)
+        yield kind, size - head
         start += size
-    raise ValueError("no movie")

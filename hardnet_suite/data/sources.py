@@ -30,7 +30,7 @@ from hardnet_suite.data.in_memory import (
     name_of_file,
     upright,
 )
-from hardnet_suite.data.mp4 import shown_frames
+from hardnet_suite.data.mp4 import fragment_frames, shown_frames
 from hardnet_suite.data.tar_files import (
     TarMember,
     has_braces,
@@ -39,6 +39,7 @@ from hardnet_suite.data.tar_files import (
     tar_members,
     tar_paths,
 )
+from hardnet_suite.data.video_structure import frames_held, is_all_there
 from hardnet_suite.errors import UserError
 
 JSON_LINES = "predictions.jsonl"  # beside drawings; it names them
@@ -484,7 +485,7 @@ def _frames(source: int | str, name: str, *options: Any) -> Iterator[SourceImage
     """The frames of a video or camera, one at a time, until it ends; ``options`` are of ``VideoCapture``."""
     import cv2
 
-    capture = cv2.VideoCapture(source, *options)
+    capture = _capture(source, *options)
     try:
         if not capture.isOpened():
             if isinstance(source, int):
@@ -511,8 +512,7 @@ def _frames(source: int | str, name: str, *options: Any) -> Iterator[SourceImage
         if not number:
             raise UserError(f"{name} has not a single frame that can be read")
         promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        if _is_short(number, promised):
-            promised = _frames_to_show(source, promised, number, max(gap * rate, promised - until * rate))
+        promised = _frames_to_show(source, promised, number, gap * rate, promised - until * rate)
         if _is_short(number, promised):
             broken = UserError(f"{name} breaks off after {number} of {promised:.0f} frames")
             yield _failure(f"{name}#{number:06d}", broken)
@@ -520,29 +520,51 @@ def _frames(source: int | str, name: str, *options: Any) -> Iterator[SourceImage
         capture.release()
 
 
+def _capture(source: int | str, *options: Any) -> Any:
+    """A ``cv2.VideoCapture``, which reads on to the next frame however much sound lies before it.
+
+    By itself OpenCV takes 4096 packets of other streams for the end, which are 95 s of sound: between two
+    frames, or after the last ones, of which the decoder holds some back until it knows that no more follow.
+    """
+    import cv2
+
+    os.environ.setdefault("OPENCV_FFMPEG_READ_ATTEMPTS", str(2**31 - 1))
+    return cv2.VideoCapture(source, *options)
+
+
 def _is_short(number: float, promised: float) -> bool:
     """Whether more frames are lost than an estimate is off."""
     return promised * (1 - _LOST_FRAMES) > number + 1
 
 
-def _frames_to_show(source: int | str, count: float, number: int, gap: float) -> float:
-    """How many frames a video should have shown, where it has shown fewer than its header counts.
+def _frames_to_show(source: int | str, count: float, number: int, gap: float, rest: float) -> float:
+    """How many frames a video should have shown.
 
-    The header counts what the edit list of an MP4 hides, too. Of other formats the count may be the duration
-    times a rate: where the rate varies, or was taken for another, frames lie over the whole duration without
-    a gap, and it should have shown those that the file holds.
+    The header of an MP4 counts what its edit list hides, too. Of other formats the count may be the duration
+    times a rate: sound may go on after the frames, and their rate may vary. What the structure of the file
+    says comes first, then. Where it says nothing, frames without a gap over the whole duration are those that
+    the file holds.
 
     Args:
         source: the file or address.
         count: of the header.
         number: of the frames shown.
-        gap: the longest time between two of them, or from the last one to the end, in frames of the rate.
+        gap: the longest time between two of them, in frames of the rate.
+        rest: the time from the last one to the end, in the same unit.
     """
     path = source if isinstance(source, str) and not _is_address(source) else None
-    shown = None if path is None else shown_frames(path, int(count))
-    if shown is not None:
-        return shown
-    if _is_short(count - gap, count):
+    in_fragments = None if path is None else fragment_frames(path)
+    if in_fragments is not None:  # where a file is cut, the header counts some of them alone
+        return in_fragments
+    if not _is_short(number, count):
+        return count
+    if path is not None:
+        for held in (shown_frames(path, int(count)), frames_held(path)):
+            if held is not None:
+                return held
+        if is_all_there(path):
+            rest = 0  # of sound alone
+    if _is_short(count - max(gap, rest), count):
         return count
     return number if path is None else _packets(path)
 
@@ -551,7 +573,7 @@ def _packets(path: str) -> int:
     """How many frames a video holds, whether they can be decoded or not."""
     import cv2
 
-    capture = cv2.VideoCapture(path, _backend(), [cv2.CAP_PROP_FORMAT, -1])
+    capture = _capture(path, _backend(), [cv2.CAP_PROP_FORMAT, -1])
     try:
         return sum(1 for _ in iter(capture.grab, False))
     finally:

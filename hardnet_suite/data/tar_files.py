@@ -127,7 +127,8 @@ def expand_braces(pattern: str) -> Iterator[str]:
         low, high = int(first), int(last)
         if high < low or high - low >= _MOST_FILES:
             raise UserError(f"{pattern}: expected {{FIRST..LAST}} with FIRST up to LAST")
-        width = len(first) if first.startswith("0") or len(first) == len(last) else 0
+        is_padded = any(len(number) > 1 and number.startswith("0") for number in (first, last))
+        width = max(len(first), len(last)) if is_padded else 0
         parts = (str(number).zfill(width) for number in range(low, high + 1))
     for part in parts:
         yield from expand_braces(pattern[: found.start()] + part + pattern[found.end() :])

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from hardnet_suite.data.mp4 import shown_frames
+from hardnet_suite.data.mp4 import fragment_frames, shown_frames
 
 
 def box(kind: str, *parts: bytes) -> bytes:
@@ -91,3 +91,34 @@ def test_other_and_damaged_files_say_nothing(tmp_path):
     path.write_bytes(content)
     for count in (-1, 0, 2**40):
         assert shown_frames(path, count) is None
+
+
+def fragment(number: int, *counts: int) -> bytes:
+    runs = [box("trun", struct.pack(">II", 0, count)) for count in counts]
+    return box("moof", box("traf", box("tfhd", struct.pack(">II", 0, number)), *runs)) + box(
+        "mdat", bytes(40)
+    )
+
+
+def test_fragments(tmp_path):
+    path = tmp_path / "a.mp4"
+    for version in (0, 1):
+        places = [
+            box("tkhd", struct.pack(">B3x", version), bytes(16 if version else 8), struct.pack(">I", number))
+            for number in (1, 2)
+        ]
+        sound, picture = track(kind="soun", steps=()), track(steps=((12, 10),))
+        tracks = [box("trak", place, each[8:]) for place, each in zip(places, (sound, picture), strict=True)]
+        start = movie(*tracks, box("mvex", b""))
+        content = start + fragment(1, 90) + fragment(2, 12, 3) + fragment(1, 90) + fragment(2, 12)
+        path.write_bytes(content)
+        assert fragment_frames(path) == 39
+        assert shown_frames(path, 39) is None
+        path.write_bytes(content[:-20])  # frames are lost, but announced
+        assert fragment_frames(path) == 39
+        for end in range(0, len(content), 3):
+            path.write_bytes(content[:end])
+            assert fragment_frames(path) in ((None,) if end < len(start) else (12, 27, 39))
+    path.write_bytes(movie(picture))
+    assert fragment_frames(path) is None
+    assert fragment_frames(tmp_path / "none") is None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hardnet_suite.data.classification import is_shards, read_shards, split_shards
-from hardnet_suite.data.tar_files import tar_paths
+from hardnet_suite.data.tar_files import expand_braces, tar_paths
 from hardnet_suite.errors import UserError
 
 
@@ -209,6 +209,21 @@ def test_shards_of_the_other_split(shards):
     assert split_shards(pattern, "val") == f"{shards}/val-*.tar"
     with pytest.raises(UserError, match="do not say train"):
         split_shards(f"{shards}/all-{{0..1}}.tar", "val")
+
+
+@pytest.mark.parametrize(
+    ("braces", "ends"),
+    [
+        ("{0..3}", ("0", "3")),
+        ("{8..12}", ("8", "12")),
+        ("{000..099}", ("000", "099")),
+        ("{00..100}", ("000", "100")),  # both ends are as wide as the wider one
+        ("{1..010}", ("001", "010")),
+    ],
+)
+def test_zeros_of_ranges_are_those_of_bash(braces, ends):
+    found = list(expand_braces(f"s-{braces}.tar"))
+    assert (found[0], found[-1]) == tuple(f"s-{end}.tar" for end in ends)
 
 
 @pytest.mark.parametrize("braces", ["{a..c}", "{0..8..2}", "{0,{1,2}}", "{{0..1},2}", "{0..x}"])

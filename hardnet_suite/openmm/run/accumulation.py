@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any
@@ -23,8 +24,9 @@ def accumulated_gradients(runner) -> dict[str, Any] | None:
     """What resuming needs of the gradients that no step has used yet; all ranks must call it.
 
     Returns:
-        ``counts``, the iterations of a step; ``scale``, the factor on their losses; ``ranks``, the gradients
-        of each rank, by the names of the parameters. None between two steps.
+        ``counts``, the iterations of a step; ``scale``, the factor on their losses; ``loss_scale``, the one
+        of float16 beside it; ``ranks``, the gradients of each rank, by the names of the parameters. None
+        between two steps.
     """
     wrapper = runner.optim_wrapper
     if not isinstance(wrapper, OptimWrapper) or wrapper.should_update():
@@ -35,7 +37,8 @@ def accumulated_gradients(runner) -> dict[str, Any] | None:
         if parameter.grad is not None
     }
     ranks = all_gather_object(own)
-    return {"counts": wrapper._accumulative_counts, "scale": _scale(wrapper), "ranks": ranks}
+    scales = {"scale": _scale(wrapper), "loss_scale": _loss_scale(wrapper)}
+    return {"counts": wrapper._accumulative_counts, **scales, "ranks": ranks}
 
 
 def recorded_step(gradients: Any) -> dict[str, bool]:
@@ -85,7 +88,7 @@ def restore_gradients(runner, saved: Any, *, lost: bool = True) -> None:
                 f"{counted(counts - missing, 'iteration')}"
             )
         return
-    ranks, scale = _parts_of(saved)
+    ranks, scale, loss_scale = _parts_of(saved)
     if saved["counts"] != counts:
         raise UserError(
             f"cannot resume: the checkpoint is in the middle of a step of {saved['counts']} iterations, but "
@@ -103,21 +106,27 @@ def restore_gradients(runner, saved: Any, *, lost: bool = True) -> None:
         ):
             raise _damaged(name)
     own = ranks[get_rank()] if len(ranks) == get_world_size() else _average(ranks)
-    factor = _scale(wrapper) / scale  # not 1 where the end of the training has moved
+    # not 1 where the end of the training has moved, or the precision is another
+    factor = _scale(wrapper) / scale
+    if loss_scale is not None:
+        factor *= _loss_scale(wrapper) / loss_scale
     for name, value in own.items():
         gradient = torch.empty_like(parameters[name]).copy_(value)
         parameters[name].grad = gradient if factor == 1 else gradient * factor
     runner.logger.info("the accumulated gradients are those of the checkpoint: none are lost")
 
 
-def _parts_of(saved: Any) -> tuple[list[dict[str, Tensor]], float]:
-    """The gradients of the ranks, and the scale of their losses."""
+def _parts_of(saved: Any) -> tuple[list[dict[str, Tensor]], float, float | None]:
+    """The gradients of the ranks, and the scales of their losses; earlier versions wrote none of float16."""
     ranks, scale = (saved.get("ranks"), saved.get("scale")) if isinstance(saved, dict) else (None, None)
     if not isinstance(scale, float) or not 0 < scale <= 1 or type(saved.get("counts")) is not int:
         raise _damaged("counts, scale")
+    loss_scale = saved.get("loss_scale")
+    if loss_scale is not None and not (isinstance(loss_scale, float) and 0 < loss_scale < math.inf):
+        raise _damaged("loss_scale")
     if not isinstance(ranks, list) or not ranks or not all(isinstance(values, dict) for values in ranks):
         raise _damaged("ranks")
-    return ranks, scale
+    return ranks, scale, loss_scale
 
 
 def _average(ranks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -132,6 +141,12 @@ def _average(ranks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 def _scale(wrapper: OptimWrapper) -> float:
     """The factor on the loss in the step that is under way."""
     return wrapper.scale_loss(torch.ones((), dtype=torch.double, device="cpu")).item()
+
+
+def _loss_scale(wrapper: OptimWrapper) -> float:
+    """The factor that keeps gradients within the range of float16; 1 in other precisions."""
+    scaler = getattr(wrapper, "loss_scaler", None)
+    return 1.0 if scaler is None else float(scaler.get_scale())
 
 
 def _damaged(what: object) -> UserError:

@@ -16,6 +16,7 @@ from torch import Tensor
 from hardnet_suite.errors import UserError
 
 RANK_BUFFERS = "rank_buffers"  # of a checkpoint: one dict per rank, key -> tensor
+_TRAINED = "0"  # what the keys of the model in training begin with
 
 
 @HOOKS.register_module()
@@ -72,7 +73,8 @@ def averaged_buffers(runner) -> Iterator[list[dict[str, Tensor]] | None]:
 def restore_buffers(runner, ranks: list[dict[str, Tensor]] | None) -> None:
     """Gives a resumed rank its own buffers, from ``RANK_BUFFERS`` of a checkpoint.
 
-    With another number of ranks, or without that entry, the averages stay, which the state dict holds.
+    With another number of ranks, or without that entry, the averages stay, which the state dict holds; so do
+    those of averaged weights that begin on resuming, of which no rank had buffers.
 
     Raises:
         UserError: the entry is not one dict of buffers per rank, in their shapes, finite.
@@ -84,7 +86,10 @@ def restore_buffers(runner, ranks: list[dict[str, Tensor]] | None) -> None:
     if len(ranks) != get_world_size():
         return
     own = ranks[get_rank()]
+    models = {_model_of(key) for values in ranks for key in values if isinstance(key, str)}
     for key, buffer in _buffers_of(runner).items():
+        if _model_of(key) not in {*models, _TRAINED}:
+            continue
         value = own.get(key)
         is_tensor = isinstance(value, Tensor) and value.dtype == buffer.dtype
         if not is_tensor or value.shape != buffer.shape or not torch.isfinite(value).all():
@@ -96,6 +101,11 @@ def _restore(runner, values: dict[str, Tensor]) -> None:
     for key, buffer in _buffers_of(runner).items():
         if key in values:
             buffer.copy_(values[key])
+
+
+def _model_of(key: str) -> str:
+    """Which model a buffer is of, by its key."""
+    return key.partition(".")[0]
 
 
 def _buffers_of(runner) -> dict[str, Tensor]:

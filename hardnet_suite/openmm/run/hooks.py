@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,7 @@ class ResumableCheckpointHook(CheckpointHook):
                 "within an epoch as well"
             )
         self.every_minutes, self.every_iters, self.keep = every_minutes, every_iters, max_keep_ckpts
+        self._unscored: _Unscored | None = None  # from a validation to the next epoch
 
     def before_run(self, runner) -> None:
         require_settled(runner.cfg)
@@ -180,12 +182,25 @@ class ResumableCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """OneCycle schedules keep a function in their state, which would make the file one that runs code;
-        the schedule that is built for a resumed run has it anyway."""
+        the schedule that is built for a resumed run has it anyway.
+
+        A run that resumes at the end of an epoch validates it. So what is saved again after a validation, for
+        a best score, is the state before it: a schedule that goes by scores would take this one twice.
+        """
+        if self._unscored is not None:
+            self._unscored.put_into(checkpoint)
         schedulers = checkpoint.get("param_schedulers", [])
         states = schedulers if isinstance(schedulers, list) else chain.from_iterable(schedulers.values())
         for state in states:
             for key in [key for key, value in state.items() if callable(value)]:
                 del state[key]
+
+    def before_val(self, runner) -> None:
+        if isinstance(runner._train_loop, BaseLoop):
+            self._unscored = _Unscored(runner)
+
+    def before_train_epoch(self, runner) -> None:
+        self._unscored = None
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if batch_idx + 1 == len(runner.train_dataloader):
@@ -216,8 +231,15 @@ class ResumableCheckpointHook(CheckpointHook):
         super().after_train(runner)
 
     def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if _is_stopping(runner):  # the epoch has been saved, if it was due
-            _stop(runner)
+        if not _is_stopping(runner):
+            return
+        if self.filename_tmpl.format(runner.epoch) not in self._own:  # the epoch was not due
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):  # the averages are in the model's place
+                    hook.after_val_epoch(runner)
+            meta = {"epoch": runner.epoch, "iter": runner.iter}
+            self._save_checkpoint_with_step(runner, runner.epoch, meta)
+        _stop(runner)
 
     def _is_due(self, runner) -> bool:
         if self.every_iters and (runner.iter + 1) % self.every_iters == 0:
@@ -300,7 +322,7 @@ class ResumableCheckpointHook(CheckpointHook):
         """Makes a checkpoint that is about to be saved one of this run's, which its file says too."""
         self._own.add(name)
         runner.message_hub.update_info(_OWN, sorted(self._own))
-        counts = [[hook.wait_count, float(hook.best_score)] for hook in _early_stopping(runner)]
+        counts = _counts(runner) if self._unscored is None else self._unscored.counts
         runner.message_hub.update_info(_COUNTS, counts)
 
     def _resumed(self, runner) -> set[str]:
@@ -329,6 +351,50 @@ class ResumableCheckpointHook(CheckpointHook):
 
 def _early_stopping(runner) -> list[EarlyStoppingHook]:
     return [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
+
+
+def _counts(runner) -> list[list[float]]:
+    """What the ``EarlyStoppingHook``s have counted, and the best score of each."""
+    return [[hook.wait_count, float(hook.best_score)] for hook in _early_stopping(runner)]
+
+
+class _Unscored:
+    """What the scores of a validation are about to change.
+
+    Args:
+        runner: before the validation.
+
+    Attributes:
+        counts: of the ``EarlyStoppingHook``s.
+    """
+
+    def __init__(self, runner):
+        self.counts = _counts(runner)
+        schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
+        self._schedules = {
+            index: deepcopy(scheduler.state_dict())
+            for index, scheduler in enumerate(schedulers)
+            if isinstance(scheduler, ReduceOnPlateauParamScheduler)
+        }
+        self._groups = [_options_of(group) for group in runner.optim_wrapper.param_groups]
+
+    def put_into(self, checkpoint: dict) -> None:
+        """Puts it in place of the later state, in a checkpoint that a run can be resumed from."""
+        if not self._schedules or "optimizer" not in checkpoint or "param_schedulers" not in checkpoint:
+            return
+        for index, state in self._schedules.items():
+            checkpoint["param_schedulers"][index] = state
+        optimizer = checkpoint["optimizer"]
+        groups = list(optimizer["param_groups"])
+        if optimizer.get("base_param_settings") is not None:  # the wrapper's own, and its last group
+            optimizer["base_param_settings"] = dict(optimizer["base_param_settings"])
+            groups.append(optimizer["base_param_settings"])
+        for group, options in zip(groups, self._groups, strict=True):
+            group.update(options)
+
+
+def _options_of(group: dict) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key != "params"}
 
 
 def _restore_counts(runner) -> None:

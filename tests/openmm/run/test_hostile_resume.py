@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook
 from mmengine.optim import OptimWrapper
 from toy_runs import toy_config
 
@@ -83,6 +84,21 @@ def test_the_buffers_of_a_rank_are_its_own(monkeypatch):
     assert torch.equal(runner.model.running_mean, torch.full((3,), 2.0))
 
 
+def test_buffers_of_averages_that_begin_on_resuming_are_in_no_checkpoint(monkeypatch):
+    monkeypatch.setattr(buffers, "get_world_size", lambda: 2)
+    monkeypatch.setattr(buffers, "get_rank", lambda: 1)
+    hook = EMAHook()
+    hook.ema_model = SimpleNamespace(module=torch.nn.BatchNorm1d(3))
+    runner = SimpleNamespace(model=torch.nn.BatchNorm1d(3), hooks=[hook])
+    ranks = [{KEY: torch.full((3,), float(rank)), VARIANCE: torch.ones(3)} for rank in (1, 2)]
+    buffers.restore_buffers(runner, ranks)
+    assert torch.equal(runner.model.running_mean, torch.full((3,), 2.0))
+    assert torch.equal(hook.ema_model.module.running_mean, torch.zeros(3))
+    ranks[0]["1.running_mean"] = ranks[1]["1.running_mean"] = torch.ones(3)  # without its variance
+    with pytest.raises(UserError, match=r"rank_buffers are damaged \(1\.running_var\)"):
+        buffers.restore_buffers(runner, ranks)
+
+
 GRADIENT = {"weight": torch.ones(3), "bias": torch.ones(3)}
 GOOD = {"counts": 3, "scale": 1 / 3, "ranks": [GRADIENT, GRADIENT]}
 
@@ -94,6 +110,7 @@ GOOD = {"counts": 3, "scale": 1 / 3, "ranks": [GRADIENT, GRADIENT]}
         {},
         GOOD | {"counts": "3"},
         *(GOOD | {"scale": wrong} for wrong in (0.0, 2.0, float("nan"), "x")),
+        *(GOOD | {"loss_scale": wrong} for wrong in (0.0, 2, float("nan"), float("inf"), "x")),
         *(
             GOOD | {"ranks": wrong}
             for wrong in (5, [], [1], torch.ones(2), [GRADIENT, {"other": torch.ones(3)}])
@@ -126,3 +143,31 @@ def test_accumulated_gradients_of_ranks_are_their_own_or_their_average(monkeypat
     accumulation.restore_gradients(runner, GOOD | {"ranks": saved})
     assert torch.equal(runner.model.weight.grad, torch.full((3,), 5.0 if ranks > 1 else 1.0))
     assert runner.model.bias.grad is None
+
+
+class Scaler:
+    """As a ``GradScaler`` on a GPU."""
+
+    def get_scale(self) -> float:
+        return 65536.0
+
+
+@pytest.mark.parametrize(
+    ("saved", "is_scaled", "factor"),
+    [
+        (65536.0, False, 2.0**-16),
+        (65536.0, True, 1.0),
+        (1.0, True, 65536.0),
+        (1.0, False, 1.0),
+        (None, True, 1.0),
+    ],
+)
+def test_accumulated_gradients_follow_the_scale_of_float16(saved, is_scaled, factor):
+    runner = accumulating_runner()
+    if is_scaled:
+        runner.optim_wrapper.loss_scaler = Scaler()
+    known = {} if saved is None else {"loss_scale": saved}
+    accumulation.restore_gradients(runner, GOOD | known | {"ranks": [GRADIENT]})
+    assert torch.equal(runner.model.weight.grad, torch.full((3,), factor))
+    again = accumulation.accumulated_gradients(runner)
+    assert again["loss_scale"] == (65536.0 if is_scaled else 1.0)

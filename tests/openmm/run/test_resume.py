@@ -21,6 +21,7 @@ import hardnet_suite.openmm  # noqa: F401  (lets torch.load read mmengine's log 
 from hardnet_suite.cli import main
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.data.sampling import ResumableBatchSampler, SeededDataset
+from hardnet_suite.openmm.run.hooks import Stopped
 from hardnet_suite.openmm.run.loops import ResumableEpochLoop
 
 
@@ -152,6 +153,103 @@ class StopIn(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if runner.iter + 1 == self.iteration:
             self.event.set()
+
+
+@HOOKS.register_module()
+class StopInValidation(Hook):
+    event: threading.Event
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+        self.event.set()
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_run_that_is_stopped_in_validation_loses_no_epoch(toy_train, monkeypatch, resumed):
+    """Also where its epoch was not to be saved; the weights in training are saved, not those validated."""
+
+    def config(*hooks: str, epochs: int = 2):
+        cfg = toy_config(
+            epochs=epochs,
+            val_cfg={"type": "ValLoop"},
+            val_dataloader={"batch_size": 2, "num_workers": 0, "dataset": {"type": "ToyNumbers"}},
+            val_evaluator={"type": "NoScore"},
+        )
+        cfg.val_dataloader.sampler = {"type": "DefaultSampler", "shuffle": False}
+        cfg.default_hooks.checkpoint.interval = 2
+        cfg.custom_hooks = [{"type": "EMAHook", "momentum": 0.1}, *({"type": kind} for kind in hooks)]
+        return cfg
+
+    toy_train(config(), "whole")
+    stop = threading.Event()
+    monkeypatch.setattr(StopInValidation, "event", stop, raising=False)
+    with pytest.raises(Stopped, match=r"the run is saved in .*epoch_1\.pth"):
+        toy_train(config("StopInValidation"), stop=stop)
+    if resumed:  # in the validation again
+        stop.clear()
+        with pytest.raises(Stopped, match=r"the run is saved in .*epoch_1\.pth"):
+            toy_train(config("StopInValidation"), resume=True, stop=stop)
+    toy_train(config(), resume=True)
+    ends = [
+        torch.load(toy_train.folder(name) / "epoch_2.pth", weights_only=False) for name in ("whole", "work")
+    ]
+    for part in ("state_dict", "ema_state_dict", "optimizer"):
+        assert_identical(*(end[part] for end in ends), part)
+
+
+@METRICS.register_module()
+class Worse(BaseMetric):
+    """A score that falls from its first value on: by the epoch, however often it is asked for."""
+
+    epoch = 0
+
+    def process(self, data_batch, data_samples) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results) -> dict:
+        return {"score": -self.epoch}
+
+
+@HOOKS.register_module()
+class TellEpoch(Hook):
+    def before_val(self, runner) -> None:
+        Worse.epoch = runner.epoch
+
+
+@pytest.mark.parametrize("width", [{}, {"norm_decay_mult": 0.0}])
+def test_a_score_counts_once_however_often_its_epoch_is_validated(toy_train, monkeypatch, width):
+    """The checkpoint of the best epoch is saved again after its validation, which resuming repeats."""
+
+    def config(*hooks: str):
+        cfg = toy_config(
+            epochs=4,
+            schedule=[{"type": "ReduceOnPlateauLR", "monitor": "score", "rule": "greater", "patience": 1}],
+            val_cfg={"type": "ValLoop"},
+            val_dataloader={"batch_size": 2, "num_workers": 0, "dataset": {"type": "ToyNumbers"}},
+            val_evaluator={"type": "Worse"},
+        )
+        cfg.val_dataloader.sampler = {"type": "DefaultSampler", "shuffle": False}
+        cfg.default_hooks.checkpoint.update(save_best="score", rule="greater", max_keep_ckpts=-1)
+        stopping = {"type": "EarlyStoppingHook", "monitor": "score", "rule": "greater", "patience": 3}
+        cfg.optim_wrapper.paramwise_cfg = width
+        cfg.custom_hooks = [stopping, {"type": "TellEpoch"}]
+        cfg.custom_hooks += [{"type": kind, "iteration": 6} for kind in hooks]
+        return cfg
+
+    toy_train(config(), "whole")
+    monkeypatch.setattr(StopIn, "event", stop := threading.Event(), raising=False)
+    with pytest.raises(Stopped):
+        toy_train(config("StopIn"), stop=stop)
+    for path in toy_train.folder().glob("iter_*.pth"):
+        path.unlink()  # as if killed there
+    toy_train(config(), resume=True)
+    ends = [
+        torch.load(toy_train.folder(name) / "epoch_4.pth", weights_only=False) for name in ("whole", "work")
+    ]
+    for part in ("optimizer", "param_schedulers", "state_dict"):
+        assert_identical(*(end[part] for end in ends), part)
+    counts = [end["message_hub"]["runtime_info"]["early_stopping"] for end in ends]
+    assert counts[0] == counts[1] == [[2, -1.0]]
+    assert ends[0]["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.01)
 
 
 @DATASETS.register_module()
