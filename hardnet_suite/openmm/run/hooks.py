@@ -376,7 +376,9 @@ class _Unscored:
             for index, scheduler in enumerate(schedulers)
             if isinstance(scheduler, ReduceOnPlateauParamScheduler)
         }
-        self._groups = [_options_of(group) for group in runner.optim_wrapper.param_groups]
+        # of several optimizers they are a dict, and so are the schedules
+        groups = runner.optim_wrapper.param_groups if self._schedules else []
+        self._groups = [_options_of(group) for group in groups]
 
     def put_into(self, checkpoint: dict) -> None:
         """Puts it in place of the later state, in a checkpoint that a run can be resumed from."""
