@@ -220,7 +220,9 @@ def _write_config(args: argparse.Namespace) -> None:
 
     require_model(args.config)
     work_dir = args.work_dir or default_work_dir(args.config, args.data)
-    choices = Choices(args.epochs, args.image_size, args.batch_size, args.from_scratch)
+    choices = Choices(
+        args.epochs, args.image_size, args.batch_size, args.from_scratch, resume=bool(args.resume)
+    )
     args.config = str(
         write_config(
             args.config,

@@ -96,6 +96,40 @@ def test_lists_are_trained_on_and_scored(cli, tiny_classes, tmp_path):
     assert [row["name"] for row in rows] == [str(tmp_path / "data/images" / file) for file in files[1::2]]
 
 
+@pytest.mark.parametrize("option", ["indices=2", "hold_out=1"])
+def test_images_that_no_list_names_are_told(cli, tiny_classes, tmp_path, option):
+    config, data = tiny_classes
+    shutil.copytree(data / "train", tmp_path / "images")
+    files = sorted(path.relative_to(data / "train") for path in data.glob("train/*/*.png"))
+    for name, chosen in (("train", files[::2]), ("val", files[3::2])):
+        rows = [f"{file.as_posix()},{file.parts[0]}" for file in chosen]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["file,label", *rows]))
+    entry = "folder='images', classes=None, hold_out=0, held_out=False"
+    (tmp_path / "lists.py").write_text(
+        f"_base_ = {str(config)!r}\n"
+        f"train_dataloader = dict(dataset=dict(csv='train.csv', {entry}))\n"
+        f"val_dataloader = dict(dataset=dict(csv='val.csv', {entry}))\n"
+        "test_dataloader = val_dataloader\n"
+    )
+    options = ("--cfg-options", f"train_dataloader.dataset.{option}")
+    status, out, _ = cli("check-data", tmp_path / "lists.py", "--data-root", tmp_path, *options)
+    assert status == 0
+    folder = (tmp_path / "images" / files[1]).parent
+    told = f"1 that no data set of the config names: {files[1].name}"
+    assert f"warning: images left out: {folder}: {told}\n" in out
+
+
+def test_a_single_class_is_an_error_of_the_check(cli, tiny_classes, tmp_path):
+    config, data = tiny_classes
+    kept = min((data / "train").iterdir())
+    shutil.copytree(kept, tmp_path / "train/cat")
+    options = [f"{loader}_dataloader.dataset.classes=['cat']" for loader in ("train", "val", "test")]
+    arguments = (config, "--data-root", tmp_path, "--cfg-options", "model.num_classes=1", *options)
+    status, out, _ = cli("check-data", *arguments)
+    assert status == 1
+    assert "ERROR  one class (1)\n    cat: a classifier with one class answers it for every image" in out
+
+
 def test_the_ten_classes_of_tiny_imagenet_are_told_apart(cli, shared, tmp_path):
     """The weights in the package, on the images kept aside: docs/experiments.md."""
     arguments = ("--data-root", shared / "data/tiny_imagenet10", "--work-dir", tmp_path)

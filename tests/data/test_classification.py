@@ -10,7 +10,9 @@ from PIL import Image
 
 from hardnet_suite.data.classes import imagenet_classes, readable, require_same_classes
 from hardnet_suite.data.classification import (
+    Samples,
     check_classification,
+    csv_text,
     hold_out,
     read_csv,
     read_folder,
@@ -254,6 +256,39 @@ def test_one_image_has_one_label(tmp_path, other, label):
         return
     report = check_classification(read_csv(tmp_path / "a.csv", tmp_path))
     assert [(found.level, found.kind) for found in report.findings] == [("warning", "image listed twice")]
+
+
+@pytest.mark.parametrize("of", ["file", "folder"])
+def test_links_to_an_image_have_its_label(tmp_path, of):
+    image(tmp_path / "a/0.png")
+    if of == "file":
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b/0.png").symlink_to("../a/0.png")
+    else:
+        (tmp_path / "b").symlink_to("a")
+    for label in ("cat", "dog"):
+        (tmp_path / f"{label}.csv").write_text(f"file,label\na/0.png,cat\nb/0.png,{label}\n")
+    assert len(read_csv(tmp_path / "cat.csv", tmp_path)) == 2
+    with pytest.raises(UserError, match=r"labels a/0\.png 'cat', line 3 labels b/0\.png 'dog'"):
+        read_csv(tmp_path / "dog.csv", tmp_path)
+
+
+def test_lists_are_read_back(tmp_path):
+    names = ["a b.png", "ü, 1.png", 'q"uote.png', "#.PNG", "deep/er.png", "no\u00a0break.png"]
+    for name in names:
+        image(tmp_path / "cat, dog" / name)
+    image(tmp_path / "eel/0.png")
+    samples = read_folder(tmp_path)
+    (tmp_path / "list.csv").write_text(csv_text(samples, tmp_path), encoding="utf-8")
+    read = read_csv(tmp_path / "list.csv", tmp_path, samples.classes)
+    assert (read.images, read.labels, read.classes) == (samples.images, samples.labels, samples.classes)
+
+
+@pytest.mark.parametrize("name", ["a\n.png", "b\\.png", "\udcff.png"])
+def test_a_name_that_no_csv_list_holds(tmp_path, name):
+    samples = Samples("", ("cat",), (tmp_path / "cat" / name,), (0,))
+    with pytest.raises(UserError, match=r"the name 'cat/.*\.png' cannot stand in a list"):
+        csv_text(samples, tmp_path)
 
 
 def test_ids_and_names_of_imagenet_are_the_same_classes():

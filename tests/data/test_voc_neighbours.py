@@ -80,7 +80,7 @@ def convert(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("size", [None, (0, 0), ("", ""), (-1, 5), "upright", "stored", (30, 20)])
+@pytest.mark.parametrize("size", [None, (0, 0), ("", ""), (-1, "x"), "upright", "stored", (30, 20)])
 def test_boxes_refer_to_the_upright_image(convert, tmp_path, orientation, size):
     upright = (40, 60) if orientation >= 5 else (60, 40)
     stated = {"upright": upright, "stored": (60, 40)}.get(size, size)
@@ -96,6 +96,21 @@ def test_boxes_refer_to_the_upright_image(convert, tmp_path, orientation, size):
     assert (content["images"][0]["width"], content["images"][0]["height"]) == upright
     assert report.findings == ()
     assert stored_size(tmp_path / "voc/JPEGImages/a.jpg") == (60, 40)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("absent", [0, "", -1])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_size_of_one_side_is_compared_with_the_image(convert, tmp_path, side, absent, orientation):
+    upright = (40, 60) if orientation == 6 else (60, 40)
+    annotation = xml(element(box=(5, 20, 35, 40)), size=(*upright[:side], absent, *upright[side + 1 :]))
+    _, boxes, _ = convert({"a.jpg": orientation}, annotation)
+    assert boxes == {"a.jpg": [[4, 19, 31, 21]]}
+    stated = [900, 900]
+    stated[side] = absent
+    told = "×".join("?" if value == absent else "900" for value in stated).replace("?", r"\?")
+    with pytest.raises(UserError, match=rf"a\.xml: <size> is {told}, but .*a\.jpg is {upright[0]}×"):
+        convert({"a.jpg": orientation}, xml(element(box=(5, 20, 35, 40)), size=tuple(stated)))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])

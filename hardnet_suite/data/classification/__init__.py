@@ -1,7 +1,7 @@
 """Classification data: images and their classes, their readers, and checks."""
 
 from hardnet_suite.data.classification.check import ClassificationReport, check_classification
-from hardnet_suite.data.classification.readers import read_csv, read_folder, read_torchvision
+from hardnet_suite.data.classification.readers import csv_text, read_csv, read_folder, read_torchvision
 from hardnet_suite.data.classification.samples import (
     Samples,
     choose,
@@ -16,6 +16,7 @@ __all__ = [
     "Samples",
     "check_classification",
     "choose",
+    "csv_text",
     "hold_out",
     "is_shards",
     "missing_files",

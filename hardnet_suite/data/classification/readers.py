@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hardnet_suite.data.classes import class_names
 from hardnet_suite.data.classification.samples import Samples
-from hardnet_suite.data.files import folder_entries, kept_while_looking, read_bytes
+from hardnet_suite.data.files import folder_entries, kept_while_looking, read_bytes, real_path
 from hardnet_suite.data.images import IMAGE_SUFFIXES, walk_files
 from hardnet_suite.errors import UserError
 
@@ -82,15 +82,23 @@ def _read_folder(folder: Path, order: tuple[str, ...] | None) -> Samples:
 
 def _require_one_class(images: Sequence[Path], labels: Sequence[int]) -> None:
     """UserError where links make one file an image of two classes."""
-    folders: dict[Path, str] = {}
     first: dict[str, tuple[Path, int]] = {}
-    for path, label in zip(images, labels, strict=True):
-        if path.parent not in folders:
-            folders[path.parent] = os.path.realpath(path.parent)
-        real = os.path.realpath(path) if path.is_symlink() else os.path.join(folders[path.parent], path.name)
+    for path, real, label in zip(images, _real_paths(images), labels, strict=True):
         other, other_label = first.setdefault(real, (path, label))
         if other_label != label:
             raise UserError(f"{path} and {other} are one file under two class names: remove one of the links")
+
+
+def _real_paths(paths: Sequence[Path]) -> Iterator[str]:
+    """What each path leads to; the links in folders are followed once for each folder."""
+    folders: dict[Path, str] = {}
+    for path in paths:
+        if path.parent not in folders:
+            folders[path.parent] = real_path(path.parent)
+        if path.name in ("", "..") or os.path.islink(path):
+            yield real_path(path)
+        else:
+            yield os.path.join(folders[path.parent], path.name)
 
 
 def _is_image(path: Path) -> bool:
@@ -149,17 +157,38 @@ def read_csv(path: str | Path, folder: str | Path, classes: Sequence[str] | None
 
 
 def _require_one_label(path: Path, images: Sequence[Path], pairs: Sequence[tuple[int, str, str]]) -> None:
-    """An image may be listed twice under one label, in whatever form its path is written."""
+    """An image may be listed twice under one label, in whatever form its path is written, also by links."""
     first: dict[str, tuple[int, str, str]] = {}
-    for image, (number, file, label) in zip(images, pairs, strict=True):
-        number_before, file_before, label_before = first.setdefault(
-            os.path.normpath(image), (number, file, label)
-        )
+    for real, (number, file, label) in zip(_real_paths(images), pairs, strict=True):
+        number_before, file_before, label_before = first.setdefault(real, (number, file, label))
         if label != label_before:
             raise UserError(
                 f"{path}: line {number_before} labels {file_before} {label_before!r}, line {number} labels "
                 f"{file} {label!r}, the same image: keep one of the two lines"
             )
+
+
+def csv_text(samples: Samples, folder: Path) -> str:
+    """The text of a list, which ``read_csv`` reads back.
+
+    Args:
+        samples: images that are files.
+        folder: what the paths in the list are relative to.
+
+    Raises:
+        UserError: a list cannot hold a name.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for image, label in zip(samples.images, samples.labels, strict=True):
+        values = [Path(image).relative_to(folder).as_posix(), samples.classes[label]]
+        for value in values:
+            read = value.encode("utf-8", "replace").decode().strip().replace("\\", "/")
+            if read != value or {"\n", "\r"} & {*value}:
+                raise UserError(f"the name {value!r} cannot stand in a list of images: rename it")
+        writer.writerow(values)
+    return stream.getvalue()
 
 
 def _quoted(name: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from hardnet_suite.data.boxes import Box
+from hardnet_suite.data.boxes import Box, size_conflict
 from hardnet_suite.data.classes import is_class_name
 from hardnet_suite.data.coco.values import as_flag
 from hardnet_suite.data.images import image_size, stored_size
@@ -29,11 +29,11 @@ class VocObject:
 
 @dataclass(frozen=True)
 class Annotation:
-    """The content of an annotation file; ``size`` is (width, height), None where it is not stated."""
+    """The content of an annotation file; ``size`` is (width, height), None for a side that is not stated."""
 
     path: Path
     filename: str
-    size: tuple[int, int] | None
+    size: tuple[int | None, int | None]
     objects: tuple[VocObject, ...]
 
 
@@ -47,8 +47,7 @@ def read_annotation(path: Path) -> Annotation:
     if root.tag != "annotation":
         raise UserError(f"{path}: expected VOC's <annotation>, got <{root.tag}>; convert it to VOC's format")
     _require_read_boxes(root, path)
-    width, height = (number(root.findtext(f"size/{side}")) for side in ("width", "height"))
-    size = (int(width), int(height)) if width and height and min(width, height) >= 1 else None
+    width, height = (_side(root.findtext(f"size/{side}")) for side in ("width", "height"))
     objects = tuple(
         VocObject(
             name=(element.findtext("name") or "").strip(),
@@ -58,7 +57,13 @@ def read_annotation(path: Path) -> Annotation:
         )
         for element in root.findall("object")
     )
-    return Annotation(path, (root.findtext("filename") or "").strip(), size, objects)
+    return Annotation(path, (root.findtext("filename") or "").strip(), (width, height), objects)
+
+
+def _side(text: str | None) -> int | None:
+    """A side of an image as <size> states it; None for a text that no image can have, such as 0."""
+    side = number(text)
+    return int(side) if side is not None and side >= 1 else None
 
 
 def _require_read_boxes(root: ElementTree.Element, path: Path) -> None:
@@ -126,7 +131,8 @@ def _check_size(annotation: Annotation, image: Path, size: tuple[int, int]) -> N
     upright = "{}×{}".format(*size)
     rotated = "{} is stored as {}×{} and displayed as {} (EXIF orientation)".format(image, *stored, upright)
     cure = "annotate the image as displayed, or save it without EXIF orientation"
-    if annotation.size is None:
+    conflict = size_conflict(annotation.size, size)
+    if annotation.size == (None, None):
         rightmost, lowest = (
             max((item.ends[axis] for item in annotation.objects if item.ends[axis] is not None), default=0)
             for axis in (2, 3)
@@ -136,9 +142,9 @@ def _check_size(annotation: Annotation, image: Path, size: tuple[int, int]) -> N
                 f"{annotation.path}: boxes reach to ({rightmost}, {lowest}), but {rotated}; were they "
                 f"drawn on the image as stored? {cure}"
             )
-    elif annotation.size != size:
-        stated = "{}: <size> is {}×{}".format(annotation.path, *annotation.size)
-        if annotation.size == stored:
+    elif conflict is not None:
+        stated = f"{annotation.path}: <size> is {conflict}"
+        if size_conflict(annotation.size, stored) is None:
             raise UserError(
                 f"{stated}, but {rotated}: boxes must refer to the displayed image; {cure} (or correct "
                 "<size> if the boxes fit the displayed image)"

@@ -17,13 +17,12 @@ from typing import Any
 
 from hardnet_suite.data.boxes import OUTLINES, BoxData, BoxImage, copies_told, split_name
 from hardnet_suite.data.classes import readable
-from hardnet_suite.data.classification import read_folder
+from hardnet_suite.data.classification import Samples, choose, csv_text, read_folder
 from hardnet_suite.data.coco.folder import NO_ANNOTATIONS
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.conversion.coco import coco_content
 from hardnet_suite.data.conversion.convert import read_boxes
 from hardnet_suite.data.folders import (
-    HELD_OUT,
     SegmentationFolder,
     draw_validation,
     find_class_folders,
@@ -36,6 +35,7 @@ from hardnet_suite.data.report import brief_lines, counted, shortened
 from hardnet_suite.data.segmentation import find_pairs
 from hardnet_suite.data.segmentation.pairs import list_text
 from hardnet_suite.errors import UserError
+from hardnet_suite.inference.labels import ONE_CLASS
 from hardnet_suite.networks import ARCHS, CenterNetArch, FCHarDNetArch, HarDNetArch, MSEGArch, SSDArch
 from hardnet_suite.openmm.data.parts import label_set
 from hardnet_suite.openmm.run.config_copies import flat_copy
@@ -80,12 +80,14 @@ class Choices:
         image_size: side of the input in pixels; of a segmentor, of the crop.
         batch_size: images of one iteration.
         from_scratch: starts from random weights.
+        resume: goes on with the run in the work dir, whose data must be the same.
     """
 
     epochs: int | None = None
     image_size: int | None = None
     batch_size: int | None = None
     from_scratch: bool = False
+    resume: bool = False
 
 
 def default_work_dir(model: str, data: str | Path) -> Path:
@@ -337,21 +339,24 @@ def _detection(
     classes = _in_order_of_weights(model, classes)
     if not set(_counted_boxes(splits["val"])) & set(classes):
         raise UserError(f"{data}: no validation image has a box of {', '.join(classes)}")
-    files = {}
+    files = {split: work_dir / "annotations" / f"instances_{split}.json" for split in splits}
+    if choices.resume:
+        _require_same_run(work_dir, files, splits, classes, root)
     for split, images in splits.items():
         named = [replace(image, name=_relative(image.path, root)) for image in images]
         content = coco_content(named, classes, _DESCRIPTION, boxes.category_ids)
         content["info"]["sha256"] = _digest_of(content)
-        files[split] = work_dir / "annotations" / f"instances_{split}.json"
         require_replaceable(files[split], _is_unchanged_json, writer="training", option="--work-dir")
         write_file(files[split], json.dumps(content))
-    used = sum(bool(set(_counted_boxes([image])) & set(classes)) for image in splits["train"])
+    used = sum(any(box.name in classes for box in image.boxes) for image in splits["train"])
     say(
         f"data: {_shown(data)} ({boxes.format}), {_images(splits)}, "
         f"{counted(sum(counts.values()), 'training box')}, {_listed(classes)}"
     )
     for note in notes:
         say(note)
+    if "val" not in boxes.splits:  # else they are among the findings
+        _tell_copies({split: [image.path for image in images] for split, images in splits.items()}, say)
     arch = ARCHS[model]
     side = arch.size if isinstance(arch, SSDArch) else choices.image_size or _side(splits["train"])
     start = _start(model, classes, choices, say)
@@ -363,6 +368,38 @@ def _detection(
     )
     _tell(plan, say, f"images resized to {side}×{side}")
     return detection(plan, root, files)
+
+
+def _require_same_run(
+    work_dir: Path,
+    files: Mapping[str, Path],
+    splits: Mapping[str, Sequence[BoxImage]],
+    classes: Sequence[str],
+    root: Path,
+) -> None:
+    """Checks that a run can go on with the data, before the annotations that it has are replaced.
+
+    Raises:
+        UserError: the classes are others, or images that the run was trained on would be scored.
+    """
+    if not _is_unchanged_json(files["train"]):  # none, or not the run's
+        return
+    content = read_json(files["train"])
+    before = [category["name"] for category in content["categories"]]
+    if before != [*classes]:
+        raise UserError(
+            f"cannot resume: the classes are {', '.join(classes)}, those of the run in {work_dir} "
+            f"{', '.join(before)}: resume with the same data, or start a new run in another --work-dir"
+        )
+    trained = {image["file_name"] for image in content["images"]}
+    for split, images in splits.items():
+        known = [name for image in images if (name := _relative(image.path, root)) in trained]
+        if split != "train" and known:
+            raise UserError(
+                f"cannot resume: the data are others than those of the run in {work_dir}, and "
+                f"{len(known)} of the {counted(len(images), 'image')} of {split}, such as {known[0]}, were "
+                "trained on: resume with the same data, or start a new run in another --work-dir"
+            )
 
 
 def _counted_boxes(images: Iterable[BoxImage]) -> Counter[str]:
@@ -524,29 +561,46 @@ def _classification(
         raise UserError(f"{data} has no training split (there are: {', '.join(folders)})")
     samples = read_folder(data / folders["train"])
     classes = _in_order_of_weights(model, samples.classes)
-    counts = [samples.labels.count(label) for label in range(len(samples.classes))]
-    hold_out, note = 0, ""
+    if len(classes) < 2:
+        raise UserError(f"{data} has one class, {classes[0]}: {ONE_CLASS}")
+    folders, lists, note = dict(folders), {}, ""
+    splits: dict[str, Sequence] = {
+        split: walk_files(data / place, IMAGE_SUFFIXES) for split, place in folders.items()
+    }
+    splits["train"] = samples.images
     if "val" in folders:
-        held = len(read_folder(data / folders["val"], classes))
+        splits["val"] = read_folder(data / folders["val"], classes).images
     else:
-        hold_out = max(1, round(HELD_OUT * min(counts)))
-        if min(counts) <= hold_out:
-            name = samples.classes[counts.index(min(counts))]
-            raise UserError(f"{data} has no validation split, and too few images of {name} to draw one")
-        held = hold_out * len(classes)
-        note = _held_out(f"{counted(hold_out, 'image')} of each class", hold_out)
-    images = len(samples) - (0 if "val" in folders else held)
-    say(
-        f"data: {_shown(data)} (folders of classes), {images} training and "
-        f"{counted(held, 'validation image')}, {_listed(classes)}"
-    )
+        folders["val"] = folders["train"]
+        members = _drawn_by_class(samples, data)
+        texts = {split: csv_text(drawn, data / folders["train"]) for split, drawn in members.items()}
+        for split, text in texts.items():
+            lists[split] = work_dir / "annotations" / f"{split}.csv"
+            _write_list(lists[split], text)
+            splits[split] = members[split].images
+        held = len(members["val"])
+        note = _held_out(f"{held} of the {len(samples)} images", held)
+    say(f"data: {_shown(data)} (folders of classes), {_images(splits)}, {_listed(classes)}")
     for line in (*found.notes, *filter(None, [note])):
         say(line)
-    _tell_copies({split: walk_files(data / place, IMAGE_SUFFIXES) for split, place in folders.items()}, say)
+    _tell_copies(splits, say)
     side = min(_usual_size(walk_files(data / folders["train"], IMAGE_SUFFIXES)))
     size = choices.image_size or (224 if side >= 160 else max(64, side // 32 * 32))
     start = _start(model, classes, choices, say)
-    plan = _plan(model, classes, images, (size, size), start, choices, gpu, batch=(128, 32), iterations=6000)
+    count = len(splits["train"])
+    plan = _plan(model, classes, count, (size, size), start, choices, gpu, batch=(128, 32), iterations=6000)
     _tell(plan, say, f"images of {size}×{size}")
     enlarged = round(size * 8 / 7) if side > size else size
-    return classification(plan, data, folders, hold_out=hold_out, enlarged=enlarged)
+    return classification(plan, data, folders, lists, enlarged=enlarged)
+
+
+def _drawn_by_class(samples: Samples, data: Path) -> dict[str, Samples]:
+    """train and val, the latter drawn from the images of each class."""
+    drawn: set[int] = set()
+    for label, name in enumerate(samples.classes):
+        own = {str(samples.images[at]): at for at, other in enumerate(samples.labels) if other == label}
+        if len(own) < 2:
+            raise UserError(f"{data} has no validation split, and too few images of {name} to draw one")
+        drawn |= {own[path] for path in draw_validation([*own])}
+    kept = [at for at in range(len(samples)) if at not in drawn]
+    return {"train": choose(samples, kept), "val": choose(samples, sorted(drawn))}

@@ -71,8 +71,9 @@ class Plan:
 
     @property
     def warm_up(self) -> int:
-        """Iterations with a growing learning rate."""
-        return min(_WARM_UP, self.iterations * self.epochs // 10)
+        """Iterations with a growing learning rate; a single one would not grow."""
+        count = min(_WARM_UP, self.iterations * self.epochs // 10)
+        return count if count > 1 else 0
 
     @property
     def val_interval(self) -> int:
@@ -251,24 +252,23 @@ def _normalisation(model: str) -> str:
 
 
 def classification(
-    plan: Plan, data_root: Path, folders: Mapping[str, str], *, hold_out: int, enlarged: int
+    plan: Plan, data_root: Path, folders: Mapping[str, str], lists: Mapping[str, Path], *, enlarged: int
 ) -> str:
     """A config for a classifier.
 
     Args:
         plan: what was chosen.
         data_root: folder that ``folders`` are relative to.
-        folders: split -> folder of the classes' folders; without "val", images of "train" are held out.
-        hold_out: how many of each class.
+        folders: split -> folder of the classes' folders; "train", "val", and "test" if there is one.
+        lists: split -> CSV list of its images; a split without one has all of its folder.
         enlarged: shorter side of an image before its centre is cut out in testing, in pixels.
     """
     size = plan.size[0]
-    held = f"hold_out={hold_out}, "
-    val = f"folder={folders['train']!r}, {held}held_out=True"
-    train = f"folder={folders['train']!r}, {held}"
-    if "val" in folders:
-        val, train = f"folder={folders['val']!r}", f"folder={folders['train']!r}, "
-    test = f"folder={folders['test']!r}" if "test" in folders else val
+    entries = {
+        split: (f"csv={str(lists[split])!r}, " if split in lists else "") + f"folder={folder!r}"
+        for split, folder in folders.items()
+    }
+    train, val, test = entries["train"], entries["val"], entries.get("test", entries["val"])
     counts = f"num_classes={len(plan.classes)}"
     return f'''_base_ = ["_base_/runtime.py", "_base_/classifier.py", "_base_/schedule_modern.py"]
 
@@ -303,7 +303,7 @@ train_dataloader = dict(
     batch_size={plan.batch_size},
     drop_last={plan.drop_last},
     sampler=dict(type="DefaultSampler", shuffle=True),
-    dataset=dict({train}pipeline=train_pipeline, **shared),
+    dataset=dict({train}, pipeline=train_pipeline, **shared),
     **loading,
 )
 val_dataloader = dict(

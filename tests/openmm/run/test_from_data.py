@@ -220,6 +220,108 @@ def test_a_drawn_split_is_disjoint_and_the_same_each_time(data, tmp_path):
         assert members[0] == members[1]
 
 
+def test_a_fifth_of_each_class_is_held_out(tmp_path):
+    for name, count in (("cat", 30), ("dog", 10), ("eel", 2)):
+        for number in range(count):
+            picture(tmp_path / f"data/{name}/{number}.png")
+    lines = []
+    path = write_config("hardnet39ds", tmp_path / "data", tmp_path / "run", SCRATCH, say=lines.append)
+    assert "no validation split: 9 of the 42 images, drawn at random, are held out" in lines
+    assert any(line.startswith("data:") and "33 training and 9 validation images" in line for line in lines)
+    cfg = load_config(path)
+    init_default_scope(cfg.default_scope)
+    train, val = (part.samples for part in parts(cfg, ["train_dataloader", "val_dataloader"]))
+    assert [[found.labels.count(label) for label in range(3)] for found in (train, val)] == [
+        [24, 8, 1],
+        [6, 2, 1],
+    ]
+    assert {*train.images} | {*val.images} == {*(tmp_path / "data").glob("*/*.png")}
+    picture(tmp_path / "data/cat/another.png")  # would change what is drawn
+    with pytest.raises(
+        UserError, match=r"annotations/train\.csv exists, and no earlier training on the same"
+    ):
+        write_config("hardnet39ds", tmp_path / "data", tmp_path / "run", SCRATCH, say=lines.append)
+
+
+def test_a_single_class_of_images_is_refused_before_a_config_is_written(tmp_path):
+    picture(tmp_path / "data/train/cat/0.png")
+    with pytest.raises(UserError, match=r"data has one class, cat: a classifier with one class answers"):
+        write_config("hardnet39ds", tmp_path / "data", tmp_path / "run", SCRATCH, say=lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
+def yolo(folder, names, classes=("cat",), *, split="", colour=lambda number: number):
+    """A YOLO data set with a box in each image, of the classes in turn."""
+    for number, name in enumerate(names):
+        for place in ("images", "labels"):
+            (folder / place / split).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (48, 40), (9, 9, colour(number))).save(folder / f"images/{split}/{name}.png")
+        box = f"{number % len(classes)} 0.5 0.5 0.4 0.4\n"
+        (folder / f"labels/{split}/{name}.txt").write_text(box)
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
+
+
+@pytest.mark.parametrize("change", ["none", "classes", "drawn", "added"])
+def test_a_resumed_run_keeps_what_it_scores(tmp_path, change):
+    """Images that the run has seen would be scored after another draw: nothing of the run is replaced."""
+    folder, run = tmp_path / "data", tmp_path / "run"
+    yolo(folder, [f"t{number}" for number in range(10)], split="" if change == "drawn" else "train")
+    if change != "drawn":
+        yolo(folder, ["v"], split="val")
+    resume = Choices(from_scratch=True, epochs=3, resume=True)
+    write_config("ssd320_hardnet39ds", folder, run, resume, say=lambda _: None)  # nothing is there yet
+    before = files(run)
+    if change == "classes":
+        yolo(folder, [f"t{number}" for number in range(10)], ("cat", "dog"), split="train")
+    elif change == "drawn":
+        yolo(folder, ["a_new"])
+    elif change == "added":
+        yolo(folder, ["a_new"], split="train")
+    if change in ("none", "added"):
+        write_config("ssd320_hardnet39ds", folder, run, resume, say=lambda _: None)
+        assert (files(run) == before) == (change == "none")
+        return
+    message = {
+        "classes": rf"cannot resume: the classes are cat, dog, those of the run in {run} cat: resume with",
+        "drawn": r"others than those of the run in .*, and 1 of the 2 images of val, such as images/t\d",
+    }
+    with pytest.raises(UserError, match=message[change]):
+        write_config("ssd320_hardnet39ds", folder, run, resume, say=lambda _: None)
+    assert files(run) == before
+    write_config("ssd320_hardnet39ds", folder, run, SCRATCH, say=lambda _: None)  # a new training there
+
+
+def test_the_schedule_counts_images_of_difficult_objects_alone(tmp_path):
+    """They are trained on, as images without a box to find."""
+    folder = tmp_path / "data"
+    lines = {
+        f"{name}.jpg": mark
+        for name, mark in {"a": False, "b": True, "c": True, "d": True, "e": None, "v": False}.items()
+    }
+    for name in lines:
+        picture(folder / "images" / name)
+    images = "".join(
+        f'<image name="{name}" subset="{"val" if name == "v.jpg" else "train"}">'
+        + (
+            ""
+            if mark is None
+            else '<box label="cat" xtl="2" ytl="2" xbr="30" ybr="30">'
+            f'<attribute name="difficult">{str(mark).lower()}</attribute></box>'
+        )
+        + "</image>"
+        for name, mark in lines.items()
+    )
+    (folder / "annotations.xml").write_text(f"<annotations>{images}</annotations>")
+    choices = Choices(from_scratch=True, epochs=5, batch_size=1)
+    cfg = load_config(
+        write_config("ssd320_hardnet39ds", folder, tmp_path / "run", choices, say=lambda _: None)
+    )
+    init_default_scope(cfg.default_scope)
+    (part,) = parts(cfg, ["train_dataloader"])
+    assert part.counts() == "4 images, 1 box"
+    assert cfg.param_scheduler[-1]["end"] == 5 * 4
+
+
 def test_boxes_without_a_validation_split(data, tmp_path):
     source = tmp_path / "source"
     write_shapes(source, train=6, val=1, size=96)
@@ -553,6 +655,7 @@ def test_choices_by_the_number_of_images(images):
     assert 1 <= batch_size <= min(32, images)
     assert 10 <= epochs <= 150
     assert 0 <= plan.warm_up < plan.iterations * epochs
+    assert plan.warm_up != 1  # of a single iteration, nothing would grow
     assert 1 <= plan.val_interval <= epochs
 
 
@@ -584,7 +687,8 @@ def test_copies_in_the_validation_split_are_told(tmp_path, task, copied):
     for split in ("train", "val"):
         for number in range(3):
             name = f"{split}{number}.png"
-            place = f"{split}/cat/{name}" if task == "classification" else f"images/{split}/{name}"
+            kind = "dog" if number == 2 else "cat"
+            place = f"{split}/{kind}/{name}" if task == "classification" else f"images/{split}/{name}"
             (data / place).parent.mkdir(parents=True, exist_ok=True)
             red = 0 if copied and number == 1 else 9 + (split == "val")
             Image.new("RGB", (48, 40), (red, 9, number)).save(data / place)
@@ -608,6 +712,25 @@ def test_copies_in_the_validation_split_are_told(tmp_path, task, copied):
     if copied:
         assert "train1.png: is the same image as" in told[0]
         assert told[0].endswith("val1.png")
+
+
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("task", ["detection", "classification"])
+def test_copies_in_a_drawn_validation_split_are_told(tmp_path, task, copied):
+    data = tmp_path / "data"
+    colour = (lambda number: 0) if copied else (lambda number: number)
+    if task == "detection":
+        yolo(data, "abcdefgh", colour=colour)
+    else:
+        for number, name in enumerate("abcdefgh"):
+            place = data / ("cat" if number < 4 else "dog") / f"{name}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (48, 40), (9, number // 4, colour(number))).save(place)
+    model = {"detection": "ssd320_hardnet39ds", "classification": "hardnet39ds"}[task]
+    lines = []
+    write_config(model, data, tmp_path / "run", SCRATCH, say=lines.append)
+    assert any("no validation split" in line for line in lines)
+    assert any("image in several splits" in line for line in lines) == copied
 
 
 @pytest.mark.parametrize("same", [True, False])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -27,9 +27,10 @@ from hardnet_suite.data.classification import (
 )
 from hardnet_suite.data.files import read_text
 from hardnet_suite.data.options import checked_indices, take
-from hardnet_suite.data.report import counted
+from hardnet_suite.data.report import Finding, counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference import logits_to_guesses
+from hardnet_suite.inference.labels import ONE_CLASS
 from hardnet_suite.openmm.data.parts.part import (
     MOST_WORST,
     WORST,
@@ -115,6 +116,17 @@ class ClassificationPart(Part):
         is_whole = not (self.options.get("hold_out") or self.options.get("indices"))
         return [Path(path) for path in getattr(self.samples.dataset, "paths", ())] if is_whole else []
 
+    def named_files(self) -> list[Path]:
+        if self.options.get("csv") is None:
+            return []
+        return [Path(image) for image in classification_samples(self._whole).images]
+
+    @property
+    def _whole(self) -> dict:
+        """The options without a choice among the images."""
+        choices = ("hold_out", "hold_out_seed", "held_out", "indices")
+        return {key: value for key, value in self.options.items() if key not in choices}
+
     def draw_sample(self, sample: Mapping[str, Any]) -> np.ndarray:
         guesses = logits_to_guesses(sample["scores"][None])[0]
         names = readable(self.classes)
@@ -125,7 +137,11 @@ class ClassificationPart(Part):
         )
 
     def check(self, *, read: bool = True) -> ClassificationReport:
-        return check_classification(self.samples, read=read)
+        report = check_classification(self.samples, read=read)
+        if len(self.classes) > 1:
+            return report
+        finding = Finding("error", "one class", self.classes[0], ONE_CLASS)
+        return replace(report, findings=(*report.findings, finding))
 
     @property
     def declared_classes(self) -> tuple[str, ...] | None:
