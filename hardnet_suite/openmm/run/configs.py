@@ -86,13 +86,13 @@ def _settle_work_dir(cfg: Config, path: Path, folder: Path) -> None:
     """Makes a folder the work dir of the config in it, in place.
 
     The paths in a config that training wrote, such as those of annotations, follow a folder that was moved or
-    copied.
+    copied; absolute ones stay absolute, as others are relative to ``data_root``.
     """
     before = cfg.get("work_dir")
     if not isinstance(before, str) or os.path.abspath(before) != os.path.abspath(folder):
         if is_written(path) and isinstance(before, str) and os.path.normpath(before) != ".":
             for spelling in dict.fromkeys((before, os.path.normpath(before))):
-                _move_paths(cfg, spelling, folder)
+                _move_paths(cfg, spelling, os.path.abspath(folder) if os.path.isabs(spelling) else folder)
         cfg.work_dir = str(folder)
 
 

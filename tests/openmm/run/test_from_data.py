@@ -322,6 +322,20 @@ def test_the_schedule_counts_images_of_difficult_objects_alone(tmp_path):
     assert cfg.param_scheduler[-1]["end"] == 5 * 4
 
 
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("model", ["ssd320_hardnet39ds", "fchardnet70", "hardnet39ds"])
+def test_a_moved_run_finds_its_annotations(data, tmp_path, monkeypatch, model, relative):
+    path = write_config(model, data / task(model), tmp_path / "run", SCRATCH, say=lambda _: None)
+    path.with_name("epoch_1.pth").touch()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    word = "moved" if relative else str(tmp_path / "moved")
+    cfg = load_config(word)
+    init_default_scope(cfg.default_scope)
+    require_data(cfg, ["train_dataloader", "val_dataloader", "test_dataloader"])
+    assert {part.loader for part in parts(cfg)} >= {"train_dataloader", "val_dataloader"}
+
+
 def test_boxes_without_a_validation_split(data, tmp_path):
     source = tmp_path / "source"
     write_shapes(source, train=6, val=1, size=96)
