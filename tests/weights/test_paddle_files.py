@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.weights import read_checkpoint, save_weights
+from hardnet_suite.weights import read_checkpoint, save_weights, state_dict_of
 from hardnet_suite.weights.file import BadFileError, WeightsFile
 
 ARRAYS = {
@@ -186,3 +186,24 @@ def test_the_file_in_a_zip(tmp_path):
         archive.writestr("a.pth", bytes(200 << 20))
     with pytest.raises(UserError, match="it declares 200 MiB in"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["a.pdparams", "folder/a.PDPARAMS", "a.safetensors", "a.pth"])
+def test_the_file_in_a_zip_is_read_by_its_name(tmp_path, name):
+    metadata = {} if name.lower().endswith(".pdparams") else {"model": "hardnet39ds"}
+    save_weights({"a": torch.ones(2)}, tmp_path / name, metadata=metadata, half=False)
+    with zipfile.ZipFile(tmp_path / "file.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(tmp_path / name, name)
+    file = WeightsFile.read(tmp_path / "file.zip")
+    assert torch.equal(state_dict_of(file.content)["a"], torch.ones(2))
+    assert file.metadata == metadata
+
+
+@pytest.mark.parametrize("name", ["a.pdparams", "a.pth"])
+def test_code_in_a_zip_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile(tmp_path / "file.zip", "w") as archive:
+        archive.writestr(name, pickle.dumps(ARRAYS | {"x": Calls(os.system, "touch ran")}, 4))
+    with pytest.raises(UserError, match=r"refused, .*system"):
+        read_checkpoint(tmp_path / "file.zip")
+    assert not (tmp_path / "ran").exists()
