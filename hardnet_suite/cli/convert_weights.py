@@ -135,7 +135,8 @@ def run(args: argparse.Namespace) -> None:
         metadata["input_rule"] = UNKNOWN
     try:
         kept = halved(renamed) if args.half else renamed
-        save_weights(kept, target, metadata=metadata, half=False)
+        written = metadata if LAYOUTS[args.to].records else None  # what is lost is told below
+        save_weights(kept, target, metadata=written, half=False)
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
     if lost := [] if LAYOUTS[args.to].records else _lost_records(weights, args.to, metadata["licence"]):

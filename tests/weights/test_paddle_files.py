@@ -88,6 +88,17 @@ def test_buffers_that_are_no_arrays_of_numbers(tmp_path, arguments):
         read_checkpoint(written(tmp_path, {"a": Calls(_frombuffer, *arguments)}, 5))
 
 
+def test_metadata_have_no_place(tmp_path, recwarn):
+    path, state = tmp_path / "file.pdparams", {"fc.weight": torch.rand(3, 2)}
+    with pytest.warns(UserWarning, match=r"file\.pdparams: .*not its metadata: model, classes"):
+        save_weights(state, path, metadata={"model": "hardnet39ds", "classes": '["a"]'})
+    assert torch.equal(read_checkpoint(path)["fc.weight"], state["fc.weight"].half())
+    for metadata in (None, {}):
+        save_weights(state, path, metadata=metadata)
+    save_weights(state, tmp_path / "file.safetensors", metadata={"model": "hardnet39ds"})
+    assert not recwarn.list
+
+
 def test_what_is_saved_is_what_pickle_reads(tmp_path):
     state = {"fc.weight": torch.rand(3, 2).t(), "half": torch.rand(2).bfloat16()}
     save_weights(state, tmp_path / "file.pdparams", half=False)
