@@ -135,7 +135,8 @@ def run(args: argparse.Namespace) -> None:
         metadata["input_rule"] = UNKNOWN
     try:
         kept = halved(renamed) if args.half else renamed
-        save_weights(kept, target, metadata=metadata, half=False)
+        written = metadata if LAYOUTS[args.to].records else None  # what is lost is told below
+        save_weights(kept, target, metadata=written, half=False)
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
     if lost := [] if LAYOUTS[args.to].records else _lost_records(weights, args.to, metadata["licence"]):
@@ -272,7 +273,7 @@ def _lost_records(weights: Checkpoint, target: str, licence: str) -> list[str]:
 
     usual = default_usage(weights.model)
     implied = LAYOUTS[target].preprocess_of(weights.model) or usual.preprocess
-    is_usual = may_be_published(target, weights.model, weights.num_classes)
+    is_usual = may_be_published(LAYOUTS[target].records, weights.model, weights.num_classes)
     lost = {
         "classes": weights.classes is not None,
         "palette": weights.palette is not None,
@@ -295,7 +296,7 @@ def writer_of(weights: Checkpoint) -> Container | KeyLayout | None:
     if weights.container is not None:
         return weights.container
     layout = LAYOUTS.get(weights.layout)
-    if layout is None or not layout.records or weights.metadata.get("form") in _FORMS:
+    if layout is None or not weights.has_records or weights.metadata.get("form") in _FORMS:
         return None
     return layout
 

@@ -121,6 +121,8 @@ class Checkpoint:
         unused: keys that the file's network has and never uses, and that are neither in ``tensors`` nor in
             ``left``: such as the last layer of a trunk in a larger network.
         layout: like ``form``, but of a trunk alone, too, the naming scheme of its keys.
+        has_records: whether such a file has a place for records beside its tensors: a .pdparams has none,
+            and neither have the files of Paddle's programs.
     """
 
     path: Path
@@ -145,6 +147,7 @@ class Checkpoint:
     implied: Arch | None = None
     unused: tuple[str, ...] = ()
     layout: str = ""
+    has_records: bool = True
 
     def require_whole(self) -> Checkpoint:
         """Returns the checkpoint itself.
@@ -202,7 +205,7 @@ class Checkpoint:
         A .pdparams does not say it either: its rule is the published one if it may be the published file.
         """
         said = self.form == "onnx" or self.metadata.get("input_rule") == UNKNOWN
-        unsaid = self.row is None and not may_be_published(self.form, self.model, self.num_classes)
+        unsaid = self.row is None and not may_be_published(self.has_records, self.model, self.num_classes)
         return (said or unsaid) and self.preprocess is None
 
     def twins_remark(self, cure: str) -> str:
@@ -478,7 +481,9 @@ def _describe(
         )
     rule = _record(metadata, "preprocess", partial(Preprocess.from_dict, base=PREPROCESS.get(model)))
     writer = LAYOUTS.get(program or scheme)
-    is_told = row is not None or may_be_published(form, model, classes)
+    written_in = LAYOUTS.get(scheme)
+    has_records = file.suffix != ".pdparams" and (written_in is None or written_in.records)
+    is_told = row is not None or may_be_published(has_records, model, classes)
     is_told = is_told and metadata.get("input_rule") != UNKNOWN
     if rule is None and writer is not None and model is not None and is_told:
         rule = writer.preprocess_of(model)
@@ -505,19 +510,19 @@ def _describe(
         other_model=said if named_otherwise and form != "trunk" and said in alike(model) else None,
         unused=unused,
         layout=scheme,
+        has_records=has_records,
     )
 
 
-def may_be_published(form: str, model: str | None, num_classes: int | None) -> bool:
-    """Whether a file, if its layout has no place for records, may be the published one of its program.
+def may_be_published(has_records: bool, model: str | None, num_classes: int | None) -> bool:
+    """Whether a file, if it has no place for records, may be the published one of its program.
 
     Args:
-        form: name of the layout.
+        has_records: whether it has one.
         model: whose weights they are.
         num_classes: number of classes; None for a part of a network.
     """
-    layout = LAYOUTS.get(form)
-    if layout is None or layout.records or model is None:
+    if has_records or model is None:
         return True
     return num_classes in (None, getattr(find_arch(model), "num_classes", 0))
 

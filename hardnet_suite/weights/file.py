@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hardnet_suite.data.files import NotAFileError, read_bytes
@@ -17,6 +17,7 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.quiet import without_warnings
 
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".pkl", ".ckpt", ".safetensors", ".pdparams", ".zip")
+_IN_ZIP = (".safetensors", ".pdparams")  # told from torch's own files by the name that they have in a .zip
 ENGINE_SUFFIXES = (".onnx", ".param", ".pt2", ".pte", ".tflite", ".torchscript", ".xml")  # of export
 
 # "<" alone is not enough: a .safetensors file begins with a length, whose bytes may spell it
@@ -74,23 +75,41 @@ class WeightsFile:
         vars(other)["content"] = content
         return other
 
-    @cached_property
+    @property
     def payload(self) -> bytes:
         """The bytes of the weights: the file's own, or those of the one file in a .zip, as pytorchcv's come.
 
         Raises:
             BadFileError: the archive holds no or several files, is damaged, or unpacks to unreasonably much.
         """
+        return self._named_payload[1]
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the weights' name, in lower case: the file's own, or that of the one file in a .zip.
+
+        In a .zip, whatever is neither a .safetensors nor a .pdparams is read as a file of torch.
+
+        Raises:
+            BadFileError: as of ``payload``.
+        """
+        return self._named_payload[0]
+
+    @cached_property
+    def _named_payload(self) -> tuple[str, bytes]:
         from hardnet_suite.weights import pickles
 
-        if self.path.suffix.lower() != ".zip":
-            return self.data
+        suffix = self.path.suffix.lower()
+        if suffix != ".zip":
+            return suffix, self.data
         try:
-            return pickles.only_member(self.data)
+            name, data = pickles.only_member(self.data)
         except pickles.UnreasonableError as error:
             raise BadFileError(f"cannot be read safely as weights: {error}") from error
         except pickles.DamagedError as error:
             raise BadFileError(f"corrupt or cut short: {error}") from error
+        inner = PurePosixPath(name).suffix.lower()
+        return (inner if inner in _IN_ZIP else suffix), data
 
     @cached_property
     def sha1(self) -> str:
@@ -122,12 +141,12 @@ class WeightsFile:
 
         try:
             data = self.payload
-            if self.path.suffix.lower() == ".safetensors":
+            if self.suffix == ".safetensors":
                 content = safetensors.torch.load(data)
-            elif self.path.suffix.lower() == ".onnx":
+            elif self.suffix == ".onnx":
                 tensors, facts = graphs.graph_tensors(data)
                 content = {"state_dict": tensors, "meta": facts}
-            elif self.path.suffix.lower() == ".pdparams":
+            elif self.suffix == ".pdparams":
                 pickles.require_modest(data)
                 content = pickles.plain_values(data)
                 pickles.measure(content, len(data))
@@ -165,12 +184,12 @@ class WeightsFile:
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """What the file says beside its tensors: the head of a .safetensors file, else its "meta"."""
-        if self.path.suffix.lower() != ".safetensors":
+        if self.suffix != ".safetensors":
             meta = self.content.get("meta")
             return dict(meta) if isinstance(meta, Mapping) else {}
-        length = int.from_bytes(self.data[:8], "little")
+        length = int.from_bytes(self.payload[:8], "little")
         try:
-            head = json.loads(self.data[8 : 8 + length]).get("__metadata__")
+            head = json.loads(self.payload[8 : 8 + length]).get("__metadata__")
         except (ValueError, RecursionError, AttributeError) as error:
             raise BadFileError("cannot be read safely as weights: its head is not valid JSON") from error
         return dict(head or {})
@@ -188,7 +207,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """What a weights file holds, on the CPU, without ever running code from it.
 
     ``.safetensors`` is read as such, Paddle's ``.pdparams`` as a pickle of arrays and plain values, anything
-    else with ``torch.load(weights_only=True)``; of a ``.zip``, the file in it.
+    else with ``torch.load(weights_only=True)``; of a ``.zip``, the file in it, likewise.
 
     Raises:
         UserError: the file is missing, a folder, empty, cut short, corrupt, an HTML page, without tensors,

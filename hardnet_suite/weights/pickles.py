@@ -420,8 +420,8 @@ def require_modest(data: bytes) -> None:
     _require_plain_bytes(imports, texts)
 
 
-def only_member(data: bytes) -> bytes:
-    """The one file in a .zip.
+def only_member(data: bytes) -> tuple[str, bytes]:
+    """The name and the content of the one file in a .zip.
 
     Raises:
         DamagedError: there is none, or several, or the archive is damaged.
@@ -436,7 +436,7 @@ def only_member(data: bytes) -> bytes:
                 raise UnreasonableError(
                     f"it declares {files[0].file_size / 2**20:,.0f} MiB in {len(data) / 2**20:,.1f} MiB"
                 )
-            return archive.read(files[0])
+            return files[0].filename, archive.read(files[0])
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, RuntimeError) as error:
         raise DamagedError("its archive cannot be read to its end") from error
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.outputs import write_file
-from hardnet_suite.weights.tables import is_counter, overflows
+from hardnet_suite.weights.tables import few, is_counter, overflows
 
 SUFFIXES = (".safetensors", ".pth", ".pdparams")
 
@@ -36,7 +37,8 @@ def save_weights(
         state_dict: the tensors.
         path: the file, whose name says by its end, in either case, what is written; missing folders are
             created.
-        metadata: goes into the file's header, in a .pth under "meta"; a .pdparams has no place for it.
+        metadata: goes into the file's header, in a .pth under "meta"; a .pdparams has no place for it, which
+            is a warning.
         half: stores the tensors of ``halved``. Otherwise every tensor is kept as it is.
 
     Returns:
@@ -46,6 +48,9 @@ def save_weights(
         UserError: the name ends otherwise.
         ValueError: a value is not finite, or exceeds half precision (65504).
         WriteError: the file cannot be written.
+
+    Warns:
+        UserWarning: metadata of a .pdparams, which are not written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -69,6 +74,10 @@ def save_weights(
     else:
         content = in_order(safetensors.torch.save(kept, metadata=dict(metadata or {})))
     write_file(path, content)
+    if metadata and suffix == ".pdparams":
+        warnings.warn(
+            f"{path}: a .pdparams holds tensors alone, not its metadata: {few(metadata)}", stacklevel=2
+        )
     return hashlib.sha256(content).hexdigest()
 
 

@@ -304,6 +304,20 @@ def test_paddleseg_of_other_classes_has_no_input_rule(cli, tmp_path):
         assert (again.preprocess, again.input_is_unknown) == (None, True)
 
 
+@pytest.mark.parametrize("layout", ["network", "official", "pytorchcv", "paddleclas"])
+def test_a_pdparams_says_as_little_in_every_layout(cli, tmp_path, layout):
+    for classes, is_unknown in ((5, True), (1000, False)):
+        path = tmp_path / f"{classes}.pdparams"
+        state = build_network("hardnet39ds", num_classes=classes).state_dict()
+        save_weights(in_target("hardnet39ds", state, layout), path)
+        weights = open_weights(path)
+        assert (weights.layout, weights.preprocess, weights.input_is_unknown) == (layout, None, is_unknown)
+        answers = answers_of(cli, tmp_path, path)
+        assert answers["input"].startswith("unknown: ") == is_unknown
+        assert (answers["source"], answers["licence"].partition(";")[0]) == ("unknown", "unknown")
+        assert any("predict" in use for use in answers["use"]) != is_unknown
+
+
 @pytest.mark.parametrize("target", ["network", "official", "pytorchcv", "mmengine"])
 def test_other_layouts_keep_what_the_source_says(cli, tmp_path, target):
     file, back = tmp_path / "file.pth", tmp_path / "back.safetensors"

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hardnet_suite.errors import UserError
-from hardnet_suite.weights import read_checkpoint, save_weights
+from hardnet_suite.weights import read_checkpoint, save_weights, state_dict_of
 from hardnet_suite.weights.file import BadFileError, WeightsFile
 
 ARRAYS = {
@@ -86,6 +86,17 @@ def test_buffers_that_are_no_arrays_of_numbers(tmp_path, arguments):
 
     with pytest.raises(UserError, match=r"could run code|cannot be read safely"):
         read_checkpoint(written(tmp_path, {"a": Calls(_frombuffer, *arguments)}, 5))
+
+
+def test_metadata_have_no_place(tmp_path, recwarn):
+    path, state = tmp_path / "file.pdparams", {"fc.weight": torch.rand(3, 2)}
+    with pytest.warns(UserWarning, match=r"file\.pdparams: .*not its metadata: model, classes"):
+        save_weights(state, path, metadata={"model": "hardnet39ds", "classes": '["a"]'})
+    assert torch.equal(read_checkpoint(path)["fc.weight"], state["fc.weight"].half())
+    for metadata in (None, {}):
+        save_weights(state, path, metadata=metadata)
+    save_weights(state, tmp_path / "file.safetensors", metadata={"model": "hardnet39ds"})
+    assert not recwarn.list
 
 
 def test_what_is_saved_is_what_pickle_reads(tmp_path):
@@ -186,3 +197,24 @@ def test_the_file_in_a_zip(tmp_path):
         archive.writestr("a.pth", bytes(200 << 20))
     with pytest.raises(UserError, match="it declares 200 MiB in"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["a.pdparams", "folder/a.PDPARAMS", "a.safetensors", "a.pth"])
+def test_the_file_in_a_zip_is_read_by_its_name(tmp_path, name):
+    metadata = {} if name.lower().endswith(".pdparams") else {"model": "hardnet39ds"}
+    save_weights({"a": torch.ones(2)}, tmp_path / name, metadata=metadata, half=False)
+    with zipfile.ZipFile(tmp_path / "file.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(tmp_path / name, name)
+    file = WeightsFile.read(tmp_path / "file.zip")
+    assert torch.equal(state_dict_of(file.content)["a"], torch.ones(2))
+    assert file.metadata == metadata
+
+
+@pytest.mark.parametrize("name", ["a.pdparams", "a.pth"])
+def test_code_in_a_zip_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile(tmp_path / "file.zip", "w") as archive:
+        archive.writestr(name, pickle.dumps(ARRAYS | {"x": Calls(os.system, "touch ran")}, 4))
+    with pytest.raises(UserError, match=r"refused, .*system"):
+        read_checkpoint(tmp_path / "file.zip")
+    assert not (tmp_path / "ran").exists()
