@@ -228,7 +228,9 @@ def load_model(
     precision = settled_precision(precision, bf16=bf16)
     choice = _choose(str(model))
     if choice.file is not None and weights is not None:
-        raise UserError(f"{model} is a file of weights already: leave out weights={weights}")
+        path = choice.file.path if isinstance(choice.file, WeightsFile) else None
+        kind = "a file of weights already" if path is None else f"a run, with the weights {path}"
+        raise UserError(f"{model} is {kind}: leave out weights={weights}")
     source = choice.file or _weights_of(choice.name, choice.weights if weights is None else weights)
     if isinstance(source, Path) and is_for_engine(source):
         session, faster = open_in_precision(source, precision)

@@ -66,7 +66,11 @@ def test_a_word_is_the_same_run_for_every_command(cli, error_of, run, image, dra
     assert best in out
     assert f"figures: {folder}/metrics.json" in out
     assert cli("check-data", name, "--quick", "--data-root", drawn)[0] == 0
-    assert error_of("predict", image, "--model", name, "--weights", "bccd")
+    error = error_of("predict", image, "--model", name, "--weights", "bccd")
+    assert (
+        f"is a run, with the weights {folder / 'best_coco_bbox_mAP_epoch_1.pth'}: leave out weights=bccd"
+        in error
+    )
     assert load_model(name).name == "ssd224_hardnet29"
 
 
