@@ -76,6 +76,8 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
     own = module.state_dict()
     _compare_architectures(module, checkpoint, strictly="heads" not in allow)
     names = _named(own, checkpoint)
+    if isinstance(module, HarDNetTrunk):
+        names = replace(names, trunk="")  # each of its keys is the trunk's
     tensors = names.tensors
     dropped: list[str] = []
     if "classes" in allow:
@@ -100,6 +102,12 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
             message += (
                 f"; the file lacks {counted(len(lacking), 'tensor')} of the backbone, such as {lacking[0]}"
             )
+            if any(all(last in key for key in lacking) for last in _last_transitions(module)):
+                message += (
+                    ": its backbone ends before the last 1×1 convolution, as those of CenterNet and "
+                    "FC-HarDNet do; take the maps before these convolutions, "
+                    'features_only="block" (in a config tap="block"), or leave out the last map'
+                )
         raise UserError(message) from None
     left = (key for key in dropped if key not in own)
     unused = (key for key in checkpoint.unused if key not in names.tensors)
@@ -127,6 +135,12 @@ def input_channels(network: nn.Module, checkpoint: Checkpoint) -> int | None:
 
 def _first_convolution(own: Mapping[str, Tensor]) -> str | None:
     return next((key for key, value in own.items() if value.ndim == 4), None)
+
+
+def _last_transitions(module: nn.Module) -> list[str]:
+    """For each trunk in a module, what the keys of its last 1×1 convolution have in common."""
+    trunks = [part for part in module.modules() if isinstance(part, HarDNetTrunk)]
+    return [f"stages.{len(trunk.stages) - 1}.transition." for trunk in trunks]
 
 
 def _compare_architectures(module: nn.Module, checkpoint: Checkpoint, *, strictly: bool) -> None:

@@ -56,3 +56,29 @@ def test_asked_for_channels_still_count(tmp_path):
     options = {"features_only": True, "pretrained": tmp_path / "trunk.pth"}
     assert create_model("hardnet39ds", in_chans=5, **options).in_chans == 5
     assert create_model("hardnet39ds", **options).in_chans == 3
+
+
+@pytest.mark.parametrize(("name", "tag"), [("centernet_hardnet39ds", "bccd"), ("fchardnet70", "camvid")])
+def test_a_trunk_without_the_last_convolution_says_what_takes_it(name, tag):
+    with pytest.raises(UserError, match=r"ends before the last 1×1 convolution, .*features_only=\"block\""):
+        create_model(name, features_only=True, pretrained=tag)
+    create_model(name, features_only="block", pretrained=tag)
+    create_model(name, features_only=True, pretrained=tag, out_indices=(0, 1, 2))
+
+
+@pytest.mark.parametrize("prefix", ["", "net.", "encoder.", "backbone.trunk."])
+@pytest.mark.parametrize(
+    ("options", "lacking", "remark"),
+    [
+        ({"features_only": True, "out_indices": (0, 1)}, 310, False),
+        ({"features_only": "block"}, 5, True),
+    ],
+)
+def test_no_part_of_a_trunk_stays_random(tmp_path, prefix, options, lacking, remark):
+    """Whatever the keys are called: a warning alone would be missed among others."""
+    source = create_model("hardnet39ds", **options).state_dict()
+    others = {"decoder.0.weight": torch.ones(3, 3, 1, 1)} if prefix == "encoder." else {}
+    torch.save({f"{prefix}{key}": value for key, value in source.items()} | others, tmp_path / "part.pth")
+    with pytest.raises(UserError, match=f"the file lacks {lacking} tensors of the backbone") as error:
+        create_model("hardnet39ds", features_only=True, pretrained=tmp_path / "part.pth")
+    assert ("ends before the last" in str(error.value)) == remark
