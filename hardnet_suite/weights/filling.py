@@ -180,11 +180,14 @@ def load_weights(
         may_miss: for a key of the module, whether it may be missing; None: all may unless ``strict``.
 
     Raises:
-        UserError: a shape differs, no key fits, a key is missing or unexpected that may not be, or a value
-            is not finite, too large for the module's type of number, or of another kind (quantised weights).
+        UserError: a shape differs, no key fits, a key is missing or unexpected that may not be, a value is
+            not finite, too large for the module's type of number, or of another kind (quantised weights), or
+            the module is on the meta device.
     """
     may_miss = may_miss or (lambda key: not strict)
     own = module.state_dict()
+    if any(value.is_meta for value in own.values()):
+        raise UserError(f"the {type(module).__name__} is on the meta device, which holds no values")
     common = [key for key in own if key in state_dict]
     missing = tuple(key for key in own if key not in state_dict and not is_counter(key))
     unexpected = tuple(key for key in state_dict if key not in own)

@@ -82,3 +82,11 @@ def test_no_part_of_a_trunk_stays_random(tmp_path, prefix, options, lacking, rem
     with pytest.raises(UserError, match=f"the file lacks {lacking} tensors of the backbone") as error:
         create_model("hardnet39ds", features_only=True, pretrained=tmp_path / "part.pth")
     assert ("ends before the last" in str(error.value)) == remark
+
+
+def test_a_network_on_the_meta_device_takes_no_weights():
+    with (
+        pytest.raises(UserError, match=r"the HarDNetClassifier is on the meta device, which holds no values"),
+        torch.device("meta"),
+    ):
+        create_model("hardnet39ds", pretrained="tiny_imagenet10")
