@@ -5,16 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from hardnet_suite.names import known_name
 from hardnet_suite.networks import Arch, build_network, find_arch, list_models
 from hardnet_suite.weights import open_weights
 from hardnet_suite.weights.checkpoint import INPUT_IS_UNKNOWN
-from hardnet_suite.weights.filling import fill_what_fits
+from hardnet_suite.weights.filling import fill_what_fits, input_channels
 
 
 def create_model(
@@ -78,10 +80,10 @@ def create_model(
         in_chans = weights.in_chans if in_chans is None else in_chans
         if num_classes is None and not features_only:
             num_classes = weights.num_classes or None  # 0: a patch descriptor
-    network: Any = build_network(
+    build = partial(
+        build_network,
         name,
         num_classes=num_classes,
-        in_chans=in_chans,
         arch=arch,
         features_only=features_only,
         out_indices=out_indices,
@@ -89,6 +91,10 @@ def create_model(
         drop_rate=drop_rate,
         global_pool=global_pool,
     )
+    if weights is not None and in_chans is None:  # a trunk, alone or in a larger network
+        with torch.device("meta"):
+            in_chans = input_channels(build(), weights)
+    network: Any = build(in_chans=in_chans)
     if weights is not None:
         if features_only:
             network.preprocess = weights.preprocess or network.preprocess

@@ -18,7 +18,7 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hardnet_suite.networks.layers import ACTIVATIONS, POOLS
-from hardnet_suite.numeric import is_number, require_count, require_number
+from hardnet_suite.numeric import is_integer, is_number, require_count, require_number
 
 # of the numbers of all records: counts are at least 1 and others greater than 0, but for these
 _FROM_ZERO = {
@@ -103,7 +103,9 @@ def _as_type(value: Any, kind: Any, where: str) -> Any:
         return _as_type(value, next((each for each in kinds if _is_record(value, each)), kinds[0]), where)
     elif type(value) is kind:
         return value
-    elif kind is float and type(value) is int and is_number(value):
+    elif kind is int and is_integer(value):  # of NumPy
+        return int(value)
+    elif kind is float and (isinstance(value, float) or is_number(value)):
         return float(value)
     shown = getattr(kind, "__name__", kind) if get_origin(kind) is None else kind
     raise ValueError(f"{where} is {repr(value)[:100]}, expected {shown}")

@@ -29,6 +29,7 @@ from hardnet_suite.networks.postprocess import default_postprocess
 from hardnet_suite.networks.preprocess import PREPROCESS
 from hardnet_suite.networks.ssd import SSD
 from hardnet_suite.networks.usage import Usage
+from hardnet_suite.numeric import is_count
 
 NETWORKS = {
     HarDNetArch: HarDNetClassifier,
@@ -145,10 +146,10 @@ def build_network(
         row = arch
     least_classes = 0 if features_only or isinstance(row, HarDNetArch) else 1
     for argument, value, least in (("num_classes", num_classes, least_classes), ("in_chans", in_chans, 1)):
-        if value is not None and (type(value) is not int or value < least):
+        if value is not None and not is_count(value, least=least):
             raise ValueError(f"{argument}={value!r} must be an integer of at least {least}")
     channels: dict[str, Any] = (
-        {} if in_chans is None else {"in_chans": in_chans}
+        {} if in_chans is None else {"in_chans": int(in_chans)}
     )  # each network has its own default
     own = {"output_stride": output_stride, "drop_rate": drop_rate, "global_pool": global_pool}
     options: dict[str, Any] = {option: value for option, value in own.items() if value is not None}
@@ -165,7 +166,8 @@ def build_network(
         raise ValueError("out_indices requires features_only=True")
     if options and not isinstance(row, HarDNetArch):
         raise ValueError(f"{name!r} is no classifier: {', '.join(sorted(options))} cannot be given")
-    network = NETWORKS[type(row)](row, num_classes=num_classes, **channels, **options)
+    classes = None if num_classes is None else int(num_classes)  # NumPy's would not be scripted or saved
+    network = NETWORKS[type(row)](row, num_classes=classes, **channels, **options)
     network.usage = default_usage(name, row)
     return network
 

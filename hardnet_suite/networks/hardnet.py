@@ -23,7 +23,7 @@ from hardnet_suite.networks.layers import (
     init_weights,
 )
 from hardnet_suite.networks.preprocess import Preprocess
-from hardnet_suite.numeric import is_integer, require_count
+from hardnet_suite.numeric import is_count, is_integer, is_number, require_count
 
 torch.fx.wrap("checked_images")
 
@@ -217,7 +217,9 @@ class HarDNetTrunk(nn.Module):
             raise ValueError("output_stride and levels are alternatives: give one of them")
         else:
             _check_levels(levels, levels_of(arch))
+            levels = [(int(stride), int(dilation)) for stride, dilation in levels]
         arch, self.out_indices = _select(arch, out_indices)
+        in_chans = int(in_chans)  # one of NumPy's would not be scripted
         self.arch, self.tap, self.with_cp, self.in_chans = arch, tap, with_cp, in_chans
         self.preprocess: Preprocess | None = None
 
@@ -392,10 +394,11 @@ class HarDNetClassifier(nn.Module):
         super().__init__()
         self.arch = arch
         self.trunk = HarDNetTrunk(arch, in_chans=in_chans, output_stride=output_stride)
-        self.in_chans = in_chans
-        self.drop_rate = arch.dropout if drop_rate is None else drop_rate
-        if type(self.drop_rate) not in (int, float) or not 0 <= self.drop_rate <= 1:  # NaN is not
+        self.in_chans = self.trunk.in_chans
+        rate = arch.dropout if drop_rate is None else drop_rate
+        if not is_number(rate) or not 0 <= rate <= 1:
             raise ValueError(f"drop_rate={drop_rate!r} is invalid: expected a dropout probability, 0 to 1")
+        self.drop_rate = float(rate)
         self.drop = nn.Dropout(self.drop_rate)
         self.num_features = self.head_hidden_size = self.trunk.channels[-1]
         self.reset_classifier(arch.num_classes if num_classes is None else num_classes, global_pool)
@@ -459,8 +462,9 @@ class HarDNetClassifier(nn.Module):
         Raises:
             ValueError: ``num_classes`` is not an integer of at least 0, or an invalid ``global_pool``.
         """
-        if type(num_classes) is not int or num_classes < 0:
+        if not is_count(num_classes, least=0):
             raise ValueError(f"num_classes={num_classes!r} must be an integer of at least 0")
+        num_classes = int(num_classes)
         if global_pool not in (None, "avg", "") or (global_pool == "" and num_classes):
             raise ValueError(f"expected global_pool 'avg' or, with 0 classes, '', got {global_pool!r}")
         if global_pool is not None or num_classes:
@@ -644,7 +648,7 @@ def levels_of(arch: HarDNetArch, output_stride: int | None = None) -> list[tuple
     Raises:
         ValueError: Another ``output_stride``.
     """
-    if output_stride is not None and (type(output_stride) is not int or output_stride not in OUTPUT_STRIDES):
+    if output_stride is not None and not (is_integer(output_stride) and output_stride in OUTPUT_STRIDES):
         allowed = ", ".join(map(str, OUTPUT_STRIDES))
         raise ValueError(f"output_stride={output_stride!r} is invalid; allowed: {allowed}")
     levels, stride, dilation = [], arch.first_step * arch.stem_stride, 1
@@ -660,10 +664,7 @@ def levels_of(arch: HarDNetArch, output_stride: int | None = None) -> list[tuple
 def _check_levels(levels: Sequence[tuple[int, int]], usual: Sequence[tuple[int, int]]) -> None:
     given = [tuple(level) for level in levels]
     valid = len(given) == len(usual) and all(
-        len(level) == 2
-        and all(type(value) is int for value in level)
-        and level[0] in (1, strides)
-        and level[1] >= 1
+        len(level) == 2 and all(map(is_integer, level)) and level[0] in (1, strides) and level[1] >= 1
         for level, (strides, _) in zip(given, usual, strict=True)
     )
     if not valid:

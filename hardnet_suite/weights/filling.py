@@ -75,10 +75,9 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
         raise ValueError(f"allow={unknown} is unknown; allowed: {', '.join(ALLOWED)}")
     own = module.state_dict()
     _compare_architectures(module, checkpoint, strictly="heads" not in allow)
-    try:
-        names = _best_names(own, checkpoint)
-    except SeveralNetworksError as error:
-        raise UserError(f"{checkpoint.path}: {error}") from None
+    names = _named(own, checkpoint)
+    if isinstance(module, HarDNetTrunk):
+        names = replace(names, trunk="")  # each of its keys is the trunk's
     tensors = names.tensors
     dropped: list[str] = []
     if "classes" in allow:
@@ -86,7 +85,7 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
         dropped = names.of_other_classes(own, whole=checkpoint.num_classes is not None)
         if no_classes:
             dropped += [key for key in tensors if key not in own and names.is_class(key)]
-    first = next((key for key, value in own.items() if value.ndim == 4), None)  # the first convolution
+    first = _first_convolution(own)
     if "in_chans" in allow and first in tensors:
         tensors = tensors | {first: _adapted(tensors[first], own[first].shape[1])}
     kept = [key for key in dropped if key in own]
@@ -103,10 +102,45 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
             message += (
                 f"; the file lacks {counted(len(lacking), 'tensor')} of the backbone, such as {lacking[0]}"
             )
+            if any(all(last in key for key in lacking) for last in _last_transitions(module)):
+                message += (
+                    ": its backbone ends before the last 1×1 convolution, as those of CenterNet and "
+                    "FC-HarDNet do; take the maps before these convolutions, "
+                    'features_only="block" (in a config tap="block"), or leave out the last map'
+                )
         raise UserError(message) from None
     left = (key for key in dropped if key not in own)
     unused = (key for key in checkpoint.unused if key not in names.tensors)
     return LoadReport(report.taken, report.missing, (*report.unexpected, *left, *unused))
+
+
+def input_channels(network: nn.Module, checkpoint: Checkpoint) -> int | None:
+    """The number of input channels of the weights that ``fill`` would copy into a network.
+
+    Args:
+        network: the network, of any number of input channels; its values are not read.
+        checkpoint: from ``open_weights``; of a whole network, of its trunk, or of a larger one around it.
+
+    Returns:
+        The number; None where the first convolution is not among the weights.
+
+    Raises:
+        UserError: the weights hold several networks.
+    """
+    own = network.state_dict()
+    first = _first_convolution(own)
+    weight = None if first is None else _named(own, checkpoint).tensors.get(first)
+    return weight.shape[1] if weight is not None and weight.ndim == 4 and weight.shape[1] else None
+
+
+def _first_convolution(own: Mapping[str, Tensor]) -> str | None:
+    return next((key for key, value in own.items() if value.ndim == 4), None)
+
+
+def _last_transitions(module: nn.Module) -> list[str]:
+    """For each trunk in a module, what the keys of its last 1×1 convolution have in common."""
+    trunks = [part for part in module.modules() if isinstance(part, HarDNetTrunk)]
+    return [f"stages.{len(trunk.stages) - 1}.transition." for trunk in trunks]
 
 
 def _compare_architectures(module: nn.Module, checkpoint: Checkpoint, *, strictly: bool) -> None:
@@ -146,11 +180,14 @@ def load_weights(
         may_miss: for a key of the module, whether it may be missing; None: all may unless ``strict``.
 
     Raises:
-        UserError: a shape differs, no key fits, a key is missing or unexpected that may not be, or a value
-            is not finite, too large for the module's type of number, or of another kind (quantised weights).
+        UserError: a shape differs, no key fits, a key is missing or unexpected that may not be, a value is
+            not finite, too large for the module's type of number, or of another kind (quantised weights), or
+            the module is on the meta device.
     """
     may_miss = may_miss or (lambda key: not strict)
     own = module.state_dict()
+    if any(value.is_meta for value in own.values()):
+        raise UserError(f"the {type(module).__name__} is on the meta device, which holds no values")
     common = [key for key in own if key in state_dict]
     missing = tuple(key for key in own if key not in state_dict and not is_counter(key))
     unexpected = tuple(key for key in state_dict if key not in own)
@@ -259,6 +296,14 @@ class _Names:
         shares = {layer: {share(key) for key in keys} for layer, keys in layers.items()}
         others = [layer for layer, found in shares.items() if len(found) == 1 and not found & {None, 1.0}]
         return [key for layer in others for key in layers[layer]]
+
+
+def _named(own: Mapping[str, Tensor], checkpoint: Checkpoint) -> _Names:
+    """``_best_names``, whose error names the file."""
+    try:
+        return _best_names(own, checkpoint)
+    except SeveralNetworksError as error:
+        raise UserError(f"{checkpoint.path}: {error}") from None
 
 
 def _best_names(own: Mapping[str, Tensor], checkpoint: Checkpoint) -> _Names:

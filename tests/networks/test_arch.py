@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -107,6 +108,14 @@ def test_a_record_may_change_activation_and_pool():
     assert torch.nn.AvgPool2d in layers
     assert torch.nn.ReLU in layers
     assert not {torch.nn.MaxPool2d, torch.nn.ReLU6} & {*layers}
+
+
+def test_numbers_may_be_numpys():
+    arch = dataclasses.replace(
+        TINY, num_classes=np.int64(4), growth_mul=np.float32(1.5), dropout=np.float64(0.5)
+    )
+    assert arch == dataclasses.replace(TINY, num_classes=4, growth_mul=1.5, dropout=0.5)
+    assert [type(value) for value in (arch.num_classes, arch.growth_mul, arch.dropout)] == [int, float, float]
 
 
 @pytest.mark.parametrize(("field", "allowed"), [("act", "relu, relu6"), ("pool", "max, average")])

@@ -365,6 +365,23 @@ def test_reset_classifier():
     assert pooled.shape == (2, network.num_features)
 
 
+def test_numbers_may_be_numpys():
+    network = build_network(
+        "hardnet39ds",
+        num_classes=np.int64(5),
+        in_chans=np.int32(4),
+        drop_rate=np.float32(0.25),
+        output_stride=np.int64(16),
+    )
+    numbers = network.num_classes, network.in_chans, network.trunk.in_chans, network.drop_rate
+    assert numbers == (5, 4, 4, 0.25)
+    assert [type(number) for number in numbers] == [int, int, int, float]
+    assert network.trunk.strides == [16]
+    network.reset_classifier(np.int64(3))
+    assert type(network.num_classes) is int
+    assert torch.jit.script(network.eval())(torch.zeros(1, 4, 32, 32)).shape == (1, 3)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
     ("num_classes", "global_pool"), [(7, None), (7, "avg"), (0, None), (0, ""), (0, "avg")]
