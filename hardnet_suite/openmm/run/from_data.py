@@ -37,8 +37,9 @@ from hardnet_suite.data.segmentation.pairs import list_text
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference.labels import ONE_CLASS
 from hardnet_suite.networks import ARCHS, CenterNetArch, FCHarDNetArch, HarDNetArch, MSEGArch, SSDArch
-from hardnet_suite.openmm.data.parts import label_set
+from hardnet_suite.openmm.data.parts import label_set, parts
 from hardnet_suite.openmm.run.config_copies import flat_copy
+from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.recipes import (
     Plan,
     Start,
@@ -173,6 +174,10 @@ def write_config(
         derived = Path(folder, path.name)
         derived.write_text(f"{title}\n{text}\nwork_dir = {str(work_dir)!r}\n", encoding="utf-8")
         flat = flat_copy(derived, origin=f"# `hardnet-suite train {model} --data …` chose it from the data.")
+        if choices.resume and path.is_file():
+            chosen = Path(folder, "chosen.py")
+            chosen.write_text(flat, encoding="utf-8")
+            _require_classes_of_run(_declared_classes(chosen), _declared_classes(path), work_dir)
     write_file(path, f"{CHOSEN}{_digest(flat)}\n{flat}")
     say(f"config: {_shown(path)}; train, test and predict read it")
     return path
@@ -385,12 +390,7 @@ def _require_same_run(
     if not _is_unchanged_json(files["train"]):  # none, or not the run's
         return
     content = read_json(files["train"])
-    before = [category["name"] for category in content["categories"]]
-    if before != [*classes]:
-        raise UserError(
-            f"cannot resume: the classes are {', '.join(classes)}, those of the run in {work_dir} "
-            f"{', '.join(before)}: resume with the same data, or start a new run in another --work-dir"
-        )
+    _require_classes_of_run(classes, [category["name"] for category in content["categories"]], work_dir)
     trained = {image["file_name"] for image in content["images"]}
     for split, images in splits.items():
         known = [name for image in images if (name := _relative(image.path, root)) in trained]
@@ -400,6 +400,22 @@ def _require_same_run(
                 f"{len(known)} of the {counted(len(images), 'image')} of {split}, such as {known[0]}, were "
                 "trained on: resume with the same data, or start a new run in another --work-dir"
             )
+
+
+def _require_classes_of_run(
+    classes: Sequence[str] | None, before: Sequence[str] | None, work_dir: Path
+) -> None:
+    if classes is not None and before is not None and [*classes] != [*before]:
+        raise UserError(
+            f"cannot resume: the classes are {', '.join(classes)}, those of the run in {work_dir} "
+            f"{', '.join(before)}: resume with the same data, or start a new run in another --work-dir"
+        )
+
+
+def _declared_classes(config: Path) -> tuple[str, ...] | None:
+    """The classes that a config gives its training data."""
+    (part,) = parts(load_config(config), ["train_dataloader"])
+    return part.declared_classes
 
 
 def _counted_boxes(images: Iterable[BoxImage]) -> Counter[str]:

@@ -291,6 +291,41 @@ def test_a_resumed_run_keeps_what_it_scores(tmp_path, change):
     write_config("ssd320_hardnet39ds", folder, run, SCRATCH, say=lambda _: None)  # a new training there
 
 
+@pytest.mark.parametrize("model", ["hardnet39ds", "fchardnet70"])
+def test_a_run_of_other_classes_is_not_resumed(tmp_path, model):
+    """Its config stays, which test and predict read."""
+    folder, run = tmp_path / "data", tmp_path / "run"
+    names = ["cat", "dog"]
+
+    def write():
+        for split in ("train", "val"):
+            for name in names:
+                if model == "hardnet39ds":
+                    picture(folder / f"{split}/{name}/0.png")
+                    continue
+                picture(folder / f"images/{split}/{name}.png", (64, 64))
+                (folder / f"labels/{split}").mkdir(parents=True, exist_ok=True)
+                label = np.full((64, 64), names.index(name), np.uint8)
+                Image.fromarray(label).save(folder / f"labels/{split}/{name}.png")
+        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in names))
+
+    resume = Choices(from_scratch=True, resume=True)
+    write()
+    write_config(model, folder, run, resume, say=lambda _: None)
+    before = files(run)
+    write_config(model, folder, run, resume, say=lambda _: None)
+    assert files(run) == before
+    names.append("fox")
+    write()
+    with pytest.raises(
+        UserError, match=rf"the classes are cat, dog, fox, those of the run in {run} cat, dog: "
+    ):
+        write_config(model, folder, run, resume, say=lambda _: None)
+    assert files(run) == before
+    write_config(model, folder, run, SCRATCH, say=lambda _: None)
+    assert files(run) != before
+
+
 def test_the_schedule_counts_images_of_difficult_objects_alone(tmp_path):
     """They are trained on, as images without a box to find."""
     folder = tmp_path / "data"
