@@ -47,7 +47,7 @@ def _check(args: argparse.Namespace) -> int:
             training += _files(part)
         elif line := _trained_on(part, training, read=not args.quick):
             show(f"warning: {line}\n")
-    for line in _left_out(parts.parts(cfg)):
+    for line in _left_out([*parts.parts(cfg)]):
         show(f"warning: {line}\n")
     if not checked:
         raise UserError(f"{args.config} names no data that can be checked")
@@ -73,6 +73,9 @@ def _left_out(parts: Sequence[Any]) -> list[str]:
     try:
         named = [path for part in parts for path in part.named_files()]
         beside = images_beside(named, filter(os.path.isdir, {path.parent for path in named}))
+        # of data sets that name none, too, such as folders of classes beside a list
+        used = {real_path(path) for part in parts for path in part.files()} if beside else set()
+        beside = [path for path in beside if real_path(path) not in used]
     except UserError:  # told by the reports
         return []
     told = told_left_out(beside, "that no data set of the config names")

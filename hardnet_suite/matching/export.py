@@ -18,7 +18,7 @@ from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching.keypoints import Features
 from hardnet_suite.matching.pair import Matches
-from hardnet_suite.outputs import require_replaceable, whole_file, write_file
+from hardnet_suite.outputs import require_replaceable, whole_file, write_file, writing
 
 FEATURES, MATCHES, PAIRS = "features.h5", "matches.h5", "pairs.txt"  # hloc
 MATCH_LIST = "matches.txt"  # COLMAP
@@ -66,7 +66,7 @@ def write_hloc(
     require_hloc_replaceable(folder)
     _require_pairs_stay(folder, PAIRS, [(name_of[id(pair.a)], name_of[id(pair.b)]) for pair in matches])
     with _own_files(folder, (FEATURES, MATCHES, PAIRS)) as places:
-        with h5py.File(places[FEATURES], "w") as file:
+        with writing(folder / FEATURES), h5py.File(places[FEATURES], "w") as file:
             for name, features in images.items():
                 group = file.create_group(name)
                 keypoints = features.keypoints
@@ -82,7 +82,7 @@ def write_hloc(
                     group[key] = values
                 group["keypoints"].attrs["uncertainty"] = 1.0  # pixels
         lines = []
-        with h5py.File(places[MATCHES], "w") as file:
+        with writing(folder / MATCHES), h5py.File(places[MATCHES], "w") as file:
             for pair, place in zip(matches, pairs, strict=True):
                 a, b = name_of[id(pair.a)], name_of[id(pair.b)]
                 partners = np.full(len(pair.a.keypoints), -1, np.int32)
@@ -92,7 +92,8 @@ def write_hloc(
                 group = file.create_group("/".join(place))
                 group["matches0"], group["matching_scores0"] = partners, scores
                 lines.append(f"{a} {b}\n")
-        places[PAIRS].write_bytes("".join(lines).encode())
+        with writing(folder / PAIRS):
+            places[PAIRS].write_bytes("".join(lines).encode())
     return folder
 
 
@@ -131,12 +132,14 @@ def write_colmap(
     _require_pairs_stay(folder, MATCH_LIST, pairs)
     with _own_files(folder, (*(f"{name}.txt" for name in images), MATCH_LIST)) as places:
         for name, features in images.items():
-            places[f"{name}.txt"].write_bytes(_feature_lines(features).encode())
+            with writing(folder / f"{name}.txt"):
+                places[f"{name}.txt"].write_bytes(_feature_lines(features).encode())
         blocks = []
         for (a, b), pair in zip(pairs, matches, strict=True):
             rows = "".join(f"{i} {j}\n" for i, j in pair.pairs.tolist())
             blocks.append(f"{a} {b}\n{rows}\n")
-        places[MATCH_LIST].write_bytes("".join(blocks).encode())
+        with writing(folder / MATCH_LIST):
+            places[MATCH_LIST].write_bytes("".join(blocks).encode())
     return folder
 
 

@@ -119,6 +119,31 @@ def test_images_that_no_list_names_are_told(cli, tiny_classes, tmp_path, option)
     assert f"warning: images left out: {folder}: {told}\n" in out
 
 
+def test_a_folder_of_classes_beside_a_list_is_not_left_out(cli, tiny_classes, tmp_path):
+    config, data = tiny_classes
+    rows = ["file,label"]
+    for path in sorted(data.glob("train/*/*.png")):
+        label, place = path.parent.name, f"{path.parent.name}_{path.name}"
+        (tmp_path / "images/held_out" / label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "images" / place)
+        Image.open(path).rotate(90, expand=True).save(tmp_path / "images/held_out" / label / path.name)
+        rows.append(f"{place},{label}")
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    entry = "classes=None, hold_out=0, held_out=False"
+    (tmp_path / "lists.py").write_text(
+        f"_base_ = {str(config)!r}\n"
+        f"train_dataloader = dict(dataset=dict(csv='train.csv', folder='images', {entry}))\n"
+        f"val_dataloader = dict(dataset=dict(folder='images/held_out', {entry}))\n"
+        "test_dataloader = val_dataloader\n"
+    )
+    status, out, _ = cli("check-data", tmp_path / "lists.py", "--data-root", tmp_path)
+    assert status == 0
+    assert "left out" not in out
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "images/other.png")
+    out = cli("check-data", tmp_path / "lists.py", "--data-root", tmp_path)[1]
+    assert "1 that no data set of the config names: other.png" in out
+
+
 def test_a_single_class_is_an_error_of_the_check(cli, tiny_classes, tmp_path):
     config, data = tiny_classes
     kept = min((data / "train").iterdir())

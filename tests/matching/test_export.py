@@ -3,7 +3,9 @@ from __future__ import annotations
 import builtins
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ from drawn_pairs import drawn_pair, save_pair, small_descriptor
 from PIL import ExifTags, Image
 
 from hardnet_suite.data.files import sha256
-from hardnet_suite.errors import UserError
-from hardnet_suite.matching import HardNetDetector, match_features, write_colmap, write_hloc
+from hardnet_suite.errors import UserError, WriteError
+from hardnet_suite.matching import HardNetDetector, export, match_features, write_colmap, write_hloc
 from hardnet_suite.matching.export import LIST
 from hardnet_suite.matching.pair import Matches
 
@@ -285,6 +287,26 @@ def test_an_interrupted_call_is_repeated(matches, tmp_path, monkeypatch, write, 
     edited.write_text(f"{edited.read_text()}\n")
     with pytest.raises(UserError, match="no earlier match wrote it"):
         write(tmp_path, [matches])
+
+
+@pytest.mark.parametrize(
+    ("write", "name"), [(write_hloc, "matches.h5"), (write_hloc, "pairs.txt"), (write_colmap, "b.png.txt")]
+)
+def test_a_full_disk_is_told_of_the_file_that_it_stops(matches, tmp_path, monkeypatch, write, name):
+    if write is write_hloc:
+        pytest.importorskip("h5py")
+    real = export._own_files
+
+    @contextmanager
+    def full(folder, names):
+        with real(folder, names) as places:
+            yield places | {name: Path("/dev/full") if name.endswith("txt") else tmp_path / "none/x.h5"}
+
+    monkeypatch.setattr(export, "_own_files", full)
+    with pytest.raises(WriteError) as error:
+        write(tmp_path / "out", [matches])
+    assert error.value.filename == str(tmp_path / "out" / name)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_images_without_keypoints_are_written(tmp_path):

@@ -22,6 +22,7 @@ from hardnet_suite.data.coco.folder import NO_ANNOTATIONS
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.conversion.coco import coco_content
 from hardnet_suite.data.conversion.convert import read_boxes
+from hardnet_suite.data.files import real_path
 from hardnet_suite.data.folders import (
     SegmentationFolder,
     draw_validation,
@@ -174,10 +175,6 @@ def write_config(
         derived = Path(folder, path.name)
         derived.write_text(f"{title}\n{text}\nwork_dir = {str(work_dir)!r}\n", encoding="utf-8")
         flat = flat_copy(derived, origin=f"# `hardnet-suite train {model} --data …` chose it from the data.")
-        if choices.resume and path.is_file():
-            chosen = Path(folder, "chosen.py")
-            chosen.write_text(flat, encoding="utf-8")
-            _require_classes_of_run(_declared_classes(chosen), _declared_classes(path), work_dir)
     write_file(path, f"{CHOSEN}{_digest(flat)}\n{flat}")
     say(f"config: {_shown(path)}; train, test and predict read it")
     return path
@@ -345,8 +342,9 @@ def _detection(
     if not set(_counted_boxes(splits["val"])) & set(classes):
         raise UserError(f"{data}: no validation image has a box of {', '.join(classes)}")
     files = {split: work_dir / "annotations" / f"instances_{split}.json" for split in splits}
+    paths = {split: [image.path for image in images] for split, images in splits.items()}
     if choices.resume:
-        _require_same_run(work_dir, files, splits, classes, root)
+        _require_run_of(work_dir, classes, paths)
     for split, images in splits.items():
         named = [replace(image, name=_relative(image.path, root)) for image in images]
         content = coco_content(named, classes, _DESCRIPTION, boxes.category_ids)
@@ -361,7 +359,7 @@ def _detection(
     for note in notes:
         say(note)
     if "val" not in boxes.splits:  # else they are among the findings
-        _tell_copies({split: [image.path for image in images] for split, images in splits.items()}, say)
+        _tell_copies(paths, say)
     arch = ARCHS[model]
     side = arch.size if isinstance(arch, SSDArch) else choices.image_size or _side(splits["train"])
     start = _start(model, classes, choices, say)
@@ -375,47 +373,48 @@ def _detection(
     return detection(plan, root, files)
 
 
-def _require_same_run(
-    work_dir: Path,
-    files: Mapping[str, Path],
-    splits: Mapping[str, Sequence[BoxImage]],
-    classes: Sequence[str],
-    root: Path,
-) -> None:
-    """Checks that a run can go on with the data, before the annotations that it has are replaced.
+def _require_run_of(work_dir: Path, classes: Sequence[str], splits: Mapping[str, Sequence[Path]]) -> None:
+    """Checks that the run in a work dir can go on with the data, before anything of it is replaced.
+
+    Args:
+        work_dir: its folder; a config that is not there, or not as a run wrote it, is not compared.
+        classes: the names, in the order of the labels.
+        splits: split -> its images.
 
     Raises:
         UserError: the classes are others, or images that the run was trained on would be scored.
     """
-    if not _is_unchanged_json(files["train"]):  # none, or not the run's
+    path = work_dir / f"{work_dir.name}.py"
+    if not path.is_file() or not _is_unchanged(path):
         return
-    content = read_json(files["train"])
-    _require_classes_of_run(classes, [category["name"] for category in content["categories"]], work_dir)
-    trained = {image["file_name"] for image in content["images"]}
-    for split, images in splits.items():
-        known = [name for image in images if (name := _relative(image.path, root)) in trained]
-        if split != "train" and known:
-            raise UserError(
-                f"cannot resume: the data are others than those of the run in {work_dir}, and "
-                f"{len(known)} of the {counted(len(images), 'image')} of {split}, such as {known[0]}, were "
-                "trained on: resume with the same data, or start a new run in another --work-dir"
-            )
-
-
-def _require_classes_of_run(
-    classes: Sequence[str] | None, before: Sequence[str] | None, work_dir: Path
-) -> None:
-    if classes is not None and before is not None and [*classes] != [*before]:
+    cure = "resume with the same data, or start a new run in another --work-dir"
+    read = {part.loader.partition("_")[0]: part for part in parts(load_config(path))}
+    before = read["train"].declared_classes
+    if before is not None and [*before] != [*classes]:
         raise UserError(
             f"cannot resume: the classes are {', '.join(classes)}, those of the run in {work_dir} "
-            f"{', '.join(before)}: resume with the same data, or start a new run in another --work-dir"
+            f"{', '.join(before)}: {cure}"
         )
 
+    def files_of(split: str) -> set[str]:
+        try:
+            return {real_path(file) for file in read[split].files()} if split in read else set()
+        except UserError:  # the data are not there any more
+            return set()
 
-def _declared_classes(config: Path) -> tuple[str, ...] | None:
-    """The classes that a config gives its training data."""
-    (part,) = parts(load_config(config), ["train_dataloader"])
-    return part.declared_classes
+    trained = files_of("train")
+    for split, images in splits.items():
+        if split == "train":
+            continue
+        # a file of two splits, as of data that have no other images, was told when the run began
+        leaking = trained - files_of(split)
+        known = [image for image in images if real_path(image) in leaking]
+        if known:
+            raise UserError(
+                f"cannot resume: the data are others than those of the run in {work_dir}, and {len(known)} "
+                f"of the {counted(len(images), 'image')} of {split}, such as {known[0]}, were trained on: "
+                f"{cure}"
+            )
 
 
 def _counted_boxes(images: Iterable[BoxImage]) -> Counter[str]:
@@ -506,7 +505,7 @@ def _segmentation(
         split: [pair[0] for pair in find_pairs(data / place, None, labels, lists.get(split))]
         for split, (place, _) in folders.items()
     }
-    note = ""
+    note, texts = "", {}
     if "val" not in folders:
         place = data / folders["train"][0]
         names = [path.relative_to(place).as_posix() for path in images["train"]]
@@ -516,12 +515,12 @@ def _segmentation(
         folders["val"] = folders["train"]
         members = {"train": [n for n in names if n not in drawn], "val": [n for n in names if n in drawn]}
         texts = {split: list_text(chosen) for split, chosen in members.items()}
-        for split, text in texts.items():
-            lists[split] = work_dir / "annotations" / f"{split}.txt"
-            _write_list(lists[split], text)
-            images[split] = [place / name for name in members[split]]
+        images |= {split: [place / name for name in chosen] for split, chosen in members.items()}
         note = _held_out(f"{len(drawn)} of the {len(names)} images", len(drawn))
     classes = labels.classes
+    if choices.resume:
+        _require_run_of(work_dir, classes, images)
+    lists |= _write_lists(work_dir, texts, ".txt")
     say(f"data: {_shown(data)} (images and label images), {_images(images)}, {_listed(classes)}")
     for line in (*folder.notes, *filter(None, [note])):
         say(line)
@@ -551,14 +550,19 @@ def _dataset_options(folder: SegmentationFolder) -> dict:
     return options
 
 
-def _write_list(path: Path, text: str) -> None:
-    require_replaceable(
-        path,
-        lambda file: file.read_bytes() == text.encode(),
-        writer="training on the same images",
-        option="--work-dir",
-    )
-    write_file(path, text)
+def _write_lists(work_dir: Path, texts: Mapping[str, str], suffix: str) -> dict[str, Path]:
+    """Writes split -> list of its images; returns split -> file."""
+    files = {split: work_dir / "annotations" / f"{split}{suffix}" for split in texts}
+    for split, path in files.items():
+        content = texts[split].encode()
+        require_replaceable(
+            path,
+            lambda file, content=content: file.read_bytes() == content,
+            writer="training on the same images",
+            option="--work-dir",
+        )
+        write_file(path, content)
+    return files
 
 
 def _usual_size(images: Sequence[Path]) -> tuple[int, int]:
@@ -579,7 +583,7 @@ def _classification(
     classes = _in_order_of_weights(model, samples.classes)
     if len(classes) < 2:
         raise UserError(f"{data} has one class, {classes[0]}: {ONE_CLASS}")
-    folders, lists, note = dict(folders), {}, ""
+    folders, texts, note = dict(folders), {}, ""
     splits: dict[str, Sequence] = {
         split: walk_files(data / place, IMAGE_SUFFIXES) for split, place in folders.items()
     }
@@ -590,12 +594,12 @@ def _classification(
         folders["val"] = folders["train"]
         members = _drawn_by_class(samples, data)
         texts = {split: csv_text(drawn, data / folders["train"]) for split, drawn in members.items()}
-        for split, text in texts.items():
-            lists[split] = work_dir / "annotations" / f"{split}.csv"
-            _write_list(lists[split], text)
-            splits[split] = members[split].images
+        splits |= {split: drawn.images for split, drawn in members.items()}
         held = len(members["val"])
         note = _held_out(f"{held} of the {len(samples)} images", held)
+    if choices.resume:
+        _require_run_of(work_dir, classes, splits)
+    lists = _write_lists(work_dir, texts, ".csv")
     say(f"data: {_shown(data)} (folders of classes), {_images(splits)}, {_listed(classes)}")
     for line in (*found.notes, *filter(None, [note])):
         say(line)

@@ -27,6 +27,7 @@ from hardnet_suite.numeric import is_count
 from hardnet_suite.openmm.compat import ATOMIC
 from hardnet_suite.openmm.models.config import require_settled
 from hardnet_suite.openmm.run.checks import any_rank, require_finite_weights
+from hardnet_suite.openmm.run.loops import ResumableEpochLoop
 from hardnet_suite.openmm.run.surroundings import how_to_resume
 from hardnet_suite.outputs import remove_leftovers, require_replaceable
 from hardnet_suite.run_folders import saved_checkpoints
@@ -196,7 +197,7 @@ class ResumableCheckpointHook(CheckpointHook):
                 del state[key]
 
     def before_val(self, runner) -> None:
-        if isinstance(runner._train_loop, BaseLoop):
+        if isinstance(runner._train_loop, ResumableEpochLoop):  # others do not validate again on resuming
             self._unscored = _Unscored(runner)
 
     def before_train_epoch(self, runner) -> None:

@@ -283,7 +283,7 @@ def test_a_resumed_run_keeps_what_it_scores(tmp_path, change):
         return
     message = {
         "classes": rf"cannot resume: the classes are cat, dog, those of the run in {run} cat: resume with",
-        "drawn": r"others than those of the run in .*, and 1 of the 2 images of val, such as images/t\d",
+        "drawn": r"others than those of the run in .*, and 1 of the 2 images of val, such as .*images/t\d",
     }
     with pytest.raises(UserError, match=message[change]):
         write_config("ssd320_hardnet39ds", folder, run, resume, say=lambda _: None)
@@ -324,6 +324,64 @@ def test_a_run_of_other_classes_is_not_resumed(tmp_path, model):
     assert files(run) == before
     write_config(model, folder, run, SCRATCH, say=lambda _: None)
     assert files(run) != before
+
+
+def test_a_run_whose_splits_share_images_is_resumed(tmp_path):
+    """As of a data set that is validated on what it trains on, which is told when the run begins."""
+    folder, run = tmp_path / "data", tmp_path / "run"
+    yolo(folder, ["a", "b"], split="train")
+    names = {"path": str(folder), "train": "images/train", "val": "images/train", "names": ["cat"]}
+    (folder / "data.yaml").write_text(json.dumps(names))
+    resume = Choices(from_scratch=True, resume=True)
+    write_config("ssd320_hardnet39ds", folder, run, resume, say=lambda _: None)
+    before = files(run)
+    write_config("ssd320_hardnet39ds", folder, run, resume, say=lambda _: None)
+    assert files(run) == before
+
+
+def test_a_run_on_a_folder_is_not_resumed_on_one_of_its_files(tmp_path):
+    """The file's split is divided, then: images are known by their files, not by their names in it."""
+    folder, run = tmp_path / "data", tmp_path / "run"
+    for split, count in (("train", 10), ("valid", 2)):
+        images = [{"id": n, "file_name": f"{split}{n}.jpg", "width": 48, "height": 40} for n in range(count)]
+        boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [2, 2, 20, 20]} for n in range(count)]
+        for image in images:
+            picture(folder / split / image["file_name"])
+        content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
+        (folder / split / "_annotations.coco.json").write_text(json.dumps(content))
+    write_config("ssd320_hardnet39ds", folder, run, SCRATCH, say=lambda _: None)
+    before = files(run)
+    with pytest.raises(UserError, match=r"2 of the 2 images of val, such as .*train\d\.jpg, were trained on"):
+        write_config(
+            "ssd320_hardnet39ds",
+            folder / "train/_annotations.coco.json",
+            run,
+            Choices(from_scratch=True, resume=True),
+            say=lambda _: None,
+        )
+    assert files(run) == before
+
+
+@pytest.mark.parametrize("model", ["hardnet39ds", "fchardnet70"])
+def test_a_run_whose_validation_split_is_gone_is_not_resumed(tmp_path, model):
+    folder, run = tmp_path / "data", tmp_path / "run"
+    for split, count in (("train", 10), ("val", 2)):
+        for number in range(count):
+            for name in ("cat", "dog"):
+                if model == "hardnet39ds":
+                    picture(folder / f"{split}/{name}/{split}{number}.png")
+                    continue
+                picture(folder / f"images/{split}/{name}{number}.png", (64, 64))
+                (folder / f"labels/{split}").mkdir(parents=True, exist_ok=True)
+                label = np.resize(np.uint8([0, 1]), (64, 64))
+                Image.fromarray(label).save(folder / f"labels/{split}/{name}{number}.png")
+    write_config(model, folder, run, SCRATCH, say=lambda _: None)
+    before = files(run)
+    for place in ("val", "images/val", "labels/val"):
+        shutil.rmtree(folder / place, ignore_errors=True)
+    with pytest.raises(UserError, match=r"4 of the 4 images of val, such as .*, were trained on"):
+        write_config(model, folder, run, Choices(from_scratch=True, resume=True), say=lambda _: None)
+    assert files(run) == before
 
 
 def test_the_schedule_counts_images_of_difficult_objects_alone(tmp_path):

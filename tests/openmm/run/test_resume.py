@@ -215,24 +215,40 @@ class TellEpoch(Hook):
         Worse.epoch = runner.epoch
 
 
+def scored_config(*hooks: str):
+    """Four epochs, of which the first is the best, with all that goes by scores."""
+    cfg = toy_config(
+        epochs=4,
+        schedule=[{"type": "ReduceOnPlateauLR", "monitor": "score", "rule": "greater", "patience": 1}],
+        val_cfg={"type": "ValLoop"},
+        val_dataloader={"batch_size": 2, "num_workers": 0, "dataset": {"type": "ToyNumbers"}},
+        val_evaluator={"type": "Worse"},
+    )
+    cfg.val_dataloader.sampler = {"type": "DefaultSampler", "shuffle": False}
+    cfg.default_hooks.checkpoint.update(save_best="score", rule="greater", max_keep_ckpts=-1)
+    stopping = {"type": "EarlyStoppingHook", "monitor": "score", "rule": "greater", "patience": 3}
+    cfg.custom_hooks = [stopping, {"type": "TellEpoch"}]
+    cfg.custom_hooks += [{"type": kind, "iteration": 6} for kind in hooks]
+    return cfg
+
+
+@pytest.mark.parametrize("loop", ["ResumableEpochLoop", "EpochBasedTrainLoop"])
+def test_a_best_epochs_checkpoint_has_a_score_that_resuming_does_not_repeat(toy_train, loop):
+    cfg = scored_config()
+    cfg.train_cfg.type = loop
+    cfg.train_cfg.max_epochs = 2
+    toy_train(cfg)
+    (schedule,) = torch.load(toy_train.folder() / "epoch_1.pth", weights_only=False)["param_schedulers"]
+    assert schedule["last_step"] == (-1 if loop == "ResumableEpochLoop" else 0)
+
+
 @pytest.mark.parametrize("width", [{}, {"norm_decay_mult": 0.0}])
 def test_a_score_counts_once_however_often_its_epoch_is_validated(toy_train, monkeypatch, width):
     """The checkpoint of the best epoch is saved again after its validation, which resuming repeats."""
 
     def config(*hooks: str):
-        cfg = toy_config(
-            epochs=4,
-            schedule=[{"type": "ReduceOnPlateauLR", "monitor": "score", "rule": "greater", "patience": 1}],
-            val_cfg={"type": "ValLoop"},
-            val_dataloader={"batch_size": 2, "num_workers": 0, "dataset": {"type": "ToyNumbers"}},
-            val_evaluator={"type": "Worse"},
-        )
-        cfg.val_dataloader.sampler = {"type": "DefaultSampler", "shuffle": False}
-        cfg.default_hooks.checkpoint.update(save_best="score", rule="greater", max_keep_ckpts=-1)
-        stopping = {"type": "EarlyStoppingHook", "monitor": "score", "rule": "greater", "patience": 3}
+        cfg = scored_config(*hooks)
         cfg.optim_wrapper.paramwise_cfg = width
-        cfg.custom_hooks = [stopping, {"type": "TellEpoch"}]
-        cfg.custom_hooks += [{"type": kind, "iteration": 6} for kind in hooks]
         return cfg
 
     toy_train(config(), "whole")
