@@ -344,7 +344,7 @@ def _detection(
     files = {split: work_dir / "annotations" / f"instances_{split}.json" for split in splits}
     paths = {split: [image.path for image in images] for split, images in splits.items()}
     if choices.resume:
-        _require_run_of(work_dir, classes, paths)
+        _require_run_of(work_dir, classes, paths, root)
     for split, images in splits.items():
         named = [replace(image, name=_relative(image.path, root)) for image in images]
         content = coco_content(named, classes, _DESCRIPTION, boxes.category_ids)
@@ -373,13 +373,16 @@ def _detection(
     return detection(plan, root, files)
 
 
-def _require_run_of(work_dir: Path, classes: Sequence[str], splits: Mapping[str, Sequence[Path]]) -> None:
+def _require_run_of(
+    work_dir: Path, classes: Sequence[str], splits: Mapping[str, Sequence[Path]], root: Path
+) -> None:
     """Checks that the run in a work dir can go on with the data, before anything of it is replaced.
 
     Args:
         work_dir: its folder; a config that is not there, or not as a run wrote it, is not compared.
         classes: the names, in the order of the labels.
         splits: split -> its images.
+        root: folder of the data, in which images have the names that they keep when it is moved.
 
     Raises:
         UserError: the classes are others, or images that the run was trained on would be scored.
@@ -388,7 +391,8 @@ def _require_run_of(work_dir: Path, classes: Sequence[str], splits: Mapping[str,
     if not path.is_file() or not _is_unchanged(path):
         return
     cure = "resume with the same data, or start a new run in another --work-dir"
-    read = {part.loader.partition("_")[0]: part for part in parts(load_config(path))}
+    cfg = load_config(path)
+    read = {part.loader.partition("_")[0]: part for part in parts(cfg)}
     before = read["train"].declared_classes
     if before is not None and [*before] != [*classes]:
         raise UserError(
@@ -398,7 +402,10 @@ def _require_run_of(work_dir: Path, classes: Sequence[str], splits: Mapping[str,
 
     def files_of(split: str) -> set[str]:
         try:
-            return {real_path(file) for file in read[split].files()} if split in read else set()
+            files = read[split].files() if split in read else ()
+            return {real_path(file) for file in files} | {
+                _relative(Path(file), Path(os.path.abspath(cfg.data_root))) for file in files
+            }
         except UserError:  # the data are not there any more
             return set()
 
@@ -408,7 +415,7 @@ def _require_run_of(work_dir: Path, classes: Sequence[str], splits: Mapping[str,
             continue
         # a file of two splits, as of data that have no other images, was told when the run began
         leaking = trained - files_of(split)
-        known = [image for image in images if real_path(image) in leaking]
+        known = [image for image in images if {real_path(image), _relative(image, root)} & leaking]
         if known:
             raise UserError(
                 f"cannot resume: the data are others than those of the run in {work_dir}, and {len(known)} "
@@ -519,7 +526,7 @@ def _segmentation(
         note = _held_out(f"{len(drawn)} of the {len(names)} images", len(drawn))
     classes = labels.classes
     if choices.resume:
-        _require_run_of(work_dir, classes, images)
+        _require_run_of(work_dir, classes, images, data)
     lists |= _write_lists(work_dir, texts, ".txt")
     say(f"data: {_shown(data)} (images and label images), {_images(images)}, {_listed(classes)}")
     for line in (*folder.notes, *filter(None, [note])):
@@ -598,7 +605,7 @@ def _classification(
         held = len(members["val"])
         note = _held_out(f"{held} of the {len(samples)} images", held)
     if choices.resume:
-        _require_run_of(work_dir, classes, splits)
+        _require_run_of(work_dir, classes, splits, data)
     lists = _write_lists(work_dir, texts, ".csv")
     say(f"data: {_shown(data)} (folders of classes), {_images(splits)}, {_listed(classes)}")
     for line in (*found.notes, *filter(None, [note])):

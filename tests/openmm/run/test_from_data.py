@@ -326,6 +326,20 @@ def test_a_run_of_other_classes_is_not_resumed(tmp_path, model):
     assert files(run) != before
 
 
+def test_a_run_whose_data_were_moved_and_changed_is_not_resumed(tmp_path):
+    folder, run = tmp_path / "data", tmp_path / "run"
+    yolo(folder, [f"t{number}" for number in range(10)])
+    write_config("ssd320_hardnet39ds", folder, run, SCRATCH, say=lambda _: None)
+    before = files(run)
+    moved = folder.rename(tmp_path / "moved")
+    yolo(moved, ["a_new"])
+    with pytest.raises(UserError, match="1 of the 2 images of val"):
+        write_config(
+            "ssd320_hardnet39ds", moved, run, Choices(from_scratch=True, resume=True), say=lambda _: None
+        )
+    assert files(run) == before
+
+
 def test_a_run_whose_splits_share_images_is_resumed(tmp_path):
     """As of a data set that is validated on what it trains on, which is told when the run begins."""
     folder, run = tmp_path / "data", tmp_path / "run"
