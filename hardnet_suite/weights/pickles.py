@@ -366,13 +366,17 @@ def paddle_tensors(content: Any) -> Any:
             value = value[1]
         if isinstance(value, np.ndarray):
             if id(value) not in known:
-                known[id(value)] = torch.from_numpy(
-                    value.view(np.ndarray).astype(value.dtype.newbyteorder("="), copy=True)
-                )
+                known[id(value)] = _from_paddle(value.view(np.ndarray))
             value = known[id(value)]
         if key != _PADDLE_NAMES:
             tensors[key] = value
     return tensors
+
+
+def _from_paddle(array: np.ndarray) -> torch.Tensor:
+    """An array of Paddle's as a tensor of its own; NumPy has no bfloat16, whose bits Paddle keeps as uint16."""
+    array = array.astype(array.dtype.newbyteorder("="), copy=True)
+    return torch.from_numpy(array).view(torch.bfloat16) if array.dtype == np.uint16 else torch.from_numpy(array)
 
 
 def _name(allowed: Any) -> str:

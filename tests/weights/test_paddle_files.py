@@ -64,6 +64,14 @@ def test_arrays_become_tensors(tmp_path, protocol, kind, named):
         assert read[key].dtype == torch.from_numpy(value.astype(value.dtype.newbyteorder("="))).dtype
 
 
+def test_bfloat16_comes_as_its_bits(tmp_path):
+    values = {"fc.weight": torch.randn(3, 2).bfloat16(), "one": torch.tensor(0.5).bfloat16()}
+    bits = {key: value.view(torch.uint16).numpy() for key, value in values.items()}
+    read = read_checkpoint(written(tmp_path, bits | {"big.endian": bits["fc.weight"].astype(">u2")}))
+    assert all(torch.equal(read[key], value) for key, value in values.items())
+    assert torch.equal(read["big.endian"], values["fc.weight"])
+
+
 def test_more_behind_the_pickle(tmp_path):
     path = written(tmp_path, ARRAYS)
     path.write_bytes(path.read_bytes() + b"\0")
