@@ -12,6 +12,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.data.parts import parts
 from hardnet_suite.openmm.run.amp import bfloat16_features
 
 SIZE, CLASSES = 128, 4
@@ -248,3 +249,14 @@ def test_models_without_features_are_told():
         pass
     with bfloat16_features(model, on=False):
         pass
+
+
+def test_views_are_averaged_of_the_suites_segmentors(tmp_path):
+    cfg = Config({"model": {"type": "EncoderDecoder"}, "default_scope": "mmseg"})
+    prefix = {"img_path": "val", "seg_map_path": "valannot"}
+    dataset = {"type": "SegmentationDataset", "labels": "camvid", "data_prefix": prefix}
+    cfg.test_dataloader = {"dataset": {**dataset, "data_root": str(tmp_path), "pipeline": []}}
+    (part,) = parts(cfg, ["test_dataloader"])
+    for scales, flip in (((1.0,), True), ((0.5, 1.0), False)):
+        with pytest.raises(UserError, match=r"--scales and --flip .* leave them out for this EncoderDecoder"):
+            part.augment_test(cfg, scales=scales, flip=flip)
