@@ -77,6 +77,7 @@ from hardnet_suite.openmm.run.schedules import (
     warn_of_early_end,
     without_single_steps,
 )
+from hardnet_suite.openmm.run.summary import classes_of
 from hardnet_suite.openmm.run.workers import shield_workers
 from hardnet_suite.outputs import require_replaceable, write_file, writing
 from hardnet_suite.run_folders import DUMPED
@@ -260,7 +261,9 @@ class SuiteRunner(Runner):
             self._gradients = checkpoint.pop(GRADIENTS, None)
             self._lost_gradients = self._gradients is None and not is_between_steps(checkpoint.get("meta"))
             return checkpoint
-        report = load_checkpoint(model, self._as_hooks_change(weights), other_classes=True)
+        dataset = getattr(getattr(self.train_loop, "dataloader", None), "dataset", None)
+        classes = len(classes_of(dataset)) or None
+        report = load_checkpoint(model, self._as_hooks_change(weights), other_classes=True, classes=classes)
         require_finite_weights(model.state_dict(), filename)
         self.logger.info(f"{filename}: {report}")
         loaded = {"state_dict": model.state_dict()}
