@@ -57,7 +57,12 @@ from hardnet_suite.openmm.run.buffers import (
 from hardnet_suite.openmm.run.checks import require_finite_weights, require_integer, require_numbers
 from hardnet_suite.openmm.run.compilation import compile_networks, compile_options
 from hardnet_suite.openmm.run.drawings import DrawPredictionsHook
-from hardnet_suite.openmm.run.hooks import require_pipeline_to_switch, require_single_hooks
+from hardnet_suite.openmm.run.hooks import (
+    ResumableCheckpointHook,
+    StopHook,
+    require_pipeline_to_switch,
+    require_single_hooks,
+)
 from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
@@ -393,6 +398,8 @@ class SuiteRunner(Runner):
         for kind in (AverageBuffersHook, ProgressLineHook, DrawPredictionsHook):
             if not any(isinstance(hook, kind) for hook in self.hooks):
                 self.register_hook(kind())
+        if not any(isinstance(hook, ResumableCheckpointHook) for hook in self.hooks):
+            self.register_hook(StopHook())
 
     def save_checkpoint(
         self, out_dir: str, filename: str, *args, meta: dict | None = None, **options
