@@ -66,7 +66,7 @@ from hardnet_suite.openmm.run.hooks import (
 from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
-from hardnet_suite.openmm.run.loops import require_epochs_to_end, require_epochs_to_save
+from hardnet_suite.openmm.run.loops import ResumableEpochLoop, require_epochs_to_end, require_epochs_to_save
 from hardnet_suite.openmm.run.optimizers import (
     recorded_optimizer,
     require_paramwise,
@@ -346,6 +346,24 @@ class SuiteRunner(Runner):
         if not is_count or not self.epoch * batches <= self.iter <= (self.epoch + 1) * batches:
             place = f"epoch {self.epoch!a}, iteration {self.iter!a}, with {batches!a} batches per epoch"
             raise UserError(f"cannot resume: {filename} is at {place}: it is damaged; resume from another")
+        if not isinstance(self.train_loop, ResumableEpochLoop) and self.iter != self.epoch * batches:
+            raise UserError(
+                f"cannot resume: {filename} is of the middle of an epoch, which "
+                f"{type(self.train_loop).__name__} would begin again: resume from the end of an epoch, or "
+                'set train_cfg.type="ResumableEpochLoop"'
+            )
+
+    def _settle_loop(self) -> None:
+        """What ``ResumableEpochLoop`` does itself and others do not: keeping the number of batches per epoch,
+        and telling where a resumed run differs from an uninterrupted one."""
+        if isinstance(self.train_loop, ResumableEpochLoop):
+            return
+        self.message_hub.runtime_info.pop("batches_per_epoch", None)  # of an earlier part of the run
+        if self._resume and self.iter:
+            self.logger.warning(
+                f"{type(self.train_loop).__name__} (train_cfg) does not resume random numbers, so that the "
+                "resumed training differs from an uninterrupted one; ResumableEpochLoop does"
+            )
 
     def build_optim_wrapper(self, optim_wrapper):
         """Options for some parameters alone are checked, of which mmengine ignores those it does not know."""
@@ -427,6 +445,7 @@ class SuiteRunner(Runner):
         if fn_name == "before_train":
             stop_looking()
             record_averages(self)
+            self._settle_loop()
             gradients, self._gradients = self._gradients, None
             if self._resume:
                 restore_gradients(self, gradients, lost=self._lost_gradients)
