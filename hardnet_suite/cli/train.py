@@ -138,6 +138,7 @@ def _report(args: argparse.Namespace, runner) -> None:
     """Says where the best weights and the curves are, and what to type next."""
     from hardnet_suite.openmm.run.records import is_suites
     from hardnet_suite.openmm.run.summary import best_of, example_image, shown_path
+    from hardnet_suite.openmm.run.test import is_scored
     from hardnet_suite.visualization.curves import plot_run, score_name, score_text
 
     cfg, best = runner.cfg, best_of(runner)
@@ -152,7 +153,7 @@ def _report(args: argparse.Namespace, runner) -> None:
     if best is None:
         return
     commands = []
-    if cfg.get("test_dataloader"):
+    if cfg.get("test_dataloader") and is_scored(cfg):
         commands.append(["test", args.config, *_repeated(args)])
     image = example_image(cfg)
     if image is not None and is_suites(cfg):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,7 +45,9 @@ class LoadReport:
         return text
 
 
-def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = ()) -> LoadReport:
+def fill(
+    module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = (), classes: int | None = None
+) -> LoadReport:
     """Copies the weights of a checkpoint into a network in place; the network is unchanged when this raises.
 
     The network may come from ``build_network``, be the trunk of one, or be an OpenMMLab model that holds one;
@@ -61,6 +63,8 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
             - "in_chans": the first convolution of weights for three channels is adapted as in timm: summed
               for one channel, repeated and rescaled for more;
             - "heads": only the network's trunk must be in the file; other layers may be missing from either.
+        classes: the number of classes of a network of another program, whose layers of classes are not known:
+            with "classes", layers that take the class scores as input depend on it, too.
 
     Returns:
         The report: ``missing`` holds the keys left at initialisation, ``unexpected`` those dropped.
@@ -82,7 +86,8 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, allow: Collection[str] = 
     dropped: list[str] = []
     if "classes" in allow:
         no_classes = getattr(module, "num_classes", None) == 0
-        dropped = names.of_other_classes(own, whole=checkpoint.num_classes is not None)
+        more = len(checkpoint.classes) - classes if checkpoint.classes and classes is not None else 0
+        dropped = names.of_other_classes(own, whole=checkpoint.num_classes is not None, more=more)
         if no_classes:
             dropped += [key for key in tensors if key not in own and names.is_class(key)]
     first = _first_convolution(own)
@@ -268,14 +273,21 @@ class _Names:
     def is_class(self, key: str) -> bool:
         return self.class_layers is not None and key.startswith(self.class_layers)
 
-    def of_other_classes(self, own: Mapping[str, Tensor], *, whole: bool) -> list[str]:
+    def of_other_classes(self, own: Mapping[str, Tensor], *, whole: bool, more: int = 0) -> list[str]:
         """The keys of layers of classes that differ from the network's for the number of classes alone.
 
         Of a whole network the shapes are those of its number of classes. Otherwise that number is the first
         dimension, in each tensor of a layer; where the layers of classes are not known, each tensor is one
-        of its own.
+        of its own, and other dimensions may differ by ``more`` classes, which the checkpoint has more than
+        the network.
         """
-        if whole and self.class_layers is not None:
+        if self.class_layers is None:
+            return [
+                key
+                for key, value in self.tensors.items()
+                if key in own and _differ_by_classes(own[key].shape, value.shape, more)
+            ]
+        if whole:
             return [
                 key
                 for key, value in self.tensors.items()
@@ -283,9 +295,8 @@ class _Names:
             ]
         layers: dict[str, list[str]] = {}
         for key in self.tensors:
-            if key in own and (self.class_layers is None or self.is_class(key)):
-                layer = key if self.class_layers is None else key.rpartition(".")[0]
-                layers.setdefault(layer, []).append(key)
+            if key in own and self.is_class(key):
+                layers.setdefault(key.rpartition(".")[0], []).append(key)
 
         def share(key: str) -> float | None:
             """Their classes as a share of ours; None where that is not the only difference."""
@@ -296,6 +307,14 @@ class _Names:
         shares = {layer: {share(key) for key in keys} for layer, keys in layers.items()}
         others = [layer for layer, found in shares.items() if len(found) == 1 and not found & {None, 1.0}]
         return [key for layer in others for key in layers[layer]]
+
+
+def _differ_by_classes(ours: Sequence[int], theirs: Sequence[int], more: int) -> bool:
+    """Whether two shapes differ for the number of classes: in the first dimension by any number, as a class
+    may have several rows, in others by ``more``, as class scores beside other input are one channel each."""
+    if len(ours) != len(theirs) or ours == theirs:
+        return False
+    return all(their - our in (0, more) for our, their in zip(ours[1:], theirs[1:], strict=True))
 
 
 def _named(own: Mapping[str, Tensor], checkpoint: Checkpoint) -> _Names:

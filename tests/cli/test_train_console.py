@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hardnet_suite.cli.train import _repeated
+from hardnet_suite.cli.train import _repeated, _report
+from hardnet_suite.openmm.run.configs import load_config, set_data_root
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_WORKERS = ("train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False")
@@ -95,6 +96,22 @@ def test_where_a_resumed_or_started_training_begins(cli, config, drawn, trained,
     out = cli(*arguments, *options, f"load_from={checkpoint}")[1]
     assert rows(out)["weights"] == str(checkpoint)
     assert "load_from" not in out.partition("next:")[2]
+
+
+def test_a_test_that_would_refuse_the_evaluator_does_not_come_next(config, drawn, tmp_path, capsys):
+    cfg = load_config(config)
+    set_data_root(cfg, drawn)
+    cfg.work_dir = str(tmp_path)
+    hub = SimpleNamespace(runtime_info={})
+    runner = SimpleNamespace(cfg=cfg, message_hub=hub, hooks=[], last_saved=tmp_path / "epoch_1.pth")
+    args = SimpleNamespace(config="mine.py", data_root=drawn, work_dir=None, device=None, cfg_options=[])
+    _report(args, runner)
+    assert " test mine.py " in capsys.readouterr().out
+    cfg.test_evaluator = {"type": "CocoMetric", "ann_file": cfg.test_evaluator.ann_file}
+    _report(args, runner)
+    out = capsys.readouterr().out
+    assert " test mine.py " not in out
+    assert " predict " in out
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_the_config_builds(tmp_path):
     from hardnet_suite.openmm.run.configs import load_config
 
     (section,) = (text for text in SECTIONS if text.startswith(f"{CONFIG}\n"))
-    config, panoptic = blocks(section)
+    config, resumable, panoptic = blocks(section)
     (tmp_path / "config.py").write_text(config)
     cfg = Config.fromfile(tmp_path / "config.py")
     assert cfg.model.neck.in_channels == [128, 320, 640, 1024]
@@ -51,6 +51,12 @@ def test_the_config_builds(tmp_path):
     assert type(model).__name__ == "RetinaNet"
     assert model.backbone.out_channels == cfg.model.neck.in_channels
     assert model.backbone.init_cfg == {"type": "HarDNetPretrained", "tag": "published"}
+
+    (tmp_path / "resumable.py").write_text(f"{config}\n{resumable}")
+    cfg = load_config(tmp_path / "resumable.py")
+    assert cfg.train_cfg.type == "ResumableEpochLoop"
+    assert cfg.default_hooks.checkpoint == {"type": "ResumableCheckpointHook", "interval": 1}
+    assert cfg.default_hooks.logger.type == "LoggerHook"  # of the base
 
     (tmp_path / "panoptic.py").write_text(panoptic)
     head = load_config(tmp_path / "panoptic.py").model.panoptic_head

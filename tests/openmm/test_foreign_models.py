@@ -12,6 +12,8 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.data.parts import parts
+from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.amp import bfloat16_features
 
 SIZE, CLASSES = 128, 4
@@ -248,3 +250,35 @@ def test_models_without_features_are_told():
         pass
     with bfloat16_features(model, on=False):
         pass
+
+
+def test_weights_of_other_classes_where_a_head_reads_the_class_scores(tmp_path):
+    """PointRend refines masks from features beside the scores of all classes."""
+
+    def refiner(classes: int) -> torch.nn.ModuleDict:
+        shape = {"fc_channels": 8, "in_channels": 4, "coarse_pred_each_layer": True, "num_fcs": 2}
+        point_head = {"type": "MaskPointHead", "num_classes": classes, **shape}
+        parts = {"point_head": mmdet.registry.MODELS.build(point_head), "fc": torch.nn.Linear(4, 4 * classes)}
+        return torch.nn.ModuleDict(parts)
+
+    before, model, path = refiner(7), refiner(5), tmp_path / "seven.pth"
+    meta = {"dataset_meta": {"classes": tuple("abcdefg")}}
+    torch.save({"state_dict": before.state_dict(), "meta": meta}, path)
+    report = load_checkpoint(model, path, other_classes=True, classes=5)
+    of_classes = {f"point_head.{name}.weight" for name in ("fcs.0.conv", "fcs.1.conv", "fc_logits")}
+    assert set(report.missing) == of_classes | {"point_head.fc_logits.bias", "fc.weight", "fc.bias"}
+    assert torch.equal(model.point_head.fcs[1].conv.bias, before.point_head.fcs[1].conv.bias)
+    for classes in (None, 6, 7):  # the inputs of these layers differ by two
+        with pytest.raises(UserError, match="3 of another shape"):
+            load_checkpoint(model, path, other_classes=True, classes=classes)
+
+
+def test_views_are_averaged_of_the_suites_segmentors(tmp_path):
+    cfg = Config({"model": {"type": "EncoderDecoder"}, "default_scope": "mmseg"})
+    prefix = {"img_path": "val", "seg_map_path": "valannot"}
+    dataset = {"type": "SegmentationDataset", "labels": "camvid", "data_prefix": prefix}
+    cfg.test_dataloader = {"dataset": {**dataset, "data_root": str(tmp_path), "pipeline": []}}
+    (part,) = parts(cfg, ["test_dataloader"])
+    for scales, flip in (((1.0,), True), ((0.5, 1.0), False)):
+        with pytest.raises(UserError, match=r"--scales and --flip .* leave them out for this EncoderDecoder"):
+            part.augment_test(cfg, scales=scales, flip=flip)

@@ -88,6 +88,7 @@ def load_checkpoint(
     arch: str | None = None,
     *,
     other_classes: bool = False,
+    classes: int | None = None,
 ) -> LoadReport:
     """A checkpoint of this suite, or an official file of model ``arch``, into a whole OpenMMLab model.
 
@@ -97,9 +98,12 @@ def load_checkpoint(
         arch: whose weights they are, a name of ``list_models()``.
         other_classes: layers that depend on the number of classes keep their values where theirs differs; in
             models other than the suite's, tensors that differ in their first dimension alone.
+        classes: the number of classes of the model's data, if known: with ``other_classes``, tensors of
+            models other than the suite's may also differ in other dimensions, by the classes that the file
+            has more.
 
     Raises:
         UserError: the file is missing, corrupt, carries code, or does not fit.
     """
     weights = path if isinstance(path, Checkpoint) else open_weights(path, arch, known=False)
-    return fill(model, weights, allow=("classes",) if other_classes else ())
+    return fill(model, weights, allow=("classes",) if other_classes else (), classes=classes)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from hardnet_suite.config_names import OWN_CONFIGS
+from hardnet_suite.config_names import OWN_CONFIGS, base_files
 from hardnet_suite.data.classification import is_shards, split_shards
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import Palette
 from hardnet_suite.openmm.config_files import read_config
 from hardnet_suite.openmm.data.parts import kind_of, parts, walk
 from hardnet_suite.openmm.models.config import settle_arch
-from hardnet_suite.openmm.run.keys import check_options, require_known_keys
+from hardnet_suite.openmm.run.keys import check_options, require_known_keys, sets_itself
 from hardnet_suite.run_folders import config_path, is_written, work_dir_of
 
 # what hardnet_suite.openmm.segmentation registers beyond hardnet_suite.openmm, which does without mmseg
@@ -105,20 +105,32 @@ def _register(node: dict) -> None:
 def _settle_data_preprocessor(cfg: Config, path: Path) -> None:
     """Moves a top-level data preprocessor into a model that has none, as mmengine's runner does.
 
+    Where the model has one, the top-level one is removed: mmseg's configs make the model's of it, and a
+    config that derives from them may change the model's alone.
+
     Raises:
-        UserError: the model has one with other values: the top-level one would have no effect.
+        UserError: a file sets the top-level one, and its model has other values: it would have no effect.
     """
     if not isinstance(cfg.get("model"), dict) or not cfg.get("data_preprocessor"):
         return
-    outer = cfg.pop("data_preprocessor")
-    inner = cfg.model.setdefault("data_preprocessor", outer)
-    own = {key: value for key, value in outer.items() if key != "_scope_"}  # mmengine's mark of "mmseg::"
-    if other := [key for key, value in own.items() if key not in inner or inner[key] != value]:
-        name = f"data_preprocessor.{other[0]}"
+    if "data_preprocessor" in cfg.model and (entry := _entry_without_effect(cfg, path)):
+        name = f"data_preprocessor.{entry}"
         raise UserError(
             f"{path}: {name} has no effect, since the model has a data preprocessor of its own; "
             f"set model.{name}"
         )
+    cfg.model.setdefault("data_preprocessor", cfg.pop("data_preprocessor"))
+
+
+def _entry_without_effect(cfg: Config, path: Path) -> str | None:
+    """An entry of the top-level data preprocessor that the model of the file which sets it does not have."""
+    inner = (cfg.get("model") or {}).get("data_preprocessor") or {}
+    outer = {key: value for key, value in cfg.get("data_preprocessor", {}).items() if key != "_scope_"}
+    entry = next((key for key, value in outer.items() if key not in inner or inner[key] != value), None)
+    if entry is None or sets_itself(path, "data_preprocessor"):
+        return entry
+    bases = ((read_config(base, import_custom_modules=False), base) for base in base_files(path))
+    return next((found for base in bases if (found := _entry_without_effect(*base))), None)
 
 
 def parse_options(pairs: list[str]) -> dict:

@@ -17,6 +17,7 @@ from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook, Hook, ParamSchedulerHook
 from mmengine.optim.scheduler.param_scheduler import ReduceOnPlateauParamScheduler
 from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 from mmengine.runner.runner import _SlicedDataset
 
@@ -92,9 +93,7 @@ class KnownMetricsHook(Hook):
         unknown = [(option, name) for option, name in _monitored(runner) if name not in metrics]
         if not unknown:
             return
-        for hook in runner.hooks:
-            if isinstance(hook, CheckpointHook):
-                _save_if_new(runner, hook)
+        _save_if_new(runner, runner.epoch, runner.iter)
         option, name = unknown[0]
         raise UserError(
             f"{option} is {name!r}, which the validation does not give: {did_you_mean(name, metrics)}"
@@ -118,11 +117,60 @@ def _monitored(runner) -> Iterator[tuple[str, str]]:
             yield "the monitor of a ReduceOnPlateau schedule", scheduler.monitor
 
 
-def _save_if_new(runner, hook: CheckpointHook) -> None:
-    """Saves a run after its epoch or iteration, unless the hook has done so."""
-    step = runner.epoch if hook.by_epoch else runner.iter
-    if os.path.basename(hook.last_ckpt or "") != hook.filename_tmpl.format(step):
-        hook._save_checkpoint_with_step(runner, step, {"epoch": runner.epoch, "iter": runner.iter})
+def _save_if_new(runner, epoch: int, iteration: int) -> None:
+    """Saves a run after its epoch or iteration, unless its hooks have done so.
+
+    Args:
+        runner: Of the run.
+        epoch: How many have been trained; ``runner.epoch`` counts one only after the hooks.
+        iteration: How many have been trained; so does ``runner.iter``.
+    """
+    for hook in runner.hooks:
+        if not isinstance(hook, CheckpointHook):
+            continue
+        step = epoch if hook.by_epoch else iteration
+        if os.path.basename(hook.last_ckpt or "") != hook.filename_tmpl.format(step):
+            hook._save_checkpoint_with_step(runner, step, {"epoch": epoch, "iter": iteration})
+
+
+@HOOKS.register_module()
+class StopHook(Hook):
+    """Ends a training that was asked to stop, where no ``ResumableCheckpointHook`` does.
+
+    mmengine's ``CheckpointHook`` saves it: after the iteration a run that counts iterations; one that counts
+    epochs at the end of an epoch alone, from which its loop can resume, so that the epoch under way is lost.
+
+    Its priority puts it after the hooks that save.
+    """
+
+    priority = "LOWEST"
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        if (by_epoch and batch_idx + 1 == len(runner.train_dataloader)) or not _is_stopping(runner):
+            return
+        if not by_epoch:
+            _save_if_new(runner, runner.epoch, runner.iter + 1)
+        _stop(runner)
+
+    def after_train_epoch(self, runner) -> None:
+        if _is_stopping(runner):
+            _save_if_new(runner, runner.epoch + 1, runner.iter)
+            _stop(runner)
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if not _is_stopping(runner):
+            return
+        _leave_averages(runner)
+        _save_if_new(runner, runner.epoch, runner.iter)
+        _stop(runner)
+
+
+def _leave_averages(runner) -> None:
+    """Puts the weights in training back into the model, where a validation has averages in their place."""
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            hook.after_val_epoch(runner)
 
 
 @HOOKS.register_module()
@@ -207,6 +255,10 @@ class ResumableCheckpointHook(CheckpointHook):
         if batch_idx + 1 == len(runner.train_dataloader):
             return
         is_stopping = _is_stopping(runner)
+        if not isinstance(runner.train_loop, ResumableEpochLoop):  # others resume at the end of an epoch
+            if is_stopping:
+                _stop(runner)
+            return
         if not is_stopping and not self._is_due(runner):
             return
         name = f"iter_{runner.iter + 1}.pth"
@@ -235,9 +287,7 @@ class ResumableCheckpointHook(CheckpointHook):
         if not _is_stopping(runner):
             return
         if self.filename_tmpl.format(runner.epoch) not in self._own:  # the epoch was not due
-            for hook in runner.hooks:
-                if isinstance(hook, EMAHook):  # the averages are in the model's place
-                    hook.after_val_epoch(runner)
+            _leave_averages(runner)
             meta = {"epoch": runner.epoch, "iter": runner.iter}
             self._save_checkpoint_with_step(runner, runner.epoch, meta)
         _stop(runner)

@@ -166,6 +166,13 @@ def require_known_keys(cfg: Config, path: Path, *, skip: Path) -> None:
             raise UserError(f"{file}: {_why_unread_in_file(unread[0], cfg)}")
 
 
+def sets_itself(path: Path, key: str) -> bool:
+    """Whether a config file assigns a top-level key itself, rather than one of its bases; JSON and YAML files
+    count as if they did."""
+    tree = _tree(path)
+    return tree is None or key in _assigned(tree)
+
+
 def is_read(cfg: Config, key: str) -> bool:
     """Whether mmengine or the suite reads a top-level key of a config, beside the file's own code."""
     return key in FILE_KEYS or _serves_data_root(cfg, key)

@@ -57,11 +57,16 @@ from hardnet_suite.openmm.run.buffers import (
 from hardnet_suite.openmm.run.checks import require_finite_weights, require_integer, require_numbers
 from hardnet_suite.openmm.run.compilation import compile_networks, compile_options
 from hardnet_suite.openmm.run.drawings import DrawPredictionsHook
-from hardnet_suite.openmm.run.hooks import require_pipeline_to_switch, require_single_hooks
+from hardnet_suite.openmm.run.hooks import (
+    ResumableCheckpointHook,
+    StopHook,
+    require_pipeline_to_switch,
+    require_single_hooks,
+)
 from hardnet_suite.openmm.run.keys import without_unread
 from hardnet_suite.openmm.run.launch import require_launched, start_ranks
 from hardnet_suite.openmm.run.logs import close_log, handle_errors, set_console
-from hardnet_suite.openmm.run.loops import require_epochs_to_end, require_epochs_to_save
+from hardnet_suite.openmm.run.loops import ResumableEpochLoop, require_epochs_to_end, require_epochs_to_save
 from hardnet_suite.openmm.run.optimizers import (
     recorded_optimizer,
     require_paramwise,
@@ -77,6 +82,7 @@ from hardnet_suite.openmm.run.schedules import (
     warn_of_early_end,
     without_single_steps,
 )
+from hardnet_suite.openmm.run.summary import classes_of
 from hardnet_suite.openmm.run.workers import shield_workers
 from hardnet_suite.outputs import require_replaceable, write_file, writing
 from hardnet_suite.run_folders import DUMPED
@@ -260,7 +266,9 @@ class SuiteRunner(Runner):
             self._gradients = checkpoint.pop(GRADIENTS, None)
             self._lost_gradients = self._gradients is None and not is_between_steps(checkpoint.get("meta"))
             return checkpoint
-        report = load_checkpoint(model, self._as_hooks_change(weights), other_classes=True)
+        dataset = getattr(getattr(self.train_loop, "dataloader", None), "dataset", None)
+        classes = len(classes_of(dataset)) or None
+        report = load_checkpoint(model, self._as_hooks_change(weights), other_classes=True, classes=classes)
         require_finite_weights(model.state_dict(), filename)
         self.logger.info(f"{filename}: {report}")
         loaded = {"state_dict": model.state_dict()}
@@ -338,6 +346,24 @@ class SuiteRunner(Runner):
         if not is_count or not self.epoch * batches <= self.iter <= (self.epoch + 1) * batches:
             place = f"epoch {self.epoch!a}, iteration {self.iter!a}, with {batches!a} batches per epoch"
             raise UserError(f"cannot resume: {filename} is at {place}: it is damaged; resume from another")
+        if not isinstance(self.train_loop, ResumableEpochLoop) and self.iter != self.epoch * batches:
+            raise UserError(
+                f"cannot resume: {filename} is of the middle of an epoch, which "
+                f"{type(self.train_loop).__name__} would begin again: resume from the end of an epoch, or "
+                'set train_cfg.type="ResumableEpochLoop"'
+            )
+
+    def _settle_loop(self) -> None:
+        """What ``ResumableEpochLoop`` does itself and others do not: keeping the number of batches per epoch,
+        and telling where a resumed run differs from an uninterrupted one."""
+        if isinstance(self.train_loop, ResumableEpochLoop):
+            return
+        self.message_hub.runtime_info.pop("batches_per_epoch", None)  # of an earlier part of the run
+        if self._resume and self.iter:
+            self.logger.warning(
+                f"{type(self.train_loop).__name__} (train_cfg) does not resume random numbers, so that the "
+                "resumed training differs from an uninterrupted one; ResumableEpochLoop does"
+            )
 
     def build_optim_wrapper(self, optim_wrapper):
         """Options for some parameters alone are checked, of which mmengine ignores those it does not know."""
@@ -390,6 +416,8 @@ class SuiteRunner(Runner):
         for kind in (AverageBuffersHook, ProgressLineHook, DrawPredictionsHook):
             if not any(isinstance(hook, kind) for hook in self.hooks):
                 self.register_hook(kind())
+        if not any(isinstance(hook, ResumableCheckpointHook) for hook in self.hooks):
+            self.register_hook(StopHook())
 
     def save_checkpoint(
         self, out_dir: str, filename: str, *args, meta: dict | None = None, **options
@@ -417,6 +445,7 @@ class SuiteRunner(Runner):
         if fn_name == "before_train":
             stop_looking()
             record_averages(self)
+            self._settle_loop()
             gradients, self._gradients = self._gradients, None
             if self._resume:
                 restore_gradients(self, gradients, lost=self._lost_gradients)

@@ -169,11 +169,16 @@ def announce_foreign_data(runner: Runner) -> None:
         if dataset is None or not foreign_datasets(runner.cfg, f"{name}_dataloader"):
             continue
         size = counted(len(dataset), "image") if hasattr(dataset, "__len__") else "a stream"
-        metainfo = getattr(dataset, "metainfo", None) or {}
-        classes = metainfo.get("classes") if isinstance(metainfo, Mapping) else None
-        listed = isinstance(classes, list | tuple) and all(isinstance(each, str) for each in classes)
-        line = _with_classes(size, tuple(classes) if listed else ())
+        line = _with_classes(size, classes_of(dataset))
         announce(runner.logger, f"{name}: {line}, {type(dataset).__name__}")
+
+
+def classes_of(dataset: Any) -> tuple[str, ...]:
+    """The classes of a data set of any kind, as its ``metainfo`` names them; empty where it does not."""
+    metainfo = getattr(dataset, "metainfo", None) or {}
+    classes = metainfo.get("classes") if isinstance(metainfo, Mapping) else None
+    listed = isinstance(classes, list | tuple) and all(isinstance(each, str) for each in classes)
+    return tuple(classes) if listed else ()
 
 
 def _with_classes(counts: str, classes: tuple[str, ...]) -> str:

@@ -359,6 +359,15 @@ def test(
 test.__test__ = False
 
 
+def is_scored(cfg: Config) -> bool:
+    """Whether ``test`` takes the evaluator and the test data of a config: OpenMMLab's own it does not."""
+    try:
+        _only_part(cfg)
+    except UserError:
+        return False
+    return True
+
+
 def _only_part(cfg: Config) -> Part:
     """The test data set; UserError unless there is one, with the evaluator of its task."""
     loader = "test_dataloader"

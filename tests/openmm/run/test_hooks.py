@@ -66,6 +66,60 @@ def test_a_stop_saves_the_iteration_it_ends_at(toy_train, after, interval):
     assert runner.iter == 16
 
 
+@pytest.mark.parametrize("kind", ["CheckpointHook", "ResumableCheckpointHook"])
+@pytest.mark.parametrize(("after", "epochs"), [(1, 0), (3, 0), (4, 1), (7, 1), (8, 2)])
+def test_a_stop_of_mmengines_loop_keeps_whole_epochs(toy_train, kind, after, epochs):
+    """It can begin an epoch again, but not go on within one."""
+    cfg = toy_config(epochs=4)
+    cfg.train_cfg.type = "EpochBasedTrainLoop"
+    cfg.default_hooks.checkpoint = {"type": kind, "interval": 1}
+    cfg.custom_hooks = [{"type": "StopAfter", "iterations": after}]
+    StopAfter.event = stop = threading.Event()
+    with pytest.raises(
+        Stopped, match=rf"epoch_{epochs}\.pth; --resume" if epochs else "nothing was saved yet"
+    ):
+        toy_train(cfg, stop=stop)
+    assert len([*toy_train.folder().glob("*.pth")]) == epochs
+    cfg.custom_hooks = []
+    runner, _ = toy_train(cfg, resume=True)
+    assert runner.iter == 16
+
+
+def test_a_stop_of_a_loop_of_iterations_saves_the_iteration_it_ends_at(toy_train):
+    cfg = toy_config(log_processor={"by_epoch": False})
+    cfg.train_cfg = {"type": "IterBasedTrainLoop", "max_iters": 6}
+    cfg.train_dataloader.sampler.type = "InfiniteSampler"
+    cfg.default_hooks.checkpoint = {"type": "CheckpointHook", "by_epoch": False, "interval": 5}
+    cfg.custom_hooks = [{"type": "StopAfter", "iterations": 3}]
+    StopAfter.event = stop = threading.Event()
+    with pytest.raises(Stopped, match=r"the run is saved in .*iter_3\.pth; --resume resumes it"):
+        toy_train(cfg, stop=stop)
+    cfg.custom_hooks = []
+    runner, _ = toy_train(cfg, resume=True)
+    assert runner.iter == 6
+
+
+def test_mmengines_loop_does_not_resume_within_an_epoch(toy_train):
+    cfg = toy_config(epochs=2)
+    cfg.default_hooks.checkpoint.every_iters = 3
+    cfg.custom_hooks = [{"type": "StopAfter", "iterations": 6}]
+    StopAfter.event = stop = threading.Event()
+    with pytest.raises(Stopped, match=r"iter_6\.pth"):
+        toy_train(cfg, stop=stop)
+    cfg.train_cfg.type, cfg.custom_hooks = "EpochBasedTrainLoop", []
+    with pytest.raises(
+        UserError, match=r"iter_6\.pth is of the middle of an epoch, which EpochBasedTrainLoop"
+    ):
+        toy_train(cfg, resume=True)
+    cfg.train_cfg.max_epochs = 3
+    cfg.train_dataloader.batch_size = 4  # half as many batches, from the end of the first epoch on
+    toy_train(cfg, "other", resume=str(toy_train.folder() / "epoch_1.pth"))
+    runner, _ = toy_train(cfg, "other", resume=str(toy_train.folder("other") / "epoch_3.pth"))
+    assert runner.iter == 4 + 2 + 2
+    logs = [file.read_text() for file in toy_train.folder("other").glob("*/*.log")]
+    assert any("EpochBasedTrainLoop (train_cfg) does not resume random numbers" in log for log in logs)
+
+
 def test_without_a_request_nothing_stops(toy_train):
     runner, _ = toy_train(toy_config(epochs=2), stop=threading.Event())
     assert runner.iter == 8

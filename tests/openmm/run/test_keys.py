@@ -175,6 +175,22 @@ def test_a_data_preprocessor_of_a_model_that_has_its_own(tmp_path):
     assert cfg.model.data_preprocessor.type == load_config(BASE).model.data_preprocessor.type
 
 
+def test_the_variable_of_which_a_base_makes_the_data_preprocessor_of_its_model(tmp_path):
+    path, own = tmp_path / "config.py", "model = dict(data_preprocessor=dict(size=(96, 96)))\n"
+    path.write_text(f"_base_ = 'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py'\n{own}")
+    cfg = load_config(path)
+    assert cfg.model.data_preprocessor.size == (96, 96)
+    assert cfg.model.data_preprocessor.bgr_to_rgb is True  # of the base
+    assert "data_preprocessor" not in cfg
+    (tmp_path / "derived.py").write_text("_base_ = 'config.py'\n")
+    assert load_config(tmp_path / "derived.py").model.data_preprocessor.size == (96, 96)
+
+    path.write_text(f"{path.read_text()}data_preprocessor = dict(size=(64, 64))\n")
+    for name in ("config.py", "derived.py"):
+        with pytest.raises(UserError, match=r"set model\.data_preprocessor\.size"):
+            load_config(tmp_path / name)
+
+
 def test_a_data_preprocessor_beside_a_model_without_one(tmp_path):
     text = """
 arch = "ssd512_hardnet68"

@@ -231,8 +231,13 @@ class SegmentationPart(Part):
         }
 
     def augment_test(self, cfg: Config, *, scales: tuple[float, ...], flip: bool) -> None:
-        from hardnet_suite.openmm.run.records import augmented  # records read the parts of a config
+        from hardnet_suite.openmm.run.records import augmented, is_suites  # records read a config's parts
 
+        if not is_suites(cfg):
+            raise UserError(
+                f"--scales and --flip average views of the suite's own segmentors: leave them out for this "
+                f"{kind_of(cfg.model)}, or have mmseg average them (tta_model, tta_pipeline)"
+            )
         for dataset in inner_datasets(cfg.test_dataloader.dataset):
             dataset["pipeline"] = augmented(cfg, dataset["pipeline"], scales=scales, flip=flip)
         cfg.model = {"type": "HarDNetSegmentorTTA", "module": cfg.model}
