@@ -234,7 +234,15 @@ def _written_config(args: argparse.Namespace, begun: threading.Event) -> Iterato
 
     require_model(args.config)
     work_dir = args.work_dir or default_work_dir(args.config, args.data)
-    choices = Choices(args.epochs, args.image_size, args.batch_size, args.from_scratch, args.resume)
+    choices = Choices(
+        args.epochs,
+        args.image_size,
+        args.batch_size,
+        args.from_scratch,
+        args.resume,
+        args.global_batch_size,
+        _ranks(args),
+    )
     replaced: dict[Path, bytes | None] = {}
     args.config = str(
         write_config(
@@ -253,6 +261,12 @@ def _written_config(args: argparse.Namespace, begun: threading.Event) -> Iterato
     finally:
         if not begun.is_set():  # on every rank: the one that wrote first knows what was there
             put_back(replaced)
+
+
+def _ranks(args: argparse.Namespace) -> int:
+    """How many processes train together, by the variable that torchrun sets; it is checked later."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    return int(size) if args.launcher != "none" and re.fullmatch("[1-9][0-9]{0,5}", size) else 1
 
 
 @contextlib.contextmanager

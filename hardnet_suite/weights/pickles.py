@@ -374,9 +374,9 @@ def paddle_tensors(content: Any) -> Any:
 
 
 def _from_paddle(array: np.ndarray) -> torch.Tensor:
-    """An array of Paddle's as a tensor; its uint16 are the bits of bfloat16, which NumPy does not have."""
-    tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True))
-    return tensor.view(torch.bfloat16) if tensor.dtype == torch.uint16 else tensor
+    """An array of Paddle's as a tensor of its own; NumPy has no bfloat16, whose bits Paddle keeps as uint16."""
+    array = array.astype(array.dtype.newbyteorder("="), copy=True)
+    return torch.from_numpy(array).view(torch.bfloat16) if array.dtype == np.uint16 else torch.from_numpy(array)
 
 
 def _name(allowed: Any) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import pytest
 
+from hardnet_suite.cli import train
 from hardnet_suite.data.conversion.convert import convert_dataset
 
 QUICK = [
@@ -49,6 +51,14 @@ def test_yolo_to_a_detector(cli, drawn, tmp_path, monkeypatch):
         assert status != 0
         assert "cannot resume: " in err
         assert {path: path.read_bytes() for path in written} == written
+
+
+@pytest.mark.parametrize(
+    ("launcher", "size", "ranks"), [("pytorch", "4", 4), ("none", "4", 1), ("pytorch", "four", 1)]
+)
+def test_the_ranks_of_torchrun(monkeypatch, launcher, size, ranks):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    assert train._ranks(argparse.Namespace(launcher=launcher)) == ranks
 
 
 @pytest.mark.parametrize("kind", ["voc", "yolo"])

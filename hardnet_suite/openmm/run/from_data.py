@@ -88,7 +88,9 @@ class Choices:
     Attributes:
         epochs: how often every image is seen.
         image_size: side of the input in pixels; of a segmentor, of the crop.
-        batch_size: images of one iteration.
+        batch_size: images of one iteration, on each rank.
+        global_batch_size: images of one iteration on all ranks together, in place of ``batch_size``.
+        ranks: processes that train together.
         from_scratch: starts from random weights.
         resume: goes on with the run in the work dir (True), or with that of a checkpoint or folder: what is
             None is as in that run, whatever the data suggest now.
@@ -99,6 +101,8 @@ class Choices:
     batch_size: int | None = None
     from_scratch: bool = False
     resume: bool | str = False
+    global_batch_size: int | None = None
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -402,11 +406,24 @@ def _plan(
     if before is not None:
         chosen = before.plan.batch_size
     batch_size = min(choices.batch_size or chosen, images)
+    if choices.global_batch_size is not None:  # that it can be shared is checked with the launcher
+        batch_size = max(1, choices.global_batch_size // choices.ranks)
     if start.load_from is not None:  # a whole network needs less than one that begins at random
         iterations //= 2
     kept = None if before is None else before.plan.epochs
     epochs = choices.epochs or kept or choose_epochs(images, batch_size, iterations)
-    return Plan(model, classes, images, size, batch_size, epochs, choose_workers(), start, drop_last)
+    return Plan(
+        model,
+        classes,
+        images,
+        size,
+        batch_size,
+        epochs,
+        choose_workers(),
+        start,
+        drop_last,
+        choices.ranks,
+    )
 
 
 def _detection(

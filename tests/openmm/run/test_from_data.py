@@ -235,6 +235,21 @@ def test_choices_have_an_effect(data, tmp_path, model):
     assert end == 3 * (count // 3)
 
 
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("choices", "batch", "images"), [({"batch_size": 2}, 2, 4), ({"global_batch_size": 8}, 4, 8)]
+)
+def test_the_schedule_ends_with_a_training_on_several_ranks(tmp_path, model, choices, batch, images):
+    folder = tmp_path / "data"
+    split_data(folder, MODELS[model], {"train": "abcdefghijklmnopq", "val": "uvw"})
+    chosen = Choices(epochs=3, image_size=64, from_scratch=True, ranks=2, **choices)
+    cfg = load_config(write_config(model, folder, tmp_path / "run", chosen, say=lambda _: None))
+    count = 34 if model == "hardnet39ds" else 17
+    batches = -(-9 // batch) if model == "centernet_hardnet68" else count // images
+    assert cfg.param_scheduler[-1]["end"] == 3 * batches
+    assert cfg.train_dataloader.batch_size == batch
+
+
 def test_a_drawn_split_is_disjoint_and_the_same_each_time(data, tmp_path):
     for model in ("fchardnet70", "hardnet39ds"):
         members = []
