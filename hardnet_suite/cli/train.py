@@ -115,8 +115,12 @@ def run(args: argparse.Namespace) -> None:
     if is_first_rank():  # before anything that takes seconds
         show(f"hardnet-suite {__version__}: train {args.config} (loading PyTorch and OpenMMLab …)")
         sys.stdout.flush()
-    if args.data is not None:
-        _write_config(args)
+    begun: threading.Event = threading.Event()
+    with contextlib.nullcontext() if args.data is None else _written_config(args, begun):
+        _train(args, begun)
+
+
+def _train(args: argparse.Namespace, begun: threading.Event) -> None:
     cfg = load_run_config(args)
     from mmengine.dist import is_main_process
 
@@ -129,7 +133,7 @@ def run(args: argparse.Namespace) -> None:
     if args.log:
         add_trackers(cfg, args.log)
     with stop_on_termination() as stop, quiet_console(args.verbose):
-        runner = train(cfg, from_scratch=args.from_scratch, resume=args.resume, stop=stop)
+        runner = train(cfg, from_scratch=args.from_scratch, resume=args.resume, stop=stop, begun=begun)
     if is_main_process():
         _report(args, runner)
 
@@ -210,20 +214,37 @@ def _require_choices(args: argparse.Namespace) -> None:
     args.config = model
 
 
-def _write_config(args: argparse.Namespace) -> None:
-    """Writes the config for a model and a data folder, which the run then reads as any other."""
+@contextlib.contextmanager
+def _written_config(args: argparse.Namespace, begun: threading.Event) -> Iterator[None]:
+    """Writes the config for a model and a data folder, which the run then reads as any other.
+
+    What it replaced of an earlier run is put back at the end, if the training has not begun by then.
+    """
     if args.data_root:
         raise UserError("--data and --data-root exclude each other: --data FOLDER is where the data are")
     choose_device(args.device)
     import torch
 
-    from hardnet_suite.openmm.run.from_data import Choices, default_work_dir, require_model, write_config
+    from hardnet_suite.openmm.run.from_data import (
+        Choices,
+        default_work_dir,
+        put_back,
+        require_model,
+        write_config,
+    )
 
     require_model(args.config)
     work_dir = args.work_dir or default_work_dir(args.config, args.data)
     choices = Choices(
-        args.epochs, args.image_size, args.batch_size, args.from_scratch, resume=bool(args.resume)
+        args.epochs,
+        args.image_size,
+        args.batch_size,
+        args.from_scratch,
+        args.resume,
+        args.global_batch_size,
+        _ranks(args),
     )
+    replaced: dict[Path, bytes | None] = {}
     args.config = str(
         write_config(
             args.config,
@@ -232,9 +253,21 @@ def _write_config(args: argparse.Namespace) -> None:
             choices,
             gpu=torch.cuda.is_available(),
             say=show if is_first_rank() else lambda _: None,
+            replaced=replaced,
         )
     )
     args.work_dir = str(work_dir)
+    try:
+        yield
+    finally:
+        if not begun.is_set():  # on every rank: the one that wrote first knows what was there
+            put_back(replaced)
+
+
+def _ranks(args: argparse.Namespace) -> int:
+    """How many processes train together, by the variable that torchrun sets; it is checked later."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    return int(size) if args.launcher != "none" and re.fullmatch("[1-9][0-9]{0,5}", size) else 1
 
 
 @contextlib.contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import pytest
 
+from hardnet_suite.cli import train
 from hardnet_suite.data.conversion.convert import convert_dataset
 
 QUICK = [
@@ -34,9 +36,29 @@ def test_yolo_to_a_detector(cli, drawn, tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in (tmp_path / "shapes").rglob("*") if path.is_file()} == before
     content = json.loads((run / "annotations/instances_val.json").read_text())
     assert all(image["file_name"].startswith("images/val/") for image in content["images"])
-    # the same again goes on with the run
-    status, out, err = cli("train", "ssd224_hardnet29", "--data", "shapes", "--epochs", 1, "--resume", *QUICK)
+    # the same again goes on with the run, with what was chosen for it
+    written = {path: path.read_bytes() for path in (config, *(run / "annotations").iterdir())}
+    assert len(written) == 4
+    resume = ("train", "ssd224_hardnet29", "--data", "shapes", "--resume")
+    status, out, err = cli(*resume, *QUICK)
     assert status == 0, err
+    assert {path: path.read_bytes() for path in written} == written
+    for options in (
+        ("--batch-size", 4),
+        ("--epochs", 2, "--cfg-options", "optim_wrapper.optimizer.type=SGD"),
+    ):
+        status, out, err = cli(*resume, *options, *QUICK[1 if "--cfg-options" in options else 0 :])
+        assert status != 0
+        assert "cannot resume: " in err
+        assert {path: path.read_bytes() for path in written} == written
+
+
+@pytest.mark.parametrize(
+    ("launcher", "size", "ranks"), [("pytorch", "4", 4), ("none", "4", 1), ("pytorch", "four", 1)]
+)
+def test_the_ranks_of_torchrun(monkeypatch, launcher, size, ranks):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    assert train._ranks(argparse.Namespace(launcher=launcher)) == ranks
 
 
 @pytest.mark.parametrize("kind", ["voc", "yolo"])

@@ -22,7 +22,6 @@ from hardnet_suite.data.coco.folder import NO_ANNOTATIONS
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.conversion.coco import coco_content
 from hardnet_suite.data.conversion.convert import read_boxes
-from hardnet_suite.data.files import real_path
 from hardnet_suite.data.folders import (
     SegmentationFolder,
     draw_validation,
@@ -38,9 +37,8 @@ from hardnet_suite.data.segmentation.pairs import list_text
 from hardnet_suite.errors import UserError
 from hardnet_suite.inference.labels import ONE_CLASS
 from hardnet_suite.networks import ARCHS, CenterNetArch, FCHarDNetArch, HarDNetArch, MSEGArch, SSDArch
-from hardnet_suite.openmm.data.parts import label_set, parts
+from hardnet_suite.openmm.data.parts import label_set
 from hardnet_suite.openmm.run.config_copies import flat_copy
-from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.openmm.run.recipes import (
     Plan,
     Start,
@@ -50,6 +48,16 @@ from hardnet_suite.openmm.run.recipes import (
     classification,
     detection,
     segmentation,
+)
+from hardnet_suite.openmm.run.resuming import (
+    Image,
+    RunRecord,
+    images_of,
+    is_record,
+    record_path,
+    relative_name,
+    require_resumable,
+    resumed_record,
 )
 from hardnet_suite.outputs import require_replaceable, write_file
 from hardnet_suite.run_folders import CHOSEN
@@ -80,16 +88,38 @@ class Choices:
     Attributes:
         epochs: how often every image is seen.
         image_size: side of the input in pixels; of a segmentor, of the crop.
-        batch_size: images of one iteration.
+        batch_size: images of one iteration, on each rank.
+        global_batch_size: images of one iteration on all ranks together, in place of ``batch_size``.
+        ranks: processes that train together.
         from_scratch: starts from random weights.
-        resume: goes on with the run in the work dir, whose data must be the same.
+        resume: goes on with the run in the work dir (True), or with that of a checkpoint or folder: what is
+            None is as in that run, whatever the data suggest now.
     """
 
     epochs: int | None = None
     image_size: int | None = None
     batch_size: int | None = None
     from_scratch: bool = False
-    resume: bool = False
+    resume: bool | str = False
+    global_batch_size: int | None = None
+    ranks: int = 1
+
+
+@dataclass(frozen=True)
+class _ConfigDraft:
+    """What a config is written of.
+
+    Attributes:
+        text: of the config.
+        plan: what was chosen.
+        images: split -> its images.
+        files: what is read beside the images -> its content.
+    """
+
+    text: str
+    plan: Plan
+    images: Mapping[str, Sequence[Image]]
+    files: Mapping[Path, str]
 
 
 def default_work_dir(model: str, data: str | Path) -> Path:
@@ -129,11 +159,12 @@ def write_config(
     *,
     gpu: bool = False,
     say: Callable[[str], None] = print,
+    replaced: dict[Path, bytes | None] | None = None,
 ) -> Path:
     """Writes a config for training a model on a data folder, with all that it needs beside the images.
 
     The config, flat, is ``work_dir``/NAME.py; annotations in COCO's format and lists of images go to
-    ``work_dir``/annotations. Images stay where they are.
+    ``work_dir``/annotations. Images stay where they are. Nothing is written before all is checked.
 
     Args:
         model: a name of ``list_models()``.
@@ -142,13 +173,15 @@ def write_config(
         choices: what the data need not decide.
         gpu: whether it is trained on a GPU, for batch and image sizes.
         say: called with each line that tells what was chosen.
+        replaced: gets the files of an earlier run that were replaced -> their content before; of one that is
+            resumed, also new files -> None. ``put_back`` undoes it where the training is refused after all.
 
     Returns:
         The path of the config.
 
     Raises:
-        UserError: the data cannot be read or are of another task, a choice is out of range, or a file of the
-            user's is in the way.
+        UserError: the data cannot be read or are of another task, a choice is out of range, a file of the
+            user's is in the way, or a run cannot be resumed with these data and choices.
     """
     task = require_model(model)
     data, work_dir = Path(os.path.abspath(data)), Path(os.path.abspath(work_dir))
@@ -167,17 +200,59 @@ def write_config(
     path = work_dir / f"{work_dir.name}.py"
     require_replaceable(path, _is_unchanged, writer="training", option="--work-dir")
     build = {"detection": _detection, "segmentation": _segmentation, "classification": _classification}[task]
-    text = build(model, data, work_dir, choices, gpu, say)
-    title = f"# {model} on {data}."
+    before = resumed_record(choices.resume, work_dir)
+    if before is not None and choices.from_scratch and before.plan.start.is_trained:
+        raise UserError(
+            "cannot resume with --from-scratch: the run began with pretrained weights; leave the option out, "
+            "or start a new run in another --work-dir"
+        )
+    built = build(model, data, work_dir, choices, before, gpu, say)
+    title, text = f"# {model} on {data}.", built.text
     if "{{" in text:
         raise UserError(f"{data}: a path or class name contains {{{{, which configs read as a variable")
     with tempfile.TemporaryDirectory() as folder:
         derived = Path(folder, path.name)
         derived.write_text(f"{title}\n{text}\nwork_dir = {str(work_dir)!r}\n", encoding="utf-8")
         flat = flat_copy(derived, origin=f"# `hardnet-suite train {model} --data …` chose it from the data.")
-    write_file(path, f"{CHOSEN}{_digest(flat)}\n{flat}")
+    images = built.images if before is None else before.followed_by(built.images)
+    record = RunRecord(built.plan, images).to_json()
+    files = {
+        **built.files,
+        record_path(work_dir): record,
+        path: f"{CHOSEN}{_digest(flat)}\n{flat}",
+    }
+    _write(files, {} if replaced is None else replaced, resumes=before is not None)
     say(f"config: {_shown(path)}; train, test and predict read it")
     return path
+
+
+def _write(texts: Mapping[Path, str], replaced: dict[Path, bytes | None], *, resumes: bool) -> None:
+    """Writes what is not there yet, once all of it may take its place."""
+    contents = {path: text.encode() for path, text in texts.items()}
+    for path, content in contents.items():
+        is_own = {".py": _is_unchanged, ".json": _is_unchanged_json}.get(path.suffix)
+        require_replaceable(
+            path,
+            is_own or (lambda file, content=content: file.read_bytes() == content),
+            writer="training" if is_own else "training on the same images",
+            option="--work-dir",
+        )
+    for path, content in contents.items():
+        before = path.read_bytes() if path.exists() else None
+        if before == content:
+            continue
+        if resumes or before is not None:
+            replaced[path] = before
+        write_file(path, content)
+
+
+def put_back(replaced: Mapping[Path, bytes | None]) -> None:
+    """Undoes what ``write_config`` has replaced, where the training could not begin."""
+    for path, content in replaced.items():
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_file(path, content)
 
 
 def _shown(path: Path) -> str:
@@ -216,8 +291,19 @@ def _require_choices(model: str, choices: Choices) -> None:
         raise UserError(f"--image-size {size}: expected a multiple of 32, from 32 to 4096")
 
 
-def _start(model: str, classes: Sequence[str], choices: Choices, say: Callable[[str], None]) -> Start:
-    """The best weights that can be had: whole networks before trunks, published before shipped."""
+def _start(
+    model: str,
+    classes: Sequence[str],
+    choices: Choices,
+    before: RunRecord | None,
+    say: Callable[[str], None],
+) -> Start:
+    """The best weights that can be had: whole networks before trunks, published before shipped.
+
+    A run that is resumed began with its own, by which its schedule goes: others may be had now.
+    """
+    if before is not None:
+        return before.plan.start
     if choices.from_scratch:
         return Start()
     rows = [row for row in ROWS if row.model == model and row.tag != "published_2" and _computes_alike(row)]
@@ -305,24 +391,50 @@ def _plan(
     size: tuple[int, int],
     start: Start,
     choices: Choices,
+    before: RunRecord | None,
     gpu: bool,
     *,
     batch: tuple[int, int],
     iterations: int,
     drop_last: bool = True,
 ) -> Plan:
-    """The plan; ``batch``: the most images of an iteration on a GPU and on a CPU."""
+    """The plan; ``batch``: the most images of an iteration on a GPU and on a CPU.
+
+    What is not chosen is as in the run that is resumed, also on another machine.
+    """
     chosen = choose_batch_size(images, on_gpu=batch[0], on_cpu=batch[1], gpu=gpu)
+    if before is not None:
+        chosen = before.plan.batch_size
     batch_size = min(choices.batch_size or chosen, images)
+    if choices.global_batch_size is not None:  # that it can be shared is checked with the launcher
+        batch_size = max(1, choices.global_batch_size // choices.ranks)
     if start.load_from is not None:  # a whole network needs less than one that begins at random
         iterations //= 2
-    epochs = choices.epochs or choose_epochs(images, batch_size, iterations)
-    return Plan(model, classes, images, size, batch_size, epochs, choose_workers(), start, drop_last)
+    kept = None if before is None else before.plan.epochs
+    epochs = choices.epochs or kept or choose_epochs(images, batch_size, iterations)
+    return Plan(
+        model,
+        classes,
+        images,
+        size,
+        batch_size,
+        epochs,
+        choose_workers(),
+        start,
+        drop_last,
+        choices.ranks,
+    )
 
 
 def _detection(
-    model: str, data: Path, work_dir: Path, choices: Choices, gpu: bool, say: Callable[[str], None]
-) -> str:
+    model: str,
+    data: Path,
+    work_dir: Path,
+    choices: Choices,
+    before: RunRecord | None,
+    gpu: bool,
+    say: Callable[[str], None],
+) -> _ConfigDraft:
     boxes = read_boxes(data)
     not_needed = (OUTLINES, "masks left out", NO_ANNOTATIONS)  # told with the splits
     findings = [finding for finding in boxes.findings if finding.kind not in not_needed]
@@ -343,14 +455,14 @@ def _detection(
         raise UserError(f"{data}: no validation image has a box of {', '.join(classes)}")
     files = {split: work_dir / "annotations" / f"instances_{split}.json" for split in splits}
     paths = {split: [image.path for image in images] for split, images in splits.items()}
-    if choices.resume:
-        _require_run_of(work_dir, classes, paths, root)
+    known = images_of(paths, root)
+    require_resumable(before, model, classes, known)
+    texts = {}
     for split, images in splits.items():
-        named = [replace(image, name=_relative(image.path, root)) for image in images]
+        named = [replace(image, name=relative_name(image.path, root)) for image in images]
         content = coco_content(named, classes, _DESCRIPTION, boxes.category_ids)
         content["info"]["sha256"] = _digest_of(content)
-        require_replaceable(files[split], _is_unchanged_json, writer="training", option="--work-dir")
-        write_file(files[split], json.dumps(content))
+        texts[files[split]] = json.dumps(content)
     used = sum(any(box.name in classes for box in image.boxes) for image in splits["train"])
     say(
         f"data: {_shown(data)} ({boxes.format}), {_images(splits)}, "
@@ -361,67 +473,27 @@ def _detection(
     if "val" not in boxes.splits:  # else they are among the findings
         _tell_copies(paths, say)
     arch = ARCHS[model]
-    side = arch.size if isinstance(arch, SSDArch) else choices.image_size or _side(splits["train"])
-    start = _start(model, classes, choices, say)
+    kept = None if before is None else before.plan.size[0]
+    side = arch.size if isinstance(arch, SSDArch) else choices.image_size or kept or _side(splits["train"])
+    start = _start(model, classes, choices, before, say)
     batch = (32, 8) if side <= 320 else (16, 4)
     # RFB Net's last levels have one pixel, whose batch norms need two images
     full = isinstance(arch, SSDArch) and arch.fields is not None
     plan = _plan(
-        model, classes, used, (side, side), start, choices, gpu, batch=batch, iterations=6000, drop_last=full
+        model,
+        classes,
+        used,
+        (side, side),
+        start,
+        choices,
+        before,
+        gpu,
+        batch=batch,
+        iterations=6000,
+        drop_last=full,
     )
     _tell(plan, say, f"images resized to {side}×{side}")
-    return detection(plan, root, files)
-
-
-def _require_run_of(
-    work_dir: Path, classes: Sequence[str], splits: Mapping[str, Sequence[Path]], root: Path
-) -> None:
-    """Checks that the run in a work dir can go on with the data, before anything of it is replaced.
-
-    Args:
-        work_dir: its folder; a config that is not there, or not as a run wrote it, is not compared.
-        classes: the names, in the order of the labels.
-        splits: split -> its images.
-        root: folder of the data, in which images have the names that they keep when it is moved.
-
-    Raises:
-        UserError: the classes are others, or images that the run was trained on would be scored.
-    """
-    path = work_dir / f"{work_dir.name}.py"
-    if not path.is_file() or not _is_unchanged(path):
-        return
-    cure = "resume with the same data, or start a new run in another --work-dir"
-    cfg = load_config(path)
-    read = {part.loader.partition("_")[0]: part for part in parts(cfg)}
-    before = read["train"].declared_classes
-    if before is not None and [*before] != [*classes]:
-        raise UserError(
-            f"cannot resume: the classes are {', '.join(classes)}, those of the run in {work_dir} "
-            f"{', '.join(before)}: {cure}"
-        )
-
-    def files_of(split: str) -> set[str]:
-        try:
-            files = read[split].files() if split in read else ()
-            return {real_path(file) for file in files} | {
-                _relative(Path(file), Path(os.path.abspath(cfg.data_root))) for file in files
-            }
-        except UserError:  # the data are not there any more
-            return set()
-
-    trained = files_of("train")
-    for split, images in splits.items():
-        if split == "train":
-            continue
-        # a file of two splits, as of data that have no other images, was told when the run began
-        leaking = trained - files_of(split)
-        known = [image for image in images if {real_path(image), _relative(image, root)} & leaking]
-        if known:
-            raise UserError(
-                f"cannot resume: the data are others than those of the run in {work_dir}, and {len(known)} "
-                f"of the {counted(len(images), 'image')} of {split}, such as {known[0]}, were trained on: "
-                f"{cure}"
-            )
+    return _ConfigDraft(detection(plan, root, files), plan, known, texts)
 
 
 def _counted_boxes(images: Iterable[BoxImage]) -> Counter[str]:
@@ -435,19 +507,15 @@ def _digest_of(content: Mapping[str, Any]) -> str:
 
 
 def _is_unchanged_json(path: Path) -> bool:
-    """Whether annotations are as an earlier run wrote them."""
+    """Whether annotations, or the record of a run, are as an earlier run wrote them."""
+    if is_record(path):
+        return True
     try:
         content = read_json(path)
         info, digest = content["info"], _digest_of(content)
         return info["description"] == _DESCRIPTION and info["sha256"] == digest
     except (UserError, TypeError, KeyError, AttributeError):
         return False
-
-
-def _relative(path: Path, root: Path) -> str:
-    """The path of an image from the data folder where it is in it, else the whole path."""
-    path = Path(os.path.abspath(path))
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def _with_validation(boxes: BoxData) -> tuple[dict[str, list[BoxImage]], list[str]]:
@@ -500,8 +568,14 @@ def _side(images: Sequence[BoxImage]) -> int:
 
 
 def _segmentation(
-    model: str, data: Path, work_dir: Path, choices: Choices, gpu: bool, say: Callable[[str], None]
-) -> str:
+    model: str,
+    data: Path,
+    work_dir: Path,
+    choices: Choices,
+    before: RunRecord | None,
+    gpu: bool,
+    say: Callable[[str], None],
+) -> _ConfigDraft:
     folder = find_segmentation(data)
     if "train" not in folder.splits:
         raise UserError(f"{data} has no training split (there are: {', '.join(folder.splits)})")
@@ -525,9 +599,10 @@ def _segmentation(
         images |= {split: [place / name for name in chosen] for split, chosen in members.items()}
         note = _held_out(f"{len(drawn)} of the {len(names)} images", len(drawn))
     classes = labels.classes
-    if choices.resume:
-        _require_run_of(work_dir, classes, images, data)
-    lists |= _write_lists(work_dir, texts, ".txt")
+    known = images_of(images, data)
+    require_resumable(before, model, classes, known)
+    files = _list_files(work_dir, texts, ".txt")
+    lists |= files
     say(f"data: {_shown(data)} (images and label images), {_images(images)}, {_listed(classes)}")
     for line in (*folder.notes, *filter(None, [note])):
         say(line)
@@ -538,12 +613,24 @@ def _segmentation(
         choices.image_size or max(64, min(limit, side // 32 * 32))
         for limit, side in zip(most, (height, width), strict=True)
     )
-    start = _start(model, classes, choices, say)
+    if before is not None and choices.image_size is None:
+        crop = before.plan.size
+    start = _start(model, classes, choices, before, say)
     plan = _plan(
-        model, classes, len(images["train"]), crop, start, choices, gpu, batch=(16, 4), iterations=6000
+        model,
+        classes,
+        len(images["train"]),
+        crop,
+        start,
+        choices,
+        before,
+        gpu,
+        batch=(16, 4),
+        iterations=6000,
     )
     _tell(plan, say, "crops of {}×{}".format(*crop))
-    return segmentation(plan, data, folders, lists, dataset=options, image_size=(height, width))
+    text = segmentation(plan, data, folders, lists, dataset=options, image_size=(height, width))
+    return _ConfigDraft(text, plan, known, {files[split]: texts[split] for split in files})
 
 
 def _dataset_options(folder: SegmentationFolder) -> dict:
@@ -557,19 +644,9 @@ def _dataset_options(folder: SegmentationFolder) -> dict:
     return options
 
 
-def _write_lists(work_dir: Path, texts: Mapping[str, str], suffix: str) -> dict[str, Path]:
-    """Writes split -> list of its images; returns split -> file."""
-    files = {split: work_dir / "annotations" / f"{split}{suffix}" for split in texts}
-    for split, path in files.items():
-        content = texts[split].encode()
-        require_replaceable(
-            path,
-            lambda file, content=content: file.read_bytes() == content,
-            writer="training on the same images",
-            option="--work-dir",
-        )
-        write_file(path, content)
-    return files
+def _list_files(work_dir: Path, texts: Mapping[str, str], suffix: str) -> dict[str, Path]:
+    """Split -> file that will list its images."""
+    return {split: work_dir / "annotations" / f"{split}{suffix}" for split in texts}
 
 
 def _usual_size(images: Sequence[Path]) -> tuple[int, int]:
@@ -580,8 +657,14 @@ def _usual_size(images: Sequence[Path]) -> tuple[int, int]:
 
 
 def _classification(
-    model: str, data: Path, work_dir: Path, choices: Choices, gpu: bool, say: Callable[[str], None]
-) -> str:
+    model: str,
+    data: Path,
+    work_dir: Path,
+    choices: Choices,
+    before: RunRecord | None,
+    gpu: bool,
+    say: Callable[[str], None],
+) -> _ConfigDraft:
     found = find_class_folders(data)
     folders = found.splits
     if "train" not in folders:
@@ -604,21 +687,25 @@ def _classification(
         splits |= {split: drawn.images for split, drawn in members.items()}
         held = len(members["val"])
         note = _held_out(f"{held} of the {len(samples)} images", held)
-    if choices.resume:
-        _require_run_of(work_dir, classes, splits, data)
-    lists = _write_lists(work_dir, texts, ".csv")
+    known = images_of(splits, data)
+    require_resumable(before, model, classes, known)
+    lists = _list_files(work_dir, texts, ".csv")
     say(f"data: {_shown(data)} (folders of classes), {_images(splits)}, {_listed(classes)}")
     for line in (*found.notes, *filter(None, [note])):
         say(line)
     _tell_copies(splits, say)
     side = min(_usual_size(walk_files(data / folders["train"], IMAGE_SUFFIXES)))
-    size = choices.image_size or (224 if side >= 160 else max(64, side // 32 * 32))
-    start = _start(model, classes, choices, say)
+    kept = None if before is None else before.plan.size[0]
+    size = choices.image_size or kept or (224 if side >= 160 else max(64, side // 32 * 32))
+    start = _start(model, classes, choices, before, say)
     count = len(splits["train"])
-    plan = _plan(model, classes, count, (size, size), start, choices, gpu, batch=(128, 32), iterations=6000)
+    plan = _plan(
+        model, classes, count, (size, size), start, choices, before, gpu, batch=(128, 32), iterations=6000
+    )
     _tell(plan, say, f"images of {size}×{size}")
     enlarged = round(size * 8 / 7) if side > size else size
-    return classification(plan, data, folders, lists, enlarged=enlarged)
+    text = classification(plan, data, folders, lists, enlarged=enlarged)
+    return _ConfigDraft(text, plan, known, {lists[split]: texts[split] for split in lists})
 
 
 def _drawn_by_class(samples: Samples, data: Path) -> dict[str, Samples]:

@@ -45,11 +45,12 @@ class Plan:
         classes: the names, in the order of the labels.
         images: number of training images.
         size: (height, width) of the input in training, in pixels.
-        batch_size: images of one iteration.
+        batch_size: images of one iteration, on each rank.
         epochs: how often every image is seen.
         workers: processes that load images.
         start: the weights to begin with.
         drop_last: whether an epoch ends with the last full batch.
+        ranks: processes that share the images of an epoch.
     """
 
     model: str
@@ -61,13 +62,14 @@ class Plan:
     workers: int
     start: Start = field(default_factory=Start)
     drop_last: bool = False
+    ranks: int = 1
 
     @property
     def iterations(self) -> int:
         """Of one epoch."""
         if self.drop_last:
-            return self.images // self.batch_size
-        return math.ceil(self.images / self.batch_size)
+            return self.images // (self.batch_size * self.ranks)
+        return math.ceil(math.ceil(self.images / self.ranks) / self.batch_size)
 
     @property
     def warm_up(self) -> int:

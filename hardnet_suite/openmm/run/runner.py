@@ -136,6 +136,9 @@ class SuiteRunner(Runner):
     _lost_gradients = False  # of the checkpoint that is resumed, for all it says
     _is_visualizer_closed = False  # by mmengine's hook that logs
     stop: threading.Event | None = None  # once set, the run is saved and ends with ``hooks.Stopped``
+    begun: threading.Event | None = None  # is set once nothing can refuse the training any more
+    given: Config | None = None  # of a run that is resumed, the config before it was
+    _is_begun = False
     last_saved: Path | None = None  # the checkpoint that this run saved last, or was resumed from
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
@@ -455,21 +458,26 @@ class SuiteRunner(Runner):
         if fn_name == "before_save_checkpoint" and self._rank_buffers:
             options["checkpoint"][RANK_BUFFERS] = self._rank_buffers
         super().call_hook(fn_name, **options)
+        if fn_name == "before_train":  # a run that is refused leaves the config of the one that it resumes
+            self._is_begun = True
+            self.dump_config()
+            if self.begun is not None:
+                self.begun.set()
         if fn_name == "after_run":  # closed a second time, MLflow's would begin another run
             self._is_visualizer_closed = any(isinstance(hook, LoggerHook) for hook in self.hooks)
 
     @master_only
-    def dump_config(self, given: Config | None = None) -> None:
+    def dump_config(self) -> None:
         """Writes the config into the work dir, unless a file of the user's is in the way.
 
-        Variables that only served to build it are left out, so that the copy is a config itself. The log's
-        ``vis_data/config.py`` has all of them in any case.
+        Variables that only served to build it are left out, so that the copy is a config itself. That of a
+        run that is resumed begins anew, as the run did. The log's ``vis_data/config.py`` has all of them in
+        any case.
 
-        Args:
-            given: of a run that is resumed, the config before it was: the copy then begins anew, as the run
-                did.
+        Nothing is written before the training begins, as mmengine would: it may be refused until then, and
+        the folder is that of the run that it resumes or replaces. Nor does scoring write anything.
         """
-        if self._train_loop is None:  # scoring must not overwrite the record of the training
+        if self._train_loop is None or not self._is_begun:
             return
         target = Path(self.work_dir, Path(self.cfg.filename or self.timestamp).stem + ".py")
         try:
@@ -477,9 +485,9 @@ class SuiteRunner(Runner):
         except UserError:
             self.logger.info(f"{target} exists and stays as it is: vis_data/config.py has the whole config")
             return
-        cfg = without_unread(given or self.cfg)
-        if given is not None:
-            initial = None if given.get("resume") else given.get("load_from")
+        cfg = without_unread(self.given or self.cfg)
+        if self.given is not None:
+            initial = None if self.given.get("resume") else self.given.get("load_from")
             cfg.resume, cfg.load_from = False, initial
         write_file(target, DUMPED + cfg.pretty_text)
 

@@ -49,6 +49,7 @@ def train(
     from_scratch: bool = False,
     resume: bool | str = False,
     stop: threading.Event | None = None,
+    begun: threading.Event | None = None,
 ) -> SuiteRunner:
     """Trains as the config says; the data and the classes are checked before anything is built.
 
@@ -58,6 +59,8 @@ def train(
         resume: True resumes from the run's newest checkpoint, if there is one; a path from that checkpoint,
             or from the newest of another run's folder.
         stop: once set, by another thread or a signal, the run is saved after the current iteration and ends.
+        begun: is set once nothing can refuse the training any more; until then, nothing of a run that it
+            resumes is replaced.
 
     Raises:
         Stopped: ``stop`` was set; it is a ``KeyboardInterrupt``.
@@ -66,11 +69,16 @@ def train(
             that run out.
     """
     with looking_once():  # until the first iteration
-        return _train(cfg, from_scratch=from_scratch, resume=resume, stop=stop)
+        return _train(cfg, from_scratch=from_scratch, resume=resume, stop=stop, begun=begun)
 
 
 def _train(
-    cfg: Config, *, from_scratch: bool, resume: bool | str, stop: threading.Event | None
+    cfg: Config,
+    *,
+    from_scratch: bool,
+    resume: bool | str,
+    stop: threading.Event | None,
+    begun: threading.Event | None,
 ) -> SuiteRunner:
     given, cfg = cfg, deepcopy(cfg)
     options = compile_options(cfg)
@@ -108,9 +116,9 @@ def _train(
         sole_training(cfg.work_dir, main=is_main_process()) as lock,
     ):
         runner = SuiteRunner.from_cfg(cfg, opened)
-        runner.stop = stop
+        runner.stop, runner.begun = stop, begun
         if cfg.resume:
-            runner.dump_config(given)
+            runner.given = given
         if lock:
             runner.register_hook(WorkDirHook(lock))
         with closing(runner), bfloat16_loops(bool(cfg.get("bf16"))):

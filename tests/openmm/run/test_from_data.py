@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,7 +25,7 @@ from hardnet_suite.networks import PREPROCESS
 from hardnet_suite.openmm.data.parts import label_set, parts, require_data
 from hardnet_suite.openmm.run import from_data
 from hardnet_suite.openmm.run.configs import load_config
-from hardnet_suite.openmm.run.from_data import Choices, default_work_dir, write_config
+from hardnet_suite.openmm.run.from_data import Choices, default_work_dir, put_back, write_config
 from hardnet_suite.openmm.run.recipes import Plan, Start, choose_batch_size, choose_epochs
 from hardnet_suite.openmm.run.records import preprocess_of
 from hardnet_suite.openmm.run.runner import prepare
@@ -60,8 +61,41 @@ def data(tmp_path_factory):
     return folder
 
 
+def begin(run):
+    """Makes a folder that of a run with a checkpoint, without which there is nothing to resume."""
+    (run / "epoch_1.pth").touch()
+
+
 def files(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+SHORT = Choices(from_scratch=True, epochs=2, image_size=64, batch_size=2)
+MODELS = {"hardnet39ds": "classes", "fchardnet70": "masks", "centernet_hardnet68": "boxes"}
+
+
+def split_data(folder, kind, names):
+    """A small data set of each task: split -> names of images, each of which looks otherwise."""
+    for split, stems in names.items():
+        for stem in stems:
+            colours = np.random.default_rng([*stem.encode()]).integers(0, 255, (40, 48, 3), np.uint8)
+            places = {
+                "classes": [f"{split}/{name}/{stem}.png" for name in ("cat", "dog")],
+                "masks": [f"images/{split}/{stem}.png"],
+                "boxes": [f"images/{split}/{stem}.png"],
+            }[kind]
+            for number, place in enumerate(places):
+                (folder / place).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.roll(colours, number, 0)).save(folder / place)
+            if kind == "classes":
+                continue
+            (folder / "labels" / split).mkdir(parents=True, exist_ok=True)
+            if kind == "masks":
+                label = np.resize(np.uint8([0, 1]), (40, 48))
+                Image.fromarray(label).save(folder / f"labels/{split}/{stem}.png")
+            else:
+                (folder / f"labels/{split}/{stem}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    (folder / "classes.txt").write_text("cat\n" if kind == "boxes" else "cat\ndog\n")
 
 
 @pytest.mark.parametrize("model", TRAINABLE)
@@ -201,6 +235,21 @@ def test_choices_have_an_effect(data, tmp_path, model):
     assert end == 3 * (count // 3)
 
 
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("choices", "batch", "images"), [({"batch_size": 2}, 2, 4), ({"global_batch_size": 8}, 4, 8)]
+)
+def test_the_schedule_ends_with_a_training_on_several_ranks(tmp_path, model, choices, batch, images):
+    folder = tmp_path / "data"
+    split_data(folder, MODELS[model], {"train": "abcdefghijklmnopq", "val": "uvw"})
+    chosen = Choices(epochs=3, image_size=64, from_scratch=True, ranks=2, **choices)
+    cfg = load_config(write_config(model, folder, tmp_path / "run", chosen, say=lambda _: None))
+    count = 34 if model == "hardnet39ds" else 17
+    batches = -(-9 // batch) if model == "centernet_hardnet68" else count // images
+    assert cfg.param_scheduler[-1]["end"] == 3 * batches
+    assert cfg.train_dataloader.batch_size == batch
+
+
 def test_a_drawn_split_is_disjoint_and_the_same_each_time(data, tmp_path):
     for model in ("fchardnet70", "hardnet39ds"):
         members = []
@@ -270,6 +319,7 @@ def test_a_resumed_run_keeps_what_it_scores(tmp_path, change):
         yolo(folder, ["v"], split="val")
     resume = Choices(from_scratch=True, epochs=3, resume=True)
     write_config("ssd320_hardnet39ds", folder, run, resume, say=lambda _: None)  # nothing is there yet
+    begin(run)
     before = files(run)
     if change == "classes":
         yolo(folder, [f"t{number}" for number in range(10)], ("cat", "dog"), split="train")
@@ -282,8 +332,8 @@ def test_a_resumed_run_keeps_what_it_scores(tmp_path, change):
         assert (files(run) == before) == (change == "none")
         return
     message = {
-        "classes": rf"cannot resume: the classes are cat, dog, those of the run in {run} cat: resume with",
-        "drawn": r"others than those of the run in .*, and 1 of the 2 images of val, such as .*images/t\d",
+        "classes": "cannot resume: the classes are cat, dog, those of the run cat: resume with",
+        "drawn": r"others than those of the run, and 1 of the 2 images of val, such as images/t\d",
     }
     with pytest.raises(UserError, match=message[change]):
         write_config("ssd320_hardnet39ds", folder, run, resume, say=lambda _: None)
@@ -312,14 +362,13 @@ def test_a_run_of_other_classes_is_not_resumed(tmp_path, model):
     resume = Choices(from_scratch=True, resume=True)
     write()
     write_config(model, folder, run, resume, say=lambda _: None)
+    begin(run)
     before = files(run)
     write_config(model, folder, run, resume, say=lambda _: None)
     assert files(run) == before
     names.append("fox")
     write()
-    with pytest.raises(
-        UserError, match=rf"the classes are cat, dog, fox, those of the run in {run} cat, dog: "
-    ):
+    with pytest.raises(UserError, match="the classes are cat, dog, fox, those of the run cat, dog: "):
         write_config(model, folder, run, resume, say=lambda _: None)
     assert files(run) == before
     write_config(model, folder, run, SCRATCH, say=lambda _: None)
@@ -330,6 +379,7 @@ def test_a_run_whose_data_were_moved_and_changed_is_not_resumed(tmp_path):
     folder, run = tmp_path / "data", tmp_path / "run"
     yolo(folder, [f"t{number}" for number in range(10)])
     write_config("ssd320_hardnet39ds", folder, run, SCRATCH, say=lambda _: None)
+    begin(run)
     before = files(run)
     moved = folder.rename(tmp_path / "moved")
     yolo(moved, ["a_new"])
@@ -348,6 +398,7 @@ def test_a_run_whose_splits_share_images_is_resumed(tmp_path):
     (folder / "data.yaml").write_text(json.dumps(names))
     resume = Choices(from_scratch=True, resume=True)
     write_config("ssd320_hardnet39ds", folder, run, resume, say=lambda _: None)
+    begin(run)
     before = files(run)
     write_config("ssd320_hardnet39ds", folder, run, resume, say=lambda _: None)
     assert files(run) == before
@@ -364,6 +415,7 @@ def test_a_run_on_a_folder_is_not_resumed_on_one_of_its_files(tmp_path):
         content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
         (folder / split / "_annotations.coco.json").write_text(json.dumps(content))
     write_config("ssd320_hardnet39ds", folder, run, SCRATCH, say=lambda _: None)
+    begin(run)
     before = files(run)
     with pytest.raises(UserError, match=r"2 of the 2 images of val, such as .*train\d\.jpg, were trained on"):
         write_config(
@@ -390,12 +442,127 @@ def test_a_run_whose_validation_split_is_gone_is_not_resumed(tmp_path, model):
                 label = np.resize(np.uint8([0, 1]), (64, 64))
                 Image.fromarray(label).save(folder / f"labels/{split}/{name}{number}.png")
     write_config(model, folder, run, SCRATCH, say=lambda _: None)
+    begin(run)
     before = files(run)
     for place in ("val", "images/val", "labels/val"):
         shutil.rmtree(folder / place, ignore_errors=True)
     with pytest.raises(UserError, match=r"4 of the 4 images of val, such as .*, were trained on"):
         write_config(model, folder, run, Choices(from_scratch=True, resume=True), say=lambda _: None)
     assert files(run) == before
+
+
+@pytest.mark.parametrize("place", ["same", "copy", "checkpoint", "renamed"])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_is_not_resumed_on_images_that_went_to_another_split(tmp_path, model, place):
+    """In the same folder, or in a copy; in the run's own folder, in another one, or in a renamed one."""
+    folder, run, options = tmp_path / "data", tmp_path / "run", {"resume": True}
+    split_data(folder, MODELS[model], {"train": "abcdef", "val": "uvw"})
+    write_config(model, folder, run, SHORT, say=lambda _: None)
+    begin(run)
+    before = files(run)
+    if place == "copy":
+        folder = tmp_path / "copy"
+    elif place == "checkpoint":
+        options["resume"], run = str(run / "epoch_1.pth"), tmp_path / "other"
+    elif place == "renamed":
+        run = run.rename(tmp_path / "renamed")
+        before = files(run)
+    shutil.rmtree(folder, ignore_errors=True)
+    split_data(folder, MODELS[model], {"train": "abcuvw", "val": "def"})
+    with pytest.raises(
+        UserError, match=r"(3 of the 3|6 of the 6) images of val, such as .*, were trained on"
+    ):
+        write_config(model, folder, run, replace(SHORT, **options), say=lambda _: None)
+    assert files(run) == ({} if place == "checkpoint" else before)
+
+
+def test_what_a_run_was_trained_on_before_it_was_resumed_counts(tmp_path):
+    folder, run, resume = tmp_path / "data", tmp_path / "run", replace(SHORT, resume=True)
+    for trained, val, passes in (("abcdef", "uv", True), ("abcdexy", "uv", True), ("abcdexy", "uvf", False)):
+        shutil.rmtree(folder, ignore_errors=True)
+        split_data(folder, "classes", {"train": trained, "val": val})
+        if not passes:
+            with pytest.raises(UserError, match=r"2 of the 6 images of val, such as val/cat/f\.png"):
+                write_config("hardnet39ds", folder, run, resume, say=lambda _: None)
+            continue
+        write_config("hardnet39ds", folder, run, resume, say=lambda _: None)
+        begin(run)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_not_chosen_is_as_in_the_run(tmp_path, monkeypatch, model):
+    """Also on a machine with a GPU, or where other weights can be had: the schedule goes by them."""
+    folder, run = tmp_path / "data", tmp_path / "run"
+    split_data(folder, MODELS[model], {"train": "abcdefghijklmnopqrst", "val": "uvw"})
+    fetch = {"path": None}
+
+    def fetched(row, timeout):
+        if fetch["path"] is None:
+            raise UserError("no network; none")
+        return fetch["path"]
+
+    monkeypatch.setattr(from_data, "fetch", fetched)
+    chosen = Choices(epochs=3, image_size=96, batch_size=3)
+    path = write_config(model, folder, run, chosen, say=lambda _: None)
+    begin(run)
+    before = files(run)
+    fetch["path"] = tmp_path / "weights.pth"
+    write_config(model, folder, run, Choices(resume=True), gpu=True, say=lambda _: None)
+    assert files(run) == before
+    write_config(model, folder, run, Choices(resume=True, epochs=5), say=lambda _: None)
+    assert load_config(path).train_cfg.max_epochs == 5
+    write_config(model, folder, run, Choices(), say=lambda _: None)  # a new training there
+    assert ("lr=0.001," in before[path].decode(), "lr=0.0005," in path.read_text()) == (True, True)
+
+
+def test_a_run_that_is_not_the_same_training_is_not_resumed(tmp_path, monkeypatch):
+    folder, run = tmp_path / "data", tmp_path / "run"
+    split_data(folder, "classes", {"train": "abcdef", "val": "uvw"})
+    monkeypatch.setattr(from_data, "fetch", lambda row, timeout: tmp_path / "weights.pth")
+    write_config("hardnet39ds", folder, run, Choices(), say=lambda _: None)
+    begin(run)
+    before = files(run)
+    for model, scratch, message in (
+        ("hardnet68", False, "cannot resume: the run is of hardnet39ds, not hardnet68"),
+        ("hardnet39ds", True, "cannot resume with --from-scratch: the run began with pretrained weights"),
+    ):
+        with pytest.raises(UserError, match=message):
+            write_config(model, folder, run, Choices(resume=True, from_scratch=scratch), say=lambda _: None)
+    assert files(run) == before
+
+
+def test_nothing_is_written_where_a_file_is_in_the_way(tmp_path):
+    folder, run = tmp_path / "data", tmp_path / "run"
+    split_data(folder, "boxes", {"train": "abcdef", "val": "uvw"})
+    write_config("centernet_hardnet68", folder, run, SHORT, say=lambda _: None)
+    file = run / "annotations/instances_val.json"
+    file.write_text(file.read_text().replace("cat", "cut"))
+    before = files(run)
+    split_data(folder, "boxes", {"train": "g", "val": ""})
+    with pytest.raises(UserError, match=r"instances_val\.json exists, and no earlier training wrote it"):
+        write_config("centernet_hardnet68", folder, run, SHORT, say=lambda _: None)
+    assert files(run) == before
+
+
+def test_what_was_replaced_can_be_put_back(tmp_path):
+    folder, run, replaced = tmp_path / "data", tmp_path / "run", {}
+    split_data(folder, "boxes", {"train": "abcdef", "val": "uvw"})
+    resume = replace(SHORT, resume=True)
+    write_config("centernet_hardnet68", folder, run, resume, say=lambda _: None, replaced=replaced)
+    assert not replaced  # there was nothing to resume
+    begin(run)
+    before = files(run)
+    split_data(folder, "boxes", {"train": "g", "val": "", "test": "z"})
+    write_config("centernet_hardnet68", folder, run, resume, say=lambda _: None, replaced=replaced)
+    assert files(run) != before
+    put_back(replaced)
+    assert files(run) == before
+    replaced.clear()
+    chosen = replace(SHORT, epochs=5)  # a new training, which another one in the folder would refuse
+    write_config("centernet_hardnet68", folder, run, chosen, say=lambda _: None, replaced=replaced)
+    put_back(replaced)
+    left = files(run)
+    assert {path: left[path] for path in before} == before
 
 
 def test_the_schedule_counts_images_of_difficult_objects_alone(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from copy import deepcopy
 
 import pytest
@@ -122,3 +123,25 @@ def test_the_config_of_a_resumed_run_begins_as_the_run_did(toy_train, tmp_path):
         second = Config.fromfile(record)
         assert (second.resume, second.train_cfg.max_epochs) == (False, 2)
         assert second.load_from == (None if settings else first.load_from)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_training_that_is_refused_leaves_the_config_of_the_run(toy_train, tmp_path, resume):
+    """Which resumes it, and which test and predict read."""
+    cfg = config(tmp_path)
+    toy_train(cfg)
+    record = toy_train.folder() / "mine.py"
+    before = record.read_bytes()
+    other = deepcopy(cfg)
+    other.optim_wrapper.optimizer = {"type": "AdamW", "lr": 0.1}
+    if not resume:
+        other.default_hooks.checkpoint.out_dir = str(tmp_path)
+    begun = threading.Event()
+    with pytest.raises(UserError, match="is SGD, the config's AdamW" if resume else "out_dir is"):
+        toy_train(other, resume=resume, begun=begun)
+    assert record.read_bytes() == before
+    assert not begun.is_set()
+    cfg.train_cfg.max_epochs = 3
+    toy_train(cfg, resume=True, begun=begun)
+    assert record.read_bytes() != before
+    assert begun.is_set()
