@@ -133,6 +133,36 @@ def test_a_conversion_can_be_repeated_and_changes_nothing_of_the_source(source, 
     assert linked == {link}
 
 
+def test_annotations_of_coco_that_the_user_edited_stay(source, tmp_path):
+    """What tools keep of the file, such as the mark of the conversion, does not make them its own."""
+    target = tmp_path / "out"
+    place = target / "annotations/instances_train.json"
+    convert_dataset(source, target)
+    written = place.read_text()
+    content = json.loads(written)
+    content["annotations"][0]["bbox"][2] += 1
+    place.write_text(edited := json.dumps(content))
+    with pytest.raises(UserError, match=f"{place} exists, and no earlier conversion wrote it"):
+        convert_dataset(source, target)
+    assert place.read_text() == edited
+    place.write_text(json.dumps(json.loads(written), indent=2))  # another form, the same annotations
+    convert_dataset(source, target)
+    assert place.read_text() == written
+
+
+def test_annotations_of_coco_without_a_digest_are_replaced(source, tmp_path):
+    """Earlier versions wrote none."""
+    target = tmp_path / "out"
+    place = target / "annotations/instances_train.json"
+    convert_dataset(source, target)
+    written = place.read_text()
+    content = json.loads(written)
+    del content["info"]["sha256"]
+    place.write_text(json.dumps(content))
+    convert_dataset(source, target)
+    assert place.read_text() == written
+
+
 @pytest.mark.parametrize("kind", ["voc", "yolo"])
 def test_files_of_the_user_stay(source, tmp_path, kind):
     place = {"voc": "Annotations/a.xml", "yolo": "labels/train/a.txt"}[kind]
