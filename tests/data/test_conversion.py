@@ -430,6 +430,33 @@ def test_yolo_has_each_row_once(tmp_path):
     assert report.splits["train"].per_class == back.counts == {"cat": 2, "dog": 1}
 
 
+def test_names_that_end_like_the_column_of_a_list(tmp_path):
+    """Both readings of the training list would be images of the data set."""
+    box = Box("cat", (2, 3, 10, 20))
+    data = data_of(tmp_path / "in", {name: [box] for name in ("a 1.png", "b -1.png", "a.png", "b.png")})
+    images = data.splits["train"]
+    data = replace(data, splits={"train": images[:2], "val": images[2:]})
+    write_voc(data, tmp_path / "voc")
+    back = read_boxes(tmp_path / "voc")
+    assert {split: [image.name for image in members] for split, members in back.splits.items()} == {
+        "train": ["a 1.png", "b -1.png"],
+        "val": ["a.png", "b.png"],
+    }
+    assert (tmp_path / "voc/ImageSets/Main/val.txt").read_text() == "a\nb\n"
+    write_voc(replace(data, splits={"train": images[:2]}), tmp_path / "alone")
+    assert (tmp_path / "alone/ImageSets/Main/train.txt").read_text() == "a 1\nb -1\n"
+
+
+def test_names_that_differ_in_how_accents_are_stored(tmp_path):
+    """Readers of VOC take them for one name."""
+    folder, box = tmp_path / "in", Box("cat", (2, 3, 10, 20))
+    images = [BoxImage(folder / name, name, (64, 48), (box,)) for name in ("\xe9.png", "e\u0301.png")]
+    data = BoxData(folder, "a test", None, {"train": images}, (), frozenset())
+    with pytest.raises(UserError, match=r"would share .*\.xml: rename one of them"):
+        write_voc(data, tmp_path / "voc")
+    assert not (tmp_path / "voc").exists()
+
+
 def test_voc_has_two_decimals(tmp_path):
     data = data_of(tmp_path / "in", {"a.png": [Box("cat", (2.07, 3.123456, 10.5, 20.004))]})
     write_voc(data, tmp_path / "voc")
