@@ -133,6 +133,36 @@ def test_a_conversion_can_be_repeated_and_changes_nothing_of_the_source(source, 
     assert linked == {link}
 
 
+def test_annotations_of_coco_that_the_user_edited_stay(source, tmp_path):
+    """What tools keep of the file, such as the mark of the conversion, does not make them its own."""
+    target = tmp_path / "out"
+    place = target / "annotations/instances_train.json"
+    convert_dataset(source, target)
+    written = place.read_text()
+    content = json.loads(written)
+    content["annotations"][0]["bbox"][2] += 1
+    place.write_text(edited := json.dumps(content))
+    with pytest.raises(UserError, match=f"{place} exists, and no earlier conversion wrote it"):
+        convert_dataset(source, target)
+    assert place.read_text() == edited
+    place.write_text(json.dumps(json.loads(written), indent=2))  # another form, the same annotations
+    convert_dataset(source, target)
+    assert place.read_text() == written
+
+
+def test_annotations_of_coco_without_a_digest_are_replaced(source, tmp_path):
+    """Earlier versions wrote none."""
+    target = tmp_path / "out"
+    place = target / "annotations/instances_train.json"
+    convert_dataset(source, target)
+    written = place.read_text()
+    content = json.loads(written)
+    del content["info"]["sha256"]
+    place.write_text(json.dumps(content))
+    convert_dataset(source, target)
+    assert place.read_text() == written
+
+
 @pytest.mark.parametrize("kind", ["voc", "yolo"])
 def test_files_of_the_user_stay(source, tmp_path, kind):
     place = {"voc": "Annotations/a.xml", "yolo": "labels/train/a.txt"}[kind]
@@ -398,6 +428,33 @@ def test_yolo_has_each_row_once(tmp_path):
     back = read_boxes(tmp_path / "out")
     assert not back.findings
     assert report.splits["train"].per_class == back.counts == {"cat": 2, "dog": 1}
+
+
+def test_names_that_end_like_the_column_of_a_list(tmp_path):
+    """Both readings of the training list would be images of the data set."""
+    box = Box("cat", (2, 3, 10, 20))
+    data = data_of(tmp_path / "in", {name: [box] for name in ("a 1.png", "b -1.png", "a.png", "b.png")})
+    images = data.splits["train"]
+    data = replace(data, splits={"train": images[:2], "val": images[2:]})
+    write_voc(data, tmp_path / "voc")
+    back = read_boxes(tmp_path / "voc")
+    assert {split: [image.name for image in members] for split, members in back.splits.items()} == {
+        "train": ["a 1.png", "b -1.png"],
+        "val": ["a.png", "b.png"],
+    }
+    assert (tmp_path / "voc/ImageSets/Main/val.txt").read_text() == "a\nb\n"
+    write_voc(replace(data, splits={"train": images[:2]}), tmp_path / "alone")
+    assert (tmp_path / "alone/ImageSets/Main/train.txt").read_text() == "a 1\nb -1\n"
+
+
+def test_names_that_differ_in_how_accents_are_stored(tmp_path):
+    """Readers of VOC take them for one name."""
+    folder, box = tmp_path / "in", Box("cat", (2, 3, 10, 20))
+    images = [BoxImage(folder / name, name, (64, 48), (box,)) for name in ("\xe9.png", "e\u0301.png")]
+    data = BoxData(folder, "a test", None, {"train": images}, (), frozenset())
+    with pytest.raises(UserError, match=r"would share .*\.xml: rename one of them"):
+        write_voc(data, tmp_path / "voc")
+    assert not (tmp_path / "voc").exists()
 
 
 def test_voc_has_two_decimals(tmp_path):

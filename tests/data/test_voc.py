@@ -579,6 +579,7 @@ def test_an_image_that_no_conversion_wrote_is_kept(voc, tmp_path, link, case):
         file.rename(target / "annotations/mine.json")
         del content["info"]
         file = target / "annotations/mine.json"
+    content.get("info", {}).pop("sha256", None)  # as earlier versions wrote it: the annotations may be edited
     file.write_text(json.dumps(content))
     paint(voc / "JPEGImages/a.jpg", "yellow")
     (voc / "JPEGImages/0.jpg").write_bytes((voc / "JPEGImages/b.jpg").read_bytes())  # comes first

@@ -10,7 +10,7 @@ from typing import Any
 
 from hardnet_suite.data.boxes import BoxData, BoxImage, ConversionReport, summary
 from hardnet_suite.data.coco.layout import read_json
-from hardnet_suite.data.conversion.target import Target, bring, mark, unique_places
+from hardnet_suite.data.conversion.target import Target, annotations_digest, bring, mark, unique_places
 from hardnet_suite.data.files import sha256
 from hardnet_suite.data.report import Finding
 from hardnet_suite.errors import UserError, WriteError
@@ -23,11 +23,11 @@ def write_coco(
 ) -> ConversionReport:
     """Writes one ``target``/annotations/instances_SPLIT.json per split, and the images to ``target``/images.
 
-    Every image in an annotation file has its "sha256", by which a later conversion knows what it may replace.
-    Ids of images and categories that were read from COCO files stay, all others are numbered from 1.
-    Annotation files of an earlier conversion that are not written anew stay, which is told, so that splits
-    can be converted one by one. Nothing of the source changes: an image whose place in ``target`` leads to
-    that very image is left alone.
+    Every image in an annotation file has its "sha256", and so has ``info`` that of the annotations, by which
+    a later conversion knows what it may replace. Ids of images and categories that were read from COCO files
+    stay, all others are numbered from 1. Annotation files of an earlier conversion that are not written anew
+    stay, which is told, so that splits can be converted one by one. Nothing of the source changes: an image
+    whose place in ``target`` leads to that very image is left alone.
 
     Args:
         data: the images and boxes.
@@ -37,7 +37,8 @@ def write_coco(
 
     Raises:
         UserError: nothing is left to write, two images share a name, a file cannot be written, or
-            ``target`` has a file of that name that no conversion wrote, or is in the source.
+            ``target`` has a file of that name that no conversion wrote or that was edited since, or is in
+            the source.
     """
     chosen, left_out = data.choose_classes(classes)
     named = unique_places(data.images)
@@ -57,6 +58,7 @@ def write_coco(
         for split, content in contents.items():
             for entry in content["images"]:
                 entry["sha256"] = digests[entry["file_name"]]
+            content["info"]["sha256"] = annotations_digest(content)
             write_file(place.annotations / f"instances_{split}.json", json.dumps(content))
     except WriteError as error:
         raise UserError(explain(error)) from None

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from hardnet_suite.data.boxes import BoxImage, split_name, without_image_folders
 from hardnet_suite.data.conversion.target import unique_places
-from hardnet_suite.data.files import is_utf8
+from hardnet_suite.data.files import is_utf8, normal_name
 from hardnet_suite.data.images import IMAGE_SUFFIXES
 from hardnet_suite.data.masks import MaskImage
 from hardnet_suite.data.report import Finding
@@ -64,8 +64,9 @@ def unique_stems(images: Iterable[_Image], label: str) -> tuple[dict[str, Path],
     first: dict[str, str] = {}
     for name, stem in stems.items():
         require_visible(name, paths[name])
-        if first.setdefault(stem, name) != name:
-            raise UserError(f"{first[stem]} and {name} would share {stem}{label}: rename one of them")
+        key = normal_name(stem)  # as readers compare names, by which accents may be stored either way
+        if first.setdefault(key, name) != name:
+            raise UserError(f"{first[key]} and {name} would share {stem}{label}: rename one of them")
         if stem != stem.strip() or len(stem.splitlines()) != 1 or not is_utf8(stem):
             raise UserError(f"the name {name!r} cannot stand in a list of images: rename the image")
     return paths, stems

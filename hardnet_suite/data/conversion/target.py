@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 from hardnet_suite.data.boxes import BoxImage
 from hardnet_suite.data.coco.layout import read_json
@@ -28,6 +31,12 @@ def mark(source_format: str) -> str:
 def is_mark(text: object) -> bool:
     """Whether a text is a ``mark``."""
     return isinstance(text, str) and bool(_MARK.fullmatch(text))
+
+
+def annotations_digest(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of COCO's annotations without their ``info``, which states it as "sha256"."""
+    text = json.dumps({key: value for key, value in content.items() if key != "info"})
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def unique_places(images: Iterable[BoxImage | MaskImage]) -> dict[str, Path]:
@@ -101,8 +110,10 @@ class Target:
         for folder in (path, self.annotations, self.images):
             require_folder(folder)
         self._sources.require_outside(self.annotations)
-        listed = ((file, _listed_images(file)) for file in self.annotations.rglob("*.json"))
-        self._listed = {file: images for file, images in listed if images is not None}
+        read = ((file, _read_earlier(file)) for file in self.annotations.rglob("*.json"))
+        earlier = {file: own for file, own in read if own is not None}
+        self._listed = {file: own.images for file, own in earlier.items()}
+        self._edited = {file for file, own in earlier.items() if own.is_edited}
 
     def images_to_write(
         self, annotations: Sequence[str], images: Mapping[str, Path], link: bool
@@ -118,12 +129,13 @@ class Target:
             link: whether links are wanted rather than copies.
 
         Raises:
-            UserError: a file that no earlier conversion wrote would be replaced, an image would no longer be
-                the one that another annotation file lists, or the source would change.
+            UserError: a file that no earlier conversion wrote, or that was edited since, would be replaced,
+                an image would no longer be the one that another annotation file lists, or the source would
+                change.
         """
         files = {self.annotations / name for name in annotations}
         for file in sorted(files):
-            require_replaceable(file, self._listed.__contains__, **WORDS)
+            require_replaceable(file, ({*self._listed} - self._edited).__contains__, **WORDS)
         kept = self.kept_files(annotations)
         passed = {step: image for image in images.values() for step in _steps(image)}
         due = {}
@@ -216,16 +228,27 @@ def is_equal(place: Path, image: Path) -> bool:
         return False
 
 
-def _listed_images(path: Path) -> dict[str, str | None] | None:
-    """File name -> SHA-256 of the images in an annotation file; None where no conversion wrote the file.
+class _Earlier(NamedTuple):
+    """An annotation file of an earlier conversion.
 
-    The files of versions that wrote no SHA-256 have None in its place.
+    Attributes:
+        images: file name -> SHA-256; None in its place where the version that wrote the file wrote none.
+        is_edited: it is not as the conversion wrote it; False where that cannot be known.
     """
+
+    images: dict[str, str | None]
+    is_edited: bool
+
+
+def _read_earlier(path: Path) -> _Earlier | None:
+    """What an annotation file says of the conversion that wrote it; None where none did."""
     try:
         content = read_json(path)
-        if is_mark(content["info"]["description"]):
+        info = content["info"]
+        if is_mark(info["description"]):
             digests = {image["file_name"]: image.get("sha256") for image in content["images"]}
-            return {name: digest if isinstance(digest, str) else None for name, digest in digests.items()}
+            images = {name: digest if isinstance(digest, str) else None for name, digest in digests.items()}
+            return _Earlier(images, "sha256" in info and info["sha256"] != annotations_digest(content))
     except (UserError, TypeError, KeyError, AttributeError):
         pass
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
@@ -11,6 +11,7 @@ from hardnet_suite.data.boxes import Box, BoxData, BoxImage, ConversionReport, s
 from hardnet_suite.data.conversion.places import put_once, unique_stems, unusual_splits
 from hardnet_suite.data.conversion.tree import write_tree
 from hardnet_suite.data.report import Finding
+from hardnet_suite.data.voc.lists import without_column
 from hardnet_suite.data.xml_files import is_xml_text
 from hardnet_suite.errors import UserError
 
@@ -40,7 +41,7 @@ def write_voc(
         if not is_xml_text(PurePosixPath(name).name):
             raise UserError(f"the name {name!r} cannot be stored as VOC's XML: rename the image")
     texts: dict[str, str | bytes] = {
-        f"ImageSets/Main/{split}.txt": "".join(f"{stems[image.name]}\n" for image in images)
+        f"ImageSets/Main/{split}.txt": "".join(f"{line}\n" for line in _lines(images, stems))
         for split, images in splits.items()
     }
     for images in splits.values():
@@ -51,6 +52,14 @@ def write_voc(
     write_tree(data, Path(target), texts, brought, link=link)
     counts = {split: summary(images, chosen) for split, images in splits.items()}
     return ConversionReport(chosen, counts, tuple(findings))
+
+
+def _lines(images: Sequence[BoxImage], stems: Mapping[str, str]) -> list[str]:
+    """The list of a split: names without suffix, but where these could be others with a column of flags."""
+    lines = [stems[image.name] for image in images]
+    others = without_column(lines)
+    is_read_in_two_ways = others is not None and {*others} <= {*stems.values()}
+    return [image.name for image in images] if is_read_in_two_ways else lines
 
 
 def _extended(image: BoxImage, classes: Sequence[str], findings: list[Finding]) -> BoxImage:

@@ -39,9 +39,10 @@ def convert_voc(
     """Converts a VOC folder (Annotations/, ImageSets/Main/, JPEGImages/) to COCO.
 
     Writes one ``target``/annotations/instances_SPLIT.json per split, and the images to ``target``/images.
-    Every image in an annotation file has its "sha256", by which a later conversion knows what it may replace.
-    Nothing is written before everything has been read. Nothing of ``source`` changes: an image whose place in
-    ``target`` leads to that very image is left alone. ``boxes_on_image`` states how boxes are read.
+    Every image in an annotation file has its "sha256", and so has ``info`` that of the annotations, by which
+    a later conversion knows what it may replace. Nothing is written before everything has been read. Nothing
+    of ``source`` changes: an image whose place in ``target`` leads to that very image is left alone.
+    ``boxes_on_image`` states how boxes are read.
 
     Args:
         source: the VOC folder.
@@ -58,8 +59,8 @@ def convert_voc(
 
     Raises:
         UserError: a file or folder is missing, broken or not writable, a class is repeated, two images share
-            a name, there is nothing to convert, ``target`` has a file of that name that no conversion wrote,
-            or writing there would change the source.
+            a name, there is nothing to convert, ``target`` has a file of that name that no conversion wrote
+            or that was edited since, or writing there would change the source.
         ValueError: ``difficult`` is neither of the two.
     """
     require_distinct(classes or ())

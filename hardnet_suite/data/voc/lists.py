@@ -23,6 +23,13 @@ class Entry:
     suffix: str = ""
 
 
+def without_column(lines: Sequence[str]) -> list[str] | None:
+    """The lines without the second column of a one-class list; None where not every line ends like it."""
+    parts = [line.rsplit(maxsplit=1) for line in lines]
+    is_marked = all(len(part) == 2 and part[1] in _FLAGS for part in parts)
+    return [part[0] for part in parts] if is_marked else None
+
+
 class VocFolder:
     """The images and annotations of a VOC folder by stem: their path without suffix, in NFC.
 
@@ -167,14 +174,14 @@ class VocFolder:
         without it exist.
         """
         names = [self._resolve(line) for line in lines]
-        parts = [line.rsplit(maxsplit=1) for line in lines]
-        if not all(len(part) == 2 and part[1] in _FLAGS for part in parts):
+        shortened = without_column(lines)
+        if shortened is None:
             return names
-        columns = [self._resolve(part[0]) for part in parts]
+        columns = [self._resolve(line) for line in shortened]
         as_names, as_columns = (sum(map(self._exists, entries)) for entries in (names, columns))
         if as_names == as_columns == len(lines):
             raise UserError(
-                f"{path} can be read in two ways, as {lines[0]!r} and {parts[0][0]!r} both exist: write the "
+                f"{path} can be read in two ways, as {lines[0]!r} and {shortened[0]!r} both exist: write the "
                 "names with their suffix"
             )
         return names if as_names > as_columns else columns

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hardnet_suite.data.boxes import OUTLINES, BoxData, BoxImage, copies_told, split_name
 from hardnet_suite.data.classes import readable
@@ -22,6 +21,7 @@ from hardnet_suite.data.coco.folder import NO_ANNOTATIONS
 from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.conversion.coco import coco_content
 from hardnet_suite.data.conversion.convert import read_boxes
+from hardnet_suite.data.conversion.target import annotations_digest
 from hardnet_suite.data.folders import (
     SegmentationFolder,
     draw_validation,
@@ -461,7 +461,7 @@ def _detection(
     for split, images in splits.items():
         named = [replace(image, name=relative_name(image.path, root)) for image in images]
         content = coco_content(named, classes, _DESCRIPTION, boxes.category_ids)
-        content["info"]["sha256"] = _digest_of(content)
+        content["info"]["sha256"] = annotations_digest(content)
         texts[files[split]] = json.dumps(content)
     used = sum(any(box.name in classes for box in image.boxes) for image in splits["train"])
     say(
@@ -501,19 +501,14 @@ def _counted_boxes(images: Iterable[BoxImage]) -> Counter[str]:
     return Counter(box.name for image in images for box in image.boxes if not box.difficult)
 
 
-def _digest_of(content: Mapping[str, Any]) -> str:
-    """The SHA-256 of annotations without their ``info``."""
-    return _digest(json.dumps({key: value for key, value in content.items() if key != "info"}))
-
-
 def _is_unchanged_json(path: Path) -> bool:
     """Whether annotations, or the record of a run, are as an earlier run wrote them."""
     if is_record(path):
         return True
     try:
         content = read_json(path)
-        info, digest = content["info"], _digest_of(content)
-        return info["description"] == _DESCRIPTION and info["sha256"] == digest
+        info = content["info"]
+        return info["description"] == _DESCRIPTION and info["sha256"] == annotations_digest(content)
     except (UserError, TypeError, KeyError, AttributeError):
         return False
 
