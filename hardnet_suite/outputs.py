@@ -11,7 +11,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
@@ -123,22 +123,22 @@ def write_file(path: str | Path, content: str | bytes) -> None:
         os.fsync(file.fileno())
 
 
-def require_different(places: Mapping[str, str | Path | None]) -> None:
+def require_different(places: Mapping[str, str | Path | Iterable[str | Path] | None]) -> None:
     """Checks, before anything is computed, that no result would replace another of the same run.
 
     Args:
-        places: option -> the file that it names, if any.
+        places: option -> the file that it names, if any, or the files that go into the folder that it names.
 
     Raises:
         UserError: two options name one file.
     """
     options: dict[str, str] = {}
-    for option, path in places.items():
-        if path is None:
-            continue
-        other = options.setdefault(os.path.realpath(path), option)
-        if other != option:
-            raise UserError(f"{other} and {option} are one file, {path}: choose another for one of them")
+    for option, files in places.items():
+        paths = [files] if isinstance(files, str | Path) else files or ()
+        for path in paths:
+            other = options.setdefault(os.path.realpath(path), option)
+            if other != option:
+                raise UserError(f"{other} and {option} are one file, {path}: choose another for one of them")
 
 
 def require_replaceable(

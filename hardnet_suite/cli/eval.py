@@ -35,7 +35,7 @@ from hardnet_suite.evaluation.retrieval import (
     retrieval_table,
 )
 from hardnet_suite.evaluation.segmentation import evaluate_folders
-from hardnet_suite.outputs import require_replaceable, write_file
+from hardnet_suite.outputs import require_different, require_replaceable, write_file
 from hardnet_suite.visualization.canvas import is_figure
 from hardnet_suite.visualization.classification import CONFUSION, draw_confusion
 from hardnet_suite.visualization.detection_charts import CHARTS, draw_detection_charts
@@ -139,6 +139,8 @@ def run(args: argparse.Namespace) -> None:
         require_replaceable(args.out, _is_report, writer="eval", option="--out")
     for name in args.charts if args.plots is not None else ():
         require_replaceable(args.plots / name, is_figure, writer="eval", option="--plots")
+    if args.plots is not None:
+        require_different({"--out": args.out, "--plots": [args.plots / name for name in args.charts]})
     figures = args.score(args)
     for name in args.charts if args.plots is not None else ():
         show(f"plot: {args.plots / name}")
@@ -213,8 +215,11 @@ def _score_patches(args: argparse.Namespace) -> dict[str, Any]:
     folders = {_set_name(folder): _brown_folder(folder) for folder in args.data}
     if len(folders) < len(args.data):
         raise UserError("two folders of one name: score them one by one")
-    for name in folders if args.save is not None else ():
-        require_replaceable(args.save / f"{name}.npz", is_descriptors, writer="eval", option="--save")
+    if args.save is not None:
+        saved = [args.save / f"{name}.npz" for name in folders]
+        for path in saved:
+            require_replaceable(path, is_descriptors, writer="eval", option="--save")
+        require_different({"--out": args.out, "--save": saved})
     choose_descriptor_device(args)
     set_threads(args.threads)
     from hardnet_suite.evaluation.descriptor import fpr95, fpr95_table, pair_distances

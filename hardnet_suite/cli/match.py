@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     from hardnet_suite.matching import HardNetDetector, KeyNetDetector, match_features
     from hardnet_suite.matching.export import (
+        colmap_files,
+        hloc_files,
         relative_names,
         require_colmap_length,
         require_colmap_replaceable,
@@ -91,9 +93,12 @@ def run(args: argparse.Namespace) -> int:
         if folder is not None:
             require_names(program, names)
             require_stored_upright(program, [name for name, _ in images])
+    own = {"--out": args.out, "--json": args.json}  # hloc's and COLMAP's files may share a folder
     if args.hloc is not None:
+        require_different({**own, "--hloc": hloc_files(args.hloc)})
         require_hloc_replaceable(args.hloc, (names[0], names[1]))
     if args.colmap is not None:
+        require_different({**own, "--colmap": colmap_files(args.colmap, names)})
         require_colmap_replaceable(args.colmap, names, (names[0], names[1]))
     keynet = None
     if args.keynet is not None:

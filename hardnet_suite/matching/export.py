@@ -154,6 +154,16 @@ def _feature_lines(features: Features) -> str:
     return "\n".join([f"{len(keypoints)} {_COLMAP_LENGTH}", *rows]) + "\n"
 
 
+def hloc_files(folder: str | Path) -> list[Path]:
+    """What ``write_hloc`` writes into a folder."""
+    return [Path(folder, name) for name in (FEATURES, MATCHES, PAIRS, LIST)]
+
+
+def colmap_files(folder: str | Path, names: Iterable[str]) -> list[Path]:
+    """What ``write_colmap`` writes into a folder for images of these names."""
+    return [Path(folder, name) for name in (*(f"{name}.txt" for name in names), MATCH_LIST, LIST)]
+
+
 def require_hloc_replaceable(folder: str | Path, pair: tuple[str, str] | None = None) -> None:
     """Checks, before anything is computed, that ``write_hloc`` may write.
 

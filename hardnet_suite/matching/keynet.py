@@ -115,7 +115,8 @@ class KeyNetDetector:
         responses = responses[responses > 0]
         networks = [self._affnet, None if upright else self._orinet]
         for network in filter(None, networks):
-            parts = [network(part, image) for part in lafs.split(_AT_ONCE, 1)]
+            # of no frames, split gives one empty part, whose deviation PyTorch warns of
+            parts = [network(part, image) for part in lafs.split(_AT_ONCE, 1) if part.shape[1]]
             lafs = torch.cat(parts, 1) if parts else lafs
         return lafs[0].double().cpu().numpy(), responses.float().cpu().numpy()
 

@@ -60,6 +60,10 @@ def test_plots_replace_plots_alone(cli, error_of, files, tmp_path):
         assert (status, err) == (0, "")
         assert sorted(path.name for path in plots.iterdir()) == ["confusion.png", "precision_recall.png"]
         assert f"plot: {plots / 'confusion.png'}" in out
+    other = tmp_path / "other"
+    message = error_of("eval", "coco", *files, "--plots", other, "--out", other / "confusion.png")
+    assert f"--out and --plots are one file, {other / 'confusion.png'}" in message
+    assert not other.exists()
     (plots / "confusion.png").write_text("mine")
     message = error_of("eval", "coco", *files, "--plots", plots)
     assert f"{plots / 'confusion.png'} exists, and no earlier eval wrote it" in message
@@ -268,6 +272,12 @@ def test_a_model_is_scored_and_its_descriptors_are_saved(cli, patch_sets, tmp_pa
     write_brown(tmp_path / "other" / "made", replace(other, pairs=pairs))
     status, _, err = cli("eval", "patches", tmp_path / "other" / "made", "--stored", tmp_path / "saved")
     assert (status, "made.npz is of other patches" in err) == (2, True)
+
+
+def test_scores_do_not_replace_the_descriptors_of_the_same_run(error_of, patch_sets, tmp_path):
+    places = "--save", tmp_path / "saved", "--out", tmp_path / "saved" / "liberty.npz"
+    assert "--out and --save are one file" in error_of("eval", "patches", patch_sets / "liberty", *places)
+    assert not (tmp_path / "saved").exists()
 
 
 @pytest.mark.parametrize("folder", ["none", "empty"])

@@ -182,6 +182,29 @@ def test_files_of_others_are_looked_at_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("--hloc", "pairs.txt"),
+        ("--hloc", "hardnet_suite.json"),
+        ("--colmap", "matches.txt"),
+        ("--colmap", "a.png.txt"),
+    ],
+)
+def test_a_report_in_the_place_of_an_export_is_told_at_once(
+    tmp_path, weights, option, name, capsys, monkeypatch
+):
+    pytest.importorskip("h5py")
+    monkeypatch.chdir(tmp_path)
+    save_pair(tmp_path)
+    places = ["--json", f"out/{name}", option, "out"]
+    assert main(["match", "a.png", "b.png", "--weights", weights, *places]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"error: --json and {option} are one file, out/{name}: choose another for one of them\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("image", "message"),
     [("no.png", "no such file"), (".", "expected one image, got several"), ("text.png", "not an image")],
 )

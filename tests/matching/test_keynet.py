@@ -159,6 +159,7 @@ def test_angles_are_below_360_degrees(angle):
     assert abs((found - angle + 180) % 360 - 180) < 1e-4
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("shape", [(1, 1), (16, 16), (22, 90), (29, 31), (31, 200), (64, 33)])
 def test_small_and_constant_images(keynet, grey, shape):
     detector = HardNetDetector(small_descriptor(), detector=keynet)
