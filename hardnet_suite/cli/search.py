@@ -17,12 +17,13 @@ from hardnet_suite.data.report import counted
 from hardnet_suite.data.sources import SourceImage, images_of
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import first_repeated
-from hardnet_suite.outputs import require_replaceable, write_file
+from hardnet_suite.outputs import require_replaceable, writing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+_COMMAND = "search"  # whose rankings these are
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     choose_descriptor_device(args)
     set_threads(args.threads)
     from hardnet_suite.matching.index import VERIFIED, load_index
+    from hardnet_suite.matching.own_files import own_files
 
     queries = list(_regions(args) if args.ground_truth is not None else _images(args))
     index = load_index(args.index, model=args.descriptor, weights=args.weights, bf16=args.bf16)
@@ -80,7 +82,9 @@ def run(args: argparse.Namespace) -> int:
             failed += 1
             continue
         if args.ranked is not None:
-            write_file(args.ranked / f"{name}.txt", "".join(f"{hit.name}\n" for hit in hits))
+            file = f"{name}.txt"
+            with own_files(args.ranked, _COMMAND, (file,)) as places, writing(args.ranked / file):
+                places[file].write_bytes("".join(f"{hit.name}\n" for hit in hits).encode())
         hits = hits[: args.top]
         show(f"{name}: {1000 * (time.perf_counter() - start):.0f} ms")
         for rank, hit in enumerate(hits, 1):
@@ -134,6 +138,7 @@ def _regions(
 def _require_rankings(queries: list[str], folder: Path, images: list[str]) -> None:
     """Checks that rankings can be written and scored, and replace earlier ones alone."""
     from hardnet_suite.evaluation.retrieval import image_stem
+    from hardnet_suite.matching.own_files import require_own
 
     twice = first_repeated(queries)
     if twice is not None:
@@ -147,15 +152,7 @@ def _require_rankings(queries: list[str], folder: Path, images: list[str]) -> No
             "and suffix"
         )
 
-    def is_ranking(path: Path) -> bool:
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            return False
-        return set(lines) <= set(images)
-
-    for query in queries:
-        require_replaceable(folder / f"{query}.txt", is_ranking, writer="search", option="--ranked")
+    require_own(folder, _COMMAND, [f"{query}.txt" for query in queries], option="--ranked")
 
 
 def _cut(image: Image, region: tuple[float, float, float, float] | None, name: str) -> Image:

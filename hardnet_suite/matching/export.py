@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from hardnet_suite.data.coco.layout import read_json
-from hardnet_suite.data.files import is_file, is_utf8, read_text, sha256
+from hardnet_suite.data.files import is_file, is_utf8, read_text
 from hardnet_suite.data.images import exif_orientation
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching.keypoints import Features
+from hardnet_suite.matching.own_files import LIST, own_files, require_own
 from hardnet_suite.matching.pair import Matches
-from hardnet_suite.outputs import require_replaceable, whole_file, write_file, writing
+from hardnet_suite.outputs import writing
 
 FEATURES, MATCHES, PAIRS = "features.h5", "matches.h5", "pairs.txt"  # hloc
 MATCH_LIST = "matches.txt"  # COLMAP
-LIST = "hardnet_suite.json"  # path -> SHA-256 of what was written: the formats have no room for a mark
-_PROGRAM = "hardnet-suite match"
+_COMMAND = "match"  # whose files these are
 _COLMAP_LENGTH = 128  # of a descriptor, in COLMAP
 _HLOC_ARRAYS = ("keypoints", "descriptors", "scores", "scales", "oris", "image_size")  # of an image
 
@@ -65,7 +62,7 @@ def write_hloc(
     folder = Path(folder)
     require_hloc_replaceable(folder)
     _require_pairs_stay(folder, PAIRS, [(name_of[id(pair.a)], name_of[id(pair.b)]) for pair in matches])
-    with _own_files(folder, (FEATURES, MATCHES, PAIRS)) as places:
+    with own_files(folder, _COMMAND, (FEATURES, MATCHES, PAIRS)) as places:
         with writing(folder / FEATURES), h5py.File(places[FEATURES], "w") as file:
             for name, features in images.items():
                 group = file.create_group(name)
@@ -130,7 +127,7 @@ def write_colmap(
         require_colmap_length(features.descriptors.shape[1])
     require_colmap_replaceable(folder, images)
     _require_pairs_stay(folder, MATCH_LIST, pairs)
-    with _own_files(folder, (*(f"{name}.txt" for name in images), MATCH_LIST)) as places:
+    with own_files(folder, _COMMAND, (*(f"{name}.txt" for name in images), MATCH_LIST)) as places:
         for name, features in images.items():
             with writing(folder / f"{name}.txt"):
                 places[f"{name}.txt"].write_bytes(_feature_lines(features).encode())
@@ -175,7 +172,7 @@ def require_hloc_replaceable(folder: str | Path, pair: tuple[str, str] | None = 
         UserError: h5py is not installed, other files are in the place, or matches of other pairs.
     """
     _h5py()
-    _require_own(Path(folder), (FEATURES, MATCHES, PAIRS))
+    require_own(Path(folder), _COMMAND, (FEATURES, MATCHES, PAIRS))
     if pair is not None:
         _require_pairs_stay(Path(folder), PAIRS, [pair])
 
@@ -199,7 +196,7 @@ def require_colmap_replaceable(
     Raises:
         UserError: other files are in the place, or matches of other pairs.
     """
-    _require_own(Path(folder), (*(f"{name}.txt" for name in names), MATCH_LIST))
+    require_own(Path(folder), _COMMAND, (*(f"{name}.txt" for name in names), MATCH_LIST))
     if pair is not None:
         _require_pairs_stay(Path(folder), MATCH_LIST, [pair])
 
@@ -219,55 +216,6 @@ def _require_pairs_stay(folder: Path, file: str, pairs: Iterable[tuple[str, str]
             f"{folder} holds matches of {lost[0]}{rest}, which would be lost: write all pairs in one call of "
             "write_hloc or write_colmap, or choose another folder"
         )
-
-
-def _require_own(folder: Path, names: Iterable[str]) -> None:
-    """Checks that files are missing, or as an earlier call wrote them."""
-    digests = _listed(folder)
-    words = {"writer": "match", "option": "folder"}
-    require_replaceable(folder / LIST, lambda _: digests is not None, **words)
-    for name in names:
-        parents = (folder / parent for parent in PurePosixPath(name).parents)
-        if parent := next((path for path in parents if os.path.lexists(path) and not path.is_dir()), None):
-            raise UserError(f"{parent}: expected a folder")
-        known = (digests or {}).get(name, set())
-        require_replaceable(folder / name, lambda path, known=known: sha256(path) in known, **words)
-
-
-@contextmanager
-def _own_files(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Path]]:
-    """Paths beside the places of files, for their contents; all of them take their places at the end.
-
-    The list has the new contents beside the earlier ones while that happens: wherever it is interrupted,
-    another call finds each file in it.
-    """
-    earlier = _listed(folder) or {}
-    with ExitStack() as stack:
-        # the last one that is entered takes its place first
-        places = {name: stack.enter_context(whole_file(folder / name)) for name in reversed(names)}
-        yield places
-        digests = {name: sha256(path) for name, path in places.items()}
-        _list(folder, earlier | {name: earlier.get(name, set()) | {new} for name, new in digests.items()})
-    _list(folder, earlier | {name: {digest} for name, digest in digests.items()})
-
-
-def _list(folder: Path, digests: Mapping[str, set[str]]) -> None:
-    files = {name: sorted(known) for name, known in digests.items()}
-    files = {name: known[0] if len(known) == 1 else known for name, known in files.items()}
-    write_file(folder / LIST, json.dumps({"program": _PROGRAM, "files": files}, indent=0))
-
-
-def _listed(folder: Path) -> dict[str, set[str]] | None:
-    """Path -> SHA-256 of what earlier calls wrote there, of several where one was interrupted; None where
-    there were none."""
-    try:
-        content = read_json(folder / LIST)
-        if content["program"] != _PROGRAM:
-            return None
-        files = dict(content["files"])
-        return {name: {known} if isinstance(known, str) else set(known) for name, known in files.items()}
-    except (UserError, TypeError, KeyError, ValueError):
-        return None
 
 
 def _named(program: str, matches: list[Matches], names: Mapping[int, str] | None) -> dict[str, Features]:

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from hardnet_suite.data.files import sha256
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.matching import HardNetDetector, export, match_features, write_colmap, write_hloc
-from hardnet_suite.matching.export import LIST
+from hardnet_suite.matching.own_files import LIST
 from hardnet_suite.matching.pair import Matches
 
 
@@ -295,14 +295,14 @@ def test_an_interrupted_call_is_repeated(matches, tmp_path, monkeypatch, write, 
 def test_a_full_disk_is_told_of_the_file_that_it_stops(matches, tmp_path, monkeypatch, write, name):
     if write is write_hloc:
         pytest.importorskip("h5py")
-    real = export._own_files
+    real = export.own_files
 
     @contextmanager
-    def full(folder, names):
-        with real(folder, names) as places:
+    def full(folder, command, names):
+        with real(folder, command, names) as places:
             yield places | {name: Path("/dev/full") if name.endswith("txt") else tmp_path / "none/x.h5"}
 
-    monkeypatch.setattr(export, "_own_files", full)
+    monkeypatch.setattr(export, "own_files", full)
     with pytest.raises(WriteError) as error:
         write(tmp_path / "out", [matches])
     assert error.value.filename == str(tmp_path / "out" / name)
