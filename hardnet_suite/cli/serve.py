@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 _LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
+_IDLE_SECONDS = 30  # of a connection without a request
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -176,12 +177,15 @@ def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
 
     import uvicorn
 
+    from hardnet_suite.serving.connections import ACCEPTED, connection_class, most_connections
+
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    waiting = 2048  # connections that are not accepted yet
     try:
         listener.bind((args.host, args.port))
-        listener.listen(2048)  # who connects from now on waits until the server has started
+        listener.listen(waiting)  # who connects from now on waits until the server has started
     except OSError as error:
         listener.close()
         reason = error.strerror or error
@@ -195,8 +199,10 @@ def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
         app,
         lifespan="on",
         log_level="warning",
+        http=connection_class(most=most_connections(), seconds=_IDLE_SECONDS),
+        backlog=ACCEPTED,
         timeout_graceful_shutdown=int(args.timeout) + 5,
-        timeout_keep_alive=30,
+        timeout_keep_alive=_IDLE_SECONDS,
         server_header=False,
     )
 
@@ -204,6 +210,10 @@ def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
         """Knows whether the time that it waits for requests in progress was enough."""
 
         is_late = False
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            listener.listen(waiting)  # asyncio has set it to ACCEPTED
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             watch = asyncio.create_task(self._watch())
