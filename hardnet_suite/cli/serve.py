@@ -169,11 +169,15 @@ def application(args: argparse.Namespace, models: Any, **options: Any) -> Starle
 def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
     """Serves until SIGINT or SIGTERM; then requests in progress are answered, and new ones refused.
 
+    A second SIGINT cuts them off.
+
     Raises:
         UserError: the address is taken, or is none of this machine's.
     """
     import asyncio
+    import logging
     import socket
+    from types import FrameType
 
     import uvicorn
 
@@ -215,14 +219,29 @@ def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
             await super().startup(sockets)
             listener.listen(waiting)  # asyncio has set it to ACCEPTED
 
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            if self.force_exit:
+                self._be_quiet()
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             watch = asyncio.create_task(self._watch())
             await super().shutdown(sockets)
             watch.cancel()
+            if self.force_exit:  # or what is cancelled would be answered as a fault of the server
+                for connection in list(self.server_state.connections):
+                    connection.transport.abort()
+                await asyncio.sleep(0)
 
         async def _watch(self) -> None:
             await asyncio.sleep(self.config.timeout_graceful_shutdown or 0)
             self.is_late = bool(self.server_state.connections or self.server_state.tasks)
+            if self.is_late:
+                self._be_quiet()
+
+        def _be_quiet(self) -> None:
+            """Logs no traceback for what is cut off, of which the last line tells."""
+            logging.getLogger("uvicorn.error").disabled = True
 
     server = Server(config)
     try:
