@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 _LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
+_IDLE_SECONDS = 30  # of a connection without a request
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -168,20 +169,27 @@ def application(args: argparse.Namespace, models: Any, **options: Any) -> Starle
 def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
     """Serves until SIGINT or SIGTERM; then requests in progress are answered, and new ones refused.
 
+    A second SIGINT cuts them off.
+
     Raises:
         UserError: the address is taken, or is none of this machine's.
     """
     import asyncio
+    import logging
     import socket
+    from types import FrameType
 
     import uvicorn
+
+    from hardnet_suite.serving.connections import ACCEPTED, connection_class, most_connections
 
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    waiting = 2048  # connections that are not accepted yet
     try:
         listener.bind((args.host, args.port))
-        listener.listen(2048)  # who connects from now on waits until the server has started
+        listener.listen(waiting)  # who connects from now on waits until the server has started
     except OSError as error:
         listener.close()
         reason = error.strerror or error
@@ -195,8 +203,10 @@ def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
         app,
         lifespan="on",
         log_level="warning",
+        http=connection_class(most=most_connections(), seconds=_IDLE_SECONDS),
+        backlog=ACCEPTED,
         timeout_graceful_shutdown=int(args.timeout) + 5,
-        timeout_keep_alive=30,
+        timeout_keep_alive=_IDLE_SECONDS,
         server_header=False,
     )
 
@@ -205,14 +215,33 @@ def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
 
         is_late = False
 
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            listener.listen(waiting)  # asyncio has set it to ACCEPTED
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            if self.force_exit:
+                self._be_quiet()
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             watch = asyncio.create_task(self._watch())
             await super().shutdown(sockets)
             watch.cancel()
+            if self.force_exit:  # or what is cancelled would be answered as a fault of the server
+                for connection in list(self.server_state.connections):
+                    connection.transport.abort()
+                await asyncio.sleep(0)
 
         async def _watch(self) -> None:
             await asyncio.sleep(self.config.timeout_graceful_shutdown or 0)
             self.is_late = bool(self.server_state.connections or self.server_state.tasks)
+            if self.is_late:
+                self._be_quiet()
+
+        def _be_quiet(self) -> None:
+            """Logs no traceback for what is cut off, of which the last line tells."""
+            logging.getLogger("uvicorn.error").disabled = True
 
     server = Server(config)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -120,7 +121,6 @@ def test_requests_in_progress_are_answered_before_it_ends():
 
 def test_an_answer_that_is_not_received_is_told_at_the_end():
     import io
-    import socket
 
     import numpy as np
     from PIL import Image
@@ -144,6 +144,35 @@ def test_an_answer_that_is_not_received_is_told_at_the_end():
     assert status == 128 + signal.SIGTERM
     assert "ended: requests in progress were cut off" in output
     assert "an answer was cut off: not received within 8 s" in output
+
+
+def test_a_second_interrupt_cuts_off_what_is_in_progress():
+    server = Server("serve", "--model", "hardnet39ds:tiny_imagenet10")
+    try:
+        server.ask("/healthz")
+        host, _, port = server.address.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=60) as client:
+            client.sendall(f"POST /v1/predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n".encode())
+            deadline = time.monotonic() + 30
+            while b'progress{model="hardnet39ds"} 1' not in server.ask("/metrics"):
+                assert time.monotonic() < deadline
+            server.process.send_signal(signal.SIGINT)
+            while True:  # until the first one has been seen
+                try:
+                    socket.create_connection((host, int(port)), timeout=60).close()
+                except OSError:
+                    break
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            status, output = server.end(signal.SIGINT)
+            try:
+                answer = client.recv(100)
+            except ConnectionError:
+                answer = b""
+    finally:
+        server.process.kill()
+    assert (status, answer) == (0, b"")
+    assert output.splitlines() == ["ended: requests in progress were cut off"]
 
 
 def test_demo_has_every_task():

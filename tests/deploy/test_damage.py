@@ -69,6 +69,19 @@ def test_changed_bytes(exported, tmp_path):
     assert refused > 20
 
 
+def test_a_file_that_is_written_over_while_it_is_open(exported, tmp_path):
+    """Engines that map a file would compute with the new bytes, or die where it has become shorter."""
+    form, path = exported
+    other = copied(form, path, tmp_path)
+    session = open_session(other, trusted=True)
+    expected = session(IMAGES)
+    for part in form.parts(other):
+        size = part.stat().st_size
+        with part.open("r+b") as stream:  # in its place, as cp does
+            stream.write(bytes(size))
+    assert torch.equal(session(IMAGES), expected)
+
+
 def test_a_changed_digit_of_a_graph_in_text(exported, tmp_path):
     """It stays well-formed: another stride, or the weights of another layer."""
     form, path = exported

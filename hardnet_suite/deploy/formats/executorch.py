@@ -50,12 +50,15 @@ def open(
     if threads is not None:
         portable_lib._unsafe_reset_threadpool(threads)
     try:
-        method = Runtime.get().load_program(path).load_method("forward")
+        # by its path it would be mapped, and change with the file, or kill the process
+        program = Runtime.get().load_program(path.read_bytes())
+        program.load_method("forward")
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{path}: ExecuTorch cannot open it ({str(error).splitlines()[0]})") from None
 
     def run(values: np.ndarray | Mapping[str, np.ndarray]) -> list[np.ndarray]:
         values = single_input(values, record.input_name)
+        method = program.load_method("forward")  # the one above; it needs the program as long as it lives
         found = method.execute((torch.from_numpy(np.ascontiguousarray(values)),))
         return [np.array(output) for output in found]
 

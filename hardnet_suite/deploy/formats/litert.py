@@ -42,7 +42,9 @@ def open(
     if precision not in (None, record.precision):
         raise PrecisionError(f"{path} holds {record.precision}: LiteRT computes in the precision of the file")
     try:
-        interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
+        # by its path it would be mapped, and change with the file, or kill the process
+        content = path.read_bytes()
+        interpreter = Interpreter(model_content=content, num_threads=threads or os.cpu_count())
         runner = interpreter.get_signature_runner()
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{path}: LiteRT cannot open it ({str(error).splitlines()[0]})") from None

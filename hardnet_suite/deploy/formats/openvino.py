@@ -105,6 +105,7 @@ def open(
     if capability not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UserError(f"{path}: OpenVINO has no {computing} on this processor")
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    options["ENABLE_MMAP"] = False  # a mapped file that is written over would change or kill the process
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
     try:
