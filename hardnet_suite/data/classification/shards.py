@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from hardnet_suite.data.classes import class_names
-from hardnet_suite.data.classification.samples import Samples
+from hardnet_suite.data.classification.samples import NamedImages, Samples
 from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb
 from hardnet_suite.data.report import counted
 from hardnet_suite.data.tar_files import (
@@ -31,7 +31,7 @@ _LONGEST_LABEL = 20  # bytes
 _THREADS = 8  # that read the headers
 
 
-class ShardImages:
+class ShardImages(NamedImages):
     """The images of shards, each read where it lies in its file.
 
     ``images[index]`` is the pair of an RGB image and its label, as torchvision's data sets have it. A file is
@@ -71,8 +71,20 @@ class ShardImages:
         return open_rgb(content, self.name(index))
 
     def name(self, index: int) -> str:
-        """The image's shard and key, for people."""
+        """The image's shard and path there, as ``predict`` names it."""
         return f"{self.paths[self.shard[index]]}/{self._key(index)}"
+
+    def find(self, name: str) -> int:
+        for shard, path in enumerate(self.paths):
+            if not name.startswith(f"{path}/"):
+                continue
+            key = name.removeprefix(f"{path}/")
+            first, end = np.searchsorted(self.shard, (shard, shard + 1))
+            wanted = key if self.keys.dtype.kind == "U" else key.encode("utf-8", "surrogateescape")
+            found = np.flatnonzero(self.keys[first:end] == wanted)
+            if len(found):
+                return int(first + found[0])
+        raise KeyError(name)
 
     def _key(self, index) -> str:
         key = self.keys[index]
