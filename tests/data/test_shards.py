@@ -87,6 +87,13 @@ def test_images_are_found_by_their_names(tmp_path):
         samples.dataset.find(f"{tmp_path}/z.tar/bß/c.png")
 
 
+@pytest.mark.parametrize("label", [1_000_000, 999_999_999])
+def test_a_label_that_no_class_can_have(tmp_path, label):
+    write(tmp_path / "train.tar", {"a.png": png(1), "a.cls": str(label).encode()})
+    with pytest.raises(UserError, match=rf"train\.tar/a\.png: label {label}, expected one below 1,000,000"):
+        read_shards(f"{tmp_path}/train.tar")
+
+
 def test_names_of_classes(shards):
     samples = read_shards(f"{shards}/train-000.tar", ("cat", "dog", "fox"))
     assert samples.classes == ("cat", "dog", "fox")
