@@ -63,8 +63,35 @@ def test_every_image_with_its_label(shards):
         assert pixels.shape == (4, 5, 3)
         assert (pixels == index).all()
         assert samples.labels[index] == index % 3
-        assert np.array_equal(np.asarray(samples.open_named(str(index))), pixels)
+        assert np.array_equal(np.asarray(samples.open_named(samples.name(index))), pixels)
     assert samples.dataset.name(0) == f"{shards}/train-000.tar/0000.png"
+
+
+def test_images_are_found_by_their_names(tmp_path):
+    """Also those of one name in two shards, in a shard below another's name, and beyond ASCII."""
+    same = {"a.png": png(0), "a.cls": b"0", "bß/c.png": png(1), "bß/c.cls": b"1"}
+    (tmp_path / "x.tar.d").mkdir()
+    for number, name in enumerate(("x.tar", "x.tar.d/y.tar", "z.tar")):
+        write(tmp_path / name, {key: value for key, value in same.items() if number < 2 or "a" in key})
+    samples = read_shards(f"{tmp_path}/{{x,x.tar.d/y,z}}.tar")
+    names = [samples.name(index) for index in range(len(samples))]
+    assert names == [
+        f"{tmp_path}/{name}"
+        for name in (
+            *("x.tar/a.png", "x.tar/bß/c.png", "x.tar.d/y.tar/a.png", "x.tar.d/y.tar/bß/c.png"),
+            "z.tar/a.png",
+        )
+    ]
+    assert [samples.dataset.find(name) for name in names] == [0, 1, 2, 3, 4]
+    with pytest.raises(KeyError):
+        samples.dataset.find(f"{tmp_path}/z.tar/bß/c.png")
+
+
+@pytest.mark.parametrize("label", [1_000_000, 999_999_999])
+def test_a_label_that_no_class_can_have(tmp_path, label):
+    write(tmp_path / "train.tar", {"a.png": png(1), "a.cls": str(label).encode()})
+    with pytest.raises(UserError, match=rf"train\.tar/a\.png: label {label}, expected one below 1,000,000"):
+        read_shards(f"{tmp_path}/train.tar")
 
 
 def test_names_of_classes(shards):

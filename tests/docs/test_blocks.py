@@ -81,6 +81,14 @@ def test_links_and_images_exist(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
+def test_tables_have_a_header(document):
+    """An empty line within a table makes a paragraph of what follows."""
+    text = re.sub(r"^```.*?^```", "", text_of(document), flags=re.MULTILINE | re.DOTALL)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert re.match(r".*\n\|[ :|-]+\|\n", table), table
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_into_documents_name_headings(document):
     path = ROOT / document
     for target, anchor in re.findall(r"\]\(([^)#: ]*)#([^)]+)\)", text_of(document)):

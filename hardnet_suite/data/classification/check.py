@@ -51,11 +51,11 @@ def check_classification(samples: Samples, *, read: bool = True) -> Classificati
     def look(index: int) -> tuple[int, int] | Finding | None:
         image = samples.images[index]
         if image in missing:
-            return Finding("error", "missing image", str(image), "no such file")
+            return Finding("error", "missing image", samples.name(index), "no such file")
         try:
             return samples.open(index).size if read else None
         except Exception as error:
-            return Finding("error", "unreadable image", str(image), str(error))
+            return Finding("error", "unreadable image", samples.name(index), str(error))
 
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(look, range(len(samples))):

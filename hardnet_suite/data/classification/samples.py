@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,18 @@ from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 
 
+class NamedImages(ABC):
+    """A data set, as torchvision's are, whose images have names."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What an image is called, for people."""
+
+    @abstractmethod
+    def find(self, name: str) -> int:
+        """The index of the image that is called so."""
+
+
 @dataclass(frozen=True)
 class Samples:
     """Images and their classes.
@@ -24,7 +37,7 @@ class Samples:
         classes: the names, in the order of their labels.
         images: a path each, or the index in ``dataset``.
         labels: for each image an index into ``classes``.
-        dataset: one of torchvision's, if the images are its.
+        dataset: one of torchvision's, or ``NamedImages``, if the images are its.
         strays: files that were found beside the images and are not used.
     """
 
@@ -40,13 +53,22 @@ class Samples:
 
     def open(self, index: int):
         """The image as a PIL image, RGB; UserError where it cannot be read."""
-        if self.dataset is None:
-            return open_rgb(self.images[index])
-        return to_rgb(self.dataset[self.images[index]][0])
+        return self.open_entry(self.images[index])
+
+    def open_entry(self, image: str | Path | int):
+        """As ``open``, by an entry of ``images``, which may have been emptied since."""
+        return open_rgb(image) if self.dataset is None else to_rgb(self.dataset[image][0])
+
+    def name(self, index: int) -> str:
+        """The path of an image; its shard and path there; or its index in one of torchvision's data sets."""
+        image = self.images[index]
+        return self.dataset.name(image) if isinstance(self.dataset, NamedImages) else str(image)
 
     def open_named(self, name: str):
-        """As ``open``, by ``str`` of its entry in ``images``, which may have been emptied since."""
-        return open_rgb(name) if self.dataset is None else to_rgb(self.dataset[int(name)][0])
+        """As ``open``, by the ``name`` of an image; ``images`` may have been emptied since."""
+        if isinstance(self.dataset, NamedImages):
+            return self.open_entry(self.dataset.find(name))
+        return self.open_entry(name if self.dataset is None else int(name))
 
 
 def hold_out(samples: Samples, per_class: int, seed: int = 0) -> tuple[Samples, Samples]:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from hardnet_suite.data.classes import class_names
-from hardnet_suite.data.classification.samples import Samples
+from hardnet_suite.data.classification.samples import NamedImages, Samples
 from hardnet_suite.data.images import IMAGE_SUFFIXES, open_rgb
 from hardnet_suite.data.report import counted
 from hardnet_suite.data.tar_files import (
@@ -29,9 +29,10 @@ from hardnet_suite.errors import UserError
 
 _LONGEST_LABEL = 20  # bytes
 _THREADS = 8  # that read the headers
+_MOST_CLASSES = 1_000_000  # where the labels alone tell how many
 
 
-class ShardImages:
+class ShardImages(NamedImages):
     """The images of shards, each read where it lies in its file.
 
     ``images[index]`` is the pair of an RGB image and its label, as torchvision's data sets have it. A file is
@@ -71,8 +72,20 @@ class ShardImages:
         return open_rgb(content, self.name(index))
 
     def name(self, index: int) -> str:
-        """The image's shard and key, for people."""
+        """The image's shard and path there, as ``predict`` names it."""
         return f"{self.paths[self.shard[index]]}/{self._key(index)}"
+
+    def find(self, name: str) -> int:
+        for shard, path in enumerate(self.paths):
+            if not name.startswith(f"{path}/"):
+                continue
+            key = name.removeprefix(f"{path}/")
+            first, end = np.searchsorted(self.shard, (shard, shard + 1))
+            wanted = key if self.keys.dtype.kind == "U" else key.encode("utf-8", "surrogateescape")
+            found = np.flatnonzero(self.keys[first:end] == wanted)
+            if len(found):
+                return int(first + found[0])
+        raise KeyError(name)
 
     def _key(self, index) -> str:
         key = self.keys[index]
@@ -99,7 +112,7 @@ def read_shards(pattern: str, classes: Sequence[str] | None = None) -> Samples:
 
     Args:
         pattern: paths of the shards: ``train-{000..099}.tar``, ``{a,b}.tar``, wildcards, or a mixture.
-        classes: names in the order of the labels. None: the labels themselves, from 0 on.
+        classes: names in the order of the labels. None: the labels themselves, from 0 on, up to a million.
 
     Raises:
         UserError: a shard is missing, compressed, broken or cut short, an image has no label or a label no
@@ -113,8 +126,6 @@ def read_shards(pattern: str, classes: Sequence[str] | None = None) -> Samples:
         raise UserError(f"{pattern}: no image in {counted(len(paths), 'shard')}")
     labels = np.array([label for shard in shards for label in shard.labels], np.int32)
     names = tuple(class_names(classes, "classes")) if classes is not None else None
-    if names is None:
-        names = tuple(map(str, range(int(labels.max()) + 1)))
     images = ShardImages(
         paths,
         np.repeat(np.arange(len(paths), dtype=np.int32), counts),
@@ -123,12 +134,16 @@ def read_shards(pattern: str, classes: Sequence[str] | None = None) -> Samples:
         labels,
         [key for shard in shards for key in shard.keys],
     )
-    beyond = np.flatnonzero(labels >= len(names))
+    most = _MOST_CLASSES if names is None else len(names)
+    beyond = np.flatnonzero(labels >= most)
     if len(beyond):
         index = int(beyond[0])
-        raise UserError(
-            f"{images.name(index)}: label {labels[index]}, but there are {counted(len(names), 'class')}"
-        )
+        reason = f"expected one below {most:,}"
+        if names is not None:
+            reason = f"but there are {counted(most, 'class')}"
+        raise UserError(f"{images.name(index)}: label {labels[index]}, {reason}")
+    if names is None:
+        names = tuple(map(str, range(int(labels.max()) + 1)))
     return Samples(pattern, names, tuple(range(len(images))), tuple(labels.tolist()), images)
 
 

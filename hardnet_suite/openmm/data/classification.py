@@ -71,7 +71,7 @@ class PackClass(BaseTransform):
     """Converts ``img``, a PIL image, to the model's input.
 
     The result is a dict of ``inputs``: (3, H, W) uint8 RGB; ``labels``: a class index; and ``names``: the
-    path of the image, or its index in a torchvision data set.
+    path of the image, its shard and path there, or its index in a torchvision data set.
     """
 
     def transform(self, results: dict) -> dict:
@@ -143,17 +143,20 @@ class ClassificationDataset(BaseDataset):
         self._samples = replace(self._samples, images=(), labels=())
 
     def load_data_list(self) -> list[dict]:
-        pairs = zip(self._samples.images, self._samples.labels, strict=True)
-        return [{"name": str(image), "label": label} for image, label in pairs]
+        samples = self._samples
+        rows = [{"name": samples.name(index), "label": label} for index, label in enumerate(samples.labels)]
+        if samples.dataset is None:
+            return rows
+        return [row | {"entry": entry} for row, entry in zip(rows, samples.images, strict=True)]
 
     def prepare_data(self, idx: int) -> Any:
         results = self.get_data_info(idx)
-        results["img"] = self._samples.open_named(results["name"])
+        results["img"] = self._samples.open_entry(results.pop("entry", results["name"]))
         return self.pipeline(results)
 
     @property
     def fingerprint(self) -> str:
-        """Of shards, whose images have numbers as names, the names of the files."""
+        """Of shards the names of the files, as two may hold images of the same names."""
         return " ".join(os.path.basename(path) for path in getattr(self._samples.dataset, "paths", ()))
 
     def get_cat_ids(self, idx: int) -> list[int]:

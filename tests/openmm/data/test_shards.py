@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from PIL import Image
 
 import hardnet_suite.openmm
 from hardnet_suite.cli import main
+from hardnet_suite.data.sources import images_of
 from hardnet_suite.errors import UserError
-from hardnet_suite.openmm.data.parts.classification import classification_samples
+from hardnet_suite.openmm.data.parts.classification import ClassificationPart, classification_samples
 from hardnet_suite.openmm.data.sampling import fingerprint
 from hardnet_suite.openmm.run.configs import load_config, set_data_root
 
@@ -122,15 +124,61 @@ def test_check_and_train(data, capsys, monkeypatch):
     assert "train-{00..01}.tar" in capsys.readouterr().out
     assert main(["train", "hardnet39ds_imagenet", "--from-scratch", *root, "train_cfg.val_interval=1"]) == 0
     assert Path("work_dirs/hardnet39ds_imagenet/epoch_1.pth").is_file()
+    scored = [
+        "test",
+        "hardnet39ds_imagenet",
+        "work_dirs/hardnet39ds_imagenet/epoch_1.pth",
+        "--show-dir",
+        "drawn",
+    ]
+    assert main([*scored, *root, "--work-dir", "scores"]) == 0
+    lines = Path("scores/predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["name"] for line in lines] == [image.name for image in images_of("val-*.tar")]
+    assert len(list(Path("drawn").glob("*.jpg"))) == 6
     capsys.readouterr()
     assert main(["train", "hardnet39ds_imagenet", "--data-root", "train-{00..09}.tar"]) == 2
     assert "no shard train-02.tar (and 7 more)" in capsys.readouterr().err
 
 
 def test_other_shards_are_other_images(data):
-    """Their images have numbers as names, so that those of the files count."""
+    """Two shards may hold images of the same names, so that those of the files count."""
     options = {"type": "ClassificationDataset", "classes": CLASSES, "pipeline": [], "data_root": str(data)}
     first, same, other = (
         DATASETS.build({**options, "shards": f"{name}.tar"}) for name in ("train-00", "train-00", "train-01")
     )
     assert fingerprint(first) == fingerprint(same) != fingerprint(other)
+
+
+def test_shards_that_are_packed_anew_are_other_images(data):
+    """Under the same names of files, with the same labels in the same order."""
+    options = {"type": "ClassificationDataset", "classes": CLASSES, "pipeline": [], "data_root": str(data)}
+    before = fingerprint(DATASETS.build({**options, "shards": "train-00.tar"}))
+    swapped = {"000": "006", "006": "000"}
+    with tarfile.open(data / "train-00.tar") as tar:
+        files = {member.name: tar.extractfile(member).read() for member in tar}
+    keys = list(dict.fromkeys(Path(name).stem for name in files))
+    with tarfile.open(data / "train-00.tar", "w") as tar:
+        for key in (swapped.get(key, key) for key in keys):
+            for name in (f"{key}.png", f"{key}.cls"):
+                member = tarfile.TarInfo(name)
+                member.size = len(files[name])
+                tar.addfile(member, io.BytesIO(files[name]))
+    assert fingerprint(DATASETS.build({**options, "shards": "train-00.tar"})) != before
+
+
+def test_names_are_those_of_predict(data):
+    """In the results of a test, in drawings and in what check-data finds."""
+    pattern = f"{data}/val-{{00..01}}.tar"
+    names = [image.name for image in images_of(pattern)]
+    assert names[0] == f"{data}/val-00.tar/000.png"
+    options = {"type": "ClassificationDataset", "shards": pattern, "hold_out": 1}
+    dataset = DATASETS.build({**options, "hold_out": 0, "pipeline": [{"type": "PackClass"}]})
+    assert [item["names"] for item in dataset] == names
+    part = ClassificationPart.of_dataset("val_dataloader", options)
+    for item in DATASETS.build({**options, "pipeline": [{"type": "PackClass"}]}):
+        drawn = np.asarray(part.samples.open_named(item["names"]))
+        assert np.array_equal(drawn, item["inputs"].permute(1, 2, 0))
+    content = Path(data, "val-01.tar").read_bytes()
+    Path(data, "val-01.tar").write_bytes(content.replace(b"\x89PNG", b"\0PNG", 1))
+    (finding,) = ClassificationPart.of_dataset("val_dataloader", {**options, "hold_out": 0}).check().findings
+    assert (finding.kind, finding.where) == ("unreadable image", f"{data}/val-01.tar/001.png")
