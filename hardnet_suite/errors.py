@@ -14,9 +14,10 @@ class WriteError(OSError):
     """A file that cannot be written, with the system's reason.
 
     Attributes:
+        filename: the file; None where its name would tell nothing.
         size: of the content in bytes, where it is known.
     """
 
-    def __init__(self, number: int | None, reason: str, path: str, *, size: int | None = None):
+    def __init__(self, number: int | None, reason: str, path: str | None, *, size: int | None = None):
         super().__init__(number, reason, path)
         self.size = size

@@ -89,10 +89,10 @@ def _explain_system(error: OSError, folder: str | Path | None = None) -> str | N
     if not isinstance(error, WriteError) and number not in _WRITING:
         return None
     path, size = error.filename or folder, getattr(error, "size", None)
-    known = [f"{_megabytes(size)} to write"] if size else []
+    known = [f"{_amount(size)} to write"] if size else []
     if number in _FULL and path:
         known += _free_space(path)
-    place = f" {path}" if path else ""
+    place = f" {error.filename}" if error.filename else f" into {folder}" if folder else ""
     details = f" ({', '.join(known)})" if known else ""
     cure = _CURES.get(number, "check the disk, or choose another folder")
     return f"cannot write{place}: {error.strerror}{details}; {cure}"
@@ -131,14 +131,15 @@ def _free_space(path: str | Path) -> list[str]:
     path = Path(os.path.abspath(path))
     for folder in (path, *path.parents):
         try:
-            return [f"{_megabytes(shutil.disk_usage(folder).free)} free"]
+            return [f"{_amount(shutil.disk_usage(folder).free)} free"]
         except OSError:  # has been removed
             continue
     return []
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+def _amount(size: int) -> str:
+    """ "2.5 MB", and below a tenth of that unit, which would be rounded to nothing, "2.5 kB"."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def cannot_meet(error: Exception) -> UserError:

@@ -29,6 +29,10 @@ CPU = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't 
             ["/nowhere/a", "2.5 MB to write", "free some"],
         ),
         (
+            WriteError(errno.ENOSPC, "No space left", "/nowhere/a", size=35_210),
+            ["/nowhere/a", "35.2 kB to write"],
+        ),
+        (
             WriteError(errno.EACCES, "Permission denied", "a"),
             ["cannot write a: Permission denied", "permission to write"],
         ),
@@ -88,5 +92,5 @@ def test_other_errors_are_not_explained(error):
 
 def test_an_error_without_a_file_is_of_the_folder(tmp_path):
     line = explain(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
-    assert line.startswith(f"cannot write {tmp_path}: No space left on device (")
+    assert line.startswith(f"cannot write into {tmp_path}: No space left on device (")
     assert "MB free" in line

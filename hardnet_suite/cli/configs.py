@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 
 from hardnet_suite.cli._options import show
 from hardnet_suite.config_names import find_config, own_configs
@@ -39,4 +40,4 @@ def run(args: argparse.Namespace) -> None:
         return
     write_file(args.copy, flat_copy(name))
     show(f"config: {args.copy}")
-    show(f"next: edit it, then hardnet-suite check-data {args.copy}")
+    show(f"next: edit it, then hardnet-suite check-data {shlex.quote(str(args.copy))}")

@@ -169,10 +169,11 @@ def _uses(weights: Checkpoint) -> list[str]:
     from hardnet_suite.weights.layouts import LAYOUTS
 
     layout = LAYOUTS.get(weights.layout)
-    name = shlex.quote(weights.path.name)  # of a shell
-    text = json.dumps(weights.path.name, ensure_ascii=False)  # of Python
+    path = _plain_path(weights.path)
+    name = shlex.quote(path)  # of a shell
+    text = json.dumps(path, ensure_ascii=False)  # of Python
     is_trunk = weights.num_classes is None
-    target = _free_name(weights.path.parent, "trunk" if is_trunk else "mine")
+    target = _free_name("trunk" if is_trunk else "mine")
     convert = f"hardnet-suite convert-weights {name} {target}"
     if is_trunk and weights.container is None:  # else the keys tell
         convert += f" --model {weights.model}"
@@ -201,10 +202,17 @@ def _uses(weights: Checkpoint) -> list[str]:
     return [*uses, convert]
 
 
-def _free_name(folder: Path, stem: str) -> str:
-    """A name for a .safetensors file that no file of the folder has."""
+def _plain_path(path: Path) -> str:
+    """The path as commands and calls take it from this folder: as no option, and as no model, tag or home."""
+    text = str(path)
+    may_be_a_name = os.path.basename(text) == text and not path.suffix
+    return os.path.join(os.curdir, text) if may_be_a_name or text.startswith(("-", "~")) else text
+
+
+def _free_name(stem: str) -> str:
+    """A name for a .safetensors file that no file of this folder has."""
     names = (f"{stem}{number or ''}.safetensors" for number in itertools.count())
-    return next(name for name in names if not os.path.lexists(folder / name))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _is_report(path: Path) -> bool:

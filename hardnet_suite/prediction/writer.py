@@ -19,11 +19,13 @@ import numpy as np
 
 from hardnet_suite.data.files import is_file, read_text
 from hardnet_suite.data.images import IMAGE_SUFFIXES
-from hardnet_suite.data.segmentation import LabelSet, write_label
+from hardnet_suite.data.segmentation import LabelSet
+from hardnet_suite.data.segmentation.label_images import label_image
 from hardnet_suite.data.sources import JSON_LINES, VIDEO_SUFFIXES, stem_of
-from hardnet_suite.errors import UserError
+from hardnet_suite.errors import UserError, WriteError
+from hardnet_suite.failures import explain
 from hardnet_suite.outputs import LONGEST_STEM, FolderLock, short_stem
-from hardnet_suite.visualization.detection import save_image
+from hardnet_suite.visualization.canvas import write_image
 
 if TYPE_CHECKING:
     from hardnet_suite.prediction.result import Prediction
@@ -86,14 +88,14 @@ class DrawingStage:
         self._names.update(files.values())
         staged = StagedPrediction(prediction.name, _identity(prediction), row, files)
         try:
-            save_image(self.folder / files["drawing"], np.array(prediction.draw()))
+            write_image(self.folder / files["drawing"], np.array(prediction.draw()))
             if prediction.mask is not None:
                 labels = LabelSet("", (), prediction.palette or ())
-                write_label(self.folder / files["mask"], prediction.mask, labels)
+                label_image(prediction.mask, labels).save(self.folder / files["mask"])
         except BaseException as error:
             self.discard(staged)
             if isinstance(error, OSError):
-                raise UserError(f"cannot write into {self.folder}: {error.strerror or error}") from None
+                raise _cannot_write(self.folder, error) from None
             raise
         return staged
 
@@ -164,9 +166,7 @@ class PredictionWriter:
             while self._leftover:
                 (self.folder / self._leftover.pop()).unlink(missing_ok=True)
         except OSError as error:
-            raise UserError(
-                f"cannot write into {self.folder}: {error.strerror}; choose another folder"
-            ) from None
+            raise _cannot_write(self.folder, error) from None
 
     def write(self, prediction: Prediction, stem: str | None = None) -> Path:
         """Writes one prediction.
@@ -207,7 +207,7 @@ class PredictionWriter:
             obsolete = self._put(key, line, earlier)
             self._move(staged, line, obsolete)
         except OSError as error:
-            raise UserError(f"cannot write into {self.folder}: {error.strerror or error}") from None
+            raise _cannot_write(self.folder, error) from None
         finally:
             self.stage.discard(staged)
         self._note_files(line, obsolete)
@@ -239,7 +239,7 @@ class PredictionWriter:
             for staged, line, obsolete in placed:
                 self._move(staged, line, obsolete)
         except OSError as error:
-            raise UserError(f"cannot write into {self.folder}: {error.strerror or error}") from None
+            raise _cannot_write(self.folder, error) from None
         finally:
             for staged, _, _ in placed:
                 self.stage.discard(staged)
@@ -400,6 +400,11 @@ class PredictionWriter:
         finally:
             partial.unlink(missing_ok=True)
         self._outdated = False
+
+
+def _cannot_write(folder: Path, error: OSError) -> UserError:
+    """The error names the folder alone: what is written there has a hidden name until it is complete."""
+    return UserError(explain(WriteError(error.errno, error.strerror or str(error), None), folder))
 
 
 def failure_line(name: str | None, reason: str) -> str:

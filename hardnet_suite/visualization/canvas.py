@@ -267,12 +267,26 @@ def is_drawing(path: Path) -> bool:
     return _has_mark(path, _DRAWING)
 
 
+def write_image(path: Path, image: np.ndarray, **options: object) -> None:
+    """``save_image`` for a caller that tells errors in its own words.
+
+    Args:
+        path: the file.
+        image: (H, W, 3) uint8 RGB.
+        options: of Pillow, for the format of the suffix.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    # JPEG without chroma subsampling, which would take the hue of thin lines; PNG ignores both options
+    with whole_file(path) as temporary:
+        image_format = Image.registered_extensions()[path.suffix.lower()]
+        Image.fromarray(image).save(temporary, image_format, quality=92, subsampling=0, **options)
+
+
 def _save(path: Path, image: np.ndarray, **options: object) -> None:
     try:
-        # JPEG without chroma subsampling, which would take the hue of thin lines; PNG ignores both options
-        with whole_file(path) as temporary:
-            image_format = Image.registered_extensions()[path.suffix.lower()]
-            Image.fromarray(image).save(temporary, image_format, quality=92, subsampling=0, **options)
+        write_image(path, image, **options)
     except WriteError as error:
         raise UserError(explain(error)) from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -301,7 +302,8 @@ def open_weights(
         if given is None and path.suffix.lower() == ".onnx":
             raise UserError(
                 "a graph, not a file of weights: write its weights to one with "
-                f"`hardnet-suite convert-weights {path} {path.stem}.safetensors`, and give that"
+                f"`hardnet-suite convert-weights {shlex.quote(str(path))} "
+                f"{shlex.quote(f'{path.stem}.safetensors')}`, and give that"
             )
         row = row or _row_of_file(file, model)
         if row is not None and row.layout:

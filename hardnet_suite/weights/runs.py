@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -96,7 +97,8 @@ def whole_one_beside(path: Path) -> str:
             _ = WeightsFile.read(other).content
         except BadFileError:
             continue
-        return f"; the last whole checkpoint before it is {other} (train --resume {other})"
+        option = f"--resume {shlex.quote(str(other))}"
+        return f"; the last whole checkpoint before it is {other} (train {option})"
     return ""
 
 

@@ -73,7 +73,7 @@ def test_a_file_of_pytorchcv(cli, tmp_path, small):
     assert answers["activation"] == "relu6; relu in blocks"
     assert answers["source"] == "https://github.com/osmr/pytorchcv"
     assert answers["licence"] == "unknown; that of the program is MIT"
-    assert answers["use"][0] == 'create_model("hardnet68", pretrained="small.pth")'
+    assert answers["use"][0] == f'create_model("hardnet68", pretrained="{small}")'
     assert answers["sha256"] == hashlib.sha256(small.read_bytes()).hexdigest()
     assert "but" not in answers
 
@@ -131,7 +131,7 @@ def test_what_the_keys_do_not_tell_is_asked_for(cli, tmp_path, error_of):
     assert answers["activation"] == "relu6"
     assert answers["input"].startswith("rgb, (pixels / 255 − (0.485, 0.456, 0.406))")  # the authors': BGR
     assert answers["use"] == [
-        "hardnet-suite convert-weights street.pth mine.safetensors --from semantic-segmentation"
+        f"hardnet-suite convert-weights {source} mine.safetensors --from semantic-segmentation"
     ]
     assert cli("convert-weights", source, own, "--from", "semantic-segmentation")[0] == 0
     network = create_model("fchardnet70", pretrained=own)
@@ -197,7 +197,7 @@ def test_the_wrong_program_of_a_trunk(cli, error_of, tmp_path, program, said, in
 def test_predict_is_named_where_it_takes_the_file(cli, tmp_path, name, options, can_predict):
     torch.save(build_network(name, **options).state_dict(), tmp_path / "file.pth")
     uses = answers_of(cli, tmp_path, tmp_path / "file.pth")["use"]
-    assert ("hardnet-suite predict IMAGES --model file.pth" in uses) == can_predict
+    assert (f"hardnet-suite predict IMAGES --model {tmp_path / 'file.pth'}" in uses) == can_predict
     if can_predict:
         load_model(tmp_path / "file.pth")
     else:
@@ -209,9 +209,40 @@ def test_predict_is_named_where_it_takes_the_file(cli, tmp_path, name, options, 
 def test_commands_and_calls_quote_the_files_name(cli, tmp_path, name):
     torch.save(build_network("hardnet39ds", num_classes=2).state_dict(), tmp_path / name)
     call, predict, convert = answers_of(cli, tmp_path, tmp_path / name)["use"]
-    assert eval(call, {"create_model": lambda _, pretrained: pretrained}) == name
-    assert shlex.split(predict)[-1] == shlex.split(convert)[2] == name
+    assert eval(call, {"create_model": lambda _, pretrained: pretrained}) == str(tmp_path / name)
+    assert shlex.split(predict)[-1] == shlex.split(convert)[2] == str(tmp_path / name)
     assert ("'" in predict) == (name != "plain.pth")
+
+
+def test_commands_and_calls_take_the_file_from_the_folder_where_they_are_shown(cli, tmp_path, monkeypatch):
+    """In that folder there are another file of its name, and one of the name that it is converted to."""
+    theirs, mine = (build_network("hardnet39ds", num_classes=2).state_dict() for _ in range(2))
+    for folder, state in (("theirs", theirs), ("mine", mine)):
+        (tmp_path / folder).mkdir()
+        torch.save(state, tmp_path / folder / "a.pth")
+    (tmp_path / "mine/mine.safetensors").touch()
+    monkeypatch.chdir(tmp_path / "mine")
+    call, predict, convert = answers_of(cli, tmp_path, "../theirs/a.pth")["use"]
+    assert torch.equal(
+        eval(call, {"create_model": create_model}).state_dict()["fc.weight"], theirs["fc.weight"]
+    )
+    assert shlex.split(predict)[-1] == "../theirs/a.pth"
+    assert cli(*shlex.split(convert)[1:])[0] == 0
+    assert torch.equal(open_weights("mine1.safetensors").tensors["fc.weight"], theirs["fc.weight"])
+
+
+@pytest.mark.parametrize("name", ["hardnet39ds", "published", "-x.pth", "~x.pth"])
+def test_a_file_whose_name_means_something_else_is_named_as_a_path(cli, tmp_path, monkeypatch, name):
+    """A model, a tag, an option, the home folder of a user."""
+    monkeypatch.chdir(tmp_path)
+    state = build_network("hardnet39ds", num_classes=2).state_dict()
+    torch.save(state, name)
+    call, predict, convert = answers_of(cli, tmp_path, f"./{name}")["use"]
+    assert torch.equal(
+        eval(call, {"create_model": create_model}).state_dict()["fc.weight"], state["fc.weight"]
+    )
+    assert shlex.split(predict)[-1] == shlex.split(convert)[2] == f"./{name}"
+    assert cli(*shlex.split(convert)[1:])[0] == 0
 
 
 def test_a_file_of_paddle_says_nothing_of_its_writer(cli, error_of, tmp_path):
@@ -716,7 +747,8 @@ def test_a_trunk_inside_another_network(cli, tmp_path):
     assert answers["part"] == "the trunk of a U-Net or prompt encoder of AutoSAM"
     assert answers["beside it"] == "2 tensors of decoder"
     assert answers["source"] == "https://github.com/talshaharabany/AutoSAM"
-    assert answers["use"][0] == 'create_model("hardnet85", features_only=True, pretrained="sam.pth")'
+    path = tmp_path / "sam.pth"
+    assert answers["use"][0] == f'create_model("hardnet85", features_only=True, pretrained="{path}")'
     status, out, _ = cli("convert-weights", tmp_path / "sam.pth", tmp_path / "trunk.safetensors")
     assert status == 0
     assert "tensors of hardnet85 (a part of it)" in out
@@ -921,7 +953,7 @@ def test_an_exported_graph_says_its_rules_and_classes(cli, tmp_path, exported):
     (path, network), target = exported, tmp_path / "own.safetensors"
     answers = answers_of(cli, tmp_path, path)
     assert answers["input"] == "rgb, (pixels − (1, 2, 3)) / (4, 5, 6)"
-    assert answers["use"][0] == "hardnet-suite predict IMAGES --model e.onnx"
+    assert answers["use"][0] == f"hardnet-suite predict IMAGES --model {path}"
     status, out, _ = cli("convert-weights", path, target)
     assert (status, "how images become inputs" in out) == (0, False)
     weights = open_weights(target)

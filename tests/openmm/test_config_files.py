@@ -231,10 +231,10 @@ def test_the_command_lists_prints_and_copies(capsys, tmp_path):
     assert [line.split()[0] for line in lines] == list(own_configs())
     assert main(["configs", "demo_ssd224_shapes"]) == 0
     assert capsys.readouterr().out == flat_copy("demo_ssd224_shapes")
-    target = tmp_path / "mine.py"
+    target = tmp_path / "my config.py"
     assert main(["configs", "demo_ssd224_shapes", "--copy", str(target)]) == 0
     assert target.read_text() == flat_copy("demo_ssd224_shapes")
-    capsys.readouterr()
+    assert f"hardnet-suite check-data '{target}'" in capsys.readouterr().out
     target.write_text("mine")
     assert main(["configs", "demo_ssd224_shapes", "--copy", str(target)]) == 2
     assert f"{target} exists, and may be edited" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -297,7 +298,7 @@ def test_lines_follow_drawings_that_were_removed(tmp_path):
     require_exact(out)
 
 
-@pytest.mark.parametrize("step", ["save_image", "write_label", "_put"])
+@pytest.mark.parametrize("step", ["write_image", "label_image", "_put"])
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), KeyboardInterrupt(), MemoryError()]
 )
@@ -410,6 +411,25 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "out/predictions.jsonl").mkdir(parents=True)
     with pytest.raises(UserError, match="cannot read"):
         prediction.save(tmp_path / "out")
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_full_disk_is_told_of_the_folder_not_of_a_hidden_file(monkeypatch, tmp_path, task):
+    usual = Image.Image.save
+
+    def full(image, path, *more, **options):
+        if task == "detection" or "mask" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        usual(image, path, *more, **options)
+
+    prediction = prediction_of(image_file(tmp_path / "a.png"), task)
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(UserError) as raised:
+        prediction.save(tmp_path / "out")
+    message = str(raised.value)
+    assert message.startswith(f"cannot write into {tmp_path / 'out'}: No space left on device (")
+    assert message.endswith("free); free some space")
+    assert files_of(tmp_path / "out") == set()
 
 
 def test_two_processes_do_not_write_into_one_folder(tmp_path):

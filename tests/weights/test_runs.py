@@ -98,6 +98,16 @@ def test_a_run_stands_for_its_best_checkpoint(tmp_path):
         run_checkpoint(tmp_path)
 
 
+def test_the_option_for_the_last_whole_one_is_of_a_shell(tmp_path):
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    for row in RUN:
+        save(folder, *row)
+    break_it(folder / "epoch_10.pth", "cut")
+    with pytest.raises(UserError, match=rf"\(train --resume '{folder}/epoch_9\.pth'\)"):
+        newest_checkpoint(folder)
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
 def test_a_damaged_newest_one_names_the_last_whole_one(tmp_path, damage):
     for row in RUN:

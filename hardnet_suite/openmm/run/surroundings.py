@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,8 +66,9 @@ def how_to_resume(runner: Runner | None, work_dir: str | Path) -> str:
         return "no checkpoint has been saved yet"
     if not saved.exists():
         return f"the last checkpoint, {saved}, is gone"
-    option = "--resume" if saved.resolve().parent == Path(work_dir).resolve() else f"--resume {saved}"
-    return f"the last good checkpoint is {saved}: resume with {option}"
+    is_own = saved.resolve().parent == Path(work_dir).resolve()
+    option = "" if is_own else f" {shlex.quote(str(saved))}"
+    return f"the last good checkpoint is {saved}: resume with --resume{option}"
 
 
 class WorkDirHook(Hook):
