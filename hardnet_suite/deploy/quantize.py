@@ -2,8 +2,9 @@
 
 Weights become int8 per output channel, maps int8 or uint8, by the ranges that they have on the calibration
 images. What 8 bits cannot hold stays in float: SSD's ``L2Norm``, CenterNet's features that are shares of a
-sum and the convolutions that read them, decoding (all that follows the last layers, with the postprocessing
-inside), and the layers that are named.
+sum and the convolutions that read them, its last layers (neighbours on the heat map with the same one of 256
+values would both be peaks: one object, found twice), decoding (all that follows the last layers, with the
+postprocessing inside), and the layers that are named.
 """
 
 from __future__ import annotations
@@ -50,12 +51,13 @@ def layers_in_float(arch: Any) -> tuple[str, ...]:
         blocks = [("decoder.last_block", arch.last.layers)]
         blocks += [(f"decoder.blocks.{index}", step.layers) for index, step in enumerate(arch.steps)]
         # a layer reads the block's input if its number is a power of two
-        return tuple(
+        reading = tuple(
             f"{name}.layers.{layer - 1}."
             for name, count in blocks
             for layer in (2**power for power in range(count.bit_length()))
             if layer <= count
         )
+        return (*reading, "hm.2.", "wh.2.")
     return ("neck.norm.",) if isinstance(arch, SSDArch) and arch.fields is None else ()
 
 

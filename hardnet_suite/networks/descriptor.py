@@ -140,8 +140,8 @@ class PatchDescriptor(nn.Module):
         # the sum of squares instead: differs for near-zero rows only
         out = F.normalize(at_least_float32(x))
         if self.components is not None and self.mean is not None:
-            centred = out.movedim(1, -1) - self.mean.to(out)
-            out = F.normalize((centred @ self.components.to(out)).movedim(-1, 1))
+            centred = out.permute(0, 2, 3, 1) - self.mean.to(out)
+            out = F.normalize((centred @ self.components.to(out)).permute(0, 3, 1, 2))
         return out
 
     def _in_chunks(self, patches: Tensor) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -275,7 +278,28 @@ def is_captured(x: Tensor) -> bool:
     return torch.jit.is_tracing() or torch.compiler.is_compiling() or isinstance(x, torch.fx.Proxy)
 
 
-@torch.jit.script_if_tracing
+def _recorded(check: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``torch.jit.script_if_tracing`` of a check of the input, where the graph can raise an error.
+
+    ONNX cannot, and ``torch.onnx.export(..., dynamo=False)`` fails on such a graph: there, the check is of
+    the example alone.
+    """
+    scripted = torch.jit.script_if_tracing(check)
+
+    @functools.wraps(check)
+    def checked(*args: Any, **kwargs: Any) -> Tensor:
+        if not torch.onnx.is_in_onnx_export():
+            return scripted(*args, **kwargs)
+        with warnings.catch_warnings():  # the example's sizes are meant to be constants
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            return check(*args, **kwargs)
+
+    # what torch.jit.script and torch.compile know a function of script_if_tracing by
+    checked.__dict__.update(__original_fn=check, __script_if_tracing_wrapper=True)
+    return checked
+
+
+@_recorded
 def checked_images(x: Tensor, channels: int, least: int, multiple: int = 1) -> Tensor:
     """A batch of images whose shape is as it should be.
 
@@ -306,7 +330,7 @@ def checked_images(x: Tensor, channels: int, least: int, multiple: int = 1) -> T
     return x
 
 
-@torch.jit.script_if_tracing
+@_recorded
 def checked_squares(x: Tensor, channels: int, side: int, what: str = "input") -> Tensor:
     """Like ``checked_images``, for images of one size.
 

@@ -314,6 +314,30 @@ def test_traces(name, tap):
     assert_refuses(traced, network, torch.jit.Error, EXPECTED)
 
 
+@slow_but("hardnet68", "hardnet_descriptor")
+def test_torchs_onnx_exporter_of_traces(name, tap, tmp_path):
+    """ONNX has no errors: the check of the input, which other forms have inside, is of the example alone."""
+    runtime = pytest.importorskip("onnxruntime")
+    network = network_of(name, tap, SMALL.get(name) if not tap else None).float()
+    free = {0: "n", 2: "h", 3: "w"} if free_sizes(network) else {0: "n"}
+    options = {"input_names": ["images"], "dynamic_axes": {"images": free}, "dynamo": False}
+    unit = largest_stride(network)
+    torch.onnx.export(
+        network, (images(network, 2, 2 * unit, 3 * unit).float(),), tmp_path / "net.onnx", **options
+    )
+    session = runtime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    for count, height, width in ((2, 2 * unit, 3 * unit), (3, 4 * unit, 2 * unit)):
+        x = images(network, count, height, width).float()
+        with torch.no_grad():
+            out = network(x)
+        expected = flat(list(out.values()) if isinstance(out, dict) else out)
+        for found, wanted in zip(session.run(None, {"images": x.numpy()}), expected, strict=True):
+            torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=1e-3, atol=1e-4)
+    for wrong in refused(network):
+        with pytest.raises(ValueError, match=EXPECTED):
+            torch.onnx.export(network, (wrong.float(),), tmp_path / "no.onnx", **options)
+
+
 def test_a_traced_ssd_returns_tuples_in_a_dict():
     network = network_of("ssd512_hardnet68", False, SMALL["ssd512_hardnet68"])
     x = images(network)

@@ -6,7 +6,9 @@ ncnn has no batches: the images of one are computed one after the other.
 from __future__ import annotations
 
 import copy
+import math
 import os
+import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,8 +38,8 @@ def write(network: nn.Module, example: Tensor, path: Path, *, record: ExportReco
     network = _expressible(network)
     image = example[:1].float()
     shapes = [f"inputshape={_pnnx_shape(image)}"]
-    if dynamic == "size":  # told by a second one, which differs at every stride
-        step = 64 * record.side_multiple
+    if dynamic == "size":  # told by a second one, which differs at every stride, and which pnnx computes
+        step = math.lcm(64, record.side_multiple)
         larger = F.pad(image, (0, step, 0, 2 * step))
         shapes.append(f"inputshape2={_pnnx_shape(larger)}")
     with TemporaryDirectory() as folder:
@@ -56,10 +58,15 @@ def write(network: nn.Module, example: Tensor, path: Path, *, record: ExportReco
             text=True,
             errors="replace",
         )
+        if done.returncode == -signal.SIGKILL:
+            raise UserError(
+                f"pnnx was killed as it wrote {record.usage.name}, as by a system without free memory"
+            )
         graph, weights = Path(files["ncnnparam"]), Path(files["ncnnbin"])
         if done.returncode or not graph.is_file() or not weights.is_file():
-            lines = done.stderr.strip().splitlines() or [f"pnnx ends with status {done.returncode}"]
-            raise inexpressible("ncnn", record, RuntimeError(lines[-1]))
+            lines = [line for line in done.stderr.splitlines() if line.strip("-# ")]  # not its rules
+            status = f"pnnx ends with status {done.returncode}"
+            raise inexpressible("ncnn", record, RuntimeError(lines[-1] if lines else status))
         text = graph.read_text()
         unknown = sorted({line.split()[0] for line in text.splitlines()[2:] if "." in line.split()[0]})
         if unknown:

@@ -1,3 +1,6 @@
+import re
+import subprocess
+
 import pytest
 import torch
 from tiny_networks import SIDES, TINY, tiny
@@ -40,6 +43,45 @@ def test_any_size(name, tmp_path):
         expected = [out] if isinstance(out, torch.Tensor) else list(out.values())
         for found, each in zip(run(images.numpy()), expected, strict=True):
             torch.testing.assert_close(torch.from_numpy(found), each, rtol=1e-3, atol=1e-4)
+
+
+def pnnx_in_place(monkeypatch, **result) -> list[str]:
+    """pnnx ends like this; the arguments that it is given."""
+    given = []
+
+    def run(arguments, **_):
+        given.extend(arguments)
+        return subprocess.CompletedProcess(
+            arguments, **({"returncode": 1, "stdout": "", "stderr": ""} | result)
+        )
+
+    monkeypatch.setattr(format_of_ncnn.subprocess, "run", run)
+    return given
+
+
+@pytest.mark.parametrize("name", ["fchardnet70", "centernet_hardnet68", "hardnet39ds"])
+def test_the_second_size_is_a_small_one(name, tmp_path, monkeypatch):
+    """pnnx computes it: thousands of pixels more took tens of gigabytes."""
+    given = pnnx_in_place(monkeypatch)
+    with pytest.raises(UserError, match="pnnx ends with status 1"):
+        export_file(tiny(name), tmp_path / "net.param", dynamic="size")
+    shapes = [
+        [int(side) for side in re.search(r"=\[([\d,]+)\]", argument)[1].split(",")]
+        for argument in given
+        if argument.startswith("inputshape")
+    ]
+    (_, _, *first), (_, _, *second) = shapes
+    assert [b - a for a, b in zip(first, second, strict=True)] == [128, 64]
+
+
+def test_what_pnnx_says_is_told(tmp_path, monkeypatch):
+    pnnx_in_place(monkeypatch, returncode=-11, stderr="no such layer\n\n----------------\n\n")
+    with pytest.raises(UserError, match=r"ncnn cannot express hardnet68: no such layer$"):
+        export_file(tiny("hardnet68"), tmp_path / "net.param", size=64)
+    pnnx_in_place(monkeypatch, returncode=-9, stderr="inline module\n\n----------------\n\n")
+    with pytest.raises(UserError, match=r"^pnnx was killed as it wrote hardnet68"):
+        export_file(tiny("hardnet68"), tmp_path / "net.param", size=64)
+    assert not list(tmp_path.iterdir())
 
 
 def test_pre_and_postprocessing_inside(tmp_path):
