@@ -20,7 +20,7 @@ const OTHER_FORMATS = [
  */
 export async function readImage(file) {
   if (file.size > MOST_BYTES) throw new ImageError(`${file.size} bytes, the limit is ${MOST_BYTES}`);
-  const bytes = new Uint8Array(await file.arrayBuffer());
+  const bytes = new Uint8Array(await contentOf(file));
   if (isPng(bytes)) return upright(await readPng(bytes, requireSize));
   if (isJpeg(bytes)) return upright(await readJpeg(bytes, requireSize));
   const head = ascii(bytes.subarray(0, 32));
@@ -28,6 +28,14 @@ export async function readImage(file) {
   throw new ImageError(
     format ? `${format[0]} files are not read here: save it as PNG or JPEG` : "not an image: this page reads PNG and JPEG",
   );
+}
+
+async function contentOf(file) {
+  try {
+    return await file.arrayBuffer();
+  } catch { // browsers word it differently
+    throw new ImageError("it cannot be read: it is a folder, or has changed since it was chosen");
+  }
 }
 
 function requireSize(width, height) {

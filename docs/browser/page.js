@@ -53,6 +53,7 @@ class Page {
       event.preventDefault();
       drop.classList.remove("over");
       if (event.dataTransfer.files.length) this.ask(event.dataTransfer.files[0]);
+      else this.tell("What was dropped is a link or text, not a file: save the image, and drop its file.", { isProblem: true });
     });
     find(".sample").addEventListener("click", () => this.askSample());
   }

@@ -434,6 +434,47 @@ def test_bad_files_are_told_and_the_next_one_works(loaded_page, exported):
     require_same(answer_of(page, "good.png", whole), prediction)
 
 
+def dropped(page, *paths):
+    """Files of the system, dropped onto the page's box."""
+    page.locator("#browser-page .drop").scroll_into_view_if_needed()
+    box = page.locator("#browser-page .drop").bounding_box()
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "data": data, **place})
+    session.detach()
+
+
+def test_a_folder_that_is_dropped_is_told_and_the_models_stay(loaded_page, tmp_path):
+    page = loaded_page
+    choose(page, "cells")
+    answer_of(page, "before.jpg", (SAMPLES / "cells.jpg").read_bytes())
+    (worker,) = page.workers
+    (tmp_path / "folder").mkdir()
+    dropped(page, tmp_path / "folder")
+    sync_api.expect(page.locator(".status.problem")).to_have_text(
+        "folder: it cannot be read: it is a folder, or has changed since it was chosen"
+    )
+    assert page.locator("#browser-page .answer").is_hidden()
+    dropped(page, SAMPLES / "cells.jpg")
+    answered(page, "cells.jpg")
+    assert page.workers == [worker]
+
+
+def test_a_link_that_is_dropped_is_told(loaded_page):
+    page = loaded_page
+    choose(page, "cells")
+    page.locator("#browser-page .drop").evaluate(
+        """(place) => {
+          const dataTransfer = new DataTransfer();
+          dataTransfer.setData("text/uri-list", "https://example.org/image.jpg");
+          place.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+        }"""
+    )
+    sync_api.expect(page.locator(".status.problem")).to_contain_text("a link or text, not a file")
+
+
 def test_the_slider_chooses_among_the_boxes(loaded_page, exported):
     page = loaded_page
     choose(page, "cells")
