@@ -166,6 +166,33 @@ def test_the_same_file_is_read_again(page, tmp_path):
         sync_api.expect(status).to_contain_text(told, timeout=60_000)
 
 
+DROP = """(place, isFile) => {
+  const data = new DataTransfer();
+  if (isFile) data.items.add(new File(["no image"], "notes.jpg"));
+  else data.setData("text/uri-list", "https://example.org/image.jpg");
+  const options = { dataTransfer: data, bubbles: true, cancelable: true };
+  const events = ["dragover", "drop"].map((kind) => new DragEvent(kind, options));
+  for (const event of events) place.dispatchEvent(event);
+  return events.map((event) => event.defaultPrevented);
+}"""
+
+
+def test_a_file_that_is_dropped_beside_the_box_does_not_replace_the_page(page):
+    section = panel(page, "classification")
+    for place in (page.locator("h1"), section.locator(".status")):
+        assert place.evaluate(DROP, True) == [True, True]
+        assert place.evaluate(DROP, False) == [False, False]  # text into a field, in a browser's own way
+    assert section.locator(".status").inner_text() == ""
+    assert section.locator(".drop").evaluate(DROP, True) == [True, True]
+    sync_api.expect(section.locator(".status")).to_contain_text("not an image")
+
+
+def test_a_link_that_is_dropped_is_told(page):
+    section = panel(page, "classification")
+    assert section.locator(".drop").evaluate(DROP, False) == [True, True]
+    sync_api.expect(section.locator(".status.bad")).to_contain_text("a link or text, not a file")
+
+
 @pytest.mark.parametrize("task", ["classification", "match"])
 def test_a_file_that_cannot_be_read_is_told_from_a_silent_server(page, tmp_path, task):
     section = panel(page, task)

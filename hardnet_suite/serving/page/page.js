@@ -17,6 +17,17 @@ function bytes(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 }
 
+/** A file that is dropped beside its box would be opened by the browser, some in the place of this page. */
+function keepDroppedFilesOut() {
+  for (const kind of ["dragover", "drop"]) {
+    window.addEventListener(kind, (event) => {
+      if (event.defaultPrevented || !event.dataTransfer.types.includes("Files")) return;
+      event.preventDefault();
+      event.dataTransfer.dropEffect = "none";
+    });
+  }
+}
+
 class Panel {
   constructor(task, server) {
     this.task = task;
@@ -52,6 +63,7 @@ class Panel {
       event.preventDefault();
       drop.classList.remove("over");
       if (event.dataTransfer.files.length) this.take(name, event.dataTransfer.files[0]);
+      else this.tell("What was dropped is a link or text, not a file: save the image, and drop its file.", true);
     });
     this.section.querySelector(".drops").append(drop);
   }
@@ -215,6 +227,7 @@ class Panel {
 async function main() {
   const tabs = document.getElementById("tabs");
   const panels = document.getElementById("panels");
+  keepDroppedFilesOut();
   let server;
   try {
     server = await (await fetch("v1/models")).json();
