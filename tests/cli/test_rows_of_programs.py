@@ -129,7 +129,7 @@ def test_identify_names_the_tag(cli, tmp_path, monkeypatch, streets):
     _, out, _ = cli("identify", path)
     assert words in out
     assert "relu6" in out
-    assert f'create_model("fchardnet70", pretrained="{path.name}")' in out
+    assert f'create_model("fchardnet70", pretrained="{path}")' in out
     assert "--from" not in out
     status, _, _ = cli("convert-weights", path, tmp_path / "own.safetensors")
     assert status == 0

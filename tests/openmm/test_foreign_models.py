@@ -254,12 +254,14 @@ def test_models_without_features_are_told():
 
 def test_weights_of_other_classes_where_a_head_reads_the_class_scores(tmp_path):
     """PointRend refines masks from features beside the scores of all classes."""
+    import mmdet.models
 
     def refiner(classes: int) -> torch.nn.ModuleDict:
         shape = {"fc_channels": 8, "in_channels": 4, "coarse_pred_each_layer": True, "num_fcs": 2}
         point_head = {"type": "MaskPointHead", "num_classes": classes, **shape}
-        parts = {"point_head": mmdet.registry.MODELS.build(point_head), "fc": torch.nn.Linear(4, 4 * classes)}
-        return torch.nn.ModuleDict(parts)
+        with DefaultScope.overwrite_default_scope("mmdet"):
+            head = mmdet.registry.MODELS.build(point_head)
+        return torch.nn.ModuleDict({"point_head": head, "fc": torch.nn.Linear(4, 4 * classes)})
 
     before, model, path = refiner(7), refiner(5), tmp_path / "seven.pth"
     meta = {"dataset_meta": {"classes": tuple("abcdefg")}}
