@@ -245,8 +245,9 @@ def _written_config(args: argparse.Namespace, begun: threading.Event) -> Iterato
         _ranks(args),
     )
     replaced: dict[Path, bytes | None] = {}
-    args.config = str(
-        write_config(
+    args.work_dir = str(work_dir)
+    try:
+        path = write_config(
             args.config,
             args.data,
             work_dir,
@@ -255,9 +256,7 @@ def _written_config(args: argparse.Namespace, begun: threading.Event) -> Iterato
             say=show if is_first_rank() else lambda _: None,
             replaced=replaced,
         )
-    )
-    args.work_dir = str(work_dir)
-    try:
+        args.config = str(path)
         yield
     finally:
         if not begun.is_set():  # on every rank: the one that wrote first knows what was there
