@@ -107,6 +107,9 @@ def test_mmengines_loop_does_not_resume_within_an_epoch(toy_train):
     with pytest.raises(Stopped, match=r"iter_6\.pth"):
         toy_train(cfg, stop=stop)
     cfg.train_cfg.type, cfg.custom_hooks = "EpochBasedTrainLoop", []
+    with pytest.raises(UserError, match="every_iters would have no effect: EpochBasedTrainLoop"):
+        toy_train(cfg, "another")
+    cfg.default_hooks.checkpoint.every_iters = 0
     with pytest.raises(
         UserError, match=r"iter_6\.pth is of the middle of an epoch, which EpochBasedTrainLoop"
     ):
