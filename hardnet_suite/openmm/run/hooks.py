@@ -183,7 +183,7 @@ class ResumableCheckpointHook(CheckpointHook):
 
     Args:
         every_minutes, every_iters: how often to save within an epoch (0: never); one such file is kept. With
-            a loop that cannot resume there, nothing is saved within an epoch, and ``every_iters`` is an error.
+            a loop that cannot resume there, none is saved, and ``every_iters`` is an error.
         max_keep_ckpts: how many checkpoints of whole epochs to keep (−1: all).
 
     Raises:

@@ -58,8 +58,8 @@ def require_epochs_to_save(loop: BaseLoop, hooks: Iterable[Hook]) -> None:
     """
     if not isinstance(loop, ResumableEpochLoop) and any(getattr(hook, "every_iters", 0) for hook in hooks):
         raise UserError(
-            f"default_hooks.checkpoint.every_iters would have no effect: {type(loop).__name__} (train_cfg) does "
-            "not resume within an epoch; leave it out, or use train_cfg=dict(_delete_=True, "
+            f"default_hooks.checkpoint.every_iters would have no effect: {type(loop).__name__} (train_cfg) "
+            "does not resume within an epoch; leave it out, or use train_cfg=dict(_delete_=True, "
             'type="ResumableEpochLoop", max_epochs=…)'
         )
     if not isinstance(loop, IterBasedTrainLoop):
