@@ -123,6 +123,22 @@ def test_mmengines_loop_does_not_resume_within_an_epoch(toy_train):
     assert any("EpochBasedTrainLoop (train_cfg) does not resume random numbers" in log for log in logs)
 
 
+@pytest.mark.parametrize("iteration", [6, 8])
+def test_mmengines_checkpoints_of_iterations_are_within_epochs(toy_train, iteration):
+    """Also the one of an epoch's last iteration, which has the number of that epoch."""
+    cfg = toy_config(epochs=3)
+    cfg.train_cfg.type = "EpochBasedTrainLoop"
+    cfg.default_hooks.checkpoint = {"type": "CheckpointHook", "by_epoch": False, "interval": 2}
+    toy_train(cfg)
+    checkpoint = toy_train.folder() / f"iter_{iteration}.pth"
+    with pytest.raises(UserError, match=rf"iter_{iteration}\.pth is of the middle of an epoch, which Epoch"):
+        toy_train(cfg, "other", resume=str(checkpoint))
+    cfg.train_cfg.type = "ResumableEpochLoop"
+    cfg.default_hooks.checkpoint = {"type": "ResumableCheckpointHook"}
+    runner, _ = toy_train(cfg, "other", resume=str(checkpoint))
+    assert runner.iter == 12
+
+
 def test_without_a_request_nothing_stops(toy_train):
     runner, _ = toy_train(toy_config(epochs=2), stop=threading.Event())
     assert runner.iter == 8
