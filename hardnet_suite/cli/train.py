@@ -12,8 +12,9 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from hardnet_suite import __version__
 from hardnet_suite.cli._options import (
@@ -245,29 +246,44 @@ def _written_config(args: argparse.Namespace, begun: threading.Event) -> Iterato
         _ranks(args),
     )
     replaced: dict[Path, bytes | None] = {}
-    args.config = str(
-        write_config(
-            args.config,
-            args.data,
-            work_dir,
-            choices,
-            gpu=torch.cuda.is_available(),
-            say=show if is_first_rank() else lambda _: None,
-            replaced=replaced,
-        )
-    )
     args.work_dir = str(work_dir)
-    try:
-        yield
-    finally:
-        if not begun.is_set():  # on every rank: the one that wrote first knows what was there
-            put_back(replaced)
+    with _exit_on_termination():
+        try:
+            path = write_config(
+                args.config,
+                args.data,
+                work_dir,
+                choices,
+                gpu=torch.cuda.is_available(),
+                say=show if is_first_rank() else lambda _: None,
+                replaced=replaced,
+            )
+            args.config = str(path)
+            yield
+        finally:
+            if not begun.is_set():  # on every rank: the one that wrote first knows what was there
+                put_back(replaced)
 
 
 def _ranks(args: argparse.Namespace) -> int:
     """How many processes train together, by the variable that torchrun sets; it is checked later."""
     size = os.environ.get("WORLD_SIZE", "1")
     return int(size) if args.launcher != "none" and re.fullmatch("[1-9][0-9]{0,5}", size) else 1
+
+
+@contextlib.contextmanager
+def _exit_on_termination() -> Iterator[None]:
+    """Within, SIGTERM is an exception, by which what was replaced is put back, rather than the end at once.
+
+    torchrun sends it to the ranks that are still loading where another one was refused.
+    """
+
+    def handle(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # it has been heard
+        raise SystemExit(128 + number)
+
+    with _on_termination(handle):
+        yield
 
 
 @contextlib.contextmanager
@@ -281,11 +297,18 @@ def stop_on_termination() -> Iterator[threading.Event]:
             os.kill(os.getpid(), number)
         stop.set()
 
-    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+    with _on_termination(handle):
         yield stop
+
+
+@contextlib.contextmanager
+def _on_termination(handle: Callable[[int, Any], None]) -> Iterator[None]:
+    """Within, SIGTERM calls a function, where handlers can be set: in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
     previous = signal.signal(signal.SIGTERM, handle)
     try:
-        yield stop
+        yield
     finally:
         signal.signal(signal.SIGTERM, previous)

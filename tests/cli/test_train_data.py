@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import signal
 
 import pytest
 
-from hardnet_suite.cli import train
+from hardnet_suite.cli import main, train
 from hardnet_suite.data.conversion.convert import convert_dataset
+from hardnet_suite.errors import WriteError
+from hardnet_suite.openmm.run import from_data
 
 QUICK = [
     "--cfg-options",
@@ -51,6 +55,45 @@ def test_yolo_to_a_detector(cli, drawn, tmp_path, monkeypatch):
         assert status != 0
         assert "cannot resume: " in err
         assert {path: path.read_bytes() for path in written} == written
+
+
+def test_a_config_that_cannot_be_written_leaves_the_files_of_the_run(error_of, drawn, tmp_path, monkeypatch):
+    """What stands beside it has been replaced by then."""
+    data, run = tmp_path / "shapes", tmp_path / "run"
+    convert_dataset(drawn, data, target_format="yolo")
+    config = from_data.write_config("ssd224_hardnet29", data, run, say=lambda _: None)
+    before = {path: path.read_bytes() for path in (config, *(run / "annotations").iterdir())}
+    next(data.glob("images/train/*")).unlink()
+    usual = from_data.write_file
+
+    def full(path, content):
+        if path == config and content != before[config]:
+            raise WriteError(errno.ENOSPC, "No space left on device", str(path))
+        usual(path, content)
+
+    monkeypatch.setattr(from_data, "write_file", full)
+    message = error_of("train", "ssd224_hardnet29", "--data", data, "--work-dir", run, "--epochs", 2)
+    assert f"cannot write {config}: No space left" in message
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_sigterm_before_the_training_begins_leaves_the_files_of_the_run(drawn, tmp_path, monkeypatch):
+    data, run, changed = tmp_path / "shapes", tmp_path / "run", []
+    convert_dataset(drawn, data, target_format="yolo")
+    config = from_data.write_config("ssd224_hardnet29", data, run, say=lambda _: None)
+    before = config.read_bytes()
+
+    def loading(args):
+        changed.append(config.read_bytes() != before)
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("not reached")
+
+    monkeypatch.setattr(train, "load_run_config", loading)
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "ssd224_hardnet29", "--data", str(data), "--work-dir", str(run), "--epochs", "2"])
+    assert (ended.value.code, changed, config.read_bytes() == before) == (143, [True], True)
+    assert signal.getsignal(signal.SIGTERM) == handler
 
 
 @pytest.mark.parametrize(

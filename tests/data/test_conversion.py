@@ -447,6 +447,19 @@ def test_names_that_end_like_the_column_of_a_list(tmp_path):
     assert (tmp_path / "alone/ImageSets/Main/train.txt").read_text() == "a 1\nb -1\n"
 
 
+@pytest.mark.parametrize(("name", "other"), [("\xe9 1.png", "e\u0301.png"), ("a.jpg 1.png", "a.png")])
+def test_names_that_readers_find_without_the_column_of_a_list(tmp_path, name, other):
+    """Without regard to how accents are stored, and to what may be a suffix."""
+    data = data_of(tmp_path / "in", {image: [Box("cat", (2, 3, 10, 20))] for image in (name, other)})
+    first, second = data.splits["train"]
+    write_voc(replace(data, splits={"train": (first,), "val": (second,)}), tmp_path / "voc")
+    back = read_boxes(tmp_path / "voc")
+    assert {split: [image.path.name for image in images] for split, images in back.splits.items()} == {
+        "train": [name],
+        "val": [other],
+    }
+
+
 def test_names_that_differ_in_how_accents_are_stored(tmp_path):
     """Readers of VOC take them for one name."""
     folder, box = tmp_path / "in", Box("cat", (2, 3, 10, 20))

@@ -10,8 +10,9 @@ from xml.etree import ElementTree
 from hardnet_suite.data.boxes import Box, BoxData, BoxImage, ConversionReport, summary
 from hardnet_suite.data.conversion.places import put_once, unique_stems, unusual_splits
 from hardnet_suite.data.conversion.tree import write_tree
+from hardnet_suite.data.files import normal_name
 from hardnet_suite.data.report import Finding
-from hardnet_suite.data.voc.lists import without_column
+from hardnet_suite.data.voc.lists import candidates, without_column
 from hardnet_suite.data.xml_files import is_xml_text
 from hardnet_suite.errors import UserError
 
@@ -58,7 +59,10 @@ def _lines(images: Sequence[BoxImage], stems: Mapping[str, str]) -> list[str]:
     """The list of a split: names without suffix, but where these could be others with a column of flags."""
     lines = [stems[image.name] for image in images]
     others = without_column(lines)
-    is_read_in_two_ways = others is not None and {*others} <= {*stems.values()}
+    if others is None:
+        return lines
+    known = {*map(normal_name, stems.values())}  # as readers compare names
+    is_read_in_two_ways = all(any(entry.stem in known for entry in candidates(other)) for other in others)
     return [image.name for image in images] if is_read_in_two_ways else lines
 
 

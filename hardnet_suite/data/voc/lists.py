@@ -194,10 +194,10 @@ class VocFolder:
 
         Paths that hold VOC's folder, and absolute ones of another machine, name the image at their end.
         """
-        return next(filter(self._exists, _candidates(text)), _entry(text))
+        return next(filter(self._exists, candidates(text)), _entry(text))
 
 
-def _candidates(text: str) -> Iterator[Entry]:
+def candidates(text: str) -> Iterator[Entry]:
     """What a line may name, best first: itself, what follows VOC's folder, the ends of an absolute path."""
     yield Entry(normal_name(text))
     yield _entry(text)

@@ -200,7 +200,7 @@ def write_config(
     path = work_dir / f"{work_dir.name}.py"
     require_replaceable(path, _is_unchanged, writer="training", option="--work-dir")
     build = {"detection": _detection, "segmentation": _segmentation, "classification": _classification}[task]
-    before = resumed_record(choices.resume, work_dir)
+    before = resumed_record(choices.resume, work_dir, say)
     if before is not None and choices.from_scratch and before.plan.start.is_trained:
         raise UserError(
             "cannot resume with --from-scratch: the run began with pretrained weights; leave the option out, "

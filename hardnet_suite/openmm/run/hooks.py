@@ -182,7 +182,8 @@ class ResumableCheckpointHook(CheckpointHook):
     another run stay, unless one of the same name replaces them.
 
     Args:
-        every_minutes, every_iters: how often to save within an epoch (0: never); one such file is kept.
+        every_minutes, every_iters: how often to save within an epoch (0: never); one such file is kept. With
+            a loop that cannot resume there, none is saved, and ``every_iters`` is an error.
         max_keep_ckpts: how many checkpoints of whole epochs to keep (−1: all).
 
     Raises:

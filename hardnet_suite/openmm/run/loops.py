@@ -45,7 +45,7 @@ def _build_dataset(config: dict):
 
 
 def require_epochs_to_save(loop: BaseLoop, hooks: Iterable[Hook]) -> None:
-    """Checks that a loop completes the epochs that its checkpoints are saved by.
+    """Checks that a loop completes the epochs that its checkpoints are saved by, and resumes within them.
 
     Args:
         loop: The training loop.
@@ -53,8 +53,15 @@ def require_epochs_to_save(loop: BaseLoop, hooks: Iterable[Hook]) -> None:
 
     Raises:
         UserError: It counts iterations, and a hook saves by epoch: what it saved would have the number of an
-            epoch that never ends, and could not be resumed.
+            epoch that never ends, and could not be resumed. Or it resumes whole epochs alone, and a hook has
+            ``every_iters``.
     """
+    if not isinstance(loop, ResumableEpochLoop) and any(getattr(hook, "every_iters", 0) for hook in hooks):
+        raise UserError(
+            f"default_hooks.checkpoint.every_iters would have no effect: {type(loop).__name__} (train_cfg) "
+            "does not resume within an epoch; leave it out, or use train_cfg=dict(_delete_=True, "
+            'type="ResumableEpochLoop", max_epochs=…)'
+        )
     if not isinstance(loop, IterBasedTrainLoop):
         return
     if any(isinstance(hook, CheckpointHook) and hook.by_epoch for hook in hooks):

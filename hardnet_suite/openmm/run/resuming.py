@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -104,23 +104,35 @@ def is_record(path: Path) -> bool:
         return False
 
 
-def resumed_record(resume: bool | str, work_dir: Path) -> RunRecord | None:
+def resumed_record(resume: bool | str, work_dir: Path, say: Callable[[str], None]) -> RunRecord | None:
     """The record of the run that ``--resume`` goes on with.
 
     Args:
         resume: as of ``train``: True for the run in the work dir; else the path of a checkpoint, or of the
             folder of another run.
         work_dir: the folder.
+        say: called with a line where there is a run, but no record of it.
 
     Returns:
         None where there is no run to resume, or nothing tells what it was trained on.
     """
     if not resume:
         return None
-    folder = work_dir
+    folder, is_checkpoint = work_dir, False
     if isinstance(resume, str):
+        is_checkpoint = Path(resume).is_file()  # of any name
         folder = Path(resume) if Path(resume).is_dir() else Path(resume).parent
-    return RunRecord.read(folder) if saved_checkpoints(folder) else None
+    if not is_checkpoint and not saved_checkpoints(folder):
+        return None
+    record = RunRecord.read(folder)
+    if record is None:
+        path = record_path(folder)
+        why = "is not as train --data wrote it" if path.exists() else "is missing"
+        say(
+            f"warning: {path} {why}, which tells what the run was trained on: whether images of other splits "
+            "were among it is not checked, and what is not given is chosen anew"
+        )
+    return record
 
 
 def images_of(splits: Mapping[str, Iterable[Path]], root: Path) -> dict[str, list[Image]]:

@@ -125,6 +125,10 @@ def _forget(name: str, *managed: type) -> None:
         kind._instance_dict.pop(name, None)
 
 
+# in a checkpoint's meta: a loop that cannot resume within an epoch saved it there
+_WITHIN_EPOCH = "within_epoch"
+
+
 class SuiteRunner(Runner):
     """mmengine's Runner with channels-last weights (faster on CPUs and tensor cores), ranks on the CPU,
     strict loading, schedules that follow the config on resume, and an end at the first non-finite loss."""
@@ -134,6 +138,8 @@ class SuiteRunner(Runner):
     _rank_buffers: list[dict[str, torch.Tensor]] | None = None  # while a checkpoint is saved
     _gradients: Any = None  # accumulated; while a checkpoint is saved, and from the one that is resumed
     _lost_gradients = False  # of the checkpoint that is resumed, for all it says
+    _is_within_epoch = False  # between its beginning and its end, in which hooks save whole epochs
+    _resumed_within_epoch = False  # what the checkpoint that is resumed says
     _is_visualizer_closed = False  # by mmengine's hook that logs
     stop: threading.Event | None = None  # once set, the run is saved and ends with ``hooks.Stopped``
     begun: threading.Event | None = None  # is set once nothing can refuse the training any more
@@ -268,6 +274,7 @@ class SuiteRunner(Runner):
             self._resumed_schedules = checkpoint.get("param_schedulers")
             self._gradients = checkpoint.pop(GRADIENTS, None)
             self._lost_gradients = self._gradients is None and not is_between_steps(checkpoint.get("meta"))
+            self._resumed_within_epoch = bool((checkpoint.get("meta") or {}).get(_WITHIN_EPOCH))
             return checkpoint
         dataset = getattr(getattr(self.train_loop, "dataloader", None), "dataset", None)
         classes = len(classes_of(dataset)) or None
@@ -342,14 +349,19 @@ class SuiteRunner(Runner):
         """UserError unless the checkpoint's iteration lies within its epoch."""
         if not isinstance(self.train_loop, EpochBasedTrainLoop):
             return
-        batches = self.message_hub.runtime_info.get("batches_per_epoch")
-        if batches is None:  # not of the suite's loop
-            return
-        is_count = all(type(number) is int and number >= 0 for number in (self.epoch, self.iter, batches))
-        if not is_count or not self.epoch * batches <= self.iter <= (self.epoch + 1) * batches:
-            place = f"epoch {self.epoch!a}, iteration {self.iter!a}, with {batches!a} batches per epoch"
-            raise UserError(f"cannot resume: {filename} is at {place}: it is damaged; resume from another")
-        if not isinstance(self.train_loop, ResumableEpochLoop) and self.iter != self.epoch * batches:
+        batches, is_within = (
+            self.message_hub.runtime_info.get("batches_per_epoch"),
+            self._resumed_within_epoch,
+        )
+        if batches is not None:  # of the suite's loop
+            is_count = all(type(number) is int and number >= 0 for number in (self.epoch, self.iter, batches))
+            if not is_count or not self.epoch * batches <= self.iter <= (self.epoch + 1) * batches:
+                place = f"epoch {self.epoch!a}, iteration {self.iter!a}, with {batches!a} batches per epoch"
+                raise UserError(
+                    f"cannot resume: {filename} is at {place}: it is damaged; resume from another"
+                )
+            is_within = self.iter != self.epoch * batches
+        if is_within and not isinstance(self.train_loop, ResumableEpochLoop):
             raise UserError(
                 f"cannot resume: {filename} is of the middle of an epoch, which "
                 f"{type(self.train_loop).__name__} would begin again: resume from the end of an epoch, or "
@@ -436,6 +448,8 @@ class SuiteRunner(Runner):
         meta = (meta or {}) | self._meta
         if is_resumable:
             meta |= recorded_optimizer(self.optim_wrapper) | recorded_step(self._gradients)
+            if self._is_within_epoch and not isinstance(self.train_loop, ResumableEpochLoop):
+                meta[_WITHIN_EPOCH] = True
         with averaged_buffers(self) as self._rank_buffers, writing(Path(out_dir, filename)):
             super().save_checkpoint(out_dir, filename, *args, meta=meta, **options)
         self._gradients = None
@@ -453,6 +467,9 @@ class SuiteRunner(Runner):
             if self._resume:
                 restore_gradients(self, gradients, lost=self._lost_gradients)
             warn_of_early_end(self)
+        if fn_name in ("before_train_epoch", "after_train_epoch"):
+            is_counted = isinstance(self.train_loop, EpochBasedTrainLoop)
+            self._is_within_epoch = is_counted and fn_name == "before_train_epoch"
         if fn_name == "before_save_checkpoint" and self._gradients is not None:
             options["checkpoint"][GRADIENTS] = self._gradients
         if fn_name == "before_save_checkpoint" and self._rank_buffers:

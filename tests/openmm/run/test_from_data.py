@@ -531,6 +531,34 @@ def test_a_run_that_is_not_the_same_training_is_not_resumed(tmp_path, monkeypatc
     assert files(run) == before
 
 
+@pytest.mark.parametrize("record", ["missing", "edited", "whole"])
+@pytest.mark.parametrize("checkpoint", [None, "epoch_1.pth", "mine.pth"])
+def test_a_run_that_does_not_tell_what_it_was_trained_on(tmp_path, record, checkpoint):
+    """It is resumed with a warning; a checkpoint may have any name."""
+    folder, run, lines = tmp_path / "data", tmp_path / "run", []
+    split_data(folder, "classes", {"train": "abcdef", "val": "uvw"})
+    write_config("hardnet39ds", folder, run, SHORT, say=lambda _: None)
+    (run / (checkpoint or "epoch_1.pth")).touch()
+    path = run / "annotations/data.json"
+    if record == "missing":
+        path.unlink()
+    elif record == "edited":
+        path.write_text(path.read_text().replace("train/cat/a.png", "train/cat/b.png"))
+    split_data(folder, "classes", {"val": "a"})
+    resume = replace(SHORT, resume=str(run / checkpoint) if checkpoint else True)
+    if record == "whole":
+        with pytest.raises(UserError, match="2 of the 8 images of val"):
+            write_config("hardnet39ds", folder, run, resume, say=lines.append)
+        return
+    if record == "missing":
+        write_config("hardnet39ds", folder, run, resume, say=lines.append)
+    else:
+        with pytest.raises(UserError, match=r"data\.json exists, and no earlier training wrote it"):
+            write_config("hardnet39ds", folder, run, resume, say=lines.append)
+    why = {"missing": "is missing", "edited": "is not as train --data wrote it"}[record]
+    assert any(line.startswith(f"warning: {path} {why}") for line in lines)
+
+
 def test_nothing_is_written_where_a_file_is_in_the_way(tmp_path):
     folder, run = tmp_path / "data", tmp_path / "run"
     split_data(folder, "boxes", {"train": "abcdef", "val": "uvw"})

@@ -107,6 +107,9 @@ def test_mmengines_loop_does_not_resume_within_an_epoch(toy_train):
     with pytest.raises(Stopped, match=r"iter_6\.pth"):
         toy_train(cfg, stop=stop)
     cfg.train_cfg.type, cfg.custom_hooks = "EpochBasedTrainLoop", []
+    with pytest.raises(UserError, match="every_iters would have no effect: EpochBasedTrainLoop"):
+        toy_train(cfg, "another")
+    cfg.default_hooks.checkpoint.every_iters = 0
     with pytest.raises(
         UserError, match=r"iter_6\.pth is of the middle of an epoch, which EpochBasedTrainLoop"
     ):
@@ -118,6 +121,22 @@ def test_mmengines_loop_does_not_resume_within_an_epoch(toy_train):
     assert runner.iter == 4 + 2 + 2
     logs = [file.read_text() for file in toy_train.folder("other").glob("*/*.log")]
     assert any("EpochBasedTrainLoop (train_cfg) does not resume random numbers" in log for log in logs)
+
+
+@pytest.mark.parametrize("iteration", [6, 8])
+def test_mmengines_checkpoints_of_iterations_are_within_epochs(toy_train, iteration):
+    """Also the one of an epoch's last iteration, which has the number of that epoch."""
+    cfg = toy_config(epochs=3)
+    cfg.train_cfg.type = "EpochBasedTrainLoop"
+    cfg.default_hooks.checkpoint = {"type": "CheckpointHook", "by_epoch": False, "interval": 2}
+    toy_train(cfg)
+    checkpoint = toy_train.folder() / f"iter_{iteration}.pth"
+    with pytest.raises(UserError, match=rf"iter_{iteration}\.pth is of the middle of an epoch, which Epoch"):
+        toy_train(cfg, "other", resume=str(checkpoint))
+    cfg.train_cfg.type = "ResumableEpochLoop"
+    cfg.default_hooks.checkpoint = {"type": "ResumableCheckpointHook"}
+    runner, _ = toy_train(cfg, "other", resume=str(checkpoint))
+    assert runner.iter == 12
 
 
 def test_without_a_request_nothing_stops(toy_train):
