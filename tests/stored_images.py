@@ -28,15 +28,16 @@ def tiff(
     return b"II*\0" + offset + content + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
-def png(values: np.ndarray, bits: int, transparent: int | None = None) -> bytes:
-    """A PNG; ``transparent`` is the value that its tRNS chunk states."""
-    height, width = values.shape
+def png(values: np.ndarray, bits: int, transparent: int | tuple[int, int, int] | None = None) -> bytes:
+    """A PNG of grey values (H, W) or RGB (H, W, 3); ``transparent`` is what its tRNS chunk states."""
+    height, width = values.shape[:2]
+    color = 0 if values.ndim == 2 else 2
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(kind + content))
         return struct.pack(">I", len(content)) + kind + content + check
 
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0))
-    clear = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent))
-    rows = b"".join(b"\0" + row for row in packed(values, bits))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0))
+    clear = b"" if transparent is None else chunk(b"tRNS", np.array(transparent, ">u2").tobytes())
+    rows = b"".join(b"\0" + row for row in packed(values.reshape(height, -1), bits))
     return b"\x89PNG\r\n\x1a\n" + head + clear + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")

@@ -153,7 +153,7 @@ function paeth(a, b, c) {
 function converter({ depth, color, palette, alpha }) {
   const channels = CHANNELS[color];
   const scale = color === GREY ? ({ 1: 255, 2: 85, 4: 17 }[depth] ?? 1) : 1;
-  const key = alpha && color !== PALETTE ? transparentColor(alpha, color) : null;
+  const key = alpha && color !== PALETTE ? transparentColor(alpha, color, depth) : null;
   if (key) key[0] *= scale;
   const sample = (line, index) => {
     if (depth === 8) return line[index];
@@ -161,6 +161,9 @@ function converter({ depth, color, palette, alpha }) {
     const place = index * depth;
     return (line[place >> 3] >> (8 - depth - (place & 7))) & ((1 << depth) - 1);
   };
+  // of 16 bits the lower 8 tell the transparent colour, too
+  const isLower = (line, first) =>
+    depth !== 16 || [0, 1, 2].every((channel) => line[2 * (first + channel) + 1] === alpha[2 * channel + 1]);
   return (line, count, pixels, to, step) => {
     for (let index = 0; index < count; index++, to += step) {
       const first = index * channels;
@@ -170,7 +173,7 @@ function converter({ depth, color, palette, alpha }) {
         g = sample(line, first + 1);
         b = sample(line, first + 2);
         if (color === RGB_ALPHA) opacity = sample(line, first + 3);
-        else if (key && r === key[0] && g === key[1] && b === key[2]) opacity = 0;
+        else if (key && r === key[0] && g === key[1] && b === key[2] && isLower(line, first)) opacity = 0;
       } else if (color === GREY_ALPHA) {
         opacity = sample(line, first + 1);
       } else if (color === PALETTE) {
@@ -190,11 +193,11 @@ function converter({ depth, color, palette, alpha }) {
   };
 }
 
-/** Per channel, the value that stands for a transparent pixel. */
-function transparentColor(content, color) {
+/** Per channel, the value that stands for a transparent pixel; of RGB with 16 bits its upper 8. */
+function transparentColor(content, color, depth) {
   if (content.length < (color === GREY ? 2 : 6)) throw damaged();
   const values = [0, 2, 4].slice(0, color === GREY ? 1 : 3).map((place) => 256 * content[place] + content[place + 1]);
-  return color === RGB && Math.max(...values) > 255 ? values.map((value) => value >> 8) : values;
+  return color === RGB ? values.map((value) => (depth === 16 ? value >> 8 : value & 255)) : values;
 }
 
 /** Pillow's alpha_composite, for one channel on white. */

@@ -31,6 +31,7 @@ _MOST_SCANS = 200  # of a JPEG file; each may take as long as the decoding of th
 _METADATA = 1 << 20  # bytes of a file beside its pixels
 _BAND = 1 << 24  # pixels that are converted at once
 _STRETCH = {"L;2": 85, "L;4": 17}  # Pillow stretches grey of 2 and 4 bits to 0…255; 1 bit becomes booleans
+_RGB_16 = "RGB;16B"  # a raw mode of Pillow's
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _SIGNED = 258, 262, 339, 2  # tags of a TIFF, and a value of the last
 _EXIF_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts of a PNG that Pillow reads as EXIF
 
@@ -265,13 +266,41 @@ def load(image: Image.Image) -> None:
     """Decodes an opened image, and has its transparent value in its info as its pixels have it.
 
     Pillow stretches grey of 2 and 4 bits, but not the value. Of values with more bits than the pixels, PNG
-    takes the lower ones.
+    takes the lower ones. Of RGB with 16 bits Pillow keeps the upper 8, which do not tell the transparent
+    colour from others: its pixels become white, as ``to_rgb`` would have them.
     """
-    stretch = stretch_of(image)
+    stretch, stored = stretch_of(image), raw_mode(image)
+    transparent = image.info.get("transparency")
+    if image.format == "PNG" and stored == _RGB_16 and isinstance(transparent, tuple):
+        lower = _lower_bytes(image)
+        image.load()
+        for top, bottom in _bands(image):
+            box = (0, top, image.width, bottom)
+            is_transparent = np.full((bottom - top, image.width), True)
+            for part, shift in ((image, 8), (lower, 0)):
+                key = [value >> shift & 255 for value in transparent]
+                is_transparent &= (np.asarray(part.crop(box)) == key).all(2)
+            image.paste((255, 255, 255), box, Image.fromarray(is_transparent))
+        del image.info["transparency"]
+        return
     image.load()
     transparent = image.info.get("transparency")
     if image.format == "PNG" and image.mode == "L" and isinstance(transparent, int):
         image.info["transparency"] = (transparent & 255 // stretch) * stretch
+    if image.format == "PNG" and stored == "RGB" and isinstance(transparent, tuple):
+        image.info["transparency"] = tuple(value & 255 for value in transparent)
+
+
+def _lower_bytes(image: Image.Image) -> Image.Image:
+    """What Pillow leaves out of an RGB PNG of 16 bits that is opened and not yet decoded, in 8 bits."""
+    stream = image.fp
+    place = stream.tell()
+    stream.seek(0)
+    lower = Image.open(stream, formats=("PNG",))
+    lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+    lower.load()
+    stream.seek(place)
+    return lower
 
 
 def stretch_of(image: Image.Image) -> int:
@@ -326,7 +355,7 @@ def to_rgb(image: Image.Image, opened: Image.Image | None = None) -> Image.Image
             grey[values == transparent] = 255
         return Image.fromarray(grey).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or transparent is not None:
-        if isinstance(transparent, tuple) and max(transparent) > 255:  # 16 bits; Pillow keeps the upper 8
+        if isinstance(transparent, tuple) and max(transparent) > 255:  # decoded before: the upper 8 bits
             image.info["transparency"] = tuple(value >> 8 for value in transparent)
         image = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
         return _on_white(image)

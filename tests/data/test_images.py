@@ -118,6 +118,23 @@ def test_transparent_pixels_lie_on_white(tmp_path):
     assert pixels(tmp_path / "c.png").tolist() == [[[10, 20, 30], [40, 50, 60]]]
 
 
+@pytest.mark.parametrize("key", [(0, 0, 0), (18, 18, 18), (4615, 4615, 4615), (255, 256, 65535)])
+def test_of_16_bits_all_tell_the_transparent_colour(monkeypatch, key):
+    monkeypatch.setattr("hardnet_suite.data.images._BAND", 4)
+    near = [[value ^ bit for value in key] for bit in (0, 1, 128, 256, 0x8000)]
+    rows = np.array([[*near, [200, 200, 200]], [[5000, 0, 0], *near[::-1]]], np.uint16)
+    expected = np.where((rows == key).all(2, keepdims=True), 255, rows >> 8)
+    content = png(rows, 16, key)
+    assert read_rgb(content).tolist() == expected.tolist()
+    with Image.open(io.BytesIO(content)) as image:
+        assert np.asarray(upright(image)).tolist() == expected.tolist()
+
+
+def test_of_8_bits_the_lower_8_of_the_transparent_colour_count():
+    rows = np.array([[[1, 2, 3], [4, 2, 3]]], np.uint8)
+    assert read_rgb(png(rows, 8, (257, 514, 3))).tolist() == [[[255] * 3, [4, 2, 3]]]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_turned_grey_tiff_is_upright(tmp_path, orientation, bits):

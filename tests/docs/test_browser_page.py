@@ -265,6 +265,12 @@ def files():
                     continue
                 name = f"{color} {depth} {width} transparent"
                 yield name, png(width, height, depth, color, lines, *palette, (b"tRNS", key))
+                if color == 2:  # more than the upper, or the lower, 8 bits of 16 tell the colour
+                    lines = b"".join(
+                        b"\0" + random.choice(values[1:3], size).tobytes() for _ in range(height)
+                    )
+                    key = struct.pack(">3H", *[513 if depth == 8 else 258] * 3)
+                    yield f"{name} bits", png(width, height, depth, color, lines, (b"tRNS", key))
     for height, width in ((1, 1), (3, 2), (37, 51)):
         yield (
             f"interlaced {width}",
