@@ -1,4 +1,4 @@
-"""Grey images of any bits per pixel, byte by byte: Pillow writes few of them."""
+"""Grey images, and RGB PNG, of any bits per pixel, byte by byte: Pillow writes few of them."""
 
 from __future__ import annotations
 
