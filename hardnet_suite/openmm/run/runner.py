@@ -54,7 +54,12 @@ from hardnet_suite.openmm.run.buffers import (
     averaged_buffers,
     restore_buffers,
 )
-from hardnet_suite.openmm.run.checks import require_finite_weights, require_integer, require_numbers
+from hardnet_suite.openmm.run.checks import (
+    require_candidates,
+    require_finite_weights,
+    require_integer,
+    require_numbers,
+)
 from hardnet_suite.openmm.run.compilation import compile_networks, compile_options
 from hardnet_suite.openmm.run.drawings import DrawPredictionsHook
 from hardnet_suite.openmm.run.hooks import (
@@ -203,10 +208,12 @@ class SuiteRunner(Runner):
         return loop
 
     def build_val_loop(self, loop):
+        require_candidates(getattr(self.model, "module", self.model))
         self._val_dataloader = prepared_loader(self._val_dataloader, self.cfg)
         return super().build_val_loop(loop)
 
     def build_test_loop(self, loop):
+        require_candidates(getattr(self.model, "module", self.model))
         self._test_dataloader = prepared_loader(self._test_dataloader, self.cfg)
         return super().build_test_loop(loop)
 
