@@ -36,7 +36,7 @@ from hardnet_suite.data.files import stop_looking
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.checkpoints import for_mmengine
-from hardnet_suite.openmm.compat import repair_ssd_heads
+from hardnet_suite.openmm.compat import needs_contiguous_maps, repair_ssd_heads
 from hardnet_suite.openmm.data.parts import kind_of, walk
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.accumulation import (
@@ -148,7 +148,8 @@ class SuiteRunner(Runner):
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         # before DistributedDataParallel takes the parameters: it relies on their layout
-        model = model.to(memory_format=torch.channels_last)
+        if not needs_contiguous_maps(model):
+            model = model.to(memory_format=torch.channels_last)
         repair_ssd_heads(model)
         if self.distributed and get_device() == "cpu" and model_wrapper_cfg is None:
             if self.cfg.get("sync_bn") and self._train_loop is not None:
