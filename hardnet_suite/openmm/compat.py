@@ -62,3 +62,13 @@ def repair_ssd_heads(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, SSDHead) and not hasattr(module, "loss_cls"):
             module.loss_cls = None
+
+
+def needs_contiguous_maps(model: nn.Module) -> bool:
+    """Whether mmdet's CenterNet or CornerNet is in a model, whose decoding fails in channels-last memory.
+
+    ``get_topk_from_heatmap`` takes a ``view`` of the heat maps across channels, height and width.
+    """
+    from mmdet.models import CenterNetHead, CornerHead
+
+    return any(isinstance(module, CenterNetHead | CornerHead) for module in model.modules())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 import pickle
@@ -591,3 +592,27 @@ def test_masks_of_boxes_that_are_not_finite(box, monkeypatch):
     (expected, _) = fcn_mask_head._do_paste_mask(torch.ones(1, 1, 7, 7), boxes[:1], 32, 60, skip_empty=False)
     assert torch.equal(image[:1], expected)
     assert not (image[1] > 0.5).any()
+
+
+def test_heat_maps_of_mmdet_are_decoded_by_the_suites_runner():
+    """In channels-last memory, as the runner has other models, mmdet's decoding raises an error."""
+    from mmdet.models import CenterNetHead
+
+    from hardnet_suite.openmm.run.runner import SuiteRunner
+
+    runner = SuiteRunner.__new__(SuiteRunner)
+    runner.cfg, runner._distributed, runner.logger = Config({}), False, logging.getLogger(__name__)
+    head = CenterNetHead(8, 8, 3, test_cfg=Config({"topk": 5, "local_maximum_kernel": 3, "max_per_img": 5}))
+    runner.wrap_model(None, nn.ModuleList([head]))
+    runner.wrap_model(None, other := nn.Conv2d(8, 8, 3))
+    assert other.weight.is_contiguous(memory_format=torch.channels_last)
+    meta = {
+        "border": (0, 32, 0, 32),
+        "img_shape": (32, 32),
+        "scale_factor": (1, 1),
+        "batch_input_shape": (32, 32),
+    }
+    with torch.inference_mode():
+        maps = head.eval()([torch.rand(2, 8, 8, 8)])
+        found = head.predict_by_feat(*maps, batch_img_metas=[meta] * 2, rescale=False)
+    assert [len(each.scores) for each in found] == [5, 5]

@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import all_reduce, get_world_size
-from torch import Tensor
+from torch import Tensor, nn
 
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
@@ -91,6 +91,29 @@ def require_finite_weights(tensors: Mapping[str, Tensor], where: str | Path) -> 
             f"{where}: {counted(len(names), 'weight')} hold{'s' * (len(names) == 1)} NaN or infinity{first}: "
             "the training has diverged; "
             "use an earlier checkpoint, and train with a lower learning rate or clipped gradients"
+        )
+
+
+def require_candidates(model: nn.Module) -> None:
+    """Checks that a model of queries, as mmdet's DETR, has as many candidates as it keeps per image.
+
+    Their heads take the best with ``topk``, which would fail in the first validation.
+
+    Raises:
+        UserError: it has fewer.
+    """
+    head, queries = getattr(model, "bbox_head", None), getattr(model, "num_queries", None)
+    options = getattr(head, "test_cfg", None)
+    kept = options.get("max_per_img") if isinstance(options, Mapping) else None
+    if type(kept) is not int or type(queries) is not int:
+        return
+    loss, classes = getattr(head, "loss_cls", None), getattr(head, "num_classes", 1)
+    per_query = classes if getattr(loss, "use_sigmoid", False) else 1  # one for each class, or the best one
+    if kept > queries * per_query:
+        of = f" of {counted(classes, 'class')} each" if per_query > 1 else ""
+        raise UserError(
+            f"model.test_cfg.max_per_img is {kept}, but model.num_queries={queries}{of} give no more than "
+            f"{queries * per_query} boxes: set max_per_img to {queries * per_query}, or raise num_queries"
         )
 
 

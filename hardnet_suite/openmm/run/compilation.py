@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -69,16 +70,23 @@ def compile_networks(model: nn.Module, options: Mapping[str, Any]) -> list[str]:
     names = [name for name in _PARTS if isinstance(getattr(model, name, None), nn.Module)]
     for name in names:
         part = getattr(model, name)
-        part.compile(**options)
-        part._compiled_call_impl = _InTraining(part, part._compiled_call_impl)
+        for each in part if isinstance(part, nn.ModuleList) else [part]:  # the heads of a cascade
+            each.forward = _InTraining(each, torch.compile(each.forward, **options))
     return names
 
 
 class _InTraining:
-    """Calls the compiled module in training mode, and the module itself in eval mode, at any image size."""
+    """A module's ``forward``: compiled in training mode, and its own in eval mode, at any image size.
+
+    It takes the place of ``forward`` rather than of the module's call, as the heads of mmseg call their
+    ``forward`` themselves, which ``nn.Module.compile`` leaves as it is.
+    """
 
     def __init__(self, module: nn.Module, compiled: Callable[..., Any]):
-        self._module, self._compiled = module, compiled
+        self._module, self._own, self._compiled = module, module.forward, compiled
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        return (self._compiled if self._module.training else self._module._call_impl)(*args, **options)
+        return (self._compiled if self._module.training else self._own)(*args, **options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return deepcopy(self._own, memo)  # of the copied module, which is not compiled

@@ -496,7 +496,7 @@ def require_single_hooks(hooks: Iterable[Hook]) -> None:
 
 
 def require_pipeline_to_switch(hooks: Iterable[Hook], dataset: Any) -> None:
-    """Checks that mmdet's ``PipelineSwitchHook`` will have an effect on the training data.
+    """Checks that mmdet's ``PipelineSwitchHook`` and ``YOLOXModeSwitchHook`` can change the training data.
 
     Args:
         hooks: Those of the run.
@@ -505,6 +505,14 @@ def require_pipeline_to_switch(hooks: Iterable[Hook], dataset: Any) -> None:
     Raises:
         UserError: The data set has no pipeline, or would run only some steps of the new one.
     """
+    hooks = list(hooks)
+    skipping = [hook for hook in hooks if hasattr(hook, "skip_type_keys")]  # near the end of the training
+    if skipping and not hasattr(dataset, "update_skip_type_keys"):
+        kind = type(getattr(dataset, "wrapped", dataset)).__name__
+        raise UserError(
+            f"{type(skipping[0]).__name__} skips steps of a MultiImageMixDataset, but the training data "
+            f"are a {kind}: use a MultiImageMixDataset, or leave out the hook"
+        )
     hooks = [hook for hook in hooks if hasattr(hook, "switch_pipeline")]
     if not hooks:
         return

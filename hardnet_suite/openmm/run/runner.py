@@ -36,7 +36,7 @@ from hardnet_suite.data.files import stop_looking
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.checkpoints import for_mmengine
-from hardnet_suite.openmm.compat import repair_ssd_heads
+from hardnet_suite.openmm.compat import needs_contiguous_maps, repair_ssd_heads
 from hardnet_suite.openmm.data.parts import kind_of, walk
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.accumulation import (
@@ -54,7 +54,12 @@ from hardnet_suite.openmm.run.buffers import (
     averaged_buffers,
     restore_buffers,
 )
-from hardnet_suite.openmm.run.checks import require_finite_weights, require_integer, require_numbers
+from hardnet_suite.openmm.run.checks import (
+    require_candidates,
+    require_finite_weights,
+    require_integer,
+    require_numbers,
+)
 from hardnet_suite.openmm.run.compilation import compile_networks, compile_options
 from hardnet_suite.openmm.run.drawings import DrawPredictionsHook
 from hardnet_suite.openmm.run.hooks import (
@@ -149,7 +154,8 @@ class SuiteRunner(Runner):
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         # before DistributedDataParallel takes the parameters: it relies on their layout
-        model = model.to(memory_format=torch.channels_last)
+        if not needs_contiguous_maps(model):
+            model = model.to(memory_format=torch.channels_last)
         repair_ssd_heads(model)
         if self.distributed and get_device() == "cpu" and model_wrapper_cfg is None:
             if self.cfg.get("sync_bn") and self._train_loop is not None:
@@ -209,10 +215,12 @@ class SuiteRunner(Runner):
         return loop
 
     def build_val_loop(self, loop):
+        require_candidates(getattr(self.model, "module", self.model))
         self._val_dataloader = prepared_loader(self._val_dataloader, self.cfg)
         return super().build_val_loop(loop)
 
     def build_test_loop(self, loop):
+        require_candidates(getattr(self.model, "module", self.model))
         self._test_dataloader = prepared_loader(self._test_dataloader, self.cfg)
         return super().build_test_loop(loop)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch.nn import functional
 
 from hardnet_suite.errors import UserError
 from hardnet_suite.failures import explain
@@ -17,13 +19,13 @@ from hardnet_suite.openmm.run.lock import TrainingLock
 from hardnet_suite.openmm.run.logs import reopen_log
 from hardnet_suite.outputs import writing
 
-# torch's message for batch and instance normalization; the size of the batch
+# torch's message for batch, instance and group normalization; the size of the batch
 _TOO_FEW = re.compile(r"Expected more than 1 .* when training, got input size \D*([\d, ]+)")
 
 
 @contextmanager
 def explained(work_dir: str | Path, advice: Callable[[], str] | None = None) -> Iterator[None]:
-    """Within, what the system does to a run becomes one line, as does a batch of too few values.
+    """Within, what the system does to a run becomes one line, as do too few values or candidates.
 
     Args:
         work_dir: of the run.
@@ -31,12 +33,12 @@ def explained(work_dir: str | Path, advice: Callable[[], str] | None = None) -> 
 
     Raises:
         UserError: space, memory or files ran out, the work dir cannot be written, a data loader worker was
-            killed, or a batch is too small to be normalized.
+            killed, a batch is too small to be normalized, or an image has too few candidates.
     """
     try:
         yield
     except Exception as error:
-        reason = explain(error, work_dir) or _explain_batch(error)
+        reason = explain(error, work_dir) or _explain_batch(error) or _explain_choice(error)
         if reason is None:
             raise
         raise UserError(f"{reason}; {advice()}" if advice else reason) from error
@@ -48,10 +50,30 @@ def _explain_batch(error: Exception) -> str | None:
     if size is None:
         return None
     shape = size[1].strip(", ").replace(", ", "×")
+    if _is_of_groups(error):  # also at test time, of one image; torch's message has another shape
+        return (
+            "group normalization takes more than a single value per group, but has as many groups as "
+            "channels, and maps of 1×1: use larger images, more channels, or fewer groups (num_groups)"
+        )
     return (
         f"normalization cannot train on a single value per channel, as in maps of {shape}: use a larger "
         "train_dataloader.batch_size, drop_last=True if the last batch alone has one image, or larger images"
     )
+
+
+def _explain_choice(error: Exception) -> str | None:
+    """More of the best than there are, as in the two stages of mmdet's DINO on small images."""
+    if not isinstance(error, RuntimeError) or "selected index k out of range" not in str(error):
+        return None
+    return (
+        "the model takes more of the best candidates than it has: lower the numbers of them in its config "
+        "(num_queries, topk, those of test_cfg), or use larger images"
+    )
+
+
+def _is_of_groups(error: Exception) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is functional.group_norm.__code__ for frame, _ in frames)
 
 
 def how_to_resume(runner: Runner | None, work_dir: str | Path) -> str:

@@ -102,7 +102,7 @@ def test_the_networks_of_every_task(name, parts):
     assert compile_networks(model, {"backend": "eager"}) == parts
     assert list(model.state_dict()) == keys
     part = getattr(model, parts[0])
-    part._compiled_call_impl._compiled = lambda images: calls.append(len(images))
+    part.forward._compiled = lambda images: calls.append(len(images))
     images = torch.rand(2, 3, 64, 64)
     part.train()(images)
     assert calls == [2]
@@ -111,6 +111,41 @@ def test_the_networks_of_every_task(name, parts):
         copied = deepcopy(model)
         getattr(copied, parts[0]).train()(images)  # as for averaged weights
     assert calls == [2]
+
+
+@pytest.mark.parametrize("cascade", [False, True])
+def test_heads_that_are_called_by_their_forward(cascade):
+    """mmseg's do so in ``loss``; in a cascade of heads, each of them is a module of its own."""
+
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, values):
+            return self.linear(values)
+
+    model = nn.Module()
+    model.decode_head = nn.ModuleList([Head(), Head()]) if cascade else Head()
+    heads = model.decode_head if cascade else [model.decode_head]
+    keys, values = list(model.state_dict()), torch.rand(2, 3)
+    expected = [head(values) for head in heads]
+    backend, calls = counting_backend()
+    assert compile_networks(model, {"backend": backend}) == ["decode_head"]
+    assert list(model.state_dict()) == keys
+    for head, result in zip(heads, expected, strict=True):
+        before = len(calls)
+        assert torch.equal(head.train().forward(values), result)
+        assert len(calls) == before + 1
+    made = len(calls)
+    for copied in (deepcopy(model), deepcopy(deepcopy(model))):
+        for head in copied.decode_head if cascade else [copied.decode_head]:
+            nn.init.zeros_(head.linear.weight)
+            assert torch.equal(head(values), head.linear.bias.expand(2, 3))  # its own weights
+    assert len(calls) == made
+    for head, result in zip(heads, expected, strict=True):
+        assert torch.equal(head.eval()(values), result)
+    assert len(calls) == made
 
 
 def test_graphs_of_a_whole_network_have_no_break():

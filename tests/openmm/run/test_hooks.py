@@ -447,6 +447,23 @@ def test_a_switch_of_the_pipeline_without_an_effect_is_refused_before_the_traini
     assert not list(toy_train.folder().glob("*.pth"))
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_steps_that_are_skipped_late_are_looked_for_before_the_training(toy_train, wrapped):
+    """mmdet's hook of YOLOX finds no MultiImageMixDataset 15 epochs before the end."""
+    cfg = toy_config(epochs=2)
+    data = {"type": "ToyPipeline", "pipeline": [{"type": "Note", "offset": 10}]}
+    if wrapped:
+        data = {"type": "mmdet.MultiImageMixDataset", "dataset": data, "pipeline": []}
+    cfg.train_dataloader.update(dataset=data)
+    cfg.custom_hooks = [{"type": "mmdet.YOLOXModeSwitchHook", "num_last_epochs": 0}]
+    with pytest.raises(
+        AttributeError if wrapped else UserError,  # the toy model has no head, which the hook changes last
+        match="bbox_head" if wrapped else "YOLOXModeSwitchHook skips .* are a ToyPipeline",
+    ):
+        toy_train(cfg)
+    assert bool(list(toy_train.folder().glob("*.pth"))) == wrapped
+
+
 @HOOKS.register_module()
 class SetAttribute(Hook):
     """Sets an attribute of what a path leads to, before the second epoch."""

@@ -20,6 +20,7 @@ from toy_runs import ToyNumbers, toy_config
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.openmm.run.hooks import ResumableCheckpointHook
 from hardnet_suite.openmm.run.lock import LOCK
+from hardnet_suite.openmm.run.surroundings import explained
 
 
 @HOOKS.register_module()
@@ -342,3 +343,15 @@ def test_a_batch_that_cannot_be_normalized(toy_train, length, batch_size):
     assert "\n" not in str(raised.value)
     cfg.train_dataloader.update(batch_size=2, drop_last=True)
     toy_train(cfg)
+
+
+def test_groups_of_a_single_value_are_told_apart_from_batches(tmp_path):
+    """torch refuses them at test time, too, where the size of training batches changes nothing."""
+    norm = torch.nn.GroupNorm(32, 32).eval()
+    with pytest.raises(UserError, match="more channels, or fewer groups"), explained(tmp_path):
+        norm(torch.rand(1, 32, 1, 1))
+
+
+def test_more_candidates_than_there_are(tmp_path):
+    with pytest.raises(UserError, match=r"num_queries, .* larger images"), explained(tmp_path):
+        torch.rand(5).topk(6)
