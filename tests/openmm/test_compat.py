@@ -20,7 +20,7 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.infer import BaseInferencer
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
-from mmengine.registry import OPTIM_WRAPPERS
+from mmengine.registry import OPTIM_WRAPPERS, DefaultScope
 from mmengine.runner import CheckpointLoader, load_checkpoint, save_checkpoint
 from torch import nn
 
@@ -602,7 +602,9 @@ def test_heat_maps_of_mmdet_are_decoded_by_the_suites_runner():
 
     runner = SuiteRunner.__new__(SuiteRunner)
     runner.cfg, runner._distributed, runner.logger = Config({}), False, logging.getLogger(__name__)
-    head = CenterNetHead(8, 8, 3, test_cfg=Config({"topk": 5, "local_maximum_kernel": 3, "max_per_img": 5}))
+    options = Config({"topk": 5, "local_maximum_kernel": 3, "max_per_img": 5})
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        head = CenterNetHead(8, 8, 3, test_cfg=options)
     runner.wrap_model(None, nn.ModuleList([head]))
     runner.wrap_model(None, other := nn.Conv2d(8, 8, 3))
     assert other.weight.is_contiguous(memory_format=torch.channels_last)
