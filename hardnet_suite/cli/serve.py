@@ -251,6 +251,7 @@ def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
             raise UserError("the server did not start; see the lines above") from None
         cut = server.force_exit or server.is_late
         show("ended: requests in progress were cut off" if cut else "ended: every request was answered")
+        sys.stdout.flush()
         if isinstance(ended, SystemExit):
             raise
     finally:

@@ -171,8 +171,7 @@ def test_a_second_interrupt_cuts_off_what_is_in_progress():
                 answer = b""
     finally:
         server.process.kill()
-    assert (status, answer) == (0, b"")
-    assert output.splitlines() == ["ended: requests in progress were cut off"]
+    assert (status, answer, output.splitlines()) == (0, b"", ["ended: requests in progress were cut off"])
 
 
 def test_demo_has_every_task():
