@@ -270,18 +270,8 @@ def load(image: Image.Image) -> None:
     colour from others: its pixels become white, as ``to_rgb`` would have them.
     """
     stretch, stored = stretch_of(image), raw_mode(image)
-    transparent = image.info.get("transparency")
-    if image.format == "PNG" and stored == _RGB_16 and isinstance(transparent, tuple):
-        lower = _lower_bytes(image)
-        image.load()
-        for top, bottom in _bands(image):
-            box = (0, top, image.width, bottom)
-            is_transparent = np.full((bottom - top, image.width), True)
-            for part, shift in ((image, 8), (lower, 0)):
-                key = [value >> shift & 255 for value in transparent]
-                is_transparent &= (np.asarray(part.crop(box)) == key).all(2)
-            image.paste((255, 255, 255), box, Image.fromarray(is_transparent))
-        del image.info["transparency"]
+    if image.format == "PNG" and stored == _RGB_16 and "transparency" in image.info:
+        _load_on_white(image)
         return
     image.load()
     transparent = image.info.get("transparency")
@@ -289,6 +279,20 @@ def load(image: Image.Image) -> None:
         image.info["transparency"] = (transparent & 255 // stretch) * stretch
     if image.format == "PNG" and stored == "RGB" and isinstance(transparent, tuple):
         image.info["transparency"] = tuple(value & 255 for value in transparent)
+
+
+def _load_on_white(image: Image.Image) -> None:
+    """Decodes an RGB PNG of 16 bits; pixels of its transparent colour, told by all 16, become white."""
+    transparent = image.info.pop("transparency")
+    lower = _lower_bytes(image)
+    image.load()
+    for top, bottom in _bands(image):
+        box = (0, top, image.width, bottom)
+        is_transparent = np.full((bottom - top, image.width), True)
+        for part, shift in ((image, 8), (lower, 0)):
+            key = [value >> shift & 255 for value in transparent]
+            is_transparent &= (np.asarray(part.crop(box)) == key).all(2)
+        image.paste((255, 255, 255), box, Image.fromarray(is_transparent))
 
 
 def _lower_bytes(image: Image.Image) -> Image.Image:
