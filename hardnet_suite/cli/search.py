@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     choose_descriptor_device(args)
     set_threads(args.threads)
+    from hardnet_suite.data.own_files import own_files
     from hardnet_suite.matching.index import VERIFIED, load_index
-    from hardnet_suite.matching.own_files import own_files
 
     queries = list(_regions(args) if args.ground_truth is not None else _images(args))
     index = load_index(args.index, model=args.descriptor, weights=args.weights, bf16=args.bf16)
@@ -137,8 +137,8 @@ def _regions(
 
 def _require_rankings(queries: list[str], folder: Path, images: list[str]) -> None:
     """Checks that rankings can be written and scored, and replace earlier ones alone."""
+    from hardnet_suite.data.own_files import require_own
     from hardnet_suite.evaluation.retrieval import image_stem
-    from hardnet_suite.matching.own_files import require_own
 
     twice = first_repeated(queries)
     if twice is not None:

@@ -11,10 +11,10 @@ import numpy as np
 
 from hardnet_suite.data.files import is_file, is_utf8, read_text
 from hardnet_suite.data.images import exif_orientation
+from hardnet_suite.data.own_files import LIST, own_files, require_own
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 from hardnet_suite.matching.keypoints import Features
-from hardnet_suite.matching.own_files import LIST, own_files, require_own
 from hardnet_suite.matching.pair import Matches
 from hardnet_suite.outputs import writing
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from hardnet_suite.data import own_files
 from hardnet_suite.data.boxes import Box, BoxData, BoxImage, ConversionReport, Split
 from hardnet_suite.data.coco.folder import annotation_files
 from hardnet_suite.data.conversion import tree
@@ -207,6 +208,7 @@ def interrupt(monkeypatch, number):
         return run
 
     monkeypatch.setattr(tree, "write_file", limited(write_file))
+    monkeypatch.setattr(own_files, "write_file", limited(write_file))
     monkeypatch.setattr(tree, "bring", limited(bring))
 
 

@@ -13,9 +13,9 @@ from drawn_pairs import drawn_pair, save_pair, small_descriptor
 from PIL import ExifTags, Image
 
 from hardnet_suite.data.files import sha256
+from hardnet_suite.data.own_files import LIST
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.matching import HardNetDetector, export, match_features, write_colmap, write_hloc
-from hardnet_suite.matching.own_files import LIST
 from hardnet_suite.matching.pair import Matches
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from hardnet_suite.data.boxes import BoxData
-from hardnet_suite.data.coco.layout import read_json
 from hardnet_suite.data.conversion.target import (
     WORDS,
     SourceFolders,
@@ -22,11 +20,10 @@ from hardnet_suite.data.conversion.target import (
 )
 from hardnet_suite.data.files import sha256
 from hardnet_suite.data.masks import MaskData
+from hardnet_suite.data.own_files import FileList, is_listed
 from hardnet_suite.errors import UserError, WriteError
 from hardnet_suite.failures import explain
 from hardnet_suite.outputs import require_replaceable, write_file
-
-LIST = "hardnet_suite.json"  # path -> SHA-256 of what a conversion wrote
 
 
 def write_tree(
@@ -60,13 +57,10 @@ def write_tree(
     for folder in sorted({target, *((target / name).parent for name in places)}):
         require_folder(folder)
         sources.require_outside(folder)
-    earlier = _listed(target / LIST)
-    require_replaceable(target / LIST, lambda _: earlier is not None, **WORDS)
+    listing = _list_of(data, target)
+    earlier = listing.read()
+    require_replaceable(listing.path, lambda _: earlier is not None, **WORDS)
     listed = earlier or {}
-
-    def is_own(name: str) -> Callable[[Path], bool]:
-        return lambda path: sha256(path) in listed.get(name, ())
-
     stale = [name for name in listed if name not in places and os.path.lexists(target / name)]
     if stale:
         raise UserError(
@@ -77,39 +71,26 @@ def write_tree(
     digests = {name: hashlib.sha256(value).hexdigest() for name, value in raw.items()}
     for name in raw:
         if not (target / name).is_file() or sha256(target / name) != digests[name]:
-            require_replaceable(target / name, is_own(name), **WORDS)
+            require_replaceable(target / name, is_listed(listed, name), **WORDS)
     due = []
     for name, path in images.items():
         place = target / name
         if place.is_symlink() != link or not is_equal(place, path):
-            require_replaceable(place, is_own(name), **WORDS)
+            require_replaceable(place, is_listed(listed, name), **WORDS)
             due.append(name)
         digests[name] = sha256(path)
     try:
-        _write_list(data, target, {name: sorted({digests[name], *listed.get(name, ())}) for name in places})
+        listing.write({name: {digests[name], *listed.get(name, ())} for name in places})
         for name, value in raw.items():
             write_file(target / name, value)
         for name in due:
             digests[name] = bring(images[name], target / name, link)
-        _write_list(data, target, {name: [digests[name]] for name in places})
+        listing.write({name: {digests[name]} for name in places})
     except WriteError as error:
         raise UserError(explain(error)) from None
 
 
-def _write_list(data: BoxData | MaskData, target: Path, files: Mapping[str, Sequence[str]]) -> None:
-    """Writes path -> SHA-256 of the files of a conversion; several of a file that may be as it was before."""
-    digests = {name: of if len(of) > 1 else of[0] for name, of in sorted(files.items())}
-    content = {"info": {"description": mark(data.format)}, "files": digests}
-    write_file(target / LIST, json.dumps(content, indent=0))
-
-
-def _listed(path: Path) -> dict[str, list[str]] | None:
-    """Path -> SHA-256 that the file of an earlier conversion may have; None where there was none."""
-    try:
-        content = read_json(path)
-        if is_mark(content["info"]["description"]):
-            files = content["files"].items()
-            return {str(name): [*map(str, of if isinstance(of, list) else [of])] for name, of in files}
-    except (UserError, TypeError, KeyError, AttributeError):
-        pass
-    return None
+def _list_of(data: BoxData | MaskData, target: Path) -> FileList:
+    """The list of the files that conversions into a format wrote into a folder."""
+    info = {"info": {"description": mark(data.format)}}
+    return FileList(target, info, lambda content: is_mark(content["info"]["description"]))
