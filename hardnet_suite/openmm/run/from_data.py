@@ -106,6 +106,29 @@ class Choices:
 
 
 @dataclass(frozen=True)
+class _Request:
+    """What a config is asked for.
+
+    Attributes:
+        model: a name of ``list_models()``.
+        data: the data, an absolute path.
+        work_dir: folder of the run, an absolute path.
+        choices: what the data need not decide.
+        before: the run that is resumed, if any.
+        gpu: whether it is trained on a GPU.
+        say: called with each line that tells what was chosen.
+    """
+
+    model: str
+    data: Path
+    work_dir: Path
+    choices: Choices
+    before: RunRecord | None
+    gpu: bool
+    say: Callable[[str], None]
+
+
+@dataclass(frozen=True)
 class _ConfigDraft:
     """What a config is written of.
 
@@ -206,7 +229,7 @@ def write_config(
             "cannot resume with --from-scratch: the run began with pretrained weights; leave the option out, "
             "or start a new run in another --work-dir"
         )
-    built = build(model, data, work_dir, choices, before, gpu, say)
+    built = build(_Request(model, data, work_dir, choices, before, gpu, say))
     title, text = f"# {model} on {data}.", built.text
     if "{{" in text:
         raise UserError(f"{data}: a path or class name contains {{{{, which configs read as a variable")
@@ -291,22 +314,20 @@ def _require_choices(model: str, choices: Choices) -> None:
         raise UserError(f"--image-size {size}: expected a multiple of 32, from 32 to 4096")
 
 
-def _start(
-    model: str,
-    classes: Sequence[str],
-    choices: Choices,
-    before: RunRecord | None,
-    say: Callable[[str], None],
-) -> Start:
+def _start(request: _Request, classes: Sequence[str]) -> Start:
     """The best weights that can be had: whole networks before trunks, published before shipped.
 
     A run that is resumed began with its own, by which its schedule goes: others may be had now.
     """
-    if before is not None:
-        return before.plan.start
-    if choices.from_scratch:
+    if request.before is not None:
+        return request.before.plan.start
+    if request.choices.from_scratch:
         return Start()
-    rows = [row for row in ROWS if row.model == model and row.tag != "published_2" and _computes_alike(row)]
+    rows = [
+        row
+        for row in ROWS
+        if row.model == request.model and row.tag != "published_2" and _computes_alike(row)
+    ]
     rows.sort(key=lambda row: (row.base_only, not _fits(row, classes), row.shipped is not None))
     unavailable: list[str] = []
     for row in rows:
@@ -315,14 +336,14 @@ def _start(
         except UserError as error:
             unavailable.append(f"{row.tag} ({_reason(error)})")
             continue
-        _tell_unavailable(unavailable, say)
+        _tell_unavailable(unavailable, request.say)
         if _fits(row, classes):
-            say(
+            request.say(
                 f"the weights {row.tag!r} were trained on these classes: if on images of the validation "
                 "split, these are not new to them"
             )
         return Start(tag=row.tag) if row.base_only else Start(load_from=str(path))
-    _tell_unavailable(unavailable, say)
+    _tell_unavailable(unavailable, request.say)
     return Start()
 
 
@@ -385,14 +406,11 @@ def _tell(plan: Plan, say: Callable[[str], None], size: str) -> None:
 
 
 def _plan(
-    model: str,
+    request: _Request,
     classes: tuple[str, ...],
     images: int,
     size: tuple[int, int],
     start: Start,
-    choices: Choices,
-    before: RunRecord | None,
-    gpu: bool,
     *,
     batch: tuple[int, int],
     iterations: int,
@@ -402,7 +420,8 @@ def _plan(
 
     What is not chosen is as in the run that is resumed, also on another machine.
     """
-    chosen = choose_batch_size(images, on_gpu=batch[0], on_cpu=batch[1], gpu=gpu)
+    chosen = choose_batch_size(images, on_gpu=batch[0], on_cpu=batch[1], gpu=request.gpu)
+    choices, before = request.choices, request.before
     if before is not None:
         chosen = before.plan.batch_size
     batch_size = min(choices.batch_size or chosen, images)
@@ -413,7 +432,7 @@ def _plan(
     kept = None if before is None else before.plan.epochs
     epochs = choices.epochs or kept or choose_epochs(images, batch_size, iterations)
     return Plan(
-        model,
+        request.model,
         classes,
         images,
         size,
@@ -426,15 +445,8 @@ def _plan(
     )
 
 
-def _detection(
-    model: str,
-    data: Path,
-    work_dir: Path,
-    choices: Choices,
-    before: RunRecord | None,
-    gpu: bool,
-    say: Callable[[str], None],
-) -> _ConfigDraft:
+def _detection(request: _Request) -> _ConfigDraft:
+    data, say = request.data, request.say
     boxes = read_boxes(data)
     not_needed = (OUTLINES, "masks left out", NO_ANNOTATIONS)  # told with the splits
     findings = [finding for finding in boxes.findings if finding.kind not in not_needed]
@@ -450,13 +462,13 @@ def _detection(
         raise UserError(f"{data}: no training image has a box")
     if left_out := [name for name in declared if not counts[name]]:
         say(f"classes without a training box are left out: {', '.join(left_out)}")
-    classes = _in_order_of_weights(model, classes)
+    classes = _in_order_of_weights(request.model, classes)
     if not set(_counted_boxes(splits["val"])) & set(classes):
         raise UserError(f"{data}: no validation image has a box of {', '.join(classes)}")
-    files = {split: work_dir / "annotations" / f"instances_{split}.json" for split in splits}
+    files = {split: request.work_dir / "annotations" / f"instances_{split}.json" for split in splits}
     paths = {split: [image.path for image in images] for split, images in splits.items()}
     known = images_of(paths, root)
-    require_resumable(before, model, classes, known)
+    require_resumable(request.before, request.model, classes, known)
     texts = {}
     for split, images in splits.items():
         named = [replace(image, name=relative_name(image.path, root)) for image in images]
@@ -472,22 +484,23 @@ def _detection(
         say(note)
     if "val" not in boxes.splits:  # else they are among the findings
         _tell_copies(paths, say)
-    arch = ARCHS[model]
-    kept = None if before is None else before.plan.size[0]
-    side = arch.size if isinstance(arch, SSDArch) else choices.image_size or kept or _side(splits["train"])
-    start = _start(model, classes, choices, before, say)
+    arch = ARCHS[request.model]
+    kept = None if request.before is None else request.before.plan.size[0]
+    side = (
+        arch.size
+        if isinstance(arch, SSDArch)
+        else request.choices.image_size or kept or _side(splits["train"])
+    )
+    start = _start(request, classes)
     batch = (32, 8) if side <= 320 else (16, 4)
     # RFB Net's last levels have one pixel, whose batch norms need two images
     full = isinstance(arch, SSDArch) and arch.fields is not None
     plan = _plan(
-        model,
+        request,
         classes,
         used,
         (side, side),
         start,
-        choices,
-        before,
-        gpu,
         batch=batch,
         iterations=6000,
         drop_last=full,
@@ -562,15 +575,8 @@ def _side(images: Sequence[BoxImage]) -> int:
     return min(512, max(256, math.ceil(usual / 32) * 32))
 
 
-def _segmentation(
-    model: str,
-    data: Path,
-    work_dir: Path,
-    choices: Choices,
-    before: RunRecord | None,
-    gpu: bool,
-    say: Callable[[str], None],
-) -> _ConfigDraft:
+def _segmentation(request: _Request) -> _ConfigDraft:
+    data, say = request.data, request.say
     folder = find_segmentation(data)
     if "train" not in folder.splits:
         raise UserError(f"{data} has no training split (there are: {', '.join(folder.splits)})")
@@ -595,31 +601,28 @@ def _segmentation(
         note = _held_out(f"{len(drawn)} of the {len(names)} images", len(drawn))
     classes = labels.classes
     known = images_of(images, data)
-    require_resumable(before, model, classes, known)
-    files = _list_files(work_dir, texts, ".txt")
+    require_resumable(request.before, request.model, classes, known)
+    files = _list_files(request.work_dir, texts, ".txt")
     lists |= files
     say(f"data: {_shown(data)} (images and label images), {_images(images)}, {_listed(classes)}")
     for line in (*folder.notes, *filter(None, [note])):
         say(line)
     _tell_copies(images, say)
     height, width = _usual_size(images["train"])
-    most = (768, 768) if gpu else (384, 512)
+    most = (768, 768) if request.gpu else (384, 512)
     crop = tuple(
-        choices.image_size or max(64, min(limit, side // 32 * 32))
+        request.choices.image_size or max(64, min(limit, side // 32 * 32))
         for limit, side in zip(most, (height, width), strict=True)
     )
-    if before is not None and choices.image_size is None:
-        crop = before.plan.size
-    start = _start(model, classes, choices, before, say)
+    if request.before is not None and request.choices.image_size is None:
+        crop = request.before.plan.size
+    start = _start(request, classes)
     plan = _plan(
-        model,
+        request,
         classes,
         len(images["train"]),
         crop,
         start,
-        choices,
-        before,
-        gpu,
         batch=(16, 4),
         iterations=6000,
     )
@@ -651,21 +654,14 @@ def _usual_size(images: Sequence[Path]) -> tuple[int, int]:
     return height, width
 
 
-def _classification(
-    model: str,
-    data: Path,
-    work_dir: Path,
-    choices: Choices,
-    before: RunRecord | None,
-    gpu: bool,
-    say: Callable[[str], None],
-) -> _ConfigDraft:
+def _classification(request: _Request) -> _ConfigDraft:
+    data, say = request.data, request.say
     found = find_class_folders(data)
     folders = found.splits
     if "train" not in folders:
         raise UserError(f"{data} has no training split (there are: {', '.join(folders)})")
     samples = read_folder(data / folders["train"])
-    classes = _in_order_of_weights(model, samples.classes)
+    classes = _in_order_of_weights(request.model, samples.classes)
     if len(classes) < 2:
         raise UserError(f"{data} has one class, {classes[0]}: {ONE_CLASS}")
     folders, texts, note = dict(folders), {}, ""
@@ -683,20 +679,18 @@ def _classification(
         held = len(members["val"])
         note = _held_out(f"{held} of the {len(samples)} images", held)
     known = images_of(splits, data)
-    require_resumable(before, model, classes, known)
-    lists = _list_files(work_dir, texts, ".csv")
+    require_resumable(request.before, request.model, classes, known)
+    lists = _list_files(request.work_dir, texts, ".csv")
     say(f"data: {_shown(data)} (folders of classes), {_images(splits)}, {_listed(classes)}")
     for line in (*found.notes, *filter(None, [note])):
         say(line)
     _tell_copies(splits, say)
     side = min(_usual_size(walk_files(data / folders["train"], IMAGE_SUFFIXES)))
-    kept = None if before is None else before.plan.size[0]
-    size = choices.image_size or kept or (224 if side >= 160 else max(64, side // 32 * 32))
-    start = _start(model, classes, choices, before, say)
+    kept = None if request.before is None else request.before.plan.size[0]
+    size = request.choices.image_size or kept or (224 if side >= 160 else max(64, side // 32 * 32))
+    start = _start(request, classes)
     count = len(splits["train"])
-    plan = _plan(
-        model, classes, count, (size, size), start, choices, before, gpu, batch=(128, 32), iterations=6000
-    )
+    plan = _plan(request, classes, count, (size, size), start, batch=(128, 32), iterations=6000)
     _tell(plan, say, f"images of {size}×{size}")
     enlarged = round(size * 8 / 7) if side > size else size
     text = classification(plan, data, folders, lists, enlarged=enlarged)
