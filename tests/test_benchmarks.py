@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 
 from hardnet_suite import create_model
 from hardnet_suite.data.hpatches import STRIPS, write_strips
+from hardnet_suite.data.images import read_rgb
 from hardnet_suite.data.segmentation.label_images import read_label
 from hardnet_suite.data.segmentation.labels import LABEL_SETS
 from hardnet_suite.errors import UserError
@@ -1003,3 +1004,78 @@ def test_merged_labels_are_label_images_of_camvid(merge_labels, tmp_path, capsys
     (tmp_path / "teacher.onnx").write_bytes(b"no graph")
     with pytest.raises(UserError, match="--teacher"):
         run("broken")
+
+
+@pytest.fixture
+def split_pairs(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("split_pairs")
+
+
+def pair_of(right, photograph=(40, 80, 120)):
+    left = np.full_like(right, photograph)
+    return Image.fromarray(np.concatenate([left, right], 1))
+
+
+def colors_of(split_pairs, rows):
+    """One row of pixels per name of a class, each of its first color."""
+    first = {name: color for color, name in reversed(split_pairs.COLORS.items())}
+    return np.array([[first[name]] * 64 for name in rows], np.uint8)
+
+
+@pytest.mark.parametrize("behind", ["Building", "Tree", "Sky", "Road"])
+def test_poles_of_two_pixels_are_found_in_jpeg(split_pairs, tmp_path, behind):
+    index = LABEL_SETS["camvid"].classes.index
+    right = colors_of(split_pairs, [behind] * 64)
+    right[:, 31:33] = (153, 153, 153)
+    pair_of(right).save(tmp_path / "a.jpg", quality=90)  # chroma of 2×2 pixels
+    colors = np.asarray(Image.open(tmp_path / "a.jpg"))[:, 64:]
+    labels = split_pairs.labels_of_colors(np.ascontiguousarray(colors))
+    assert (labels[:, 31:33] == index("Pole")).mean() > 0.9
+    assert (labels[:, 2:27] == index(behind)).all()  # 0 and 1 have hue of the photograph
+    assert (labels[:, 37:] == index(behind)).all()
+    assert set(np.unique(labels)) <= {index(behind), index("Pole"), 255}
+
+
+@pytest.mark.parametrize(
+    "pair", [("Building", "Sky"), ("Tree", "Pavement"), ("Road", "Car"), ("Sky", "Tree")]
+)
+def test_where_two_colors_mix_there_is_no_third_class(split_pairs, tmp_path, pair):
+    index = LABEL_SETS["camvid"].classes.index
+    right = colors_of(split_pairs, [pair[0]] * 33 + [pair[1]] * 31)
+    pair_of(right).save(tmp_path / "a.jpg", quality=75)
+    colors = np.asarray(Image.open(tmp_path / "a.jpg"))[:, 64:]
+    labels = split_pairs.labels_of_colors(np.ascontiguousarray(colors))
+    assert set(np.unique(labels)) <= {index(pair[0]), index(pair[1]), 255}
+    assert (labels == 255).mean() < 0.1
+
+
+def test_pairs_become_images_and_label_images(split_pairs, tmp_path, capsys):
+    names = [name for name in split_pairs.COLORS.values() if name not in (None, "Pole")]
+    right = np.repeat(colors_of(split_pairs, [*dict.fromkeys(names)]), 6, axis=0)
+    (tmp_path / "pairs/town").mkdir(parents=True)
+    pair_of(right).save(tmp_path / "pairs/town/a.png")
+    split_pairs.main([str(tmp_path / "pairs"), "--out", str(tmp_path / "out")])
+    labels = read_label(tmp_path / "out/labels/town/a.png", LABEL_SETS["camvid"])
+    index = LABEL_SETS["camvid"].classes.index
+    expected = np.repeat([index(name) for name in dict.fromkeys(names)], 6)
+    np.testing.assert_array_equal(labels, np.repeat(expected[:, None], 64, axis=1))
+    assert (read_rgb(tmp_path / "out/images/town/a.png") == (40, 80, 120)).all()
+    assert "without label 0.00%" in capsys.readouterr().out
+
+
+def test_images_that_are_no_pairs_are_refused(split_pairs, tmp_path):
+    def run(image, match, name="a.png"):
+        folder = tmp_path / f"pairs{len([*tmp_path.iterdir()])}"
+        folder.mkdir()
+        if image is not None:
+            image.save(folder / name)
+        with pytest.raises(UserError, match=match):
+            split_pairs.main([str(folder), "--out", str(tmp_path / "new")])
+
+    run(None, "no images")
+    run(Image.new("RGB", (33, 8)), r"a\.png: expected two images side by side, got a width of 33")
+    run(Image.new("RGB", (64, 8), (0, 255, 0)), r"a\.png: the right half has other colors than Cityscapes")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/mine.txt").write_text("mine")
+    run(Image.new("RGB", (64, 8)), "expected a new or empty folder")
