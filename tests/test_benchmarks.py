@@ -29,6 +29,7 @@ from hardnet_suite.data.segmentation.label_images import read_label
 from hardnet_suite.data.segmentation.labels import LABEL_SETS
 from hardnet_suite.errors import UserError
 from hardnet_suite.openmm.run.configs import load_config
+from hardnet_suite.prediction import load_model, predict
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -1079,3 +1080,52 @@ def test_images_that_are_no_pairs_are_refused(split_pairs, tmp_path):
     (tmp_path / "new").mkdir()
     (tmp_path / "new/mine.txt").write_text("mine")
     run(Image.new("RGB", (64, 8)), "expected a new or empty folder")
+
+
+@pytest.fixture
+def idd_groups(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("idd_groups")
+
+
+def test_classes_are_scored_as_groups(idd_groups, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    model = load_model("fchardnet70", weights="camvid")
+    group = idd_groups.group_of(model.classes)
+    wrong = 0
+    for split, name in (("train", "a/1"), ("train", "a/2"), ("val", "b/3")):
+        image, label = (tmp_path / f"{kind}/{split}/{name}" for kind in ("leftImg8bit", "gtFine"))
+        for path in (image, label):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 255, (3, 4, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+        Image.fromarray(pixels).save(f"{image}_image.jpg", quality=95)
+        (prediction,) = predict(model, f"{image}_image.jpg")
+        target = group[prediction.mask]
+        target[0] = 255
+        if name == "a/2":
+            target[1, :5] = (target[1, :5] + 1) % 7
+            wrong += 5
+        Image.fromarray(target).save(f"{label}_label.png")
+    scores = idd_groups.score(model, tmp_path)
+    assert scores.confusion.sum() == 3 * 47 * 64
+    assert np.trace(scores.confusion) == 3 * 47 * 64 - wrong
+    assert idd_groups.score(model, tmp_path, every=2).pixel_accuracy == 1.0  # a/1 and b/3
+    idd_groups.main(["fchardnet70", str(tmp_path), "--weights", "camvid"])
+    assert "roadside objects" in capsys.readouterr().out
+
+
+def test_only_models_of_camvids_classes_have_groups(idd_groups, tmp_path):
+    with pytest.raises(UserError, match="expected a model of CamVid's classes, got goldfish"):
+        idd_groups.main(["hardnet39ds", str(tmp_path), "--weights", "tiny_imagenet10"])
+    with pytest.raises(UserError, match="--every 0: expected a positive number"):
+        idd_groups.main(["fchardnet70", str(tmp_path), "--every", "0"])
+    with pytest.raises(UserError, match="no folder"):
+        idd_groups.main(["fchardnet70", str(tmp_path), "--weights", "camvid"])
+
+
+def test_every_class_of_camvid_has_one_group(idd_groups):
+    classes = LABEL_SETS["camvid"].classes
+    names = [name for names in idd_groups.GROUPS.values() for name in names]
+    assert sorted(names) == sorted(classes)
+    group = idd_groups.group_of(classes[::-1])
+    assert [[*idd_groups.GROUPS][each] for each in group[[0, 1, 10]]] == ["living things"] * 2 + ["sky"]
