@@ -232,7 +232,12 @@ def test_how_a_configs_images_are_made():
     own |= {"centernet_hardnet68_overfit8": (384, None), "hardnet39ds_tiny_imagenet10_128": (128, 128)}
     own |= {"centernet_hardnet39ds_bccd": ((288, 384), None)}
     own |= dict.fromkeys(
-        ("fchardnet70_camvid_pretrained_trainval", "fchardnet70_camvid_towns"), ((450, 600), None)
+        (
+            "fchardnet70_camvid_pretrained_trainval",
+            "fchardnet70_camvid_towns",
+            "fchardnet70_camvid_cities",
+        ),
+        ((450, 600), None),
     )
     for name in NAMES:
         cfg = load_config(name)
