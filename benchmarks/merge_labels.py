@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from split_pairs import shares_text
 from torch.nn import functional
 from torchvision.transforms import v2
 
@@ -170,10 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         counts += np.bincount(merged.ravel(), minlength=256)
         if number % 50 == 0 or number == len(pairs):
             print(f"{number} of {len(pairs)}", flush=True)
-    total = max(int(counts.sum()), 1)
-    shares = {name: counts[label] / total for label, name in enumerate(CAMVID.classes)}
-    shares["without label"] = counts[IGNORE] / total
-    print(" · ".join(f"{name} {share:.2%}" for name, share in shares.items()))
+    print(shares_text(counts))
 
 
 if __name__ == "__main__":

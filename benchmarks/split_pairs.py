@@ -142,6 +142,14 @@ def luma_chroma(colors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return luma, torch.stack([(colors[..., 2] - luma) * 0.564, (colors[..., 0] - luma) * 0.713], -1)
 
 
+def shares_text(counts: np.ndarray) -> str:
+    """The share of each class, and of what has no label, in (256,) counts of pixels by train label."""
+    total = max(int(counts.sum()), 1)
+    shares = {name: counts[label] / total for label, name in enumerate(CAMVID.classes)}
+    shares["without label"] = counts[IGNORE] / total
+    return " · ".join(f"{name} {share:.2%}" for name, share in shares.items())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pairs", type=Path, help="folder of the pairs")
@@ -168,9 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         counts += np.bincount(labels.ravel(), minlength=256)
         if number % 500 == 0 or number == len(paths):
             print(f"{number} of {len(paths)}", flush=True)
-    shares = {name: counts[label] / counts.sum() for label, name in enumerate(CAMVID.classes)}
-    shares["without label"] = counts[IGNORE] / counts.sum()
-    print(" · ".join(f"{name} {share:.2%}" for name, share in shares.items()))
+    print(shares_text(counts))
 
 
 if __name__ == "__main__":
