@@ -10,6 +10,7 @@ joined to the groups; the images of ``leftImg8bit/train`` and ``leftImg8bit/val`
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,12 +59,18 @@ def group_of(classes: Sequence[str]) -> np.ndarray:
 def score(model: LoadedModel, folder: Path, every: int = 1) -> SegmentationScores:
     """Scores of the groups, on every n-th image of each split in the order of the names."""
     group = group_of(model.classes)
+    folders = [(folder / "leftImg8bit" / split, folder / "gtFine" / split) for split in ("train", "val")]
+    for part in itertools.chain(*folders):
+        if not part.is_dir():
+            raise UserError(f"no folder {part}: expected that of IDD Lite, with leftImg8bit and gtFine")
     confusion = np.zeros((len(GROUPS), len(GROUPS)), np.int64)
-    for split in ("train", "val"):
-        pairs = require_pairs(folder / "leftImg8bit" / split, folder / "gtFine" / split, IDD_LITE)
-        for image, label in pairs[::every]:
+    for images, labels in folders:
+        for image, label in require_pairs(images, labels, IDD_LITE)[::every]:
             (prediction,) = predict(model, image)
-            confusion += count_pixels(read_label(label, IDD_LITE), group[prediction.mask], IDD_LITE)
+            target, answer = read_label(label, IDD_LITE), group[prediction.mask]
+            if target.shape != answer.shape:
+                raise UserError(f"{label}: {target.shape} pixels, those of {image} are {answer.shape}")
+            confusion += count_pixels(target, answer, IDD_LITE)
     return score_confusion(confusion, IDD_LITE)
 
 

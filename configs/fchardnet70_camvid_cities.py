@@ -1,6 +1,6 @@
 # FC-HarDNet-70 on CamVid's train and val, on Cityscapes as pairs of 256×256 pixels (benchmarks/split_pairs.py) and on the
-# photographs of fchardnet70_camvid_towns, from that config's weights or those with the tag camvid_trainval (set load_from). CamVid
-# comes twice per epoch. The last epoch counts.
+# photographs of fchardnet70_camvid_towns, from that config's weights, or on from its own, those with the tag camvid_trainval (set
+# load_from). CamVid comes twice per epoch. The last epoch counts; the mean of its weights and of those before is used elsewhere.
 _base_ = "fchardnet70_camvid_towns.py"
 
 epochs = 10

@@ -1077,6 +1077,14 @@ def test_images_that_are_no_pairs_are_refused(split_pairs, tmp_path):
     run(None, "no images")
     run(Image.new("RGB", (33, 8)), r"a\.png: expected two images side by side, got a width of 33")
     run(Image.new("RGB", (64, 8), (0, 255, 0)), r"a\.png: the right half has other colors than Cityscapes")
+    assert not (tmp_path / "new").exists()
+    for name in ("1.jpg", "1.PNG"):
+        (tmp_path / "twice").mkdir(exist_ok=True)
+        Image.new("RGB", (64, 8)).save(tmp_path / "twice" / name)
+    with pytest.raises(UserError, match=r"two images would become 1\.png"):
+        split_pairs.main([str(tmp_path / "twice"), "--out", str(tmp_path / "new")])
+    with pytest.raises(UserError, match="expected a folder outside of"):
+        split_pairs.main([str(tmp_path / "twice"), "--out", str(tmp_path / "twice/out")])
     (tmp_path / "new").mkdir()
     (tmp_path / "new/mine.txt").write_text("mine")
     run(Image.new("RGB", (64, 8)), "expected a new or empty folder")
@@ -1112,6 +1120,15 @@ def test_classes_are_scored_as_groups(idd_groups, tmp_path, capsys):
     assert idd_groups.score(model, tmp_path, every=2).pixel_accuracy == 1.0  # a/1 and b/3
     idd_groups.main(["fchardnet70", str(tmp_path), "--weights", "camvid"])
     assert "roadside objects" in capsys.readouterr().out
+    path = tmp_path / "gtFine/val/b/3_label.png"
+    Image.fromarray(target[:40]).save(path)
+    with pytest.raises(
+        UserError, match=r"3_label\.png: \(40, 64\) pixels, those of .*3_image\.jpg are \(48, 64\)"
+    ):
+        idd_groups.score(model, tmp_path)
+    path.unlink()
+    with pytest.raises(UserError, match="no label image in"):
+        idd_groups.score(model, tmp_path)
 
 
 def test_only_models_of_camvids_classes_have_groups(idd_groups, tmp_path):

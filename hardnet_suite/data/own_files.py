@@ -44,10 +44,16 @@ class FileList:
             content = read_json(self.path)
             if not self.is_mark(content):
                 return None
-            files = dict(content["files"])
-            return {name: {known} if isinstance(known, str) else set(known) for name, known in files.items()}
-        except (UserError, TypeError, KeyError, ValueError, AttributeError):
+            files = content["files"].items()
+        except (UserError, TypeError, KeyError, AttributeError):
             return None
+        digests = {name: [known] if isinstance(known, str) else known for name, known in files}
+        if not all(
+            isinstance(known, list) and all(isinstance(each, str) for each in known)
+            for known in digests.values()
+        ):
+            return None
+        return {name: set(known) for name, known in digests.items()}
 
     def write(self, digests: Mapping[str, Collection[str]]) -> None:
         """Writes the list in the place of an earlier one."""
