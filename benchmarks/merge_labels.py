@@ -29,17 +29,15 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from split_pairs import shares_text
+from street_labels import CAMVID, require_new, write_labels
 from torch.nn import functional
 from torchvision.transforms import v2
 
 from hardnet_suite.data.images import read_rgb
-from hardnet_suite.data.segmentation.label_images import write_label
-from hardnet_suite.data.segmentation.labels import IGNORE, LABEL_SETS
+from hardnet_suite.data.segmentation.labels import IGNORE
 from hardnet_suite.data.segmentation.pairs import require_pairs
 from hardnet_suite.errors import UserError
 
-CAMVID = LABEL_SETS["camvid"]
 # color -> class, None: no label
 COLORS = {
     (0, 0, 0): None,
@@ -146,6 +144,18 @@ class Teacher:
         return whole.softmax(1)[0].numpy()
 
 
+def merge_pair(image: Path, label: Path, teacher: Teacher) -> np.ndarray:
+    """``merge`` of the files of a photograph. Returns (H, W) uint8 train labels."""
+    pixels, colors = read_rgb(image), read_rgb(label)  # the colors have 16 bits, exact multiples
+    if pixels.shape != colors.shape:
+        raise UserError(f"{label}: {colors.shape[:2]} pixels, those of {image} are {pixels.shape[:2]}")
+    try:
+        labels = labels_of_colors(colors)
+    except ValueError as error:
+        raise UserError(f"{label}: {error}") from None
+    return merge(labels, teacher(pixels))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("images", type=Path, help="folder of the photographs")
@@ -153,25 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--teacher", type=Path, required=True, help="ONNX file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the label images that are written")
     args = parser.parse_args(arguments)
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise UserError(f"--out: expected a new or empty folder, got {args.out}")
+    require_new(args.out)
     teacher = Teacher(args.teacher)
     pairs = require_pairs(args.images, args.labels, CAMVID)
-    counts = np.zeros(256, np.int64)
-    for number, (image, label) in enumerate(pairs, 1):
-        pixels, colors = read_rgb(image), read_rgb(label)  # the colors have 16 bits, exact multiples
-        if pixels.shape != colors.shape:
-            raise UserError(f"{label}: {colors.shape[:2]} pixels, those of {image} are {pixels.shape[:2]}")
-        try:
-            labels = labels_of_colors(colors)
-        except ValueError as error:
-            raise UserError(f"{label}: {error}") from None
-        merged = merge(labels, teacher(pixels))
-        write_label(args.out / label.relative_to(args.labels), merged, CAMVID)
-        counts += np.bincount(merged.ravel(), minlength=256)
-        if number % 50 == 0 or number == len(pairs):
-            print(f"{number} of {len(pairs)}", flush=True)
-    print(shares_text(counts))
+    merged = ((label.relative_to(args.labels), merge_pair(image, label, teacher)) for image, label in pairs)
+    write_labels(args.out, merged, len(pairs))
 
 
 if __name__ == "__main__":

@@ -18,53 +18,56 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from street_labels import CAMVID, require_new, write_labels
 from torch.nn import functional
 
 from hardnet_suite.data.images import IMAGE_SUFFIXES, header_sizes, read_rgb, walk_files
-from hardnet_suite.data.segmentation.label_images import write_label
 from hardnet_suite.data.segmentation.labels import IGNORE, LABEL_SETS
 from hardnet_suite.errors import UserError
 from hardnet_suite.names import first_repeated
 from hardnet_suite.visualization.canvas import save_image
 
-CAMVID = LABEL_SETS["camvid"]
-# color of Cityscapes -> class of CamVid, None: no label
-COLORS = {
+# class of Cityscapes -> of CamVid
+CLASSES = {
+    "road": "Road",
+    "sidewalk": "Pavement",
+    "building": "Building",
+    "wall": "Building",
+    "fence": "Fence",
+    "pole": "Pole",
+    "traffic light": "SignSymbol",
+    "traffic sign": "SignSymbol",
+    "vegetation": "Tree",
+    "terrain": "Tree",  # grass, which CamVid joins with its trees
+    "sky": "Sky",
+    "person": "Pedestrian",
+    "rider": "Bicyclist",
+    "car": "Car",
+    "truck": "Car",
+    "bus": "Car",
+    "train": "Car",
+    "motorcycle": "Bicyclist",
+    "bicycle": "Bicyclist",
+}
+CITYSCAPES = LABEL_SETS["cityscapes"]
+# color -> class of CamVid, None: no label; with the colors of what Cityscapes does not score
+COLORS: dict[tuple[int, int, int], str | None] = {
+    color: CLASSES[name] for name, color in zip(CITYSCAPES.classes, CITYSCAPES.palette, strict=True)
+} | {
     (0, 0, 0): None,  # the car of the camera, and what is not labelled
     (111, 74, 0): None,  # dynamic
     (81, 0, 81): None,  # ground
-    (128, 64, 128): "Road",
-    (244, 35, 232): "Pavement",
     (250, 170, 160): None,  # parking
     (230, 150, 140): None,  # rail track
-    (70, 70, 70): "Building",
-    (102, 102, 156): "Building",  # wall
-    (190, 153, 153): "Fence",
     (180, 165, 180): "Fence",  # guard rail
     (150, 100, 100): None,  # bridge
     (150, 120, 90): None,  # tunnel
-    (153, 153, 153): "Pole",
-    (250, 170, 30): "SignSymbol",  # traffic light
-    (220, 220, 0): "SignSymbol",
-    (107, 142, 35): "Tree",
-    (152, 251, 152): "Tree",  # terrain: grass, which CamVid joins with its trees
-    (70, 130, 180): "Sky",
-    (220, 20, 60): "Pedestrian",
-    (255, 0, 0): "Bicyclist",  # rider
-    (0, 0, 142): "Car",
-    (0, 0, 70): "Car",  # truck
-    (0, 60, 100): "Car",  # bus
     (0, 0, 90): "Car",  # caravan
     (0, 0, 110): "Car",  # trailer
-    (0, 80, 100): "Car",  # train
-    (0, 0, 230): "Bicyclist",  # motorcycle
-    (119, 11, 32): "Bicyclist",  # bicycle
 }
 POLE, POLE_LUMA = CAMVID.classes.index("Pole"), 153.0  # of its color, which has no chroma
 FARTHEST = 30  # from a color, in grey levels
-MOST_UNKNOWN = (
-    0.25  # share of pixels that are farther: at most 0.19 of real labels, 0.33 and more of photographs
-)
+MOST_UNKNOWN = 0.25  # share of pixels that are farther; of labels at most 0.19, of photographs 0.33 and more
 NEIGHBOURS = 3  # of 8, at least, have the label too
 MOST_HUE, HUE = 0.7, 12.0  # of a pole's pixel: share of the hue around, and distance from that, at most
 UPRIGHT = 4  # of the 7×3 pixels around a pole's, at least, are of poles
@@ -145,12 +148,16 @@ def luma_chroma(colors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return luma, torch.stack([(colors[..., 2] - luma) * 0.564, (colors[..., 0] - luma) * 0.713], -1)
 
 
-def shares_text(counts: np.ndarray) -> str:
-    """The share of each class, and of what has no label, in (256,) counts of pixels by train label."""
-    total = max(int(counts.sum()), 1)
-    shares = {name: counts[label] / total for label, name in enumerate(CAMVID.classes)}
-    shares["without label"] = counts[IGNORE] / total
-    return " · ".join(f"{name} {share:.2%}" for name, share in shares.items())
+def split(path: Path, image: Path) -> np.ndarray:
+    """Writes the photograph of a pair; returns the labels, (H, W) uint8."""
+    pair = read_rgb(path)
+    left, right = (np.ascontiguousarray(half) for half in np.split(pair, 2, axis=1))
+    try:
+        labels = labels_of_colors(right)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    save_image(image, left)
+    return labels
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -158,8 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("pairs", type=Path, help="folder of the pairs")
     parser.add_argument("--out", type=Path, required=True, help="folder of images and label images")
     args = parser.parse_args(arguments)
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise UserError(f"--out: expected a new or empty folder, got {args.out}")
+    require_new(args.out)
     if args.out.resolve().is_relative_to(args.pairs.resolve()):
         raise UserError(f"--out {args.out}: expected a folder outside of {args.pairs}")
     paths = walk_files(args.pairs, IMAGE_SUFFIXES)
@@ -172,20 +178,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         width = header_sizes(path)[1][0]
         if width % 2:
             raise UserError(f"{path}: expected two images side by side, got a width of {width}")
-    counts = np.zeros(256, np.int64)
-    for number, (path, name) in enumerate(zip(paths, names, strict=True), 1):
-        pair = read_rgb(path)
-        width = pair.shape[1] // 2
-        try:
-            labels = labels_of_colors(np.ascontiguousarray(pair[:, width:]))
-        except ValueError as error:
-            raise UserError(f"{path}: {error}") from None
-        save_image(args.out / "images" / name, np.ascontiguousarray(pair[:, :width]))
-        write_label(args.out / "labels" / name, labels, CAMVID)
-        counts += np.bincount(labels.ravel(), minlength=256)
-        if number % 500 == 0 or number == len(paths):
-            print(f"{number} of {len(paths)}", flush=True)
-    print(shares_text(counts))
+    labels = (
+        (name, split(path, args.out / "images" / name)) for path, name in zip(paths, names, strict=True)
+    )
+    write_labels(args.out / "labels", labels, len(paths))
 
 
 if __name__ == "__main__":

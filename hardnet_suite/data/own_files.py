@@ -24,7 +24,7 @@ class FileList:
 
     A file has several SHA-256 while it is being replaced: it may be as it was before, or as it will be.
 
-    Args:
+    Attributes:
         folder: of the files.
         mark: what the list says of its writer, beside the files.
         is_mark: whether a list that was read is of this writer.
