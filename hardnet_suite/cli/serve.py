@@ -169,7 +169,7 @@ def application(args: argparse.Namespace, models: Any, **options: Any) -> Starle
 def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
     """Serves until SIGINT or SIGTERM; then requests in progress are answered, and new ones refused.
 
-    A second SIGINT cuts them off.
+    A second SIGINT cuts them off, and so do ``--timeout`` and 5 seconds more.
 
     Raises:
         UserError: the address is taken, or is none of this machine's.
@@ -177,7 +177,6 @@ def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
     import asyncio
     import logging
     import socket
-    from types import FrameType
 
     import uvicorn
 
@@ -199,60 +198,62 @@ def listen(app: Starlette, args: argparse.Namespace, what: str) -> None:
     host = f"[{args.host}]" if ":" in args.host else args.host
     show(f"serving on http://{host}:{listener.getsockname()[1]}/; {what}; Ctrl+C ends it")
     sys.stdout.flush()
+    longest = args.timeout + 5  # seconds that requests in progress have to end
     config = uvicorn.Config(
         app,
         lifespan="on",
         log_level="warning",
         http=connection_class(most=most_connections(), seconds=_IDLE_SECONDS),
         backlog=ACCEPTED,
-        timeout_graceful_shutdown=int(args.timeout) + 5,
+        timeout_graceful_shutdown=math.ceil(longest) + 5,  # for tasks whose connections were cut off
         timeout_keep_alive=_IDLE_SECONDS,
         server_header=False,
     )
 
     class Server(uvicorn.Server):
-        """Knows whether the time that it waits for requests in progress was enough."""
+        """Cuts off requests in progress when their time is over, or at a second SIGINT."""
 
-        is_late = False
+        has_cut = False
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             listener.listen(waiting)  # asyncio has set it to ACCEPTED
 
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            super().handle_exit(sig, frame)
-            if self.force_exit:
-                self._be_quiet()
-
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             watch = asyncio.create_task(self._watch())
             await super().shutdown(sockets)
+            if self.force_exit:  # it may have seen so before the watch
+                self._cut_off()
             watch.cancel()
-            if self.force_exit:  # or what is cancelled would be answered as a fault of the server
-                for connection in list(self.server_state.connections):
-                    connection.transport.abort()
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)  # or what is cut off would be answered as a fault of the server
 
         async def _watch(self) -> None:
-            await asyncio.sleep(self.config.timeout_graceful_shutdown or 0)
-            self.is_late = bool(self.server_state.connections or self.server_state.tasks)
-            if self.is_late:
-                self._be_quiet()
+            clock = asyncio.get_running_loop()
+            end = clock.time() + longest
+            while clock.time() < end and not self.force_exit:
+                await asyncio.sleep(0.1)
+            self._cut_off()  # since Python 3.12, the end of the server waits for its connections
 
-        def _be_quiet(self) -> None:
-            """Logs no traceback for what is cut off, of which the last line tells."""
+        def _cut_off(self) -> None:
+            """Ends what is in progress without tracebacks: the last line tells of it."""
+            connections, tasks = self.server_state.connections, self.server_state.tasks
+            self.has_cut = self.has_cut or bool(connections or tasks)
             logging.getLogger("uvicorn.error").disabled = True
+            for connection in list(connections):
+                connection.transport.abort()
 
     server = Server(config)
+    ended: BaseException | None = None
     try:
-        server.run(sockets=[listener])
-    except (KeyboardInterrupt, SystemExit) as ended:  # uvicorn raises the signal again at the end
-        if not server.started:
-            raise UserError("the server did not start; see the lines above") from None
-        cut = server.force_exit or server.is_late
-        show("ended: requests in progress were cut off" if cut else "ended: every request was answered")
-        sys.stdout.flush()
-        if isinstance(ended, SystemExit):
-            raise
+        server.run(sockets=[listener])  # which returns where the process ignored the signal when it began
+    except (KeyboardInterrupt, SystemExit) as error:  # uvicorn raises the signal again at the end
+        ended = error
     finally:
         listener.close()
+    if not server.started:
+        raise UserError("the server did not start; see the lines above")
+    outcome = "requests in progress were cut off" if server.has_cut else "every request was answered"
+    show(f"ended: {outcome}")
+    sys.stdout.flush()
+    if isinstance(ended, SystemExit):
+        raise ended

@@ -25,9 +25,12 @@ pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 class Server:
     """A server on a free port, started and stopped as in a shell."""
 
-    def __init__(self, *arguments: str):
+    def __init__(self, *arguments: str, ignored: bool = False):
+        """``ignored``: SIGINT and SIGTERM, as where a script starts it with ``&``."""
+        command = [sys.executable, "-m", "hardnet_suite", *arguments, "--port", "0", "--threads", "1"]
+        trap = "trap '' INT TERM" if ignored else ":"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hardnet_suite", *arguments, "--port", "0", "--threads", "1"],
+            ["sh", "-c", f'{trap}; exec "$@"', "sh", *command],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -146,8 +149,20 @@ def test_an_answer_that_is_not_received_is_told_at_the_end():
     assert "an answer was cut off: not received within 8 s" in output
 
 
-def test_a_second_interrupt_cuts_off_what_is_in_progress():
-    server = Server("serve", "--model", "hardnet39ds:tiny_imagenet10")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_ignored_signals_ends_and_tells_so(how):
+    server = Server("serve", "--model", "hardnet39ds:tiny_imagenet10", ignored=True)
+    try:
+        server.ask("/healthz")
+        status, output = server.end(how)
+    finally:
+        server.process.kill()
+    assert (status, output.splitlines()) == (0, ["ended: every request was answered"])
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_second_interrupt_cuts_off_what_is_in_progress(ignored):
+    server = Server("serve", "--model", "hardnet39ds:tiny_imagenet10", ignored=ignored)
     try:
         server.ask("/healthz")
         host, _, port = server.address.removeprefix("http://").partition(":")
@@ -164,7 +179,7 @@ def test_a_second_interrupt_cuts_off_what_is_in_progress():
                     break
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-            status, output = server.end(signal.SIGINT)
+            status, output = server.end(signal.SIGINT)  # which waits less long than --timeout
             try:
                 answer = client.recv(100)
             except ConnectionError:
