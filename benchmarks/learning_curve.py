@@ -55,18 +55,24 @@ def draw(groups: Sequence[int], share: float, seed: int) -> list[int]:
     return sorted(order[np.concatenate(kept)].tolist())
 
 
+def require_whole(images: Any, cfg: Any) -> None:
+    """UserError where a data set of the config is a part already."""
+    if images.get("indices") is not None:
+        raise UserError(f"{cfg.filename}: indices are set for the training images, remove them")
+
+
 def images_of(cfg: Any) -> tuple[Any, int]:
     """The data set of the training images, and how many wrappers of one data set are around it.
 
     Raises:
-        UserError: its images are a part already.
+        UserError: its images are a part already, or it joins several data sets.
     """
     dataset, depth = cfg.train_dataloader.dataset, 0
     while dataset.get("dataset") is not None:
         dataset, depth = dataset.dataset, depth + 1
-    if dataset.get("indices") is not None:
-        key = ".".join(["train_dataloader", *["dataset"] * (depth + 1), "indices"])
-        raise UserError(f"{cfg.filename}: {key} is set here, remove it")
+    if dataset.get("datasets") is not None:
+        raise UserError(f"{cfg.filename}: the training images are of {len(dataset.datasets)} data sets")
+    require_whole(dataset, cfg)
     return dataset, depth
 
 
@@ -222,13 +228,8 @@ def split_arguments(arguments: Sequence[str] | None) -> tuple[list[str], list[st
 
 
 def read_configs(args: argparse.Namespace) -> tuple[Any, Any, list[str]]:
-    """The config of the command line, the same on its data, and the options that say where these are.
-
-    Raises:
-        UserError: its training data is a part already.
-    """
+    """The config of the command line, the same on its data, and the options that say where these are."""
     cfg = load_config(args.config, parse_options(args.cfg_options))
-    images_of(cfg)
     data, options = cfg.copy(), []
     if args.data_root:
         set_data_root(data, args.data_root)

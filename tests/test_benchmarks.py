@@ -28,6 +28,7 @@ from hardnet_suite.data.images import read_rgb
 from hardnet_suite.data.segmentation.label_images import read_label
 from hardnet_suite.data.segmentation.labels import LABEL_SETS
 from hardnet_suite.errors import UserError
+from hardnet_suite.openmm.data.parts.part import inner_datasets
 from hardnet_suite.openmm.run.configs import load_config
 from hardnet_suite.prediction import load_model, predict
 
@@ -545,8 +546,21 @@ def leave_group_out(monkeypatch):
 
 def test_groups_are_what_the_pattern_finds_in_the_names_of_files(leave_group_out):
     files = ["a_b/0001TP_006690.png", "a_b/0006R0_f01260.png", "0001TP_2.jpg"]
-    assert leave_group_out.group_names(files, "[^_]+") == ["0001TP", "0006R0", "0001TP"]
-    assert leave_group_out.group_names(files, r"^\d{3}(.)") == ["1", "6", "1"]
+    assert leave_group_out.group_names([files], "[^_]+") == [["0001TP", "0006R0", "0001TP"]]
+    assert leave_group_out.group_names([files], r"^\d{3}(.)") == [["1", "6", "1"]]
+    others = ["aachen_1.png", "ulm_2.png"]
+    assert leave_group_out.group_names([files[:1], others, files[1:]], "^0[^_]+") == [
+        ["0001TP"],
+        [None, None],
+        ["0006R0", "0001TP"],
+    ]
+    for data, message in (
+        ([[*files, *others], files], "finds nothing in aachen_1.png"),
+        ([others, others], "finds nothing in any of 2 data sets"),
+        ([files[:1], others], "all 1 images into one group"),
+    ):
+        with pytest.raises(UserError, match=message):
+            leave_group_out.group_names(data, "^0[^_]+")
     for pattern, message in (
         ("(", "is not a regular expression"),
         ("R0", "finds nothing in 0001TP_006690.png"),
@@ -554,7 +568,7 @@ def test_groups_are_what_the_pattern_finds_in_the_names_of_files(leave_group_out
         (r"\d{3}", "all 3 images into one group"),
     ):
         with pytest.raises(UserError, match=message):
-            leave_group_out.group_names(files, pattern)
+            leave_group_out.group_names([files], pattern)
 
 
 @pytest.mark.parametrize("is_group", [False, True], ids=["kill", "terminal"])
@@ -605,7 +619,7 @@ def test_a_part_of_the_data_is_not_taken_for_all(leave_group_out, learning_curve
         (leave_group_out.main, ["fchardnet70_camvid", "--group", "x"]),
         (learning_curve.main, ["hardnet39ds_tiny_imagenet10", "--metric", "top1"]),
     ):
-        with pytest.raises(UserError, match=r"train_dataloader\.dataset\.indices is set here, remove it"):
+        with pytest.raises(UserError, match="indices are set for the training images, remove them"):
             run([*arguments, *common, *part])
 
 
@@ -658,7 +672,7 @@ def test_images_inside_of_a_wrapper(leave_group_out, tmp_path):
     """What mixes images gets the kept ones alone; the left-out ones are tested without it."""
     cfg = load_config("fchardnet70_camvid_pretrained")
     assert cfg.train_dataloader.dataset.type == "mmseg.MultiImageMixDataset"
-    leave_group_out.write_config(cfg, tmp_path / "c.py", [1, 3], 5)
+    assert leave_group_out.write_config(cfg, tmp_path / "c.py", [[1, 3]], [5]) == 2
     written = load_config(tmp_path / "c.py")
     kept = cfg.train_dataloader.dataset.to_dict()
     kept["dataset"]["indices"] = [0, 2, 4]
@@ -666,8 +680,29 @@ def test_images_inside_of_a_wrapper(leave_group_out, tmp_path):
     left_out = written.test_dataloader.dataset.to_dict()
     assert (left_out["type"], left_out["indices"]) == ("SegmentationDataset", [1, 3])
     assert left_out["pipeline"] == cfg.test_dataloader.dataset.pipeline
-    with pytest.raises(UserError, match=r"train_dataloader\.dataset\.dataset\.indices is set here"):
-        leave_group_out.files_of(written)
+
+
+def test_images_of_several_data_sets(leave_group_out, learning_curve, tmp_path):
+    """A data set of which nothing is left is not trained on; the first one with the group is scored."""
+    cfg = load_config("fchardnet70_camvid_towns")
+    counts = [3, 2, 3, 2, 4]  # train and val twice, photographs
+    left_out = [[1, 2], [0, 1], [1, 2], [0, 1], []]
+    assert leave_group_out.write_config(cfg, tmp_path / "c.py", left_out, counts) == 2
+    written = load_config(tmp_path / "c.py")
+    images = inner_datasets(written.train_dataloader.dataset)
+    assert [(each.data_prefix.img_path, each.get("indices")) for each in images] == [
+        ("train", [0]),
+        ("train", [0]),
+        ("images", None),
+    ]
+    assert written.train_dataloader.dataset.pipeline == cfg.train_dataloader.dataset.pipeline
+    tested = written.test_dataloader.dataset
+    assert (tested.data_prefix.img_path, tested.indices) == ("train", [1, 2])
+    assert tested.pipeline == cfg.test_dataloader.dataset.pipeline
+    with pytest.raises(UserError, match="no image is left to train on"):
+        leave_group_out.write_config(cfg, tmp_path / "c.py", [range(n) for n in counts], counts)
+    with pytest.raises(UserError, match="the training images are of 5 data sets"):
+        learning_curve.images_of(cfg)
 
 
 def test_figures_of_another_run_are_not_taken(learning_curve, tmp_path):
@@ -696,12 +731,13 @@ def test_figures_of_another_run_are_not_taken(learning_curve, tmp_path):
 def test_leaving_groups_out(leave_group_out, tmp_path, capsys, monkeypatch):
     """Each group is scored by weights that never saw it; no image selects an epoch."""
     random = np.random.default_rng(0)
-    for folder in ("train", "trainannot"):
-        (tmp_path / "data" / folder).mkdir(parents=True)
-    for name in ("a_0", "a_1", "b_0", "b_1", "b_2", "c_0"):
-        pixels = random.integers(0, 256, (64, 96, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "data" / "train" / f"{name}.png")
-        Image.fromarray(pixels[..., 0] % 12).save(tmp_path / "data" / "trainannot" / f"{name}.png")
+    for split, names in (("train", ("a_0", "a_1", "b_0", "b_1", "b_2", "c_0")), ("val", ("b_9",))):
+        for folder in (split, f"{split}annot"):
+            (tmp_path / "data" / folder).mkdir(parents=True)
+        for name in names:
+            pixels = random.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / split / f"{name}.png")
+            Image.fromarray(pixels[..., 0] % 12).save(tmp_path / "data" / f"{split}annot" / f"{name}.png")
     command = ["fchardnet70_camvid", "--group", "[^_]+", "--data-root", str(tmp_path / "data")]
     command += ["--out", str(tmp_path / "out")]
     options = ["train_cfg.max_epochs=1", "train_dataloader.batch_size=2"]
@@ -721,6 +757,12 @@ def test_leaving_groups_out(leave_group_out, tmp_path, capsys, monkeypatch):
     assert "1 epoch of 1 iteration of 2 images" in log  # a and c: three images
     assert "bfloat16" in log
     assert len(list(run.glob("best*"))) == 0
+    assert json.loads((run / "metrics.json").read_text())["images"] == 3
+    joined = ["fchardnet70_camvid_pretrained_trainval", *command[1:-1], str(tmp_path / "joined")]
+    leave_group_out.main([*joined, "--leave-out", "b", *rest])
+    assert [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines()[2:3]] == [[" b ", " 3 "]]
+    run = tmp_path / "joined" / "without-b-seed-0"
+    assert "train: 3 images, 11 classes" in "".join(path.read_text() for path in run.glob("*/*.log"))
     assert json.loads((run / "metrics.json").read_text())["images"] == 3
     monkeypatch.setattr("learning_curve.run", None)
     leave_group_out.main([*command, *rest])
