@@ -236,6 +236,7 @@ def test_how_a_configs_images_are_made():
             "fchardnet70_camvid_pretrained_trainval",
             "fchardnet70_camvid_towns",
             "fchardnet70_camvid_cities",
+            "fchardnet70_camvid_cities_finetune",
         ),
         ((450, 600), None),
     )

@@ -80,6 +80,7 @@ class WeightsRow:
         layout: the program whose network the weights belong to, a name of ``layouts.LAYOUTS``; empty for the
             authors' and the suite's own files, which are told by their keys.
         no_mirror: why no copy kept by somebody else is known; empty where one is.
+        saw_validation: whether the data's validation split trained the weights too.
     """
 
     model: str
@@ -96,6 +97,7 @@ class WeightsRow:
     no_hash: str = ""
     layout: str = ""
     no_mirror: str = ""
+    saw_validation: bool = False
 
     @property
     def pinned(self) -> bool:

@@ -328,7 +328,7 @@ def _start(request: _Request, classes: Sequence[str]) -> Start:
         for row in ROWS
         if row.model == request.model and row.tag != "published_2" and _computes_alike(row)
     ]
-    rows.sort(key=lambda row: (row.base_only, not _fits(row, classes), row.shipped is not None))
+    rows.sort(key=lambda row: _preference(row, classes))
     unavailable: list[str] = []
     for row in rows:
         try:
@@ -345,6 +345,16 @@ def _start(request: _Request, classes: Sequence[str]) -> Start:
         return Start(tag=row.tag) if row.base_only else Start(load_from=str(path))
     _tell_unavailable(unavailable, request.say)
     return Start()
+
+
+def _preference(row: WeightsRow, classes: Sequence[str]) -> tuple[bool, ...]:
+    """A key that sorts rows, the best first.
+
+    Classes like a row's suggest its data: of such rows, those that were not trained on its validation split
+    come first.
+    """
+    fits = _fits(row, classes)
+    return row.base_only, not fits, fits and row.saw_validation, row.shipped is not None
 
 
 def _computes_alike(row: WeightsRow) -> bool:

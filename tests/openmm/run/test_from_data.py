@@ -894,6 +894,36 @@ def test_the_best_available_weights(data, tmp_path, monkeypatch, available):
         assert cfg.model.init_cfg is None
 
 
+@pytest.mark.parametrize(
+    ("same", "available", "chosen"),
+    [
+        (False, {"camvid", "camvid_trainval"}, "camvid_trainval"),
+        (True, {"camvid", "camvid_trainval"}, "camvid"),
+        (True, {"camvid_trainval"}, "camvid_trainval"),
+    ],
+)
+def test_weights_that_saw_the_validation_split_come_last_on_the_same_data(
+    data, tmp_path, monkeypatch, same, available, chosen
+):
+    """The better weights otherwise: they would only score their own training images."""
+    from hardnet_suite.weights import find
+
+    def fetch(row, **_):
+        if row.tag in available:
+            return tmp_path / f"{row.tag}.pth"
+        raise UserError(f"could not get {row.tag}: no network")
+
+    folder = tmp_path / "streets"
+    shutil.copytree(data / "masks", folder)
+    if same:
+        (folder / "classes.txt").write_text("\n".join(find("fchardnet70", "camvid").classes))
+    monkeypatch.setattr(from_data, "fetch", fetch)
+    lines = []
+    cfg = load_config(write_config("fchardnet70", folder, tmp_path / "run", say=lines.append))
+    assert Path(cfg.load_from).stem == chosen
+    assert (f"the weights {chosen!r} were trained on these classes" in "\n".join(lines)) == same
+
+
 def test_weights_of_networks_that_compute_otherwise_start_no_training(data, tmp_path, monkeypatch):
     """A path says nothing of the row's layout, and a graph is no weights file."""
     asked = []

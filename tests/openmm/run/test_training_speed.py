@@ -41,6 +41,7 @@ def timing(config: str, *seconds: float, batch: int = 4, loader: float | None = 
         ("fchardnet70_camvid_pretrained_trainval", (352, 480)),
         ("fchardnet70_camvid_towns", (352, 480)),
         ("fchardnet70_camvid_cities", (352, 480)),
+        ("fchardnet70_camvid_cities_finetune", (352, 480)),
         ("centernet_hardnet85_modern", (512, 512)),
         ("fchardnet70_cityscapes", (1024, 1024)),
         ("hardnet39ds_tiny_imagenet10", (64, 64)),
