@@ -26,7 +26,7 @@ from hardnet_suite.deploy.exporting import export
 from hardnet_suite.deploy.formats import FORMATS
 from hardnet_suite.deploy.record import ExportRecord
 from hardnet_suite.errors import UserError
-from hardnet_suite.networks import Preprocess
+from hardnet_suite.networks import SegmentationPostprocess
 from hardnet_suite.prediction import load_model
 from hardnet_suite.prediction.batch import USUAL_SCORE
 from hardnet_suite.weights import registry
@@ -40,7 +40,6 @@ _RUNTIME_FILES = {  # in its dist -> in the site: not every server knows the typ
     "ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
 }
 _INSTALL = "npm ci --ignore-scripts"
-MOST_PIXELS = 16_000_000  # of an input: FC-HarDNet-70 needs 2 GB for them, and WebAssembly has 4
 _SOURCES = ("networks", "inference", "deploy")  # of what is exported, and how
 _FORMAT = FORMATS["onnx"]
 
@@ -63,7 +62,7 @@ class PageModel:
 
 
 MODELS = (
-    PageModel("fchardnet70", "camvid", "Street scenes", "street.jpg"),
+    PageModel("fchardnet70", "camvid_trainval", "Street scenes", "street.jpg"),
     PageModel("ssd320_hardnet39ds", "bccd", "Blood cells", "cells.jpg"),
 )
 
@@ -96,7 +95,10 @@ def runtime_folder(modules: Path) -> Path:
 
 
 def exported(model: PageModel, cache: Path) -> Path:
-    """The model as an ONNX file that takes pixels and returns answers, written if nothing like it is there.
+    """The model as an ONNX file that takes pixels, written if nothing like it is there.
+
+    A detector's file returns answers. That of a segmentor returns logits: the classes of an image are those
+    of its logits resized, and a mask of the input's size would be coarser.
 
     Raises:
         MissingError: the packages that write it are not installed.
@@ -110,13 +112,13 @@ def exported(model: PageModel, cache: Path) -> Path:
     for package in ("torch", "onnx", "onnxscript", "onnxruntime"):
         key.update(f"{package} {metadata.version(package)}\n".encode())
     suite = Path(hardnet_suite.__file__).parent
-    for path in sorted(path for room in _SOURCES for path in (suite / room).rglob("*.py")):
+    for path in (Path(__file__), *sorted(path for room in _SOURCES for path in (suite / room).rglob("*.py"))):
         key.update(path.read_bytes())
     stem = f"{model.name}_{model.tag}"
     path = cache / f"{stem}-{key.hexdigest()[:16]}.onnx"
     if not path.is_file():
         loaded = load_model(model.name, weights=model.tag, device="cpu")
-        export(loaded, path, preprocess=True, postprocess=True)
+        export(loaded, path, preprocess=True, postprocess=loaded.task == "detection")
         for other in set(cache.glob(f"{stem}-*.onnx")) - {path}:
             other.unlink(missing_ok=True)
     return path
@@ -125,7 +127,7 @@ def exported(model: PageModel, cache: Path) -> Path:
 def described(model: PageModel, path: Path) -> dict[str, Any]:
     """What the page's scripts know of a model: the record of its file, and where it lies in the site."""
     record = ExportRecord.from_json(_FORMAT.read_metadata(path) or "")
-    _require_expressible(record.usage.preprocess)
+    _require_expressible(record)
     # with the usual colours where the file has none
     loaded = load_model(model.name, weights=model.tag, device="cpu")
     return {
@@ -135,7 +137,6 @@ def described(model: PageModel, path: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "sha256": sha256(path),
         "sample": f"../samples/{model.sample}",
-        "most_pixels": MOST_PIXELS,
         "least_side": record.least_side,
         "input": record.input_name,
         "task": loaded.task,
@@ -148,11 +149,18 @@ def described(model: PageModel, path: Path) -> dict[str, Any]:
     }
 
 
-def _require_expressible(rule: Preprocess) -> None:
-    """ValueError for what browser/prepare.js does not do; the file itself normalises."""
-    is_plain = rule.pad is None and rule.resize in ("keep", "stretch")
-    if not is_plain or (rule.resize == "stretch" and (rule.antialias or rule.interpolation != "bilinear")):
-        raise ValueError(f"the scripts of browser.html cannot express the input rule {rule}")
+def _require_expressible(record: ExportRecord) -> None:
+    """ValueError for what the scripts do not do; the file itself normalises."""
+    before, after = record.usage.preprocess, record.usage.postprocess
+    if (
+        before.pad is not None
+        or before.resize not in ("stretch", "fit")
+        or before.antialias
+        or before.interpolation != "bilinear"
+    ):
+        raise ValueError(f"the scripts of browser.html cannot express the input rule {before}")
+    if isinstance(after, SegmentationPostprocess) and (after.window is not None or record.num_classes == 1):
+        raise ValueError(f"the scripts of browser.html cannot express the output rule {after}")
 
 
 class BrowserPage(Directive):

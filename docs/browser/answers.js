@@ -1,8 +1,7 @@
-// From the outputs of an exported model that has the postprocessing inside to what `predict` of Python returns.
+// From the outputs of an exported model, of detectors with the postprocessing inside, to what `predict` of Python returns.
 
-import { boxesToImage } from "./prepare.js";
+import { boxesToImage, classesOfImage } from "./prepare.js";
 
-const NO_CLASS = 255; // in masks of one class: the pixels that are not of it
 const NOT_FINITE = "the network's output holds NaN or infinity";
 
 /**
@@ -13,15 +12,16 @@ const NOT_FINITE = "the network's output holds NaN or infinity";
  * @returns {{labels: number[], scores: number[], boxes?: number[][], mask?: Uint8Array}} best or largest first
  */
 export function answerOf(model, outputs, input, image) {
-  if (outputs.mask) return maskAnswer(outputs.mask.data, model.num_classes);
+  if (outputs.logits) return maskAnswer(outputs.logits, model.num_classes, image);
   return boxAnswer(model.postprocess, outputs, input, image);
 }
 
-function maskAnswer(mask, classes) {
-  const counts = new Array(256).fill(0);
+function maskAnswer(logits, classes, image) {
+  if (!logits.data.every(Number.isFinite)) throw new Error(NOT_FINITE);
+  const mask = classesOfImage(logits, image);
+  const counts = new Array(classes).fill(0);
   for (const label of mask) counts[label]++;
-  if (counts.some((count, label) => count && label >= classes && (classes > 1 || label !== NO_CLASS))) throw new Error(NOT_FINITE);
-  const labels = [...counts.keys()].filter((label) => counts[label] && label !== NO_CLASS);
+  const labels = [...counts.keys()].filter((label) => counts[label]);
   labels.sort((a, b) => counts[b] - counts[a] || a - b);
   return { labels, scores: labels.map((label) => counts[label] / mask.length), mask };
 }

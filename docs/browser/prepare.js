@@ -16,9 +16,16 @@ export function prepare(image, rule) {
 
 /** [height, width] of an image as the model takes it. */
 export function contentSize(image, rule) {
-  if (rule.resize === "keep") return [image.height, image.width];
-  if (rule.resize === "stretch") return typeof rule.size === "number" ? [rule.size, rule.size] : rule.size;
+  const size = typeof rule.size === "number" ? [rule.size, rule.size] : rule.size;
+  if (rule.resize === "stretch") return size;
+  if (rule.resize === "fit") return fitted([image.height, image.width], size);
   throw new Error(`unknown way to resize: ${rule.resize}`);
+}
+
+/** The largest size of the same aspect ratio whose long side fits the longer one of `size`, and the short side the other. */
+function fitted(sides, size) {
+  const factor = Math.min(Math.max(...size) / Math.max(...sides), Math.min(...size) / Math.min(...sides));
+  return sides.map((side) => Math.max(Math.floor(side * factor + 0.5), 1));
 }
 
 /** Bilinear, in the integer arithmetic of OpenCV, to the last bit. */
@@ -67,6 +74,47 @@ function neighbours(side, newSide) {
 function evenRound(value) {
   const rounded = Math.round(value);
   return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;
+}
+
+/**
+ * The class of each pixel of the image: logits over the input, bilinear between the centers of the corners, in float32.
+ * @param {{data: Float32Array, dims: number[]}} logits (1, classes, height, width) of the input
+ * @param {{width: number, height: number}} image
+ * @returns {Uint8Array} row by row; of classes that are alike the first
+ */
+export function classesOfImage({ data, dims: [, classes, inputHeight, inputWidth] }, { width, height }) {
+  const area = inputHeight * inputWidth;
+  const mask = new Uint8Array(width * height);
+  const columns = corners(inputWidth, width);
+  const line = new Float32Array(inputWidth);
+  const best = new Float32Array(width);
+  corners(inputHeight, height).forEach(({ first, second, share }, y) => {
+    const row = mask.subarray(y * width, (y + 1) * width);
+    best.fill(-Infinity);
+    for (let label = 0; label < classes; label++) {
+      const [above, below] = [first, second].map((each) => label * area + each * inputWidth);
+      for (let x = 0; x < inputWidth; x++) line[x] = data[above + x] * (1 - share) + data[below + x] * share;
+      for (let x = 0; x < width; x++) {
+        const column = columns[x];
+        const value = Math.fround(line[column.first] * (1 - column.share) + line[column.second] * column.share);
+        if (value > best[x]) {
+          best[x] = value;
+          row[x] = label;
+        }
+      }
+    }
+  });
+  return mask;
+}
+
+/** For each new pixel the two old ones around it, and the share of the second; the first and last pixels are the old ones'. */
+function corners(side, newSide) {
+  const step = Math.fround(newSide > 1 ? (side - 1) / (newSide - 1) : 0);
+  return Array.from({ length: newSide }, (_, index) => {
+    const place = Math.fround(step * index);
+    const first = Math.min(Math.floor(place), side - 1);
+    return { first, second: Math.min(first + 1, side - 1), share: Math.fround(place - first) };
+  });
 }
 
 /** (K, 4) boxes in pixels of the input -> in pixels of the image, clipped if the output rule says so; in float32. */

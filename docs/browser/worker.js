@@ -29,16 +29,12 @@ self.onmessage = async ({ data: { number, file, model, runtime } }) => {
   }
 };
 
-/** Sizes that the model, or the memory of a page, does not take. */
+/** Images so narrow that the model does not take them. */
 function requireSize(model, image) {
   const [height, width] = contentSize(image, model.preprocess);
-  const [least, most] = [model.least_side, model.most_pixels];
-  if (width < least || height < least) {
-    throw new ImageError(`${width}×${height} pixels: this model takes images of at least ${least}×${least}`);
-  }
-  if (width * height > most) {
-    throw new ImageError(`${width}×${height} pixels: this page takes up to ${most} for this model, reduce the image first`);
-  }
+  const least = model.least_side;
+  if (width >= least && height >= least) return;
+  throw new ImageError(`${image.width}×${image.height} pixels, ${width}×${height} for this model, which takes at least ${least}×${least}`);
 }
 
 async function sessionOf(model, runtime, say) {
