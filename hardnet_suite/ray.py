@@ -4,7 +4,7 @@ import ray
 from hardnet_suite.ray import predict_dataset, write_lines
 
 images = ray.data.read_binary_files("s3://bucket/images", include_paths=True)
-lines = predict_dataset(images, "fchardnet70", weights="camvid", concurrency=8, num_gpus=1)
+lines = predict_dataset(images, "fchardnet70", weights="camvid_trainval", concurrency=8, num_gpus=1)
 write_lines(lines, "s3://bucket/predictions")
 """
 

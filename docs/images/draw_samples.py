@@ -313,7 +313,7 @@ def first_page(folder: Path) -> Image.Image:
 
     shown = (
         ("cells", "ssd320_hardnet39ds", {"weights": "bccd", "score": 0.5}),
-        ("street", "fchardnet70", {"weights": "camvid"}),
+        ("street", "fchardnet70", {"weights": "camvid_trainval"}),
         ("bus", "hardnet39ds", {"weights": "tiny_imagenet10", "top": 3}),
     )
     height, gap, drawings = 420, 12, []

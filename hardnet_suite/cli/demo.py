@@ -13,7 +13,7 @@ from hardnet_suite.cli.serve import add_server_arguments, application, limits_of
 _MODELS = (
     ("hardnet39ds", "tiny_imagenet10_128", "bus.jpg"),
     ("ssd320_hardnet39ds", "bccd", "cells.jpg"),
-    ("fchardnet70", "camvid", "street.jpg"),
+    ("fchardnet70", "camvid_trainval", "street.jpg"),
 )
 _PAIR = "street.jpg"  # matched with itself, seen from elsewhere
 

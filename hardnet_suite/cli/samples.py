@@ -14,7 +14,7 @@ SAMPLES = Path(hardnet_suite.__file__).parent / "data" / "samples"
 # image -> the model and the weights in the package that it is for
 MODELS = {
     "cells.jpg": ("ssd320_hardnet39ds", "bccd"),
-    "street.jpg": ("fchardnet70", "camvid"),
+    "street.jpg": ("fchardnet70", "camvid_trainval"),
     "bus.jpg": ("hardnet39ds", "tiny_imagenet10"),
 }
 

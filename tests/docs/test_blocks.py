@@ -54,7 +54,8 @@ def test_python_blocks_run(document, tmp_path, monkeypatch):
         Path(f"{name}.py").write_text(flat_copy(name))
     if document == "docs/deploy.md":
         pytest.importorskip("onnxruntime")
-        assert main(["export", "--model", "fchardnet70", "--weights", "camvid", "--out", "street.onnx"]) == 0
+        model = ["--model", "fchardnet70", "--weights", "camvid_trainval"]
+        assert main(["export", *model, "--out", "street.onnx"]) == 0
         Path("frames").mkdir()
         shutil.copy("street.jpg", "frames")
     blocks = BLOCKS.findall(text_of(document))

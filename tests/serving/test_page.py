@@ -26,7 +26,7 @@ from hardnet_suite.serving import ServeLimits, create_app
 MODELS = {
     "bus": ("hardnet39ds", "tiny_imagenet10"),
     "cells": ("ssd320_hardnet39ds", "bccd"),
-    "street": ("fchardnet70", "camvid"),
+    "street": ("fchardnet70", "camvid_trainval"),
 }
 TASKS = {"bus": "classification", "cells": "detection", "street": "segmentation"}
 MOST_BYTES = 300_000
