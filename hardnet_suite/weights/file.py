@@ -20,6 +20,15 @@ WEIGHTS_SUFFIXES = (".pth", ".pt", ".pkl", ".ckpt", ".safetensors", ".pdparams",
 _IN_ZIP = (".safetensors", ".pdparams")  # told from torch's own files by the name that they have in a .zip
 ENGINE_SUFFIXES = (".onnx", ".param", ".pt2", ".pte", ".tflite", ".torchscript", ".xml")  # of export
 
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "rar",
+}  # first bytes -> what compressed the file
+
 # "<" alone is not enough: a .safetensors file begins with a length, whose bytes may spell it
 _HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<[!?a-z]", re.IGNORECASE)
 
@@ -104,6 +113,8 @@ class WeightsFile:
             return suffix, self.data
         try:
             name, data = pickles.only_member(self.data)
+        except pickles.SeveralFilesError as error:
+            raise BadFileError(str(error)) from error
         except pickles.UnreasonableError as error:
             raise BadFileError(f"cannot be read safely as weights: {error}") from error
         except pickles.DamagedError as error:
@@ -174,9 +185,8 @@ class WeightsFile:
                     f"refused, because reading it could run code (it asks for {name}); "
                     "save only the state dict, best as .safetensors"
                 ) from error
-            raise BadFileError(
-                "cannot be read safely as weights: corrupt, cut short or of another kind"
-            ) from error
+            kind = _other_kind(self.payload, self.suffix) or "corrupt, cut short or of another kind"
+            raise BadFileError(f"cannot be read safely as weights: {kind}") from error
         if not isinstance(content, dict) or not holds_tensors:
             raise BadFileError("holds no named tensors")
         return content
@@ -193,6 +203,25 @@ class WeightsFile:
         except (ValueError, RecursionError, AttributeError) as error:
             raise BadFileError("cannot be read safely as weights: its head is not valid JSON") from error
         return dict(head or {})
+
+
+def _other_kind(data: bytes, suffix: str) -> str:
+    """What an unreadable file is by its content, and what to do with it; "" where the content does not tell.
+
+    Args:
+        data: the bytes of the file, or of the one in a .zip.
+        suffix: by which it was read, in lower case.
+    """
+    packed = next((kind for start, kind in _PACKED.items() if data.startswith(start)), None)
+    if packed is not None or data[257:262] == b"ustar":
+        return f"it is packed ({packed or 'tar'}): unpack it first"
+    if suffix in _IN_ZIP and data.startswith(b"PK"):
+        return "by its content it is a file of torch, or another .zip: name it .pth, or .zip"
+    if suffix != ".safetensors" and data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
+        return "by its content it is a .safetensors file: name it so"
+    if data.lstrip().startswith(b"{") and b'"weight_map"' in data:
+        return "it is the index of weights in several files: save them as one file first"
+    return ""
 
 
 def expanded(path: str | Path) -> Path:

@@ -29,6 +29,8 @@ import numpy as np
 import torch
 from torch import _weights_only_unpickler
 
+from hardnet_suite.weights.tables import few
+
 _LOCK = threading.RLock()
 _HARMLESS = ("torch.", "collections.", "numpy")  # not named in errors
 # kind and size in bytes; the byte order is the file's
@@ -49,6 +51,10 @@ MAX_ITEMS = 20_000_000  # of all containers, those that occur several times coun
 
 class UnreasonableError(Exception):
     """Why a file would take unreasonable time or memory to read."""
+
+
+class SeveralFilesError(Exception):
+    """An archive of none or several files where one is expected."""
 
 
 class DamagedError(Exception):
@@ -427,15 +433,23 @@ def require_modest(data: bytes) -> None:
 def only_member(data: bytes) -> tuple[str, bytes]:
     """The name and the content of the one file in a .zip.
 
+    What macOS adds to its archives, such as ``__MACOSX/._a.pth`` beside ``a.pth``, does not count.
+
     Raises:
-        DamagedError: there is none, or several, or the archive is damaged.
+        SeveralFilesError: there is none, or several.
+        DamagedError: the archive is damaged.
         UnreasonableError: it would unpack to far more than the archive.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            files = [entry for entry in archive.infolist() if not entry.is_dir()]
+            files = [
+                entry
+                for entry in archive.infolist()
+                if not entry.is_dir() and not _is_of_macos(PurePosixPath(entry.filename))
+            ]
             if len(files) != 1:
-                raise DamagedError(f"expected one file in the archive, got {len(files)}")
+                names = f" ({few(entry.filename for entry in files)})" if files else ""
+                raise SeveralFilesError(f"expected one file in the archive, got {len(files)}{names}")
             if files[0].file_size > len(data) + MAX_SLACK:
                 raise UnreasonableError(
                     f"it declares {files[0].file_size / 2**20:,.0f} MiB in {len(data) / 2**20:,.1f} MiB"
@@ -443,6 +457,10 @@ def only_member(data: bytes) -> tuple[str, bytes]:
             return files[0].filename, archive.read(files[0])
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, RuntimeError) as error:
         raise DamagedError("its archive cannot be read to its end") from error
+
+
+def _is_of_macos(path: PurePosixPath) -> bool:
+    return path.parts[:1] == ("__MACOSX",) or path.name == ".DS_Store"
 
 
 def _require_plain_bytes(imports: set[str], texts: set[str]) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import io
 import os
 import pickle
 import socket
+import tarfile
 import threading
 import time
 import types
@@ -41,6 +43,15 @@ HTML = b"\n<!DOCTYPE html><html><body>moved</body></html>"
 def saved(checkpoint, **options) -> bytes:
     stream = io.BytesIO()
     torch.save(checkpoint, stream, **options)
+    return stream.getvalue()
+
+
+def tarred(name, content) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
     return stream.getvalue()
 
 
@@ -139,12 +150,17 @@ def test_a_safetensors_file_whose_length_spells_a_tag_is_no_web_page(tmp_path):
             "cannot be read safely as weights",
         ),
         ("cut.safetensors", safetensors.torch.save(TENSORS)[:-5], "cannot be read safely as weights"),
-        ("foreign.safetensors", GOOD, "cannot be read safely as weights"),
+        ("foreign.safetensors", GOOD, "by its content it is a file of torch"),
+        ("foreign.pdparams", GOOD, "by its content it is a file of torch"),
+        ("foreign.pth", safetensors.torch.save(TENSORS), "by its content it is a .safetensors file"),
+        ("packed.pth.gz", gzip.compress(GOOD), "it is packed (gzip): unpack it first"),
+        ("packed.tar", tarred("a.pth", GOOD), "it is packed (tar): unpack it first"),
+        ("model.safetensors.index.json", b'{"weight_map": {}}', "the index of weights in several files"),
         ("numbers.pth", saved({"epoch": 3, "metrics": [1.0]}), "holds no named tensors"),
         ("bare.pth", saved(torch.zeros(2)), "holds no named tensors"),
         ("none.safetensors", safetensors.torch.save({}), "holds no named tensors"),
     ],
-    ids=lambda value: value if str(value).endswith((".pth", ".safetensors")) else "",
+    ids=lambda value: value if isinstance(value, str) and value.isprintable() and " " not in value else "",
 )
 def test_a_file_that_is_no_good_is_named_with_the_reason(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)

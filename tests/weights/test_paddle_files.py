@@ -194,10 +194,12 @@ def test_the_file_in_a_zip(tmp_path):
     inside = zipped(path, "hardnet39ds-0881-ea47fc93.pth")
     assert torch.equal(read_checkpoint(path)["a"], torch.ones(2))
     assert WeightsFile.read(path).sha1 == hashlib.sha1(inside).hexdigest()
-    for names in ((), ("a.pth", "b.pth")):
+    for names, listed in (((), ""), (("a.pth", "folder/b.pth"), r" \(a.pth, folder/b.pth\)")):
         zipped(path, *names)
-        with pytest.raises(UserError, match=f"expected one file in the archive, got {len(names)}"):
+        with pytest.raises(UserError, match=f": expected one file in the archive, got {len(names)}{listed}$"):
             read_checkpoint(path)
+    zipped(path, "folder/a.pth", "__MACOSX/folder/._a.pth", "folder/.DS_Store")
+    assert torch.equal(read_checkpoint(path)["a"], torch.ones(2))
     path.write_bytes(b"PK no archive")
     with pytest.raises(BadFileError, match="corrupt or cut short"):
         _ = WeightsFile.read(path).sha1
