@@ -47,6 +47,7 @@ from hardnet_suite.weights.identification import (
     Identified,
     SeveralNetworksError,
     best_form,
+    ends_within_head,
     identify,
     nearest,
     network_within,
@@ -157,8 +158,11 @@ class Checkpoint:
             UserError: it is not a whole network: tensors are missing, unexpected or of other shapes.
         """
         if self.num_classes is None:
-            keys = ", ".join(list(self.state_dict)[:3])
-            part = f"only its trunk (form {self.form})" if self.form == "trunk" else f"keys such as {keys}"
+            if self.form == "trunk":
+                part = f"only its trunk (form {self.form})"
+            else:
+                keys = ", ".join(list(self.state_dict)[:3])
+                part = nearest(self.state_dict, self.model, self.arch) or f"keys such as {keys}"
             if self.container:
                 part = f"only a trunk, in {self.container.name}: beside it are {few(self.left)}"
                 if not self.container.source:
@@ -174,8 +178,10 @@ class Checkpoint:
         """
         if self.form != "trunk":
             return self.require_whole()
-        if not shapes_fit(self.model, self.tensors, self.arch):
-            raise UserError(f"{self.path}: these are not the weights of {self.model}: other shapes")
+        is_cut = ends_within_head(self.model, self.tensors, self.arch)
+        if is_cut or not shapes_fit(self.model, self.tensors, self.arch):
+            near = nearest(self.state_dict, self.model, self.arch) or "other shapes"
+            raise UserError(f"{self.path}: these are not the weights of {self.model} ({near})")
         return self
 
     def rule_differences(self, preprocess: Preprocess | None, postprocess: Postprocess | None) -> str:
@@ -424,10 +430,6 @@ def _describe(
             form, left = "trunk", {key: state[key] for key in state if not key.startswith(start)}
             unused = _last_layer(state, start, model, scheme, arch)
             implied = LAYOUTS[scheme].arch_of(model, arch)
-            if nearly := nearest(state, None):
-                warnings.warn(
-                    f"{file.path}: nearly the weights {nearly}: only their trunk is taken", stacklevel=3
-                )
         elif not isinstance(error, SeveralNetworksError) and (
             within := _trunk_of_unknown(single, model or said, arch, known)
         ):
@@ -449,6 +451,10 @@ def _describe(
         elif model is not None:
             form, tensors, left = best_form(model, single, arch)
             scheme = form
+        if container is not None and (nearly := nearest(single, None, beyond_trunk=True)):
+            warnings.warn(
+                f"{file.path}: nearly the weights {nearly}: only their trunk is taken", stacklevel=3
+            )
     program = metadata.get("computes_as")
     if None not in (layout, program) and layout != program:
         raise UserError(f"its metadata says that it computes as {program!r}, not as {layout!r}")

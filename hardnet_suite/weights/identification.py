@@ -141,7 +141,13 @@ def _identified(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch 
     return None
 
 
-def nearest(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch | None = None) -> str:
+def nearest(
+    state_dict: Mapping[str, Tensor],
+    model: str | None,
+    arch: Arch | None = None,
+    *,
+    beyond_trunk: bool = False,
+) -> str:
     """What a state dict lacks of the model that it nearly is, in words; "" where it is not nearly any.
 
     Nearly: nine tenths of the model's tensors are there, with their shapes, and at most as many others; or
@@ -151,11 +157,18 @@ def nearest(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch | No
         state_dict: the tensors by name.
         model: name of the only model to compare with; None compares with all of them.
         arch: architecture in place of that of ``model``.
+        beyond_trunk: look only for models other than classifiers, half of whose tensors beside the trunk are
+            there: a larger network on the same trunk has none of them.
     """
     names = _by_keys() if model is None else [model]
+    if beyond_trunk:
+        names = [name for name in names if not isinstance(find_arch(name), HarDNetArch)]
+    count = sum(not is_counter(key) for key in state_dict)
     best: tuple[float, str, str] = (0.0, "", "")
     for name in names:
         expected = _shapes(name, None, arch)
+        if count < 0.9 * len(expected):  # before the key maps, which take long for all models
+            continue
         of_classes = class_layers(name)
         first = next(key for key, shape in expected.items() if len(shape) == 4)  # its input channels may vary
         for prefix in common_prefixes(state_dict):
@@ -178,14 +191,20 @@ def nearest(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch | No
                 share = 1 - (len(missing) + len(wrong)) / len(expected)
                 if share < 0.9 or len(left) > len(expected) or share <= best[0]:
                     continue
+                beside = [key for key in expected if not key.startswith(_TRUNK)]
+                if beyond_trunk and 2 * sum(key in missing or key in wrong for key in beside) > len(beside):
+                    continue
                 lacks = [
                     f"{len(keys)} {what} ({few(keys)})"
                     for what, keys in zip(_LACKS, (missing, wrong, left), strict=True)
                     if keys
                 ]
+                if not lacks:  # each class layer alone fits some number of classes
+                    heads = [key for key in expected if key.startswith(of_classes)]
+                    lacks = [f"{few(heads)} are of different numbers of classes"] if heads else []
                 if lacks:
                     best = share, name, f"of {name} in the layout {form}, but {', '.join(lacks)}"
-    trunks = [name for name in names if _is_trunk(name, state_dict, arch)]
+    trunks = [name for name in names if not beyond_trunk and _is_trunk(name, state_dict, arch)]
     if trunks and best[1] not in trunks:  # else it lacks the last layer of a classifier
         return f"a trunk alone, as that of {' or '.join(trunks)}"
     return best[2]
@@ -193,6 +212,8 @@ def nearest(state_dict: Mapping[str, Tensor], model: str | None, arch: Arch | No
 
 def _is_trunk(model: str, state_dict: Mapping[str, Tensor], arch: Arch | None) -> bool:
     """Whether a state dict is the whole trunk of a model, and nothing else."""
+    if len(state_dict) < _trunk_size(model, arch):
+        return False
     trunk = split_trunk(model, state_dict, arch)
     if trunk is None or trunk[1] or lacking_in_trunk(model, trunk[0], arch):
         return False
@@ -510,6 +531,12 @@ def lacking_in_trunk(
     """
     keys = _feature_keys(model, arch) if features_only else _shapes(model, None, arch)
     return [key for key in keys if key.startswith(_TRUNK) and key not in tensors]
+
+
+def ends_within_head(model: str, tensors: Mapping[str, Tensor], arch: Arch | None = None) -> bool:
+    """Whether some tensors of ``model`` beside its trunk are among these, under our names, but not all."""
+    present = [key in tensors for key in _shapes(model, None, arch) if not key.startswith(_TRUNK)]
+    return any(present) and not all(present)
 
 
 def best_form(

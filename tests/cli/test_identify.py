@@ -78,6 +78,18 @@ def test_a_file_of_pytorchcv(cli, tmp_path, small):
     assert "but" not in answers
 
 
+@pytest.mark.parametrize("classes", [3, 1000])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_classifier_without_the_bias_of_its_last_layer_is_no_trunk(error_of, tmp_path, classes, named):
+    state = official("hardnet39ds", num_classes=classes)
+    torch.save({key: state[key] for key in [*state][:-1]}, tmp_path / "a.pth")
+    model = ["--model", "hardnet39ds"] if named else []
+    assert "but 1 missing (fc.bias)" in error_of("identify", tmp_path / "a.pth", *model)
+    assert "but 1 missing (fc.bias)" in error_of(
+        "convert-weights", tmp_path / "a.pth", tmp_path / "b.safetensors", *model
+    )
+
+
 def test_the_architecture_travels_with_a_converted_file(cli, tmp_path, small, error_of):
     own, back = tmp_path / "own.safetensors", tmp_path / "back.pth"
     assert cli("convert-weights", small, own)[0] == 0

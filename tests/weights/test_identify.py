@@ -141,6 +141,10 @@ def test_parts_and_strangers_are_nobody(change):
         (lambda state, keys: state.update(more=torch.ones(2)), "1 unexpected (more)"),
         (lambda state, keys: state.update({keys[0]: torch.ones(2, 2)}), "1 of another shape"),
         (lambda state, keys: [state.pop(key) for key in keys[-2:]], "2 missing (fc.weight, fc.bias)"),
+        (
+            lambda state, keys: state.update({keys[-1]: torch.ones(2)}),
+            "fc.weight, fc.bias are of different numbers of classes",
+        ),
     ],
 )
 @pytest.mark.parametrize("model", [None, "hardnet39ds"])
@@ -150,6 +154,21 @@ def test_what_a_file_lacks_of_the_model_that_it_nearly_is(layout, change, words,
     reason = f"of hardnet39ds in the layout {layout}, but {words}"
     with pytest.raises(UserError, match=f"not the weights of .*{re.escape(reason)}"):
         identify(state, model)
+
+
+@pytest.mark.parametrize("model", ["hardnet39ds", "fchardnet70"])
+def test_what_a_file_has_too_much_is_named_where_the_model_is_named(tmp_path, model):
+    torch.save(build_network(model).state_dict() | {"loss.weight": torch.ones(19)}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=rf"not the weights of {model} \(of .*1 unexpected \(loss.weight\)"):
+        open_weights(tmp_path / "a.pth", model).require_whole()
+
+
+def test_shapes_that_do_not_fit_are_named_where_the_model_is_named(tmp_path):
+    """All keys are those of an official trunk."""
+    state = in_target("hardnet39ds", build_network("hardnet39ds").state_dict(), "official")
+    torch.save(state | {"base.0.conv.weight": torch.ones(24, 3, 5, 5)}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"1 of another shape \(trunk.stem.0.conv.weight\)"):
+        open_weights(tmp_path / "a.pth", "hardnet39ds").require_part()
 
 
 @pytest.mark.parametrize("head", ["rpn.head.cls_logits", "bbox_head.conv_cls"])

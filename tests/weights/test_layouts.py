@@ -447,6 +447,36 @@ def test_a_network_that_is_nearly_whole_is_not_called_a_trunk_without_a_word(tmp
 
 
 @pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda state: state.pop("finalConv.bias"), r"1 missing \(classifier.bias\)"),
+        (lambda state: state.update({"loss.weight": torch.ones(19)}), r"1 unexpected \(loss.weight\)"),
+        (lambda state: state.update({"finalConv.weight": torch.ones(19, 5, 1, 1)}), "1 of another shape"),
+        (
+            lambda state: state.update({"finalConv.bias": torch.ones(5)}),
+            "classifier.weight, classifier.bias are of different numbers of classes",
+        ),
+    ],
+)
+def test_a_nearly_whole_network_on_the_trunk_of_a_classifier(tmp_path, change, what):
+    """FC-HarDNet-70's trunk is that of a classifier, hardnet_petite."""
+    state = in_target("fchardnet70", build_network("fchardnet70").state_dict(), "official")
+    change(state)
+    torch.save(state, tmp_path / "file.pth")
+    with pytest.warns(UserWarning, match=f"nearly the weights of fchardnet70 .*{what}.*only their trunk is"):
+        assert open_weights(tmp_path / "file.pth").form == "trunk"
+
+
+@pytest.mark.parametrize("model", ["hardnet85", "hardnet_petite"])
+def test_another_network_on_a_known_trunk_is_nearly_none(tmp_path, recwarn, model):
+    state = in_target(model, build_network(model).state_dict(), "official")
+    others = {f"decoder.{index}.conv.weight": torch.ones(4, 4, 1, 1) for index in range(40)}
+    torch.save(state | others, tmp_path / "file.pth")
+    assert open_weights(tmp_path / "file.pth").container.name == "a larger network"
+    assert not any("nearly" in str(warning.message) for warning in recwarn)
+
+
+@pytest.mark.parametrize(
     "beside_it", [{"loss.weight": torch.ones(5)}, {"metric.confusion": torch.ones(5, 5)}, {}]
 )
 def test_a_classifier_beside_its_losses_is_whole(tmp_path, beside_it):
