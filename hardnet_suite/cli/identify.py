@@ -124,6 +124,11 @@ def passport(weights: Checkpoint, *, named: bool = False) -> dict[str, Any]:
     else:
         rule = weights.preprocess or PREPROCESS[weights.model]
         answers["input"] = input_rule(rule) + ("" if weights.preprocess else " (as published)")
+        if weights.in_chans not in (None, len(rule.mean)):
+            answers["input"] = (
+                f"{UNKNOWN}: the network takes {weights.in_chans} channels, and the rule of the "
+                f"{'file' if weights.preprocess else 'published model'} makes {len(rule.mean)}"
+            )
     origin = origin_of(weights)
     source = writer_of(weights)
     answers["source"] = origin.get("origin") or (source.source if source else "") or "unknown"

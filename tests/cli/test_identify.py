@@ -78,6 +78,14 @@ def test_a_file_of_pytorchcv(cli, tmp_path, small):
     assert "but" not in answers
 
 
+@pytest.mark.parametrize(("name", "channels", "usual"), [("hardnet39ds", 4, 3), ("hardnet_descriptor", 3, 1)])
+def test_no_input_rule_is_told_for_another_number_of_channels(cli, tmp_path, name, channels, usual):
+    torch.save(build_network(name, in_chans=channels).state_dict(), tmp_path / "a.pth")
+    assert answers_of(cli, tmp_path, tmp_path / "a.pth")["input"] == (
+        f"unknown: the network takes {channels} channels, and the rule of the published model makes {usual}"
+    )
+
+
 @pytest.mark.parametrize("classes", [3, 1000])
 @pytest.mark.parametrize("named", [True, False])
 def test_a_classifier_without_the_bias_of_its_last_layer_is_no_trunk(error_of, tmp_path, classes, named):
