@@ -6,12 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hardnet_suite.cli._options import add_config_arguments, read_config, settle_config, show
 from hardnet_suite.data.boxes import images_beside, told_left_out
-from hardnet_suite.data.files import copies_across, looking_once, real_path
+from hardnet_suite.data.files import looking_once, real_path
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
 
@@ -32,10 +31,11 @@ def _check(args: argparse.Namespace) -> int:
 
     cfg = read_config(args)
     errors = checked = 0
-    training: list[Path] = []
+    unlabelled = []
     for part in parts.parts(cfg):
         report = part.check(read=not args.quick)
         if report is None:
+            unlabelled.append(part.key)
             continue
         checked += 1
         show(f"{part.loader}\n{report.table()}\n")
@@ -43,10 +43,11 @@ def _check(args: argparse.Namespace) -> int:
         for option, count, expected in parts.wrong_counts(cfg, part):
             show(f"error: the model has {option}={count}, the data set {counted(expected, 'class')}\n")
             errors += 1
-        if part.loader == "train_dataloader":
-            training += _files(part)
-        elif line := _trained_on(part, training, read=not args.quick):
-            show(f"warning: {line}\n")
+    training = [*parts.parts(cfg, ["train_dataloader"])]
+    for part in parts.parts(cfg, ["val_dataloader", "test_dataloader"]):  # also where it is the training data
+        overlap = parts.trained_on(part, training, copies=not args.quick)
+        if overlap is not None and part.key not in unlabelled:
+            show(f"warning: {overlap}\n")
     for line in _left_out([*parts.parts(cfg)]):
         show(f"warning: {line}\n")
     if not checked:
@@ -61,13 +62,6 @@ def _check(args: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
-def _files(part: Any) -> Sequence[Path]:
-    try:
-        return part.files()
-    except UserError:  # told by the report
-        return ()
-
-
 def _left_out(parts: Sequence[Any]) -> list[str]:
     """What to say of images that lie beside those of the data sets, and that none of these names."""
     try:
@@ -80,26 +74,3 @@ def _left_out(parts: Sequence[Any]) -> list[str]:
         return []
     told = told_left_out(beside, "that no data set of the config names")
     return [f"{finding.kind}: {finding.where}: {finding.what}" for finding in told]
-
-
-def _trained_on(part: Any, training: Sequence[Path], *, read: bool) -> str | None:
-    """What to say of files of a data set that are training data as well: its scores flatter.
-
-    Args:
-        part: the data set, for validation or test.
-        training: files of the training data.
-        read: compares contents, and not only paths.
-    """
-    files, places = _files(part), {real_path(path): path for path in training}
-    twins = {path: places[real] for path in files if (real := real_path(path)) in places}
-    if read:
-        own = [path for path in files if path not in twins]
-        twins |= {path: first for first, path in copies_across({"training": training, part.loader: own})}
-    if not twins:
-        return None
-    path, first = next(iter(twins.items()))
-    of = "" if real_path(path) == real_path(first) else f", a copy of {first}"
-    return (
-        f"{len(twins)} of {len(files)} files of {part.loader} are training data as well, such as {path}{of}: "
-        "its scores say nothing of other images"
-    )

@@ -94,6 +94,74 @@ def test_training_scores_and_keeps_the_best(segmentor):
     assert (segmentor / "best_mIoU_epoch_1.pth").is_file()
 
 
+def prefix_of(loader, split):
+    """The options of ``--cfg-options`` that make a loader read a split."""
+    prefix = f"{loader}_dataloader.dataset.data_prefix"
+    return [f"{prefix}.img_path={split}", f"{prefix}.seg_map_path={split}annot"]
+
+
+FIRST_OF_TRAIN = [*prefix_of("test", "train"), "test_dataloader.dataset.indices=1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "trained", "scored"),
+    [
+        ([], 0, 2),
+        (prefix_of("test", "train"), 2, 2),
+        ([*prefix_of("test", "train"), "train_dataloader.dataset.indices=[1]"], 1, 2),
+        ([*FIRST_OF_TRAIN, "train_dataloader.dataset.indices=[1]"], 0, 1),
+        ([*prefix_of("test", "train"), *prefix_of("train", "elsewhere")], 0, 2),  # nothing is known
+    ],
+    ids=["held out", "the training data", "one of them", "the other one", "training data elsewhere"],
+)
+def test_scores_of_training_images_are_told(cli, tiny, camvid, segmentor, tmp_path, options, trained, scored):
+    more = ["--cfg-options", *options] if options else []
+    status, out, err = cli(
+        "test", tiny, segmentor, "--data-root", camvid, "--work-dir", tmp_path / "work", *more
+    )
+    assert status == 0, err
+    report = json.loads((tmp_path / "work/metrics.json").read_text())
+    assert (report["images"], report["training_images"]) == (scored, trained)
+    lines = [line for line in (out + err).splitlines() if "training data as well" in line]
+    assert len(lines) == (trained > 0)
+    for line in lines:
+        assert f"{trained} of 2 files of test_dataloader are training data as well, such as {camvid}" in line
+
+
+def test_a_linked_folder_of_training_images_is_told_and_unlabelled_images_are_not(
+    cli, tiny, data, segmentor, tmp_path
+):
+    (data / "again").symlink_to(data / "train")
+    (data / "againannot").symlink_to(data / "trainannot")
+    arguments = ("test", tiny, segmentor, "--data-root", data, "--work-dir", tmp_path / "work")
+    status, out, err = cli(*arguments, "--cfg-options", *prefix_of("test", "again"))
+    assert status == 0
+    assert "2 of 2 files of test_dataloader are training data as well" in out + err
+    status, out, err = cli(*arguments, "--format-only", "--cfg-options", *prefix_of("test", "again"))
+    assert status == 0
+    assert "training data as well" not in out + err
+
+
+def test_training_tells_that_it_validates_on_training_images(cli, tiny, camvid, tmp_path):
+    status, out, err = cli(
+        *("train", tiny, "--data-root", camvid, "--work-dir", tmp_path / "run", "--seed", 3, "--cfg-options"),
+        *prefix_of("val", "train"),
+    )
+    assert status == 0, err
+    assert "2 of 2 files of val_dataloader are training data as well" in out + err
+
+
+@pytest.mark.parametrize("options", [["--quick"], []])
+def test_check_data_tells_that_a_split_is_the_training_data(cli, tiny, camvid, options):
+    """Two loaders of one data set, which is checked once."""
+    status, out, err = cli(
+        "check-data", tiny, "--data-root", camvid, *options, "--cfg-options", *prefix_of("val", "train")
+    )
+    assert (status, err) == (0, "")
+    assert out.count("2 of 2 files of val_dataloader are training data as well") == 1
+    assert "files of test_dataloader are training data" not in out
+
+
 def test_a_checkpoint_is_scored_drawn_and_scored_again(cli, tiny, camvid, segmentor, tmp_path):
     work, images = tmp_path / "work", tmp_path / "images"
     arguments = ("test", tiny, segmentor, "--data-root", camvid, "--work-dir", work)

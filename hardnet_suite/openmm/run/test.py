@@ -25,13 +25,16 @@ from hardnet_suite.errors import UserError
 from hardnet_suite.evaluation.coco import without_nan
 from hardnet_suite.networks import Arch, find_arch
 from hardnet_suite.openmm.data.parts import (
+    Overlap,
     Part,
     ScoreSummary,
+    beside,
     class_counts,
     evaluator_kind,
     inner_datasets,
     parts,
     require_data,
+    trained_on,
     unknown_evaluator,
     wrong_data,
 )
@@ -126,6 +129,7 @@ class TestPlan:
         options: how it scores.
         work_dir: where the results go.
         settings_sha256: digest of the config as the user gave it.
+        overlap: what of the data set the config trains on; None: nothing that is known.
     """
 
     __test__ = False
@@ -138,6 +142,7 @@ class TestPlan:
     work_dir: Path
     settings_sha256: str
     deployed: DeployedNetwork | None = None
+    overlap: Overlap | None = None
 
     @property
     def draws_heatmaps(self) -> bool:
@@ -226,6 +231,7 @@ def plan_test(
     _require_checkpoint_classes(part, source)
     if deployed is not None:
         _require_network(cfg, deployed)
+    overlap = None if options.format_only else _overlap(cfg, part)
     require_replaceable(Path(cfg.work_dir), [METRICS, *part.result_files(format_only=options.format_only)])
     drop_pretrained(cfg)
     for key in _TRAINING:
@@ -240,7 +246,7 @@ def plan_test(
                 "probabilities: export it without --with postprocess, or score the masks alone with "
                 "--cfg-options test_evaluator.masks=False"
             )
-    return TestPlan(cfg, part, source, weights, options, Path(cfg.work_dir), digest, deployed)
+    return TestPlan(cfg, part, source, weights, options, Path(cfg.work_dir), digest, deployed, overlap)
 
 
 def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
@@ -260,6 +266,8 @@ def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
     if isinstance(checkpoint, WeightsRow):
         checkpoint = open_weights(checkpoint, cfg.get("arch"))
     with quiet_console(options.verbose), closing(SuiteRunner.from_cfg(cfg)) as runner:
+        if plan.overlap is not None:
+            runner.logger.warning(f"{plan.overlap}")
         if is_suites(cfg):
             rule = None if plan.deployed and plan.deployed.finished else postprocess_of(cfg)
             different = checkpoint.rule_differences(preprocess_of(cfg), rule)
@@ -294,6 +302,7 @@ def report_test(plan: TestPlan, outcome: Outcome, folder: Path) -> dict:
         "metrics": without_nan(outcome.figures),
         **outcome.details,
         "images": len(outcome.images),
+        "training_images": 0 if plan.overlap is None else len(plan.overlap.twins),
         "scales": list(plan.options.scales),
         "flip": plan.options.flip,
         "engine": engine,
@@ -396,6 +405,15 @@ def registry_weights(cfg: Config, tag: str | None = None) -> WeightsRow:
         return find(cfg.arch, cfg.get("weights_tag") or "published" if tag is None else tag)
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def _overlap(cfg: Config, part: Part) -> Overlap | None:
+    """What of a data set the config trains on, by path: lists of training data elsewhere are not read."""
+    try:
+        training = beside(part, parts(cfg, ["train_dataloader"]))
+    except UserError:  # nothing is trained here
+        return None
+    return trained_on(part, training, copies=False)
 
 
 def _choose_checkpoint(

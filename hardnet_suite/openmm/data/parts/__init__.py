@@ -25,6 +25,7 @@ from hardnet_suite.openmm.data.parts.evaluators import (
     unknown_evaluator,
     wrong_data,
 )
+from hardnet_suite.openmm.data.parts.overlap import Overlap, beside, trained_on
 from hardnet_suite.openmm.data.parts.panoptic import PanopticPart, require_own_panoptic
 from hardnet_suite.openmm.data.parts.part import (
     LOADERS,
@@ -41,10 +42,12 @@ __all__ = [
     "ClassificationPart",
     "DescriptorPart",
     "DetectionPart",
+    "Overlap",
     "PanopticPart",
     "Part",
     "ScoreSummary",
     "SegmentationPart",
+    "beside",
     "class_counts",
     "classification_samples",
     "evaluator_kind",
@@ -56,6 +59,7 @@ __all__ = [
     "require_data",
     "require_evaluator",
     "require_same_data_classes",
+    "trained_on",
     "unknown_evaluator",
     "walk",
     "wrong_counts",
