@@ -73,6 +73,7 @@ def passport(weights: Checkpoint, *, named: bool = False) -> dict[str, Any]:
     from hardnet_suite.networks import PREPROCESS, find_arch
     from hardnet_suite.weights import ROWS
     from hardnet_suite.weights.checkpoint import INPUT_IS_UNKNOWN, UNKNOWN
+    from hardnet_suite.weights.file import part_by_name
     from hardnet_suite.weights.identification import lacking_in_trunk
     from hardnet_suite.weights.layouts import LAYOUTS, OFFICIAL, keys_of
     from hardnet_suite.weights.tables import few, tables_of
@@ -104,6 +105,7 @@ def passport(weights: Checkpoint, *, named: bool = False) -> dict[str, Any]:
         answers["part"] = f"the trunk of {weights.container.name}" if weights.container else "the trunk"
         if lacking := lacking_in_trunk(weights.model, weights.tensors, weights.arch):
             answers["part"] += f", without {len(lacking)} of its tensors: {few(lacking)}"
+        answers["part"] += part_by_name(weights.path)
         if weights.left:
             first = dict.fromkeys(key.split(".")[0] for key in weights.left)
             answers["beside it"] = f"{counted(len(weights.left), 'tensor')} of {', '.join(first)}"

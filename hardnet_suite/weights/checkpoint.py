@@ -42,7 +42,7 @@ from hardnet_suite.weights.containers import (
 )
 from hardnet_suite.weights.convert import alike
 from hardnet_suite.weights.download import obtain
-from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded
+from hardnet_suite.weights.file import BadFileError, WeightsFile, expanded, part_by_name
 from hardnet_suite.weights.identification import (
     Identified,
     SeveralNetworksError,
@@ -318,10 +318,11 @@ def open_weights(
     except BadFileError as error:
         raise UserError(f"{path}: {error}{whole_one_beside(path)}") from error
     except UserError as error:
-        message = str(error)
-        if path is None or message.startswith(str(path)):
+        message, part = str(error), "" if path is None else part_by_name(path)
+        if path is None or (message.startswith(str(path)) and not part):
             raise
-        raise UserError(f"{path}: {message}") from None
+        start = "" if message.startswith(str(path)) else f"{path}: "
+        raise UserError(f"{start}{message}{part}") from None
 
 
 def chosen_row(model: str | None, source: bool | str | Path) -> WeightsRow | None:

@@ -29,6 +29,8 @@ _PACKED = {
     b"Rar!": "rar",
 }  # first bytes -> what compressed the file
 
+_PART = re.compile(r"-0*(\d+)-of-0*(\d+)$")  # of weights in several files: model-00001-of-00002
+
 # "<" alone is not enough: a .safetensors file begins with a length, whose bytes may spell it
 _HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<[!?a-z]", re.IGNORECASE)
 
@@ -222,6 +224,15 @@ def _other_kind(data: bytes, suffix: str) -> str:
     if data.lstrip().startswith(b"{") and b'"weight_map"' in data:
         return "it is the index of weights in several files: save them as one file first"
     return ""
+
+
+def part_by_name(path: Path) -> str:
+    """What to say of a file that has some of the tensors of a network, as Hugging Face's libraries split large
+    ones; "" for others."""
+    match = _PART.search(path.stem)
+    if match is None or match[2] == "1":
+        return ""
+    return f"; by its name it is part {match[1]} of {match[2]}: join the tensors of all parts in one file"
 
 
 def expanded(path: str | Path) -> Path:

@@ -85,6 +85,30 @@ def test_a_model_that_is_named_is_the_only_one_looked_for():
         identify(state, "hardnet68")
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_one_of_several_files_of_a_network_is_told_by_its_name(tmp_path, number, suffix):
+    """As Hugging Face's libraries split large ones: no part is a network, though one may hold much of it."""
+    tensors = [*build_network("hardnet39ds", num_classes=2).state_dict().items()]
+    share = len(tensors) // 3 + 1
+    part = dict(tensors[(number - 1) * share : number * share])
+    path = tmp_path / f"model-0000{number}-of-00003{suffix}"
+    if suffix == ".pth":
+        torch.save(part, path)
+    else:
+        save_weights(part, path)
+    with pytest.raises(UserError, match=f"by its name it is part {number} of 3: join the tensors") as caught:
+        open_weights(path).require_part()
+    assert str(caught.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize("name", ["model-00001-of-00001.safetensors", "a-5-of-spades.safetensors"])
+def test_other_names_are_no_part(tmp_path, name):
+    save_weights({"weight": torch.zeros(3)}, tmp_path / name)
+    with pytest.raises(UserError, match="^[^;]*$"):
+        open_weights(tmp_path / name)
+
+
 @pytest.mark.parametrize("key", ["trunk.stem.0.conv.weight", "fc.weight", "fc.bias"])
 def test_layers_without_channels_are_no_network(key):
     state = build_network("hardnet39ds", num_classes=2).state_dict()
