@@ -45,9 +45,9 @@ def _check(args: argparse.Namespace) -> int:
             errors += 1
     training = [*parts.parts(cfg, ["train_dataloader"])]
     for part in parts.parts(cfg, ["val_dataloader", "test_dataloader"]):  # also where it is the training data
-        overlap = parts.trained_on(part, training, copies=not args.quick)
-        if overlap is not None and part.key not in unlabelled:
-            show(f"warning: {overlap}\n")
+        line = parts.trained_on(part, training, copies=not args.quick).warning
+        if line and part.key not in unlabelled:
+            show(f"warning: {line}\n")
     for line in _left_out([*parts.parts(cfg)]):
         show(f"warning: {line}\n")
     if not checked:

@@ -227,7 +227,7 @@ def _other_kind(data: bytes, suffix: str) -> str:
 
 
 def part_by_name(path: Path) -> str:
-    """What to say of a file that has some of the tensors of a network, as Hugging Face's libraries split large
+    """What to say of a file with some of the tensors of a network, as Hugging Face's libraries split large
     ones; "" for others."""
     match = _PART.search(path.stem)
     if match is None or match[2] == "1":

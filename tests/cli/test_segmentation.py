@@ -110,7 +110,7 @@ FIRST_OF_TRAIN = [*prefix_of("test", "train"), "test_dataloader.dataset.indices=
         (prefix_of("test", "train"), 2, 2),
         ([*prefix_of("test", "train"), "train_dataloader.dataset.indices=[1]"], 1, 2),
         ([*FIRST_OF_TRAIN, "train_dataloader.dataset.indices=[1]"], 0, 1),
-        ([*prefix_of("test", "train"), *prefix_of("train", "elsewhere")], 0, 2),  # nothing is known
+        ([*prefix_of("test", "train"), *prefix_of("train", "elsewhere")], 0, 2),
     ],
     ids=["held out", "the training data", "one of them", "the other one", "training data elsewhere"],
 )
@@ -121,17 +121,23 @@ def test_scores_of_training_images_are_told(cli, tiny, camvid, segmentor, tmp_pa
     )
     assert status == 0, err
     report = json.loads((tmp_path / "work/metrics.json").read_text())
-    assert (report["images"], report["training_images"]) == (scored, trained)
+    assert (report["images"], report["training_files"]) == (scored, trained)
     lines = [line for line in (out + err).splitlines() if "training data as well" in line]
     assert len(lines) == (trained > 0)
     for line in lines:
         assert f"{trained} of 2 files of test_dataloader are training data as well, such as {camvid}" in line
 
 
-def test_a_linked_folder_of_training_images_is_told_and_unlabelled_images_are_not(
-    cli, tiny, data, segmentor, tmp_path
+@pytest.mark.parametrize("how", ["folder", "files"])
+def test_links_to_training_images_are_told_and_unlabelled_images_are_not(
+    cli, tiny, data, segmentor, tmp_path, how
 ):
-    (data / "again").symlink_to(data / "train")
+    if how == "folder":
+        (data / "again").symlink_to(data / "train")
+    else:
+        (data / "again").mkdir()
+        for image in (data / "train").iterdir():
+            (data / "again" / image.name).symlink_to(image)
     (data / "againannot").symlink_to(data / "trainannot")
     arguments = ("test", tiny, segmentor, "--data-root", data, "--work-dir", tmp_path / "work")
     status, out, err = cli(*arguments, "--cfg-options", *prefix_of("test", "again"))
@@ -140,6 +146,34 @@ def test_a_linked_folder_of_training_images_is_told_and_unlabelled_images_are_no
     status, out, err = cli(*arguments, "--format-only", "--cfg-options", *prefix_of("test", "again"))
     assert status == 0
     assert "training data as well" not in out + err
+    assert json.loads((tmp_path / "work/metrics.json").read_text())["training_files"] is None
+
+
+def test_training_data_that_cannot_be_listed_are_no_zero(cli, tiny, data, segmentor, tmp_path):
+    """A training image without its label image: which images were trained on is unknown."""
+    (data / "trainannot/a.png").unlink()
+    shutil.copytree(data / "val", data / "train/more")
+    options = ["test_dataloader.dataset.data_prefix.img_path=train/more"]
+    status, _, err = cli(
+        *("test", tiny, segmentor, "--data-root", data, "--work-dir", tmp_path / "work", "--cfg-options"),
+        *options,
+    )
+    assert status == 0, err
+    report = json.loads((tmp_path / "work/metrics.json").read_text())
+    assert (report["images"], report["training_files"]) == (2, None)
+
+
+@pytest.mark.parametrize(("tag", "trained"), [("camvid", 0), ("camvid_trainval", 2)])
+def test_weights_of_the_registry_were_trained_on_the_data_of_their_own_config(
+    cli, tiny, camvid, tmp_path, tag, trained
+):
+    """The config trains on train alone, the second weights were trained on val as well."""
+    status, out, err = cli(
+        "test", tiny, "--weights", tag, "--data-root", camvid, "--work-dir", tmp_path / "work"
+    )
+    assert status == 0, err
+    assert json.loads((tmp_path / "work/metrics.json").read_text())["training_files"] == trained
+    assert ("2 of 2 files of test_dataloader are training data as well" in out + err) == (trained > 0)
 
 
 def test_training_tells_that_it_validates_on_training_images(cli, tiny, camvid, tmp_path):

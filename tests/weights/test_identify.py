@@ -105,7 +105,7 @@ def test_one_of_several_files_of_a_network_is_told_by_its_name(tmp_path, number,
 @pytest.mark.parametrize("name", ["model-00001-of-00001.safetensors", "a-5-of-spades.safetensors"])
 def test_other_names_are_no_part(tmp_path, name):
     save_weights({"weight": torch.zeros(3)}, tmp_path / name)
-    with pytest.raises(UserError, match="^[^;]*$"):
+    with pytest.raises(UserError, match=r"^[^;]*$"):
         open_weights(tmp_path / name)
 
 

@@ -19,6 +19,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor
 
+from hardnet_suite.config_names import own_configs
 from hardnet_suite.data.classes import require_same_classes
 from hardnet_suite.data.report import counted
 from hardnet_suite.errors import UserError
@@ -28,12 +29,12 @@ from hardnet_suite.openmm.data.parts import (
     Overlap,
     Part,
     ScoreSummary,
-    beside,
     class_counts,
     evaluator_kind,
     inner_datasets,
     parts,
     require_data,
+    sharing_folders,
     trained_on,
     unknown_evaluator,
     wrong_data,
@@ -43,7 +44,7 @@ from hardnet_suite.openmm.models.inference import ReplaceableNetwork
 from hardnet_suite.openmm.models.initializers import load_checkpoint
 from hardnet_suite.openmm.run.amp import bfloat16_features, bfloat16_loops
 from hardnet_suite.openmm.run.checks import require_finite_weights
-from hardnet_suite.openmm.run.configs import drop_pretrained
+from hardnet_suite.openmm.run.configs import drop_pretrained, load_config, set_data_root
 from hardnet_suite.openmm.run.logs import quiet_console
 from hardnet_suite.openmm.run.records import decodes_itself, is_suites, postprocess_of, preprocess_of
 from hardnet_suite.openmm.run.results import publish, require_replaceable, staging_folder
@@ -129,7 +130,7 @@ class TestPlan:
         options: how it scores.
         work_dir: where the results go.
         settings_sha256: digest of the config as the user gave it.
-        overlap: what of the data set the config trains on; None: nothing that is known.
+        overlap: what of the data set the weights were trained on; None: nothing is scored.
     """
 
     __test__ = False
@@ -231,7 +232,7 @@ def plan_test(
     _require_checkpoint_classes(part, source)
     if deployed is not None:
         _require_network(cfg, deployed)
-    overlap = None if options.format_only else _overlap(cfg, part)
+    overlap = None if options.format_only else _overlap(cfg, part, source)
     require_replaceable(Path(cfg.work_dir), [METRICS, *part.result_files(format_only=options.format_only)])
     drop_pretrained(cfg)
     for key in _TRAINING:
@@ -266,8 +267,8 @@ def run_test(plan: TestPlan, folder: Path) -> tuple[Outcome, BaseMetric]:
     if isinstance(checkpoint, WeightsRow):
         checkpoint = open_weights(checkpoint, cfg.get("arch"))
     with quiet_console(options.verbose), closing(SuiteRunner.from_cfg(cfg)) as runner:
-        if plan.overlap is not None:
-            runner.logger.warning(f"{plan.overlap}")
+        if plan.overlap is not None and plan.overlap.warning:
+            runner.logger.warning(plan.overlap.warning)
         if is_suites(cfg):
             rule = None if plan.deployed and plan.deployed.finished else postprocess_of(cfg)
             different = checkpoint.rule_differences(preprocess_of(cfg), rule)
@@ -302,7 +303,7 @@ def report_test(plan: TestPlan, outcome: Outcome, folder: Path) -> dict:
         "metrics": without_nan(outcome.figures),
         **outcome.details,
         "images": len(outcome.images),
-        "training_images": 0 if plan.overlap is None else len(plan.overlap.twins),
+        "training_files": None if plan.overlap is None else plan.overlap.count,
         "scales": list(plan.options.scales),
         "flip": plan.options.flip,
         "engine": engine,
@@ -407,13 +408,29 @@ def registry_weights(cfg: Config, tag: str | None = None) -> WeightsRow:
         raise UserError(str(error)) from None
 
 
-def _overlap(cfg: Config, part: Part) -> Overlap | None:
-    """What of a data set the config trains on, by path: lists of training data elsewhere are not read."""
+def _overlap(cfg: Config, part: Part, source: Checkpoint | WeightsRow) -> Overlap:
+    """What of a data set the weights were trained on, by path: lists of training data elsewhere are not read.
+
+    They are taken for weights of the config, unless the registry names the config that they come from.
+    """
+    row = source if isinstance(source, WeightsRow) else source.row
     try:
-        training = beside(part, parts(cfg, ["train_dataloader"]))
-    except UserError:  # nothing is trained here
-        return None
-    return trained_on(part, training, copies=False)
+        training = [part for trained in _trained(cfg, row) for part in parts(trained, ["train_dataloader"])]
+    except UserError:
+        return trained_on(part, (), copies=False).unknown()
+    return trained_on(part, sharing_folders(part, training), copies=False)
+
+
+def _trained(cfg: Config, row: WeightsRow | None) -> list[Config]:
+    """The config that trained the weights, with its own ``data_root`` and with that of the config."""
+    own = own_configs().get(Path(row.source).stem) if row is not None and row.source.endswith(".py") else None
+    if own is None:
+        return [cfg]
+    trained = [load_config(own)]
+    if cfg.get("data_root"):
+        trained.append(load_config(own))
+        set_data_root(trained[1], cfg.data_root)
+    return trained
 
 
 def _choose_checkpoint(

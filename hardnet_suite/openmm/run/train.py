@@ -17,7 +17,7 @@ from hardnet_suite.data.classes import readable, require_same_classes
 from hardnet_suite.data.files import looking_once
 from hardnet_suite.errors import UserError
 from hardnet_suite.networks import ARCHS, PREPROCESS, Preprocess
-from hardnet_suite.openmm.data.parts import beside, parts, require_data, trained_on
+from hardnet_suite.openmm.data.parts import parts, require_data, sharing_folders, trained_on
 from hardnet_suite.openmm.models.config import is_others
 from hardnet_suite.openmm.models.initializers import initial_row
 from hardnet_suite.openmm.run.amp import bfloat16_loops, training_precision
@@ -267,5 +267,5 @@ def _log_data(runner: Runner) -> None:
             runner.logger.warning(f"{part.loader}: {line.removeprefix('warning: ')}")
     training = list(parts(runner.cfg, ["train_dataloader"]))
     for part in parts(runner.cfg, ["val_dataloader"]):
-        if overlap := trained_on(part, beside(part, training), copies=False):
-            runner.logger.warning(f"{overlap}")
+        if line := trained_on(part, sharing_folders(part, training), copies=False).warning:
+            runner.logger.warning(line)

@@ -25,7 +25,7 @@ from hardnet_suite.openmm.data.parts.evaluators import (
     unknown_evaluator,
     wrong_data,
 )
-from hardnet_suite.openmm.data.parts.overlap import Overlap, beside, trained_on
+from hardnet_suite.openmm.data.parts.overlap import Overlap, sharing_folders, trained_on
 from hardnet_suite.openmm.data.parts.panoptic import PanopticPart, require_own_panoptic
 from hardnet_suite.openmm.data.parts.part import (
     LOADERS,
@@ -47,7 +47,6 @@ __all__ = [
     "Part",
     "ScoreSummary",
     "SegmentationPart",
-    "beside",
     "class_counts",
     "classification_samples",
     "evaluator_kind",
@@ -59,6 +58,7 @@ __all__ = [
     "require_data",
     "require_evaluator",
     "require_same_data_classes",
+    "sharing_folders",
     "trained_on",
     "unknown_evaluator",
     "walk",
