@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,6 +30,12 @@ _PACKED = {
     b"Rar!": "rar",
 }  # first bytes -> what compressed the file
 
+_KINDS = {
+    ".safetensors": "a .safetensors file",
+    ".pth": "a PyTorch file",
+    ".zip": "a .zip archive",
+    ".pdparams": "a pickle, as Paddle's weights are",
+}
 _PART = re.compile(r"-0*(\d+)-of-0*(\d+)$")  # of weights in several files: model-00001-of-00002
 
 # "<" alone is not enough: a .safetensors file begins with a length, whose bytes may spell it
@@ -106,16 +113,22 @@ class WeightsFile:
         """
         return self._named_payload[0]
 
+    @property
+    def _is_zip(self) -> bool:
+        return self.path.suffix.lower() == ".zip"
+
     @cached_property
     def _named_payload(self) -> tuple[str, bytes]:
         from hardnet_suite.weights import pickles
 
         suffix = self.path.suffix.lower()
-        if suffix != ".zip":
+        if not self._is_zip:
             return suffix, self.data
         try:
             name, data = pickles.only_member(self.data)
         except pickles.SeveralFilesError as error:
+            if pickles.is_of_torch(self.data):
+                raise BadFileError(f"its content {_renamed('.pth')}") from error
             raise BadFileError(str(error)) from error
         except pickles.UnreasonableError as error:
             raise BadFileError(f"cannot be read safely as weights: {error}") from error
@@ -177,7 +190,9 @@ class WeightsFile:
         except pickles.UnreasonableError as error:
             raise BadFileError(f"cannot be read safely as weights: {error}") from error
         except pickles.DamagedError as error:
-            raise BadFileError(f"corrupt or cut short: {error}") from error
+            kind = _other_kind(self.payload, self.suffix, zipped=self._is_zip)
+            reason = f"cannot be read safely as weights: {kind}" if kind else f"corrupt or cut short: {error}"
+            raise BadFileError(reason) from error
         # a damaged file can raise anything in the readers (EOFError, KeyError, struct.error …)
         except Exception as error:
             # torch's own message is withheld: it advises switching the protection off
@@ -187,7 +202,8 @@ class WeightsFile:
                     f"refused, because reading it could run code (it asks for {name}); "
                     "save only the state dict, best as .safetensors"
                 ) from error
-            kind = _other_kind(self.payload, self.suffix) or "corrupt, cut short or of another kind"
+            kind = _other_kind(self.payload, self.suffix, zipped=self._is_zip)
+            kind = kind or "corrupt, cut short or of another kind"
             raise BadFileError(f"cannot be read safely as weights: {kind}") from error
         if not isinstance(content, dict) or not holds_tensors:
             raise BadFileError("holds no named tensors")
@@ -207,23 +223,39 @@ class WeightsFile:
         return dict(head or {})
 
 
-def _other_kind(data: bytes, suffix: str) -> str:
+def _other_kind(data: bytes, suffix: str, *, zipped: bool = False) -> str:
     """What an unreadable file is by its content, and what to do with it; "" where the content does not tell.
 
     Args:
         data: the bytes of the file, or of the one in a .zip.
         suffix: by which it was read, in lower case.
+        zipped: whether they are of the one in a .zip.
     """
-    packed = next((kind for start, kind in _PACKED.items() if data.startswith(start)), None)
-    if packed is not None or data[257:262] == b"ustar":
-        return f"it is packed ({packed or 'tar'}): unpack it first"
-    if suffix in _IN_ZIP and data.startswith(b"PK"):
-        return "by its content it is a file of torch, or another .zip: name it .pth, or .zip"
-    if suffix != ".safetensors" and data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
-        return "by its content it is a .safetensors file: name it so"
+    from hardnet_suite.weights import pickles
+
+    start = "the file in it is" if zipped else "it is"
+    packed = next((kind for first, kind in _PACKED.items() if data.startswith(first)), None)
+    if packed is not None:
+        return f"{start} compressed with {packed}: decompress it first"
+    if data[257:262] == b"ustar":
+        return f"{start} a tar archive: extract it first"
     if data.lstrip().startswith(b"{") and b'"weight_map"' in data:
-        return "it is the index of weights in several files: save them as one file first"
-    return ""
+        return f"{start} the index of weights in several files: save them as one file first"
+    kinds = {
+        ".safetensors": data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data),
+        ".pth": pickles.is_of_torch(data),
+        ".zip": data.startswith(b"PK") and zipfile.is_zipfile(io.BytesIO(data)),
+        ".pdparams": data[:1] == b"\x80" and data[1:2] in (b"\2", b"\3", b"\4", b"\5"),
+    }
+    kind = next((kind for kind, fits in kinds.items() if fits), suffix)
+    read_as = suffix if suffix in _IN_ZIP else ".pth"
+    if kind in (read_as, suffix):
+        return ""
+    return f"{'the content of the file in it' if zipped else 'its content'} {_renamed(kind)}"
+
+
+def _renamed(kind: str) -> str:
+    return f"is that of {_KINDS[kind]}: rename it to {kind}"
 
 
 def part_by_name(path: Path) -> str:

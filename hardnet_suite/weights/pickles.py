@@ -270,6 +270,7 @@ _PLAIN_OPERATIONS = frozenset(
         "BUILD",
     ]
 )
+_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that begins torch's files before 1.6
 _PLAIN_CODES = {ord(each.code) for each in pickletools.opcodes if each.name in _PLAIN_OPERATIONS}
 
 
@@ -460,7 +461,18 @@ def only_member(data: bytes) -> tuple[str, bytes]:
 
 
 def _is_of_macos(path: PurePosixPath) -> bool:
-    return path.parts[:1] == ("__MACOSX",) or path.name == ".DS_Store"
+    return path.parts[:1] == ("__MACOSX",) or path.name == ".DS_Store" or path.name.startswith("._")
+
+
+def is_of_torch(data: bytes) -> bool:
+    """Whether a file has the form of ``torch.save``, the .zip of today or the row of pickles before it."""
+    if not data.startswith(b"PK"):
+        return data.startswith(_OLD_TORCH)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return any(PurePosixPath(name).name == "data.pkl" for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError):
+        return False
 
 
 def _require_plain_bytes(imports: set[str], texts: set[str]) -> None:

@@ -55,7 +55,19 @@ def tarred(name, content) -> bytes:
     return stream.getvalue()
 
 
+def zipped(files) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
 GOOD = saved(TENSORS)
+LEGACY = saved(TENSORS, _use_new_zipfile_serialization=False)
+A_TORCH_FILE = "its content is that of a PyTorch file: rename it to .pth"
+A_SAFETENSORS_FILE = "its content is that of a .safetensors file: rename it to .safetensors"
+PADDLE = pickle.dumps({key: value.numpy() for key, value in TENSORS.items()}, protocol=2)
 GOOD_HASH = hashlib.sha256(GOOD).hexdigest()[:8]
 
 
@@ -86,9 +98,9 @@ class RunsCode:
 # ---------------------------------------------------------------- read_checkpoint
 
 
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_reads_both_torch_formats(tmp_path, zipped):
-    torch.save({"epoch": 3, "state_dict": TENSORS}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
+def test_reads_both_torch_formats(tmp_path, is_zip):
+    torch.save({"epoch": 3, "state_dict": TENSORS}, tmp_path / "a.pth", _use_new_zipfile_serialization=is_zip)
     checkpoint = read_checkpoint(tmp_path / "a.pth")
     assert checkpoint["epoch"] == 3
     assert_same(checkpoint["state_dict"], TENSORS)
@@ -144,17 +156,40 @@ def test_a_safetensors_file_whose_length_spells_a_tag_is_no_web_page(tmp_path):
         ("text.pth", b"no weights at all\n", "cannot be read safely as weights"),
         ("pointer.pth", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
         ("cut_zip.pth", GOOD[: len(GOOD) // 2], "corrupt or cut short"),
-        (
-            "cut_legacy.pth",
-            saved(TENSORS, _use_new_zipfile_serialization=False)[:-9],
-            "cannot be read safely as weights",
-        ),
+        ("cut_legacy.pth", LEGACY[:-9], "cannot be read safely as weights: corrupt, cut short"),
         ("cut.safetensors", safetensors.torch.save(TENSORS)[:-5], "cannot be read safely as weights"),
-        ("foreign.safetensors", GOOD, "by its content it is a file of torch"),
-        ("foreign.pdparams", GOOD, "by its content it is a file of torch"),
-        ("foreign.pth", safetensors.torch.save(TENSORS), "by its content it is a .safetensors file"),
-        ("packed.pth.gz", gzip.compress(GOOD), "it is packed (gzip): unpack it first"),
-        ("packed.tar", tarred("a.pth", GOOD), "it is packed (tar): unpack it first"),
+        ("foreign.safetensors", GOOD, A_TORCH_FILE),
+        ("foreign.pdparams", GOOD, A_TORCH_FILE),
+        ("foreign.zip", GOOD, A_TORCH_FILE),
+        ("old.safetensors", LEGACY, A_TORCH_FILE),
+        ("old.pdparams", LEGACY, A_TORCH_FILE),
+        (
+            "foreign.pth",
+            safetensors.torch.save(TENSORS),
+            A_SAFETENSORS_FILE,
+        ),
+        (
+            "other.pdparams",
+            safetensors.torch.save(TENSORS),
+            A_SAFETENSORS_FILE,
+        ),
+        ("paddle.pth", PADDLE, "that of a pickle, as Paddle's weights are: rename it to .pdparams"),
+        ("paddle.safetensors", PADDLE, "rename it to .pdparams"),
+        ("archive.pth", zipped({"a.pth": GOOD}), "its content is that of a .zip archive: rename it to .zip"),
+        ("archive.safetensors", zipped({"a.pth": GOOD}), "its content is that of a .zip archive"),
+        (
+            "inside.zip",
+            zipped({"a.safetensors": GOOD}),
+            "of the file in it is that of a PyTorch file",
+        ),
+        (
+            "other.zip",
+            zipped({"a.pth": safetensors.torch.save(TENSORS)}),
+            "of the file in it is that of a .saf",
+        ),
+        ("packed.zip", zipped({"a.pth": gzip.compress(GOOD)}), "the file in it is compressed with gzip"),
+        ("packed.pth.gz", gzip.compress(GOOD), "it is compressed with gzip: decompress it first"),
+        ("packed.tar", tarred("a.pth", GOOD), "it is a tar archive: extract it first"),
         ("model.safetensors.index.json", b'{"weight_map": {}}', "the index of weights in several files"),
         ("numbers.pth", saved({"epoch": 3, "metrics": [1.0]}), "holds no named tensors"),
         ("bare.pth", saved(torch.zeros(2)), "holds no named tensors"),

@@ -198,7 +198,7 @@ def test_the_file_in_a_zip(tmp_path):
         zipped(path, *names)
         with pytest.raises(UserError, match=f": expected one file in the archive, got {len(names)}{listed}$"):
             read_checkpoint(path)
-    zipped(path, "folder/a.pth", "__MACOSX/folder/._a.pth", "folder/.DS_Store")
+    zipped(path, "folder/a.pth", "__MACOSX/folder/._a.pth", "folder/.DS_Store", "._a.pth")
     assert torch.equal(read_checkpoint(path)["a"], torch.ones(2))
     path.write_bytes(b"PK no archive")
     with pytest.raises(BadFileError, match="corrupt or cut short"):
